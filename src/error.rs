@@ -1,0 +1,243 @@
+//! What can go wrong with an exchange: whose fault it is, the status it becomes, and the word it is recorded by.
+//!
+//! The words are the error types of RFC 9209 (`Proxy-Status`), so that spans, logs, metrics and the header agree.
+//! Turning an error into a response happens in `forward::reply` and nowhere else.
+
+use http::StatusCode;
+use std::fmt;
+
+/// Who caused an error, or ended an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The agent.
+    Downstream,
+    /// The endpoint, or the way to it.
+    Upstream,
+    /// This program.
+    Internal,
+}
+
+impl Side {
+    /// The word used in attributes and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What went wrong, by its RFC 9209 error type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// The host name has no address.
+    DnsError,
+    /// The resolver did not answer in time.
+    DnsTimeout,
+    /// Nothing listens there, or no route leads there.
+    ConnectionRefused,
+    /// No TCP connection in time.
+    ConnectionTimeout,
+    /// The endpoint closed or reset the connection.
+    ConnectionTerminated,
+    /// The response head did not come in time, or its body stalled.
+    HttpResponseTimeout,
+    /// The response ended before it was whole.
+    HttpResponseIncomplete,
+    /// The endpoint did not speak HTTP as it should.
+    HttpProtocolError,
+    /// The endpoint's certificate is not trusted, not valid now, or not for this host.
+    TlsCertificateError,
+    /// The TLS handshake failed for another reason.
+    TlsProtocolError,
+    /// The target is this proxy.
+    ProxyLoopDetected,
+    /// A setting forbids the target.
+    HttpRequestDenied,
+    /// The proxy credentials are missing or wrong.
+    ProxyAuthenticationRequired,
+    /// The agent's request can't be forwarded as it stands.
+    HttpRequestError,
+    /// The agent did not trust our certificate, or broke off the TLS handshake.
+    ClientTlsError,
+    /// Our own fault.
+    ProxyInternalError,
+}
+
+/// What an error kind means on each surface. The only place where side, status and word are decided.
+struct Meaning {
+    side: Side,
+    status: StatusCode,
+    word: &'static str,
+    hint: &'static str,
+}
+
+impl ErrorKind {
+    fn meaning(self) -> Meaning {
+        let of = |side, status, word, hint| Meaning { side, status, word, hint };
+        use Side::{Downstream, Internal, Upstream};
+        match self {
+            Self::DnsError => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "dns_error",
+                "check the host's spelling, and that this machine can resolve it",
+            ),
+            Self::DnsTimeout => {
+                of(Upstream, StatusCode::GATEWAY_TIMEOUT, "dns_timeout", "check this machine's resolver")
+            }
+            Self::ConnectionRefused => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "connection_refused",
+                "check that the endpoint runs and that the port is right",
+            ),
+            Self::ConnectionTimeout => of(
+                Upstream,
+                StatusCode::GATEWAY_TIMEOUT,
+                "connection_timeout",
+                "check the route to the endpoint, or raise upstream.connect_timeout_ms",
+            ),
+            Self::ConnectionTerminated => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "connection_terminated",
+                "the endpoint closed the connection; look at its log",
+            ),
+            Self::HttpResponseTimeout => of(
+                Upstream,
+                StatusCode::GATEWAY_TIMEOUT,
+                "http_response_timeout",
+                "raise upstream.header_timeout_ms if the endpoint is just slow",
+            ),
+            Self::HttpResponseIncomplete => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "http_response_incomplete",
+                "the endpoint broke off its answer; look at its log",
+            ),
+            Self::HttpProtocolError => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "http_protocol_error",
+                "the endpoint did not answer in valid HTTP",
+            ),
+            Self::TlsCertificateError => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "tls_certificate_error",
+                "if you trust this endpoint, name its CA with --upstream-ca or the host in tls.insecure_hosts",
+            ),
+            Self::TlsProtocolError => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "tls_protocol_error",
+                "check that the endpoint speaks TLS 1.2 or 1.3 on this port",
+            ),
+            Self::ProxyLoopDetected => of(
+                Downstream,
+                StatusCode::FORBIDDEN,
+                "proxy_loop_detected",
+                "the target is Tracewire itself; add its address to NO_PROXY",
+            ),
+            Self::HttpRequestDenied => {
+                of(Downstream, StatusCode::FORBIDDEN, "http_request_denied", "proxy.block names this host")
+            }
+            Self::ProxyAuthenticationRequired => of(
+                Downstream,
+                StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+                "proxy_authentication_required",
+                "use http://ROLLOUT.ATTEMPT:TOKEN@HOST:PORT as proxy URL, with the token that is set as proxy.token",
+            ),
+            Self::HttpRequestError => of(
+                Downstream,
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "this door takes absolute-form requests and CONNECT HOST:PORT",
+            ),
+            Self::ClientTlsError => of(
+                Downstream,
+                StatusCode::BAD_REQUEST,
+                "client_tls_error",
+                "the client must trust the CA that `tracewire ca path` names",
+            ),
+            Self::ProxyInternalError => of(
+                Internal,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "proxy_internal_error",
+                "this is a fault of Tracewire; its log says more",
+            ),
+        }
+    }
+
+    /// The word for attributes, logs, metrics and `Proxy-Status`.
+    pub fn as_str(self) -> &'static str {
+        self.meaning().word
+    }
+}
+
+/// An error of one exchange, with the host it concerns.
+#[derive(Clone, Debug)]
+pub struct ProxyError {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// `host` or `host:port` it concerns; empty if none.
+    pub host: String,
+    /// The cause, as a chain of sources in one line.
+    pub cause: String,
+}
+
+impl ProxyError {
+    /// An error about `host`, with its cause in words.
+    pub fn new(kind: ErrorKind, host: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { kind, host: host.into(), cause: cause.into() }
+    }
+
+    /// An error about `host`, with the source chain of `error` as its cause.
+    pub fn from_source(kind: ErrorKind, host: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        Self::new(kind, host, source_chain(error))
+    }
+
+    /// Whose fault it is.
+    pub fn side(&self) -> Side {
+        self.kind.meaning().side
+    }
+
+    /// The status the agent gets.
+    pub fn status(&self) -> StatusCode {
+        self.kind.meaning().status
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> &'static str {
+        self.kind.meaning().hint
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind.as_str())?;
+        if !self.host.is_empty() {
+            write!(f, " for {}", self.host)?;
+        }
+        write!(f, ": {}", self.cause)
+    }
+}
+
+impl std::error::Error for ProxyError {}
+
+/// An error and its sources in one line, each said once.
+pub fn source_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let words = next.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = next.source();
+    }
+    text
+}

@@ -1,0 +1,16 @@
+//! Tracewire: an HTTP interception proxy that turns what AI agents do on the wire into spans.
+//!
+//! The map, in bands; `tests/tidy.rs` checks who may import whom:
+//!
+//! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
+//! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
+//! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
+//! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`]
+//! - BACK: [`pipeline`], [`rollout`], [`store`], [`export`], [`trajectory`]
+//! - [`mock`]: an LLM endpoint to try, test and measure with
+//!
+//! Start with `forward::Forwarder::handle`; ARCHITECTURE.md tells the rest.
+
+pub mod error;
+pub mod store;
+pub mod trace;

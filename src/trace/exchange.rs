@@ -1,0 +1,256 @@
+//! One request and its response as seen on the wire, before it is a span.
+//!
+//! Filled in by `capture`, read by `pipeline`. It holds the bytes as they passed, undecoded and unredacted, so it must
+//! never be stored or logged.
+
+use super::ids::{AttemptId, RolloutId, SpanId, TraceId};
+use super::units::Timestamp;
+use crate::error::{ProxyError, Side};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything seen of one request and its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Where it stands in its trace.
+    pub trace: TraceContext,
+    /// What sort of exchange it was.
+    pub kind: ExchangeKind,
+    /// The request line, normalised to an absolute target.
+    pub request: RequestHead,
+    /// The final response's head, once there was one.
+    pub response: Option<ResponseHead>,
+    /// Interim (1xx) statuses that came before it.
+    pub informational: Vec<u16>,
+    /// What passed as request body.
+    pub request_body: Body,
+    /// What passed as response body.
+    pub response_body: Body,
+    /// When things happened.
+    pub timing: Timing,
+    /// The connections it used.
+    pub connection: ConnectionFacts,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What sort of exchange it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeKind {
+    /// A request and its response.
+    Http,
+    /// A protocol upgrade (WebSocket): sizes count the bytes after the 101.
+    Upgrade,
+    /// A CONNECT, and what was done with it: sizes count tunnelled bytes.
+    Connect(ConnectPolicy),
+}
+
+/// What happens to a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectPolicy {
+    /// Opened, so that its exchanges are seen.
+    Intercept,
+    /// Relayed byte for byte.
+    Tunnel,
+    /// Refused.
+    Reject,
+}
+
+/// Whose exchange it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The rollout.
+    pub rollout_id: RolloutId,
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// Order within the rollout, taken when the request started.
+    pub sequence_id: u64,
+    /// Which carrier named the rollout.
+    pub source: IdentitySource,
+    /// Another carrier that named a different rollout or attempt, as `carrier=rollout/attempt`.
+    pub conflict: Option<String>,
+}
+
+/// The carrier that named a rollout, in order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IdentitySource {
+    /// The gateway's URL prefix.
+    Url,
+    /// `x-rollout-id` and its companions.
+    Headers,
+    /// The user name of the proxy credentials.
+    Credentials,
+    /// What the door is bound to (`tracewire run`).
+    Binding,
+    /// Nobody: a rollout of the connection's own.
+    Connection,
+}
+
+impl IdentitySource {
+    /// The word used in attributes and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Headers => "headers",
+            Self::Credentials => "credentials",
+            Self::Binding => "binding",
+            Self::Connection => "connection",
+        }
+    }
+}
+
+/// Where an exchange stands in its trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The caller's trace, or the attempt's.
+    pub trace_id: TraceId,
+    /// This exchange's span.
+    pub span_id: SpanId,
+    /// The caller's span, or the attempt's root.
+    pub parent_id: SpanId,
+    /// True when the parent came in a `traceparent` header.
+    pub parent_is_remote: bool,
+}
+
+/// The request's head.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// The method as sent.
+    pub method: Method,
+    /// `http` or `https`; empty for CONNECT.
+    pub scheme: &'static str,
+    /// The host it was meant for, without brackets.
+    pub host: String,
+    /// The port it was meant for.
+    pub port: u16,
+    /// Path and query as sent; empty for CONNECT.
+    pub target: String,
+    /// The version the agent spoke.
+    pub version: Version,
+    /// The fields as sent by the agent.
+    pub headers: HeaderMap,
+}
+
+/// The response's head.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// The final status.
+    pub status: StatusCode,
+    /// The version the endpoint spoke.
+    pub version: Version,
+    /// The fields as they came.
+    pub headers: HeaderMap,
+}
+
+/// One direction's body: what was kept of it, and how much there was.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    /// The kept bytes, in order. Empty when bodies are not captured.
+    pub chunks: Vec<Bytes>,
+    /// Bytes that passed, as transferred (compressed).
+    pub size_bytes: u64,
+    /// Data frames that passed.
+    pub frames: u64,
+    /// Why `chunks` holds less than passed, if it should hold all.
+    pub truncated: Option<Truncation>,
+    /// True once the end was seen.
+    pub complete: bool,
+    /// Trailer fields.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// Why a captured body is shorter than what passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truncation {
+    /// Longer than `capture.max_body_bytes`.
+    BodyLimit,
+    /// The capture memory budget was spent.
+    MemoryBudget,
+}
+
+impl Truncation {
+    /// The word used in attributes and counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BodyLimit => "max_body_bytes",
+            Self::MemoryBudget => "memory_budget_bytes",
+        }
+    }
+}
+
+/// When things happened. Durations count from `started_at` on the monotonic clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Wall clock when the request head had been read.
+    pub started_at: Timestamp,
+    /// The upstream TCP connection (incl. DNS) took this long, if one was made for this exchange.
+    pub connect: Option<Duration>,
+    /// The upstream TLS handshake took this long, if one was made for this exchange.
+    pub tls: Option<Duration>,
+    /// The final response head had come.
+    pub response_headers: Option<Duration>,
+    /// The first response body byte had come.
+    pub first_body_byte: Option<Duration>,
+    /// It was over.
+    pub ended: Duration,
+}
+
+/// The connections an exchange used.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionFacts {
+    /// The agent's address.
+    pub client: Option<SocketAddr>,
+    /// Number of the agent's connection in this process.
+    pub downstream_id: u64,
+    /// The version and TLS of the agent's side.
+    pub downstream_tls: Option<TlsFacts>,
+    /// The endpoint's address as dialled.
+    pub upstream_peer: Option<SocketAddr>,
+    /// The endpoint's TLS.
+    pub upstream_tls: Option<TlsFacts>,
+    /// True when an upstream connection was used again.
+    pub upstream_reused: bool,
+}
+
+/// What was negotiated in a TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `1.2` or `1.3`.
+    pub version: Option<&'static str>,
+    /// The cipher suite's IANA name.
+    pub cipher: Option<String>,
+    /// The protocol agreed by ALPN.
+    pub alpn: Option<String>,
+    /// The server name the client asked for.
+    pub server_name: Option<String>,
+    /// True when the peer's certificate was not verified because a setting says so.
+    pub unverified: bool,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Both bodies passed whole.
+    Complete,
+    /// One side went away before the end.
+    Aborted {
+        /// Who.
+        by: Side,
+    },
+    /// It failed; the error says on which side.
+    Failed {
+        /// What went wrong.
+        error: ProxyError,
+    },
+}
+
+impl Body {
+    /// The kept bytes as one piece.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.chunks.concat()
+    }
+}

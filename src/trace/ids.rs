@@ -1,0 +1,163 @@
+//! Identifiers: W3C trace and span ids, Agent Lightning rollout and attempt ids.
+//!
+//! Ids that come from outside are kept as they came. Random ones are made by the caller's generator, so that this
+//! module stays a pure function of its input.
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// A W3C trace id: 16 bytes, 32 lower-case hexadecimal digits, never all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(pub [u8; 16]);
+
+/// A W3C span id (`parent-id`): 8 bytes, 16 lower-case hexadecimal digits, never all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanId(pub [u8; 8]);
+
+/// One task's execution: `ro-` and 12 hexadecimal digits when made here, any text when given.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RolloutId(Arc<str>);
+
+/// One try at a rollout: `at-` and 8 hexadecimal digits when made here, any text when given.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptId(Arc<str>);
+
+impl TraceId {
+    /// The trace id of an attempt whose agent sent none: the first 16 bytes of SHA-256 over both ids, so that a restart
+    /// and a second process go on with the same trace.
+    pub fn of_attempt(rollout: &RolloutId, attempt: &AttemptId) -> Self {
+        Self(non_zero(attempt_digest("trace", rollout, attempt)))
+    }
+}
+
+impl SpanId {
+    /// The id of the root span that an attempt's spans hang under.
+    pub fn of_attempt_root(rollout: &RolloutId, attempt: &AttemptId) -> Self {
+        Self(non_zero(attempt_digest("root", rollout, attempt)))
+    }
+
+    /// A span id from 64 random bits.
+    pub fn from_random(bits: u64) -> Self {
+        Self(bits.max(1).to_be_bytes())
+    }
+}
+
+impl RolloutId {
+    /// A new id, `ro-` + 12 hexadecimal digits, from random bits.
+    pub fn from_random(bits: u64) -> Self {
+        Self(format!("ro-{:012x}", bits & 0xffff_ffff_ffff).into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AttemptId {
+    /// A new id, `at-` + 8 hexadecimal digits, from random bits.
+    pub fn from_random(bits: u32) -> Self {
+        Self(format!("at-{bits:08x}").into())
+    }
+
+    /// The attempt of a rollout whose caller named no attempt: always the same one for the same rollout.
+    pub fn default_of(rollout: &RolloutId) -> Self {
+        let digest = digest::digest(&digest::SHA256, rollout.as_str().as_bytes());
+        let mut bits = [0; 4];
+        bits.copy_from_slice(&digest.as_ref()[..4]);
+        Self::from_random(u32::from_be_bytes(bits))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for RolloutId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<&str> for AttemptId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+fn attempt_digest<const N: usize>(label: &str, rollout: &RolloutId, attempt: &AttemptId) -> [u8; N] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [label, rollout.as_str(), attempt.as_str()] {
+        // Length first, so that no two pairs of ids run together into the same bytes.
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&context.finish().as_ref()[..N]);
+    bytes
+}
+
+fn non_zero<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
+    if bytes.iter().all(|byte| *byte == 0) {
+        bytes[N - 1] = 1;
+    }
+    bytes
+}
+
+macro_rules! hex_display {
+    ($($id:ty),*) => {$(
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+hex_display!(TraceId, SpanId);
+
+macro_rules! text_display {
+    ($($id:ty),*) => {$(
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+text_display!(RolloutId, AttemptId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_agent_lightnings_shape() {
+        assert_eq!(RolloutId::from_random(0xabc).as_str(), "ro-000000000abc");
+        assert_eq!(AttemptId::from_random(0xabc).as_str(), "at-00000abc");
+        assert_eq!(SpanId::from_random(0).to_string(), "0000000000000001");
+    }
+
+    #[test]
+    fn an_attempts_trace_is_stable_and_its_own() {
+        let (rollout, attempt) = (RolloutId::from("ro-1"), AttemptId::from("at-1"));
+        assert_eq!(TraceId::of_attempt(&rollout, &attempt), TraceId::of_attempt(&rollout, &attempt));
+        let shifted = TraceId::of_attempt(&RolloutId::from("ro-1a"), &AttemptId::from("t-1"));
+        assert_ne!(TraceId::of_attempt(&rollout, &attempt), shifted);
+        assert_eq!(AttemptId::default_of(&rollout), AttemptId::default_of(&rollout));
+    }
+}

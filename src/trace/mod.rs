@@ -1,0 +1,18 @@
+//! The words of the program: ids, spans, exchanges, rollouts, and the names of attributes.
+//!
+//! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
+
+pub mod exchange;
+pub mod ids;
+pub mod rollout;
+pub mod semconv;
+pub mod span;
+pub mod units;
+pub mod value;
+
+pub use exchange::{Body, Exchange, Outcome};
+pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
+pub use rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
+pub use span::{Span, SpanKind, Status, StatusCode};
+pub use units::Timestamp;
+pub use value::{Attributes, Value};
