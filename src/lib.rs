@@ -12,5 +12,7 @@
 //! Start with `forward::Forwarder::handle`; ARCHITECTURE.md tells the rest.
 
 pub mod error;
+pub mod net;
 pub mod store;
+pub mod tls;
 pub mod trace;

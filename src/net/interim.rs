@@ -1,0 +1,98 @@
+//! Interim (1xx) responses toward an HTTP/1.1 agent, which hyper's server can't send.
+//!
+//! A wrapper around the agent's socket writes them between two messages of hyper's. It does so only while hyper has
+//! flushed everything it wrote, so that no byte lands inside a message. It must not interpret what passes.
+
+use super::BoxedIo;
+use bytes::{Buf, Bytes, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Takes interim responses for one connection. They are written the next time the connection's task is polled.
+#[derive(Clone, Debug, Default)]
+pub struct InterimSender(Arc<Mutex<BytesMut>>);
+
+impl InterimSender {
+    /// Queues one whole interim response head, as bytes.
+    pub fn send(&self, head: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(head);
+    }
+
+    fn take(&self) -> Bytes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).split().freeze()
+    }
+}
+
+/// The agent's socket, with room for interim responses between hyper's messages.
+pub struct InterimIo {
+    inner: BoxedIo,
+    interim: InterimSender,
+    writing: Bytes,
+    // True while hyper's last flush completed after its last write: nothing of a message is held back.
+    between_messages: bool,
+}
+
+impl InterimIo {
+    /// Wraps a socket; the sender feeds it.
+    pub fn new(inner: BoxedIo) -> (Self, InterimSender) {
+        let interim = InterimSender::default();
+        (Self { inner, interim: interim.clone(), writing: Bytes::new(), between_messages: true }, interim)
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writing.is_empty() && self.between_messages {
+            self.writing = self.interim.take();
+        }
+        while !self.writing.is_empty() {
+            match Pin::new(&mut self.inner).poll_write(cx, &self.writing) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.writing.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for InterimIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for InterimIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_interim(cx))?;
+        self.between_messages = false;
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_interim(cx))?;
+        self.between_messages = false;
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes the socket only once its own buffer is empty.
+        self.between_messages = true;
+        std::task::ready!(self.poll_interim(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
