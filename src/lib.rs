@@ -16,3 +16,4 @@ pub mod net;
 pub mod store;
 pub mod tls;
 pub mod trace;
+pub mod upstream;

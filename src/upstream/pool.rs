@@ -1,0 +1,112 @@
+//! Idle HTTP connections, kept by origin and rollout: one rollout's connections never serve another.
+//!
+//! It must not dial. The lock is held for a look-up, never over an await.
+
+use super::body::Body;
+use super::send::UpstreamFacts;
+use hyper::client::conn::{http1, http2};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Whose connections these are: a rollout's id.
+pub type Isolation = Arc<str>;
+
+/// Scheme, host and port of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// True for https.
+    pub tls: bool,
+    /// Without brackets, lower case.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// The sending half of an HTTP connection.
+pub(super) enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A connection ready for a request.
+pub(super) struct Connection {
+    pub(super) sender: Sender,
+    pub(super) facts: UpstreamFacts,
+}
+
+pub(super) struct Pool {
+    idle_timeout: Duration,
+    origins: Mutex<HashMap<(Isolation, Origin), Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    http1: Vec<(http1::SendRequest<Body>, UpstreamFacts, Instant)>,
+    http2: Option<(http2::SendRequest<Body>, UpstreamFacts)>,
+}
+
+impl Pool {
+    pub(super) fn new(idle_timeout: Duration) -> Self {
+        Self { idle_timeout, origins: Mutex::default() }
+    }
+
+    /// A live connection, HTTP/2 only if `http2` is wanted.
+    pub(super) fn take(&self, isolation: &Isolation, origin: &Origin, http2: bool) -> Option<Connection> {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = origins.get_mut(&(Arc::clone(isolation), origin.clone()))?;
+        if http2
+            && let Some((sender, facts)) = &entry.http2
+            && !sender.is_closed()
+        {
+            return Some(Connection { sender: Sender::Http2(sender.clone()), facts: facts.clone() });
+        }
+        while let Some((sender, facts, since)) = entry.http1.pop() {
+            if sender.is_ready() && since.elapsed() < self.idle_timeout {
+                return Some(Connection { sender: Sender::Http1(sender), facts });
+            }
+        }
+        None
+    }
+
+    /// True when a request to `origin` would find a connection.
+    pub(super) fn holds(&self, isolation: &Isolation, origin: &Origin) -> bool {
+        let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        origins.get(&(Arc::clone(isolation), origin.clone())).is_some_and(|entry| {
+            entry.http2.as_ref().is_some_and(|(sender, _)| !sender.is_closed())
+                || entry.http1.iter().any(|(sender, _, since)| sender.is_ready() && since.elapsed() < self.idle_timeout)
+        })
+    }
+
+    /// True when a live HTTP/2 connection to `origin` is there to share.
+    pub(super) fn speaks_http2(&self, isolation: &Isolation, origin: &Origin) -> bool {
+        let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = origins.get(&(Arc::clone(isolation), origin.clone()));
+        entry.is_some_and(|entry| entry.http2.as_ref().is_some_and(|(sender, _)| !sender.is_closed()))
+    }
+
+    pub(super) fn put(&self, isolation: &Isolation, origin: &Origin, connection: Connection) {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = origins.entry((Arc::clone(isolation), origin.clone())).or_default();
+        match connection.sender {
+            Sender::Http2(sender) => entry.http2 = Some((sender, connection.facts)),
+            Sender::Http1(sender) if entry.http1.len() < MOST_IDLE => {
+                entry.http1.push((sender, connection.facts, Instant::now()));
+            }
+            Sender::Http1(_) => {}
+        }
+    }
+
+    /// Drops what is closed or has been idle too long.
+    pub(super) fn sweep(&self) {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        origins.retain(|_, entry| {
+            entry.http1.retain(|(sender, _, since)| sender.is_ready() && since.elapsed() < self.idle_timeout);
+            entry.http2.take_if(|(sender, _)| sender.is_closed());
+            !entry.http1.is_empty() || entry.http2.is_some()
+        });
+    }
+}
+
+/// Idle HTTP/1.1 connections kept per origin and rollout.
+const MOST_IDLE: usize = 64;
