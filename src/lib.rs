@@ -11,6 +11,7 @@
 //!
 //! Start with `forward::Forwarder::handle`; ARCHITECTURE.md tells the rest.
 
+pub mod capture;
 pub mod error;
 pub mod net;
 pub mod store;

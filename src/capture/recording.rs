@@ -1,0 +1,236 @@
+//! One exchange being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
+
+use super::budget::Held;
+use super::recorder::{Captured, Counters, Recorder};
+use super::tee::Direction;
+use crate::error::{ProxyError, Side};
+use crate::trace::exchange::{Body, ConnectionFacts, Exchange, ExchangeKind, Outcome, ResponseHead, Truncation};
+use bytes::Bytes;
+use http::HeaderMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::oneshot;
+
+/// A handle on an exchange being recorded. When the last one is dropped the exchange is delivered as it stands.
+#[derive(Clone)]
+pub struct Recording {
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    started: Instant,
+    durable: bool,
+    commit_timeout: Duration,
+    keep_bodies: bool,
+    max_body_bytes: u64,
+    counters: Arc<Counters>,
+    // Locked for moments only, by the tasks of one exchange; never over an await.
+    state: Mutex<Option<State>>,
+}
+
+struct State {
+    exchange: Exchange,
+    permit: OwnedPermit<Captured>,
+    held: Held,
+}
+
+/// The wait for a commit; see [`Recording::finish`].
+pub(super) struct CommitWait {
+    pub(super) committed: oneshot::Receiver<bool>,
+    pub(super) limit: Duration,
+    counters: Arc<Counters>,
+}
+
+impl CommitWait {
+    /// The wait is over; anything but a commit is counted.
+    pub(super) fn over(&self, committed: bool) {
+        if !committed {
+            self.counters.commit_missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Recording {
+    /// Records nothing.
+    pub fn off() -> Self {
+        Self { shared: None }
+    }
+
+    pub(super) fn new(
+        exchange: Exchange,
+        permit: OwnedPermit<Captured>,
+        recorder: &Recorder,
+        started: Instant,
+        durable: bool,
+    ) -> Self {
+        let settings = recorder.settings();
+        let shared = Shared {
+            started,
+            durable,
+            commit_timeout: settings.commit_timeout,
+            keep_bodies: settings.include_bodies,
+            max_body_bytes: settings.max_body_bytes,
+            counters: Arc::clone(recorder.counters()),
+            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold() })),
+        };
+        Self { shared: Some(Arc::new(shared)) }
+    }
+
+    /// True when something is recorded.
+    pub fn is_on(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// True when the end of the answer waits for the commit.
+    pub fn is_durable(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.durable)
+    }
+
+    /// The final response head has come.
+    pub fn response(&self, head: ResponseHead) {
+        self.update(|exchange, elapsed| {
+            exchange.timing.response_headers = Some(elapsed);
+            exchange.response = Some(head);
+        });
+    }
+
+    /// An interim response has come.
+    pub fn informational(&self, status: u16) {
+        self.update(|exchange, _| exchange.informational.push(status));
+    }
+
+    /// More is known of the connections.
+    pub fn connection(&self, update: impl FnOnce(&mut ConnectionFacts)) {
+        self.update(|exchange, _| update(&mut exchange.connection));
+    }
+
+    /// The upstream connection was made for this exchange and took this long.
+    pub fn connected(&self, connect: Option<Duration>, tls: Option<Duration>) {
+        self.update(|exchange, _| (exchange.timing.connect, exchange.timing.tls) = (connect, tls));
+    }
+
+    /// It turned out to be another sort of exchange.
+    pub fn kind(&self, kind: ExchangeKind) {
+        self.update(|exchange, _| exchange.kind = kind);
+    }
+
+    /// Bytes passed that no tee saw, as in a tunnel.
+    pub fn passed(&self, direction: Direction, bytes: u64) {
+        self.update(|exchange, _| body_of(exchange, direction).size_bytes = bytes);
+    }
+
+    /// How it ends, unless somebody says otherwise before it is delivered.
+    pub fn outcome(&self, outcome: Outcome) {
+        self.update(|exchange, _| exchange.outcome = outcome);
+    }
+
+    /// It failed: delivered at once.
+    pub fn fail(&self, error: &ProxyError) {
+        let outcome = match error.side() {
+            // The agent broke off its own request: nothing failed but its patience.
+            Side::Downstream if error.kind == crate::error::ErrorKind::HttpRequestError && error.host.is_empty() => {
+                Outcome::Aborted { by: Side::Downstream }
+            }
+            _ => Outcome::Failed { error: error.clone() },
+        };
+        self.outcome(outcome);
+        drop(self.finish());
+    }
+
+    pub(super) fn frame(&self, direction: Direction, data: &Bytes) {
+        let Some(shared) = &self.shared else { return };
+        let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
+        if direction == Direction::Response && exchange.timing.first_body_byte.is_none() {
+            exchange.timing.first_body_byte = Some(shared.started.elapsed());
+        }
+        let body = body_of(exchange, direction);
+        body.size_bytes += data.len() as u64;
+        body.frames += 1;
+        if shared.keep_bodies
+            && body.truncated.is_none()
+            && let Some(why) = keep(body, held, data, shared.max_body_bytes)
+        {
+            body.truncated = Some(why);
+            shared.counters.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn trailers(&self, direction: Direction, trailers: &HeaderMap) {
+        self.update(|exchange, _| body_of(exchange, direction).trailers = Some(trailers.clone()));
+    }
+
+    pub(super) fn body_complete(&self, direction: Direction) {
+        self.update(|exchange, _| body_of(exchange, direction).complete = true);
+    }
+
+    /// Delivers the exchange now. The first call does; later ones find nothing left. With a durable exchange the wait
+    /// for its commit comes back.
+    pub(super) fn finish(&self) -> Option<CommitWait> {
+        let shared = self.shared.as_ref()?;
+        let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if !shared.durable {
+            deliver(state, shared.started, None);
+            return None;
+        }
+        let (sender, committed) = oneshot::channel();
+        deliver(state, shared.started, Some(sender));
+        Some(CommitWait { committed, limit: shared.commit_timeout, counters: Arc::clone(&shared.counters) })
+    }
+
+    /// Delivers an exchange without response body, and waits for its commit if it is durable.
+    pub async fn finish_now(&self) {
+        if let Some(mut wait) = self.finish() {
+            let committed = tokio::time::timeout(wait.limit, &mut wait.committed).await;
+            wait.over(matches!(committed, Ok(Ok(true))));
+        }
+    }
+
+    fn update(&self, update: impl FnOnce(&mut Exchange, Duration)) {
+        let Some(shared) = &self.shared else { return };
+        let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = guard.as_mut() {
+            update(&mut state.exchange, shared.started.elapsed());
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(state) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            deliver(state, self.started, None);
+        }
+    }
+}
+
+fn deliver(mut state: State, started: Instant, committed: Option<oneshot::Sender<bool>>) {
+    state.exchange.timing.ended = started.elapsed();
+    // A permit's send reaches the queue even when the receiver is closing.
+    state.permit.send(Captured { exchange: state.exchange, committed, held: state.held });
+}
+
+fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
+    match direction {
+        Direction::Request => &mut exchange.request_body,
+        Direction::Response => &mut exchange.response_body,
+    }
+}
+
+/// Keeps `data`, or says why not. A small frame is copied: a clone would pin the whole read buffer it lies in.
+fn keep(body: &mut Body, held: &mut Held, data: &Bytes, max_body_bytes: u64) -> Option<Truncation> {
+    let kept = body.size_bytes - data.len() as u64;
+    let room = usize::try_from(max_body_bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
+    let part = data.len().min(room);
+    if !held.take(part as u64) {
+        return Some(Truncation::MemoryBudget);
+    }
+    if part > 0 {
+        let clone = if part < SMALL_FRAME_BYTES { Bytes::copy_from_slice(&data[..part]) } else { data.slice(..part) };
+        body.chunks.push(clone);
+    }
+    (part < data.len()).then_some(Truncation::BodyLimit)
+}
+
+const SMALL_FRAME_BYTES: usize = 2048;

@@ -1,0 +1,118 @@
+//! Sequence ids: monotonic per rollout, taken when a request starts, going on where the store left off.
+//!
+//! Only the first exchange of a rollout in this process asks the store; it waits briefly at most.
+
+use crate::trace::RolloutId;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// What is known of a rollout before its first exchange in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seed {
+    /// The highest id given so far.
+    pub last_sequence_id: u64,
+    /// True when somebody registered the rollout.
+    pub registered: bool,
+}
+
+/// Where seeds come from; `None` when it can't be known now. `capture` may not name the store, so `app` passes this in.
+pub type SeedSource = Arc<dyn Fn(RolloutId) -> Pin<Box<dyn Future<Output = Option<Seed>> + Send>> + Send + Sync>;
+
+/// Gives out sequence ids.
+#[derive(Clone)]
+pub struct Sequencer {
+    source: SeedSource,
+    rollouts: Arc<Mutex<HashMap<RolloutId, Arc<Rollout>>>>,
+}
+
+#[derive(Default)]
+struct Rollout {
+    seed: OnceCell<Seed>,
+    last: AtomicU64,
+}
+
+impl Sequencer {
+    /// Ids that go on from what `source` says.
+    pub fn new(source: SeedSource) -> Self {
+        Self { source, rollouts: Arc::default() }
+    }
+
+    /// The next id of a rollout, or `given` if the caller named one, which raises the counter to it. True when the
+    /// rollout is registered.
+    pub async fn next(&self, id: &RolloutId, given: Option<u64>) -> (u64, bool) {
+        let rollout = {
+            let mut rollouts = self.rollouts.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(rollouts.entry(id.clone()).or_default())
+        };
+        let seed = rollout.seed.get_or_init(|| self.seed(id, &rollout.last)).await;
+        let sequence_id = match given {
+            Some(given) => {
+                rollout.last.fetch_max(given, Ordering::Relaxed);
+                given
+            }
+            None => rollout.last.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        (sequence_id, seed.registered)
+    }
+
+    async fn seed(&self, id: &RolloutId, last: &AtomicU64) -> Seed {
+        let seed = match tokio::time::timeout(SEED_TIMEOUT, (self.source)(id.clone())).await {
+            Ok(Some(seed)) => seed,
+            _ => {
+                tracing::warn!(rollout_id = %id, "the store does not say where this rollout stands; counting from 1");
+                Seed::default()
+            }
+        };
+        last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
+        seed
+    }
+}
+
+/// A store that is busy longer than this must not hold up a request.
+const SEED_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequencer(seed: Option<Seed>) -> Sequencer {
+        Sequencer::new(Arc::new(move |_| Box::pin(std::future::ready(seed))))
+    }
+
+    #[tokio::test]
+    async fn goes_on_from_the_store_and_from_given_ids() {
+        let sequencer = sequencer(Some(Seed { last_sequence_id: 7, registered: true }));
+        let id = RolloutId::from("ro-1");
+        assert_eq!(sequencer.next(&id, None).await, (8, true));
+        assert_eq!(sequencer.next(&id, Some(20)).await, (20, true));
+        assert_eq!(sequencer.next(&id, Some(3)).await, (3, true));
+        assert_eq!(sequencer.next(&id, None).await, (21, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_store_holds_nothing_up() {
+        let sequencer = Sequencer::new(Arc::new(|_| Box::pin(std::future::pending())));
+        assert_eq!(sequencer.next(&RolloutId::from("ro-1"), None).await, (1, false));
+    }
+
+    #[tokio::test]
+    async fn concurrent_requests_never_share_an_id() {
+        let sequencer = sequencer(None);
+        let id = RolloutId::from("ro-1");
+        let all = (0..200).map(|_| {
+            let (sequencer, id) = (sequencer.clone(), id.clone());
+            tokio::spawn(async move { sequencer.next(&id, None).await.0 })
+        });
+        let mut ids = Vec::new();
+        for task in all.collect::<Vec<_>>() {
+            ids.push(task.await.unwrap());
+        }
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,202 @@
+//! Every way a body can end, seen by the tee.
+
+use super::*;
+use crate::capture::{Begin, CaptureSettings, Captured, Durability, Recorder};
+use crate::error::ErrorKind;
+use crate::trace::exchange::{
+    ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext, Truncation,
+};
+use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
+use http::{HeaderMap, Method, Version};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use proptest::prelude::*;
+use std::time::Instant;
+use tokio::sync::mpsc::Receiver;
+
+type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
+
+fn begin(registered: bool) -> Begin {
+    let (rollout_id, attempt_id) = (RolloutId::from("ro-1"), AttemptId::from("at-1"));
+    Begin {
+        trace: TraceContext {
+            trace_id: TraceId::of_attempt(&rollout_id, &attempt_id),
+            span_id: SpanId::from_random(1),
+            parent_id: SpanId::from_random(2),
+            parent_is_remote: false,
+        },
+        identity: Identity { rollout_id, attempt_id, sequence_id: 1, source: IdentitySource::Binding, conflict: None },
+        kind: ExchangeKind::Http,
+        request: RequestHead {
+            method: Method::GET,
+            scheme: "http",
+            host: "example.com".into(),
+            port: 80,
+            target: "/".into(),
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        },
+        connection: ConnectionFacts::default(),
+        started: Instant::now(),
+        registered,
+    }
+}
+
+fn recorder(max_body_bytes: u64) -> (Recorder, Receiver<Captured>) {
+    Recorder::new(CaptureSettings { include_bodies: true, max_body_bytes, ..CaptureSettings::default() })
+}
+
+fn error_of(error: &std::io::Error) -> ProxyError {
+    ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "example.com", error)
+}
+
+fn tee<B: Body<Data = Bytes> + Unpin>(body: B, recorder: &Recorder, error_of: fn(&B::Error) -> ProxyError) -> TeeBody<B> {
+    TeeBody::new(body, recorder.begin(begin(false)), Direction::Response, error_of, |_| false)
+}
+
+fn frames(parts: Frames) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
+    let mut parts = parts.into_iter();
+    StreamBody::new(futures_stream(move || parts.next()))
+}
+
+/// A stream from a closure, without another crate.
+fn futures_stream<T>(next: impl FnMut() -> Option<T> + Unpin) -> impl futures_core::Stream<Item = T> + Unpin {
+    struct Next<F>(F);
+    impl<T, F: FnMut() -> Option<T> + Unpin> futures_core::Stream for Next<F> {
+        type Item = T;
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
+            Poll::Ready((self.0)())
+        }
+    }
+    Next(next)
+}
+
+fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+#[tokio::test]
+async fn an_empty_body_completes() {
+    let (recorder, mut queue) = recorder(100);
+    let body = tee(Empty::<Bytes>::new(), &recorder, |never| match *never {});
+    body.collect().await.unwrap();
+    assert!(matches!(queue.recv().await.unwrap().exchange.outcome, Outcome::Complete));
+}
+
+#[tokio::test]
+async fn a_plain_body_completes_with_its_last_declared_byte() {
+    let (recorder, mut queue) = recorder(100);
+    let mut body = tee(Full::new(Bytes::from_static(b"hello")), &recorder, |never| match *never {});
+    body.frame().await.unwrap().unwrap();
+    // The reader does not poll again.
+    let exchange = queue.try_recv().unwrap().exchange;
+    assert!(matches!(exchange.outcome, Outcome::Complete) && exchange.response_body.complete);
+    assert_eq!(exchange.response_body.to_vec(), b"hello");
+    drop(body);
+    assert!(queue.try_recv().is_err(), "delivered once");
+}
+
+#[tokio::test]
+async fn trailers_end_a_body_and_pass() {
+    let (recorder, mut queue) = recorder(100);
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+    let body = tee(frames(vec![data("x"), Ok(Frame::trailers(trailers.clone()))]), &recorder, error_of);
+    assert_eq!(body.collect().await.unwrap().trailers(), Some(&trailers));
+    assert_eq!(queue.recv().await.unwrap().exchange.response_body.trailers, Some(trailers));
+}
+
+#[tokio::test]
+async fn a_body_dropped_early_is_an_abort_by_the_agent() {
+    let (recorder, mut queue) = recorder(100);
+    let mut body = tee(frames(vec![data("a"), data("b")]), &recorder, error_of);
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let exchange = queue.recv().await.unwrap().exchange;
+    assert!(matches!(exchange.outcome, Outcome::Aborted { by: Side::Downstream }));
+    assert_eq!(exchange.response_body.size_bytes, 1);
+}
+
+#[tokio::test]
+async fn an_error_fails_the_exchange_and_passes() {
+    let (recorder, mut queue) = recorder(100);
+    let body = tee(frames(vec![data("a"), Err(std::io::Error::other("cut"))]), &recorder, error_of);
+    assert!(body.collect().await.is_err());
+    assert!(matches!(queue.recv().await.unwrap().exchange.outcome, Outcome::Failed { .. }));
+}
+
+#[tokio::test]
+async fn over_the_cap_the_body_passes_whole_and_is_marked() {
+    let (recorder, mut queue) = recorder(4);
+    let body = tee(frames(vec![data("abc"), data("def"), data("ghi")]), &recorder, error_of);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "abcdefghi");
+    let body = queue.recv().await.unwrap().exchange.response_body;
+    assert_eq!((body.to_vec().as_slice(), body.size_bytes), (&b"abcd"[..], 9));
+    assert_eq!(body.truncated, Some(Truncation::BodyLimit));
+}
+
+#[tokio::test]
+async fn a_spent_budget_truncates_and_is_given_back() {
+    let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 2, ..CaptureSettings::default() };
+    let (recorder, mut queue) = Recorder::new(settings);
+    tee(frames(vec![data("abc")]), &recorder, error_of).collect().await.unwrap();
+    let captured = queue.recv().await.unwrap();
+    assert_eq!(captured.exchange.response_body.truncated, Some(Truncation::MemoryBudget));
+    drop(captured);
+    assert_eq!(recorder.budget().left_bytes(), 2);
+}
+
+#[tokio::test]
+async fn a_full_queue_lets_traffic_pass_and_counts() {
+    let (recorder, _queue) = Recorder::new(CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() });
+    let first = recorder.begin(begin(false));
+    let body = tee(frames(vec![data("abc")]), &recorder, error_of);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    assert_eq!(recorder.counters().dropped.load(std::sync::atomic::Ordering::Relaxed), 1);
+    drop(first);
+}
+
+async fn until_pending<B: Body<Data = Bytes> + Unpin>(body: &mut TeeBody<B>) -> usize {
+    let mut seen = 0;
+    while tokio::time::timeout(Duration::from_millis(1), body.frame()).await.is_ok() {
+        seen += 1;
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_durable_answer_keeps_its_last_frame_until_the_commit() {
+    let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
+    let (recorder, mut queue) = Recorder::new(settings);
+    let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n\n")];
+    let recording = recorder.begin(begin(false));
+    let mut body = TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.ends_with(b"[DONE]\n\n"));
+    assert_eq!(until_pending(&mut body).await, 1, "all but the terminal frame pass at once");
+    let captured = queue.try_recv().unwrap();
+    captured.committed.unwrap().send(true).unwrap();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "data: [DONE]\n\n");
+    assert_eq!(recorder.counters().commit_missed.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_never_comes_is_waited_for_and_counted() {
+    let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
+    let (recorder, _queue) = Recorder::new(settings);
+    let body = tee(frames(vec![data("x")]), &recorder, error_of);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "x");
+    assert_eq!(recorder.counters().commit_missed.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_passes_unchanged_and_is_kept_whole(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5000), 0..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (recorder, mut queue) = recorder(1 << 20);
+            let parts = chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk.clone())))).collect();
+            let passed = tee(frames(parts), &recorder, error_of).collect().await.unwrap().to_bytes();
+            let kept = queue.recv().await.unwrap().exchange.response_body;
+            assert_eq!(passed, chunks.concat());
+            assert_eq!(kept.to_vec(), chunks.concat());
+        });
+    }
+}
+
