@@ -59,6 +59,8 @@ pub enum ErrorKind {
     ProxyAuthenticationRequired,
     /// The agent's request can't be forwarded as it stands.
     HttpRequestError,
+    /// The agent went away while it sent its request.
+    HttpRequestIncomplete,
     /// The agent did not trust our certificate, or broke off the TLS handshake.
     ClientTlsError,
     /// Our own fault.
@@ -156,6 +158,7 @@ impl ErrorKind {
                 "http_request_error",
                 "this door takes absolute-form requests and CONNECT HOST:PORT",
             ),
+            Self::HttpRequestIncomplete => of(Downstream, StatusCode::BAD_REQUEST, "http_request_incomplete", "the agent broke off its request"),
             Self::ClientTlsError => of(
                 Downstream,
                 StatusCode::BAD_REQUEST,

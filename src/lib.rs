@@ -13,8 +13,11 @@
 
 pub mod capture;
 pub mod error;
+pub mod forward;
 pub mod net;
+pub mod proxy;
 pub mod store;
 pub mod tls;
 pub mod trace;
 pub mod upstream;
+pub mod wire;

@@ -3,7 +3,7 @@
 use super::budget::Held;
 use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
-use crate::error::{ProxyError, Side};
+use crate::error::{ErrorKind, ProxyError, Side};
 use crate::trace::exchange::{Body, ConnectionFacts, Exchange, ExchangeKind, Outcome, ResponseHead, Truncation};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -128,11 +128,9 @@ impl Recording {
 
     /// It failed: delivered at once.
     pub fn fail(&self, error: &ProxyError) {
-        let outcome = match error.side() {
-            // The agent broke off its own request: nothing failed but its patience.
-            Side::Downstream if error.kind == crate::error::ErrorKind::HttpRequestError && error.host.is_empty() => {
-                Outcome::Aborted { by: Side::Downstream }
-            }
+        let outcome = match error.kind {
+            // Nothing failed but the agent's patience.
+            ErrorKind::HttpRequestIncomplete => Outcome::Aborted { by: Side::Downstream },
             _ => Outcome::Failed { error: error.clone() },
         };
         self.outcome(outcome);

@@ -1,6 +1,6 @@
-//! Orderly shutdown: tell every connection to finish, then wait until all have.
+//! Orderly shutdown: tell every connection to finish, wait until all have, and end those that don't.
 //!
-//! It must not end anything itself; the owner decides what happens at the deadline.
+//! It must not know what a connection does; a connection's task listens to its guard.
 
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 /// The owner's end: starts the drain and waits for it.
 #[derive(Debug)]
 pub struct Drain {
-    start: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     // Held only so that `finished` closes when the last guard is gone.
     guard: mpsc::Sender<()>,
     finished: mpsc::Receiver<()>,
@@ -17,29 +17,42 @@ pub struct Drain {
 /// A connection's end: while it lives, the drain isn't over.
 #[derive(Clone, Debug)]
 pub struct DrainGuard {
-    start: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
     _alive: mpsc::Sender<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Running,
+    Draining,
+    Ending,
 }
 
 impl Drain {
     /// A drain that has not started.
     pub fn new() -> Self {
-        let (start, _) = watch::channel(false);
+        let (stage, _) = watch::channel(Stage::Running);
         let (guard, finished) = mpsc::channel(1);
-        Self { start, guard, finished }
+        Self { stage, guard, finished }
     }
 
     /// A guard for one more connection.
     pub fn guard(&self) -> DrainGuard {
-        DrainGuard { start: self.start.subscribe(), _alive: self.guard.clone() }
+        DrainGuard { stage: self.stage.subscribe(), _alive: self.guard.clone() }
     }
 
-    /// Starts the drain and waits until every guard is gone, at most for `deadline`. True if all went in time.
+    /// Starts the drain and waits until every guard is gone, at most for `deadline`; what is left then is ended. True if
+    /// all went in time.
     pub async fn drain(self, deadline: Duration) -> bool {
-        let Self { start, guard, mut finished } = self;
-        let _ = start.send(true);
+        let Self { stage, guard, mut finished } = self;
+        let _ = stage.send(Stage::Draining);
         drop(guard);
-        tokio::time::timeout(deadline, finished.recv()).await.is_ok()
+        if tokio::time::timeout(deadline, finished.recv()).await.is_ok() {
+            return true;
+        }
+        let _ = stage.send(Stage::Ending);
+        let _ = tokio::time::timeout(END_GRACE, finished.recv()).await;
+        false
     }
 }
 
@@ -52,9 +65,20 @@ impl Default for Drain {
 impl DrainGuard {
     /// Completes when the drain starts, or when its owner is gone.
     pub async fn started(&mut self) {
-        let _ = self.start.wait_for(|started| *started).await;
+        let _ = self.stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    }
+
+    /// Runs `task` until it is done, or until the drain's deadline has passed and it is dropped where it stands.
+    pub async fn run(mut self, task: impl Future<Output = ()>) {
+        tokio::select! {
+            () = task => {}
+            _ = self.stage.wait_for(|stage| *stage == Stage::Ending) => {}
+        }
     }
 }
+
+/// Dropping a task takes no time to speak of.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -72,9 +96,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gives_up_at_the_deadline() {
+    async fn ends_what_is_left_at_the_deadline() {
         let drain = Drain::new();
-        let _guard = drain.guard();
+        let task = tokio::spawn(drain.guard().run(std::future::pending()));
         assert!(!drain.drain(Duration::from_secs(5)).await);
+        task.await.unwrap();
     }
 }

@@ -28,7 +28,7 @@ where
                 pause = FIRST_PAUSE;
                 // Nagle's algorithm with delayed acknowledgements costs a flat 40 ms.
                 let _ = stream.set_nodelay(true);
-                let connection = serve(stream, peer, drain.clone());
+                let connection = drain.clone().run(serve(stream, peer, drain.clone()));
                 tokio::spawn(async move {
                     connection.await;
                     drop(permit);

@@ -52,6 +52,11 @@ impl RolloutId {
         Self(format!("ro-{:012x}", bits & 0xffff_ffff_ffff).into())
     }
 
+    /// The id's text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

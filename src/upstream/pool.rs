@@ -21,6 +21,15 @@ pub struct Origin {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// Where to dial instead of `host`: what the agent's CONNECT named, when TLS inside it named another host.
+    pub dial_host: Option<String>,
+}
+
+impl Origin {
+    /// An endpoint that is dialled by its own name. Brackets around an IPv6 address are taken off.
+    pub fn new(tls: bool, host: &str, port: u16) -> Self {
+        Self { tls, host: host.trim_matches(['[', ']']).to_ascii_lowercase(), port, dial_host: None }
+    }
 }
 
 /// The sending half of an HTTP connection.

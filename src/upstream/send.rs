@@ -119,7 +119,7 @@ impl Upstream {
             let connection = match self.inner.pool.take(isolation, origin, http2) {
                 Some(connection) => connection,
                 None => {
-                    let dialled = self.inner.dialler.dial(&origin.host, origin.port).await?;
+                    let dialled = self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
                     self.handshake(dialled, origin, offer).await?
                 }
             };
@@ -285,7 +285,7 @@ fn send_error(
     let error = failed.into_error();
     let kind = if error.is_user() {
         // The request body failed: the agent went away while it was sending.
-        ErrorKind::HttpRequestError
+        ErrorKind::HttpRequestIncomplete
     } else if error.is_incomplete_message() || error.is_canceled() || is_reset(&error) {
         ErrorKind::ConnectionTerminated
     } else if error.is_timeout() {

@@ -1,0 +1,43 @@
+//! `/metrics`: the counters of every part, in Prometheus' text format (version 0.0.4).
+
+use super::ApiState;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// One number with its name and meaning.
+pub struct Metric {
+    /// Without the `tracewire_` prefix.
+    pub name: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// Its value now.
+    pub value: u64,
+}
+
+/// Reads all numbers now. `app` passes it in, so that this door need not know the other parts.
+pub type Counts = Arc<dyn Fn() -> Vec<Metric> + Send + Sync>;
+
+/// Answers with every metric.
+pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
+    let mut metrics = (state.counts)();
+    if let Ok(statistics) = state.store.statistics().await {
+        let gauge = |name, help, value| Metric { name, help, kind: "gauge", value };
+        metrics.push(gauge("store_spans", "Spans in the store.", statistics.spans));
+        metrics.push(gauge("store_rollouts", "Rollouts in the store.", statistics.rollouts));
+        metrics.push(gauge("store_size_bytes", "Bytes the store uses.", statistics.size_bytes));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&metrics))
+}
+
+fn text(metrics: &[Metric]) -> String {
+    metrics.iter().fold(String::new(), |mut text, Metric { name, help, kind, value }| {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}\ntracewire_{name} {value}");
+        text
+    })
+}

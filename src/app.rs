@@ -1,0 +1,228 @@
+//! The composition root: the only file that names concrete stores and puts the parts together.
+
+use crate::api::metrics::Metric;
+use crate::api::{self, ApiState};
+use crate::capture::{Recorder, Seed, SeedSource, Sequencer};
+use crate::config::{Config, StoreSettings, data_folder};
+use crate::forward::Forwarder;
+use crate::net::drain::Drain;
+use crate::net::listener::accept;
+use crate::pipeline::Pipeline;
+use crate::pipeline::span::SpanOptions;
+use crate::proxy::{Proxy, serve_connection};
+use crate::store::memory::MemoryStore;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{SharedStore, StoreError};
+use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
+use crate::trace::{AttemptId, RolloutId};
+use crate::upstream::Upstream;
+use crate::wire::redact::Redactor;
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// A running program: its doors, its pipeline, its store.
+pub struct App {
+    /// Where the proxy door listens.
+    pub proxy_address: SocketAddr,
+    /// Where the server door listens, if there is one.
+    pub server_address: Option<SocketAddr>,
+    /// The store.
+    pub store: SharedStore,
+    recorder: Recorder,
+    pipeline: Pipeline,
+    drain: Drain,
+    drain_timeout: Duration,
+}
+
+/// What of a program is not settings.
+pub struct Parts {
+    /// The CA that agents trust.
+    pub authority: CertAuthority,
+    /// The store.
+    pub store: SharedStore,
+    /// The rollout that the proxy door is bound to.
+    pub binding: Option<(RolloutId, AttemptId)>,
+    /// False: no server door.
+    pub with_server: bool,
+}
+
+/// What the end of a program has to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// False when exchanges were cut off at the deadline.
+    pub drained: bool,
+    /// Spans that could not be stored.
+    pub lost: u64,
+    /// Exchanges that passed unrecorded because the queue was full.
+    pub dropped: u64,
+}
+
+impl App {
+    /// Binds the doors and starts everything.
+    pub async fn start(config: &Config, parts: Parts) -> Result<Self> {
+        config.check()?;
+        let Parts { authority, store, binding, with_server } = parts;
+        let (recorder, queue) = Recorder::new(config.capture.clone());
+        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config))
+            .context("the pipeline's thread can't be started")?;
+        let tls = UpstreamTls::new(&config.tls)?;
+        let upstream = Upstream::new(config.upstream.clone(), tls).map_err(anyhow::Error::msg)?;
+        let sequencer = Sequencer::new(seeds(&store));
+        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, config.trace.clone());
+        let proxy = Proxy::new(config.proxy.clone(), forwarder, Arc::new(LeafCache::new(authority)?), binding);
+        let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
+        let proxy_address = listener.local_addr()?;
+        upstream.dialler().refuse(proxy_address);
+        let drain = Drain::new();
+        let mut app = Self {
+            proxy_address,
+            server_address: None,
+            store,
+            recorder,
+            pipeline,
+            drain,
+            drain_timeout: config.shutdown.drain_timeout,
+        };
+        if with_server {
+            let address = app.start_server(config).await?;
+            upstream.dialler().refuse(address);
+            app.server_address = Some(address);
+        }
+        let permits = Arc::new(Semaphore::new(config.proxy.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+        tokio::spawn(accept(listener, permits, app.drain.guard(), move |stream, peer, guard| {
+            serve_connection(proxy.clone(), stream, peer, guard)
+        }));
+        Ok(app)
+    }
+
+    /// Stops accepting, lets exchanges in flight finish up to the deadline, stores everything, closes the store.
+    pub async fn stop(self) -> Ended {
+        self.stop_with(std::future::ready(())).await.0
+    }
+
+    /// As `stop`; `last_look` runs when everything is stored and the store still open.
+    pub async fn stop_with<T>(self, last_look: impl Future<Output = T>) -> (Ended, T) {
+        let drained = self.drain.drain(self.drain_timeout).await;
+        let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
+        let lost = self.pipeline.finish().await;
+        let looked = last_look.await;
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store could not be closed");
+        }
+        if dropped > 0 {
+            tracing::error!(dropped, "exchanges passed unrecorded because the capture queue was full");
+        }
+        (Ended { drained, lost, dropped }, looked)
+    }
+
+    async fn start_server(&self, config: &Config) -> Result<SocketAddr> {
+        let listener = bind(config.server.listen, "server.listen", "--server").await?;
+        let address = listener.local_addr()?;
+        let state = ApiState {
+            store: Arc::clone(&self.store),
+            counts: counts(self.recorder.clone(), &self.pipeline),
+            allowed_hosts: config.server.allowed_hosts.clone().into(),
+        };
+        let mut guard = self.drain.guard();
+        let serving = axum::serve(listener, api::router(state));
+        tokio::spawn(async move {
+            // Requests here are short: ending them at once is kinder than to make a shutdown wait.
+            tokio::select! {
+                _ = serving => {}
+                () = guard.started() => {}
+            }
+        });
+        Ok(address)
+    }
+}
+
+/// Opens the store that the settings name.
+pub fn open_store(settings: &StoreSettings) -> Result<SharedStore, StoreError> {
+    if settings.path.as_deref() == Some(Path::new("memory:")) {
+        return Ok(Arc::new(MemoryStore::new(settings.retention)));
+    }
+    let options = SqliteOptions {
+        retention: settings.retention,
+        synchronous: settings.synchronous,
+        ..SqliteOptions::default()
+    };
+    Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
+}
+
+/// The file that the settings name, or the one under the data folder.
+pub fn store_path(settings: &StoreSettings) -> PathBuf {
+    settings.path.clone().unwrap_or_else(|| home().join("traces.db"))
+}
+
+/// The folder of the CA.
+pub fn ca_folder(config: &Config) -> PathBuf {
+    config.tls.ca_dir.clone().unwrap_or_else(|| home().join("ca"))
+}
+
+fn home() -> PathBuf {
+    data_folder(&|name| std::env::var_os(name)).unwrap_or_else(|| PathBuf::from(".tracewire"))
+}
+
+async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} can't be listened on; choose another address with {flag} or {setting} (port 0 takes a free one)")
+    })
+}
+
+fn span_options(config: &Config) -> SpanOptions {
+    SpanOptions {
+        include_headers: config.capture.include_headers,
+        include_bodies: config.capture.include_bodies,
+        max_body_bytes: usize::try_from(config.capture.max_body_bytes).unwrap_or(usize::MAX),
+        header_allow: config.capture.header_allow.clone(),
+        header_deny: config.capture.header_deny.clone(),
+        redactor: Redactor::new(config.redact.clone()),
+    }
+}
+
+fn seeds(store: &SharedStore) -> SeedSource {
+    let store = Arc::clone(store);
+    Arc::new(move |id| {
+        let store = Arc::clone(&store);
+        Box::pin(async move {
+            let standing = store.standing(id).await.ok()?;
+            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered })
+        })
+    })
+}
+
+fn counts(recorder: Recorder, pipeline: &Pipeline) -> api::metrics::Counts {
+    let stored = Arc::clone(pipeline.counters());
+    Arc::new(move || {
+        let captured = recorder.counters();
+        let counter = |name, help, value: &std::sync::atomic::AtomicU64| Metric {
+            name,
+            help,
+            kind: "counter",
+            value: value.load(Ordering::Relaxed),
+        };
+        vec![
+            counter("exchanges_total", "Exchanges that are recorded.", &captured.begun),
+            counter("exchanges_dropped_total", "Exchanges unrecorded because the queue was full.", &captured.dropped),
+            counter("exchanges_filtered_total", "Exchanges unrecorded because a setting says so.", &captured.filtered),
+            counter("bodies_truncated_total", "Bodies cut short in the record.", &captured.truncated),
+            counter("commits_missed_total", "Answers delivered before their commit.", &captured.commit_missed),
+            counter("identity_conflicts_total", "Exchanges named by two carriers.", &captured.identity_conflicts),
+            counter("spans_stored_total", "Spans stored.", &stored.stored),
+            counter("store_errors_total", "Appends the store refused, tried again.", &stored.store_errors),
+            counter("spans_lost_total", "Spans lost.", &stored.lost),
+            Metric {
+                name: "capture_memory_left_bytes",
+                help: "Left of capture.memory_budget_bytes.",
+                kind: "gauge",
+                value: recorder.budget().left_bytes(),
+            },
+        ]
+    })
+}

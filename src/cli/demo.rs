@@ -1,0 +1,55 @@
+//! `tracewire demo`: the mock endpoint, a small agent started through `run`, and its timeline.
+
+use super::run::Recorded;
+use super::{StoreArgs, show};
+use crate::config::Config;
+use crate::mock::{Mock, MockOptions};
+use crate::trace::{AttemptId, RolloutId};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Arguments of `demo`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  tracewire demo")]
+pub(super) struct DemoArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
+    let https = TcpListener::bind("127.0.0.1:0").await.context("no free port on 127.0.0.1")?;
+    // Slow enough that the bars of the timeline show something.
+    let options = MockOptions {
+        delay: Duration::from_millis(120),
+        chunk_delay: Duration::from_millis(40),
+        ..MockOptions::default()
+    };
+    let mock = Mock::start(None, Some(https), options).await?;
+    let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
+    let mut ca = tempfile::NamedTempFile::new().context("no temporary file")?;
+    ca.write_all(mock.ca_pem().as_bytes())?;
+    let mut config = Config::default();
+    config.tls.upstream_ca.push(ca.path().to_owned());
+    args.store.apply(&mut config.store);
+    if args.store.is_default() {
+        // The demo leaves nothing behind unless told to.
+        config.store.path = Some("memory:".into());
+    }
+    show::note("tracewire: starting a mock LLM endpoint and a small agent behind the proxy\n");
+    let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let endpoint = format!("https://{endpoint}");
+    let recorded = Recorded {
+        rollout: RolloutId::from_random(fastrand::u64(..)),
+        attempt: AttemptId::from_random(fastrand::u32(..)),
+        name: "demo agent".to_owned(),
+        command: vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()],
+        timeout: Some(Duration::from_secs(60)),
+    };
+    let code = Box::pin(recorded.run(config)).await?;
+    show::note("\nNow your own: tracewire run -- CMD");
+    Ok(code)
+}

@@ -1,0 +1,50 @@
+//! `tracewire env`: the variables that send a shell's commands through the proxy door of `serve`.
+
+use super::{read_config, show, variable};
+use crate::app::ca_folder;
+use crate::run::bundle::write_bundles;
+use crate::run::environment::{EnvFormat, environment, render};
+use crate::tls::CertAuthority;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `env`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  eval \"$(tracewire env)\"")]
+pub(super) struct EnvArgs {
+    /// For which shell, or as JSON
+    #[arg(long, value_enum, default_value_t = EnvFormat::Sh)]
+    format: EnvFormat,
+    /// The proxy's URL, with ROLLOUT.ATTEMPT:TOKEN@ if wanted [default: the address in the settings]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// The CA certificate [default: the one in the CA's folder]
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
+    /// The settings file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
+    let config = read_config(args.config.as_ref())?;
+    let folder = ca_folder(&config);
+    let ca_pem = match &args.ca {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?,
+        None => CertAuthority::open_or_create(&folder).context("the CA can't be used")?.ca_pem().to_owned(),
+    };
+    let proxy_url = args.proxy.clone().unwrap_or_else(|| format!("http://{}", config.proxy.listen));
+    let bundle_folder = folder.join("env");
+    std::fs::create_dir_all(&bundle_folder).with_context(|| format!("{} can't be made", bundle_folder.display()))?;
+    let working_directory = std::env::current_dir().context("the working directory is gone")?;
+    let bundles = write_bundles(&bundle_folder, &ca_pem, &variable, &working_directory)?;
+    // The server door refuses to be reached through the proxy door.
+    let environment = environment(&proxy_url, &bundles, &variable, &[config.server.listen.to_string()]);
+    for note in &environment.notes {
+        show::note(&format!("tracewire: {note}"));
+    }
+    show::out(&render(&environment, args.format));
+    Ok(ExitCode::SUCCESS)
+}

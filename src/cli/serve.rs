@@ -1,0 +1,93 @@
+//! `tracewire serve`: both doors until SIGTERM or SIGINT, then an orderly end.
+
+use super::{StoreArgs, read_config, show};
+use crate::app::{App, Parts, ca_folder, open_store};
+use crate::tls::CertAuthority;
+use crate::tls::authority::certificate_path;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Arguments of `serve`. Flags override the file.
+#[derive(Args)]
+#[command(after_help = "Example:\n  tracewire serve --proxy 127.0.0.1:8080 --store traces.db")]
+pub(super) struct ServeArgs {
+    /// The settings file; every key is in proxy.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the proxy door listens (port 0 takes a free one)
+    #[arg(long, value_name = "ADDR")]
+    proxy: Option<SocketAddr>,
+    /// Where the server door listens
+    #[arg(long, value_name = "ADDR")]
+    server: Option<SocketAddr>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Folder of the CA; DIR/ca.pem is the public certificate
+    #[arg(long, value_name = "DIR")]
+    ca_dir: Option<PathBuf>,
+    /// PEM file with roots for endpoints, besides the system's (may be given again)
+    #[arg(long, value_name = "PEM")]
+    upstream_ca: Vec<PathBuf>,
+    /// Dial another address for a host and port, as curl has it (may be given again)
+    #[arg(long, value_name = "HOST:PORT:HOST:PORT")]
+    connect_to: Vec<String>,
+    /// Record header fields, redacted
+    #[arg(long)]
+    include_headers: bool,
+    /// Record bodies, redacted
+    #[arg(long)]
+    include_bodies: bool,
+    /// Print the addresses as one JSON line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
+    // Taken before anything is bound: a signal that comes early must not be lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut config = read_config(args.config.as_ref())?;
+    config.proxy.listen = args.proxy.unwrap_or(config.proxy.listen);
+    config.server.listen = args.server.unwrap_or(config.server.listen);
+    config.tls.ca_dir = args.ca_dir.or(config.tls.ca_dir);
+    config.tls.upstream_ca.extend(args.upstream_ca);
+    config.upstream.connect_to.extend(args.connect_to);
+    config.capture.include_headers |= args.include_headers;
+    config.capture.include_bodies |= args.include_bodies;
+    args.store.apply(&mut config.store);
+    config.check()?;
+    let folder = ca_folder(&config);
+    let authority = CertAuthority::open_or_create(&folder).context("the CA can't be used")?;
+    let store = open_store(&config.store)?;
+    let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
+    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    let ended = app.stop().await;
+    tracing::info!(drained = ended.drained, lost = ended.lost, dropped = ended.dropped, "stopped");
+    Ok(if ended.lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn announce(app: &App, ca: &std::path::Path, token: &crate::proxy::Secret, json: bool) {
+    let (proxy, server) = (app.proxy_address, app.server_address);
+    let server = server.map(|address| address.to_string()).unwrap_or_default();
+    if json {
+        let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "ca": ca });
+        return show::out(&format!("{line}\n"));
+    }
+    let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
+    show::out(&format!(
+        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n\nTo send a shell's commands through it:\n  \
+         export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
+         eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
+        ca.display(),
+        ca.display()
+    ));
+}

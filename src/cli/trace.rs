@@ -1,0 +1,103 @@
+//! `tracewire trace`: what the store holds.
+
+use super::{StoreArgs, show};
+use crate::app::{open_store, store_path};
+use crate::export::json::spans_json;
+use crate::export::text::neutralise;
+use crate::trace::RolloutId;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Arguments of `trace`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  tracewire trace list\n  tracewire trace show ro-0123456789ab --format json")]
+pub(super) struct TraceArgs {
+    #[command(subcommand)]
+    command: TraceCommand,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Subcommand)]
+enum TraceCommand {
+    /// List rollouts, newest first
+    List {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a rollout did
+    Show {
+        /// The rollout's id
+        rollout: String,
+        /// Only this attempt
+        #[arg(long)]
+        attempt: Option<String>,
+        /// How
+        #[arg(long, value_enum, default_value_t = TraceFormat::Timeline)]
+        format: TraceFormat,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TraceFormat {
+    Timeline,
+    Json,
+}
+
+pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
+    let settings = args.store.settings();
+    let path = store_path(&settings);
+    if !path.exists() {
+        bail!("there is no trace store at {}; `tracewire run` makes one, --store names another", path.display());
+    }
+    let store = open_store(&settings)?;
+    match args.command {
+        TraceCommand::List { limit, json } => {
+            let rollouts = store.rollouts(limit).await?;
+            if json {
+                show::out(&format!("{}\n", serde_json::to_string_pretty(&rollouts)?));
+            } else {
+                show::out(&table(&rollouts));
+            }
+        }
+        TraceCommand::Show { rollout, attempt, format } => {
+            let id = RolloutId::from(rollout.as_str());
+            let spans = store.spans(id.clone(), attempt.as_deref().map(Into::into)).await?;
+            if spans.is_empty() {
+                bail!("{} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds", path.display());
+            }
+            match format {
+                TraceFormat::Json => show::out(&format!("{}\n", spans_json(&spans))),
+                TraceFormat::Timeline => {
+                    let name = store.rollout(id).await?.and_then(|rollout| rollout.name().map(str::to_owned));
+                    show::out(&show::timeline(&name.unwrap_or(rollout), &spans, &std::io::stdout()));
+                }
+            }
+        }
+    }
+    store.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
+    if rollouts.is_empty() {
+        return "no rollouts\n".to_owned();
+    }
+    let mut text = format!("{:<24} {:<10} {:>8} {:>6} {:>6}  name\n", "rollout", "status", "attempts", "spans", "errors");
+    for summary in rollouts {
+        let rollout = &summary.rollout;
+        let status = serde_json::to_value(rollout.status).ok();
+        let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default();
+        let (id, name) = (neutralise(rollout.rollout_id.as_str()), neutralise(rollout.name().unwrap_or("")));
+        let (attempts, spans, errors) = (summary.attempts, summary.spans, summary.errors);
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{id:<24} {status:<10} {attempts:>8} {spans:>6} {errors:>6}  {name}");
+    }
+    text
+}

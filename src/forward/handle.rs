@@ -1,0 +1,338 @@
+//! One request: who, begin, rewrite, tee, send, tee. See `handle`.
+
+use super::conversation::Conversation;
+use super::expect::Gated;
+use super::identity::{OWN_TRAFFIC_HEADER, identify};
+use super::terminal::ends_answer;
+use super::{TraceSettings, reply, rewrite, upgrade};
+use crate::capture::{Begin, Direction, Recorder, Recording, Sequencer, TeeBody};
+use crate::error::{ErrorKind, ProxyError};
+use crate::net::glob::any_matches;
+use crate::net::interim::InterimSender;
+use crate::tls::Offer;
+use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, Outcome, RequestHead, ResponseHead, TraceContext};
+use crate::trace::{SpanId, TraceId};
+use crate::upstream::body::IdleLimited;
+use crate::upstream::dial::authority;
+use crate::upstream::{Body, BodyError, Origin, Sent, Upstream};
+use crate::wire::traceparent::TraceParent;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Forwards requests and has them recorded. Cheap to clone.
+#[derive(Clone)]
+pub struct Forwarder {
+    upstream: Upstream,
+    recorder: Recorder,
+    sequencer: Sequencer,
+    trace: Arc<TraceSettings>,
+}
+
+/// A request that is being recorded.
+pub struct Begun {
+    /// The record.
+    pub recording: Recording,
+    /// Whose it is.
+    pub identity: Identity,
+    /// Where it stands.
+    pub trace: TraceContext,
+}
+
+type Interim = (StatusCode, HeaderMap);
+
+impl Forwarder {
+    /// A forwarder over these parts.
+    pub fn new(upstream: Upstream, recorder: Recorder, sequencer: Sequencer, trace: TraceSettings) -> Self {
+        Self { upstream, recorder, sequencer, trace: Arc::new(trace) }
+    }
+
+    /// The way to endpoints.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Forwards one request to `origin` and answers it, whatever happens. `refusal` is why it must not be sent. Interim
+    /// responses go to `interim`, if the agent's connection can take any.
+    pub async fn handle(
+        &self,
+        conversation: &Conversation,
+        origin: Origin,
+        request: Request<Incoming>,
+        refusal: Option<ProxyError>,
+        interim: Option<&InterimSender>,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let head = request_head(&origin, &request);
+        let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
+        let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
+            Some(error) => Err(error),
+            None => self.forward(&begun, origin, request, interim).await,
+        };
+        forwarded.unwrap_or_else(|error| {
+            tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "exchange failed");
+            begun.recording.fail(&error);
+            reply::error(&error)
+        })
+    }
+
+    /// Decides whose an exchange is and begins to record it, unless a setting says that it isn't recorded.
+    pub async fn begin(
+        &self,
+        conversation: &Conversation,
+        kind: ExchangeKind,
+        request: RequestHead,
+        started: Instant,
+    ) -> Begun {
+        let (mut identity, given) = identify(conversation, &request.headers);
+        let trace = trace_context(&identity, &request.headers);
+        if !self.records(&request) {
+            self.recorder.counters().filtered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Begun { recording: Recording::off(), identity, trace };
+        }
+        let (sequence_id, registered) = self.sequencer.next(&identity.rollout_id, given).await;
+        identity.sequence_id = sequence_id;
+        let connection = ConnectionFacts {
+            client: Some(conversation.client),
+            downstream_id: conversation.id,
+            downstream_tls: conversation.tunnel.as_ref().and_then(|tunnel| tunnel.tls.clone()),
+            ..ConnectionFacts::default()
+        };
+        let begin =
+            Begin { identity: identity.clone(), trace: trace.clone(), kind, request, connection, started, registered };
+        Begun { recording: self.recorder.begin(begin), identity, trace }
+    }
+
+    fn records(&self, request: &RequestHead) -> bool {
+        let settings = self.recorder.settings();
+        let own = request.headers.get(OWN_TRAFFIC_HEADER).is_some_and(|value| value == "true");
+        let (host, port) = (&request.host, request.port);
+        (!own || settings.own_traffic)
+            && (settings.only_hosts.is_empty() || any_matches(&settings.only_hosts, host, port))
+            && !any_matches(&settings.skip_hosts, host, port)
+    }
+
+    async fn forward(
+        &self,
+        begun: &Begun,
+        origin: Origin,
+        mut request: Request<Incoming>,
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<Body>, ProxyError> {
+        let version = request.version();
+        let upgrading = upgrade::wanted(&mut request)?;
+        let head_only = request.method() == Method::HEAD;
+        let offer = if version == Version::HTTP_2 { Offer::Http2OrHttp1 } else { Offer::Http1 };
+        let (outgoing, interims) = self.outgoing(begun, &origin, request, upgrading.is_some())?;
+        let isolation = begun.identity.rollout_id.shared();
+        let interim = interim.filter(|_| version == Version::HTTP_11);
+        let sending = self.upstream.send(outgoing, &isolation, &origin, offer);
+        let sent = with_interims(sending, interims, interim, &begun.recording).await?;
+        Ok(self.answer(begun, sent, version, head_only, upgrading).await)
+    }
+
+    /// The request as it goes to the endpoint, and the interim responses that come back for it.
+    fn outgoing(
+        &self,
+        begun: &Begun,
+        origin: &Origin,
+        request: Request<Incoming>,
+        upgrading: bool,
+    ) -> Result<(Request<Body>, mpsc::Receiver<Interim>), ProxyError> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = absolute(origin, &parts.uri, &parts.headers)?;
+        rewrite::request(&mut parts.headers, upgrading);
+        if any_matches(&self.trace.propagate_hosts, &origin.host, origin.port) {
+            propagate(&mut parts.headers, &begun.trace);
+        }
+        let tee = TeeBody::new(body, begun.recording.clone(), Direction::Request, request_error, |_| false);
+        let tee = tee.map_err(BodyError::Http);
+        let (go, opened) = oneshot::channel();
+        let body = if parts.headers.contains_key(header::EXPECT) {
+            Gated::closed(tee, opened).boxed_unsync()
+        } else {
+            Gated::open(tee).boxed_unsync()
+        };
+        let mut outgoing = Request::from_parts(parts, body);
+        let interims = listen_for_interims(&mut outgoing, go);
+        Ok((outgoing, interims))
+    }
+
+    async fn answer(
+        &self,
+        begun: &Begun,
+        sent: Sent,
+        version: Version,
+        head_only: bool,
+        upgrading: Option<OnUpgrade>,
+    ) -> Response<Body> {
+        let recording = &begun.recording;
+        let Sent { mut response, facts } = sent;
+        recording.response(ResponseHead {
+            status: response.status(),
+            version: response.version(),
+            headers: response.headers().clone(),
+        });
+        if !facts.reused {
+            recording.connected(facts.connect, facts.handshake);
+        }
+        recording.connection(|connection| {
+            connection.upstream_peer = facts.peer;
+            connection.upstream_tls = facts.tls;
+            connection.upstream_reused = facts.reused;
+        });
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return upgrade::relay(response, upgrading, recording.clone());
+        }
+        rewrite::response(response.headers_mut(), false);
+        *response.version_mut() = version;
+        let limit = self.upstream.body_idle_timeout();
+        if response.body().is_end_stream() || head_only {
+            recording.outcome(Outcome::Complete);
+            recording.finish_now().await;
+            return response.map(|body| IdleLimited::new(body, limit).boxed_unsync());
+        }
+        let recording = recording.clone();
+        response.map(|body| {
+            let body = IdleLimited::new(body, limit);
+            TeeBody::new(body, recording, Direction::Response, response_error, ends_answer).boxed_unsync()
+        })
+    }
+}
+
+/// A request inside a tunnel that names another host would slip past the policy that the tunnel passed.
+fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
+    let tunnel = conversation.tunnel.as_ref()?;
+    if let Some(error) = &tunnel.unreachable {
+        return Some(error.clone());
+    }
+    let named = request.uri().host().map(str::to_owned).or_else(|| {
+        let host = request.headers().get(header::HOST)?.to_str().ok()?;
+        Some(host.parse::<http::uri::Authority>().ok()?.host().to_owned())
+    });
+    let named = named?;
+    let named = named.trim_matches(['[', ']']);
+    let same = named.eq_ignore_ascii_case(&tunnel.origin.host) && *origin == tunnel.origin;
+    (!same).then(|| {
+        let cause = format!("the request names {named} inside a tunnel to {}", tunnel.origin.host);
+        ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
+    })
+}
+
+/// Waits for the response, passing interim ones on as they come.
+async fn with_interims(
+    sending: impl Future<Output = Result<Sent, ProxyError>>,
+    mut interims: mpsc::Receiver<Interim>,
+    interim: Option<&InterimSender>,
+    recording: &Recording,
+) -> Result<Sent, ProxyError> {
+    tokio::pin!(sending);
+    loop {
+        tokio::select! {
+            biased;
+            Some((status, headers)) = interims.recv() => {
+                recording.informational(status.as_u16());
+                if let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) {
+                    interim.send(&interim_head(status, headers));
+                }
+            }
+            sent = &mut sending => return sent,
+        }
+    }
+}
+
+fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Sender<()>) -> mpsc::Receiver<Interim> {
+    let (sender, receiver) = mpsc::channel(MOST_INTERIMS);
+    let go = std::sync::Mutex::new(Some(go));
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == StatusCode::CONTINUE
+            && let Ok(mut go) = go.lock()
+            && let Some(go) = go.take()
+        {
+            let _ = go.send(());
+        }
+        // An endpoint that floods us with interim responses loses the surplus.
+        let _ = sender.try_send((response.status(), response.headers().clone()));
+    });
+    receiver
+}
+
+fn interim_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
+    rewrite::response(&mut headers, false);
+    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in &headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+fn request_head(origin: &Origin, request: &Request<Incoming>) -> RequestHead {
+    RequestHead {
+        method: request.method().clone(),
+        scheme: if origin.tls { "https" } else { "http" },
+        host: origin.host.clone(),
+        port: origin.port,
+        target: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        version: request.version(),
+        headers: request.headers().clone(),
+    }
+}
+
+/// The absolute target. The authority is the one the agent wrote, since a signature may cover it.
+fn absolute(origin: &Origin, uri: &Uri, headers: &HeaderMap) -> Result<Uri, ProxyError> {
+    let written = uri.authority().map(|authority| authority.as_str().to_owned());
+    let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let shown = authority(&origin.host, origin.port);
+    let built = Uri::builder()
+        .scheme(if origin.tls { "https" } else { "http" })
+        .authority(written.or_else(host).unwrap_or_else(|| shown.clone()))
+        .path_and_query(uri.path_and_query().map_or("/", |path| path.as_str()))
+        .build();
+    built.map_err(|error| ProxyError::from_source(ErrorKind::HttpRequestError, shown, &error))
+}
+
+fn trace_context(identity: &Identity, headers: &HeaderMap) -> TraceContext {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let incoming = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(TraceParent::parse),
+        _ => None,
+    };
+    let (rollout, attempt) = (&identity.rollout_id, &identity.attempt_id);
+    TraceContext {
+        trace_id: incoming.as_ref().map_or_else(|| TraceId::of_attempt(rollout, attempt), |parent| parent.trace_id),
+        span_id: SpanId::from_random(fastrand::u64(..)),
+        parent_id: incoming.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |parent| parent.span_id),
+        parent_is_remote: incoming.is_some(),
+    }
+}
+
+fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
+    let flags = headers.get(TRACEPARENT).and_then(|value| TraceParent::parse(value.to_str().ok()?));
+    let flags = flags.map_or(1, |parent| parent.flags);
+    let parent = TraceParent { trace_id: trace.trace_id, span_id: trace.span_id, flags };
+    if let Ok(value) = HeaderValue::from_str(&parent.to_string()) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+fn request_error(error: &hyper::Error) -> ProxyError {
+    ProxyError::from_source(ErrorKind::HttpRequestIncomplete, "", error)
+}
+
+fn response_error(error: &BodyError) -> ProxyError {
+    match error {
+        BodyError::Http(error) => ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "", error),
+        BodyError::Proxy(error) => error.clone(),
+    }
+}
+
+const TRACEPARENT: &str = "traceparent";
+const MOST_INTERIMS: usize = 16;

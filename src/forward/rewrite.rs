@@ -1,0 +1,117 @@
+//! What changes in a message on its way: hop-by-hop fields and our routing fields go, everything else stays.
+//!
+//! RFC 9110 §7.6.1. Pure functions on header maps; no `Via` and no `X-Forwarded-*` is added.
+
+use super::identity::{ATTEMPT_HEADER, ROLLOUT_HEADER, SEQUENCE_HEADER};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Takes out of a request what was meant for us or for this hop. `upgrade` keeps the fields of an upgrade.
+pub fn request(headers: &mut HeaderMap, upgrade: bool) {
+    for name in [ROLLOUT_HEADER, ATTEMPT_HEADER, SEQUENCE_HEADER] {
+        headers.remove(name);
+    }
+    headers.remove(header::PROXY_AUTHORIZATION);
+    hop_by_hop(headers, upgrade);
+}
+
+/// Takes out of a response what was meant for this hop.
+pub fn response(headers: &mut HeaderMap, upgrade: bool) {
+    headers.remove(header::PROXY_AUTHENTICATE);
+    hop_by_hop(headers, upgrade);
+}
+
+/// The protocol that a request or a 101 wants to upgrade to.
+pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wants = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
+    if wants { headers.get(header::UPGRADE).cloned() } else { None }
+}
+
+fn hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    let kept_upgrade = if upgrade { upgrade_of(headers) } else { None };
+    let wants_trailers = headers.get_all(header::TE).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    });
+    let nominated: Vec<HeaderName> = connection_options(headers)
+        .filter_map(|option| option.parse().ok())
+        // Naming an end-to-end field here is an attack on whoever believes it.
+        .filter(|name| !END_TO_END.contains(name))
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = kept_upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
+}
+
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+const END_TO_END: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::CONTENT_ENCODING,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn hop_by_hop_and_routing_fields_go_and_others_stay() {
+        let mut map = headers(&[
+            ("connection", "close, x-hop, Authorization"),
+            ("x-hop", "1"),
+            ("authorization", "Bearer x"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-rollout-id", "r"),
+            ("x-attempt-id", "a"),
+            ("x-sequence-id", "1"),
+            ("x-other", "kept"),
+        ]);
+        request(&mut map, false);
+        assert_eq!(map, headers(&[("authorization", "Bearer x"), ("te", "trailers"), ("x-other", "kept")]));
+    }
+
+    #[test]
+    fn an_upgrade_keeps_its_fields() {
+        let mut map = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
+        request(&mut map, true);
+        let kept = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")];
+        assert_eq!(map, headers(&kept));
+        assert_eq!(upgrade_of(&headers(&[("upgrade", "websocket")])), None, "not named in Connection");
+    }
+}

@@ -1,0 +1,78 @@
+//! Proxy credentials: the user names a rollout, the password is the door's token.
+//!
+//! RFC 7617 `Basic`. They are read here and never go upstream.
+
+use super::Secret;
+use crate::error::{ErrorKind, ProxyError};
+use crate::forward::Credentials;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, header};
+
+/// Reads the credentials into `credentials`, and checks the token if one is set.
+pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut Credentials) -> Result<(), ProxyError> {
+    let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
+    let refused = |cause: &str| Err(ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause));
+    let Some((user, password)) = basic else {
+        return if token.is_empty() { Ok(()) } else { refused("no proxy credentials were given") };
+    };
+    if !token.is_empty() && !token.matches(&password) {
+        return refused("the token is wrong");
+    }
+    *credentials = Credentials::from_user(&user);
+    Ok(())
+}
+
+/// User and password, percent-decoded: clients send what stands in the proxy URL, decoded or not.
+fn basic(value: &str) -> Option<(String, String)> {
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((percent_decoded(user), percent_decoded(password)))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(token: &str, user_and_password: Option<&str>) -> Result<Credentials, ProxyError> {
+        let mut headers = HeaderMap::new();
+        if let Some(text) = user_and_password {
+            let value = format!("Basic {}", STANDARD.encode(text));
+            headers.insert(header::PROXY_AUTHORIZATION, value.parse().unwrap());
+        }
+        let mut credentials = Credentials::default();
+        check(&Secret::new(token), &headers, &mut credentials).map(|()| credentials)
+    }
+
+    #[test]
+    fn a_token_is_demanded_only_if_set() {
+        assert!(checked("", None).is_ok());
+        assert!(checked("s3cret", None).is_err());
+        assert!(checked("s3cret", Some("ro-1.at-1:wrong")).is_err());
+        let read = checked("s3cret", Some("ro%2D1.at-1:s3cret")).unwrap();
+        assert_eq!(read.rollout, Some("ro-1".into()));
+    }
+}

@@ -1,0 +1,113 @@
+//! CONNECT: policy, then the endpoint is dialled, and only then "200" is said.
+
+use super::{Proxy, refuse};
+use crate::error::{ErrorKind, ProxyError};
+use crate::forward::Conversation;
+use crate::net::drain::DrainGuard;
+use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
+use crate::upstream::{Body, Origin, body};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::time::Instant;
+
+impl Proxy {
+    /// Answers a CONNECT, and runs its tunnel in a task of its own.
+    pub(super) async fn connect(
+        &self,
+        conversation: &Conversation,
+        mut request: Request<Incoming>,
+        refusal: Option<ProxyError>,
+        guard: &DrainGuard,
+    ) -> Response<Body> {
+        let started = Instant::now();
+        let target = target_of(&request);
+        let head = connect_head(&request, &target);
+        let policy = self.policy(&head.host, head.port);
+        let kind = ExchangeKind::Connect(policy);
+        let begun = self.inner.forwarder.begin(conversation, kind, head, started).await;
+        let isolation = begun.identity.rollout_id.shared();
+        let reached = match (refusal, target) {
+            (Some(error), _) | (None, Err(error)) => Err(error),
+            (None, Ok((host, port))) => match self.blocked(&host, port) {
+                Some(error) => Err(error),
+                None => self.reach(&isolation, host, port, policy).await,
+            },
+        };
+        let (origin, dialled) = match reached {
+            Ok(reached) => reached,
+            Err(error) => {
+                tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "CONNECT refused");
+                begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Reject));
+                begun.recording.fail(&error);
+                return refuse(&error);
+            }
+        };
+        begun.recording.response(ResponseHead {
+            status: StatusCode::OK,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        });
+        if let Some(dialled) = &dialled {
+            begun.recording.connected(Some(dialled.elapsed), None);
+            begun.recording.connection(|connection| connection.upstream_peer = Some(dialled.peer));
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (proxy, conversation, guard) = (self.clone(), conversation.clone(), guard.clone());
+        let task = guard.clone().run(async move {
+            // An agent that leaves before its tunnel opens drops the recording, which says so.
+            let Ok(upgraded) = upgrade.await else { return };
+            let io = Box::new(TokioIo::new(upgraded));
+            Box::pin(proxy.tunnel(io, conversation, origin, dialled, policy, begun, guard)).await;
+        });
+        tokio::spawn(task);
+        Response::new(body::empty())
+    }
+
+    /// The endpoint, dialled unless a pooled connection to it will do.
+    async fn reach(
+        &self,
+        isolation: &crate::upstream::Isolation,
+        host: String,
+        port: u16,
+        policy: ConnectPolicy,
+    ) -> Result<(Origin, Option<crate::upstream::Dialled>), ProxyError> {
+        let origin = Origin::new(true, &host, port);
+        let upstream = self.inner.forwarder.upstream();
+        if policy == ConnectPolicy::Intercept && upstream.holds(isolation, &origin) {
+            return Ok((origin, None));
+        }
+        let dialled = upstream.dialler().dial(&origin.host, port).await?;
+        Ok((origin, Some(dialled)))
+    }
+}
+
+/// Host and port; a CONNECT target is nothing else (RFC 9112 §3.2.3).
+fn target_of(request: &Request<Incoming>) -> Result<(String, u16), ProxyError> {
+    let written = request.uri().to_string();
+    let wrong = |cause: &str| ProxyError::new(ErrorKind::HttpRequestError, written.clone(), cause);
+    let authority = request.uri().authority().ok_or_else(|| wrong("a CONNECT target is HOST:PORT"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("a CONNECT target must not hold credentials"));
+    }
+    match authority.port_u16() {
+        Some(port) if port > 0 => Ok((authority.host().trim_matches(['[', ']']).to_owned(), port)),
+        _ => Err(wrong("a CONNECT target needs a port, as in HOST:443")),
+    }
+}
+
+fn connect_head(request: &Request<Incoming>, target: &Result<(String, u16), ProxyError>) -> RequestHead {
+    let (host, port) = target.as_ref().map_or_else(
+        |_| (request.uri().host().unwrap_or_default().trim_matches(['[', ']']).to_owned(), 0),
+        |(host, port)| (host.clone(), *port),
+    );
+    RequestHead {
+        method: request.method().clone(),
+        scheme: "",
+        host,
+        port,
+        target: String::new(),
+        version: request.version(),
+        headers: request.headers().clone(),
+    }
+}

@@ -1,0 +1,175 @@
+//! The proxy door: absolute-form requests and CONNECT, and nothing else but a help page and the public certificate.
+//!
+//! It decides what happens to a connection; forwarding is `forward`'s. It must never name a store or a dialect.
+
+mod auth;
+mod connect;
+mod help;
+mod serve;
+mod tunnel;
+
+pub use serve::serve_connection;
+
+use crate::error::{ErrorKind, ProxyError};
+use crate::forward::{Conversation, Forwarder, reply};
+use crate::net::drain::DrainGuard;
+use crate::net::glob::any_matches;
+use crate::net::interim::InterimSender;
+use crate::tls::LeafCache;
+use crate::trace::exchange::ConnectPolicy;
+use crate::trace::units::millis;
+use crate::trace::{AttemptId, RolloutId};
+use crate::upstream::dial::authority;
+use crate::upstream::{Body, Origin};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `[proxy]` of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxySettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The password agents must give in their proxy URL; empty: none is needed.
+    pub token: Secret,
+    /// Hosts (patterns) whose CONNECTs are relayed unopened.
+    pub passthrough: Vec<String>,
+    /// Hosts (patterns) that are refused.
+    pub block: Vec<String>,
+    /// Connections served at once; more wait.
+    pub max_connections: usize,
+    /// How long an agent may take for a request head, and for its TLS handshake; an idle connection is closed after it.
+    #[serde(rename = "header_timeout_ms", with = "millis")]
+    pub header_timeout: Duration,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            token: Secret::default(),
+            passthrough: Vec::new(),
+            block: Vec::new(),
+            max_connections: 16_384,
+            header_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text itself, for where it must be handed on.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares in time that does not depend on where they differ.
+    pub fn matches(&self, given: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.0.as_bytes(), given.as_bytes()).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "REDACTED" })
+    }
+}
+
+/// A proxy door, shared by its connections.
+#[derive(Clone)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: ProxySettings,
+    forwarder: Forwarder,
+    leaves: Arc<LeafCache>,
+    binding: Option<(RolloutId, AttemptId)>,
+}
+
+impl Proxy {
+    /// A door that forwards with `forwarder` and shows agents certificates from `leaves`. With a `binding`, exchanges
+    /// that name no rollout belong to it.
+    pub fn new(
+        settings: ProxySettings,
+        forwarder: Forwarder,
+        leaves: Arc<LeafCache>,
+        binding: Option<(RolloutId, AttemptId)>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding }) }
+    }
+
+    /// Answers one request on a plain connection to the door.
+    async fn answer(
+        &self,
+        conversation: &Conversation,
+        mut request: Request<Incoming>,
+        interim: &InterimSender,
+        guard: &DrainGuard,
+    ) -> Response<Body> {
+        let mut conversation = conversation.clone();
+        let refusal = auth::check(&self.inner.settings.token, request.headers(), &mut conversation.credentials).err();
+        if request.method() == Method::CONNECT {
+            return self.connect(&conversation, request, refusal, guard).await;
+        }
+        let Some(origin) = origin_of(&mut request) else {
+            return help::answer(&request, self.inner.leaves.authority().ca_pem());
+        };
+        let refusal = refusal.or_else(|| self.blocked(&origin.host, origin.port));
+        self.inner.forwarder.handle(&conversation, origin, request, refusal, Some(interim)).await
+    }
+
+    fn blocked(&self, host: &str, port: u16) -> Option<ProxyError> {
+        any_matches(&self.inner.settings.block, host, port).then(|| {
+            ProxyError::new(ErrorKind::HttpRequestDenied, authority(host, port), "the host is on the block list")
+        })
+    }
+
+    fn policy(&self, host: &str, port: u16) -> ConnectPolicy {
+        if any_matches(&self.inner.settings.passthrough, host, port) {
+            ConnectPolicy::Tunnel
+        } else {
+            ConnectPolicy::Intercept
+        }
+    }
+}
+
+/// The endpoint of an absolute-form request. `ws` and `wss` count as what they run over.
+fn origin_of(request: &mut Request<Incoming>) -> Option<Origin> {
+    let uri = request.uri();
+    let tls = match uri.scheme_str()? {
+        "http" | "ws" => false,
+        "https" | "wss" => true,
+        _ => return None,
+    };
+    let origin = Origin::new(tls, uri.host()?, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+    // RFC 9112 §3.2.2: the target decides, and a Host that differs is replaced.
+    let host = uri.authority().and_then(|written| written.as_str().rsplit('@').next()?.parse().ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    Some(origin)
+}
+
+fn refuse(error: &ProxyError) -> Response<Body> {
+    reply::error(error)
+}

@@ -1,0 +1,182 @@
+//! The store in a SQLite file: one writer thread that commits in groups, and a few readers beside it.
+//!
+//! The write-ahead log lets readers and the writer work at once. Nothing outside may see a connection or an SQL text.
+
+mod reader;
+mod retention;
+mod schema;
+mod writer;
+
+use super::{Appended, BoxFuture, Pruned, Result, Retention, RolloutSummary, Standing, Statistics, Store, StoreError};
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
+use reader::Readers;
+use rusqlite::ErrorCode;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use writer::{Done, Row, Work, Writer};
+
+/// When a commit is on the disk itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// From time to time: a commit survives a crash of the process, the last ones maybe not a loss of power.
+    #[default]
+    Normal,
+    /// With every commit.
+    Full,
+}
+
+/// How to open a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// What to keep.
+    pub retention: Retention,
+    /// When commits reach the disk.
+    pub synchronous: Synchronous,
+    /// How long to wait for another process that holds the file.
+    pub busy_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            retention: Retention::default(),
+            synchronous: Synchronous::default(),
+            busy_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The store. Its methods need a tokio runtime; dropping it waits for what was accepted.
+pub struct SqliteStore {
+    path: PathBuf,
+    readers: Arc<Readers>,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the file, creating it and its folder if need be. Blocks; meant for start-up.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
+        let connection = schema::open_writer(path, &options)?;
+        let readers = Arc::new(Readers::new(path, options.busy_timeout));
+        let writer = Writer::start(path, connection, options.retention)?;
+        Ok(Self { path: path.to_owned(), readers, writer })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Before the writer's connection, which folds the log into the file when it is the last to go.
+        self.readers.clear();
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&self, spans: Vec<Span>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            // Hashing and compressing large texts takes too long for a thread that serves connections.
+            let encoding =
+                tokio::task::spawn_blocking(move || spans.into_iter().map(Row::encode).collect::<Result<Vec<Row>>>());
+            let rows = encoding.await.map_err(|error| StoreError::Other(error.to_string()))?;
+            match self.writer.ask(Work::Append(rows?)).await? {
+                Done::Appended(appended) => Ok(appended),
+                _ => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.writer.ask(Work::PutRollout(Box::new(rollout))).await.map(|_| ()) })
+    }
+
+    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
+        Box::pin(async move {
+            match self.writer.ask(Work::PutAttempt(Box::new(attempt))).await? {
+                Done::Attempt(attempt) => Ok(*attempt),
+                _ => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        Box::pin(self.readers.read(move |connection| reader::rollout(connection, &id)))
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        Box::pin(self.readers.read(move |connection| reader::rollouts(connection, limit)))
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        Box::pin(self.readers.read(move |connection| reader::attempts(connection, &id)))
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        Box::pin(self.readers.read(move |connection| reader::spans(connection, &rollout, attempt.as_ref())))
+    }
+
+    fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {
+        Box::pin(self.readers.read(move |connection| reader::standing(connection, &id)))
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        Box::pin(self.readers.read(reader::statistics))
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        Box::pin(async move {
+            match self.writer.ask(Work::Prune).await? {
+                Done::Pruned(pruned) => Ok(pruned),
+                _ => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.readers.close().await;
+            self.writer.close().await
+        })
+    }
+}
+
+fn mixed_up() -> StoreError {
+    StoreError::Other("the writer gave the answer to another question".to_owned())
+}
+
+/// What a failure of SQLite means for whoever runs the program.
+fn fault(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let (path, cause) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { path },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, cause },
+        Some(
+            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure,
+        ) => StoreError::Unusable { path, cause },
+        Some(_) => StoreError::Other(cause),
+        None => match error {
+            // A row that this program can't have written.
+            rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
+                StoreError::Corrupt { path, cause }
+            }
+            _ => StoreError::Other(cause),
+        },
+    }
+}
+
+/// SQLite's integers are signed; what does not fit is not a number that a clock or a counter gives.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The way back.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}

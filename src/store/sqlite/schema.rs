@@ -1,0 +1,164 @@
+//! The file: how it is created, recognised, migrated and opened.
+//!
+//! It must not change a file before it knows that the file is ours.
+
+use super::{SqliteOptions, Synchronous, fault};
+use crate::store::{Result, StoreError};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// Says that a SQLite file is a trace store: `TWTS`.
+const APPLICATION_ID: i64 = 0x5457_5453;
+
+/// Applied in order; the schema version is how many have been. A script is never changed once it was released.
+///
+/// The triggers remove a blob with its last reference, so that deleting spans is all that retention has to do.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE rollout (
+    rollout_id TEXT NOT NULL PRIMARY KEY,
+    registered INTEGER NOT NULL,
+    last_sequence_id INTEGER NOT NULL,
+    start_ns INTEGER NOT NULL,
+    json TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX rollout_by_start ON rollout (start_ns, rollout_id);
+CREATE TABLE attempt (
+    rollout_id TEXT NOT NULL,
+    attempt_id TEXT NOT NULL,
+    sequence_id INTEGER NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (rollout_id, attempt_id)
+) WITHOUT ROWID;
+CREATE TABLE span (
+    id INTEGER PRIMARY KEY,
+    rollout_id TEXT NOT NULL,
+    attempt_id TEXT NOT NULL,
+    sequence_id INTEGER NOT NULL,
+    span_id TEXT NOT NULL,
+    start_ns INTEGER,
+    end_ns INTEGER,
+    is_error INTEGER NOT NULL,
+    json TEXT NOT NULL,
+    UNIQUE (rollout_id, attempt_id, span_id)
+);
+CREATE INDEX span_in_order ON span (rollout_id, sequence_id, start_ns, id);
+CREATE INDEX span_by_end ON span (end_ns, start_ns);
+CREATE INDEX span_errors ON span (rollout_id) WHERE is_error = 1;
+CREATE TABLE blob (
+    hash BLOB NOT NULL PRIMARY KEY,
+    data BLOB NOT NULL
+);
+CREATE TABLE span_blob (
+    span INTEGER NOT NULL,
+    attribute TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (span, attribute)
+) WITHOUT ROWID;
+CREATE INDEX span_blob_by_hash ON span_blob (hash);
+CREATE TRIGGER span_removed AFTER DELETE ON span BEGIN
+    DELETE FROM span_blob WHERE span = OLD.id;
+END;
+CREATE TRIGGER span_blob_removed AFTER DELETE ON span_blob
+WHEN NOT EXISTS (SELECT 1 FROM span_blob WHERE hash = OLD.hash) BEGIN
+    DELETE FROM blob WHERE hash = OLD.hash;
+END;
+"];
+
+/// This program's schema version.
+fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Opens the file for writing, creating and migrating it as needed. `Ok` means that a write went through.
+pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection> {
+    create(path).map_err(|error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = open(path, flags, options.busy_timeout);
+    let mut connection = opened.map_err(|error| fault(path, &error))?;
+    let is_empty = recognise(path, &connection)?;
+    configure(&connection, is_empty, options.synchronous).map_err(|error| fault(path, &error))?;
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading; the writer has it open already.
+pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
+}
+
+fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Makes the file and its folder, for their owner only: what agents send is nobody else's business. What exists keeps
+/// its permissions.
+fn create(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file that is not ours or is newer than us; says whether it is still empty.
+fn recognise(path: &Path, connection: &Connection) -> Result<bool> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let map = |error: rusqlite::Error| fault(path, &error);
+    let application = number("PRAGMA application_id").map_err(map)?;
+    let found = number("PRAGMA user_version").map_err(map)?;
+    let is_empty = number("SELECT COUNT(*) FROM sqlite_schema").map_err(map)? == 0;
+    let is_fresh = is_empty && application == 0 && found == 0;
+    if application != APPLICATION_ID && !is_fresh {
+        return Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            cause: "it is another program's database".to_owned(),
+        });
+    }
+    if found > known_version() {
+        return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
+    }
+    Ok(is_empty)
+}
+
+fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) -> rusqlite::Result<()> {
+    if is_empty {
+        // Only possible before the first page is written, which switching to WAL does.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
+    }
+    connection.execute_batch(match synchronous {
+        Synchronous::Normal => "PRAGMA synchronous = NORMAL",
+        Synchronous::Full => "PRAGMA synchronous = FULL",
+    })
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
+    let map = |error: rusqlite::Error| fault(path, &error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(map)?;
+    // Read again under the lock: another process may have migrated in between.
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(map)?;
+    if found > known_version() {
+        return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
+    }
+    for script in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(script).map_err(map)?;
+    }
+    // Written even when nothing changes: this is the write that shows the file can be written.
+    let version = known_version();
+    let stamp = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
+    transaction.execute_batch(&stamp).map_err(map)?;
+    transaction.commit().map_err(map)
+}

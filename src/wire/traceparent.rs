@@ -1,0 +1,98 @@
+//! W3C `traceparent` (Trace Context Level 1 and 2): parse and write. `tracestate` is passed on, not read.
+
+use crate::trace::{SpanId, TraceId};
+use std::fmt;
+
+/// A caller's place in its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The caller's span.
+    pub span_id: SpanId,
+    /// Bit 0: sampled; bit 1: random trace id.
+    pub flags: u8,
+}
+
+impl TraceParent {
+    /// Reads a header value; `None` if it is invalid. A higher version is read as version 00.
+    pub fn parse(value: &str) -> Option<Self> {
+        let bytes = value.trim().as_bytes();
+        let version: [u8; 1] = hex(bytes.get(..2)?)?;
+        let longer_is_fine = version[0] > 0 && bytes.get(LENGTH) == Some(&b'-');
+        if version[0] == 0xff || (bytes.len() != LENGTH && !longer_is_fine) {
+            return None;
+        }
+        if [2, 35, 52].iter().any(|at| bytes.get(*at) != Some(&b'-')) {
+            return None;
+        }
+        let (trace_id, span_id) = (hex::<16>(bytes.get(3..35)?)?, hex::<8>(bytes.get(36..52)?)?);
+        let [flags] = hex::<1>(bytes.get(53..55)?)?;
+        let valid = trace_id != [0; 16] && span_id != [0; 8];
+        valid.then_some(Self { trace_id: TraceId(trace_id), span_id: SpanId(span_id), flags: flags & KNOWN_FLAGS })
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+}
+
+/// Lower-case hexadecimal digits only, as the specification demands.
+fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+const LENGTH: usize = 55;
+const KNOWN_FLAGS: u8 = 0b11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn invalid_values_are_refused() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(TraceParent::parse(good).is_some());
+        for bad in [
+            "",
+            &good[..54],
+            &good.to_uppercase(),
+            &good.replacen("00", "ff", 1),
+            &format!("{good}-x"),
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        ] {
+            assert!(TraceParent::parse(bad).is_none(), "{bad}");
+        }
+        assert!(TraceParent::parse(&format!("{}-more", good.replacen("00", "01", 1))).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(trace in any::<[u8; 16]>(), span in any::<[u8; 8]>(), flags in 0u8..4) {
+            prop_assume!(trace != [0; 16] && span != [0; 8]);
+            let parent = TraceParent { trace_id: TraceId(trace), span_id: SpanId(span), flags };
+            prop_assert_eq!(TraceParent::parse(&parent.to_string()), Some(parent));
+        }
+
+        #[test]
+        fn never_panics(text in ".*") {
+            let _ = TraceParent::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What every store must do, run against each of them, and what only a file can get wrong.
+//!
+//! It must use the public contract only, and look into the file only where the contract can't show a property.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
+
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tracewire::store::memory::MemoryStore;
+use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
+use tracewire::store::{Appended, Retention, SharedStore, Standing, Store, StoreError};
+use tracewire::trace::span::Resource;
+use tracewire::trace::{Attempt, Attributes, Rollout, Span, SpanKind, Status, Timestamp};
+
+/// 2024, so that no age limit of a test meets it by accident.
+const START_NANOS: u64 = 1_720_000_000_123_456_789;
+
+struct Opened {
+    store: SharedStore,
+    _folder: Option<TempDir>,
+}
+
+fn memory(retention: Retention) -> Opened {
+    Opened { store: Arc::new(MemoryStore::new(retention)), _folder: None }
+}
+
+fn sqlite(retention: Retention) -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { retention, ..SqliteOptions::default() };
+    let store = SqliteStore::open(&folder.path().join("spans.db"), options).unwrap();
+    Opened { store: Arc::new(store), _folder: Some(folder) }
+}
+
+fn span(rollout: &str, attempt: &str, sequence_id: u64, span_id: &str) -> Span {
+    Span {
+        rollout_id: rollout.into(),
+        attempt_id: attempt.into(),
+        sequence_id,
+        trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+        span_id: span_id.to_owned(),
+        parent_id: None,
+        name: "chat".to_owned(),
+        kind: SpanKind::Client,
+        status: Status::default(),
+        attributes: Attributes::new(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: Some(Timestamp::from_unix_nanos(START_NANOS + sequence_id)),
+        end_time: Some(Timestamp::from_unix_nanos(START_NANOS + sequence_id + 7)),
+        context: None,
+        parent: None,
+        resource: Resource::default(),
+    }
+}
+
+fn ids(spans: &[Span]) -> Vec<&str> {
+    spans.iter().map(|span| span.span_id.as_str()).collect()
+}
+
+async fn duplicates(store: SharedStore) {
+    let first = store.append(vec![span("r", "a", 1, "x"), span("r", "a", 1, "x")]).await.unwrap();
+    assert_eq!(first, Appended { stored: 1, duplicates: 1 });
+    let mut changed = span("r", "a", 1, "x");
+    changed.name = "other".to_owned();
+    let second = store.append(vec![changed, span("r", "b", 1, "x")]).await.unwrap();
+    assert_eq!(second, Appended { stored: 1, duplicates: 1 });
+    let spans = store.spans("r".into(), Some("a".into())).await.unwrap();
+    assert_eq!(spans, [span("r", "a", 1, "x")]);
+}
+
+async fn creates_rollouts(store: SharedStore) {
+    assert_eq!(store.rollout("r".into()).await.unwrap(), None);
+    store.append(vec![span("r", "a", 3, "x")]).await.unwrap();
+    let start = Timestamp::from_unix_nanos(START_NANOS + 3);
+    assert_eq!(store.rollout("r".into()).await.unwrap(), Some(Rollout::running("r".into(), start)));
+    assert_eq!(store.attempts("r".into()).await.unwrap().len(), 1);
+    let all = store.rollouts(10).await.unwrap();
+    assert_eq!((all.len(), all[0].attempts, all[0].spans, all[0].errors), (1, 1, 1, 0));
+    let statistics = store.statistics().await.unwrap();
+    assert_eq!((statistics.rollouts, statistics.attempts, statistics.spans), (1, 1, 1));
+    assert!(statistics.size_bytes > 0);
+}
+
+async fn standing_survives(store: SharedStore) {
+    assert_eq!(store.standing("r".into()).await.unwrap(), Standing::default());
+    store.append(vec![span("r", "a", 9, "x"), span("r", "a", 4, "y")]).await.unwrap();
+    let seen = store.standing("r".into()).await.unwrap();
+    assert_eq!(seen, Standing { registered: false, last_sequence_id: 9 });
+    store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
+    store.append(vec![span("r", "a", 5, "z")]).await.unwrap();
+    let registered = store.standing("r".into()).await.unwrap();
+    assert_eq!(registered, Standing { registered: true, last_sequence_id: 9 });
+}
+
+async fn order(store: SharedStore) {
+    let mut early = span("r", "a", 2, "early");
+    early.start_time = Some(Timestamp::from_unix_nanos(1));
+    let spans = vec![span("r", "a", 2, "tie1"), span("r", "b", 2, "tie2"), span("r", "a", 1, "first"), early];
+    store.append(spans).await.unwrap();
+    let spans = store.spans("r".into(), None).await.unwrap();
+    assert_eq!(ids(&spans), ["first", "early", "tie1", "tie2"]);
+    store.append(vec![span("later", "a", 100, "x")]).await.unwrap();
+    let newest = store.rollouts(1).await.unwrap();
+    assert_eq!(newest[0].rollout.rollout_id.as_str(), "later");
+}
+
+async fn attempts_are_numbered(store: SharedStore) {
+    let attempt = |id: &str| {
+        let attempt = Attempt::running("r".into(), id.into(), Timestamp::default());
+        Attempt { sequence_id: 77, ..attempt }
+    };
+    assert_eq!(store.put_attempt(attempt("b")).await.unwrap().sequence_id, 1);
+    assert_eq!(store.put_attempt(attempt("a")).await.unwrap().sequence_id, 2);
+    let replaced = Attempt { worker_id: Some("w".to_owned()), ..attempt("b") };
+    assert_eq!(store.put_attempt(replaced).await.unwrap().sequence_id, 1);
+    store.append(vec![span("r", "c", 1, "x")]).await.unwrap();
+    let attempts = store.attempts("r".into()).await.unwrap();
+    let numbered: Vec<_> = attempts.iter().map(|one| (one.attempt_id.as_str(), one.sequence_id)).collect();
+    assert_eq!(numbered, [("b", 1), ("a", 2), ("c", 3)]);
+    assert_eq!(attempts[0].worker_id.as_deref(), Some("w"));
+}
+
+async fn keeps_at_most(store: SharedStore) {
+    store.put_rollout(Rollout::running("kept".into(), Timestamp::default())).await.unwrap();
+    store.append(vec![span("kept", "a", 1, "x"), span("gone", "a", 1, "x")]).await.unwrap();
+    for number in 0..600 {
+        store.append(vec![span("r", "a", number, &format!("s{number}"))]).await.unwrap();
+    }
+    store.prune().await.unwrap();
+    let statistics = store.statistics().await.unwrap();
+    assert!((90..=100).contains(&statistics.spans), "{statistics:?}");
+    assert_eq!(store.spans("r".into(), None).await.unwrap().last().unwrap().span_id, "s599");
+    assert!(store.rollout("kept".into()).await.unwrap().is_some());
+    assert!(store.rollout("gone".into()).await.unwrap().is_none());
+}
+
+async fn concurrent_appends(store: SharedStore) {
+    let mut tasks = JoinSet::new();
+    for task in 0..50 {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            let spans = (0..5).map(|n| span("r", &format!("a{task}"), n, &format!("{task}-{n}"))).collect();
+            store.append(spans).await.unwrap().stored
+        });
+    }
+    assert_eq!(tasks.join_all().await.iter().sum::<usize>(), 250);
+    assert_eq!(store.spans("r".into(), None).await.unwrap().len(), 250);
+    assert_eq!(store.attempts("r".into()).await.unwrap().len(), 50);
+}
+
+async fn large_texts(store: SharedStore) {
+    let mut long = span("r", "a", 1, "x");
+    long.set("text", "漢字🦀é\u{0}\n".repeat(20_000));
+    long.set("same", "漢字🦀é\u{0}\n".repeat(20_000));
+    long.set("short", "é");
+    long.set("number", 0.5);
+    store.append(vec![long.clone()]).await.unwrap();
+    assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
+}
+
+async fn closed(store: SharedStore) {
+    store.close().await.unwrap();
+    assert!(matches!(store.append(vec![span("r", "a", 1, "x")]).await, Err(StoreError::Closed)));
+    assert!(matches!(store.rollouts(1).await, Err(StoreError::Closed)));
+    store.close().await.unwrap();
+}
+
+macro_rules! suite {
+    ($($module:ident => [$($test:ident),* $(,)?]),* $(,)?) => {$(
+        mod $module {
+            use tracewire::store::Retention;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let opened = super::$module(Retention::default());
+                    super::$test(opened.store.clone()).await;
+                }
+            )*
+
+            #[tokio::test]
+            async fn keeps_at_most() {
+                let opened = super::$module(Retention { max_spans: 100, ..Retention::default() });
+                super::keeps_at_most(opened.store.clone()).await;
+            }
+
+            #[tokio::test]
+            async fn old_spans_go() {
+                let opened = super::$module(Retention { max_age_days: 1, ..Retention::default() });
+                opened.store.append(vec![super::span("r", "a", 1, "x")]).await.unwrap();
+                opened.store.prune().await.unwrap();
+                assert_eq!(opened.store.statistics().await.unwrap().spans, 0);
+            }
+        }
+    )*};
+}
+suite!(
+    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, closed],
+    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, closed],
+);
+
+fn fresh() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new").join("spans.db");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    let options = SqliteOptions { busy_timeout: Duration::from_millis(50), ..SqliteOptions::default() };
+    SqliteStore::open(path, options)
+}
+
+fn refusal(path: &Path) -> StoreError {
+    match open(path) {
+        Ok(_) => panic!("{} was opened", path.display()),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn reopening_keeps_everything() {
+    let (_folder, path) = fresh();
+    let mut long = span("r", "a", 8, "x");
+    long.set("text", "long ".repeat(1000));
+    let store = open(&path).unwrap();
+    store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
+    store.append(vec![long.clone()]).await.unwrap();
+    drop(store);
+    let store = open(&path).unwrap();
+    assert_eq!(store.spans("r".into(), None).await.unwrap(), [long.clone()]);
+    assert_eq!(store.standing("r".into()).await.unwrap(), Standing { registered: true, last_sequence_id: 8 });
+    assert_eq!(store.append(vec![long]).await.unwrap().duplicates, 1);
+}
+
+#[tokio::test]
+async fn files_are_their_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, path) = fresh();
+    let _store = open(&path).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+}
+
+#[tokio::test]
+async fn a_text_is_stored_once_and_goes_with_its_last_span() {
+    let (_folder, path) = fresh();
+    let retention = Retention { max_spans: 10, ..Retention::default() };
+    let store = SqliteStore::open(&path, SqliteOptions { retention, ..SqliteOptions::default() }).unwrap();
+    let spans = (0..20).map(|number| {
+        let mut span = span("r", "a", number, &format!("s{number}"));
+        span.set("text", if number == 0 { "only the first ".repeat(100) } else { "all others ".repeat(100) });
+        span
+    });
+    store.append(spans.collect()).await.unwrap();
+    let blobs = || -> i64 {
+        let connection = Connection::open(&path).unwrap();
+        connection.query_row("SELECT COUNT(*) FROM blob", [], |row| row.get(0)).unwrap()
+    };
+    store.prune().await.unwrap();
+    assert_eq!(store.statistics().await.unwrap().spans, 9);
+    assert_eq!(blobs(), 1);
+}
+
+#[test]
+fn garbage_is_refused() {
+    let (folder, _) = fresh();
+    let path = folder.path().join("garbage.db");
+    std::fs::write(&path, b"this is no database ".repeat(500)).unwrap();
+    let error = refusal(&path);
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("garbage.db"));
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let (folder, _) = fresh();
+    let path = folder.path().join("foreign.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (id INTEGER)").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(refusal(&path), StoreError::Corrupt { .. }));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (_folder, path) = fresh();
+    drop(open(&path).unwrap());
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
+    assert!(matches!(refusal(&path), StoreError::TooNew { found: 999, .. }));
+}
+
+#[test]
+fn a_place_that_cannot_hold_a_file_is_unusable() {
+    // A regular file as the folder, since a read-only folder does not stop root.
+    let (folder, _) = fresh();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(refusal(&file.join("spans.db")), StoreError::Unusable { .. }));
+    assert!(matches!(refusal(&file.join("deeper").join("spans.db")), StoreError::Unusable { .. }));
+    assert!(matches!(refusal(folder.path()), StoreError::Unusable { .. }));
+}
+
+#[test]
+fn a_locked_file_is_named_as_such() {
+    let (_folder, path) = fresh();
+    drop(open(&path).unwrap());
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert!(matches!(refusal(&path), StoreError::Locked { .. }));
+    holder.execute_batch("ROLLBACK").unwrap();
+    drop(open(&path).unwrap());
+}
