@@ -147,11 +147,8 @@ pub fn open_store(settings: &StoreSettings) -> Result<SharedStore, StoreError> {
     if settings.path.as_deref() == Some(Path::new("memory:")) {
         return Ok(Arc::new(MemoryStore::new(settings.retention)));
     }
-    let options = SqliteOptions {
-        retention: settings.retention,
-        synchronous: settings.synchronous,
-        ..SqliteOptions::default()
-    };
+    let options =
+        SqliteOptions { retention: settings.retention, synchronous: settings.synchronous, ..SqliteOptions::default() };
     Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
 }
 
@@ -171,7 +168,9 @@ fn home() -> PathBuf {
 
 async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("{address} can't be listened on; choose another address with {flag} or {setting} (port 0 takes a free one)")
+        format!(
+            "{address} can't be listened on; choose another address with {flag} or {setting} (port 0 takes a free one)"
+        )
     })
 }
 

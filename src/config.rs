@@ -94,8 +94,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         Self::parse(&text).map_err(|cause| ConfigError::Parse { path: path.to_owned(), cause })
     }
 

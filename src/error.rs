@@ -158,7 +158,9 @@ impl ErrorKind {
                 "http_request_error",
                 "this door takes absolute-form requests and CONNECT HOST:PORT",
             ),
-            Self::HttpRequestIncomplete => of(Downstream, StatusCode::BAD_REQUEST, "http_request_incomplete", "the agent broke off its request"),
+            Self::HttpRequestIncomplete => {
+                of(Downstream, StatusCode::BAD_REQUEST, "http_request_incomplete", "the agent broke off its request")
+            }
             Self::ClientTlsError => of(
                 Downstream,
                 StatusCode::BAD_REQUEST,

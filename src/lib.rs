@@ -3,19 +3,27 @@
 //! The map, in bands; `tests/tidy.rs` checks who may import whom:
 //!
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
-//! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
+//! - DATA: [`trace`], [`wire`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
-//! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`]
-//! - BACK: [`pipeline`], [`rollout`], [`store`], [`export`], [`trajectory`]
+//! - DOORS: [`proxy`], [`api`], [`run`]
+//! - BACK: [`pipeline`], [`store`], [`export`]
 //! - [`mock`]: an LLM endpoint to try, test and measure with
 //!
-//! Start with `forward::Forwarder::handle`; ARCHITECTURE.md tells the rest.
+//! Start with [`forward::Forwarder::handle`]; ARCHITECTURE.md tells the rest.
 
+pub mod api;
+pub mod app;
 pub mod capture;
+pub mod cli;
+pub mod config;
 pub mod error;
+pub mod export;
 pub mod forward;
+pub mod mock;
 pub mod net;
+pub mod pipeline;
 pub mod proxy;
+pub mod run;
 pub mod store;
 pub mod tls;
 pub mod trace;

@@ -37,7 +37,8 @@ pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
 fn text(metrics: &[Metric]) -> String {
     metrics.iter().fold(String::new(), |mut text, Metric { name, help, kind, value }| {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}\ntracewire_{name} {value}");
+        let _ =
+            writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}\ntracewire_{name} {value}");
         text
     })
 }

@@ -3,10 +3,10 @@
 use super::budget::{Budget, Held};
 use super::recording::Recording;
 use super::{CaptureSettings, Durability};
+use crate::error::Side;
 use crate::trace::exchange::{
     Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Outcome, RequestHead, Timing, TraceContext,
 };
-use crate::error::Side;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};

@@ -94,6 +94,8 @@ impl Recorded {
     /// Runs the command behind a door of its own and shows its timeline.
     pub(super) async fn run(self, mut config: Config) -> Result<ExitCode> {
         config.proxy.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        // The command has ended; what it left running gets a moment to finish its exchanges.
+        config.shutdown.drain_timeout = config.shutdown.drain_timeout.min(DRAIN_AFTER_RUN);
         let authority = CertAuthority::ephemeral("Tracewire run")?;
         let folder = tempfile::Builder::new().prefix("tracewire-").tempdir().context("no temporary folder")?;
         let working_directory = std::env::current_dir().context("the working directory is gone")?;
@@ -239,6 +241,8 @@ impl Recorded {
         show::note(&format!("tracewire: rollout {} stored in {store}", self.rollout));
     }
 }
+
+const DRAIN_AFTER_RUN: Duration = Duration::from_secs(2);
 
 fn command_name(command: &[OsString]) -> String {
     let program = command.first().map(PathBuf::from).unwrap_or_default();

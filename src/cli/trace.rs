@@ -70,7 +70,10 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
             let id = RolloutId::from(rollout.as_str());
             let spans = store.spans(id.clone(), attempt.as_deref().map(Into::into)).await?;
             if spans.is_empty() {
-                bail!("{} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds", path.display());
+                bail!(
+                    "{} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds",
+                    path.display()
+                );
             }
             match format {
                 TraceFormat::Json => show::out(&format!("{}\n", spans_json(&spans))),
@@ -89,7 +92,8 @@ fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
     if rollouts.is_empty() {
         return "no rollouts\n".to_owned();
     }
-    let mut text = format!("{:<24} {:<10} {:>8} {:>6} {:>6}  name\n", "rollout", "status", "attempts", "spans", "errors");
+    let mut text =
+        format!("{:<24} {:<10} {:>8} {:>6} {:>6}  name\n", "rollout", "status", "attempts", "spans", "errors");
     for summary in rollouts {
         let rollout = &summary.rollout;
         let status = serde_json::to_value(rollout.status).ok();

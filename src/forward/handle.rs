@@ -10,7 +10,9 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
-use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, Outcome, RequestHead, ResponseHead, TraceContext};
+use crate::trace::exchange::{
+    ConnectionFacts, ExchangeKind, Identity, Outcome, RequestHead, ResponseHead, TraceContext,
+};
 use crate::trace::{SpanId, TraceId};
 use crate::upstream::body::IdleLimited;
 use crate::upstream::dial::authority;

@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_keeps_its_fields() {
-        let mut map = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
+        let mut map =
+            headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
         request(&mut map, true);
         let kept = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")];
         assert_eq!(map, headers(&kept));

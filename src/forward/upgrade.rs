@@ -27,7 +27,11 @@ pub(super) fn wanted(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade
 }
 
 /// Passes the endpoint's 101 on and lets bytes flow once both sides have switched.
-pub(super) fn relay(mut response: Response<Incoming>, agent: Option<OnUpgrade>, recording: Recording) -> Response<Body> {
+pub(super) fn relay(
+    mut response: Response<Incoming>,
+    agent: Option<OnUpgrade>,
+    recording: Recording,
+) -> Response<Body> {
     recording.kind(ExchangeKind::Upgrade);
     let endpoint = hyper::upgrade::on(&mut response);
     if let Some(agent) = agent {

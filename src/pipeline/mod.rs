@@ -106,7 +106,7 @@ impl Worker {
             match self.store.append(spans.clone()).await {
                 Ok(_) => {
                     self.counters.stored.fetch_add(count, Ordering::Relaxed);
-                    waiting.drain(..).for_each(|committed| drop(committed.send(true)));
+                    answer(&mut waiting, true);
                     if tries > 0 {
                         tracing::info!(tries, "the store takes spans again");
                     }
@@ -114,7 +114,7 @@ impl Worker {
                 }
                 Err(error) => {
                     // Whoever waits for the commit must not wait for the store to recover.
-                    waiting.drain(..).for_each(|committed| drop(committed.send(false)));
+                    answer(&mut waiting, false);
                     self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
                     tries += 1;
                     if tries == 1 {
@@ -130,6 +130,13 @@ impl Worker {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+/// Tells everybody who waits; whoever left needs no answer.
+fn answer(waiting: &mut Vec<oneshot::Sender<bool>>, committed: bool) {
+    for waiter in waiting.drain(..) {
+        let _ = waiter.send(committed);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::Proxy;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::conversation::{Conversation, Tunnel};
 use crate::forward::Begun;
+use crate::forward::conversation::{Conversation, Tunnel};
 use crate::forward::upgrade::pump;
 use crate::net::BoxedIo;
 use crate::net::drain::DrainGuard;

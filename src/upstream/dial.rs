@@ -119,7 +119,8 @@ impl FromStr for ConnectTo {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("connect-to {text:?} is not HOST:PORT:HOST:PORT (IPv6 in brackets, empty parts allowed)");
+        let wrong =
+            || format!("connect-to {text:?} is not HOST:PORT:HOST:PORT (IPv6 in brackets, empty parts allowed)");
         let mut rest = text;
         let mut parts = Vec::with_capacity(4);
         while parts.len() < 3 {

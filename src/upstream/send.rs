@@ -119,7 +119,8 @@ impl Upstream {
             let connection = match self.inner.pool.take(isolation, origin, http2) {
                 Some(connection) => connection,
                 None => {
-                    let dialled = self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
+                    let dialled =
+                        self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
                     self.handshake(dialled, origin, offer).await?
                 }
             };
@@ -187,7 +188,8 @@ impl Upstream {
 
     async fn handshake(&self, dialled: Dialled, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
         let shown = authority(&origin.host, origin.port);
-        let mut facts = UpstreamFacts { peer: Some(dialled.peer), connect: Some(dialled.elapsed), ..Default::default() };
+        let mut facts =
+            UpstreamFacts { peer: Some(dialled.peer), connect: Some(dialled.elapsed), ..Default::default() };
         if !origin.tls {
             let sender = http1_sender(TokioIo::new(dialled.stream), &shown).await?;
             return Ok(Connection { sender, facts });

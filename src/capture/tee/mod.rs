@@ -57,7 +57,8 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     ) -> Self {
         let expected_left = inner.size_hint().exact();
         let held = VecDeque::new();
-        let mut tee = Self { inner, recording, direction, expected_left, error_of, is_last, held, phase: Phase::Flowing };
+        let mut tee =
+            Self { inner, recording, direction, expected_left, error_of, is_last, held, phase: Phase::Flowing };
         if tee.direction == Direction::Request && tee.inner.is_end_stream() {
             tee.complete();
         }

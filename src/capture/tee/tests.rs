@@ -49,7 +49,11 @@ fn error_of(error: &std::io::Error) -> ProxyError {
     ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "example.com", error)
 }
 
-fn tee<B: Body<Data = Bytes> + Unpin>(body: B, recorder: &Recorder, error_of: fn(&B::Error) -> ProxyError) -> TeeBody<B> {
+fn tee<B: Body<Data = Bytes> + Unpin>(
+    body: B,
+    recorder: &Recorder,
+    error_of: fn(&B::Error) -> ProxyError,
+) -> TeeBody<B> {
     TeeBody::new(body, recorder.begin(begin(false)), Direction::Response, error_of, |_| false)
 }
 
@@ -168,7 +172,8 @@ async fn a_durable_answer_keeps_its_last_frame_until_the_commit() {
     let (recorder, mut queue) = Recorder::new(settings);
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n\n")];
     let recording = recorder.begin(begin(false));
-    let mut body = TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.ends_with(b"[DONE]\n\n"));
+    let mut body =
+        TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.ends_with(b"[DONE]\n\n"));
     assert_eq!(until_pending(&mut body).await, 1, "all but the terminal frame pass at once");
     let captured = queue.try_recv().unwrap();
     captured.committed.unwrap().send(true).unwrap();
@@ -199,4 +204,3 @@ proptest! {
         });
     }
 }
-

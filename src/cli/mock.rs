@@ -1,0 +1,75 @@
+//! `tracewire mock`: the mock LLM endpoint until it is stopped.
+
+use super::show;
+use crate::mock::{Mock, MockOptions};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Arguments of `mock`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tracewire mock --http 127.0.0.1:8000 --chunk-delay-ms 100
+  curl http://127.0.0.1:8000/v1/models
+
+A request can change its own answer by header or query: x-mock-delay-ms, x-mock-chunk-delay-ms, x-mock-chunks,
+x-mock-status, x-mock-fail (reset, truncate, stall, error-in-stream).")]
+pub(super) struct MockArgs {
+    /// Where to serve HTTP
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    http: SocketAddr,
+    /// Where to serve HTTPS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    https: SocketAddr,
+    /// Before every answer
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    delay_ms: u64,
+    /// Before every chunk of a streamed answer
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    chunk_delay_ms: u64,
+    /// Content chunks of a streamed answer
+    #[arg(long, default_value_t = 10)]
+    chunks: usize,
+    /// Where to write the CA certificate [default: a temporary file]
+    #[arg(long, value_name = "FILE")]
+    ca_out: Option<PathBuf>,
+    /// Print the addresses as one JSON line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let http =
+        TcpListener::bind(args.http).await.with_context(|| format!("{} can't be listened on (--http)", args.http))?;
+    let https = TcpListener::bind(args.https)
+        .await
+        .with_context(|| format!("{} can't be listened on (--https)", args.https))?;
+    let options = MockOptions {
+        delay: Duration::from_millis(args.delay_ms),
+        chunk_delay: Duration::from_millis(args.chunk_delay_ms),
+        chunks: args.chunks,
+    };
+    let mock = Mock::start(Some(http), Some(https), options).await?;
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let ca = args.ca_out.unwrap_or_else(|| folder.path().join("mock-ca.pem"));
+    std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("{} can't be written (--ca-out)", ca.display()))?;
+    let http = mock.http_addr().map(|address| format!("http://{address}")).unwrap_or_default();
+    let https = mock.https_addr().map(|address| format!("https://{address}")).unwrap_or_default();
+    if args.json {
+        show::out(&format!("{}\n", serde_json::json!({ "http": http, "https": https, "ca": ca })));
+    } else {
+        show::out(&format!("http   {http}\nhttps  {https}\nca     {}\n", ca.display()));
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

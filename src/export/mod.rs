@@ -1,0 +1,7 @@
+//! Spans as people and other programs read them. Pure: spans in, text out.
+//!
+//! It must not print, and must not read a store.
+
+pub mod json;
+pub mod text;
+pub mod timeline;

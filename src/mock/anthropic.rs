@@ -1,0 +1,63 @@
+//! Anthropic's messages, plain and streamed.
+
+use super::answer::{arguments, before, ids, last_text, named, stream, words};
+use super::behaviour::Behaviour;
+use super::tools::MockState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// `POST /v1/messages`.
+pub(super) async fn messages(
+    State(state): State<MockState>,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let behaviour = Behaviour::of(state.options, &headers, &uri);
+    if let Some(failed) = before(&behaviour, error).await {
+        return failed;
+    }
+    let asked = last_text(&body["messages"]);
+    let tool = body["tools"].get(0).filter(|_| !asked.contains("tool_result"));
+    let words = words(&asked, if tool.is_some() { 0 } else { behaviour.options.chunks });
+    let (input, output) = (ids(&body["messages"].to_string()).len(), words.len().max(1));
+    let stop = if tool.is_some() { "tool_use" } else { "end_turn" };
+    let block = match tool {
+        Some(tool) => {
+            json!({ "type": "tool_use", "id": "toolu_mock_1", "name": tool["name"], "input": arguments(&tool["input_schema"]) })
+        }
+        None => json!({ "type": "text", "text": words.concat() }),
+    };
+    let message = |content: Value, stop: Value, output: usize| {
+        json!({ "id": "msg_mock", "type": "message", "role": "assistant", "model": body["model"], "content": content,
+                "stop_reason": stop, "stop_sequence": null, "usage": { "input_tokens": input, "output_tokens": output } })
+    };
+    if body["stream"] != true {
+        return Json(message(json!([block]), json!(stop), output)).into_response();
+    }
+    let mut events = vec![json!({ "type": "message_start", "message": message(json!([]), Value::Null, 1) })];
+    let (empty, deltas) = match tool {
+        Some(_) => {
+            let mut empty = block.clone();
+            empty["input"] = json!({});
+            (empty, vec![json!({ "type": "input_json_delta", "partial_json": block["input"].to_string() })])
+        }
+        None => {
+            let deltas = words.iter().map(|word| json!({ "type": "text_delta", "text": word })).collect();
+            (json!({ "type": "text", "text": "" }), deltas)
+        }
+    };
+    events.push(json!({ "type": "content_block_start", "index": 0, "content_block": empty }));
+    events.extend(deltas.into_iter().map(|delta| json!({ "type": "content_block_delta", "index": 0, "delta": delta })));
+    events.push(json!({ "type": "content_block_stop", "index": 0 }));
+    events.push(json!({ "type": "message_delta", "delta": { "stop_reason": stop, "stop_sequence": null }, "usage": { "output_tokens": output } }));
+    events.push(json!({ "type": "message_stop" }));
+    stream(events.iter().map(named).collect(), behaviour, named(&error(529)))
+}
+
+fn error(_: u16) -> Value {
+    json!({ "type": "error", "error": { "type": "overloaded_error", "message": "failing on demand" } })
+}

@@ -1,0 +1,227 @@
+//! OpenAI's chat completions, completions and responses, plain and streamed, with vLLM's token ids on request.
+
+use super::answer::{arguments, before, data, ids, last_text, logprobs, named, stream, words};
+use super::behaviour::Behaviour;
+use super::tools::MockState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// `GET /v1/models`.
+pub(super) async fn models() -> Json<Value> {
+    Json(
+        json!({ "object": "list", "data": [{ "id": "mock", "object": "model", "created": 0, "owned_by": "tracewire" }] }),
+    )
+}
+
+/// `POST /v1/chat/completions`.
+pub(super) async fn chat(
+    State(state): State<MockState>,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let behaviour = Behaviour::of(state.options, &headers, &uri);
+    if let Some(failed) = before(&behaviour, error).await {
+        return failed;
+    }
+    let answer = ChatAnswer::to(&body, &behaviour);
+    if body["stream"] == true {
+        return stream(answer.events(&body), behaviour, data(&error(500)));
+    }
+    Json(answer.whole(&body)).into_response()
+}
+
+struct ChatAnswer {
+    words: Vec<String>,
+    tool_call: Option<Value>,
+    prompt_ids: Vec<u64>,
+    with_ids: bool,
+    with_logprobs: bool,
+}
+
+impl ChatAnswer {
+    fn to(body: &Value, behaviour: &Behaviour) -> Self {
+        let messages = &body["messages"];
+        let answered = messages.as_array().and_then(|all| all.last()).is_some_and(|last| last["role"] == "tool");
+        let tool_call = body["tools"].get(0).filter(|_| !answered).map(|tool| {
+            let function = &tool["function"];
+            let arguments = arguments(&function["parameters"]).to_string();
+            json!({ "index": 0, "id": "call_mock_1", "type": "function", "function": { "name": function["name"], "arguments": arguments } })
+        });
+        let count = if tool_call.is_some() { 0 } else { behaviour.options.chunks };
+        Self {
+            words: words(&last_text(messages), count),
+            tool_call,
+            prompt_ids: ids(&messages.to_string()),
+            with_ids: body["return_token_ids"] == true,
+            with_logprobs: body["logprobs"] == true,
+        }
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        if self.tool_call.is_some() { "tool_calls" } else { "stop" }
+    }
+
+    fn usage(&self) -> Value {
+        let (prompt, completion) = (self.prompt_ids.len(), self.words.len().max(1));
+        json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
+    }
+
+    fn whole(&self, body: &Value) -> Value {
+        let text = self.words.concat();
+        let mut message = json!({ "role": "assistant", "content": text });
+        if let Some(call) = &self.tool_call {
+            message["content"] = Value::Null;
+            message["tool_calls"] = json!([call]);
+        }
+        let choices: Vec<Value> = (0..body["n"].as_u64().unwrap_or(1))
+            .map(|index| {
+                let mut choice = json!({ "index": index, "message": message, "finish_reason": self.finish_reason(), "logprobs": null });
+                if self.with_ids {
+                    choice["token_ids"] = json!(ids(&text));
+                }
+                if self.with_logprobs {
+                    choice["logprobs"] = logprobs(&self.words);
+                }
+                choice
+            })
+            .collect();
+        let mut answer = json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": self.usage() });
+        if self.with_ids {
+            answer["prompt_token_ids"] = json!(self.prompt_ids);
+        }
+        answer
+    }
+
+    fn events(&self, body: &Value) -> Vec<Bytes> {
+        let chunk = |delta: Value, finish: Value| {
+            json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": body["model"],
+                    "choices": [{ "index": 0, "delta": delta, "finish_reason": finish, "logprobs": null }] })
+        };
+        let mut first = chunk(json!({ "role": "assistant", "content": "" }), Value::Null);
+        if self.with_ids {
+            first["prompt_token_ids"] = json!(self.prompt_ids);
+        }
+        let mut events = vec![data(&first)];
+        for word in &self.words {
+            let mut event = chunk(json!({ "content": word }), Value::Null);
+            if self.with_ids {
+                event["choices"][0]["token_ids"] = json!(ids(word));
+            }
+            if self.with_logprobs {
+                event["choices"][0]["logprobs"] = logprobs(std::slice::from_ref(word));
+            }
+            events.push(data(&event));
+        }
+        if let Some(call) = &self.tool_call {
+            events.push(data(&chunk(json!({ "tool_calls": [call] }), Value::Null)));
+        }
+        events.push(data(&chunk(json!({}), json!(self.finish_reason()))));
+        if body["stream_options"]["include_usage"] == true {
+            let mut last = chunk(json!({}), Value::Null);
+            last["choices"] = json!([]);
+            last["usage"] = self.usage();
+            events.push(data(&last));
+        }
+        events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+        events
+    }
+}
+
+/// `POST /v1/completions`.
+pub(super) async fn completions(
+    State(state): State<MockState>,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let behaviour = Behaviour::of(state.options, &headers, &uri);
+    if let Some(failed) = before(&behaviour, error).await {
+        return failed;
+    }
+    let prompt = body["prompt"].as_str().map_or_else(|| body["prompt"].to_string(), str::to_owned);
+    let words = words(&prompt, behaviour.options.chunks);
+    let with_ids = body["return_token_ids"] == true;
+    let choice = |text: &str, finish: Value, first: bool| {
+        let mut choice = json!({ "index": 0, "text": text, "finish_reason": finish, "logprobs": null });
+        if with_ids {
+            choice["token_ids"] = json!(ids(text));
+            if first {
+                choice["prompt_token_ids"] = json!(ids(&prompt));
+            }
+        }
+        json!({ "id": "cmpl-mock", "object": "text_completion", "created": 1, "model": body["model"], "choices": [choice] })
+    };
+    if body["stream"] == true {
+        let texts = words.iter().enumerate().map(|(at, word)| data(&choice(word, Value::Null, at == 0)));
+        let end = [data(&choice("", json!("stop"), false)), Bytes::from_static(b"data: [DONE]\n\n")];
+        return stream(texts.chain(end).collect(), behaviour, data(&error(500)));
+    }
+    let mut answer = choice(&words.concat(), json!("stop"), true);
+    let (asked, said) = (ids(&prompt).len(), words.len());
+    answer["usage"] = json!({ "prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said });
+    Json(answer).into_response()
+}
+
+/// `POST /v1/responses`.
+pub(super) async fn responses(
+    State(state): State<MockState>,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let behaviour = Behaviour::of(state.options, &headers, &uri);
+    if let Some(failed) = before(&behaviour, error).await {
+        return failed;
+    }
+    let words = words(&last_text(&body["input"]), behaviour.options.chunks);
+    let asked = ids(&body["input"].to_string()).len();
+    let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] });
+    let item = |text: &str, status: &str| json!({ "type": "message", "id": "msg_mock", "role": "assistant", "status": status, "content": [part(text)] });
+    let response = |status: &str, output: Value| {
+        json!({ "id": "resp_mock", "object": "response", "created_at": 1, "status": status, "model": body["model"],
+                "output": output, "error": null, "incomplete_details": null, "instructions": null, "metadata": {},
+                "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+                "usage": { "input_tokens": asked, "input_tokens_details": { "cached_tokens": 0 },
+                           "output_tokens": words.len(), "output_tokens_details": { "reasoning_tokens": 0 },
+                           "total_tokens": asked + words.len() } })
+    };
+    let text = words.concat();
+    let done = response("completed", json!([item(&text, "completed")]));
+    if body["stream"] != true {
+        return Json(done).into_response();
+    }
+    let place = |kind: &str| json!({ "type": kind, "item_id": "msg_mock", "output_index": 0, "content_index": 0 });
+    let with = |mut event: Value, key: &str, value: Value| {
+        event[key] = value;
+        event
+    };
+    let started = response("in_progress", json!([]));
+    let mut events = vec![
+        json!({ "type": "response.created", "response": started }),
+        json!({ "type": "response.in_progress", "response": started }),
+        json!({ "type": "response.output_item.added", "output_index": 0, "item": with(item("", "in_progress"), "content", json!([])) }),
+        with(place("response.content_part.added"), "part", part("")),
+    ];
+    events.extend(
+        words
+            .iter()
+            .map(|word| with(with(place("response.output_text.delta"), "delta", json!(word)), "logprobs", json!([]))),
+    );
+    events.push(with(with(place("response.output_text.done"), "text", json!(text)), "logprobs", json!([])));
+    events.push(with(place("response.content_part.done"), "part", part(&text)));
+    events.push(json!({ "type": "response.output_item.done", "output_index": 0, "item": item(&text, "completed") }));
+    events.push(json!({ "type": "response.completed", "response": done }));
+    let numbered =
+        events.into_iter().enumerate().map(|(number, event)| named(&with(event, "sequence_number", json!(number))));
+    let failed = json!({ "type": "error", "code": "server_error", "message": "failing on demand", "param": null });
+    stream(numbered.collect(), behaviour, named(&failed))
+}
+
+fn error(status: u16) -> Value {
+    json!({ "error": { "message": "failing on demand", "type": "mock_error", "code": status, "param": null } })
+}

@@ -1,0 +1,144 @@
+//! The mock's other routes: a tool over HTTP, echoes, streams, bulk bytes, and what it was asked.
+
+use super::answer::stream;
+use super::behaviour::{Behaviour, MockOptions, query};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What the routes share.
+#[derive(Clone)]
+pub(super) struct MockState {
+    pub(super) options: MockOptions,
+    asked: Arc<Mutex<VecDeque<Value>>>,
+}
+
+impl MockState {
+    pub(super) fn new(options: MockOptions) -> Self {
+        Self { options, asked: Arc::default() }
+    }
+}
+
+/// Notes the head of every request.
+pub(super) async fn note_request(State(state): State<MockState>, request: Request, next: Next) -> Response {
+    if request.uri().path() != "/requests" {
+        let head = json!({ "method": request.method().as_str(), "path": request.uri().to_string(), "headers": pairs(request.headers()) });
+        let mut asked = state.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() == MOST_NOTED {
+            asked.pop_front();
+        }
+        asked.push_back(head);
+    }
+    next.run(request).await
+}
+
+/// `GET /requests`: the last heads.
+pub(super) async fn requests(State(state): State<MockState>) -> Json<Value> {
+    let asked = state.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    Json(asked.iter().cloned().collect())
+}
+
+/// `DELETE /requests`.
+pub(super) async fn forget(State(state): State<MockState>) -> StatusCode {
+    state.asked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    StatusCode::NO_CONTENT
+}
+
+/// `GET /weather?city=…`.
+pub(super) async fn weather(uri: Uri) -> Json<Value> {
+    let city = query(&uri, "city").unwrap_or_else(|| "Paris".to_owned());
+    Json(json!({ "city": city, "sky": "clear", "celsius": 21 }))
+}
+
+/// Any method on `/echo`.
+pub(super) async fn echo(method: Method, uri: Uri, version: Version, headers: HeaderMap, body: Bytes) -> Json<Value> {
+    let version = format!("{version:?}");
+    Json(
+        json!({ "method": method.as_str(), "path": uri.to_string(), "version": version, "headers": pairs(&headers), "length": body.len() }),
+    )
+}
+
+/// `GET /sse?events=N&interval_ms=M`.
+pub(super) async fn sse(State(state): State<MockState>, uri: Uri, headers: HeaderMap) -> Response {
+    let number = |name| query(&uri, name).and_then(|digits| digits.parse::<u64>().ok());
+    let mut behaviour = Behaviour::of(state.options, &headers, &uri);
+    behaviour.options.chunk_delay = Duration::from_millis(number("interval_ms").unwrap_or(0));
+    let count = number("events").unwrap_or(10).min(MOST_EVENTS);
+    let events = (0..count).map(|event| Bytes::from(format!("data: {{\"event\":{event}}}\n\n"))).collect();
+    stream(events, behaviour, Bytes::new())
+}
+
+/// `GET /bytes?size=N`: zeros, with their length declared.
+pub(super) async fn bytes(uri: Uri) -> Response {
+    let size = query(&uri, "size").and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(4);
+    tokio::spawn(async move {
+        let mut left = size;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            if sender.send_data(Bytes::from_static(&ZEROS[..part])).await.is_err() {
+                return;
+            }
+            left -= part as u64;
+        }
+    });
+    let mut response = Response::new(Body::new(body.map_err(axum::Error::new)));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    response
+}
+
+/// `POST /upload`: reads everything, keeps nothing.
+pub(super) async fn upload(request: Request) -> Response {
+    let mut body = request.into_body();
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => received += frame.data_ref().map_or(0, Bytes::len),
+            Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        }
+    }
+    Json(json!({ "received": received })).into_response()
+}
+
+/// `GET /ws`: upgrades, then sends back every byte it gets.
+pub(super) async fn websocket(mut request: Request) -> Response {
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| [key.as_bytes(), WEBSOCKET_GUID].concat());
+    let Some(key) = key else { return StatusCode::UPGRADE_REQUIRED.into_response() };
+    let accept = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &key);
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
+    });
+    let accept = STANDARD.encode(accept);
+    let fields = [
+        (header::CONNECTION, "Upgrade".to_owned()),
+        (header::UPGRADE, "websocket".to_owned()),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
+}
+
+fn pairs(headers: &HeaderMap) -> Value {
+    headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect()
+}
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const MOST_NOTED: usize = 1000;
+const MOST_EVENTS: u64 = 100_000;

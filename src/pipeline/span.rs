@@ -1,0 +1,293 @@
+//! An exchange becomes a span: a pure function, and the last place that sees what was not redacted.
+//!
+//! OpenTelemetry's HTTP conventions for a CLIENT span (v1.44.0); what they have no name for is `tracewire.*`.
+
+use crate::error::Side;
+use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
+use crate::trace::semconv as names;
+use crate::trace::span::{Resource, SpanContext};
+use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
+use crate::wire::encoding::decode;
+use crate::wire::redact::Redactor;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, Version, header};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What goes into a span.
+#[derive(Clone, Debug, Default)]
+pub struct SpanOptions {
+    /// Header fields.
+    pub include_headers: bool,
+    /// Bodies.
+    pub include_bodies: bool,
+    /// The most of a decoded body.
+    pub max_body_bytes: usize,
+    /// Fields to include; empty: all.
+    pub header_allow: Vec<String>,
+    /// Fields never to include.
+    pub header_deny: Vec<String>,
+    /// Takes secrets out.
+    pub redactor: Redactor,
+}
+
+/// The span of an exchange.
+pub fn span_of(exchange: &Exchange, options: &SpanOptions) -> Span {
+    let mut span = bare(exchange);
+    request(&mut span, exchange, options);
+    connection(&mut span, exchange);
+    timing(&mut span, exchange);
+    outcome(&mut span, exchange, options);
+    if options.include_headers {
+        headers(&mut span, names::REQUEST_HEADER_PREFIX, &exchange.request.headers, options);
+        if let Some(response) = &exchange.response {
+            headers(&mut span, names::RESPONSE_HEADER_PREFIX, &response.headers, options);
+        }
+        for (prefix, body) in [
+            (names::REQUEST_TRAILER_PREFIX, &exchange.request_body),
+            (names::RESPONSE_TRAILER_PREFIX, &exchange.response_body),
+        ] {
+            if let Some(trailers) = &body.trailers {
+                headers(&mut span, prefix, trailers, options);
+            }
+        }
+    }
+    if options.include_bodies {
+        let none = HeaderMap::new();
+        let response = exchange.response.as_ref().map_or(&none, |response| &response.headers);
+        let (text, binary) = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
+        body(&mut span, (text, binary), &exchange.request_body, &exchange.request.headers, exchange, options);
+        let (text, binary) = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
+        body(&mut span, (text, binary), &exchange.response_body, response, exchange, options);
+    }
+    span
+}
+
+fn bare(exchange: &Exchange) -> Span {
+    let (identity, trace) = (&exchange.identity, &exchange.trace);
+    let context = |span_id: String, is_remote| SpanContext {
+        trace_id: trace.trace_id.to_string(),
+        span_id,
+        is_remote,
+        trace_state: BTreeMap::default(),
+    };
+    let (span_id, parent_id) = (trace.span_id.to_string(), trace.parent_id.to_string());
+    let mut resource = Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() };
+    resource.attributes.insert("service.name".to_owned(), "tracewire".into());
+    let known = KNOWN_METHODS.contains(&exchange.request.method.as_str());
+    Span {
+        rollout_id: identity.rollout_id.clone(),
+        attempt_id: identity.attempt_id.clone(),
+        sequence_id: identity.sequence_id,
+        trace_id: trace.trace_id.to_string(),
+        name: if known { exchange.request.method.to_string() } else { "HTTP".to_owned() },
+        kind: SpanKind::Client,
+        status: Status::default(),
+        attributes: BTreeMap::default(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: Some(exchange.timing.started_at),
+        end_time: Some(exchange.timing.started_at.after(exchange.timing.ended)),
+        context: Some(context(span_id.clone(), false)),
+        parent: Some(context(parent_id.clone(), trace.parent_is_remote)),
+        span_id,
+        parent_id: Some(parent_id),
+        resource,
+    }
+}
+
+fn request(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
+    let request = &exchange.request;
+    let method = request.method.as_str();
+    if KNOWN_METHODS.contains(&method) {
+        span.set(names::HTTP_REQUEST_METHOD, method);
+    } else {
+        span.set(names::HTTP_REQUEST_METHOD, "_OTHER");
+        span.set(names::HTTP_REQUEST_METHOD_ORIGINAL, options.redactor.text(method).into_owned());
+    }
+    if !request.scheme.is_empty() {
+        let standard = request.port == if request.scheme == "https" { 443 } else { 80 };
+        let host = if request.host.contains(':') { format!("[{}]", request.host) } else { request.host.clone() };
+        let port = if standard { String::new() } else { format!(":{}", request.port) };
+        let url = format!("{}://{host}{port}{}", request.scheme, request.target);
+        span.set(names::URL_FULL, options.redactor.url(&url).into_owned());
+    }
+    span.set(names::SERVER_ADDRESS, request.host.clone());
+    span.set(names::SERVER_PORT, request.port);
+    let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    span.set_some(names::USER_AGENT_ORIGINAL, agent.map(|agent| options.redactor.text(agent).into_owned()));
+    span.set(names::HTTP_REQUEST_BODY_SIZE, exchange.request_body.size_bytes);
+    span.set(names::HTTP_RESPONSE_BODY_SIZE, exchange.response_body.size_bytes);
+    span.set_some(names::CAPTURE_REQUEST_TRUNCATED, exchange.request_body.truncated.map(|why| why.as_str()));
+    span.set_some(names::CAPTURE_RESPONSE_TRUNCATED, exchange.response_body.truncated.map(|why| why.as_str()));
+    span.set(names::IDENTITY_SOURCE, exchange.identity.source.as_str());
+    span.set_some(names::IDENTITY_CONFLICT, exchange.identity.conflict.clone());
+    if let ExchangeKind::Connect(policy) = exchange.kind {
+        span.set(names::CONNECT_POLICY, policy_word(policy));
+    }
+    if exchange.response_body.frames > 0 {
+        span.set(names::RESPONSE_FRAMES, exchange.response_body.frames);
+    }
+    if !exchange.informational.is_empty() {
+        let statuses = exchange.informational.iter().map(|status| i64::from(*status)).collect();
+        span.attributes.insert(names::RESPONSE_INFORMATIONAL.to_owned(), Value::Ints(statuses));
+    }
+}
+
+fn connection(span: &mut Span, exchange: &Exchange) {
+    let facts = &exchange.connection;
+    if let Some(client) = facts.client {
+        span.set(names::CLIENT_ADDRESS, client.ip().to_string());
+        span.set(names::CLIENT_PORT, client.port());
+    }
+    span.set(names::CONNECTION_ID, facts.downstream_id);
+    span.set(names::DOWNSTREAM_PROTOCOL_VERSION, version_word(exchange.request.version));
+    if let Some(tls) = &facts.downstream_tls {
+        span.set_some(names::DOWNSTREAM_TLS_VERSION, tls.version);
+        span.set_some(names::DOWNSTREAM_TLS_ALPN, tls.alpn.clone());
+        span.set_some(names::TLS_SERVER_NAME, tls.server_name.clone());
+    }
+    if let Some(peer) = facts.upstream_peer {
+        span.set(names::NETWORK_PEER_ADDRESS, peer.ip().to_string());
+        span.set(names::NETWORK_PEER_PORT, peer.port());
+        span.set(names::CONNECTION_REUSED, facts.upstream_reused);
+    }
+    if let Some(tls) = &facts.upstream_tls {
+        span.set_some(names::TLS_PROTOCOL_VERSION, tls.version);
+        span.set_some(names::TLS_CIPHER, tls.cipher.clone());
+        span.set_some(names::TLS_NEXT_PROTOCOL, tls.alpn.clone());
+        if tls.unverified {
+            span.set(names::TLS_UNVERIFIED, true);
+        }
+    }
+    if let Some(response) = &exchange.response {
+        span.set(names::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
+        span.set(names::NETWORK_PROTOCOL_VERSION, version_word(response.version));
+    }
+}
+
+fn timing(span: &mut Span, exchange: &Exchange) {
+    let timing = &exchange.timing;
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    span.set_some(names::TIMING_CONNECT_MS, timing.connect.map(millis));
+    span.set_some(names::TIMING_TLS_MS, timing.tls.map(millis));
+    span.set_some(names::TIMING_RESPONSE_HEADERS_MS, timing.response_headers.map(millis));
+    span.set_some(names::TIMING_FIRST_BODY_BYTE_MS, timing.first_body_byte.map(millis));
+}
+
+/// Status by the conventions: 4xx and 5xx are errors of a client span, an agent that hung up on purpose is none.
+fn outcome(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
+    let status = exchange.response.as_ref().map(|response| response.status);
+    if let Some(status) = status.filter(|status| status.is_client_error() || status.is_server_error()) {
+        span.status.status_code = StatusCode::Error;
+        span.set(names::ERROR_TYPE, status.as_str());
+    }
+    match &exchange.outcome {
+        Outcome::Complete => span.set(names::OUTCOME, "complete"),
+        Outcome::Aborted { by } => {
+            span.set(names::OUTCOME, "aborted");
+            span.set(names::ABORTED_BY, by.as_str());
+            if *by != Side::Downstream {
+                span.status.status_code = StatusCode::Error;
+                span.set(names::ERROR_TYPE, "http_response_incomplete");
+            }
+        }
+        Outcome::Failed { error } => {
+            span.set(names::OUTCOME, "failed");
+            span.set(names::ERROR_TYPE, error.kind.as_str());
+            let description = Some(options.redactor.text(&error.cause).into_owned());
+            span.status = Status { status_code: StatusCode::Error, description };
+        }
+    }
+}
+
+fn headers(span: &mut Span, prefix: &str, headers: &HeaderMap, options: &SpanOptions) {
+    for name in headers.keys() {
+        let text = name.as_str();
+        let listed = |list: &[String]| list.iter().any(|pattern| matches(pattern, text));
+        if listed(&options.header_deny) || (!options.header_allow.is_empty() && !listed(&options.header_allow)) {
+            continue;
+        }
+        let values = headers.get_all(name).iter().map(|value| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            options.redactor.header_value(text, &value).into_owned()
+        });
+        span.set(&format!("{prefix}{text}"), values.collect::<Vec<_>>());
+    }
+}
+
+/// A field name against a pattern: `*` at its end or start stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let pattern = pattern.to_ascii_lowercase();
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (_, Some(start)) => name.starts_with(start),
+        (Some(end), None) => name.ends_with(end),
+        (None, None) => name == pattern,
+    }
+}
+
+fn body(
+    span: &mut Span,
+    (text_name, binary_name): (&str, &str),
+    body: &Body,
+    headers: &HeaderMap,
+    exchange: &Exchange,
+    options: &SpanOptions,
+) {
+    if body.chunks.is_empty() {
+        return;
+    }
+    let field = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let (content_type, raw) = (field(header::CONTENT_TYPE), body.to_vec());
+    let decoded = decode(field(header::CONTENT_ENCODING).unwrap_or_default(), &raw, options.max_body_bytes);
+    if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none()) {
+        span.set(names::CAPTURE_UNDECODED, error.to_string());
+    }
+    // An undecodable body is opaque: neither text nor searchable for secrets, and so nobody's to read as text.
+    let opaque = matches!(decoded.error, Some(crate::wire::encoding::DecodeError::Unknown(_)));
+    if !opaque && is_textual(content_type, &decoded.bytes) {
+        let text = String::from_utf8_lossy(whole_characters(&decoded.bytes));
+        span.set(text_name, options.redactor.body(content_type, &exchange.request.target, &text).into_owned());
+    } else {
+        span.set(binary_name, STANDARD.encode(&decoded.bytes));
+    }
+}
+
+/// Media types that hold text (semantic conventions of `http.*.body.content`); without a type the bytes decide.
+fn is_textual(content_type: Option<&str>, bytes: &[u8]) -> bool {
+    let Some(content_type) = content_type else { return std::str::from_utf8(whole_characters(bytes)).is_ok() };
+    let lower = content_type.to_ascii_lowercase();
+    let kind = lower.split(';').next().unwrap_or_default().trim();
+    kind.starts_with("text/")
+        || lower.contains("charset=")
+        || ["json", "xml", "yaml", "x-ndjson", "x-www-form-urlencoded"].iter().any(|end| kind.ends_with(end))
+}
+
+/// `bytes` without a character that a cut left unfinished at the end.
+fn whole_characters(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        _ => bytes,
+    }
+}
+
+fn policy_word(policy: ConnectPolicy) -> &'static str {
+    match policy {
+        ConnectPolicy::Intercept => "intercept",
+        ConnectPolicy::Tunnel => "tunnel",
+        ConnectPolicy::Reject => "reject",
+    }
+}
+
+fn version_word(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
+
+/// RFC 9110's, and PATCH.
+const KNOWN_METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];

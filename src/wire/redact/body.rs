@@ -1,0 +1,92 @@
+//! Secret values in JSON text, found without parsing it: it may be cut short, or be one event of a stream of many.
+
+use super::REDACTED;
+
+/// Replaces the value of every key that `secret` names, whatever its type: a string's content, a number, a whole object
+/// or list. What a cut leaves open is redacted to the end. Nothing else changes.
+pub(super) fn redact_json(text: &str, secret: &dyn Fn(&str) -> bool) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'"' {
+            at += 1;
+            continue;
+        }
+        let end = string_end(bytes, at);
+        let key = unescaped(&text[at + 1..end.min(bytes.len()).max(at + 1)]);
+        let colon = skip_space(bytes, end + 1);
+        if bytes.get(colon) != Some(&b':') || !secret(&key) {
+            at = end + 1;
+            continue;
+        }
+        let value = skip_space(bytes, colon + 1);
+        let value_end = value_end(bytes, value);
+        if value < bytes.len() && &text[value..value_end] != "null" {
+            out.push_str(&text[copied..value]);
+            // Still JSON: the value becomes a string.
+            out.push('"');
+            out.push_str(REDACTED);
+            out.push('"');
+            copied = value_end;
+        }
+        at = value_end.max(colon + 1);
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    out
+}
+
+/// The index of the closing quote of the string that opens at `open`, or the end of the text.
+fn string_end(bytes: &[u8], open: usize) -> usize {
+    let mut at = open + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b'"' => return at,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The index after the value that starts at `start`.
+fn value_end(bytes: &[u8], start: usize) -> usize {
+    match bytes.get(start) {
+        Some(b'"') => (string_end(bytes, start) + 1).min(bytes.len()),
+        Some(b'{' | b'[') => {
+            let (mut depth, mut at) = (0usize, start);
+            while at < bytes.len() {
+                match bytes[at] {
+                    b'"' => at = string_end(bytes, at),
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth == 1 => return at + 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+            }
+            bytes.len()
+        }
+        Some(_) => {
+            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
+            bytes[start..].iter().position(ends).map_or(bytes.len(), |length| start + length)
+        }
+        None => bytes.len(),
+    }
+}
+
+fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+/// A key as it is meant: `"pass\u0077ord"` is `password`.
+fn unescaped(key: &str) -> String {
+    if !key.contains('\\') {
+        return key.to_owned();
+    }
+    serde_json::from_str(&format!("\"{key}\"")).unwrap_or_else(|_| key.to_owned())
+}

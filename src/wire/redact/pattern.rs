@@ -1,0 +1,85 @@
+//! Secrets that show by their own shape: provider keys, tokens, JWTs, private keys, bearer credentials.
+
+use super::REDACTED;
+use std::borrow::Cow;
+
+/// Replaces everything that looks like a credential.
+pub(super) fn redact(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    let bytes = text.as_bytes();
+    while at < bytes.len() {
+        // A credential starts a word.
+        let starts_word = at == 0 || !is_word(bytes[at - 1]);
+        match starts_word.then(|| secret_at(text, at)).flatten() {
+            Some((keep, end)) if text[at + keep..end] != *REDACTED => {
+                out.push_str(&text[copied..at + keep]);
+                out.push_str(REDACTED);
+                copied = end;
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// A credential that starts at `at`: how many bytes of it stay, and where it ends.
+fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
+    let rest = text.get(at..)?;
+    if rest.starts_with("-----BEGIN ")
+        && rest.get(..64.min(rest.len())).is_some_and(|head| head.contains("PRIVATE KEY-----"))
+    {
+        let end =
+            rest.find("-----END").map_or(rest.len(), |end| end + rest[end..].find('\n').unwrap_or(rest.len() - end));
+        return Some((0, at + end));
+    }
+    let word = rest.bytes().take_while(|byte| is_word(*byte) || *byte == b'.').count();
+    for (prefix, shortest) in PREFIXES {
+        if rest.starts_with(prefix) && word >= *shortest {
+            return Some((prefix.len(), at + word));
+        }
+    }
+    for prefix in ["AKIA", "ASIA"] {
+        if rest.starts_with(prefix) && word == 20 {
+            return Some((prefix.len(), at + word));
+        }
+    }
+    if rest.starts_with("eyJ") && word > 40 && rest[..word].matches('.').count() == 2 {
+        return Some((0, at + word));
+    }
+    for prefix in ["Bearer ", "bearer "] {
+        let token = rest.strip_prefix(prefix).map(|token| token.bytes().take_while(|byte| is_token68(*byte)).count());
+        if let Some(length) = token.filter(|length| *length >= 8) {
+            return Some((prefix.len(), at + prefix.len() + length));
+        }
+    }
+    None
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+fn is_token68(byte: u8) -> bool {
+    is_word(byte) || b".~+/=".contains(&byte)
+}
+
+/// Prefix, and the shortest whole word that counts.
+const PREFIXES: &[(&str, usize)] = &[
+    ("sk-", 20),
+    ("gsk_", 20),
+    ("xai-", 20),
+    ("AIza", 39),
+    ("hf_", 20),
+    ("ghp_", 20),
+    ("gho_", 20),
+    ("ghs_", 20),
+    ("ghu_", 20),
+    ("github_pat_", 22),
+];

@@ -1,0 +1,111 @@
+//! What must go goes, what must stay stays, and twice is once.
+
+use super::*;
+use proptest::prelude::*;
+
+fn redactor() -> Redactor {
+    Redactor::new(RedactSettings { extra_headers: vec!["X-Mine".into()], ..RedactSettings::default() })
+}
+
+#[test]
+fn headers() {
+    for (name, value, expected) in [
+        ("Authorization", "Bearer abc", "Bearer REDACTED"),
+        ("authorization", "abc", "REDACTED"),
+        (
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=AKIA/x, SignedHeaders=host, Signature=y",
+            "AWS4-HMAC-SHA256 Credential=REDACTED, SignedHeaders=host, Signature=REDACTED",
+        ),
+        ("Cookie", "a=b", "REDACTED"),
+        ("x-mine", "v", "REDACTED"),
+        ("x-some-secret", "v", "REDACTED"),
+        ("x-ratelimit-remaining-tokens", "100", "100"),
+        ("anthropic-ratelimit-tokens-limit", "5", "5"),
+        ("idempotency-key", "k", "k"),
+        ("content-type", "text/plain", "text/plain"),
+        (
+            "sec-websocket-protocol",
+            "realtime, openai-insecure-api-key.sk-1",
+            "realtime, openai-insecure-api-key.REDACTED",
+        ),
+        ("location", "https://u:p@h/?code=1&x=2", "https://REDACTED:REDACTED@h/?code=REDACTED&x=2"),
+    ] {
+        assert_eq!(redactor().header_value(name, value), expected, "{name}");
+    }
+}
+
+#[test]
+fn urls() {
+    for (url, expected) in [
+        ("https://h/p?a=1&KEY=s&b", "https://h/p?a=1&KEY=REDACTED&b"),
+        ("https://h/p?%6bey=s", "https://h/p?%6bey=REDACTED"),
+        ("https://api.telegram.org/bot12345:ABCDEFGHIJKLMNOPQRS/send", "https://api.telegram.org/botREDACTED/send"),
+        ("https://hooks.slack.com/services/T0/B0/xyz", "https://hooks.slack.com/services/REDACTED/REDACTED/REDACTED"),
+        ("https://h/plain?x=%20y", "https://h/plain?x=%20y"),
+    ] {
+        assert_eq!(redactor().url(url), expected);
+    }
+}
+
+#[test]
+fn bodies() {
+    let json = Some("application/json");
+    for (text, expected) in [
+        (r#"{"password":"p","kept":"password"}"#, r#"{"password":"REDACTED","kept":"password"}"#),
+        (
+            r#"{"a":{"api_key" : 12, "b":[{"secret":{"x":"}"}}]}}"#,
+            r#"{"a":{"api_key" : "REDACTED", "b":[{"secret":"REDACTED"}]}}"#,
+        ),
+        (r#"{"pass\u0077ord":"p"}"#, r#"{"pass\u0077ord":"REDACTED"}"#),
+        (r#"{"password":"cut of"#, r#"{"password":"REDACTED""#),
+        ("data: {\"access_token\":\"t\"}\n\n", "data: {\"access_token\":\"REDACTED\"}\n\n"),
+        (r#"{"password":null}"#, r#"{"password":null}"#),
+    ] {
+        assert_eq!(redactor().body(json, "/", text), expected);
+    }
+    let form = Some("application/x-www-form-urlencoded");
+    assert_eq!(redactor().body(form, "/x", "a=1&password=p"), "a=1&password=REDACTED");
+    assert_eq!(redactor().body(form, "/oauth/token", "grant=x&y=z"), REDACTED);
+}
+
+#[test]
+fn shapes() {
+    for (text, expected) in [
+        ("key sk-proj-abcdefghijklmnop123 end", "key sk-REDACTED end"),
+        ("ask-for-something-quite-long-here", "ask-for-something-quite-long-here"),
+        ("AKIAABCDEFGHIJKLMNOP", "AKIAREDACTED"),
+        ("Bearer abcdefghijk.lm", "Bearer REDACTED"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nafter", "REDACTED\nafter"),
+    ] {
+        assert_eq!(redactor().text(text), expected);
+    }
+}
+
+#[test]
+fn keeping_secrets_is_a_setting() {
+    let keeping = Redactor::new(RedactSettings { keep_secrets: true, ..RedactSettings::default() });
+    assert_eq!(keeping.header_value("authorization", "Bearer abc"), "Bearer abc");
+}
+
+proptest! {
+    #[test]
+    fn twice_is_once_and_nothing_panics(text in "[ -~\\n\u{e9}\u{1F600}]{0,120}") {
+        let redactor = redactor();
+        for once in [redactor.url(&text).into_owned(), redactor.text(&text).into_owned(), redactor.body(None, "/", &text).into_owned()] {
+            let _ = redactor.header_value("location", &once);
+            prop_assert_eq!(redactor.text(&once), once.as_str());
+        }
+        let once = redactor.body(Some("application/json"), "/", &text).into_owned();
+        prop_assert_eq!(redactor.body(Some("application/json"), "/", &once), once.as_str());
+    }
+
+    #[test]
+    fn no_planted_secret_survives(before in "[a-z{}\\[\\]:,0-9 ]{0,20}", canary in "CANARY[a-zA-Z0-9]{1,20}") {
+        let redactor = redactor();
+        let body = format!("{before}{{\"x\":1,\"client_secret\":\"{canary}\"}}");
+        prop_assert!(!redactor.body(None, "/", &body).contains(&canary));
+        prop_assert!(!redactor.url(&format!("https://h/?a=1&token={canary}&b=2")).contains(&canary));
+        prop_assert!(!redactor.header_value("x-auth-token", &canary).contains(&canary));
+    }
+}

@@ -1,0 +1,287 @@
+//! The proxy door on raw sockets: what it refuses, how it tells rollouts apart, what reaches the endpoint.
+
+use crate::support::{Bench, Running, endpoint, eventually, find, read_head, say, tracewire};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+
+#[test]
+fn bad_requests_are_answered_and_explained() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let door = serve.address("proxy");
+    for (request, expected) in [
+        (&b"\x00\x01\x02garbage\r\n\r\n"[..], "400"),
+        (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
+        (b"CONNECT example.com HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
+        (b"GET ftp://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
+    ] {
+        let answer = say(door, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{request:?}: {answer}");
+    }
+    let mut long = b"GET http://example.com/".to_vec();
+    long.resize(1 << 20, b'a');
+    let answer = say(door, &long);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(say(door, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").contains("proxy door of Tracewire"));
+    assert!(say(door, b"GET /ca.pem HTTP/1.1\r\nHost: x\r\n\r\n").contains("BEGIN CERTIFICATE"));
+}
+
+#[test]
+fn it_never_talks_to_itself() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for door in [serve.address("proxy"), serve.address("server")] {
+        let port = door.port();
+        for name in ["127.0.0.1", "localhost", "127.0.0.9", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+            let request = format!("CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n");
+            let answer = say(serve.address("proxy"), request.as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("proxy_loop_detected"), "{name}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_block_list_and_a_token_are_enforced() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[proxy]\nblock = [\"*.blocked.test\"]\ntoken = \"s3cret\"\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let door = serve.address("proxy");
+    let target = bench.http();
+    let without = say(door, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    assert!(without.starts_with("HTTP/1.1 407") && without.contains("proxy-authenticate: Basic"), "{without}");
+    // ro-a.at-a:s3cret
+    let auth = "Proxy-Authorization: Basic cm8tYS5hdC1hOnMzY3JldA==";
+    let with = say(door, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n{auth}\r\n\r\n").as_bytes());
+    assert!(with.starts_with("HTTP/1.1 200") && !with.to_lowercase().contains("proxy-authorization"), "{with}");
+    let blocked = say(door, format!("CONNECT a.blocked.test:443 HTTP/1.1\r\nHost: a\r\n{auth}\r\n\r\n").as_bytes());
+    assert!(blocked.starts_with("HTTP/1.1 403") && blocked.contains("http_request_denied"), "{blocked}");
+    assert_eq!(bench.exchanges("ro-a", 1)[0]["attempt_id"], "at-a");
+}
+
+#[test]
+fn rollouts_are_told_apart_and_upstream_sees_no_routing() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (door, url) = (serve.address("proxy"), format!("{}/echo", bench.https()));
+    let ca = serve.path("ca");
+    let curl = |proxy: String, headers: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail", "--cacert"]).arg(&ca).args(["--proxy", &proxy, &url, &url, &url]);
+        headers.iter().for_each(|header| drop(curl.args(["-H", header])));
+        curl.spawn().unwrap()
+    };
+    let mut by_headers = curl(format!("http://{door}"), &["x-rollout-id: ro-h", "x-attempt-id: at-h"]);
+    let mut by_credentials = curl(format!("http://ro-c.at-c:x@{door}"), &[]);
+    assert!(by_headers.wait().unwrap().success() && by_credentials.wait().unwrap().success());
+    for (rollout, attempt) in [("ro-h", "at-h"), ("ro-c", "at-c")] {
+        let spans = bench.exchanges(rollout, 3);
+        assert!(spans.iter().all(|span| span["attempt_id"] == attempt));
+        let ids: Vec<_> = spans.iter().map(|span| span["sequence_id"].as_u64().unwrap()).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+    }
+    let seen = say(bench.mock.address("http"), b"GET /requests HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(seen.contains("/echo"), "{seen}");
+    for routing in ["x-rollout-id", "x-attempt-id", "x-sequence-id", "proxy-authorization"] {
+        assert!(!seen.to_lowercase().contains(routing), "{routing} went upstream");
+    }
+}
+
+#[test]
+fn sequence_ids_go_on_after_a_restart() {
+    let bench = Bench::new();
+    let get = |serve: &Running| {
+        let request =
+            format!("GET {}/echo HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-1\r\nConnection: close\r\n\r\n", bench.http());
+        assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
+    };
+    for _ in 0..2 {
+        let serve = bench.serve(&[]);
+        get(&serve);
+        get(&serve);
+        assert_eq!(serve.stop(), Some(0));
+    }
+    let ids: Vec<_> = bench.exchanges("ro-1", 4).iter().map(|span| span["sequence_id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_is_neither_tls_nor_http_is_tunnelled_and_counted() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    // One that waits for the client, and one that speaks first, as SMTP does.
+    for greeting in [&b""[..], b"220 hello\r\n"] {
+        let target = endpoint(move |mut stream| {
+            let _ = stream.write_all(greeting);
+            let mut seen = [0; 5];
+            let _ = stream.read_exact(&mut seen);
+            let _ = stream.write_all(&seen);
+        });
+        let rollout = format!("ro-opaque-{}", greeting.len());
+        let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+        write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: {rollout}\r\n\r\n").unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+        let mut greeted = vec![0; greeting.len()];
+        stream.read_exact(&mut greeted).unwrap();
+        assert_eq!(greeted, greeting);
+        stream.write_all(b"\x00\x01\x02\x03\x04").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut echoed = Vec::new();
+        stream.read_to_end(&mut echoed).unwrap();
+        assert_eq!(echoed, b"\x00\x01\x02\x03\x04", "the half-close is kept");
+        let span = eventually(|| bench.spans(&rollout).into_iter().next());
+        assert_eq!(span["attributes"]["tracewire.connect.policy"], "tunnel");
+        assert_eq!(span["attributes"]["http.request.body.size"], 5);
+        assert_eq!(span["attributes"]["http.response.body.size"], 5 + greeting.len());
+    }
+}
+
+#[test]
+fn plain_http_inside_a_connect_is_seen() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = bench.mock.address("http");
+    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-x\r\n\r\n").unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+    write!(stream, "POST /upload HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-plain\r\nContent-Length: 3\r\n\r\nabc")
+        .unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
+    assert_eq!(bench.exchanges("ro-plain", 1)[0]["attributes"]["http.request.body.size"], 3);
+    let mut other = TcpStream::connect(serve.address("proxy")).unwrap();
+    write!(other, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").unwrap();
+    read_head(&mut other);
+    write!(other, "GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n").unwrap();
+    assert!(read_head(&mut other).starts_with("HTTP/1.1 400"), "a request may not name another host than its tunnel");
+}
+
+#[test]
+fn an_upgrade_is_relayed_and_counted() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let request = format!(
+        "GET {}/ws HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-ws\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        bench.http()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    stream.write_all(b"ping!").unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"ping!");
+    drop(stream);
+    let span = bench.exchanges("ro-ws", 1).remove(0);
+    assert_eq!(span["attributes"]["http.response.status_code"], 101);
+    assert_eq!(span["attributes"]["http.request.body.size"], 5);
+}
+
+#[test]
+fn an_agent_that_leaves_mid_stream_is_recorded_as_an_abort_without_error() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let target = format!("{}/sse?events=1000&interval_ms=20", bench.http());
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-left\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    let mut buffer = [0; 512];
+    while find(&seen, b"data:").is_none() {
+        let read = stream.read(&mut buffer).unwrap();
+        seen.extend_from_slice(&buffer[..read]);
+    }
+    drop(stream);
+    let span = bench.exchanges("ro-left", 1).remove(0);
+    assert_eq!(span["attributes"]["tracewire.outcome"], "aborted");
+    assert_eq!(span["attributes"]["tracewire.aborted_by"], "downstream");
+    assert_eq!(span["status"]["status_code"], "UNSET");
+}
+
+#[test]
+fn the_server_door_tells_health_and_counts_and_refuses_other_names() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let ask = |path: &str, host: &str| {
+        say(server, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+    };
+    assert!(ask("/healthz", "localhost").contains("\"status\":\"ok\""));
+    assert!(ask("/metrics", "127.0.0.1").contains("tracewire_exchanges_total 0"));
+    assert!(ask("/metrics", "evil.example").starts_with("HTTP/1.1 403"));
+}
+
+#[test]
+fn own_traffic_passes_unrecorded() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let get = |extra: &str| {
+        let request = format!(
+            "GET {}/echo HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-own\r\n{extra}Connection: close\r\n\r\n",
+            bench.http()
+        );
+        assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
+    };
+    get("x-agentlightning-client: true\r\n");
+    get("");
+    assert_eq!(serve.stop(), Some(0));
+    assert_eq!(bench.exchanges("ro-own", 1).len(), 1);
+}
+
+#[test]
+fn secrets_never_reach_the_store() {
+    let bench = Bench::new();
+    let store = bench.store();
+    let serve = bench.serve(&["--include-headers", "--include-bodies", "--store", store.to_str().unwrap()]);
+    let target = format!("{}/echo?api_key=CANARYquery&plain=1", bench.http());
+    let body = r#"{"password":"CANARYjson","kept":"visible"}"#;
+    let request = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-canary\r\nAuthorization: Bearer CANARYbearer\r\n\
+         Cookie: session=CANARYcookie\r\nX-Api-Key: CANARYkey\r\nProxy-Authorization: Basic CANARYproxy\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
+    let spans = bench.exchanges("ro-canary", 1);
+    let files: Vec<u8> = ["traces.db", "traces.db-wal", "traces.db-shm"]
+        .iter()
+        .filter_map(|name| std::fs::read(bench.home().join(name)).ok())
+        .flatten()
+        .collect();
+    assert!(find(&files, b"ro-canary").is_some(), "the store's files are where the test looks");
+    let shown = Value::from(spans.clone()).to_string();
+    for canary in ["CANARYquery", "CANARYbearer", "CANARYcookie", "CANARYkey", "CANARYproxy"] {
+        assert!(find(&files, canary.as_bytes()).is_none(), "{canary} is in a file");
+        assert!(!shown.contains(canary), "{canary} is in a span");
+    }
+    let sent = spans[0]["attributes"]["http.request.body.content"].as_str().unwrap();
+    assert!(sent.contains("visible") && !sent.contains("CANARYjson"), "{sent}");
+    assert!(find(&files, b"CANARYjson").is_none());
+}
+
+#[test]
+fn bad_starts_name_cause_and_fix() {
+    let bench = Bench::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = bench.home().join("bad.toml");
+    std::fs::write(&config, "[upstream]\nconnect_timeout_secs = 3\n").unwrap();
+    let blocked = bench.home().join("file");
+    std::fs::write(&blocked, "").unwrap();
+    let inside = blocked.join("traces.db");
+    for (flags, words) in [
+        (&["--proxy", &address][..], "--proxy"),
+        (&["--config", config.to_str().unwrap()], "connect_timeout_ms"),
+        (&["--proxy", "0.0.0.0:0"], "proxy.token"),
+        (&["--connect-to", "nonsense"], "HOST:PORT:HOST:PORT"),
+        (&["--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0", "--store", inside.to_str().unwrap()], "--store"),
+        (&["--upstream-ca", "/nowhere.pem"], "/nowhere.pem"),
+    ] {
+        let output = tracewire(bench.home()).arg("serve").args(flags).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(words), "{flags:?}: {stderr}");
+    }
+}

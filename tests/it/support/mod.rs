@@ -1,0 +1,227 @@
+//! The harness: a mock endpoint, the built binary, raw sockets, and what is in a store.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Nothing here takes longer; a test that does has hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The built binary, with a data folder of its own and none of the caller's proxy variables.
+pub fn tracewire(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracewire"));
+    command.env("TRACEWIRE_HOME", home);
+    for name in
+        ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+    {
+        command.env_remove(name);
+    }
+    for name in ["TRACEWIRE_TOKEN", "TRACEWIRE_LOG", "SSLKEYLOGFILE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A process that is ended with the test.
+pub struct Running {
+    child: Child,
+    /// The JSON line it printed at its start.
+    pub hello: Value,
+}
+
+impl Running {
+    /// Starts a command that prints one JSON line when it is ready.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let hello = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON line but {line:?}"));
+        Self { child, hello }
+    }
+
+    /// An address from the line.
+    pub fn address(&self, key: &str) -> SocketAddr {
+        let text = self.hello[key].as_str().unwrap();
+        text.trim_start_matches("https://").trim_start_matches("http://").parse().unwrap()
+    }
+
+    /// A path from the line.
+    pub fn path(&self, key: &str) -> PathBuf {
+        self.hello[key].as_str().unwrap().into()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and waits; the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        signal(self.pid(), rustix::process::Signal::TERM);
+        self.child.wait().unwrap().code()
+    }
+
+    /// Sends SIGKILL and waits.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// A mock endpoint and a folder for one test.
+pub struct Bench {
+    pub folder: TempDir,
+    pub mock: Running,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = tracewire(folder.path());
+        command.args(["mock", "--json", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]);
+        command.arg("--ca-out").arg(folder.path().join("mock-ca.pem"));
+        Self { mock: Running::start(command), folder }
+    }
+
+    pub fn home(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("traces.db")
+    }
+
+    pub fn https(&self) -> String {
+        format!("https://{}", self.mock.address("https"))
+    }
+
+    pub fn http(&self) -> String {
+        format!("http://{}", self.mock.address("http"))
+    }
+
+    /// `tracewire run` with the mock's CA among the trusted ones.
+    pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
+        let mut run = tracewire(self.home());
+        run.arg("run").args(flags).arg("--upstream-ca").arg(self.mock.path("ca")).arg("--").args(command);
+        run.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// `tracewire serve` on free ports.
+    pub fn serve(&self, flags: &[&str]) -> Running {
+        let mut serve = tracewire(self.home());
+        serve.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0"]);
+        serve.arg("--upstream-ca").arg(self.mock.path("ca")).args(flags);
+        Running::start(serve)
+    }
+
+    /// A rollout's spans, through the command line.
+    pub fn spans(&self, rollout: &str) -> Vec<Value> {
+        let output = tracewire(self.home()).args(["trace", "show", rollout, "--format", "json"]).output().unwrap();
+        if !output.status.success() {
+            return Vec::new();
+        }
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A rollout's HTTP exchanges (no CONNECT, no root), once there are `count`.
+    pub fn exchanges(&self, rollout: &str, count: usize) -> Vec<Value> {
+        eventually(|| {
+            let spans: Vec<_> = self.spans(rollout).into_iter().filter(is_exchange).collect();
+            (spans.len() >= count).then_some(spans)
+        })
+    }
+}
+
+pub fn is_exchange(span: &Value) -> bool {
+    span["kind"] == "CLIENT" && span["name"] != "CONNECT"
+}
+
+/// Asks until there is an answer; the condition is another process's, so there is nothing to await.
+pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "it did not happen in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Says `text` to `address` and reads until the other side closes.
+pub fn say(address: SocketAddr, text: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(text);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    // One head is enough: a kept-alive connection is not closed.
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => answer.extend_from_slice(&buffer[..read]),
+        }
+        if let Some(end) = find(&answer, b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            if answer.len() >= end + 4 + length.unwrap_or(0) {
+                break;
+            }
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+pub fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// An endpoint that answers every connection with `script`, run on a thread per connection.
+pub fn endpoint(script: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = std::sync::Arc::new(script);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let script = script.clone();
+            std::thread::spawn(move || script(stream));
+        }
+    });
+    address
+}
+
+/// Reads a request head off a socket.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while find(&head, b"\r\n\r\n").is_none() && stream.read(&mut byte).is_ok_and(|read| read > 0) {
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// The Python with the packages of scripts/test-requirements.txt.
+pub fn python() -> String {
+    std::env::var("TRACEWIRE_TEST_PYTHON")
+        .expect("TRACEWIRE_TEST_PYTHON names a Python with scripts/test-requirements.txt; scripts/test sets it")
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}\n--- stderr\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

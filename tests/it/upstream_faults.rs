@@ -1,0 +1,117 @@
+//! Endpoints that misbehave: the agent gets the right status or a clean close, the span says why, nothing hangs.
+
+use crate::support::{Bench, Running, endpoint, read_head, say};
+use serde_json::Value;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener};
+
+fn get(serve: &Running, target: SocketAddr, rollout: &str) -> String {
+    let request = format!(
+        "GET http://{target}/x HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: {rollout}\r\nConnection: close\r\n\r\n"
+    );
+    say(serve.address("proxy"), request.as_bytes())
+}
+
+fn only_span(bench: &Bench, rollout: &str) -> Value {
+    bench.exchanges(rollout, 1).remove(0)
+}
+
+#[test]
+fn a_reset_in_the_head_is_a_502_with_a_span() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = endpoint(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-");
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    let answer = get(&serve, target, "ro-head");
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(answer.contains("proxy-status: tracewire; error="), "{answer}");
+    let span = only_span(&bench, "ro-head");
+    assert_eq!(span["attributes"]["tracewire.outcome"], "failed");
+    assert_eq!(span["status"]["status_code"], "ERROR");
+}
+
+#[test]
+fn a_cut_in_a_chunked_body_reaches_the_agent_as_a_cut() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = endpoint(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    let answer = get(&serve, target, "ro-chunk");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!answer.contains("0\r\n\r\n"), "a cut body must not look whole: {answer}");
+    let span = only_span(&bench, "ro-chunk");
+    assert_eq!(span["attributes"]["error.type"], "http_response_incomplete");
+}
+
+#[test]
+fn fewer_bytes_than_declared_are_an_error_and_more_are_not_passed() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let fewer = endpoint(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    get(&serve, fewer, "ro-fewer");
+    assert_eq!(only_span(&bench, "ro-fewer")["attributes"]["error.type"], "http_response_incomplete");
+    let more = endpoint(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef");
+    });
+    let answer = get(&serve, more, "ro-more");
+    assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
+    assert_eq!(only_span(&bench, "ro-more")["attributes"]["http.response.body.size"], 3);
+}
+
+#[test]
+fn a_dead_host_and_an_unknown_one_are_explained() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let answer = get(&serve, dead, "ro-dead");
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("connection_refused"), "{answer}");
+    assert_eq!(only_span(&bench, "ro-dead")["attributes"]["error.type"], "connection_refused");
+    let answer =
+        say(serve.address("proxy"), b"CONNECT nowhere.invalid:443 HTTP/1.1\r\nHost: nowhere.invalid:443\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("dns_error"), "{answer}");
+}
+
+#[test]
+fn an_untrusted_certificate_is_a_502_that_says_what_to_do() {
+    let bench = Bench::new();
+    // Without the mock's CA among the roots.
+    let mut run = crate::support::tracewire(bench.home());
+    let url = format!("{}/echo", bench.https());
+    run.args(["run", "--rollout", "ro-tls", "--", "curl", "-sS", &url]);
+    let output = run.output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("tls_certificate_error") && stdout.contains("--upstream-ca"), "{stdout}");
+    let span = only_span(&bench, "ro-tls");
+    assert_eq!(span["attributes"]["error.type"], "tls_certificate_error");
+}
+
+#[test]
+fn interim_responses_trailers_and_empty_answers_pass() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = endpoint(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nX-Kept: yes\r\n\r\n");
+    });
+    let request =
+        format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-103\r\nConnection: close\r\n\r\n");
+    let mut stream = std::net::TcpStream::connect(serve.address("proxy")).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let first = read_head(&mut stream);
+    assert!(first.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a.css>"), "{first}");
+    let second = read_head(&mut stream);
+    assert!(second.starts_with("HTTP/1.1 204") && second.contains("X-Kept: yes"), "{second}");
+    assert_eq!(only_span(&bench, "ro-103")["attributes"]["tracewire.response.informational"], serde_json::json!([103]));
+}
