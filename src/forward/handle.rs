@@ -73,7 +73,7 @@ impl Forwarder {
         let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
         let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
             Some(error) => Err(error),
-            None => self.forward(&begun, origin, request, interim).await,
+            None => Box::pin(self.forward(&begun, origin, request, interim)).await,
         };
         forwarded.unwrap_or_else(|error| {
             tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "exchange failed");

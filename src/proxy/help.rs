@@ -8,6 +8,10 @@ use hyper::body::Incoming;
 
 /// The help page at `/`, the public CA certificate at `/ca.pem`, and an explained 400 for the rest.
 pub(super) fn answer(request: &Request<Incoming>, ca_pem: &str) -> Response<Body> {
+    if let Some(scheme) = request.uri().scheme_str() {
+        let cause = format!("the scheme {scheme} can't be forwarded, only http and https");
+        return refuse(&ProxyError::new(ErrorKind::HttpRequestError, "", cause));
+    }
     let (text, content_type) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => (HELP.to_owned(), "text/plain; charset=utf-8"),
         (&Method::GET, "/ca.pem") => (ca_pem.to_owned(), "application/x-pem-file"),

@@ -155,7 +155,14 @@ impl Proxy {
         let isolation = begun.identity.rollout_id.shared();
         match dialled {
             Some(dialled) => upstream.adopt(dialled, &isolation, origin, offer).await,
-            None => Ok(offer == Offer::Http2OrHttp1 && upstream.speaks_http2(&isolation, origin)),
+            None if offer == Offer::Http1 => Ok(false),
+            None if upstream.speaks_http2(&isolation, origin) => Ok(true),
+            None => {
+                // Pooled connections of an agent that offered less say nothing about what this one may have.
+                let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
+                let dialled = upstream.dialler().dial(host, origin.port).await?;
+                upstream.adopt(dialled, &isolation, origin, offer).await
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ pub struct Pruned {
 }
 
 /// Limits on what is kept; the oldest spans go first. 0 means no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Spans kept.
@@ -121,12 +121,6 @@ pub struct Retention {
     pub max_age_days: u64,
     /// Bytes the store may use.
     pub max_bytes: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { max_spans: 0, max_age_days: 0, max_bytes: 0 }
-    }
 }
 
 /// Why a store could not do it. Each message names the cause and what to do.

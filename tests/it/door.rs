@@ -236,7 +236,7 @@ fn secrets_never_reach_the_store() {
     let bench = Bench::new();
     let store = bench.store();
     let serve = bench.serve(&["--include-headers", "--include-bodies", "--store", store.to_str().unwrap()]);
-    let target = format!("{}/echo?api_key=CANARYquery&plain=1", bench.http());
+    let target = format!("{}/upload?api_key=CANARYquery&plain=1", bench.http());
     let body = r#"{"password":"CANARYjson","kept":"visible"}"#;
     let request = format!(
         "POST {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-canary\r\nAuthorization: Bearer CANARYbearer\r\n\

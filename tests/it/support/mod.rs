@@ -176,7 +176,7 @@ pub fn say(address: SocketAddr, text: &[u8]) -> String {
             Ok(0) | Err(_) => break,
             Ok(read) => answer.extend_from_slice(&buffer[..read]),
         }
-        if let Some(end) = find(&answer, b"\r\n\r\n") {
+        if let Some(end) = find(&answer, b"\r\n\r\n").filter(|_| find(text, b"Connection: close").is_none()) {
             let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
             let length =
                 head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
