@@ -105,3 +105,14 @@ fn the_demo_needs_nothing() {
         "{stderr}"
     );
 }
+
+#[test]
+fn the_example_does_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut example = Command::new("bash");
+    example.args(["examples/run-agent.sh", env!("CARGO_BIN_EXE_tracewire")]).env("TRACEWIRE_HOME", folder.path());
+    let output = example.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("chatcmpl-mock"), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 exchange, 0 errors"), "{}", text(&output));
+}

@@ -70,7 +70,9 @@ fn rollouts_are_told_apart_and_upstream_sees_no_routing() {
     let curl = |proxy: String, headers: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--fail", "--cacert"]).arg(&ca).args(["--proxy", &proxy, &url, &url, &url]);
-        headers.iter().for_each(|header| drop(curl.args(["-H", header])));
+        for header in headers {
+            curl.args(["-H", header]);
+        }
         curl.spawn().unwrap()
     };
     let mut by_headers = curl(format!("http://{door}"), &["x-rollout-id: ro-h", "x-attempt-id: at-h"]);
