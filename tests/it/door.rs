@@ -287,3 +287,42 @@ fn bad_starts_name_cause_and_fix() {
         assert!(!output.status.success() && stderr.contains(words), "{flags:?}: {stderr}");
     }
 }
+
+/// Resident memory at its highest, in kB.
+fn peak_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_gigabyte_each_way_takes_no_memory() {
+    const SIZE: usize = 1 << 30;
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let ca = serve.path("ca");
+    let curl = |url: &str, arguments: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail", "-o", "/dev/null", "--cacert"]).arg(&ca);
+        curl.args(["-H", "x-rollout-id: ro-big", "--proxy", &format!("http://{}", serve.address("proxy")), url]);
+        curl.args(arguments);
+        curl
+    };
+    assert!(curl(&format!("{}/bytes?size=1", bench.https()), &[]).status().unwrap().success());
+    let before = peak_kb(serve.pid());
+    assert!(curl(&format!("{}/bytes?size={SIZE}", bench.https()), &[]).status().unwrap().success());
+    let mut upload = curl(&format!("{}/upload", bench.https()), &["-X", "POST", "-T", "-"]);
+    let mut upload = upload.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut pipe = upload.stdin.take().unwrap();
+    let block = vec![0; 1 << 20];
+    for _ in 0..SIZE >> 20 {
+        pipe.write_all(&block).unwrap();
+    }
+    drop(pipe);
+    assert!(upload.wait().unwrap().success());
+    let grown = peak_kb(serve.pid()) - before;
+    assert!(grown < 16 * 1024, "grown by {grown} kB");
+    let spans = bench.exchanges("ro-big", 3);
+    assert_eq!(spans[1]["attributes"]["http.response.body.size"], SIZE);
+    assert_eq!(spans[2]["attributes"]["http.request.body.size"], SIZE);
+}
