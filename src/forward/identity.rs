@@ -63,10 +63,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
     use crate::forward::Credentials;
+    use crate::net::drain::Drain;
 
     fn conversation(user: &str, bound: bool) -> Conversation {
         let binding = bound.then(|| ("ro-bound".into(), "at-bound".into()));
-        let mut conversation = Conversation::new("127.0.0.1:1".parse().unwrap(), binding);
+        let mut conversation = Conversation::new("127.0.0.1:1".parse().unwrap(), binding, Drain::new().guard());
         conversation.credentials = Credentials::from_user(user);
         conversation
     }

@@ -71,7 +71,7 @@ impl Pool {
             return Some(Connection { sender: Sender::Http2(sender.clone()), facts: facts.clone() });
         }
         while let Some((sender, facts, since)) = entry.http1.pop() {
-            if sender.is_ready() && since.elapsed() < self.idle_timeout {
+            if sender.is_ready() && self.is_fresh(since) {
                 return Some(Connection { sender: Sender::Http1(sender), facts });
             }
         }
@@ -83,7 +83,7 @@ impl Pool {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins.get(&(Arc::clone(isolation), origin.clone())).is_some_and(|entry| {
             entry.http2.as_ref().is_some_and(|(sender, _)| !sender.is_closed())
-                || entry.http1.iter().any(|(sender, _, since)| sender.is_ready() && since.elapsed() < self.idle_timeout)
+                || entry.http1.iter().any(|(sender, _, since)| sender.is_ready() && self.is_fresh(*since))
         })
     }
 
@@ -106,11 +106,24 @@ impl Pool {
         }
     }
 
+    /// Gives up the shared HTTP/2 connection: the endpoint takes no more requests on it, though it may still answer some.
+    pub(super) fn forget_http2(&self, isolation: &Isolation, origin: &Origin) {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = origins.get_mut(&(Arc::clone(isolation), origin.clone())) {
+            entry.http2 = None;
+        }
+    }
+
+    /// A limit of zero is none.
+    fn is_fresh(&self, since: Instant) -> bool {
+        self.idle_timeout.is_zero() || since.elapsed() < self.idle_timeout
+    }
+
     /// Drops what is closed or has been idle too long.
     pub(super) fn sweep(&self) {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins.retain(|_, entry| {
-            entry.http1.retain(|(sender, _, since)| sender.is_ready() && since.elapsed() < self.idle_timeout);
+            entry.http1.retain(|(sender, _, since)| sender.is_ready() && self.is_fresh(*since));
             entry.http2.take_if(|(sender, _)| sender.is_closed());
             !entry.http1.is_empty() || entry.http2.is_some()
         });

@@ -114,23 +114,20 @@ impl Upstream {
         origin: &Origin,
         offer: Offer,
     ) -> Result<Sent, ProxyError> {
-        let http2 = offer == Offer::Http2OrHttp1;
-        loop {
-            let connection = match self.inner.pool.take(isolation, origin, http2) {
-                Some(connection) => connection,
-                None => {
-                    let dialled =
-                        self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
-                    self.handshake(dialled, origin, offer).await?
-                }
-            };
+        if let Some(connection) = self.inner.pool.take(isolation, origin, offer == Offer::Http2OrHttp1) {
             match self.send_over(connection, request, isolation, origin).await {
                 Ok(sent) => return Ok(sent),
-                // Never written, because the endpoint had closed the idle connection: another one will do.
-                Err((_, Some(unsent))) => request = unsent,
+                // Never written, because the endpoint had given the idle connection up: a new one will do.
+                Err((_, Some(unsent))) => {
+                    self.inner.pool.forget_http2(isolation, origin);
+                    request = unsent;
+                }
                 Err((error, None)) => return Err(error),
             }
         }
+        let dialled = self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
+        let connection = self.handshake(dialled, origin, offer).await?;
+        self.send_over(connection, request, isolation, origin).await.map_err(|(error, _)| error)
     }
 
     async fn send_over(
@@ -141,8 +138,6 @@ impl Upstream {
         origin: &Origin,
     ) -> Result<Sent, (ProxyError, Option<Request<Body>>)> {
         let Connection { mut sender, facts } = connection;
-        // Read again for every sending: a connection was taken from the pool as it stood then.
-        let used_before = facts.reused;
         let absolute = request.uri().clone();
         shape(&mut request, &sender, origin);
         let sending = async {
@@ -155,23 +150,27 @@ impl Upstream {
         let shown = authority(&origin.host, origin.port);
         let response = match within(limit, sending).await {
             Some(Ok(response)) => response,
-            Some(Err(failed)) => return Err(send_error(failed, &shown, used_before, absolute)),
+            Some(Err(failed)) => return Err(send_error(failed, &shown, absolute)),
             None => {
                 let cause = format!("no response head within {} ms", limit.as_millis());
                 return Err((ProxyError::new(ErrorKind::HttpResponseTimeout, shown, cause), None));
             }
         };
         let sent_facts = facts.clone();
-        self.give_back(Connection { sender, facts: UpstreamFacts { reused: true, ..facts } }, isolation, origin);
+        let was_reused = facts.reused;
+        let connection = Connection { sender, facts: UpstreamFacts { reused: true, ..facts } };
+        self.give_back(connection, was_reused, isolation, origin);
         Ok(Sent { response, facts: sent_facts })
     }
 
     /// An HTTP/1.1 connection goes back once its response is over; an HTTP/2 one is shared at once.
-    fn give_back(&self, mut connection: Connection, isolation: &Isolation, origin: &Origin) {
+    fn give_back(&self, mut connection: Connection, was_reused: bool, isolation: &Isolation, origin: &Origin) {
         // Weak: a response nobody reads must not keep the pool alive after shutdown.
         let inner = Arc::downgrade(&self.inner);
         let (isolation, origin) = (Arc::clone(isolation), origin.clone());
         match &mut connection.sender {
+            // A shared one is in the pool already, or was given up there meanwhile.
+            Sender::Http2(_) if was_reused => {}
             Sender::Http2(_) => self.inner.pool.put(&isolation, &origin, connection),
             Sender::Http1(_) => {
                 tokio::spawn(async move {
@@ -277,10 +276,9 @@ fn shape(request: &mut Request<Body>, sender: &Sender, origin: &Origin) {
 fn send_error(
     mut failed: TrySendError<Request<Body>>,
     shown: &str,
-    used_before: bool,
     absolute: Uri,
 ) -> (ProxyError, Option<Request<Body>>) {
-    let unsent = failed.take_message().filter(|_| used_before).map(|mut request| {
+    let unsent = failed.take_message().map(|mut request| {
         *request.uri_mut() = absolute;
         request
     });
