@@ -1,5 +1,6 @@
 //! What is known of an agent's connection: every request on it is handled with this.
 
+use crate::net::drain::DrainGuard;
 use crate::trace::exchange::TlsFacts;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Origin;
@@ -21,6 +22,8 @@ pub struct Conversation {
     pub own: (RolloutId, AttemptId),
     /// The tunnel that the request came through, if it did.
     pub tunnel: Option<Tunnel>,
+    /// Holds the drain until everything of this connection is over.
+    pub guard: DrainGuard,
 }
 
 /// The user name of proxy credentials, read as `ROLLOUT.ATTEMPT` or `ROLLOUT`.
@@ -45,11 +48,11 @@ pub struct Tunnel {
 
 impl Conversation {
     /// A new connection from `client`.
-    pub fn new(client: SocketAddr, binding: Option<(RolloutId, AttemptId)>) -> Self {
+    pub fn new(client: SocketAddr, binding: Option<(RolloutId, AttemptId)>, guard: DrainGuard) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let own = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Self { id, client, binding, credentials: Credentials::default(), own, tunnel: None }
+        Self { id, client, binding, credentials: Credentials::default(), own, tunnel: None, guard }
     }
 }
 

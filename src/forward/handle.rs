@@ -21,7 +21,6 @@ use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -73,7 +72,7 @@ impl Forwarder {
         let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
         let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
             Some(error) => Err(error),
-            None => Box::pin(self.forward(&begun, origin, request, interim)).await,
+            None => Box::pin(self.forward(conversation, &begun, origin, request, interim)).await,
         };
         forwarded.unwrap_or_else(|error| {
             tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "exchange failed");
@@ -120,6 +119,7 @@ impl Forwarder {
 
     async fn forward(
         &self,
+        conversation: &Conversation,
         begun: &Begun,
         origin: Origin,
         mut request: Request<Incoming>,
@@ -134,7 +134,11 @@ impl Forwarder {
         let interim = interim.filter(|_| version == Version::HTTP_11);
         let sending = self.upstream.send(outgoing, &isolation, &origin, offer);
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
-        Ok(self.answer(begun, sent, version, head_only, upgrading).await)
+        let response = Self::note(begun, sent);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return upgrade::relay(response, upgrading, &begun.recording, conversation.guard.clone());
+        }
+        Ok(self.answer(begun, response, version, head_only).await)
     }
 
     /// The request as it goes to the endpoint, and the interim responses that come back for it.
@@ -164,16 +168,10 @@ impl Forwarder {
         Ok((outgoing, interims))
     }
 
-    async fn answer(
-        &self,
-        begun: &Begun,
-        sent: Sent,
-        version: Version,
-        head_only: bool,
-        upgrading: Option<OnUpgrade>,
-    ) -> Response<Body> {
+    /// Records the response's head and the connection it came over.
+    fn note(begun: &Begun, sent: Sent) -> Response<Incoming> {
         let recording = &begun.recording;
-        let Sent { mut response, facts } = sent;
+        let Sent { response, facts } = sent;
         recording.response(ResponseHead {
             status: response.status(),
             version: response.version(),
@@ -187,9 +185,17 @@ impl Forwarder {
             connection.upstream_tls = facts.tls;
             connection.upstream_reused = facts.reused;
         });
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return upgrade::relay(response, upgrading, recording.clone());
-        }
+        response
+    }
+
+    async fn answer(
+        &self,
+        begun: &Begun,
+        mut response: Response<Incoming>,
+        version: Version,
+        head_only: bool,
+    ) -> Response<Body> {
+        let recording = &begun.recording;
         rewrite::response(response.headers_mut(), false);
         *response.version_mut() = version;
         let limit = self.upstream.body_idle_timeout();

@@ -3,6 +3,7 @@
 use super::rewrite;
 use crate::capture::{Direction, Recording};
 use crate::error::{ErrorKind, ProxyError, Side};
+use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ExchangeKind, Outcome};
 use crate::upstream::{Body, body};
 use http::{Request, Response, Version};
@@ -26,27 +27,31 @@ pub(super) fn wanted(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade
     Ok(Some(hyper::upgrade::on(request)))
 }
 
-/// Passes the endpoint's 101 on and lets bytes flow once both sides have switched.
+/// Passes the endpoint's 101 on and lets bytes flow once both sides have switched. The relay holds `guard`, and is
+/// recorded as ended by us if the drain's deadline ends it.
 pub(super) fn relay(
     mut response: Response<Incoming>,
     agent: Option<OnUpgrade>,
-    recording: Recording,
-) -> Response<Body> {
+    recording: &Recording,
+    guard: DrainGuard,
+) -> Result<Response<Body>, ProxyError> {
+    let Some(agent) = agent else {
+        return Err(ProxyError::new(ErrorKind::HttpProtocolError, "", "the endpoint switched protocols unasked"));
+    };
     recording.kind(ExchangeKind::Upgrade);
-    let endpoint = hyper::upgrade::on(&mut response);
-    if let Some(agent) = agent {
-        tokio::spawn(async move {
-            match tokio::try_join!(agent, endpoint) {
-                Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording).await,
-                Err(error) => {
-                    recording.fail(&ProxyError::from_source(ErrorKind::ConnectionTerminated, "", &error));
-                }
+    recording.outcome(Outcome::Aborted { by: Side::Internal });
+    let (endpoint, recording) = (hyper::upgrade::on(&mut response), recording.clone());
+    tokio::spawn(guard.run(async move {
+        match tokio::try_join!(agent, endpoint) {
+            Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording).await,
+            Err(error) => {
+                recording.fail(&ProxyError::from_source(ErrorKind::ConnectionTerminated, "", &error));
             }
-        });
-    }
+        }
+    }));
     rewrite::response(response.headers_mut(), true);
     *response.version_mut() = Version::HTTP_11;
-    response.map(|_| body::empty())
+    Ok(response.map(|_| body::empty()))
 }
 
 /// Copies both ways until both sides have ended, keeping half-closes, and records how many bytes passed and who broke

@@ -3,7 +3,6 @@
 use super::{Proxy, refuse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::Conversation;
-use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
 use crate::upstream::{Body, Origin, body};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -18,7 +17,6 @@ impl Proxy {
         conversation: &Conversation,
         mut request: Request<Incoming>,
         refusal: Option<ProxyError>,
-        guard: &DrainGuard,
     ) -> Response<Body> {
         let started = Instant::now();
         let target = target_of(&request);
@@ -53,12 +51,12 @@ impl Proxy {
             begun.recording.connection(|connection| connection.upstream_peer = Some(dialled.peer));
         }
         let upgrade = hyper::upgrade::on(&mut request);
-        let (proxy, conversation, guard) = (self.clone(), conversation.clone(), guard.clone());
-        let task = guard.clone().run(async move {
+        let (proxy, conversation) = (self.clone(), conversation.clone());
+        let task = conversation.guard.clone().run(async move {
             // An agent that leaves before its tunnel opens drops the recording, which says so.
             let Ok(upgraded) = upgrade.await else { return };
             let io = Box::new(TokioIo::new(upgraded));
-            Box::pin(proxy.tunnel(io, conversation, origin, dialled, policy, begun, guard)).await;
+            Box::pin(proxy.tunnel(io, conversation, origin, dialled, policy, begun)).await;
         });
         tokio::spawn(task);
         Response::new(body::empty())
@@ -85,6 +83,8 @@ impl Proxy {
 /// Host and port; a CONNECT target is nothing else (RFC 9112 §3.2.3).
 fn target_of(request: &Request<Incoming>) -> Result<(String, u16), ProxyError> {
     let written = request.uri().to_string();
+    // Credentials that don't belong here must not get into logs either.
+    let written = written.rsplit('@').next().unwrap_or_default().to_owned();
     let wrong = |cause: &str| ProxyError::new(ErrorKind::HttpRequestError, written.clone(), cause);
     let authority = request.uri().authority().ok_or_else(|| wrong("a CONNECT target is HOST:PORT"))?;
     if authority.as_str().contains('@') {

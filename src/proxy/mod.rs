@@ -12,7 +12,6 @@ pub use serve::serve_connection;
 
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{Conversation, Forwarder, reply};
-use crate::net::drain::DrainGuard;
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::LeafCache;
@@ -124,12 +123,11 @@ impl Proxy {
         conversation: &Conversation,
         mut request: Request<Incoming>,
         interim: &InterimSender,
-        guard: &DrainGuard,
     ) -> Response<Body> {
         let mut conversation = conversation.clone();
         let refusal = auth::check(&self.inner.settings.token, request.headers(), &mut conversation.credentials).err();
         if request.method() == Method::CONNECT {
-            return self.connect(&conversation, request, refusal, guard).await;
+            return self.connect(&conversation, request, refusal).await;
         }
         let Some(origin) = origin_of(&mut request) else {
             return help::answer(&request, self.inner.leaves.authority().ca_pem());

@@ -6,7 +6,6 @@ use crate::forward::Begun;
 use crate::forward::conversation::{Conversation, Tunnel};
 use crate::forward::upgrade::pump;
 use crate::net::BoxedIo;
-use crate::net::drain::DrainGuard;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Protocol, sniff};
 use crate::tls::{Offer, facts};
@@ -34,7 +33,6 @@ impl Proxy {
         dialled: Option<Dialled>,
         policy: ConnectPolicy,
         begun: Begun,
-        guard: DrainGuard,
     ) {
         if policy == ConnectPolicy::Tunnel {
             return self.relay(io, &origin, dialled, &begun).await;
@@ -54,9 +52,9 @@ impl Proxy {
                     drop(begun);
                     conversation.tunnel = Some(tunnel);
                     if http2 {
-                        self.serve_http2(io, conversation, guard).await;
+                        self.serve_http2(io, conversation).await;
                     } else {
-                        self.serve_http1(io, conversation, guard).await;
+                        self.serve_http1(io, conversation).await;
                     }
                 }
                 Err(error) => {
@@ -70,7 +68,7 @@ impl Proxy {
                 begun.recording.outcome(Outcome::Complete);
                 drop(begun);
                 conversation.tunnel = Some(tunnel);
-                self.serve_http1(io, conversation, guard).await;
+                self.serve_http1(io, conversation).await;
             }
             Protocol::Http2 | Protocol::Opaque => self.relay(io, &origin, dialled, &begun).await,
         }
