@@ -110,7 +110,7 @@ impl App {
     pub async fn stop_with<T>(self, last_look: impl Future<Output = T>) -> (Ended, T) {
         let drained = self.drain.drain(self.drain_timeout).await;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
-        let lost = self.pipeline.finish().await;
+        let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
         let looked = last_look.await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store could not be closed");

@@ -16,6 +16,7 @@ use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
 use anyhow::{Context, Result};
 use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -108,7 +109,7 @@ impl Recorded {
         let app = App::start(&config, parts).await?;
         let proxy_url = match config.proxy.token.expose() {
             "" => format!("http://{}", app.proxy_address),
-            token => format!("http://:{token}@{}", app.proxy_address),
+            token => format!("http://:{}@{}", utf8_percent_encode(token, NON_ALPHANUMERIC), app.proxy_address),
         };
         let environment = environment(&proxy_url, &bundles, &variable, &[]);
         let notes = environment.notes.clone();
@@ -116,11 +117,12 @@ impl Recorded {
         self.close(&store, began, &ended).await;
         // The store is read before it is closed, after everything is in it.
         let spans_of = Arc::clone(&store);
-        let stopped = app.stop_with(async {
-            spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await.unwrap_or_default()
-        });
+        let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
-        self.report(&spans, &config, &notes);
+        match spans {
+            Ok(spans) => self.report(&spans, &config, &notes),
+            Err(error) => show::note(&format!("tracewire: the store can't be read: {error}")),
+        }
         if stopped.lost + stopped.dropped > 0 {
             show::note(&format!("tracewire: {} spans lost, {} not recorded", stopped.lost, stopped.dropped));
         }

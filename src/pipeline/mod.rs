@@ -6,8 +6,10 @@
 pub mod span;
 
 use crate::capture::Captured;
-use crate::store::SharedStore;
+use crate::store::{SharedStore, StoreError};
+use crate::trace::Span;
 use span::{SpanOptions, span_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,7 +31,7 @@ pub struct Counters {
     pub stored: AtomicU64,
     /// Appends that the store refused; each is tried again.
     pub store_errors: AtomicU64,
-    /// Spans that could not be stored before the program ended.
+    /// Spans that could not be built or stored.
     pub lost: AtomicU64,
 }
 
@@ -53,14 +55,15 @@ impl Pipeline {
         &self.counters
     }
 
-    /// Takes nothing new, stores what is admitted, and ends. Returns how many spans could not be stored.
-    pub async fn finish(self) -> u64 {
+    /// Takes nothing new, stores what is admitted, and ends. What `begun` recordings did not become spans is lost, also
+    /// what is neither stored nor given up when time runs out.
+    pub async fn finish(self, begun: &AtomicU64) -> u64 {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.finish.send(()).await;
         if tokio::time::timeout(FINISH_DEADLINE, self.done).await.is_err() {
             tracing::error!("the pipeline did not end in time");
         }
-        self.counters.lost.load(Ordering::Relaxed)
+        begun.load(Ordering::Relaxed).saturating_sub(self.counters.stored.load(Ordering::Relaxed))
     }
 }
 
@@ -89,48 +92,118 @@ impl Worker {
             if received == 0 {
                 return;
             }
-            self.store(std::mem::take(&mut batch)).await;
+            self.store(std::mem::take(&mut batch), &mut queue).await;
         }
     }
 
-    async fn store(&self, batch: Vec<Captured>) {
-        let (mut spans, mut waiting) = (Vec::with_capacity(batch.len()), Vec::new());
-        for Captured { exchange, committed, held } in batch {
-            spans.push(span_of(&exchange, &self.options));
-            waiting.extend(committed);
-            // The captured bytes are in the span now, or dropped with the exchange.
-            drop(held);
-        }
-        let (count, mut pause, mut tries) = (spans.len() as u64, FIRST_PAUSE, 0);
+    /// Stores a batch. While the store refuses it, what else arrives is taken in too, so that a span which the store
+    /// can't take is told from a store that takes none.
+    async fn store(&self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+        let mut pending = Pending::default();
+        self.build(batch, &mut pending);
+        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
-            match self.store.append(spans.clone()).await {
-                Ok(_) => {
-                    self.counters.stored.fetch_add(count, Ordering::Relaxed);
-                    answer(&mut waiting, true);
-                    if tries > 0 {
-                        tracing::info!(tries, "the store takes spans again");
-                    }
-                    return;
+            let Err(error) = self.append(&mut pending, tries).await else {
+                if tries > 0 {
+                    tracing::info!(tries, "the store takes spans again");
                 }
-                Err(error) => {
-                    // Whoever waits for the commit must not wait for the store to recover.
-                    answer(&mut waiting, false);
-                    self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
-                    tries += 1;
-                    if tries == 1 {
-                        tracing::error!(%error, spans = count, "spans can't be stored; trying again, the traffic goes on");
-                    }
-                    if self.stopping.load(Ordering::Relaxed) && tries >= LAST_TRIES {
-                        self.counters.lost.fetch_add(count, Ordering::Relaxed);
-                        tracing::error!(%error, spans = count, "spans are lost");
-                        return;
-                    }
-                }
+                return;
+            };
+            // Whoever waits for the commit must not wait for the store to recover.
+            answer(&mut pending.waiting, false);
+            self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
+            tries += 1;
+            let spans = pending.spans.len();
+            if tries == 1 {
+                tracing::error!(%error, spans, "spans can't be stored; trying again, the traffic goes on");
+            }
+            if self.stopping.load(Ordering::Relaxed) && tries >= LAST_TRIES {
+                self.counters.lost.fetch_add(spans as u64, Ordering::Relaxed);
+                tracing::error!(%error, spans, "spans are lost");
+                return;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            let mut more = Vec::new();
+            while pending.spans.len() + more.len() < MOST_PENDING
+                && let Ok(captured) = queue.try_recv()
+            {
+                more.push(captured);
+            }
+            self.build(more, &mut pending);
         }
     }
+
+    /// Appends what is pending as one commit; after some failures one by one, and what fails while others don't is lost.
+    async fn append(&self, pending: &mut Pending, tries: u32) -> Result<(), StoreError> {
+        let all = pending.spans.len() as u64;
+        let Err(mut failure) = self.store.append(pending.spans.clone()).await else {
+            self.counters.stored.fetch_add(all, Ordering::Relaxed);
+            pending.spans.clear();
+            answer(&mut pending.waiting, true);
+            return Ok(());
+        };
+        if tries < WHOLE_TRIES || pending.spans.len() < 2 {
+            return Err(failure);
+        }
+        let mut taken = None;
+        for span in std::mem::take(&mut pending.spans) {
+            match self.store.append(vec![span.clone()]).await {
+                Ok(_) => {
+                    self.counters.stored.fetch_add(1, Ordering::Relaxed);
+                    taken = Some(span);
+                }
+                Err(error) => {
+                    failure = error;
+                    pending.spans.push(span);
+                }
+            }
+        }
+        let Some(taken) = taken else { return Err(failure) };
+        for span in std::mem::take(&mut pending.spans) {
+            match self.store.append(vec![span.clone()]).await {
+                Ok(_) => drop(self.counters.stored.fetch_add(1, Ordering::Relaxed)),
+                // A span that is stored already changes nothing: it tells whether the store is there at all.
+                Err(error) if self.store.append(vec![taken.clone()]).await.is_ok() => {
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "the store can't take this span; it is lost");
+                }
+                Err(error) => {
+                    failure = error;
+                    pending.spans.push(span);
+                }
+            }
+        }
+        if pending.spans.is_empty() { Ok(()) } else { Err(failure) }
+    }
+
+    /// Turns exchanges into spans. One that can't be turned is counted as lost, and the others go on.
+    fn build(&self, batch: Vec<Captured>, pending: &mut Pending) {
+        for Captured { exchange, committed, held } in batch {
+            match catch_unwind(AssertUnwindSafe(|| span_of(&exchange, &self.options))) {
+                Ok(span) => {
+                    pending.spans.push(span);
+                    pending.waiting.extend(committed);
+                }
+                Err(_) => {
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(
+                        host = exchange.request.host,
+                        "an exchange could not be turned into a span; it is lost"
+                    );
+                }
+            }
+            // The captured bytes are in the span now, or dropped with the exchange.
+            drop(held);
+        }
+    }
+}
+
+/// Spans on their way into the store, and who waits for them to be committed.
+#[derive(Default)]
+struct Pending {
+    spans: Vec<Span>,
+    waiting: Vec<oneshot::Sender<bool>>,
 }
 
 /// Tells everybody who waits; whoever left needs no answer.
@@ -141,7 +214,13 @@ fn answer(waiting: &mut Vec<oneshot::Sender<bool>>, committed: bool) {
 }
 
 const BATCH: usize = 256;
+const MOST_PENDING: usize = 2 * BATCH;
+/// Tries with the whole batch before its spans are tried one by one.
+const WHOLE_TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LAST_TRIES: u32 = 3;
 const FINISH_DEADLINE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -254,10 +254,13 @@ fn body(
     }
 }
 
-/// Media types that hold text (semantic conventions of `http.*.body.content`); without a type the bytes decide.
+/// Bytes that are text are text whatever their type says, so that secrets in them are found; a text type with bytes
+/// that aren't all text is shown with replacement characters.
 fn is_textual(content_type: Option<&str>, bytes: &[u8]) -> bool {
-    let Some(content_type) = content_type else { return std::str::from_utf8(whole_characters(bytes)).is_ok() };
-    let lower = content_type.to_ascii_lowercase();
+    if std::str::from_utf8(whole_characters(bytes)).is_ok() {
+        return true;
+    }
+    let lower = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = lower.split(';').next().unwrap_or_default().trim();
     kind.starts_with("text/")
         || lower.contains("charset=")

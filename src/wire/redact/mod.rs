@@ -7,6 +7,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -105,7 +106,7 @@ impl Redactor {
 
     fn pairs(&self, text: &str, secret: fn(&Self, &str) -> bool) -> String {
         let pairs = text.split('&').map(|pair| match pair.split_once('=') {
-            Some((key, _)) if secret(self, &percent_decoded(key)) => format!("{key}={REDACTED}"),
+            Some((key, _)) if secret(self, &percent_decode_str(key).decode_utf8_lossy()) => format!("{key}={REDACTED}"),
             _ => pair.to_owned(),
         });
         pairs.collect::<Vec<_>>().join("&")
@@ -188,21 +189,6 @@ fn path_tokens(url: &str) -> String {
         }
     }
     out.join("/")
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        let (byte, taken) = match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => (byte, 2),
-            None => (*first, 0),
-        };
-        bytes.push(byte);
-        rest = &tail[taken..];
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What stands for a secret, as in OpenTelemetry.

@@ -1,0 +1,115 @@
+//! The pipeline against a store that refuses spans.
+
+use super::*;
+use crate::capture::{Begin, CaptureSettings, Recorder, Recording};
+use crate::store::memory::MemoryStore;
+use crate::store::{Appended, BoxFuture, Pruned, RolloutSummary, Standing, Statistics, Store};
+use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, SpanId, TraceId};
+use std::sync::atomic::AtomicU32;
+
+/// A store that never takes a span of `poison`, and takes none at all for the first `outage` appends.
+struct Picky {
+    inner: MemoryStore,
+    outage: AtomicU32,
+}
+
+type Answer<'a, T> = BoxFuture<'a, crate::store::Result<T>>;
+
+impl Store for Picky {
+    fn append(&self, spans: Vec<Span>) -> Answer<'_, Appended> {
+        let down = self.outage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if down || spans.iter().any(|span| span.rollout_id.as_str() == "poison") {
+            return Box::pin(async { Err(StoreError::Closed) });
+        }
+        self.inner.append(spans)
+    }
+    fn put_rollout(&self, rollout: Rollout) -> Answer<'_, ()> {
+        self.inner.put_rollout(rollout)
+    }
+    fn put_attempt(&self, attempt: Attempt) -> Answer<'_, Attempt> {
+        self.inner.put_attempt(attempt)
+    }
+    fn rollout(&self, id: RolloutId) -> Answer<'_, Option<Rollout>> {
+        self.inner.rollout(id)
+    }
+    fn rollouts(&self, limit: usize) -> Answer<'_, Vec<RolloutSummary>> {
+        self.inner.rollouts(limit)
+    }
+    fn attempts(&self, id: RolloutId) -> Answer<'_, Vec<Attempt>> {
+        self.inner.attempts(id)
+    }
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> Answer<'_, Vec<Span>> {
+        self.inner.spans(rollout, attempt)
+    }
+    fn standing(&self, id: RolloutId) -> Answer<'_, Standing> {
+        self.inner.standing(id)
+    }
+    fn statistics(&self) -> Answer<'_, Statistics> {
+        self.inner.statistics()
+    }
+    fn prune(&self) -> Answer<'_, Pruned> {
+        self.inner.prune()
+    }
+    fn close(&self) -> Answer<'_, ()> {
+        self.inner.close()
+    }
+}
+
+fn begin(recorder: &Recorder, rollout: &str) -> Recording {
+    recorder.begin(Begin {
+        identity: Identity {
+            rollout_id: rollout.into(),
+            attempt_id: "at".into(),
+            sequence_id: 1,
+            source: IdentitySource::Headers,
+            conflict: None,
+        },
+        trace: TraceContext {
+            trace_id: TraceId::of_attempt(&rollout.into(), &"at".into()),
+            span_id: SpanId::from_random(fastrand::u64(1..)),
+            parent_id: SpanId::of_attempt_root(&rollout.into(), &"at".into()),
+            parent_is_remote: false,
+        },
+        kind: ExchangeKind::Http,
+        request: RequestHead {
+            method: http::Method::GET,
+            scheme: "http",
+            host: "h".into(),
+            port: 80,
+            target: "/".into(),
+            version: http::Version::HTTP_11,
+            headers: http::HeaderMap::new(),
+        },
+        connection: ConnectionFacts::default(),
+        started: std::time::Instant::now(),
+        registered: false,
+    })
+}
+
+async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
+    let inner = MemoryStore::new(crate::store::Retention::default());
+    let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(outage) });
+    let (recorder, queue) = Recorder::new(CaptureSettings::default());
+    for rollout in rollouts {
+        drop(begin(&recorder, rollout));
+    }
+    let pipeline = Pipeline::start(queue, Arc::clone(&store), SpanOptions::default()).unwrap();
+    let counters = Arc::clone(pipeline.counters());
+    // What is admitted is stored or given up before the last recorder is gone.
+    while counters.stored.load(Ordering::Relaxed) + counters.lost.load(Ordering::Relaxed) < rollouts.len() as u64 {
+        tokio::task::yield_now().await;
+    }
+    let lost = pipeline.finish(&recorder.counters().begun).await;
+    (counters.stored.load(Ordering::Relaxed), lost)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_that_the_store_cannot_take_does_not_hold_up_the_others() {
+    assert_eq!(stored_and_lost(0, &["a", "poison", "b"]).await, (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_loses_nothing() {
+    assert_eq!(stored_and_lost(6, &["a", "b", "c"]).await, (3, 0));
+}
