@@ -59,6 +59,12 @@ pub enum ErrorKind {
     ProxyAuthenticationRequired,
     /// The agent's request can't be forwarded as it stands.
     HttpRequestError,
+    /// The agent's request is not one message to every reader.
+    HttpRequestMalformed,
+    /// The agent's request has more or longer fields than we take.
+    HttpRequestHeadersTooLarge,
+    /// The agent's request has a longer target than we take.
+    HttpRequestTargetTooLong,
     /// The agent went away while it sent its request.
     HttpRequestIncomplete,
     /// The agent did not trust our certificate, or broke off the TLS handshake.
@@ -158,6 +164,21 @@ impl ErrorKind {
                 "http_request_error",
                 "this door takes absolute-form requests and CONNECT HOST:PORT",
             ),
+            Self::HttpRequestMalformed => of(
+                Downstream,
+                StatusCode::BAD_REQUEST,
+                "http_request_error",
+                "servers could disagree on where this request ends; mend what sends it (RFC 9112 section 6)",
+            ),
+            Self::HttpRequestHeadersTooLarge => of(
+                Downstream,
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "http_request_error",
+                "send fewer or shorter header fields",
+            ),
+            Self::HttpRequestTargetTooLong => {
+                of(Downstream, StatusCode::URI_TOO_LONG, "http_request_error", "send the data in a body")
+            }
             Self::HttpRequestIncomplete => {
                 of(Downstream, StatusCode::BAD_REQUEST, "http_request_incomplete", "the agent broke off its request")
             }
@@ -245,4 +266,56 @@ pub fn source_chain(error: &dyn std::error::Error) -> String {
         source = next.source();
     }
     text
+}
+
+/// Why a message's framing is refused (RFC 9112 §6): two readers could disagree on where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct FramingFault {
+    /// What it becomes.
+    pub rule: FramingRule,
+    /// The rule that was broken, in words.
+    pub cause: &'static str,
+}
+
+/// What a framing fault becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingRule {
+    /// Not one message to every reader.
+    Ambiguous,
+    /// More or longer fields than we take.
+    HeadTooLarge,
+    /// A longer target than we take.
+    TargetTooLong,
+}
+
+impl FramingFault {
+    /// The fault as an error of a request.
+    pub fn of_request(self) -> ProxyError {
+        let kind = match self.rule {
+            FramingRule::Ambiguous => ErrorKind::HttpRequestMalformed,
+            FramingRule::HeadTooLarge => ErrorKind::HttpRequestHeadersTooLarge,
+            FramingRule::TargetTooLong => ErrorKind::HttpRequestTargetTooLong,
+        };
+        ProxyError::new(kind, "", self.cause)
+    }
+
+    /// The fault that is behind an error, if one is.
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<Self>()) {
+                return Some(*fault);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl From<FramingFault> for std::io::Error {
+    fn from(fault: FramingFault) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, fault)
+    }
 }

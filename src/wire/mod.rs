@@ -1,5 +1,6 @@
 //! Formats on the wire, as pure functions: bytes in, values out. No I/O, no clock.
 
 pub mod encoding;
+pub mod framing;
 pub mod redact;
 pub mod traceparent;

@@ -1,0 +1,127 @@
+//! A chunked body, followed byte by byte: where it ends, and where it is not one.
+//!
+//! RFC 9112 §7.1. It must not hold or change anything: what it has accepted may pass at once.
+
+use super::head::field;
+use crate::error::{FramingFault, FramingRule};
+
+/// Where in a chunked body a scan stands.
+#[derive(Debug, Default)]
+pub struct Chunked {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    SizeStart,
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+        length: usize,
+    },
+    SizeEnd(u64),
+    Data(u64),
+    DataEnd,
+    DataEndLf,
+    /// Within the trailer section; the line so far, its CR included.
+    Trailer {
+        line: Vec<u8>,
+        total: usize,
+    },
+}
+
+impl Chunked {
+    /// Goes over `bytes`: how many belong to the body, and whether it is over with them.
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), FramingFault> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let State::Data(left) = &mut self.state {
+                let taken = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                at += taken;
+                if *left == 0 {
+                    self.state = State::DataEnd;
+                }
+                continue;
+            }
+            let over = self.step(bytes[at])?;
+            at += 1;
+            if over {
+                return Ok((at, true));
+            }
+        }
+        Ok((at, false))
+    }
+
+    /// One byte outside chunk data; true when it was the body's last.
+    fn step(&mut self, byte: u8) -> Result<bool, FramingFault> {
+        self.state = match (std::mem::take(&mut self.state), byte) {
+            (State::SizeStart, _) => State::Size { size: digit(byte)?, digits: 1 },
+            (State::Size { size, .. }, b'\r') => State::SizeEnd(size),
+            (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension { size, length: 1 },
+            (State::Size { digits: MOST_DIGITS.., .. }, _) => return Err(fault("a chunk size that overflows")),
+            (State::Size { size, digits }, _) => State::Size { size: size << 4 | digit(byte)?, digits: digits + 1 },
+            (State::Extension { size, .. }, b'\r') => State::SizeEnd(size),
+            (State::Extension { length: MOST_EXTENSION_BYTES.., .. }, _) => {
+                return Err(fault("a chunk extension over 4 KiB"));
+            }
+            (State::Extension { size, length }, _) if byte == b'\t' || !byte.is_ascii_control() => {
+                State::Extension { size, length: length + 1 }
+            }
+            (State::Extension { .. }, _) => return Err(fault("control characters in a chunk extension")),
+            (State::SizeEnd(0), b'\n') => State::Trailer { line: Vec::new(), total: 0 },
+            (State::SizeEnd(size), b'\n') => State::Data(size),
+            (State::SizeEnd(_), _) => return Err(fault("a chunk size line that does not end in CRLF")),
+            (State::DataEnd, b'\r') => State::DataEndLf,
+            (State::DataEndLf, b'\n') => State::SizeStart,
+            (State::DataEnd | State::DataEndLf, _) => return Err(fault("a chunk longer than its size")),
+            (State::Trailer { line, total }, _) => return self.trailer(line, total, byte),
+            (State::Data(left), _) => State::Data(left),
+        };
+        Ok(false)
+    }
+
+    fn trailer(&mut self, mut line: Vec<u8>, total: usize, byte: u8) -> Result<bool, FramingFault> {
+        if total >= MOST_TRAILER_BYTES {
+            return Err(FramingFault { rule: FramingRule::HeadTooLarge, cause: "trailers over 16 KiB" });
+        }
+        if byte != b'\n' {
+            if line.last() == Some(&b'\r') {
+                return Err(fault("a bare CR in the trailers"));
+            }
+            line.push(byte);
+            self.state = State::Trailer { line, total: total + 1 };
+            return Ok(false);
+        }
+        let Some(whole) = line.strip_suffix(b"\r") else { return Err(fault("a bare LF in the trailers")) };
+        if whole.is_empty() {
+            return Ok(true);
+        }
+        let (name, _) = field(whole)?;
+        if FRAMING_FIELDS.iter().any(|framing| name.eq_ignore_ascii_case(framing.as_bytes())) {
+            return Err(fault("a framing field in the trailers"));
+        }
+        line.clear();
+        self.state = State::Trailer { line, total: total + 1 };
+        Ok(false)
+    }
+}
+
+fn digit(byte: u8) -> Result<u64, FramingFault> {
+    char::from(byte).to_digit(16).map(u64::from).ok_or_else(|| fault("a chunk size that is not hexadecimal"))
+}
+
+fn fault(cause: &'static str) -> FramingFault {
+    FramingFault { rule: FramingRule::Ambiguous, cause }
+}
+
+/// 60 bits: no sum of sizes overflows.
+const MOST_DIGITS: u8 = 15;
+const MOST_EXTENSION_BYTES: usize = 4096;
+const MOST_TRAILER_BYTES: usize = 16 * 1024;
+/// RFC 9110 §6.5.1: fields that must not come after what they frame.
+const FRAMING_FIELDS: [&str; 3] = ["transfer-encoding", "content-length", "host"];
