@@ -9,7 +9,8 @@ use crate::net::drain::Drain;
 use crate::net::listener::accept;
 use crate::pipeline::Pipeline;
 use crate::pipeline::span::SpanOptions;
-use crate::proxy::{Proxy, serve_connection};
+use crate::proxy::{Distrust, Proxy, serve_connection};
+use crate::run::runtime::advice;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SharedStore, StoreError};
@@ -36,6 +37,7 @@ pub struct App {
     pub store: SharedStore,
     recorder: Recorder,
     pipeline: Pipeline,
+    distrust: Arc<Distrust>,
     drain: Drain,
     drain_timeout: Duration,
 }
@@ -72,10 +74,13 @@ impl App {
         let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config))
             .context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
-        let upstream = Upstream::new(config.upstream.clone(), tls).map_err(anyhow::Error::msg)?;
+        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
+        let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, config.trace.clone());
-        let proxy = Proxy::new(config.proxy.clone(), forwarder, Arc::new(LeafCache::new(authority)?), binding);
+        let distrust = Arc::new(Distrust::new(advice));
+        let leaves = Arc::new(LeafCache::new(authority)?);
+        let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
         let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
         let proxy_address = listener.local_addr()?;
         upstream.dialler().refuse(proxy_address);
@@ -86,6 +91,7 @@ impl App {
             store,
             recorder,
             pipeline,
+            distrust,
             drain,
             drain_timeout: config.shutdown.drain_timeout,
         };
@@ -126,7 +132,7 @@ impl App {
         let address = listener.local_addr()?;
         let state = ApiState {
             store: Arc::clone(&self.store),
-            counts: counts(self.recorder.clone(), &self.pipeline),
+            counts: counts(self.recorder.clone(), &self.pipeline, Arc::clone(&self.distrust)),
             allowed_hosts: config.server.allowed_hosts.clone().into(),
         };
         let mut guard = self.drain.guard();
@@ -196,7 +202,7 @@ fn seeds(store: &SharedStore) -> SeedSource {
     })
 }
 
-fn counts(recorder: Recorder, pipeline: &Pipeline) -> api::metrics::Counts {
+fn counts(recorder: Recorder, pipeline: &Pipeline, distrust: Arc<Distrust>) -> api::metrics::Counts {
     let stored = Arc::clone(pipeline.counters());
     Arc::new(move || {
         let captured = recorder.counters();
@@ -216,6 +222,12 @@ fn counts(recorder: Recorder, pipeline: &Pipeline) -> api::metrics::Counts {
             counter("spans_stored_total", "Spans stored.", &stored.stored),
             counter("store_errors_total", "Appends the store refused, tried again.", &stored.store_errors),
             counter("spans_lost_total", "Spans lost.", &stored.lost),
+            Metric {
+                name: "certificates_refused_total",
+                help: "Connections whose client refused our certificate.",
+                kind: "counter",
+                value: distrust.refused(),
+            },
             Metric {
                 name: "capture_memory_left_bytes",
                 help: "Left of capture.memory_budget_bytes.",

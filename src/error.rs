@@ -41,6 +41,8 @@ pub enum ErrorKind {
     ConnectionTimeout,
     /// The endpoint closed or reset the connection.
     ConnectionTerminated,
+    /// The proxy before the endpoint does not lead there.
+    DestinationUnavailable,
     /// The response head did not come in time, or its body stalled.
     HttpResponseTimeout,
     /// The response ended before it was whole.
@@ -112,6 +114,12 @@ impl ErrorKind {
                 StatusCode::BAD_GATEWAY,
                 "connection_terminated",
                 "the endpoint closed the connection; look at its log",
+            ),
+            Self::DestinationUnavailable => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "destination_unavailable",
+                "check upstream.proxy (or HTTPS_PROXY and NO_PROXY in Tracewire's own environment)",
             ),
             Self::HttpResponseTimeout => of(
                 Upstream,
@@ -298,6 +306,11 @@ impl FramingFault {
             FramingRule::TargetTooLong => ErrorKind::HttpRequestTargetTooLong,
         };
         ProxyError::new(kind, "", self.cause)
+    }
+
+    /// The fault as an error of a response.
+    pub fn of_response(self) -> ProxyError {
+        ProxyError::new(ErrorKind::HttpProtocolError, "", self.cause)
     }
 
     /// The fault that is behind an error, if one is.

@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 /// What a module of the crate may import of the others. `error` and `trace` are open to all.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("net", &[]),
+    ("net", &["wire"]),
     ("tls", &["net"]),
-    ("upstream", &["net", "tls"]),
+    ("upstream", &["net", "tls", "wire"]),
     ("capture", &[]),
     ("forward", &["upstream", "capture", "wire", "net", "tls"]),
-    ("proxy", &["net", "tls", "forward", "upstream"]),
+    ("proxy", &["net", "tls", "forward", "upstream", "wire"]),
     ("run", &[]),
     ("store", &[]),
     ("export", &["wire"]),

@@ -31,6 +31,8 @@ pub struct CaptureSettings {
     pub own_traffic: bool,
     /// Bytes kept of one body; what is longer passes whole and is marked truncated.
     pub max_body_bytes: u64,
+    /// WebSocket messages recorded of one connection; later ones pass and are counted.
+    pub max_messages: usize,
     /// Bytes that all bodies being captured may hold together.
     pub memory_budget_bytes: u64,
     /// Exchanges that may be in flight or waiting to be stored; beyond it they pass unrecorded and are counted.
@@ -70,6 +72,7 @@ impl Default for CaptureSettings {
             include_bodies: false,
             own_traffic: false,
             max_body_bytes: 8 * 1024 * 1024,
+            max_messages: 10_000,
             memory_budget_bytes: 256 * 1024 * 1024,
             queue_exchanges: 16_384,
             durability: Durability::Auto,

@@ -5,7 +5,7 @@ use super::recording::Recording;
 use super::{CaptureSettings, Durability};
 use crate::error::Side;
 use crate::trace::exchange::{
-    Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Outcome, RequestHead, Timing, TraceContext,
+    Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Messages, Outcome, RequestHead, Timing, TraceContext,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -117,6 +117,7 @@ impl Recorder {
             informational: Vec::new(),
             request_body: Body::default(),
             response_body: Body::default(),
+            messages: Messages::default(),
             timing: Timing { started_at: wall.into(), ..Timing::default() },
             connection: begin.connection,
             // Until something better is known: whoever drops the recording went away.

@@ -4,7 +4,9 @@ use super::budget::Held;
 use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
 use crate::error::{ErrorKind, ProxyError, Side};
-use crate::trace::exchange::{Body, ConnectionFacts, Exchange, ExchangeKind, Outcome, ResponseHead, Truncation};
+use crate::trace::exchange::{
+    Body, ConnectionFacts, Exchange, ExchangeKind, Message, Outcome, ResponseHead, Truncation,
+};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,7 @@ struct Shared {
     commit_timeout: Duration,
     keep_bodies: bool,
     max_body_bytes: u64,
+    max_messages: usize,
     counters: Arc<Counters>,
     // Locked for moments only, by the tasks of one exchange; never over an await.
     state: Mutex<Option<State>>,
@@ -72,6 +75,7 @@ impl Recording {
             commit_timeout: settings.commit_timeout,
             keep_bodies: settings.include_bodies,
             max_body_bytes: settings.max_body_bytes,
+            max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
             state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold() })),
         };
@@ -121,6 +125,33 @@ impl Recording {
         self.update(|exchange, _| body_of(exchange, direction).size_bytes = bytes);
     }
 
+    /// Bytes kept of one message's payload.
+    pub fn message_bytes(&self) -> usize {
+        let kept = self.shared.as_ref().filter(|shared| shared.keep_bodies).map_or(0, |shared| shared.max_body_bytes);
+        usize::try_from(kept).unwrap_or(usize::MAX)
+    }
+
+    /// A WebSocket message has passed; its time is set here. Beyond `capture.max_messages` they are only counted.
+    pub fn message(&self, mut message: Message) {
+        let Some(shared) = &self.shared else { return };
+        let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
+        exchange.messages.count += 1;
+        if exchange.messages.kept.len() < shared.max_messages {
+            if !shared.keep_bodies || !held.take(message.payload.len() as u64) {
+                // The code of a close is no content.
+                message.payload.truncate(if message.opcode == "close" { 2 } else { 0 });
+            }
+            message.at = shared.started.elapsed();
+            exchange.messages.kept.push(message);
+        }
+    }
+
+    /// What passed was not WebSocket.
+    pub fn message_fault(&self, fault: &'static str) {
+        self.update(|exchange, _| exchange.messages.fault = Some(fault));
+    }
+
     /// How it ends, unless somebody says otherwise before it is delivered.
     pub fn outcome(&self, outcome: Outcome) {
         self.update(|exchange, _| exchange.outcome = outcome);
@@ -128,13 +159,17 @@ impl Recording {
 
     /// It failed: delivered at once.
     pub fn fail(&self, error: &ProxyError) {
-        let outcome = match error.kind {
+        self.failing(error);
+        drop(self.finish());
+    }
+
+    /// It fails, unless somebody says otherwise before it is delivered.
+    pub(super) fn failing(&self, error: &ProxyError) {
+        self.outcome(match error.kind {
             // Nothing failed but the agent's patience.
             ErrorKind::HttpRequestIncomplete => Outcome::Aborted { by: Side::Downstream },
             _ => Outcome::Failed { error: error.clone() },
-        };
-        self.outcome(outcome);
-        drop(self.finish());
+        });
     }
 
     pub(super) fn frame(&self, direction: Direction, data: &Bytes) {

@@ -20,6 +20,8 @@ pub struct Conversation {
     pub credentials: Credentials,
     /// The rollout of the connection's own, for exchanges that nobody names.
     pub own: (RolloutId, AttemptId),
+    /// `User-Agent` of the CONNECT that opened the tunnel.
+    pub user_agent: Option<String>,
     /// The tunnel that the request came through, if it did.
     pub tunnel: Option<Tunnel>,
     /// Holds the drain until everything of this connection is over.
@@ -52,7 +54,7 @@ impl Conversation {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let own = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Self { id, client, binding, credentials: Credentials::default(), own, tunnel: None, guard }
+        Self { id, client, binding, credentials: Credentials::default(), own, user_agent: None, tunnel: None, guard }
     }
 }
 

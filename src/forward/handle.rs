@@ -6,7 +6,7 @@ use super::identity::{OWN_TRAFFIC_HEADER, identify};
 use super::terminal::ends_answer;
 use super::{TraceSettings, reply, rewrite, upgrade};
 use crate::capture::{Begin, Direction, Recorder, Recording, Sequencer, TeeBody};
-use crate::error::{ErrorKind, ProxyError};
+use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
@@ -21,6 +21,7 @@ use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use hyper::ext::Protocol;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -81,6 +82,20 @@ impl Forwarder {
         })
     }
 
+    /// Answers a request that must not be sent anywhere, and has that recorded.
+    pub async fn refuse(
+        &self,
+        conversation: &Conversation,
+        kind: ExchangeKind,
+        head: RequestHead,
+        error: &ProxyError,
+    ) -> Response<Body> {
+        let begun = self.begin(conversation, kind, head, Instant::now()).await;
+        tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "request refused");
+        begun.recording.fail(error);
+        reply::error(error)
+    }
+
     /// Decides whose an exchange is and begins to record it, unless a setting says that it isn't recorded.
     pub async fn begin(
         &self,
@@ -128,15 +143,21 @@ impl Forwarder {
         let version = request.version();
         let upgrading = upgrade::wanted(&mut request)?;
         let head_only = request.method() == Method::HEAD;
-        let offer = if version == Version::HTTP_2 { Offer::Http2OrHttp1 } else { Offer::Http1 };
+        let offer = match version {
+            Version::HTTP_2 if origin.tls => Offer::Http2OrHttp1,
+            // Without TLS nobody asks: inside a tunnel the agent knows, at the door it only knows us.
+            Version::HTTP_2 if conversation.tunnel.is_some() => Offer::Http2,
+            _ => Offer::Http1,
+        };
         let (outgoing, interims) = self.outgoing(begun, &origin, request, upgrading.is_some())?;
         let isolation = begun.identity.rollout_id.shared();
         let interim = interim.filter(|_| version == Version::HTTP_11);
         let sending = self.upstream.send(outgoing, &isolation, &origin, offer);
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
         let response = Self::note(begun, sent);
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return upgrade::relay(response, upgrading, &begun.recording, conversation.guard.clone());
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched || (upgrading.is_some() && upgrade::agrees(&response, version)) {
+            return upgrade::relay(response, upgrading, version, &begun.recording, conversation.guard.clone());
         }
         Ok(self.answer(begun, response, version, head_only).await)
     }
@@ -217,6 +238,10 @@ fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<I
     let tunnel = conversation.tunnel.as_ref()?;
     if let Some(error) = &tunnel.unreachable {
         return Some(error.clone());
+    }
+    if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
+        let shown = authority(&tunnel.origin.host, tunnel.origin.port);
+        return Some(ProxyError::new(ErrorKind::HttpRequestError, shown, "a CONNECT inside a tunnel"));
     }
     let named = request.uri().host().map(str::to_owned).or_else(|| {
         let host = request.headers().get(header::HOST)?.to_str().ok()?;
@@ -332,12 +357,16 @@ fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
 }
 
 fn request_error(error: &hyper::Error) -> ProxyError {
-    ProxyError::from_source(ErrorKind::HttpRequestIncomplete, "", error)
+    FramingFault::behind(error)
+        .map_or_else(|| ProxyError::from_source(ErrorKind::HttpRequestIncomplete, "", error), FramingFault::of_request)
 }
 
 fn response_error(error: &BodyError) -> ProxyError {
     match error {
-        BodyError::Http(error) => ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "", error),
+        BodyError::Http(error) => FramingFault::behind(error).map_or_else(
+            || ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "", error),
+            FramingFault::of_response,
+        ),
         BodyError::Proxy(error) => error.clone(),
     }
 }

@@ -4,8 +4,10 @@
 
 pub mod drain;
 pub mod glob;
+pub mod guard;
 pub mod interim;
 pub mod listener;
+pub mod peer;
 pub mod prefixed;
 pub mod sniff;
 

@@ -4,6 +4,7 @@
 //! first makes it opaque. It must not consume anything that isn't given back.
 
 use super::BoxedIo;
+use crate::wire::client_hello::record_bytes;
 use bytes::{Bytes, BytesMut};
 use std::future::Future;
 use std::io;
@@ -39,6 +40,17 @@ pub async fn sniff(client: &mut BoxedIo, server_speaks: impl Future<Output = ()>
             return Ok((protocol, seen.freeze()));
         }
     }
+}
+
+/// The first TLS record of `client`, of which `seen` was read already, with whatever came along behind it.
+pub async fn read_record(client: &mut BoxedIo, seen: Bytes) -> io::Result<Bytes> {
+    let mut record = BytesMut::from(seen);
+    while record_bytes(&record).is_none_or(|length| record.len() < length) {
+        if client.read_buf(&mut record).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(record.freeze())
 }
 
 /// The protocol of a stream that starts with `seen`; `None` while it could still be several.

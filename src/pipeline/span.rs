@@ -2,6 +2,7 @@
 //!
 //! OpenTelemetry's HTTP conventions for a CLIENT span (v1.44.0); what they have no name for is `tracewire.*`.
 
+use super::messages::messages;
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
 use crate::trace::semconv as names;
@@ -39,6 +40,7 @@ pub fn span_of(exchange: &Exchange, options: &SpanOptions) -> Span {
     connection(&mut span, exchange);
     timing(&mut span, exchange);
     outcome(&mut span, exchange, options);
+    messages(&mut span, exchange, options);
     if options.include_headers {
         headers(&mut span, names::REQUEST_HEADER_PREFIX, &exchange.request.headers, options);
         if let Some(response) = &exchange.response {
@@ -81,7 +83,12 @@ fn bare(exchange: &Exchange) -> Span {
         attempt_id: identity.attempt_id.clone(),
         sequence_id: identity.sequence_id,
         trace_id: trace.trace_id.to_string(),
-        name: if known { exchange.request.method.to_string() } else { "HTTP".to_owned() },
+        name: match exchange.kind {
+            // By its method alone it could be taken for a CONNECT of a proxy.
+            ExchangeKind::Upgrade => "WEBSOCKET".to_owned(),
+            _ if known => exchange.request.method.to_string(),
+            _ => "HTTP".to_owned(),
+        },
         kind: SpanKind::Client,
         status: Status::default(),
         attributes: BTreeMap::default(),
@@ -160,6 +167,13 @@ fn connection(span: &mut Span, exchange: &Exchange) {
         if tls.unverified {
             span.set(names::TLS_UNVERIFIED, true);
         }
+    }
+    if let Some(refusal) = &facts.refusal {
+        span.set_some(names::USER_AGENT_ORIGINAL, refusal.user_agent.clone());
+        span.set_some(names::CLIENT_PROGRAM, refusal.program.clone());
+        span.set(names::CLIENT_ALPN, refusal.alpn.clone());
+        span.set_some(names::CLIENT_FINGERPRINT, refusal.fingerprint.clone());
+        span.set_some(names::CLIENT_ADVICE, refusal.advice.clone());
     }
     if let Some(response) = &exchange.response {
         span.set(names::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
@@ -268,7 +282,7 @@ fn is_textual(content_type: Option<&str>, bytes: &[u8]) -> bool {
 }
 
 /// `bytes` without a character that a cut left unfinished at the end.
-fn whole_characters(bytes: &[u8]) -> &[u8] {
+pub(super) fn whole_characters(bytes: &[u8]) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
         _ => bytes,

@@ -13,15 +13,29 @@ use percent_encoding::percent_decode_str;
 /// Reads the credentials into `credentials`, and checks the token if one is set.
 pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut Credentials) -> Result<(), ProxyError> {
     let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
-    let refused = |cause: &str| Err(ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause));
-    let Some((user, password)) = basic else {
-        return if token.is_empty() { Ok(()) } else { refused("no proxy credentials were given") };
-    };
-    if !token.is_empty() && !token.matches(&password) {
-        return refused("the token is wrong");
+    match basic {
+        Some((user, password)) => admit(token, &user, &password, credentials),
+        None if token.is_empty() => Ok(()),
+        None => Err(refused("no proxy credentials were given")),
     }
-    *credentials = Credentials::from_user(&user);
+}
+
+/// Takes a user name and a password as credentials, if the password is the token or none is set.
+pub(super) fn admit(
+    token: &Secret,
+    user: &str,
+    password: &str,
+    credentials: &mut Credentials,
+) -> Result<(), ProxyError> {
+    if !token.is_empty() && !token.matches(password) {
+        return Err(refused("the token is wrong"));
+    }
+    *credentials = Credentials::from_user(user);
     Ok(())
+}
+
+fn refused(cause: &str) -> ProxyError {
+    ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause)
 }
 
 /// User and password, percent-decoded: clients send what stands in the proxy URL, decoded or not.

@@ -2,13 +2,22 @@
 
 use super::{Proxy, refuse};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::Conversation;
+use crate::forward::{Begun, Conversation};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
-use crate::upstream::{Body, Origin, body};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use crate::upstream::{Body, Dialled, Isolation, Origin, Purpose, body};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::time::Instant;
+
+/// A CONNECT that may go on: where it leads, how it is treated, and its record.
+pub(super) struct Established {
+    pub(super) origin: Origin,
+    /// `None` when a pooled connection to `origin` exists.
+    pub(super) dialled: Option<Dialled>,
+    pub(super) policy: ConnectPolicy,
+    pub(super) begun: Begun,
+}
 
 impl Proxy {
     /// Answers a CONNECT, and runs its tunnel in a task of its own.
@@ -21,9 +30,35 @@ impl Proxy {
         let started = Instant::now();
         let target = target_of(&request);
         let head = connect_head(&request, &target);
+        let established = match self.establish(conversation, head, target, refusal, started).await {
+            Ok(established) => established,
+            Err(error) => return refuse(&error),
+        };
+        let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let conversation = Conversation { user_agent: user_agent.map(str::to_owned), ..conversation.clone() };
+        let upgrade = hyper::upgrade::on(&mut request);
+        let proxy = self.clone();
+        let task = conversation.guard.clone().run(async move {
+            // An agent that leaves before its tunnel opens drops the recording, which says so.
+            let Ok(upgraded) = upgrade.await else { return };
+            let io = Box::new(TokioIo::new(upgraded));
+            proxy.tunnel(io, conversation, established).await;
+        });
+        tokio::spawn(task);
+        Response::new(body::empty())
+    }
+
+    /// Decides on a CONNECT and reaches its endpoint. What is refused is recorded as such.
+    pub(super) async fn establish(
+        &self,
+        conversation: &Conversation,
+        head: RequestHead,
+        target: Result<(String, u16), ProxyError>,
+        refusal: Option<ProxyError>,
+        started: Instant,
+    ) -> Result<Established, ProxyError> {
         let policy = self.policy(&head.host, head.port);
-        let kind = ExchangeKind::Connect(policy);
-        let begun = self.inner.forwarder.begin(conversation, kind, head, started).await;
+        let begun = self.inner.forwarder.begin(conversation, ExchangeKind::Connect(policy), head, started).await;
         let isolation = begun.identity.rollout_id.shared();
         let reached = match (refusal, target) {
             (Some(error), _) | (None, Err(error)) => Err(error),
@@ -32,15 +67,11 @@ impl Proxy {
                 None => self.reach(&isolation, host, port, policy).await,
             },
         };
-        let (origin, dialled) = match reached {
-            Ok(reached) => reached,
-            Err(error) => {
-                tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "CONNECT refused");
-                begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Reject));
-                begun.recording.fail(&error);
-                return refuse(&error);
-            }
-        };
+        let (origin, dialled) = reached.inspect_err(|error| {
+            tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "CONNECT refused");
+            begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Reject));
+            begun.recording.fail(error);
+        })?;
         begun.recording.response(ResponseHead {
             status: StatusCode::OK,
             version: Version::HTTP_11,
@@ -50,32 +81,23 @@ impl Proxy {
             begun.recording.connected(Some(dialled.elapsed), None);
             begun.recording.connection(|connection| connection.upstream_peer = Some(dialled.peer));
         }
-        let upgrade = hyper::upgrade::on(&mut request);
-        let (proxy, conversation) = (self.clone(), conversation.clone());
-        let task = conversation.guard.clone().run(async move {
-            // An agent that leaves before its tunnel opens drops the recording, which says so.
-            let Ok(upgraded) = upgrade.await else { return };
-            let io = Box::new(TokioIo::new(upgraded));
-            Box::pin(proxy.tunnel(io, conversation, origin, dialled, policy, begun)).await;
-        });
-        tokio::spawn(task);
-        Response::new(body::empty())
+        Ok(Established { origin, dialled, policy, begun })
     }
 
     /// The endpoint, dialled unless a pooled connection to it will do.
     async fn reach(
         &self,
-        isolation: &crate::upstream::Isolation,
+        isolation: &Isolation,
         host: String,
         port: u16,
         policy: ConnectPolicy,
-    ) -> Result<(Origin, Option<crate::upstream::Dialled>), ProxyError> {
+    ) -> Result<(Origin, Option<Dialled>), ProxyError> {
         let origin = Origin::new(true, &host, port);
         let upstream = self.inner.forwarder.upstream();
         if policy == ConnectPolicy::Intercept && upstream.holds(isolation, &origin) {
             return Ok((origin, None));
         }
-        let dialled = upstream.dialler().dial(&origin.host, port).await?;
+        let dialled = upstream.dialler().dial(&origin.host, port, Purpose::Stream).await?;
         Ok((origin, Some(dialled)))
     }
 }

@@ -4,10 +4,13 @@
 
 mod auth;
 mod connect;
+mod distrust;
 mod help;
 mod serve;
+mod socks;
 mod tunnel;
 
+pub use distrust::{Advise, Distrust};
 pub use serve::serve_connection;
 
 use crate::error::{ErrorKind, ProxyError};
@@ -22,6 +25,7 @@ use crate::upstream::dial::authority;
 use crate::upstream::{Body, Origin};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,37 +107,42 @@ struct Inner {
     forwarder: Forwarder,
     leaves: Arc<LeafCache>,
     binding: Option<(RolloutId, AttemptId)>,
+    distrust: Arc<Distrust>,
 }
 
 impl Proxy {
     /// A door that forwards with `forwarder` and shows agents certificates from `leaves`. With a `binding`, exchanges
-    /// that name no rollout belong to it.
+    /// that name no rollout belong to it. Agents that refuse those certificates are noted in `distrust`.
     pub fn new(
         settings: ProxySettings,
         forwarder: Forwarder,
         leaves: Arc<LeafCache>,
         binding: Option<(RolloutId, AttemptId)>,
+        distrust: Arc<Distrust>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding }) }
+        Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding, distrust }) }
     }
 
-    /// Answers one request on a plain connection to the door.
+    /// Answers one request, at the door or inside a tunnel.
     async fn answer(
         &self,
         conversation: &Conversation,
         mut request: Request<Incoming>,
-        interim: &InterimSender,
+        interim: Option<&InterimSender>,
     ) -> Response<Body> {
+        if let Some(tunnel) = &conversation.tunnel {
+            return self.answer_inside(conversation, tunnel, request, interim).await;
+        }
         let mut conversation = conversation.clone();
         let refusal = auth::check(&self.inner.settings.token, request.headers(), &mut conversation.credentials).err();
-        if request.method() == Method::CONNECT {
+        if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
             return self.connect(&conversation, request, refusal).await;
         }
         let Some(origin) = origin_of(&mut request) else {
             return help::answer(&request, self.inner.leaves.authority().ca_pem());
         };
         let refusal = refusal.or_else(|| self.blocked(&origin.host, origin.port));
-        self.inner.forwarder.handle(&conversation, origin, request, refusal, Some(interim)).await
+        self.inner.forwarder.handle(&conversation, origin, request, refusal, interim).await
     }
 
     fn blocked(&self, host: &str, port: u16) -> Option<ProxyError> {

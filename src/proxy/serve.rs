@@ -1,78 +1,148 @@
-//! HTTP toward the agent: on a plain connection to the door, and inside its tunnels.
+//! What an agent's connection speaks, and HTTP toward it: at the door, and inside its tunnels.
 
-use super::{Proxy, refuse};
-use crate::error::{ErrorKind, ProxyError};
-use crate::forward::Conversation;
+use super::Proxy;
+use crate::error::ProxyError;
+use crate::forward::{Conversation, Tunnel};
 use crate::net::BoxedIo;
 use crate::net::drain::DrainGuard;
+use crate::net::guard::GuardedIo;
 use crate::net::interim::{InterimIo, InterimSender};
-use crate::upstream::{Body, Origin};
-use http::{Request, Response, Version};
+use crate::net::prefixed::Prefixed;
+use crate::net::sniff::{Protocol, sniff};
+use crate::trace::exchange::{ExchangeKind, RequestHead};
+use crate::upstream::{Body, Origin, within};
+use crate::wire::framing::head::MOST_FIELDS;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
 
-/// Serves one connection to the door until it ends or the drain starts.
+/// Serves one connection to the door until it ends or the drain starts: HTTP/1.1, HTTP/2 by prior knowledge, either of
+/// them over TLS, or SOCKS5.
 pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
     let conversation = Conversation::new(peer, proxy.inner.binding.clone(), guard.clone());
-    let (io, interim) = InterimIo::new(Box::new(stream));
-    let header_timeout = proxy.inner.settings.header_timeout;
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, conversation, interim) = (proxy.clone(), conversation.clone(), interim.clone());
-        async move { infallible(Box::pin(proxy.answer(&conversation, request, &interim)).await) }
-    });
-    let connection = http1(header_timeout).serve_connection(TokioIo::new(io), service).with_upgrades();
-    until_drained(connection, |connection| connection.graceful_shutdown(), peer, guard).await;
+    let local = stream.local_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+    let mut io: BoxedIo = Box::new(stream);
+    let limit = proxy.inner.settings.header_timeout;
+    let mut draining = guard.clone();
+    let sniffed = tokio::select! {
+        sniffed = within(limit, sniff(&mut io, std::future::pending())) => sniffed,
+        // Nothing was said yet: nothing is cut off.
+        () = draining.started() => return,
+    };
+    let Some(Ok((protocol, seen))) = sniffed else { return };
+    let socks = seen.first() == Some(&SOCKS5);
+    let io: BoxedIo = Box::new(Prefixed::new(seen, io));
+    match protocol {
+        Protocol::Opaque if socks => proxy.serve_socks(io, conversation, guard).await,
+        Protocol::Http2 => proxy.serve_http2(io, conversation).await,
+        Protocol::Tls => proxy.serve_tls(io, conversation, &local).await,
+        // What is no HTTP is answered as a request that can't be read.
+        Protocol::Http1 | Protocol::Opaque => proxy.serve_http1(io, conversation).await,
+    }
 }
 
 impl Proxy {
-    /// Serves HTTP/1.1 inside a tunnel.
+    /// TLS to the door itself, for clients whose proxy URL is `https://`.
+    async fn serve_tls(&self, io: BoxedIo, conversation: Conversation, local: &str) {
+        let peer = conversation.client;
+        let opened = within(self.inner.settings.header_timeout, self.shake_hands(io, local)).await;
+        match opened {
+            Some(Ok((io, true))) => self.serve_http2(io, conversation).await,
+            Some(Ok((io, false))) => self.serve_http1(io, conversation).await,
+            Some(Err(error)) => {
+                tracing::warn!(%peer, %error, "no TLS with a client of the proxy door; an https:// proxy URL needs our CA too");
+            }
+            None => tracing::debug!(%peer, "no TLS handshake in time"),
+        }
+    }
+
+    /// The connection, and whether HTTP/2 was agreed on.
+    async fn shake_hands(&self, io: BoxedIo, local: &str) -> io::Result<(BoxedIo, bool)> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let name = hello.client_hello().server_name().unwrap_or(local).to_owned();
+        let offers = hello.client_hello().alpn().is_some();
+        let alpn: &[&[u8]] = if offers { &[b"h2", b"http/1.1"] } else { &[] };
+        let stream = hello.into_stream(self.inner.leaves.server_config(&name, alpn).map_err(io::Error::other)?).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Box::new(stream), http2))
+    }
+
+    /// Serves HTTP/1.1, at the door or inside a tunnel.
     pub(super) async fn serve_http1(&self, io: BoxedIo, conversation: Conversation) {
-        let (io, interim) = InterimIo::new(io);
+        let (io, framing) = GuardedIo::of_requests(io);
+        let (io, interim) = InterimIo::new(Box::new(io));
         let (peer, guard) = (conversation.client, conversation.guard.clone());
         let (proxy, conversation) = (self.clone(), Arc::new(conversation));
-        let service = service_fn(move |request| {
-            let (proxy, conversation, interim) = (proxy.clone(), Arc::clone(&conversation), interim.clone());
-            async move { infallible(Box::pin(proxy.answer_inside(&conversation, request, Some(&interim))).await) }
+        let service = service_fn(move |request: Request<Incoming>| {
+            let fault = framing.next_request();
+            let (proxy, conversation) = (proxy.clone(), Arc::clone(&conversation));
+            let (interim, framing) = (interim.clone(), framing.clone());
+            async move {
+                let connects = request.method() == Method::CONNECT;
+                let response = match fault {
+                    Some(fault) => Box::pin(proxy.refuse_malformed(&conversation, fault.of_request())).await,
+                    None => Box::pin(proxy.answer(&conversation, request, Some(&interim))).await,
+                };
+                let status = response.status();
+                framing.switch(status == StatusCode::SWITCHING_PROTOCOLS || (connects && status.is_success()));
+                infallible(response)
+            }
         });
         let builder = http1(self.inner.settings.header_timeout);
         let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         until_drained(connection, |connection| connection.graceful_shutdown(), peer, guard).await;
     }
 
-    /// Serves HTTP/2 inside a tunnel.
+    /// Serves HTTP/2, at the door or inside a tunnel.
     pub(super) async fn serve_http2(&self, io: BoxedIo, conversation: Conversation) {
         let (peer, guard) = (conversation.client, conversation.guard.clone());
         let (proxy, conversation) = (self.clone(), Arc::new(conversation));
         let service = service_fn(move |request| {
             let (proxy, conversation) = (proxy.clone(), Arc::clone(&conversation));
-            async move { infallible(Box::pin(proxy.answer_inside(&conversation, request, None)).await) }
+            async move { infallible(Box::pin(proxy.answer(&conversation, request, None)).await) }
         });
         let connection = http2_builder().serve_connection(TokioIo::new(io), service);
         until_drained(connection, |connection| connection.graceful_shutdown(), peer, guard).await;
     }
 
     /// Answers one request inside a tunnel.
-    async fn answer_inside(
+    pub(super) async fn answer_inside(
         &self,
         conversation: &Conversation,
+        tunnel: &Tunnel,
         request: Request<Incoming>,
         interim: Option<&InterimSender>,
     ) -> Response<Body> {
-        let tunnel = conversation.tunnel.as_ref().map(|tunnel| tunnel.origin.clone());
         // Over HTTP/2 every target is absolute and the tunnel's origin knows where to dial.
         let named = if request.version() == Version::HTTP_2 { None } else { inner_origin(&request) };
-        match named.or(tunnel) {
-            Some(origin) => self.inner.forwarder.handle(conversation, origin, request, None, interim).await,
-            None => refuse(&ProxyError::new(ErrorKind::ProxyInternalError, "", "a request inside no tunnel")),
-        }
+        let origin = named.unwrap_or_else(|| tunnel.origin.clone());
+        self.inner.forwarder.handle(conversation, origin, request, None, interim).await
+    }
+
+    /// Answers a request whose head the HTTP library was not shown.
+    async fn refuse_malformed(&self, conversation: &Conversation, error: ProxyError) -> Response<Body> {
+        let origin = conversation.tunnel.as_ref().map(|tunnel| &tunnel.origin);
+        let head = RequestHead {
+            method: Method::from_bytes(b"_OTHER").unwrap_or(Method::OPTIONS),
+            scheme: "",
+            host: origin.map_or_else(String::new, |origin| origin.host.clone()),
+            port: origin.map_or(0, |origin| origin.port),
+            target: String::new(),
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        };
+        self.inner.forwarder.refuse(conversation, ExchangeKind::Http, head, &error).await
     }
 }
 
@@ -111,6 +181,8 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_header_list_size(MOST_HEADER_BYTES)
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MOST_STREAMS)
@@ -126,7 +198,7 @@ fn http1(header_timeout: Duration) -> http1::Builder {
         // The endpoint's answer is passed on as it is: no Date of ours, names in its spelling.
         .auto_date_header(false)
         .preserve_header_case(true)
-        .max_headers(MOST_HEADERS);
+        .max_headers(MOST_FIELDS);
     if !header_timeout.is_zero() {
         builder.header_read_timeout(header_timeout);
     }
@@ -145,7 +217,7 @@ fn note_end(peer: SocketAddr, ended: hyper::Result<()>) {
     }
 }
 
-const MOST_HEADERS: usize = 512;
+const SOCKS5: u8 = 5;
 const MOST_HEADER_BYTES: u32 = 64 * 1024;
 const MOST_STREAMS: u32 = 1000;
 const WINDOW_BYTES: u32 = 1024 * 1024;

@@ -1,97 +1,97 @@
 //! Inside a CONNECT: recognise what is spoken, open TLS with a leaf of ours, serve HTTP, or relay the rest unopened.
 
 use super::Proxy;
+use super::connect::Established;
+use super::distrust::{ClientIdentity, Suspicion, Watched};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::Begun;
 use crate::forward::conversation::{Conversation, Tunnel};
-use crate::forward::upgrade::pump;
+use crate::forward::upgrade::relay_bytes;
 use crate::net::BoxedIo;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{Protocol, sniff};
+use crate::net::sniff::{Protocol, read_record, sniff};
 use crate::tls::{Offer, facts};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, Outcome};
 use crate::upstream::dial::authority;
-use crate::upstream::{Dialled, Origin, within};
+use crate::upstream::{Dialled, Origin, Purpose, within};
+use crate::wire::client_hello::ja4;
+use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
+use std::pin::Pin;
+use std::time::Instant;
+use tokio::io::AsyncReadExt;
 use tokio_rustls::LazyConfigAcceptor;
 
-/// A TLS connection to the agent, and what it leads to.
-struct Opened {
-    io: BoxedIo,
-    tunnel: Tunnel,
-    http2: bool,
-}
-
 impl Proxy {
-    /// Runs a tunnel until it ends. `dialled` is `None` when a pooled connection to `origin` exists.
-    #[allow(clippy::too_many_arguments, reason = "what a CONNECT has gathered, handed over once")]
-    pub(super) async fn tunnel(
-        &self,
-        mut io: BoxedIo,
-        mut conversation: Conversation,
-        origin: Origin,
-        dialled: Option<Dialled>,
-        policy: ConnectPolicy,
-        begun: Begun,
-    ) {
+    /// Runs a tunnel until it ends. Boxed by name: what is served inside leads back here.
+    pub(super) fn tunnel(
+        self,
+        io: BoxedIo,
+        conversation: Conversation,
+        established: Established,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.run_tunnel(io, conversation, established).await })
+    }
+
+    async fn run_tunnel(&self, mut io: BoxedIo, mut conversation: Conversation, established: Established) {
+        let Established { origin, mut dialled, policy, begun } = established;
         if policy == ConnectPolicy::Tunnel {
             return self.relay(io, &origin, dialled, &begun).await;
         }
+        let mut first = BytesMut::new();
         let server_speaks = async {
-            match &dialled {
-                Some(dialled) => drop(dialled.stream.readable().await),
+            match &mut dialled {
+                Some(dialled) => drop(dialled.stream.read_buf(&mut first).await),
                 None => std::future::pending().await,
             }
         };
         let Ok((protocol, seen)) = sniff(&mut io, server_speaks).await else { return };
-        let io: BoxedIo = Box::new(Prefixed::new(seen, io));
+        if let Some(dialled) = &mut dialled
+            && !first.is_empty()
+        {
+            let stream = std::mem::replace(&mut dialled.stream, Box::new(tokio::io::empty()));
+            dialled.stream = Box::new(Prefixed::new(first.freeze(), stream));
+        }
+        let replayed = |io, seen: Bytes| -> BoxedIo { Box::new(Prefixed::new(seen, io)) };
         match protocol {
-            Protocol::Tls => match self.open(io, origin, dialled, &begun).await {
-                Ok(Opened { io, tunnel, http2 }) => {
-                    begun.recording.outcome(Outcome::Complete);
-                    drop(begun);
-                    conversation.tunnel = Some(tunnel);
-                    if http2 {
-                        self.serve_http2(io, conversation).await;
-                    } else {
-                        self.serve_http1(io, conversation).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(peer = %conversation.client, %error, "{}", error.hint());
-                    begun.recording.fail(&error);
-                }
-            },
-            Protocol::Http1 => {
+            Protocol::Tls => self.open(io, seen, origin, dialled, conversation, begun).await,
+            Protocol::Http1 | Protocol::Http2 => {
+                let http2 = protocol == Protocol::Http2;
                 let origin = Origin { tls: false, ..origin };
-                let tunnel = self.open_plain(origin, dialled, &begun).await;
+                let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
+                conversation.tunnel = Some(self.open_plain(origin, dialled, offer, &begun).await);
                 begun.recording.outcome(Outcome::Complete);
                 drop(begun);
-                conversation.tunnel = Some(tunnel);
-                self.serve_http1(io, conversation).await;
+                let io = replayed(io, seen);
+                if http2 {
+                    self.serve_http2(io, conversation).await;
+                } else {
+                    self.serve_http1(io, conversation).await;
+                }
             }
-            Protocol::Http2 | Protocol::Opaque => self.relay(io, &origin, dialled, &begun).await,
+            Protocol::Opaque => self.relay(replayed(io, seen), &origin, dialled, &begun).await,
         }
     }
 
     async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, begun: &Begun) {
         begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Tunnel));
+        let dialler = self.inner.forwarder.upstream().dialler();
         let dialled = match dialled {
             Some(dialled) => dialled,
-            None => match self.inner.forwarder.upstream().dialler().dial(&origin.host, origin.port).await {
+            None => match dialler.dial(&origin.host, origin.port, Purpose::Stream).await {
                 Ok(dialled) => dialled,
                 Err(error) => return begun.recording.fail(&error),
             },
         };
-        pump(io, dialled.stream, &begun.recording).await;
+        relay_bytes(io, dialled.stream, &begun.recording).await;
     }
 
     /// Plain HTTP inside the tunnel: the dialled connection becomes the first one of the origin.
-    async fn open_plain(&self, origin: Origin, dialled: Option<Dialled>, begun: &Begun) -> Tunnel {
+    async fn open_plain(&self, origin: Origin, dialled: Option<Dialled>, offer: Offer, begun: &Begun) -> Tunnel {
         let upstream = self.inner.forwarder.upstream();
         let isolation = begun.identity.rollout_id.shared();
         let unreachable = match dialled {
-            Some(dialled) => upstream.adopt(dialled, &isolation, &origin, Offer::Http1).await.err(),
+            Some(dialled) => upstream.adopt(dialled, &isolation, &origin, offer).await.err(),
             None => None,
         };
         Tunnel { origin, tls: None, unreachable }
@@ -101,44 +101,72 @@ impl Proxy {
     /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502.
     async fn open(
         &self,
-        io: BoxedIo,
+        mut io: BoxedIo,
+        seen: Bytes,
         origin: Origin,
         dialled: Option<Dialled>,
-        begun: &Begun,
-    ) -> Result<Opened, ProxyError> {
+        mut conversation: Conversation,
+        begun: Begun,
+    ) {
         let limit = self.inner.settings.header_timeout;
         let shown = authority(&origin.host, origin.port);
-        let client_error = |cause: String| ProxyError::new(ErrorKind::ClientTlsError, shown.clone(), cause);
-        let late = || client_error(format!("no TLS handshake within {} ms", limit.as_millis()));
-        let hello = within(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await.ok_or_else(late)?;
-        let hello = hello.map_err(|error| client_error(error.to_string()))?;
+        let mut client = ClientIdentity { user_agent: conversation.user_agent.clone(), ..ClientIdentity::default() };
+        let read = async {
+            let record = read_record(&mut io, seen).await?;
+            client.fingerprint = ja4(&record);
+            let io: BoxedIo = Box::new(Prefixed::new(record, io));
+            LazyConfigAcceptor::new(Acceptor::default(), io).await
+        };
+        let late =
+            || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
+        let hello = within(limit, read).await.unwrap_or_else(|| Err(late()));
+        let suspicion = |client, begun| {
+            let (distrust, conversation) = (std::sync::Arc::clone(&self.inner.distrust), conversation.clone());
+            Suspicion { distrust, conversation, host: shown.clone(), client, begun }
+        };
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => return suspicion(client, begun).handshake_failed(&error),
+        };
         let (server_name, offered) = {
             let hello = hello.client_hello();
             let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
             (hello.server_name().map(str::to_owned), offered)
         };
+        client.alpn = offered.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
         let offers = |name: &[u8]| offered.iter().any(|offered| offered == name);
         let offer = if offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
         let origin = named(origin, server_name.as_deref());
-        let reached = self.reach_tls(&origin, dialled, offer, begun).await;
-        let http2 = match &reached {
-            Ok(http2) => *http2 || (offers(b"h2") && !offers(b"http/1.1")),
-            Err(_) => offers(b"h2") && !offers(b"http/1.1"),
-        };
+        let reached = self.reach_tls(&origin, dialled, offer, &begun).await;
+        let only_http2 = offers(b"h2") && !offers(b"http/1.1");
+        let http2 = only_http2 || *reached.as_ref().unwrap_or(&false);
         // What isn't offered isn't chosen: an unknown name such as "http 1.1" is ignored, not fatal.
         let alpn: &[&[u8]] = match (http2, offers(b"http/1.1")) {
             (true, _) => &[b"h2"],
             (false, true) => &[b"http/1.1"],
             (false, false) => &[],
         };
-        let config = self.inner.leaves.server_config(server_name.as_deref().unwrap_or(&origin.host), alpn);
-        let config =
-            config.map_err(|error| ProxyError::from_source(ErrorKind::ProxyInternalError, shown.clone(), &error))?;
-        let stream = within(limit, hello.into_stream(config)).await.ok_or_else(late)?;
-        let stream = stream.map_err(|error| client_error(error.to_string()))?;
+        let config = match self.inner.leaves.server_config(server_name.as_deref().unwrap_or(&origin.host), alpn) {
+            Ok(config) => config,
+            Err(error) => {
+                let error = ProxyError::from_source(ErrorKind::ProxyInternalError, shown, &error);
+                tracing::error!(%error, "no certificate");
+                return begun.recording.fail(&error);
+            }
+        };
+        let began = Instant::now();
+        let stream = match within(limit, hello.into_stream(config)).await.unwrap_or_else(|| Err(late())) {
+            Ok(stream) => stream,
+            Err(error) => return suspicion(client, begun).handshake_failed(&error),
+        };
         let tls = facts(stream.get_ref().1, server_name.as_deref());
-        let tunnel = Tunnel { origin, tls: Some(tls), unreachable: reached.err() };
-        Ok(Opened { io: Box::new(stream), tunnel, http2 })
+        let io = Watched::new(Box::new(stream), suspicion(client, begun), began.elapsed());
+        conversation.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
+        if http2 {
+            self.serve_http2(Box::new(io), conversation).await;
+        } else {
+            self.serve_http1(Box::new(io), conversation).await;
+        }
     }
 
     /// True when the endpoint speaks HTTP/2 with us.
@@ -158,7 +186,7 @@ impl Proxy {
             None => {
                 // Pooled connections of an agent that offered less say nothing about what this one may have.
                 let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
-                let dialled = upstream.dialler().dial(host, origin.port).await?;
+                let dialled = upstream.dialler().dial(host, origin.port, Purpose::Stream).await?;
                 upstream.adopt(dialled, &isolation, origin, offer).await
             }
         }

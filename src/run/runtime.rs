@@ -74,3 +74,47 @@ pub const VARIABLES: &[Variable] = &[
     variable("WEBSOCKET_CLIENT_CA_BUNDLE", Role::ReplacingCa, "Python websocket-client"),
     variable("TRACEWIRE_ACTIVE", Role::Flag("1"), "scripts that want to know"),
 ];
+
+/// What a client must set to trust a CA of ours, by its `User-Agent` or, failing that, by its program's name.
+pub fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
+    let known = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        CURES.iter().find(|(names, _)| names.iter().any(|name| text.contains(name))).map(|(_, cure)| *cure)
+    };
+    let cure = user_agent.and_then(known).or_else(|| program.and_then(known)).unwrap_or(UNKNOWN_CURE);
+    format!("{cure}, or start it with `tracewire run`, which sets it")
+}
+
+/// Names by which a client is known, most telling first, and its cure.
+const CURES: &[(&[&str], &str)] = &[
+    (&["claude", "node", "undici", "axios", "bun", "got ("], "set NODE_EXTRA_CA_CERTS before it starts"),
+    (&["codex"], "set CODEX_CA_CERTIFICATE or SSL_CERT_FILE"),
+    (&["deno"], "set DENO_CERT"),
+    (&["boto3", "aws-cli", "botocore"], "set AWS_CA_BUNDLE"),
+    (
+        &["python-requests", "urllib3", "python-urllib"],
+        "set REQUESTS_CA_BUNDLE and SSL_CERT_FILE, and pass no `verify=` of its own",
+    ),
+    (
+        &["httpx", "openai", "anthropic", "aiohttp"],
+        "set SSL_CERT_FILE, and pass no `verify=` or SSL context of its own",
+    ),
+    (&["python"], "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE, and pass no CA bundle of its own"),
+    (&["go-http-client"], "set SSL_CERT_FILE (Linux), or trust the CA in the system's store"),
+    (&["git"], "set GIT_SSL_CAINFO"),
+    (&["cargo"], "set CARGO_HTTP_CAINFO"),
+    (&["pip"], "set PIP_CERT"),
+    (&["npm", "yarn"], "set NODE_EXTRA_CA_CERTS and npm_config_cafile"),
+    (&["curl"], "set CURL_CA_BUNDLE, and pass no --cacert of its own"),
+    (&["wget"], "name the CA in a wgetrc as ca_certificate and that file in WGETRC"),
+    (
+        &["java", "okhttp", "apache-httpclient"],
+        "name a trust store that holds the CA by -Djavax.net.ssl.trustStore in JAVA_TOOL_OPTIONS",
+    ),
+    (&["perl", "libwww"], "set PERL_LWP_SSL_CA_FILE"),
+    (&["ruby"], "set SSL_CERT_FILE"),
+    (&["php"], "name the CA as curl.cainfo and openssl.cafile in a folder of PHP_INI_SCAN_DIR"),
+    (&["dotnet"], "set SSL_CERT_FILE"),
+];
+const UNKNOWN_CURE: &str =
+    "make it trust the CA that `tracewire ca path` names (SSL_CERT_FILE is what most programs read)";

@@ -3,17 +3,17 @@
 //! It must not decide what to do when verification fails.
 
 use super::{TlsError, facts};
+use crate::net::BoxedIo;
 use crate::net::glob::any_matches;
 use crate::trace::exchange::TlsFacts;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -27,6 +27,20 @@ pub struct TlsSettings {
     pub upstream_ca: Vec<PathBuf>,
     /// Host patterns whose certificates are not verified. Every span of such a host says so.
     pub insecure_hosts: Vec<String>,
+    /// Certificates that we show to endpoints that ask for one.
+    pub client_certificates: Vec<ClientCertificate>,
+}
+
+/// One of `[[tls.client_certificates]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The endpoints (patterns) it is for; the first entry that names a host counts.
+    pub hosts: Vec<String>,
+    /// PEM file with the certificate and its chain.
+    pub certificate: PathBuf,
+    /// PEM file with its key.
+    pub key: PathBuf,
 }
 
 /// What we offer an endpoint by ALPN: what the agent offered us, so that both legs speak the same.
@@ -36,14 +50,20 @@ pub enum Offer {
     Http1,
     /// `h2`, else `http/1.1`.
     Http2OrHttp1,
+    /// Only `h2`; without TLS by prior knowledge (RFC 9113 §3.3).
+    Http2,
 }
 
 /// TLS configurations toward endpoints.
 pub struct UpstreamTls {
-    verified: [Arc<ClientConfig>; 2],
-    unverified: [Arc<ClientConfig>; 2],
+    verified: Configs,
+    unverified: Configs,
     insecure_hosts: Vec<String>,
+    identified: Vec<(Vec<String>, Configs)>,
 }
+
+/// One configuration for each [`Offer`].
+type Configs = [Arc<ClientConfig>; 3];
 
 impl UpstreamTls {
     /// Reads the roots. A system without roots is no error as long as `settings` names some, or nothing is dialled.
@@ -57,14 +77,20 @@ impl UpstreamTls {
         for path in &settings.upstream_ca {
             add_file(&mut roots, path)?;
         }
-        let verified = || ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
-        let unverified = || {
-            let verifier = Arc::new(NoVerification(Arc::new(rustls::crypto::aws_lc_rs::default_provider())));
-            ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-        };
+        let verified = ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
+        let verifier = Arc::new(NoVerification(Arc::new(rustls::crypto::aws_lc_rs::default_provider())));
+        let unverified =
+            ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let identified = settings.client_certificates.iter().map(|entry| {
+            let (chain, key) = entry.read()?;
+            let config =
+                ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key)?;
+            Ok::<_, TlsError>((entry.hosts.clone(), offering(&config)))
+        });
         Ok(Self {
-            verified: [offering(verified(), Offer::Http1), offering(verified(), Offer::Http2OrHttp1)],
-            unverified: [offering(unverified(), Offer::Http1), offering(unverified(), Offer::Http2OrHttp1)],
+            identified: identified.collect::<Result<_, _>>()?,
+            verified: offering(&verified),
+            unverified: offering(&unverified),
             insecure_hosts: settings.insecure_hosts.clone(),
         })
     }
@@ -72,14 +98,19 @@ impl UpstreamTls {
     /// Shakes hands with the endpoint `host:port` over `stream`.
     pub async fn connect(
         &self,
-        stream: TcpStream,
+        stream: BoxedIo,
         host: &str,
         port: u16,
         offer: Offer,
-    ) -> std::io::Result<(TlsStream<TcpStream>, TlsFacts)> {
+    ) -> std::io::Result<(TlsStream<BoxedIo>, TlsFacts)> {
         let insecure = any_matches(&self.insecure_hosts, host, port);
-        let configs = if insecure { &self.unverified } else { &self.verified };
-        let config = Arc::clone(&configs[usize::from(offer == Offer::Http2OrHttp1)]);
+        let identified = self.identified.iter().find(|(hosts, _)| any_matches(hosts, host, port));
+        let configs = match identified {
+            _ if insecure => &self.unverified,
+            Some((_, configs)) => configs,
+            None => &self.verified,
+        };
+        let config = Arc::clone(&configs[offer as usize]);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
@@ -94,13 +125,26 @@ pub fn is_certificate_error(error: &std::io::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
-fn offering(mut config: ClientConfig, offer: Offer) -> Arc<ClientConfig> {
-    config.alpn_protocols = match offer {
-        Offer::Http1 => vec![b"http/1.1".to_vec()],
-        Offer::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-    };
-    config.key_log = Arc::new(rustls::KeyLogFile::new());
-    Arc::new(config)
+fn offering(config: &ClientConfig) -> Configs {
+    [&[b"http/1.1".as_slice()] as &[&[u8]], &[b"h2", b"http/1.1"], &[b"h2"]].map(|protocols| {
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config.key_log = Arc::new(rustls::KeyLogFile::new());
+        Arc::new(config)
+    })
+}
+
+impl ClientCertificate {
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+        let broken = |path: &Path, cause: rustls::pki_types::pem::Error| TlsError::Pem {
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        };
+        let chain = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect)
+            .map_err(|cause| broken(&self.certificate, cause))?;
+        Ok((chain, PrivateKeyDer::from_pem_file(&self.key).map_err(|cause| broken(&self.key, cause))?))
+    }
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {

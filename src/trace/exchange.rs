@@ -30,6 +30,8 @@ pub struct Exchange {
     pub request_body: Body,
     /// What passed as response body.
     pub response_body: Body,
+    /// What passed as WebSocket messages, if it was one.
+    pub messages: Messages,
     /// When things happened.
     pub timing: Timing,
     /// The connections it used.
@@ -163,6 +165,36 @@ pub struct Body {
     pub trailers: Option<HeaderMap>,
 }
 
+/// The messages of a WebSocket, both directions, in the order in which they passed.
+#[derive(Clone, Debug, Default)]
+pub struct Messages {
+    /// Those that were kept.
+    pub kept: Vec<Message>,
+    /// How many passed.
+    pub count: u64,
+    /// What was not WebSocket, if something was not; the messages end there.
+    pub fault: Option<&'static str>,
+}
+
+/// One WebSocket message, or control frame.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// True when the agent sent it.
+    pub by_agent: bool,
+    /// When its last byte passed, from the start of the exchange.
+    pub at: Duration,
+    /// `text`, `binary`, `close`, `ping` or `pong`.
+    pub opcode: &'static str,
+    /// Bytes of payload on the wire.
+    pub size_bytes: u64,
+    /// The payload, unmasked, as far as it was kept.
+    pub payload: Vec<u8>,
+    /// True when the payload is compressed by permessage-deflate.
+    pub compressed: bool,
+    /// False when the connection ended within it.
+    pub complete: bool,
+}
+
 /// Why a captured body is shorter than what passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncation {
@@ -214,6 +246,23 @@ pub struct ConnectionFacts {
     pub upstream_tls: Option<TlsFacts>,
     /// True when an upstream connection was used again.
     pub upstream_reused: bool,
+    /// The client that would not have our certificate, if it was so.
+    pub refusal: Option<Refusal>,
+}
+
+/// A client that broke off its TLS handshake with us, as far as it can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// `User-Agent` of its CONNECT.
+    pub user_agent: Option<String>,
+    /// The name of its program, if it runs on this machine.
+    pub program: Option<String>,
+    /// What it offered by ALPN, comma-separated.
+    pub alpn: String,
+    /// Its TLS fingerprint (JA4).
+    pub fingerprint: Option<String>,
+    /// What it must set to trust us, if it was about trust.
+    pub advice: Option<String>,
 }
 
 /// What was negotiated in a TLS handshake.

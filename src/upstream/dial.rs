@@ -1,9 +1,13 @@
-//! TCP to an endpoint: address overrides, DNS, refusal of our own doors, every address tried, nodelay.
+//! A byte stream to an endpoint: address overrides, an upstream proxy, DNS, refusal of our own doors, every address
+//! tried, nodelay.
 //!
 //! What was checked is what is dialled: nothing resolves a second time.
 
+use super::via::{Proxies, ProxyUrl};
 use super::{UpstreamSettings, within};
 use crate::error::{ErrorKind, ProxyError};
+use crate::net::BoxedIo;
+use crate::tls::{Offer, UpstreamTls};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::str::FromStr;
@@ -16,17 +20,30 @@ use tokio::net::TcpStream;
 pub struct Dialler {
     connect_timeout: Duration,
     connect_to: Arc<[ConnectTo]>,
+    proxies: Arc<Proxies>,
+    tls: Arc<UpstreamTls>,
     own_doors: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
-/// A connection to an endpoint, before TLS.
+/// A connection to an endpoint, before TLS with it.
 pub struct Dialled {
-    /// The socket.
-    pub stream: TcpStream,
-    /// The address dialled.
+    /// The stream: a socket, or a tunnel through an upstream proxy.
+    pub stream: BoxedIo,
+    /// The address dialled: the endpoint's, or the upstream proxy's.
     pub peer: SocketAddr,
-    /// How long DNS and TCP took.
+    /// How long DNS, TCP and the way through a proxy took.
     pub elapsed: Duration,
+    /// The upstream proxy that the stream leads to, when requests on it must name their target whole.
+    pub forward_proxy: Option<ProxyUrl>,
+}
+
+/// What the stream to an endpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Any bytes, TLS or not: an upstream proxy is asked for a tunnel.
+    Stream,
+    /// Plain HTTP requests of ours: an upstream proxy is sent them itself.
+    PlainHttp,
 }
 
 /// Dial another host and port instead, as curl's `--connect-to`. Empty parts match, or keep, anything.
@@ -39,10 +56,21 @@ pub struct ConnectTo {
 }
 
 impl Dialler {
-    /// A dialler by these settings.
-    pub fn new(settings: &UpstreamSettings) -> Result<Self, String> {
+    /// A dialler by these settings; `variable` reads our environment.
+    pub fn new(
+        settings: &UpstreamSettings,
+        tls: Arc<UpstreamTls>,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
         let connect_to = settings.connect_to.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { connect_timeout: settings.connect_timeout, connect_to: connect_to.into(), own_doors: Arc::default() })
+        let proxies = Proxies::new(&settings.proxy, &settings.no_proxy, variable)?;
+        Ok(Self {
+            connect_timeout: settings.connect_timeout,
+            connect_to: connect_to.into(),
+            proxies: Arc::new(proxies),
+            tls,
+            own_doors: Arc::default(),
+        })
     }
 
     /// Names a door of this process, so that nothing is ever sent to it.
@@ -51,12 +79,11 @@ impl Dialler {
     }
 
     /// Connects to `host:port`; `host` has no brackets.
-    pub async fn dial(&self, host: &str, port: u16) -> Result<Dialled, ProxyError> {
+    pub async fn dial(&self, host: &str, port: u16, purpose: Purpose) -> Result<Dialled, ProxyError> {
         let began = Instant::now();
         let shown = authority(host, port);
-        match within(self.connect_timeout, self.try_dial(host, port, &shown)).await {
-            Some(Ok((stream, peer))) => Ok(Dialled { stream, peer, elapsed: began.elapsed() }),
-            Some(Err(error)) => Err(error),
+        match within(self.connect_timeout, self.reach(host, port, purpose, &shown)).await {
+            Some(dialled) => dialled.map(|dialled| Dialled { elapsed: began.elapsed(), ..dialled }),
             None => {
                 let cause = format!("no connection within {} ms", self.connect_timeout.as_millis());
                 Err(ProxyError::new(ErrorKind::ConnectionTimeout, shown, cause))
@@ -64,8 +91,36 @@ impl Dialler {
         }
     }
 
-    async fn try_dial(&self, host: &str, port: u16, shown: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
+    async fn reach(&self, host: &str, port: u16, purpose: Purpose, shown: &str) -> Result<Dialled, ProxyError> {
         let (host, port) = self.overridden(host, port);
+        let direct = |stream: TcpStream, peer| Dialled {
+            stream: Box::new(stream),
+            peer,
+            elapsed: Duration::ZERO,
+            forward_proxy: None,
+        };
+        let Some(proxy) = self.proxies.route(purpose == Purpose::Stream, host, port) else {
+            let (stream, peer) = self.connect(host, port, shown).await?;
+            return Ok(direct(stream, peer));
+        };
+        let (stream, peer) = self.connect(&proxy.host, proxy.port, &format!("{shown} by way of {proxy}")).await?;
+        let mut dialled = direct(stream, peer);
+        if proxy.tls {
+            let shaken = self.tls.connect(dialled.stream, &proxy.host, proxy.port, Offer::Http1).await;
+            let (stream, _) = shaken.map_err(|error| {
+                let cause = format!("TLS with the upstream proxy {proxy}: {error}");
+                ProxyError::new(ErrorKind::DestinationUnavailable, shown, cause)
+            })?;
+            dialled.stream = Box::new(stream);
+        }
+        match purpose {
+            Purpose::Stream => dialled.stream = proxy.tunnel(dialled.stream, host, port).await?,
+            Purpose::PlainHttp => dialled.forward_proxy = Some(proxy.clone()),
+        }
+        Ok(dialled)
+    }
+
+    async fn connect(&self, host: &str, port: u16, shown: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
         let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
             Ok(found) => found.collect(),
             Err(error) => return Err(ProxyError::from_source(ErrorKind::DnsError, shown, &error)),
@@ -184,7 +239,9 @@ mod tests {
 
     #[test]
     fn own_doors_are_known_by_every_name() {
-        let dialler = Dialler::new(&UpstreamSettings::default()).unwrap();
+        crate::tls::install_provider();
+        let tls = Arc::new(UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap());
+        let dialler = Dialler::new(&UpstreamSettings::default(), tls, &|_| None).unwrap();
         dialler.refuse("127.0.0.1:8080".parse().unwrap());
         dialler.refuse("0.0.0.0:9090".parse().unwrap());
         for own in ["127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", "0.0.0.0:8080", "127.0.0.2:8080", "[::1]:9090"] {

@@ -4,13 +4,17 @@
 
 pub mod body;
 pub mod dial;
+mod extended;
+mod handshake;
 pub mod pool;
 pub mod send;
+pub mod via;
 
 pub use body::{Body, BodyError};
-pub use dial::{ConnectTo, Dialled, Dialler};
+pub use dial::{ConnectTo, Dialled, Dialler, Purpose};
 pub use pool::{Isolation, Origin};
 pub use send::{Sent, Upstream, UpstreamFacts};
+pub use via::UpstreamProxy;
 
 use crate::trace::units::millis;
 use serde::{Deserialize, Serialize};
@@ -37,6 +41,10 @@ pub struct UpstreamSettings {
     pub pool_idle_timeout: Duration,
     /// Dial another address for a host and port, as curl's `--connect-to`: `HOST:PORT:HOST:PORT`.
     pub connect_to: Vec<String>,
+    /// The proxy before endpoints: `env` (as our own environment says), `none`, or `http(s)://[USER:PASSWORD@]HOST:PORT`.
+    pub proxy: UpstreamProxy,
+    /// Hosts reached without that proxy, in NO_PROXY's notation and besides it.
+    pub no_proxy: Vec<String>,
 }
 
 impl Default for UpstreamSettings {
@@ -49,6 +57,8 @@ impl Default for UpstreamSettings {
             body_idle_timeout: Duration::ZERO,
             pool_idle_timeout: Duration::from_secs(60),
             connect_to: Vec::new(),
+            proxy: UpstreamProxy::default(),
+            no_proxy: Vec::new(),
         }
     }
 }

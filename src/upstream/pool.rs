@@ -4,10 +4,14 @@
 
 use super::body::Body;
 use super::send::UpstreamFacts;
+use super::via::ProxyUrl;
+use crate::net::guard::Guard;
+use crate::tls::Offer;
 use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Whose connections these are: a rollout's id.
 pub type Isolation = Arc<str>;
@@ -34,8 +38,24 @@ impl Origin {
 
 /// The sending half of an HTTP connection.
 pub(super) enum Sender {
-    Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http1(Http1Sender),
+    Http2(Http2Sender),
+}
+
+pub(super) struct Http1Sender {
+    pub(super) requests: http1::SendRequest<Body>,
+    /// Judges the responses.
+    pub(super) guard: Guard,
+    /// The upstream proxy that the requests are sent to, with their whole target.
+    pub(super) forward_proxy: Option<ProxyUrl>,
+}
+
+#[derive(Clone)]
+pub(super) struct Http2Sender {
+    pub(super) requests: http2::SendRequest<Body>,
+    /// True once the endpoint has said that it takes extended CONNECTs (RFC 8441).
+    pub(super) extended_connect: watch::Receiver<bool>,
+    pub(super) made: Instant,
 }
 
 /// A connection ready for a request.
@@ -51,8 +71,8 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Entry {
-    http1: Vec<(http1::SendRequest<Body>, UpstreamFacts, Instant)>,
-    http2: Option<(http2::SendRequest<Body>, UpstreamFacts)>,
+    http1: Vec<(Http1Sender, UpstreamFacts, Instant)>,
+    http2: Option<(Http2Sender, UpstreamFacts)>,
 }
 
 impl Pool {
@@ -60,18 +80,21 @@ impl Pool {
         Self { idle_timeout, origins: Mutex::default() }
     }
 
-    /// A live connection, HTTP/2 only if `http2` is wanted.
-    pub(super) fn take(&self, isolation: &Isolation, origin: &Origin, http2: bool) -> Option<Connection> {
+    /// A live connection that speaks what `offer` allows.
+    pub(super) fn take(&self, isolation: &Isolation, origin: &Origin, offer: Offer) -> Option<Connection> {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = origins.get_mut(&(Arc::clone(isolation), origin.clone()))?;
-        if http2
+        if offer != Offer::Http1
             && let Some((sender, facts)) = &entry.http2
-            && !sender.is_closed()
+            && !sender.requests.is_closed()
         {
             return Some(Connection { sender: Sender::Http2(sender.clone()), facts: facts.clone() });
         }
+        if offer == Offer::Http2 {
+            return None;
+        }
         while let Some((sender, facts, since)) = entry.http1.pop() {
-            if sender.is_ready() && self.is_fresh(since) {
+            if sender.requests.is_ready() && self.is_fresh(since) {
                 return Some(Connection { sender: Sender::Http1(sender), facts });
             }
         }
@@ -82,8 +105,8 @@ impl Pool {
     pub(super) fn holds(&self, isolation: &Isolation, origin: &Origin) -> bool {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins.get(&(Arc::clone(isolation), origin.clone())).is_some_and(|entry| {
-            entry.http2.as_ref().is_some_and(|(sender, _)| !sender.is_closed())
-                || entry.http1.iter().any(|(sender, _, since)| sender.is_ready() && self.is_fresh(*since))
+            entry.http2.as_ref().is_some_and(|(sender, _)| !sender.requests.is_closed())
+                || entry.http1.iter().any(|(sender, _, since)| sender.requests.is_ready() && self.is_fresh(*since))
         })
     }
 
@@ -91,7 +114,7 @@ impl Pool {
     pub(super) fn speaks_http2(&self, isolation: &Isolation, origin: &Origin) -> bool {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = origins.get(&(Arc::clone(isolation), origin.clone()));
-        entry.is_some_and(|entry| entry.http2.as_ref().is_some_and(|(sender, _)| !sender.is_closed()))
+        entry.is_some_and(|entry| entry.http2.as_ref().is_some_and(|(sender, _)| !sender.requests.is_closed()))
     }
 
     pub(super) fn put(&self, isolation: &Isolation, origin: &Origin, connection: Connection) {
@@ -123,8 +146,8 @@ impl Pool {
     pub(super) fn sweep(&self) {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins.retain(|_, entry| {
-            entry.http1.retain(|(sender, _, since)| sender.is_ready() && self.is_fresh(*since));
-            entry.http2.take_if(|(sender, _)| sender.is_closed());
+            entry.http1.retain(|(sender, _, since)| sender.requests.is_ready() && self.is_fresh(*since));
+            entry.http2.take_if(|(sender, _)| sender.requests.is_closed());
             !entry.http1.is_empty() || entry.http2.is_some()
         });
     }

@@ -4,17 +4,19 @@
 //! twice. It must not change a header: that is `forward`'s work.
 
 use super::body::Body;
-use super::dial::{Dialled, Dialler, authority};
+use super::dial::{Dialled, Dialler, Purpose, authority};
+use super::extended;
+use super::handshake::{http1_sender, http2_sender};
 use super::pool::{Connection, Isolation, Origin, Pool, Sender};
 use super::{UpstreamSettings, within};
-use crate::error::{ErrorKind, ProxyError};
+use crate::error::{ErrorKind, FramingFault, ProxyError};
+use crate::net::BoxedIo;
 use crate::tls::client::is_certificate_error;
 use crate::tls::{Offer, UpstreamTls};
 use crate::trace::exchange::TlsFacts;
-use http::{Request, Response, Uri, Version, header};
+use http::{Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::TrySendError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,14 +53,20 @@ pub struct Upstream {
 struct Inner {
     settings: UpstreamSettings,
     dialler: Dialler,
-    tls: UpstreamTls,
+    tls: Arc<UpstreamTls>,
     pool: Pool,
 }
 
 impl Upstream {
-    /// By these settings. Must be called within a tokio runtime: it sweeps idle connections from time to time.
-    pub fn new(settings: UpstreamSettings, tls: UpstreamTls) -> Result<Self, String> {
-        let dialler = Dialler::new(&settings)?;
+    /// By these settings; `variable` reads our environment. Must be called within a tokio runtime: it sweeps idle
+    /// connections from time to time.
+    pub fn new(
+        settings: UpstreamSettings,
+        tls: UpstreamTls,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let tls = Arc::new(tls);
+        let dialler = Dialler::new(&settings, Arc::clone(&tls), variable)?;
         let pool = Pool::new(settings.pool_idle_timeout);
         let inner = Arc::new(Inner { settings, dialler, tls, pool });
         let weak = Arc::downgrade(&inner);
@@ -106,15 +114,35 @@ impl Upstream {
         self.inner.pool.speaks_http2(isolation, origin)
     }
 
-    /// Sends `request`, whose target is absolute. With `Offer::Http1` it goes over HTTP/1.1.
+    /// Sends `request`, whose target is absolute, over what `offer` allows. An extended CONNECT (RFC 8441) becomes an
+    /// HTTP/1.1 upgrade for an endpoint that doesn't take it; its 101 comes back as it is.
     pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        isolation: &Isolation,
+        origin: &Origin,
+        mut offer: Offer,
+    ) -> Result<Sent, ProxyError> {
+        let mut key = None;
+        if extended::is_extended(&request) && !self.takes_extended(isolation, origin, offer).await? {
+            key = Some(extended::into_upgrade(&mut request)?);
+            offer = Offer::Http1;
+        }
+        let sent = self.send_anyhow(request, isolation, origin, offer).await?;
+        if let Some(key) = key {
+            extended::check_accept(&sent.response, &key, &authority(&origin.host, origin.port))?;
+        }
+        Ok(sent)
+    }
+
+    async fn send_anyhow(
         &self,
         mut request: Request<Body>,
         isolation: &Isolation,
         origin: &Origin,
         offer: Offer,
     ) -> Result<Sent, ProxyError> {
-        if let Some(connection) = self.inner.pool.take(isolation, origin, offer == Offer::Http2OrHttp1) {
+        if let Some(connection) = self.inner.pool.take(isolation, origin, offer) {
             match self.send_over(connection, request, isolation, origin).await {
                 Ok(sent) => return Ok(sent),
                 // Never written, because the endpoint had given the idle connection up: a new one will do.
@@ -125,9 +153,29 @@ impl Upstream {
                 Err((error, None)) => return Err(error),
             }
         }
-        let dialled = self.inner.dialler.dial(origin.dial_host.as_ref().unwrap_or(&origin.host), origin.port).await?;
-        let connection = self.handshake(dialled, origin, offer).await?;
+        let connection = self.connect(origin, offer).await?;
         self.send_over(connection, request, isolation, origin).await.map_err(|(error, _)| error)
+    }
+
+    async fn connect(&self, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
+        let purpose = if origin.tls || offer == Offer::Http2 { Purpose::Stream } else { Purpose::PlainHttp };
+        let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
+        let dialled = self.inner.dialler.dial(host, origin.port, purpose).await?;
+        self.handshake(dialled, origin, offer).await
+    }
+
+    /// True when an HTTP/2 connection to `origin` is there and takes extended CONNECTs.
+    async fn takes_extended(&self, isolation: &Isolation, origin: &Origin, offer: Offer) -> Result<bool, ProxyError> {
+        let connection = match self.inner.pool.take(isolation, origin, offer) {
+            Some(connection) => connection,
+            None => self.connect(origin, offer).await?,
+        };
+        let takes = match &connection.sender {
+            Sender::Http1(_) => false,
+            Sender::Http2(sender) => extended::is_enabled(sender).await,
+        };
+        self.inner.pool.put(isolation, origin, connection);
+        Ok(takes)
     }
 
     async fn send_over(
@@ -139,11 +187,15 @@ impl Upstream {
     ) -> Result<Sent, (ProxyError, Option<Request<Body>>)> {
         let Connection { mut sender, facts } = connection;
         let absolute = request.uri().clone();
-        shape(&mut request, &sender, origin);
+        shape(&mut request, &sender);
+        let reusable = !request.headers().contains_key(header::UPGRADE);
         let sending = async {
             match &mut sender {
-                Sender::Http1(sender) => sender.try_send_request(request).await,
-                Sender::Http2(sender) => sender.try_send_request(request).await,
+                Sender::Http1(sender) => {
+                    sender.guard.expect(request.method() == Method::HEAD);
+                    sender.requests.try_send_request(request).await
+                }
+                Sender::Http2(sender) => sender.requests.try_send_request(request).await,
             }
         };
         let limit = self.inner.settings.header_timeout;
@@ -159,7 +211,10 @@ impl Upstream {
         let sent_facts = facts.clone();
         let was_reused = facts.reused;
         let connection = Connection { sender, facts: UpstreamFacts { reused: true, ..facts } };
-        self.give_back(connection, was_reused, isolation, origin);
+        // What comes after an upgrade that was refused can't be told from what belongs to it.
+        if reusable {
+            self.give_back(connection, was_reused, isolation, origin);
+        }
         Ok(Sent { response, facts: sent_facts })
     }
 
@@ -175,7 +230,7 @@ impl Upstream {
             Sender::Http1(_) => {
                 tokio::spawn(async move {
                     if let Sender::Http1(sender) = &mut connection.sender
-                        && sender.ready().await.is_ok()
+                        && sender.requests.ready().await.is_ok()
                         && let Some(inner) = inner.upgrade()
                     {
                         inner.pool.put(&isolation, &origin, connection);
@@ -190,7 +245,10 @@ impl Upstream {
         let mut facts =
             UpstreamFacts { peer: Some(dialled.peer), connect: Some(dialled.elapsed), ..Default::default() };
         if !origin.tls {
-            let sender = http1_sender(TokioIo::new(dialled.stream), &shown).await?;
+            let sender = match offer {
+                Offer::Http2 => http2_sender(dialled.stream, &shown).await?,
+                _ => http1_sender(dialled.stream, dialled.forward_proxy, &shown).await?,
+            };
             return Ok(Connection { sender, facts });
         }
         let began = Instant::now();
@@ -207,70 +265,39 @@ impl Upstream {
         facts.handshake = Some(began.elapsed());
         let http2 = tls.alpn.as_deref() == Some("h2");
         facts.tls = Some(tls);
-        let io = TokioIo::new(stream);
-        let sender = if http2 { http2_sender(io, &shown).await? } else { http1_sender(io, &shown).await? };
+        let stream: BoxedIo = Box::new(stream);
+        let sender =
+            if http2 { http2_sender(stream, &shown).await? } else { http1_sender(stream, None, &shown).await? };
         Ok(Connection { sender, facts })
     }
 }
 
-async fn http1_sender<T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
-    io: T,
-    shown: &str,
-) -> Result<Sender, ProxyError> {
-    let (sender, connection) = http1::Builder::new()
-        .preserve_header_case(true)
-        .max_headers(MOST_HEADERS)
-        .handshake(io)
-        .await
-        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
-    let connection = connection.with_upgrades();
-    // Errors of the connection reach the request that suffers them.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(Sender::Http1(sender))
-}
-
-async fn http2_sender<T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
-    io: T,
-    shown: &str,
-) -> Result<Sender, ProxyError> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(MOST_HEADER_BYTES)
-        .keep_alive_interval(Some(PING_EVERY))
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(io)
-        .await
-        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(Sender::Http2(sender))
-}
-
-/// Target form and version, as the connection's protocol wants them: origin-form and `Host` in HTTP/1.1, the
-/// pseudo-header fields in HTTP/2.
-fn shape(request: &mut Request<Body>, sender: &Sender, origin: &Origin) {
-    match sender {
-        Sender::Http2(_) => {
-            *request.version_mut() = Version::HTTP_2;
-            request.headers_mut().remove(header::HOST);
-        }
-        Sender::Http1(_) => {
-            *request.version_mut() = Version::HTTP_11;
-            if !request.headers().contains_key(header::HOST)
-                && let Some(host) = request.uri().authority().map(|authority| authority.as_str().to_owned())
-                && let Ok(value) = host.parse()
-            {
-                request.headers_mut().insert(header::HOST, value);
-            }
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            // Copied as it stands: a signature may cover it.
-            if let Ok(uri) = path.parse::<Uri>() {
-                *request.uri_mut() = uri;
-            }
-        }
+/// Target form and version, as the connection's protocol wants them: origin-form and `Host` in HTTP/1.1 (toward an
+/// upstream proxy the whole target), the pseudo-header fields in HTTP/2.
+fn shape(request: &mut Request<Body>, sender: &Sender) {
+    let Sender::Http1(sender) = sender else {
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(header::HOST);
+        return;
+    };
+    *request.version_mut() = Version::HTTP_11;
+    if !request.headers().contains_key(header::HOST)
+        && let Some(host) = request.uri().authority().map(|authority| authority.as_str().to_owned())
+        && let Ok(value) = host.parse()
+    {
+        request.headers_mut().insert(header::HOST, value);
     }
-    debug_assert!(!origin.host.starts_with('['));
+    if let Some(proxy) = &sender.forward_proxy {
+        if let Some(authorization) = &proxy.authorization {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
+        return;
+    }
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    // Copied as it stands: a signature may cover it.
+    if let Ok(uri) = path.parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
 }
 
 fn send_error(
@@ -283,6 +310,11 @@ fn send_error(
         request
     });
     let error = failed.into_error();
+    if let Some(fault) = FramingFault::behind(&error) {
+        // A fault in what the agent sends breaks our request off, one in the answer is the endpoint's.
+        let faulty = if error.is_user() { fault.of_request() } else { fault.of_response() };
+        return (ProxyError { host: shown.to_owned(), ..faulty }, None);
+    }
     let kind = if error.is_user() {
         // The request body failed: the agent went away while it was sending.
         ErrorKind::HttpRequestIncomplete
@@ -321,9 +353,3 @@ fn tls_error(shown: &str, error: &std::io::Error) -> ProxyError {
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-const MOST_HEADERS: usize = 512;
-const MOST_HEADER_BYTES: u32 = 64 * 1024;
-const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -1,6 +1,8 @@
 //! Formats on the wire, as pure functions: bytes in, values out. No I/O, no clock.
 
+pub mod client_hello;
 pub mod encoding;
 pub mod framing;
 pub mod redact;
 pub mod traceparent;
+pub mod websocket;

@@ -85,8 +85,8 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
                 self.recording.outcome(Outcome::Failed { error: (self.error_of)(error) });
                 drop(self.recording.finish());
             }
-            // What becomes of the exchange is for the response to say; until then the agent broke it off.
-            Direction::Request => self.recording.outcome(Outcome::Aborted { by: Side::Downstream }),
+            // What becomes of the exchange is for the response to say; until then this stands.
+            Direction::Request => self.recording.failing(&(self.error_of)(error)),
         }
     }
 

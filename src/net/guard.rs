@@ -1,0 +1,308 @@
+//! A socket whose HTTP/1 bytes are judged before the HTTP library reads them.
+//!
+//! The library mends what is ambiguous and says nothing; behind this guard it never sees it. A request whose head is at
+//! fault is replaced by an empty one, and the fault is told to whoever answers it; a response at fault is an error of
+//! the socket. Bytes behind a request for another protocol are held until that is decided (CVE-2026-2833).
+
+use super::BoxedIo;
+use crate::error::FramingFault;
+use crate::wire::framing::{Next, Scanner};
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The other end of a [`GuardedIo`], for whoever answers or sends its messages.
+#[derive(Clone, Debug, Default)]
+pub struct Guard(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    answered: u64,
+    // The number of the head that was replaced, counted from 1.
+    fault: Option<(u64, FramingFault)>,
+    // What became of the request with this number.
+    switched: Option<(u64, bool)>,
+    to_head: bool,
+    waker: Option<Waker>,
+}
+
+impl Guard {
+    /// The fault of the next request, if it has one. To be asked once for each request, in order.
+    pub fn next_request(&self) -> Option<FramingFault> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.answered += 1;
+        let number = shared.answered;
+        shared.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
+    }
+
+    /// Says what became of the request asked for last, if it wanted another protocol: the bytes behind it belong to
+    /// that, or to HTTP.
+    pub fn switch(&self, switched: bool) {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.switched = Some((shared.answered, switched));
+        if let Some(waker) = shared.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Says what the next response answers.
+    pub fn expect(&self, to_head: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).to_head = to_head;
+    }
+
+    fn poll_switched(&self, number: u64, cx: &Context<'_>) -> Poll<bool> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.switched {
+            Some((decided, switched)) if decided == number => Poll::Ready(switched),
+            _ => {
+                shared.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn to_head(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).to_head
+    }
+
+    fn refuse(&self, number: u64, fault: FramingFault) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fault = Some((number, fault));
+    }
+}
+
+/// A socket with its reads judged. Writes go straight through.
+pub struct GuardedIo {
+    inner: BoxedIo,
+    scanner: Scanner,
+    guard: Guard,
+    requests: bool,
+    // Read and not passed yet; the first `ready` bytes may pass.
+    held: BytesMut,
+    ready: usize,
+    switching: bool,
+    end: Option<End>,
+}
+
+enum End {
+    // Nothing more is read. No end is told either: for the HTTP library it would mean that nobody waits for the answer.
+    Silent,
+    Fault(FramingFault),
+}
+
+impl GuardedIo {
+    /// Guards a socket that requests come from.
+    pub fn of_requests(inner: BoxedIo) -> (Self, Guard) {
+        Self::new(inner, Scanner::of_requests(), true)
+    }
+
+    /// Guards a socket that responses come from.
+    pub fn of_responses(inner: BoxedIo) -> (Self, Guard) {
+        Self::new(inner, Scanner::of_responses(), false)
+    }
+
+    fn new(inner: BoxedIo, scanner: Scanner, requests: bool) -> (Self, Guard) {
+        let guard = Guard::default();
+        let shared = guard.clone();
+        let held = BytesMut::new();
+        (Self { inner, scanner, guard: shared, requests, held, ready: 0, switching: false, end: None }, guard)
+    }
+
+    /// Takes note of what follows the bytes that may pass.
+    fn follow(&mut self, next: Next) {
+        match next {
+            Next::More => {}
+            // Toward endpoints the response itself decides.
+            Next::Switch if !self.requests => self.scanner.switch(true),
+            Next::Switch => self.switching = true,
+            Next::BadHead(fault) if self.requests => {
+                self.guard.refuse(self.scanner.heads(), fault);
+                self.held.truncate(self.ready);
+                self.held.extend_from_slice(REPLACEMENT);
+                self.ready = self.held.len();
+                self.end = Some(End::Silent);
+            }
+            Next::BadHead(fault) | Next::BadBody(fault) => {
+                self.held.truncate(self.ready);
+                self.end = Some(End::Fault(fault));
+            }
+        }
+    }
+
+    /// Judges what is held.
+    fn judge_held(&mut self) {
+        let scan = self.scanner.scan(&self.held, self.guard.to_head());
+        self.ready = scan.pass;
+        self.follow(scan.next);
+    }
+
+    /// Reads into `buf` and judges it there: bytes in one piece are not copied. Ready(false) when nothing came.
+    fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let fresh = &buf.filled()[before..];
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        if self.held.is_empty() && !self.switching {
+            let scan = self.scanner.scan(fresh, self.guard.to_head());
+            self.held.extend_from_slice(&fresh[scan.pass..]);
+            buf.set_filled(before + scan.pass);
+            self.follow(scan.next);
+        } else {
+            self.held.extend_from_slice(fresh);
+            buf.set_filled(before);
+            if !self.switching {
+                self.judge_held();
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl AsyncRead for GuardedIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        loop {
+            if this.ready > 0 {
+                let length = this.ready.min(buf.remaining());
+                buf.put_slice(&this.held[..length]);
+                this.held.advance(length);
+                this.ready -= length;
+                return Poll::Ready(Ok(()));
+            }
+            match this.end {
+                Some(End::Silent) => return Poll::Pending,
+                Some(End::Fault(fault)) => return Poll::Ready(Err(fault.into())),
+                None => {}
+            }
+            if this.switching && this.held.is_empty() {
+                // Nothing to decide on yet, but an end of the socket must be seen.
+                match this.guard.poll_switched(this.scanner.heads(), cx) {
+                    Poll::Ready(switched) => {
+                        this.switching = false;
+                        this.scanner.switch(switched);
+                    }
+                    Poll::Pending => {
+                        if !ready!(this.poll_fresh(cx, buf))? {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                }
+                continue;
+            }
+            if this.switching {
+                let switched = ready!(this.guard.poll_switched(this.scanner.heads(), cx));
+                this.switching = false;
+                this.scanner.switch(switched);
+                this.judge_held();
+                continue;
+            }
+            if !ready!(this.poll_fresh(cx, buf))? {
+                // A client that said it would send no more may close its side and still wait for the answer.
+                if this.requests && this.scanner.is_over() {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for GuardedIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Stands for a request that must not be read. Its method is the word of the semantic conventions for one unknown.
+const REPLACEMENT: &[u8] = b"_OTHER / HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn read(io: &mut GuardedIo) -> Vec<u8> {
+        let mut buffer = [0; 1024];
+        let length = io.read(&mut buffer).await.unwrap();
+        buffer[..length].to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_head_at_fault_is_replaced_and_told() {
+        let (mut agent, ours) = tokio::io::duplex(1024);
+        let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
+        let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        agent.write_all(&[good.as_slice(), b"GET /secret HTTP/1.1\r\n\r\nmore"].concat()).await.unwrap();
+        assert_eq!(read(&mut io).await, good);
+        assert_eq!(read(&mut io).await, REPLACEMENT);
+        let more = tokio::time::timeout(std::time::Duration::from_millis(20), read(&mut io)).await;
+        assert!(more.is_err(), "nothing behind it is read");
+        assert_eq!(guard.next_request(), None);
+        assert!(guard.next_request().is_some());
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_an_upgrade_wait_for_its_answer() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        for switched in [true, false] {
+            let (mut agent, ours) = tokio::io::duplex(1024);
+            let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
+            agent.write_all(&[head.as_slice(), b"\0raw\r\n\r\n"].concat()).await.unwrap();
+            assert_eq!(read(&mut io).await, head);
+            let early = tokio::time::timeout(std::time::Duration::from_millis(20), read(&mut io)).await;
+            assert!(early.is_err(), "nothing before the decision");
+            assert_eq!(guard.next_request(), None);
+            guard.switch(switched);
+            let expected: &[u8] = if switched { b"\0raw\r\n\r\n" } else { REPLACEMENT };
+            assert_eq!(read(&mut io).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_seen_while_an_upgrade_is_undecided() {
+        let (mut agent, ours) = tokio::io::duplex(1024);
+        let (mut io, _guard) = GuardedIo::of_requests(Box::new(ours));
+        let head = b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n";
+        agent.write_all(head).await.unwrap();
+        assert_eq!(read(&mut io).await, head);
+        drop(agent);
+        assert_eq!(read(&mut io).await, b"");
+    }
+
+    #[tokio::test]
+    async fn a_response_at_fault_is_an_error_that_says_why() {
+        let (mut endpoint, ours) = tokio::io::duplex(1024);
+        let (mut io, _guard) = GuardedIo::of_responses(Box::new(ours));
+        endpoint.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx").await.unwrap();
+        let error = io.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(FramingFault::behind(&error).unwrap().cause, "several Content-Length fields");
+    }
+}

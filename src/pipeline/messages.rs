@@ -1,0 +1,71 @@
+//! A WebSocket's messages as events of its span: direction, sort, size, time, and the text if bodies are recorded.
+
+use super::span::{SpanOptions, whole_characters};
+use crate::trace::exchange::{Exchange, Message};
+use crate::trace::span::Event;
+use crate::trace::{Span, semconv as names};
+use crate::wire::websocket::deflate::{Agreed, Inflater};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
+use std::collections::BTreeMap;
+
+/// Adds the events, and what is to be said about all of them.
+pub(super) fn messages(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
+    let seen = &exchange.messages;
+    if seen.count == 0 && seen.fault.is_none() {
+        return;
+    }
+    span.set(names::WEBSOCKET_MESSAGES, seen.count);
+    span.set_some(names::WEBSOCKET_FAULT, seen.fault);
+    let unrecorded = seen.count - seen.kept.len() as u64;
+    span.set_some(names::WEBSOCKET_UNRECORDED, (unrecorded > 0).then_some(unrecorded));
+    let agreed = exchange.response.as_ref().and_then(|response| {
+        Some(Agreed::parse(response.headers.get(header::SEC_WEBSOCKET_EXTENSIONS)?.to_str().ok()?))
+    });
+    let agreed = agreed.unwrap_or_default();
+    let mut by_agent = Inflater::new(agreed.client_no_context_takeover);
+    let mut by_endpoint = Inflater::new(agreed.server_no_context_takeover);
+    for message in &seen.kept {
+        let inflater = if message.by_agent { &mut by_agent } else { &mut by_endpoint };
+        let event = event(message, inflater, options);
+        span.events.push(Event { timestamp: Some(exchange.timing.started_at.after(message.at)), ..event });
+    }
+}
+
+fn event(message: &Message, inflater: &mut Inflater, options: &SpanOptions) -> Event {
+    let mut attributes = BTreeMap::default();
+    let mut set = |name: &str, value: crate::trace::Value| drop(attributes.insert(name.to_owned(), value));
+    // A client span's view: what the agent sends is transmitted.
+    set(names::NETWORK_IO_DIRECTION, if message.by_agent { "transmit" } else { "receive" }.into());
+    set(names::WEBSOCKET_OPCODE, message.opcode.into());
+    set(names::WEBSOCKET_SIZE, i64::try_from(message.size_bytes).unwrap_or(i64::MAX).into());
+    if !message.complete {
+        set(names::WEBSOCKET_INCOMPLETE, true.into());
+    }
+    let payload = &message.payload;
+    if message.opcode == "close" {
+        if let [high, low, ..] = payload.as_slice() {
+            set(names::WEBSOCKET_CLOSE_CODE, i64::from(u16::from_be_bytes([*high, *low])).into());
+        }
+    } else if options.include_bodies {
+        let kept_whole = payload.len() as u64 == message.size_bytes && message.complete;
+        let content = if message.compressed {
+            inflater.inflate(payload, kept_whole, options.max_body_bytes)
+        } else {
+            Some(payload.clone())
+        };
+        if !kept_whole {
+            set(names::WEBSOCKET_TRUNCATED, true.into());
+        }
+        match content {
+            None => set(names::CAPTURE_UNDECODED, "permessage-deflate: a message before it is missing".into()),
+            Some(content) if content.is_empty() => {}
+            Some(content) => match std::str::from_utf8(whole_characters(&content)) {
+                Ok(text) => set(names::WEBSOCKET_TEXT, options.redactor.body(None, "", text).into_owned().into()),
+                Err(_) => set(names::WEBSOCKET_BASE64, STANDARD.encode(&content).into()),
+            },
+        }
+    }
+    Event { name: names::WEBSOCKET_MESSAGE.to_owned(), attributes, timestamp: None }
+}

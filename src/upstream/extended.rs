@@ -1,0 +1,59 @@
+//! WebSocket over HTTP/2 (RFC 8441): told from other requests, and turned into an HTTP/1.1 upgrade where the endpoint
+//! doesn't take it.
+//!
+//! It must not send anything.
+
+use super::body::Body;
+use super::pool::Http2Sender;
+use crate::error::{ErrorKind, ProxyError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::ext::Protocol;
+use std::time::Duration;
+
+/// True for a CONNECT with `:protocol`.
+pub(super) fn is_extended(request: &Request<Body>) -> bool {
+    request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_some()
+}
+
+/// True when the endpoint takes extended CONNECTs. A new connection's SETTINGS may be on their way: they are waited for.
+pub(super) async fn is_enabled(sender: &Http2Sender) -> bool {
+    let mut enabled = sender.extended_connect.clone();
+    let deadline = tokio::time::Instant::from_std(sender.made + SETTINGS_GRACE);
+    let known = *enabled.borrow();
+    known || matches!(tokio::time::timeout_at(deadline, enabled.wait_for(|enabled| *enabled)).await, Ok(Ok(_)))
+}
+
+/// Makes an extended CONNECT an upgrade (RFC 6455 §4.1). The key comes back.
+pub(super) fn into_upgrade(request: &mut Request<Body>) -> Result<HeaderValue, ProxyError> {
+    let protocol = request.extensions_mut().remove::<Protocol>();
+    let protocol = protocol.and_then(|protocol| HeaderValue::from_bytes(protocol.as_ref()).ok());
+    let mut nonce = [0; 16];
+    let failed = || ProxyError::new(ErrorKind::ProxyInternalError, "", "no key for a WebSocket can be made");
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| failed())?;
+    let key = HeaderValue::try_from(STANDARD.encode(nonce)).map_err(|_| failed())?;
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, protocol.unwrap_or(HeaderValue::from_static("websocket")));
+    headers.insert(header::SEC_WEBSOCKET_KEY, key.clone());
+    Ok(key)
+}
+
+/// A 101 must prove that it answers this key.
+pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, shown: &str) -> Result<(), ProxyError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    let text = [key.as_bytes(), WEBSOCKET_GUID].concat();
+    let expected = STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text));
+    if response.headers().get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == expected.as_str()) {
+        return Ok(());
+    }
+    Err(ProxyError::new(ErrorKind::HttpProtocolError, shown, "Sec-WebSocket-Accept does not answer our key"))
+}
+
+const SETTINGS_GRACE: Duration = Duration::from_millis(250);
+/// RFC 6455 §1.3.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

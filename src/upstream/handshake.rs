@@ -1,0 +1,64 @@
+//! HTTP over a stream to an endpoint: the two handshakes, and how the connections are set up.
+//!
+//! It must not dial, and not know what is sent.
+
+use super::pool::{Http1Sender, Http2Sender, Sender};
+use super::via::ProxyUrl;
+use crate::error::{ErrorKind, ProxyError};
+use crate::net::BoxedIo;
+use crate::net::guard::GuardedIo;
+use crate::wire::framing::head::MOST_FIELDS;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// HTTP/1.1, its responses judged.
+pub(super) async fn http1_sender(
+    io: BoxedIo,
+    forward_proxy: Option<ProxyUrl>,
+    shown: &str,
+) -> Result<Sender, ProxyError> {
+    let (io, guard) = GuardedIo::of_responses(io);
+    let (requests, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .max_headers(MOST_FIELDS)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
+    let connection = connection.with_upgrades();
+    // Errors of the connection reach the request that suffers them.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Sender::Http1(Http1Sender { requests, guard, forward_proxy }))
+}
+
+/// HTTP/2.
+pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, ProxyError> {
+    let (requests, mut connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .keep_alive_interval(Some(PING_EVERY))
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
+    let (enabled, extended_connect) = watch::channel(false);
+    tokio::spawn(std::future::poll_fn(move |cx| {
+        let polled = Pin::new(&mut connection).poll(cx).map(drop);
+        enabled.send_if_modified(|known| {
+            let now = connection.is_extended_connect_protocol_enabled();
+            std::mem::replace(known, now) != now
+        });
+        polled
+    }));
+    Ok(Sender::Http2(Http2Sender { requests, extended_connect, made: Instant::now() }))
+}
+
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const MOST_HEADER_BYTES: u32 = 64 * 1024;
+const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -1,0 +1,277 @@
+//! Frames to messages: headers read, payloads unmasked, fragments joined, control frames told apart.
+//!
+//! What is not WebSocket ends the watching, never the traffic.
+
+/// A message, or a control frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What sort it is.
+    pub opcode: Opcode,
+    /// Bytes of payload on the wire, compressed if it was.
+    pub size_bytes: u64,
+    /// The payload, unmasked, as far as it was kept.
+    pub payload: Vec<u8>,
+    /// True when the payload is compressed by permessage-deflate.
+    pub compressed: bool,
+    /// False when the connection ended within it.
+    pub complete: bool,
+}
+
+/// What a message holds (RFC 6455 §11.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// UTF-8 text.
+    Text,
+    /// Bytes.
+    Binary,
+    /// The connection is to be closed; the payload is a code and a reason.
+    Close,
+    /// Are you there?
+    Ping,
+    /// I am.
+    Pong,
+}
+
+impl Opcode {
+    /// The word used in attributes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Close => "close",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+        }
+    }
+}
+
+/// Follows one direction of a connection.
+#[derive(Debug)]
+pub struct Frames {
+    from_client: bool,
+    compression: bool,
+    keep_bytes: usize,
+    header: Vec<u8>,
+    frame: Option<Frame>,
+    message: Option<Message>,
+    control: Option<Message>,
+    fault: Option<&'static str>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    left: u64,
+    mask: [u8; 4],
+    at: usize,
+    last: bool,
+    control: bool,
+}
+
+impl Frames {
+    /// For bytes from the client or from the server; `compression`: permessage-deflate was agreed. Of each payload at
+    /// most `keep_bytes` are kept.
+    pub fn new(from_client: bool, compression: bool, keep_bytes: usize) -> Self {
+        let header = Vec::with_capacity(MOST_HEADER_BYTES);
+        Self { from_client, compression, keep_bytes, header, frame: None, message: None, control: None, fault: None }
+    }
+
+    /// Why the watching ended, if it did.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.fault
+    }
+
+    /// Goes over `bytes`; every message that ends in them is given to `found`.
+    pub fn push(&mut self, mut bytes: &[u8], found: &mut dyn FnMut(Message)) {
+        while self.fault.is_none() {
+            if let Some(frame) = &mut self.frame {
+                let taken = bytes.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
+                let message = if frame.control { &mut self.control } else { &mut self.message };
+                if let Some(message) = message {
+                    let room = self.keep_bytes.max(MOST_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
+                    let unmasked = bytes[..room].iter().zip(frame.at..).map(|(byte, at)| byte ^ frame.mask[at % 4]);
+                    message.payload.extend(unmasked);
+                    message.size_bytes += taken as u64;
+                }
+                frame.left -= taken as u64;
+                frame.at = (frame.at + taken) % 4;
+                bytes = &bytes[taken..];
+                if frame.left > 0 {
+                    return;
+                }
+                let (last, control) = (frame.last, frame.control);
+                self.frame = None;
+                let over = if control { self.control.take() } else { self.message.take_if(|_| last) };
+                if let Some(message) = over {
+                    found(Message { complete: true, ..message });
+                }
+                continue;
+            }
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            self.header.push(*byte);
+            bytes = rest;
+            if self.header.len() == header_length(&self.header) {
+                match self.open() {
+                    Ok(frame) => self.frame = Some(frame),
+                    Err(fault) => self.fault = Some(fault),
+                }
+                self.header.clear();
+            }
+        }
+    }
+
+    /// The connection is over: a message that was under way.
+    pub fn finish(&mut self) -> Option<Message> {
+        self.message.take()
+    }
+
+    /// A frame by its whole header.
+    fn open(&mut self) -> Result<Frame, &'static str> {
+        let (first, second) = (self.header[0], self.header[1]);
+        let (last, compressed, kind) = (first & 0x80 != 0, first & 0x40 != 0, first & 0x0f);
+        let masked = second & 0x80 != 0;
+        if first & 0x30 != 0 || (compressed && !self.compression) {
+            return Err("a reserved bit is set");
+        }
+        if masked != self.from_client {
+            return Err(if masked { "a server's frame is masked" } else { "a client's frame is not masked" });
+        }
+        let rest = &self.header[2..];
+        let (left, mask) = match second & 0x7f {
+            126 => (u64::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            127 => {
+                let length = rest[..8].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
+                (length, &rest[8..])
+            }
+            short => (u64::from(short), rest),
+        };
+        if left > u64::MAX / 2 {
+            return Err("a frame length with its first bit set");
+        }
+        let mask = mask.try_into().unwrap_or([0; 4]);
+        let control = kind & 0x08 != 0;
+        if control && (!last || left > MOST_CONTROL_BYTES as u64 || compressed) {
+            return Err("a control frame that is long, fragmented or compressed");
+        }
+        let message =
+            |opcode| Some(Message { opcode, size_bytes: 0, payload: Vec::new(), compressed, complete: false });
+        match (kind, self.message.is_some()) {
+            (0, true) if !compressed => {}
+            (0, _) => return Err("a continuation of nothing"),
+            (1 | 2, true) => return Err("a message within a message"),
+            (1, false) => self.message = message(Opcode::Text),
+            (2, false) => self.message = message(Opcode::Binary),
+            (8, _) => self.control = message(Opcode::Close),
+            (9, _) => self.control = message(Opcode::Ping),
+            (10, _) => self.control = message(Opcode::Pong),
+            _ => return Err("an unknown opcode"),
+        }
+        Ok(Frame { left, mask, at: 0, last, control })
+    }
+}
+
+/// How long a header is that starts like this; 2 until that can be told.
+fn header_length(start: &[u8]) -> usize {
+    let Some(second) = start.get(1) else { return 2 };
+    let length = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    2 + length + if second & 0x80 != 0 { 4 } else { 0 }
+}
+
+const MOST_HEADER_BYTES: usize = 14;
+const MOST_CONTROL_BYTES: usize = 125;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A frame as a client sends it.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let mut bytes = vec![first];
+        match payload.len() {
+            length @ 0..=125 => bytes.push(0x80 | u8::try_from(length).unwrap()),
+            length if u16::try_from(length).is_ok() => {
+                bytes.push(0x80 | 126);
+                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+            }
+            length => {
+                bytes.push(0x80 | 127);
+                bytes.extend((length as u64).to_be_bytes());
+            }
+        }
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(0..).map(|(byte, at): (_, usize)| byte ^ mask[at % 4]));
+        bytes
+    }
+
+    fn messages(pieces: &[&[u8]]) -> (Vec<Message>, Option<&'static str>) {
+        let mut frames = Frames::new(true, false, 1 << 20);
+        let mut found = Vec::new();
+        for piece in pieces {
+            frames.push(piece, &mut |message| found.push(message));
+        }
+        (found, frames.fault())
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_messages(
+            lengths in prop::collection::vec(prop::sample::select(vec![0usize, 1, 125, 126, 300, 70_000]), 1..6),
+            cuts in prop::collection::vec(any::<usize>(), 0..10),
+        ) {
+            let mut bytes = Vec::new();
+            for length in &lengths {
+                let payload = vec![b'x'; *length];
+                let (start, end) = payload.split_at(length / 2);
+                bytes.extend(frame(0x01, start));
+                bytes.extend(frame(0x89, b"ping"));
+                bytes.extend(frame(0x80, end));
+            }
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % bytes.len()).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let (found, fault) = messages(&pieces);
+            prop_assert_eq!(fault, None);
+            let texts: Vec<usize> =
+                found.iter().filter(|found| found.opcode == Opcode::Text).map(|found| found.payload.len()).collect();
+            let pings = found.iter().filter(|found| found.opcode == Opcode::Ping).count();
+            prop_assert_eq!(pings, lengths.len());
+            prop_assert_eq!(texts, lengths);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            messages(&[&bytes]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_websocket_is_said() {
+        for (bytes, fault) in [
+            (frame(0x91, b""), "a reserved bit is set"),
+            (frame(0xc1, b""), "a reserved bit is set"),
+            (vec![0x81, 0x01, b'x'], "a client's frame is not masked"),
+            (frame(0x80, b"x"), "a continuation of nothing"),
+            (frame(0x83, b"x"), "an unknown opcode"),
+            (frame(0x09, b"x"), "a control frame that is long, fragmented or compressed"),
+            ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), "a message within a message"),
+            (vec![0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "a frame length with its first bit set"),
+        ] {
+            assert_eq!(messages(&[&bytes]).1, Some(fault));
+        }
+    }
+
+    #[test]
+    fn a_payload_is_kept_up_to_its_limit_and_counted_whole() {
+        let mut frames = Frames::new(true, false, 200);
+        let mut found = Vec::new();
+        frames.push(&frame(0x82, &[7; 1000]), &mut |message| found.push(message));
+        assert_eq!((found[0].size_bytes, found[0].payload.len()), (1000, 200));
+        frames.push(&frame(0x02, b"begun"), &mut |_| {});
+        assert!(!frames.finish().unwrap().complete);
+    }
+}
