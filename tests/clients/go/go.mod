@@ -1,0 +1,3 @@
+module tracewire.test/go-client
+
+go 1.19

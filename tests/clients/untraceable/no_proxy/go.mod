@@ -1,0 +1,3 @@
+module tracewire.test/go-no-proxy
+
+go 1.19
