@@ -1,22 +1,13 @@
 //! Anthropic's messages, plain and streamed.
 
 use super::answer::{arguments, before, ids, last_text, named, stream, words};
-use super::behaviour::Behaviour;
-use super::tools::MockState;
+use super::behaviour::Call;
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// `POST /v1/messages`.
-pub(super) async fn messages(
-    State(state): State<MockState>,
-    uri: Uri,
-    headers: HeaderMap,
-    Json(body): Json<Value>,
-) -> Response {
-    let behaviour = Behaviour::of(state.options, &headers, &uri);
+pub(super) async fn messages(Call { behaviour, body }: Call) -> Response {
     if let Some(failed) = before(&behaviour, error).await {
         return failed;
     }

@@ -1,6 +1,11 @@
 //! How the mock behaves: delays and failures, from its options, a request's `x-mock-*` headers or its query.
 
+use super::tools::MockState;
+use axum::Json;
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use std::time::Duration;
 
 /// The behaviour of requests that don't say otherwise.
@@ -67,6 +72,22 @@ impl Behaviour {
                 _ => None,
             }),
         }
+    }
+}
+
+/// A request with a JSON body to an LLM route.
+pub(super) struct Call {
+    pub(super) behaviour: Behaviour,
+    pub(super) body: Value,
+}
+
+impl FromRequest<MockState> for Call {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &MockState) -> Result<Self, Response> {
+        let behaviour = Behaviour::of(state.options, request.headers(), request.uri());
+        let body = Json::<Value>::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        Ok(Self { behaviour, body: body.0 })
     }
 }
 

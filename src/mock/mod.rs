@@ -3,11 +3,14 @@
 //! Answers are made up from the request and always the same for the same request. It keeps no state but the list of
 //! what it was asked. It must not be reachable from elsewhere by default.
 
+mod amazon;
 mod answer;
 mod anthropic;
 mod behaviour;
+mod google;
 mod openai;
 mod tools;
+mod websocket;
 
 pub use behaviour::MockOptions;
 
@@ -98,12 +101,16 @@ fn router(options: MockOptions) -> Router {
         .route("/v1/completions", post(openai::completions))
         .route("/v1/responses", post(openai::responses))
         .route("/v1/messages", post(anthropic::messages))
+        .route("/v1beta/models/{call}", post(google::generate))
+        .route("/v1/models/{call}", post(google::generate))
+        .route("/model/{model}/converse", post(amazon::converse))
+        .route("/v1/realtime", any(websocket::realtime))
         .route("/weather", get(tools::weather))
         .route("/echo", any(tools::echo))
         .route("/sse", get(tools::sse))
         .route("/bytes", get(tools::bytes))
         .route("/upload", post(tools::upload))
-        .route("/ws", get(tools::websocket))
+        .route("/ws", any(websocket::echo))
         .route("/requests", get(tools::requests).delete(tools::forget))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(state.clone(), tools::note_request))
@@ -130,6 +137,7 @@ async fn tls(stream: TcpStream, leaves: Arc<LeafCache>, router: Router, _guard: 
 async fn serve<T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(io: T, router: Router) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().preserve_header_case(true);
+    builder.http2().enable_connect_protocol();
     drop(builder.serve_connection_with_upgrades(io, TowerToHyperService::new(router)).await);
 }
 

@@ -1,11 +1,8 @@
 //! OpenAI's chat completions, completions and responses, plain and streamed, with vLLM's token ids on request.
 
 use super::answer::{arguments, before, data, ids, last_text, logprobs, named, stream, words};
-use super::behaviour::Behaviour;
-use super::tools::MockState;
+use super::behaviour::{Behaviour, Call};
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -18,13 +15,7 @@ pub(super) async fn models() -> Json<Value> {
 }
 
 /// `POST /v1/chat/completions`.
-pub(super) async fn chat(
-    State(state): State<MockState>,
-    uri: Uri,
-    headers: HeaderMap,
-    Json(body): Json<Value>,
-) -> Response {
-    let behaviour = Behaviour::of(state.options, &headers, &uri);
+pub(super) async fn chat(Call { behaviour, body }: Call) -> Response {
     if let Some(failed) = before(&behaviour, error).await {
         return failed;
     }
@@ -133,13 +124,7 @@ impl ChatAnswer {
 }
 
 /// `POST /v1/completions`.
-pub(super) async fn completions(
-    State(state): State<MockState>,
-    uri: Uri,
-    headers: HeaderMap,
-    Json(body): Json<Value>,
-) -> Response {
-    let behaviour = Behaviour::of(state.options, &headers, &uri);
+pub(super) async fn completions(Call { behaviour, body }: Call) -> Response {
     if let Some(failed) = before(&behaviour, error).await {
         return failed;
     }
@@ -168,13 +153,7 @@ pub(super) async fn completions(
 }
 
 /// `POST /v1/responses`.
-pub(super) async fn responses(
-    State(state): State<MockState>,
-    uri: Uri,
-    headers: HeaderMap,
-    Json(body): Json<Value>,
-) -> Response {
-    let behaviour = Behaviour::of(state.options, &headers, &uri);
+pub(super) async fn responses(Call { behaviour, body }: Call) -> Response {
     if let Some(failed) = before(&behaviour, error).await {
         return failed;
     }

@@ -8,12 +8,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,32 +110,10 @@ pub(super) async fn upload(request: Request) -> Response {
     Json(json!({ "received": received })).into_response()
 }
 
-/// `GET /ws`: upgrades, then sends back every byte it gets.
-pub(super) async fn websocket(mut request: Request) -> Response {
-    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| [key.as_bytes(), WEBSOCKET_GUID].concat());
-    let Some(key) = key else { return StatusCode::UPGRADE_REQUIRED.into_response() };
-    let accept = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &key);
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-            let _ = tokio::io::copy(&mut read, &mut write).await;
-        }
-    });
-    let accept = STANDARD.encode(accept);
-    let fields = [
-        (header::CONNECTION, "Upgrade".to_owned()),
-        (header::UPGRADE, "websocket".to_owned()),
-        (header::SEC_WEBSOCKET_ACCEPT, accept),
-    ];
-    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
-}
-
 fn pairs(headers: &HeaderMap) -> Value {
     headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect()
 }
 
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const MOST_NOTED: usize = 1000;
 const MOST_EVENTS: u64 = 100_000;
