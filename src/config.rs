@@ -6,6 +6,7 @@ use crate::api::ServerSettings;
 use crate::capture::CaptureSettings;
 use crate::forward::TraceSettings;
 use crate::proxy::ProxySettings;
+use crate::run::RunSettings;
 use crate::store::Retention;
 use crate::store::sqlite::Synchronous;
 use crate::tls::TlsSettings;
@@ -34,6 +35,8 @@ pub struct Config {
     pub redact: RedactSettings,
     /// What happens to `traceparent`.
     pub trace: TraceSettings,
+    /// What is done to a command's environment.
+    pub run: RunSettings,
     /// Where spans are kept.
     pub store: StoreSettings,
     /// Stopping.

@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &["net", "store", "export"]),
     ("mock", &["net", "tls"]),
     // Composes the settings that each part owns.
-    ("config", &["api", "capture", "forward", "proxy", "store", "tls", "upstream", "wire"]),
+    ("config", &["api", "capture", "forward", "proxy", "run", "store", "tls", "upstream", "wire"]),
     ("cli", &["app", "config", "export", "mock", "proxy", "run", "store", "tls"]),
     ("error", &[]),
     ("trace", &[]),

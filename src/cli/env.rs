@@ -2,8 +2,9 @@
 
 use super::{read_config, show, variable};
 use crate::app::ca_folder;
-use crate::run::bundle::write_bundles;
-use crate::run::environment::{EnvFormat, environment, render};
+use crate::run::environment::Request;
+use crate::run::render::{EnvFormat, render};
+use crate::run::runtime::Runtime;
 use crate::tls::CertAuthority;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -14,9 +15,12 @@ use std::process::ExitCode;
 #[derive(Args)]
 #[command(after_help = "Example:\n  eval \"$(tracewire env)\"")]
 pub(super) struct EnvArgs {
-    /// For which shell, or as JSON
+    /// For which shell, as JSON, or for a container
     #[arg(long, value_enum, default_value_t = EnvFormat::Sh)]
     format: EnvFormat,
+    /// Only what these read (comma-separated) [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    runtime: Vec<Runtime>,
     /// The proxy's URL, with ROLLOUT.ATTEMPT:TOKEN@ if wanted [default: the address in the settings]
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
@@ -35,16 +39,36 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?,
         None => CertAuthority::open_or_create(&folder).context("the CA can't be used")?.ca_pem().to_owned(),
     };
-    let proxy_url = args.proxy.clone().unwrap_or_else(|| format!("http://{}", config.proxy.listen));
+    let contained = matches!(args.format, EnvFormat::Docker | EnvFormat::K8s);
+    let proxy_url = args.proxy.clone().unwrap_or_else(|| match contained {
+        true => format!("http://host.docker.internal:{}", config.proxy.listen.port()),
+        false => format!("http://{}", config.proxy.listen),
+    });
+    if contained && args.proxy.is_none() && config.proxy.listen.ip().is_loopback() {
+        show::note(&format!(
+            "tracewire: the proxy door listens on {}, which no container reaches; set proxy.listen and proxy.token, or \
+             give --proxy",
+            config.proxy.listen
+        ));
+    }
     let bundle_folder = folder.join("env");
     std::fs::create_dir_all(&bundle_folder).with_context(|| format!("{} can't be made", bundle_folder.display()))?;
     let working_directory = std::env::current_dir().context("the working directory is gone")?;
-    let bundles = write_bundles(&bundle_folder, &ca_pem, &variable, &working_directory)?;
-    // The server door refuses to be reached through the proxy door.
-    let environment = environment(&proxy_url, &bundles, &variable, &[config.server.listen.to_string()]);
+    let request = Request {
+        folder: &bundle_folder,
+        proxy_url: &proxy_url,
+        ca_pem: &ca_pem,
+        settings: &config.run,
+        // The server door refuses to be reached through the proxy door.
+        bypass: &[config.server.listen.to_string()],
+        runtimes: &args.runtime,
+        current: &variable,
+        working_directory: &working_directory,
+    };
+    let environment = request.build()?;
     for note in &environment.notes {
         show::note(&format!("tracewire: {note}"));
     }
-    show::out(&render(&environment, args.format));
+    show::out(&render(&environment, args.format, &bundle_folder));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,9 @@
 use super::{StoreArgs, read_config, show, variable};
 use crate::app::{App, Parts, open_store, store_path};
 use crate::config::Config;
-use crate::run::bundle::write_bundles;
+use crate::run::Loopback;
 use crate::run::child::{self, ChildEnd, ChildError, ChildSpec};
-use crate::run::environment::{Environment, environment};
+use crate::run::environment::{Environment, Request};
 use crate::store::SharedStore;
 use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
@@ -48,6 +48,12 @@ pub(super) struct RunArgs {
     /// Record bodies, redacted
     #[arg(long)]
     include_bodies: bool,
+    /// Are calls to this machine itself traced? [default: auto, that is unless NO_PROXY names it]
+    #[arg(long, value_enum)]
+    loopback: Option<Loopback>,
+    /// Load nothing into Node and Python programs
+    #[arg(long)]
+    no_hooks: bool,
     #[command(flatten)]
     store: StoreArgs,
     /// The settings file
@@ -70,6 +76,8 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
     config.capture.include_bodies |= args.include_bodies;
     config.tls.upstream_ca.extend(args.upstream_ca);
     config.upstream.connect_to.extend(args.connect_to);
+    config.run.loopback = args.loopback.unwrap_or(config.run.loopback);
+    config.run.hooks &= !args.no_hooks;
     args.store.apply(&mut config.store);
     let name = args.name.unwrap_or_else(|| command_name(&args.command));
     let recorded = Recorded {
@@ -100,7 +108,7 @@ impl Recorded {
         let authority = CertAuthority::ephemeral("Tracewire run")?;
         let folder = tempfile::Builder::new().prefix("tracewire-").tempdir().context("no temporary folder")?;
         let working_directory = std::env::current_dir().context("the working directory is gone")?;
-        let bundles = write_bundles(folder.path(), authority.ca_pem(), &variable, &working_directory)?;
+        let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config.store)?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
         let began = Timestamp::from(SystemTime::now());
@@ -111,7 +119,17 @@ impl Recorded {
             "" => format!("http://{}", app.proxy_address),
             token => format!("http://:{}@{}", utf8_percent_encode(token, NON_ALPHANUMERIC), app.proxy_address),
         };
-        let environment = environment(&proxy_url, &bundles, &variable, &[]);
+        let environment = Request {
+            folder: folder.path(),
+            proxy_url: &proxy_url,
+            ca_pem: &ca_pem,
+            settings: &config.run,
+            bypass: &[],
+            runtimes: &[],
+            current: &variable,
+            working_directory: &working_directory,
+        };
+        let environment = environment.build()?;
         let notes = environment.notes.clone();
         let ended = self.child(environment).await;
         self.close(&store, began, &ended).await;

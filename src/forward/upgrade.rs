@@ -8,14 +8,15 @@ use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ExchangeKind, Message, Outcome};
 use crate::upstream::{Body, body};
 use crate::wire::websocket::deflate::Agreed;
-use crate::wire::websocket::frames::{self, Frames};
+use crate::wire::websocket::frames::{self, Frames, Opcode};
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -85,6 +86,8 @@ struct Eye {
     frames: Frames,
     by_agent: bool,
     recording: Recording,
+    // True once a close frame went either way; shared by both directions.
+    closed: Arc<AtomicBool>,
 }
 
 /// An eye on each direction, agent's first; none where the protocol is not WebSocket.
@@ -99,21 +102,26 @@ impl Watch {
             return Self(None);
         }
         let deflate = Agreed::parse(field(header::SEC_WEBSOCKET_EXTENSIONS).unwrap_or_default()).deflate;
+        let closed = Arc::new(AtomicBool::new(false));
         Self(Some([true, false].map(|by_agent| Eye {
             frames: Frames::new(by_agent, deflate, recording.message_bytes()),
             by_agent,
             recording: recording.clone(),
+            closed: Arc::clone(&closed),
         })))
     }
 }
 
 impl Eye {
     fn look(&mut self, bytes: &[u8]) {
-        let Self { frames, by_agent, recording } = self;
+        let Self { frames, by_agent, recording, closed } = self;
         if frames.fault().is_some() {
             return;
         }
-        frames.push(bytes, &mut |message| recording.message(seen(message, *by_agent)));
+        frames.push(bytes, &mut |message| {
+            closed.fetch_or(message.opcode == Opcode::Close, Ordering::Relaxed);
+            recording.message(seen(message, *by_agent));
+        });
         if let Some(fault) = frames.fault() {
             recording.message_fault(fault);
         }
@@ -161,14 +169,19 @@ where
     let counts = CountsOnDrop { recording: recording.clone(), up: Arc::clone(&up), down: Arc::clone(&down) };
     let (agent_read, agent_write) = tokio::io::split(agent);
     let (endpoint_read, endpoint_write) = tokio::io::split(endpoint);
+    let closed = watch.0.as_ref().map(|[eye, _]| Arc::clone(&eye.closed));
     let (agent_eye, endpoint_eye) = watch.0.map_or((None, None), |[agent, endpoint]| (Some(agent), Some(endpoint)));
+    let first_end = OnceLock::new();
     let ended = tokio::try_join!(
-        copy((agent_read, Side::Downstream), (endpoint_write, Side::Upstream), &up, agent_eye),
-        copy((endpoint_read, Side::Upstream), (agent_write, Side::Downstream), &down, endpoint_eye),
+        copy((agent_read, Side::Downstream), (endpoint_write, Side::Upstream), &up, agent_eye, &first_end),
+        copy((endpoint_read, Side::Upstream), (agent_write, Side::Downstream), &down, endpoint_eye, &first_end),
     );
-    recording.outcome(match ended {
-        Ok(_) => Outcome::Complete,
-        Err(by) => Outcome::Aborted { by },
+    recording.outcome(match (ended, closed) {
+        // A close frame is a WebSocket's end, however its connection is torn down; without one it broke off.
+        (_, Some(closed)) if closed.load(Ordering::Relaxed) => Outcome::Complete,
+        (Ok(_), Some(_)) => Outcome::Aborted { by: first_end.get().copied().unwrap_or(Side::Downstream) },
+        (Ok(_), None) => Outcome::Complete,
+        (Err(by), _) => Outcome::Aborted { by },
     });
     drop(counts);
 }
@@ -192,11 +205,18 @@ async fn copy(
     (mut to, to_side): (impl AsyncWrite + Unpin, Side),
     passed: &AtomicU64,
     mut eye: Option<Eye>,
+    first_end: &OnceLock<Side>,
 ) -> Result<(), Side> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let read = from.read(&mut buffer).await.map_err(|_| from_side)?;
+        let read = match from.read(&mut buffer).await {
+            Ok(read) => read,
+            // TLS without its goodbye, as many servers close.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Err(_) => return Err(from_side),
+        };
         if read == 0 {
+            let _ = first_end.set(from_side);
             // Half-close: the other direction goes on.
             return to.shutdown().await.map_err(|_| to_side);
         }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Bundles {
     files: HashMap<&'static str, PathBuf>,
+    whole: PathBuf,
     /// `SSL_CERT_DIR` was merged and must go: OpenSSL would read it besides.
     pub merged_folder: bool,
     /// What could not be read, for people.
@@ -30,6 +31,11 @@ pub struct BundleError {
 }
 
 impl Bundles {
+    /// The system's roots and our CA.
+    pub fn whole(&self) -> &Path {
+        &self.whole
+    }
+
     /// The file for a variable.
     pub fn file(&self, variable: &str) -> Option<&Path> {
         self.files.get(variable).map(PathBuf::as_path)
@@ -51,7 +57,8 @@ pub fn write_bundles(
         system.push_str(&folder_roots(Path::new(&directory)));
         bundles.merged_folder = true;
     }
-    let whole = write(folder.join("bundle.pem"), &joined(&system, ca_pem))?;
+    let whole = write(folder.join("bundle.pem"), joined(&system, ca_pem))?;
+    bundles.whole.clone_from(&whole);
     for variable in VARIABLES {
         let default = match variable.role {
             Role::AdditiveCa => &alone,
@@ -62,7 +69,7 @@ pub fn write_bundles(
         let file = match users.map(|path| working_directory.join(path)) {
             None => default.clone(),
             Some(path) => match users_roots(&path) {
-                Ok(roots) => write(folder.join(format!("{}.pem", variable.name)), &joined(&roots, ca_pem))?,
+                Ok(roots) => write(folder.join(format!("{}.pem", variable.name)), joined(&roots, ca_pem))?,
                 Err(cause) => {
                     let note = format!("{}={} is not used: {cause}", variable.name, path.display());
                     bundles.notes.push(note);
@@ -108,10 +115,16 @@ fn users_roots(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-fn write(path: PathBuf, text: &str) -> Result<PathBuf, BundleError> {
-    match fs::write(&path, text) {
+pub(super) fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<PathBuf, BundleError> {
+    match fs::write(&path, content) {
         Ok(()) => Ok(path),
         Err(cause) => Err(BundleError { path, cause }),
+    }
+}
+
+impl BundleError {
+    pub(super) fn new(path: PathBuf, cause: std::io::Error) -> Self {
+        Self { path, cause }
     }
 }
 

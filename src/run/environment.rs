@@ -1,10 +1,11 @@
-//! The environment of a traced command, and how to say it to a shell.
+//! The environment of a traced command: every variable of the table, with its value.
 
-use super::bundle::Bundles;
-use super::runtime::{Role, VARIABLES};
-use clap::ValueEnum;
-use std::collections::BTreeMap;
+use super::bundle::{BundleError, Bundles, write_bundles};
+use super::extras::{Extras, Reach, write_extras};
+use super::runtime::{Role, Runtime, VARIABLES};
+use super::{Loopback, RunSettings};
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Variables to set and to unset.
 #[derive(Clone, Debug, Default)]
@@ -17,99 +18,176 @@ pub struct Environment {
     pub notes: Vec<String>,
 }
 
-/// How to write an environment down.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum EnvFormat {
-    /// POSIX shells.
-    Sh,
-    /// The fish shell.
-    Fish,
-    /// One object.
-    Json,
+/// What an environment is made of.
+pub struct Request<'a> {
+    /// Where files for clients are written.
+    pub folder: &'a Path,
+    /// The proxy's URL, credentials included.
+    pub proxy_url: &'a str,
+    /// The CA that signs for the proxy.
+    pub ca_pem: &'a str,
+    /// What the user wants of it.
+    pub settings: &'a RunSettings,
+    /// Hosts that are not proxied, besides the user's.
+    pub bypass: &'a [String],
+    /// Whose variables; empty for all.
+    pub runtimes: &'a [Runtime],
+    /// Reads the user's variables.
+    pub current: &'a dyn Fn(&str) -> Option<OsString>,
+    /// What a relative path in them counts from.
+    pub working_directory: &'a Path,
 }
 
-/// The environment that leads to the proxy at `proxy_url`. The user's list of unproxied hosts stays; `bypass` is added.
-pub fn environment(
-    proxy_url: &str,
-    bundles: &Bundles,
-    current: &dyn Fn(&str) -> Option<OsString>,
-    bypass: &[String],
-) -> Environment {
-    let mut environment = Environment { notes: bundles.notes.clone(), ..Environment::default() };
-    let unproxied = unproxied(current, bypass);
-    for variable in VARIABLES {
-        let value = match variable.role {
-            Role::Proxy => Some(proxy_url.into()),
-            Role::AdditiveCa | Role::ReplacingCa => bundles.file(variable.name).map(|path| path.as_os_str().to_owned()),
-            Role::NoProxy => (!unproxied.is_empty()).then(|| unproxied.clone().into()),
-            Role::Flag(value) => Some(value.into()),
+impl Request<'_> {
+    /// Writes the files and puts the variables together. What the user has set is carried along, never lost.
+    pub fn build(&self) -> Result<Environment, BundleError> {
+        let bundles = write_bundles(self.folder, self.ca_pem, self.current, self.working_directory)?;
+        let extras = write_extras(self.folder, &bundles, self.settings, self.current)?;
+        Ok(self.compose(&bundles, &extras))
+    }
+
+    fn compose(&self, bundles: &Bundles, extras: &Extras) -> Environment {
+        let mut environment = Environment { notes: bundles.notes.clone(), ..Environment::default() };
+        let unproxied = self.unproxied(&mut environment.notes);
+        let (host, port) = host_and_port(self.proxy_url);
+        let reach = Reach { host, port, unproxied: &unproxied };
+        for variable in VARIABLES {
+            let wanted = self.runtimes.is_empty()
+                || variable.runtimes.is_empty()
+                || variable.runtimes.iter().any(|runtime| self.runtimes.contains(runtime));
+            if !wanted {
+                continue;
+            }
+            let users = (self.current)(variable.name).filter(|value| !value.is_empty());
+            let value = match variable.role {
+                Role::Proxy => Some(self.proxy_url.into()),
+                Role::AdditiveCa | Role::ReplacingCa => {
+                    bundles.file(variable.name).map(|path| path.as_os_str().to_owned())
+                }
+                // Also when there is none now: the user's other spelling must not be left alone.
+                Role::NoProxy => (!unproxied.is_empty() || users.is_some()).then(|| unproxied.join(",").into()),
+                Role::Flag(value) => Some(value.into()),
+                Role::Extended(extension) => extras.value(extension, users.as_deref(), &reach),
+            };
+            if let Some(value) = value {
+                environment.set.push((variable.name.to_owned(), value));
+            }
+        }
+        if bundles.merged_folder {
+            environment.unset.push("SSL_CERT_DIR".to_owned());
+        }
+        environment
+    }
+
+    /// Both spellings of the user's list together, each host once, and what is said about this machine itself.
+    fn unproxied(&self, notes: &mut Vec<String>) -> Vec<String> {
+        let users = ["NO_PROXY", "no_proxy"]
+            .map(|name| (self.current)(name).unwrap_or_default().to_string_lossy().into_owned());
+        let mut hosts: Vec<String> = Vec::new();
+        let mut add = |host: &str| {
+            if !host.is_empty() && !hosts.iter().any(|known| known == host) {
+                hosts.push(host.to_owned());
+            }
         };
-        if let Some(value) = value {
-            environment.set.push((variable.name.to_owned(), value));
+        for host in users.iter().flat_map(|list| list.split(',')) {
+            add(host.trim());
         }
+        self.bypass.iter().for_each(|host| add(host));
+        if self.settings.loopback == Loopback::Leave {
+            LOOPBACK.iter().for_each(|host| add(host));
+            notes.push("calls to this machine itself are left alone (run.loopback = \"leave\")".to_owned());
+        }
+        let named: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
+        match self.settings.loopback {
+            Loopback::Auto if !named.is_empty() => notes.push(format!(
+                "left alone, since NO_PROXY names them: {} (--loopback trace traces them)",
+                named.join(", ")
+            )),
+            Loopback::Trace => hosts.retain(|host| !LOOPBACK.contains(&host.as_str())),
+            _ => {}
+        }
+        hosts
     }
-    if bundles.merged_folder {
-        environment.unset.push("SSL_CERT_DIR".to_owned());
-    }
-    environment
 }
 
-/// Both spellings together, each host once.
-fn unproxied(current: &dyn Fn(&str) -> Option<OsString>, bypass: &[String]) -> String {
-    let users = ["NO_PROXY", "no_proxy"].map(|name| current(name).unwrap_or_default().to_string_lossy().into_owned());
-    let mut hosts: Vec<&str> = Vec::new();
-    for host in users.iter().flat_map(|list| list.split(',')).chain(bypass.iter().map(String::as_str)) {
-        let host = host.trim();
-        if !host.is_empty() && !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
-    hosts.join(",")
+/// Of a proxy URL that we made.
+fn host_and_port(url: &str) -> (&str, u16) {
+    let place = url.split("://").last().unwrap_or_default().trim_end_matches('/');
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let (host, port) = place.rsplit_once(':').unwrap_or((place, "80"));
+    (host.trim_matches(['[', ']']), port.parse().unwrap_or(80))
 }
 
-/// The environment as text for a shell or a program.
-pub fn render(environment: &Environment, format: EnvFormat) -> String {
-    let set = environment.set.iter().map(|(name, value)| (name.as_str(), value.to_string_lossy()));
-    let mut text = String::new();
-    match format {
-        EnvFormat::Sh => {
-            text.extend(set.map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"))));
-            text.extend(environment.unset.iter().map(|name| format!("unset {name}\n")));
-        }
-        EnvFormat::Fish => {
-            let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
-            text.extend(set.map(|(name, value)| format!("set -gx {name} '{}'\n", quoted(&value))));
-            text.extend(environment.unset.iter().map(|name| format!("set -e {name}\n")));
-        }
-        EnvFormat::Json => {
-            let set: BTreeMap<_, _> = set.collect();
-            text = serde_json::json!({ "set": set, "unset": environment.unset }).to_string();
-            text.push('\n');
-        }
-    }
-    text
-}
+const LOOPBACK: [&str; 5] = ["localhost", "127.0.0.1", "::1", "[::1]", "127.0.0.0/8"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
-    #[test]
-    fn the_users_unproxied_hosts_stay() {
-        let current = |name: &str| (name == "no_proxy").then(|| "a.example, b".into());
-        let environment = environment("http://p", &Bundles::default(), &current, &["127.0.0.1:4747".to_owned()]);
-        for name in ["NO_PROXY", "no_proxy"] {
-            let value = environment.set.iter().find(|(set, _)| set == name).map(|(_, value)| value.clone());
-            assert_eq!(value, Some("a.example,b,127.0.0.1:4747".into()));
+    struct Built(Environment, #[allow(dead_code, reason = "the files live as long")] TempDir);
+
+    impl Built {
+        fn get(&self, name: &str) -> String {
+            let found = self.0.set.iter().find(|(set, _)| set == name);
+            found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
         }
     }
 
+    fn built(settings: &RunSettings, runtimes: &[Runtime], users: &[(&str, &str)]) -> Built {
+        let folder = tempfile::tempdir().unwrap();
+        let request = Request {
+            folder: folder.path(),
+            proxy_url: "http://ro:secret@127.0.0.1:8080",
+            ca_pem: "-- ca --\n",
+            settings,
+            bypass: &["127.0.0.1:4747".to_owned()],
+            runtimes,
+            current: &|name| users.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()),
+            working_directory: folder.path(),
+        };
+        Built(request.build().unwrap(), folder)
+    }
+
     #[test]
-    fn any_value_survives_a_shell() {
-        let hostile = "a'b\"c $(touch x) \\ `y`\n z";
-        let environment = Environment { set: vec![("X".into(), hostile.into())], ..Environment::default() };
-        let script = format!("{}printf %s \"$X\"", render(&environment, EnvFormat::Sh));
-        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), hostile);
+    fn what_the_user_has_set_is_carried_along() {
+        let users = [
+            ("no_proxy", "a.example, b"),
+            ("NODE_OPTIONS", "--max-old-space-size=64"),
+            ("PYTHONPATH", "/mine"),
+            ("JAVA_TOOL_OPTIONS", "-Xmx1g"),
+            ("PHP_INI_SCAN_DIR", "/php"),
+        ];
+        let built = built(&RunSettings::default(), &[], &users);
+        for name in ["NO_PROXY", "no_proxy", "npm_config_noproxy"] {
+            assert_eq!(built.get(name), "a.example,b,127.0.0.1:4747");
+        }
+        assert!(built.get("NODE_OPTIONS").starts_with("--max-old-space-size=64 --require "));
+        assert!(built.get("PYTHONPATH").ends_with(":/mine"));
+        assert!(built.get("PHP_INI_SCAN_DIR").starts_with("/php:"));
+        let java = built.get("JAVA_TOOL_OPTIONS");
+        assert!(java.starts_with("-Xmx1g ") && java.contains("-Dhttps.proxyPort=8080"), "{java}");
+        assert!(java.contains("nonProxyHosts=a.example|b|127.0.0.1:4747") && !java.contains("secret"), "{java}");
+    }
+
+    #[test]
+    fn loopback_follows_its_rule_and_says_so() {
+        let users = [("NO_PROXY", "localhost,corp")];
+        let with = |loopback| built(&RunSettings { loopback, hooks: true }, &[], &users);
+        let auto = with(Loopback::Auto);
+        assert_eq!(auto.get("NO_PROXY"), "localhost,corp,127.0.0.1:4747");
+        assert!(auto.0.notes.iter().any(|note| note.contains("localhost")), "{:?}", auto.0.notes);
+        assert_eq!(with(Loopback::Trace).get("NO_PROXY"), "corp,127.0.0.1:4747");
+        assert!(with(Loopback::Leave).get("NO_PROXY").contains("127.0.0.1,::1"));
+    }
+
+    #[test]
+    fn hooks_are_a_choice_and_runtimes_a_filter() {
+        let settings = RunSettings { hooks: false, ..RunSettings::default() };
+        let without = built(&settings, &[], &[]);
+        assert_eq!((without.get("NODE_OPTIONS"), without.get("PYTHONPATH")), (String::new(), String::new()));
+        let git = built(&RunSettings::default(), &[Runtime::Git], &[]);
+        assert!(!git.get("GIT_SSL_CAINFO").is_empty() && !git.get("HTTPS_PROXY").is_empty());
+        assert_eq!(git.get("NODE_EXTRA_CA_CERTS"), "");
     }
 }

@@ -1,4 +1,40 @@
-//! The table of environment variables that clients read, as data. Every emitter works from it.
+//! The table of environment variables that clients read, as data, and what each client is told to set. Every emitter
+//! works from it.
+
+use clap::ValueEnum;
+
+/// Whose variable it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Runtime {
+    /// Python and its packages.
+    Python,
+    /// Node, npm, yarn, and what is built on them.
+    Node,
+    /// Deno.
+    Deno,
+    /// curl, and programs on libcurl.
+    Curl,
+    /// wget.
+    Wget,
+    /// git.
+    Git,
+    /// The JVM.
+    Java,
+    /// Go.
+    Go,
+    /// Rust and cargo.
+    Rust,
+    /// Ruby and bundler.
+    Ruby,
+    /// PHP.
+    Php,
+    /// Perl.
+    Perl,
+    /// gRPC in C++, Python, Ruby, PHP.
+    Grpc,
+    /// Docker's tools.
+    Docker,
+}
 
 /// What a variable is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +49,23 @@ pub enum Role {
     NoProxy,
     /// Takes a fixed value.
     Flag(&'static str),
+    /// Takes the user's value and ours behind or before it.
+    Extended(Extension),
+}
+
+/// What is added to a variable that has a value of the user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// JVM options: proxy, hosts that are not proxied, a trust store.
+    JavaOptions,
+    /// A module that Node loads first. Off with the setting `run.hooks`.
+    NodeHook,
+    /// A folder with a `sitecustomize`. Off with the setting `run.hooks`.
+    PythonHook,
+    /// A wgetrc, for which no variable but this exists.
+    Wgetrc,
+    /// A folder with an ini file.
+    PhpIni,
 }
 
 /// One variable.
@@ -22,57 +75,76 @@ pub struct Variable {
     pub name: &'static str,
     /// What it is for.
     pub role: Role,
-    /// Who reads it.
-    pub readers: &'static str,
+    /// Who reads it; nobody in particular means nearly everybody.
+    pub runtimes: &'static [Runtime],
 }
 
-const fn variable(name: &'static str, role: Role, readers: &'static str) -> Variable {
-    Variable { name, role, readers }
+const fn variable(name: &'static str, role: Role, runtimes: &'static [Runtime]) -> Variable {
+    Variable { name, role, runtimes }
 }
+
+use Role::{AdditiveCa, Extended, Flag, NoProxy, Proxy, ReplacingCa};
+use Runtime::{Curl, Deno, Docker, Git, Go, Grpc, Java, Node, Perl, Php, Python, Ruby, Rust, Wget};
 
 /// All variables that are set, whatever the command is.
 pub const VARIABLES: &[Variable] = &[
-    variable("HTTP_PROXY", Role::Proxy, "nearly all"),
-    variable("HTTPS_PROXY", Role::Proxy, "nearly all"),
-    variable("http_proxy", Role::Proxy, "curl reads only this one for plain HTTP"),
-    variable("https_proxy", Role::Proxy, "wget, curl"),
-    variable("ALL_PROXY", Role::Proxy, "httpx, Rust and Go tools"),
-    variable("all_proxy", Role::Proxy, "httpx, Rust and Go tools"),
-    variable("NO_PROXY", Role::NoProxy, "nearly all"),
-    variable("no_proxy", Role::NoProxy, "nearly all"),
-    variable("WS_PROXY", Role::Proxy, "aiohttp, curl"),
-    variable("WSS_PROXY", Role::Proxy, "aiohttp, curl"),
-    variable("ws_proxy", Role::Proxy, "Python websockets"),
-    variable("wss_proxy", Role::Proxy, "Python websockets"),
-    variable("grpc_proxy", Role::Proxy, "gRPC"),
-    variable("npm_config_proxy", Role::Proxy, "npm"),
-    variable("npm_config_https_proxy", Role::Proxy, "npm"),
-    variable("YARN_HTTP_PROXY", Role::Proxy, "yarn"),
-    variable("YARN_HTTPS_PROXY", Role::Proxy, "yarn"),
-    variable("PIP_PROXY", Role::Proxy, "pip"),
-    variable("BUNDLE_HTTP_PROXY", Role::Proxy, "Ruby bundler"),
-    variable("BUNDLE_HTTPS_PROXY", Role::Proxy, "Ruby bundler"),
-    variable("GLOBAL_AGENT_HTTP_PROXY", Role::Proxy, "Node global-agent"),
-    variable("CGI_HTTP_PROXY", Role::Proxy, "PHP and Ruby in CGI mode"),
-    variable("NODE_USE_ENV_PROXY", Role::Flag("1"), "Node 22.21, 24.5 and later"),
-    variable("PERL_LWP_ENV_PROXY", Role::Flag("1"), "Perl LWP"),
-    variable("NODE_EXTRA_CA_CERTS", Role::AdditiveCa, "Node, Bun"),
-    variable("DENO_CERT", Role::AdditiveCa, "Deno"),
-    variable("SSL_CERT_FILE", Role::ReplacingCa, "OpenSSL, httpx, Go on Linux, Rust with native roots"),
-    variable("REQUESTS_CA_BUNDLE", Role::ReplacingCa, "Python requests"),
-    variable("CURL_CA_BUNDLE", Role::ReplacingCa, "curl"),
-    variable("PIP_CERT", Role::ReplacingCa, "pip"),
-    variable("GIT_SSL_CAINFO", Role::ReplacingCa, "git"),
-    variable("CARGO_HTTP_CAINFO", Role::ReplacingCa, "cargo"),
-    variable("AWS_CA_BUNDLE", Role::ReplacingCa, "boto3, AWS CLI"),
-    variable("NIX_SSL_CERT_FILE", Role::ReplacingCa, "nix"),
-    variable("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Role::ReplacingCa, "gRPC"),
-    variable("BUNDLE_SSL_CA_CERT", Role::ReplacingCa, "Ruby bundler"),
-    variable("npm_config_cafile", Role::ReplacingCa, "npm"),
-    variable("CODEX_CA_CERTIFICATE", Role::ReplacingCa, "Codex CLI"),
-    variable("PERL_LWP_SSL_CA_FILE", Role::ReplacingCa, "Perl LWP"),
-    variable("WEBSOCKET_CLIENT_CA_BUNDLE", Role::ReplacingCa, "Python websocket-client"),
-    variable("TRACEWIRE_ACTIVE", Role::Flag("1"), "scripts that want to know"),
+    variable("HTTP_PROXY", Proxy, &[]),
+    variable("HTTPS_PROXY", Proxy, &[]),
+    // curl reads only this one for plain HTTP, wget knows no upper case.
+    variable("http_proxy", Proxy, &[]),
+    variable("https_proxy", Proxy, &[]),
+    variable("ALL_PROXY", Proxy, &[]),
+    variable("all_proxy", Proxy, &[]),
+    variable("NO_PROXY", NoProxy, &[]),
+    variable("no_proxy", NoProxy, &[]),
+    variable("WS_PROXY", Proxy, &[Python, Curl]),
+    variable("WSS_PROXY", Proxy, &[Python, Curl]),
+    variable("ws_proxy", Proxy, &[Python, Curl]),
+    variable("wss_proxy", Proxy, &[Python, Curl]),
+    variable("FTP_PROXY", Proxy, &[Curl]),
+    variable("grpc_proxy", Proxy, &[Grpc]),
+    variable("npm_config_proxy", Proxy, &[Node]),
+    variable("npm_config_http_proxy", Proxy, &[Node]),
+    variable("npm_config_https_proxy", Proxy, &[Node]),
+    variable("npm_config_noproxy", NoProxy, &[Node]),
+    variable("YARN_HTTP_PROXY", Proxy, &[Node]),
+    variable("YARN_HTTPS_PROXY", Proxy, &[Node]),
+    variable("PIP_PROXY", Proxy, &[Python]),
+    variable("BUNDLE_HTTP_PROXY", Proxy, &[Ruby]),
+    variable("BUNDLE_HTTPS_PROXY", Proxy, &[Ruby]),
+    variable("BUNDLE_NO_PROXY", NoProxy, &[Ruby]),
+    variable("DOCKER_HTTP_PROXY", Proxy, &[Docker]),
+    variable("DOCKER_HTTPS_PROXY", Proxy, &[Docker]),
+    variable("GLOBAL_AGENT_HTTP_PROXY", Proxy, &[Node]),
+    variable("ELECTRON_GET_USE_PROXY", Flag("true"), &[Node]),
+    // A request can't set this one in a CGI program, as it can HTTP_PROXY.
+    variable("CGI_HTTP_PROXY", Proxy, &[Php, Ruby]),
+    // Node 22.21 and 24.5, and later.
+    variable("NODE_USE_ENV_PROXY", Flag("1"), &[Node]),
+    variable("PERL_LWP_ENV_PROXY", Flag("1"), &[Perl]),
+    variable("NODE_EXTRA_CA_CERTS", AdditiveCa, &[Node]),
+    variable("DENO_CERT", AdditiveCa, &[Deno]),
+    variable("SSL_CERT_FILE", ReplacingCa, &[Python, Go, Rust, Ruby, Perl]),
+    variable("REQUESTS_CA_BUNDLE", ReplacingCa, &[Python]),
+    variable("CURL_CA_BUNDLE", ReplacingCa, &[Curl, Python]),
+    variable("PIP_CERT", ReplacingCa, &[Python]),
+    variable("GIT_SSL_CAINFO", ReplacingCa, &[Git]),
+    variable("CARGO_HTTP_CAINFO", ReplacingCa, &[Rust]),
+    variable("AWS_CA_BUNDLE", ReplacingCa, &[Python]),
+    variable("NIX_SSL_CERT_FILE", ReplacingCa, &[]),
+    variable("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", ReplacingCa, &[Grpc, Python]),
+    variable("BUNDLE_SSL_CA_CERT", ReplacingCa, &[Ruby]),
+    variable("npm_config_cafile", ReplacingCa, &[Node]),
+    variable("CODEX_CA_CERTIFICATE", ReplacingCa, &[Rust]),
+    variable("PERL_LWP_SSL_CA_FILE", ReplacingCa, &[Perl]),
+    variable("WEBSOCKET_CLIENT_CA_BUNDLE", ReplacingCa, &[Python]),
+    variable("JAVA_TOOL_OPTIONS", Extended(Extension::JavaOptions), &[Java]),
+    variable("NODE_OPTIONS", Extended(Extension::NodeHook), &[Node]),
+    variable("PYTHONPATH", Extended(Extension::PythonHook), &[Python]),
+    variable("WGETRC", Extended(Extension::Wgetrc), &[Wget]),
+    variable("PHP_INI_SCAN_DIR", Extended(Extension::PhpIni), &[Php]),
+    // For scripts that want to know.
+    variable("TRACEWIRE_ACTIVE", Flag("1"), &[]),
 ];
 
 /// What a client must set to trust a CA of ours, by its `User-Agent` or, failing that, by its program's name.

@@ -1,0 +1,128 @@
+//! What some clients need besides CA files: hooks for Node and Python, a wgetrc, a PHP ini file, a Java trust store.
+//!
+//! Everything goes into one folder; nothing of the user's is changed, and what the user had is carried along.
+
+use super::RunSettings;
+use super::bundle::{BundleError, Bundles, write};
+use super::runtime::Extension;
+use super::truststore::java_trust_store;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The files.
+#[derive(Debug, Default)]
+pub struct Extras {
+    trust_store: PathBuf,
+    node_hook: Option<PathBuf>,
+    python_folder: Option<PathBuf>,
+    wgetrc: PathBuf,
+    php_folder: PathBuf,
+}
+
+/// How the environment reaches the proxy, for clients that take no URL.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// The proxy's host.
+    pub host: &'a str,
+    /// Its port.
+    pub port: u16,
+    /// Hosts that are not proxied.
+    pub unproxied: &'a [String],
+}
+
+/// Writes the files into `folder`. `current` reads the user's variables.
+pub fn write_extras(
+    folder: &Path,
+    bundles: &Bundles,
+    settings: &RunSettings,
+    current: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Extras, BundleError> {
+    let whole = bundles.whole();
+    let roots = fs::read_to_string(whole).unwrap_or_default();
+    let trust_store = write(folder.join("truststore.jks"), java_trust_store(&roots))?;
+    let users = current("WGETRC").map(PathBuf::from).or_else(|| Some(Path::new(&current("HOME")?).join(".wgetrc")));
+    let users = users.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    // The last one counts.
+    let wgetrc = write(folder.join("wgetrc"), format!("{users}\nca_certificate = {}\n", whole.display()))?;
+    let php = folder_in(folder, "php")?;
+    let ini = format!("curl.cainfo = \"{0}\"\nopenssl.cafile = \"{0}\"\n", whole.display());
+    write(php.join("tracewire.ini"), ini)?;
+    let mut extras = Extras { trust_store, wgetrc, php_folder: php, ..Extras::default() };
+    if settings.hooks {
+        extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
+        let python = folder_in(folder, "python")?;
+        write(python.join("sitecustomize.py"), PYTHON_HOOK)?;
+        extras.python_folder = Some(python);
+    }
+    Ok(extras)
+}
+
+impl Extras {
+    /// The value of a variable that extends what the user has; `None` leaves the variable alone.
+    pub fn value(&self, extension: Extension, users: Option<&OsStr>, reach: &Reach<'_>) -> Option<OsString> {
+        match extension {
+            Extension::JavaOptions => Some(joined(users, " ", self.java_options(reach).as_ref())),
+            Extension::NodeHook => {
+                let hook = format!("--require {}", quoted(self.node_hook.as_ref()?));
+                Some(joined(users, " ", hook.as_ref()))
+            }
+            Extension::PythonHook => {
+                let folder = self.python_folder.as_ref()?.as_os_str();
+                Some(users.map_or_else(|| folder.to_owned(), |users| joined(Some(folder), ":", users)))
+            }
+            Extension::Wgetrc => Some(self.wgetrc.clone().into()),
+            // An empty first entry stands for the folder that PHP was built with.
+            Extension::PhpIni => Some(joined(Some(users.unwrap_or_default()), ":", self.php_folder.as_os_str())),
+        }
+    }
+
+    fn java_options(&self, reach: &Reach<'_>) -> String {
+        let hosts: Vec<_> = reach
+            .unproxied
+            .iter()
+            .map(|host| host.strip_prefix('.').map_or_else(|| host.clone(), |host| format!("*.{host}")))
+            .collect();
+        let mut options: Vec<String> = ["http", "https"]
+            .iter()
+            .flat_map(|scheme| {
+                [format!("-D{scheme}.proxyHost={}", reach.host), format!("-D{scheme}.proxyPort={}", reach.port)]
+            })
+            .collect();
+        // Without it a JVM spares loopback.
+        options.push(format!("-Dhttp.nonProxyHosts={}", hosts.join("|")));
+        options.push(format!("-Djavax.net.ssl.trustStore={}", self.trust_store.display()));
+        options.push("-Djavax.net.ssl.trustStoreType=JKS".to_owned());
+        options.join(" ")
+    }
+}
+
+/// A user's value, empty or not, with ours behind it.
+fn joined(users: Option<&OsStr>, between: &str, ours: &OsStr) -> OsString {
+    let mut value = OsString::new();
+    if let Some(users) = users {
+        value.push(users);
+        value.push(between);
+    }
+    value.push(ours);
+    value
+}
+
+/// For NODE_OPTIONS, which divides at spaces.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains([' ', '"', '\\']) {
+        format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+    } else {
+        text
+    }
+}
+
+fn folder_in(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
+    let path = folder.join(name);
+    fs::create_dir_all(&path).map_err(|cause| BundleError::new(path.clone(), cause))?;
+    Ok(path)
+}
+
+const NODE_HOOK: &str = include_str!("hooks/node.cjs");
+const PYTHON_HOOK: &str = include_str!("hooks/sitecustomize.py");

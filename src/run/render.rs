@@ -1,0 +1,94 @@
+//! An environment written down: for shells, programs, containers.
+
+use super::environment::Environment;
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How to write an environment down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// POSIX shells.
+    Sh,
+    /// The fish shell.
+    Fish,
+    /// One object.
+    Json,
+    /// Arguments of `docker run`, one a line.
+    Docker,
+    /// A part of a Kubernetes container.
+    K8s,
+}
+
+/// The environment as text. `folder` holds the files that it names; a container gets it at `/tracewire`.
+pub fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> String {
+    let set = environment.set.iter().map(|(name, value)| (name.as_str(), value.to_string_lossy()));
+    let inside = |value: &str| value.replace(&*folder.to_string_lossy(), INSIDE);
+    let mut text = String::new();
+    match format {
+        EnvFormat::Sh => {
+            text.extend(set.map(|(name, value)| format!("export {name}={}\n", quoted(&value))));
+            text.extend(environment.unset.iter().map(|name| format!("unset {name}\n")));
+        }
+        EnvFormat::Fish => {
+            let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+            text.extend(set.map(|(name, value)| format!("set -gx {name} '{}'\n", quoted(&value))));
+            text.extend(environment.unset.iter().map(|name| format!("set -e {name}\n")));
+        }
+        EnvFormat::Json => {
+            let set: BTreeMap<_, _> = set.collect();
+            text = serde_json::json!({ "set": set, "unset": environment.unset }).to_string();
+            text.push('\n');
+        }
+        EnvFormat::Docker => {
+            let volume = format!("{}:{INSIDE}:ro", folder.display());
+            text = format!("--add-host=host.docker.internal:host-gateway\n--volume={}\n", quoted(&volume));
+            text.extend(set.map(|(name, value)| format!("--env={}\n", quoted(&format!("{name}={}", inside(&value))))));
+        }
+        EnvFormat::K8s => {
+            text.push_str("env:\n");
+            text.extend(set.map(|(name, value)| {
+                // A JSON string is a YAML string.
+                format!("  - name: {name}\n    value: {}\n", serde_json::Value::from(inside(&value)))
+            }));
+            text.push_str(&format!(
+                "volumeMounts:\n  - name: tracewire\n    mountPath: {INSIDE}\n    readOnly: true\n"
+            ));
+        }
+    }
+    text
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// Where a container finds the files.
+const INSIDE: &str = "/tracewire";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_value_survives_a_shell() {
+        let hostile = "a'b\"c $(touch x) \\ `y`\n z";
+        let environment = Environment { set: vec![("X".into(), hostile.into())], ..Environment::default() };
+        let text = render(&environment, EnvFormat::Sh, Path::new("/nowhere"));
+        let script = format!("{text}printf %s \"$X\"");
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), hostile);
+    }
+
+    #[test]
+    fn a_container_finds_the_files_in_its_own_place() {
+        let set = vec![("SSL_CERT_FILE".into(), "/home/x/env/bundle.pem".into())];
+        let environment = Environment { set, ..Environment::default() };
+        let folder = Path::new("/home/x/env");
+        let docker = render(&environment, EnvFormat::Docker, folder);
+        assert!(docker.contains("--env='SSL_CERT_FILE=/tracewire/bundle.pem'"), "{docker}");
+        assert!(docker.contains("--volume='/home/x/env:/tracewire:ro'"), "{docker}");
+        let pod = render(&environment, EnvFormat::K8s, folder);
+        assert!(pod.contains("- name: SSL_CERT_FILE\n    value: \"/tracewire/bundle.pem\""), "{pod}");
+    }
+}
