@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod door;
 mod durability;
+mod framing;
 mod store_suite;
 mod support;
 mod upstream_faults;

@@ -35,6 +35,7 @@ pub struct TeeBody<B: Body> {
     // Knows the frame that tells an agent "this was the answer" before the stream ends; only asked when durable.
     is_last: fn(&[u8]) -> bool,
     held: VecDeque<Frame<Bytes>>,
+    error: Option<Box<B::Error>>,
     phase: Phase,
 }
 
@@ -57,8 +58,17 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     ) -> Self {
         let expected_left = inner.size_hint().exact();
         let held = VecDeque::new();
-        let mut tee =
-            Self { inner, recording, direction, expected_left, error_of, is_last, held, phase: Phase::Flowing };
+        let mut tee = Self {
+            inner,
+            recording,
+            direction,
+            expected_left,
+            error_of,
+            is_last,
+            held,
+            error: None,
+            phase: Phase::Flowing,
+        };
         if tee.direction == Direction::Request && tee.inner.is_end_stream() {
             tee.complete();
         }
@@ -90,6 +100,14 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
         }
     }
 
+    /// Gives the error with the next poll: whoever reads this body writes out what it has before it waits, and what
+    /// came before the error must not be lost with it.
+    fn after_a_pause(&mut self, error: B::Error, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.error = Some(Box::new(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Looks at a frame that came; true if it must be held.
     fn observe(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(data) = frame.data_ref() {
@@ -114,6 +132,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TeeBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.error.take() {
+            return Poll::Ready(Some(Err(*error)));
+        }
         loop {
             match &mut this.phase {
                 Phase::AwaitingCommit(wait, limit) => {
@@ -141,7 +162,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TeeBody<B> {
                     Poll::Ready(Some(Err(error))) => {
                         this.failed(&error);
                         this.held.clear();
-                        return Poll::Ready(Some(Err(error)));
+                        return this.after_a_pause(error, cx);
                     }
                     Poll::Ready(None) => this.complete(),
                     Poll::Pending => {
@@ -162,7 +183,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TeeBody<B> {
                         }
                         Some(Err(error)) => {
                             this.failed(&error);
-                            return Poll::Ready(Some(Err(error)));
+                            return this.after_a_pause(error, cx);
                         }
                         None => this.complete(),
                     }
@@ -172,7 +193,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for TeeBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && !matches!(self.phase, Phase::AwaitingCommit(..)) && self.inner.is_end_stream()
+        self.held.is_empty()
+            && self.error.is_none()
+            && !matches!(self.phase, Phase::AwaitingCommit(..))
+            && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,5 +1,7 @@
 //! The harness: a mock endpoint, the built binary, raw sockets, and what is in a store.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -118,6 +120,7 @@ impl Bench {
     pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
         let mut run = tracewire(self.home());
         run.arg("run").args(flags).arg("--upstream-ca").arg(self.mock.path("ca")).arg("--").args(command);
+        run.current_dir(root()).env("NODE_PATH", root().join("target/test-clients/node_modules"));
         run.stdin(Stdio::null()).output().unwrap()
     }
 
@@ -188,6 +191,26 @@ pub fn say(address: SocketAddr, text: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Reads until the other side closes.
+pub fn read_to_end(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A CONNECT to `target` through the door, in the name of `rollout`.
+pub fn tunnel(door: SocketAddr, target: SocketAddr, rollout: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(door).unwrap();
+    let credentials = STANDARD.encode(format!("{rollout}.at-1:"));
+    let request =
+        format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = read_head(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stream
+}
+
 pub fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len()).position(|window| window == wanted)
 }
@@ -216,10 +239,16 @@ pub fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// The Python with the packages of scripts/test-requirements.txt.
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Python with the packages of tests/clients/requirements.txt.
 pub fn python() -> String {
-    std::env::var("TRACEWIRE_TEST_PYTHON")
-        .expect("TRACEWIRE_TEST_PYTHON names a Python with scripts/test-requirements.txt; scripts/test sets it")
+    let python = root().join("target/test-venv/bin/python");
+    assert!(python.exists(), "scripts/install-clients has not been run");
+    python.display().to_string()
 }
 
 pub fn text(output: &Output) -> String {

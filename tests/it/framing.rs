@@ -1,0 +1,219 @@
+//! The smuggling table through the built binary: what two readers could frame differently is refused, with a span, and
+//! nothing behind it is taken for another message.
+
+use crate::support::{Bench, Running, endpoint, read_head, read_to_end, say, tunnel};
+use serde_json::Value;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// An endpoint that answers everything, and keeps what it was sent.
+fn listening() -> (SocketAddr, Arc<Mutex<String>>) {
+    let seen = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&seen);
+    let address = endpoint(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            if head.is_empty() {
+                return;
+            }
+            kept.lock().unwrap().push_str(&head);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    (address, seen)
+}
+
+fn failed(bench: &Bench, rollout: &str) -> Value {
+    let spans = bench.exchanges(rollout, 1);
+    spans.into_iter().find(|span| span["attributes"]["tracewire.outcome"] == "failed").expect("a span that failed")
+}
+
+const REQUESTS: &[(&str, &str)] = &[
+    ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", "both"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "several"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", "several"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\nab", "plain number"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2, 2\r\n\r\nab", "plain number"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", "not chunked"),
+    ("POST /a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0"),
+    ("GET /a HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n", "folded"),
+    ("GET /a HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n", "token"),
+    ("GET /a HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "bare CR"),
+    ("GET /a HTTP/1.1\nHost: a\n\n", "bare LF"),
+    ("GET /a HTTP/1.1\r\n\r\n", "no Host"),
+    ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "several Host"),
+    ("GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na", "body"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "hexadecimal"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "overflows"),
+    ("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", "longer than its size"),
+];
+
+#[test]
+fn an_ambiguous_request_is_a_400_with_a_span_and_nothing_behind_it_is_sent() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (at, (request, cause)) in REQUESTS.iter().enumerate() {
+        let (target, seen) = listening();
+        let rollout = format!("ro-request-{at}");
+        let mut stream = tunnel(serve.address("proxy"), target, &rollout);
+        // The host is the tunnel's, so that only the framing is at fault.
+        let request = request.replace("Host: a", &format!("Host: {target}"));
+        let smuggled = format!("GET /smuggled HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        stream.write_all(format!("{request}{smuggled}").as_bytes()).unwrap();
+        let answer = read_to_end(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(cause), "{request:?}: {answer}");
+        assert_eq!(answer.lines().filter(|line| line.starts_with("HTTP/1.1 ")).count(), 1, "{request:?}: {answer}");
+        assert!(!seen.lock().unwrap().contains("/smuggled"), "{request:?}");
+        let span = failed(&bench, &rollout);
+        assert_eq!(span["attributes"]["error.type"], "http_request_error", "{request:?}");
+        assert!(span["status"]["description"].as_str().unwrap().contains(cause), "{span:#}");
+    }
+}
+
+#[test]
+fn the_door_itself_judges_as_tunnels_do() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (target, seen) = listening();
+    let request = format!(
+        "POST http://{target}/a HTTP/1.1\r\nHost: {target}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    );
+    let answer = say(serve.address("proxy"), request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("both Transfer-Encoding"), "{answer}");
+    let many = "x-many: 1\r\n".repeat(600);
+    let answer = say(
+        serve.address("proxy"),
+        format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n{many}\r\n").as_bytes(),
+    );
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let long = "a".repeat(70_000);
+    let answer = say(
+        serve.address("proxy"),
+        format!("GET http://{target}/{long} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes(),
+    );
+    assert!(answer.starts_with("HTTP/1.1 414"), "{answer}");
+    assert_eq!(*seen.lock().unwrap(), "");
+}
+
+const RESPONSES: &[(&str, &str)] = &[
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", "both"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc", "several"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", "several"),
+    ("HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nab", "plain number"),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "not chunked"),
+    ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0"),
+    ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "204"),
+    ("HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n", "folded"),
+    ("HTTP/1.1 200 OK\r\nX : 1\r\n\r\n", "token"),
+    ("HTTP/1.1 200 OK\nContent-Length: 0\n\n", "bare LF"),
+];
+
+fn get(serve: &Running, target: SocketAddr, rollout: &str) -> String {
+    let request = format!(
+        "GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: {rollout}\r\nConnection: close\r\n\r\n"
+    );
+    say(serve.address("proxy"), request.as_bytes())
+}
+
+#[test]
+fn an_ambiguous_response_is_a_502_with_a_span_and_its_connection_is_not_used_again() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (at, (response, cause)) in RESPONSES.iter().enumerate() {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        let target = endpoint(move |mut stream| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            while !read_head(&mut stream).is_empty() {
+                let _ = stream.write_all(response.as_bytes());
+            }
+        });
+        let rollout = format!("ro-response-{at}");
+        for turn in 1..=2 {
+            let answer = get(&serve, target, &rollout);
+            assert!(answer.starts_with("HTTP/1.1 502") && answer.contains(cause), "{response:?}: {answer}");
+            assert_eq!(connections.load(Ordering::Relaxed), turn, "{response:?}");
+        }
+        let span = failed(&bench, &rollout);
+        assert_eq!(span["attributes"]["error.type"], "http_protocol_error");
+        assert!(span["status"]["description"].as_str().unwrap().contains(cause), "{span:#}");
+    }
+}
+
+#[test]
+fn a_faulty_chunk_in_a_response_cuts_it_and_says_why() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (at, chunk) in ["zz\r\n", "1\r\nabc\r\n", "1;\n\r\n", "0\r\nContent-Length: 9\r\n\r\n"].iter().enumerate() {
+        let target = endpoint(move |mut stream| {
+            read_head(&mut stream);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+            let _ = stream.write_all(chunk.as_bytes());
+            // Held open: the cut is ours.
+            read_head(&mut stream);
+        });
+        let rollout = format!("ro-chunk-{at}");
+        let answer = get(&serve, target, &rollout);
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{chunk:?}: {answer}");
+        assert_eq!(failed(&bench, &rollout)["attributes"]["error.type"], "http_protocol_error", "{chunk:?}");
+    }
+}
+
+#[test]
+fn extra_bytes_after_a_bodiless_answer_are_nobodys() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for head in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"] {
+        let target = endpoint(move |mut stream| {
+            while !read_head(&mut stream).is_empty() {
+                let _ =
+                    stream.write_all(format!("{head}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").as_bytes());
+            }
+        });
+        let rollout = format!("ro-extra-{}", &head[9..12]);
+        for _ in 0..2 {
+            let answer = get(&serve, target, &rollout);
+            assert!(answer.starts_with(&head[..12]) && !answer.contains("poison"), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = bench.mock.address("http");
+    let mut stream = tunnel(serve.address("proxy"), target, "ro-pipelined");
+    let one = |path: &str, last: bool| {
+        let close = if last { "Connection: close\r\n" } else { "" };
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {target}\r\n{close}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        )
+    };
+    let requests = [one("/echo?n=1", false), one("/echo?n=2", false), one("/echo?n=3", true)].concat();
+    stream.write_all(requests.as_bytes()).unwrap();
+    // Half-closed: the last of them said that nothing follows.
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let answers = read_to_end(&mut stream);
+    let at = |n: u8| answers.find(&format!("/echo?n={n}")).unwrap_or_else(|| panic!("{n} is missing: {answers}"));
+    assert!(at(1) < at(2) && at(2) < at(3));
+    assert_eq!(bench.exchanges("ro-pipelined", 3).len(), 3);
+}
+
+#[test]
+fn http_1_0_is_spoken() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = bench.mock.address("http");
+    let request = format!("GET http://{target}/sse?events=3 HTTP/1.0\r\nx-rollout-id: ro-old\r\n\r\n");
+    let mut stream = std::net::TcpStream::connect(serve.address("proxy")).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = read_to_end(&mut stream);
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("\"event\":2"), "{answer}");
+    assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
+    assert_eq!(bench.exchanges("ro-old", 1)[0]["attributes"]["tracewire.outcome"], "complete");
+}
