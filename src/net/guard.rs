@@ -114,8 +114,11 @@ impl GuardedIo {
     fn follow(&mut self, next: Next) {
         match next {
             Next::More => {}
-            // Toward endpoints the response itself decides.
-            Next::Switch if !self.requests => self.scanner.switch(true),
+            // Toward endpoints the response itself decides; what came along with it may pass already.
+            Next::Switch if !self.requests => {
+                self.scanner.switch(true);
+                self.judge_held();
+            }
             Next::Switch => self.switching = true,
             Next::BadHead(fault) if self.requests => {
                 self.guard.refuse(self.scanner.heads(), fault);
@@ -131,10 +134,10 @@ impl GuardedIo {
         }
     }
 
-    /// Judges what is held.
+    /// Judges what is held and not yet found to be good.
     fn judge_held(&mut self) {
-        let scan = self.scanner.scan(&self.held, self.guard.to_head());
-        self.ready = scan.pass;
+        let scan = self.scanner.scan(&self.held[self.ready..], self.guard.to_head());
+        self.ready += scan.pass;
         self.follow(scan.next);
     }
 
@@ -295,6 +298,17 @@ mod tests {
         assert_eq!(read(&mut io).await, head);
         drop(agent);
         assert_eq!(read(&mut io).await, b"");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_come_along_with_a_switch_are_not_kept_back() {
+        let (mut endpoint, ours) = tokio::io::duplex(1024);
+        let (mut io, _guard) = GuardedIo::of_responses(Box::new(ours));
+        let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        endpoint.write_all(&[head.as_slice(), b"raw"].concat()).await.unwrap();
+        let mut all = vec![0; head.len() + 3];
+        io.read_exact(&mut all).await.unwrap();
+        assert!(all.ends_with(b"raw"));
     }
 
     #[tokio::test]
