@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::ext::Protocol;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// True for a CONNECT with `:protocol`.
 pub(super) fn is_extended(request: &Request<Body>) -> bool {
@@ -20,9 +20,18 @@ pub(super) fn is_extended(request: &Request<Body>) -> bool {
 /// True when the endpoint takes extended CONNECTs. A new connection's SETTINGS may be on their way: they are waited for.
 pub(super) async fn is_enabled(sender: &Http2Sender) -> bool {
     let mut enabled = sender.extended_connect.clone();
-    let deadline = tokio::time::Instant::from_std(sender.made + SETTINGS_GRACE);
-    let known = *enabled.borrow();
-    known || matches!(tokio::time::timeout_at(deadline, enabled.wait_for(|enabled| *enabled)).await, Ok(Ok(_)))
+    let deadline = sender.made + SETTINGS_GRACE;
+    loop {
+        if *enabled.borrow() {
+            return true;
+        }
+        // SETTINGS wake nobody, so somebody must look. A full channel means that it will be done.
+        let _ = sender.look.try_send(());
+        let seen = tokio::time::timeout(LOOK_EVERY, enabled.wait_for(|enabled| *enabled)).await;
+        if matches!(seen, Ok(Ok(_))) || Instant::now() >= deadline {
+            return *sender.extended_connect.borrow();
+        }
+    }
 }
 
 /// Makes an extended CONNECT an upgrade (RFC 6455 §4.1). The key comes back.
@@ -54,6 +63,7 @@ pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, shown: 
     Err(ProxyError::new(ErrorKind::HttpProtocolError, shown, "Sec-WebSocket-Accept does not answer our key"))
 }
 
-const SETTINGS_GRACE: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const SETTINGS_GRACE: Duration = Duration::from_secs(1);
 /// RFC 6455 §1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

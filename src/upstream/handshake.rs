@@ -11,8 +11,9 @@ use crate::wire::framing::head::MOST_FIELDS;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// HTTP/1.1, its responses judged.
 pub(super) async fn http1_sender(
@@ -46,15 +47,17 @@ pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, Pro
         .await
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
     let (enabled, extended_connect) = watch::channel(false);
+    let (look, mut looks) = mpsc::channel(1);
     tokio::spawn(std::future::poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx).map(drop);
+        while let Poll::Ready(Some(())) = looks.poll_recv(cx) {}
         enabled.send_if_modified(|known| {
             let now = connection.is_extended_connect_protocol_enabled();
             std::mem::replace(known, now) != now
         });
         polled
     }));
-    Ok(Sender::Http2(Http2Sender { requests, extended_connect, made: Instant::now() }))
+    Ok(Sender::Http2(Http2Sender { requests, extended_connect, look, made: Instant::now() }))
 }
 
 const PING_EVERY: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Whose connections these are: a rollout's id.
 pub type Isolation = Arc<str>;
@@ -55,6 +55,8 @@ pub(super) struct Http2Sender {
     pub(super) requests: http2::SendRequest<Body>,
     /// True once the endpoint has said that it takes extended CONNECTs (RFC 8441).
     pub(super) extended_connect: watch::Receiver<bool>,
+    /// Has that looked at anew.
+    pub(super) look: mpsc::Sender<()>,
     pub(super) made: Instant,
 }
 
