@@ -2,6 +2,7 @@
 
 use super::answer::stream;
 use super::behaviour::{Behaviour, MockOptions, query};
+use aws_lc_rs::digest::{Context, SHA256};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -97,17 +98,22 @@ pub(super) async fn bytes(uri: Uri) -> Response {
     response
 }
 
-/// `POST /upload`: reads everything, keeps nothing.
+/// `POST /upload`: reads everything, keeps nothing but its length and (in a header) its hash.
 pub(super) async fn upload(request: Request) -> Response {
     let mut body = request.into_body();
-    let mut received = 0;
+    let (mut received, mut digest) = (0, Context::new(&SHA256));
     while let Some(frame) = body.frame().await {
         match frame {
-            Ok(frame) => received += frame.data_ref().map_or(0, Bytes::len),
+            Ok(frame) => {
+                let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+                received += data.len();
+                digest.update(data);
+            }
             Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
         }
     }
-    Json(json!({ "received": received })).into_response()
+    let hash: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    ([("x-content-sha256", hash)], Json(json!({ "received": received }))).into_response()
 }
 
 fn pairs(headers: &HeaderMap) -> Value {

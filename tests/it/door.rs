@@ -1,9 +1,9 @@
 //! The proxy door on raw sockets: what it refuses, how it tells rollouts apart, what reaches the endpoint.
 
-use crate::support::{Bench, Running, endpoint, eventually, find, read_head, say, tracewire};
+use crate::support::{Bench, Running, connect, endpoint, eventually, find, read_head, say, tracewire};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::process::Command;
 
 #[test]
@@ -122,7 +122,7 @@ fn what_is_neither_tls_nor_http_is_tunnelled_and_counted() {
             let _ = stream.write_all(&seen);
         });
         let rollout = format!("ro-opaque-{}", greeting.len());
-        let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+        let mut stream = connect(serve.address("proxy"));
         write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: {rollout}\r\n\r\n").unwrap();
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
         let mut greeted = vec![0; greeting.len()];
@@ -145,14 +145,14 @@ fn plain_http_inside_a_connect_is_seen() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = bench.mock.address("http");
-    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut stream = connect(serve.address("proxy"));
     write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-x\r\n\r\n").unwrap();
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
     write!(stream, "POST /upload HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-plain\r\nContent-Length: 3\r\n\r\nabc")
         .unwrap();
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));
     assert_eq!(bench.exchanges("ro-plain", 1)[0]["attributes"]["http.request.body.size"], 3);
-    let mut other = TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut other = connect(serve.address("proxy"));
     write!(other, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").unwrap();
     read_head(&mut other);
     write!(other, "GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n").unwrap();
@@ -163,31 +163,36 @@ fn plain_http_inside_a_connect_is_seen() {
 fn an_upgrade_is_relayed_and_counted() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let target = endpoint(|mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        assert!(head.contains("upgrade: echo"), "{head}");
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        let mut copy = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut stream, &mut copy);
+    });
+    let mut stream = connect(serve.address("proxy"));
     let request = format!(
-        "GET {}/ws HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-ws\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        bench.http()
+        "GET http://{target}/ HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-up\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let head = read_head(&mut stream);
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(head.to_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    assert!(head.starts_with("HTTP/1.1 101") && head.to_lowercase().contains("upgrade: echo"), "{head}");
     stream.write_all(b"ping!").unwrap();
     let mut echo = [0; 5];
     stream.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"ping!");
     drop(stream);
-    let span = bench.exchanges("ro-ws", 1).remove(0);
+    let span = bench.exchanges("ro-up", 1).remove(0);
     assert_eq!(span["attributes"]["http.response.status_code"], 101);
     assert_eq!(span["attributes"]["http.request.body.size"], 5);
+    assert_eq!(span["attributes"]["http.response.body.size"], 5);
 }
 
 #[test]
 fn an_agent_that_leaves_mid_stream_is_recorded_as_an_abort_without_error() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut stream = connect(serve.address("proxy"));
     let target = format!("{}/sse?events=1000&interval_ms=20", bench.http());
     write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-left\r\n\r\n").unwrap();
     let mut seen = Vec::new();

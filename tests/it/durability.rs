@@ -1,6 +1,6 @@
 //! What was delivered is stored: through a kill, and through an orderly stop with an answer in flight.
 
-use crate::support::{Bench, eventually, is_exchange, read_head};
+use crate::support::{Bench, connect, eventually, is_exchange, read_head};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -64,7 +64,7 @@ fn every_answer_delivered_before_a_kill_is_stored() {
 fn sigterm_lets_an_answer_finish_and_stores_it() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let mut stream = TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut stream = connect(serve.address("proxy"));
     let target = format!("{}/sse?events=10&interval_ms=50", bench.http());
     write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-drain\r\n\r\n").unwrap();
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"));

@@ -1,7 +1,7 @@
 //! The smuggling table through the built binary: what two readers could frame differently is refused, with a span, and
 //! nothing behind it is taken for another message.
 
-use crate::support::{Bench, Running, endpoint, read_head, read_to_end, say, tunnel};
+use crate::support::{Bench, Running, connect, endpoint, read_head, read_to_end, say, tunnel};
 use serde_json::Value;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -210,7 +210,7 @@ fn http_1_0_is_spoken() {
     let serve = bench.serve(&[]);
     let target = bench.mock.address("http");
     let request = format!("GET http://{target}/sse?events=3 HTTP/1.0\r\nx-rollout-id: ro-old\r\n\r\n");
-    let mut stream = std::net::TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut stream = connect(serve.address("proxy"));
     stream.write_all(request.as_bytes()).unwrap();
     let answer = read_to_end(&mut stream);
     assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("\"event\":2"), "{answer}");

@@ -14,6 +14,7 @@ mod clients;
 mod door;
 mod durability;
 mod framing;
+mod protocols;
 mod store_suite;
 mod support;
 mod upstream_faults;

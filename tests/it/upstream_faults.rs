@@ -1,6 +1,6 @@
 //! Endpoints that misbehave: the agent gets the right status or a clean close, the span says why, nothing hangs.
 
-use crate::support::{Bench, Running, endpoint, read_head, say};
+use crate::support::{Bench, Running, connect, endpoint, read_head, say};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -107,7 +107,7 @@ fn interim_responses_trailers_and_empty_answers_pass() {
     });
     let request =
         format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: ro-103\r\nConnection: close\r\n\r\n");
-    let mut stream = std::net::TcpStream::connect(serve.address("proxy")).unwrap();
+    let mut stream = connect(serve.address("proxy"));
     stream.write_all(request.as_bytes()).unwrap();
     let first = read_head(&mut stream);
     assert!(first.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a.css>"), "{first}");

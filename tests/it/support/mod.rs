@@ -1,5 +1,7 @@
 //! The harness: a mock endpoint, the built binary, raw sockets, and what is in a store.
 
+pub mod certificates;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -166,10 +168,17 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A connection on which nothing waits for ever.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// Says `text` to `address` and reads until the other side closes.
 pub fn say(address: SocketAddr, text: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(address);
     let _ = stream.write_all(text);
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -193,7 +202,6 @@ pub fn say(address: SocketAddr, text: &[u8]) -> String {
 
 /// Reads until the other side closes.
 pub fn read_to_end(stream: &mut TcpStream) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
@@ -201,7 +209,7 @@ pub fn read_to_end(stream: &mut TcpStream) -> String {
 
 /// A CONNECT to `target` through the door, in the name of `rollout`.
 pub fn tunnel(door: SocketAddr, target: SocketAddr, rollout: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(door).unwrap();
+    let mut stream = connect(door);
     let credentials = STANDARD.encode(format!("{rollout}.at-1:"));
     let request =
         format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n");

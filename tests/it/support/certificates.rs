@@ -1,0 +1,43 @@
+//! Certificates for endpoints of the tests: a CA, and leaves that it signs.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use std::path::{Path, PathBuf};
+
+/// A CA that only the tests trust.
+pub struct TestCa {
+    issuer: Issuer<'static, KeyPair>,
+    folder: PathBuf,
+}
+
+impl TestCa {
+    /// A new one, whose files go into `folder`.
+    pub fn new(folder: &Path) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.distinguished_name.push(DnType::CommonName, "Tests");
+        let pem = params.self_signed(&key).unwrap().pem();
+        std::fs::write(folder.join("test-ca.pem"), &pem).unwrap();
+        Self { issuer: Issuer::new(params, key), folder: folder.to_owned() }
+    }
+
+    /// Its certificate.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join("test-ca.pem")
+    }
+
+    /// Certificate and key for `name`, as PEM files; `days` from now it ends, or has ended.
+    pub fn leaf(&self, name: &str, days: i64) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(10);
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |end: &str| self.folder.join(format!("{name}{days}.{end}.pem"));
+        std::fs::write(path("certificate"), certificate.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        (path("certificate"), path("key"))
+    }
+}
