@@ -1,6 +1,129 @@
-//! Unmodified clients: the real Python packages and curl, against the mock over HTTPS, without a change of code.
+//! Unmodified clients: the programs of tests/clients and curl, against the mock over HTTPS, without a change of code.
 
-use crate::support::{Bench, python, text};
+use crate::support::{Bench, python, root, text};
+use serde_json::Value;
+use std::path::Path;
+
+/// One entry of tests/clients/clients.toml.
+#[derive(serde::Deserialize)]
+struct Client {
+    name: String,
+    command: Vec<String>,
+    exchanges: Vec<String>,
+    needs: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Manifest {
+    client: Vec<Client>,
+}
+
+/// The groups that the tests below run; a client of another would never run.
+const GROUPS: &[&str] = &["python", "node", "wget", "java", "go", "ruby", "perl", "php", "cargo"];
+
+fn manifest() -> Vec<Client> {
+    let text = std::fs::read_to_string(root().join("tests/clients/clients.toml")).unwrap();
+    toml::from_str::<Manifest>(&text).unwrap().client
+}
+
+impl Client {
+    /// The command, or why it can't be run here.
+    fn command(&self) -> Result<Vec<String>, String> {
+        let mut command = self.command.clone();
+        if command[0] == "python" {
+            command[0] = python();
+        }
+        let program = &command[0];
+        let there = if program.contains('/') {
+            Path::new(program).exists()
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        };
+        let packages = self.needs != "node" || root().join("target/test-clients/node_modules").is_dir();
+        match there && packages {
+            true => Ok(command),
+            false => Err(format!("{program} or its packages are not here; scripts/install-clients installs them")),
+        }
+    }
+
+    /// Runs it behind the proxy, and looks at what is in the store.
+    fn check(&self, bench: &Bench) -> Result<(), String> {
+        let command = self.command()?;
+        let rollout = format!("ro-{}", self.name);
+        let at = bench.mock.address("https");
+        let to_mock = format!("api.tracewire.test:443:{at}");
+        let mut arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+        // The name has no address: only by way of the proxy is it reached.
+        arguments.push("https://api.tracewire.test");
+        let output = bench.run(&["--rollout", &rollout, "--connect-to", &to_mock], &arguments);
+        if !output.status.success() || !String::from_utf8_lossy(&output.stdout).trim_end().ends_with("done") {
+            return Err(text(&output));
+        }
+        let spans = bench.exchanges(&rollout, self.exchanges.len());
+        let mut seen: Vec<String> = spans.iter().map(line).collect();
+        let mut expected = self.exchanges.clone();
+        seen.sort_unstable();
+        expected.sort_unstable();
+        if seen != expected {
+            return Err(format!("expected {expected:?}\nin store {seen:?}\n{}", text(&output)));
+        }
+        let ended = |span: &&Value| span["attributes"]["tracewire.outcome"] != "complete";
+        match spans.iter().find(ended) {
+            Some(span) => Err(format!("not complete: {span:#}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Method and path of a span.
+fn line(span: &Value) -> String {
+    let attributes = &span["attributes"];
+    let url = attributes["url.full"].as_str().unwrap_or_default();
+    let path = url.splitn(4, '/').nth(3).unwrap_or_default().split('?').next().unwrap_or_default();
+    format!("{} /{path}", attributes["http.request.method"].as_str().unwrap_or_default())
+}
+
+/// Runs every client of a group; all of them, so that one failure doesn't hide another.
+fn check_all(needs: &str) {
+    let bench = Bench::new();
+    let mut failures = String::new();
+    for client in manifest().iter().filter(|client| client.needs == needs) {
+        match client.command().and_then(|_| client.check(&bench)) {
+            Ok(()) => {}
+            Err(why) => failures.push_str(&format!("\n=== {}: {why}\n", client.name)),
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn every_client_has_a_test() {
+    let strangers: Vec<_> = manifest().into_iter().filter(|client| !GROUPS.contains(&client.needs.as_str())).collect();
+    assert!(strangers.is_empty(), "{:?}", strangers.iter().map(|client| &client.name).collect::<Vec<_>>());
+}
+
+macro_rules! clients {
+    ($($test:ident = $needs:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            assert!(GROUPS.contains(&$needs));
+            check_all($needs);
+        }
+    )*};
+}
+
+clients! {
+    python_clients_are_traced = "python";
+    node_clients_are_traced = "node";
+    wget_is_traced = "wget";
+    java_clients_are_traced = "java";
+    go_is_traced = "go";
+    ruby_is_traced = "ruby";
+    perl_is_traced = "perl";
+    php_is_traced = "php";
+    rust_is_traced = "cargo";
+}
 
 const OPENAI: &str = r#"
 import asyncio, sys, time
