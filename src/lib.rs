@@ -5,7 +5,7 @@
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
 //! - DATA: [`trace`], [`wire`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
-//! - DOORS: [`proxy`], [`api`], [`run`]
+//! - DOORS: [`proxy`], [`api`], [`run`], [`doctor`] (why is something not traced?)
 //! - BACK: [`pipeline`], [`store`], [`export`]
 //! - [`mock`]: an LLM endpoint to try, test and measure with
 //!
@@ -16,6 +16,7 @@ pub mod app;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod forward;

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("forward", &["upstream", "capture", "wire", "net", "tls"]),
     ("proxy", &["net", "tls", "forward", "upstream", "wire"]),
     ("run", &[]),
+    ("doctor", &["net", "run"]),
     ("store", &[]),
     ("export", &["wire"]),
     ("pipeline", &["capture", "wire", "store", "export"]),
@@ -30,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mock", &["net", "tls"]),
     // Composes the settings that each part owns.
     ("config", &["api", "capture", "forward", "proxy", "run", "store", "tls", "upstream", "wire"]),
-    ("cli", &["app", "config", "export", "mock", "proxy", "run", "store", "tls"]),
+    ("cli", &["app", "config", "doctor", "export", "mock", "proxy", "run", "store", "tls", "upstream"]),
     ("error", &[]),
     ("trace", &[]),
 ];

@@ -1,10 +1,10 @@
 //! `tracewire demo`: the mock endpoint, a small agent started through `run`, and its timeline.
 
-use super::run::Recorded;
+use super::recorded::Recorded;
+use super::run::record_and_show;
 use super::{StoreArgs, show};
 use crate::config::Config;
 use crate::mock::{Mock, MockOptions};
-use crate::trace::{AttemptId, RolloutId};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::io::Write;
@@ -42,14 +42,9 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     show::note("tracewire: starting a mock LLM endpoint and a small agent behind the proxy\n");
     let program = std::env::current_exe().context("this program's own path is unknown")?;
     let endpoint = format!("https://{endpoint}");
-    let recorded = Recorded {
-        rollout: RolloutId::from_random(fastrand::u64(..)),
-        attempt: AttemptId::from_random(fastrand::u32(..)),
-        name: "demo agent".to_owned(),
-        command: vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()],
-        timeout: Some(Duration::from_secs(60)),
-    };
-    let code = Box::pin(recorded.run(config)).await?;
+    let command = vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()];
+    let recorded = Recorded { timeout: Some(Duration::from_secs(60)), ..Recorded::new("demo agent", command) };
+    let code = Box::pin(record_and_show(&recorded, &config)).await?;
     show::note("\nNow your own: tracewire run -- CMD");
     Ok(code)
 }

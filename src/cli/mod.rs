@@ -3,14 +3,17 @@
 mod ca;
 mod demo;
 mod demo_agent;
+mod doctor;
 mod env;
 mod mock;
+mod recorded;
 mod run;
 mod serve;
 mod show;
 mod trace;
 
 use crate::config::{Config, StoreSettings};
+use crate::run::Loopback;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -38,6 +41,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// List rollouts, and show what one did
     Trace(trace::TraceArgs),
+    /// Try every client of this machine, or watch one command, and say what is not traced and why
+    Doctor(doctor::DoctorArgs),
     /// Run a mock LLM endpoint: to try without a key, to test, to load
     Mock(mock::MockArgs),
     /// A mock endpoint, a small agent and its trace: no network, no key, no set-up
@@ -72,6 +77,37 @@ impl StoreArgs {
     }
 }
 
+/// The door that a command is run behind.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoorArgs {
+    /// Are calls to this machine itself traced? [default: auto, that is unless NO_PROXY names it]
+    #[arg(long, value_enum)]
+    loopback: Option<Loopback>,
+    /// Load nothing into Node and Python programs
+    #[arg(long)]
+    no_hooks: bool,
+    /// The settings file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// PEM file with roots for endpoints, besides the system's (may be given again)
+    #[arg(long, value_name = "PEM")]
+    upstream_ca: Vec<PathBuf>,
+    /// Dial another address for a host and port, as curl has it (may be given again)
+    #[arg(long, value_name = "HOST:PORT:HOST:PORT")]
+    connect_to: Vec<String>,
+}
+
+impl DoorArgs {
+    fn config(&self) -> Result<Config> {
+        let mut config = read_config(self.config.as_ref())?;
+        config.tls.upstream_ca.extend_from_slice(&self.upstream_ca);
+        config.upstream.connect_to.extend_from_slice(&self.connect_to);
+        config.run.loopback = self.loopback.unwrap_or(config.run.loopback);
+        config.run.hooks &= !self.no_hooks;
+        Ok(config)
+    }
+}
+
 impl Cli {
     /// Runs the subcommand. Errors are printed here, once, with their causes.
     pub fn run(self) -> ExitCode {
@@ -88,6 +124,7 @@ impl Cli {
                 Command::Env(args) => env::run(&args),
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
+                Command::Doctor(args) => Box::pin(doctor::run(args)).await,
                 Command::Mock(args) => Box::pin(mock::run(args)).await,
                 Command::Demo(args) => Box::pin(demo::run(args)).await,
                 Command::DemoAgent(args) => Box::pin(demo_agent::run(args)).await,
@@ -134,6 +171,7 @@ fn variable(name: &str) -> Option<OsString> {
 const EXAMPLES: &str = "Examples:
   tracewire demo
   tracewire run -- python3 agent.py
+  tracewire doctor
   tracewire trace list
   tracewire serve --config proxy.toml
 

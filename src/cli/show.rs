@@ -21,3 +21,10 @@ pub(super) fn out(text: &str) {
 pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
+
+/// Writes a line to a terminal's stderr in place of the last one; an empty one takes it away.
+pub(super) fn replace_line(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "\r\x1b[2K{text}");
+    let _ = stderr.flush();
+}

@@ -13,6 +13,7 @@ use crate::trace::exchange::Outcome;
 use rustls::AlertDescription;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +41,14 @@ pub type Advise = fn(user_agent: Option<&str>, program: Option<&str>) -> String;
 pub struct Distrust {
     advise: Advise,
     refused: AtomicU64,
-    by_host: Mutex<HashMap<String, u64>>,
+    by_host: Mutex<HashMap<String, Standing>>,
+}
+
+/// What a host's clients thought of us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    trusted: bool,
+    refused: u64,
 }
 
 /// One CONNECT whose handshake may be refused.
@@ -63,16 +71,32 @@ impl Distrust {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes one more for `host`; how many there are by now.
+    /// Notes one more refusal for `host`; how many there are by now.
     fn note(&self, host: &str) -> u64 {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        self.standing(host, |standing| {
+            standing.refused += 1;
+            standing.refused
+        })
+    }
+
+    fn standing<T>(&self, host: &str, change: impl FnOnce(&mut Standing) -> T) -> T {
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
         if by_host.len() >= MOST_HOSTS && !by_host.contains_key(host) {
             by_host.clear();
         }
-        let seen = by_host.entry(host.to_owned()).or_default();
-        *seen += 1;
-        *seen
+        change(by_host.entry(host.to_owned()).or_default())
+    }
+
+    /// The program behind `peer`, where that may be wanted: a client that gave no name asks for a host that nobody has
+    /// trusted us for yet. It must be asked while the client waits for us, since one that refuses us is gone at once.
+    pub(super) async fn program_of(&self, client: &ClientIdentity, peer: SocketAddr, host: &str) -> Option<String> {
+        let wanted = client.user_agent.is_none() && peer.ip().to_canonical().is_loopback();
+        if !wanted || self.standing(host, |standing| standing.trusted) {
+            return None;
+        }
+        let looked = tokio::task::spawn_blocking(move || program_of(peer));
+        tokio::time::timeout(MOST_DELAY, looked).await.ok()?.ok()?
     }
 }
 
@@ -92,6 +116,12 @@ impl Suspicion {
 
     /// The agent has sent something: it trusts us.
     fn trusted(self) {
+        self.distrust.standing(&self.host, |standing| standing.trusted = true);
+        self.begun.recording.outcome(Outcome::Complete);
+    }
+
+    /// Nothing can be said of the agent.
+    fn unused(self) {
         self.begun.recording.outcome(Outcome::Complete);
     }
 
@@ -100,7 +130,9 @@ impl Suspicion {
         let seen = self.distrust.note(&self.host);
         let cause = format!("the client refused Tracewire's certificate ({how})");
         let look = move || {
-            self.client.program = program_of(self.conversation.client);
+            if self.client.user_agent.is_none() && self.client.program.is_none() {
+                self.client.program = program_of(self.conversation.client);
+            }
             let advice = (self.distrust.advise)(self.client.user_agent.as_deref(), self.client.program.as_deref());
             let error = ProxyError::new(ErrorKind::ClientTlsError, self.host.clone(), format!("{cause}; {advice}"));
             let client = self.client.user_agent.as_deref().or(self.client.program.as_deref()).unwrap_or("unknown");
@@ -151,7 +183,7 @@ impl Watched {
         if self.since.elapsed() <= self.patience {
             suspicion.refused(how);
         } else {
-            suspicion.trusted();
+            suspicion.unused();
         }
     }
 }
@@ -213,7 +245,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // The server side gave it up (a drain, a timeout): that says nothing about the agent.
         if let Some(suspicion) = self.suspicion.take() {
-            suspicion.trusted();
+            suspicion.unused();
         }
     }
 }
@@ -252,6 +284,8 @@ fn alert_word(alert: AlertDescription) -> String {
     word
 }
 
+/// How long a handshake may wait for the client's name.
+const MOST_DELAY: Duration = Duration::from_millis(50);
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 const SUGGEST_AFTER: u64 = 3;
 const MOST_HOSTS: usize = 1024;

@@ -137,7 +137,11 @@ impl Proxy {
         let offers = |name: &[u8]| offered.iter().any(|offered| offered == name);
         let offer = if offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
         let origin = named(origin, server_name.as_deref());
-        let reached = self.reach_tls(&origin, dialled, offer, &begun).await;
+        let (reached, program) = tokio::join!(
+            self.reach_tls(&origin, dialled, offer, &begun),
+            self.inner.distrust.program_of(&client, conversation.client, &shown)
+        );
+        client.program = program;
         let only_http2 = offers(b"h2") && !offers(b"http/1.1");
         let http2 = only_http2 || *reached.as_ref().unwrap_or(&false);
         // What isn't offered isn't chosen: an unknown name such as "http 1.1" is ignored, not fatal.

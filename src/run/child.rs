@@ -1,14 +1,16 @@
 //! The command's process: started with its environment, signalled, timed, its exit code told.
 //!
-//! Its standard streams are inherited untouched. Without a terminal it gets a process group of its own, so that all it
+//! Without a terminal it gets a process group of its own, so that all it
 //! started can be ended; on a terminal it must stay in ours, or it could not read from it.
 
 use super::environment::Environment;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +25,35 @@ pub struct ChildSpec {
     pub environment: Environment,
     /// When to end it.
     pub timeout: Option<Duration>,
+    /// Its standard streams.
+    pub streams: Streams,
+}
+
+/// Where a command reads and writes.
+#[derive(Clone, Debug, Default)]
+pub enum Streams {
+    /// Where we do, untouched.
+    #[default]
+    Inherited,
+    /// As inherited, but what it prints goes to our stderr.
+    ToStderr,
+    /// It reads nothing, and all it prints goes to a file.
+    Captured(Arc<File>),
+}
+
+impl Streams {
+    fn direct(&self, command: &mut Command) -> std::io::Result<()> {
+        match self {
+            Self::Inherited => {}
+            Self::ToStderr => {
+                command.stdout(std::io::stderr());
+            }
+            Self::Captured(file) => {
+                command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file.try_clone()?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How it ended.
@@ -58,14 +89,15 @@ impl ChildError {
     }
 }
 
-/// Runs a command to its end.
-pub async fn run(spec: ChildSpec) -> Result<ChildEnd, ChildError> {
-    let on_terminal = std::io::stdin().is_terminal();
+/// Runs a command to its end. `started` is told its process.
+pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd, ChildError> {
+    let on_terminal = std::io::stdin().is_terminal() && !matches!(spec.streams, Streams::Captured(_));
     let mut signals = forwarded(on_terminal);
     let mut child = spawn(&spec, on_terminal)?;
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return Ok(ended(child.wait().await));
     };
+    started(pid);
     let target = Target { pid, group: !on_terminal };
     let timeout = async {
         match spec.timeout {
@@ -98,7 +130,8 @@ fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
         command.process_group(0);
     }
     let shown = program.to_string_lossy().into_owned();
-    command.spawn().map_err(|error| match error.kind() {
+    let spawned = spec.streams.direct(&mut command).and_then(|()| command.spawn());
+    spawned.map_err(|error| match error.kind() {
         ErrorKind::NotFound => ChildError::NotFound(shown),
         ErrorKind::PermissionDenied => ChildError::NotExecutable(shown),
         _ => ChildError::Spawn(shown, error),
@@ -135,7 +168,7 @@ impl Target {
 }
 
 /// Everything below a process, by the parent ids in /proc; empty where there is no /proc.
-fn descendants(root: Pid) -> Vec<Pid> {
+pub fn descendants(root: Pid) -> Vec<Pid> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -196,21 +229,21 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 mod tests {
     use super::*;
 
+    fn spec(command: Vec<OsString>, timeout: Option<Duration>) -> ChildSpec {
+        ChildSpec { command, environment: Environment::default(), timeout, streams: Streams::default() }
+    }
+
     async fn run_shell(script: &str, timeout: Option<Duration>) -> Result<ChildEnd, ChildError> {
         let command = vec!["sh".into(), "-c".into(), script.into()];
-        run(ChildSpec { command, environment: Environment::default(), timeout }).await
+        run(spec(command, timeout), |_| {}).await
     }
 
     #[tokio::test]
     async fn exit_codes_are_the_commands() {
         assert_eq!(run_shell("exit 7", None).await.unwrap().exit_code, 7);
         assert_eq!(run_shell("kill -9 $$", None).await.unwrap().exit_code, 137);
-        let missing = ChildSpec {
-            command: vec!["no-such-program-here".into()],
-            environment: Environment::default(),
-            timeout: None,
-        };
-        assert_eq!(run(missing).await.unwrap_err().exit_code(), 127);
+        let missing = spec(vec!["no-such-program-here".into()], None);
+        assert_eq!(run(missing, |_| {}).await.unwrap_err().exit_code(), 127);
     }
 
     #[tokio::test]

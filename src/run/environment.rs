@@ -18,6 +18,14 @@ pub struct Environment {
     pub notes: Vec<String>,
 }
 
+impl Environment {
+    /// What a variable is set to; nothing where it is not.
+    pub fn value(&self, name: &str) -> String {
+        let found = self.set.iter().find(|(set, _)| set == name);
+        found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
 /// What an environment is made of.
 pub struct Request<'a> {
     /// Where files for clients are written.
@@ -129,8 +137,7 @@ mod tests {
 
     impl Built {
         fn get(&self, name: &str) -> String {
-            let found = self.0.set.iter().find(|(set, _)| set == name);
-            found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
+            self.0.value(name)
         }
     }
 

@@ -157,6 +157,46 @@ pub fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
     format!("{cure}, or start it with `tracewire run`, which sets it")
 }
 
+/// Why a program may go past the proxy, by its name, and what to do.
+pub fn bypass_advice(program: &str, built_by_go: bool) -> String {
+    let program = if built_by_go { "go" } else { program };
+    let starts = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
+    let detour = DETOURS.iter().find(|(names, _)| starts(names)).map_or(UNKNOWN_DETOUR, |(_, detour)| *detour);
+    format!("it goes past the proxy that HTTPS_PROXY names; {detour}")
+}
+
+/// Programs, and how theirs goes past the proxy.
+const DETOURS: &[(&[&str], &str)] = &[
+    (
+        &["node", "MainThread", "bun"],
+        "a dispatcher or agent of its own does that: give it undici's EnvHttpProxyAgent or an https-proxy-agent, or leave \
+         the default one in place",
+    ),
+    (&["deno"], "an HTTP client of its own does that: give Deno.createHttpClient the proxy"),
+    (
+        &["python", "pypy", "uvicorn", "gunicorn"],
+        "trust_env=False, an explicit proxies={} or a transport of its own does that: take it out, or pass the proxy",
+    ),
+    (
+        &["go"],
+        "an http.Transport without `Proxy: http.ProxyFromEnvironment` does that, and Go never proxies localhost: set it, \
+         or name the host otherwise",
+    ),
+    (&["java"], "a ProxySelector or `proxy(…)` of its own does that: take it out, or pass the proxy"),
+    (&["curl"], "--noproxy, --proxy or a .curlrc does that"),
+    (&["git"], "http.proxy of a git configuration does that"),
+    (&["wget"], "--no-proxy or `use_proxy = off` in a wgetrc does that"),
+    (&["ruby"], "`Net::HTTP.new(host, port, nil)` or a client of its own does that: pass the proxy"),
+    (
+        &["php"],
+        "CURLOPT_PROXY or a stream context of its own does that: PHP's streams read no proxy from the environment",
+    ),
+    (&["perl"], "a client of its own does that: give LWP::UserAgent `env_proxy => 1`"),
+    (&["dotnet"], "HttpClientHandler.UseProxy = false or a Proxy of its own does that"),
+    (&["chrome", "chromium", "firefox"], "start it with --proxy-server, or set its proxy in its preferences"),
+];
+const UNKNOWN_DETOUR: &str = "look for a proxy setting of its own, or point its base URL at another name";
+
 /// Names by which a client is known, most telling first, and its cure.
 const CURES: &[(&[&str], &str)] = &[
     (&["claude", "node", "undici", "axios", "bun", "got ("], "set NODE_EXTRA_CA_CERTS before it starts"),

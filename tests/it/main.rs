@@ -11,6 +11,7 @@
 
 mod cli;
 mod clients;
+mod doctor;
 mod door;
 mod durability;
 mod framing;

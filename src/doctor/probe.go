@@ -1,0 +1,16 @@
+// One HTTPS call by Go's own client, set up by nothing but the environment.
+package main
+
+import (
+	"log"
+	"net/http"
+	"os"
+)
+
+func main() {
+	response, err := http.Get(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	response.Body.Close()
+}

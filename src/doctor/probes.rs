@@ -1,0 +1,174 @@
+//! The clients that are tried, as data: how each is found, asked for its version, and made to do one HTTPS call.
+//!
+//! A probe is what a user would write, and takes nothing but the environment. It must not need a file of ours, but for
+//! the two languages that can't run a line.
+
+use crate::run::runtime::Runtime;
+use std::path::Path;
+
+/// One client.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// What people call it.
+    pub client: &'static str,
+    /// Whose variables it reads.
+    pub runtime: Runtime,
+    /// Prints its version; fails when it, or its package, is not there. The first word is the program.
+    pub version: &'static [&'static str],
+    /// Calls `{url}`. What the server answers is of no interest.
+    pub call: &'static [&'static str],
+    /// A source file that `call` names, with its text.
+    pub source: Option<(&'static str, &'static str)>,
+}
+
+impl Probe {
+    /// The command that calls `url`, its source file in `folder`.
+    pub fn command(&self, url: &str, folder: &Path) -> Vec<String> {
+        let filled = |word: &&str| word.replace("{url}", url).replace("{folder}", &folder.display().to_string());
+        self.call.iter().map(filled).collect()
+    }
+}
+
+const fn probe(
+    client: &'static str,
+    runtime: Runtime,
+    version: &'static [&'static str],
+    call: &'static [&'static str],
+) -> Probe {
+    Probe { client, runtime, version, call, source: None }
+}
+
+/// A package of Python, known by its distribution.
+macro_rules! python {
+    ($package:literal, $call:literal) => {
+        probe(
+            concat!("python3 ", $package),
+            Runtime::Python,
+            &["python3", "-c", "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))", $package],
+            &["python3", "-c", concat!("import sys; url = sys.argv[1]\n", $call), "{url}"],
+        )
+    };
+}
+
+/// A package of Node, looked up from the working folder and NODE_PATH.
+macro_rules! node {
+    ($package:literal, $call:literal) => {
+        probe(
+            concat!("node ", $package),
+            Runtime::Node,
+            &["node", "-e", NODE_VERSION, $package],
+            &["node", "-e", concat!("const url = process.argv[1]; ", $call), "{url}"],
+        )
+    };
+}
+
+const NODE_VERSION: &str = "const name = process.argv[1]; const fs = require('fs'), path = require('path'); \
+    const main = require.resolve(name); \
+    const home = main.slice(0, main.lastIndexOf(path.join('node_modules', name)) + path.join('node_modules', name).length); \
+    console.log(JSON.parse(fs.readFileSync(path.join(home, 'package.json'))).version)";
+
+/// All of them, in the order in which they are shown.
+pub const PROBES: &[Probe] = &[
+    probe("curl", Runtime::Curl, &["curl", "--version"], &["curl", "--silent", "--show-error", "{url}"]),
+    probe(
+        "wget",
+        Runtime::Wget,
+        &["wget", "--version"],
+        &["wget", "--quiet", "--tries=1", "--output-document=-", "{url}"],
+    ),
+    probe("git", Runtime::Git, &["git", "--version"], &["git", "ls-remote", "{url}"]),
+    probe(
+        "python3 urllib",
+        Runtime::Python,
+        &["python3", "--version"],
+        &["python3", "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])", "{url}"],
+    ),
+    python!("requests", "import requests; requests.get(url)"),
+    python!("urllib3", "import os, urllib3\nurllib3.ProxyManager(os.environ['HTTPS_PROXY']).request('GET', url)"),
+    python!("httpx", "import httpx; httpx.get(url)"),
+    python!(
+        "aiohttp",
+        "import aiohttp, asyncio\n\
+         async def main():\n    async with aiohttp.ClientSession() as session:\n        await session.get(url)\n\
+         asyncio.run(main())"
+    ),
+    python!("openai", "import openai; openai.OpenAI(api_key='probe', base_url=url, max_retries=0).models.list()"),
+    python!(
+        "anthropic",
+        "import anthropic; anthropic.Anthropic(api_key='probe', base_url=url, max_retries=0).models.list()"
+    ),
+    python!(
+        "boto3",
+        "import boto3\n\
+         keys = dict(aws_access_key_id='probe', aws_secret_access_key='probe', region_name='us-east-1')\n\
+         boto3.client('sts', endpoint_url=url, **keys).get_caller_identity()"
+    ),
+    python!(
+        "pip",
+        "import subprocess\n\
+         pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'download', '--no-deps', '--retries=0']\n\
+         subprocess.run(pip + ['--index-url', url, 'no-such-package'])"
+    ),
+    probe(
+        "node fetch",
+        Runtime::Node,
+        &["node", "-p", "fetch && process.version"],
+        &["node", "-e", "fetch(process.argv[1])", "{url}"],
+    ),
+    probe(
+        "node https",
+        Runtime::Node,
+        &["node", "--version"],
+        &["node", "-e", "require('https').get(process.argv[1], (response) => response.resume())", "{url}"],
+    ),
+    node!("axios", "require('axios').get(url).catch(() => {})"),
+    node!(
+        "got",
+        "import(require('url').pathToFileURL(require.resolve('got'))).then(({ default: got }) => got(url, { retry: { limit: 0 } })).catch(() => {})"
+    ),
+    node!("undici", "require('undici').request(url)"),
+    node!("ws", "new (require('ws'))(url.replace('https', 'wss')).on('error', () => {})"),
+    node!(
+        "openai",
+        "new (require('openai').OpenAI)({ apiKey: 'probe', baseURL: url, maxRetries: 0 }).models.list().catch(() => {})"
+    ),
+    node!(
+        "@anthropic-ai/sdk",
+        "new (require('@anthropic-ai/sdk').Anthropic)({ apiKey: 'probe', baseURL: url, maxRetries: 0 }).models.list().catch(() => {})"
+    ),
+    probe(
+        "npm",
+        Runtime::Node,
+        &["npm", "--version"],
+        &["npm", "view", "no-such-package", "--registry", "{url}", "--fetch-retries=0"],
+    ),
+    probe("deno", Runtime::Deno, &["deno", "--version"], &["deno", "eval", "await fetch(Deno.args[0])", "{url}"]),
+    probe("bun", Runtime::Node, &["bun", "--version"], &["bun", "-e", "await fetch(process.argv.at(-1))", "{url}"]),
+    Probe {
+        source: Some(("Probe.java", include_str!("Probe.java"))),
+        ..probe("java", Runtime::Java, &["java", "--version"], &["java", "{folder}/Probe.java", "{url}"])
+    },
+    Probe {
+        source: Some(("probe.go", include_str!("probe.go"))),
+        ..probe("go", Runtime::Go, &["go", "version"], &["go", "run", "{folder}/probe.go", "{url}"])
+    },
+    probe(
+        "ruby",
+        Runtime::Ruby,
+        &["ruby", "--version"],
+        &["ruby", "-rnet/http", "-e", "Net::HTTP.get_response(URI(ARGV[0]))", "{url}"],
+    ),
+    probe(
+        "perl LWP",
+        Runtime::Perl,
+        &["perl", "-MLWP::Protocol::https", "-MLWP", "-e", "print LWP->VERSION"],
+        &["perl", "-MLWP::UserAgent", "-e", "LWP::UserAgent->new->get($ARGV[0])", "{url}"],
+    ),
+    probe(
+        "php curl",
+        Runtime::Php,
+        &["php", "-r", "extension_loaded('curl') || exit(1); echo PHP_VERSION;"],
+        &["php", "-r", "curl_exec(curl_init($argv[1]));", "{url}"],
+    ),
+    probe("cargo", Runtime::Rust, &["cargo", "--version"], &["cargo", "search", "--index", "sparse+{url}", "nothing"]),
+];
