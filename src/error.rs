@@ -51,6 +51,8 @@ pub enum ErrorKind {
     HttpProtocolError,
     /// The endpoint's certificate is not trusted, not valid now, or not for this host.
     TlsCertificateError,
+    /// The endpoint refused our side of TLS.
+    TlsAlertReceived,
     /// The TLS handshake failed for another reason.
     TlsProtocolError,
     /// The target is this proxy.
@@ -144,6 +146,12 @@ impl ErrorKind {
                 StatusCode::BAD_GATEWAY,
                 "tls_certificate_error",
                 "if you trust this endpoint, name its CA with --upstream-ca or the host in tls.insecure_hosts",
+            ),
+            Self::TlsAlertReceived => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "tls_alert_received",
+                "if the endpoint wants a client certificate, name one in tls.client_certificates",
             ),
             Self::TlsProtocolError => of(
                 Upstream,

@@ -56,7 +56,8 @@ pub(super) async fn forget(State(state): State<MockState>) -> StatusCode {
 }
 
 /// `GET /weather?city=…`.
-pub(super) async fn weather(uri: Uri) -> Json<Value> {
+pub(super) async fn weather(State(state): State<MockState>, uri: Uri, headers: HeaderMap) -> Json<Value> {
+    tokio::time::sleep(Behaviour::of(state.options, &headers, &uri).options.delay).await;
     let city = query(&uri, "city").unwrap_or_else(|| "Paris".to_owned());
     Json(json!({ "city": city, "sky": "clear", "celsius": 21 }))
 }

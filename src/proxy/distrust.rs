@@ -107,7 +107,7 @@ impl Suspicion {
             Some(alert) => self.refused(&format!("TLS alert {}", alert_word(alert))),
             None => {
                 let error = ProxyError::new(ErrorKind::ClientTlsError, self.host.clone(), error.to_string());
-                tracing::warn!(peer = %self.conversation.client, %error, "{}", error.hint());
+                tracing::warn!(peer = %self.conversation.client, %error, "the handshake failed");
                 self.describe(None);
                 self.begun.recording.fail(&error);
             }

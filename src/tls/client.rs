@@ -125,6 +125,12 @@ pub fn is_certificate_error(error: &std::io::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
+/// True when the other side said by an alert that it will not go on.
+pub fn is_alert(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
 fn offering(config: &ClientConfig) -> Configs {
     [&[b"http/1.1".as_slice()] as &[&[u8]], &[b"h2", b"http/1.1"], &[b"h2"]].map(|protocols| {
         let mut config = config.clone();

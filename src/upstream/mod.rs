@@ -5,6 +5,7 @@
 pub mod body;
 pub mod dial;
 mod extended;
+mod failure;
 mod handshake;
 pub mod pool;
 pub mod send;

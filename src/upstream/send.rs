@@ -6,17 +6,16 @@
 use super::body::Body;
 use super::dial::{Dialled, Dialler, Purpose, authority};
 use super::extended;
+use super::failure::{send_error, tls_error};
 use super::handshake::{http1_sender, http2_sender};
 use super::pool::{Connection, Isolation, Origin, Pool, Sender};
 use super::{UpstreamSettings, within};
-use crate::error::{ErrorKind, FramingFault, ProxyError};
+use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
-use crate::tls::client::is_certificate_error;
 use crate::tls::{Offer, UpstreamTls};
 use crate::trace::exchange::TlsFacts;
 use http::{Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -298,58 +297,6 @@ fn shape(request: &mut Request<Body>, sender: &Sender) {
     if let Ok(uri) = path.parse::<Uri>() {
         *request.uri_mut() = uri;
     }
-}
-
-fn send_error(
-    mut failed: TrySendError<Request<Body>>,
-    shown: &str,
-    absolute: Uri,
-) -> (ProxyError, Option<Request<Body>>) {
-    let unsent = failed.take_message().map(|mut request| {
-        *request.uri_mut() = absolute;
-        request
-    });
-    let error = failed.into_error();
-    if let Some(fault) = FramingFault::behind(&error) {
-        // A fault in what the agent sends breaks our request off, one in the answer is the endpoint's.
-        let faulty = if error.is_user() { fault.of_request() } else { fault.of_response() };
-        return (ProxyError { host: shown.to_owned(), ..faulty }, None);
-    }
-    let kind = if error.is_user() {
-        // The request body failed: the agent went away while it was sending.
-        ErrorKind::HttpRequestIncomplete
-    } else if error.is_incomplete_message() || error.is_canceled() || is_reset(&error) {
-        ErrorKind::ConnectionTerminated
-    } else if error.is_timeout() {
-        ErrorKind::HttpResponseTimeout
-    } else {
-        ErrorKind::HttpProtocolError
-    };
-    (ProxyError::from_source(kind, shown, &error), unsent)
-}
-
-/// True when the socket was reset or closed below HTTP.
-pub fn is_reset(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            return matches!(io.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof);
-        }
-        source = inner.source();
-    }
-    false
-}
-
-fn tls_error(shown: &str, error: &std::io::Error) -> ProxyError {
-    let kind = if is_certificate_error(error) {
-        ErrorKind::TlsCertificateError
-    } else if matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof) {
-        ErrorKind::ConnectionTerminated
-    } else {
-        ErrorKind::TlsProtocolError
-    };
-    ProxyError::from_source(kind, shown, error)
 }
 
 const SWEEP_EVERY: Duration = Duration::from_secs(15);

@@ -38,15 +38,16 @@ fn the_clients_of_this_machine_work() {
 
 #[test]
 fn programs_that_go_past_the_proxy_are_named() {
-    let bench = Bench::new();
-    let (url, ca) = (bench.https(), bench.mock.path("ca"));
-    let (ca, remote, python) = (ca.to_str().unwrap(), bench.mock.address("https").to_string(), python());
+    // Their connections last as long as those of agents do, so that a look finds them on a busy machine too.
+    let bench = Bench::with_mock(&["--delay-ms", "200"]);
+    let (url, http, ca) = (bench.https(), bench.http(), bench.mock.path("ca"));
+    let (ca, python, weather) = (ca.to_str().unwrap(), python(), format!("{url}/weather"));
     let go = root().join("target/test-clients/go-no-proxy").display().to_string();
     for (command, program, cure) in [
         (&["node", "tests/clients/untraceable/own_dispatcher.cjs", &url, ca][..], "node", "EnvHttpProxyAgent"),
         (&[&go, &url, ca], "go-no-proxy", "http.ProxyFromEnvironment"),
-        (&["env", "-i", "curl", "--silent", "--insecure", &url], "curl", "env -i"),
-        (&[&python, "tests/clients/python/aiohttp_client.py", &url], "python", "trust_env"),
+        (&["env", "-i", "curl", "--silent", "--insecure", &weather], "curl", "env -i"),
+        (&[&python, "tests/clients/python/aiohttp_client.py", &http], "python", "trust_env"),
     ] {
         // What scripts/install-clients could not install is named there.
         if Command::new(command[0]).arg("--version").output().is_err() {
@@ -56,7 +57,8 @@ fn programs_that_go_past_the_proxy_are_named() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         let bypass = &found["bypasses"][0];
         assert!(bypass["program"].as_str().unwrap().starts_with(program), "{bypass}");
-        assert_eq!(bypass["remote"], remote.as_str());
+        let remote = bypass["remote"].as_str().unwrap();
+        assert!(url.ends_with(remote) || http.ends_with(remote), "{bypass}");
         assert!(bypass["advice"].as_str().unwrap().contains(cure), "{bypass}");
     }
 }

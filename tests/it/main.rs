@@ -18,4 +18,6 @@ mod framing;
 mod protocols;
 mod store_suite;
 mod support;
+mod tls_input;
 mod upstream_faults;
+mod upstream_ways;

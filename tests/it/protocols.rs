@@ -257,17 +257,6 @@ fn a_refused_upgrade_goes_on_as_http_and_odd_frames_pass() {
     assert_eq!(span["attributes"]["tracewire.websocket.fault"], "a reserved bit is set", "{span:#}");
 }
 
-/// One of tests/clients/servers, with a certificate for api.tracewire.test.
-fn server(bench: &Bench, ca: &TestCa, script: &str, more: &[&str]) -> (Running, String) {
-    let (certificate, key) = ca.leaf("api.tracewire.test", 30);
-    let mut command = Command::new(python());
-    command.arg(root().join("tests/clients/servers").join(script)).args([certificate, key]).args(more);
-    command.current_dir(bench.home());
-    let running = Running::start(command);
-    let rule = format!("api.tracewire.test:443:127.0.0.1:{}", running.hello["port"]);
-    (running, rule)
-}
-
 fn client(bench: &Bench, ca: &TestCa, rule: &str, rollout: &str, command: &[&str]) {
     let flags =
         ["--rollout", rollout, "--include-bodies", "--connect-to", rule, "--upstream-ca", ca.path().to_str().unwrap()]
@@ -281,7 +270,7 @@ fn client(bench: &Bench, ca: &TestCa, rule: &str, rollout: &str, command: &[&str
 fn compressed_websocket_messages_are_read() {
     let bench = Bench::new();
     let ca = TestCa::new(bench.home());
-    let (_server, rule) = server(&bench, &ca, "websocket_deflate.py", &[]);
+    let (_server, rule) = ca.server("websocket_deflate.py", "api.tracewire.test", 30, &[]);
     let program = root().join("tests/clients/servers/websocket_deflate_client.py");
     let command = [&python(), program.to_str().unwrap(), "wss://api.tracewire.test/"];
     client(&bench, &ca, &rule, "ro-deflate", &command);
@@ -298,7 +287,7 @@ fn compressed_websocket_messages_are_read() {
 fn a_grpc_stream_passes_both_ways_with_its_trailers() {
     let bench = Bench::new();
     let ca = TestCa::new(bench.home());
-    let (_server, rule) = server(&bench, &ca, "grpc_echo.py", &[]);
+    let (_server, rule) = ca.server("grpc_echo.py", "api.tracewire.test", 30, &[]);
     let program = root().join("tests/clients/servers/grpc_client.py");
     client(&bench, &ca, &rule, "ro-grpc", &[&python(), program.to_str().unwrap(), "api.tracewire.test:443"]);
     let span = &bench.exchanges("ro-grpc", 1)[0];
@@ -326,7 +315,7 @@ fn a_large_repository_is_cloned_whole() {
     std::fs::write(bench.home().join("origin/noise"), noise).unwrap();
     git("origin", &["add", "noise"]);
     git("origin", &["commit", "--quiet", "-m", "noise"]);
-    let (_server, rule) = server(&bench, &ca, "git_server.py", &["origin"]);
+    let (_server, rule) = ca.server("git_server.py", "api.tracewire.test", 30, &["origin"]);
     let copy = bench.home().join("copy");
     let command = ["git", "clone", "--quiet", "https://api.tracewire.test/", copy.to_str().unwrap()];
     client(&bench, &ca, &rule, "ro-git", &command);

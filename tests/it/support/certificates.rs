@@ -1,7 +1,9 @@
 //! Certificates for endpoints of the tests: a CA, and leaves that it signs.
 
+use super::{Running, python, root};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A CA that only the tests trust.
 pub struct TestCa {
@@ -30,6 +32,7 @@ impl TestCa {
     pub fn leaf(&self, name: &str, days: i64) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(10);
@@ -39,5 +42,16 @@ impl TestCa {
         std::fs::write(path("certificate"), certificate.pem()).unwrap();
         std::fs::write(path("key"), key.serialize_pem()).unwrap();
         (path("certificate"), path("key"))
+    }
+
+    /// One of tests/clients/servers with a certificate for `name`, and the rule that leads api.tracewire.test to it.
+    pub fn server(&self, script: &str, name: &str, days: i64, more: &[&str]) -> (Running, String) {
+        let (certificate, key) = self.leaf(name, days);
+        let mut command = Command::new(python());
+        command.arg(root().join("tests/clients/servers").join(script)).args([certificate, key]).args(more);
+        command.current_dir(&self.folder);
+        let running = Running::start(command);
+        let rule = format!("api.tracewire.test:443:127.0.0.1:{}", running.hello["port"]);
+        (running, rule)
     }
 }

@@ -95,10 +95,15 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with_mock(&[])
+    }
+
+    /// With flags of the mock's.
+    pub fn with_mock(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = tracewire(folder.path());
         command.args(["mock", "--json", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"]);
-        command.arg("--ca-out").arg(folder.path().join("mock-ca.pem"));
+        command.arg("--ca-out").arg(folder.path().join("mock-ca.pem")).args(flags);
         Self { mock: Running::start(command), folder }
     }
 

@@ -1,0 +1,90 @@
+//! How endpoints are reached: by way of another proxy, with a client certificate, by certificates that don't hold.
+
+use crate::support::certificates::TestCa;
+use crate::support::{Bench, Running, say, text, tracewire};
+use std::process::{Command, Output};
+
+fn curl(door: &Running, arguments: &[&str]) -> Output {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "30", "--proxy", &format!("http://ro-way.at-1:@{}", door.address("proxy"))]);
+    curl.arg("--cacert").arg(door.path("ca")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn endpoints_are_reached_through_the_proxy_of_our_own_environment() {
+    let (outer_bench, bench) = (Bench::new(), Bench::new());
+    let to = |port: u16, door: &str| format!("api.tracewire.test:{port}:{}", outer_bench.mock.address(door));
+    let mut outer = tracewire(outer_bench.home());
+    outer.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0", "--upstream-ca"]);
+    outer.arg(outer_bench.mock.path("ca")).args(["--connect-to", &to(443, "https"), "--connect-to", &to(80, "http")]);
+    outer.env("TRACEWIRE_TOKEN", "s3/cret");
+    let outer = Running::start(outer);
+    let through = |credentials: &str| {
+        let mut inner = tracewire(bench.home());
+        inner.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0"]);
+        inner.arg("--upstream-ca").arg(outer.path("ca"));
+        let url = format!("http://{credentials}@{}", outer.address("proxy"));
+        inner.env("HTTPS_PROXY", &url).env("http_proxy", &url).env("NO_PROXY", "spared.test");
+        Running::start(inner)
+    };
+    let inner = through("ro-outer.at-1:s3%2Fcret");
+    for url in ["https://api.tracewire.test/weather", "http://api.tracewire.test/weather"] {
+        for version in ["--http1.1", "--http2"] {
+            let output = curl(&inner, &[version, url]);
+            assert!(text(&output).contains("celsius"), "{url}: {}", text(&output));
+        }
+    }
+    assert_eq!(bench.exchanges("ro-way", 4).len(), 4);
+    assert_eq!(outer_bench.exchanges("ro-outer", 4).len(), 4);
+    // No credentials of one proxy reach the next, or the endpoint.
+    let asked =
+        say(outer_bench.mock.address("http"), b"GET /requests HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(asked.contains("/weather") && !asked.to_lowercase().contains("proxy-authorization"), "{asked}");
+
+    // Loopback and NO_PROXY are reached directly.
+    assert!(text(&curl(&inner, &[&format!("{}/weather", outer_bench.http())])).contains("celsius"));
+    assert_eq!(bench.exchanges("ro-way", 5).len(), 5);
+    assert!(text(&curl(&inner, &["http://spared.test/"])).contains("dns_error"));
+
+    // A refusal of the outer proxy is told, with what to look at.
+    drop(inner);
+    let refused = curl(&through("ro-outer.at-1:wrong"), &["https://api.tracewire.test/weather"]);
+    assert!(!refused.status.success() || text(&refused).contains("407"), "{}", text(&refused));
+    let spans = bench.spans("ro-way");
+    let told =
+        |span: &&serde_json::Value| span["status"]["description"].as_str().is_some_and(|why| why.contains("407"));
+    assert!(spans.iter().any(|span| told(&span)), "{:#}", spans.last().unwrap());
+}
+
+#[test]
+fn an_endpoint_that_wants_a_client_certificate_gets_the_one_for_its_host() {
+    let bench = Bench::new();
+    let ca = TestCa::new(bench.home());
+    let (_server, rule) = ca.server("mutual_tls.py", "api.tracewire.test", 30, &["test-ca.pem"]);
+    let (certificate, key) = ca.leaf("agent.tracewire.test", 30);
+    let settings = format!(
+        "[tls]\nupstream_ca = [{:?}]\n[[tls.client_certificates]]\nhosts = [\"*.tracewire.test\"]\ncertificate = {certificate:?}\nkey = {key:?}\n",
+        ca.path()
+    );
+    let file = bench.home().join("proxy.toml");
+    std::fs::write(&file, settings).unwrap();
+    let serve = bench.serve(&["--config", file.to_str().unwrap(), "--connect-to", &rule]);
+    let output = curl(&serve, &["https://api.tracewire.test/"]);
+    assert!(text(&output).contains("agent.tracewire.test"), "{}", text(&output));
+
+    let without = bench.serve(&["--upstream-ca", ca.path().to_str().unwrap(), "--connect-to", &rule]);
+    let output = curl(&without, &["https://api.tracewire.test/"]);
+    assert!(text(&output).contains("client_certificates"), "{}", text(&output));
+}
+
+#[test]
+fn certificates_that_do_not_hold_are_refused_by_name() {
+    let bench = Bench::new();
+    let ca = TestCa::new(bench.home());
+    for (name, days, cause) in [("api.tracewire.test", -1, "expired"), ("other.test", 30, "other.test")] {
+        let (_server, rule) = ca.server("git_server.py", name, days, &["."]);
+        let serve = bench.serve(&["--upstream-ca", ca.path().to_str().unwrap(), "--connect-to", &rule]);
+        let output = curl(&serve, &["https://api.tracewire.test/"]);
+        assert!(text(&output).contains("tls_certificate_error") && text(&output).contains(cause), "{}", text(&output));
+    }
+}
