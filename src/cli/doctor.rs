@@ -1,7 +1,7 @@
 //! `tracewire doctor`: every client of this machine tried through the proxy, or one command watched.
 
 use super::recorded::{Recorded, Run, command_name};
-use super::{DoorArgs, StoreArgs, show};
+use super::{DoorArgs, show};
 use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, Refused, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
@@ -37,8 +37,6 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "SECS")]
     timeout: Option<u64>,
     #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
     door: DoorArgs,
     /// A command to watch, and its arguments [default: try the clients of this machine]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -47,11 +45,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode> {
     let mut config = args.door.config()?;
-    args.store.apply(&mut config.store);
-    if args.store.is_default() {
-        // A look leaves nothing behind unless told to.
-        config.store.path = Some("memory:".into());
-    }
+    // A look leaves nothing behind.
+    config.store.path = Some("memory:".into());
     let healthy = match args.command.is_empty() {
         true => try_clients(config, args.json).await?,
         false => watch(config, args).await?,
