@@ -148,7 +148,7 @@ fn seen(message: frames::Message, by_agent: bool) -> Message {
     }
 }
 
-/// Copies both ways, unwatched; see [`pump`].
+/// Copies both ways until both sides have ended, keeping half-closes, unwatched.
 pub async fn relay_bytes<A, E>(agent: A, endpoint: E, recording: &Recording)
 where
     A: AsyncRead + AsyncWrite + Unpin,
