@@ -1,0 +1,55 @@
+//! Tracewire beside other proxies, beside a relay that records nothing, and beside no proxy, in one run.
+//!
+//! `bench/run` builds and installs what is measured and calls `measure`; the other commands are the processes that it
+//! starts. It must not share code with Tracewire: what both had could not be measured.
+
+mod drive;
+mod process;
+mod relay;
+mod report;
+mod rival;
+mod run;
+mod tls;
+mod upstream;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure, and print the tables
+    Measure(run::RunArgs),
+    /// The endpoint
+    Upstream { ca: PathBuf },
+    /// The floor: a relay that records nothing
+    Relay { ca: PathBuf },
+    /// hudsucker, recording nothing
+    Rival {
+        ca: PathBuf,
+        #[arg(long)]
+        http2: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Measure(args) => Box::pin(run::run(args)).await,
+        Command::Upstream { ca } => upstream::serve(&tls::Ca::open(&ca)).await,
+        Command::Relay { ca } => relay::serve(&tls::Ca::open(&ca)).await,
+        Command::Rival { ca, http2 } => rival::serve(&tls::Ca::open(&ca), http2).await,
+    }
+}
+
+/// The line that says where a process serves.
+fn say_ready(address: SocketAddr) {
+    println!("ready {address}");
+}

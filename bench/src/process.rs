@@ -1,0 +1,91 @@
+//! The processes that are measured: started, asked how much they have used, ended.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+/// A process that serves.
+pub struct Served {
+    child: Child,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// How much a process has used by now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User and system time, in microseconds; the system counts them in steps of 10 ms.
+    pub cpu_us: u64,
+    /// Memory now.
+    pub resident_kb: u64,
+    /// Memory at its most since the last [`Served::forget_peak`].
+    pub peak_kb: u64,
+}
+
+impl Served {
+    /// Starts a command that prints `ready ADDRESS`, or a JSON line with `proxy`.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("it can't be started")?;
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        loop {
+            let line = lines.next().context("it ended before it was ready")??;
+            if let Some(address) = address(&line) {
+                // What it prints later is read away.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(Self { child, address });
+            }
+        }
+    }
+
+    /// Starts a command that says nothing, and waits until it listens at `address`.
+    pub fn start_at(command: &mut Command, address: SocketAddr) -> Result<Self> {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("it can't be started")?;
+        let served = Self { child, address };
+        for _ in 0..300 {
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(served);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        anyhow::bail!("it does not listen at {address}")
+    }
+
+    /// Its use of the machine.
+    pub fn usage(&self) -> Result<Usage> {
+        let pid = self.child.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("it has ended")?;
+        let words: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kb = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Ok(Usage { cpu_us: (ticks(11) + ticks(12)) * TICK_US, resident_kb: kb("VmRSS:"), peak_kb: kb("VmHWM:") })
+    }
+
+    /// Lets the peak start from now (proc(5), clear_refs).
+    pub fn forget_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    if let Some(address) = line.strip_prefix("ready ") {
+        return address.trim().parse().ok();
+    }
+    let hello: serde_json::Value = serde_json::from_str(line).ok()?;
+    hello["proxy"].as_str()?.trim_start_matches("http://").parse().ok()
+}
+
+/// sysconf(_SC_CLK_TCK) is 100 on every Linux in use.
+const TICK_US: u64 = 10_000;

@@ -1,0 +1,236 @@
+//! One run: every scenario through every proxy, in rounds, side by side; medians and ratios.
+
+use crate::drive::{self, Ask, Load, Way};
+use crate::process::Served;
+use crate::report::{self, Cell, Results};
+use crate::tls::Ca;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Arguments of `measure`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The tracewire binary; a second one is measured beside it
+    #[arg(long, required = true)]
+    tracewire: Vec<PathBuf>,
+    /// The mitmdump program
+    #[arg(long)]
+    mitmdump: Option<PathBuf>,
+    /// Rounds; medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Only these scenarios
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Only these proxies
+    #[arg(long, value_delimiter = ',')]
+    proxy: Vec<String>,
+    /// Where the results go as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Json,
+    Sse,
+    Connect,
+    Paced,
+    Bulk,
+    Chunks,
+    Streams,
+    Idle,
+    H2,
+}
+
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("json", Scenario::Json),
+    ("sse", Scenario::Sse),
+    ("connect", Scenario::Connect),
+    ("paced", Scenario::Paced),
+    ("bulk", Scenario::Bulk),
+    ("chunks", Scenario::Chunks),
+    ("streams", Scenario::Streams),
+    ("idle", Scenario::Idle),
+    ("h2", Scenario::H2),
+];
+
+/// Who is measured.
+#[derive(Clone, Debug)]
+enum Who {
+    Direct,
+    Floor,
+    Tracewire { binary: PathBuf, durability: &'static str },
+    Hudsucker,
+    Mitmproxy(PathBuf),
+}
+
+/// Runs everything and prints the table.
+pub async fn run(args: RunArgs) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("tracewire-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let ca = Ca::create(&folder)?;
+    let own = std::env::current_exe()?;
+    let upstream = Served::start(Command::new(&own).arg("upstream").arg(&folder)).context("the endpoint")?;
+    let chosen = |name: &str, list: &[String]| list.is_empty() || list.iter().any(|wanted| wanted == name);
+    let mut results = Results::default();
+    for round in 0..args.rounds {
+        for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| chosen(name, &args.scenario)) {
+            for (label, who) in everybody(&args).iter().filter(|(label, _)| chosen(label, &args.proxy)) {
+                if skipped(*scenario, who) {
+                    continue;
+                }
+                eprint!("\r\x1b[2Kround {} of {}: {name}, {label}", round + 1, args.rounds);
+                let place = folder.join(format!("{label}-{name}-{round}"));
+                std::fs::create_dir_all(&place)?;
+                let served = start(who, &own, &ca, &folder, &place, *scenario)?;
+                let measured = measure(*scenario, served.as_ref(), upstream.address, args.seconds).await;
+                match measured {
+                    Ok(cell) => results.add(name, label, cell),
+                    Err(error) => eprintln!("\n{name}, {label}: {error:#}"),
+                }
+                drop(served);
+                let _ = std::fs::remove_dir_all(&place);
+            }
+        }
+    }
+    eprintln!("\r\x1b[2K");
+    let _ = std::fs::remove_dir_all(&folder);
+    print!("{}", report::table(&results));
+    if let Some(path) = &args.json {
+        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(())
+}
+
+fn everybody(args: &RunArgs) -> Vec<(String, Who)> {
+    let mut all = vec![("direct".to_owned(), Who::Direct), ("floor".to_owned(), Who::Floor)];
+    for (number, binary) in args.tracewire.iter().enumerate() {
+        let label = if number == 0 { "tracewire".to_owned() } else { "other".to_owned() };
+        let durable = |durability| Who::Tracewire { binary: binary.clone(), durability };
+        all.push((format!("{label}-commit"), durable("commit")));
+        all.push((label, durable("async")));
+    }
+    all.push(("hudsucker".to_owned(), Who::Hudsucker));
+    if let Some(mitmdump) = &args.mitmdump {
+        all.push(("mitmproxy".to_owned(), Who::Mitmproxy(mitmdump.clone())));
+    }
+    all
+}
+
+/// What would only cost time: memory of nobody, and a thousand streams through a proxy that takes seconds for them.
+fn skipped(scenario: Scenario, who: &Who) -> bool {
+    match who {
+        Who::Direct => matches!(scenario, Scenario::Streams | Scenario::Idle),
+        Who::Mitmproxy(_) => matches!(scenario, Scenario::Streams | Scenario::Idle | Scenario::Chunks | Scenario::Bulk),
+        _ => false,
+    }
+}
+
+fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: Scenario) -> Result<Option<Served>> {
+    let mut command = match who {
+        Who::Direct => return Ok(None),
+        Who::Floor => {
+            let mut command = Command::new(own);
+            command.arg("relay").arg(folder);
+            command
+        }
+        Who::Hudsucker => {
+            let mut command = Command::new(own);
+            command.arg("rival").arg(folder);
+            if scenario == Scenario::H2 {
+                command.arg("--http2");
+            }
+            command
+        }
+        Who::Tracewire { binary, durability } => {
+            let settings = format!(
+                "[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n"
+            );
+            std::fs::write(place.join("proxy.toml"), settings)?;
+            let mut command = Command::new(binary);
+            command.env("TRACEWIRE_HOME", place).env("TRACEWIRE_LOG", "error").args(["serve", "--json"]);
+            command.args(["--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0", "--upstream-ca"]).arg(ca.path());
+            command.arg("--config").arg(place.join("proxy.toml"));
+            command
+        }
+        Who::Mitmproxy(mitmdump) => {
+            let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let mut command = Command::new(mitmdump);
+            command.args(["-q", "--listen-host", "127.0.0.1", "--ssl-insecure"]).arg("--listen-port").arg(port.to_string());
+            command.arg("--set").arg(format!("confdir={}", place.display()));
+            command.arg("-w").arg(place.join("flows"));
+            return Ok(Some(Served::start_at(&mut command, SocketAddr::from(([127, 0, 0, 1], port)))?));
+        }
+    };
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(name);
+    }
+    Ok(Some(Served::start(&mut command)?))
+}
+
+async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAddr, seconds: u64) -> Result<Cell> {
+    let way = Way::new(upstream, served.map(|served| served.address), "ro-bench.at-1")?;
+    let lasting = Duration::from_secs(seconds);
+    // Certificates, pools and caches are made before the clock starts.
+    drive::at_once(&way, &Ask::Json, 4).await?;
+    let before = served.map(Served::usage).transpose()?.unwrap_or_default();
+    if let Some(served) = served {
+        served.forget_peak();
+    }
+    let (load, held) = load(scenario, &way, lasting).await?;
+    if scenario == Scenario::Streams {
+        // Queues empty, allocators give back.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    let after = served.map(Served::usage).transpose()?.unwrap_or_default();
+    drop(held);
+    let mut cell = Cell::of(&load);
+    let exchanges = load.latencies_us.len().max(1) as f64;
+    cell.cpu_us = (after.cpu_us.saturating_sub(before.cpu_us)) as f64 / exchanges;
+    cell.peak_mb = after.peak_kb as f64 / 1024.0;
+    cell.before_mb = before.resident_kb as f64 / 1024.0;
+    cell.after_mb = after.resident_kb as f64 / 1024.0;
+    if scenario == Scenario::Idle {
+        cell.kb_each = after.resident_kb.saturating_sub(before.resident_kb) as f64 / IDLE as f64;
+    }
+    Ok(cell)
+}
+
+async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<drive::Client>)> {
+    let sse = |chunks, interval_ms| Ask::Sse { chunks, interval_ms };
+    Ok(match scenario {
+        Scenario::Json => (drive::closed_loop(way, &Ask::Json, 32, lasting).await?, Vec::new()),
+        Scenario::Sse => (drive::closed_loop(way, &sse(64, 1), 32, lasting).await?, Vec::new()),
+        Scenario::Connect => (drive::handshakes(way, 8, lasting).await?, Vec::new()),
+        Scenario::Paced => (drive::paced(way, 200, lasting).await?, Vec::new()),
+        Scenario::Bulk => {
+            let mut load = drive::at_once(way, &Ask::Upload(BULK), 2).await?;
+            let down = drive::at_once(way, &Ask::Download(BULK), 2).await?;
+            load.elapsed += down.elapsed;
+            load.latencies_us.extend(down.latencies_us);
+            load.bytes += down.bytes;
+            load.errors += down.errors;
+            (load, Vec::new())
+        }
+        Scenario::Chunks => (drive::at_once(way, &sse(200, 25), 100).await?, Vec::new()),
+        Scenario::Streams => (drive::at_once(way, &sse(20, 250), 2000).await?, Vec::new()),
+        Scenario::Idle => {
+            let held = drive::used_connections(way, IDLE).await?;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            (Load::default(), held)
+        }
+        Scenario::H2 => (drive::multiplexed(way, 100, lasting).await?, Vec::new()),
+    })
+}
+
+const BULK: u64 = 100_000_000;
+const IDLE: usize = 10_000;

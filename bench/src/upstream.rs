@@ -1,0 +1,147 @@
+//! The endpoint of the benchmark: answers that are ready before they are asked for, over TLS, HTTP/1.1 and HTTP/2.
+
+use crate::tls::Ca;
+use anyhow::Result;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+type Answer = BoxBody<Bytes, Infallible>;
+
+/// Serves for ever; prints its address first.
+pub async fn serve(ca: &Ca) -> Result<()> {
+    let acceptor = TlsAcceptor::from(ca.server(&[b"h2", b"http/1.1"])?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    crate::say_ready(listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http2().max_concurrent_streams(1000).initial_stream_window_size(4 << 20);
+            let serving = builder.serve_connection(TokioIo::new(stream), service_fn(answer));
+            drop(serving.await);
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
+    let number = |name: &str| {
+        let pairs = request.uri().query().unwrap_or_default().split('&');
+        pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok()).next().unwrap_or(0)
+    };
+    let builder = Response::builder();
+    let answer = match request.uri().path() {
+        "/json" => {
+            request.into_body().collect().await?;
+            builder.header("content-type", "application/json").body(Full::new(json()).boxed())
+        }
+        "/sse" => {
+            let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
+            builder.header("content-type", "text/event-stream").body(events(chunks, interval))
+        }
+        "/upload" => {
+            let mut body = request.into_body();
+            while let Some(frame) = body.frame().await {
+                frame?;
+            }
+            builder.body(Full::new(Bytes::from_static(b"ok")).boxed())
+        }
+        _ => {
+            let (size, chunk) = (number("size"), zeros());
+            builder.header("content-length", size).body(download(size, chunk))
+        }
+    };
+    Ok(answer.unwrap_or_default_answer())
+}
+
+trait OrDefault {
+    fn unwrap_or_default_answer(self) -> Response<Answer>;
+}
+
+impl OrDefault for Result<Response<Answer>, hyper::http::Error> {
+    fn unwrap_or_default_answer(self) -> Response<Answer> {
+        self.unwrap_or_else(|_| Response::new(Full::new(Bytes::new()).boxed()))
+    }
+}
+
+/// A chat completion with token ids and logprobs, 9 kB.
+fn json() -> Bytes {
+    static BODY: OnceLock<Bytes> = OnceLock::new();
+    BODY.get_or_init(|| {
+        let (mut ids, mut logprobs, mut text) = (String::new(), String::new(), String::new());
+        for token in 0..120_u32 {
+            let comma = if token > 0 { "," } else { "" };
+            let (id, logprob) = (token * 7919 % 151_000, f64::from(token * 31 % 97) / -37.0);
+            let _ = write!(ids, "{comma}{id}");
+            let _ = write!(logprobs, "{comma}{{\"token\":\"w{token}\",\"logprob\":{logprob:.6},\"bytes\":null}}");
+            let _ = write!(text, "word{token} ");
+        }
+        Bytes::from(format!(
+            "{{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"bench\",\"choices\":[{{\
+             \"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":\"stop\",\
+             \"token_ids\":[{ids}],\"logprobs\":{{\"content\":[{logprobs}]}}}}],\"prompt_token_ids\":[{ids}],\
+             \"usage\":{{\"prompt_tokens\":120,\"completion_tokens\":120}}}}"
+        ))
+    })
+    .clone()
+}
+
+/// `chunks` events, each with the time at which it was made, in microseconds.
+fn events(chunks: u64, interval: Duration) -> Answer {
+    let made = stream::unfold(0, move |number| async move {
+        if number == chunks {
+            return None;
+        }
+        if !interval.is_zero() {
+            tokio::time::sleep(interval).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        let text = format!(
+            "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"at\":{},\"choices\":[{{\"index\":0,\
+             \"delta\":{{\"content\":\"word{number} \"}},\"token_ids\":[{number}],\"finish_reason\":null}}]}}\n\n",
+            micros()
+        );
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), number + 1))
+    });
+    BodyExt::boxed(StreamBody::new(Box::pin(made)))
+}
+
+/// Microseconds since 1970.
+pub fn micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
+fn zeros() -> Bytes {
+    static CHUNK: OnceLock<Bytes> = OnceLock::new();
+    CHUNK.get_or_init(|| BytesMut::zeroed(64 * 1024).freeze()).clone()
+}
+
+fn download(size: u64, chunk: Bytes) -> Answer {
+    let chunk = Arc::new(chunk);
+    let made = stream::unfold(size, move |left| {
+        let chunk = Arc::clone(&chunk);
+        async move {
+            let length = left.min(chunk.len() as u64);
+            let frame = chunk.slice(..usize::try_from(length).ok()?);
+            (length > 0).then(|| (Ok::<_, Infallible>(Frame::data(frame)), left - length))
+        }
+    });
+    BodyExt::boxed(StreamBody::new(Box::pin(made)))
+}
