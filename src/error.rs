@@ -57,6 +57,8 @@ pub enum ErrorKind {
     TlsProtocolError,
     /// The target is this proxy.
     ProxyLoopDetected,
+    /// No more files or sockets can be opened.
+    DescriptorsExhausted,
     /// A setting forbids the target.
     HttpRequestDenied,
     /// The proxy credentials are missing or wrong.
@@ -164,6 +166,12 @@ impl ErrorKind {
                 StatusCode::FORBIDDEN,
                 "proxy_loop_detected",
                 "the target is Tracewire itself; add its address to NO_PROXY",
+            ),
+            Self::DescriptorsExhausted => of(
+                Internal,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "proxy_internal_error",
+                "Tracewire may open no more sockets; raise its limit (ulimit -n)",
             ),
             Self::HttpRequestDenied => {
                 of(Downstream, StatusCode::FORBIDDEN, "http_request_denied", "proxy.block names this host")

@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mock", &["net", "tls"]),
     // Composes the settings that each part owns.
     ("config", &["api", "capture", "forward", "proxy", "run", "store", "tls", "upstream", "wire"]),
-    ("cli", &["app", "config", "doctor", "export", "mock", "proxy", "run", "store", "tls", "upstream"]),
+    ("cli", &["app", "config", "doctor", "export", "mock", "net", "proxy", "run", "store", "tls", "upstream"]),
     ("error", &[]),
     ("trace", &[]),
 ];

@@ -55,6 +55,8 @@ impl CommitWait {
     }
 }
 
+const MOST_INFORMATIONAL: usize = 100;
+
 impl Recording {
     /// Records nothing.
     pub fn off() -> Self {
@@ -100,9 +102,13 @@ impl Recording {
         });
     }
 
-    /// An interim response has come.
+    /// An interim response has come. An endpoint that floods us with them is noted so far.
     pub fn informational(&self, status: u16) {
-        self.update(|exchange, _| exchange.informational.push(status));
+        self.update(|exchange, _| {
+            if exchange.informational.len() < MOST_INFORMATIONAL {
+                exchange.informational.push(status);
+            }
+        });
     }
 
     /// More is known of the connections.

@@ -2,6 +2,7 @@
 
 use super::{read_config, show, variable};
 use crate::app::ca_folder;
+use crate::run::Loopback;
 use crate::run::environment::Request;
 use crate::run::render::{EnvFormat, render};
 use crate::run::runtime::Runtime;
@@ -54,11 +55,18 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
     let bundle_folder = folder.join("env");
     std::fs::create_dir_all(&bundle_folder).with_context(|| format!("{} can't be made", bundle_folder.display()))?;
     let working_directory = std::env::current_dir().context("the working directory is gone")?;
+    let mut settings = config.run.clone();
+    let elsewhere =
+        |url: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|host| url.contains(&format!("{host}:")));
+    if settings.loopback == Loopback::Auto && elsewhere(&proxy_url) {
+        // The proxy's localhost is not the client's.
+        settings.loopback = Loopback::Leave;
+    }
     let request = Request {
         folder: &bundle_folder,
         proxy_url: &proxy_url,
         ca_pem: &ca_pem,
-        settings: &config.run,
+        settings: &settings,
         // The server door refuses to be reached through the proxy door.
         bypass: &[config.server.listen.to_string()],
         runtimes: &args.runtime,

@@ -5,6 +5,8 @@ use super::{show, variable};
 use crate::app::{App, Ended, Parts, open_store};
 use crate::config::Config;
 use crate::doctor::watch::{Seen, Watch};
+use crate::net::listener::raise_descriptor_limit;
+use crate::run::bundle::users_files;
 use crate::run::child::{self, ChildEnd, ChildError, ChildSpec, Streams};
 use crate::run::environment::Request;
 use crate::store::{SharedStore, StoreError};
@@ -78,6 +80,8 @@ impl Recorded {
         let authority = CertAuthority::ephemeral("Tracewire run")?;
         let folder = tempfile::Builder::new().prefix("tracewire-").tempdir().context("no temporary folder")?;
         let working_directory = std::env::current_dir().context("the working directory is gone")?;
+        // Whom the agent would trust without us, we trust in its place.
+        config.tls.upstream_ca.extend(users_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config.store)?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
@@ -110,7 +114,12 @@ impl Recorded {
             streams: self.streams.clone(),
         };
         let mut watch = None;
-        let ended = child::run(spec, |pid| watch = self.watched.then(|| Watch::start(pid, door))).await;
+        let ended = child::run(spec, |pid| {
+            // Not before: the command must find the limits that it would find without us.
+            raise_descriptor_limit();
+            watch = self.watched.then(|| Watch::start(pid, door));
+        })
+        .await;
         let seen = watch.map(Watch::finish).unwrap_or_default();
         self.close(&store, began, &ended).await;
         // The store is read before it is closed, after everything is in it.

@@ -2,6 +2,7 @@
 
 use super::{StoreArgs, read_config, show};
 use crate::app::{App, Parts, ca_folder, open_store};
+use crate::net::listener::raise_descriptor_limit;
 use crate::tls::CertAuthority;
 use crate::tls::authority::certificate_path;
 use anyhow::{Context, Result};
@@ -60,6 +61,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
     config.check()?;
+    raise_descriptor_limit();
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("the CA can't be used")?;
     let store = open_store(&config.store)?;

@@ -88,7 +88,7 @@ struct Watcher {
     listed: Option<Instant>,
     // Sockets that need no second look.
     settled: HashSet<u64>,
-    // Ports of the command's own servers: what comes in there was not opened by it.
+    // Ports of the command's own servers: what leads there stays within it.
     listening: HashSet<u16>,
     seen: Seen,
     sightings: BTreeMap<(i32, SocketAddr, bool), Sighting>,
@@ -194,7 +194,11 @@ impl Watcher {
             built_by_go: by_go.get(&sighting.program).copied().unwrap_or(false),
             ..sighting
         };
-        Seen { sightings: self.sightings.into_values().map(told).collect(), ..self.seen }
+        let own = |sighting: &Sighting| {
+            sighting.remote.ip().is_loopback() && self.listening.contains(&sighting.remote.port())
+        };
+        let sightings = self.sightings.into_values().filter(|sighting| !own(sighting));
+        Seen { sightings: sightings.map(told).collect(), ..self.seen }
     }
 }
 

@@ -11,12 +11,12 @@ use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
 use crate::trace::exchange::{
-    ConnectionFacts, ExchangeKind, Identity, Outcome, RequestHead, ResponseHead, TraceContext,
+    ConnectionFacts, ExchangeKind, Identity, IdentitySource, Outcome, RequestHead, ResponseHead, TraceContext,
 };
 use crate::trace::{SpanId, TraceId};
 use crate::upstream::body::IdleLimited;
 use crate::upstream::dial::authority;
-use crate::upstream::{Body, BodyError, Origin, Sent, Upstream};
+use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream};
 use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
@@ -43,6 +43,17 @@ pub struct Begun {
     pub identity: Identity,
     /// Where it stands.
     pub trace: TraceContext,
+}
+
+impl Begun {
+    /// Whose upstream connections it may use.
+    pub fn isolation(&self) -> Isolation {
+        let rollout = self.identity.rollout_id.shared();
+        match self.identity.source {
+            IdentitySource::Connection => Isolation::of_connection(rollout),
+            _ => Isolation::of_rollout(rollout),
+        }
+    }
 }
 
 type Interim = (StatusCode, HeaderMap);
@@ -150,16 +161,17 @@ impl Forwarder {
             _ => Offer::Http1,
         };
         let (outgoing, interims) = self.outgoing(begun, &origin, request, upgrading.is_some())?;
-        let isolation = begun.identity.rollout_id.shared();
+        let isolation = begun.isolation();
         let interim = interim.filter(|_| version == Version::HTTP_11);
         let sending = self.upstream.send(outgoing, &isolation, &origin, offer);
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
-        let response = Self::note(begun, sent);
+        let (response, lease) = Self::note(begun, sent);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched || (upgrading.is_some() && upgrade::agrees(&response, version)) {
-            return upgrade::relay(response, upgrading, version, &begun.recording, conversation.guard.clone());
+            let held = (conversation.guard.clone(), lease);
+            return upgrade::relay(response, upgrading, version, &begun.recording, held);
         }
-        Ok(self.answer(begun, response, version, head_only).await)
+        Ok(self.answer(begun, response, lease, version, head_only).await)
     }
 
     /// The request as it goes to the endpoint, and the interim responses that come back for it.
@@ -190,9 +202,9 @@ impl Forwarder {
     }
 
     /// Records the response's head and the connection it came over.
-    fn note(begun: &Begun, sent: Sent) -> Response<Incoming> {
+    fn note(begun: &Begun, sent: Sent) -> (Response<Incoming>, Lease) {
         let recording = &begun.recording;
-        let Sent { response, facts } = sent;
+        let Sent { response, facts, lease } = sent;
         recording.response(ResponseHead {
             status: response.status(),
             version: response.version(),
@@ -206,13 +218,14 @@ impl Forwarder {
             connection.upstream_tls = facts.tls;
             connection.upstream_reused = facts.reused;
         });
-        response
+        (response, lease)
     }
 
     async fn answer(
         &self,
         begun: &Begun,
         mut response: Response<Incoming>,
+        lease: Lease,
         version: Version,
         head_only: bool,
     ) -> Response<Body> {
@@ -223,11 +236,11 @@ impl Forwarder {
         if response.body().is_end_stream() || head_only {
             recording.outcome(Outcome::Complete);
             recording.finish_now().await;
-            return response.map(|body| IdleLimited::new(body, limit).boxed_unsync());
+            return response.map(|body| IdleLimited::new(body, lease, limit).boxed_unsync());
         }
         let recording = recording.clone();
         response.map(|body| {
-            let body = IdleLimited::new(body, limit);
+            let body = IdleLimited::new(body, lease, limit);
             TeeBody::new(body, recording, Direction::Response, response_error, ends_answer).boxed_unsync()
         })
     }
@@ -243,15 +256,19 @@ fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<I
         let shown = authority(&tunnel.origin.host, tunnel.origin.port);
         return Some(ProxyError::new(ErrorKind::HttpRequestError, shown, "a CONNECT inside a tunnel"));
     }
-    let named = request.uri().host().map(str::to_owned).or_else(|| {
-        let host = request.headers().get(header::HOST)?.to_str().ok()?;
-        Some(host.parse::<http::uri::Authority>().ok()?.host().to_owned())
-    });
-    let named = named?;
-    let named = named.trim_matches(['[', ']']);
-    let same = named.eq_ignore_ascii_case(&tunnel.origin.host) && *origin == tunnel.origin;
-    (!same).then(|| {
-        let cause = format!("the request names {named} inside a tunnel to {}", tunnel.origin.host);
+    // Every place that names a host must name this one: the next server may look at another of them than we do.
+    let hosts = request.headers().get_all(header::HOST);
+    let fields = hosts.iter().map(|host| host.to_str().ok()?.parse::<http::uri::Authority>().ok());
+    let named: Vec<Option<http::uri::Authority>> = fields.chain(request.uri().authority().cloned().map(Some)).collect();
+    let leads = &tunnel.origin;
+    let inside = origin == leads || (origin.dial_host.as_ref() == Some(&leads.host) && origin.port == leads.port);
+    let is_origins = |named: &&Option<http::uri::Authority>| {
+        named.as_ref().is_some_and(|named| named.host().trim_matches(['[', ']']).eq_ignore_ascii_case(&origin.host))
+    };
+    let stranger = named.iter().find(|named| !is_origins(named));
+    (!inside || stranger.is_some()).then(|| {
+        let host = stranger.and_then(|named| named.as_ref()).map_or(origin.host.as_str(), |named| named.host());
+        let cause = format!("the request names {host} inside a tunnel to {}", leads.host);
         ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
     })
 }

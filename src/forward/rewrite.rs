@@ -20,10 +20,12 @@ pub fn response(headers: &mut HeaderMap, upgrade: bool) {
     hop_by_hop(headers, upgrade);
 }
 
-/// The protocol that a request or a 101 wants to upgrade to.
+/// The protocol that a request or a 101 wants to upgrade to. HTTP/2 in clear is ignored, as any server may: what follows
+/// would be exchanges that nobody sees.
 pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let wants = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
-    if wants { headers.get(header::UPGRADE).cloned() } else { None }
+    let named = headers.get(header::UPGRADE).filter(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    if wants { named.cloned() } else { None }
 }
 
 fn hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {

@@ -6,7 +6,7 @@ use crate::capture::{Direction, Recording};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ExchangeKind, Message, Outcome};
-use crate::upstream::{Body, body};
+use crate::upstream::{Body, Lease, body};
 use crate::wire::websocket::deflate::Agreed;
 use crate::wire::websocket::frames::{self, Frames, Opcode};
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
@@ -53,7 +53,7 @@ pub(super) fn relay(
     agent: Option<OnUpgrade>,
     version: Version,
     recording: &Recording,
-    guard: DrainGuard,
+    (guard, lease): (DrainGuard, Lease),
 ) -> Result<Response<Body>, ProxyError> {
     let Some(agent) = agent else {
         return Err(ProxyError::new(ErrorKind::HttpProtocolError, "", "the endpoint switched protocols unasked"));
@@ -63,6 +63,7 @@ pub(super) fn relay(
     let watch = Watch::of(response.headers(), version, recording);
     let (endpoint, recording) = (hyper::upgrade::on(&mut response), recording.clone());
     tokio::spawn(guard.run(async move {
+        let _lease = lease;
         match tokio::try_join!(agent, endpoint) {
             Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording, watch).await,
             Err(error) => {

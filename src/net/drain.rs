@@ -2,6 +2,8 @@
 //!
 //! It must not know what a connection does; a connection's task listens to its guard.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -19,6 +21,7 @@ pub struct Drain {
 pub struct DrainGuard {
     stage: watch::Receiver<Stage>,
     _alive: mpsc::Sender<()>,
+    held: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +41,7 @@ impl Drain {
 
     /// A guard for one more connection.
     pub fn guard(&self) -> DrainGuard {
-        DrainGuard { stage: self.stage.subscribe(), _alive: self.guard.clone() }
+        DrainGuard { stage: self.stage.subscribe(), _alive: self.guard.clone(), held: Vec::new() }
     }
 
     /// Starts the drain and waits until every guard is gone, at most for `deadline`; what is left then is ended. True if
@@ -63,6 +66,13 @@ impl Default for Drain {
 }
 
 impl DrainGuard {
+    /// Keeps `thing` until the connection, and all that it started, is over.
+    #[must_use]
+    pub fn holding(mut self, thing: impl Any + Send + Sync) -> Self {
+        self.held.push(Arc::new(thing));
+        self
+    }
+
     /// Completes when the drain starts, or when its owner is gone.
     pub async fn started(&mut self) {
         let _ = self.stage.wait_for(|stage| *stage >= Stage::Draining).await;

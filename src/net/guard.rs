@@ -12,7 +12,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Sleep;
 
 /// The other end of a [`GuardedIo`], for whoever answers or sends its messages.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +22,9 @@ pub struct Guard(Arc<Mutex<Shared>>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    // Requests that were asked for, and those that have a response.
     answered: u64,
+    responded: u64,
     // The number of the head that was replaced, counted from 1.
     fault: Option<(u64, FramingFault)>,
     // What became of the request with this number.
@@ -38,10 +42,11 @@ impl Guard {
         shared.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
     }
 
-    /// Says what became of the request asked for last, if it wanted another protocol: the bytes behind it belong to
-    /// that, or to HTTP.
+    /// Says that the request asked for last has a response, and what became of it, if it wanted another protocol: the
+    /// bytes behind it belong to that, or to HTTP.
     pub fn switch(&self, switched: bool) {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.responded = shared.answered;
         shared.switched = Some((shared.answered, switched));
         if let Some(waker) = shared.waker.take() {
             waker.wake();
@@ -51,6 +56,11 @@ impl Guard {
     /// Says what the next response answers.
     pub fn expect(&self, to_head: bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).to_head = to_head;
+    }
+
+    /// True while one of the `heads` that were read has no response yet.
+    fn owes_a_response(&self, heads: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).responded < heads
     }
 
     fn poll_switched(&self, number: u64, cx: &Context<'_>) -> Poll<bool> {
@@ -84,6 +94,8 @@ pub struct GuardedIo {
     ready: usize,
     switching: bool,
     end: Option<End>,
+    // Runs from the socket's end to ours.
+    grace: Option<Pin<Box<Sleep>>>,
 }
 
 enum End {
@@ -107,7 +119,22 @@ impl GuardedIo {
         let guard = Guard::default();
         let shared = guard.clone();
         let held = BytesMut::new();
-        (Self { inner, scanner, guard: shared, requests, held, ready: 0, switching: false, end: None }, guard)
+        (
+            Self { inner, scanner, guard: shared, requests, held, ready: 0, switching: false, end: None, grace: None },
+            guard,
+        )
+    }
+
+    /// An end of the socket. A client may close its side and still wait for its answer (RFC 9112 §9.6), though most that
+    /// close have gone: the end is told after a while, which is longer for one that said it would send no more.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let last = self.scanner.is_over();
+        if !self.requests || !(last || self.guard.owes_a_response(self.scanner.heads())) {
+            return Poll::Ready(Ok(()));
+        }
+        let patience = if last { PATIENCE_AFTER_LAST } else { PATIENCE };
+        let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        grace.as_mut().poll(cx).map(|()| Ok(()))
     }
 
     /// Takes note of what follows the bytes that may pass.
@@ -204,12 +231,8 @@ impl AsyncRead for GuardedIo {
                 this.judge_held();
                 continue;
             }
-            if !ready!(this.poll_fresh(cx, buf))? {
-                // A client that said it would send no more may close its side and still wait for the answer.
-                if this.requests && this.scanner.is_over() {
-                    return Poll::Pending;
-                }
-                return Poll::Ready(Ok(()));
+            if this.grace.is_some() || !ready!(this.poll_fresh(cx, buf))? {
+                return this.poll_end(cx);
             }
             if buf.filled().len() > before {
                 return Poll::Ready(Ok(()));
@@ -220,6 +243,9 @@ impl AsyncRead for GuardedIo {
 
 write_through!(GuardedIo);
 
+/// How long a client that has closed its side may still wait for its answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE_AFTER_LAST: Duration = Duration::from_secs(15);
 /// Stands for a request that must not be read. Its method is the word of the semantic conventions for one unknown.
 const REPLACEMENT: &[u8] = b"_OTHER / HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n";
 
@@ -242,7 +268,7 @@ mod tests {
         agent.write_all(&[good.as_slice(), b"GET /secret HTTP/1.1\r\n\r\nmore"].concat()).await.unwrap();
         assert_eq!(read(&mut io).await, good);
         assert_eq!(read(&mut io).await, REPLACEMENT);
-        let more = tokio::time::timeout(std::time::Duration::from_millis(20), read(&mut io)).await;
+        let more = tokio::time::timeout(Duration::from_millis(20), read(&mut io)).await;
         assert!(more.is_err(), "nothing behind it is read");
         assert_eq!(guard.next_request(), None);
         assert!(guard.next_request().is_some());
@@ -256,12 +282,34 @@ mod tests {
             let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
             agent.write_all(&[head.as_slice(), b"\0raw\r\n\r\n"].concat()).await.unwrap();
             assert_eq!(read(&mut io).await, head);
-            let early = tokio::time::timeout(std::time::Duration::from_millis(20), read(&mut io)).await;
+            let early = tokio::time::timeout(Duration::from_millis(20), read(&mut io)).await;
             assert!(early.is_err(), "nothing before the decision");
             assert_eq!(guard.next_request(), None);
             guard.switch(switched);
             let expected: &[u8] = if switched { b"\0raw\r\n\r\n" } else { REPLACEMENT };
             assert_eq!(read(&mut io).await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_is_told_late_to_whom_an_answer_is_owed() {
+        for (field, answered, within, after) in [
+            ("", false, PATIENCE / 2, PATIENCE * 2),
+            ("", true, Duration::ZERO, Duration::from_millis(1)),
+            ("Connection: close\r\n", false, PATIENCE_AFTER_LAST / 2, PATIENCE_AFTER_LAST * 2),
+        ] {
+            let (mut agent, ours) = tokio::io::duplex(1024);
+            let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
+            agent.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n").as_bytes()).await.unwrap();
+            read(&mut io).await;
+            assert_eq!(guard.next_request(), None);
+            if answered {
+                guard.switch(false);
+            }
+            agent.shutdown().await.unwrap();
+            let early = tokio::time::timeout(within, read(&mut io)).await;
+            assert_eq!(early.is_ok(), answered);
+            assert_eq!(tokio::time::timeout(after, read(&mut io)).await.unwrap(), b"");
         }
     }
 

@@ -16,15 +16,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct InterimSender(Arc<Mutex<BytesMut>>);
 
 impl InterimSender {
-    /// Queues one whole interim response head, as bytes.
+    /// Queues one whole interim response head, as bytes. An agent that doesn't read loses the surplus.
     pub fn send(&self, head: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(head);
+        let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if queued.len() + head.len() <= MOST_QUEUED_BYTES {
+            queued.extend_from_slice(head);
+        }
     }
 
     fn take(&self) -> Bytes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).split().freeze()
     }
 }
+
+const MOST_QUEUED_BYTES: usize = 64 * 1024;
 
 /// The agent's socket, with room for interim responses between hyper's messages.
 pub struct InterimIo {

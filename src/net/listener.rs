@@ -28,11 +28,9 @@ where
                 pause = FIRST_PAUSE;
                 // Nagle's algorithm with delayed acknowledgements costs a flat 40 ms.
                 let _ = stream.set_nodelay(true);
-                let connection = drain.clone().run(serve(stream, peer, drain.clone()));
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+                // The tunnels of a connection count with it.
+                let guard = drain.clone().holding(permit);
+                tokio::spawn(drain.clone().run(serve(stream, peer, guard)));
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
@@ -43,6 +41,15 @@ where
             }
         }
     }
+}
+
+/// Lets this process open as many sockets as the system allows it (its soft limit is often 1024). What is started later
+/// inherits that.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // It stays as it is where that is not allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Errors of the one connection, after which the next can be accepted at once.

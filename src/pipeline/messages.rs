@@ -26,14 +26,18 @@ pub(super) fn messages(span: &mut Span, exchange: &Exchange, options: &SpanOptio
     let agreed = agreed.unwrap_or_default();
     let mut by_agent = Inflater::new(agreed.client_no_context_takeover);
     let mut by_endpoint = Inflater::new(agreed.server_no_context_takeover);
+    let mut allowance = options.max_body_bytes.saturating_mul(INFLATED_BODIES);
     for message in &seen.kept {
         let inflater = if message.by_agent { &mut by_agent } else { &mut by_endpoint };
-        let event = event(message, inflater, options);
+        let event = event(message, inflater, &mut allowance, options);
         span.events.push(Event { timestamp: Some(exchange.timing.started_at.after(message.at)), ..event });
     }
 }
 
-fn event(message: &Message, inflater: &mut Inflater, options: &SpanOptions) -> Event {
+/// How many bodies' worth of inflated messages one span may hold.
+const INFLATED_BODIES: usize = 4;
+
+fn event(message: &Message, inflater: &mut Inflater, allowance: &mut usize, options: &SpanOptions) -> Event {
     let mut attributes = BTreeMap::default();
     let mut set = |name: &str, value: crate::trace::Value| drop(attributes.insert(name.to_owned(), value));
     // A client span's view: what the agent sends is transmitted.
@@ -50,12 +54,16 @@ fn event(message: &Message, inflater: &mut Inflater, options: &SpanOptions) -> E
         }
     } else if options.include_bodies {
         let kept_whole = payload.len() as u64 == message.size_bytes && message.complete;
-        let content = if message.compressed {
-            inflater.inflate(payload, kept_whole, options.max_body_bytes)
-        } else {
-            Some(payload.clone())
+        let content = match message.compressed {
+            false => Some(payload.clone()),
+            // What a little deflates to may be without end.
+            true if *allowance == 0 => Some(Vec::new()),
+            true => inflater.inflate(payload, kept_whole, options.max_body_bytes.min(*allowance)),
         };
-        if !kept_whole {
+        if message.compressed {
+            *allowance = allowance.saturating_sub(content.as_ref().map_or(0, Vec::len));
+        }
+        if !kept_whole || *allowance == 0 {
             set(names::WEBSOCKET_TRUNCATED, true.into());
         }
         match content {

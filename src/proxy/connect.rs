@@ -59,7 +59,7 @@ impl Proxy {
     ) -> Result<Established, ProxyError> {
         let policy = self.policy(&head.host, head.port);
         let begun = self.inner.forwarder.begin(conversation, ExchangeKind::Connect(policy), head, started).await;
-        let isolation = begun.identity.rollout_id.shared();
+        let isolation = begun.isolation();
         let reached = match (refusal, target) {
             (Some(error), _) | (None, Err(error)) => Err(error),
             (None, Ok((host, port))) => match self.blocked(&host, port) {

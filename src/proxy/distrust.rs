@@ -10,6 +10,8 @@ use crate::forward::conversation::Conversation;
 use crate::net::peer::program_of;
 use crate::net::{BoxedIo, write_through};
 use crate::trace::exchange::Outcome;
+use crate::wire::client_hello::ja4;
+use bytes::Bytes;
 use rustls::AlertDescription;
 use std::collections::HashMap;
 use std::io;
@@ -30,8 +32,8 @@ pub(super) struct ClientIdentity {
     pub program: Option<String>,
     /// What it offered by ALPN, comma-separated.
     pub alpn: String,
-    /// Its TLS fingerprint (JA4).
-    pub fingerprint: Option<String>,
+    /// The TLS record with its ClientHello.
+    pub hello: Bytes,
 }
 
 /// Tells a client what to set so that it trusts us.
@@ -155,7 +157,7 @@ impl Suspicion {
                 user_agent: self.client.user_agent.clone(),
                 program: self.client.program.clone(),
                 alpn: self.client.alpn.clone(),
-                fingerprint: self.client.fingerprint.clone(),
+                fingerprint: ja4(&self.client.hello),
                 advice: advice.map(str::to_owned),
             });
         });

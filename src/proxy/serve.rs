@@ -10,8 +10,10 @@ use crate::net::interim::{InterimIo, InterimSender};
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Protocol, sniff};
 use crate::trace::exchange::{ExchangeKind, RequestHead};
-use crate::upstream::{Body, Origin, within};
+use crate::upstream::{Body, Isolation, Origin, Upstream, within};
 use crate::wire::framing::head::MOST_FIELDS;
+use http::header::HOST;
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -20,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,9 @@ use tokio_rustls::LazyConfigAcceptor;
 /// Serves one connection to the door until it ends or the drain starts: HTTP/1.1, HTTP/2 by prior knowledge, either of
 /// them over TLS, or SOCKS5.
 pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
-    let conversation = Conversation::new(peer, proxy.inner.binding.clone(), guard.clone());
+    let mut conversation = Conversation::new(peer, proxy.inner.binding.clone(), guard.clone());
+    let own = Isolation::of_connection(conversation.own.0.shared());
+    conversation.guard = guard.clone().holding(OwnPool::open(proxy.inner.forwarder.upstream().clone(), own));
     let local = stream.local_addr().map(|address| address.ip().to_string()).unwrap_or_default();
     let mut io: BoxedIo = Box::new(stream);
     let limit = proxy.inner.settings.header_timeout;
@@ -49,6 +53,25 @@ pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr,
         Protocol::Tls => proxy.serve_tls(io, conversation, &local).await,
         // What is no HTTP is answered as a request that can't be read.
         Protocol::Http1 | Protocol::Opaque => proxy.serve_http1(io, conversation).await,
+    }
+}
+
+/// The upstream connections of a rollout that is a connection's own: nobody else can use them.
+struct OwnPool {
+    upstream: Upstream,
+    isolation: Isolation,
+}
+
+impl OwnPool {
+    fn open(upstream: Upstream, isolation: Isolation) -> Self {
+        upstream.open(&isolation);
+        Self { upstream, isolation }
+    }
+}
+
+impl Drop for OwnPool {
+    fn drop(&mut self) {
+        self.upstream.forget(&self.isolation);
     }
 }
 
@@ -124,10 +147,9 @@ impl Proxy {
         request: Request<Incoming>,
         interim: Option<&InterimSender>,
     ) -> Response<Body> {
-        // Over HTTP/2 every target is absolute and the tunnel's origin knows where to dial.
-        let named = if request.version() == Version::HTTP_2 { None } else { inner_origin(&request) };
-        let origin = named.unwrap_or_else(|| tunnel.origin.clone());
-        self.inner.forwarder.handle(conversation, origin, request, None, interim).await
+        let origin = origin_inside(tunnel, &request);
+        let refusal = if origin == tunnel.origin { None } else { self.blocked(&origin.host, origin.port) };
+        self.inner.forwarder.handle(conversation, origin, request, refusal, interim).await
     }
 
     /// Answers a request whose head the HTTP library was not shown.
@@ -164,11 +186,29 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
     note_end(peer, ended);
 }
 
-/// An absolute-form target inside a tunnel names its own origin, which `forward` compares with the tunnel's.
-fn inner_origin(request: &Request<Incoming>) -> Option<Origin> {
-    let uri = request.uri();
-    let tls = uri.scheme_str()? == "https";
-    Some(Origin::new(tls, uri.host()?, uri.port_u16().unwrap_or(if tls { 443 } else { 80 })))
+/// The endpoint of a request inside a tunnel, which `forward` compares with the tunnel's.
+fn origin_inside(tunnel: &Tunnel, request: &Request<Incoming>) -> Origin {
+    let (uri, leads) = (request.uri(), &tunnel.origin);
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let named = uri.authority().or(host.as_ref());
+    // A client that resolves names itself asks for an address; without TLS only the request says whom it means.
+    if let Some(named) = named
+        && tunnel.tls.is_none()
+        && leads.host.parse::<IpAddr>().is_ok()
+        && named.port_u16().unwrap_or(leads.port) == leads.port
+    {
+        let origin = Origin::new(false, named.host(), leads.port);
+        let dial_host = (origin.host != leads.host).then(|| leads.host.clone());
+        return Origin { dial_host, ..origin };
+    }
+    // Over HTTP/2 every target is absolute, and the tunnel's origin knows where to dial.
+    match (request.version(), uri.scheme_str(), uri.host()) {
+        (Version::HTTP_11 | Version::HTTP_10, Some(scheme), Some(host)) => {
+            let tls = scheme == "https";
+            Origin::new(tls, host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }))
+        }
+        _ => leads.clone(),
+    }
 }
 
 fn infallible(response: Response<Body>) -> Result<Response<Body>, Infallible> {

@@ -14,7 +14,7 @@ use crate::tls::{Offer, facts};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, Outcome};
 use crate::upstream::dial::authority;
 use crate::upstream::{Dialled, Origin, Purpose, within};
-use crate::wire::client_hello::ja4;
+use crate::wire::client_hello::server_name;
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
 use std::pin::Pin;
@@ -45,7 +45,8 @@ impl Proxy {
                 None => std::future::pending().await,
             }
         };
-        let Ok((protocol, seen)) = sniff(&mut io, server_speaks).await else { return };
+        let sniffed = within(self.inner.settings.header_timeout, sniff(&mut io, server_speaks)).await;
+        let Some(Ok((protocol, seen))) = sniffed else { return };
         if let Some(dialled) = &mut dialled
             && !first.is_empty()
         {
@@ -89,7 +90,7 @@ impl Proxy {
     /// Plain HTTP inside the tunnel: the dialled connection becomes the first one of the origin.
     async fn open_plain(&self, origin: Origin, dialled: Option<Dialled>, offer: Offer, begun: &Begun) -> Tunnel {
         let upstream = self.inner.forwarder.upstream();
-        let isolation = begun.identity.rollout_id.shared();
+        let isolation = begun.isolation();
         let unreachable = match dialled {
             Some(dialled) => upstream.adopt(dialled, &isolation, &origin, offer).await.err(),
             None => None,
@@ -111,24 +112,31 @@ impl Proxy {
         let limit = self.inner.settings.header_timeout;
         let shown = authority(&origin.host, origin.port);
         let mut client = ClientIdentity { user_agent: conversation.user_agent.clone(), ..ClientIdentity::default() };
-        let read = async {
-            let record = read_record(&mut io, seen).await?;
-            client.fingerprint = ja4(&record);
-            let io: BoxedIo = Box::new(Prefixed::new(record, io));
-            LazyConfigAcceptor::new(Acceptor::default(), io).await
-        };
         let late =
             || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
-        let hello = within(limit, read).await.unwrap_or_else(|| Err(late()));
+        let record = within(limit, read_record(&mut io, seen)).await.unwrap_or_else(|| Err(late()));
         let suspicion = |client, begun| {
             let (distrust, conversation) = (std::sync::Arc::clone(&self.inner.distrust), conversation.clone());
             Suspicion { distrust, conversation, host: shown.clone(), client, begun }
+        };
+        let hello = match record {
+            Ok(record) => {
+                client.hello = record.clone();
+                let io: BoxedIo = Box::new(Prefixed::new(record, io));
+                // Settings by name hold for the name in TLS too: a SOCKS client may have resolved it itself.
+                let named = server_name(&client.hello).unwrap_or_default();
+                if !named.is_empty() && self.policy(named, origin.port) == ConnectPolicy::Tunnel {
+                    return self.relay(io, &origin, dialled, &begun).await;
+                }
+                within(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await.unwrap_or_else(|| Err(late()))
+            }
+            Err(error) => Err(error),
         };
         let hello = match hello {
             Ok(hello) => hello,
             Err(error) => return suspicion(client, begun).handshake_failed(&error),
         };
-        let (server_name, offered) = {
+        let (named_host, offered) = {
             let hello = hello.client_hello();
             let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
             (hello.server_name().map(str::to_owned), offered)
@@ -136,7 +144,7 @@ impl Proxy {
         client.alpn = offered.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
         let offers = |name: &[u8]| offered.iter().any(|offered| offered == name);
         let offer = if offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        let origin = named(origin, server_name.as_deref());
+        let origin = named(origin, named_host.as_deref());
         let (reached, program) = tokio::join!(
             self.reach_tls(&origin, dialled, offer, &begun),
             self.inner.distrust.program_of(&client, conversation.client, &shown)
@@ -150,7 +158,7 @@ impl Proxy {
             (false, true) => &[b"http/1.1"],
             (false, false) => &[],
         };
-        let config = match self.inner.leaves.server_config(server_name.as_deref().unwrap_or(&origin.host), alpn) {
+        let config = match self.inner.leaves.server_config(named_host.as_deref().unwrap_or(&origin.host), alpn) {
             Ok(config) => config,
             Err(error) => {
                 let error = ProxyError::from_source(ErrorKind::ProxyInternalError, shown, &error);
@@ -163,7 +171,7 @@ impl Proxy {
             Ok(stream) => stream,
             Err(error) => return suspicion(client, begun).handshake_failed(&error),
         };
-        let tls = facts(stream.get_ref().1, server_name.as_deref());
+        let tls = facts(stream.get_ref().1, named_host.as_deref());
         let io = Watched::new(Box::new(stream), suspicion(client, begun), began.elapsed());
         conversation.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
         if http2 {
@@ -181,8 +189,11 @@ impl Proxy {
         offer: Offer,
         begun: &Begun,
     ) -> Result<bool, ProxyError> {
+        if let Some(error) = self.blocked(&origin.host, origin.port) {
+            return Err(error);
+        }
         let upstream = self.inner.forwarder.upstream();
-        let isolation = begun.identity.rollout_id.shared();
+        let isolation = begun.isolation();
         match dialled {
             Some(dialled) => upstream.adopt(dialled, &isolation, origin, offer).await,
             None if offer == Offer::Http1 => Ok(false),

@@ -52,12 +52,13 @@ pub fn write_bundles(
 ) -> Result<Bundles, BundleError> {
     let mut bundles = Bundles::default();
     let alone = write(folder.join("ca.pem"), ca_pem)?;
-    let mut system = system_roots(&mut bundles.notes);
-    if let Some(directory) = current("SSL_CERT_DIR") {
-        system.push_str(&folder_roots(Path::new(&directory)));
+    let system = system_roots(current, &mut bundles.notes);
+    let mut folders = String::new();
+    if let Some(directories) = current("SSL_CERT_DIR") {
+        folders = std::env::split_paths(&directories).map(|directory| folder_roots(&directory)).collect();
         bundles.merged_folder = true;
     }
-    let whole = write(folder.join("bundle.pem"), joined(&system, ca_pem))?;
+    let whole = write(folder.join("bundle.pem"), joined(&format!("{system}{folders}"), ca_pem))?;
     bundles.whole.clone_from(&whole);
     for variable in VARIABLES {
         let default = match variable.role {
@@ -69,7 +70,13 @@ pub fn write_bundles(
         let file = match users.map(|path| working_directory.join(path)) {
             None => default.clone(),
             Some(path) => match users_roots(&path) {
-                Ok(roots) => write(folder.join(format!("{}.pem", variable.name)), joined(&roots, ca_pem))?,
+                Ok(mut roots) => {
+                    if variable.name == "SSL_CERT_FILE" {
+                        // Its companion is unset.
+                        roots.push_str(&folders);
+                    }
+                    write(folder.join(format!("{}.pem", variable.name)), joined(&roots, ca_pem))?
+                }
                 Err(cause) => {
                     let note = format!("{}={} is not used: {cause}", variable.name, path.display());
                     bundles.notes.push(note);
@@ -88,12 +95,32 @@ fn joined(roots: &str, ca_pem: &str) -> String {
     if roots.contains(ca_pem.trim()) { roots.to_owned() } else { format!("{roots}{gap}{ca_pem}") }
 }
 
-fn system_roots(notes: &mut Vec<String>) -> String {
-    let native = rustls_native_certs::load_native_certs();
-    if native.certs.is_empty() {
+/// Files with certificates that the user's variables name, each once: whom the agent trusts without us.
+pub fn users_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for variable in VARIABLES.iter().filter(|variable| matches!(variable.role, Role::AdditiveCa | Role::ReplacingCa)) {
+        let Some(named) = current(variable.name).filter(|path| !path.is_empty()) else { continue };
+        let path = working_directory.join(named);
+        let readable = CertificateDer::pem_file_iter(&path).is_ok_and(|mut roots| matches!(roots.next(), Some(Ok(_))));
+        if readable && !files.contains(&path) {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The system's own roots, also where the user's variables stand in their place.
+fn system_roots(current: &dyn Fn(&str) -> Option<OsString>, notes: &mut Vec<String>) -> String {
+    let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| current(name).is_some());
+    let files = SYSTEM_FILES.iter().filter(|_| replaced).filter_map(|file| CertificateDer::pem_file_iter(file).ok());
+    let mut roots: Vec<CertificateDer<'static>> = files.take(1).flatten().flatten().collect();
+    if roots.is_empty() {
+        roots = rustls_native_certs::load_native_certs().certs;
+    }
+    if roots.is_empty() {
         notes.push("this system has no root certificates; only hosts behind the proxy can be reached".to_owned());
     }
-    pem_of(native.certs.iter())
+    pem_of(roots.iter())
 }
 
 /// Every certificate in a folder; other files are passed over.
@@ -112,7 +139,11 @@ fn users_roots(path: &Path) -> Result<String, String> {
     if size > LARGEST_USER_FILE_BYTES {
         return Err(format!("{size} bytes are more than any list of certificates has"));
     }
-    fs::read_to_string(path).map_err(|error| error.to_string())
+    if path.is_dir() {
+        return Ok(folder_roots(path));
+    }
+    // Comments between certificates may be in any encoding.
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(|error| error.to_string())
 }
 
 pub(super) fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<PathBuf, BundleError> {
@@ -128,6 +159,14 @@ impl BundleError {
     }
 }
 
+/// Where systems keep their roots in one file: Debian, Fedora, openSUSE, Alpine and macOS, Nix.
+const SYSTEM_FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs/ca-bundle.crt",
+];
 const LARGEST_USER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]

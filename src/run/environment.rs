@@ -55,7 +55,8 @@ impl Request<'_> {
     }
 
     fn compose(&self, bundles: &Bundles, extras: &Extras) -> Environment {
-        let mut environment = Environment { notes: bundles.notes.clone(), ..Environment::default() };
+        let notes = bundles.notes.iter().chain(&extras.notes).cloned().collect();
+        let mut environment = Environment { notes, ..Environment::default() };
         let unproxied = self.unproxied(&mut environment.notes);
         let (host, port) = host_and_port(self.proxy_url);
         let reach = Reach { host, port, unproxied: &unproxied };
@@ -97,7 +98,7 @@ impl Request<'_> {
                 hosts.push(host.to_owned());
             }
         };
-        for host in users.iter().flat_map(|list| list.split(',')) {
+        for host in users.iter().flat_map(|list| list.split([',', ' ', '\t', '\n'])) {
             add(host.trim());
         }
         self.bypass.iter().for_each(|host| add(host));

@@ -13,11 +13,14 @@ use std::path::{Path, PathBuf};
 /// The files.
 #[derive(Debug, Default)]
 pub struct Extras {
+    // Empty: the user has one.
     trust_store: PathBuf,
     node_hook: Option<PathBuf>,
     python_folder: Option<PathBuf>,
     wgetrc: PathBuf,
     php_folder: PathBuf,
+    /// What people should know.
+    pub notes: Vec<String>,
 }
 
 /// How the environment reaches the proxy, for clients that take no URL.
@@ -41,14 +44,19 @@ pub fn write_extras(
     let whole = bundles.whole();
     let roots = fs::read_to_string(whole).unwrap_or_default();
     let trust_store = write(folder.join("truststore.jks"), java_trust_store(&roots))?;
-    let users = current("WGETRC").map(PathBuf::from).or_else(|| Some(Path::new(&current("HOME")?).join(".wgetrc")));
-    let users = users.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let system = current("SYSTEM_WGETRC").map_or_else(|| PathBuf::from("/etc/wgetrc"), PathBuf::from);
+    let system = fs::read_to_string(system).unwrap_or_default();
     // The last one counts.
-    let wgetrc = write(folder.join("wgetrc"), format!("{users}\nca_certificate = {}\n", whole.display()))?;
+    let wgetrc = write(folder.join("wgetrc"), format!("{system}\nca_certificate = {}\n", whole.display()))?;
     let php = folder_in(folder, "php")?;
     let ini = format!("curl.cainfo = \"{0}\"\nopenssl.cafile = \"{0}\"\n", whole.display());
     write(php.join("tracewire.ini"), ini)?;
     let mut extras = Extras { trust_store, wgetrc, php_folder: php, ..Extras::default() };
+    let java = current("JAVA_TOOL_OPTIONS").unwrap_or_default();
+    if java.to_string_lossy().contains(JAVA_TRUST_STORE) {
+        extras.trust_store = PathBuf::new();
+        extras.notes.push("JAVA_TOOL_OPTIONS names a trust store, which stays: import the CA there".to_owned());
+    }
     if settings.hooks {
         extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
         let python = folder_in(folder, "python")?;
@@ -91,9 +99,13 @@ impl Extras {
             .collect();
         // Without it a JVM spares loopback.
         options.push(format!("-Dhttp.nonProxyHosts={}", hosts.join("|")));
-        options.push(format!("-Djavax.net.ssl.trustStore={}", self.trust_store.display()));
-        options.push("-Djavax.net.ssl.trustStoreType=JKS".to_owned());
-        options.join(" ")
+        if !self.trust_store.as_os_str().is_empty() {
+            options.push(format!("-D{JAVA_TRUST_STORE}={}", self.trust_store.display()));
+            options.push(format!("-D{JAVA_TRUST_STORE}Type=JKS"));
+        }
+        // The JVM divides at spaces, but not within quotation marks.
+        let quoted = |option: String| if option.contains(' ') { format!("\"{option}\"") } else { option };
+        options.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -124,5 +136,6 @@ fn folder_in(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
     Ok(path)
 }
 
+const JAVA_TRUST_STORE: &str = "javax.net.ssl.trustStore";
 const NODE_HOOK: &str = include_str!("hooks/node.cjs");
 const PYTHON_HOOK: &str = include_str!("hooks/sitecustomize.py");

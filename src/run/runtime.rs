@@ -62,7 +62,7 @@ pub enum Extension {
     NodeHook,
     /// A folder with a `sitecustomize`. Off with the setting `run.hooks`.
     PythonHook,
-    /// A wgetrc, for which no variable but this exists.
+    /// A system-wide wgetrc. The user's own is read after it, and stays where it is: it may hold passwords.
     Wgetrc,
     /// A folder with an ini file.
     PhpIni,
@@ -104,7 +104,6 @@ pub const VARIABLES: &[Variable] = &[
     variable("FTP_PROXY", Proxy, &[Curl]),
     variable("grpc_proxy", Proxy, &[Grpc]),
     variable("npm_config_proxy", Proxy, &[Node]),
-    variable("npm_config_http_proxy", Proxy, &[Node]),
     variable("npm_config_https_proxy", Proxy, &[Node]),
     variable("npm_config_noproxy", NoProxy, &[Node]),
     variable("YARN_HTTP_PROXY", Proxy, &[Node]),
@@ -141,7 +140,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("JAVA_TOOL_OPTIONS", Extended(Extension::JavaOptions), &[Java]),
     variable("NODE_OPTIONS", Extended(Extension::NodeHook), &[Node]),
     variable("PYTHONPATH", Extended(Extension::PythonHook), &[Python]),
-    variable("WGETRC", Extended(Extension::Wgetrc), &[Wget]),
+    variable("SYSTEM_WGETRC", Extended(Extension::Wgetrc), &[Wget]),
     variable("PHP_INI_SCAN_DIR", Extended(Extension::PhpIni), &[Php]),
     // For scripts that want to know.
     variable("TRACEWIRE_ACTIVE", Flag("1"), &[]),

@@ -1,5 +1,6 @@
 //! The one body type of the program, and its error.
 
+use super::pool::Lease;
 use crate::error::{ErrorKind, ProxyError};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -35,18 +36,20 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body that fails when nothing comes for too long. A slow stream that says something now and then never does.
+/// A response's body that fails when nothing comes for too long. A slow stream that says something now and then never
+/// does. It holds its share of the connection.
 pub struct IdleLimited {
     inner: Incoming,
+    _lease: Lease,
     limit: Duration,
     silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl IdleLimited {
     /// Limits the silence within `inner`; zero for no limit.
-    pub fn new(inner: Incoming, limit: Duration) -> Self {
+    pub fn new(inner: Incoming, lease: Lease, limit: Duration) -> Self {
         let silence = (!limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
-        Self { inner, limit, silence }
+        Self { inner, _lease: lease, limit, silence }
     }
 }
 

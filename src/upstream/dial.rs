@@ -211,10 +211,17 @@ fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
+/// True when this process, or the machine, has no descriptor left.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.raw_os_error().is_some_and(|code| code == Errno::MFILE.raw_os_error() || code == Errno::NFILE.raw_os_error())
+}
+
 fn dial_error(shown: &str, error: &io::Error) -> ProxyError {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
         io::ErrorKind::ConnectionReset => ErrorKind::ConnectionTerminated,
+        _ if is_exhausted(error) => ErrorKind::DescriptorsExhausted,
         _ => ErrorKind::ConnectionRefused,
     };
     ProxyError::from_source(kind, shown, error)

@@ -11,6 +11,8 @@ use crate::wire::framing::head::MOST_FIELDS;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -48,16 +50,19 @@ pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, Pro
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
     let (enabled, extended_connect) = watch::channel(false);
     let (look, mut looks) = mpsc::channel(1);
+    let most_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let seen = Arc::clone(&most_streams);
     tokio::spawn(std::future::poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx).map(drop);
         while let Poll::Ready(Some(())) = looks.poll_recv(cx) {}
+        seen.store(connection.current_max_send_streams(), Ordering::Relaxed);
         enabled.send_if_modified(|known| {
             let now = connection.is_extended_connect_protocol_enabled();
             std::mem::replace(known, now) != now
         });
         polled
     }));
-    Ok(Sender::Http2(Http2Sender { requests, extended_connect, look, made: Instant::now() }))
+    Ok(Sender::Http2(Http2Sender { requests, most_streams, extended_connect, look, made: Instant::now() }))
 }
 
 const PING_EVERY: Duration = Duration::from_secs(30);

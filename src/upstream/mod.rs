@@ -13,7 +13,7 @@ pub mod via;
 
 pub use body::{Body, BodyError};
 pub use dial::{ConnectTo, Dialled, Dialler, Purpose};
-pub use pool::{Isolation, Origin};
+pub use pool::{Isolation, Lease, Origin};
 pub use send::{Sent, Upstream, UpstreamFacts};
 pub use via::UpstreamProxy;
 

@@ -8,13 +8,13 @@ use super::dial::{Dialled, Dialler, Purpose, authority};
 use super::extended;
 use super::failure::{send_error, tls_error};
 use super::handshake::{http1_sender, http2_sender};
-use super::pool::{Connection, Isolation, Origin, Pool, Sender};
+use super::pool::{Connection, Http1Sender, Isolation, Lease, Origin, Pool, Sender};
 use super::{UpstreamSettings, within};
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::tls::{Offer, UpstreamTls};
 use crate::trace::exchange::TlsFacts;
-use http::{Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Sent {
     pub response: Response<Incoming>,
     /// The connection.
     pub facts: UpstreamFacts,
+    /// To be held until the response's end.
+    pub lease: Lease,
 }
 
 /// All ways to endpoints.
@@ -66,7 +68,7 @@ impl Upstream {
     ) -> Result<Self, String> {
         let tls = Arc::new(tls);
         let dialler = Dialler::new(&settings, Arc::clone(&tls), variable)?;
-        let pool = Pool::new(settings.pool_idle_timeout);
+        let pool = Pool::new(settings.pool_idle_timeout, most_idle());
         let inner = Arc::new(Inner { settings, dialler, tls, pool });
         let weak = Arc::downgrade(&inner);
         tokio::spawn(async move {
@@ -89,6 +91,16 @@ impl Upstream {
         self.inner.pool.holds(isolation, origin)
     }
 
+    /// Lets connections be kept for an agent's connection that has come.
+    pub fn open(&self, isolation: &Isolation) {
+        self.inner.pool.open(isolation);
+    }
+
+    /// Gives up the connections of one that will send nothing more.
+    pub fn forget(&self, isolation: &Isolation) {
+        self.inner.pool.forget(isolation);
+    }
+
     /// Silence allowed within a response body; zero for any.
     pub fn body_idle_timeout(&self) -> Duration {
         self.inner.settings.body_idle_timeout
@@ -104,7 +116,7 @@ impl Upstream {
     ) -> Result<bool, ProxyError> {
         let connection = self.handshake(dialled, origin, offer).await?;
         let http2 = matches!(connection.sender, Sender::Http2(_));
-        self.inner.pool.put(isolation, origin, connection);
+        drop(self.inner.pool.put(isolation, origin, connection));
         Ok(http2)
     }
 
@@ -141,8 +153,8 @@ impl Upstream {
         origin: &Origin,
         offer: Offer,
     ) -> Result<Sent, ProxyError> {
-        if let Some(connection) = self.inner.pool.take(isolation, origin, offer) {
-            match self.send_over(connection, request, isolation, origin).await {
+        if let Some((connection, lease)) = self.inner.pool.take(isolation, origin, offer) {
+            match self.send_over(connection, lease, request, isolation, origin).await {
                 Ok(sent) => return Ok(sent),
                 // Never written, because the endpoint had given the idle connection up: a new one will do.
                 Err((_, Some(unsent))) => {
@@ -153,7 +165,8 @@ impl Upstream {
             }
         }
         let connection = self.connect(origin, offer).await?;
-        self.send_over(connection, request, isolation, origin).await.map_err(|(error, _)| error)
+        let (connection, lease) = self.share(connection, isolation, origin);
+        self.send_over(connection, lease, request, isolation, origin).await.map_err(|(error, _)| error)
     }
 
     async fn connect(&self, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
@@ -163,23 +176,33 @@ impl Upstream {
         self.handshake(dialled, origin, offer).await
     }
 
+    /// An HTTP/2 connection is others' too from its beginning.
+    fn share(&self, connection: Connection, isolation: &Isolation, origin: &Origin) -> (Connection, Lease) {
+        let Sender::Http2(sender) = &connection.sender else { return (connection, Lease::default()) };
+        let copy = Connection { sender: Sender::Http2(sender.clone()), facts: connection.facts.clone() };
+        let lease = self.inner.pool.put(isolation, origin, connection);
+        (copy, lease)
+    }
+
     /// True when an HTTP/2 connection to `origin` is there and takes extended CONNECTs.
     async fn takes_extended(&self, isolation: &Isolation, origin: &Origin, offer: Offer) -> Result<bool, ProxyError> {
-        let connection = match self.inner.pool.take(isolation, origin, offer) {
-            Some(connection) => connection,
-            None => self.connect(origin, offer).await?,
+        let (connection, _lease) = match self.inner.pool.take(isolation, origin, offer) {
+            Some(taken) => taken,
+            None => self.share(self.connect(origin, offer).await?, isolation, origin),
         };
-        let takes = match &connection.sender {
-            Sender::Http1(_) => false,
+        Ok(match &connection.sender {
             Sender::Http2(sender) => extended::is_enabled(sender).await,
-        };
-        self.inner.pool.put(isolation, origin, connection);
-        Ok(takes)
+            Sender::Http1(_) => {
+                drop(self.inner.pool.put(isolation, origin, connection));
+                false
+            }
+        })
     }
 
     async fn send_over(
         &self,
         connection: Connection,
+        lease: Lease,
         mut request: Request<Body>,
         isolation: &Isolation,
         origin: &Origin,
@@ -208,35 +231,25 @@ impl Upstream {
             }
         };
         let sent_facts = facts.clone();
-        let was_reused = facts.reused;
-        let connection = Connection { sender, facts: UpstreamFacts { reused: true, ..facts } };
         // What comes after an upgrade that was refused can't be told from what belongs to it.
-        if reusable {
-            self.give_back(connection, was_reused, isolation, origin);
+        if let (true, Sender::Http1(sender)) = (reusable, sender) {
+            self.give_back(sender, UpstreamFacts { reused: true, ..facts }, isolation, origin);
         }
-        Ok(Sent { response, facts: sent_facts })
+        Ok(Sent { response, facts: sent_facts, lease })
     }
 
-    /// An HTTP/1.1 connection goes back once its response is over; an HTTP/2 one is shared at once.
-    fn give_back(&self, mut connection: Connection, was_reused: bool, isolation: &Isolation, origin: &Origin) {
+    /// An HTTP/1.1 connection goes back once its response is over.
+    fn give_back(&self, mut sender: Http1Sender, facts: UpstreamFacts, isolation: &Isolation, origin: &Origin) {
         // Weak: a response nobody reads must not keep the pool alive after shutdown.
         let inner = Arc::downgrade(&self.inner);
-        let (isolation, origin) = (Arc::clone(isolation), origin.clone());
-        match &mut connection.sender {
-            // A shared one is in the pool already, or was given up there meanwhile.
-            Sender::Http2(_) if was_reused => {}
-            Sender::Http2(_) => self.inner.pool.put(&isolation, &origin, connection),
-            Sender::Http1(_) => {
-                tokio::spawn(async move {
-                    if let Sender::Http1(sender) = &mut connection.sender
-                        && sender.requests.ready().await.is_ok()
-                        && let Some(inner) = inner.upgrade()
-                    {
-                        inner.pool.put(&isolation, &origin, connection);
-                    }
-                });
+        let (isolation, origin) = (isolation.clone(), origin.clone());
+        tokio::spawn(async move {
+            if sender.requests.ready().await.is_ok()
+                && let Some(inner) = inner.upgrade()
+            {
+                drop(inner.pool.put(&isolation, &origin, Connection { sender: Sender::Http1(sender), facts }));
             }
-        }
+        });
     }
 
     async fn handshake(&self, dialled: Dialled, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
@@ -279,6 +292,9 @@ fn shape(request: &mut Request<Body>, sender: &Sender) {
         request.headers_mut().remove(header::HOST);
         return;
     };
+    if request.version() == Version::HTTP_2 {
+        join_cookies(request.headers_mut());
+    }
     *request.version_mut() = Version::HTTP_11;
     if !request.headers().contains_key(header::HOST)
         && let Some(host) = request.uri().authority().map(|authority| authority.as_str().to_owned())
@@ -299,4 +315,21 @@ fn shape(request: &mut Request<Body>, sender: &Sender) {
     }
 }
 
+/// HTTP/2 splits the cookies, HTTP/1.1 has one field of them (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Idle HTTP/1.1 connections kept in all: enough for a door's worth of agents, and a quarter of our descriptors at most.
+fn most_idle() -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(8, MOST_IDLE)
+}
+
+const MOST_IDLE: usize = 4096;
 const SWEEP_EVERY: Duration = Duration::from_secs(15);

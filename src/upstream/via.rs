@@ -168,7 +168,11 @@ impl FromStr for ProxyUrl {
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "http" => false,
             "https" => true,
-            other => return Err(format!("a proxy URL starts with http:// or https://, not {other}://")),
+            other => {
+                return Err(format!(
+                    "a proxy URL starts with http:// or https://, not {other}:// (upstream.proxy = \"none\" ignores it)"
+                ));
+            }
         };
         let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));

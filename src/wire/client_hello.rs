@@ -1,4 +1,5 @@
-//! A TLS ClientHello's fingerprint (JA4), by which a client that refuses us can be told from others.
+//! What a TLS ClientHello says: the name it asks for, and a fingerprint (JA4) by which a client that refuses us can be
+//! told from others.
 //!
 //! It must not judge: what can't be read has no fingerprint.
 
@@ -10,22 +11,41 @@ pub fn record_bytes(start: &[u8]) -> Option<usize> {
     Some(RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([length[0], length[1]])))
 }
 
-/// The JA4 of the ClientHello in a TLS record (<https://github.com/FoxIO-LLC/ja4>).
-pub fn ja4(record: &[u8]) -> Option<String> {
+/// The host name that the ClientHello in a TLS record asks for (RFC 6066 §3).
+pub fn server_name(record: &[u8]) -> Option<&str> {
+    let (_, _, mut rest) = open(record)?;
+    while let Some(kind) = rest.u16() {
+        let mut data = rest.long_list()?;
+        if kind == SERVER_NAME {
+            let mut names = data.long_list()?;
+            return (names.take(1)? == [HOST_NAME]).then(|| std::str::from_utf8(names.long_list()?.0).ok())?;
+        }
+    }
+    None
+}
+
+/// Version, cipher suites and extensions of a ClientHello (RFC 8446 §4.1.2).
+fn open(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
     let mut hello = Reader(record.get(RECORD_HEADER_BYTES..)?);
     // Handshake type and length, then the version, the random, the session id.
     if hello.take(1)? != [CLIENT_HELLO] {
         return None;
     }
     hello.take(3)?;
-    let mut version = hello.u16()?;
+    let version = hello.u16()?;
     hello.take(32)?;
     hello.short_list()?;
-    let ciphers: Vec<u16> = hello.long_list()?.u16s();
+    let ciphers = hello.long_list()?;
     hello.short_list()?;
+    Some((version, ciphers, hello.long_list().unwrap_or(Reader(&[]))))
+}
+
+/// The JA4 of the ClientHello in a TLS record (<https://github.com/FoxIO-LLC/ja4>).
+pub fn ja4(record: &[u8]) -> Option<String> {
+    let (mut version, ciphers, mut rest) = open(record)?;
+    let ciphers: Vec<u16> = ciphers.u16s();
     let mut extensions = Vec::new();
     let (mut server_name, mut alpn, mut signatures) = (false, None, Vec::new());
-    let mut rest = hello.long_list().unwrap_or(Reader(&[]));
     while let Some(kind) = rest.u16() {
         let mut data = rest.long_list()?;
         match kind {
@@ -127,6 +147,7 @@ fn short_hash(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+const HOST_NAME: u8 = 0;
 const RECORD_HEADER_BYTES: usize = 5;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0x0000;

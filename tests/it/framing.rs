@@ -217,3 +217,67 @@ fn http_1_0_is_spoken() {
     assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
     assert_eq!(bench.exchanges("ro-old", 1)[0]["attributes"]["tracewire.outcome"], "complete");
 }
+
+#[test]
+fn inside_a_tunnel_every_place_must_name_its_host() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let port = bench.mock.address("http").port();
+    let target: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    let ask = |head: String| {
+        let mut stream = tunnel(serve.address("proxy"), target, "ro-hosts");
+        stream.write_all(head.as_bytes()).unwrap();
+        read_to_end(&mut stream)
+    };
+    let answer = ask(format!("GET http://{target}/echo HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    // A client that resolved the name itself names it in the request only.
+    let answer = ask(format!("GET /echo HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("localhost"), "{answer}");
+}
+
+#[test]
+fn names_on_the_block_list_are_blocked_however_they_are_named() {
+    let bench = Bench::new();
+    let file = bench.home().join("block.toml");
+    std::fs::write(&file, "[proxy]\nblock = [\"localhost\"]\n").unwrap();
+    let serve = bench.serve(&["--config", file.to_str().unwrap()]);
+    let (http, https) = (bench.mock.address("http").port(), bench.mock.address("https").port());
+    for url in [format!("http://localhost:{http}/echo"), format!("https://localhost:{https}/echo")] {
+        let proxy = format!("socks5://ro-blocked.at-1:@{}", serve.address("proxy"));
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "--ipv4", "--max-time", "30", "--proxy", &proxy, &url]).arg("--cacert").arg(serve.path("ca"));
+        let output = curl.output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("http_request_denied"), "{url}: {output:?}");
+    }
+}
+
+#[test]
+fn an_offer_of_http2_in_clear_is_ignored_as_any_server_may() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--http2", "--max-time", "30", "--data", "x", "--proxy"]);
+    curl.arg(format!("http://ro-h2c.at-1:@{}", serve.address("proxy"))).arg(format!("{}/echo", bench.http()));
+    let output = curl.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    assert!(text.contains("\"length\":1") && !text.contains("http2-settings") && !text.contains("h2c"), "{text}");
+}
+
+#[test]
+fn a_client_that_closes_its_side_still_gets_its_answer() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for connection in ["close", "keep-alive"] {
+        let mut stream = connect(serve.address("proxy"));
+        let head = format!(
+            "GET {}/weather?x-mock-delay-ms=300 HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-half\r\nConnection: {connection}\r\n\r\n",
+            bench.http()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let answer = read_to_end(&mut stream);
+        assert!(answer.contains("celsius"), "{connection}: {answer}");
+    }
+    assert_eq!(bench.exchanges("ro-half", 2)[1]["attributes"]["tracewire.outcome"], "complete");
+}

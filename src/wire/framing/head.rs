@@ -155,7 +155,8 @@ impl Fields {
                     return Err(fault("Transfer-Encoding is not chunked"));
                 }
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                upgrade = true;
+                // HTTP/2 in clear is an offer that may be ignored, and is (RFC 9113 §3.1): the request is HTTP/1.1.
+                upgrade |= !value.trim_ascii().eq_ignore_ascii_case(b"h2c");
             } else if name.eq_ignore_ascii_case(b"connection") {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
