@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,9 +206,12 @@ fn times(data: &[u8]) -> impl Iterator<Item = u64> {
     text.split("\"at\":").skip(1).filter_map(|rest| rest.split(',').next()?.parse().ok())
 }
 
+/// A prompt of its own every time: what was stored before would cost less.
 fn prompt() -> Bytes {
-    let words = "a word of a prompt ".repeat(76);
-    Bytes::from(format!("{{\"model\":\"bench\",\"messages\":[{{\"role\":\"user\",\"content\":\"{words}\"}}]}}"))
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let (number, words) = (NUMBER.fetch_add(1, Ordering::Relaxed), "a word of a prompt ".repeat(75));
+    let content = format!("question {number}: {words}");
+    Bytes::from(format!("{{\"model\":\"bench\",\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}"))
 }
 
 fn upload(size: u64) -> Body {

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -48,7 +49,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     let answer = match request.uri().path() {
         "/json" => {
             request.into_body().collect().await?;
-            builder.header("content-type", "application/json").body(Full::new(json()).boxed())
+            builder.header("content-type", "application/json").body(Full::new(next_json()).boxed())
         }
         "/sse" => {
             let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
@@ -79,7 +80,15 @@ impl OrDefault for Result<Response<Answer>, hyper::http::Error> {
     }
 }
 
-/// A chat completion with token ids and logprobs, 9 kB.
+/// A chat completion with token ids and logprobs, 9 kB, of an id and first token of its own: no two are the same.
+fn next_json() -> Bytes {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut text = BytesMut::from(&json()[..]);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    text[ID_AT..ID_AT + 8].copy_from_slice(format!("{:08}", number % 100_000_000).as_bytes());
+    text.freeze()
+}
+
 fn json() -> Bytes {
     static BODY: OnceLock<Bytes> = OnceLock::new();
     BODY.get_or_init(|| {
@@ -92,7 +101,7 @@ fn json() -> Bytes {
             let _ = write!(text, "word{token} ");
         }
         Bytes::from(format!(
-            "{{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"bench\",\"choices\":[{{\
+            "{{\"id\":\"chatcmpl-00000000\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"bench\",\"choices\":[{{\
              \"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":\"stop\",\
              \"token_ids\":[{ids}],\"logprobs\":{{\"content\":[{logprobs}]}}}}],\"prompt_token_ids\":[{ids}],\
              \"usage\":{{\"prompt_tokens\":120,\"completion_tokens\":120}}}}"
@@ -127,6 +136,9 @@ pub fn micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(0)
 }
+
+/// Where the number stands.
+const ID_AT: usize = 16;
 
 fn zeros() -> Bytes {
     static CHUNK: OnceLock<Bytes> = OnceLock::new();

@@ -146,7 +146,7 @@ impl Recorded {
     async fn close(&self, store: &SharedStore, began: Timestamp, ended: &Result<ChildEnd, ChildError>) {
         let now = Timestamp::from(SystemTime::now());
         let closing = async {
-            store.append(vec![self.root_span(began, now, ended)]).await?;
+            store.append(vec![Arc::new(self.root_span(began, now, ended))]).await?;
             let succeeded = matches!(ended, Ok(end) if end.exit_code == 0);
             if let Some(rollout) = store.rollout(self.rollout.clone()).await? {
                 let status = if succeeded { RolloutStatus::Succeeded } else { RolloutStatus::Failed };

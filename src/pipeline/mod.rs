@@ -149,7 +149,7 @@ impl Worker {
         }
         let mut taken = None;
         for span in std::mem::take(&mut pending.spans) {
-            match self.store.append(vec![span.clone()]).await {
+            match self.store.append(vec![Arc::clone(&span)]).await {
                 Ok(_) => {
                     self.counters.stored.fetch_add(1, Ordering::Relaxed);
                     taken = Some(span);
@@ -162,10 +162,10 @@ impl Worker {
         }
         let Some(taken) = taken else { return Err(failure) };
         for span in std::mem::take(&mut pending.spans) {
-            match self.store.append(vec![span.clone()]).await {
+            match self.store.append(vec![Arc::clone(&span)]).await {
                 Ok(_) => drop(self.counters.stored.fetch_add(1, Ordering::Relaxed)),
                 // A span that is stored already changes nothing: it tells whether the store is there at all.
-                Err(error) if self.store.append(vec![taken.clone()]).await.is_ok() => {
+                Err(error) if self.store.append(vec![Arc::clone(&taken)]).await.is_ok() => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "the store can't take this span; it is lost");
                 }
@@ -183,7 +183,7 @@ impl Worker {
         for Captured { exchange, committed, held } in batch {
             match catch_unwind(AssertUnwindSafe(|| span_of(&exchange, &self.options))) {
                 Ok(span) => {
-                    pending.spans.push(span);
+                    pending.spans.push(Arc::new(span));
                     pending.waiting.extend(committed);
                 }
                 Err(_) => {
@@ -203,7 +203,7 @@ impl Worker {
 /// Spans on their way into the store, and who waits for them to be committed.
 #[derive(Default)]
 struct Pending {
-    spans: Vec<Span>,
+    spans: Vec<Arc<Span>>,
     waiting: Vec<oneshot::Sender<bool>>,
 }
 

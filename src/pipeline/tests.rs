@@ -17,7 +17,7 @@ struct Picky {
 type Answer<'a, T> = BoxFuture<'a, crate::store::Result<T>>;
 
 impl Store for Picky {
-    fn append(&self, spans: Vec<Span>) -> Answer<'_, Appended> {
+    fn append(&self, spans: Vec<Arc<Span>>) -> Answer<'_, Appended> {
         let down = self.outage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         if down || spans.iter().any(|span| span.rollout_id.as_str() == "poison") {
             return Box::pin(async { Err(StoreError::Closed) });

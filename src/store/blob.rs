@@ -5,6 +5,7 @@
 
 use crate::trace::{Span, Value};
 use aws_lc_rs::digest;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// A blob's name: the SHA-256 of its text.
@@ -16,7 +17,13 @@ pub type References = BTreeMap<String, Hash>;
 /// Texts of at least this many bytes become blobs; below it a row of their own costs more than it saves.
 pub const MINIMUM_BYTES: usize = 512;
 
-const LEVEL: i32 = 3;
+/// The fast end of zstd: what more levels save on disk costs more than all else that is done with a span.
+const LEVEL: i32 = 1;
+thread_local! {
+    // Making one takes longer than packing a text.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        RefCell::new(zstd::bulk::Compressor::new(LEVEL).ok());
+}
 const TAG_RAW: u8 = 0;
 const TAG_ZSTD: u8 = 1;
 
@@ -55,15 +62,27 @@ pub enum BlobError {
 impl Blob {
     /// Packs a text, compressed when that makes it smaller.
     pub fn pack(text: &str) -> Self {
-        let (tag, body) = match zstd::encode_all(text.as_bytes(), LEVEL) {
-            Ok(frame) if frame.len() < text.len() => (TAG_ZSTD, frame),
-            // Writing to memory does not fail; if it ever did, the text itself is as good.
-            _ => (TAG_RAW, text.as_bytes().to_vec()),
-        };
-        let mut data = Vec::with_capacity(body.len() + 1);
-        data.push(tag);
-        data.extend_from_slice(&body);
-        Self { hash: hash(text.as_bytes()), data }
+        Self::pack_as(hash(text.as_bytes()), text)
+    }
+
+    fn pack_as(hash: Hash, text: &str) -> Self {
+        let mut data = vec![0; 1 + zstd::zstd_safe::compress_bound(text.len())];
+        let written = COMPRESSOR.with_borrow_mut(|compressor| {
+            let compressor = compressor.as_mut()?;
+            compressor.compress_to_buffer(text.as_bytes(), &mut data[1..]).ok().filter(|length| *length < text.len())
+        });
+        match written {
+            Some(length) => {
+                data[0] = TAG_ZSTD;
+                data.truncate(1 + length);
+            }
+            None => {
+                data[0] = TAG_RAW;
+                data.truncate(1);
+                data.extend_from_slice(text.as_bytes());
+            }
+        }
+        Self { hash, data }
     }
 
     /// The text, checked against its hash.
@@ -80,19 +99,15 @@ impl Blob {
     }
 }
 
-/// Takes the long texts out of a span's attributes.
-pub fn split(span: &mut Span) -> Split {
+/// The long texts of a span's attributes, packed.
+pub fn split(span: &Span) -> Split {
     let mut split = Split::default();
-    let is_long = |value: &Value| value.as_str().is_some_and(|text| text.len() >= MINIMUM_BYTES);
-    let names: Vec<String> =
-        span.attributes.iter().filter(|(_, value)| is_long(value)).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        if let Some(Value::String(text)) = span.attributes.remove(&name) {
-            let blob = Blob::pack(&text);
-            split.references.insert(name, blob.hash);
-            if split.blobs.iter().all(|other| other.hash != blob.hash) {
-                split.blobs.push(blob);
-            }
+    for (name, value) in &span.attributes {
+        let Some(text) = value.as_str().filter(|text| text.len() >= MINIMUM_BYTES) else { continue };
+        let hash = hash(text.as_bytes());
+        split.references.insert(name.clone(), hash);
+        if split.blobs.iter().all(|other| other.hash != hash) {
+            split.blobs.push(Blob::pack_as(hash, text));
         }
     }
     split

@@ -5,7 +5,7 @@
 use super::{Appended, BoxFuture, Pruned, Result, Retention, RolloutSummary, Standing, Statistics, Store, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp, Value};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What a span weighs besides its texts: a guess, good enough for a limit.
@@ -25,7 +25,7 @@ struct State {
     closed: bool,
     last_id: u64,
     /// By insertion, so that the oldest is first.
-    spans: BTreeMap<u64, Span>,
+    spans: BTreeMap<u64, Arc<Span>>,
     seen: HashSet<(RolloutId, AttemptId, String)>,
     rollouts: BTreeMap<RolloutId, Kept>,
     size_bytes: u64,
@@ -57,7 +57,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn append(&self, spans: Vec<Span>) -> BoxFuture<'_, Result<Appended>> {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         self.with(move |state| {
             let appended = state.append(spans);
             state.prune(self.retention);
@@ -104,7 +104,7 @@ impl Store for MemoryStore {
                 .iter()
                 .filter_map(|id| state.spans.get(id))
                 .filter(|span| attempt.as_ref().is_none_or(|attempt| *attempt == span.attempt_id))
-                .cloned()
+                .map(|span| Span::clone(span))
                 .collect();
             // A stable sort, so that spans which tie stay in the order of their insertion.
             spans.sort_by_key(|span| (span.sequence_id, span.start_time));
@@ -143,7 +143,7 @@ impl Store for MemoryStore {
 }
 
 impl State {
-    fn append(&mut self, spans: Vec<Span>) -> Appended {
+    fn append(&mut self, spans: Vec<Arc<Span>>) -> Appended {
         let mut appended = Appended::default();
         for span in spans {
             let id = self.last_id + 1;
@@ -179,7 +179,7 @@ impl State {
     }
 
     fn summary(&self, kept: &Kept) -> RolloutSummary {
-        let errors = kept.spans.iter().filter(|id| self.spans.get(id).is_some_and(Span::is_error)).count();
+        let errors = kept.spans.iter().filter(|id| self.spans.get(id).is_some_and(|span| span.is_error())).count();
         RolloutSummary {
             rollout: kept.rollout.clone(),
             attempts: kept.attempts.len() as u64,

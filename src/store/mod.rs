@@ -25,7 +25,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores spans as one commit: when it returns `Ok`, all of them survive a crash of this process. A span whose
     /// (rollout, attempt, span id) is stored already is left as it is and not counted. Rollouts and attempts that nobody
     /// registered are created, running; a span with a higher sequence id raises its rollout's counter to it.
-    fn append(&self, spans: Vec<Span>) -> BoxFuture<'_, Result<Appended>>;
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>>;
 
     /// Registers a rollout, or replaces the one with its id. The rollout counts as registered from then on.
     fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>>;

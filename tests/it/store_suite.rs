@@ -35,6 +35,10 @@ fn sqlite(retention: Retention) -> Opened {
     Opened { store: Arc::new(store), _folder: Some(folder) }
 }
 
+fn shared(spans: impl IntoIterator<Item = Span>) -> Vec<Arc<Span>> {
+    spans.into_iter().map(Arc::new).collect()
+}
+
 fn span(rollout: &str, attempt: &str, sequence_id: u64, span_id: &str) -> Span {
     Span {
         rollout_id: rollout.into(),
@@ -62,11 +66,11 @@ fn ids(spans: &[Span]) -> Vec<&str> {
 }
 
 async fn duplicates(store: SharedStore) {
-    let first = store.append(vec![span("r", "a", 1, "x"), span("r", "a", 1, "x")]).await.unwrap();
+    let first = store.append(shared([span("r", "a", 1, "x"), span("r", "a", 1, "x")])).await.unwrap();
     assert_eq!(first, Appended { stored: 1, duplicates: 1 });
     let mut changed = span("r", "a", 1, "x");
     changed.name = "other".to_owned();
-    let second = store.append(vec![changed, span("r", "b", 1, "x")]).await.unwrap();
+    let second = store.append(shared([changed, span("r", "b", 1, "x")])).await.unwrap();
     assert_eq!(second, Appended { stored: 1, duplicates: 1 });
     let spans = store.spans("r".into(), Some("a".into())).await.unwrap();
     assert_eq!(spans, [span("r", "a", 1, "x")]);
@@ -74,7 +78,7 @@ async fn duplicates(store: SharedStore) {
 
 async fn creates_rollouts(store: SharedStore) {
     assert_eq!(store.rollout("r".into()).await.unwrap(), None);
-    store.append(vec![span("r", "a", 3, "x")]).await.unwrap();
+    store.append(shared([span("r", "a", 3, "x")])).await.unwrap();
     let start = Timestamp::from_unix_nanos(START_NANOS + 3);
     assert_eq!(store.rollout("r".into()).await.unwrap(), Some(Rollout::running("r".into(), start)));
     assert_eq!(store.attempts("r".into()).await.unwrap().len(), 1);
@@ -87,11 +91,11 @@ async fn creates_rollouts(store: SharedStore) {
 
 async fn standing_survives(store: SharedStore) {
     assert_eq!(store.standing("r".into()).await.unwrap(), Standing::default());
-    store.append(vec![span("r", "a", 9, "x"), span("r", "a", 4, "y")]).await.unwrap();
+    store.append(shared([span("r", "a", 9, "x"), span("r", "a", 4, "y")])).await.unwrap();
     let seen = store.standing("r".into()).await.unwrap();
     assert_eq!(seen, Standing { registered: false, last_sequence_id: 9 });
     store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
-    store.append(vec![span("r", "a", 5, "z")]).await.unwrap();
+    store.append(shared([span("r", "a", 5, "z")])).await.unwrap();
     let registered = store.standing("r".into()).await.unwrap();
     assert_eq!(registered, Standing { registered: true, last_sequence_id: 9 });
 }
@@ -100,10 +104,10 @@ async fn order(store: SharedStore) {
     let mut early = span("r", "a", 2, "early");
     early.start_time = Some(Timestamp::from_unix_nanos(1));
     let spans = vec![span("r", "a", 2, "tie1"), span("r", "b", 2, "tie2"), span("r", "a", 1, "first"), early];
-    store.append(spans).await.unwrap();
+    store.append(shared(spans)).await.unwrap();
     let spans = store.spans("r".into(), None).await.unwrap();
     assert_eq!(ids(&spans), ["first", "early", "tie1", "tie2"]);
-    store.append(vec![span("later", "a", 100, "x")]).await.unwrap();
+    store.append(shared([span("later", "a", 100, "x")])).await.unwrap();
     let newest = store.rollouts(1).await.unwrap();
     assert_eq!(newest[0].rollout.rollout_id.as_str(), "later");
 }
@@ -117,7 +121,7 @@ async fn attempts_are_numbered(store: SharedStore) {
     assert_eq!(store.put_attempt(attempt("a")).await.unwrap().sequence_id, 2);
     let replaced = Attempt { worker_id: Some("w".to_owned()), ..attempt("b") };
     assert_eq!(store.put_attempt(replaced).await.unwrap().sequence_id, 1);
-    store.append(vec![span("r", "c", 1, "x")]).await.unwrap();
+    store.append(shared([span("r", "c", 1, "x")])).await.unwrap();
     let attempts = store.attempts("r".into()).await.unwrap();
     let numbered: Vec<_> = attempts.iter().map(|one| (one.attempt_id.as_str(), one.sequence_id)).collect();
     assert_eq!(numbered, [("b", 1), ("a", 2), ("c", 3)]);
@@ -126,9 +130,9 @@ async fn attempts_are_numbered(store: SharedStore) {
 
 async fn keeps_at_most(store: SharedStore) {
     store.put_rollout(Rollout::running("kept".into(), Timestamp::default())).await.unwrap();
-    store.append(vec![span("kept", "a", 1, "x"), span("gone", "a", 1, "x")]).await.unwrap();
+    store.append(shared([span("kept", "a", 1, "x"), span("gone", "a", 1, "x")])).await.unwrap();
     for number in 0..600 {
-        store.append(vec![span("r", "a", number, &format!("s{number}"))]).await.unwrap();
+        store.append(shared([span("r", "a", number, &format!("s{number}"))])).await.unwrap();
     }
     store.prune().await.unwrap();
     let statistics = store.statistics().await.unwrap();
@@ -143,8 +147,8 @@ async fn concurrent_appends(store: SharedStore) {
     for task in 0..50 {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
-            let spans = (0..5).map(|n| span("r", &format!("a{task}"), n, &format!("{task}-{n}"))).collect();
-            store.append(spans).await.unwrap().stored
+            let spans: Vec<_> = (0..5).map(|n| span("r", &format!("a{task}"), n, &format!("{task}-{n}"))).collect();
+            store.append(shared(spans)).await.unwrap().stored
         });
     }
     assert_eq!(tasks.join_all().await.iter().sum::<usize>(), 250);
@@ -158,13 +162,13 @@ async fn large_texts(store: SharedStore) {
     long.set("same", "漢字🦀é\u{0}\n".repeat(20_000));
     long.set("short", "é");
     long.set("number", 0.5);
-    store.append(vec![long.clone()]).await.unwrap();
+    store.append(shared([long.clone()])).await.unwrap();
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
 }
 
 async fn closed(store: SharedStore) {
     store.close().await.unwrap();
-    assert!(matches!(store.append(vec![span("r", "a", 1, "x")]).await, Err(StoreError::Closed)));
+    assert!(matches!(store.append(shared([span("r", "a", 1, "x")])).await, Err(StoreError::Closed)));
     assert!(matches!(store.rollouts(1).await, Err(StoreError::Closed)));
     store.close().await.unwrap();
 }
@@ -190,7 +194,7 @@ macro_rules! suite {
             #[tokio::test]
             async fn old_spans_go() {
                 let opened = super::$module(Retention { max_age_days: 1, ..Retention::default() });
-                opened.store.append(vec![super::span("r", "a", 1, "x")]).await.unwrap();
+                opened.store.append(super::shared([super::span("r", "a", 1, "x")])).await.unwrap();
                 opened.store.prune().await.unwrap();
                 assert_eq!(opened.store.statistics().await.unwrap().spans, 0);
             }
@@ -227,12 +231,12 @@ async fn reopening_keeps_everything() {
     long.set("text", "long ".repeat(1000));
     let store = open(&path).unwrap();
     store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
-    store.append(vec![long.clone()]).await.unwrap();
+    store.append(shared([long.clone()])).await.unwrap();
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long.clone()]);
     assert_eq!(store.standing("r".into()).await.unwrap(), Standing { registered: true, last_sequence_id: 8 });
-    assert_eq!(store.append(vec![long]).await.unwrap().duplicates, 1);
+    assert_eq!(store.append(shared([long])).await.unwrap().duplicates, 1);
 }
 
 #[tokio::test]
@@ -254,7 +258,7 @@ async fn a_text_is_stored_once_and_goes_with_its_last_span() {
         span.set("text", if number == 0 { "only the first ".repeat(100) } else { "all others ".repeat(100) });
         span
     });
-    store.append(spans.collect()).await.unwrap();
+    store.append(shared(spans)).await.unwrap();
     let blobs = || -> i64 {
         let connection = Connection::open(&path).unwrap();
         connection.query_row("SELECT COUNT(*) FROM blob", [], |row| row.get(0)).unwrap()

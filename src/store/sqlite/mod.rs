@@ -2,6 +2,7 @@
 //!
 //! The write-ahead log lets readers and the writer work at once. Nothing outside may see a connection or an SQL text.
 
+mod lean;
 mod reader;
 mod retention;
 mod schema;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use writer::{Done, Row, Work, Writer};
+use writer::{Done, Work, Writer};
 
 /// When a commit is on the disk itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,13 +80,9 @@ impl Drop for SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn append(&self, spans: Vec<Span>) -> BoxFuture<'_, Result<Appended>> {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         Box::pin(async move {
-            // Hashing and compressing large texts takes too long for a thread that serves connections.
-            let encoding =
-                tokio::task::spawn_blocking(move || spans.into_iter().map(Row::encode).collect::<Result<Vec<Row>>>());
-            let rows = encoding.await.map_err(|error| StoreError::Other(error.to_string()))?;
-            match self.writer.ask(Work::Append(rows?)).await? {
+            match self.writer.ask(Work::Append(spans)).await? {
                 Done::Appended(appended) => Ok(appended),
                 _ => Err(mixed_up()),
             }

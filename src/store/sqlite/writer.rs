@@ -4,14 +4,14 @@
 //! others with it.
 
 use super::retention::{prune, release_pages};
-use super::{fault, signed};
+use super::{fault, lean, signed};
 use crate::store::blob::{Split, split};
 use crate::store::{Appended, Pruned, Result, Retention, StoreError};
-use crate::trace::{Attempt, AttemptId, Attributes, Rollout, RolloutId, Span, Timestamp, Value};
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +26,7 @@ const GROUP: usize = 256;
 const SPANS_PER_CHECK: usize = 256;
 
 /// A span, encoded for its row.
-pub(super) struct Row {
+struct Row {
     rollout_id: RolloutId,
     attempt_id: AttemptId,
     sequence_id: i64,
@@ -41,7 +41,7 @@ pub(super) struct Row {
 /// What the writer can do.
 pub(super) enum Work {
     /// Store spans.
-    Append(Vec<Row>),
+    Append(Vec<Arc<Span>>),
     /// Register a rollout.
     PutRollout(Box<Rollout>),
     /// Add or replace an attempt.
@@ -86,19 +86,18 @@ struct Worker {
 }
 
 impl Row {
-    /// Takes the long texts out and writes the rest as JSON. Costs time, so not on a thread that must not block.
-    pub(super) fn encode(mut span: Span) -> Result<Self> {
-        drop_unreadable(&mut span);
-        let split = split(&mut span);
-        let json = serde_json::to_string(&span).map_err(|error| StoreError::Other(error.to_string()))?;
+    /// Packs the long texts and writes the rest as JSON.
+    fn encode(span: &Span) -> Result<Self> {
+        let split = split(span);
+        let json = lean::json(span, &split.references).map_err(|error| StoreError::Other(error.to_string()))?;
         Ok(Self {
             sequence_id: signed(span.sequence_id),
             start: span.start_time,
             end: span.end_time,
             is_error: span.is_error(),
-            rollout_id: span.rollout_id,
-            attempt_id: span.attempt_id,
-            span_id: span.span_id,
+            rollout_id: span.rollout_id.clone(),
+            attempt_id: span.attempt_id.clone(),
+            span_id: span.span_id.clone(),
             json,
             split,
         })
@@ -207,6 +206,8 @@ impl Worker {
     /// One transaction for all. The outer error means that none of it is stored.
     fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<rusqlite::Result<Done>>> {
         let retention = self.retention;
+        // Packing takes longer than storing: not while the file is locked.
+        let works: Vec<_> = works.into_iter().map(Encoded::from).collect();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(works.len());
         for work in works {
@@ -246,10 +247,35 @@ impl Worker {
     }
 }
 
+/// Work, its spans encoded.
+enum Encoded {
+    Append(Result<Vec<Row>>),
+    Other(Work),
+}
+
+impl From<Work> for Encoded {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Append(spans) => Self::Append(spans.iter().map(|span| Row::encode(span)).collect()),
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl Encoded {
+    fn run(self, connection: &Connection, retention: Retention) -> rusqlite::Result<Done> {
+        match self {
+            Self::Append(Ok(rows)) => append(connection, &rows).map(Done::Appended),
+            Self::Append(Err(error)) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
+            Self::Other(work) => work.run(connection, retention),
+        }
+    }
+}
+
 impl Work {
     fn run(self, connection: &Connection, retention: Retention) -> rusqlite::Result<Done> {
         match self {
-            Self::Append(rows) => append(connection, &rows).map(Done::Appended),
+            Self::Append(_) => Ok(Done::Appended(Appended::default())),
             Self::PutRollout(rollout) => put_rollout(connection, &rollout, true).map(|()| Done::Rollout),
             Self::PutAttempt(attempt) => {
                 ensure_rollout(connection, &attempt.rollout_id, 0, attempt.start_time)?;
@@ -359,20 +385,6 @@ fn insert_span(connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
 
 fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-/// JSON has no infinity, and the null written instead could not be read back: such attributes are left out.
-fn drop_unreadable(span: &mut Span) {
-    let is_readable = |value: &Value| match value {
-        Value::Float(number) => number.is_finite(),
-        Value::Floats(numbers) => numbers.iter().all(|number| number.is_finite()),
-        _ => true,
-    };
-    let clean = |attributes: &mut Attributes| attributes.retain(|_, value| is_readable(value));
-    clean(&mut span.attributes);
-    clean(&mut span.resource.attributes);
-    span.events.iter_mut().for_each(|event| clean(&mut event.attributes));
-    span.links.iter_mut().filter_map(|link| link.attributes.as_mut()).for_each(clean);
 }
 
 /// True for errors that would meet the next command too; SQLite may have rolled back everything by itself.

@@ -10,8 +10,8 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     let mut at = 0;
     let bytes = text.as_bytes();
     while at < bytes.len() {
-        // A credential starts a word.
-        let starts_word = at == 0 || !is_word(bytes[at - 1]);
+        // A credential starts a word, with one of few bytes.
+        let starts_word = BEGINS[usize::from(bytes[at])] && (at == 0 || !is_word(bytes[at - 1]));
         match starts_word.then(|| secret_at(text, at)).flatten() {
             Some((keep, end)) if text[at + keep..end] != *REDACTED => {
                 out.push_str(&text[copied..at + keep]);
@@ -70,7 +70,19 @@ fn is_token68(byte: u8) -> bool {
     is_word(byte) || b".~+/=".contains(&byte)
 }
 
-/// Prefix, and the shortest whole word that counts.
+/// The bytes that a credential can start with.
+const BEGINS: [bool; 256] = {
+    let mut begins = [false; 256];
+    let firsts = b"-sgxAheBb";
+    let mut at = 0;
+    while at < firsts.len() {
+        begins[firsts[at] as usize] = true;
+        at += 1;
+    }
+    begins
+};
+
+/// Prefix, and the shortest whole word that counts. What they start with stands in [`BEGINS`] too.
 const PREFIXES: &[(&str, usize)] = &[
     ("sk-", 20),
     ("gsk_", 20),
@@ -83,3 +95,15 @@ const PREFIXES: &[(&str, usize)] = &[
     ("ghu_", 20),
     ("github_pat_", 22),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prefix_can_begin() {
+        let others = ["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
+        let prefixes = PREFIXES.iter().map(|(prefix, _)| *prefix).chain(others);
+        assert!(prefixes.into_iter().all(|prefix| BEGINS[usize::from(prefix.as_bytes()[0])]));
+    }
+}
