@@ -32,7 +32,7 @@ pub struct Way {
     pub target: SocketAddr,
     /// The proxy before it.
     pub proxy: Option<SocketAddr>,
-    /// Proxy credentials.
+    /// What rollouts are called, before a number.
     pub rollout: String,
     h1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
@@ -133,7 +133,10 @@ impl Way {
 
     async fn tunnel(&self, stream: &mut TcpStream) -> Result<()> {
         use base64::Engine;
-        let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{}:", self.rollout));
+        // Every connection is a rollout's, as agents' are.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed) % ROLLOUTS;
+        let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{}-{number}.at-1:", self.rollout));
         let target = self.target;
         let head = format!(
             "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: bench\r\nProxy-Authorization: Basic {credentials}\r\n\r\n"
@@ -384,3 +387,6 @@ async fn gather(mut tasks: JoinSet<Load>, began: Instant) -> Load {
     all.elapsed = began.elapsed();
     all
 }
+
+/// Rollouts that are under way at once.
+const ROLLOUTS: u64 = 32;

@@ -1,7 +1,7 @@
 //! One run: every scenario through every proxy, in rounds, side by side; medians and ratios.
 
 use crate::drive::{self, Ask, Load, Way};
-use crate::process::Served;
+use crate::process::{Served, Usage};
 use crate::report::{self, Cell, Results};
 use crate::tls::Ca;
 use anyhow::{Context, Result};
@@ -178,7 +178,7 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
 }
 
 async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAddr, seconds: u64) -> Result<Cell> {
-    let way = Way::new(upstream, served.map(|served| served.address), "ro-bench.at-1")?;
+    let way = Way::new(upstream, served.map(|served| served.address), "ro-bench")?;
     let lasting = Duration::from_secs(seconds);
     // Certificates, pools and caches are made before the clock starts.
     drive::at_once(&way, &Ask::Json, 4).await?;
@@ -187,11 +187,11 @@ async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAd
         served.forget_peak();
     }
     let (load, held) = load(scenario, &way, lasting).await?;
-    if scenario == Scenario::Streams {
-        // Queues empty, allocators give back.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-    }
-    let after = served.map(Served::usage).transpose()?.unwrap_or_default();
+    // What a proxy puts off is part of what it costs.
+    let after = match served {
+        Some(served) => settled(served).await?,
+        None => Usage::default(),
+    };
     drop(held);
     let mut cell = Cell::of(&load);
     let exchanges = load.latencies_us.len().max(1) as f64;
@@ -203,6 +203,20 @@ async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAd
         cell.kb_each = after.resident_kb.saturating_sub(before.resident_kb) as f64 / IDLE as f64;
     }
     Ok(cell)
+}
+
+/// A process's use, once it has nothing left to do.
+async fn settled(served: &Served) -> Result<Usage> {
+    let mut before = served.usage()?;
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = served.usage()?;
+        if now.cpu_us - before.cpu_us <= 10_000 {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
 }
 
 async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<drive::Client>)> {

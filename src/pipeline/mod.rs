@@ -93,6 +93,15 @@ impl Worker {
             if received == 0 {
                 return;
             }
+            // Where nobody waits for the commit, many exchanges share what one costs.
+            if !closed && batch.len() < BATCH && batch.iter().all(|captured| captured.committed.is_none()) {
+                tokio::time::sleep(GATHER).await;
+                while batch.len() < MOST_PENDING
+                    && let Ok(captured) = queue.try_recv()
+                {
+                    batch.push(captured);
+                }
+            }
             self.store(std::mem::take(&mut batch), &mut queue).await;
         }
     }
@@ -215,7 +224,9 @@ fn answer(waiting: &mut Vec<oneshot::Sender<bool>>, committed: bool) {
 }
 
 const BATCH: usize = 256;
-const MOST_PENDING: usize = 2 * BATCH;
+const MOST_PENDING: usize = 4 * BATCH;
+/// How long a span that nobody waits for may wait for company.
+const GATHER: Duration = Duration::from_millis(40);
 /// Tries with the whole batch before its spans are tried one by one.
 const WHOLE_TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

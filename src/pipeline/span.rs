@@ -13,6 +13,7 @@ use crate::wire::redact::Redactor;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Version, header};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -253,32 +254,35 @@ fn body(
         return;
     }
     let field = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    let (content_type, raw) = (field(header::CONTENT_TYPE), body.to_vec());
-    let decoded = decode(field(header::CONTENT_ENCODING).unwrap_or_default(), &raw, options.max_body_bytes);
+    let content_type = field(header::CONTENT_TYPE);
+    let coding = field(header::CONTENT_ENCODING).unwrap_or_default();
+    let decoded = decode(coding, body.to_vec(), options.max_body_bytes);
     if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none()) {
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
     // An undecodable body is opaque: neither text nor searchable for secrets, and so nobody's to read as text.
     let opaque = matches!(decoded.error, Some(crate::wire::encoding::DecodeError::Unknown(_)));
-    if !opaque && is_textual(content_type, &decoded.bytes) {
-        let text = String::from_utf8_lossy(whole_characters(&decoded.bytes));
-        span.set(text_name, options.redactor.body(content_type, &exchange.request.target, &text).into_owned());
-    } else {
-        span.set(binary_name, STANDARD.encode(&decoded.bytes));
+    let text = if opaque { None } else { textual(content_type, &decoded.bytes) };
+    match text {
+        Some(text) => {
+            span.set(text_name, options.redactor.body(content_type, &exchange.request.target, &text).into_owned());
+        }
+        None => span.set(binary_name, STANDARD.encode(&decoded.bytes)),
     }
 }
 
 /// Bytes that are text are text whatever their type says, so that secrets in them are found; a text type with bytes
 /// that aren't all text is shown with replacement characters.
-fn is_textual(content_type: Option<&str>, bytes: &[u8]) -> bool {
-    if std::str::from_utf8(whole_characters(bytes)).is_ok() {
-        return true;
+fn textual<'a>(content_type: Option<&str>, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
+    if let Ok(text) = std::str::from_utf8(whole_characters(bytes)) {
+        return Some(Cow::Borrowed(text));
     }
     let lower = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = lower.split(';').next().unwrap_or_default().trim();
-    kind.starts_with("text/")
+    let is_text = kind.starts_with("text/")
         || lower.contains("charset=")
-        || ["json", "xml", "yaml", "x-ndjson", "x-www-form-urlencoded"].iter().any(|end| kind.ends_with(end))
+        || ["json", "xml", "yaml", "x-ndjson", "x-www-form-urlencoded"].iter().any(|end| kind.ends_with(end));
+    is_text.then(|| String::from_utf8_lossy(whole_characters(bytes)))
 }
 
 /// `bytes` without a character that a cut left unfinished at the end.

@@ -3,7 +3,7 @@
 //! An agent sends its whole conversation again with every call, so the same text is stored once. It must not know where
 //! blobs are kept, and must not change a text.
 
-use crate::trace::{Span, Value};
+use crate::trace::Span;
 use aws_lc_rs::digest;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ const TAG_RAW: u8 = 0;
 const TAG_ZSTD: u8 = 1;
 
 /// A text as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blob {
     /// SHA-256 of the text, before compression.
     pub hash: Hash,
@@ -111,19 +111,6 @@ pub fn split(span: &Span) -> Split {
         }
     }
     split
-}
-
-/// Puts the texts back that `split` took out; `find` gives the text of a hash.
-pub fn join<E>(
-    span: &mut Span,
-    references: References,
-    mut find: impl FnMut(&Hash) -> Result<String, E>,
-) -> Result<(), E> {
-    for (name, hash) in references {
-        let text = find(&hash)?;
-        span.attributes.insert(name, Value::String(text));
-    }
-    Ok(())
 }
 
 fn hash(bytes: &[u8]) -> Hash {

@@ -261,7 +261,7 @@ async fn a_text_is_stored_once_and_goes_with_its_last_span() {
     store.append(shared(spans)).await.unwrap();
     let blobs = || -> i64 {
         let connection = Connection::open(&path).unwrap();
-        connection.query_row("SELECT COUNT(*) FROM blob", [], |row| row.get(0)).unwrap()
+        connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap()
     };
     store.prune().await.unwrap();
     assert_eq!(store.statistics().await.unwrap().spans, 9);

@@ -6,6 +6,7 @@ mod lean;
 mod reader;
 mod retention;
 mod schema;
+mod texts;
 mod writer;
 
 use super::{Appended, BoxFuture, Pruned, Result, Retention, RolloutSummary, Standing, Statistics, Store, StoreError};

@@ -4,13 +4,13 @@
 
 use super::retention::size_bytes;
 use super::{fault, schema, unsigned};
-use crate::store::blob::{Blob, Hash, References, join};
+use crate::store::blob::Blob;
 use crate::store::{Result, RolloutSummary, Standing, Statistics, StoreError};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp, Value};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -123,13 +123,15 @@ pub(super) fn spans(
     let mut rows = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
     let mut spans = Vec::new();
     // Texts repeat within a rollout: each is fetched and unpacked once.
-    let mut texts: HashMap<Hash, String> = HashMap::new();
+    let mut texts: HashMap<i64, String> = HashMap::new();
     while let Some(row) = rows.next()? {
         let mut span: Span = decode(&row.get::<_, String>(1)?)?;
         // JSON has float seconds; the columns are exact.
         span.start_time = row.get::<_, Option<i64>>(2)?.map(timestamp);
         span.end_time = row.get::<_, Option<i64>>(3)?.map(timestamp);
-        join(&mut span, references(connection, row.get(0)?)?, |hash| text(connection, hash, &mut texts))?;
+        for (name, number) in references(connection, row.get(0)?)? {
+            span.attributes.insert(name, Value::String(text(connection, number, &mut texts)?));
+        }
         spans.push(span);
     }
     Ok(spans)
@@ -155,21 +157,21 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics
     })
 }
 
-fn references(connection: &Connection, span: i64) -> rusqlite::Result<References> {
-    let mut statement = connection.prepare_cached("SELECT attribute, hash FROM span_blob WHERE span = ?1")?;
-    let rows = statement.query_map(params![span], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Hash>(1)?)))?;
+fn references(connection: &Connection, span: i64) -> rusqlite::Result<BTreeMap<String, i64>> {
+    let mut statement = connection.prepare_cached("SELECT attribute, text FROM span_text WHERE span = ?1")?;
+    let rows = statement.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
 
-fn text(connection: &Connection, hash: &Hash, texts: &mut HashMap<Hash, String>) -> rusqlite::Result<String> {
-    if let Some(text) = texts.get(hash) {
+fn text(connection: &Connection, number: i64, texts: &mut HashMap<i64, String>) -> rusqlite::Result<String> {
+    if let Some(text) = texts.get(&number) {
         return Ok(text.clone());
     }
-    let mut statement = connection.prepare_cached("SELECT data FROM blob WHERE hash = ?1")?;
-    let data: Option<Vec<u8>> = statement.query_row(params![hash], |row| row.get(0)).optional()?;
-    let blob = Blob { hash: *hash, data: data.unwrap_or_default() };
+    let mut statement = connection.prepare_cached("SELECT hash, data FROM text WHERE id = ?1")?;
+    let found = statement.query_row(params![number], |row| Ok(Blob { hash: row.get(0)?, data: row.get(1)? }));
+    let blob = found.optional()?.unwrap_or_default();
     let text = blob.unpack().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into()))?;
-    texts.insert(*hash, text.clone());
+    texts.insert(number, text.clone());
     Ok(text)
 }
 

@@ -16,8 +16,10 @@ const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
 ///
-/// The triggers remove a blob with its last reference, so that deleting spans is all that retention has to do.
-const MIGRATIONS: &[&str] = &["
+/// The triggers remove a text with its last reference, so that deleting spans is all that retention has to do.
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER];
+
+const FIRST: &str = "
 CREATE TABLE rollout (
     rollout_id TEXT NOT NULL PRIMARY KEY,
     registered INTEGER NOT NULL,
@@ -66,7 +68,37 @@ CREATE TRIGGER span_blob_removed AFTER DELETE ON span_blob
 WHEN NOT EXISTS (SELECT 1 FROM span_blob WHERE hash = OLD.hash) BEGIN
     DELETE FROM blob WHERE hash = OLD.hash;
 END;
-"];
+";
+
+/// An index of hashes is written all over the file; numbers are written at its end.
+const TEXTS_BY_NUMBER: &str = "
+CREATE TABLE text (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE TABLE span_text (
+    span INTEGER NOT NULL,
+    attribute TEXT NOT NULL,
+    text INTEGER NOT NULL,
+    PRIMARY KEY (span, attribute)
+) WITHOUT ROWID;
+INSERT INTO text (id, hash, data) SELECT rowid, hash, data FROM blob;
+INSERT INTO span_text (span, attribute, text)
+    SELECT span, attribute, blob.rowid FROM span_blob JOIN blob ON blob.hash = span_blob.hash;
+CREATE INDEX span_text_by_text ON span_text (text);
+DROP TRIGGER span_removed;
+DROP TRIGGER span_blob_removed;
+DROP TABLE span_blob;
+DROP TABLE blob;
+CREATE TRIGGER span_removed AFTER DELETE ON span BEGIN
+    DELETE FROM span_text WHERE span = OLD.id;
+END;
+CREATE TRIGGER span_text_removed AFTER DELETE ON span_text
+WHEN NOT EXISTS (SELECT 1 FROM span_text WHERE text = OLD.text) BEGIN
+    DELETE FROM text WHERE id = OLD.text;
+END;
+";
 
 /// This program's schema version.
 fn known_version() -> i64 {
@@ -139,6 +171,8 @@ fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) 
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
+    // Pages that are written again and again should reach the file rarely, and be read from it never.
+    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;")?;
     connection.execute_batch(match synchronous {
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
         Synchronous::Full => "PRAGMA synchronous = FULL",

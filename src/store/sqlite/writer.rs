@@ -4,12 +4,14 @@
 //! others with it.
 
 use super::retention::{prune, release_pages};
+use super::texts::RecentTexts;
 use super::{fault, lean, signed};
 use crate::store::blob::{Split, split};
 use crate::store::{Appended, Pruned, Result, Retention, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -83,6 +85,7 @@ struct Worker {
     connection: Connection,
     retention: Retention,
     unchecked: usize,
+    recent: RecentTexts,
 }
 
 impl Row {
@@ -109,7 +112,8 @@ impl Writer {
     pub(super) fn start(path: &Path, connection: Connection, retention: Retention) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(QUEUE);
         // The first span brings a look at the limits, since the file may be old.
-        let worker = Worker { path: path.to_owned(), connection, retention, unchecked: SPANS_PER_CHECK };
+        let (path, recent) = (path.to_owned(), RecentTexts::default());
+        let worker = Worker { path, connection, retention, unchecked: SPANS_PER_CHECK, recent };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || worker.serve(inbox))
@@ -213,7 +217,7 @@ impl Worker {
         for work in works {
             // Dropping a savepoint rolls it back.
             let savepoint = transaction.savepoint()?;
-            match work.run(&savepoint, retention) {
+            match work.run(&savepoint, retention, &mut self.recent) {
                 Ok(done) => {
                     savepoint.commit()?;
                     outcomes.push(Ok(done));
@@ -263,9 +267,9 @@ impl From<Work> for Encoded {
 }
 
 impl Encoded {
-    fn run(self, connection: &Connection, retention: Retention) -> rusqlite::Result<Done> {
+    fn run(self, connection: &Connection, retention: Retention, recent: &mut RecentTexts) -> rusqlite::Result<Done> {
         match self {
-            Self::Append(Ok(rows)) => append(connection, &rows).map(Done::Appended),
+            Self::Append(Ok(rows)) => append(connection, &rows, recent).map(Done::Appended),
             Self::Append(Err(error)) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
             Self::Other(work) => work.run(connection, retention),
         }
@@ -286,13 +290,13 @@ impl Work {
     }
 }
 
-fn append(connection: &Connection, rows: &[Row]) -> rusqlite::Result<Appended> {
+fn append(connection: &Connection, rows: &[Row], recent: &mut RecentTexts) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
     for row in rows {
         let start = row.start.unwrap_or_else(|| SystemTime::now().into());
         ensure_rollout(connection, &row.rollout_id, row.sequence_id, start)?;
         ensure_attempt(connection, row, start)?;
-        if insert_span(connection, row)? {
+        if insert_span(connection, row, recent)? {
             appended.stored += 1;
         } else {
             appended.duplicates += 1;
@@ -351,7 +355,7 @@ fn put_attempt(connection: &Connection, mut attempt: Attempt) -> rusqlite::Resul
     Ok(attempt)
 }
 
-fn insert_span(connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
+fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> rusqlite::Result<bool> {
     let nanos = |time: Option<Timestamp>| time.map(|time| signed(time.unix_nanos));
     let stored = connection
         .prepare_cached(
@@ -372,13 +376,13 @@ fn insert_span(connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     let id = connection.last_insert_rowid();
+    let mut numbers = BTreeMap::new();
     for blob in &row.split.blobs {
-        let sql = "INSERT INTO blob (hash, data) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING";
-        connection.prepare_cached(sql)?.execute(params![blob.hash, blob.data])?;
+        numbers.insert(blob.hash, recent.number_of(connection, blob)?);
     }
     for (attribute, hash) in &row.split.references {
-        let sql = "INSERT INTO span_blob (span, attribute, hash) VALUES (?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![id, attribute, hash])?;
+        let sql = "INSERT INTO span_text (span, attribute, text) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(sql)?.execute(params![id, attribute, numbers.get(hash)])?;
     }
     Ok(true)
 }

@@ -1,12 +1,13 @@
 //! Secret values in JSON text, found without parsing it: it may be cut short, or be one event of a stream of many.
 
 use super::REDACTED;
+use std::borrow::Cow;
 
 /// Replaces the value of every key that `secret` names, whatever its type: a string's content, a number, a whole object
 /// or list. What a cut leaves open is redacted to the end. Nothing else changes.
-pub(super) fn redact_json(text: &str, secret: &dyn Fn(&str) -> bool) -> String {
+pub(super) fn redact_json(text: &str, secret: impl Fn(&str) -> bool) -> Cow<'_, str> {
     let bytes = text.as_bytes();
-    let mut out = String::with_capacity(text.len());
+    let mut out = String::new();
     let mut copied = 0;
     let mut at = 0;
     while at < bytes.len() {
@@ -15,9 +16,8 @@ pub(super) fn redact_json(text: &str, secret: &dyn Fn(&str) -> bool) -> String {
             continue;
         }
         let end = string_end(bytes, at);
-        let key = unescaped(&text[at + 1..end.min(bytes.len()).max(at + 1)]);
         let colon = skip_space(bytes, end + 1);
-        if bytes.get(colon) != Some(&b':') || !secret(&key) {
+        if bytes.get(colon) != Some(&b':') || !secret(&unescaped(&text[at + 1..end])) {
             at = end + 1;
             continue;
         }
@@ -33,8 +33,11 @@ pub(super) fn redact_json(text: &str, secret: &dyn Fn(&str) -> bool) -> String {
         }
         at = value_end.max(colon + 1);
     }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
     out.push_str(text.get(copied..).unwrap_or_default());
-    out
+    Cow::Owned(out)
 }
 
 /// The index of the closing quote of the string that opens at `open`, or the end of the text.
@@ -84,9 +87,9 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// A key as it is meant: `"pass\u0077ord"` is `password`.
-fn unescaped(key: &str) -> String {
+fn unescaped(key: &str) -> Cow<'_, str> {
     if !key.contains('\\') {
-        return key.to_owned();
+        return Cow::Borrowed(key);
     }
-    serde_json::from_str(&format!("\"{key}\"")).unwrap_or_else(|_| key.to_owned())
+    serde_json::from_str(&format!("\"{key}\"")).map_or(Cow::Borrowed(key), Cow::Owned)
 }

@@ -26,15 +26,23 @@ pub struct RedactSettings {
 }
 
 /// Redacts by its settings and the built-in lists.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Redactor {
     settings: RedactSettings,
+    // First letters, in lower case, and lengths of the secret keys of bodies.
+    begins: [bool; 256],
+    lengths: [bool; LONGEST_KEY + 1],
 }
 
 impl Redactor {
     /// By these settings.
     pub fn new(settings: RedactSettings) -> Self {
-        Self { settings }
+        let (mut begins, mut lengths) = ([false; 256], [false; LONGEST_KEY + 1]);
+        for key in SECRET_BODY_KEYS.iter().copied().chain(settings.extra_body_keys.iter().map(String::as_str)) {
+            begins[usize::from(key.as_bytes().first().map_or(0, u8::to_ascii_lowercase))] = true;
+            lengths[key.len().min(LONGEST_KEY)] = true;
+        }
+        Self { settings, begins, lengths }
     }
 
     /// A header field's value. `scheme credentials` keeps its scheme.
@@ -96,12 +104,14 @@ impl Redactor {
             return Cow::Borrowed(REDACTED);
         }
         let out = if form {
-            self.pairs(text, |redactor, key| redactor.is_secret_body_key(key))
+            Cow::Owned(self.pairs(text, |redactor, key| redactor.is_secret_body_key(key)))
         } else {
-            body::redact_json(text, &|key| self.is_secret_body_key(key))
+            body::redact_json(text, |key| self.is_secret_body_key(key))
         };
-        let out = pattern::redact(&out).into_owned();
-        if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }
+        match out {
+            Cow::Borrowed(text) => pattern::redact(text),
+            Cow::Owned(out) => Cow::Owned(pattern::redact(&out).into_owned()),
+        }
     }
 
     fn pairs(&self, text: &str, secret: fn(&Self, &str) -> bool) -> String {
@@ -130,10 +140,24 @@ impl Redactor {
     }
 
     fn is_secret_body_key(&self, key: &str) -> bool {
+        // Asked of every key of every body: most are told by their first letter and length.
+        let first = key.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        if !self.begins[usize::from(first)] || !self.lengths[key.len().min(LONGEST_KEY)] {
+            return false;
+        }
         SECRET_BODY_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(key))
             || listed(&self.settings.extra_body_keys, key)
     }
 }
+
+impl Default for Redactor {
+    fn default() -> Self {
+        Self::new(RedactSettings::default())
+    }
+}
+
+/// Longer keys count as if they were as long.
+const LONGEST_KEY: usize = 63;
 
 fn listed(list: &[String], name: &str) -> bool {
     list.iter().any(|listed| listed.eq_ignore_ascii_case(name))
