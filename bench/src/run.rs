@@ -9,7 +9,7 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Arguments of `measure`.
 #[derive(Args, Clone, Debug)]
@@ -105,10 +105,32 @@ pub async fn run(args: RunArgs) -> Result<()> {
     eprintln!("\r\x1b[2K");
     let _ = std::fs::remove_dir_all(&folder);
     print!("{}", report::table(&results));
+    if chosen("start", &args.scenario) {
+        let bare = median_ms(&mut || Command::new("true").status().map(drop))?;
+        let store = std::env::temp_dir();
+        let recorded = median_ms(&mut || {
+            let mut run = Command::new(&args.tracewire[0]);
+            run.env("TRACEWIRE_HOME", &store).args(["run", "--store", "memory:", "--", "true"]);
+            run.stderr(std::process::Stdio::null()).status().map(drop)
+        })?;
+        println!("\n### start\n\n`true`: {bare:.1} ms, `tracewire run -- true`: {recorded:.1} ms (medians of 21)");
+    }
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
     }
     Ok(())
+}
+
+/// How long a command takes, in milliseconds.
+fn median_ms(command: &mut dyn FnMut() -> std::io::Result<()>) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let began = Instant::now();
+        command()?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 fn everybody(args: &RunArgs) -> Vec<(String, Who)> {
@@ -152,9 +174,8 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
             command
         }
         Who::Tracewire { binary, durability } => {
-            let settings = format!(
-                "[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n"
-            );
+            let settings =
+                format!("[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n");
             std::fs::write(place.join("proxy.toml"), settings)?;
             let mut command = Command::new(binary);
             command.env("TRACEWIRE_HOME", place).env("TRACEWIRE_LOG", "error").args(["serve", "--json"]);
@@ -165,7 +186,10 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
         Who::Mitmproxy(mitmdump) => {
             let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
             let mut command = Command::new(mitmdump);
-            command.args(["-q", "--listen-host", "127.0.0.1", "--ssl-insecure"]).arg("--listen-port").arg(port.to_string());
+            command
+                .args(["-q", "--listen-host", "127.0.0.1", "--ssl-insecure"])
+                .arg("--listen-port")
+                .arg(port.to_string());
             command.arg("--set").arg(format!("confdir={}", place.display()));
             command.arg("-w").arg(place.join("flows"));
             return Ok(Some(Served::start_at(&mut command, SocketAddr::from(([127, 0, 0, 1], port)))?));

@@ -61,8 +61,7 @@ impl Ca {
 /// A client that believes everybody: what is measured is not the client. `resume` keeps TLS sessions.
 pub fn client(alpn: &[&[u8]], resume: bool) -> Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let mut config =
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Believer)).with_no_client_auth();
+    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Believer)).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     if !resume {
         config.resumption = rustls::client::Resumption::disabled();

@@ -55,7 +55,12 @@ impl Proxy {
         }
         let replayed = |io, seen: Bytes| -> BoxedIo { Box::new(Prefixed::new(seen, io)) };
         match protocol {
-            Protocol::Tls => self.open(io, seen, origin, dialled, conversation, begun).await,
+            // Boxed, so that a tunnel does not keep the room that its handshakes took.
+            Protocol::Tls => match Box::pin(self.open(io, seen, origin, dialled, conversation, begun)).await {
+                Some((io, conversation, true)) => self.serve_http2(io, conversation).await,
+                Some((io, conversation, false)) => self.serve_http1(io, conversation).await,
+                None => {}
+            },
             Protocol::Http1 | Protocol::Http2 => {
                 let http2 = protocol == Protocol::Http2;
                 let origin = Origin { tls: false, ..origin };
@@ -99,7 +104,7 @@ impl Proxy {
     }
 
     /// TLS: the ClientHello is read first, then the endpoint is asked for what the agent offers, and the agent gets
-    /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502.
+    /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502. True: it is HTTP/2.
     async fn open(
         &self,
         mut io: BoxedIo,
@@ -108,7 +113,7 @@ impl Proxy {
         dialled: Option<Dialled>,
         mut conversation: Conversation,
         begun: Begun,
-    ) {
+    ) -> Option<(BoxedIo, Conversation, bool)> {
         let limit = self.inner.settings.header_timeout;
         let shown = authority(&origin.host, origin.port);
         let mut client = ClientIdentity { user_agent: conversation.user_agent.clone(), ..ClientIdentity::default() };
@@ -126,7 +131,8 @@ impl Proxy {
                 // Settings by name hold for the name in TLS too: a SOCKS client may have resolved it itself.
                 let named = server_name(&client.hello).unwrap_or_default();
                 if !named.is_empty() && self.policy(named, origin.port) == ConnectPolicy::Tunnel {
-                    return self.relay(io, &origin, dialled, &begun).await;
+                    self.relay(io, &origin, dialled, &begun).await;
+                    return None;
                 }
                 within(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await.unwrap_or_else(|| Err(late()))
             }
@@ -134,7 +140,10 @@ impl Proxy {
         };
         let hello = match hello {
             Ok(hello) => hello,
-            Err(error) => return suspicion(client, begun).handshake_failed(&error),
+            Err(error) => {
+                suspicion(client, begun).handshake_failed(&error);
+                return None;
+            }
         };
         let (named_host, offered) = {
             let hello = hello.client_hello();
@@ -163,22 +172,22 @@ impl Proxy {
             Err(error) => {
                 let error = ProxyError::from_source(ErrorKind::ProxyInternalError, shown, &error);
                 tracing::error!(%error, "no certificate");
-                return begun.recording.fail(&error);
+                begun.recording.fail(&error);
+                return None;
             }
         };
         let began = Instant::now();
         let stream = match within(limit, hello.into_stream(config)).await.unwrap_or_else(|| Err(late())) {
             Ok(stream) => stream,
-            Err(error) => return suspicion(client, begun).handshake_failed(&error),
+            Err(error) => {
+                suspicion(client, begun).handshake_failed(&error);
+                return None;
+            }
         };
         let tls = facts(stream.get_ref().1, named_host.as_deref());
         let io = Watched::new(Box::new(stream), suspicion(client, begun), began.elapsed());
         conversation.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
-        if http2 {
-            self.serve_http2(Box::new(io), conversation).await;
-        } else {
-            self.serve_http1(Box::new(io), conversation).await;
-        }
+        Some((Box::new(io), conversation, http2))
     }
 
     /// True when the endpoint speaks HTTP/2 with us.

@@ -1,0 +1,158 @@
+//! What Tracewire does for every exchange, part by part: `cargo bench --manifest-path bench/parts/Cargo.toml`.
+
+use bytes::Bytes;
+use divan::Bencher;
+use http_body_util::{BodyExt, Full};
+use std::sync::Arc;
+use std::time::Instant;
+use tracewire::capture::{Begin, CaptureSettings, Captured, Direction, Recorder, TeeBody};
+use tracewire::pipeline::span::{SpanOptions, span_of};
+use tracewire::store::Store;
+use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
+use tracewire::tls::{CertAuthority, LeafCache};
+use tracewire::trace::exchange::{
+    ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, ResponseHead, TraceContext,
+};
+use tracewire::trace::{Span, SpanId, TraceId};
+use tracewire::wire::redact::Redactor;
+
+fn main() {
+    tracewire::tls::install_provider();
+    divan::main();
+}
+
+/// A certificate for a name that has none yet, with its TLS settings.
+#[divan::bench]
+fn leaf_for_a_new_name(bencher: Bencher) {
+    let cache = LeafCache::new(CertAuthority::ephemeral("bench").unwrap()).unwrap();
+    bencher
+        .with_inputs(|| format!("h{}.test", fastrand::u64(..)))
+        .bench_refs(|name| cache.server_config(name, &[b"http/1.1"]).unwrap());
+}
+
+/// The same for a name that has one.
+#[divan::bench]
+fn leaf_for_a_known_name(bencher: Bencher) {
+    let cache = LeafCache::new(CertAuthority::ephemeral("bench").unwrap()).unwrap();
+    bencher.bench(|| cache.server_config("known.test", &[b"http/1.1"]).unwrap());
+}
+
+/// A body of 9 kB that passes and is kept.
+#[divan::bench]
+fn tee(bencher: Bencher) {
+    let runtime = runtime();
+    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() });
+    let body = Bytes::from(json());
+    bencher.bench_local(|| {
+        runtime.block_on(async {
+            let recording = recorder.begin(begin());
+            let tee = TeeBody::new(
+                Full::new(body.clone()),
+                recording,
+                Direction::Response,
+                |never| match *never {},
+                |_| false,
+            );
+            let collected = tee.collect().await.unwrap();
+            (collected.to_bytes(), queue.recv().await)
+        })
+    });
+}
+
+/// A span with headers and bodies, redacted.
+#[divan::bench]
+fn span(bencher: Bencher) {
+    let exchange = captured().exchange;
+    let options = options();
+    bencher.bench(|| span_of(&exchange, &options));
+}
+
+/// The redaction of 9 kB of JSON.
+#[divan::bench]
+fn redaction(bencher: Bencher) {
+    let (redactor, text) = (Redactor::default(), json());
+    bencher.bench(|| redactor.body(Some("application/json"), "/v1/chat/completions", &text).len());
+}
+
+/// 256 spans with bodies, encoded and committed.
+#[divan::bench(sample_count = 20)]
+fn append_256(bencher: Bencher) {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    let store = {
+        let _entered = runtime.enter();
+        SqliteStore::open(&folder.path().join("traces.db"), SqliteOptions::default()).unwrap()
+    };
+    let span = span_of(&captured().exchange, &options());
+    bencher
+        .with_inputs(|| (0..256).map(|_| Arc::new(another(&span))).collect::<Vec<_>>())
+        .bench_local_values(|spans| runtime.block_on(store.append(spans)).unwrap());
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+fn options() -> SpanOptions {
+    SpanOptions { include_headers: true, include_bodies: true, max_body_bytes: 8 << 20, ..SpanOptions::default() }
+}
+
+/// The same span under another id, with another body.
+fn another(span: &Span) -> Span {
+    let mut span = span.clone();
+    span.span_id = SpanId::from_random(fastrand::u64(1..)).to_string();
+    span.set("http.response.body.content", format!("{} {}", fastrand::u64(..), json()));
+    span
+}
+
+/// An exchange as the recorder delivers it.
+fn captured() -> Captured {
+    let runtime = runtime();
+    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() });
+    runtime.block_on(async {
+        let recording = recorder.begin(begin());
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-type", http::HeaderValue::from_static("application/json"));
+        recording.response(ResponseHead { status: http::StatusCode::OK, version: http::Version::HTTP_11, headers });
+        let body = Full::new(Bytes::from(json()));
+        let tee = TeeBody::new(body, recording, Direction::Response, |never| match *never {}, |_| false);
+        tee.collect().await.unwrap();
+        queue.recv().await.unwrap()
+    })
+}
+
+fn begin() -> Begin {
+    let (rollout, attempt) = ("ro-bench".into(), "at-bench".into());
+    let trace = TraceContext {
+        trace_id: TraceId::of_attempt(&rollout, &attempt),
+        span_id: SpanId::from_random(fastrand::u64(1..)),
+        parent_id: SpanId::of_attempt_root(&rollout, &attempt),
+        parent_is_remote: false,
+    };
+    let source = IdentitySource::Headers;
+    Begin {
+        identity: Identity { rollout_id: rollout, attempt_id: attempt, sequence_id: 1, source, conflict: None },
+        trace,
+        kind: ExchangeKind::Http,
+        request: RequestHead {
+            method: http::Method::POST,
+            scheme: "https",
+            host: "api.example".into(),
+            port: 443,
+            target: "/v1/chat/completions".into(),
+            version: http::Version::HTTP_11,
+            headers: http::HeaderMap::new(),
+        },
+        connection: ConnectionFacts::default(),
+        started: Instant::now(),
+        registered: false,
+    }
+}
+
+/// A chat completion with token ids and logprobs, 9 kB.
+fn json() -> String {
+    let logprobs: Vec<String> = (0..180)
+        .map(|token| format!("{{\"token\":\"w{token}\",\"logprob\":-0.{token:06},\"bytes\":null}}"))
+        .collect();
+    let ids: Vec<String> = (0..180).map(|token| (token * 7919 % 151_000).to_string()).collect();
+    format!("{{\"choices\":[{{\"token_ids\":[{}],\"logprobs\":{{\"content\":[{}]}}}}]}}", ids.join(","), logprobs.join(","))
+}
