@@ -101,8 +101,12 @@ pub async fn run(args: RunArgs) -> Result<()> {
                 let _ = std::fs::remove_dir_all(&place);
             }
         }
+        // What was measured is not lost with what comes after it.
+        eprintln!("\r\x1b[2K{}", report::table(&results));
+        if let Some(path) = &args.json {
+            std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+        }
     }
-    eprintln!("\r\x1b[2K");
     let _ = std::fs::remove_dir_all(&folder);
     print!("{}", report::table(&results));
     if chosen("start", &args.scenario) {
@@ -114,9 +118,6 @@ pub async fn run(args: RunArgs) -> Result<()> {
             run.stderr(std::process::Stdio::null()).status().map(drop)
         })?;
         println!("\n### start\n\n`true`: {bare:.1} ms, `tracewire run -- true`: {recorded:.1} ms (medians of 21)");
-    }
-    if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
     }
     Ok(())
 }

@@ -196,3 +196,30 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
     transaction.execute_batch(&stamp).map_err(map)?;
     transaction.commit().map_err(map)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_first_schema_keeps_its_texts() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(FIRST).unwrap();
+        let rows = "
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (1, 'r', 'a', 1, 's', 0, '{}'), (2, 'r', 'a', 2, 't', 0, '{}');
+            INSERT INTO blob (hash, data) VALUES (x'01', 'one'), (x'02', 'two');
+            INSERT INTO span_blob VALUES (1, 'x', x'01'), (2, 'x', x'01'), (2, 'y', x'02');";
+        connection.execute_batch(rows).unwrap();
+        connection.execute_batch(TEXTS_BY_NUMBER).unwrap();
+        let texts = |span: i64| -> String {
+            let sql =
+                "SELECT group_concat(attribute || data, ' ') FROM span_text JOIN text ON id = text WHERE span = ?1";
+            connection.query_row(sql, [span], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((texts(1), texts(2)), ("xone".to_owned(), "xone ytwo".to_owned()));
+        connection.execute_batch("DELETE FROM span WHERE id = 2").unwrap();
+        let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
+        assert_eq!((left, texts(1)), (1, "xone".to_owned()));
+    }
+}
