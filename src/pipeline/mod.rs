@@ -93,14 +93,8 @@ impl Worker {
             if received == 0 {
                 return;
             }
-            // Where nobody waits for the commit, many exchanges share what one costs.
-            if !closed && batch.len() < BATCH && batch.iter().all(|captured| captured.committed.is_none()) {
-                tokio::time::sleep(GATHER).await;
-                while batch.len() < MOST_PENDING
-                    && let Ok(captured) = queue.try_recv()
-                {
-                    batch.push(captured);
-                }
+            if !closed && batch.len() < BATCH {
+                gather(&mut batch, &mut queue).await;
             }
             self.store(std::mem::take(&mut batch), &mut queue).await;
         }
@@ -205,6 +199,20 @@ impl Worker {
             }
             // The captured bytes are in the span now, or dropped with the exchange.
             drop(held);
+        }
+    }
+}
+
+/// Adds what comes within a while, so that many exchanges share what one commit costs; nobody who waits for a commit is
+/// kept waiting.
+async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+    let enough = tokio::time::sleep(GATHER);
+    tokio::pin!(enough);
+    while batch.len() < MOST_PENDING && batch.iter().all(|captured| captured.committed.is_none()) {
+        tokio::select! {
+            biased;
+            received = queue.recv_many(batch, BATCH) => if received == 0 { return },
+            () = &mut enough => return,
         }
     }
 }
