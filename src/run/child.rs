@@ -254,7 +254,12 @@ mod tests {
         let end = run_shell(&script, Some(Duration::from_millis(500))).await.unwrap();
         assert_eq!(end, ChildEnd { exit_code: 124, timed_out: true });
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "the grandchild lives: {state}");
+        // A killed process takes a moment to be gone.
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let began = std::time::Instant::now();
+        while !state().is_empty() && !state().contains(") Z ") {
+            assert!(began.elapsed() < Duration::from_secs(30), "the grandchild lives: {}", state());
+            tokio::task::yield_now().await;
+        }
     }
 }
