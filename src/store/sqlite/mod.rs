@@ -169,6 +169,25 @@ fn fault(path: &Path, error: &rusqlite::Error) -> StoreError {
     }
 }
 
+/// True for errors that would meet the next command too; SQLite may have rolled back everything by itself.
+fn concerns_the_file(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+        )
+    )
+}
+
 /// SQLite's integers are signed; what does not fit is not a number that a clock or a counter gives.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

@@ -5,11 +5,11 @@
 
 use super::retention::{prune, release_pages};
 use super::texts::RecentTexts;
-use super::{fault, lean, signed};
+use super::{concerns_the_file, fault, lean, signed};
 use crate::store::blob::{Split, split};
 use crate::store::{Appended, Pruned, Result, Retention, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -389,23 +389,4 @@ fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> 
 
 fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-/// True for errors that would meet the next command too; SQLite may have rolled back everything by itself.
-fn concerns_the_file(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::ReadOnly
-                | ErrorCode::PermissionDenied
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-        )
-    )
 }
