@@ -4,6 +4,10 @@ use clap::Parser;
 use std::process::ExitCode;
 use tracewire::cli::Cli;
 
+// What 2,000 streams took goes back to the system when they have ended; its settings are in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     Cli::parse().run()
 }

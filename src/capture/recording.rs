@@ -257,19 +257,15 @@ fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
     }
 }
 
-/// Keeps `data`, or says why not. A small frame is copied: a clone would pin the whole read buffer it lies in.
-fn keep(body: &mut Body, held: &mut Held, data: &Bytes, max_body_bytes: u64) -> Option<Truncation> {
+/// Keeps a copy of `data`, or says why not. Not a clone: that would keep the reader's whole buffer for the bytes in it,
+/// and have a new one made for the next.
+fn keep(body: &mut Body, held: &mut Held, data: &[u8], max_body_bytes: u64) -> Option<Truncation> {
     let kept = body.size_bytes - data.len() as u64;
     let room = usize::try_from(max_body_bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
-    let part = data.len().min(room);
-    if !held.take(part as u64) {
+    let part = &data[..data.len().min(room)];
+    if !held.take(part.len() as u64) {
         return Some(Truncation::MemoryBudget);
     }
-    if part > 0 {
-        let clone = if part < SMALL_FRAME_BYTES { Bytes::copy_from_slice(&data[..part]) } else { data.slice(..part) };
-        body.chunks.push(clone);
-    }
-    (part < data.len()).then_some(Truncation::BodyLimit)
+    body.kept.extend_from_slice(part);
+    (part.len() < data.len()).then_some(Truncation::BodyLimit)
 }
-
-const SMALL_FRAME_BYTES: usize = 2048;

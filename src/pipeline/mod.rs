@@ -183,8 +183,8 @@ impl Worker {
 
     /// Turns exchanges into spans. One that can't be turned is counted as lost, and the others go on.
     fn build(&self, batch: Vec<Captured>, pending: &mut Pending) {
-        for Captured { exchange, committed, held } in batch {
-            match catch_unwind(AssertUnwindSafe(|| span_of(&exchange, &self.options))) {
+        for Captured { mut exchange, committed, held } in batch {
+            match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &self.options))) {
                 Ok(span) => {
                     pending.spans.push(Arc::new(span));
                     pending.waiting.extend(committed);

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Version, header};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::string::FromUtf8Error;
 use std::time::Duration;
 
 /// What goes into a span.
@@ -34,8 +35,8 @@ pub struct SpanOptions {
     pub redactor: Redactor,
 }
 
-/// The span of an exchange.
-pub fn span_of(exchange: &Exchange, options: &SpanOptions) -> Span {
+/// The span of an exchange; what was kept of its bodies is taken out of it.
+pub fn span_of(exchange: &mut Exchange, options: &SpanOptions) -> Span {
     let mut span = bare(exchange);
     request(&mut span, exchange, options);
     connection(&mut span, exchange);
@@ -59,10 +60,11 @@ pub fn span_of(exchange: &Exchange, options: &SpanOptions) -> Span {
     if options.include_bodies {
         let none = HeaderMap::new();
         let response = exchange.response.as_ref().map_or(&none, |response| &response.headers);
-        let (text, binary) = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
-        body(&mut span, (text, binary), &exchange.request_body, &exchange.request.headers, exchange, options);
-        let (text, binary) = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
-        body(&mut span, (text, binary), &exchange.response_body, response, exchange, options);
+        let request = &exchange.request;
+        let attributes = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
+        body(&mut span, attributes, &mut exchange.request_body, &request.headers, &request.target, options);
+        let attributes = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
+        body(&mut span, attributes, &mut exchange.response_body, response, &request.target, options);
     }
     span
 }
@@ -245,44 +247,55 @@ fn matches(pattern: &str, name: &str) -> bool {
 fn body(
     span: &mut Span,
     (text_name, binary_name): (&str, &str),
-    body: &Body,
+    body: &mut Body,
     headers: &HeaderMap,
-    exchange: &Exchange,
+    target: &str,
     options: &SpanOptions,
 ) {
-    if body.chunks.is_empty() {
+    if body.kept.is_empty() {
         return;
     }
     let field = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let content_type = field(header::CONTENT_TYPE);
     let coding = field(header::CONTENT_ENCODING).unwrap_or_default();
-    let decoded = decode(coding, body.to_vec(), options.max_body_bytes);
+    let decoded = decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes);
     if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none()) {
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
     // An undecodable body is opaque: neither text nor searchable for secrets, and so nobody's to read as text.
     let opaque = matches!(decoded.error, Some(crate::wire::encoding::DecodeError::Unknown(_)));
-    let text = if opaque { None } else { textual(content_type, &decoded.bytes) };
+    let text = if opaque { Err(decoded.bytes) } else { textual(content_type, decoded.bytes) };
     match text {
-        Some(text) => {
-            span.set(text_name, options.redactor.body(content_type, &exchange.request.target, &text).into_owned());
+        Ok(text) => {
+            let redacted = match options.redactor.body(content_type, target, &text) {
+                Cow::Owned(redacted) => Some(redacted),
+                Cow::Borrowed(_) => None,
+            };
+            span.set(text_name, redacted.unwrap_or(text));
         }
-        None => span.set(binary_name, STANDARD.encode(&decoded.bytes)),
+        Err(bytes) => span.set(binary_name, STANDARD.encode(bytes)),
     }
 }
 
 /// Bytes that are text are text whatever their type says, so that secrets in them are found; a text type with bytes
 /// that aren't all text is shown with replacement characters.
-fn textual<'a>(content_type: Option<&str>, bytes: &'a [u8]) -> Option<Cow<'a, str>> {
-    if let Ok(text) = std::str::from_utf8(whole_characters(bytes)) {
-        return Some(Cow::Borrowed(text));
+fn textual(content_type: Option<&str>, bytes: Vec<u8>) -> Result<String, Vec<u8>> {
+    let error = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    let cut = error.utf8_error();
+    let mut bytes = error.into_bytes();
+    if cut.error_len().is_none() {
+        bytes.truncate(cut.valid_up_to());
+        return String::from_utf8(bytes).map_err(FromUtf8Error::into_bytes);
     }
     let lower = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = lower.split(';').next().unwrap_or_default().trim();
     let is_text = kind.starts_with("text/")
         || lower.contains("charset=")
         || ["json", "xml", "yaml", "x-ndjson", "x-www-form-urlencoded"].iter().any(|end| kind.ends_with(end));
-    is_text.then(|| String::from_utf8_lossy(whole_characters(bytes)))
+    if is_text { Ok(String::from_utf8_lossy(whole_characters(&bytes)).into_owned()) } else { Err(bytes) }
 }
 
 /// `bytes` without a character that a cut left unfinished at the end.

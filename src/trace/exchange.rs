@@ -6,7 +6,6 @@
 use super::ids::{AttemptId, RolloutId, SpanId, TraceId};
 use super::units::Timestamp;
 use crate::error::{ProxyError, Side};
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -151,13 +150,13 @@ pub struct ResponseHead {
 /// One direction's body: what was kept of it, and how much there was.
 #[derive(Clone, Debug, Default)]
 pub struct Body {
-    /// The kept bytes, in order. Empty when bodies are not captured.
-    pub chunks: Vec<Bytes>,
+    /// The kept bytes. Empty when bodies are not captured.
+    pub kept: Vec<u8>,
     /// Bytes that passed, as transferred (compressed).
     pub size_bytes: u64,
     /// Data frames that passed.
     pub frames: u64,
-    /// Why `chunks` holds less than passed, if it should hold all.
+    /// Why `kept` holds less than passed, if it should hold all.
     pub truncated: Option<Truncation>,
     /// True once the end was seen.
     pub complete: bool,
@@ -295,11 +294,4 @@ pub enum Outcome {
         /// What went wrong.
         error: ProxyError,
     },
-}
-
-impl Body {
-    /// The kept bytes as one piece.
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.chunks.concat()
-    }
 }

@@ -6,6 +6,7 @@ mod lean;
 mod reader;
 mod retention;
 mod schema;
+mod statements;
 mod texts;
 mod writer;
 

@@ -164,15 +164,16 @@ fn recognise(path: &Path, connection: &Connection) -> Result<bool> {
 
 fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) -> rusqlite::Result<()> {
     if is_empty {
-        // Only possible before the first page is written, which switching to WAL does.
-        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+        // Only possible before the first page is written, which switching to WAL does. A span with its bodies takes
+        // some kilobytes.
+        connection.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
     // Pages that are written again and again should reach the file rarely, and be read from it never.
-    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;")?;
+    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 2000;")?;
     connection.execute_batch(match synchronous {
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
         Synchronous::Full => "PRAGMA synchronous = FULL",

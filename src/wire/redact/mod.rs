@@ -4,12 +4,14 @@
 
 mod body;
 mod pattern;
+mod suspect;
 #[cfg(test)]
 mod tests;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use suspect::Suspects;
 
 /// `[redact]` of the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,17 +34,20 @@ pub struct Redactor {
     // First letters, in lower case, and lengths of the secret keys of bodies.
     begins: [bool; 256],
     lengths: [bool; LONGEST_KEY + 1],
+    suspects: Suspects,
 }
 
 impl Redactor {
     /// By these settings.
     pub fn new(settings: RedactSettings) -> Self {
         let (mut begins, mut lengths) = ([false; 256], [false; LONGEST_KEY + 1]);
-        for key in SECRET_BODY_KEYS.iter().copied().chain(settings.extra_body_keys.iter().map(String::as_str)) {
+        let keys = SECRET_BODY_KEYS.iter().copied().chain(settings.extra_body_keys.iter().map(String::as_str));
+        let suspects = Suspects::new(keys.clone());
+        for key in keys {
             begins[usize::from(key.as_bytes().first().map_or(0, u8::to_ascii_lowercase))] = true;
             lengths[key.len().min(LONGEST_KEY)] = true;
         }
-        Self { settings, begins, lengths }
+        Self { begins, lengths, suspects, settings }
     }
 
     /// A header field's value. `scheme credentials` keeps its scheme.
@@ -93,7 +98,8 @@ impl Redactor {
         if self.settings.keep_secrets { Cow::Borrowed(text) } else { pattern::redact(text) }
     }
 
-    /// A textual body: values of secret keys in JSON (also line by line, also cut short) and in forms.
+    /// A textual body: values of secret keys in JSON (also line by line, also cut short) and in forms. What is
+    /// borrowed is the text itself.
     pub fn body<'a>(&self, content_type: Option<&str>, url_path: &str, text: &'a str) -> Cow<'a, str> {
         if self.settings.keep_secrets {
             return Cow::Borrowed(text);
@@ -101,12 +107,14 @@ impl Redactor {
         let form = content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("x-www-form-urlencoded"));
         let path = url_path.split('?').next().unwrap_or_default();
         if form && CREDENTIAL_PATHS.iter().any(|end| path.ends_with(end)) {
-            return Cow::Borrowed(REDACTED);
+            return Cow::Owned(REDACTED.to_owned());
         }
         let out = if form {
             Cow::Owned(self.pairs(text, |redactor, key| redactor.is_secret_body_key(key)))
-        } else {
+        } else if self.suspects.any(text) {
             body::redact_json(text, |key| self.is_secret_body_key(key))
+        } else {
+            return Cow::Borrowed(text);
         };
         match out {
             Cow::Borrowed(text) => pattern::redact(text),

@@ -62,7 +62,12 @@ fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
     None
 }
 
-fn is_word(byte: u8) -> bool {
+/// How credentials begin.
+pub(super) fn begins() -> impl Iterator<Item = &'static str> {
+    PREFIXES.iter().map(|(prefix, _)| *prefix).chain(OTHERS.iter().copied())
+}
+
+pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
@@ -96,14 +101,15 @@ const PREFIXES: &[(&str, usize)] = &[
     ("github_pat_", 22),
 ];
 
+/// What the others start with.
+const OTHERS: &[&str] = &["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_prefix_can_begin() {
-        let others = ["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
-        let prefixes = PREFIXES.iter().map(|(prefix, _)| *prefix).chain(others);
-        assert!(prefixes.into_iter().all(|prefix| BEGINS[usize::from(prefix.as_bytes()[0])]));
+        assert!(begins().all(|prefix| BEGINS[usize::from(prefix.as_bytes()[0])]));
     }
 }
