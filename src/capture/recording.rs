@@ -178,7 +178,8 @@ impl Recording {
         });
     }
 
-    pub(super) fn frame(&self, direction: Direction, data: &Bytes) {
+    /// Data passed; `following` bytes will, as far as they are declared.
+    pub(super) fn frame(&self, direction: Direction, data: &Bytes, following: u64) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
@@ -190,7 +191,7 @@ impl Recording {
         body.frames += 1;
         if shared.keep_bodies
             && body.truncated.is_none()
-            && let Some(why) = keep(body, held, data, shared.max_body_bytes)
+            && let Some(why) = keep(body, held, data, following, shared.max_body_bytes)
         {
             body.truncated = Some(why);
             shared.counters.truncated.fetch_add(1, Ordering::Relaxed);
@@ -259,13 +260,20 @@ fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
 
 /// Keeps a copy of `data`, or says why not. Not a clone: that would keep the reader's whole buffer for the bytes in it,
 /// and have a new one made for the next.
-fn keep(body: &mut Body, held: &mut Held, data: &[u8], max_body_bytes: u64) -> Option<Truncation> {
+fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_bytes: u64) -> Option<Truncation> {
     let kept = body.size_bytes - data.len() as u64;
     let room = usize::try_from(max_body_bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
     let part = &data[..data.len().min(room)];
     if !held.take(part.len() as u64) {
         return Some(Truncation::MemoryBudget);
     }
+    if body.kept.is_empty() && part.len() == data.len() {
+        // Of what is only declared no more than costs little.
+        body.kept
+            .reserve_exact(part.len() + usize::try_from(following).unwrap_or(usize::MAX).min(MOST_IN_ADVANCE_BYTES));
+    }
     body.kept.extend_from_slice(part);
     (part.len() < data.len()).then_some(Truncation::BodyLimit)
 }
+
+const MOST_IN_ADVANCE_BYTES: usize = 64 * 1024;

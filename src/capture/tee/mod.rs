@@ -111,8 +111,8 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     /// Looks at a frame that came; true if it must be held.
     fn observe(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(data) = frame.data_ref() {
-            self.recording.frame(self.direction, data);
             self.expected_left = self.expected_left.map(|left| left.saturating_sub(data.len() as u64));
+            self.recording.frame(self.direction, data, self.expected_left.unwrap_or(0));
             if self.inner.is_end_stream() {
                 self.complete();
             } else if self.direction == Direction::Response && self.recording.is_durable() && (self.is_last)(data) {
