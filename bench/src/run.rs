@@ -175,8 +175,11 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
             command
         }
         Who::Tracewire { binary, durability } => {
-            let settings =
-                format!("[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n");
+            let pool = format!("[upstream]\npool_idle_timeout_ms = {POOL_IDLE_MS}\n");
+            let idle = if scenario == Scenario::Streams { pool.as_str() } else { "" };
+            let settings = format!(
+                "[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n{idle}"
+            );
             std::fs::write(place.join("proxy.toml"), settings)?;
             let mut command = Command::new(binary);
             command.env("TRACEWIRE_HOME", place).env("TRACEWIRE_LOG", "error").args(["serve", "--json"]);
@@ -261,7 +264,12 @@ async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load,
             (load, Vec::new())
         }
         Scenario::Chunks => (drive::at_once(way, &sse(200, 25), 100).await?, Vec::new()),
-        Scenario::Streams => (drive::at_once(way, &sse(20, 250), 2000).await?, Vec::new()),
+        Scenario::Streams => {
+            let load = drive::at_once(way, &sse(20, 250), 2000).await?;
+            // Until the connections to the endpoint have been idle for too long.
+            tokio::time::sleep(Duration::from_millis(3 * POOL_IDLE_MS)).await;
+            (load, Vec::new())
+        }
         Scenario::Idle => {
             let held = drive::used_connections(way, IDLE).await?;
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -273,3 +281,4 @@ async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load,
 
 const BULK: u64 = 100_000_000;
 const IDLE: usize = 10_000;
+const POOL_IDLE_MS: u64 = 5000;

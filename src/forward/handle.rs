@@ -17,11 +17,13 @@ use crate::trace::{SpanId, TraceId};
 use crate::upstream::body::IdleLimited;
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream};
+use crate::wire::fields;
 use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -163,7 +165,7 @@ impl Forwarder {
         let (outgoing, interims) = self.outgoing(begun, &origin, request, upgrading.is_some())?;
         let isolation = begun.isolation();
         let interim = interim.filter(|_| version == Version::HTTP_11);
-        let sending = self.upstream.send(outgoing, &isolation, &origin, offer);
+        let sending = pin!(self.upstream.send(outgoing, &isolation, &origin, offer));
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
         let (response, lease) = Self::note(begun, sent);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -208,7 +210,7 @@ impl Forwarder {
         recording.response(ResponseHead {
             status: response.status(),
             version: response.version(),
-            headers: response.headers().clone(),
+            headers: fields::copy(response.headers()),
         });
         if !facts.reused {
             recording.connected(facts.connect, facts.handshake);
@@ -275,12 +277,11 @@ fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<I
 
 /// Waits for the response, passing interim ones on as they come.
 async fn with_interims(
-    sending: impl Future<Output = Result<Sent, ProxyError>>,
+    mut sending: Pin<&mut impl Future<Output = Result<Sent, ProxyError>>>,
     mut interims: mpsc::Receiver<Interim>,
     interim: Option<&InterimSender>,
     recording: &Recording,
 ) -> Result<Sent, ProxyError> {
-    tokio::pin!(sending);
     loop {
         tokio::select! {
             biased;
@@ -290,7 +291,7 @@ async fn with_interims(
                     interim.send(&interim_head(status, headers));
                 }
             }
-            sent = &mut sending => return sent,
+            sent = sending.as_mut() => return sent,
         }
     }
 }
@@ -332,7 +333,7 @@ fn request_head(origin: &Origin, request: &Request<Incoming>) -> RequestHead {
         port: origin.port,
         target: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         version: request.version(),
-        headers: request.headers().clone(),
+        headers: fields::copy(request.headers()),
     }
 }
 

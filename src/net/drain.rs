@@ -79,10 +79,16 @@ impl DrainGuard {
     }
 
     /// Runs `task` until it is done, or until the drain's deadline has passed and it is dropped where it stands.
-    pub async fn run(mut self, task: impl Future<Output = ()>) {
-        tokio::select! {
-            () = task => {}
-            _ = self.stage.wait_for(|stage| *stage == Stage::Ending) => {}
+    pub fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
+        // Boxed: a future that is an argument of another takes its room twice.
+        let task = Box::pin(task);
+        async move {
+            // The whole guard, not only the field that is looked at.
+            let mut guard = self;
+            tokio::select! {
+                () = task => {}
+                _ = guard.stage.wait_for(|stage| *stage == Stage::Ending) => {}
+            }
         }
     }
 }

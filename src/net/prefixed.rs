@@ -28,6 +28,10 @@ impl AsyncRead for Prefixed {
         let length = self.prefix.len().min(buf.remaining());
         buf.put_slice(&self.prefix[..length]);
         self.prefix.advance(length);
+        if self.prefix.is_empty() {
+            // Even an empty slice keeps its buffer.
+            self.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

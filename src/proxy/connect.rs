@@ -5,6 +5,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{Begun, Conversation};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
 use crate::upstream::{Body, Dialled, Isolation, Origin, Purpose, body};
+use crate::wire::fields;
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -130,6 +131,6 @@ fn connect_head(request: &Request<Incoming>, target: &Result<(String, u16), Prox
         port,
         target: String::new(),
         version: request.version(),
-        headers: request.headers().clone(),
+        headers: fields::copy(request.headers()),
     }
 }

@@ -23,7 +23,7 @@ use rustls::server::Acceptor;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -47,12 +47,13 @@ pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr,
     let Some(Ok((protocol, seen))) = sniffed else { return };
     let socks = seen.first() == Some(&SOCKS5);
     let io: BoxedIo = Box::new(Prefixed::new(seen, io));
+    // The rare ones boxed: every connection has the room of the largest that is not.
     match protocol {
-        Protocol::Opaque if socks => proxy.serve_socks(io, conversation, guard).await,
-        Protocol::Http2 => proxy.serve_http2(io, conversation).await,
-        Protocol::Tls => proxy.serve_tls(io, conversation, &local).await,
+        Protocol::Opaque if socks => Box::pin(proxy.serve_socks(io, conversation, guard)).await,
+        Protocol::Http2 => Box::pin(proxy.serve_http2(io, Arc::new(conversation))).await,
+        Protocol::Tls => Box::pin(proxy.serve_tls(io, Arc::new(conversation), &local)).await,
         // What is no HTTP is answered as a request that can't be read.
-        Protocol::Http1 | Protocol::Opaque => proxy.serve_http1(io, conversation).await,
+        Protocol::Http1 | Protocol::Opaque => proxy.serve_http1(io, Arc::new(conversation)).await,
     }
 }
 
@@ -77,7 +78,7 @@ impl Drop for OwnPool {
 
 impl Proxy {
     /// TLS to the door itself, for clients whose proxy URL is `https://`.
-    async fn serve_tls(&self, io: BoxedIo, conversation: Conversation, local: &str) {
+    async fn serve_tls(&self, io: BoxedIo, conversation: Arc<Conversation>, local: &str) {
         let peer = conversation.client;
         let opened = within(self.inner.settings.header_timeout, self.shake_hands(io, local)).await;
         match opened {
@@ -102,11 +103,11 @@ impl Proxy {
     }
 
     /// Serves HTTP/1.1, at the door or inside a tunnel.
-    pub(super) async fn serve_http1(&self, io: BoxedIo, conversation: Conversation) {
+    pub(super) async fn serve_http1(&self, io: BoxedIo, conversation: Arc<Conversation>) {
         let (io, framing) = GuardedIo::of_requests(io);
         let (io, interim) = InterimIo::new(Box::new(io));
         let (peer, guard) = (conversation.client, conversation.guard.clone());
-        let (proxy, conversation) = (self.clone(), Arc::new(conversation));
+        let proxy = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let fault = framing.next_request();
             let (proxy, conversation) = (proxy.clone(), Arc::clone(&conversation));
@@ -123,19 +124,19 @@ impl Proxy {
             }
         });
         let builder = http1(self.inner.settings.header_timeout);
-        let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
         until_drained(connection, |connection| connection.graceful_shutdown(), peer, guard).await;
     }
 
     /// Serves HTTP/2, at the door or inside a tunnel.
-    pub(super) async fn serve_http2(&self, io: BoxedIo, conversation: Conversation) {
+    pub(super) async fn serve_http2(&self, io: BoxedIo, conversation: Arc<Conversation>) {
         let (peer, guard) = (conversation.client, conversation.guard.clone());
-        let (proxy, conversation) = (self.clone(), Arc::new(conversation));
+        let proxy = self.clone();
         let service = service_fn(move |request| {
             let (proxy, conversation) = (proxy.clone(), Arc::clone(&conversation));
             async move { infallible(Box::pin(proxy.answer(&conversation, request, None)).await) }
         });
-        let connection = http2_builder().serve_connection(TokioIo::new(io), service);
+        let connection = pin!(http2_builder().serve_connection(TokioIo::new(io), service));
         until_drained(connection, |connection| connection.graceful_shutdown(), peer, guard).await;
     }
 
@@ -170,12 +171,11 @@ impl Proxy {
 
 /// Runs a connection to its end; once the drain starts it finishes what it is at and takes nothing new.
 async fn until_drained<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     finish: fn(Pin<&mut C>),
     peer: SocketAddr,
     mut guard: DrainGuard,
 ) {
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = guard.started() => {

@@ -18,9 +18,17 @@ use crate::wire::client_hello::server_name;
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::AsyncReadExt;
 use tokio_rustls::LazyConfigAcceptor;
+
+/// HTTP inside a tunnel, ready to be served.
+struct Inside {
+    io: BoxedIo,
+    conversation: Arc<Conversation>,
+    http2: bool,
+}
 
 impl Proxy {
     /// Runs a tunnel until it ends. Boxed by name: what is served inside leads back here.
@@ -30,13 +38,30 @@ impl Proxy {
         conversation: Conversation,
         established: Established,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move { self.run_tunnel(io, conversation, established).await })
+        Box::pin(async move {
+            // Boxed, as is all that is rare or short: a tunnel keeps the room of the largest thing in it.
+            let inside = Box::pin(self.look_inside(io, conversation, established)).await;
+            match inside {
+                Some(Inside { io, conversation, http2: true }) => {
+                    Box::pin(self.serve_http2(io, conversation)).await;
+                }
+                Some(Inside { io, conversation, http2: false }) => self.serve_http1(io, conversation).await,
+                None => {}
+            }
+        })
     }
 
-    async fn run_tunnel(&self, mut io: BoxedIo, mut conversation: Conversation, established: Established) {
+    /// Finds out what is spoken, opens TLS, and relays to its end what is no HTTP.
+    async fn look_inside(
+        &self,
+        mut io: BoxedIo,
+        mut conversation: Conversation,
+        established: Established,
+    ) -> Option<Inside> {
         let Established { origin, mut dialled, policy, begun } = established;
         if policy == ConnectPolicy::Tunnel {
-            return self.relay(io, &origin, dialled, &begun).await;
+            self.relay(io, &origin, dialled, &begun).await;
+            return None;
         }
         let mut first = BytesMut::new();
         let server_speaks = async {
@@ -46,37 +71,27 @@ impl Proxy {
             }
         };
         let sniffed = within(self.inner.settings.header_timeout, sniff(&mut io, server_speaks)).await;
-        let Some(Ok((protocol, seen))) = sniffed else { return };
+        let (protocol, seen) = sniffed?.ok()?;
         if let Some(dialled) = &mut dialled
             && !first.is_empty()
         {
             let stream = std::mem::replace(&mut dialled.stream, Box::new(tokio::io::empty()));
             dialled.stream = Box::new(Prefixed::new(first.freeze(), stream));
         }
-        let replayed = |io, seen: Bytes| -> BoxedIo { Box::new(Prefixed::new(seen, io)) };
-        match protocol {
-            // Boxed, so that a tunnel does not keep the room that its handshakes took.
-            Protocol::Tls => match Box::pin(self.open(io, seen, origin, dialled, conversation, begun)).await {
-                Some((io, conversation, true)) => self.serve_http2(io, conversation).await,
-                Some((io, conversation, false)) => self.serve_http1(io, conversation).await,
-                None => {}
-            },
-            Protocol::Http1 | Protocol::Http2 => {
-                let http2 = protocol == Protocol::Http2;
-                let origin = Origin { tls: false, ..origin };
-                let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
-                conversation.tunnel = Some(self.open_plain(origin, dialled, offer, &begun).await);
-                begun.recording.outcome(Outcome::Complete);
-                drop(begun);
-                let io = replayed(io, seen);
-                if http2 {
-                    self.serve_http2(io, conversation).await;
-                } else {
-                    self.serve_http1(io, conversation).await;
-                }
-            }
-            Protocol::Opaque => self.relay(replayed(io, seen), &origin, dialled, &begun).await,
+        if protocol == Protocol::Tls {
+            return self.open(io, seen, origin, dialled, conversation, begun).await;
         }
+        let io: BoxedIo = Box::new(Prefixed::new(seen, io));
+        if protocol == Protocol::Opaque {
+            self.relay(io, &origin, dialled, &begun).await;
+            return None;
+        }
+        let http2 = protocol == Protocol::Http2;
+        let origin = Origin { tls: false, ..origin };
+        let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
+        conversation.tunnel = Some(self.open_plain(origin, dialled, offer, &begun).await);
+        begun.recording.outcome(Outcome::Complete);
+        Some(Inside { io, conversation: Arc::new(conversation), http2 })
     }
 
     async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, begun: &Begun) {
@@ -104,7 +119,7 @@ impl Proxy {
     }
 
     /// TLS: the ClientHello is read first, then the endpoint is asked for what the agent offers, and the agent gets
-    /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502. True: it is HTTP/2.
+    /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502.
     async fn open(
         &self,
         mut io: BoxedIo,
@@ -113,7 +128,7 @@ impl Proxy {
         dialled: Option<Dialled>,
         mut conversation: Conversation,
         begun: Begun,
-    ) -> Option<(BoxedIo, Conversation, bool)> {
+    ) -> Option<Inside> {
         let limit = self.inner.settings.header_timeout;
         let shown = authority(&origin.host, origin.port);
         let mut client = ClientIdentity { user_agent: conversation.user_agent.clone(), ..ClientIdentity::default() };
@@ -121,7 +136,7 @@ impl Proxy {
             || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
         let record = within(limit, read_record(&mut io, seen)).await.unwrap_or_else(|| Err(late()));
         let suspicion = |client, begun| {
-            let (distrust, conversation) = (std::sync::Arc::clone(&self.inner.distrust), conversation.clone());
+            let (distrust, conversation) = (Arc::clone(&self.inner.distrust), conversation.clone());
             Suspicion { distrust, conversation, host: shown.clone(), client, begun }
         };
         let hello = match record {
@@ -187,7 +202,7 @@ impl Proxy {
         let tls = facts(stream.get_ref().1, named_host.as_deref());
         let io = Watched::new(Box::new(stream), suspicion(client, begun), began.elapsed());
         conversation.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
-        Some((Box::new(io), conversation, http2))
+        Some(Inside { io: Box::new(io), conversation: Arc::new(conversation), http2 })
     }
 
     /// True when the endpoint speaks HTTP/2 with us.

@@ -332,4 +332,4 @@ fn most_idle() -> usize {
 }
 
 const MOST_IDLE: usize = 4096;
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);

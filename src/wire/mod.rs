@@ -2,6 +2,7 @@
 
 pub mod client_hello;
 pub mod encoding;
+pub mod fields;
 pub mod framing;
 pub mod redact;
 pub mod traceparent;

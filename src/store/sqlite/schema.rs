@@ -173,7 +173,7 @@ fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) 
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
     // Pages that are written again and again should reach the file rarely, and be read from it never.
-    connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 2000;")?;
+    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 2000;")?;
     connection.execute_batch(match synchronous {
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
         Synchronous::Full => "PRAGMA synchronous = FULL",
