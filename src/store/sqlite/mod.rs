@@ -2,6 +2,7 @@
 //!
 //! The write-ahead log lets readers and the writer work at once. Nothing outside may see a connection or an SQL text.
 
+mod checkpoint;
 mod lean;
 mod reader;
 mod retention;
@@ -64,7 +65,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
         let connection = schema::open_writer(path, &options)?;
         let readers = Arc::new(Readers::new(path, options.busy_timeout));
-        let writer = Writer::start(path, connection, options.retention)?;
+        let writer = Writer::start(path, connection, options.retention, options.busy_timeout)?;
         Ok(Self { path: path.to_owned(), readers, writer })
     }
 

@@ -122,6 +122,11 @@ pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Resu
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
 }
 
+/// Opens the file for the work that goes on beside the writer.
+pub(super) fn open_beside(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
+}
+
 fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
@@ -172,8 +177,8 @@ fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) 
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
-    // Pages that are written again and again should reach the file rarely, and be read from it never.
-    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 2000;")?;
+    // The log is folded beside the writer, see `checkpoint`.
+    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0;")?;
     connection.execute_batch(match synchronous {
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
         Synchronous::Full => "PRAGMA synchronous = FULL",

@@ -24,6 +24,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// About what it takes in the file.
+    pub(super) fn size_bytes(&self) -> usize {
+        ROW_BYTES + self.json.len() + self.split.blobs.iter().map(|blob| blob.data.len()).sum::<usize>()
+    }
+
     /// Packs the long texts and writes the rest as JSON.
     pub(super) fn encode(span: &Span) -> Result<Self> {
         let split = split(span);
@@ -167,3 +172,6 @@ fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> 
 fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
+
+/// Keys, and the row's part of the indexes.
+const ROW_BYTES: usize = 500;

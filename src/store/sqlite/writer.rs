@@ -3,6 +3,7 @@
 //! A caller is answered only after the commit that holds its command. A command that fails on its own must not take
 //! others with it.
 
+use super::checkpoint::Checkpoints;
 use super::retention::{prune, release_pages};
 use super::statements::{Row, append, ensure_rollout, put_attempt, put_rollout};
 use super::texts::RecentTexts;
@@ -13,7 +14,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for the thread; callers beyond them wait themselves.
@@ -71,15 +72,22 @@ struct Worker {
     retention: Retention,
     unchecked: usize,
     recent: RecentTexts,
+    checkpoints: Checkpoints,
 }
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(path: &Path, connection: Connection, retention: Retention) -> Result<Self> {
+    pub(super) fn start(
+        path: &Path,
+        connection: Connection,
+        retention: Retention,
+        busy_timeout: Duration,
+    ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(QUEUE);
         // The first span brings a look at the limits, since the file may be old.
         let (path, recent) = (path.to_owned(), RecentTexts::default());
-        let worker = Worker { path, connection, retention, unchecked: SPANS_PER_CHECK, recent };
+        let checkpoints = Checkpoints::start(&path, busy_timeout);
+        let worker = Worker { path, connection, retention, unchecked: SPANS_PER_CHECK, recent, checkpoints };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || worker.serve(inbox))
@@ -178,12 +186,14 @@ impl Worker {
         let retention = self.retention;
         // Packing takes longer than storing: not while the file is locked.
         let works: Vec<_> = works.into_iter().map(Encoded::from).collect();
+        let bytes = works.iter().map(Encoded::size_bytes).sum();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if works.len() == 1 {
             // Nobody else's work is at stake: a savepoint would only write every page once more.
             let run = works.into_iter().map(|work| work.run(&transaction, retention, &mut self.recent));
             let done = run.collect::<rusqlite::Result<Vec<_>>>()?;
             transaction.commit()?;
+            self.checkpoints.wrote(bytes);
             return Ok(done.into_iter().map(Ok).collect());
         }
         let mut outcomes = Vec::with_capacity(works.len());
@@ -200,6 +210,7 @@ impl Worker {
             }
         }
         transaction.commit()?;
+        self.checkpoints.wrote(bytes);
         Ok(outcomes)
     }
 
@@ -217,6 +228,7 @@ impl Worker {
     }
 
     fn finish(self) {
+        drop(self.checkpoints);
         // Closing the last connection also folds the write-ahead log into the file.
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store could not be closed properly");
@@ -240,6 +252,14 @@ impl From<Work> for Encoded {
 }
 
 impl Encoded {
+    /// About what it takes in the file.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Append(Ok(rows)) => rows.iter().map(Row::size_bytes).sum(),
+            _ => 0,
+        }
+    }
+
     fn run(self, connection: &Connection, retention: Retention, recent: &mut RecentTexts) -> rusqlite::Result<Done> {
         match self {
             Self::Append(Ok(rows)) => append(connection, &rows, recent).map(Done::Appended),
