@@ -184,6 +184,7 @@ fn span_options(config: &Config) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,
+        llm_content: config.capture.llm_content,
         max_body_bytes: usize::try_from(config.capture.max_body_bytes).unwrap_or(usize::MAX),
         header_allow: config.capture.header_allow.clone(),
         header_deny: config.capture.header_deny.clone(),

@@ -3,7 +3,7 @@
 //! The map, in bands; `tests/tidy.rs` checks who may import whom:
 //!
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
-//! - DATA: [`trace`], [`wire`]: bytes in, values out; no I/O, no clock
+//! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
 //! - DOORS: [`proxy`], [`api`], [`run`], [`doctor`] (why is something not traced?)
 //! - BACK: [`pipeline`], [`store`], [`export`]
@@ -16,6 +16,7 @@ pub mod app;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod dialect;
 pub mod doctor;
 pub mod error;
 pub mod export;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// What a module of the crate may import of the others. `error` and `trace` are open to all.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
+    ("dialect", &["wire"]),
     ("net", &["wire"]),
     ("tls", &["net"]),
     ("upstream", &["net", "tls", "wire"]),
@@ -26,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["net", "run"]),
     ("store", &[]),
     ("export", &["wire"]),
-    ("pipeline", &["capture", "wire", "store", "export"]),
+    ("pipeline", &["capture", "dialect", "wire", "store", "export"]),
     ("api", &["net", "store", "export"]),
     ("mock", &["net", "tls"]),
     // Composes the settings that each part owns.

@@ -27,6 +27,8 @@ pub struct CaptureSettings {
     pub include_headers: bool,
     /// Record bodies, redacted.
     pub include_bodies: bool,
+    /// Record what models and tools are asked and say: messages, tool calls, token ids. Without it usage and times remain.
+    pub llm_content: bool,
     /// Record exchanges that say they are Agent Lightning's own.
     pub own_traffic: bool,
     /// Bytes kept of one body; what is longer passes whole and is marked truncated.
@@ -70,6 +72,7 @@ impl Default for CaptureSettings {
         Self {
             include_headers: false,
             include_bodies: false,
+            llm_content: true,
             own_traffic: false,
             max_body_bytes: 8 * 1024 * 1024,
             max_messages: 10_000,

@@ -5,10 +5,10 @@ use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::trace::exchange::{
-    Body, ConnectionFacts, Exchange, ExchangeKind, Message, Outcome, ResponseHead, Truncation,
+    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, Message, Outcome, RequestHead, ResponseHead, Truncation,
 };
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Method, header};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ struct State {
     exchange: Exchange,
     permit: OwnedPermit<Captured>,
     held: Held,
+    // True when the request began like a call of a model or tool, whose content is what all this is for.
+    is_call: bool,
 }
 
 /// The wait for a commit; see [`Recording::finish`].
@@ -79,7 +81,7 @@ impl Recording {
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
-            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold() })),
+            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call: false })),
         };
         Self { shared: Some(Arc::new(shared)) }
     }
@@ -182,19 +184,28 @@ impl Recording {
     pub(super) fn frame(&self, direction: Direction, data: &Bytes, following: u64) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
+        let Some(State { exchange, held, is_call, .. }) = guard.as_mut() else { return };
         if direction == Direction::Response && exchange.timing.first_body_byte.is_none() {
             exchange.timing.first_body_byte = Some(shared.started.elapsed());
         }
         let body = body_of(exchange, direction);
         body.size_bytes += data.len() as u64;
         body.frames += 1;
-        if shared.keep_bodies
-            && body.truncated.is_none()
+        if direction == Direction::Request && exchange.request_body.frames == 1 {
+            *is_call = may_be_a_call(&exchange.request, data);
+        }
+        if !shared.keep_bodies && !*is_call {
+            return;
+        }
+        let body = body_of(exchange, direction);
+        if body.truncated.is_none()
             && let Some(why) = keep(body, held, data, following, shared.max_body_bytes)
         {
             body.truncated = Some(why);
             shared.counters.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+        if direction == Direction::Response && body.arrivals.len() < MOST_ARRIVALS {
+            body.arrivals.push(Arrival { end: body.kept.len(), at: shared.started.elapsed() });
         }
     }
 
@@ -276,4 +287,15 @@ fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_
     (part.len() < data.len()).then_some(Truncation::BodyLimit)
 }
 
+/// True when a request may call a model or tool: a posted JSON object, whatever its type says. One that is compressed is
+/// believed its type.
+fn may_be_a_call(request: &RequestHead, first: &[u8]) -> bool {
+    let field = |name| request.headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    let is_compressed = !field(header::CONTENT_ENCODING).is_empty();
+    let is_json = field(header::CONTENT_TYPE).to_ascii_lowercase().windows(4).any(|word| word == b"json");
+    request.method == Method::POST && (first.trim_ascii_start().starts_with(b"{") || (is_compressed && is_json))
+}
+
+/// Frames whose arrival is noted.
+const MOST_ARRIVALS: usize = 16 * 1024;
 const MOST_IN_ADVANCE_BYTES: usize = 64 * 1024;

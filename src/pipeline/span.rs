@@ -2,13 +2,15 @@
 //!
 //! OpenTelemetry's HTTP conventions for a CLIENT span (v1.44.0); what they have no name for is `tracewire.*`.
 
+use super::llm::describe;
 use super::messages::messages;
+use crate::dialect::{self, Seen};
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
-use crate::wire::encoding::decode;
+use crate::wire::encoding::{Decoded, decode};
 use crate::wire::redact::Redactor;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +27,8 @@ pub struct SpanOptions {
     pub include_headers: bool,
     /// Bodies.
     pub include_bodies: bool,
+    /// Messages and token ids of calls.
+    pub llm_content: bool,
     /// The most of a decoded body.
     pub max_body_bytes: usize,
     /// Fields to include; empty: all.
@@ -57,14 +61,22 @@ pub fn span_of(exchange: &mut Exchange, options: &SpanOptions) -> Span {
             }
         }
     }
+    let none = HeaderMap::new();
+    let asked = opened(&mut exchange.request_body, &exchange.request.headers, options);
+    let said_fields = exchange.response.as_ref().map_or(&none, |response| &response.headers);
+    let said = opened(&mut exchange.response_body, said_fields, options);
+    if exchange.kind == ExchangeKind::Http
+        && let Some(read) = read_call(exchange, &asked, &said)
+    {
+        let offsets_hold = !said_fields.contains_key(header::CONTENT_ENCODING);
+        describe(&mut span, read, exchange, offsets_hold, options);
+    }
     if options.include_bodies {
-        let none = HeaderMap::new();
-        let response = exchange.response.as_ref().map_or(&none, |response| &response.headers);
-        let request = &exchange.request;
+        let target = &exchange.request.target;
         let attributes = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
-        body(&mut span, attributes, &mut exchange.request_body, &request.headers, &request.target, options);
+        body(&mut span, attributes, asked, &exchange.request_body, &exchange.request.headers, target, options);
         let attributes = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
-        body(&mut span, attributes, &mut exchange.response_body, response, &request.target, options);
+        body(&mut span, attributes, said, &exchange.response_body, said_fields, target, options);
     }
     span
 }
@@ -244,21 +256,44 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// A body without its content coding.
+fn opened(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
+    let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes)
+}
+
+/// The call of a model or tool that an exchange was, if it was one.
+fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+    if asked.bytes.is_empty() {
+        return None;
+    }
+    let none = HeaderMap::new();
+    let request = &exchange.request;
+    dialect::read(&Seen {
+        host: &request.host,
+        port: request.port,
+        target: &request.target,
+        request_headers: &request.headers,
+        request_body: &asked.bytes,
+        status: exchange.response.as_ref().map(|response| response.status.as_u16()),
+        response_headers: exchange.response.as_ref().map_or(&none, |response| &response.headers),
+        response_body: &said.bytes,
+    })
+}
+
 fn body(
     span: &mut Span,
     (text_name, binary_name): (&str, &str),
-    body: &mut Body,
+    decoded: Decoded,
+    body: &Body,
     headers: &HeaderMap,
     target: &str,
     options: &SpanOptions,
 ) {
-    if body.kept.is_empty() {
+    if decoded.bytes.is_empty() {
         return;
     }
-    let field = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    let content_type = field(header::CONTENT_TYPE);
-    let coding = field(header::CONTENT_ENCODING).unwrap_or_default();
-    let decoded = decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes);
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none()) {
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }

@@ -162,6 +162,17 @@ pub struct Body {
     pub complete: bool,
     /// Trailer fields.
     pub trailers: Option<HeaderMap>,
+    /// When the first frames of a kept response came.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// A frame's end in the kept bytes, and when it came, from the start of the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Bytes kept by then.
+    pub end: usize,
+    /// When.
+    pub at: Duration,
 }
 
 /// The messages of a WebSocket, both directions, in the order in which they passed.

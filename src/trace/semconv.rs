@@ -1,6 +1,7 @@
 //! The attribute names we write, and the versions of the conventions they come from.
 //!
-//! OpenTelemetry's stable HTTP conventions (v1.44.0), and our own `tracewire.*` names where there is none. Names only:
+//! OpenTelemetry's stable HTTP conventions (v1.44.0), its GenAI conventions (v1.41.1, the last tagged ones), the names
+//! that Agent Lightning's adapters read, and our own `tracewire.*` names where there is none. Names only:
 //! what value goes where is decided in `pipeline`.
 
 /// The schema of the attributes on our spans.
@@ -38,6 +39,58 @@ names! {
     USER_AGENT_ORIGINAL = "user_agent.original";
     PROCESS_EXIT_CODE = "process.exit.code";
     PROCESS_COMMAND = "process.command";
+
+    GEN_AI_OPERATION_NAME = "gen_ai.operation.name";
+    GEN_AI_PROVIDER_NAME = "gen_ai.provider.name";
+    GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
+    GEN_AI_OUTPUT_TYPE = "gen_ai.output.type";
+    GEN_AI_REQUEST_MODEL = "gen_ai.request.model";
+    GEN_AI_REQUEST_STREAM = "gen_ai.request.stream";
+    GEN_AI_REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count";
+    GEN_AI_REQUEST_SEED = "gen_ai.request.seed";
+    GEN_AI_REQUEST_TEMPERATURE = "gen_ai.request.temperature";
+    GEN_AI_REQUEST_TOP_P = "gen_ai.request.top_p";
+    GEN_AI_REQUEST_TOP_K = "gen_ai.request.top_k";
+    GEN_AI_REQUEST_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty";
+    GEN_AI_REQUEST_PRESENCE_PENALTY = "gen_ai.request.presence_penalty";
+    GEN_AI_REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens";
+    GEN_AI_REQUEST_STOP_SEQUENCES = "gen_ai.request.stop_sequences";
+    GEN_AI_REQUEST_ENCODING_FORMATS = "gen_ai.request.encoding_formats";
+    GEN_AI_REQUEST_REASONING_LEVEL = "gen_ai.request.reasoning.level";
+    GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID = "gen_ai.request.previous_response.id";
+    GEN_AI_EMBEDDINGS_DIMENSION_COUNT = "gen_ai.embeddings.dimension.count";
+    GEN_AI_RESPONSE_ID = "gen_ai.response.id";
+    GEN_AI_RESPONSE_MODEL = "gen_ai.response.model";
+    GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons";
+    GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk";
+    GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens";
+    GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens";
+    GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens";
+    GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS = "gen_ai.usage.cache_creation.input_tokens";
+    GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS = "gen_ai.usage.cache_write.input_tokens";
+    GEN_AI_USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens";
+    GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages";
+    GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages";
+    GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions";
+    GEN_AI_TOOL_DEFINITIONS = "gen_ai.tool.definitions";
+    GEN_AI_TOOL_NAME = "gen_ai.tool.name";
+    GEN_AI_TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments";
+    GEN_AI_TOOL_CALL_RESULT = "gen_ai.tool.call.result";
+    MCP_METHOD_NAME = "mcp.method.name";
+    JSONRPC_REQUEST_ID = "jsonrpc.request.id";
+
+    PROMPT_TOKEN_IDS = "prompt_token_ids";
+    RESPONSE_TOKEN_IDS = "response_token_ids";
+    RESPONSE_LOGPROBS = "tracewire.response_logprobs";
+    DIALECT = "tracewire.dialect";
+    TOKENS_STATUS = "tracewire.tokens.status";
+    TOKENS_REASONS = "tracewire.tokens.reasons";
+    POLICY_VERSION = "tracewire.policy.version";
+    POLICY_VERSIONS = "tracewire.policy.versions";
+    RESPONSE_CHUNKS = "tracewire.response.chunks";
+    CHUNK_GAP_P50_MS = "tracewire.response.chunk_gap_p50_ms";
+    CHUNK_GAP_MAX_MS = "tracewire.response.chunk_gap_max_ms";
+    LLM_UNREAD = "tracewire.llm.unread";
 
     REQUEST_HEADER_PREFIX = "http.request.header.";
     RESPONSE_HEADER_PREFIX = "http.response.header.";

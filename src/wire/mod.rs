@@ -2,8 +2,12 @@
 
 pub mod client_hello;
 pub mod encoding;
+pub mod event_stream;
 pub mod fields;
 pub mod framing;
+pub mod json;
+pub mod json_stream;
 pub mod redact;
+pub mod sse;
 pub mod traceparent;
 pub mod websocket;

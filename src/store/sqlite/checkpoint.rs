@@ -5,7 +5,7 @@
 
 use super::schema::open_beside;
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Drop for Checkpoints {
     }
 }
 
-fn fold(path: &PathBuf, busy_timeout: Duration, requests: &Receiver<()>) {
+fn fold(path: &Path, busy_timeout: Duration, requests: &Receiver<()>) {
     let mut connection: Option<Connection> = None;
     while requests.recv().is_ok() {
         if connection.is_none() {

@@ -1,0 +1,462 @@
+//! What every dialect is read into: one call of a model, its request, its choices, its token ids.
+//!
+//! Messages have the shapes of OpenTelemetry's GenAI conventions (v1.41.1). It must not know any API's field names.
+
+use super::tokens::Tokens;
+use crate::wire::json::Json;
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// One call.
+#[derive(Clone, Debug, Default)]
+pub struct LlmCall {
+    /// What sort of call.
+    pub operation: Operation,
+    /// Who serves it (`openai`, `vllm` …).
+    pub provider: Cow<'static, str>,
+    /// The dialect, as `openai.chat`.
+    pub dialect: &'static str,
+    /// What was asked for.
+    pub request: Parameters,
+    /// System instructions.
+    pub system: Vec<Part>,
+    /// The conversation so far.
+    pub input: Vec<Message>,
+    /// Tools on offer, as `{type, name, description, parameters}`.
+    pub tools: Vec<Json<'static>>,
+    /// The answer's id.
+    pub response_id: Option<String>,
+    /// The model that answered.
+    pub response_model: Option<String>,
+    /// What it cost.
+    pub usage: Usage,
+    /// The answers, in the order of their index.
+    pub choices: Vec<Choice>,
+    /// The prompt's token ids, where all choices share one.
+    pub prompt_ids: Tokens,
+    /// The version of the weights that answered, at each place that says it; they may change under way.
+    pub weight_versions: Vec<String>,
+    /// The endpoint's error, in the answer or within a stream: type and message.
+    pub error: Option<(String, String)>,
+    /// True when the answer came in events.
+    pub streamed: bool,
+    /// True once the end was seen: the event that ends a stream, or a whole answer.
+    pub ended: bool,
+    /// Events that moved the answer on.
+    pub chunks: u64,
+    /// Events and bodies that could not be read.
+    pub unread: Vec<&'static str>,
+    /// A tool call over MCP.
+    pub tool: Option<ToolUse>,
+    /// Attributes of one API, such as `openai.response.service_tier`.
+    pub extras: Vec<(&'static str, String)>,
+}
+
+/// `gen_ai.operation.name`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operation {
+    /// A conversation.
+    #[default]
+    Chat,
+    /// Gemini's name for it.
+    GenerateContent,
+    /// A text that goes on.
+    TextCompletion,
+    /// Vectors.
+    Embeddings,
+    /// A tool, over MCP.
+    ExecuteTool,
+    /// Anything else over MCP, which has no operation name.
+    Other,
+}
+
+impl Operation {
+    /// The convention's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::GenerateContent => "generate_content",
+            Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::ExecuteTool => "execute_tool",
+            Self::Other => "",
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parameters {
+    /// The model.
+    pub model: Option<String>,
+    /// An answer in events.
+    pub stream: bool,
+    /// Sampling.
+    pub temperature: Option<f64>,
+    /// Sampling.
+    pub top_p: Option<f64>,
+    /// Sampling.
+    pub top_k: Option<f64>,
+    /// Sampling.
+    pub frequency_penalty: Option<f64>,
+    /// Sampling.
+    pub presence_penalty: Option<f64>,
+    /// Sampling.
+    pub seed: Option<i64>,
+    /// The most tokens of an answer.
+    pub max_tokens: Option<i64>,
+    /// Where to stop.
+    pub stop: Vec<String>,
+    /// How many choices, if not one.
+    pub choice_count: Option<i64>,
+    /// `text`, `json`, `image`, `speech`, if the request says it.
+    pub output_type: Option<&'static str>,
+    /// How much to think.
+    pub reasoning_level: Option<String>,
+    /// The answer that this one goes on from.
+    pub previous_response_id: Option<String>,
+    /// A conversation that the endpoint keeps.
+    pub conversation_id: Option<String>,
+    /// Dimensions of a vector.
+    pub dimensions: Option<i64>,
+    /// Encodings of a vector.
+    pub encoding_formats: Vec<String>,
+    /// True when the request asks for token ids.
+    pub wants_token_ids: bool,
+}
+
+/// Tokens used, by the convention: input includes what was cached, output what was thought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input: Option<i64>,
+    /// Tokens of all choices.
+    pub output: Option<i64>,
+    /// Of the input, read from a cache.
+    pub cache_read: Option<i64>,
+    /// Of the input, written to a cache.
+    pub cache_write: Option<i64>,
+    /// Of the output, thought.
+    pub reasoning: Option<i64>,
+}
+
+impl Usage {
+    /// Takes what is newer; what it does not say stays.
+    pub fn update(&mut self, newer: Self) {
+        self.input = newer.input.or(self.input);
+        self.output = newer.output.or(self.output);
+        self.cache_read = newer.cache_read.or(self.cache_read);
+        self.cache_write = newer.cache_write.or(self.cache_write);
+        self.reasoning = newer.reasoning.or(self.reasoning);
+    }
+}
+
+/// A message of the conversation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`.
+    pub role: String,
+    /// What it consists of.
+    pub parts: Vec<Part>,
+    /// Who, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Why it ended; answers only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Text.
+    Text {
+        /// The text.
+        content: String,
+    },
+    /// Thinking.
+    Reasoning {
+        /// The text.
+        content: String,
+    },
+    /// A tool is called.
+    ToolCall {
+        /// The call's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// The tool.
+        name: String,
+        /// Its arguments: an object, or the text that is none.
+        #[serde(skip_serializing_if = "Json::is_null")]
+        arguments: Json<'static>,
+    },
+    /// What a tool gave back.
+    ToolCallResponse {
+        /// The call's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// The result.
+        response: Json<'static>,
+    },
+    /// Bytes, in base64.
+    Blob {
+        /// Their type.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mime_type: Option<String>,
+        /// `image`, `video`, `audio`, `document`.
+        modality: &'static str,
+        /// The bytes.
+        content: String,
+    },
+    /// Something at an address.
+    Uri {
+        /// Its type.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mime_type: Option<String>,
+        /// As of a blob.
+        modality: &'static str,
+        /// The address.
+        uri: String,
+    },
+    /// A file that the endpoint has.
+    File {
+        /// Its type.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mime_type: Option<String>,
+        /// As of a blob.
+        modality: &'static str,
+        /// Its id.
+        file_id: String,
+    },
+    /// Whatever else: the object as it came, which has a `type` of its own.
+    #[serde(untagged)]
+    Other(Json<'static>),
+}
+
+impl Part {
+    /// A text.
+    pub fn text(content: impl Into<String>) -> Self {
+        Self::Text { content: content.into() }
+    }
+
+    /// A tool call whose arguments came as text.
+    pub fn call(id: Option<String>, name: impl Into<String>, arguments: &str) -> Self {
+        Self::ToolCall { id, name: name.into(), arguments: from_text(arguments) }
+    }
+
+    /// What a `data:` or other URL shows.
+    pub fn at_url(modality: &'static str, url: &str) -> Self {
+        let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
+        match data {
+            Some((head, content)) if head.ends_with(";base64") => {
+                let mime = head.trim_end_matches(";base64");
+                let mime_type = (!mime.is_empty()).then(|| mime.to_owned());
+                Self::Blob { mime_type, modality, content: content.to_owned() }
+            }
+            _ => Self::Uri { mime_type: None, modality, uri: url.to_owned() },
+        }
+    }
+}
+
+/// Arguments that came as text: an object if they are one.
+pub fn from_text(arguments: &str) -> Json<'static> {
+    match crate::wire::json::parse(arguments.as_bytes()) {
+        Ok(json @ Json::Object(_)) => json.into_owned(),
+        _ if arguments.is_empty() => Json::Null,
+        _ => Json::Text(Cow::Owned(arguments.to_owned())),
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Choice {
+    /// Its index.
+    pub index: i64,
+    /// Usually `assistant`.
+    pub role: Option<String>,
+    /// What it consists of so far.
+    pub parts: Vec<Part>,
+    /// Why it ended, in the endpoint's word.
+    pub finish_reason: Option<String>,
+    /// Token ids and logprobs.
+    pub tokens: Tokens,
+    /// The prompt's, where each choice has one.
+    pub prompt_ids: Tokens,
+    // Tool calls whose arguments are still coming: their key, their part, the text so far.
+    open: Vec<(i64, usize, String)>,
+    // Parts by the key that a stream names them with.
+    blocks: Vec<(i64, usize)>,
+}
+
+impl Choice {
+    /// More text.
+    pub fn push_text(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            Some(Part::Text { content }) => content.push_str(text),
+            _ if text.is_empty() => {}
+            _ => self.parts.push(Part::text(text)),
+        }
+    }
+
+    /// More thinking.
+    pub fn push_reasoning(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            Some(Part::Reasoning { content }) => content.push_str(text),
+            _ if text.is_empty() => {}
+            _ => self.parts.push(Part::Reasoning { content: text.to_owned() }),
+        }
+    }
+
+    /// More of the tool call that the stream calls `key`.
+    pub fn push_call(&mut self, key: i64, id: Option<String>, name: Option<&str>, arguments: &str) {
+        let at = match self.open.iter().position(|(open, ..)| *open == key) {
+            Some(at) => at,
+            None => {
+                self.parts.push(Part::ToolCall { id: None, name: String::new(), arguments: Json::Null });
+                self.open.push((key, self.parts.len() - 1, String::new()));
+                self.open.len() - 1
+            }
+        };
+        let (_, part, text) = &mut self.open[at];
+        text.push_str(arguments);
+        if let Some(Part::ToolCall { id: known, name: called, .. }) = self.parts.get_mut(*part) {
+            if known.is_none() {
+                *known = id;
+            }
+            if called.is_empty() {
+                name.unwrap_or_default().clone_into(called);
+            }
+        }
+    }
+
+    /// A part that the stream calls `key`; more of it comes by the same key.
+    pub fn open_block(&mut self, key: i64, part: Part) {
+        self.parts.push(part);
+        self.blocks.push((key, self.parts.len() - 1));
+    }
+
+    /// The part that the stream calls `key`.
+    pub fn block(&mut self, key: i64) -> Option<&mut Part> {
+        let at = self.blocks.iter().rev().find(|(block, _)| *block == key)?.1;
+        self.parts.get_mut(at)
+    }
+
+    /// Nothing more comes: arguments that came in pieces are read.
+    pub fn close(&mut self) {
+        for (_, at, text) in self.open.drain(..) {
+            if let Some(Part::ToolCall { arguments, .. }) = self.parts.get_mut(at)
+                && !text.is_empty()
+            {
+                *arguments = from_text(&text);
+            }
+        }
+        self.blocks.clear();
+    }
+
+    /// The choice as a message.
+    pub fn message(&self) -> Message {
+        Message {
+            role: self.role.clone().unwrap_or_else(|| "assistant".to_owned()),
+            parts: self.parts.clone(),
+            name: None,
+            finish_reason: Some(finish_word(self.finish_reason.as_deref().unwrap_or("error")).to_owned()),
+        }
+    }
+}
+
+/// The convention's word for a reason to end; an endpoint's own word stays what it is.
+pub fn finish_word(word: &str) -> &str {
+    match word {
+        "tool_calls" | "function_call" | "tool_use" | "TOOL_CALL" => "tool_call",
+        "end_turn" | "stop_sequence" | "STOP" | "COMPLETE" | "STOP_SEQUENCE" | "completed" | "eos" => "stop",
+        "max_tokens" | "MAX_TOKENS" | "max_output_tokens" | "limit" => "length",
+        "refusal"
+        | "SAFETY"
+        | "RECITATION"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "guardrail_intervened"
+        | "content_filtered"
+        | "ERROR_TOXIC" => "content_filter",
+        other => other,
+    }
+}
+
+/// A tool call over MCP.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ToolUse {
+    /// `mcp.method.name`.
+    pub method: String,
+    /// The tool, prompt or resource.
+    pub name: Option<String>,
+    /// The request's id.
+    pub id: Option<String>,
+    /// What it was called with.
+    pub arguments: Json<'static>,
+    /// What came back.
+    pub result: Json<'static>,
+}
+
+impl LlmCall {
+    /// The choice with this index.
+    pub fn choice(&mut self, index: i64) -> &mut Choice {
+        let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
+            Ok(at) => at,
+            Err(at) => {
+                self.choices.insert(at, Choice { index, ..Choice::default() });
+                at
+            }
+        };
+        &mut self.choices[at]
+    }
+
+    /// The version of the weights, as some place says it.
+    pub fn saw_version(&mut self, version: &Json<'_>) {
+        let version = version.word().or_else(|| version.int().map(|number| number.to_string()));
+        if let Some(version) = version
+            && self.weight_versions.last() != Some(&version)
+        {
+            self.weight_versions.push(version);
+        }
+    }
+
+    /// Something could not be read; said once.
+    pub fn could_not_read(&mut self, what: &'static str) {
+        if !self.unread.contains(&what) {
+            self.unread.push(what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_calls_become_calls() {
+        let mut choice = Choice::default();
+        choice.push_text("thinking ");
+        choice.push_text("aloud");
+        choice.push_call(1, Some("b".into()), Some("second"), "{\"x\":");
+        choice.push_call(0, Some("a".into()), Some("first"), "not json");
+        choice.push_call(1, None, None, "1}");
+        choice.close();
+        let written = serde_json::to_string(&choice.message()).unwrap();
+        assert_eq!(
+            written,
+            r#"{"role":"assistant","parts":[{"type":"text","content":"thinking aloud"},{"type":"tool_call","id":"b","name":"second","arguments":{"x":1}},{"type":"tool_call","id":"a","name":"first","arguments":"not json"}],"finish_reason":"error"}"#
+        );
+    }
+
+    #[test]
+    fn other_parts_stay_as_they_came() {
+        let part = Part::Other(crate::wire::json::parse(br#"{"type":"compaction","id":"c"}"#).unwrap().into_owned());
+        assert_eq!(serde_json::to_string(&part).unwrap(), r#"{"type":"compaction","id":"c"}"#);
+        let blob = Part::at_url("image", "data:image/png;base64,AAAA");
+        assert_eq!(
+            serde_json::to_string(&blob).unwrap(),
+            r#"{"type":"blob","mime_type":"image/png","modality":"image","content":"AAAA"}"#
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! vLLM's token-in, token-out `/inference/v1/generate`.
+
+use super::call::{LlmCall, Operation};
+use super::openai_chat::named_logprobs;
+use super::{Asked, Dialect, parts};
+use crate::wire::json::Json;
+
+/// `/inference/v1/generate`.
+pub(super) struct Generate;
+
+impl Dialect for Generate {
+    fn name(&self) -> &'static str {
+        "vllm.generate"
+    }
+
+    fn claims(&self, asked: &Asked<'_>) -> bool {
+        asked.ends("/inference/v1/generate") && asked.body.has("token_ids")
+    }
+
+    fn request(&self, asked: &Asked<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        call.operation = Operation::TextCompletion;
+        call.request = parts::parameters(body.get("sampling_params"));
+        call.request.model = body.get("model").word();
+        call.request.stream = body.get("stream").bool() == Some(true);
+        call.request.wants_token_ids = true;
+        call.prompt_ids_once(body.get("token_ids"));
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        self.event("", body, call);
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        parts::root(data, call);
+        call.response_id = data.get("request_id").word().or(call.response_id.take());
+        let mut moved = false;
+        for choice in data.get("choices").list() {
+            let into = call.choice(choice.get("index").int().unwrap_or(0));
+            into.tokens.push_ids(choice.get("token_ids"));
+            named_logprobs(choice.at(&["logprobs", "content"]).list(), false, &mut into.tokens);
+            if let Some(reason) = choice.get("finish_reason").word() {
+                into.finish_reason = Some(reason);
+            }
+            moved |= !choice.get("token_ids").list().is_empty();
+        }
+        moved
+    }
+}
