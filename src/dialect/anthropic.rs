@@ -1,6 +1,6 @@
 //! Anthropic messages, on whatever host: Anthropic's own, Bedrock, Vertex, vLLM, SGLang.
 
-use super::call::{LlmCall, Message, Part, Usage};
+use super::call::{LlmCall, Message, Operation, Part, Usage};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 
@@ -40,6 +40,7 @@ impl Dialect for Messages {
         call.input = body.get("messages").list().iter().map(message).collect();
         if asked.ends("/count_tokens") {
             call.dialect = "anthropic.count_tokens";
+            call.operation = Operation::Other;
         }
     }
 

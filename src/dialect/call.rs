@@ -14,6 +14,8 @@ pub struct LlmCall {
     pub operation: Operation,
     /// Who serves it (`openai`, `vllm` …).
     pub provider: Cow<'static, str>,
+    /// The provider that an answer gave away.
+    pub mark: Option<&'static str>,
     /// The dialect, as `openai.chat`.
     pub dialect: &'static str,
     /// What was asked for.
@@ -66,7 +68,7 @@ pub enum Operation {
     Embeddings,
     /// A tool, over MCP.
     ExecuteTool,
-    /// Anything else over MCP, which has no operation name.
+    /// Anything else, which has no operation name: MCP's other methods, counting tokens.
     Other,
 }
 

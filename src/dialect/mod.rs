@@ -25,6 +25,7 @@ pub use call::LlmCall;
 
 use crate::wire::json::{self, Json};
 use crate::wire::{event_stream, json_stream, sse};
+use call::Operation;
 use http::HeaderMap;
 use std::time::Duration;
 
@@ -217,14 +218,24 @@ fn framing_of(body: &[u8]) -> Framing {
 }
 
 fn answered(dialect: &dyn Dialect, answer: &Json<'_>, status: Option<u16>, call: &mut LlmCall) {
-    if let Some(error) = error_of(answer).or_else(|| (status >= Some(400)).then(|| (String::new(), String::new()))) {
+    if let Some(error) = error_of(answer) {
         call.error = Some(error);
+        call.ended = true;
+        return;
+    }
+    if status >= Some(400) {
+        let message = answer.get("message").text().unwrap_or_default().to_owned();
+        call.error = Some((String::new(), message));
         call.ended = true;
         return;
     }
     if !answer.is_null() {
         call.ended = true;
         dialect.answer(answer, call);
+        let speaks = matches!(call.operation, Operation::Chat | Operation::GenerateContent | Operation::TextCompletion);
+        if speaks && call.choices.is_empty() && !answer.get("choices").is_empty_list() {
+            call.could_not_read("response_shape");
+        }
     }
 }
 

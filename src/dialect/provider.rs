@@ -2,14 +2,14 @@
 
 use super::Asked;
 use super::call::LlmCall;
+use crate::wire::json::Json;
 use http::HeaderMap;
 use std::borrow::Cow;
 
 /// The provider of a call.
 pub(super) fn of(asked: &Asked<'_>, response: &HeaderMap, call: &LlmCall) -> Cow<'static, str> {
-    Cow::Borrowed(
-        by_host(asked).or_else(|| by_marks(response, call)).unwrap_or_else(|| by_dialect(asked, call.dialect)),
-    )
+    let known = by_host(asked).or(call.mark).or_else(|| by_header(response));
+    Cow::Borrowed(known.unwrap_or_else(|| by_dialect(asked, call.dialect)))
 }
 
 fn by_host(asked: &Asked<'_>) -> Option<&'static str> {
@@ -56,18 +56,29 @@ const HOSTS: &[(&str, &str)] = &[
     ("api-inference.huggingface.co", "huggingface"),
 ];
 
-/// What a server gives away of itself in its answer.
-fn by_marks(response: &HeaderMap, call: &LlmCall) -> Option<&'static str> {
-    let extra = |name: &str| call.extras.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
-    let fingerprint = extra("openai.response.system_fingerprint").unwrap_or_default();
+/// What a server of OpenAI's API gives away of itself in an answer or an event.
+pub(super) fn mark(body: &Json<'_>) -> Option<&'static str> {
+    let first = body.get("choices").list().first().unwrap_or(&Json::Null);
     match () {
-        () if response.contains_key("openai-processing-ms") => Some("openai"),
-        () if response.contains_key("apim-request-id") => Some("azure.ai.openai"),
-        () if response.contains_key("x-generation-id") => Some("openrouter"),
-        () if fingerprint == "fp_ollama" => Some("ollama"),
-        () if call.dialect.starts_with("openai.") && call.prompt_ids.ids.is_some() => Some("vllm"),
+        () if body.has("sglext") || first.has("meta_info") || body.has("meta_info") => Some("sglang"),
+        () if ["prompt_token_ids", "kv_transfer_params", "prompt_logprobs", "output_messages"]
+            .iter()
+            .any(|name| body.has(name)) =>
+        {
+            Some("vllm")
+        }
+        () if body.has("x_groq") => Some("groq"),
+        () if body.has("prompt_filter_results") => Some("azure.ai.openai"),
+        () if body.has("timings") => Some("llama_cpp"),
+        () if body.get("system_fingerprint").text() == Some("fp_ollama") => Some("ollama"),
         () => None,
     }
+}
+
+fn by_header(response: &HeaderMap) -> Option<&'static str> {
+    let marks =
+        [("openai-processing-ms", "openai"), ("apim-request-id", "azure.ai.openai"), ("x-generation-id", "openrouter")];
+    marks.iter().find(|(name, _)| response.contains_key(*name)).map(|(_, provider)| *provider)
 }
 
 fn by_dialect(asked: &Asked<'_>, dialect: &str) -> &'static str {
@@ -86,5 +97,30 @@ fn by_dialect(asked: &Asked<'_>, dialect: &str) -> &'static str {
         "mcp" => "",
         _ if asked.port == 11434 => "ollama",
         _ => "openai",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_tell_providers() {
+        let (headers, body) = (HeaderMap::new(), Json::Null);
+        for (host, port, path, expected) in [
+            ("api.openai.com", 443, "/v1/chat/completions", "openai"),
+            ("eu.api.openai.com", 443, "/v1/chat/completions", "openai"),
+            ("notapi.openai.com.evil.test", 443, "/v1/chat/completions", "openai"),
+            ("mine.openai.azure.com", 443, "/openai/deployments/x/chat/completions", "azure.ai.openai"),
+            ("mine.services.ai.azure.com", 443, "/models/chat/completions", "azure.ai.inference"),
+            ("europe-west4-aiplatform.googleapis.com", 443, "/v1/x", "gcp.vertex_ai"),
+            ("bedrock-runtime.us-east-1.amazonaws.com", 443, "/model/x/converse", "aws.bedrock"),
+            ("api.groq.com", 443, "/openai/v1/chat/completions", "groq"),
+            ("localhost", 11434, "/v1/chat/completions", "ollama"),
+        ] {
+            let asked = Asked { host, port, path, query: "", headers: &headers, body: &body };
+            let call = LlmCall { dialect: "openai.chat", ..LlmCall::default() };
+            assert_eq!(of(&asked, &headers, &call), expected, "{host}");
+        }
     }
 }

@@ -48,6 +48,8 @@ pub enum Fault {
     AbortedByEndpoint,
     /// The weights changed while it answered.
     WeightsChanged,
+    /// The endpoint broke off with an error.
+    EndpointError,
     /// A part of the answer could not be read.
     Unread,
 }
@@ -70,6 +72,7 @@ impl Fault {
             Self::AbortedByAgent => "aborted_by_agent",
             Self::AbortedByEndpoint => "aborted_by_endpoint",
             Self::WeightsChanged => "weights_changed",
+            Self::EndpointError => "endpoint_error",
             Self::Unread => "unread",
         }
     }
@@ -90,6 +93,7 @@ impl Fault {
         Self::AbortedByAgent,
         Self::AbortedByEndpoint,
         Self::WeightsChanged,
+        Self::EndpointError,
         Self::Unread,
     ];
 }
@@ -182,6 +186,9 @@ pub fn prove(call: &mut LlmCall, mut faults: BTreeSet<Fault>) -> Option<Proof> {
     }
     if !call.ended {
         faults.insert(Fault::NoEnd);
+    }
+    if call.error.is_some() {
+        faults.insert(Fault::EndpointError);
     }
     if !call.unread.is_empty() {
         faults.insert(Fault::Unread);

@@ -4,7 +4,7 @@
 
 use super::text::neutralise;
 use crate::trace::semconv as names;
-use crate::trace::{Span, SpanKind, Timestamp};
+use crate::trace::{Span, SpanKind, Timestamp, Value};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -120,6 +120,10 @@ fn draw<'a>(
     // Deeper than this nothing would fit beside the indent.
     let below = if below.chars().count() > DEEPEST { indent.to_owned() } else { below };
     let list = children.get(span.span_id.as_str()).map_or(&[][..], Vec::as_slice);
+    if let Some(details) = details(span) {
+        let rule = if list.is_empty() { "  " } else { "│ " };
+        let _ = writeln!(out, "{}", shortened(&format!("{below}{rule}{details}"), options.width));
+    }
     for (at, child) in list.iter().enumerate() {
         draw(out, child, &below, Branch::of(at + 1 == list.len()), children, drawn, axis, options);
     }
@@ -147,8 +151,37 @@ fn line(out: &mut String, span: &Span, indent: &str, axis: &Axis, options: &Time
     let _ = writeln!(out, "{indent}{on}{mark}{off} {label}{:room$}{tail}{on}{}{off}", "", bar.trim_end());
 }
 
-/// What it was: method, host and path, or the span's name.
+/// What a model's call came to: tokens in and out, why it ended, when its first piece came, whether its ids are proved.
+fn details(span: &Span) -> Option<String> {
+    text(span, names::DIALECT)?;
+    let number = |name: &str| span.attributes.get(name);
+    let mut found = Vec::new();
+    let tokens = |name: &str| number(name).and_then(Value::as_int).map_or("?".to_owned(), |count| count.to_string());
+    if [names::GEN_AI_USAGE_INPUT_TOKENS, names::GEN_AI_USAGE_OUTPUT_TOKENS].iter().any(|name| number(name).is_some()) {
+        let (input, output) = (tokens(names::GEN_AI_USAGE_INPUT_TOKENS), tokens(names::GEN_AI_USAGE_OUTPUT_TOKENS));
+        found.push(format!("{input} → {output} tokens"));
+    }
+    if let Some(Value::Strings(reasons)) = number(names::GEN_AI_RESPONSE_FINISH_REASONS) {
+        found.push(reasons.join(", "));
+    }
+    if let Some(seconds) = number(names::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK).and_then(Value::as_float) {
+        found.push(format!("first chunk {}", words(Duration::from_secs_f64(seconds.clamp(0.0, 1e6)))));
+    }
+    if let Some(status) = text(span, names::TOKENS_STATUS) {
+        let reasons = match number(names::TOKENS_REASONS) {
+            Some(Value::Strings(reasons)) => format!(" ({})", reasons.join(", ")),
+            _ => String::new(),
+        };
+        found.push(format!("ids {status}{reasons}"));
+    }
+    (!found.is_empty()).then(|| neutralise(&found.join(" · ")).into_owned())
+}
+
+/// What it was: a model's call by its name, else method, host and path, or the span's name.
 fn label(span: &Span) -> String {
+    if text(span, names::DIALECT).is_some() {
+        return neutralise(&span.name).into_owned();
+    }
     let Some(method) = text(span, names::HTTP_REQUEST_METHOD) else { return neutralise(&span.name).into_owned() };
     let shown = match text(span, names::URL_FULL) {
         Some(url) => url.split_once("://").map_or(url, |(_, rest)| rest).to_owned(),

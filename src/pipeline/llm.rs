@@ -74,7 +74,8 @@ fn name(span: &mut Span, call: &LlmCall) {
         }
     } else {
         let model = call.request.model.as_ref().or(call.response_model.as_ref());
-        span.name = model.map_or_else(|| operation.to_owned(), |model| format!("{operation} {model}"));
+        let what = if operation.is_empty() { call.dialect.rsplit('.').next().unwrap_or_default() } else { operation };
+        span.name = model.map_or_else(|| what.to_owned(), |model| format!("{what} {model}"));
         span.kind = SpanKind::Client;
     }
     for (name, value) in &call.extras {

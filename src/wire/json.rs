@@ -151,6 +151,11 @@ impl<'a> Json<'a> {
         if let Self::List(elements) = self { elements } else { &[] }
     }
 
+    /// True for a list without elements.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(self, Self::List(elements) if elements.is_empty())
+    }
+
     /// The fields of an object; of anything else none.
     pub fn fields(&self) -> &[(Cow<'a, str>, Self)] {
         if let Self::Object(fields) = self { fields } else { &[] }

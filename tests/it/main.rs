@@ -15,6 +15,7 @@ mod doctor;
 mod door;
 mod durability;
 mod framing;
+mod golden;
 mod protocols;
 mod store_suite;
 mod support;
