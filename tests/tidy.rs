@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proxy", &["net", "tls", "forward", "upstream", "wire"]),
     ("run", &[]),
     ("doctor", &["net", "run"]),
-    ("store", &[]),
+    ("store", &["wire"]),
     ("export", &["wire"]),
     ("pipeline", &["capture", "dialect", "wire", "store", "export"]),
     ("api", &["net", "store", "export"]),

@@ -1,6 +1,7 @@
 //! Anthropic messages, on whatever host: Anthropic's own, Bedrock, Vertex, vLLM, SGLang.
 
-use super::call::{LlmCall, Message, Operation, Part, Usage};
+use super::call::{LlmCall, Operation, Usage};
+use super::message::{Message, Part};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 

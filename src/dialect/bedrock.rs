@@ -1,6 +1,7 @@
 //! Amazon Bedrock's Converse, and the wrapping of its other streams.
 
-use super::call::{LlmCall, Message, Part, Usage};
+use super::call::{LlmCall, Usage};
+use super::message::{Message, Part};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 use base64::Engine;

@@ -1,6 +1,7 @@
 //! Cohere's chat, version 2.
 
-use super::call::{LlmCall, Part, Usage};
+use super::call::{LlmCall, Usage};
+use super::message::Part;
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 

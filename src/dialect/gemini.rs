@@ -1,6 +1,7 @@
 //! Gemini's `generateContent`, on Google's hosts and Vertex: plain, server-sent events, or one list written in pieces.
 
-use super::call::{LlmCall, Message, Operation, Part, Usage};
+use super::call::{LlmCall, Operation, Usage};
+use super::message::{Message, Part};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 use std::borrow::Cow;

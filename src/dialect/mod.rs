@@ -10,6 +10,7 @@ mod cohere;
 mod gemini;
 mod llama_cpp;
 mod mcp;
+pub mod message;
 mod ollama;
 mod openai_chat;
 mod openai_completions;

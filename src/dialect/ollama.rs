@@ -1,6 +1,7 @@
 //! Ollama's own API: NDJSON unless the request says otherwise.
 
-use super::call::{LlmCall, Message, Operation, Part, Usage};
+use super::call::{LlmCall, Operation, Usage};
+use super::message::{Message, Part};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 

@@ -1,6 +1,7 @@
 //! OpenAI's legacy completions, as vLLM and SGLang serve them to trainers.
 
-use super::call::{LlmCall, Message, Operation, Part};
+use super::call::{LlmCall, Operation};
+use super::message::{Message, Part};
 use super::tokens::Tokens;
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;

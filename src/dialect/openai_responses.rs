@@ -1,6 +1,7 @@
 //! OpenAI responses, over HTTP; the events are the same over a WebSocket.
 
-use super::call::{LlmCall, Message, Part, from_text};
+use super::call::LlmCall;
+use super::message::{Message, Part, from_text};
 use super::openai_chat::named_logprobs;
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;

@@ -1,6 +1,7 @@
 //! What several formats share: fields of OpenAI's shape, content lists, tool definitions.
 
-use super::call::{LlmCall, Message, Parameters, Part, Usage, from_text};
+use super::call::{LlmCall, Parameters, Usage};
+use super::message::{Message, Part, from_text};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 

@@ -45,7 +45,7 @@ impl Dialect for Generate {
         // Each event has the whole text so far; with incremental output only what is new.
         let text = data.get("text").text().unwrap_or_default();
         let known = match choice.parts.last() {
-            Some(super::call::Part::Text { content }) => content.clone(),
+            Some(super::message::Part::Text { content }) => content.clone(),
             _ => String::new(),
         };
         choice.push_text(text.strip_prefix(known.as_str()).unwrap_or(text));

@@ -14,7 +14,7 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{Appended, Retention, SharedStore, Standing, Store, StoreError};
 use tracewire::trace::span::Resource;
-use tracewire::trace::{Attempt, Attributes, Rollout, Span, SpanKind, Status, Timestamp};
+use tracewire::trace::{Attempt, Attributes, Rollout, Span, SpanKind, Status, Timestamp, Value};
 
 /// 2024, so that no age limit of a test meets it by accident.
 const START_NANOS: u64 = 1_720_000_000_123_456_789;
@@ -166,6 +166,18 @@ async fn large_texts(store: SharedStore) {
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
 }
 
+async fn long_numbers(store: SharedStore) {
+    let mut long = span("r", "a", 1, "x");
+    let (ids, most) = ((0..5000).map(|id| id * 31 % 151_000).collect(), vec![i64::from(u32::MAX); 300]);
+    long.attributes.insert("ids".to_owned(), Value::Ints(ids));
+    long.attributes.insert("most".to_owned(), Value::Ints(most));
+    long.attributes.insert("negative".to_owned(), Value::Ints(vec![-1; 300]));
+    long.attributes.insert("logprobs".to_owned(), Value::Floats((0..300).map(|at| -f64::from(at) / 8.0).collect()));
+    long.attributes.insert("precise".to_owned(), Value::Floats(vec![0.1; 300]));
+    store.append(shared([long.clone()])).await.unwrap();
+    assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
+}
+
 async fn closed(store: SharedStore) {
     store.close().await.unwrap();
     assert!(matches!(store.append(shared([span("r", "a", 1, "x")])).await, Err(StoreError::Closed)));
@@ -202,8 +214,8 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, closed],
-    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, closed],
+    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, closed],
+    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -266,6 +278,61 @@ async fn a_text_is_stored_once_and_goes_with_its_last_span() {
     store.prune().await.unwrap();
     assert_eq!(store.statistics().await.unwrap().spans, 9);
     assert_eq!(blobs(), 1);
+}
+
+/// A conversation of 4 kB a turn, as an agent sends it: all of it with every call, as messages and as token ids.
+fn conversation(turns: u64) -> Vec<Span> {
+    let turn = |number: u64| {
+        let mut random = fastrand::Rng::with_seed(number);
+        let text: String = (0..4000).map(|_| random.alphanumeric()).collect();
+        let ids: Vec<i64> = (0..1000).map(|_| random.i64(0..151_000)).collect();
+        (format!("{{\"role\":\"user\",\"parts\":[{{\"type\":\"text\",\"content\":\"{text}\"}}]}}"), ids)
+    };
+    let all: Vec<_> = (0..turns).map(turn).collect();
+    let call = |number: usize| {
+        let mut call = span("r", "a", number as u64, &format!("s{number}"));
+        let messages: Vec<&str> = all[..=number].iter().map(|(message, _)| message.as_str()).collect();
+        call.set("gen_ai.input.messages", format!("[{}]", messages.join(",")));
+        let ids = all[..=number].iter().flat_map(|(_, ids)| ids.clone()).collect();
+        call.attributes.insert("prompt_token_ids".to_owned(), Value::Ints(ids));
+        call
+    };
+    (0..all.len()).map(call).collect()
+}
+
+#[tokio::test]
+async fn a_growing_conversation_takes_about_what_is_new_in_it() {
+    let (_folder, path) = fresh();
+    let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    let spans = conversation(100);
+    for span in &spans {
+        store.append(shared([span.clone()])).await.unwrap();
+    }
+    assert!(store.spans("r".into(), None).await.unwrap() == spans, "what was stored does not come back");
+    // Random text takes 6 bits a character, an id 4 bytes.
+    let (size, distinct) = (store.statistics().await.unwrap().size_bytes, 100 * (4000 + 4 * 1000));
+    assert!(size <= 2 * distinct, "{size} bytes for {distinct}");
+}
+
+#[tokio::test]
+async fn pieces_go_with_the_last_span_that_needs_them() {
+    let (_folder, path) = fresh();
+    let retention = Retention { max_spans: 10, ..Retention::default() };
+    let store = SqliteStore::open(&path, SqliteOptions { retention, ..SqliteOptions::default() }).unwrap();
+    let mut spans = conversation(30);
+    spans.reverse();
+    // The longest go first, and what only they had goes with them.
+    store.append(shared(spans.clone())).await.unwrap();
+    store.prune().await.unwrap();
+    let left = store.spans("r".into(), None).await.unwrap();
+    assert!(!left.is_empty() && left.len() <= 10);
+    let kept: Vec<&Span> = spans.iter().rev().take(left.len()).collect();
+    assert!(left.iter().eq(kept), "what is left is not whole");
+    let connection = Connection::open(&path).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let unused = "SELECT COUNT(*) FROM text WHERE NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.text = text.id)
+        AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.id)";
+    assert_eq!((count(unused), count("SELECT COUNT(*) FROM loose")), (0, 0));
 }
 
 #[test]

@@ -1,20 +1,20 @@
 //! A span's JSON without what is stored elsewhere or could not be read back. Nothing is copied for it.
 
-use crate::store::blob::References;
+use crate::store::blob::Taken;
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanKind, Status, Timestamp, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 /// The JSON of `span`, less the attributes in `taken`.
-pub(super) fn json(span: &Span, taken: &References) -> serde_json::Result<String> {
+pub(super) fn json(span: &Span, taken: &[Taken]) -> serde_json::Result<String> {
     if !is_readable(span) {
         return lean(&readable(span), taken);
     }
     lean(span, taken)
 }
 
-fn lean(span: &Span, taken: &References) -> serde_json::Result<String> {
+fn lean(span: &Span, taken: &[Taken]) -> serde_json::Result<String> {
     serde_json::to_string(&Lean {
         rollout_id: &span.rollout_id,
         attempt_id: &span.attempt_id,
@@ -58,12 +58,13 @@ struct Lean<'a> {
     resource: &'a Resource,
 }
 
-struct Kept<'a>(&'a Attributes, &'a References);
+struct Kept<'a>(&'a Attributes, &'a [Taken]);
 
 impl Serialize for Kept<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (name, value) in self.0.iter().filter(|(name, _)| !self.1.contains_key(*name)) {
+        let is_taken = |name: &String| self.1.iter().any(|taken| taken.attribute == *name);
+        for (name, value) in self.0.iter().filter(|(name, _)| !is_taken(name)) {
             map.serialize_entry(name, value)?;
         }
         map.end()
@@ -99,6 +100,7 @@ fn is_finite(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::blob::Kind;
 
     #[test]
     fn a_span_is_written_as_it_writes_itself() {
@@ -107,9 +109,10 @@ mod tests {
             "events":[],"links":[],"start_time":1.5,"end_time":null,"context":null,"parent":null,
             "resource":{"attributes":{},"schema_url":""}}"#;
         let mut span: Span = serde_json::from_str(text).unwrap();
-        assert_eq!(json(&span, &References::new()).unwrap(), serde_json::to_string(&span).unwrap());
+        assert_eq!(json(&span, &[]).unwrap(), serde_json::to_string(&span).unwrap());
         span.set("a", f64::NAN);
-        let written = json(&span, &References::from([("b".to_owned(), [0; 32])])).unwrap();
+        let taken = Taken { attribute: "b".to_owned(), kind: Kind::Text, pieces: Vec::new() };
+        let written = json(&span, &[taken]).unwrap();
         let read: Span = serde_json::from_str(&written).unwrap();
         assert!(read.attributes.is_empty());
     }

@@ -4,12 +4,13 @@
 
 use super::retention::size_bytes;
 use super::{fault, schema, unsigned};
-use crate::store::blob::Blob;
+use crate::store::blob::{Hash, Kind, unpack};
 use crate::store::{Result, RolloutSummary, Standing, Statistics, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp, Value};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,15 +123,15 @@ pub(super) fn spans(
     )?;
     let mut rows = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
     let mut spans = Vec::new();
-    // Texts repeat within a rollout: each is fetched and unpacked once.
-    let mut texts: HashMap<i64, String> = HashMap::new();
+    // Pieces repeat within a rollout: each is fetched and unpacked once.
+    let mut pieces = Pieces::default();
     while let Some(row) = rows.next()? {
         let mut span: Span = decode(&row.get::<_, String>(1)?)?;
         // JSON has float seconds; the columns are exact.
         span.start_time = row.get::<_, Option<i64>>(2)?.map(timestamp);
         span.end_time = row.get::<_, Option<i64>>(3)?.map(timestamp);
         for (name, number) in references(connection, row.get(0)?)? {
-            span.attributes.insert(name, Value::String(text(connection, number, &mut texts)?));
+            span.attributes.insert(name, pieces.value(connection, number)?);
         }
         spans.push(span);
     }
@@ -163,16 +164,58 @@ fn references(connection: &Connection, span: i64) -> rusqlite::Result<BTreeMap<S
     rows.collect()
 }
 
-fn text(connection: &Connection, number: i64, texts: &mut HashMap<i64, String>) -> rusqlite::Result<String> {
-    if let Some(text) = texts.get(&number) {
-        return Ok(text.clone());
+/// The pieces of texts and lists that were read, by their number.
+#[derive(Default)]
+struct Pieces(HashMap<i64, Piece>);
+
+struct Piece {
+    before: Option<i64>,
+    hash: Hash,
+    kind: Kind,
+    bytes: Vec<u8>,
+}
+
+impl Pieces {
+    /// The value whose last piece has this number.
+    fn value(&mut self, connection: &Connection, last: i64) -> rusqlite::Result<Value> {
+        let mut chain = Vec::new();
+        let mut next = Some(last);
+        while let Some(number) = next {
+            chain.push(number);
+            let sql = "SELECT parent FROM text WHERE id = ?1";
+            let parent = match self.0.get(&number) {
+                Some(piece) => piece.before,
+                None => {
+                    connection.prepare_cached(sql)?.query_row(params![number], |row| row.get(0)).optional()?.flatten()
+                }
+            };
+            // A piece is stored after the one before it; in a damaged file a chain could have no end.
+            next = parent.filter(|parent| *parent < number);
+        }
+        let (mut before, mut kind, mut whole) = (None, Kind::Text, Vec::new());
+        for number in chain.into_iter().rev() {
+            let piece = match self.0.entry(number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(Self::fetch(connection, number, before)?),
+            };
+            (before, kind) = (Some((number, piece.hash)), piece.kind);
+            whole.extend_from_slice(&piece.bytes);
+        }
+        kind.value(whole).map_err(|error| damaged(error.into()))
     }
-    let mut statement = connection.prepare_cached("SELECT hash, data FROM text WHERE id = ?1")?;
-    let found = statement.query_row(params![number], |row| Ok(Blob { hash: row.get(0)?, data: row.get(1)? }));
-    let blob = found.optional()?.unwrap_or_default();
-    let text = blob.unpack().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into()))?;
-    texts.insert(number, text.clone());
-    Ok(text)
+
+    fn fetch(connection: &Connection, number: i64, before: Option<(i64, Hash)>) -> rusqlite::Result<Piece> {
+        let mut statement = connection.prepare_cached("SELECT hash, data FROM text WHERE id = ?1")?;
+        let (hash, data): (Hash, Vec<u8>) =
+            statement.query_row(params![number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let unpacked = unpack(before.as_ref().map(|(_, hash)| hash), &hash, &data);
+        let (kind, bytes) = unpacked.map_err(|error| damaged(error.into()))?;
+        Ok(Piece { before: before.map(|(number, _)| number), hash, kind, bytes })
+    }
+}
+
+fn damaged(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error)
 }
 
 fn decode_rollout(row: &rusqlite::Row<'_>) -> rusqlite::Result<Rollout> {

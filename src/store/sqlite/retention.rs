@@ -21,6 +21,7 @@ pub(super) fn prune(connection: &Connection, retention: Retention, now: Timestam
     if let Some(before) = expired_before(retention, now) {
         let sql = "DELETE FROM span WHERE end_ns < ?1 OR (end_ns IS NULL AND start_ns < ?1)";
         pruned.spans += connection.prepare_cached(sql)?.execute(params![signed(before.unix_nanos)])? as u64;
+        remove_loose(connection)?;
     }
     if retention.max_spans > 0 {
         pruned.spans += remove_oldest(connection, excess(count(connection)?, retention.max_spans))?;
@@ -76,7 +77,19 @@ fn remove_oldest(connection: &Connection, spans: u64) -> rusqlite::Result<u64> {
     let offset = signed(spans - 1);
     let last: Option<i64> = connection.prepare_cached(sql)?.query_row(params![offset], |row| row.get(0)).optional()?;
     let last = last.unwrap_or(i64::MAX);
-    Ok(connection.prepare_cached("DELETE FROM span WHERE id <= ?1")?.execute(params![last])? as u64)
+    let removed = connection.prepare_cached("DELETE FROM span WHERE id <= ?1")?.execute(params![last])? as u64;
+    remove_loose(connection)?;
+    Ok(removed)
+}
+
+/// Removes the pieces of texts that nothing refers to any more, from the ends of their chains.
+pub(super) fn remove_loose(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM text WHERE id IN (SELECT text FROM loose)
+        AND NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.text = text.id)
+        AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.id)";
+    // What goes makes the piece before it loose.
+    while connection.prepare_cached(sql)?.execute([])? > 0 {}
+    connection.prepare_cached("DELETE FROM loose")?.execute([]).map(drop)
 }
 
 fn remove_unused(connection: &Connection) -> rusqlite::Result<()> {

@@ -15,9 +15,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-///
-/// The triggers remove a text with its last reference, so that deleting spans is all that retention has to do.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER];
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -97,6 +95,21 @@ END;
 CREATE TRIGGER span_text_removed AFTER DELETE ON span_text
 WHEN NOT EXISTS (SELECT 1 FROM span_text WHERE text = OLD.text) BEGIN
     DELETE FROM text WHERE id = OLD.text;
+END;
+";
+
+/// A value's last piece is referred to; each piece refers to the one before it. A piece that may have lost its last
+/// reference is put down as loose, since a chain of pieces is longer than triggers may call each other.
+const TEXTS_IN_PIECES: &str = "
+ALTER TABLE text ADD COLUMN parent INTEGER;
+CREATE INDEX text_by_parent ON text (parent) WHERE parent IS NOT NULL;
+CREATE TABLE loose (text INTEGER PRIMARY KEY);
+DROP TRIGGER span_text_removed;
+CREATE TRIGGER span_text_removed AFTER DELETE ON span_text BEGIN
+    INSERT OR IGNORE INTO loose VALUES (OLD.text);
+END;
+CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEGIN
+    INSERT OR IGNORE INTO loose VALUES (OLD.parent);
 END;
 ";
 
@@ -205,6 +218,7 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::retention::remove_loose;
     use super::*;
 
     #[test]
@@ -218,6 +232,7 @@ mod tests {
             INSERT INTO span_blob VALUES (1, 'x', x'01'), (2, 'x', x'01'), (2, 'y', x'02');";
         connection.execute_batch(rows).unwrap();
         connection.execute_batch(TEXTS_BY_NUMBER).unwrap();
+        connection.execute_batch(TEXTS_IN_PIECES).unwrap();
         let texts = |span: i64| -> String {
             let sql =
                 "SELECT group_concat(attribute || data, ' ') FROM span_text JOIN text ON id = text WHERE span = ?1";
@@ -225,6 +240,7 @@ mod tests {
         };
         assert_eq!((texts(1), texts(2)), ("xone".to_owned(), "xone ytwo".to_owned()));
         connection.execute_batch("DELETE FROM span WHERE id = 2").unwrap();
+        remove_loose(&connection).unwrap();
         let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
         assert_eq!((left, texts(1)), (1, "xone".to_owned()));
     }

@@ -2,48 +2,41 @@
 
 use super::texts::RecentTexts;
 use super::{lean, signed};
-use crate::store::blob::{Split, split};
+use crate::store::blob::{Hash, Taken, take};
 use crate::store::{Appended, Result, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A span, encoded for its row.
 pub(super) struct Row {
-    rollout_id: RolloutId,
-    attempt_id: AttemptId,
-    sequence_id: i64,
-    span_id: String,
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
-    is_error: bool,
+    span: Arc<Span>,
     json: String,
-    split: Split,
+    taken: Vec<Taken>,
+    // The pieces that were not known when it was encoded.
+    packed: HashMap<Hash, Vec<u8>>,
 }
 
 impl Row {
     /// About what it takes in the file.
     pub(super) fn size_bytes(&self) -> usize {
-        ROW_BYTES + self.json.len() + self.split.blobs.iter().map(|blob| blob.data.len()).sum::<usize>()
+        ROW_BYTES + self.json.len() + self.packed.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Packs the long texts and writes the rest as JSON.
-    pub(super) fn encode(span: &Span) -> Result<Self> {
-        let split = split(span);
-        let json = lean::json(span, &split.references).map_err(|error| StoreError::Other(error.to_string()))?;
-        Ok(Self {
-            sequence_id: signed(span.sequence_id),
-            start: span.start_time,
-            end: span.end_time,
-            is_error: span.is_error(),
-            rollout_id: span.rollout_id.clone(),
-            attempt_id: span.attempt_id.clone(),
-            span_id: span.span_id.clone(),
-            json,
-            split,
-        })
+    /// Packs what is long and not stored yet, and writes the rest as JSON.
+    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Result<Self> {
+        let taken = take(span);
+        let mut packed = HashMap::new();
+        for value in &taken {
+            for piece in value.pieces.iter().filter(|piece| !recent.knows(&piece.hash)) {
+                packed.entry(piece.hash).or_insert_with(|| value.pack(piece, span));
+            }
+        }
+        let json = lean::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
+        Ok(Self { span: Arc::clone(span), json, taken, packed })
     }
 }
 
@@ -66,10 +59,11 @@ fn ensure(connection: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
     let mut rollouts: BTreeMap<&RolloutId, (i64, Timestamp)> = BTreeMap::new();
     let mut attempts: BTreeMap<(&RolloutId, &AttemptId), Timestamp> = BTreeMap::new();
     for row in rows {
-        let start = row.start.unwrap_or_else(|| SystemTime::now().into());
-        let (last, _) = rollouts.entry(&row.rollout_id).or_insert((row.sequence_id, start));
-        *last = row.sequence_id.max(*last);
-        attempts.entry((&row.rollout_id, &row.attempt_id)).or_insert(start);
+        let span = &row.span;
+        let start = span.start_time.unwrap_or_else(|| SystemTime::now().into());
+        let (last, _) = rollouts.entry(&span.rollout_id).or_insert((0, start));
+        *last = signed(span.sequence_id).max(*last);
+        attempts.entry((&span.rollout_id, &span.attempt_id)).or_insert(start);
     }
     for (rollout, (last, start)) in rollouts {
         ensure_rollout(connection, rollout, last, start)?;
@@ -139,32 +133,30 @@ pub(super) fn put_attempt(connection: &Connection, mut attempt: Attempt) -> rusq
 
 fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> rusqlite::Result<bool> {
     let nanos = |time: Option<Timestamp>| time.map(|time| signed(time.unix_nanos));
+    let span = &row.span;
     let stored = connection
         .prepare_cached(
             "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, json)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (rollout_id, attempt_id, span_id) DO NOTHING",
         )?
         .execute(params![
-            row.rollout_id.as_str(),
-            row.attempt_id.as_str(),
-            row.sequence_id,
-            row.span_id,
-            nanos(row.start),
-            nanos(row.end),
-            row.is_error,
+            span.rollout_id.as_str(),
+            span.attempt_id.as_str(),
+            signed(span.sequence_id),
+            span.span_id,
+            nanos(span.start_time),
+            nanos(span.end_time),
+            span.is_error(),
             row.json,
         ])?;
     if stored == 0 {
         return Ok(false);
     }
     let id = connection.last_insert_rowid();
-    let mut numbers = BTreeMap::new();
-    for blob in &row.split.blobs {
-        numbers.insert(blob.hash, recent.number_of(connection, blob)?);
-    }
-    for (attribute, hash) in &row.split.references {
+    for value in &row.taken {
+        let last = recent.number_of(connection, value, &row.packed, span)?;
         let sql = "INSERT INTO span_text (span, attribute, text) VALUES (?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![id, attribute, numbers.get(hash)])?;
+        connection.prepare_cached(sql)?.execute(params![id, value.attribute, last])?;
     }
     Ok(true)
 }

@@ -185,7 +185,7 @@ impl Worker {
     fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<rusqlite::Result<Done>>> {
         let retention = self.retention;
         // Packing takes longer than storing: not while the file is locked.
-        let works: Vec<_> = works.into_iter().map(Encoded::from).collect();
+        let works: Vec<_> = works.into_iter().map(|work| Encoded::of(work, &self.recent)).collect();
         let bytes = works.iter().map(Encoded::size_bytes).sum();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if works.len() == 1 {
@@ -242,16 +242,14 @@ enum Encoded {
     Other(Work),
 }
 
-impl From<Work> for Encoded {
-    fn from(work: Work) -> Self {
+impl Encoded {
+    fn of(work: Work, recent: &RecentTexts) -> Self {
         match work {
-            Work::Append(spans) => Self::Append(spans.iter().map(|span| Row::encode(span)).collect()),
+            Work::Append(spans) => Self::Append(spans.iter().map(|span| Row::encode(span, recent)).collect()),
             other => Self::Other(other),
         }
     }
-}
 
-impl Encoded {
     /// About what it takes in the file.
     fn size_bytes(&self) -> usize {
         match self {
