@@ -4,6 +4,7 @@ use crate::api::metrics::Metric;
 use crate::api::{self, ApiState};
 use crate::capture::{Recorder, Seed, SeedSource, Sequencer};
 use crate::config::{Config, StoreSettings, data_folder};
+use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
 use crate::net::drain::Drain;
 use crate::net::listener::accept;
@@ -211,9 +212,15 @@ fn counts(recorder: Recorder, pipeline: &Pipeline, distrust: Arc<Distrust>) -> a
             name,
             help,
             kind: "counter",
+            reason: None,
             value: value.load(Ordering::Relaxed),
         };
-        vec![
+        let unproved = Fault::ALL.iter().zip(&stored.unproved).map(|(fault, count)| Metric {
+            reason: Some(fault.as_str()),
+            ..counter("token_ids_unproved_total", "Calls whose token ids are not proved, by reason.", count)
+        });
+        let mut all: Vec<Metric> = unproved.collect();
+        all.extend([
             counter("exchanges_total", "Exchanges that are recorded.", &captured.begun),
             counter("exchanges_dropped_total", "Exchanges unrecorded because the queue was full.", &captured.dropped),
             counter("exchanges_filtered_total", "Exchanges unrecorded because a setting says so.", &captured.filtered),
@@ -223,18 +230,22 @@ fn counts(recorder: Recorder, pipeline: &Pipeline, distrust: Arc<Distrust>) -> a
             counter("spans_stored_total", "Spans stored.", &stored.stored),
             counter("store_errors_total", "Appends the store refused, tried again.", &stored.store_errors),
             counter("spans_lost_total", "Spans lost.", &stored.lost),
+            counter("spans_inferred_total", "Spans of tools, inferred from calls.", &stored.inferred),
             Metric {
                 name: "certificates_refused_total",
                 help: "Connections whose client refused our certificate.",
                 kind: "counter",
+                reason: None,
                 value: distrust.refused(),
             },
             Metric {
                 name: "capture_memory_left_bytes",
                 help: "Left of capture.memory_budget_bytes.",
                 kind: "gauge",
+                reason: None,
                 value: recorder.budget().left_bytes(),
             },
-        ]
+        ]);
+        all
     })
 }

@@ -15,6 +15,8 @@ pub struct Metric {
     pub help: &'static str,
     /// `counter` or `gauge`.
     pub kind: &'static str,
+    /// Its `reason` label, where one name has several numbers, which follow each other.
+    pub reason: Option<&'static str>,
     /// Its value now.
     pub value: u64,
 }
@@ -26,7 +28,7 @@ pub type Counts = Arc<dyn Fn() -> Vec<Metric> + Send + Sync>;
 pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
     let mut metrics = (state.counts)();
     if let Ok(statistics) = state.store.statistics().await {
-        let gauge = |name, help, value| Metric { name, help, kind: "gauge", value };
+        let gauge = |name, help, value| Metric { name, help, kind: "gauge", reason: None, value };
         metrics.push(gauge("store_spans", "Spans in the store.", statistics.spans));
         metrics.push(gauge("store_rollouts", "Rollouts in the store.", statistics.rollouts));
         metrics.push(gauge("store_size_bytes", "Bytes the store uses.", statistics.size_bytes));
@@ -35,10 +37,15 @@ pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
 }
 
 fn text(metrics: &[Metric]) -> String {
-    metrics.iter().fold(String::new(), |mut text, Metric { name, help, kind, value }| {
+    let (mut text, mut last) = (String::new(), "");
+    for Metric { name, help, kind, reason, value } in metrics {
         // Writing to a String can't fail.
-        let _ =
-            writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}\ntracewire_{name} {value}");
-        text
-    })
+        if *name != last {
+            let _ = writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}");
+        }
+        let label = reason.map_or_else(String::new, |reason| format!("{{reason=\"{reason}\"}}"));
+        let _ = writeln!(text, "tracewire_{name}{label} {value}");
+        last = name;
+    }
+    text
 }

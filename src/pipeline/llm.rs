@@ -14,8 +14,14 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Writes a call onto the span of its exchange. `offsets_hold`: indexes into the decoded body are those of the kept one.
-pub(super) fn describe(span: &mut Span, read: Read, exchange: &Exchange, offsets_hold: bool, options: &SpanOptions) {
+/// Writes a call onto the span of its exchange; gives it back with what speaks against its token ids. `offsets_hold`: indexes into the decoded body are those of the kept one.
+pub(super) fn describe(
+    span: &mut Span,
+    read: Read,
+    exchange: &Exchange,
+    offsets_hold: bool,
+    options: &SpanOptions,
+) -> (LlmCall, BTreeSet<Fault>) {
     let Read { mut call, progress } = read;
     let arrivals = &exchange.response_body.arrivals;
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
@@ -31,14 +37,17 @@ pub(super) fn describe(span: &mut Span, read: Read, exchange: &Exchange, offsets
     if options.llm_content {
         content(span, &call, exchange, options);
     }
+    let mut unproved = BTreeSet::new();
     if let Some(proof) = proof {
         span.set(names::TOKENS_STATUS, proof.status);
         if !proof.faults.is_empty() {
             let reasons: Vec<String> = proof.faults.iter().map(|fault| fault.as_str().to_owned()).collect();
             span.set(names::TOKENS_REASONS, reasons);
         }
+        unproved = proof.faults;
     }
     status(span, &call, exchange, options);
+    (call, unproved)
 }
 
 /// What the exchange itself says of the record's completeness.

@@ -5,15 +5,21 @@
 
 mod llm;
 mod messages;
+mod relations;
 pub mod span;
 
 use crate::capture::Captured;
+use crate::dialect::tokens::Fault;
 use crate::store::{SharedStore, StoreError};
 use crate::trace::Span;
-use span::{SpanOptions, span_of};
+use span::{Built, SpanOptions, span_of};
+
+pub use relations::Relations;
+
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +41,10 @@ pub struct Counters {
     pub store_errors: AtomicU64,
     /// Spans that could not be built or stored.
     pub lost: AtomicU64,
+    /// Spans that were inferred, besides those of exchanges.
+    pub inferred: AtomicU64,
+    /// Calls whose token ids are not proved, by the reason's place in [`Fault::ALL`].
+    pub unproved: [AtomicU64; Fault::ALL.len()],
 }
 
 impl Pipeline {
@@ -44,7 +54,13 @@ impl Pipeline {
         let (finish, finishing) = mpsc::channel(1);
         let (ended, done) = oneshot::channel();
         let runtime = Handle::current();
-        let worker = Worker { store, options, stopping: Arc::clone(&stopping), counters: Arc::clone(&counters) };
+        let worker = Worker {
+            store,
+            options,
+            stopping: Arc::clone(&stopping),
+            counters: Arc::clone(&counters),
+            relations: Mutex::default(),
+        };
         std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
             runtime.block_on(worker.run(queue, finishing));
             let _ = ended.send(());
@@ -65,7 +81,8 @@ impl Pipeline {
         if tokio::time::timeout(FINISH_DEADLINE, self.done).await.is_err() {
             tracing::error!("the pipeline did not end in time");
         }
-        begun.load(Ordering::Relaxed).saturating_sub(self.counters.stored.load(Ordering::Relaxed))
+        let made = begun.load(Ordering::Relaxed) + self.counters.inferred.load(Ordering::Relaxed);
+        made.saturating_sub(self.counters.stored.load(Ordering::Relaxed))
     }
 }
 
@@ -74,6 +91,8 @@ struct Worker {
     options: SpanOptions,
     stopping: Arc<AtomicBool>,
     counters: Arc<Counters>,
+    // Of the one thread; a lock so that the future may move.
+    relations: Mutex<Relations>,
 }
 
 impl Worker {
@@ -184,10 +203,14 @@ impl Worker {
 
     /// Turns exchanges into spans. One that can't be turned is counted as lost, and the others go on.
     fn build(&self, batch: Vec<Captured>, pending: &mut Pending) {
+        let mut relations = self.relations.lock().unwrap_or_else(PoisonError::into_inner);
         for Captured { mut exchange, committed, held } in batch {
-            match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &self.options))) {
-                Ok(span) => {
+            match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &mut relations, &self.options))) {
+                Ok(Built { span, tools, unproved }) => {
+                    self.count(&span, &unproved);
+                    self.counters.inferred.fetch_add(tools.len() as u64, Ordering::Relaxed);
                     pending.spans.push(Arc::new(span));
+                    pending.spans.extend(tools.into_iter().map(Arc::new));
                     pending.waiting.extend(committed);
                 }
                 Err(_) => {
@@ -200,6 +223,20 @@ impl Worker {
             }
             // The captured bytes are in the span now, or dropped with the exchange.
             drop(held);
+        }
+    }
+}
+
+impl Worker {
+    /// Counts what speaks against a call's token ids; that there are none though they were asked for is also said.
+    fn count(&self, span: &Span, unproved: &BTreeSet<Fault>) {
+        for (fault, counter) in Fault::ALL.iter().zip(&self.counters.unproved) {
+            if unproved.contains(fault) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if unproved.contains(&Fault::IdsAbsent) {
+            tracing::warn!(rollout_id = %span.rollout_id, call = span.name, "token ids were asked for, and none came");
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use super::llm::describe;
 use super::messages::messages;
+use super::relations::Relations;
+use crate::dialect::tokens::Fault;
 use crate::dialect::{self, Seen};
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
@@ -16,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Version, header};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
@@ -39,8 +41,19 @@ pub struct SpanOptions {
     pub redactor: Redactor,
 }
 
+/// What an exchange became.
+pub struct Built {
+    /// Its span.
+    pub span: Span,
+    /// Spans of the tools whose results it brought.
+    pub tools: Vec<Span>,
+    /// What speaks against its token ids.
+    pub unproved: BTreeSet<Fault>,
+}
+
 /// The span of an exchange; what was kept of its bodies is taken out of it.
-pub fn span_of(exchange: &mut Exchange, options: &SpanOptions) -> Span {
+pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &SpanOptions) -> Built {
+    let mut unproved = BTreeSet::new();
     let mut span = bare(exchange);
     request(&mut span, exchange, options);
     connection(&mut span, exchange);
@@ -65,11 +78,15 @@ pub fn span_of(exchange: &mut Exchange, options: &SpanOptions) -> Span {
     let asked = opened(&mut exchange.request_body, &exchange.request.headers, options);
     let said_fields = exchange.response.as_ref().map_or(&none, |response| &response.headers);
     let said = opened(&mut exchange.response_body, said_fields, options);
+    let mut tools = Vec::new();
     if exchange.kind == ExchangeKind::Http
         && let Some(read) = read_call(exchange, &asked, &said)
     {
         let offsets_hold = !said_fields.contains_key(header::CONTENT_ENCODING);
-        describe(&mut span, read, exchange, offsets_hold, options);
+        let (call, faults) = describe(&mut span, read, exchange, offsets_hold, options);
+        let digest = relations.digest(&exchange.request.target, &asked.bytes);
+        tools = relations.observe(&mut span, &call, digest, exchange, options);
+        unproved = faults;
     }
     if options.include_bodies {
         let target = &exchange.request.target;
@@ -78,7 +95,7 @@ pub fn span_of(exchange: &mut Exchange, options: &SpanOptions) -> Span {
         let attributes = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
         body(&mut span, attributes, said, &exchange.response_body, said_fields, target, options);
     }
-    span
+    Built { span, tools, unproved }
 }
 
 fn bare(exchange: &Exchange) -> Span {

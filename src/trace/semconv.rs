@@ -17,6 +17,7 @@ macro_rules! names {
 names! {
     HTTP_REQUEST_METHOD = "http.request.method";
     HTTP_REQUEST_METHOD_ORIGINAL = "http.request.method_original";
+    HTTP_REQUEST_RESEND_COUNT = "http.request.resend_count";
     HTTP_REQUEST_BODY_SIZE = "http.request.body.size";
     HTTP_RESPONSE_BODY_SIZE = "http.response.body.size";
     HTTP_REQUEST_BODY_CONTENT = "http.request.body.content";
@@ -74,6 +75,7 @@ names! {
     GEN_AI_SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions";
     GEN_AI_TOOL_DEFINITIONS = "gen_ai.tool.definitions";
     GEN_AI_TOOL_NAME = "gen_ai.tool.name";
+    GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id";
     GEN_AI_TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments";
     GEN_AI_TOOL_CALL_RESULT = "gen_ai.tool.call.result";
     MCP_METHOD_NAME = "mcp.method.name";
@@ -83,6 +85,8 @@ names! {
     RESPONSE_TOKEN_IDS = "response_token_ids";
     RESPONSE_LOGPROBS = "tracewire.response_logprobs";
     DIALECT = "tracewire.dialect";
+    INFERRED = "tracewire.inferred";
+    LINK = "tracewire.link";
     TOKENS_STATUS = "tracewire.tokens.status";
     TOKENS_REASONS = "tracewire.tokens.reasons";
     POLICY_VERSION = "tracewire.policy.version";

@@ -16,6 +16,7 @@ mod door;
 mod durability;
 mod framing;
 mod golden;
+mod llm;
 mod protocols;
 mod store_suite;
 mod support;

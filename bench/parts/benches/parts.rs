@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Instant;
 use tracewire::capture::{Begin, CaptureSettings, Captured, Direction, Recorder, TeeBody};
+use tracewire::pipeline::Relations;
 use tracewire::pipeline::span::{SpanOptions, span_of};
 use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
@@ -63,7 +64,8 @@ fn tee(bencher: Bencher) {
 #[divan::bench]
 fn span(bencher: Bencher) {
     let options = options();
-    bencher.with_inputs(|| captured().exchange).bench_refs(|exchange| span_of(exchange, &options));
+    let mut relations = Relations::default();
+    bencher.with_inputs(|| captured().exchange).bench_local_refs(|exchange| span_of(exchange, &mut relations, &options).span);
 }
 
 /// The redaction of 9 kB of JSON.
@@ -81,7 +83,7 @@ fn append_256(bencher: Bencher) {
         let _entered = runtime.enter();
         SqliteStore::open(&folder.path().join("traces.db"), SqliteOptions::default()).unwrap()
     };
-    let span = span_of(&mut captured().exchange, &options());
+    let span = span_of(&mut captured().exchange, &mut Relations::default(), &options()).span;
     bencher
         .with_inputs(|| (0..256).map(|_| Arc::new(another(&span))).collect::<Vec<_>>())
         .bench_local_values(|spans| runtime.block_on(store.append(spans)).unwrap());
@@ -92,7 +94,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn options() -> SpanOptions {
-    SpanOptions { include_headers: true, include_bodies: true, max_body_bytes: 8 << 20, ..SpanOptions::default() }
+    SpanOptions { include_headers: true, include_bodies: true, llm_content: true, max_body_bytes: 8 << 20, ..SpanOptions::default() }
 }
 
 /// The same span under another id, with another body.

@@ -1,0 +1,139 @@
+//! Calls of models through the doors: the ids that were sent are the ids that are stored, tools and retries are told, and
+//! settings and secrets are respected.
+
+use crate::support::{Bench, Running, eventually, python, say, text};
+use serde_json::{Value, json};
+
+/// What an SDK saw of its own calls, as one JSON line.
+const SDK: &str = r#"
+import json, sys
+from openai import OpenAI
+client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="sk-test-0000000000000000000000")
+asked = dict(model="m", messages=[{"role": "user", "content": "say something to me"}], logprobs=True,
+             extra_body={"return_token_ids": True})
+seen = []
+def ids(choices):
+    return [list(choice.model_extra["token_ids"]) for choice in choices]
+for more in [{}, {"n": 2}]:
+    answer = client.chat.completions.create(**asked, **more)
+    logprobs = [[token.logprob for token in choice.logprobs.content] for choice in answer.choices]
+    seen.append({"prompt": answer.model_extra["prompt_token_ids"], "ids": ids(answer.choices), "logprobs": logprobs})
+prompt, streamed, logprobs = None, [], []
+for chunk in client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+    prompt = prompt or chunk.model_extra.get("prompt_token_ids")
+    for choice in chunk.choices:
+        streamed += choice.model_extra.get("token_ids") or []
+        logprobs += [token.logprob for token in choice.logprobs.content] if choice.logprobs else []
+seen.append({"prompt": prompt, "ids": [streamed], "logprobs": [logprobs]})
+print(json.dumps(seen))
+"#;
+
+#[test]
+fn the_ids_in_the_store_are_those_that_the_sdk_was_sent() {
+    let bench = Bench::new();
+    let output = bench.run(&["--rollout", "ro-ids"], &[&python(), "-c", SDK, &bench.https()]);
+    assert!(output.status.success(), "{}", text(&output));
+    let seen: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let spans = bench.exchanges("ro-ids", 3);
+    assert_eq!(spans.len(), 3);
+    for (seen, span) in seen.iter().zip(&spans) {
+        let attributes = &span["attributes"];
+        assert_eq!(attributes["prompt_token_ids"], seen["prompt"]);
+        assert!(!seen["ids"][0].as_array().unwrap().is_empty());
+        for (at, (ids, logprobs)) in
+            seen["ids"].as_array().unwrap().iter().zip(seen["logprobs"].as_array().unwrap()).enumerate()
+        {
+            let end = if at == 0 { String::new() } else { format!(".{at}") };
+            assert_eq!(&attributes[format!("response_token_ids{end}")], ids);
+            assert_eq!(&attributes[format!("tracewire.response_logprobs{end}")], logprobs);
+        }
+        let reasons = &attributes["tracewire.tokens.reasons"];
+        // The mock counts the tokens of one choice.
+        let expected =
+            if seen["ids"].as_array().unwrap().len() == 2 { json!(["usage_output_tokens"]) } else { Value::Null };
+        assert_eq!(*reasons, expected);
+    }
+}
+
+/// Posts JSON through the proxy door.
+fn post(serve: &Running, target: &str, fields: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\n{fields}content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    say(serve.address("proxy"), [head.as_bytes(), body.as_bytes()].concat().as_slice())
+}
+
+#[test]
+fn a_tool_is_a_span_below_the_call_that_called_it() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let chat = format!("{}/v1/chat/completions", bench.http());
+    let user = json!({ "role": "user", "content": "add" });
+    let tools = json!([{ "type": "function", "function": { "name": "add", "parameters": { "type": "object" } } }]);
+    let routed = "x-rollout-id: ro-tools\r\nx-attempt-id: at-1\r\n";
+    let answer = post(&serve, &chat, routed, &json!({ "model": "m", "messages": [user], "tools": tools }));
+    assert!(answer.contains("call_mock_1"), "{answer}");
+    let call = json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "call_mock_1", "type": "function",
+        "function": { "name": "add", "arguments": "{}" } }] });
+    let result =
+        json!({ "role": "tool", "tool_call_id": "call_mock_1", "content": "4, and sk-abcdefghijklmnopqrstuvwx" });
+    let messages = json!([user, call, result]);
+    for _ in 0..2 {
+        post(&serve, &chat, routed, &json!({ "model": "m", "messages": messages, "tools": tools }));
+    }
+    let calls = bench.exchanges("ro-tools", 3);
+    let spans = bench.spans("ro-tools");
+    let tools: Vec<&Value> = spans.iter().filter(|span| span["name"] == "execute_tool add").collect();
+    assert_eq!(tools.len(), 1, "a result that is repeated is one result");
+    assert_eq!(tools[0]["parent_id"], calls[0]["span_id"]);
+    assert_eq!(tools[0]["attributes"]["gen_ai.tool.call.id"], "call_mock_1");
+    assert_eq!(tools[0]["attributes"]["gen_ai.tool.call.result"], "\"4, and sk-REDACTED\"");
+    let stored = serde_json::to_string(&spans).unwrap();
+    assert!(!stored.contains("abcdefghijklmnopqrstuvwx"), "a secret was stored");
+}
+
+#[test]
+fn a_retry_names_the_call_that_it_repeats_and_sampling_again_is_none() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let chat = format!("{}/v1/chat/completions", bench.http());
+    let ask = |more: &str| {
+        let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] });
+        post(&serve, &chat, &format!("x-rollout-id: ro-retry\r\nx-attempt-id: at-1\r\n{more}"), &body);
+    };
+    ask("x-mock-status: 500\r\n");
+    ask("x-stainless-retry-count: 1\r\n");
+    ask("");
+    let calls = bench.exchanges("ro-retry", 3);
+    assert_eq!(calls[1]["attributes"]["http.request.resend_count"], 1);
+    assert_eq!(calls[1]["links"][0]["context"]["span_id"], calls[0]["span_id"]);
+    assert_eq!(calls[1]["links"][0]["attributes"]["tracewire.link"], "retry_of");
+    assert_eq!(calls[2]["links"], json!([]));
+    assert_eq!(calls[2]["attributes"].get("http.request.resend_count"), None);
+}
+
+#[test]
+fn content_is_a_setting_and_ids_that_never_came_are_counted() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[capture]\nllm_content = false\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let target = format!("{}/v1/messages", bench.http());
+    let body = json!({ "model": "claude", "max_tokens": 5, "return_token_ids": true, "messages": [{ "role": "user", "content": "be silent" }] });
+    post(&serve, &target, "x-rollout-id: ro-quiet\r\n", &body);
+    let span = &bench.exchanges("ro-quiet", 1)[0];
+    assert_eq!(span["name"], "chat claude");
+    assert!(span["attributes"]["gen_ai.usage.input_tokens"].is_i64());
+    assert!(!span.to_string().contains("silent"), "{span}");
+    assert_eq!(span["attributes"]["tracewire.tokens.status"], "none");
+    let counted = eventually(|| {
+        let metrics =
+            say(serve.address("server"), b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n");
+        metrics.contains("tracewire_token_ids_unproved_total{reason=\"ids_absent\"} 1").then_some(metrics)
+    });
+    assert_eq!(counted.matches("# TYPE tracewire_token_ids_unproved_total counter").count(), 1);
+    let shown = crate::support::tracewire(bench.home()).args(["trace", "show", "ro-quiet"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("ids none (ids_absent"), "{}", text(&shown));
+}
