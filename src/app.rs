@@ -78,7 +78,8 @@ impl App {
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
-        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, config.trace.clone());
+        let forwarder =
+            Forwarder::new(upstream.clone(), recorder.clone(), sequencer, config.trace.clone(), config.tokens.clone());
         let distrust = Arc::new(Distrust::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));

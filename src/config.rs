@@ -4,7 +4,7 @@
 
 use crate::api::ServerSettings;
 use crate::capture::CaptureSettings;
-use crate::forward::TraceSettings;
+use crate::forward::{TokenSettings, TraceSettings};
 use crate::proxy::ProxySettings;
 use crate::run::RunSettings;
 use crate::store::Retention;
@@ -35,6 +35,8 @@ pub struct Config {
     pub redact: RedactSettings,
     /// What happens to `traceparent`.
     pub trace: TraceSettings,
+    /// Token ids on agents' behalf.
+    pub tokens: TokenSettings,
     /// What is done to a command's environment.
     pub run: RunSettings,
     /// Where spans are kept.

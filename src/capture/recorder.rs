@@ -5,7 +5,8 @@ use super::recording::Recording;
 use super::{CaptureSettings, Durability};
 use crate::error::Side;
 use crate::trace::exchange::{
-    Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Messages, Outcome, RequestHead, Timing, TraceContext,
+    Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Injection, Messages, Outcome, RequestHead, Timing,
+    TraceContext,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +116,7 @@ impl Recorder {
             request: begin.request,
             response: None,
             informational: Vec::new(),
+            injection: Injection::default(),
             request_body: Body::default(),
             response_body: Body::default(),
             messages: Messages::default(),

@@ -5,7 +5,8 @@ use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::trace::exchange::{
-    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, Message, Outcome, RequestHead, ResponseHead, Truncation,
+    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, Injection, Message, Outcome, RequestHead, ResponseHead,
+    Truncation,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -126,6 +127,11 @@ impl Recording {
     /// It turned out to be another sort of exchange.
     pub fn kind(&self, kind: ExchangeKind) {
         self.update(|exchange, _| exchange.kind = kind);
+    }
+
+    /// Something was added to the request on the agent's behalf.
+    pub fn injected(&self, injection: Injection) {
+        self.update(|exchange, _| exchange.injection = injection);
     }
 
     /// Bytes passed that no tee saw, as in a tunnel.

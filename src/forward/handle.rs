@@ -3,7 +3,9 @@
 use super::conversation::Conversation;
 use super::expect::Gated;
 use super::identity::{OWN_TRAFFIC_HEADER, identify};
+use super::interims::{Interim, listen_for_interims, with_interims};
 use super::terminal::ends_answer;
+use super::tokens::{TokenSettings, stripped};
 use super::{TraceSettings, reply, rewrite, upgrade};
 use crate::capture::{Begin, Direction, Recorder, Recording, Sequencer, TeeBody};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
@@ -14,16 +16,17 @@ use crate::trace::exchange::{
     ConnectionFacts, ExchangeKind, Identity, IdentitySource, Outcome, RequestHead, ResponseHead, TraceContext,
 };
 use crate::trace::{SpanId, TraceId};
-use crate::upstream::body::IdleLimited;
+use crate::upstream::body::{self, IdleLimited};
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream};
 use crate::wire::fields;
+use crate::wire::json_edit::Changes;
 use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +38,7 @@ pub struct Forwarder {
     recorder: Recorder,
     sequencer: Sequencer,
     trace: Arc<TraceSettings>,
+    tokens: Arc<TokenSettings>,
 }
 
 /// A request that is being recorded.
@@ -58,12 +62,16 @@ impl Begun {
     }
 }
 
-type Interim = (StatusCode, HeaderMap);
-
 impl Forwarder {
     /// A forwarder over these parts.
-    pub fn new(upstream: Upstream, recorder: Recorder, sequencer: Sequencer, trace: TraceSettings) -> Self {
-        Self { upstream, recorder, sequencer, trace: Arc::new(trace) }
+    pub fn new(
+        upstream: Upstream,
+        recorder: Recorder,
+        sequencer: Sequencer,
+        trace: TraceSettings,
+        tokens: TokenSettings,
+    ) -> Self {
+        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens) }
     }
 
     /// The way to endpoints.
@@ -162,7 +170,8 @@ impl Forwarder {
             Version::HTTP_2 if conversation.tunnel.is_some() => Offer::Http2,
             _ => Offer::Http1,
         };
-        let (outgoing, interims) = self.outgoing(begun, &origin, request, upgrading.is_some())?;
+        let (outgoing, interims, changes) =
+            Box::pin(self.outgoing(begun, &origin, request, upgrading.is_some())).await?;
         let isolation = begun.isolation();
         let interim = interim.filter(|_| version == Version::HTTP_11);
         let sending = pin!(self.upstream.send(outgoing, &isolation, &origin, offer));
@@ -173,34 +182,48 @@ impl Forwarder {
             let held = (conversation.guard.clone(), lease);
             return upgrade::relay(response, upgrading, version, &begun.recording, held);
         }
-        Ok(self.answer(begun, response, lease, version, head_only).await)
+        let changes = changes.filter(|_| !head_only);
+        Ok(self.answer(begun, response, lease, version, head_only, changes).await)
     }
 
-    /// The request as it goes to the endpoint, and the interim responses that come back for it.
-    fn outgoing(
+    /// The request as it goes to the endpoint, the interim responses that come back for it, and what its answer loses.
+    async fn outgoing(
         &self,
         begun: &Begun,
         origin: &Origin,
         request: Request<Incoming>,
         upgrading: bool,
-    ) -> Result<(Request<Body>, mpsc::Receiver<Interim>), ProxyError> {
+    ) -> Result<(Request<Body>, mpsc::Receiver<Interim>, Option<Changes>), ProxyError> {
         let (mut parts, body) = request.into_parts();
         parts.uri = absolute(origin, &parts.uri, &parts.headers)?;
         rewrite::request(&mut parts.headers, upgrading);
         if any_matches(&self.trace.propagate_hosts, &origin.host, origin.port) {
             propagate(&mut parts.headers, &begun.trace);
         }
+        let path = parts.uri.path();
+        let plan = self.tokens.plan(&origin.host, origin.port, &parts.method, path, &parts.headers);
+        let plan = plan.filter(|_| begun.recording.is_on());
         let tee = TeeBody::new(body, begun.recording.clone(), Direction::Request, request_error, |_| false);
-        let tee = tee.map_err(BodyError::Http);
         let (go, opened) = oneshot::channel();
-        let body = if parts.headers.contains_key(header::EXPECT) {
-            Gated::closed(tee, opened).boxed_unsync()
+        let mut changes = None;
+        let body = if let Some(plan) = plan {
+            let whole = tee.collect().await.map_err(|error| request_error(&error))?.to_bytes();
+            match plan.apply(&whole, &mut parts.headers) {
+                Some(asked) => {
+                    begun.recording.injected(asked.injection);
+                    changes = Some(asked.changes).filter(|changes| *changes != Changes::default());
+                    body::full(asked.body)
+                }
+                None => body::full(whole),
+            }
+        } else if parts.headers.contains_key(header::EXPECT) {
+            Gated::closed(tee.map_err(BodyError::Http), opened).boxed_unsync()
         } else {
-            Gated::open(tee).boxed_unsync()
+            Gated::open(tee.map_err(BodyError::Http)).boxed_unsync()
         };
         let mut outgoing = Request::from_parts(parts, body);
         let interims = listen_for_interims(&mut outgoing, go);
-        Ok((outgoing, interims))
+        Ok((outgoing, interims, changes))
     }
 
     /// Records the response's head and the connection it came over.
@@ -230,6 +253,7 @@ impl Forwarder {
         lease: Lease,
         version: Version,
         head_only: bool,
+        changes: Option<Changes>,
     ) -> Response<Body> {
         let recording = &begun.recording;
         rewrite::response(response.headers_mut(), false);
@@ -240,11 +264,14 @@ impl Forwarder {
             recording.finish_now().await;
             return response.map(|body| IdleLimited::new(body, lease, limit).boxed_unsync());
         }
-        let recording = recording.clone();
-        response.map(|body| {
-            let body = IdleLimited::new(body, lease, limit);
-            TeeBody::new(body, recording, Direction::Response, response_error, ends_answer).boxed_unsync()
-        })
+        let (mut parts, body) = response.into_parts();
+        let body = IdleLimited::new(body, lease, limit);
+        let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_answer);
+        let body = match changes {
+            Some(changes) => stripped(tee, changes, &mut parts.headers).await,
+            None => tee.boxed_unsync(),
+        };
+        Response::from_parts(parts, body)
     }
 }
 
@@ -273,56 +300,6 @@ fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<I
         let cause = format!("the request names {host} inside a tunnel to {}", leads.host);
         ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
     })
-}
-
-/// Waits for the response, passing interim ones on as they come.
-async fn with_interims(
-    mut sending: Pin<&mut impl Future<Output = Result<Sent, ProxyError>>>,
-    mut interims: mpsc::Receiver<Interim>,
-    interim: Option<&InterimSender>,
-    recording: &Recording,
-) -> Result<Sent, ProxyError> {
-    loop {
-        tokio::select! {
-            biased;
-            Some((status, headers)) = interims.recv() => {
-                recording.informational(status.as_u16());
-                if let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) {
-                    interim.send(&interim_head(status, headers));
-                }
-            }
-            sent = sending.as_mut() => return sent,
-        }
-    }
-}
-
-fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Sender<()>) -> mpsc::Receiver<Interim> {
-    let (sender, receiver) = mpsc::channel(MOST_INTERIMS);
-    let go = std::sync::Mutex::new(Some(go));
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE
-            && let Ok(mut go) = go.lock()
-            && let Some(go) = go.take()
-        {
-            let _ = go.send(());
-        }
-        // An endpoint that floods us with interim responses loses the surplus.
-        let _ = sender.try_send((response.status(), response.headers().clone()));
-    });
-    receiver
-}
-
-fn interim_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
-    rewrite::response(&mut headers, false);
-    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
-    for (name, value) in &headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
-    head
 }
 
 fn request_head(origin: &Origin, request: &Request<Incoming>) -> RequestHead {
@@ -390,4 +367,3 @@ fn response_error(error: &BodyError) -> ProxyError {
 }
 
 const TRACEPARENT: &str = "traceparent";
-const MOST_INTERIMS: usize = 16;

@@ -9,12 +9,16 @@ pub mod identity;
 pub mod reply;
 pub mod rewrite;
 pub mod terminal;
+pub mod tokens;
 pub mod upgrade;
+mod whole;
 
 mod handle;
+mod interims;
 
 pub use conversation::{Conversation, Credentials, Tunnel};
 pub use handle::{Begun, Forwarder};
+pub use tokens::TokenSettings;
 
 use serde::{Deserialize, Serialize};
 

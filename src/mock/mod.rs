@@ -107,6 +107,7 @@ fn router(options: MockOptions) -> Router {
         .route("/v1/realtime", any(websocket::realtime))
         .route("/weather", get(tools::weather))
         .route("/echo", any(tools::echo))
+        .route("/echo/{*path}", any(tools::echo))
         .route("/sse", get(tools::sse))
         .route("/bytes", get(tools::bytes))
         .route("/upload", post(tools::upload))

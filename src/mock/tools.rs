@@ -62,7 +62,7 @@ pub(super) async fn weather(State(state): State<MockState>, uri: Uri, headers: H
     Json(json!({ "city": city, "sky": "clear", "celsius": 21 }))
 }
 
-/// Any method on `/echo`.
+/// Any method on `/echo` and below.
 pub(super) async fn echo(method: Method, uri: Uri, version: Version, headers: HeaderMap, body: Bytes) -> Json<Value> {
     let version = format!("{version:?}");
     Json(

@@ -25,6 +25,7 @@ pub(super) fn describe(
     let Read { mut call, progress } = read;
     let arrivals = &exchange.response_body.arrivals;
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
+    call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
     let proof = prove(&mut call, faults_of(exchange));
     name(span, &call);
     parameters(span, &call.request);
@@ -38,6 +39,11 @@ pub(super) fn describe(
         content(span, &call, exchange, options);
     }
     let mut unproved = BTreeSet::new();
+    if !exchange.injection.fields.is_empty() {
+        let added = exchange.injection.fields.iter().map(|name| (*name).to_owned());
+        span.set(names::TOKENS_INJECTED, added.collect::<Vec<_>>());
+        span.set(names::TOKENS_STRIPPED, exchange.injection.strips);
+    }
     if let Some(proof) = proof {
         span.set(names::TOKENS_STATUS, proof.status);
         if !proof.faults.is_empty() {

@@ -35,6 +35,8 @@ pub struct Exchange {
     pub timing: Timing,
     /// The connections it used.
     pub connection: ConnectionFacts,
+    /// What was added to the request on the agent's behalf.
+    pub injection: Injection,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -164,6 +166,15 @@ pub struct Body {
     pub trailers: Option<HeaderMap>,
     /// When the first frames of a kept response came.
     pub arrivals: Vec<Arrival>,
+}
+
+/// What was added to a request on the agent's behalf.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Injection {
+    /// Fields of the body, and of the header.
+    pub fields: Vec<&'static str>,
+    /// True when the agent does not see what came of it.
+    pub strips: bool,
 }
 
 /// A frame's end in the kept bytes, and when it came, from the start of the exchange.

@@ -89,6 +89,8 @@ names! {
     LINK = "tracewire.link";
     TOKENS_STATUS = "tracewire.tokens.status";
     TOKENS_REASONS = "tracewire.tokens.reasons";
+    TOKENS_INJECTED = "tracewire.tokens.injected";
+    TOKENS_STRIPPED = "tracewire.tokens.stripped";
     POLICY_VERSION = "tracewire.policy.version";
     POLICY_VERSIONS = "tracewire.policy.versions";
     RESPONSE_CHUNKS = "tracewire.response.chunks";

@@ -6,6 +6,7 @@ pub mod event_stream;
 pub mod fields;
 pub mod framing;
 pub mod json;
+pub mod json_edit;
 pub mod json_stream;
 pub mod redact;
 pub mod sse;

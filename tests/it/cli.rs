@@ -101,7 +101,10 @@ fn the_demo_needs_nothing() {
     assert!(output.status.success(), "{}", text(&output));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        stderr.contains("demo agent") && stderr.matches("chat/completions").count() >= 3 && stderr.contains("weather"),
+        stderr.contains("demo agent")
+            && stderr.matches("✓ chat mock").count() == 3
+            && stderr.contains("execute_tool get_weather")
+            && stderr.contains("first chunk"),
         "{stderr}"
     );
 }

@@ -137,3 +137,93 @@ fn content_is_a_setting_and_ids_that_never_came_are_counted() {
     let shown = crate::support::tracewire(bench.home()).args(["trace", "show", "ro-quiet"]).output().unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains("ids none (ids_absent"), "{}", text(&shown));
 }
+
+/// Everything an SDK makes of its answers, as one JSON line. It asks for no ids.
+const OBJECTS: &str = r#"
+import json, sys
+from openai import OpenAI
+client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="sk-test-0000000000000000000000")
+tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
+asked = dict(model="m", messages=[{"role": "user", "content": "say something to me"}])
+chat = client.chat.completions.create
+streamed = lambda **more: [chunk.model_dump() for chunk in chat(**asked, stream=True, **more)]
+seen = [chat(**asked).model_dump(), chat(**asked, n=2).model_dump(), chat(**asked, tools=tools).model_dump(),
+        chat(**asked, logprobs=True).model_dump(), streamed(), streamed(stream_options={"include_usage": True}),
+        streamed(tools=tools), client.completions.create(model="m", prompt="go on").model_dump(),
+        [chunk.model_dump() for chunk in client.completions.create(model="m", prompt="go on", stream=True)]]
+print(json.dumps(seen))
+"#;
+
+#[test]
+fn ids_are_asked_for_and_taken_out_again_without_the_agent_seeing_any_of_it() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n").unwrap();
+    let direct = std::process::Command::new(python()).args(["-c", OBJECTS, &bench.http()]).output().unwrap();
+    assert!(direct.status.success(), "{}", text(&direct));
+    let flags = ["--rollout", "ro-injected", "--config", config.to_str().unwrap()];
+    let traced = bench.run(&flags, &[&python(), "-c", OBJECTS, &bench.http()]);
+    assert!(traced.status.success(), "{}", text(&traced));
+    let objects = |output: &std::process::Output| -> Vec<Value> { serde_json::from_slice(&output.stdout).unwrap() };
+    for (number, (direct, traced)) in objects(&direct).iter().zip(&objects(&traced)).enumerate() {
+        assert_eq!(direct, traced, "answer {number} looks different to the agent");
+    }
+    let spans = bench.exchanges("ro-injected", 9);
+    assert_eq!(spans.len(), 9);
+    // What the endpoint says to whoever asks it.
+    let serve = bench.serve(&[]);
+    for span in &spans {
+        let attributes = &span["attributes"];
+        let is_chat = attributes["tracewire.dialect"] == "openai.chat";
+        let messages: Value = serde_json::from_str(attributes["gen_ai.input.messages"].as_str().unwrap()).unwrap();
+        let content = &messages[0]["parts"][0]["content"];
+        let mut body = json!({ "model": "m", "return_token_ids": true, "logprobs": true });
+        match is_chat {
+            true => body["messages"] = json!([{ "role": "user", "content": content }]),
+            false => body["prompt"] = content.clone(),
+        }
+        if let Some(tools) = attributes["gen_ai.tool.definitions"].as_str() {
+            let tools: Value = serde_json::from_str(tools).unwrap();
+            body["tools"] = json!([{ "type": "function", "function": tools[0] }]);
+        }
+        let path = if is_chat { "chat/completions" } else { "completions" };
+        let answer = post(&serve, &format!("{}/v1/{path}", bench.http()), "", &body);
+        let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let choice = &answer["choices"][0];
+        let prompt = if is_chat { &answer["prompt_token_ids"] } else { &choice["prompt_token_ids"] };
+        assert_eq!(attributes["prompt_token_ids"], *prompt, "{span:#}");
+        let sampled = attributes.get("response_token_ids").cloned().unwrap_or_else(|| json!([]));
+        assert_eq!(sampled, choice["token_ids"], "{span:#}");
+        assert_eq!(attributes["tracewire.tokens.injected"][0], "return_token_ids");
+        assert_eq!(attributes["tracewire.tokens.stripped"], true);
+    }
+}
+
+#[test]
+fn what_cannot_be_changed_without_doubt_passes_as_it_is() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let send = |fields: &str, body: &str| {
+        let echo = format!("{}/echo/v1/chat/completions", bench.http());
+        let length = body.len();
+        let head =
+            format!("POST {echo} HTTP/1.1\r\nHost: x\r\n{fields}content-length: {length}\r\nconnection: close\r\n\r\n");
+        say(serve.address("proxy"), format!("{head}{body}").as_bytes())
+    };
+    let json = "content-type: application/json\r\n";
+    for (fields, body) in [
+        ("content-type: text/plain\r\n", "{\"messages\":[]}"),
+        (json, "[1]"),
+        (json, "{\"messages\":"),
+        ("content-type: application/json\r\nauthorization: AWS4-HMAC-SHA256 x\r\n", "{\"messages\":[]}"),
+        ("content-type: application/json\r\ncontent-encoding: gzip\r\n", "{\"messages\":[]}"),
+    ] {
+        let answer = send(fields, body);
+        assert!(answer.contains(&format!("\"length\":{},", body.len())), "{fields}{body}: {answer}");
+    }
+    let changed = "{\"return_token_ids\":true,\"logprobs\":true,\"top_logprobs\":0,\"messages\":[]}";
+    let answer = send(json, "{\"messages\":[]}");
+    assert!(answer.contains(&format!("\"length\":{},", changed.len())), "{answer}");
+}

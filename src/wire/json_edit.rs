@@ -1,0 +1,293 @@
+//! Fields put into a JSON object and taken out of one; every other byte stays what it was.
+//!
+//! It must not read values, only find where they are. What is no JSON object, or breaks off, is left alone.
+
+use std::ops::Range;
+
+/// What happens to a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It goes.
+    Remove,
+    /// Its value becomes null.
+    Null,
+}
+
+/// What happens to the fields of an answer of OpenAI's shape: those of its root, and those of every element of its
+/// `choices`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// By their names at the root.
+    pub root: Vec<(&'static str, Change)>,
+    /// By their names in a choice.
+    pub choice: Vec<(&'static str, Change)>,
+}
+
+/// A field of an object.
+struct Member<'a> {
+    key: &'a [u8],
+    value: Range<usize>,
+    whole: Range<usize>,
+}
+
+/// True when `text` is an object with this field.
+pub fn has(text: &[u8], name: &str) -> bool {
+    let members = members(text, start(text));
+    members.iter().flatten().any(|member| member.key == name.as_bytes())
+}
+
+/// True when the object at the start of `text` has this field with a value other than null, false and 0.
+pub fn asks(text: &[u8], name: &str) -> bool {
+    let members = members(text, start(text));
+    let value = members
+        .iter()
+        .flatten()
+        .rev()
+        .find(|member| member.key == name.as_bytes())
+        .map(|member| &text[member.value.clone()]);
+    value.is_some_and(|value| !matches!(value, b"null" | b"false" | b"0"))
+}
+
+/// `text` with these fields in front of its own, each unless it has one of that name. `None`: it is no object.
+pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
+    let open = start(text);
+    let members = members(text, open)?;
+    let missing = fields.iter().filter(|(name, _)| members.iter().all(|member| member.key != name.as_bytes()));
+    let written: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let mut out = Vec::with_capacity(text.len() + 100);
+    out.extend_from_slice(&text[..=open]);
+    out.extend_from_slice(written.join(",").as_bytes());
+    if !written.is_empty() && !members.is_empty() {
+        out.push(b',');
+    }
+    out.extend_from_slice(&text[open + 1..]);
+    Some(out)
+}
+
+/// `text` with these changes. `None`: nothing changes.
+pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
+    let members = members(text, start(text))?;
+    let mut cuts = cuts(&members, &changes.root, text);
+    let choices = members.iter().rev().find(|member| member.key == b"choices");
+    if let Some(choices) = choices.filter(|choices| text[choices.value.start] == b'[') {
+        let mut at = choices.value.start + 1;
+        while at < choices.value.end {
+            at = skip_space(text, at);
+            match text.get(at) {
+                Some(b'{') => {
+                    let fields = self::members(text, at)?;
+                    cuts.extend(self::cuts(&fields, &changes.choice, text));
+                    at = value_end(text, at)?;
+                }
+                Some(b',') => at += 1,
+                _ => break,
+            }
+        }
+    }
+    if cuts.is_empty() {
+        return None;
+    }
+    cuts.sort_by_key(|(range, _)| range.start);
+    let (mut out, mut copied) = (Vec::with_capacity(text.len()), 0);
+    for (range, instead) in cuts {
+        out.extend_from_slice(text.get(copied..range.start).unwrap_or_default());
+        out.extend_from_slice(instead);
+        copied = range.end;
+    }
+    out.extend_from_slice(&text[copied..]);
+    Some(out)
+}
+
+/// What is cut out of an object, and what stands there instead. A comma goes with every field that goes.
+fn cuts(members: &[Member<'_>], changes: &[(&str, Change)], text: &[u8]) -> Vec<(Range<usize>, &'static [u8])> {
+    let change_of =
+        |member: &Member<'_>| changes.iter().find(|(name, _)| name.as_bytes() == member.key).map(|(_, change)| *change);
+    let mut cuts: Vec<(Range<usize>, &'static [u8])> = Vec::new();
+    let first_kept = members.iter().position(|member| change_of(member) != Some(Change::Remove));
+    for (at, member) in members.iter().enumerate() {
+        match change_of(member) {
+            // Those before the first that stays go with the comma behind them, the others with the one in front.
+            Some(Change::Remove) if first_kept.is_none_or(|kept| at < kept) => {
+                let end = members.get(at + 1).map_or(member.whole.end, |next| next.whole.start);
+                cuts.push((member.whole.start..end, b""));
+            }
+            Some(Change::Remove) => cuts.push((members[at - 1].whole.end..member.whole.end, b"")),
+            Some(Change::Null) if text.get(member.value.clone()) != Some(b"null") => {
+                cuts.push((member.value.clone(), b"null"));
+            }
+            _ => {}
+        }
+    }
+    cuts
+}
+
+/// The index of the first byte that is no white space.
+fn start(text: &[u8]) -> usize {
+    skip_space(text, 0)
+}
+
+/// The fields of the object that opens at `open`; `None` if it is none, or breaks off.
+fn members(text: &[u8], open: usize) -> Option<Vec<Member<'_>>> {
+    if text.get(open) != Some(&b'{') {
+        return None;
+    }
+    let mut members = Vec::new();
+    let mut at = skip_space(text, open + 1);
+    if text.get(at) == Some(&b'}') {
+        return Some(members);
+    }
+    loop {
+        let from = at;
+        let key_end = string_end(text, at)?;
+        let colon = skip_space(text, key_end);
+        if text.get(colon) != Some(&b':') {
+            return None;
+        }
+        let value = skip_space(text, colon + 1);
+        let end = value_end(text, value)?;
+        members.push(Member { key: &text[from + 1..key_end - 1], value: value..end, whole: from..end });
+        at = skip_space(text, end);
+        match text.get(at) {
+            Some(b',') => at = skip_space(text, at + 1),
+            Some(b'}') => return Some(members),
+            _ => return None,
+        }
+    }
+}
+
+/// The index behind the string that opens at `open`.
+fn string_end(text: &[u8], open: usize) -> Option<usize> {
+    if text.get(open) != Some(&b'"') {
+        return None;
+    }
+    let mut at = open + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The index behind the value that starts at `at`.
+fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    match text.get(at)? {
+        b'"' => string_end(text, at),
+        b'{' | b'[' => {
+            let (mut depth, mut at) = (0_usize, at);
+            loop {
+                match text.get(at)? {
+                    b'"' => {
+                        at = string_end(text, at)?;
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth == 1 => return Some(at + 1),
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+            }
+        }
+        _ => {
+            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
+            Some(at + text[at..].iter().position(ends).unwrap_or(text.len() - at)).filter(|end| *end > at)
+        }
+    }
+}
+
+fn skip_space(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn changes() -> Changes {
+        Changes {
+            root: vec![("prompt_token_ids", Change::Remove)],
+            choice: vec![("token_ids", Change::Remove), ("logprobs", Change::Null)],
+        }
+    }
+
+    fn changed(text: &str) -> String {
+        change(text.as_bytes(), &changes()).map_or_else(|| text.to_owned(), |text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn what_was_added_goes_and_the_rest_stays_as_it_was() {
+        for (text, expected) in [
+            (r#"{"id" : 1, "prompt_token_ids":[1,2] ,"choices":[]}"#, r#"{"id" : 1 ,"choices":[]}"#),
+            (r#"{"prompt_token_ids":[1], "id":1}"#, r#"{"id":1}"#),
+            (r#"{"prompt_token_ids":null}"#, "{}"),
+            (
+                r#"{"choices": [ {"token_ids":[1],"x":{"token_ids":[2]},"logprobs":{"content":[{}]}} , {"y":"\"]}","token_ids":[]} ]}"#,
+                r#"{"choices": [ {"x":{"token_ids":[2]},"logprobs":null} , {"y":"\"]}"} ]}"#,
+            ),
+            (r#"{"choices":[{"logprobs":null}]}"#, r#"{"choices":[{"logprobs":null}]}"#),
+            (r#"{"prompt_token_ids":[1"#, r#"{"prompt_token_ids":[1"#),
+            ("[DONE]", "[DONE]"),
+            ("", ""),
+        ] {
+            assert_eq!(changed(text), expected);
+        }
+    }
+
+    #[test]
+    fn fields_are_put_in_front_unless_they_are_there() {
+        let put = |text: &str| {
+            insert(text.as_bytes(), &[("a", "true"), ("b", "0")]).map(|text| String::from_utf8(text).unwrap())
+        };
+        assert_eq!(put(r#" {"model":"m"}"#).unwrap(), r#" {"a":true,"b":0,"model":"m"}"#);
+        assert_eq!(put(r#"{"b":2}"#).unwrap(), r#"{"a":true,"b":2}"#);
+        assert_eq!(put("{ }").unwrap(), r#"{"a":true,"b":0 }"#);
+        assert_eq!(put(r#"{"b":1,"a":1}"#).unwrap(), r#"{"b":1,"a":1}"#);
+        assert_eq!((put("[]"), put("{\"a\":"), put("")), (None, None, None));
+        assert!(asks(br#"{"a":true}"#, "a") && !asks(br#"{"a":false}"#, "a") && !asks(br#"{"x":{"a":1}}"#, "a"));
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        let value = prop_oneof![
+            Just(json!([1, 2])),
+            Just(json!({ "token_ids": [3] })),
+            Just(json!("q\"}")),
+            Just(Value::Null),
+            Just(json!(-1.5))
+        ];
+        let names = prop::sample::select(vec!["id", "prompt_token_ids", "token_ids", "logprobs", "x", "y"]);
+        let fields = prop::collection::vec((names, value), 0..6);
+        fields.prop_map(|fields| {
+            Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_reading_and_writing_would(root in object(), choices in prop::collection::vec(object(), 0..3), pretty in any::<bool>()) {
+            let mut root = root;
+            root["choices"] = Value::Array(choices);
+            let text = if pretty { format!("{root:#}") } else { root.to_string() };
+            let changed: Value = serde_json::from_str(&changed(&text)).unwrap();
+            root.as_object_mut().unwrap().remove("prompt_token_ids");
+            for choice in root["choices"].as_array_mut().unwrap() {
+                choice.as_object_mut().unwrap().remove("token_ids");
+                if choice.get("logprobs").is_some() {
+                    choice["logprobs"] = Value::Null;
+                }
+            }
+            prop_assert_eq!(changed, root);
+        }
+
+        #[test]
+        fn nothing_panics(text in "[\\[\\]{}:,\" a\\\\1]{0,40}") {
+            let _ = (change(text.as_bytes(), &changes()), insert(text.as_bytes(), &[("a", "1")]), asks(text.as_bytes(), "a"));
+        }
+    }
+}
