@@ -227,3 +227,76 @@ fn what_cannot_be_changed_without_doubt_passes_as_it_is() {
     let answer = send(json, "{\"messages\":[]}");
     assert!(answer.contains(&format!("\"length\":{},", changed.len())), "{answer}");
 }
+
+#[test]
+fn a_stream_that_the_agent_leaves_keeps_every_id_that_came() {
+    use crate::support::connect;
+    use std::io::{Read, Write};
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let body = json!({ "model": "m", "stream": true, "return_token_ids": true, "logprobs": true,
+        "messages": [{ "role": "user", "content": "say something to me" }] })
+    .to_string();
+    let target = format!("{}/v1/chat/completions", bench.http());
+    let mut agent = connect(serve.address("proxy"));
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-left\r\nx-mock-chunk-delay-ms: 50\r\nx-mock-chunks: 100\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    agent.write_all(head.as_bytes()).unwrap();
+    let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+    let mut got = String::new();
+    while got.matches("token_ids\":[").count() < 6 {
+        let read = agent.read(&mut part).unwrap();
+        assert!(read > 0, "{got}");
+        seen.extend_from_slice(&part[..read]);
+        got = String::from_utf8_lossy(&seen).into_owned();
+    }
+    drop(agent);
+    let span = &bench.exchanges("ro-left", 1)[0];
+    let attributes = &span["attributes"];
+    assert_eq!(
+        (&span["status"]["status_code"], &attributes["tracewire.outcome"]),
+        (&json!("UNSET"), &json!("aborted"))
+    );
+    assert_eq!(attributes["tracewire.tokens.status"], "partial");
+    let reasons = attributes["tracewire.tokens.reasons"].as_array().unwrap();
+    assert!(reasons.contains(&json!("aborted_by_agent")) && reasons.contains(&json!("no_end")), "{reasons:?}");
+    // The ids of the events that the agent has seen, and perhaps of one more.
+    let events = got.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let sent: Vec<Value> =
+        events.flat_map(|event| event["choices"][0]["token_ids"].as_array().cloned().unwrap_or_default()).collect();
+    let kept = attributes["response_token_ids"].as_array().unwrap();
+    assert!(sent.len() >= 5 && kept.len() >= sent.len() && kept[..sent.len()] == sent, "{kept:?} {sent:?}");
+    assert_eq!(attributes["tracewire.response_logprobs"].as_array().unwrap().len(), kept.len());
+}
+
+/// The same of Anthropic's SDK.
+const ANTHROPIC: &str = r#"
+import json, sys
+from anthropic import Anthropic
+client = Anthropic(base_url=sys.argv[1], api_key="sk-ant-test-0000000000000000000000")
+tools = [{"name": "add", "description": "adds", "input_schema": {"type": "object", "properties": {}}}]
+asked = dict(model="m", max_tokens=50, messages=[{"role": "user", "content": "say something to me"}])
+seen = [client.messages.create(**asked).model_dump(), client.messages.create(**asked, tools=tools).model_dump()]
+for more in [{}, {"tools": tools}]:
+    with client.messages.stream(**asked, **more) as stream:
+        seen.append([event.model_dump(mode="json") for event in stream])
+print(json.dumps(seen))
+"#;
+
+#[test]
+fn anthropics_sdk_sees_the_same_and_its_calls_are_told() {
+    let bench = Bench::new();
+    let direct = std::process::Command::new(python()).args(["-c", ANTHROPIC, &bench.http()]).output().unwrap();
+    assert!(direct.status.success(), "{}", text(&direct));
+    let traced = bench.run(&["--rollout", "ro-anthropic"], &[&python(), "-c", ANTHROPIC, &bench.http()]);
+    assert_eq!(String::from_utf8_lossy(&direct.stdout), String::from_utf8_lossy(&traced.stdout));
+    let spans = bench.exchanges("ro-anthropic", 4);
+    let output = |at: usize| -> Value {
+        serde_json::from_str(spans[at]["attributes"]["gen_ai.output.messages"].as_str().unwrap()).unwrap()
+    };
+    assert_eq!((output(0), output(1)), (output(2), output(3)), "streamed or not, it is the same answer");
+    assert_eq!(output(1)[0]["parts"][0]["type"], "tool_call");
+    assert!(spans.iter().all(|span| span["name"] == "chat m" && span["status"]["status_code"] == "UNSET"));
+}

@@ -105,7 +105,9 @@ fn more_streams_than_an_endpoint_takes_go_over_more_connections() {
     let program = "
 import asyncio, httpx, sys
 async def main(proxy, ca, url):
-    async with httpx.AsyncClient(http2=True, proxy=proxy, verify=ca, timeout=60) as client:
+    # httpcore closes connections over its limit of idle ones, also those that are just being made.
+    limits = httpx.Limits(max_keepalive_connections=1000)
+    async with httpx.AsyncClient(http2=True, proxy=proxy, verify=ca, timeout=60, limits=limits) as client:
         got = await asyncio.gather(*(client.get(url) for _ in range(100)))
         assert all(answer.status_code == 200 and answer.http_version == 'HTTP/2' for answer in got)
 async def clients():

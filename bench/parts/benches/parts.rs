@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Instant;
 use tracewire::capture::{Begin, CaptureSettings, Captured, Direction, Recorder, TeeBody};
+use tracewire::dialect::{Seen, read};
 use tracewire::pipeline::Relations;
 use tracewire::pipeline::span::{SpanOptions, span_of};
 use tracewire::store::Store;
@@ -16,6 +17,7 @@ use tracewire::trace::exchange::{
 };
 use tracewire::trace::{Span, SpanId, TraceId};
 use tracewire::wire::redact::Redactor;
+use tracewire::wire::sse::Events;
 
 fn main() {
     tracewire::tls::install_provider();
@@ -73,6 +75,55 @@ fn span(bencher: Bencher) {
 fn redaction(bencher: Bencher) {
     let (redactor, text) = (Redactor::default(), json());
     bencher.bench(|| redactor.body(Some("application/json"), "/v1/chat/completions", &text).len());
+}
+
+/// A chat answer of 9 kB with 200 prompt ids, 100 response ids and 100 logprobs, read into a call.
+#[divan::bench]
+fn read_answer(bencher: Bencher) {
+    let answer = answer();
+    bencher.bench(|| read(&seen(&answer)));
+}
+
+/// The same as a span: read, proved, written, redacted.
+#[divan::bench]
+fn span_of_answer(bencher: Bencher) {
+    let (options, answer) = (SpanOptions { include_bodies: false, ..options() }, answer());
+    let mut relations = Relations::default();
+    bencher
+        .with_inputs(|| {
+            let mut exchange = captured().exchange;
+            exchange.request_body.kept = REQUEST.into();
+            exchange.response_body.kept = answer.clone();
+            exchange
+        })
+        .bench_local_refs(|exchange| span_of(exchange, &mut relations, &options).span);
+}
+
+/// The events of 1 MB of a stream, found.
+#[divan::bench]
+fn sse_events(bencher: Bencher) {
+    let stream = stream();
+    bencher.counter(divan::counter::BytesCount::new(stream.len())).bench(|| Events::new(&stream).count());
+}
+
+/// The same stream, read into a call.
+#[divan::bench]
+fn read_stream(bencher: Bencher) {
+    let stream = stream();
+    bencher.counter(divan::counter::BytesCount::new(stream.len())).bench(|| read(&seen(&stream)));
+}
+
+/// An answer with 128k prompt ids and 4k response ids and logprobs, read into a call.
+#[divan::bench(sample_count = 20)]
+fn read_long_answer(bencher: Bencher) {
+    let ids = |count: u32| (0..count).map(|id| (id * 7919 % 151_000).to_string()).collect::<Vec<_>>().join(",");
+    let logprobs = vec![r#"{"token":"w","logprob":-0.5,"bytes":[119],"top_logprobs":[]}"#; 4096].join(",");
+    let answer = format!(
+        r#"{{"prompt_token_ids":[{}],"choices":[{{"index":0,"message":{{"role":"assistant","content":"x"}},"token_ids":[{}],"logprobs":{{"content":[{logprobs}]}}}}]}}"#,
+        ids(128 * 1024),
+        ids(4096)
+    );
+    bencher.bench(|| read(&seen(answer.as_bytes())));
 }
 
 /// 256 spans with bodies, encoded and committed.
@@ -156,4 +207,38 @@ fn json() -> String {
         .collect();
     let ids: Vec<String> = (0..180).map(|token| (token * 7919 % 151_000).to_string()).collect();
     format!("{{\"choices\":[{{\"token_ids\":[{}],\"logprobs\":{{\"content\":[{}]}}}}]}}", ids.join(","), logprobs.join(","))
+}
+
+const REQUEST: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"What is 2+2?"}],"return_token_ids":true}"#;
+
+static NO_FIELDS: std::sync::LazyLock<http::HeaderMap> = std::sync::LazyLock::new(http::HeaderMap::new);
+
+fn seen(response: &[u8]) -> Seen<'_> {
+    Seen {
+        host: "vllm",
+        port: 8000,
+        target: "/v1/chat/completions",
+        request_headers: &NO_FIELDS,
+        request_body: REQUEST,
+        status: Some(200),
+        response_headers: &NO_FIELDS,
+        response_body: response,
+    }
+}
+
+fn answer() -> Vec<u8> {
+    let ids = |count: u32| (0..count).map(|id| (id * 7919 % 151_000).to_string()).collect::<Vec<_>>().join(",");
+    let logprobs = vec![r#"{"token":"w","logprob":-0.51234567,"bytes":[119],"top_logprobs":[]}"#; 100].join(",");
+    format!(
+        r#"{{"id":"chatcmpl-1","model":"m","prompt_token_ids":[{}],"choices":[{{"index":0,"message":{{"role":"assistant","content":"{}"}},"token_ids":[{}],"logprobs":{{"content":[{logprobs}]}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":200,"completion_tokens":100}}}}"#,
+        ids(200),
+        "word ".repeat(60),
+        ids(100)
+    )
+    .into_bytes()
+}
+
+fn stream() -> Vec<u8> {
+    let event = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word \"},\"token_ids\":[1234],\"finish_reason\":null}]}\n\n";
+    event.repeat((1 << 20) / event.len()).into_bytes()
 }

@@ -1,0 +1,131 @@
+//! Broken input for every format: golden exchanges with bytes changed, cut, doubled and mixed.
+//!
+//! A second of it by default; `TRACEWIRE_FUZZ_SECONDS` says how long for each format (`scripts/fuzz`: a minute). What it
+//! finds is a panic or a hang; the input is written to `target/fuzz/`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking"
+)]
+
+use http::HeaderMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tracewire::dialect::{Seen, read};
+use tracewire::wire::json_edit::{Change, Changes, change, insert};
+
+/// A golden exchange, without its framing.
+struct Seed {
+    target: String,
+    request: Vec<u8>,
+    response: Vec<u8>,
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+fn body(raw: &[u8]) -> (String, Vec<u8>) {
+    let at = raw.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    (String::from_utf8_lossy(&raw[..at]).into_owned(), raw[at + 4..].to_vec())
+}
+
+fn seeds(dialect: &Path) -> Vec<Seed> {
+    let seed = |folder: PathBuf| {
+        let (head, request) = body(&std::fs::read(folder.join("request.http")).unwrap());
+        // The framing of chunks within makes it only more broken.
+        let (_, response) = body(&std::fs::read(folder.join("response.http")).unwrap());
+        Seed { target: head.split(' ').nth(1).unwrap().to_owned(), request, response }
+    };
+    folders(dialect).into_iter().map(seed).collect()
+}
+
+fn mutated(bytes: &[u8], other: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..random.usize(0..6) {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = random.usize(0..bytes.len());
+        match random.u8(0..8) {
+            0 => bytes[at] = random.u8(..),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..(at + random.usize(0..20)).min(bytes.len()))),
+            3 => {
+                let part = bytes[at..(at + random.usize(0..200)).min(bytes.len())].to_vec();
+                bytes.splice(at..at, part);
+            }
+            4 => bytes.splice(at..at, other[random.usize(0..=other.len())..].iter().copied()).for_each(drop),
+            5 => bytes.splice(at..at, random.choice(WORDS).unwrap().iter().copied()).for_each(drop),
+            6 => {
+                bytes.splice(at..at, vec![*random.choice(b"[{\"0 \r\n").unwrap(); random.usize(0..2000)]).for_each(drop)
+            }
+            _ => bytes[at] ^= 1 << random.u8(0..8),
+        }
+    }
+    bytes
+}
+
+const WORDS: &[&[u8]] = &[
+    b"null,,",
+    b"-1e999",
+    b"\\ud800",
+    b"\ndata: ",
+    b"\r\n\r\n",
+    b"NaN",
+    b"[[[[",
+    b"\xff\xfe",
+    b"data: [DONE]\n\n",
+    b"\xef\xbb\xbf",
+];
+
+#[test]
+fn no_input_panics_or_takes_long() {
+    let seconds = std::env::var("TRACEWIRE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    let each = seconds.map_or(Duration::from_millis(150), Duration::from_secs);
+    let changes = Changes {
+        root: vec![("prompt_token_ids", Change::Remove), ("sglext", Change::Remove)],
+        choice: vec![("token_ids", Change::Remove), ("logprobs", Change::Null)],
+    };
+    let mut random = fastrand::Rng::new();
+    let headers = HeaderMap::new();
+    for dialect in folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")) {
+        let seeds = seeds(&dialect);
+        let (began, mut count) = (Instant::now(), 0_u64);
+        while began.elapsed() < each {
+            let (seed, other) = (random.choice(&seeds).unwrap(), random.choice(&seeds).unwrap());
+            let request = mutated(&seed.request, &other.request, &mut random);
+            let response = mutated(&seed.response, &other.response, &mut random);
+            let one = Instant::now();
+            let outcome = std::panic::catch_unwind(|| {
+                let seen = Seen {
+                    host: "h",
+                    port: 80,
+                    target: &seed.target,
+                    request_headers: &headers,
+                    request_body: &request,
+                    status: Some(200),
+                    response_headers: &headers,
+                    response_body: &response,
+                };
+                let read = read(&seen);
+                (read.is_some(), change(&response, &changes), insert(&request, &[("a", "1")]))
+            });
+            if outcome.is_err() || one.elapsed() > Duration::from_secs(2) {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fuzz");
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(folder.join("request"), &request).unwrap();
+                std::fs::write(folder.join("response"), &response).unwrap();
+                panic!("{}: {:?}; the input is in {}", seed.target, one.elapsed(), folder.display());
+            }
+            count += 1;
+        }
+        println!("{}: {count} inputs", dialect.file_name().unwrap().to_string_lossy());
+    }
+}
