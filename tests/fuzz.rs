@@ -64,7 +64,8 @@ fn mutated(bytes: &[u8], other: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
             4 => bytes.splice(at..at, other[random.usize(0..=other.len())..].iter().copied()).for_each(drop),
             5 => bytes.splice(at..at, random.choice(WORDS).unwrap().iter().copied()).for_each(drop),
             6 => {
-                bytes.splice(at..at, vec![*random.choice(b"[{\"0 \r\n").unwrap(); random.usize(0..2000)]).for_each(drop)
+                let filler = vec![*random.choice(b"[{\"0 \r\n").unwrap(); random.usize(0..2000)];
+                bytes.splice(at..at, filler).for_each(drop);
             }
             _ => bytes[at] ^= 1 << random.u8(0..8),
         }

@@ -128,7 +128,7 @@ pub struct Read {
 pub fn read(seen: &Seen<'_>) -> Option<Read> {
     let (path, query) = seen.target.split_once('?').unwrap_or((seen.target, ""));
     let mut call = LlmCall::default();
-    let body = any_json(seen.request_body, "request", &mut call);
+    let body = any_json(seen.request_body, REQUEST, &mut call);
     let asked = Asked { host: seen.host, port: seen.port, path, query, headers: seen.request_headers, body: &body };
     let dialect = ALL.iter().find(|dialect| dialect.claims(&asked))?;
     call.dialect = dialect.name();
@@ -281,12 +281,15 @@ fn error_of(json: &Json<'_>) -> Option<(String, String)> {
     Some((kind.unwrap_or_default(), object.get("message").text().unwrap_or_default().to_owned()))
 }
 
+const REQUEST: &str = "request";
+
 /// JSON, mended if need be; null when it can't be read, which the call remembers.
 fn any_json<'a>(text: &'a [u8], what: &'static str, call: &mut LlmCall) -> Json<'a> {
     if text.trim_ascii().is_empty() {
         return Json::Null;
     }
-    if let Ok(json) = json::parse(text) {
+    let read = if what == REQUEST { json::parse(text) } else { json::parse_answer(text) };
+    if let Ok(json) = read {
         return json;
     }
     match json::parse_mended(text) {

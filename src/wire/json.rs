@@ -3,7 +3,7 @@
 //! It must not refuse what only looks odd: the last of two equal keys counts, `NaN` and its like are null and said so,
 //! bytes that are no UTF-8 are replaced and said so. Depth is limited by the reader (128).
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -42,6 +42,14 @@ const NULL: Json<'static> = Json::Null;
 /// Reads one JSON text.
 pub fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
     serde_json::from_slice(text)
+}
+
+/// Reads one JSON text of an answer without what is most of it: `bytes` and `top_logprobs` of every token.
+pub fn parse_answer(text: &[u8]) -> serde_json::Result<Json<'_>> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let json = Any::Answer.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(json)
 }
 
 /// Reads what is not quite JSON, and says what was wrong with it.
@@ -184,49 +192,74 @@ impl<'a> Json<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Json<'de>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Json::Null)
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-                Ok(Json::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-                Ok(Json::Int(value))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-                Ok(i64::try_from(value).map_or(Json::Float(value as f64), Json::Int))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-                Ok(Json::Float(value))
-            }
-            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-                Ok(Json::Text(Cow::Borrowed(value)))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-                Ok(Json::Text(Cow::Owned(value.to_owned())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    elements.push(element);
-                }
-                Ok(Json::List(elements))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((Key(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Json::Object(fields))
-            }
+        Any::Whole.deserialize(deserializer)
+    }
+}
+
+/// Reads any value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Any {
+    // As it is.
+    Whole,
+    // An answer: what nobody asks for is passed over within its `logprobs`.
+    Answer,
+    // A part of an answer's `logprobs`.
+    Logprobs,
+}
+
+impl<'de> DeserializeSeed<'de> for Any {
+    type Value = Json<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Json<'de>;
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Json::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Json::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Json::Int(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(value).map_or(Json::Float(value as f64), Json::Int))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Json::Float(value))
+    }
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Json::Text(Cow::Borrowed(value)))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element_seed(self)? {
+            elements.push(element);
         }
-        deserializer.deserialize_any(Any)
+        Ok(Json::List(elements))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(Key(name)) = map.next_key()? {
+            if self == Self::Logprobs && matches!(&*name, "bytes" | "top_logprobs") {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let next = if self == Self::Answer && name == "logprobs" { Self::Logprobs } else { self };
+            let value = map.next_value_seed(next)?;
+            fields.push((name, value));
+        }
+        Ok(Json::Object(fields))
     }
 }
 
@@ -286,6 +319,10 @@ mod tests {
         assert_eq!(doubled.at(&["b", "c"]).list().len(), 4);
         assert!(doubled.at(&["b", "nowhere", "deep"]).is_null());
         assert!(parse("[".repeat(200).as_bytes()).is_err());
+        let answer = br#"{"logprobs":{"content":[{"logprob":-1,"bytes":[1],"top_logprobs":[]}]},"bytes":[1]}"#;
+        let lean = br#"{"logprobs":{"content":[{"logprob":-1}]},"bytes":[1]}"#;
+        assert_eq!(parse_answer(answer).unwrap(), parse(lean).unwrap());
+        assert!(parse_answer(b"{} x").is_err());
         let (json, mended) = parse_mended(b"{\"logprob\":NaN,\"x\":[-Infinity,-1],\"t\":\"NaN \xff\"}").unwrap();
         assert_eq!(mended, Mended { utf8: true, not_finite: true });
         assert!(json.get("logprob").is_null());

@@ -19,6 +19,10 @@ use tracewire::trace::{Span, SpanId, TraceId};
 use tracewire::wire::redact::Redactor;
 use tracewire::wire::sse::Events;
 
+// As the program has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     tracewire::tls::install_provider();
     divan::main();
