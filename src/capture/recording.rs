@@ -134,6 +134,11 @@ impl Recording {
         self.update(|exchange, _| exchange.injection = injection);
     }
 
+    /// What was added can't be taken out of the answer: the agent sees what came of it.
+    pub fn unstripped(&self) {
+        self.update(|exchange, _| exchange.injection.strips = false);
+    }
+
     /// Bytes passed that no tee saw, as in a tunnel.
     pub fn passed(&self, direction: Direction, bytes: u64) {
         self.update(|exchange, _| body_of(exchange, direction).size_bytes = bytes);

@@ -121,7 +121,8 @@ fn usage(usage: &Json<'_>) -> Usage {
     let number = |name: &str| usage.get(name).int();
     let (read, write) = (number("cache_read_input_tokens"), number("cache_creation_input_tokens"));
     Usage {
-        input: number("input_tokens").map(|input| input + read.unwrap_or(0) + write.unwrap_or(0)),
+        input: number("input_tokens")
+            .map(|input| input.saturating_add(read.unwrap_or(0)).saturating_add(write.unwrap_or(0))),
         output: number("output_tokens"),
         cache_read: read,
         cache_write: write,

@@ -125,6 +125,8 @@ pub struct Parameters {
     pub encoding_formats: Vec<String>,
     /// True when the request asks for token ids.
     pub wants_token_ids: bool,
+    /// True when the request asks for logprobs.
+    pub wants_logprobs: bool,
 }
 
 /// Tokens used, by the convention: input includes what was cached, output what was thought.
@@ -197,6 +199,7 @@ impl Choice {
     pub fn push_call(&mut self, key: i64, id: Option<String>, name: Option<&str>, arguments: &str) {
         let at = match self.open.iter().position(|(open, ..)| *open == key) {
             Some(at) => at,
+            None if self.open.len() >= MOST_PARTS => return,
             None => {
                 self.parts.push(Part::ToolCall { id: None, name: String::new(), arguments: Json::Null });
                 self.open.push((key, self.parts.len() - 1, String::new()));
@@ -250,6 +253,9 @@ impl Choice {
     }
 }
 
+/// Choices of a call, and tool calls of a choice.
+const MOST_PARTS: usize = 1024;
+
 /// A tool call over MCP.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ToolUse {
@@ -270,6 +276,11 @@ impl LlmCall {
     pub fn choice(&mut self, index: i64) -> &mut Choice {
         let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
             Ok(at) => at,
+            // Nobody asks for so many: what an endpoint makes up must not take all our time.
+            Err(at) if self.choices.len() >= MOST_PARTS => {
+                self.could_not_read("choices");
+                at.min(self.choices.len() - 1)
+            }
             Err(at) => {
                 self.choices.insert(at, Choice { index, ..Choice::default() });
                 at

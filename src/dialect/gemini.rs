@@ -143,7 +143,7 @@ fn modality(mime_type: Option<&str>) -> &'static str {
 /// Candidates are counted without thoughts.
 fn usage(usage: &Json<'_>) -> Usage {
     let number = |name: &str| usage.get(name).int();
-    let sum = |a: Option<i64>, b: Option<i64>| a.or(b).map(|_| a.unwrap_or(0) + b.unwrap_or(0));
+    let sum = |a: Option<i64>, b: Option<i64>| a.or(b).map(|_| a.unwrap_or(0).saturating_add(b.unwrap_or(0)));
     Usage {
         input: sum(number("promptTokenCount"), number("toolUsePromptTokenCount")),
         output: sum(number("candidatesTokenCount"), number("thoughtsTokenCount")),

@@ -213,10 +213,13 @@ fn framing_of(body: &[u8]) -> Framing {
         },
         Some(b'[') => Framing::List,
         Some(0) => Framing::Messages,
-        Some(b':' | b'd' | b'e' | b'i' | b'r') => Framing::Events,
+        Some(b':') => Framing::Events,
+        Some(_) if EVENT_FIELDS.iter().any(|field| start.starts_with(field)) => Framing::Events,
         Some(_) => Framing::Whole,
     }
 }
+
+const EVENT_FIELDS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b"retry:"];
 
 fn answered(dialect: &dyn Dialect, answer: &Json<'_>, status: Option<u16>, call: &mut LlmCall) {
     if let Some(error) = error_of(answer) {

@@ -1,7 +1,7 @@
 //! OpenAI chat completions, and every server that speaks them: vLLM's and SGLang's token ids where they put them.
 
 use super::call::{LlmCall, Parameters};
-use super::tokens::Tokens;
+use super::tokens::{Fault, Tokens};
 use super::{Asked, Dialect, parts};
 use crate::wire::json::Json;
 
@@ -30,13 +30,13 @@ impl Dialect for Chat {
 
     fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
         parts::root(body, call);
-        for choice in body.get("choices").list() {
+        for (index, choice) in parts::choices(body, call) {
             let message = parts::chat_message(choice.get("message"));
-            let into = call.choice(choice.get("index").int().unwrap_or(0));
+            let into = call.choice(index);
             into.role = Some(message.role).filter(|role| !role.is_empty());
             into.parts = message.parts;
             into.finish_reason = choice.get("finish_reason").word();
-            choice_tokens(choice, call);
+            choice_tokens(index, choice, call);
         }
         root_tokens(body, call);
     }
@@ -44,9 +44,9 @@ impl Dialect for Chat {
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
         parts::root(data, call);
         let mut moved = false;
-        for choice in data.get("choices").list() {
+        for (index, choice) in parts::choices(data, call) {
             let delta = choice.get("delta");
-            let into = call.choice(choice.get("index").int().unwrap_or(0));
+            let into = call.choice(index);
             if let Some(role) = delta.get("role").word() {
                 into.role = Some(role);
             }
@@ -74,7 +74,7 @@ impl Dialect for Chat {
                 into.finish_reason = Some(reason);
             }
             moved |= !choice.get("token_ids").list().is_empty();
-            choice_tokens(choice, call);
+            choice_tokens(index, choice, call);
         }
         root_tokens(data, call);
         moved
@@ -82,11 +82,10 @@ impl Dialect for Chat {
 }
 
 /// Ids and logprobs of a choice, in every place that is known for them.
-fn choice_tokens(choice: &Json<'_>, call: &mut LlmCall) {
+fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     let extra = choice.get("provider_specific_fields");
     let meta = choice.get("meta_info");
     call.saw_version(meta.get("weight_version"));
-    let index = choice.get("index").int().unwrap_or(0);
     let into = call.choice(index);
     let ids = if choice.get("token_ids").is_null() { extra.get("token_ids") } else { choice.get("token_ids") };
     into.tokens.push_ids(ids);
@@ -126,8 +125,13 @@ fn root_tokens(body: &Json<'_>, call: &mut LlmCall) {
     call.prompt_ids_once(sglext.get("input_ids"));
     for (index, ids) in (0..).zip(sglext.get("output_ids").list()) {
         let tokens = &mut call.choice(index).tokens;
+        let mut whole = Tokens::default();
+        whole.push_ids(ids);
         if tokens.ids.is_none() {
-            tokens.push_ids(ids);
+            tokens.ids = whole.ids;
+        } else if tokens.ids != whole.ids {
+            tokens.faults.insert(Fault::IdsDiffer);
         }
+        tokens.faults.extend(whole.faults);
     }
 }

@@ -31,8 +31,8 @@ impl Dialect for Completions {
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
         parts::root(data, call);
         let mut moved = false;
-        for choice in data.get("choices").list() {
-            let into = call.choice(choice.get("index").int().unwrap_or(0));
+        for (index, choice) in parts::choices(data, call) {
+            let into = call.choice(index);
             let text = choice.get("text").text().unwrap_or_default();
             into.push_text(text);
             moved |= !text.is_empty() || !choice.get("token_ids").list().is_empty();

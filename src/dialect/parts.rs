@@ -24,6 +24,10 @@ pub(super) fn parameters(body: &Json<'_>) -> Parameters {
             format => format.get("type").text().and_then(output_type),
         },
         reasoning_level: body.get("reasoning_effort").word().or_else(|| body.at(&["reasoning", "effort"]).word()),
+        wants_logprobs: ["logprobs", "return_logprob", "n_probs"].iter().any(|name| {
+            let asked = body.get(name);
+            asked.bool() == Some(true) || asked.int().is_some_and(|count| count > 0)
+        }),
         wants_token_ids: ["return_token_ids", "return_tokens", "return_output_ids"]
             .iter()
             .any(|name| body.get(name).bool() == Some(true)),
@@ -64,6 +68,19 @@ pub(super) fn root(body: &Json<'_>, call: &mut LlmCall) {
     call.saw_version(body.any(&["weight_version", "policy_version"]));
     call.usage.update(usage(body.get("usage")));
     call.prompt_ids_once(body.any(&["prompt_token_ids"]));
+}
+
+/// The choices of an answer with their index, or their place where they have none. Two with one index can't be told apart.
+pub(super) fn choices<'a, 'b>(body: &'b Json<'a>, call: &mut LlmCall) -> Vec<(i64, &'b Json<'a>)> {
+    let places = (0..).zip(body.get("choices").list());
+    let list: Vec<(i64, &Json<'_>)> =
+        places.map(|(place, choice)| (choice.get("index").int().unwrap_or(place), choice)).collect();
+    let mut indexes: Vec<i64> = list.iter().map(|(index, _)| *index).collect();
+    indexes.sort_unstable();
+    if indexes.windows(2).any(|pair| pair[0] == pair[1]) {
+        call.could_not_read("choice_index");
+    }
+    list
 }
 
 /// Usage in OpenAI's two shapes.

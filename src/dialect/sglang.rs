@@ -27,6 +27,7 @@ impl Dialect for Generate {
         call.request.stream = body.get("stream").bool() == Some(true);
         call.request.max_tokens = sampling.get("max_new_tokens").int();
         call.request.wants_token_ids = true;
+        call.request.wants_logprobs = body.get("return_logprob").bool() == Some(true);
         call.prompt_ids_once(body.get("input_ids"));
         call.input = prompts(body.get("text"), call);
     }
@@ -45,10 +46,10 @@ impl Dialect for Generate {
         // Each event has the whole text so far; with incremental output only what is new.
         let text = data.get("text").text().unwrap_or_default();
         let known = match choice.parts.last() {
-            Some(super::message::Part::Text { content }) => content.clone(),
-            _ => String::new(),
+            Some(super::message::Part::Text { content }) if text.starts_with(content.as_str()) => content.len(),
+            _ => 0,
         };
-        choice.push_text(text.strip_prefix(known.as_str()).unwrap_or(text));
+        choice.push_text(text.get(known..).unwrap_or_default());
         let reason = meta.get("finish_reason");
         choice.finish_reason = reason.word().or_else(|| reason.get("type").word()).or(choice.finish_reason.take());
         let mut so_far = super::tokens::Tokens::default();

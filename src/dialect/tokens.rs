@@ -175,6 +175,10 @@ pub fn prove(call: &mut LlmCall, mut faults: BTreeSet<Fault>) -> Option<Proof> {
         choice.tokens.check();
         choice.prompt_ids.check();
         faults.extend(choice.tokens.faults.iter().chain(&choice.prompt_ids.faults));
+        if call.usage.output != Some(0) && choice.tokens.ids.as_ref().is_some_and(Vec::is_empty) {
+            // No ids at all are none, not a whole list of them.
+            choice.tokens.ids = None;
+        }
         output = output.zip(choice.tokens.ids.as_ref()).map(|(sum, ids)| sum + ids.len());
     }
     faults.extend(&call.prompt_ids.faults);
@@ -207,16 +211,24 @@ pub fn prove(call: &mut LlmCall, mut faults: BTreeSet<Fault>) -> Option<Proof> {
         }
     }
     let with_logprobs = call.choices.iter().filter(|choice| choice.tokens.logprobs.is_some()).count();
-    if with_logprobs > 0 && with_logprobs < call.choices.len() {
+    let unasked = with_logprobs == 0 && !call.request.wants_logprobs;
+    let sampled_nothing = output == Some(0);
+    if has_ids && !unasked && !sampled_nothing && with_logprobs < call.choices.len() {
         faults.insert(Fault::LogprobsAbsent);
     }
-    let shared = call.choices.iter().filter(|choice| choice.prompt_ids.ids.is_some()).count() <= 1;
+    // All choices of one prompt, or each of a prompt of its own: then usage counts all of them.
+    let own: Vec<usize> =
+        call.choices.iter().filter_map(|choice| Some(choice.prompt_ids.ids.as_ref()?.len())).collect();
+    let counts = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
     match prompt {
         None => drop(faults.insert(Fault::PromptIdsAbsent)),
-        Some(prompt) if shared && call.usage.input.is_some_and(|usage| usize::try_from(usage) != Ok(prompt.len())) => {
-            faults.insert(Fault::UsagePrompt);
+        Some(prompt) => {
+            let one = own.iter().all(|length| *length == prompt.len()) && counts(prompt.len());
+            let each = own.len() == call.choices.len() && counts(own.iter().sum());
+            if !one && !each {
+                faults.insert(Fault::UsagePrompt);
+            }
         }
-        Some(_) => {}
     }
     let status = match (has_ids, faults.is_empty()) {
         (false, _) => "none",

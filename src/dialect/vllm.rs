@@ -35,8 +35,8 @@ impl Dialect for Generate {
         parts::root(data, call);
         call.response_id = data.get("request_id").word().or(call.response_id.take());
         let mut moved = false;
-        for choice in data.get("choices").list() {
-            let into = call.choice(choice.get("index").int().unwrap_or(0));
+        for (index, choice) in parts::choices(data, call) {
+            let into = call.choice(index);
             into.tokens.push_ids(choice.get("token_ids"));
             named_logprobs(choice.at(&["logprobs", "content"]).list(), false, &mut into.tokens);
             if let Some(reason) = choice.get("finish_reason").word() {

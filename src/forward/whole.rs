@@ -78,9 +78,8 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match (&self.first, &self.rest) {
-            (first, Rest::None | Rest::Trailers(_)) => {
-                SizeHint::with_exact(first.as_ref().map_or(0, |first| first.len() as u64))
-            }
+            // With a length there would be no trailers in HTTP/1.1.
+            (first, Rest::None) => SizeHint::with_exact(first.as_ref().map_or(0, |first| first.len() as u64)),
             _ => SizeHint::default(),
         }
     }

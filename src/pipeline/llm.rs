@@ -26,6 +26,7 @@ pub(super) fn describe(
     let arrivals = &exchange.response_body.arrivals;
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
+    call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
     let proof = prove(&mut call, faults_of(exchange));
     name(span, &call);
     parameters(span, &call.request);
@@ -53,8 +54,42 @@ pub(super) fn describe(
         unproved = proof.faults;
     }
     status(span, &call, exchange, options);
+    redact_words(span, options);
     (call, unproved)
 }
+
+/// Whatever an agent or an endpoint may have put into a name or parameter.
+fn redact_words(span: &mut Span, options: &SpanOptions) {
+    let redactor = &options.redactor;
+    let plain = |name: &str| {
+        let prefixes = ["gen_ai.", "mcp.", "openai.", "jsonrpc.", "tracewire.policy."];
+        prefixes.iter().any(|prefix| name.starts_with(prefix)) && !CONTENT.contains(&name)
+    };
+    for (name, value) in span.attributes.iter_mut().filter(|(name, _)| plain(name)) {
+        let clean = |text: &mut String| {
+            let redacted = if name.ends_with(".uri") { redactor.url(text) } else { redactor.text(text) };
+            if let std::borrow::Cow::Owned(redacted) = redacted {
+                *text = redacted;
+            }
+        };
+        match value {
+            Value::String(text) => clean(text),
+            Value::Strings(texts) => texts.iter_mut().for_each(clean),
+            _ => {}
+        }
+    }
+    span.name = redactor.text(&span.name).into_owned();
+}
+
+/// What is redacted as a body.
+const CONTENT: [&str; 6] = [
+    names::GEN_AI_INPUT_MESSAGES,
+    names::GEN_AI_OUTPUT_MESSAGES,
+    names::GEN_AI_SYSTEM_INSTRUCTIONS,
+    names::GEN_AI_TOOL_DEFINITIONS,
+    names::GEN_AI_TOOL_CALL_ARGUMENTS,
+    names::GEN_AI_TOOL_CALL_RESULT,
+];
 
 /// What the exchange itself says of the record's completeness.
 fn faults_of(exchange: &Exchange) -> BTreeSet<Fault> {
@@ -187,7 +222,7 @@ fn content(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanO
         std::borrow::Cow::Owned(redacted) => redacted,
         std::borrow::Cow::Borrowed(_) => json,
     };
-    let mut set = |name: &str, json: Option<String>| span.set_some(name, json.map(redact));
+    let mut set = |name: &str, json: Option<String>| span.set_some(name, json.map(&redact));
     set(names::GEN_AI_SYSTEM_INSTRUCTIONS, written(&call.system));
     set(names::GEN_AI_INPUT_MESSAGES, written(&call.input));
     let output: Vec<_> = call.choices.iter().map(crate::dialect::call::Choice::message).collect();
@@ -196,9 +231,15 @@ fn content(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanO
         set(names::GEN_AI_TOOL_CALL_ARGUMENTS, Some(&tool.arguments).filter(|json| !json.is_null()).and_then(json_of));
         set(names::GEN_AI_TOOL_CALL_RESULT, Some(&tool.result).filter(|json| !json.is_null()).and_then(json_of));
     }
-    // A schema names its secrets without having any: only what looks like one by its own shape goes.
-    let tools = written(&call.tools).map(|json| options.redactor.text(&json).into_owned());
-    span.set_some(names::GEN_AI_TOOL_DEFINITIONS, tools);
+    // A schema names its secrets without having any: of a function only what looks like one by its own shape goes. Other
+    // tools, such as servers to ask, may have credentials under their names.
+    let tools = call.tools.iter().filter_map(|tool| {
+        let json = json_of(tool)?;
+        let is_function = tool.get("type").text() == Some("function");
+        Some(if is_function { options.redactor.text(&json).into_owned() } else { redact(json) })
+    });
+    let tools = tools.collect::<Vec<_>>().join(",");
+    span.set_some(names::GEN_AI_TOOL_DEFINITIONS, (!tools.is_empty()).then(|| format!("[{tools}]")));
     token_attributes(span, call);
 }
 
@@ -247,7 +288,7 @@ fn status(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanOp
         if !message.is_empty() {
             span.status.description = Some(options.redactor.text(message).into_owned());
         }
-    } else if call.streamed && !call.ended && matches!(exchange.outcome, Outcome::Complete) {
+    } else if call.streamed && !call.ended && !span.is_error() && matches!(exchange.outcome, Outcome::Complete) {
         span.status.status_code = StatusCode::Error;
         span.set(names::ERROR_TYPE, "incomplete_stream");
     }

@@ -90,7 +90,9 @@ impl Relations {
     fn called(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) {
         let Some(by) = &span.context else { return };
         for part in call.choices.iter().flat_map(|choice| &choice.parts) {
-            if let Part::ToolCall { id: Some(id), name, arguments } = part {
+            if let Part::ToolCall { id: Some(id), name, arguments } = part
+                && id.len().max(name.len()) <= MOST_NAME_BYTES
+            {
                 let called = Called {
                     by: by.clone(),
                     sequence_id: span.sequence_id,
@@ -127,7 +129,7 @@ fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: Called, options
         attempt_id: next.attempt_id.clone(),
         sequence_id: called.sequence_id,
         trace_id: called.by.trace_id.clone(),
-        name: format!("execute_tool {}", called.name),
+        name: options.redactor.text(&format!("execute_tool {}", called.name)).into_owned(),
         kind: SpanKind::Internal,
         status: Status::default(),
         attributes: Attributes::new(),
@@ -142,8 +144,8 @@ fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: Called, options
         resource: next.resource.clone(),
     };
     span.set(names::GEN_AI_OPERATION_NAME, "execute_tool");
-    span.set(names::GEN_AI_TOOL_NAME, called.name);
-    span.set(names::GEN_AI_TOOL_CALL_ID, id);
+    span.set(names::GEN_AI_TOOL_NAME, options.redactor.text(&called.name).into_owned());
+    span.set(names::GEN_AI_TOOL_CALL_ID, options.redactor.text(id).into_owned());
     span.set(names::INFERRED, true);
     span.set_some(names::GEN_AI_TOOL_CALL_ARGUMENTS, called.arguments);
     span.set_some(names::GEN_AI_TOOL_CALL_RESULT, text_of(response, options));
@@ -193,3 +195,5 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 
 const MOST_REMEMBERED: usize = 16 * 1024;
 const MOST_ARGUMENT_BYTES: usize = 16 * 1024;
+/// Ids and names beyond it are no tool's.
+const MOST_NAME_BYTES: usize = 256;

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Version, header};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
     let said = opened(&mut exchange.response_body, said_fields, options);
     let mut tools = Vec::new();
     if exchange.kind == ExchangeKind::Http
-        && let Some(read) = read_call(exchange, &asked, &said)
+        && let Some(read) = read_safely(&mut span, exchange, &asked, &said)
     {
         let offsets_hold = !said_fields.contains_key(header::CONTENT_ENCODING);
         let (call, faults) = describe(&mut span, read, exchange, offsets_hold, options);
@@ -277,6 +278,16 @@ fn matches(pattern: &str, name: &str) -> bool {
 fn opened(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
     let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes)
+}
+
+/// As `read_call`; a format that fails on its input costs the call, never the span.
+fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, asked, said)));
+    read.unwrap_or_else(|_| {
+        tracing::error!(host = exchange.request.host, "a call could not be read; its span tells the exchange alone");
+        span.set(names::LLM_UNREAD, vec!["fault".to_owned()]);
+        None
+    })
 }
 
 /// The call of a model or tool that an exchange was, if it was one.

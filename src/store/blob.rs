@@ -117,7 +117,7 @@ fn taken(name: &str, value: &Value) -> Option<Taken> {
     };
     let mut before: Option<Hash> = None;
     let name_of = |range: Range<usize>| {
-        let hash = hash(before.as_ref(), &bytes(value, &range));
+        let hash = hash(kind, before.as_ref(), &bytes(value, &range));
         before = Some(hash);
         Piece { hash, range }
     };
@@ -200,14 +200,20 @@ pub fn unpack(before: Option<&Hash>, name: &Hash, data: &[u8]) -> Result<(Kind, 
     let (tag, body) = data.split_first().ok_or(BlobError::Tag)?;
     let kind = [Kind::Text, Kind::Numbers, Kind::Floats].into_iter().find(|kind| kind.tag() == tag & !1);
     let bytes = if tag & 1 == 1 { zstd::decode_all(body)? } else { body.to_vec() };
-    if hash(before, &bytes) != *name {
+    let kind = kind.ok_or(BlobError::Tag)?;
+    if hash(kind, before, &bytes) != *name {
         return Err(BlobError::Mismatch);
     }
-    Ok((kind.ok_or(BlobError::Tag)?, bytes))
+    Ok((kind, bytes))
 }
 
-fn hash(before: Option<&Hash>, bytes: &[u8]) -> Hash {
+/// The name of a piece. A text's first piece has the name that texts had before there were pieces; all others say what
+/// they are first, so that ids and a text of the same bytes are not taken for each other.
+fn hash(kind: Kind, before: Option<&Hash>, bytes: &[u8]) -> Hash {
     let mut context = Context::new(&digest::SHA256);
+    if kind != Kind::Text || before.is_some() {
+        context.update(&[0xff, kind.tag(), u8::from(before.is_some())]);
+    }
     if let Some(before) = before {
         context.update(before);
     }
@@ -261,6 +267,13 @@ mod tests {
         assert_eq!(taken("a", &Value::Ints(vec![-1; 500])), None);
         assert_eq!(taken("a", &Value::Floats(vec![0.1; 500])), None);
         assert_eq!(taken("a", &Value::Ints(vec![1; 10])), None);
+    }
+
+    #[test]
+    fn the_same_bytes_of_another_kind_have_another_name() {
+        let names = |value| taken("a", &value).unwrap().pieces[0].hash;
+        assert_ne!(names(Value::Ints(vec![0; 200])), names(Value::Floats(vec![0.0; 200])));
+        assert_ne!(names(Value::Ints(vec![0; 200])), names(Value::String("\0".repeat(800))));
     }
 
     #[test]

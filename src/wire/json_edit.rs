@@ -36,7 +36,7 @@ pub fn has(text: &[u8], name: &str) -> bool {
     members.iter().flatten().any(|member| member.key == name.as_bytes())
 }
 
-/// True when the object at the start of `text` has this field with a value other than null, false and 0.
+/// True when the object at the start of `text` has this field with a value other than null and false.
 pub fn asks(text: &[u8], name: &str) -> bool {
     let members = members(text, start(text));
     let value = members
@@ -45,7 +45,7 @@ pub fn asks(text: &[u8], name: &str) -> bool {
         .rev()
         .find(|member| member.key == name.as_bytes())
         .map(|member| &text[member.value.clone()]);
-    value.is_some_and(|value| !matches!(value, b"null" | b"false" | b"0"))
+    value.is_some_and(|value| !matches!(value, b"null" | b"false"))
 }
 
 /// `text` with these fields in front of its own, each unless it has one of that name. `None`: it is no object.

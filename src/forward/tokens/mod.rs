@@ -77,8 +77,7 @@ pub enum Engine {
 pub(super) struct Plan {
     fields: &'static [(&'static str, &'static str)],
     headers: &'static [(&'static str, &'static str)],
-    // Taken out unless the agent asked by the field that is named first.
-    strip: &'static [(&'static str, Place, &'static str, Change)],
+    strip: Strip,
     strips: bool,
 }
 
@@ -92,20 +91,21 @@ use Change::{Null, Remove};
 use Place::{Choice, Root};
 
 const IDS: &str = "return_token_ids";
-type Strip = &'static [(&'static str, Place, &'static str, Change)];
+/// What is taken out, unless the agent asked by one of the fields that are named first; without any, by a header.
+type Strip = &'static [(&'static [&'static str], Place, &'static str, Change)];
 const CHAT_STRIP: Strip = &[
-    (IDS, Root, "prompt_token_ids", Remove),
-    (IDS, Choice, "token_ids", Remove),
-    ("logprobs", Choice, "logprobs", Null),
+    (&[IDS], Root, "prompt_token_ids", Remove),
+    (&[IDS], Choice, "token_ids", Remove),
+    (&["logprobs"], Choice, "logprobs", Null),
 ];
 const COMPLETIONS_STRIP: Strip = &[
-    (IDS, Choice, "prompt_token_ids", Remove),
-    (IDS, Choice, "token_ids", Remove),
-    ("logprobs", Choice, "logprobs", Null),
+    (&[IDS], Choice, "prompt_token_ids", Remove),
+    (&[IDS], Choice, "token_ids", Remove),
+    (&["logprobs"], Choice, "logprobs", Null),
 ];
-const SGLEXT_STRIP: Strip = &[("", Root, "sglext", Remove), ("logprobs", Choice, "logprobs", Null)];
+const SGLEXT_STRIP: Strip = &[(&[], Root, "sglext", Remove), (&["logprobs"], Choice, "logprobs", Null)];
 const LLAMA_STRIP: Strip =
-    &[("return_tokens", Root, "tokens", Remove), ("n_probs", Root, "completion_probabilities", Remove)];
+    &[(&["return_tokens", "stream"], Root, "tokens", Remove), (&["n_probs"], Root, "completion_probabilities", Remove)];
 
 impl TokenSettings {
     /// What to do with a request; nothing for most.
@@ -175,8 +175,8 @@ impl Plan {
         if self.strips {
             for (asked_by, place, name, change) in self.strip {
                 let wanted = match *asked_by {
-                    "" => missing.is_empty(),
-                    field => asks(body, field),
+                    [] => missing.len() < self.headers.len(),
+                    fields => fields.iter().any(|field| asks(body, field)),
                 };
                 match (wanted, place) {
                     (true, _) => {}

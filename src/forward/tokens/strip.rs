@@ -3,10 +3,11 @@
 //! An event is passed on when its last byte is there; a whole answer is read to its end. It must not hold back more.
 
 use super::MOST_WHOLE_BYTES;
-use crate::capture::TeeBody;
+use crate::capture::{Recording, TeeBody};
 use crate::forward::whole::read_whole;
 use crate::upstream::Body as AnyBody;
 use crate::upstream::body::IdleLimited;
+use crate::wire::json::parse;
 use crate::wire::json_edit::{Changes, change, has};
 use crate::wire::sse::Events;
 use bytes::{Bytes, BytesMut};
@@ -21,9 +22,13 @@ pub(in crate::forward) async fn stripped(
     tee: TeeBody<IdleLimited>,
     changes: Changes,
     headers: &mut HeaderMap,
+    recording: &Recording,
 ) -> AnyBody {
     match shape_of(headers) {
-        Shape::Other => tee.boxed_unsync(),
+        Shape::Other => {
+            recording.unstripped();
+            tee.boxed_unsync()
+        }
         Shape::Events => {
             headers.remove(header::CONTENT_LENGTH);
             StrippedEvents::new(tee, changes).boxed_unsync()
@@ -63,31 +68,66 @@ fn shape_of(headers: &HeaderMap) -> Shape {
     }
 }
 
-/// A stream of events with each of them changed. An event is passed on when its last byte is there.
-struct StrippedEvents<B> {
+/// A stream of events with each of them changed. An event, or a comment, is passed on when the blank line behind it is
+/// there.
+struct StrippedEvents<B: Body> {
     inner: B,
     changes: Changes,
     unfinished: BytesMut,
-    last: Option<Frame<Bytes>>,
+    // Where the line begins that has no end yet, and from where its end is looked for.
+    line: usize,
+    looked: usize,
+    next: Option<Result<Frame<Bytes>, B::Error>>,
     ended: bool,
 }
 
-impl<B> StrippedEvents<B> {
+impl<B: Body> StrippedEvents<B> {
     fn new(inner: B, changes: Changes) -> Self {
-        Self { inner, changes, unfinished: BytesMut::new(), last: None, ended: false }
+        Self { inner, changes, unfinished: BytesMut::new(), line: 0, looked: 0, next: None, ended: false }
     }
 
-    /// The whole events that are there by now, changed.
+    /// What is finished by now, changed.
     fn finished(&mut self) -> Bytes {
-        let whole = Events::new(&self.unfinished).filter(|event| event.complete).last().map_or(0, |event| event.end);
+        let whole = self.find_blank_line();
         let raw = self.unfinished.split_to(whole);
+        (self.line, self.looked) = (self.line - whole, self.looked - whole);
         let mut out = BytesMut::with_capacity(raw.len());
         let mut from = 0;
         for event in Events::new(&raw) {
             strip_event(&raw[from..event.end], &event.data, &self.changes, &mut out);
             from = event.end;
         }
+        out.extend_from_slice(&raw[from..]);
         out.freeze()
+    }
+
+    /// The index behind the last blank line. Every byte is looked at once.
+    fn find_blank_line(&mut self) -> usize {
+        let bytes = &self.unfinished[..];
+        let mut whole = 0;
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', &bytes[self.looked..]).map(|at| self.looked + at) {
+            let after = match (bytes[end], bytes.get(end + 1)) {
+                // Whether a line feed follows is not known yet.
+                (b'\r', None) => {
+                    self.looked = end;
+                    return whole;
+                }
+                (b'\r', Some(b'\n')) => end + 2,
+                _ => end + 1,
+            };
+            if end == self.line {
+                whole = after;
+            }
+            (self.line, self.looked) = (after, after);
+        }
+        self.looked = bytes.len();
+        whole
+    }
+
+    /// Everything that is there, as it is.
+    fn rest(&mut self) -> Option<Frame<Bytes>> {
+        (self.line, self.looked) = (0, 0);
+        (!self.unfinished.is_empty()).then(|| Frame::data(self.unfinished.split().freeze()))
     }
 }
 
@@ -110,55 +150,60 @@ fn strip_event(raw: &[u8], data: &[u8], changes: &Changes, out: &mut BytesMut) {
 
 /// An event that was only there for what was taken out of it: without choices and usage.
 fn is_empty_event(changed: &[u8], data: &[u8]) -> bool {
-    has(data, "sglext") && !has(changed, "usage") && memchr::memmem::find(changed, b"\"choices\":[]").is_some()
+    has(data, "sglext")
+        && parse(changed).is_ok_and(|event| event.get("choices").is_empty_list() && event.get("usage").is_null())
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for StrippedEvents<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for StrippedEvents<B>
+where
+    B::Error: Unpin,
+{
     type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         loop {
-            if let Some(last) = this.last.take() {
-                return Poll::Ready(Some(Ok(last)));
+            if let Some(next) = this.next.take() {
+                return Poll::Ready(Some(next));
             }
             if this.ended {
                 return Poll::Ready(None);
             }
-            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            let next = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         this.unfinished.extend_from_slice(&data);
-                        let finished = match this.unfinished.len() {
-                            // Not an event that anybody waits for.
-                            length if length > MOST_EVENT_BYTES => this.unfinished.split().freeze(),
-                            _ => this.finished(),
-                        };
+                        let finished = this.finished();
                         if !finished.is_empty() {
                             return Poll::Ready(Some(Ok(Frame::data(finished))));
                         }
-                    }
-                    Err(trailers) => {
-                        this.last = Some(trailers);
-                        if !this.unfinished.is_empty() {
-                            return Poll::Ready(Some(Ok(Frame::data(this.unfinished.split().freeze()))));
+                        // Not an event that anybody waits for.
+                        if this.unfinished.len() > MOST_EVENT_BYTES
+                            && let Some(rest) = this.rest()
+                        {
+                            return Poll::Ready(Some(Ok(rest)));
                         }
+                        continue;
                     }
+                    Err(trailers) => Some(Ok(trailers)),
                 },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => Some(Err(error)),
                 None => {
                     this.ended = true;
-                    if !this.unfinished.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(this.unfinished.split().freeze()))));
-                    }
+                    None
                 }
+            };
+            this.next = next;
+            // What came before an end or an error is not lost with it.
+            if let Some(rest) = this.rest() {
+                return Poll::Ready(Some(Ok(rest)));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || (self.inner.is_end_stream() && self.unfinished.is_empty() && self.last.is_none())
+        self.next.is_none() && self.unfinished.is_empty() && (self.ended || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,7 +238,26 @@ mod tests {
         String::from_utf8(runtime.block_on(body.collect()).unwrap().to_bytes().to_vec()).unwrap()
     }
 
-    const STREAM: &str = "\u{feff}: hi\r\n\r\ndata: {\"prompt_token_ids\":[1],\"choices\":[{\"token_ids\":[2],\"delta\":{\"content\":\"é\"}}]}\r\n\r\nevent: x\ndata: {\"choices\":[]}\n\ndata: {\"choices\":[],\"sglext\":{\"input_ids\":[1]}}\n\ndata: [DONE]\n\ndata: {\"unfinished";
+    const STREAM: &str = "\u{feff}: hi\r\n\r\ndata: {\"prompt_token_ids\":[1],\"choices\":[{\"token_ids\":[2],\"delta\":{\"content\":\"é\"}}]}\r\n\r\nevent: x\ndata: {\"choices\":[]}\n\ndata: {\"choices\": [],\"usage\":null,\"sglext\":{\"input_ids\":[1]}}\n\ndata: [DONE]\n\ndata: {\"unfinished";
+
+    #[test]
+    fn comments_do_not_wait_for_events() {
+        let mut body = StrippedEvents::new(http_body_util::Empty::<Bytes>::new(), Changes::default());
+        let mut push = |part: &str| {
+            body.unfinished.extend_from_slice(part.as_bytes());
+            String::from_utf8(body.finished().to_vec()).unwrap()
+        };
+        assert_eq!(push(": ping\n"), "");
+        assert_eq!(push("\n: pong\r\n\r"), ": ping\n\n");
+        assert_eq!(push("\ndata: {\"sglext\":{},"), ": pong\r\n\r\n");
+        assert_eq!(
+            push("\"choices\": [],\"usage\":null}\n\ndata: 1\n\n"),
+            "data: {\"choices\": [],\"usage\":null}\n\ndata: 1\n\n".replace(
+                "data: {\"choices\": [],\"usage\":null}",
+                "data: {\"sglext\":{},\"choices\": [],\"usage\":null}"
+            )
+        );
+    }
 
     #[test]
     fn a_stream_loses_only_what_was_added() {

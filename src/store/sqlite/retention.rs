@@ -87,8 +87,11 @@ pub(super) fn remove_loose(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "DELETE FROM text WHERE id IN (SELECT text FROM loose)
         AND NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.text = text.id)
         AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.id)";
-    // What goes makes the piece before it loose.
-    while connection.prepare_cached(sql)?.execute([])? > 0 {}
+    // What goes makes the piece before it loose; what is gone need not be looked at again.
+    let gone = "DELETE FROM loose WHERE NOT EXISTS (SELECT 1 FROM text WHERE text.id = loose.text)";
+    while connection.prepare_cached(sql)?.execute([])? > 0 {
+        connection.prepare_cached(gone)?.execute([])?;
+    }
     connection.prepare_cached("DELETE FROM loose")?.execute([]).map(drop)
 }
 

@@ -9,10 +9,15 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     let mut copied = 0;
     let mut at = 0;
     let bytes = text.as_bytes();
+    // Where the word ends that was looked at last: it is measured once, however many beginnings it has.
+    let mut word_end = 0;
     while at < bytes.len() {
         // A credential starts a word, with one of few bytes.
-        let starts_word = BEGINS[usize::from(bytes[at])] && (at == 0 || !is_word(bytes[at - 1]));
-        match starts_word.then(|| secret_at(text, at)).flatten() {
+        let starts = BEGINS[usize::from(bytes[at])] && starts_word(bytes, at);
+        if starts && at >= word_end {
+            word_end = at + bytes[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'.').count();
+        }
+        match starts.then(|| secret_at(text, at, word_end.saturating_sub(at))).flatten() {
             Some((keep, end)) if text[at + keep..end] != *REDACTED => {
                 out.push_str(&text[copied..at + keep]);
                 out.push_str(REDACTED);
@@ -30,16 +35,16 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
 }
 
 /// A credential that starts at `at`: how many bytes of it stay, and where it ends.
-fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
+fn secret_at(text: &str, at: usize, word: usize) -> Option<(usize, usize)> {
     let rest = text.get(at..)?;
     if rest.starts_with("-----BEGIN ")
         && rest.get(..64.min(rest.len())).is_some_and(|head| head.contains("PRIVATE KEY-----"))
     {
-        let end =
-            rest.find("-----END").map_or(rest.len(), |end| end + rest[end..].find('\n').unwrap_or(rest.len() - end));
-        return Some((0, at + end));
+        // Its last line ends in dashes; in JSON no line break follows them.
+        let last = rest.find("-----END").map(|end| end + "-----END".len());
+        let end = last.and_then(|last| Some(last + rest[last..].find("-----")? + "-----".len()));
+        return Some((0, at + end.unwrap_or(rest.len())));
     }
-    let word = rest.bytes().take_while(|byte| is_word(*byte) || *byte == b'.').count();
     for (prefix, shortest) in PREFIXES {
         if rest.starts_with(prefix) && word >= *shortest {
             return Some((prefix.len(), at + word));
@@ -67,7 +72,16 @@ pub(super) fn begins() -> impl Iterator<Item = &'static str> {
     PREFIXES.iter().map(|(prefix, _)| *prefix).chain(OTHERS.iter().copied())
 }
 
-pub(super) fn is_word(byte: u8) -> bool {
+/// True when no word goes on at `at`. In JSON a line break is a letter behind a backslash.
+pub(super) fn starts_word(bytes: &[u8], at: usize) -> bool {
+    let before = |distance: usize| at.checked_sub(distance).map(|at| bytes[at]);
+    let Some(last) = before(1) else { return true };
+    !is_word(last)
+        || (before(2) == Some(b'\\') && matches!(last, b'n' | b'r' | b't' | b'b' | b'f'))
+        || (before(6) == Some(b'\\') && before(5) == Some(b'u'))
+}
+
+fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 

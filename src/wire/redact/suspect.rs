@@ -1,6 +1,6 @@
 //! A quick look that spares most bodies the slow ones: what it finds may be a secret, what it passes over is none.
 
-use super::pattern::{begins, is_word};
+use super::pattern::{begins, starts_word};
 use aho_corasick::packed::{Config, MatchKind, Searcher};
 
 /// Looks for secret keys and for how credentials begin, all in one pass.
@@ -33,8 +33,7 @@ impl Suspects {
         let Some(searcher) = &self.searcher else { return true };
         let lower = text.to_ascii_lowercase();
         searcher.find_iter(&lower).any(|found| {
-            found.pattern().as_usize() < self.first_of_word
-                || found.start().checked_sub(1).is_none_or(|before| !is_word(lower.as_bytes()[before]))
+            found.pattern().as_usize() < self.first_of_word || starts_word(lower.as_bytes(), found.start())
         })
     }
 }

@@ -76,10 +76,22 @@ fn shapes() {
         ("ask-for-something-quite-long-here", "ask-for-something-quite-long-here"),
         ("AKIAABCDEFGHIJKLMNOP", "AKIAREDACTED"),
         ("Bearer abcdefghijk.lm", "Bearer REDACTED"),
+        (r"key:\nsk-proj-abcdefghijklmnop123", r"key:\nsk-REDACTED"),
+        (r"key:\u000ask-proj-abcdefghijklmnop123", r"key:\u000ask-REDACTED"),
+        (
+            r#"["see -----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\nthen","more"]"#,
+            r#"["see REDACTED\nthen","more"]"#,
+        ),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nafter", "REDACTED\nafter"),
     ] {
         assert_eq!(redactor().text(text), expected);
     }
+}
+
+#[test]
+fn many_beginnings_of_one_word_are_looked_at_once() {
+    let text = format!("eyJ {}", "e.".repeat(1 << 20));
+    assert_eq!(redactor().body(None, "/", &text), text);
 }
 
 #[test]
