@@ -38,8 +38,9 @@ struct State {
     exchange: Exchange,
     permit: OwnedPermit<Captured>,
     held: Held,
-    // True when the request began like a call of a model or tool, whose content is what all this is for.
-    is_call: bool,
+    // Whether the request began like a call of a model or tool, whose content is what all this is for; not known before
+    // its first byte that is no white space.
+    is_call: Option<bool>,
 }
 
 /// The wait for a commit; see [`Recording::finish`].
@@ -82,7 +83,7 @@ impl Recording {
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
-            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call: false })),
+            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call: None })),
         };
         Self { shared: Some(Arc::new(shared)) }
     }
@@ -202,10 +203,10 @@ impl Recording {
         let body = body_of(exchange, direction);
         body.size_bytes += data.len() as u64;
         body.frames += 1;
-        if direction == Direction::Request && exchange.request_body.frames == 1 {
-            *is_call = may_be_a_call(&exchange.request, data);
+        if direction == Direction::Request && is_call.is_none() && !data.trim_ascii_start().is_empty() {
+            *is_call = Some(may_be_a_call(&exchange.request, data));
         }
-        if !shared.keep_bodies && !*is_call {
+        if !shared.keep_bodies && *is_call != Some(true) {
             return;
         }
         let body = body_of(exchange, direction);

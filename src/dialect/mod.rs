@@ -251,9 +251,7 @@ fn one_event(
     call: &mut LlmCall,
     progress: &mut Vec<usize>,
 ) {
-    let mut unread = LlmCall::default();
-    let data = any_json(data, "response_event", &mut unread);
-    call.unread.extend(unread.unread.into_iter().filter(|what| !call.unread.contains(what)).collect::<Vec<_>>());
+    let data = any_json(data, "response_event", call);
     if data.is_null() {
         return;
     }

@@ -18,8 +18,8 @@ pub use relations::Relations;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -59,7 +59,7 @@ impl Pipeline {
             options,
             stopping: Arc::clone(&stopping),
             counters: Arc::clone(&counters),
-            relations: Mutex::default(),
+            relations: Relations::default(),
         };
         std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
             runtime.block_on(worker.run(queue, finishing));
@@ -91,12 +91,11 @@ struct Worker {
     options: SpanOptions,
     stopping: Arc<AtomicBool>,
     counters: Arc<Counters>,
-    // Of the one thread; a lock so that the future may move.
-    relations: Mutex<Relations>,
+    relations: Relations,
 }
 
 impl Worker {
-    async fn run(self, mut queue: mpsc::Receiver<Captured>, mut finishing: mpsc::Receiver<()>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Captured>, mut finishing: mpsc::Receiver<()>) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut closed = false;
         loop {
@@ -122,7 +121,7 @@ impl Worker {
 
     /// Stores a batch. While the store refuses it, what else arrives is taken in too, so that a span which the store
     /// can't take is told from a store that takes none.
-    async fn store(&self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+    async fn store(&mut self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
         let mut pending = Pending::default();
         self.build(batch, &mut pending);
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
@@ -202,10 +201,9 @@ impl Worker {
     }
 
     /// Turns exchanges into spans. One that can't be turned is counted as lost, and the others go on.
-    fn build(&self, batch: Vec<Captured>, pending: &mut Pending) {
-        let mut relations = self.relations.lock().unwrap_or_else(PoisonError::into_inner);
+    fn build(&mut self, batch: Vec<Captured>, pending: &mut Pending) {
         for Captured { mut exchange, committed, held } in batch {
-            match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &mut relations, &self.options))) {
+            match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &mut self.relations, &self.options))) {
                 Ok(Built { span, tools, unproved }) => {
                     self.count(&span, &unproved);
                     self.counters.inferred.fetch_add(tools.len() as u64, Ordering::Relaxed);

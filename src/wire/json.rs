@@ -3,6 +3,7 @@
 //! It must not refuse what only looks odd: the last of two equal keys counts, `NaN` and its like are null and said so,
 //! bytes that are no UTF-8 are replaced and said so. Depth is limited by the reader (128).
 
+use super::json_scan::string_end;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::borrow::Cow;
@@ -67,13 +68,7 @@ fn without_not_finite(text: &str) -> Cow<'_, str> {
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
     while at < bytes.len() {
         match bytes[at] {
-            b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                at += 1;
-            }
+            b'"' => at = string_end(bytes, at).unwrap_or(bytes.len()),
             b'N' | b'I' | b'-' => {
                 let word =
                     ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| bytes[at..].starts_with(word.as_bytes()));

@@ -2,6 +2,7 @@
 //!
 //! It must not read values, only find where they are. What is no JSON object, or breaks off, is left alone.
 
+use super::json_scan::{skip_space, string_end, value_end};
 use std::ops::Range;
 
 /// What happens to a field.
@@ -144,7 +145,7 @@ fn members(text: &[u8], open: usize) -> Option<Vec<Member<'_>>> {
             return None;
         }
         let value = skip_space(text, colon + 1);
-        let end = value_end(text, value)?;
+        let end = value_end(text, value).filter(|end| *end > value)?;
         members.push(Member { key: &text[from + 1..key_end - 1], value: value..end, whole: from..end });
         at = skip_space(text, end);
         match text.get(at) {
@@ -153,55 +154,6 @@ fn members(text: &[u8], open: usize) -> Option<Vec<Member<'_>>> {
             _ => return None,
         }
     }
-}
-
-/// The index behind the string that opens at `open`.
-fn string_end(text: &[u8], open: usize) -> Option<usize> {
-    if text.get(open) != Some(&b'"') {
-        return None;
-    }
-    let mut at = open + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
-/// The index behind the value that starts at `at`.
-fn value_end(text: &[u8], at: usize) -> Option<usize> {
-    match text.get(at)? {
-        b'"' => string_end(text, at),
-        b'{' | b'[' => {
-            let (mut depth, mut at) = (0_usize, at);
-            loop {
-                match text.get(at)? {
-                    b'"' => {
-                        at = string_end(text, at)?;
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' if depth == 1 => return Some(at + 1),
-                    b'}' | b']' => depth -= 1,
-                    _ => {}
-                }
-                at += 1;
-            }
-        }
-        _ => {
-            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
-            Some(at + text[at..].iter().position(ends).unwrap_or(text.len() - at)).filter(|end| *end > at)
-        }
-    }
-}
-
-fn skip_space(text: &[u8], mut at: usize) -> usize {
-    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
-        at += 1;
-    }
-    at
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! It must not read the values, only find where they are.
 
+use super::json_scan::string_end;
 use memchr::memchr;
 
 /// A value, and where it ends in what was read. The last one may be cut.
@@ -43,7 +44,10 @@ pub fn elements(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
         let mut depth = 0_usize;
         while let Some(byte) = bytes.get(at) {
             match byte {
-                b'"' => at = string_end(bytes, at),
+                b'"' => {
+                    at = string_end(bytes, at).unwrap_or(bytes.len());
+                    continue;
+                }
                 b'{' | b'[' => depth += 1,
                 b']' if depth == 0 => break,
                 b'}' | b']' => depth = depth.saturating_sub(1),
@@ -58,19 +62,6 @@ pub fn elements(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
         at = at.min(bytes.len());
         Some(Piece { text: bytes[start..at].trim_ascii(), end: at })
     })
-}
-
-/// The index of the quote that closes the string which opens at `open`, or the last index.
-fn string_end(bytes: &[u8], open: usize) -> usize {
-    let mut at = open + 1;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'\\' => at += 2,
-            b'"' => return at,
-            _ => at += 1,
-        }
-    }
-    bytes.len().saturating_sub(1)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod fields;
 pub mod framing;
 pub mod json;
 pub mod json_edit;
+mod json_scan;
 pub mod json_stream;
 pub mod redact;
 pub mod sse;

@@ -24,6 +24,9 @@ impl Checkpoints {
         let own = path.to_owned();
         let thread =
             thread::Builder::new().name("store-fold".to_owned()).spawn(move || fold(&own, busy_timeout, &requests));
+        let thread = thread.inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "the write-ahead log grows until the store is closed: no thread to fold it");
+        });
         Self { asked: Some(asked), thread: thread.ok(), written_bytes: 0 }
     }
 

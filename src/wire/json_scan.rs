@@ -1,0 +1,51 @@
+//! Where the parts of JSON text are, found without reading their values. The text may be cut short, or be none.
+
+/// The index behind the string that opens at `open`; `None` if it is no string, or has no end.
+pub(super) fn string_end(text: &[u8], open: usize) -> Option<usize> {
+    if text.get(open) != Some(&b'"') {
+        return None;
+    }
+    let mut at = open + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The index behind the value that starts at `at`; `None` if it has no end, or nothing is there.
+pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    match text.get(at)? {
+        b'"' => string_end(text, at),
+        b'{' | b'[' => {
+            let (mut depth, mut at) = (0_usize, at);
+            loop {
+                match text.get(at)? {
+                    b'"' => {
+                        at = string_end(text, at)?;
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth == 1 => return Some(at + 1),
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+            }
+        }
+        _ => {
+            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
+            Some(at + text[at..].iter().position(ends).unwrap_or(text.len() - at))
+        }
+    }
+}
+
+/// The index of the first byte from `at` on that is no white space.
+pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
