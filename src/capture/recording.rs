@@ -27,6 +27,7 @@ struct Shared {
     durable: bool,
     commit_timeout: Duration,
     keep_bodies: bool,
+    keep_messages: bool,
     max_body_bytes: u64,
     max_messages: usize,
     counters: Arc<Counters>,
@@ -80,6 +81,7 @@ impl Recording {
             durable,
             commit_timeout: settings.commit_timeout,
             keep_bodies: settings.include_bodies,
+            keep_messages: settings.include_bodies || carries_calls(&exchange.request),
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
@@ -147,7 +149,7 @@ impl Recording {
 
     /// Bytes kept of one message's payload.
     pub fn message_bytes(&self) -> usize {
-        let kept = self.shared.as_ref().filter(|shared| shared.keep_bodies).map_or(0, |shared| shared.max_body_bytes);
+        let kept = self.shared.as_ref().filter(|shared| shared.keep_messages).map_or(0, |shared| shared.max_body_bytes);
         usize::try_from(kept).unwrap_or(usize::MAX)
     }
 
@@ -158,7 +160,7 @@ impl Recording {
         let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
         exchange.messages.count += 1;
         if exchange.messages.kept.len() < shared.max_messages {
-            if !shared.keep_bodies || !held.take(message.payload.len() as u64) {
+            if !shared.keep_messages || !held.take(message.payload.len() as u64) {
                 // The code of a close is no content.
                 message.payload.truncate(if message.opcode == "close" { 2 } else { 0 });
             }
@@ -306,6 +308,12 @@ fn may_be_a_call(request: &RequestHead, first: &[u8]) -> bool {
     let is_compressed = !field(header::CONTENT_ENCODING).is_empty();
     let is_json = field(header::CONTENT_TYPE).to_ascii_lowercase().windows(4).any(|word| word == b"json");
     request.method == Method::POST && (first.trim_ascii_start().starts_with(b"{") || (is_compressed && is_json))
+}
+
+/// True when a WebSocket that was opened here carries calls of a model: OpenAI's responses.
+fn carries_calls(request: &RequestHead) -> bool {
+    let path = request.target.split('?').next().unwrap_or_default();
+    path.trim_end_matches('/').ends_with("/responses")
 }
 
 /// Frames whose arrival is noted.

@@ -9,6 +9,7 @@ mod anthropic;
 mod behaviour;
 mod google;
 mod openai;
+mod responses;
 mod tools;
 mod websocket;
 
@@ -99,7 +100,7 @@ fn router(options: MockOptions) -> Router {
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
-        .route("/v1/responses", post(openai::responses))
+        .route("/v1/responses", get(responses::socket).post(responses::responses))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1beta/models/{call}", post(google::generate))
         .route("/v1/models/{call}", post(google::generate))

@@ -1,6 +1,6 @@
-//! OpenAI's chat completions, completions and responses, plain and streamed, with vLLM's token ids on request.
+//! OpenAI's chat completions and completions, plain and streamed, with vLLM's token ids on request.
 
-use super::answer::{arguments, before, data, ids, last_text, logprobs, named, stream, words};
+use super::answer::{arguments, before, data, ids, last_text, logprobs, stream, words};
 use super::behaviour::{Behaviour, Call};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -152,55 +152,6 @@ pub(super) async fn completions(Call { behaviour, body }: Call) -> Response {
     Json(answer).into_response()
 }
 
-/// `POST /v1/responses`.
-pub(super) async fn responses(Call { behaviour, body }: Call) -> Response {
-    if let Some(failed) = before(&behaviour, error).await {
-        return failed;
-    }
-    let words = words(&last_text(&body["input"]), behaviour.options.chunks);
-    let asked = ids(&body["input"].to_string()).len();
-    let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] });
-    let item = |text: &str, status: &str| json!({ "type": "message", "id": "msg_mock", "role": "assistant", "status": status, "content": [part(text)] });
-    let response = |status: &str, output: Value| {
-        json!({ "id": "resp_mock", "object": "response", "created_at": 1, "status": status, "model": body["model"],
-                "output": output, "error": null, "incomplete_details": null, "instructions": null, "metadata": {},
-                "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
-                "usage": { "input_tokens": asked, "input_tokens_details": { "cached_tokens": 0 },
-                           "output_tokens": words.len(), "output_tokens_details": { "reasoning_tokens": 0 },
-                           "total_tokens": asked + words.len() } })
-    };
-    let text = words.concat();
-    let done = response("completed", json!([item(&text, "completed")]));
-    if body["stream"] != true {
-        return Json(done).into_response();
-    }
-    let place = |kind: &str| json!({ "type": kind, "item_id": "msg_mock", "output_index": 0, "content_index": 0 });
-    let with = |mut event: Value, key: &str, value: Value| {
-        event[key] = value;
-        event
-    };
-    let started = response("in_progress", json!([]));
-    let mut events = vec![
-        json!({ "type": "response.created", "response": started }),
-        json!({ "type": "response.in_progress", "response": started }),
-        json!({ "type": "response.output_item.added", "output_index": 0, "item": with(item("", "in_progress"), "content", json!([])) }),
-        with(place("response.content_part.added"), "part", part("")),
-    ];
-    events.extend(
-        words
-            .iter()
-            .map(|word| with(with(place("response.output_text.delta"), "delta", json!(word)), "logprobs", json!([]))),
-    );
-    events.push(with(with(place("response.output_text.done"), "text", json!(text)), "logprobs", json!([])));
-    events.push(with(place("response.content_part.done"), "part", part(&text)));
-    events.push(json!({ "type": "response.output_item.done", "output_index": 0, "item": item(&text, "completed") }));
-    events.push(json!({ "type": "response.completed", "response": done }));
-    let numbered =
-        events.into_iter().enumerate().map(|(number, event)| named(&with(event, "sequence_number", json!(number))));
-    let failed = json!({ "type": "error", "code": "server_error", "message": "failing on demand", "param": null });
-    stream(numbered.collect(), behaviour, named(&failed))
-}
-
-fn error(status: u16) -> Value {
+pub(super) fn error(status: u16) -> Value {
     json!({ "error": { "message": "failing on demand", "type": "mock_error", "code": status, "param": null } })
 }

@@ -61,6 +61,6 @@ async fn respond(socket: &mut WebSocket, words: &[String]) -> bool {
 }
 
 /// False when the client has left.
-async fn say(socket: &mut WebSocket, event: Value) -> bool {
+pub(super) async fn say(socket: &mut WebSocket, event: Value) -> bool {
     socket.send(Message::Text(event.to_string().into())).await.is_ok()
 }

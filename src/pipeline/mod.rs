@@ -3,9 +3,11 @@
 //! It must never hold up the traffic: when the store is in trouble it tries again while the queue fills, and what finds
 //! no room there is counted by `capture`. Nothing leaves it unredacted.
 
+mod calls;
 mod llm;
 mod messages;
 mod relations;
+mod socket;
 pub mod span;
 
 use crate::capture::Captured;
@@ -204,11 +206,11 @@ impl Worker {
     fn build(&mut self, batch: Vec<Captured>, pending: &mut Pending) {
         for Captured { mut exchange, committed, held } in batch {
             match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &mut self.relations, &self.options))) {
-                Ok(Built { span, tools, unproved }) => {
-                    self.count(&span, &unproved);
-                    self.counters.inferred.fetch_add(tools.len() as u64, Ordering::Relaxed);
+                Ok(Built { span, inferred, unproved }) => {
+                    unproved.iter().for_each(|faults| self.count(&span, faults));
+                    self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
                     pending.spans.push(Arc::new(span));
-                    pending.spans.extend(tools.into_iter().map(Arc::new));
+                    pending.spans.extend(inferred.into_iter().map(Arc::new));
                     pending.waiting.extend(committed);
                 }
                 Err(_) => {

@@ -2,11 +2,11 @@
 //!
 //! OpenTelemetry's HTTP conventions for a CLIENT span (v1.44.0); what they have no name for is `tracewire.*`.
 
-use super::llm::describe;
-use super::messages::messages;
+use super::calls;
+use super::messages::{Contents, messages};
 use super::relations::Relations;
+use super::socket;
 use crate::dialect::tokens::Fault;
-use crate::dialect::{self, Seen};
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
 use crate::trace::semconv as names;
@@ -19,7 +19,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Version, header};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
@@ -46,57 +45,67 @@ pub struct SpanOptions {
 pub struct Built {
     /// Its span.
     pub span: Span,
-    /// Spans of the tools whose results it brought.
-    pub tools: Vec<Span>,
-    /// What speaks against its token ids.
-    pub unproved: BTreeSet<Fault>,
+    /// Spans of what it shows besides: tools whose results it brought, calls that passed over its socket.
+    pub inferred: Vec<Span>,
+    /// What speaks against the token ids of its calls.
+    pub unproved: Vec<BTreeSet<Fault>>,
 }
 
 /// The span of an exchange; what was kept of its bodies is taken out of it.
 pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &SpanOptions) -> Built {
-    let mut unproved = BTreeSet::new();
-    let mut span = bare(exchange);
-    request(&mut span, exchange, options);
-    connection(&mut span, exchange);
-    timing(&mut span, exchange);
-    outcome(&mut span, exchange, options);
-    messages(&mut span, exchange, options);
+    let mut built = Built { span: bare(exchange), inferred: Vec::new(), unproved: Vec::new() };
+    let span = &mut built.span;
+    request(span, exchange, options);
+    connection(span, exchange);
+    timing(span, exchange);
+    outcome(span, exchange, options);
     if options.include_headers {
-        headers(&mut span, names::REQUEST_HEADER_PREFIX, &exchange.request.headers, options);
+        headers(span, names::REQUEST_HEADER_PREFIX, &exchange.request.headers, options);
         if let Some(response) = &exchange.response {
-            headers(&mut span, names::RESPONSE_HEADER_PREFIX, &response.headers, options);
+            headers(span, names::RESPONSE_HEADER_PREFIX, &response.headers, options);
         }
         for (prefix, body) in [
             (names::REQUEST_TRAILER_PREFIX, &exchange.request_body),
             (names::RESPONSE_TRAILER_PREFIX, &exchange.response_body),
         ] {
             if let Some(trailers) = &body.trailers {
-                headers(&mut span, prefix, trailers, options);
+                headers(span, prefix, trailers, options);
             }
         }
+    }
+    if exchange.kind == ExchangeKind::Upgrade {
+        let contents = Contents::of(exchange, options);
+        messages(span, exchange, &contents, options);
+        for mut call in socket::calls(exchange, &contents) {
+            let mut below = bare(&call);
+            server(&mut below, &call);
+            outcome(&mut below, &call, options);
+            let asked = opened(&mut call.request_body, &HeaderMap::new(), options);
+            let said = opened(&mut call.response_body, &HeaderMap::new(), options);
+            if let Some((tools, unproved)) = calls::read_into(&mut below, &call, (&asked, &said), relations, options) {
+                built.inferred.push(below);
+                built.inferred.extend(tools);
+                built.unproved.extend(unproved);
+            }
+        }
+        return built;
     }
     let none = HeaderMap::new();
     let asked = opened(&mut exchange.request_body, &exchange.request.headers, options);
     let said_fields = exchange.response.as_ref().map_or(&none, |response| &response.headers);
     let said = opened(&mut exchange.response_body, said_fields, options);
-    let mut tools = Vec::new();
-    if exchange.kind == ExchangeKind::Http
-        && let Some(read) = read_safely(&mut span, exchange, &asked, &said)
-    {
-        let offsets_hold = !said_fields.contains_key(header::CONTENT_ENCODING);
-        let (call, faults) = describe(&mut span, read, exchange, offsets_hold, options);
-        let digest = relations.digest(&exchange.request.target, &asked.bytes);
-        tools = relations.observe(&mut span, &call, digest, exchange, options);
-        unproved = faults;
+    if exchange.kind == ExchangeKind::Http {
+        let found = calls::read_into(span, exchange, (&asked, &said), relations, options);
+        (built.inferred, built.unproved) = found.unwrap_or_default();
     }
     if options.include_bodies {
         let target = &exchange.request.target;
         let attributes = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
-        body(&mut span, attributes, asked, &exchange.request_body, &exchange.request.headers, target, options);
+        body(span, attributes, asked, &exchange.request_body, &exchange.request.headers, target, options);
         let attributes = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
-        body(&mut span, attributes, said, &exchange.response_body, said_fields, target, options);
+        body(span, attributes, said, &exchange.response_body, said_fields, target, options);
     }
-    Built { span, tools, unproved }
+    built
 }
 
 fn bare(exchange: &Exchange) -> Span {
@@ -153,8 +162,7 @@ fn request(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
         let url = format!("{}://{host}{port}{}", request.scheme, request.target);
         span.set(names::URL_FULL, options.redactor.url(&url).into_owned());
     }
-    span.set(names::SERVER_ADDRESS, request.host.clone());
-    span.set(names::SERVER_PORT, request.port);
+    server(span, exchange);
     let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     span.set_some(names::USER_AGENT_ORIGINAL, agent.map(|agent| options.redactor.text(agent).into_owned()));
     span.set(names::HTTP_REQUEST_BODY_SIZE, exchange.request_body.size_bytes);
@@ -173,6 +181,11 @@ fn request(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
         let statuses = exchange.informational.iter().map(|status| i64::from(*status)).collect();
         span.attributes.insert(names::RESPONSE_INFORMATIONAL.to_owned(), Value::Ints(statuses));
     }
+}
+
+fn server(span: &mut Span, exchange: &Exchange) {
+    span.set(names::SERVER_ADDRESS, exchange.request.host.clone());
+    span.set(names::SERVER_PORT, exchange.request.port);
 }
 
 fn connection(span: &mut Span, exchange: &Exchange) {
@@ -278,35 +291,6 @@ fn matches(pattern: &str, name: &str) -> bool {
 fn opened(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
     let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes)
-}
-
-/// As `read_call`; a format that fails on its input costs the call, never the span.
-fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
-    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, asked, said)));
-    read.unwrap_or_else(|_| {
-        tracing::error!(host = exchange.request.host, "a call could not be read; its span tells the exchange alone");
-        span.set(names::LLM_UNREAD, vec!["fault".to_owned()]);
-        None
-    })
-}
-
-/// The call of a model or tool that an exchange was, if it was one.
-fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
-    if asked.bytes.is_empty() {
-        return None;
-    }
-    let none = HeaderMap::new();
-    let request = &exchange.request;
-    dialect::read(&Seen {
-        host: &request.host,
-        port: request.port,
-        target: &request.target,
-        request_headers: &request.headers,
-        request_body: &asked.bytes,
-        status: exchange.response.as_ref().map(|response| response.status.as_u16()),
-        response_headers: exchange.response.as_ref().map_or(&none, |response| &response.headers),
-        response_body: &said.bytes,
-    })
 }
 
 fn body(

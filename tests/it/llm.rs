@@ -300,3 +300,58 @@ fn anthropics_sdk_sees_the_same_and_its_calls_are_told() {
     assert_eq!(output(1)[0]["parts"][0]["type"], "tool_call");
     assert!(spans.iter().all(|span| span["name"] == "chat m" && span["status"]["status_code"] == "UNSET"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_over_a_websocket_are_calls_below_it() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = bench.mock.address("http");
+    let stream = crate::support::tunnel(serve.address("proxy"), target, "ro-socket");
+    stream.set_nonblocking(true).unwrap();
+    let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{target}/v1/responses"), stream).await.unwrap();
+    let mut said = Vec::new();
+    for (number, left_early) in [false, false, true].into_iter().enumerate() {
+        let input = json!([{ "role": "user", "content": format!("question {number}") }]);
+        let asked =
+            json!({ "type": "response.create", "model": "m", "input": input, "enable_response_messages": true });
+        socket.send(Message::text(asked.to_string())).await.unwrap();
+        let last = if left_early { "response.output_text.delta" } else { "response.completed" };
+        loop {
+            let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
+            let event: Value = serde_json::from_str(&text).unwrap();
+            if event["type"] == last {
+                said.push(event);
+                break;
+            }
+        }
+    }
+    socket.close(None).await.unwrap();
+    while socket.next().await.is_some() {}
+    drop(socket);
+    let spans = eventually(|| {
+        let spans = bench.spans("ro-socket");
+        (spans.len() >= 4).then_some(spans)
+    });
+    let socket = spans.iter().find(|span| span["name"] == "WEBSOCKET").unwrap();
+    assert!(!socket.to_string().contains("question"), "bodies are not recorded: {socket:#}");
+    let mut calls: Vec<_> = spans.iter().filter(|span| span["attributes"]["gen_ai.operation.name"] == "chat").collect();
+    calls.sort_by_key(|span| span["attributes"]["gen_ai.input.messages"].to_string());
+    assert_eq!(calls.len(), 3);
+    for (number, (span, event)) in calls.iter().zip(&said).enumerate() {
+        let attributes = &span["attributes"];
+        assert_eq!(span["parent_id"], socket["span_id"]);
+        let input: Value = serde_json::from_str(attributes["gen_ai.input.messages"].as_str().unwrap()).unwrap();
+        assert_eq!(input[0]["parts"][0]["content"], format!("question {number}"));
+        if number < 2 {
+            let response = &event["response"];
+            assert_eq!(attributes["response_token_ids"], response["output_messages"][0]["tokens"]);
+            assert_eq!(attributes["prompt_token_ids"], response["input_messages"][0]["tokens"]);
+            assert_eq!(attributes["gen_ai.usage.output_tokens"], response["usage"]["output_tokens"]);
+            assert_eq!(attributes["tracewire.tokens.status"], "exact", "{span:#}");
+            assert!(attributes["gen_ai.response.time_to_first_chunk"].as_f64().is_some(), "{span:#}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The call of a model or tool that an exchange was: read by its format, written on its span, related to others.
+//!
+//! A format that fails on its input costs the call, never the span.
+
+use super::llm::describe;
+use super::relations::Relations;
+use super::span::SpanOptions;
+use crate::dialect::tokens::Fault;
+use crate::dialect::{self, Seen};
+use crate::trace::exchange::Exchange;
+use crate::trace::{Span, semconv as names};
+use crate::wire::encoding::Decoded;
+use http::{HeaderMap, header};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Writes the call onto `span`, if there is one; gives back the spans of the tools whose results it brings, and what
+/// speaks against its token ids.
+pub(super) fn read_into(
+    span: &mut Span,
+    exchange: &Exchange,
+    (asked, said): (&Decoded, &Decoded),
+    relations: &mut Relations,
+    options: &SpanOptions,
+) -> Option<(Vec<Span>, Vec<BTreeSet<Fault>>)> {
+    let read = read_safely(span, exchange, asked, said)?;
+    let coded = |fields: &HeaderMap| fields.contains_key(header::CONTENT_ENCODING);
+    let offsets_hold = !exchange.response.as_ref().is_some_and(|response| coded(&response.headers));
+    let (call, faults) = describe(span, read, exchange, offsets_hold, options);
+    let digest = relations.digest(&exchange.request.target, &asked.bytes);
+    Some((relations.observe(span, &call, digest, exchange, options), vec![faults]))
+}
+
+/// As `read_call`; a format that fails on its input costs the call, never the span.
+fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, asked, said)));
+    read.unwrap_or_else(|_| {
+        tracing::error!(host = exchange.request.host, "a call could not be read; its span tells the exchange alone");
+        span.set(names::LLM_UNREAD, vec!["fault".to_owned()]);
+        None
+    })
+}
+
+/// The call of a model or tool that an exchange was, if it was one.
+fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+    if asked.bytes.is_empty() {
+        return None;
+    }
+    let none = HeaderMap::new();
+    let request = &exchange.request;
+    dialect::read(&Seen {
+        host: &request.host,
+        port: request.port,
+        target: &request.target,
+        request_headers: &request.headers,
+        request_body: &asked.bytes,
+        status: exchange.response.as_ref().map(|response| response.status.as_u16()),
+        response_headers: exchange.response.as_ref().map_or(&none, |response| &response.headers),
+        response_body: &said.bytes,
+    })
+}
