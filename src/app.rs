@@ -2,7 +2,7 @@
 
 use crate::api::metrics::Metric;
 use crate::api::{self, ApiState};
-use crate::capture::{Recorder, Seed, SeedSource, Sequencer};
+use crate::capture::{Engines, Recorder, Seed, SeedSource, Sequencer};
 use crate::config::{Config, StoreSettings, data_folder};
 use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
@@ -72,14 +72,15 @@ impl App {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config))
+        let engines = Engines::default();
+        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config, engines.clone()))
             .context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
-        let forwarder =
-            Forwarder::new(upstream.clone(), recorder.clone(), sequencer, config.trace.clone(), config.tokens.clone());
+        let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
+        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
         let distrust = Arc::new(Distrust::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
@@ -182,7 +183,7 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
-fn span_options(config: &Config) -> SpanOptions {
+fn span_options(config: &Config, engines: Engines) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,
@@ -191,6 +192,7 @@ fn span_options(config: &Config) -> SpanOptions {
         header_allow: config.capture.header_allow.clone(),
         header_deny: config.capture.header_deny.clone(),
         redactor: Redactor::new(config.redact.clone()),
+        engines,
     }
 }
 

@@ -4,12 +4,14 @@
 //! end of an answer waits until its span is stored. It must not parse, redact or store anything.
 
 pub mod budget;
+pub mod engines;
 pub mod recorder;
 pub mod recording;
 pub mod sequence;
 pub mod tee;
 
 pub use budget::Budget;
+pub use engines::Engines;
 pub use recorder::{Begin, Captured, Counters, Recorder};
 pub use recording::Recording;
 pub use sequence::{Seed, SeedSource, Sequencer};

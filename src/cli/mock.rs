@@ -35,6 +35,9 @@ pub(super) struct MockArgs {
     /// Content chunks of a streamed answer
     #[arg(long, default_value_t = 10)]
     chunks: usize,
+    /// Write the fields of token ids also when nobody asked for them, as vLLM does
+    #[arg(long)]
+    vllm: bool,
     /// Where to write the CA certificate [default: a temporary file]
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
@@ -55,6 +58,7 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
         delay: Duration::from_millis(args.delay_ms),
         chunk_delay: Duration::from_millis(args.chunk_delay_ms),
         chunks: args.chunks,
+        vllm: args.vllm,
     };
     let mock = Mock::start(Some(http), Some(https), options).await?;
     let folder = tempfile::tempdir().context("no temporary folder")?;

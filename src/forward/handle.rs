@@ -7,7 +7,7 @@ use super::interims::{Interim, listen_for_interims, with_interims};
 use super::terminal::ends_answer;
 use super::tokens::{TokenSettings, stripped};
 use super::{TraceSettings, reply, rewrite, upgrade};
-use crate::capture::{Begin, Direction, Recorder, Recording, Sequencer, TeeBody};
+use crate::capture::{Begin, Direction, Engines, Recorder, Recording, Sequencer, TeeBody};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
@@ -39,6 +39,7 @@ pub struct Forwarder {
     sequencer: Sequencer,
     trace: Arc<TraceSettings>,
     tokens: Arc<TokenSettings>,
+    engines: Engines,
 }
 
 /// A request that is being recorded.
@@ -70,8 +71,9 @@ impl Forwarder {
         sequencer: Sequencer,
         trace: TraceSettings,
         tokens: TokenSettings,
+        engines: Engines,
     ) -> Self {
-        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens) }
+        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens), engines }
     }
 
     /// The way to endpoints.
@@ -201,7 +203,7 @@ impl Forwarder {
             propagate(&mut parts.headers, &begun.trace);
         }
         let path = parts.uri.path();
-        let plan = self.tokens.plan(&origin.host, origin.port, &parts.method, path, &parts.headers);
+        let plan = self.tokens.plan((&origin.host, origin.port), &self.engines, &parts.method, path, &parts.headers);
         let plan = plan.filter(|_| begun.recording.is_on());
         let tee = TeeBody::new(body, begun.recording.clone(), Direction::Request, request_error, |_| false);
         let (go, opened) = oneshot::channel();

@@ -17,11 +17,13 @@ pub struct MockOptions {
     pub chunk_delay: Duration,
     /// Content chunks of a streamed answer, and words of any answer.
     pub chunks: usize,
+    /// Write the fields of token ids also when nobody asked for them, as vLLM does.
+    pub vllm: bool,
 }
 
 impl Default for MockOptions {
     fn default() -> Self {
-        Self { delay: Duration::ZERO, chunk_delay: Duration::ZERO, chunks: 10 }
+        Self { delay: Duration::ZERO, chunk_delay: Duration::ZERO, chunks: 10, vllm: false }
     }
 }
 
@@ -62,6 +64,7 @@ impl Behaviour {
                 chunks: number("x-mock-chunks")
                     .and_then(|number| usize::try_from(number).ok())
                     .unwrap_or(options.chunks),
+                vllm: options.vllm,
             },
             status: number("x-mock-status").and_then(|number| u16::try_from(number).ok()),
             fail: value("x-mock-fail").and_then(|word| match word.as_str() {

@@ -30,7 +30,7 @@ struct ChatAnswer {
     words: Vec<String>,
     tool_call: Option<Value>,
     prompt_ids: Vec<u64>,
-    with_ids: bool,
+    ids: IdFields,
     with_logprobs: bool,
 }
 
@@ -48,7 +48,7 @@ impl ChatAnswer {
             words: words(&last_text(messages), count),
             tool_call,
             prompt_ids: ids(&messages.to_string()),
-            with_ids: body["return_token_ids"] == true,
+            ids: IdFields::of(body, behaviour),
             with_logprobs: body["logprobs"] == true,
         }
     }
@@ -72,9 +72,7 @@ impl ChatAnswer {
         let choices: Vec<Value> = (0..body["n"].as_u64().unwrap_or(1))
             .map(|index| {
                 let mut choice = json!({ "index": index, "message": message, "finish_reason": self.finish_reason(), "logprobs": null });
-                if self.with_ids {
-                    choice["token_ids"] = json!(ids(&text));
-                }
+                self.ids.put(&mut choice, "token_ids", &ids(&text));
                 if self.with_logprobs {
                     choice["logprobs"] = logprobs(&self.words);
                 }
@@ -82,9 +80,7 @@ impl ChatAnswer {
             })
             .collect();
         let mut answer = json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": self.usage() });
-        if self.with_ids {
-            answer["prompt_token_ids"] = json!(self.prompt_ids);
-        }
+        self.ids.put(&mut answer, "prompt_token_ids", &self.prompt_ids);
         answer
     }
 
@@ -94,15 +90,11 @@ impl ChatAnswer {
                     "choices": [{ "index": 0, "delta": delta, "finish_reason": finish, "logprobs": null }] })
         };
         let mut first = chunk(json!({ "role": "assistant", "content": "" }), Value::Null);
-        if self.with_ids {
-            first["prompt_token_ids"] = json!(self.prompt_ids);
-        }
+        self.ids.put(&mut first, "prompt_token_ids", &self.prompt_ids);
         let mut events = vec![data(&first)];
         for word in &self.words {
             let mut event = chunk(json!({ "content": word }), Value::Null);
-            if self.with_ids {
-                event["choices"][0]["token_ids"] = json!(ids(word));
-            }
+            self.ids.put(&mut event["choices"][0], "token_ids", &ids(word));
             if self.with_logprobs {
                 event["choices"][0]["logprobs"] = logprobs(std::slice::from_ref(word));
             }
@@ -123,6 +115,35 @@ impl ChatAnswer {
     }
 }
 
+/// What stands in the fields of token ids.
+#[derive(Clone, Copy)]
+enum IdFields {
+    /// The ids, as asked for.
+    Ids,
+    /// Null: vLLM writes the fields that nobody asked for.
+    Null,
+    /// Nothing: there are no such fields.
+    None,
+}
+
+impl IdFields {
+    fn of(body: &Value, behaviour: &Behaviour) -> Self {
+        match (body["return_token_ids"] == true, behaviour.options.vllm) {
+            (true, _) => Self::Ids,
+            (false, true) => Self::Null,
+            (false, false) => Self::None,
+        }
+    }
+
+    fn put(self, object: &mut Value, name: &str, ids: &[u64]) {
+        match self {
+            Self::Ids => object[name] = json!(ids),
+            Self::Null => object[name] = Value::Null,
+            Self::None => {}
+        }
+    }
+}
+
 /// `POST /v1/completions`.
 pub(super) async fn completions(Call { behaviour, body }: Call) -> Response {
     if let Some(failed) = before(&behaviour, error).await {
@@ -130,14 +151,12 @@ pub(super) async fn completions(Call { behaviour, body }: Call) -> Response {
     }
     let prompt = body["prompt"].as_str().map_or_else(|| body["prompt"].to_string(), str::to_owned);
     let words = words(&prompt, behaviour.options.chunks);
-    let with_ids = body["return_token_ids"] == true;
+    let fields = IdFields::of(&body, &behaviour);
     let choice = |text: &str, finish: Value, first: bool| {
         let mut choice = json!({ "index": 0, "text": text, "finish_reason": finish, "logprobs": null });
-        if with_ids {
-            choice["token_ids"] = json!(ids(text));
-            if first {
-                choice["prompt_token_ids"] = json!(ids(&prompt));
-            }
+        fields.put(&mut choice, "token_ids", &ids(text));
+        if first {
+            fields.put(&mut choice, "prompt_token_ids", &ids(&prompt));
         }
         json!({ "id": "cmpl-mock", "object": "text_completion", "created": 1, "model": body["model"], "choices": [choice] })
     };

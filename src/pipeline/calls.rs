@@ -6,9 +6,9 @@ use super::llm::describe;
 use super::relations::Relations;
 use super::span::SpanOptions;
 use crate::dialect::tokens::Fault;
-use crate::dialect::{self, Seen};
+use crate::dialect::{self, LlmCall, Seen};
 use crate::trace::exchange::Exchange;
-use crate::trace::{Span, semconv as names};
+use crate::trace::{Engine, Span, semconv as names};
 use crate::wire::encoding::Decoded;
 use http::{HeaderMap, header};
 use std::collections::BTreeSet;
@@ -27,8 +27,22 @@ pub(super) fn read_into(
     let coded = |fields: &HeaderMap| fields.contains_key(header::CONTENT_ENCODING);
     let offsets_hold = !exchange.response.as_ref().is_some_and(|response| coded(&response.headers));
     let (call, faults) = describe(span, read, exchange, offsets_hold, options);
+    notice(&call, exchange, &said.bytes, options);
     let digest = relations.digest(&exchange.request.target, &asked.bytes);
     Some((relations.observe(span, &call, digest, exchange, options), vec![faults]))
+}
+
+/// Takes note of what serves there, or that it refuses what was added. A refusal names the field: a request may be bad
+/// for other reasons.
+fn notice(call: &LlmCall, exchange: &Exchange, answer: &[u8], options: &SpanOptions) {
+    let (host, port) = (&exchange.request.host, exchange.request.port);
+    let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
+    let named = |field: &&str| memchr::memmem::find(answer, field.as_bytes()).is_some();
+    if matches!(status, 400 | 422) && exchange.injection.fields.iter().any(named) {
+        options.engines.refused(host, port);
+    } else if let Some(engine) = Engine::of_provider(&call.provider) {
+        options.engines.saw(host, port, engine);
+    }
 }
 
 /// As `read_call`; a format that fails on its input costs the call, never the span.

@@ -6,6 +6,7 @@ use super::calls;
 use super::messages::{Contents, messages};
 use super::relations::Relations;
 use super::socket;
+use crate::capture::Engines;
 use crate::dialect::tokens::Fault;
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
@@ -39,6 +40,8 @@ pub struct SpanOptions {
     pub header_deny: Vec<String>,
     /// Takes secrets out.
     pub redactor: Redactor,
+    /// Takes note of the engines that give themselves away.
+    pub engines: Engines,
 }
 
 /// What an exchange became.

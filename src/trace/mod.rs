@@ -2,6 +2,7 @@
 //!
 //! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
 
+pub mod engine;
 pub mod exchange;
 pub mod ids;
 pub mod rollout;
@@ -10,6 +11,7 @@ pub mod span;
 pub mod units;
 pub mod value;
 
+pub use engine::Engine;
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
 pub use rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};

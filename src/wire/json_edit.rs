@@ -14,8 +14,8 @@ pub enum Change {
     Null,
 }
 
-/// What happens to the fields of an answer of OpenAI's shape: those of its root, and those of every element of its
-/// `choices`.
+/// What happens to the fields of an answer of OpenAI's shape: those of its root, or of the `response` that an event
+/// brings, and those of every element of its `choices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// By their names at the root.
@@ -69,7 +69,11 @@ pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
 pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
     let members = members(text, start(text))?;
     let mut cuts = cuts(&members, &changes.root, text);
-    let choices = members.iter().rev().find(|member| member.key == b"choices");
+    let last = |name: &[u8]| members.iter().rev().find(|member| member.key == name);
+    if let Some(fields) = last(b"response").and_then(|response| self::members(text, response.value.start)) {
+        cuts.extend(self::cuts(&fields, &changes.root, text));
+    }
+    let choices = last(b"choices");
     if let Some(choices) = choices.filter(|choices| text[choices.value.start] == b'[') {
         let mut at = choices.value.start + 1;
         while at < choices.value.end {
@@ -183,6 +187,7 @@ mod tests {
                 r#"{"choices": [ {"token_ids":[1],"x":{"token_ids":[2]},"logprobs":{"content":[{}]}} , {"y":"\"]}","token_ids":[]} ]}"#,
                 r#"{"choices": [ {"x":{"token_ids":[2]},"logprobs":null} , {"y":"\"]}"} ]}"#,
             ),
+            (r#"{"response":{"id":1,"prompt_token_ids":[1]},"x":1}"#, r#"{"response":{"id":1},"x":1}"#),
             (r#"{"choices":[{"logprobs":null}]}"#, r#"{"choices":[{"logprobs":null}]}"#),
             (r#"{"prompt_token_ids":[1"#, r#"{"prompt_token_ids":[1"#),
             ("[DONE]", "[DONE]"),

@@ -156,7 +156,7 @@ print(json.dumps(seen))
 
 #[test]
 fn ids_are_asked_for_and_taken_out_again_without_the_agent_seeing_any_of_it() {
-    let bench = Bench::new();
+    let bench = Bench::with_mock(&["--vllm"]);
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n").unwrap();
     let direct = std::process::Command::new(python()).args(["-c", OBJECTS, &bench.http()]).output().unwrap();
@@ -269,6 +269,54 @@ fn a_stream_that_the_agent_leaves_keeps_every_id_that_came() {
     let kept = attributes["response_token_ids"].as_array().unwrap();
     assert!(sent.len() >= 5 && kept.len() >= sent.len() && kept[..sent.len()] == sent, "{kept:?} {sent:?}");
     assert_eq!(attributes["tracewire.response_logprobs"].as_array().unwrap().len(), kept.len());
+}
+
+#[test]
+fn an_engine_that_gives_itself_away_is_asked_until_it_refuses() {
+    let bench = Bench::with_mock(&["--vllm"]);
+    let serve = bench.serve(&[]);
+    let chat = format!("{}/v1/chat/completions", bench.http());
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "say something to me" }] });
+    let answer = |fields: &str| {
+        let answer = post(&serve, &chat, &format!("x-rollout-id: ro-known\r\n{fields}"), &body);
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let first = answer("");
+    assert!(bench.exchanges("ro-known", 1)[0]["attributes"].get("response_token_ids").is_none());
+    assert_eq!(answer(""), first, "the agent sees the same");
+    let second = bench.exchanges("ro-known", 2)[1]["attributes"].clone();
+    assert_eq!(second["tracewire.tokens.status"], "exact", "{second:#}");
+    answer("x-mock-status: 400\r\n");
+    assert_eq!(answer(""), first);
+    let after = bench.exchanges("ro-known", 4)[3]["attributes"].clone();
+    assert_eq!(after["tracewire.tokens.injected"][0], "return_token_ids", "a request may be bad for other reasons");
+}
+
+#[test]
+fn an_engine_that_refuses_what_is_added_is_not_asked_again() {
+    use crate::support::{endpoint, read_head};
+    use std::io::{Read, Write};
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = endpoint(|mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        let (status, answer) = match String::from_utf8(body).unwrap().contains("return_token_ids") {
+            true => ("400 Bad Request", r#"{"error":{"message":"unknown field return_token_ids"}}"#),
+            false => ("200 OK", r#"{"choices":[{"message":{"content":"hi"}}],"prompt_token_ids":null}"#),
+        };
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n");
+        write!(stream, "{head}content-length: {}\r\n\r\n{answer}", answer.len()).unwrap();
+    });
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
+    let asked = |count| {
+        post(&serve, &format!("http://{target}/v1/chat/completions"), "x-rollout-id: ro-no\r\n", &body);
+        let injected = &bench.exchanges("ro-no", count)[count - 1]["attributes"]["tracewire.tokens.injected"];
+        !injected.is_null()
+    };
+    assert_eq!([asked(1), asked(2), asked(3)], [false, true, false]);
 }
 
 /// The same of Anthropic's SDK.

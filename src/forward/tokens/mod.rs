@@ -3,7 +3,9 @@
 //! What is recorded is what the agent sent and what the endpoint answered. What can't be changed without doubt passes as
 //! it is.
 
+use crate::capture::Engines;
 use crate::net::glob::any_matches;
+use crate::trace::Engine;
 use crate::trace::exchange::Injection;
 use crate::wire::json_edit::{Change, Changes, asks, insert};
 use bytes::Bytes;
@@ -36,7 +38,7 @@ impl Default for TokenSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Inject {
-    /// Toward the hosts of `engines`.
+    /// Toward the hosts of `engines`, and toward those whose answers have shown what serves there.
     #[default]
     Auto,
     /// Never.
@@ -53,23 +55,6 @@ pub struct EngineHosts {
     pub hosts: Vec<String>,
     /// What serves there.
     pub engine: Engine,
-}
-
-/// A server that gives token ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Engine {
-    /// vLLM.
-    #[serde(rename = "vllm")]
-    Vllm,
-    /// SGLang: ids by header, since it refuses the fields for streams.
-    #[serde(rename = "sglang")]
-    Sglang,
-    /// llama.cpp.
-    #[serde(rename = "llama.cpp")]
-    LlamaCpp,
-    /// None: nothing is asked for.
-    #[serde(rename = "other")]
-    Other,
 }
 
 /// What is asked for, and taken out again.
@@ -91,36 +76,52 @@ use Change::{Null, Remove};
 use Place::{Choice, Root};
 
 const IDS: &str = "return_token_ids";
+/// vLLM writes null where it was not asked, and leaves no field out.
 /// What is taken out, unless the agent asked by one of the fields that are named first; without any, by a header.
 type Strip = &'static [(&'static [&'static str], Place, &'static str, Change)];
 const CHAT_STRIP: Strip = &[
-    (&[IDS], Root, "prompt_token_ids", Remove),
-    (&[IDS], Choice, "token_ids", Remove),
+    (&[IDS], Root, "prompt_token_ids", Null),
+    (&[IDS], Choice, "token_ids", Null),
     (&["logprobs"], Choice, "logprobs", Null),
 ];
 const COMPLETIONS_STRIP: Strip = &[
-    (&[IDS], Choice, "prompt_token_ids", Remove),
-    (&[IDS], Choice, "token_ids", Remove),
+    (&[IDS], Choice, "prompt_token_ids", Null),
+    (&[IDS], Choice, "token_ids", Null),
     (&["logprobs"], Choice, "logprobs", Null),
+];
+const RESPONSES_STRIP: Strip = &[
+    (&["enable_response_messages"], Root, "input_messages", Remove),
+    (&["enable_response_messages"], Root, "output_messages", Remove),
 ];
 const SGLEXT_STRIP: Strip = &[(&[], Root, "sglext", Remove), (&["logprobs"], Choice, "logprobs", Null)];
 const LLAMA_STRIP: Strip =
     &[(&["return_tokens", "stream"], Root, "tokens", Remove), (&["n_probs"], Root, "completion_probabilities", Remove)];
 
 impl TokenSettings {
-    /// What to do with a request; nothing for most.
-    pub(super) fn plan(&self, host: &str, port: u16, method: &Method, path: &str, headers: &HeaderMap) -> Option<Plan> {
+    /// What to do with a request; nothing for most. `known` is what the endpoint's answers gave away.
+    pub(super) fn plan(
+        &self,
+        (host, port): (&str, u16),
+        known: &Engines,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<Plan> {
         if self.inject == Inject::Off || method != Method::POST || !is_plain_json(headers) {
             return None;
         }
         let named = self.engines.iter().find(|entry| any_matches(&entry.hosts, host, port)).map(|entry| entry.engine);
-        let engine = named.or((self.inject == Inject::Always).then_some(Engine::Vllm))?;
+        let always = || (self.inject == Inject::Always).then_some(Engine::Vllm);
+        let engine = named.or_else(|| known.at(host, port)).or_else(always)?;
         let path = path.trim_end_matches('/');
         let (chat, completions) = (path.ends_with("/chat/completions"), path.ends_with("/completions"));
         let plan = |fields, headers, strip| Some(Plan { fields, headers, strip, strips: self.strip });
         match engine {
             Engine::Vllm if chat => {
                 plan(&[(IDS, "true"), ("logprobs", "true"), ("top_logprobs", "0")], &[], CHAT_STRIP)
+            }
+            Engine::Vllm if path.ends_with("/responses") => {
+                plan(&[("enable_response_messages", "true")], &[], RESPONSES_STRIP)
             }
             Engine::Vllm | Engine::Sglang if completions && !chat => {
                 plan(&[(IDS, "true"), ("logprobs", "1")], &[], COMPLETIONS_STRIP)
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn only_what_the_route_allows_is_asked_for() {
         let plan = |settings: &TokenSettings, host, path, headers: &HeaderMap| {
-            settings.plan(host, 80, &Method::POST, path, headers).is_some()
+            settings.plan((host, 80), &Engines::default(), &Method::POST, path, headers).is_some()
         };
         let (auto, chat) = (settings(), "/v1/chat/completions");
         assert!(plan(&auto, "vllm", chat, &headers()) && plan(&auto, "sgl", "/v1/completions", &headers()));
@@ -239,12 +240,33 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_gave_itself_away_is_asked_until_it_refuses() {
+        let known = Engines::default();
+        let plan = |settings: &TokenSettings| {
+            let path = "/v1/chat/completions";
+            settings.plan(("gpu", 80), &known, &Method::POST, path, &headers()).map(|plan| plan.fields.len())
+        };
+        let named = TokenSettings {
+            engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine: Engine::Other }],
+            ..TokenSettings::default()
+        };
+        assert_eq!(plan(&settings()), None);
+        known.saw("gpu", 80, Engine::Vllm);
+        assert_eq!((plan(&settings()), plan(&named)), (Some(3), None));
+        known.refused("gpu", 80);
+        known.saw("gpu", 80, Engine::Vllm);
+        assert_eq!(plan(&settings()), None);
+    }
+
+    #[test]
     fn what_the_agent_asked_for_stays_in_its_answer() {
-        let plan = settings().plan("vllm", 80, &Method::POST, "/v1/chat/completions", &headers()).unwrap();
+        let plan = settings()
+            .plan(("vllm", 80), &Engines::default(), &Method::POST, "/v1/chat/completions", &headers())
+            .unwrap();
         let asked = plan.apply(br#"{"model":"m","logprobs":true}"#, &mut headers()).unwrap();
         assert_eq!(asked.body, r#"{"return_token_ids":true,"top_logprobs":0,"model":"m","logprobs":true}"#);
         assert_eq!(asked.injection.fields, ["return_token_ids", "top_logprobs"]);
-        assert_eq!(asked.changes.choice, [("token_ids", Remove)]);
+        assert_eq!(asked.changes.choice, [("token_ids", Null)]);
         assert!(plan.apply(b"not json", &mut headers()).is_none());
         let all = br#"{"return_token_ids":true,"logprobs":true,"top_logprobs":5}"#;
         assert!(plan.apply(all, &mut headers()).is_none());
