@@ -1,7 +1,8 @@
 //! The composition root: the only file that names concrete stores and puts the parts together.
 
 use crate::api::metrics::Metric;
-use crate::api::{self, ApiState};
+use crate::api::otlp::IngestCounters;
+use crate::api::{self, ApiState, Sequences};
 use crate::capture::{Engines, Recorder, Seed, SeedSource, Sequencer};
 use crate::config::{Config, StoreSettings, data_folder};
 use crate::dialect::tokens::Fault;
@@ -11,10 +12,11 @@ use crate::net::listener::accept;
 use crate::pipeline::Pipeline;
 use crate::pipeline::span::SpanOptions;
 use crate::proxy::{Distrust, Proxy, serve_connection};
+use crate::rollout::{Rollouts, lifecycle};
 use crate::run::runtime::advice;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
@@ -24,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -41,6 +43,7 @@ pub struct App {
     distrust: Arc<Distrust>,
     drain: Drain,
     drain_timeout: Duration,
+    watchdog: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// What of a program is not settings.
@@ -79,6 +82,8 @@ impl App {
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
+        let rollouts = Rollouts::new(Arc::clone(&store));
+        let service = Service { rollouts: rollouts.clone(), sequencer: sequencer.clone() };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
         let distrust = Arc::new(Distrust::new(advice));
@@ -97,9 +102,11 @@ impl App {
             distrust,
             drain,
             drain_timeout: config.shutdown.drain_timeout,
+            watchdog: None,
         };
         if with_server {
-            let address = app.start_server(config).await?;
+            let address = app.start_server(config, service).await?;
+            app.watchdog = Some(tokio::spawn(rollouts.watch()));
             upstream.dialler().refuse(address);
             app.server_address = Some(address);
         }
@@ -121,6 +128,9 @@ impl App {
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
         let looked = last_look.await;
+        if let Some(watchdog) = self.watchdog {
+            watchdog.abort();
+        }
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store could not be closed");
         }
@@ -130,12 +140,17 @@ impl App {
         (Ended { drained, lost, dropped }, looked)
     }
 
-    async fn start_server(&self, config: &Config) -> Result<SocketAddr> {
+    async fn start_server(&self, config: &Config, service: Service) -> Result<SocketAddr> {
         let listener = bind(config.server.listen, "server.listen", "--server").await?;
         let address = listener.local_addr()?;
+        let ingest = Arc::new(IngestCounters::default());
         let state = ApiState {
-            store: Arc::clone(&self.store),
-            counts: counts(self.recorder.clone(), &self.pipeline, Arc::clone(&self.distrust)),
+            rollouts: service.rollouts.clone(),
+            sequences: Arc::new(service),
+            redactor: Redactor::new(config.redact.clone()),
+            started: Instant::now(),
+            counts: counts(self.recorder.clone(), &self.pipeline, Arc::clone(&self.distrust), Arc::clone(&ingest)),
+            ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
         };
         let mut guard = self.drain.guard();
@@ -154,10 +169,14 @@ impl App {
 /// Opens the store that the settings name.
 pub fn open_store(settings: &StoreSettings) -> Result<SharedStore, StoreError> {
     if settings.path.as_deref() == Some(Path::new("memory:")) {
-        return Ok(Arc::new(MemoryStore::new(settings.retention)));
+        return Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::heard)));
     }
-    let options =
-        SqliteOptions { retention: settings.retention, synchronous: settings.synchronous, ..SqliteOptions::default() };
+    let options = SqliteOptions {
+        retention: settings.retention,
+        synchronous: settings.synchronous,
+        heard: lifecycle::heard,
+        ..SqliteOptions::default()
+    };
     Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
 }
 
@@ -196,6 +215,24 @@ fn span_options(config: &Config, engines: Engines) -> SpanOptions {
     }
 }
 
+/// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
+struct Service {
+    rollouts: Rollouts,
+    sequencer: Sequencer,
+}
+
+impl Sequences for Service {
+    fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
+        Box::pin(async move { self.sequencer.next(rollout, None).await.0 })
+    }
+
+    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let _ = self.sequencer.next(rollout, Some(to)).await;
+        })
+    }
+}
+
 fn seeds(store: &SharedStore) -> SeedSource {
     let store = Arc::clone(store);
     Arc::new(move |id| {
@@ -207,7 +244,12 @@ fn seeds(store: &SharedStore) -> SeedSource {
     })
 }
 
-fn counts(recorder: Recorder, pipeline: &Pipeline, distrust: Arc<Distrust>) -> api::metrics::Counts {
+fn counts(
+    recorder: Recorder,
+    pipeline: &Pipeline,
+    distrust: Arc<Distrust>,
+    ingest: Arc<IngestCounters>,
+) -> api::metrics::Counts {
     let stored = Arc::clone(pipeline.counters());
     Arc::new(move || {
         let captured = recorder.counters();
@@ -234,6 +276,9 @@ fn counts(recorder: Recorder, pipeline: &Pipeline, distrust: Arc<Distrust>) -> a
             counter("store_errors_total", "Appends the store refused, tried again.", &stored.store_errors),
             counter("spans_lost_total", "Spans lost.", &stored.lost),
             counter("spans_inferred_total", "Spans of tools, inferred from calls.", &stored.inferred),
+            counter("otlp_spans_total", "Spans taken by OTLP.", &ingest.taken),
+            counter("otlp_spans_rejected_total", "Spans refused by OTLP.", &ingest.rejected),
+            counter("otlp_spans_unassigned_total", "Spans by OTLP of nobody's rollout.", &ingest.unassigned),
             Metric {
                 name: "certificates_refused_total",
                 help: "Connections whose client refused our certificate.",

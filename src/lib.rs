@@ -6,7 +6,7 @@
 //! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
 //! - DOORS: [`proxy`], [`api`], [`run`], [`doctor`] (why is something not traced?)
-//! - BACK: [`pipeline`], [`store`], [`export`]
+//! - BACK: [`pipeline`], [`rollout`] (what trainers and runners do), [`store`], [`export`]
 //! - [`mock`]: an LLM endpoint to try, test and measure with
 //!
 //! Start with [`forward::Forwarder::handle`]; ARCHITECTURE.md tells the rest.
@@ -25,6 +25,7 @@ pub mod mock;
 pub mod net;
 pub mod pipeline;
 pub mod proxy;
+pub mod rollout;
 pub mod run;
 pub mod store;
 pub mod tls;

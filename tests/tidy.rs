@@ -28,7 +28,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["wire"]),
     ("export", &["wire"]),
     ("pipeline", &["capture", "dialect", "wire", "store", "export"]),
-    ("api", &["net", "store", "export"]),
+    ("rollout", &["store"]),
+    ("api", &["net", "store", "export", "rollout", "wire"]),
     ("mock", &["net", "tls"]),
     // Composes the settings that each part owns.
     ("config", &["api", "capture", "forward", "proxy", "run", "store", "tls", "upstream", "wire"]),

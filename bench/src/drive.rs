@@ -1,7 +1,7 @@
 //! The load: connections to an endpoint, directly or through a proxy, and what is sent over them.
 
 use crate::tls;
-use crate::upstream::micros;
+use crate::upstream::{CHAT, micros};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::stream;
@@ -90,6 +90,8 @@ pub enum Client {
 pub enum Ask {
     /// 1.5 kB up, 9 kB down.
     Json,
+    /// 1.5 kB up, an answer with so many prompt ids down.
+    Long { prompt_ids: u64 },
     /// A stream of events.
     Sse { chunks: u64, interval_ms: u64 },
     /// Bytes up.
@@ -161,9 +163,13 @@ impl Way {
 impl Client {
     async fn exchange(&mut self, target: SocketAddr, ask: &Ask) -> Result<Seen> {
         let (method, path, body) = match ask {
-            Ask::Json => (Method::POST, "/json".to_owned(), Full::new(prompt()).boxed()),
+            Ask::Json => (Method::POST, CHAT.to_owned(), Full::new(prompt(false)).boxed()),
+            Ask::Long { prompt_ids } => {
+                (Method::POST, format!("{CHAT}?prompt_ids={prompt_ids}"), Full::new(prompt(false)).boxed())
+            }
             Ask::Sse { chunks, interval_ms } => {
-                (Method::GET, format!("/sse?chunks={chunks}&interval_ms={interval_ms}"), Full::default().boxed())
+                let path = format!("{CHAT}?chunks={chunks}&interval_ms={interval_ms}");
+                (Method::POST, path, Full::new(prompt(true)).boxed())
             }
             Ask::Upload(size) => (Method::POST, "/upload".to_owned(), upload(*size)),
             Ask::Download(size) => (Method::GET, format!("/bytes?size={size}"), Full::default().boxed()),
@@ -210,11 +216,13 @@ fn times(data: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// A prompt of its own every time: what was stored before would cost less.
-fn prompt() -> Bytes {
+fn prompt(stream: bool) -> Bytes {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (number, words) = (NUMBER.fetch_add(1, Ordering::Relaxed), "a word of a prompt ".repeat(75));
     let content = format!("question {number}: {words}");
-    Bytes::from(format!("{{\"model\":\"bench\",\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}"))
+    Bytes::from(format!(
+        "{{\"model\":\"bench\",\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}"
+    ))
 }
 
 fn upload(size: u64) -> Body {
@@ -311,6 +319,25 @@ pub async fn paced(way: &Way, rate: u32, lasting: Duration) -> Result<Load> {
         });
     }
     Ok(gather(tasks, began).await)
+}
+
+/// As `paced`, with an answer of 128k prompt ids a second beside it, which is not measured.
+pub async fn paced_beside_long_answers(way: &Way, rate: u32, lasting: Duration) -> Result<Load> {
+    let mut client = way.connect(false).await?;
+    let target = way.target;
+    let beside: tokio::task::JoinHandle<Result<()>> = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            client.exchange(target, &Ask::Long { prompt_ids: 128 * 1024 }).await?;
+        }
+    });
+    let load = paced(way, rate, lasting).await?;
+    if beside.is_finished() {
+        bail!("the long answers ended: {:?}", beside.await);
+    }
+    beside.abort();
+    Ok(load)
 }
 
 /// `count` exchanges at once, each on a connection of its own; connections are made before the clock starts.

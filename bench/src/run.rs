@@ -42,6 +42,10 @@ pub struct RunArgs {
 enum Scenario {
     Json,
     Sse,
+    JsonIds,
+    SseIds,
+    ChunksIds,
+    PacedLong,
     Connect,
     Paced,
     Bulk,
@@ -54,8 +58,12 @@ enum Scenario {
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("json", Scenario::Json),
     ("sse", Scenario::Sse),
+    ("json-ids", Scenario::JsonIds),
+    ("sse-ids", Scenario::SseIds),
+    ("chunks-ids", Scenario::ChunksIds),
     ("connect", Scenario::Connect),
     ("paced", Scenario::Paced),
+    ("paced-long", Scenario::PacedLong),
     ("bulk", Scenario::Bulk),
     ("chunks", Scenario::Chunks),
     ("streams", Scenario::Streams),
@@ -153,7 +161,18 @@ fn everybody(args: &RunArgs) -> Vec<(String, Who)> {
 fn skipped(scenario: Scenario, who: &Who) -> bool {
     match who {
         Who::Direct => matches!(scenario, Scenario::Streams | Scenario::Idle),
-        Who::Mitmproxy(_) => matches!(scenario, Scenario::Streams | Scenario::Idle | Scenario::Chunks | Scenario::Bulk),
+        Who::Mitmproxy(_) => matches!(
+            scenario,
+            Scenario::Streams
+                | Scenario::Idle
+                | Scenario::Chunks
+                | Scenario::Bulk
+                | Scenario::JsonIds
+                | Scenario::SseIds
+                | Scenario::ChunksIds
+                | Scenario::PacedLong
+        ),
+        Who::Hudsucker => matches!(scenario, Scenario::JsonIds | Scenario::SseIds | Scenario::ChunksIds),
         _ => false,
     }
 }
@@ -177,8 +196,14 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
         Who::Tracewire { binary, durability } => {
             let pool = format!("[upstream]\npool_idle_timeout_ms = {POOL_IDLE_MS}\n");
             let idle = if scenario == Scenario::Streams { pool.as_str() } else { "" };
+            // Ids are asked for and taken out again; the endpoint sends them to everybody.
+            let ids = matches!(scenario, Scenario::JsonIds | Scenario::SseIds | Scenario::ChunksIds);
+            let tokens = match ids {
+                true => "engines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]",
+                false => "inject = \"off\"",
+            };
             let settings = format!(
-                "[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n{idle}"
+                "[tokens]\n{tokens}\n[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n{idle}"
             );
             std::fs::write(place.join("proxy.toml"), settings)?;
             let mut command = Command::new(binary);
@@ -250,8 +275,9 @@ async fn settled(served: &Served) -> Result<Usage> {
 async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<drive::Client>)> {
     let sse = |chunks, interval_ms| Ask::Sse { chunks, interval_ms };
     Ok(match scenario {
-        Scenario::Json => (drive::closed_loop(way, &Ask::Json, 32, lasting).await?, Vec::new()),
-        Scenario::Sse => (drive::closed_loop(way, &sse(64, 1), 32, lasting).await?, Vec::new()),
+        Scenario::Json | Scenario::JsonIds => (drive::closed_loop(way, &Ask::Json, 32, lasting).await?, Vec::new()),
+        Scenario::PacedLong => (drive::paced_beside_long_answers(way, 200, lasting).await?, Vec::new()),
+        Scenario::Sse | Scenario::SseIds => (drive::closed_loop(way, &sse(64, 1), 32, lasting).await?, Vec::new()),
         Scenario::Connect => (drive::handshakes(way, 8, lasting).await?, Vec::new()),
         Scenario::Paced => (drive::paced(way, 200, lasting).await?, Vec::new()),
         Scenario::Bulk => {
@@ -263,7 +289,7 @@ async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load,
             load.errors += down.errors;
             (load, Vec::new())
         }
-        Scenario::Chunks => (drive::at_once(way, &sse(200, 25), 100).await?, Vec::new()),
+        Scenario::Chunks | Scenario::ChunksIds => (drive::at_once(way, &sse(200, 25), 100).await?, Vec::new()),
         Scenario::Streams => {
             let load = drive::at_once(way, &sse(20, 250), 2000).await?;
             // Until the connections to the endpoint have been idle for too long.

@@ -47,13 +47,17 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     };
     let builder = Response::builder();
     let answer = match request.uri().path() {
-        "/json" => {
-            request.into_body().collect().await?;
-            builder.header("content-type", "application/json").body(Full::new(next_json()).boxed())
-        }
-        "/sse" => {
+        CHAT => {
             let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
-            builder.header("content-type", "text/event-stream").body(events(chunks, interval))
+            let prompt_ids = number("prompt_ids");
+            request.into_body().collect().await?;
+            match (chunks, prompt_ids) {
+                (0, 0) => builder.header("content-type", "application/json").body(Full::new(next_json()).boxed()),
+                (0, count) => {
+                    builder.header("content-type", "application/json").body(Full::new(long_json(count)).boxed())
+                }
+                _ => builder.header("content-type", "text/event-stream").body(events(chunks, interval)),
+            }
         }
         "/upload" => {
             let mut body = request.into_body();
@@ -69,6 +73,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     };
     Ok(answer.unwrap_or_default_answer())
 }
+
+/// Where models are called.
+pub const CHAT: &str = "/v1/chat/completions";
 
 trait OrDefault {
     fn unwrap_or_default_answer(self) -> Response<Answer>;
@@ -109,6 +116,27 @@ fn json() -> Bytes {
     })
     .clone()
 }
+
+/// A chat completion with this many prompt ids, and 4,096 response ids and logprobs; no two are the same.
+fn long_json(prompt_ids: u64) -> Bytes {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let ids =
+        |count: u64| (0..count).map(|id| ((id + number) * 7919 % 151_000).to_string()).collect::<Vec<_>>().join(",");
+    let logprob =
+        |token: u64| format!("{{\"token\":\"w{token}\",\"logprob\":-0.{:06},\"bytes\":null}}", token * 31 + number);
+    let logprobs = (0..LONG_ANSWER_TOKENS).map(logprob).collect::<Vec<_>>().join(",");
+    Bytes::from(format!(
+        "{{\"id\":\"chatcmpl-{number}\",\"model\":\"bench\",\"prompt_token_ids\":[{}],\"choices\":[{{\"index\":0,\
+         \"message\":{{\"role\":\"assistant\",\"content\":\"x\"}},\"finish_reason\":\"stop\",\"token_ids\":[{}],\
+         \"logprobs\":{{\"content\":[{logprobs}]}}}}],\
+         \"usage\":{{\"prompt_tokens\":{prompt_ids},\"completion_tokens\":{LONG_ANSWER_TOKENS}}}}}",
+        ids(prompt_ids),
+        ids(LONG_ANSWER_TOKENS)
+    ))
+}
+
+const LONG_ANSWER_TOKENS: u64 = 4096;
 
 /// `chunks` events, each with the time at which it was made, in microseconds.
 fn events(chunks: u64, interval: Duration) -> Answer {

@@ -27,7 +27,7 @@ pub type Counts = Arc<dyn Fn() -> Vec<Metric> + Send + Sync>;
 /// Answers with every metric.
 pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
     let mut metrics = (state.counts)();
-    if let Ok(statistics) = state.store.statistics().await {
+    if let Ok(statistics) = state.rollouts.store().statistics().await {
         let gauge = |name, help, value| Metric { name, help, kind: "gauge", reason: None, value };
         metrics.push(gauge("store_spans", "Spans in the store.", statistics.spans));
         metrics.push(gauge("store_rollouts", "Rollouts in the store.", statistics.rollouts));

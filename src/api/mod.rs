@@ -1,19 +1,26 @@
-//! The server door: health and metrics. The store's REST APIs, OTLP ingest and the web page come here too.
+//! The server door: the store's REST API, health and metrics.
 //!
-//! It must not see traffic; it reads counters and the store.
+//! It must not see traffic; it reads counters, and does what trainers and runners ask of the store.
 
+mod agl;
 pub mod metrics;
+pub mod otlp;
 
-use crate::store::SharedStore;
+use crate::rollout::Rollouts;
+use crate::store::BoxFuture;
+use crate::trace::{RolloutId, Span, Value};
+use crate::wire::redact::Redactor;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// `[server]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +39,55 @@ impl Default for ServerSettings {
     }
 }
 
+/// The largest body that is taken.
+const MOST_BODY_BYTES: usize = 64 << 20;
+
 /// What the handlers read.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The store.
-    pub store: SharedStore,
+    /// What is done with rollouts, and their store.
+    pub rollouts: Rollouts,
+    /// Numbers spans, together with everybody else who does.
+    pub sequences: Arc<dyn Sequences>,
+    /// Takes secrets out of what others record.
+    pub redactor: Redactor,
+    /// What OTLP ingest counts.
+    pub ingest: Arc<otlp::IngestCounters>,
+    /// When the program began.
+    pub started: Instant,
     /// Reads the counters of the other parts.
     pub counts: metrics::Counts,
     /// Host names answered to.
     pub allowed_hosts: Arc<[String]>,
+}
+
+/// Gives out sequence ids. The proxy counts too, so `app` passes in what it counts with.
+pub trait Sequences: Send + Sync {
+    /// The next id of a rollout.
+    fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64>;
+
+    /// Somebody has used this id: later ones are higher.
+    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()>;
+}
+
+impl ApiState {
+    /// Takes what looks like a secret out of a span that somebody else made.
+    fn clean(&self, span: &mut Span) {
+        let texts =
+            span.attributes.values_mut().chain(span.events.iter_mut().flat_map(|event| event.attributes.values_mut()));
+        for value in texts {
+            let clean = |text: &mut String| {
+                if let Cow::Owned(redacted) = self.redactor.text(text) {
+                    *text = redacted;
+                }
+            };
+            match value {
+                Value::String(text) => clean(text),
+                Value::Strings(texts) => texts.iter_mut().for_each(clean),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// The routes of the server door.
@@ -49,12 +96,20 @@ pub fn router(state: ApiState) -> Router {
         .route("/", get(|| async { HELP }))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics::serve))
+        .nest("/v1/agl", agl::router())
+        .merge(otlp::router())
+        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), known_host))
         .with_state(state)
 }
 
+/// The gRPC service, for a port of its own.
+pub fn grpc(state: ApiState) -> Router {
+    otlp::grpc_service(state)
+}
+
 async fn health(State(state): State<ApiState>) -> Response {
-    match state.store.statistics().await {
+    match state.rollouts.store().statistics().await {
         Ok(statistics) => axum::Json(serde_json::json!({ "status": "ok", "store": statistics })).into_response(),
         Err(error) => {
             let body = serde_json::json!({ "status": "error", "message": error.to_string() });
@@ -84,4 +139,5 @@ async fn known_host(State(state): State<ApiState>, headers: HeaderMap, request: 
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
-const HELP: &str = "This is the server door of Tracewire: /healthz and /metrics.\n";
+const HELP: &str =
+    "This is the server door of Tracewire: /healthz, /metrics, and Agent Lightning's store under /v1/agl.\n";

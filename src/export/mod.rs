@@ -2,6 +2,7 @@
 //!
 //! It must not print, and must not read a store.
 
+pub mod agent_lightning;
 pub mod json;
 pub mod text;
 pub mod timeline;

@@ -3,9 +3,11 @@
 use super::*;
 use crate::capture::{Begin, CaptureSettings, Recorder, Recording};
 use crate::store::memory::MemoryStore;
-use crate::store::{Appended, BoxFuture, Pruned, RolloutSummary, Standing, Statistics, Store};
+use crate::store::{Appended, BoxFuture, Change, Pruned, RolloutFilter, RolloutSummary, Standing, Statistics, Store};
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, SpanId, TraceId};
+use crate::trace::{
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, SpanId, TraceId, Worker,
+};
 use std::sync::atomic::AtomicU32;
 
 /// A store that never takes a span of `poison`, and takes none at all for the first `outage` appends.
@@ -41,6 +43,30 @@ impl Store for Picky {
     }
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> Answer<'_, Vec<Span>> {
         self.inner.spans(rollout, attempt)
+    }
+    fn spans_page(
+        &self,
+        rollout: RolloutId,
+        attempt: Option<AttemptId>,
+        offset: usize,
+        limit: usize,
+    ) -> Answer<'_, (Vec<Span>, u64)> {
+        self.inner.spans_page(rollout, attempt, offset, limit)
+    }
+    fn change(&self, change: Change) -> Answer<'_, ()> {
+        self.inner.change(change)
+    }
+    fn attempted(&self, filter: RolloutFilter) -> Answer<'_, Vec<AttemptedRollout>> {
+        self.inner.attempted(filter)
+    }
+    fn workers(&self) -> Answer<'_, Vec<Worker>> {
+        self.inner.workers()
+    }
+    fn all_resources(&self) -> Answer<'_, Vec<ResourcesUpdate>> {
+        self.inner.all_resources()
+    }
+    fn owners(&self, traces: Vec<String>) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
+        self.inner.owners(traces)
     }
     fn standing(&self, id: RolloutId) -> Answer<'_, Standing> {
         self.inner.standing(id)

@@ -5,10 +5,16 @@
 
 pub mod blob;
 pub mod memory;
+pub mod records;
 pub mod sqlite;
 
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
+pub use records::{Change, Heard, Records};
+
+use crate::trace::{
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Worker,
+};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -46,6 +52,30 @@ pub trait Store: Send + Sync + 'static {
     /// A rollout's spans by (sequence id, start time, insertion); all attempts when `attempt` is `None`.
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>>;
 
+    /// Runs a transaction; when it returns `Ok`, all of it survives a crash of this process.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>>;
+
+    /// The rollouts that `filter` lets through, each with its latest attempt, by start time.
+    fn attempted(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>>;
+
+    /// All workers, in the order in which they came.
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;
+
+    /// All sets of resources, in the order in which they came.
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>>;
+
+    /// A part of what `spans` gives, and how many there are in all.
+    fn spans_page(
+        &self,
+        rollout: RolloutId,
+        attempt: Option<AttemptId>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>>;
+
+    /// The attempts that these traces belong to, by the first span of each that was stored.
+    fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>>;
+
     /// What the hot path must know when it first meets a rollout.
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>>;
 
@@ -57,6 +87,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits for what was accepted, and lets go of the files.
     fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Which rollouts are meant; `None` lets everything through.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutFilter {
+    /// Those with one of these ids.
+    pub ids: Option<Vec<RolloutId>>,
+    /// Those in one of these states.
+    pub statuses: Option<Vec<RolloutStatus>>,
+}
+
+impl RolloutFilter {
+    /// True when a rollout is meant.
+    pub fn lets_through(&self, rollout: &Rollout) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
+            && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
+    }
 }
 
 /// What an append did.
@@ -98,6 +145,10 @@ pub struct Statistics {
     pub rollouts: u64,
     /// Attempts kept.
     pub attempts: u64,
+    /// Workers known.
+    pub workers: u64,
+    /// Sets of resources.
+    pub resources: u64,
     /// Spans kept.
     pub spans: u64,
     /// Bytes in use, on disk or in memory.

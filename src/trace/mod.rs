@@ -14,7 +14,10 @@ pub mod value;
 pub use engine::Engine;
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
-pub use rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
+pub use rollout::{
+    Attempt, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus, Worker,
+    WorkerStatus,
+};
 pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;
 pub use value::{Attributes, Value};

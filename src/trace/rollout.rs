@@ -24,10 +24,30 @@ pub struct Rollout {
     pub resources_id: Option<String>,
     /// Its state.
     pub status: RolloutStatus,
-    /// Time-outs and retries, as its creator gave them.
-    pub config: Json,
+    /// Time-outs and retries.
+    pub config: RolloutConfig,
     /// Free data; `name` is what `tracewire run --name` gave.
     pub metadata: Json,
+}
+
+/// When a rollout's attempts are given up, and which are tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutConfig {
+    /// The longest an attempt may take.
+    pub timeout_seconds: Option<f64>,
+    /// The longest nothing may be heard from an attempt.
+    pub unresponsive_seconds: Option<f64>,
+    /// Attempts in all, at least 1.
+    pub max_attempts: u64,
+    /// Ends of an attempt after which there is another.
+    pub retry_condition: Vec<AttemptStatus>,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self { timeout_seconds: None, unresponsive_seconds: None, max_attempts: 1, retry_condition: Vec::new() }
+    }
 }
 
 /// One try at a rollout.
@@ -53,8 +73,84 @@ pub struct Attempt {
     pub metadata: Json,
 }
 
-/// A rollout's states.
+/// A rollout with its latest attempt, if it has one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptedRollout {
+    /// The rollout.
+    #[serde(flatten)]
+    pub rollout: Rollout,
+    /// The attempt; not there, rather than null, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+/// Somebody who works on rollouts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its id.
+    pub worker_id: String,
+    /// Its state.
+    pub status: WorkerStatus,
+    /// What it says of itself.
+    pub heartbeat_stats: Option<Json>,
+    /// When it last said something of itself.
+    pub last_heartbeat_time: Option<Timestamp>,
+    /// When it last asked for a rollout.
+    pub last_dequeue_time: Option<Timestamp>,
+    /// When it last became busy.
+    pub last_busy_time: Option<Timestamp>,
+    /// When it last became idle.
+    pub last_idle_time: Option<Timestamp>,
+    /// What it works on.
+    pub current_rollout_id: Option<RolloutId>,
+    /// The attempt of that.
+    pub current_attempt_id: Option<AttemptId>,
+}
+
+impl Worker {
+    /// One of which nothing else is known.
+    pub fn new(worker_id: &str) -> Self {
+        Self {
+            worker_id: worker_id.to_owned(),
+            status: WorkerStatus::Unknown,
+            heartbeat_stats: None,
+            last_heartbeat_time: None,
+            last_dequeue_time: None,
+            last_busy_time: None,
+            last_idle_time: None,
+            current_rollout_id: None,
+            current_attempt_id: None,
+        }
+    }
+}
+
+/// A worker's states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+pub enum WorkerStatus {
+    Idle,
+    Busy,
+    Unknown,
+}
+
+/// A set of named resources that rollouts run with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResourcesUpdate {
+    /// Its id.
+    pub resources_id: String,
+    /// When it was made.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+    /// 1, and one more with every change.
+    pub version: u64,
+    /// Resources by name, each with its `resource_type`.
+    pub resources: Json,
+}
+
+/// A rollout's states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
 pub enum RolloutStatus {
@@ -80,6 +176,26 @@ pub enum AttemptStatus {
     Timeout,
 }
 
+impl RolloutStatus {
+    /// True for states that end a rollout.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queuing => "queuing",
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Succeeded => "succeeded",
+            Self::Cancelled => "cancelled",
+            Self::Requeuing => "requeuing",
+        }
+    }
+}
+
 impl Rollout {
     /// A running rollout that began at `start_time`.
     pub fn running(rollout_id: RolloutId, start_time: Timestamp) -> Self {
@@ -91,7 +207,7 @@ impl Rollout {
             mode: None,
             resources_id: None,
             status: RolloutStatus::Running,
-            config: Json::Object(serde_json::Map::default()),
+            config: RolloutConfig::default(),
             metadata: Json::Object(serde_json::Map::default()),
         }
     }

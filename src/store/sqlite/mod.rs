@@ -5,17 +5,23 @@
 mod checkpoint;
 mod lean;
 mod reader;
+mod records;
 mod retention;
 mod schema;
 mod statements;
 mod texts;
 mod writer;
 
-use super::{Appended, BoxFuture, Pruned, Result, Retention, RolloutSummary, Standing, Statistics, Store, StoreError};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
+use super::records::nothing_heard;
+use super::{
+    Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
+    Store, StoreError,
+};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use reader::Readers;
 use rusqlite::ErrorCode;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +39,7 @@ pub enum Synchronous {
 }
 
 /// How to open a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct SqliteOptions {
     /// What to keep.
     pub retention: Retention,
@@ -41,6 +47,8 @@ pub struct SqliteOptions {
     pub synchronous: Synchronous,
     /// How long to wait for another process that holds the file.
     pub busy_timeout: Duration,
+    /// What follows from a span that is stored.
+    pub heard: Heard,
 }
 
 impl Default for SqliteOptions {
@@ -49,6 +57,7 @@ impl Default for SqliteOptions {
             retention: Retention::default(),
             synchronous: Synchronous::default(),
             busy_timeout: Duration::from_secs(2),
+            heard: nothing_heard,
         }
     }
 }
@@ -65,7 +74,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
         let connection = schema::open_writer(path, &options)?;
         let readers = Arc::new(Readers::new(path, options.busy_timeout));
-        let writer = Writer::start(path, connection, options.retention, options.busy_timeout)?;
+        let writer = Writer::start(path, connection, options)?;
         Ok(Self { path: path.to_owned(), readers, writer })
     }
 
@@ -118,7 +127,42 @@ impl Store for SqliteStore {
     }
 
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        Box::pin(self.readers.read(move |connection| reader::spans(connection, &rollout, attempt.as_ref())))
+        Box::pin(
+            self.readers.read(move |connection| reader::spans(connection, &rollout, attempt.as_ref(), (0, usize::MAX))),
+        )
+    }
+
+    fn spans_page(
+        &self,
+        rollout: RolloutId,
+        attempt: Option<AttemptId>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
+        Box::pin(self.readers.read(move |connection| {
+            let spans = reader::spans(connection, &rollout, attempt.as_ref(), (offset, limit))?;
+            Ok((spans, reader::span_count(connection, &rollout, attempt.as_ref())?))
+        }))
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.writer.ask(Work::Change(change)).await.map(|_| ()) })
+    }
+
+    fn attempted(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        Box::pin(self.readers.read(move |connection| reader::attempted(connection, &filter)))
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        Box::pin(self.readers.read(|connection| reader::all(connection, "worker")))
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        Box::pin(self.readers.read(|connection| reader::all(connection, "resources")))
+    }
+
+    fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        Box::pin(self.readers.read(move |connection| reader::owners(connection, &traces)))
     }
 
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {

@@ -5,8 +5,8 @@
 use super::retention::size_bytes;
 use super::{fault, schema, unsigned};
 use crate::store::blob::{Hash, Kind, unpack};
-use crate::store::{Result, RolloutSummary, Standing, Statistics, StoreError};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp, Value};
+use crate::store::{Result, RolloutFilter, RolloutSummary, Standing, Statistics, StoreError};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Timestamp, Value};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
@@ -111,17 +111,20 @@ pub(super) fn attempts(connection: &Connection, id: &RolloutId) -> rusqlite::Res
     rows.collect()
 }
 
-/// A rollout's spans in order, with their long texts.
+/// A rollout's spans in order, with their long texts: the first after `offset`, and no more than `limit`.
 pub(super) fn spans(
     connection: &Connection,
     rollout: &RolloutId,
     attempt: Option<&AttemptId>,
+    (offset, limit): (usize, usize),
 ) -> rusqlite::Result<Vec<Span>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, json, start_ns, end_ns FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)
-         ORDER BY sequence_id, start_ns, id",
+         ORDER BY sequence_id, start_ns, id LIMIT ?3 OFFSET ?4",
     )?;
-    let mut rows = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let attempt = attempt.map(AttemptId::as_str);
+    let mut rows = statement.query(params![rollout.as_str(), attempt, number(limit), number(offset)])?;
     let mut spans = Vec::new();
     // Pieces repeat within a rollout: each is fetched and unpacked once.
     let mut pieces = Pieces::default();
@@ -136,6 +139,70 @@ pub(super) fn spans(
         spans.push(span);
     }
     Ok(spans)
+}
+
+/// How many spans a rollout has.
+pub(super) fn span_count(
+    connection: &Connection,
+    rollout: &RolloutId,
+    attempt: Option<&AttemptId>,
+) -> rusqlite::Result<u64> {
+    let sql = "SELECT COUNT(*) FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)";
+    let attempt = attempt.map(AttemptId::as_str);
+    connection.prepare_cached(sql)?.query_row(params![rollout.as_str(), attempt], |row| row.get(0)).map(unsigned)
+}
+
+/// The rollouts that are meant, each with its latest attempt, by start time.
+pub(super) fn attempted(connection: &Connection, filter: &RolloutFilter) -> rusqlite::Result<Vec<AttemptedRollout>> {
+    let list = |words: Vec<&str>| serde_json::Value::from(words).to_string();
+    let ids = filter.ids.as_ref().map(|ids| list(ids.iter().map(RolloutId::as_str).collect()));
+    let statuses = filter.statuses.as_ref().map(|all| list(all.iter().map(|status| status.as_str()).collect()));
+    let mut sql = "SELECT json, start_ns,
+             (SELECT json FROM attempt WHERE attempt.rollout_id = rollout.rollout_id ORDER BY sequence_id DESC LIMIT 1)
+         FROM rollout WHERE TRUE"
+        .to_owned();
+    // Conditions that are there can use their indexes.
+    if ids.is_some() {
+        sql.push_str(" AND rollout_id IN (SELECT value FROM json_each(:ids))");
+    }
+    if statuses.is_some() {
+        sql.push_str(" AND json_extract(json, '$.status') IN (SELECT value FROM json_each(:statuses))");
+    }
+    sql.push_str(" ORDER BY start_ns, rollout_id");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut named: Vec<(&str, &dyn rusqlite::ToSql)> = Vec::new();
+    if let Some(ids) = &ids {
+        named.push((":ids", ids));
+    }
+    if let Some(statuses) = &statuses {
+        named.push((":statuses", statuses));
+    }
+    let rows = statement.query_map(named.as_slice(), |row| {
+        let attempt = row.get::<_, Option<String>>(2)?.map(|json| decode(&json)).transpose()?;
+        Ok(AttemptedRollout { rollout: decode_rollout(row)?, attempt })
+    })?;
+    rows.collect()
+}
+
+/// All rows of a table of JSON, in the order in which they came.
+pub(super) fn all<T: DeserializeOwned>(connection: &Connection, table: &'static str) -> rusqlite::Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT json FROM {table} ORDER BY position"))?;
+    let rows = statement.query_map([], |row| decode(&row.get::<_, String>(0)?))?;
+    rows.collect()
+}
+
+/// The attempts that traces belong to.
+pub(super) fn owners(
+    connection: &Connection,
+    traces: &[String],
+) -> rusqlite::Result<HashMap<String, (RolloutId, AttemptId)>> {
+    let sql = "SELECT trace_id, rollout_id, attempt_id FROM trace WHERE trace_id IN (SELECT value FROM json_each(?1))";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![serde_json::Value::from(traces).to_string()], |row| {
+        let id = |at: usize| row.get::<_, String>(at);
+        Ok((id(0)?, (RolloutId::from(id(1)?.as_str()), AttemptId::from(id(2)?.as_str()))))
+    })?;
+    rows.collect()
 }
 
 /// What the hot path must know of a rollout.
@@ -153,6 +220,8 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics
     Ok(Statistics {
         rollouts: count("SELECT COUNT(*) FROM rollout")?,
         attempts: count("SELECT COUNT(*) FROM attempt")?,
+        workers: count("SELECT COUNT(*) FROM worker")?,
+        resources: count("SELECT COUNT(*) FROM resources")?,
         spans: count("SELECT COUNT(*) FROM span")?,
         size_bytes: size_bytes(connection)?,
     })
@@ -218,13 +287,13 @@ fn damaged(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error)
 }
 
-fn decode_rollout(row: &rusqlite::Row<'_>) -> rusqlite::Result<Rollout> {
+pub(super) fn decode_rollout(row: &rusqlite::Row<'_>) -> rusqlite::Result<Rollout> {
     let mut rollout: Rollout = decode(&row.get::<_, String>(0)?)?;
     rollout.start_time = timestamp(row.get(1)?);
     Ok(rollout)
 }
 
-fn decode<T: DeserializeOwned>(json: &str) -> rusqlite::Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(json: &str) -> rusqlite::Result<T> {
     serde_json::from_str(json)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }

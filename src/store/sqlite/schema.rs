@@ -15,7 +15,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES];
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -111,6 +111,32 @@ END;
 CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEGIN
     INSERT OR IGNORE INTO loose VALUES (OLD.parent);
 END;
+";
+
+/// What trainers and runners share: the queue, workers, resources; and whose a trace is.
+const SERVICE: &str = "
+CREATE TABLE queue (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    rollout_id TEXT NOT NULL UNIQUE
+);
+CREATE TABLE worker (
+    position INTEGER PRIMARY KEY,
+    worker_id TEXT NOT NULL UNIQUE,
+    json TEXT NOT NULL
+);
+CREATE TABLE resources (
+    position INTEGER PRIMARY KEY,
+    resources_id TEXT NOT NULL UNIQUE,
+    update_ns INTEGER NOT NULL,
+    json TEXT NOT NULL
+);
+CREATE TABLE trace (
+    trace_id TEXT NOT NULL PRIMARY KEY,
+    rollout_id TEXT NOT NULL,
+    attempt_id TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX rollout_by_status ON rollout (json_extract(json, '$.status'));
+CREATE INDEX attempt_in_order ON attempt (rollout_id, sequence_id);
 ";
 
 /// This program's schema version.

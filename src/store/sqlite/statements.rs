@@ -1,13 +1,14 @@
 //! What is written, statement by statement, within a transaction of the writer's.
 
+use super::reader::{decode, decode_rollout};
 use super::texts::RecentTexts;
 use super::{lean, signed};
 use crate::store::blob::{Hash, Taken, take};
-use crate::store::{Appended, Result, StoreError};
+use crate::store::{Appended, Heard, Result, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,29 +42,63 @@ impl Row {
 }
 
 /// Stores spans, their rollouts and attempts with them.
-pub(super) fn append(connection: &Connection, rows: &[Row], recent: &mut RecentTexts) -> rusqlite::Result<Appended> {
+pub(super) fn append(
+    connection: &Connection,
+    rows: &[Row],
+    recent: &mut RecentTexts,
+    heard: Heard,
+) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
+    let mut from: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
     ensure(connection, rows)?;
     for row in rows {
         if insert_span(connection, row, recent)? {
             appended.stored += 1;
+            from.insert((&row.span.rollout_id, &row.span.attempt_id));
         } else {
             appended.duplicates += 1;
         }
     }
+    from.into_iter().try_for_each(|(rollout, attempt)| hear(connection, rollout, attempt, heard))?;
     Ok(appended)
+}
+
+/// Something was heard from an attempt; if its rollout is registered, that has consequences.
+fn hear(connection: &Connection, rollout: &RolloutId, attempt: &AttemptId, heard: Heard) -> rusqlite::Result<()> {
+    let sql = "SELECT rollout.json, start_ns, attempt.json,
+             sequence_id = (SELECT MAX(sequence_id) FROM attempt WHERE rollout_id = ?1)
+         FROM rollout JOIN attempt USING (rollout_id) WHERE rollout_id = ?1 AND attempt_id = ?2 AND registered";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row(params![rollout.as_str(), attempt.as_str()], |row| {
+        Ok((decode_rollout(row)?, decode::<Attempt>(&row.get::<_, String>(2)?)?, row.get::<_, bool>(3)?))
+    });
+    let Some((mut rollout, mut attempt, is_latest)) = found.optional()? else { return Ok(()) };
+    let before = rollout.status;
+    if heard(&mut rollout, &mut attempt, is_latest, SystemTime::now().into()) {
+        put_attempt(connection, attempt)?;
+        if rollout.status != before {
+            put_rollout(connection, &rollout, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure of the rollouts and attempts, each once: most spans that come together are of a few.
 fn ensure(connection: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
     let mut rollouts: BTreeMap<&RolloutId, (i64, Timestamp)> = BTreeMap::new();
     let mut attempts: BTreeMap<(&RolloutId, &AttemptId), Timestamp> = BTreeMap::new();
+    let mut traces: BTreeMap<&str, (&RolloutId, &AttemptId)> = BTreeMap::new();
     for row in rows {
         let span = &row.span;
         let start = span.start_time.unwrap_or_else(|| SystemTime::now().into());
         let (last, _) = rollouts.entry(&span.rollout_id).or_insert((0, start));
         *last = signed(span.sequence_id).max(*last);
         attempts.entry((&span.rollout_id, &span.attempt_id)).or_insert(start);
+        traces.entry(&span.trace_id).or_insert((&span.rollout_id, &span.attempt_id));
+    }
+    for (trace, (rollout, attempt)) in traces {
+        let sql = "INSERT OR IGNORE INTO trace (trace_id, rollout_id, attempt_id) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(sql)?.execute(params![trace, rollout.as_str(), attempt.as_str()])?;
     }
     for (rollout, (last, start)) in rollouts {
         ensure_rollout(connection, rollout, last, start)?;
@@ -161,7 +196,7 @@ fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> 
     Ok(true)
 }
 
-fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
+pub(super) fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 

@@ -7,14 +7,14 @@ use super::checkpoint::Checkpoints;
 use super::retention::{prune, release_pages};
 use super::statements::{Row, append, ensure_rollout, put_attempt, put_rollout};
 use super::texts::RecentTexts;
-use super::{concerns_the_file, fault};
-use crate::store::{Appended, Pruned, Result, Retention, StoreError};
+use super::{SqliteOptions, concerns_the_file, fault, records};
+use crate::store::{Appended, Change, Pruned, Result, Retention, StoreError};
 use crate::trace::{Attempt, Rollout, Span};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for the thread; callers beyond them wait themselves.
@@ -34,6 +34,8 @@ pub(super) enum Work {
     PutRollout(Box<Rollout>),
     /// Add or replace an attempt.
     PutAttempt(Box<Attempt>),
+    /// A transaction of somebody else's.
+    Change(Change),
     /// Apply the limits.
     Prune,
 }
@@ -46,6 +48,8 @@ pub(super) enum Done {
     Rollout,
     /// The attempt as stored.
     Attempt(Box<Attempt>),
+    /// The change is made.
+    Changed,
     /// The limits were applied.
     Pruned(Pruned),
 }
@@ -69,7 +73,7 @@ pub(super) struct Writer {
 struct Worker {
     path: PathBuf,
     connection: Connection,
-    retention: Retention,
+    options: SqliteOptions,
     unchecked: usize,
     recent: RecentTexts,
     checkpoints: Checkpoints,
@@ -77,17 +81,12 @@ struct Worker {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(
-        path: &Path,
-        connection: Connection,
-        retention: Retention,
-        busy_timeout: Duration,
-    ) -> Result<Self> {
+    pub(super) fn start(path: &Path, connection: Connection, options: SqliteOptions) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(QUEUE);
         // The first span brings a look at the limits, since the file may be old.
         let (path, recent) = (path.to_owned(), RecentTexts::default());
-        let checkpoints = Checkpoints::start(&path, busy_timeout);
-        let worker = Worker { path, connection, retention, unchecked: SPANS_PER_CHECK, recent, checkpoints };
+        let checkpoints = Checkpoints::start(&path, options.busy_timeout);
+        let worker = Worker { path, connection, options, unchecked: SPANS_PER_CHECK, recent, checkpoints };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || worker.serve(inbox))
@@ -183,14 +182,14 @@ impl Worker {
 
     /// One transaction for all. The outer error means that none of it is stored.
     fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<rusqlite::Result<Done>>> {
-        let retention = self.retention;
+        let Self { path, options, .. } = self;
         // Packing takes longer than storing: not while the file is locked.
         let works: Vec<_> = works.into_iter().map(|work| Encoded::of(work, &self.recent)).collect();
         let bytes = works.iter().map(Encoded::size_bytes).sum();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if works.len() == 1 {
             // Nobody else's work is at stake: a savepoint would only write every page once more.
-            let run = works.into_iter().map(|work| work.run(&transaction, retention, &mut self.recent));
+            let run = works.into_iter().map(|work| work.run(&transaction, path, options, &mut self.recent));
             let done = run.collect::<rusqlite::Result<Vec<_>>>()?;
             transaction.commit()?;
             self.checkpoints.wrote(bytes);
@@ -200,7 +199,7 @@ impl Worker {
         for work in works {
             // Dropping a savepoint rolls it back.
             let savepoint = transaction.savepoint()?;
-            match work.run(&savepoint, retention, &mut self.recent) {
+            match work.run(&savepoint, path, options, &mut self.recent) {
                 Ok(done) => {
                     savepoint.commit()?;
                     outcomes.push(Ok(done));
@@ -216,9 +215,9 @@ impl Worker {
 
     /// Looks at the limits when it is time; gives free pages back after something was removed.
     fn keep_limits(&mut self, mut has_pruned: bool) -> rusqlite::Result<()> {
-        if self.unchecked >= SPANS_PER_CHECK && self.retention != Retention::default() {
+        if self.unchecked >= SPANS_PER_CHECK && self.options.retention != Retention::default() {
             self.unchecked = 0;
-            let retention = self.retention;
+            let retention = self.options.retention;
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let pruned = prune(&transaction, retention, SystemTime::now().into())?;
             transaction.commit()?;
@@ -258,17 +257,23 @@ impl Encoded {
         }
     }
 
-    fn run(self, connection: &Connection, retention: Retention, recent: &mut RecentTexts) -> rusqlite::Result<Done> {
+    fn run(
+        self,
+        connection: &Connection,
+        path: &Path,
+        options: &SqliteOptions,
+        recent: &mut RecentTexts,
+    ) -> rusqlite::Result<Done> {
         match self {
-            Self::Append(Ok(rows)) => append(connection, &rows, recent).map(Done::Appended),
+            Self::Append(Ok(rows)) => append(connection, &rows, recent, options.heard).map(Done::Appended),
             Self::Append(Err(error)) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
-            Self::Other(work) => work.run(connection, retention),
+            Self::Other(work) => work.run(connection, path, options.retention),
         }
     }
 }
 
 impl Work {
-    fn run(self, connection: &Connection, retention: Retention) -> rusqlite::Result<Done> {
+    fn run(self, connection: &Connection, path: &Path, retention: Retention) -> rusqlite::Result<Done> {
         match self {
             Self::Append(_) => Ok(Done::Appended(Appended::default())),
             Self::PutRollout(rollout) => put_rollout(connection, &rollout, true).map(|()| Done::Rollout),
@@ -276,6 +281,7 @@ impl Work {
                 ensure_rollout(connection, &attempt.rollout_id, 0, attempt.start_time)?;
                 put_attempt(connection, *attempt).map(|attempt| Done::Attempt(Box::new(attempt)))
             }
+            Self::Change(change) => records::run(connection, path, change).map(|()| Done::Changed),
             Self::Prune => prune(connection, retention, SystemTime::now().into()).map(Done::Pruned),
         }
     }

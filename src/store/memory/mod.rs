@@ -2,9 +2,17 @@
 //!
 //! It must behave as the file store does, except that it is gone with the process. Its lock is never held over an await.
 
-use super::{Appended, BoxFuture, Pruned, Result, Retention, RolloutSummary, Standing, Statistics, Store, StoreError};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp, Value};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod records;
+
+use super::records::nothing_heard;
+use super::{
+    Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
+    Store, StoreError,
+};
+use crate::trace::{
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value, Worker,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +25,7 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 #[derive(Debug)]
 pub struct MemoryStore {
     retention: Retention,
+    heard: Heard,
     state: Mutex<State>,
 }
 
@@ -28,6 +37,10 @@ struct State {
     spans: BTreeMap<u64, Arc<Span>>,
     seen: HashSet<(RolloutId, AttemptId, String)>,
     rollouts: BTreeMap<RolloutId, Kept>,
+    traces: HashMap<String, (RolloutId, AttemptId)>,
+    queue: VecDeque<RolloutId>,
+    workers: Vec<Worker>,
+    resources: Vec<ResourcesUpdate>,
     size_bytes: u64,
 }
 
@@ -44,7 +57,12 @@ struct Kept {
 impl MemoryStore {
     /// An empty store that keeps to `retention`.
     pub fn new(retention: Retention) -> Self {
-        Self { retention, state: Mutex::new(State::default()) }
+        Self { retention, heard: nothing_heard, state: Mutex::new(State::default()) }
+    }
+
+    /// What is stored has consequences.
+    pub fn hearing(self, heard: Heard) -> Self {
+        Self { heard, ..self }
     }
 
     /// Runs `job` under the lock, at once: nothing here waits.
@@ -59,7 +77,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         self.with(move |state| {
-            let appended = state.append(spans);
+            let appended = state.append(spans, self.heard);
             state.prune(self.retention);
             appended
         })
@@ -67,14 +85,14 @@ impl Store for MemoryStore {
 
     fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
         self.with(move |state| {
-            let kept = state.rollout(&rollout.rollout_id, rollout.start_time);
+            let kept = state.kept(&rollout.rollout_id, rollout.start_time);
             kept.rollout = rollout;
             kept.registered = true;
         })
     }
 
     fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
-        self.with(move |state| state.rollout(&attempt.rollout_id, attempt.start_time).put_attempt(attempt))
+        self.with(move |state| state.kept(&attempt.rollout_id, attempt.start_time).put_attempt(attempt))
     }
 
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
@@ -112,6 +130,53 @@ impl Store for MemoryStore {
         })
     }
 
+    fn spans_page(
+        &self,
+        rollout: RolloutId,
+        attempt: Option<AttemptId>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
+        Box::pin(async move {
+            let all = self.spans(rollout, attempt).await?;
+            let total = all.len() as u64;
+            Ok((all.into_iter().skip(offset).take(limit).collect(), total))
+        })
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        let changed = self.with(move |state| change(state));
+        Box::pin(async move { changed.await? })
+    }
+
+    fn attempted(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        self.with(move |state| {
+            let meant = state.rollouts.values().filter(|kept| filter.lets_through(&kept.rollout));
+            let with_attempt = |kept: &Kept| AttemptedRollout {
+                rollout: kept.rollout.clone(),
+                attempt: kept.attempts.last().cloned(),
+            };
+            let mut all: Vec<_> = meant.map(with_attempt).collect();
+            all.sort_by_key(|one| one.rollout.start_time);
+            all
+        })
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        self.with(|state| state.workers.clone())
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        self.with(|state| state.resources.clone())
+    }
+
+    fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        self.with(move |state| {
+            let known = |trace: String| state.traces.get(&trace).cloned().map(|owner| (trace, owner));
+            traces.into_iter().filter_map(known).collect()
+        })
+    }
+
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {
         self.with(move |state| {
             let standing =
@@ -124,6 +189,8 @@ impl Store for MemoryStore {
         self.with(|state| Statistics {
             rollouts: state.rollouts.len() as u64,
             attempts: state.rollouts.values().map(|kept| kept.attempts.len() as u64).sum(),
+            workers: state.workers.len() as u64,
+            resources: state.resources.len() as u64,
             spans: state.spans.len() as u64,
             size_bytes: state.size_bytes,
         })
@@ -143,18 +210,24 @@ impl Store for MemoryStore {
 }
 
 impl State {
-    fn append(&mut self, spans: Vec<Arc<Span>>) -> Appended {
+    fn append(&mut self, spans: Vec<Arc<Span>>, heard: Heard) -> Appended {
         let mut appended = Appended::default();
+        let now = SystemTime::now().into();
         for span in spans {
             let id = self.last_id + 1;
             let is_new = self.seen.insert(identity(&span));
             let start = span.start_time.unwrap_or_else(|| SystemTime::now().into());
-            let kept = self.rollout(&span.rollout_id, start);
+            let kept = self.kept(&span.rollout_id, start);
             kept.last_sequence_id = kept.last_sequence_id.max(span.sequence_id);
             if kept.attempts.iter().all(|attempt| attempt.attempt_id != span.attempt_id) {
                 kept.put_attempt(Attempt::running(span.rollout_id.clone(), span.attempt_id.clone(), start));
             }
             if is_new {
+                if !self.traces.contains_key(&span.trace_id) {
+                    self.traces.insert(span.trace_id.clone(), (span.rollout_id.clone(), span.attempt_id.clone()));
+                }
+                let kept = self.kept(&span.rollout_id, start);
+                kept.heard(&span.attempt_id, heard, now);
                 kept.spans.insert(id);
                 self.size_bytes += weight(&span);
                 self.spans.insert(id, span);
@@ -168,7 +241,7 @@ impl State {
     }
 
     /// The rollout, created as running when nobody registered it.
-    fn rollout(&mut self, id: &RolloutId, start: Timestamp) -> &mut Kept {
+    fn kept(&mut self, id: &RolloutId, start: Timestamp) -> &mut Kept {
         self.rollouts.entry(id.clone()).or_insert_with(|| Kept {
             rollout: Rollout::running(id.clone(), start),
             registered: false,
@@ -222,6 +295,15 @@ impl State {
 }
 
 impl Kept {
+    fn heard(&mut self, attempt: &AttemptId, heard: Heard, now: Timestamp) {
+        let latest = self.attempts.last().map(|last| last.attempt_id.clone());
+        let attempt = self.attempts.iter_mut().find(|known| known.attempt_id == *attempt);
+        if let Some(attempt) = attempt.filter(|_| self.registered) {
+            let is_latest = latest.as_ref() == Some(&attempt.attempt_id);
+            heard(&mut self.rollout, attempt, is_latest, now);
+        }
+    }
+
     fn put_attempt(&mut self, mut attempt: Attempt) -> Attempt {
         let known = self.attempts.iter_mut().find(|known| known.attempt_id == attempt.attempt_id);
         if let Some(known) = known {

@@ -1,0 +1,145 @@
+//! Spans: added, found, numbered. They are served in the shapes that Agent Lightning's adapters read.
+
+use super::page::{Filter, Paging, from_query, json_of};
+use super::{Answer, Refusal, created, ok, read};
+use crate::api::ApiState;
+use crate::export::agent_lightning::view;
+use crate::trace::{AttemptId, RolloutId, Span};
+use axum::extract::{RawQuery, State};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use std::sync::Arc;
+
+/// `POST /spans`
+pub(super) async fn add(State(state): State<ApiState>, body: Bytes) -> Answer {
+    let mut span: Span = read(&body)?;
+    must_have_keys(&body)?;
+    let rollouts = state.rollouts.clone();
+    let (rollout, attempt) = (span.rollout_id.clone(), span.attempt_id.clone());
+    // Those of nobody's rollout are a mistake here; by OTLP they are kept.
+    let missing = rollouts
+        .transact(move |records, _| {
+            Ok(match (records.rollout(&rollout)?, records.attempt(&rollout, &attempt)?) {
+                (None, _) => Some(format!("Rollout {rollout} not found")),
+                (_, None) => Some(format!("Attempt {attempt} not found for rollout {rollout}")),
+                _ => None,
+            })
+        })
+        .await?;
+    if let Some(missing) = missing {
+        return Err(Refusal::NotFound(missing));
+    }
+    state.clean(&mut span);
+    state.sequences.raise(&span.rollout_id, span.sequence_id).await;
+    let span = Arc::new(span);
+    let appended = rollouts.append(vec![Arc::clone(&span)]).await?;
+    if appended.duplicates > 0 { created(Json::Null) } else { created(&*span) }
+}
+
+/// Agent Lightning's model wants these keys, though they may be null.
+fn must_have_keys(body: &Bytes) -> Answer<()> {
+    let fields: serde_json::Map<String, Json> = read(body)?;
+    let keys = ["parent_id", "start_time", "end_time", "context", "parent"];
+    match keys.iter().find(|key| !fields.contains_key(**key)) {
+        Some(key) => Err(Refusal::Schema {
+            place: vec!["body".to_owned(), (*key).to_owned()],
+            message: "Field required".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    rollout_id: String,
+    #[serde(default)]
+    attempt_id: Option<String>,
+    #[serde(default)]
+    trace_id: Option<String>,
+    #[serde(default)]
+    trace_id_contains: Option<String>,
+    #[serde(default)]
+    span_id: Option<String>,
+    #[serde(default)]
+    span_id_contains: Option<String>,
+    #[serde(default)]
+    parent_id: Option<String>,
+    #[serde(default)]
+    parent_id_contains: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    name_contains: Option<String>,
+    #[serde(flatten)]
+    paging: Paging,
+}
+
+/// `GET /spans`
+pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer {
+    find(&state, from_query(query.as_deref(), &[])?).await
+}
+
+/// `POST /spans/search`
+pub(super) async fn search(State(state): State<ApiState>, body: Bytes) -> Answer {
+    find(&state, read(&body)?).await
+}
+
+async fn find(state: &ApiState, wanted: Wanted) -> Answer {
+    let paging = wanted.paging.or_sorted_by("sequence_id");
+    paging.check(SPAN_FIELDS)?;
+    let rollout = RolloutId::from(wanted.rollout_id.as_str());
+    let attempt = match wanted.attempt_id.as_deref() {
+        None => None,
+        Some("latest") => {
+            let latest = state.rollouts.store().attempts(rollout.clone()).await?.pop();
+            let Some(latest) = latest else { return ok(paging.page(Vec::new(), &Filter::default())) };
+            Some(latest.attempt_id)
+        }
+        Some(attempt) => Some(AttemptId::from(attempt)),
+    };
+    let filter = Filter::default()
+        .is("trace_id", wanted.trace_id)
+        .contains("trace_id", wanted.trace_id_contains)
+        .is("span_id", wanted.span_id)
+        .contains("span_id", wanted.span_id_contains)
+        .is("parent_id", wanted.parent_id)
+        .contains("parent_id", wanted.parent_id_contains)
+        .is("name", wanted.name)
+        .contains("name", wanted.name_contains);
+    let spans = state.rollouts.store().spans(rollout, attempt).await?;
+    ok(paging.page(json_of(&view(spans)), &filter))
+}
+
+const SPAN_FIELDS: &[&str] = &[
+    "rollout_id",
+    "attempt_id",
+    "sequence_id",
+    "trace_id",
+    "span_id",
+    "parent_id",
+    "name",
+    "status",
+    "attributes",
+    "events",
+    "links",
+    "start_time",
+    "end_time",
+    "context",
+    "parent",
+    "resource",
+];
+
+#[derive(Deserialize)]
+struct Next {
+    rollout_id: String,
+    #[serde(rename = "attempt_id")]
+    _attempt: String,
+}
+
+/// `POST /spans/next`
+pub(super) async fn next(State(state): State<ApiState>, body: Bytes) -> Answer {
+    let next: Next = read(&body)?;
+    let sequence_id = state.sequences.next(&next.rollout_id.as_str().into()).await;
+    ok(json!({ "sequence_id": sequence_id }))
+}

@@ -1,0 +1,35 @@
+//! OTLP over gRPC: `opentelemetry.proto.collector.trace.v1.TraceService/Export`.
+
+use super::{Caller, take};
+use crate::api::ApiState;
+use axum::Router;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use tonic::codec::CompressionEncoding;
+use tonic::{Request, Response, Status};
+
+/// The service, as it is served on a port of its own.
+pub(in crate::api) fn service(state: ApiState) -> Router {
+    let server = TraceServiceServer::new(Service(state))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(crate::api::MOST_BODY_BYTES);
+    Router::new().route_service("/opentelemetry.proto.collector.trace.v1.TraceService/{*method}", server)
+}
+
+struct Service(ApiState);
+
+#[tonic::async_trait]
+impl TraceService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let caller = Caller::of(request.metadata().as_ref());
+        let taken = take(&self.0, request.into_inner(), &caller).await;
+        taken.map(Response::new).map_err(|error| {
+            tracing::error!(%error, "spans could not be stored");
+            Status::unavailable(error.to_string())
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! OTLP ingest: spans of other tracers, over HTTP (protobuf and JSON) and gRPC.
+//!
+//! Whose a span is: by its own attributes, its resource's, the caller's header fields, the trace it belongs to. One of
+//! nobody is kept under a rollout of its own and counted; what is no span is refused with the reason, and the others stay.
+
+mod decode;
+mod grpc;
+mod http;
+
+use super::ApiState;
+use crate::rollout::RolloutError;
+use crate::trace::{AttemptId, RolloutId, Span};
+use ::http::HeaderMap;
+use decode::Named;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) use grpc::service as grpc_service;
+pub(super) use http::router;
+
+/// What ingest counts.
+#[derive(Debug, Default)]
+pub struct IngestCounters {
+    /// Spans taken.
+    pub taken: AtomicU64,
+    /// Spans refused.
+    pub rejected: AtomicU64,
+    /// Spans of nobody's rollout.
+    pub unassigned: AtomicU64,
+}
+
+/// The rollout of spans that are nobody's.
+const UNASSIGNED: &str = "unassigned";
+
+/// Whom a caller speaks for.
+#[derive(Clone, Debug, Default)]
+struct Caller {
+    rollout: Option<String>,
+    attempt: Option<String>,
+}
+
+impl Caller {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { rollout: text("x-rollout-id"), attempt: text("x-attempt-id") }
+    }
+}
+
+/// Stores what a request brings.
+async fn take(
+    state: &ApiState,
+    request: ExportTraceServiceRequest,
+    caller: &Caller,
+) -> Result<ExportTraceServiceResponse, RolloutError> {
+    let (mut spans, mut rejected, mut reasons) = (Vec::new(), 0_i64, BTreeSet::new());
+    for of_resource in request.resource_spans {
+        let attributes = of_resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let resource = decode::resource(attributes, of_resource.schema_url);
+        for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            match decode::span(span, &resource) {
+                Ok(decoded) => spans.push(decoded),
+                Err(reason) => {
+                    rejected += 1;
+                    reasons.insert(reason);
+                }
+            }
+        }
+    }
+    let owners = owners(state, &spans, caller).await?;
+    let mut ready = Vec::with_capacity(spans.len());
+    for (mut span, named) in spans {
+        own(state, &mut span, named, caller, &owners).await;
+        state.clean(&mut span);
+        ready.push(Arc::new(span));
+    }
+    let counters = &state.ingest;
+    counters.taken.fetch_add(ready.len() as u64, Ordering::Relaxed);
+    counters.rejected.fetch_add(rejected.unsigned_abs(), Ordering::Relaxed);
+    if !ready.is_empty() {
+        state.rollouts.append(ready).await?;
+    }
+    let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
+        rejected_spans: rejected,
+        error_message: reasons.into_iter().collect::<Vec<_>>().join("; "),
+    });
+    Ok(ExportTraceServiceResponse { partial_success })
+}
+
+/// The attempts that the traces of spans without a rollout belong to, as far as one of their spans is known.
+async fn owners(
+    state: &ApiState,
+    spans: &[(Span, Named)],
+    caller: &Caller,
+) -> Result<HashMap<String, (RolloutId, AttemptId)>, RolloutError> {
+    if caller.rollout.is_some() {
+        return Ok(HashMap::new());
+    }
+    let traces = spans.iter().filter(|(_, named)| named.rollout.is_none()).map(|(span, _)| span.trace_id.clone());
+    let traces: BTreeSet<String> = traces.collect();
+    if traces.is_empty() {
+        return Ok(HashMap::new());
+    }
+    Ok(state.rollouts.store().owners(traces.into_iter().collect()).await?)
+}
+
+async fn own(
+    state: &ApiState,
+    span: &mut Span,
+    named: Named,
+    caller: &Caller,
+    owners: &HashMap<String, (RolloutId, AttemptId)>,
+) {
+    let rollout = named.rollout.or_else(|| caller.rollout.clone());
+    let attempt = named.attempt.or_else(|| caller.attempt.clone());
+    match (rollout, owners.get(&span.trace_id)) {
+        (Some(rollout), _) => {
+            span.rollout_id = rollout.as_str().into();
+            let default = || AttemptId::default_of(&span.rollout_id);
+            span.attempt_id = attempt.map_or_else(default, |attempt| attempt.as_str().into());
+        }
+        (None, Some((rollout, attempt))) => (span.rollout_id, span.attempt_id) = (rollout.clone(), attempt.clone()),
+        (None, None) => {
+            state.ingest.unassigned.fetch_add(1, Ordering::Relaxed);
+            span.rollout_id = UNASSIGNED.into();
+            span.attempt_id = span.trace_id.as_str().into();
+        }
+    }
+    span.sequence_id = match named.sequence_id {
+        Some(given) => {
+            state.sequences.raise(&span.rollout_id, given).await;
+            given
+        }
+        None => state.sequences.next(&span.rollout_id).await,
+    };
+}

@@ -1,0 +1,219 @@
+//! Spans as Agent Lightning's adapters (0.3) read them: its triplet and message adapters give the right thing from
+//! traffic that only we saw.
+//!
+//! A view for whoever asks, never stored. Spans of others pass as they came, but for keys that those adapters fail on.
+
+use crate::trace::semconv as names;
+use crate::trace::span::SpanContext;
+use crate::trace::{Attributes, Span, SpanKind, Status, Value};
+use serde_json::{Value as Json, json};
+
+/// The view of a rollout's spans. Spans without both times are left out: adapters compare them.
+pub fn view(spans: Vec<Span>) -> Vec<Span> {
+    let mut seen = Vec::with_capacity(spans.len());
+    for mut span in spans.into_iter().filter(|span| span.start_time.is_some() && span.end_time.is_some()) {
+        defuse(&mut span.attributes);
+        if is_answered_call(&span) {
+            let children = dress(&mut span);
+            seen.push(span);
+            seen.extend(children);
+        } else {
+            seen.push(span);
+        }
+    }
+    seen
+}
+
+/// A call of a model that we recorded and that was answered: one that failed is no sample.
+fn is_answered_call(span: &Span) -> bool {
+    let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
+    span.attributes.contains_key(names::DIALECT)
+        && matches!(operation, Some("chat" | "generate_content" | "text_completion"))
+        && !span.is_error()
+}
+
+/// Takes away what those adapters fail on: they take dots for nesting.
+fn defuse(attributes: &mut Attributes) {
+    for (name, instead) in [
+        ("gen_ai.prompt", "tracewire.gen_ai.prompt"),
+        ("gen_ai.completion", "tracewire.gen_ai.completion"),
+        ("gen_ai.prompt.name", "tracewire.gen_ai.prompt.name"),
+        ("gen_ai.prompt.version", "tracewire.gen_ai.prompt.version"),
+        ("gen_ai.completion.chunk", "tracewire.gen_ai.completion.chunk"),
+        ("agentlightning.reward", "tracewire.agentlightning.reward"),
+    ] {
+        if let Some(value) = attributes.remove(name) {
+            attributes.insert(instead.to_owned(), value);
+        }
+    }
+    let variables: Vec<String> =
+        attributes.keys().filter(|name| name.starts_with("gen_ai.prompt.variable.")).cloned().collect();
+    for name in variables {
+        if let Some(value) = attributes.remove(&name) {
+            attributes.insert(format!("tracewire.{name}"), value);
+        }
+    }
+}
+
+/// Writes a call in the flattened names, and gives the children that carry its ids and tools.
+fn dress(span: &mut Span) -> Vec<Span> {
+    let parsed = |name: &str| -> Vec<Json> {
+        let text = span.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    };
+    let system = parsed(names::GEN_AI_SYSTEM_INSTRUCTIONS);
+    let mut prompt = parsed(names::GEN_AI_INPUT_MESSAGES);
+    let answers = parsed(names::GEN_AI_OUTPUT_MESSAGES);
+    let tools = parsed(names::GEN_AI_TOOL_DEFINITIONS);
+    if !system.is_empty() {
+        prompt.insert(0, json!({ "role": "system", "parts": system }));
+    }
+    "openai.chat.completion".clone_into(&mut span.name);
+    for (at, message) in prompt.iter().enumerate() {
+        flatten(span, &format!("gen_ai.prompt.{at}"), message);
+    }
+    for (at, message) in answers.iter().enumerate() {
+        flatten(span, &format!("gen_ai.completion.{at}"), message);
+    }
+    for (at, tool) in tools.iter().enumerate() {
+        for field in ["name", "description"] {
+            if let Some(text) = tool[field].as_str() {
+                span.set(&format!("gen_ai.request.functions.{at}.{field}"), text);
+            }
+        }
+        if !tool["parameters"].is_null() {
+            span.set(&format!("gen_ai.request.functions.{at}.parameters"), tool["parameters"].to_string());
+        }
+    }
+    let mut children = Vec::new();
+    if let (Some(Value::Ints(prompt)), Some(Value::Ints(response))) =
+        (span.attributes.get(names::PROMPT_TOKEN_IDS), span.attributes.get(names::RESPONSE_TOKEN_IDS))
+    {
+        let (prompt, response) = (json!(prompt).to_string(), json!([response]).to_string());
+        let logprobs = logprobs(span);
+        let mut child = child(span, children.len(), "raw_gen_ai_request");
+        child.set_some("llm.hosted_vllm.id", span.attributes.get(names::GEN_AI_RESPONSE_ID).cloned());
+        child.set("llm.hosted_vllm.prompt_token_ids", prompt);
+        child.set("llm.hosted_vllm.response_token_ids", response);
+        children.push(child);
+        span.set_some("logprobs.content", logprobs);
+    }
+    // Only of the first choice: it is the one whose ids are the sample.
+    for call in calls(answers.first().unwrap_or(&Json::Null)) {
+        let name = call["name"].as_str().unwrap_or_default();
+        let mut child = child(span, children.len(), &format!("tool_call.{name}"));
+        child.set("tool.name", name);
+        child.set("tool.parameters", arguments(call));
+        child.set("tool.call.id", call["id"].as_str().unwrap_or_default());
+        child.set("tool.call.type", "function");
+        children.push(child);
+    }
+    children
+}
+
+/// A logprob for each id, in the shape of OpenAI's chat; what the token reads is not known here, its id is.
+fn logprobs(span: &Span) -> Option<String> {
+    let Some(Value::Floats(logprobs)) = span.attributes.get(names::RESPONSE_LOGPROBS) else { return None };
+    let Some(Value::Ints(ids)) = span.attributes.get(names::RESPONSE_TOKEN_IDS) else { return None };
+    let token = |(id, logprob): (&i64, &f64)| json!({ "token": format!("token_id:{id}"), "logprob": logprob, "bytes": null, "top_logprobs": [] });
+    Some(Json::Array(ids.iter().zip(logprobs).map(token).collect()).to_string())
+}
+
+fn flatten(span: &mut Span, prefix: &str, message: &Json) {
+    let role = match message["role"].as_str().unwrap_or_default() {
+        "model" => "assistant",
+        role @ ("system" | "developer" | "user" | "assistant" | "tool" | "function") => role,
+        _ => "user",
+    };
+    span.set(&format!("{prefix}.role"), role);
+    let parts = message["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if let Some(content) = content(parts) {
+        span.set(&format!("{prefix}.content"), content);
+    }
+    if let Some(reason) = message["finish_reason"].as_str() {
+        span.set(&format!("{prefix}.finish_reason"), reason);
+    }
+    let response = parts.iter().find(|part| part["type"] == "tool_call_response");
+    if let Some(id) = response.and_then(|part| part["id"].as_str()) {
+        span.set(&format!("{prefix}.tool_call_id"), id);
+    }
+    for (at, call) in calls(message).enumerate() {
+        let prefix = format!("{prefix}.tool_calls.{at}");
+        span.set(&format!("{prefix}.id"), call["id"].as_str().unwrap_or_default());
+        span.set(&format!("{prefix}.name"), call["name"].as_str().unwrap_or_default());
+        span.set(&format!("{prefix}.arguments"), arguments(call));
+    }
+}
+
+/// The texts of a message; with images, the list of parts as OpenAI has it, written as JSON.
+fn content(parts: &[Json]) -> Option<String> {
+    let image = |part: &&Json| part["modality"] == "image" && matches!(part["type"].as_str(), Some("uri" | "blob"));
+    if parts.iter().any(|part| image(&part)) {
+        let part = |part: &Json| match part["type"].as_str() {
+            Some("text") => Some(json!({ "type": "text", "text": part["content"] })),
+            Some("uri") => Some(json!({ "type": "image_url", "image_url": { "url": part["uri"] } })),
+            Some("blob") => {
+                let (kind, bytes) = (part["mime_type"].as_str(), part["content"].as_str());
+                let url = format!("data:{};base64,{}", kind.unwrap_or("image/png"), bytes.unwrap_or_default());
+                Some(json!({ "type": "image_url", "image_url": { "url": url } }))
+            }
+            _ => None,
+        };
+        return Some(Json::Array(parts.iter().filter_map(part).collect()).to_string());
+    }
+    let texts: Vec<String> = parts
+        .iter()
+        .filter_map(|part| match part["type"].as_str() {
+            Some("text") => part["content"].as_str().map(str::to_owned),
+            Some("tool_call_response") => Some(match &part["response"] {
+                Json::String(text) => text.clone(),
+                other => other.to_string(),
+            }),
+            _ => None,
+        })
+        .collect();
+    (!texts.is_empty()).then(|| texts.concat())
+}
+
+fn calls(message: &Json) -> impl Iterator<Item = &Json> {
+    message["parts"].as_array().into_iter().flatten().filter(|part| part["type"] == "tool_call")
+}
+
+fn arguments(call: &Json) -> String {
+    match &call["arguments"] {
+        Json::String(text) => text.clone(),
+        Json::Null => "{}".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A span below another, in its sequence and its time; the same every time the view is made.
+fn child(of: &Span, number: usize, name: &str) -> Span {
+    let id = u64::from_str_radix(&of.span_id, 16).unwrap_or(0);
+    let span_id = format!("{:016x}", id.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let context = |span_id: &str| SpanContext {
+        trace_id: of.trace_id.clone(),
+        span_id: span_id.to_owned(),
+        is_remote: false,
+        trace_state: Default::default(),
+    };
+    Span {
+        rollout_id: of.rollout_id.clone(),
+        attempt_id: of.attempt_id.clone(),
+        sequence_id: of.sequence_id,
+        trace_id: of.trace_id.clone(),
+        parent_id: Some(of.span_id.clone()),
+        name: name.to_owned(),
+        kind: SpanKind::Internal,
+        status: Status::default(),
+        attributes: Attributes::new(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: of.start_time,
+        end_time: of.end_time,
+        context: Some(context(&span_id)),
+        parent: Some(context(&of.span_id)),
+        resource: of.resource.clone(),
+        span_id,
+    }
+}

@@ -1,0 +1,217 @@
+//! What follows from what: attempts move their rollouts, spans and silence move attempts, both move workers.
+//!
+//! Pure: no store, no clock. The rules are Agent Lightning's (0.3), but that a cancelled rollout stays cancelled, and
+//! that a rollout which goes on has no end.
+
+use crate::trace::{Attempt, AttemptStatus, Rollout, RolloutStatus, Timestamp, Worker, WorkerStatus};
+use std::time::Duration;
+
+/// The state that a rollout has by its latest attempt.
+pub fn status_by(attempt: &Attempt, rollout: &Rollout) -> RolloutStatus {
+    match attempt.status {
+        AttemptStatus::Preparing => RolloutStatus::Preparing,
+        AttemptStatus::Running => RolloutStatus::Running,
+        AttemptStatus::Succeeded => RolloutStatus::Succeeded,
+        AttemptStatus::Failed | AttemptStatus::Timeout | AttemptStatus::Unresponsive => {
+            let again = rollout.config.retry_condition.contains(&attempt.status)
+                && attempt.sequence_id < rollout.config.max_attempts;
+            if again { RolloutStatus::Requeuing } else { RolloutStatus::Failed }
+        }
+    }
+}
+
+/// Moves a rollout to a state. True: it belongs into the queue now.
+pub fn enter(rollout: &mut Rollout, status: RolloutStatus, now: Timestamp) -> bool {
+    rollout.status = status;
+    rollout.end_time = status.is_final().then(|| rollout.end_time.unwrap_or(now));
+    matches!(status, RolloutStatus::Queuing | RolloutStatus::Requeuing)
+}
+
+/// The latest attempt has changed: its rollout follows. `None`: it stays as it is; else whether it belongs into the queue.
+pub fn follow(rollout: &mut Rollout, attempt: &Attempt, now: Timestamp) -> Option<bool> {
+    let status = status_by(attempt, rollout);
+    let stays = rollout.status == status || rollout.status == RolloutStatus::Cancelled;
+    (!stays).then(|| enter(rollout, status, now))
+}
+
+/// A span of an attempt has been stored. True: something changed.
+pub fn heard(rollout: &mut Rollout, attempt: &mut Attempt, is_latest: bool, now: Timestamp) -> bool {
+    attempt.last_heartbeat_time = Some(now);
+    if matches!(attempt.status, AttemptStatus::Preparing | AttemptStatus::Unresponsive) {
+        attempt.status = AttemptStatus::Running;
+    }
+    let waits = matches!(rollout.status, RolloutStatus::Preparing | RolloutStatus::Requeuing);
+    if is_latest && waits && attempt.status == AttemptStatus::Running {
+        enter(rollout, RolloutStatus::Running, now);
+    }
+    true
+}
+
+/// Moves an attempt to a state that somebody says it has.
+pub fn put(attempt: &mut Attempt, status: AttemptStatus, now: Timestamp) {
+    attempt.status = status;
+    if matches!(status, AttemptStatus::Failed | AttemptStatus::Succeeded) {
+        attempt.end_time = Some(now);
+    }
+}
+
+/// What silence has made of an attempt, if it has.
+pub fn overdue(rollout: &Rollout, attempt: &Attempt, now: Timestamp) -> Option<AttemptStatus> {
+    let (due, status) = next_deadline(rollout, attempt)?;
+    (now > due).then_some(status)
+}
+
+/// When an attempt will be given up if nothing more is heard from it, and as what.
+pub fn next_deadline(rollout: &Rollout, attempt: &Attempt) -> Option<(Timestamp, AttemptStatus)> {
+    if !matches!(attempt.status, AttemptStatus::Preparing | AttemptStatus::Running) {
+        return None;
+    }
+    // What is no length of time is no limit.
+    let after = |from: Timestamp, seconds: f64| Duration::try_from_secs_f64(seconds).ok().map(|by| from.after(by));
+    let timeout = rollout.config.timeout_seconds.and_then(|seconds| after(attempt.start_time, seconds));
+    let last = attempt.last_heartbeat_time.unwrap_or(attempt.start_time);
+    let silence = rollout.config.unresponsive_seconds.and_then(|seconds| after(last, seconds));
+    // At the same instant it is a time-out.
+    match (timeout, silence) {
+        (Some(timeout), Some(silence)) if silence < timeout => Some((silence, AttemptStatus::Unresponsive)),
+        (Some(timeout), _) => Some((timeout, AttemptStatus::Timeout)),
+        (None, silence) => Some((silence?, AttemptStatus::Unresponsive)),
+    }
+}
+
+/// A worker's attempt has changed.
+pub fn work_changed(worker: &mut Worker, attempt: &Attempt, now: Timestamp) {
+    match attempt.status {
+        AttemptStatus::Preparing | AttemptStatus::Running => {
+            worker.status = WorkerStatus::Busy;
+            worker.last_busy_time = Some(now);
+            worker.current_rollout_id = Some(attempt.rollout_id.clone());
+            worker.current_attempt_id = Some(attempt.attempt_id.clone());
+            return;
+        }
+        AttemptStatus::Succeeded | AttemptStatus::Failed => worker.status = WorkerStatus::Idle,
+        AttemptStatus::Timeout | AttemptStatus::Unresponsive => worker.status = WorkerStatus::Unknown,
+    }
+    worker.last_idle_time = Some(now);
+    (worker.current_rollout_id, worker.current_attempt_id) = (None, None);
+}
+
+/// A worker has found nothing to do.
+pub fn found_nothing(worker: &mut Worker, now: Timestamp) {
+    worker.last_dequeue_time = Some(now);
+    if worker.status != WorkerStatus::Idle {
+        worker.status = WorkerStatus::Idle;
+        worker.last_idle_time = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::RolloutConfig;
+    use AttemptStatus as A;
+    use RolloutStatus as R;
+
+    const NOW: Timestamp = Timestamp::from_unix_nanos(100_000_000_000);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix_nanos(seconds * 1_000_000_000)
+    }
+
+    fn pair(rollout_status: R, attempt_status: A, config: RolloutConfig) -> (Rollout, Attempt) {
+        let rollout = Rollout { status: rollout_status, config, ..Rollout::running("ro".into(), at(10)) };
+        let attempt = Attempt { status: attempt_status, ..Attempt::running("ro".into(), "at".into(), at(20)) };
+        (rollout, attempt)
+    }
+
+    fn retrying(on: &[A], max_attempts: u64) -> RolloutConfig {
+        RolloutConfig { retry_condition: on.to_vec(), max_attempts, ..RolloutConfig::default() }
+    }
+
+    #[test]
+    fn attempts_move_their_rollouts() {
+        let once = RolloutConfig::default;
+        for (before, attempt, config, after, queued) in [
+            (R::Preparing, A::Running, once(), R::Running, Some(false)),
+            (R::Running, A::Running, once(), R::Running, None),
+            (R::Running, A::Succeeded, once(), R::Succeeded, Some(false)),
+            (R::Running, A::Failed, once(), R::Failed, Some(false)),
+            (R::Running, A::Timeout, retrying(&[A::Failed], 3), R::Failed, Some(false)),
+            (R::Running, A::Timeout, retrying(&[A::Timeout], 3), R::Requeuing, Some(true)),
+            (R::Running, A::Unresponsive, retrying(&[A::Unresponsive], 1), R::Failed, Some(false)),
+            (R::Failed, A::Succeeded, once(), R::Succeeded, Some(false)),
+            (R::Succeeded, A::Running, once(), R::Running, Some(false)),
+            (R::Cancelled, A::Running, once(), R::Cancelled, None),
+            (R::Cancelled, A::Succeeded, once(), R::Cancelled, None),
+        ] {
+            let (mut rollout, attempt) = pair(before, attempt, config);
+            assert_eq!(follow(&mut rollout, &attempt, NOW), queued, "{before:?} {:?}", attempt.status);
+            assert_eq!(rollout.status, after, "{before:?} {:?}", attempt.status);
+            let ended = after.is_final() && before != after;
+            assert!(!ended || rollout.end_time == Some(NOW));
+            assert!(after.is_final() || rollout.end_time.is_none());
+        }
+    }
+
+    #[test]
+    fn spans_wake_attempts_and_their_rollouts() {
+        for (rollout, attempt, is_latest, rollout_after, attempt_after) in [
+            (R::Preparing, A::Preparing, true, R::Running, A::Running),
+            (R::Preparing, A::Preparing, false, R::Preparing, A::Running),
+            (R::Requeuing, A::Unresponsive, true, R::Running, A::Running),
+            (R::Requeuing, A::Timeout, true, R::Requeuing, A::Timeout),
+            (R::Queuing, A::Unresponsive, true, R::Queuing, A::Running),
+            (R::Failed, A::Unresponsive, true, R::Failed, A::Running),
+            (R::Succeeded, A::Succeeded, true, R::Succeeded, A::Succeeded),
+            (R::Cancelled, A::Running, true, R::Cancelled, A::Running),
+        ] {
+            let (mut of, mut attempt) = pair(rollout, attempt, RolloutConfig::default());
+            heard(&mut of, &mut attempt, is_latest, NOW);
+            assert_eq!((of.status, attempt.status), (rollout_after, attempt_after), "{rollout:?}");
+            assert_eq!(attempt.last_heartbeat_time, Some(NOW));
+        }
+    }
+
+    #[test]
+    fn silence_is_told_from_time_outs() {
+        let limits = |timeout, silence| RolloutConfig {
+            timeout_seconds: timeout,
+            unresponsive_seconds: silence,
+            ..RolloutConfig::default()
+        };
+        for (config, heartbeat, expected) in [
+            (limits(None, None), None, None),
+            (limits(Some(79.0), None), None, Some(A::Timeout)),
+            (limits(Some(80.0), None), None, None),
+            (limits(Some(81.0), Some(10.0)), Some(at(89)), Some(A::Unresponsive)),
+            (limits(None, Some(10.0)), Some(at(95)), None),
+            (limits(None, Some(10.0)), None, Some(A::Unresponsive)),
+            (limits(Some(5.0), Some(5.0)), None, Some(A::Timeout)),
+            (limits(Some(f64::NAN), Some(f64::INFINITY)), None, None),
+        ] {
+            let (rollout, attempt) = pair(R::Running, A::Running, config.clone());
+            let attempt = Attempt { last_heartbeat_time: heartbeat, ..attempt };
+            assert_eq!(overdue(&rollout, &attempt, NOW), expected, "{config:?}");
+        }
+        let (rollout, attempt) = pair(R::Failed, A::Failed, limits(Some(1.0), Some(1.0)));
+        assert_eq!(overdue(&rollout, &attempt, NOW), None);
+    }
+
+    #[test]
+    fn workers_follow_their_attempts() {
+        let mut worker = Worker::new("w");
+        for (status, expected, works) in [
+            (A::Preparing, WorkerStatus::Busy, true),
+            (A::Succeeded, WorkerStatus::Idle, false),
+            (A::Running, WorkerStatus::Busy, true),
+            (A::Timeout, WorkerStatus::Unknown, false),
+        ] {
+            let (_, attempt) = pair(R::Running, status, RolloutConfig::default());
+            work_changed(&mut worker, &attempt, NOW);
+            assert_eq!((worker.status, worker.current_attempt_id.is_some()), (expected, works));
+        }
+        found_nothing(&mut worker, at(200));
+        found_nothing(&mut worker, at(300));
+        assert_eq!((worker.last_idle_time, worker.last_dequeue_time), (Some(at(200)), Some(at(300))));
+    }
+}

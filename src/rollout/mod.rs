@@ -1,0 +1,381 @@
+//! Rollouts, attempts, workers and resources: what trainers and runners do with them.
+//!
+//! [`lifecycle`] decides, [`Rollouts`] does it, each operation one transaction of the store. It must not know HTTP.
+
+pub mod lifecycle;
+mod watchdog;
+
+use crate::store::{Appended, Records, SharedStore, StoreError};
+use crate::trace::{
+    Attempt, AttemptId, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutId,
+    RolloutStatus, Span, Timestamp, Worker,
+};
+use serde::Deserialize;
+use serde_json::Value as Json;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::Notify;
+
+/// Why it could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    /// There is no such rollout or attempt; the text is Agent Lightning's.
+    #[error("{0}")]
+    NotFound(String),
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an operation gives.
+pub type Result<T> = std::result::Result<T, RolloutError>;
+
+/// A new rollout.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewRollout {
+    /// The task.
+    pub input: Json,
+    /// `train`, `val` or `test`.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// The resources it runs with; the latest if it does not say.
+    #[serde(default)]
+    pub resources_id: Option<String>,
+    /// Time-outs and retries.
+    #[serde(default)]
+    pub config: Option<RolloutConfig>,
+    /// Free data.
+    #[serde(default)]
+    pub metadata: Option<serde_json::Map<String, Json>>,
+}
+
+/// What a rollout is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+pub enum Mode {
+    Train,
+    Val,
+    Test,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Changes of a rollout; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutChange {
+    /// The task.
+    pub input: Option<Json>,
+    /// Null takes it away.
+    pub mode: Option<Option<Mode>>,
+    /// Null takes it away.
+    pub resources_id: Option<Option<String>>,
+    /// The state.
+    pub status: Option<RolloutStatus>,
+    /// Time-outs and retries.
+    pub config: Option<RolloutConfig>,
+    /// Free data, null takes it away.
+    pub metadata: Option<Json>,
+}
+
+/// Changes of an attempt; what is `None` stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct AttemptChange {
+    /// The state.
+    #[serde(default)]
+    pub status: Option<AttemptStatus>,
+    /// Who works on it.
+    #[serde(default)]
+    pub worker_id: Option<String>,
+    /// When something was last heard from it.
+    #[serde(default)]
+    pub last_heartbeat_time: Option<Timestamp>,
+    /// Free data.
+    #[serde(default)]
+    pub metadata: Option<serde_json::Map<String, Json>>,
+}
+
+/// Everything that is done with rollouts. Cheap to clone.
+#[derive(Clone)]
+pub struct Rollouts {
+    store: SharedStore,
+    changed: Arc<Notify>,
+    clock: fn() -> Timestamp,
+}
+
+impl Rollouts {
+    /// On this store.
+    pub fn new(store: SharedStore) -> Self {
+        Self { store, changed: Arc::new(Notify::new()), clock: || SystemTime::now().into() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// Waits for the next change that this process makes.
+    pub async fn next_change(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Stores spans.
+    pub async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Appended> {
+        let appended = self.store.append(spans).await?;
+        self.changed.notify_waiters();
+        Ok(appended)
+    }
+
+    /// New rollouts, at the queue's tail.
+    pub async fn enqueue(&self, new: Vec<NewRollout>) -> Result<Vec<Rollout>> {
+        self.transact(move |records, now| {
+            let latest = latest_resources(records)?;
+            let rollouts: Vec<Rollout> =
+                new.into_iter().map(|new| rollout_of(new, RolloutStatus::Queuing, latest.clone(), now)).collect();
+            for rollout in &rollouts {
+                records.put_rollout(rollout)?;
+                records.push(&rollout.rollout_id)?;
+            }
+            Ok(rollouts)
+        })
+        .await
+    }
+
+    /// Up to `limit` rollouts from the queue's head, each with a new attempt. What is not queued any more is passed over.
+    pub async fn dequeue(&self, limit: usize, worker_id: Option<String>) -> Result<Vec<AttemptedRollout>> {
+        self.transact(move |records, now| {
+            let mut taken = Vec::new();
+            while taken.len() < limit
+                && let Some(id) = records.pop()?
+            {
+                let Some(mut rollout) = records.rollout(&id)? else { continue };
+                if matches!(rollout.status, RolloutStatus::Queuing | RolloutStatus::Requeuing) {
+                    let attempt = new_attempt(records, &mut rollout, worker_id.clone(), now)?;
+                    taken.push(AttemptedRollout { rollout, attempt: Some(attempt) });
+                }
+            }
+            let Some(worker_id) = worker_id else { return Ok(taken) };
+            let mut worker = records.worker(&worker_id)?.unwrap_or_else(|| Worker::new(&worker_id));
+            // A worker is tied to one attempt: the last.
+            match taken.last().and_then(|last| last.attempt.as_ref()) {
+                Some(attempt) => {
+                    worker.last_dequeue_time = Some(now);
+                    lifecycle::work_changed(&mut worker, attempt, now);
+                }
+                None => lifecycle::found_nothing(&mut worker, now),
+            }
+            records.put_worker(&worker)?;
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// A new rollout with its first attempt, past the queue.
+    pub async fn start(&self, new: NewRollout, worker_id: Option<String>) -> Result<AttemptedRollout> {
+        self.transact(move |records, now| {
+            let latest = latest_resources(records)?;
+            let mut rollout = rollout_of(new, RolloutStatus::Preparing, latest, now);
+            let attempt = new_attempt(records, &mut rollout, worker_id, now)?;
+            tell_worker(records, &attempt, now)?;
+            Ok(AttemptedRollout { rollout, attempt: Some(attempt) })
+        })
+        .await
+    }
+
+    /// One more attempt, however many there were.
+    pub async fn start_attempt(&self, id: RolloutId, worker_id: Option<String>) -> Result<AttemptedRollout> {
+        self.transact(move |records, now| {
+            let mut rollout = known(records, &id)?;
+            let attempt = new_attempt(records, &mut rollout, worker_id, now)?;
+            tell_worker(records, &attempt, now)?;
+            Ok(AttemptedRollout { rollout, attempt: Some(attempt) })
+        })
+        .await
+    }
+
+    /// Changes a rollout.
+    pub async fn update(&self, id: RolloutId, change: RolloutChange) -> Result<Rollout> {
+        self.transact(move |records, now| {
+            let mut rollout = known(records, &id)?;
+            let RolloutChange { input, mode, resources_id, status, config, metadata } = change;
+            rollout.input = input.unwrap_or(rollout.input);
+            rollout.mode = mode.map_or(rollout.mode, |mode| mode.map(|mode| mode.as_str().to_owned()));
+            rollout.resources_id = resources_id.unwrap_or(rollout.resources_id);
+            rollout.config = config.unwrap_or(rollout.config);
+            rollout.metadata = metadata.unwrap_or(rollout.metadata);
+            let queued = status.is_some_and(|status| lifecycle::enter(&mut rollout, status, now));
+            records.put_rollout(&rollout)?;
+            if queued {
+                records.push(&id)?;
+            }
+            Ok(rollout)
+        })
+        .await
+    }
+
+    /// Changes an attempt, the latest if none is named; its rollout and its worker follow.
+    pub async fn update_attempt(
+        &self,
+        id: RolloutId,
+        attempt: Option<AttemptId>,
+        change: AttemptChange,
+    ) -> Result<Attempt> {
+        self.transact(move |records, now| {
+            let mut rollout = known(records, &id)?;
+            let latest = records.latest_attempt(&id)?;
+            let latest = latest.ok_or_else(|| RolloutError::NotFound(format!("No attempts found for rollout {id}")))?;
+            let mut attempt = match attempt {
+                None => latest,
+                Some(named) => records
+                    .attempt(&id, &named)?
+                    .ok_or_else(|| RolloutError::NotFound(format!("Attempt {named} not found for rollout {id}")))?,
+            };
+            let AttemptChange { status, worker_id, last_heartbeat_time, metadata } = change;
+            let tells = worker_id.is_some() || status.is_some();
+            attempt.worker_id = worker_id.or(attempt.worker_id);
+            attempt.last_heartbeat_time = last_heartbeat_time.or(attempt.last_heartbeat_time);
+            attempt.metadata = metadata.map_or(attempt.metadata, Json::Object);
+            if let Some(status) = status {
+                lifecycle::put(&mut attempt, status, now);
+            }
+            let attempt = changed_attempt(records, &mut rollout, attempt, now)?;
+            if tells {
+                tell_worker(records, &attempt, now)?;
+            }
+            Ok(attempt)
+        })
+        .await
+    }
+
+    /// A worker is heard from; one that is not known becomes known.
+    pub async fn update_worker(&self, id: String, heartbeat_stats: Option<Json>) -> Result<Worker> {
+        self.transact(move |records, now| {
+            let mut worker = records.worker(&id)?.unwrap_or_else(|| Worker::new(&id));
+            worker.last_heartbeat_time = Some(now);
+            worker.heartbeat_stats = heartbeat_stats.or(worker.heartbeat_stats);
+            records.put_worker(&worker)?;
+            Ok(worker)
+        })
+        .await
+    }
+
+    /// A set of resources: a new one, or the next version of the one with this id.
+    pub async fn put_resources(&self, id: Option<String>, resources: Json) -> Result<ResourcesUpdate> {
+        self.transact(move |records, now| {
+            let id = id.unwrap_or_else(|| format!("rs-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff));
+            let before = records.resources(&id)?;
+            let update = ResourcesUpdate {
+                create_time: before.as_ref().map_or(now, |before| before.create_time),
+                version: before.map_or(1, |before| before.version + 1),
+                update_time: now,
+                resources_id: id,
+                resources,
+            };
+            records.put_resources(&update)?;
+            Ok(update)
+        })
+        .await
+    }
+
+    /// Runs one transaction.
+    pub async fn transact<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let outcome: Arc<Mutex<Option<Result<T>>>> = Arc::default();
+        let (kept, clock) = (Arc::clone(&outcome), self.clock);
+        let change = self.store.change(Box::new(move |records| {
+            let result = job(records, clock());
+            let undone = if result.is_ok() { Ok(()) } else { Err(StoreError::Other("not done".to_owned())) };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            undone
+        }));
+        let committed = change.await;
+        let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (outcome, committed) {
+            (Some(Err(error)), _) => Err(error),
+            (_, Err(error)) => Err(error.into()),
+            (Some(Ok(value)), Ok(())) => {
+                self.changed.notify_waiters();
+                Ok(value)
+            }
+            (None, Ok(())) => Err(StoreError::Closed.into()),
+        }
+    }
+}
+
+fn latest_resources(records: &mut dyn Records) -> Result<Option<String>> {
+    Ok(records.latest_resources()?.map(|latest| latest.resources_id))
+}
+
+fn rollout_of(new: NewRollout, status: RolloutStatus, latest: Option<String>, now: Timestamp) -> Rollout {
+    Rollout {
+        rollout_id: RolloutId::from_random(fastrand::u64(..)),
+        input: new.input,
+        start_time: now,
+        end_time: None,
+        mode: new.mode.map(|mode| mode.as_str().to_owned()),
+        resources_id: new.resources_id.or(latest),
+        status,
+        config: new.config.unwrap_or_default(),
+        metadata: Json::Object(new.metadata.unwrap_or_default()),
+    }
+}
+
+/// Stores the rollout as preparing, with one attempt more.
+fn new_attempt(
+    records: &mut dyn Records,
+    rollout: &mut Rollout,
+    worker_id: Option<String>,
+    now: Timestamp,
+) -> Result<Attempt> {
+    let id = AttemptId::from_random(fastrand::u32(..));
+    let attempt = Attempt {
+        status: AttemptStatus::Preparing,
+        worker_id,
+        metadata: Json::Null,
+        ..Attempt::running(rollout.rollout_id.clone(), id, now)
+    };
+    lifecycle::enter(rollout, RolloutStatus::Preparing, now);
+    records.put_rollout(rollout)?;
+    Ok(records.put_attempt(attempt)?)
+}
+
+/// Stores an attempt; if it is the latest, its rollout follows.
+fn changed_attempt(
+    records: &mut dyn Records,
+    rollout: &mut Rollout,
+    attempt: Attempt,
+    now: Timestamp,
+) -> Result<Attempt> {
+    let attempt = records.put_attempt(attempt)?;
+    let latest = records.latest_attempt(&attempt.rollout_id)?;
+    if latest.is_some_and(|latest| latest.attempt_id == attempt.attempt_id)
+        && let Some(queued) = lifecycle::follow(rollout, &attempt, now)
+    {
+        records.put_rollout(rollout)?;
+        if queued {
+            records.push(&rollout.rollout_id)?;
+        }
+    }
+    Ok(attempt)
+}
+
+fn tell_worker(records: &mut dyn Records, attempt: &Attempt, now: Timestamp) -> Result<()> {
+    let Some(id) = &attempt.worker_id else { return Ok(()) };
+    let mut worker = records.worker(id)?.unwrap_or_else(|| Worker::new(id));
+    lifecycle::work_changed(&mut worker, attempt, now);
+    Ok(records.put_worker(&worker)?)
+}
+
+fn known(records: &mut dyn Records, id: &RolloutId) -> Result<Rollout> {
+    records.rollout(id)?.ok_or_else(|| RolloutError::NotFound(format!("Rollout {id} not found")))
+}
