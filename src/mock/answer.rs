@@ -9,11 +9,20 @@ use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use serde_json::{Value, json};
 
+/// The id of an answer: always the same for the same question, and another for another.
+pub(super) fn answer_id(prefix: &str, asked: &[&Value]) -> String {
+    let text: String = asked.iter().map(|part| format!("{part};")).collect();
+    format!("{prefix}-{:016x}", fnv(&text))
+}
+
+/// FNV-1a.
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// The words of the answer to a text: always the same for the same text.
 pub(super) fn words(asked: &str, count: usize) -> Vec<String> {
-    let seed = asked
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let seed = fnv(asked);
     (0..count as u64)
         .map(|at| {
             let pick = seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59;

@@ -1,6 +1,6 @@
 //! OpenAI's chat completions and completions, plain and streamed, with vLLM's token ids on request.
 
-use super::answer::{arguments, before, data, ids, last_text, logprobs, stream, words};
+use super::answer::{answer_id, arguments, before, data, ids, last_text, logprobs, stream, words};
 use super::behaviour::{Behaviour, Call};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -27,6 +27,7 @@ pub(super) async fn chat(Call { behaviour, body }: Call) -> Response {
 }
 
 struct ChatAnswer {
+    id: String,
     words: Vec<String>,
     tool_call: Option<Value>,
     prompt_ids: Vec<u64>,
@@ -45,6 +46,7 @@ impl ChatAnswer {
         });
         let count = if tool_call.is_some() { 0 } else { behaviour.options.chunks };
         Self {
+            id: answer_id("chatcmpl-mock", &[messages, &body["tools"], &body["stream"], &body["n"]]),
             words: words(&last_text(messages), count),
             tool_call,
             prompt_ids: ids(&messages.to_string()),
@@ -79,14 +81,14 @@ impl ChatAnswer {
                 choice
             })
             .collect();
-        let mut answer = json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": self.usage() });
+        let mut answer = json!({ "id": self.id, "object": "chat.completion", "created": 1, "model": body["model"], "choices": choices, "usage": self.usage() });
         self.ids.put(&mut answer, "prompt_token_ids", &self.prompt_ids);
         answer
     }
 
     fn events(&self, body: &Value) -> Vec<Bytes> {
         let chunk = |delta: Value, finish: Value| {
-            json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": body["model"],
+            json!({ "id": self.id, "object": "chat.completion.chunk", "created": 1, "model": body["model"],
                     "choices": [{ "index": 0, "delta": delta, "finish_reason": finish, "logprobs": null }] })
         };
         let mut first = chunk(json!({ "role": "assistant", "content": "" }), Value::Null);
@@ -152,13 +154,14 @@ pub(super) async fn completions(Call { behaviour, body }: Call) -> Response {
     let prompt = body["prompt"].as_str().map_or_else(|| body["prompt"].to_string(), str::to_owned);
     let words = words(&prompt, behaviour.options.chunks);
     let fields = IdFields::of(&body, &behaviour);
+    let id = answer_id("cmpl-mock", &[&body["prompt"], &body["stream"]]);
     let choice = |text: &str, finish: Value, first: bool| {
         let mut choice = json!({ "index": 0, "text": text, "finish_reason": finish, "logprobs": null });
         fields.put(&mut choice, "token_ids", &ids(text));
         if first {
             fields.put(&mut choice, "prompt_token_ids", &ids(&prompt));
         }
-        json!({ "id": "cmpl-mock", "object": "text_completion", "created": 1, "model": body["model"], "choices": [choice] })
+        json!({ "id": id, "object": "text_completion", "created": 1, "model": body["model"], "choices": [choice] })
     };
     if body["stream"] == true {
         let texts = words.iter().enumerate().map(|(at, word)| data(&choice(word, Value::Null, at == 0)));

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agent_lightning;
 mod cli;
 mod clients;
 mod doctor;

@@ -53,6 +53,11 @@ impl Running {
         text.trim_start_matches("https://").trim_start_matches("http://").parse().unwrap()
     }
 
+    /// The URL of an address from the line.
+    pub fn url(&self, key: &str) -> String {
+        format!("http://{}", self.address(key))
+    }
+
     /// A path from the line.
     pub fn path(&self, key: &str) -> PathBuf {
         self.hello[key].as_str().unwrap().into()

@@ -1,0 +1,61 @@
+//! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
+//! that only we saw.
+
+use crate::support::{Bench, root, text};
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+
+/// Runs one of the scripts in tests/clients/agent_lightning.
+fn run(script: &str, arguments: &[&str]) -> Output {
+    let python = root().join("target/agent-lightning-venv/bin/python");
+    assert!(python.exists(), "scripts/install-clients has not been run");
+    let script = root().join("tests/clients/agent_lightning").join(script);
+    let output = Command::new(python).arg(script).args(arguments).env("AGENTOPS_API_KEY", "").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    output
+}
+
+#[test]
+fn its_client_does_everything_it_does_with_its_own_server() {
+    let bench = Bench::new();
+    for store in [&[] as &[&str], &["--store", "memory:"]] {
+        let serve = bench.serve(store);
+        run("store.py", &[&serve.url("server")]);
+    }
+}
+
+#[test]
+fn its_adapters_read_what_we_recorded() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let output = run("rollout.py", &[&serve.url("server"), &serve.url("proxy"), &bench.http()]);
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(seen["status"], "succeeded");
+    let sent = seen["sent"].as_array().unwrap();
+    for adapter in ["tracer", "proxy"] {
+        let triplets = seen[adapter].as_array().unwrap();
+        // A call without ids is no sample for the one, and one without ids for the other.
+        let with_ids: Vec<_> = triplets.iter().filter(|one| one["response"]["token_ids"] != json!([])).collect();
+        assert_eq!(with_ids.len(), sent.len(), "{adapter}: {triplets:#?}");
+        for (triplet, sent) in with_ids.iter().zip(sent) {
+            assert_eq!(triplet["prompt"]["token_ids"], sent["prompt"], "{adapter}");
+            assert_eq!(triplet["response"]["token_ids"], sent["response"], "{adapter}");
+        }
+        assert_eq!(with_ids.last().unwrap()["reward"], 0.75, "{adapter}: {triplets:#?}");
+    }
+    let first = &seen["tracer"][0];
+    let logprobs = first["response"]["logprobs"].as_array().unwrap();
+    let numbers: Vec<&Value> = logprobs.iter().map(|token| &token["logprob"]).collect();
+    assert_eq!(json!(numbers), sent[0]["logprobs"]);
+    assert_eq!(first["prompt"]["raw_content"][0]["content"], "be brief");
+    let messages = seen["messages"].as_array().unwrap();
+    let roles = |at: usize| -> Vec<&str> {
+        messages[at]["messages"].as_array().unwrap().iter().filter_map(|message| message["role"].as_str()).collect()
+    };
+    assert_eq!(roles(0), ["system", "user", "assistant"]);
+    assert_eq!(messages[0]["messages"][2]["content"], seen["text"]);
+    assert_eq!(messages[1]["messages"][1]["tool_calls"][0]["function"]["name"], "add");
+    assert_eq!(messages[1]["tools"][0]["function"]["name"], "add");
+    assert_eq!(roles(2), ["user", "assistant", "tool", "assistant"]);
+    assert_eq!(messages.len(), 4);
+}
