@@ -36,6 +36,8 @@ pub struct App {
     pub proxy_address: SocketAddr,
     /// Where the server door listens, if there is one.
     pub server_address: Option<SocketAddr>,
+    /// Where OTLP is taken over gRPC, if it is.
+    pub otlp_grpc_address: Option<SocketAddr>,
     /// The store.
     pub store: SharedStore,
     recorder: Recorder,
@@ -96,6 +98,7 @@ impl App {
         let mut app = Self {
             proxy_address,
             server_address: None,
+            otlp_grpc_address: None,
             store,
             recorder,
             pipeline,
@@ -108,6 +111,9 @@ impl App {
             let address = app.start_server(config, service).await?;
             app.watchdog = Some(tokio::spawn(rollouts.watch()));
             upstream.dialler().refuse(address);
+            if let Some(address) = app.otlp_grpc_address {
+                upstream.dialler().refuse(address);
+            }
             app.server_address = Some(address);
         }
         let permits = Arc::new(Semaphore::new(config.proxy.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
@@ -140,7 +146,7 @@ impl App {
         (Ended { drained, lost, dropped }, looked)
     }
 
-    async fn start_server(&self, config: &Config, service: Service) -> Result<SocketAddr> {
+    async fn start_server(&mut self, config: &Config, service: Service) -> Result<SocketAddr> {
         let listener = bind(config.server.listen, "server.listen", "--server").await?;
         let address = listener.local_addr()?;
         let ingest = Arc::new(IngestCounters::default());
@@ -152,9 +158,22 @@ impl App {
             counts: counts(self.recorder.clone(), &self.pipeline, Arc::clone(&self.distrust), Arc::clone(&ingest)),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
+            tokens: config.server.tokens.clone().into(),
+            cors_origins: config.server.cors_origins.clone().into(),
         };
+        if let Some(listen) = config.server.otlp_grpc_listen {
+            let listener = bind(listen, "server.otlp_grpc_listen", "--otlp-grpc").await?;
+            self.otlp_grpc_address = Some(listener.local_addr()?);
+            self.serve(listener, api::grpc(state.clone()));
+        }
+        self.serve(listener, api::router(state));
+        Ok(address)
+    }
+
+    /// Serves until the end.
+    fn serve(&self, listener: TcpListener, router: axum::Router) {
         let mut guard = self.drain.guard();
-        let serving = axum::serve(listener, api::router(state));
+        let serving = axum::serve(listener, router);
         tokio::spawn(async move {
             // Requests here are short: ending them at once is kinder than to make a shutdown wait.
             tokio::select! {
@@ -162,7 +181,6 @@ impl App {
                 () = guard.started() => {}
             }
         });
-        Ok(address)
     }
 }
 

@@ -123,11 +123,18 @@ impl Config {
                 self.proxy.listen
             )));
         }
-        if !self.server.listen.ip().is_loopback() {
+        let server = &self.server;
+        let doors = [Some(server.listen), server.otlp_grpc_listen];
+        if let Some(open) = doors.into_iter().flatten().find(|listen| !listen.ip().is_loopback())
+            && server.tokens.is_empty()
+        {
             return Err(ConfigError::Invalid(format!(
-                "the server door has no authentication yet and can't listen on {}; set server.listen to 127.0.0.1",
-                self.server.listen
+                "the server door would listen on {open}, where others can reach it, without a token; add one to \
+                 server.tokens, or listen on 127.0.0.1"
             )));
+        }
+        if server.tokens.iter().any(|token| token.token.is_empty()) {
+            return Err(ConfigError::Invalid("a token of server.tokens is empty; give it a text".to_owned()));
         }
         for rule in &self.upstream.connect_to {
             rule.parse::<ConnectTo>().map_err(ConfigError::Invalid)?;

@@ -2,6 +2,7 @@
 //!
 //! It must not see traffic; it reads counters, and does what trainers and runners ask of the store.
 
+mod access;
 mod agl;
 pub mod metrics;
 pub mod otlp;
@@ -21,6 +22,9 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+pub use access::{Scope, Token};
 
 /// `[server]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +35,23 @@ pub struct ServerSettings {
     /// Host names it answers to, besides addresses and `localhost`: a browser page of another site must not reach it by
     /// a name that it made resolve to this machine.
     pub allowed_hosts: Vec<String>,
+    /// Where it takes OTLP over gRPC; none: nowhere.
+    pub otlp_grpc_listen: Option<SocketAddr>,
+    /// Who may do what; none: everybody everything.
+    pub tokens: Vec<Token>,
+    /// Web pages of these origins may use it.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 4747)), allowed_hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4747)),
+            allowed_hosts: Vec::new(),
+            otlp_grpc_listen: None,
+            tokens: Vec::new(),
+            cors_origins: Vec::new(),
+        }
     }
 }
 
@@ -59,6 +75,10 @@ pub struct ApiState {
     pub counts: metrics::Counts,
     /// Host names answered to.
     pub allowed_hosts: Arc<[String]>,
+    /// Who may do what.
+    pub tokens: Arc<[Token]>,
+    /// Origins whose pages may use it.
+    pub cors_origins: Arc<[String]>,
 }
 
 /// Gives out sequence ids. The proxy counts too, so `app` passes in what it counts with.
@@ -94,21 +114,36 @@ impl ApiState {
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(|| async { HELP }))
-        .route("/healthz", get(health))
+        .route("/healthz", get(|| async { axum::Json(serde_json::json!({ "status": "ok" })) }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics::serve))
         .nest("/v1/agl", agl::router())
         .merge(otlp::router())
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(state.clone(), access::check))
+        .layer(cors(&state.cors_origins))
         .layer(middleware::from_fn_with_state(state.clone(), known_host))
         .with_state(state)
 }
 
 /// The gRPC service, for a port of its own.
 pub fn grpc(state: ApiState) -> Router {
-    otlp::grpc_service(state)
+    otlp::grpc_service(state.clone()).layer(middleware::from_fn_with_state(state, access::check))
 }
 
-async fn health(State(state): State<ApiState>) -> Response {
+/// Lets pages of other origins in, if settings name them; by default none.
+fn cors(origins: &[String]) -> CorsLayer {
+    if origins.is_empty() {
+        return CorsLayer::new();
+    }
+    let origins = match origins {
+        [all] if all == "*" => AllowOrigin::any(),
+        list => AllowOrigin::list(list.iter().filter_map(|origin| origin.parse().ok())),
+    };
+    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(Any)
+}
+
+async fn ready(State(state): State<ApiState>) -> Response {
     match state.rollouts.store().statistics().await {
         Ok(statistics) => axum::Json(serde_json::json!({ "status": "ok", "store": statistics })).into_response(),
         Err(error) => {

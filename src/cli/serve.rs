@@ -25,6 +25,9 @@ pub(super) struct ServeArgs {
     /// Where the server door listens
     #[arg(long, value_name = "ADDR")]
     server: Option<SocketAddr>,
+    /// Where OTLP is taken over gRPC [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    otlp_grpc: Option<SocketAddr>,
     #[command(flatten)]
     store: StoreArgs,
     /// Folder of the CA; DIR/ca.pem is the public certificate
@@ -54,6 +57,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let mut config = read_config(args.config.as_ref())?;
     config.proxy.listen = args.proxy.unwrap_or(config.proxy.listen);
     config.server.listen = args.server.unwrap_or(config.server.listen);
+    config.server.otlp_grpc_listen = args.otlp_grpc.or(config.server.otlp_grpc_listen);
     config.tls.ca_dir = args.ca_dir.or(config.tls.ca_dir);
     config.tls.upstream_ca.extend(args.upstream_ca);
     config.upstream.connect_to.extend(args.connect_to);
@@ -81,7 +85,8 @@ fn announce(app: &App, ca: &std::path::Path, token: &crate::proxy::Secret, json:
     let (proxy, server) = (app.proxy_address, app.server_address);
     let server = server.map(|address| address.to_string()).unwrap_or_default();
     if json {
-        let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "ca": ca });
+        let grpc = app.otlp_grpc_address.map(|address| address.to_string());
+        let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca });
         return show::out(&format!("{line}\n"));
     }
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };

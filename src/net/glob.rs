@@ -1,4 +1,4 @@
-//! Host patterns of the settings: `*` for any text, case-insensitive, optionally with `:port`.
+//! Patterns of the settings, mostly of hosts: `*` for any text, case-insensitive, optionally with `:port`.
 
 /// True when `host` (and `port`, if the pattern names one) matches `pattern`. `*.example.com` also matches
 /// `example.com`, which is what people mean by it.
@@ -21,6 +21,11 @@ pub fn host_matches(pattern: &str, host: &str, port: u16) -> bool {
 /// True when any of `patterns` matches.
 pub fn any_matches(patterns: &[String], host: &str, port: u16) -> bool {
     patterns.iter().any(|pattern| host_matches(pattern, host, port))
+}
+
+/// True when `text` matches `pattern`, where `*` stands for any text.
+pub fn text_matches(pattern: &str, text: &str) -> bool {
+    glob(pattern.as_bytes(), text.as_bytes())
 }
 
 fn glob(pattern: &[u8], text: &[u8]) -> bool {

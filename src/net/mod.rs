@@ -51,6 +51,7 @@ pub mod interim;
 pub mod listener;
 pub mod peer;
 pub mod prefixed;
+pub mod secret;
 pub mod sniff;
 
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -1,7 +1,7 @@
 //! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
 //! that only we saw.
 
-use crate::support::{Bench, root, text};
+use crate::support::{Bench, eventually, root, text};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -58,4 +58,31 @@ fn its_adapters_read_what_we_recorded() {
     assert_eq!(messages[1]["tools"][0]["function"]["name"], "add");
     assert_eq!(roles(2), ["user", "assistant", "tool", "assistant"]);
     assert_eq!(messages.len(), 4);
+}
+
+#[test]
+fn an_agents_own_spans_and_ours_are_one_tree() {
+    let bench = Bench::new();
+    let serve = bench.serve(&["--otlp-grpc", "127.0.0.1:0"]);
+    let (server, grpc, proxy) = (serve.url("server"), serve.url("otlp_grpc"), serve.url("proxy"));
+    // Named by its resource, over HTTP and gRPC; then by nothing but the trace that the proxy saw.
+    for (kind, target, rollout, found) in [
+        ("http", &server, "ro-otel-http", "ro-otel-http"),
+        ("grpc", &grpc, "ro-otel-grpc", "ro-otel-grpc"),
+        ("http", &server, "", "ro-by-trace"),
+    ] {
+        let output = run("otel.py", &[kind, target, &proxy, &bench.http(), rollout]);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let spans = eventually(|| {
+            let spans = bench.spans(found);
+            (spans.len() >= 2).then_some(spans)
+        });
+        let step = spans.iter().find(|span| span["name"] == "agent.step").unwrap();
+        let call = spans.iter().find(|span| span["name"] == "chat m").unwrap();
+        assert_eq!((&step["trace_id"], &step["span_id"]), (&told["trace_id"], &told["span_id"]));
+        assert_eq!((&call["trace_id"], &call["parent_id"]), (&told["trace_id"], &told["span_id"]), "{call:#}");
+        assert_eq!((&step["attempt_id"], &call["attempt_id"]), (&json!("at-otel"), &json!("at-otel")));
+        assert_eq!((&step["attributes"]["tags"], &step["events"][0]["name"]), (&json!(["a", "b"]), &json!("called")));
+        assert_eq!(step["resource"]["attributes"]["service.name"], "agent");
+    }
 }

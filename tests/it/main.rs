@@ -18,6 +18,7 @@ mod durability;
 mod framing;
 mod golden;
 mod llm;
+mod otlp;
 mod protocols;
 mod store_suite;
 mod support;

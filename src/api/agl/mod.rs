@@ -9,6 +9,7 @@ mod service;
 mod spans;
 
 use super::ApiState;
+use super::access::Access;
 use crate::rollout::RolloutError;
 use crate::store::StoreError;
 use axum::Router;
@@ -56,6 +57,8 @@ pub(super) enum Refusal {
     Schema { place: Vec<String>, message: String },
     /// 400.
     Invalid(String),
+    /// 403.
+    Forbidden(String),
     /// 404.
     NotFound(String),
     /// 500: the store failed; trying again may help.
@@ -63,6 +66,16 @@ pub(super) enum Refusal {
 }
 
 type Answer<T = Response> = Result<T, Refusal>;
+
+impl Access {
+    /// Refuses what is another rollout's.
+    fn check(&self, rollout: &str) -> Answer<()> {
+        if self.may(rollout) {
+            return Ok(());
+        }
+        Err(Refusal::Forbidden(format!("this token is not for rollout {rollout}")))
+    }
+}
 
 impl From<RolloutError> for Refusal {
     fn from(error: RolloutError) -> Self {
@@ -87,6 +100,7 @@ impl IntoResponse for Refusal {
                 (StatusCode::UNPROCESSABLE_ENTITY, json!({ "detail": [problem] }))
             }
             Self::Invalid(text) => (StatusCode::BAD_REQUEST, json!({ "detail": text })),
+            Self::Forbidden(text) => (StatusCode::FORBIDDEN, json!({ "detail": text })),
             Self::NotFound(text) => {
                 let traceback = format!("ValueError: {text}");
                 (StatusCode::NOT_FOUND, json!({ "detail": text, "error_type": "ValueError", "traceback": traceback }))
@@ -112,6 +126,11 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
     })?;
     reader.end().map_err(|error| Refusal::Schema { place: vec!["body".to_owned()], message: error.to_string() })?;
     Ok(read)
+}
+
+/// A body with conditions and a page.
+fn paged<T: DeserializeOwned>(body: &Bytes) -> Answer<(T, page::Paging)> {
+    Ok((read(body)?, read(body)?))
 }
 
 /// A body that may be missing or null.

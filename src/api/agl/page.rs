@@ -142,7 +142,7 @@ fn compare(field: &str, a: &Json, b: &Json) -> Ordering {
 
 /// A query string as the JSON form of the same request: names in `lists` may come several times, those in `numbers` are
 /// whole numbers.
-pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> Answer<T> {
+pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> Answer<(T, Paging)> {
     let mut object = serde_json::Map::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let value = match &*name {
@@ -170,7 +170,12 @@ pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str
             }
         }
     }
-    serde_path_to_error::deserialize(Json::Object(object)).map_err(|error| {
+    let object = Json::Object(object);
+    Ok((typed(&object)?, typed(&object)?))
+}
+
+fn typed<T: DeserializeOwned>(query: &Json) -> Answer<T> {
+    serde_path_to_error::deserialize(query).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string);
         let place = std::iter::once("query".to_owned()).chain(path).collect();
         Refusal::Schema { place, message: error.into_inner().to_string() }
@@ -221,12 +226,12 @@ mod tests {
 
     #[test]
     fn queries_become_json_and_say_what_is_wrong() {
-        let read: Json = from_query(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
+        let (read, _) = from_query::<Json>(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
         assert_eq!(read, json!({ "a": ["1", "2"], "b": "x y", "limit": 3, "c": "2" }));
         assert!(matches!(from_query::<Json>(Some("limit=x"), &[]), Err(Refusal::Schema { .. })));
-        let order = from_query::<Paging>(Some("sort_order=up"), &[]).unwrap_err();
+        let order = from_query::<Json>(Some("sort_order=up"), &[]).unwrap_err();
         assert!(matches!(order, Refusal::Schema { place, .. } if place == ["query", "sort_order"]));
-        let paging = |text: &str| from_query::<Paging>(Some(text), &[]).unwrap().check(&["a", "b"]).is_ok();
+        let paging = |text: &str| from_query::<Json>(Some(text), &[]).unwrap().1.check(&["a", "b"]).is_ok();
         assert_eq!(
             ["limit=0", "limit=-2", "offset=-1", "sort_by=c", "sort_by=a&limit=-1"].map(paging),
             [false, false, false, false, true]

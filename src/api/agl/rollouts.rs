@@ -1,7 +1,7 @@
 //! The queue, rollouts, their attempts, and waiting for their end.
 
 use super::page::{Filter, Paging, from_query, json_of};
-use super::{Answer, Refusal, created, fields, ok, read, read_some, refuse_null};
+use super::{Answer, Refusal, created, fields, ok, paged, read, read_some, refuse_null};
 use crate::api::ApiState;
 use crate::rollout::{AttemptChange, NewRollout, RolloutChange};
 use crate::store::RolloutFilter;
@@ -9,6 +9,7 @@ use crate::trace::{AttemptedRollout, Rollout, RolloutId, RolloutStatus};
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 
@@ -57,19 +58,11 @@ pub(super) async fn dequeue(State(state): State<ApiState>, body: Bytes) -> Answe
     ok(state.rollouts.dequeue(limit, worker_id).await?)
 }
 
-#[derive(Deserialize)]
-struct Start {
-    #[serde(flatten)]
-    new: NewRollout,
-    #[serde(default)]
-    worker_id: Option<String>,
-}
-
 /// `POST /rollouts`
 pub(super) async fn start(State(state): State<ApiState>, body: Bytes) -> Answer {
-    let Start { new, worker_id } = read(&body)?;
+    let (new, whose): (NewRollout, Whose) = (read(&body)?, read(&body)?);
     check(&new)?;
-    created(state.rollouts.start(new, worker_id).await?)
+    created(state.rollouts.start(new, whose.worker_id).await?)
 }
 
 #[derive(Deserialize)]
@@ -80,8 +73,6 @@ pub(super) struct Wanted {
     rollout_id_in: Option<Vec<String>>,
     #[serde(default)]
     rollout_id_contains: Option<String>,
-    #[serde(flatten)]
-    paging: Paging,
 }
 
 /// `GET /rollouts`
@@ -91,11 +82,11 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
 
 /// `POST /rollouts/search`
 pub(super) async fn search(State(state): State<ApiState>, body: Bytes) -> Answer {
-    find(&state, read(&body)?).await
+    find(&state, paged(&body)?).await
 }
 
-async fn find(state: &ApiState, wanted: Wanted) -> Answer {
-    let Wanted { status_in, rollout_id_in, rollout_id_contains, paging } = wanted;
+async fn find(state: &ApiState, (wanted, paging): (Wanted, Paging)) -> Answer {
+    let Wanted { status_in, rollout_id_in, rollout_id_contains } = wanted;
     paging.check(ROLLOUT_FIELDS)?;
     let words = |statuses: &Vec<RolloutStatus>| statuses.iter().map(|status| status.as_str().to_owned()).collect();
     let filter = Filter::default()
@@ -171,7 +162,7 @@ pub(super) async fn attempts(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    find_attempts(&state, &id, from_query(query.as_deref(), &[])?).await
+    find_attempts(&state, &id, from_query::<IgnoredAny>(query.as_deref(), &[])?.1).await
 }
 
 /// `POST /rollouts/{rollout}/attempts/search`

@@ -1,7 +1,7 @@
 //! Health, statistics, workers and resources.
 
 use super::page::{Filter, Paging, from_query, json_of};
-use super::{Answer, Refusal, created, fields, ok, read, refuse_null};
+use super::{Answer, Refusal, created, fields, ok, paged, read, refuse_null};
 use crate::api::ApiState;
 use crate::trace::{ResourcesUpdate, WorkerStatus};
 use axum::extract::{Path, RawQuery, State};
@@ -35,8 +35,6 @@ struct WantedWorkers {
     status_in: Option<Vec<WorkerStatus>>,
     #[serde(default)]
     worker_id_contains: Option<String>,
-    #[serde(flatten)]
-    paging: Paging,
 }
 
 /// `GET /workers`
@@ -46,17 +44,17 @@ pub(super) async fn workers(State(state): State<ApiState>, RawQuery(query): RawQ
 
 /// `POST /workers/search`
 pub(super) async fn search_workers(State(state): State<ApiState>, body: Bytes) -> Answer {
-    find_workers(&state, read(&body)?).await
+    find_workers(&state, paged(&body)?).await
 }
 
-async fn find_workers(state: &ApiState, wanted: WantedWorkers) -> Answer {
-    wanted.paging.check(WORKER_FIELDS)?;
+async fn find_workers(state: &ApiState, (wanted, paging): (WantedWorkers, Paging)) -> Answer {
+    paging.check(WORKER_FIELDS)?;
     let words = |statuses: Vec<WorkerStatus>| json_of(&statuses).iter().filter_map(text).collect();
     let filter = Filter::default()
         .one_of("status", wanted.status_in.map(words))
         .contains("worker_id", wanted.worker_id_contains);
     let workers = state.rollouts.store().workers().await?;
-    ok(wanted.paging.page(json_of(&workers), &filter))
+    ok(paging.page(json_of(&workers), &filter))
 }
 
 fn text(json: &Json) -> Option<String> {
@@ -99,19 +97,17 @@ struct WantedResources {
     resources_id: Option<String>,
     #[serde(default)]
     resources_id_contains: Option<String>,
-    #[serde(flatten)]
-    paging: Paging,
 }
 
 /// `GET /resources`
 pub(super) async fn resources(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer {
-    let wanted: WantedResources = from_query(query.as_deref(), &[])?;
-    wanted.paging.check(&["resources_id", "create_time", "update_time", "version", "resources"])?;
+    let (wanted, paging) = from_query::<WantedResources>(query.as_deref(), &[])?;
+    paging.check(&["resources_id", "create_time", "update_time", "version", "resources"])?;
     let filter = Filter::default()
         .is("resources_id", wanted.resources_id)
         .contains("resources_id", wanted.resources_id_contains);
     let all = state.rollouts.store().all_resources().await?;
-    ok(wanted.paging.page(json_of(&all), &filter))
+    ok(paging.page(json_of(&all), &filter))
 }
 
 /// `POST /resources`

@@ -1,10 +1,12 @@
 //! Spans: added, found, numbered. They are served in the shapes that Agent Lightning's adapters read.
 
 use super::page::{Filter, Paging, from_query, json_of};
-use super::{Answer, Refusal, created, ok, read};
+use super::{Answer, Refusal, created, ok, paged, read};
 use crate::api::ApiState;
+use crate::api::access::Access;
 use crate::export::agent_lightning::view;
 use crate::trace::{AttemptId, RolloutId, Span};
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -12,8 +14,9 @@ use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
 /// `POST /spans`
-pub(super) async fn add(State(state): State<ApiState>, body: Bytes) -> Answer {
+pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
     let mut span: Span = read(&body)?;
+    access.check(span.rollout_id.as_str())?;
     must_have_keys(&body)?;
     let rollouts = state.rollouts.clone();
     let (rollout, attempt) = (span.rollout_id.clone(), span.attempt_id.clone());
@@ -71,22 +74,25 @@ struct Wanted {
     name: Option<String>,
     #[serde(default)]
     name_contains: Option<String>,
-    #[serde(flatten)]
-    paging: Paging,
 }
 
 /// `GET /spans`
-pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer {
-    find(&state, from_query(query.as_deref(), &[])?).await
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    access: Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    find(&state, &access, from_query(query.as_deref(), &[])?).await
 }
 
 /// `POST /spans/search`
-pub(super) async fn search(State(state): State<ApiState>, body: Bytes) -> Answer {
-    find(&state, read(&body)?).await
+pub(super) async fn search(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
+    find(&state, &access, paged(&body)?).await
 }
 
-async fn find(state: &ApiState, wanted: Wanted) -> Answer {
-    let paging = wanted.paging.or_sorted_by("sequence_id");
+async fn find(state: &ApiState, access: &Access, (wanted, paging): (Wanted, Paging)) -> Answer {
+    access.check(&wanted.rollout_id)?;
+    let paging = paging.or_sorted_by("sequence_id");
     paging.check(SPAN_FIELDS)?;
     let rollout = RolloutId::from(wanted.rollout_id.as_str());
     let attempt = match wanted.attempt_id.as_deref() {
@@ -138,8 +144,9 @@ struct Next {
 }
 
 /// `POST /spans/next`
-pub(super) async fn next(State(state): State<ApiState>, body: Bytes) -> Answer {
+pub(super) async fn next(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
     let next: Next = read(&body)?;
+    access.check(&next.rollout_id)?;
     let sequence_id = state.sequences.next(&next.rollout_id.as_str().into()).await;
     ok(json!({ "sequence_id": sequence_id }))
 }

@@ -216,13 +216,13 @@ mod tests {
             pair("agentlightning.attempt_id", Any::StringValue("at-1".into())),
             pair("agentlightning.span_sequence_id", Any::StringValue("-3".into())),
         ];
-        let (span, named) = super::span(of(16, 8, 0), &resource(names, String::new())).unwrap();
+        let (decoded, named) = span(of(16, 8, 0), &resource(names, String::new())).unwrap();
         assert_eq!(named, Named { rollout: Some("5".into()), attempt: Some("at-2".into()), sequence_id: None });
-        assert_eq!((span.trace_id.as_str(), span.parent_id), ("01".repeat(16).as_str(), None));
-        assert_eq!(span.context.unwrap().trace_state["b"], "2");
-        assert_eq!((span.start_time, span.end_time), (Some(Timestamp::from_unix_nanos(5)), None));
-        for (trace, span, parent) in [(15, 8, 0), (16, 0, 0), (16, 8, 7)] {
-            assert!(super::span(of(trace, span, parent), &Resource::default()).is_err());
+        assert_eq!((decoded.trace_id.as_str(), decoded.parent_id), ("01".repeat(16).as_str(), None));
+        assert_eq!(decoded.context.unwrap().trace_state["b"], "2");
+        assert_eq!((decoded.start_time, decoded.end_time), (Some(Timestamp::from_unix_nanos(5)), None));
+        for (trace, id, parent) in [(15, 8, 0), (16, 0, 0), (16, 8, 7)] {
+            assert!(span(of(trace, id, parent), &Resource::default()).is_err());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Caller, take};
 use crate::api::ApiState;
+use crate::api::access::Access;
 use axum::Router;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -25,7 +26,8 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let caller = Caller::of(request.metadata().as_ref());
+        let access = request.extensions().get::<Access>().cloned().unwrap_or_else(Access::full);
+        let caller = Caller::of(request.metadata().as_ref(), access);
         let taken = take(&self.0, request.into_inner(), &caller).await;
         taken.map(Response::new).map_err(|error| {
             tracing::error!(%error, "spans could not be stored");

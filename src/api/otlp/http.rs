@@ -2,15 +2,16 @@
 
 use super::{Caller, take};
 use crate::api::ApiState;
-use axum::Router;
+use crate::api::access::Access;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::{GzDecoder, GzEncoder};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use prost::Message;
 use serde::Serialize;
 use std::io::Read;
@@ -63,7 +64,12 @@ const INVALID_ARGUMENT: i32 = 3;
 const UNIMPLEMENTED: i32 = 12;
 const UNAVAILABLE: i32 = 14;
 
-async fn traces(State(state): State<ApiState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn traces(
+    State(state): State<ApiState>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let Some(form) = Form::of(&headers) else {
         let text = "the content type must be application/x-protobuf or application/json";
         return failed(StatusCode::BAD_REQUEST, Form::Protobuf, INVALID_ARGUMENT, text);
@@ -82,11 +88,11 @@ async fn traces(State(state): State<ApiState>, headers: HeaderMap, body: Bytes) 
         Ok(request) => request,
         Err(error) => return bad(&format!("this is no ExportTraceServiceRequest: {error}")),
     };
-    match take(&state, request, &Caller::of(&headers)).await {
+    match take(&state, request, &Caller::of(&headers, access)).await {
         Ok(taken) => {
             let written = match form {
                 Form::Protobuf => taken.encode_to_vec(),
-                Form::Json => serde_json::to_vec(&taken).unwrap_or_default(),
+                Form::Json => json_of(&taken).to_string().into_bytes(),
             };
             zipped(&headers, StatusCode::OK, form, written)
         }
@@ -94,6 +100,17 @@ async fn traces(State(state): State<ApiState>, headers: HeaderMap, body: Bytes) 
             tracing::error!(%error, "spans could not be stored");
             failed(StatusCode::SERVICE_UNAVAILABLE, form, UNAVAILABLE, &error.to_string())
         }
+    }
+}
+
+/// protobuf's JSON: 64-bit numbers are texts, and what is not there is not written.
+fn json_of(taken: &ExportTraceServiceResponse) -> serde_json::Value {
+    match &taken.partial_success {
+        Some(partial) => serde_json::json!({ "partialSuccess": {
+            "rejectedSpans": partial.rejected_spans.to_string(),
+            "errorMessage": partial.error_message,
+        }}),
+        None => serde_json::json!({}),
     }
 }
 

@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 
 use super::ApiState;
+use super::access::Access;
 use crate::rollout::RolloutError;
 use crate::trace::{AttemptId, RolloutId, Span};
 use ::http::HeaderMap;
@@ -18,6 +19,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(super) use grpc::service as grpc_service;
 pub(super) use http::router;
@@ -37,16 +39,17 @@ pub struct IngestCounters {
 const UNASSIGNED: &str = "unassigned";
 
 /// Whom a caller speaks for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Caller {
     rollout: Option<String>,
     attempt: Option<String>,
+    access: Access,
 }
 
 impl Caller {
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, access: Access) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { rollout: text("x-rollout-id"), attempt: text("x-attempt-id") }
+        Self { rollout: text("x-rollout-id"), attempt: text("x-attempt-id"), access }
     }
 }
 
@@ -73,7 +76,13 @@ async fn take(
     let owners = owners(state, &spans, caller).await?;
     let mut ready = Vec::with_capacity(spans.len());
     for (mut span, named) in spans {
-        own(state, &mut span, named, caller, &owners).await;
+        assign(&mut span, &named, caller, &owners);
+        if !caller.access.may(span.rollout_id.as_str()) {
+            rejected += 1;
+            reasons.insert("the token is not for this rollout");
+            continue;
+        }
+        number(state, &mut span, named.sequence_id).await;
         state.clean(&mut span);
         ready.push(Arc::new(span));
     }
@@ -104,18 +113,26 @@ async fn owners(
     if traces.is_empty() {
         return Ok(HashMap::new());
     }
-    Ok(state.rollouts.store().owners(traces.into_iter().collect()).await?)
+    let traces: Vec<String> = traces.into_iter().collect();
+    let mut owners = state.rollouts.store().owners(traces.clone()).await?;
+    // A span of the proxy's may be on its way into the store.
+    for _ in 0..LOOKS {
+        if owners.len() == traces.len() {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        owners = state.rollouts.store().owners(traces.clone()).await?;
+    }
+    Ok(owners)
 }
 
-async fn own(
-    state: &ApiState,
-    span: &mut Span,
-    named: Named,
-    caller: &Caller,
-    owners: &HashMap<String, (RolloutId, AttemptId)>,
-) {
-    let rollout = named.rollout.or_else(|| caller.rollout.clone());
-    let attempt = named.attempt.or_else(|| caller.attempt.clone());
+const LOOKS: u32 = 4;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// Says whose a span is.
+fn assign(span: &mut Span, named: &Named, caller: &Caller, owners: &HashMap<String, (RolloutId, AttemptId)>) {
+    let rollout = named.rollout.as_ref().or(caller.rollout.as_ref());
+    let attempt = named.attempt.as_ref().or(caller.attempt.as_ref());
     match (rollout, owners.get(&span.trace_id)) {
         (Some(rollout), _) => {
             span.rollout_id = rollout.as_str().into();
@@ -124,12 +141,17 @@ async fn own(
         }
         (None, Some((rollout, attempt))) => (span.rollout_id, span.attempt_id) = (rollout.clone(), attempt.clone()),
         (None, None) => {
-            state.ingest.unassigned.fetch_add(1, Ordering::Relaxed);
             span.rollout_id = UNASSIGNED.into();
             span.attempt_id = span.trace_id.as_str().into();
         }
     }
-    span.sequence_id = match named.sequence_id {
+}
+
+async fn number(state: &ApiState, span: &mut Span, given: Option<u64>) {
+    if span.rollout_id.as_str() == UNASSIGNED {
+        state.ingest.unassigned.fetch_add(1, Ordering::Relaxed);
+    }
+    span.sequence_id = match given {
         Some(given) => {
             state.sequences.raise(&span.rollout_id, given).await;
             given

@@ -1,0 +1,179 @@
+//! Who may do what at the server door: bearer tokens with scopes, compared in constant time.
+//!
+//! Without tokens everybody may do everything, which is why such a door may listen on loopback only.
+
+use super::ApiState;
+use crate::net::glob::text_matches;
+use crate::net::secret::Secret;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// One of `[[server.tokens]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// What the caller shows, as `Authorization: Bearer …` or `x-api-key`.
+    pub token: Secret,
+    /// What it allows.
+    #[serde(default = "read_and_write")]
+    pub scopes: Vec<Scope>,
+    /// The rollouts it is for (patterns with `*`); none: all.
+    #[serde(default)]
+    pub rollouts: Vec<String>,
+}
+
+fn read_and_write() -> Vec<Scope> {
+    vec![Scope::Read, Scope::Write]
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// To look.
+    Read,
+    /// To change rollouts and add spans.
+    Write,
+    /// Everything.
+    Admin,
+}
+
+impl Scope {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What the caller of a request may do.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    rollouts: Vec<String>,
+}
+
+impl Access {
+    /// Everything.
+    pub(super) fn full() -> Self {
+        Self { rollouts: Vec::new() }
+    }
+
+    /// True when this rollout is the caller's business.
+    pub(super) fn may(&self, rollout: &str) -> bool {
+        self.rollouts.is_empty() || self.rollouts.iter().any(|pattern| text_matches(pattern, rollout))
+    }
+}
+
+/// Lets a request through whose token allows it; the handlers of spans look at the rollout themselves.
+pub(super) async fn check(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+    match allowed(&state.tokens, request.method(), request.uri().path(), request.headers()) {
+        Ok(access) => {
+            request.extensions_mut().insert(access);
+            next.run(request).await
+        }
+        Err((status, text)) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (status, challenge, axum::Json(json!({ "detail": text }))).into_response()
+        }
+    }
+}
+
+fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -> Result<Access, (StatusCode, String)> {
+    if tokens.is_empty() || OPEN.contains(&path) {
+        return Ok(Access::full());
+    }
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let given = bearer.or_else(|| text(header::HeaderName::from_static("x-api-key"))).unwrap_or_default();
+    // All are looked at, so that time does not tell which is nearest.
+    let known = tokens.iter().fold(None, |known, token| if token.token.matches(given) { Some(token) } else { known });
+    let Some(token) = known.filter(|_| !given.is_empty()) else {
+        return Err((StatusCode::UNAUTHORIZED, "Invalid or missing API key".to_owned()));
+    };
+    let needed = scope_of(method, path);
+    if !token.scopes.contains(&needed) && !token.scopes.contains(&Scope::Admin) {
+        let text = format!("this token's scopes don't include {}", needed.as_str());
+        return Err((StatusCode::FORBIDDEN, text));
+    }
+    let access = Access { rollouts: token.rollouts.clone() };
+    if !access.rollouts.is_empty() && !concerns_one(path, &access) {
+        return Err((StatusCode::FORBIDDEN, "this token is for some rollouts only".to_owned()));
+    }
+    Ok(access)
+}
+
+/// True when a request concerns a rollout that the caller may see, or names it where only the handler sees it.
+fn concerns_one(path: &str, access: &Access) -> bool {
+    let named = path.strip_prefix("/v1/agl/rollouts/").and_then(|rest| rest.split('/').next());
+    match named {
+        Some("search") | None => path.starts_with("/v1/agl/spans") || path == "/v1/traces" || path.starts_with(GRPC),
+        Some(rollout) => {
+            let rollout = percent_encoding::percent_decode_str(rollout).decode_utf8_lossy();
+            access.may(&rollout)
+        }
+    }
+}
+
+fn scope_of(method: &Method, path: &str) -> Scope {
+    let looks =
+        method == Method::GET || method == Method::HEAD || path.ends_with("/search") || path.contains("/waits/");
+    if looks { Scope::Read } else { Scope::Write }
+}
+
+/// Says nothing that anybody may not know.
+const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/v1/agl/health"];
+const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str, scopes: &[Scope], rollouts: &[&str]) -> Token {
+        let rollouts = rollouts.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Token { token: Secret::new(text), scopes: scopes.to_vec(), rollouts }
+    }
+
+    #[test]
+    fn tokens_allow_what_they_say() {
+        let tokens = [
+            token("reader", &[Scope::Read], &[]),
+            token("writer", &[Scope::Write], &[]),
+            token("admin", &[Scope::Admin], &[]),
+            token("one", &[Scope::Read, Scope::Write], &["ro-1*"]),
+            token("", &[Scope::Admin], &[]),
+        ];
+        let status = |given: &str, method: Method, path: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, format!("Bearer {given}").parse().unwrap());
+            allowed(&tokens, &method, path, &headers).map_or_else(|(status, _)| status.as_u16(), |_| 200)
+        };
+        let (get, post) = (Method::GET, Method::POST);
+        for (given, method, path, expected) in [
+            ("", &get, "/v1/agl/rollouts", 401),
+            ("wrong", &get, "/v1/agl/rollouts", 401),
+            ("wrong", &get, "/healthz", 200),
+            ("reader", &get, "/v1/agl/rollouts", 200),
+            ("reader", &get, "/metrics", 200),
+            ("reader", &post, "/v1/agl/rollouts/search", 200),
+            ("reader", &post, "/v1/agl/rollouts", 403),
+            ("writer", &post, "/v1/agl/rollouts", 200),
+            ("writer", &get, "/v1/agl/rollouts", 403),
+            ("admin", &post, "/v1/agl/rollouts", 200),
+            ("one", &get, "/v1/agl/rollouts/ro-12", 200),
+            ("one", &post, "/v1/agl/rollouts/ro-2/attempts", 403),
+            ("one", &get, "/v1/agl/rollouts", 403),
+            ("one", &post, "/v1/agl/queues/rollouts/dequeue", 403),
+            ("one", &post, "/v1/agl/spans", 200),
+            ("one", &get, "/metrics", 403),
+        ] {
+            assert_eq!(status(given, method.clone(), path), expected, "{given} {method} {path}");
+        }
+        assert!(allowed(&[], &post, "/v1/agl/rollouts", &HeaderMap::new()).is_ok());
+    }
+}

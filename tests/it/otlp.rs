@@ -1,0 +1,187 @@
+//! OTLP over HTTP, byte by byte: forms, codings, what is refused and what stays. And who may use the server door.
+
+use crate::support::{Bench, Running, eventually, say};
+use serde_json::{Value, json};
+
+/// A request to the server door: status and body.
+fn ask(serve: &Running, method: &str, path: &str, fields: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n{fields}content-length: {length}\r\n\r\n"
+    );
+    let answer = say(serve.address("server"), format!("{head}{body}").as_bytes());
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+fn request(resource: &Value, spans: &Value) -> String {
+    json!({ "resourceSpans": [{ "resource": { "attributes": resource }, "scopeSpans": [{ "spans": spans }] }] })
+        .to_string()
+}
+
+fn span(trace: &str, id: &str) -> Value {
+    json!({ "traceId": trace, "spanId": id, "name": "s", "kind": 1, "startTimeUnixNano": "1700000000000000000",
+            "endTimeUnixNano": "1700000001000000000", "attributes": [{ "key": "n", "value": { "intValue": "7" } }] })
+}
+
+#[test]
+fn good_spans_stay_when_others_are_refused() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-json" } }]);
+    let mixed = json!([span(trace, "00f067aa0ba902b7"), span("00", "00f067aa0ba902b8"), span(trace, "")]);
+    let (status, body) = ask(&serve, "POST", "/v1/traces", JSON, &request(&named, &mixed));
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["partialSuccess"]["rejectedSpans"]), (200, &json!("2")), "{body:#}");
+    let reason = body["partialSuccess"]["errorMessage"].as_str().unwrap();
+    assert!(reason.contains("trace id") && reason.contains("span id"), "{reason}");
+    let spans = bench.spans("ro-json");
+    assert_eq!((spans.len(), &spans[0]["attributes"]["n"], &spans[0]["sequence_id"]), (1, &json!(7), &json!(1)));
+    // Nobody's: kept, and counted.
+    let nobody = request(&json!([]), &json!([span("1af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b9")]));
+    assert_eq!(ask(&serve, "POST", "/v1/traces", JSON, &nobody).0, 200);
+    assert_eq!(bench.spans("unassigned").len(), 1);
+    let metrics = ask(&serve, "GET", "/metrics", "", "").1;
+    for counted in ["otlp_spans_total 2", "otlp_spans_rejected_total 2", "otlp_spans_unassigned_total 1"] {
+        assert!(metrics.contains(&format!("tracewire_{counted}\n")), "{counted}: {metrics}");
+    }
+    // The caller's word, when the span has none.
+    let fields = format!("{JSON}x-rollout-id: ro-caller\r\nx-attempt-id: at-caller\r\n");
+    let mine = request(&json!([]), &json!([span(trace, "00f067aa0ba902ba")]));
+    assert_eq!(ask(&serve, "POST", "/v1/traces", &fields, &mine).0, 200);
+    assert_eq!(bench.spans("ro-caller")[0]["attempt_id"], "at-caller");
+}
+
+#[test]
+fn bad_requests_are_told_why() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (fields, body, status, word) in [
+        ("content-type: text/plain\r\n", "x", 400, "content type"),
+        (JSON, "{\"resourceSpans\":7}", 400, "no ExportTraceServiceRequest"),
+        ("content-type: application/x-protobuf\r\n", "\u{7f}\u{7f}", 400, "no ExportTraceServiceRequest"),
+        ("content-type: application/json\r\ncontent-encoding: gzip\r\n", "{}", 400, "gzip"),
+        ("content-type: application/json\r\ncontent-encoding: br\r\n", "{}", 400, "br is not understood"),
+        ("content-type: application/x-protobuf\r\n", "", 200, ""),
+        (JSON, "", 200, ""),
+    ] {
+        let (got, answer) = ask(&serve, "POST", "/v1/traces", fields, body);
+        assert_eq!(got, status, "{fields}{body}: {answer}");
+        assert!(answer.contains(word), "{fields}{body}: {answer}");
+    }
+    assert_eq!(ask(&serve, "POST", "/v1/metrics", JSON, "{}").0, 501);
+    assert_eq!(ask(&serve, "GET", "/v1/agl/nothing", "", "").0, 404);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_to_the_store_is_said_in_its_shapes() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let post = |path: &str, body: Value| ask(&serve, "POST", &format!("/v1/agl{path}"), JSON, &body.to_string());
+    let get = |path: &str| ask(&serve, "GET", &format!("/v1/agl{path}"), "", "");
+    let (_, made) = post("/rollouts", json!({ "input": null }));
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (rollout, attempt) = (made["rollout_id"].as_str().unwrap(), made["attempt"]["attempt_id"].as_str().unwrap());
+    let span = |attributes: Value| {
+        json!({ "rollout_id": rollout, "attempt_id": attempt, "sequence_id": 1, "trace_id": "t", "span_id": "s", "parent_id": null,
+                "name": "n", "status": { "status_code": "OK" }, "attributes": attributes, "events": [], "links": [],
+                "start_time": 1.0, "end_time": 2.0, "context": null, "parent": null, "resource": { "attributes": {}, "schema_url": "" } })
+    };
+    let without_parent = {
+        let mut span = span(json!({}));
+        span.as_object_mut().unwrap().remove("parent_id");
+        span
+    };
+    for ((status, body), expected, word) in [
+        (post("/queues/rollouts/enqueue", json!({ "rollouts": [{}] })), 422, "input"),
+        (post("/queues/rollouts/enqueue", json!({ "rollouts": [] })), 201, "[]"),
+        (post("/queues/rollouts/enqueue", json!({ "rollouts": [{ "input": 1, "mode": "sleep" }] })), 422, "mode"),
+        (post("/rollouts", json!({ "input": 1, "config": { "max_attempts": 0 } })), 422, "max_attempts"),
+        (post("/queues/rollouts/dequeue", Value::Null), 200, "[]"),
+        (post("/queues/rollouts/dequeue", json!({ "limit": 0 })), 200, "[]"),
+        (get("/rollouts?limit=0"), 400, "Limit must be greater than 0 or -1 for no limit"),
+        (get("/rollouts?offset=-1"), 400, "Offset must be greater than or equal to 0"),
+        (get("/rollouts?sort_by=nope"), 400, "Invalid sort_by: nope, allowed fields are: rollout_id, input,"),
+        (get("/rollouts?sort_order=up"), 422, "sort_order"),
+        (get("/rollouts?status_in=asleep"), 422, "status_in"),
+        (get("/rollouts?limit=many"), 422, "integer"),
+        (get("/rollouts/ro-none"), 404, "Rollout ro-none not found"),
+        (post("/rollouts/ro-none", json!({ "status": "failed" })), 404, "Rollout ro-none not found"),
+        (
+            post(&format!("/rollouts/{rollout}"), json!({ "status": null })),
+            400,
+            "status is invalid; it cannot be a null value.",
+        ),
+        (
+            post(&format!("/rollouts/{rollout}/attempts/at-none"), json!({ "status": "failed" })),
+            404,
+            "Attempt at-none not found for rollout",
+        ),
+        (
+            post(&format!("/rollouts/{rollout}/attempts/latest"), json!({ "metadata": null })),
+            400,
+            "metadata is invalid",
+        ),
+        (post("/workers/w", json!({ "heartbeat_stats": null })), 400, "heartbeat_stats is invalid"),
+        (post("/workers/w", json!({ "heartbeat_stats": 7 })), 422, "dictionary"),
+        (get("/workers/nobody"), 200, "null"),
+        (get("/resources/latest"), 200, "null"),
+        (post("/resources", json!({ "x": { "resource_type": "gpu" } })), 422, "resource_type"),
+        (get("/spans"), 422, "rollout_id"),
+        (get("/spans?rollout_id=ro-none&attempt_id=latest"), 200, "\"total\":0"),
+        (post("/spans", span(json!({ "a": null }))), 422, "attributes"),
+        (post("/spans", span(json!({ "a": [[1]] }))), 422, "attributes"),
+        (post("/spans", span(json!({ "a": [1, "b"] }))), 422, "attributes"),
+        (post("/spans", without_parent), 422, "parent_id"),
+        (post("/spans", span(json!({ "a": [1, 2.5] }))), 201, "[1.0,2.5]"),
+        (post("/spans", span(json!({}))), 201, "null"),
+    ] {
+        assert_eq!(status, expected, "{body}");
+        assert!(body.contains(word), "{word}: {body}");
+    }
+    let huge = ask(&serve, "POST", "/v1/agl/rollouts", &format!("{JSON}expect: \r\n"), &"x".repeat((64 << 20) + 1));
+    assert_eq!(huge.0, 413);
+}
+
+#[test]
+fn tokens_say_who_may_do_what() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    let tokens = r#"
+        [[server.tokens]]
+        token = "reader-1"
+        scopes = ["read"]
+        [[server.tokens]]
+        token = "runner-1"
+        rollouts = ["ro-mine*"]
+    "#;
+    std::fs::write(&config, format!("[server]\ncors_origins = [\"http://page.test\"]\n{tokens}")).unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n{JSON}");
+    let list = |token: &str| ask(&serve, "GET", "/v1/agl/rollouts", &bearer(token), "").0;
+    assert_eq!(["", "wrong", "reader-1", "runner-1"].map(list), [401, 401, 200, 403]);
+    let span_of = |rollout: &str| {
+        let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": rollout } }]);
+        request(&named, &json!([span("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7")]))
+    };
+    assert_eq!(ask(&serve, "POST", "/v1/traces", &bearer("reader-1"), &span_of("ro-mine-1")).0, 403);
+    let mine = ask(&serve, "POST", "/v1/traces", &bearer("runner-1"), &span_of("ro-mine-1"));
+    assert_eq!(mine, (200, "{}".to_owned()));
+    let others = ask(&serve, "POST", "/v1/traces", &bearer("runner-1"), &span_of("ro-yours"));
+    assert!(others.1.contains("the token is not for this rollout"), "{others:?}");
+    let spans =
+        |rollout: &str| ask(&serve, "GET", &format!("/v1/agl/spans?rollout_id={rollout}"), &bearer("runner-1"), "").0;
+    assert_eq!((spans("ro-mine-1"), spans("ro-yours")), (200, 403));
+    assert_eq!((ask(&serve, "GET", "/readyz", "", "").0, ask(&serve, "GET", "/metrics", "", "").0), (200, 401));
+    let preflight = "origin: http://page.test\r\naccess-control-request-method: POST\r\n";
+    assert_eq!(ask(&serve, "OPTIONS", "/v1/agl/rollouts", preflight, "").0, 200);
+    let raw = say(
+        serve.address("server"),
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\norigin: http://page.test\r\nconnection: close\r\n\r\n",
+    );
+    assert!(raw.to_lowercase().contains("access-control-allow-origin: http://page.test"), "{raw}");
+    eventually(|| (bench.spans("ro-mine-1").len() == 1).then_some(()));
+}
