@@ -1,7 +1,7 @@
 //! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
 //! that only we saw.
 
-use crate::support::{Bench, eventually, root, text};
+use crate::support::{Bench, eventually, root, say, text};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -85,4 +85,38 @@ fn an_agents_own_spans_and_ours_are_one_tree() {
         assert_eq!((&step["attributes"]["tags"], &step["events"][0]["name"]), (&json!(["a", "b"]), &json!("called")));
         assert_eq!(step["resource"]["attributes"]["service.name"], "agent");
     }
+}
+
+#[test]
+fn its_trainer_runs_against_our_store() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let output = run("trainer.py", &[&serve.url("server"), &serve.url("proxy"), &bench.http()]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let told =
+        stdout.lines().find_map(|line| line.strip_prefix("TOLD ")).unwrap_or_else(|| panic!("{}", text(&output)));
+    let told: Vec<Value> = serde_json::from_str(told).unwrap();
+    assert_eq!(told.len(), 4);
+    for (number, rollout) in told.iter().enumerate() {
+        assert_eq!((&rollout["status"], rollout["triplets"].as_array().unwrap().len()), (&json!("succeeded"), 1));
+        let triplet = &rollout["triplets"][0];
+        assert_eq!(triplet["reward"], rollout["worth"], "{triplet:#}");
+        let question = json!({ "model": "m", "logprobs": true, "return_token_ids": true,
+            "messages": [{ "role": "user", "content": format!("question {number}") }] });
+        let answer = post(&format!("{}/v1/chat/completions", bench.http()), &question);
+        assert_eq!(triplet["prompt"]["token_ids"], answer["prompt_token_ids"]);
+        assert_eq!(triplet["response"]["token_ids"], answer["choices"][0]["token_ids"]);
+    }
+}
+
+/// Posts JSON to an endpoint itself.
+fn post(url: &str, body: &Value) -> Value {
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    let answer = say(host.parse().unwrap(), format!("{head}{body}").as_bytes());
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
