@@ -6,6 +6,7 @@ mod access;
 mod agl;
 pub mod metrics;
 pub mod otlp;
+mod retried;
 
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
@@ -25,6 +26,7 @@ use std::time::Instant;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 pub use access::{Scope, Token};
+use retried::Waiting;
 
 /// `[server]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,12 +114,14 @@ impl ApiState {
 
 /// The routes of the server door.
 pub fn router(state: ApiState) -> Router {
+    let waiting = Waiting::default();
     Router::new()
         .route("/", get(|| async { HELP }))
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({ "status": "ok" })) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::serve))
         .nest("/v1/agl", agl::router())
+        .layer(middleware::from_fn(move |request, next| waiting.clone().run(request, next)))
         .merge(otlp::router())
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))

@@ -185,3 +185,23 @@ fn tokens_say_who_may_do_what() {
     assert!(raw.to_lowercase().contains("access-control-allow-origin: http://page.test"), "{raw}");
     eventually(|| (bench.spans("ro-mine-1").len() == 1).then_some(()));
 }
+
+#[test]
+fn what_is_asked_again_for_want_of_an_answer_is_done_once() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let enqueue = "/v1/agl/queues/rollouts/enqueue";
+    let total = || -> Value {
+        let (_, page) = ask(&serve, "GET", "/v1/agl/rollouts", "", "");
+        serde_json::from_str::<Value>(&page).unwrap()["total"].clone()
+    };
+    // Two who ask the same are two.
+    let same = json!({ "rollouts": [{ "input": "same" }] }).to_string();
+    let ids: Vec<String> = (0..2).map(|_| ask(&serve, "POST", enqueue, JSON, &same).1).collect();
+    assert_ne!(ids[0], ids[1]);
+    // A name makes them one.
+    let named = format!("{JSON}idempotency-key: once\r\n");
+    let ids: Vec<(u16, String)> = (0..2).map(|_| ask(&serve, "POST", enqueue, &named, &same)).collect();
+    assert_eq!((ids[0].0, &ids[0]), (201, &ids[1]));
+    assert_eq!(total(), 3);
+}
