@@ -127,7 +127,7 @@ fn scope_of(method: &Method, path: &str) -> Scope {
 }
 
 /// Says nothing that anybody may not know.
-const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/v1/agl/health"];
+const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/v1/agl/health", "/v1/agl/openapi.json"];
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
 
 #[cfg(test)]

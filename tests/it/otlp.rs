@@ -205,3 +205,18 @@ fn what_is_asked_again_for_want_of_an_answer_is_done_once() {
     assert_eq!((ids[0].0, &ids[0]), (201, &ids[1]));
     assert_eq!(total(), 3);
 }
+
+#[test]
+fn what_the_document_describes_is_served() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let document: Value = serde_json::from_str(&ask(&serve, "GET", "/v1/agl/openapi.json", "", "").1).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path.replace(['{', '}'], "");
+            let (status, body) = ask(&serve, &method.to_uppercase(), &path, JSON, "");
+            assert!(status != 405 && body != "{\"detail\":\"Not Found\",", "{method} {path}: {status} {body}");
+            assert!(status != 404 || body.contains("not found"), "{method} {path}: {status} {body}");
+        }
+    }
+}

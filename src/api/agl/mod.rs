@@ -3,6 +3,7 @@
 //! Where that server answers 500 to what can't be done, this one answers 404 with the same words: its clients read the
 //! words, and don't try again.
 
+mod openapi;
 mod page;
 mod rollouts;
 mod service;
@@ -15,39 +16,155 @@ use crate::store::StoreError;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
+use openapi::Operation;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
+/// A path, what serves it, and what is said of it.
+struct Route {
+    path: &'static str,
+    methods: MethodRouter<ApiState>,
+    operations: &'static [Operation],
+}
+
 /// The routes, without their prefix.
 pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/health", get(service::health))
-        .route("/statistics", get(service::statistics))
-        .route("/queues/rollouts/enqueue", post(rollouts::enqueue))
-        .route("/queues/rollouts/dequeue", post(rollouts::dequeue))
-        .route("/rollouts", get(rollouts::list).post(rollouts::start))
-        .route("/rollouts/search", post(rollouts::search))
-        .route("/rollouts/{rollout}", get(rollouts::one).post(rollouts::update))
-        .route("/rollouts/{rollout}/attempts", get(rollouts::attempts).post(rollouts::start_attempt))
-        .route("/rollouts/{rollout}/attempts/search", post(rollouts::search_attempts))
-        .route(
+    let document = openapi::document();
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.path, route.methods))
+        .route("/openapi.json", get(move || std::future::ready(axum::Json(document.clone()))))
+        .fallback(|| async { Refusal::NotFound("Not Found".to_owned()) })
+}
+
+/// One row a route: it is served as it is described.
+fn routes() -> Vec<Route> {
+    macro_rules! route {
+        ($path:literal, $methods:expr, $(($method:ident, $summary:literal, $body:literal, $status:literal, $answer:literal)),+) => {
+            Route {
+                path: $path,
+                methods: $methods,
+                operations: &[$(Operation {
+                    method: stringify!($method),
+                    summary: $summary,
+                    body: $body,
+                    status: $status,
+                    answer: $answer,
+                }),+],
+            }
+        };
+    }
+    vec![
+        route!("/health", get(service::health), (get, "Is it there?", "", 200, "Object")),
+        route!("/statistics", get(service::statistics), (get, "Counts of everything", "", 200, "Object")),
+        route!(
+            "/queues/rollouts/enqueue",
+            post(rollouts::enqueue),
+            (post, "Put new rollouts at the queue's tail", "Enqueue", 201, "List of Rollout")
+        ),
+        route!(
+            "/queues/rollouts/dequeue",
+            post(rollouts::dequeue),
+            (
+                post,
+                "Take rollouts from the queue's head, each with a new attempt",
+                "Dequeue",
+                200,
+                "List of AttemptedRollout"
+            )
+        ),
+        route!(
+            "/rollouts",
+            get(rollouts::list).post(rollouts::start),
+            (get, "List rollouts", "", 200, "Page of AttemptedRollout"),
+            (post, "Start a rollout at once", "NewRollout", 201, "AttemptedRollout")
+        ),
+        route!(
+            "/rollouts/search",
+            post(rollouts::search),
+            (post, "List rollouts", "Conditions", 200, "Page of AttemptedRollout")
+        ),
+        route!(
+            "/rollouts/{rollout}",
+            get(rollouts::one).post(rollouts::update),
+            (get, "One rollout", "", 200, "AttemptedRollout"),
+            (post, "Change a rollout", "RolloutChange", 200, "Rollout")
+        ),
+        route!(
+            "/rollouts/{rollout}/attempts",
+            get(rollouts::attempts).post(rollouts::start_attempt),
+            (get, "List a rollout's attempts", "", 200, "Page of Attempt"),
+            (post, "Start one more attempt", "Whose", 201, "AttemptedRollout")
+        ),
+        route!(
+            "/rollouts/{rollout}/attempts/search",
+            post(rollouts::search_attempts),
+            (post, "List a rollout's attempts", "Conditions", 200, "Page of Attempt")
+        ),
+        route!(
             "/rollouts/{rollout}/attempts/latest",
             get(rollouts::latest_attempt).post(rollouts::update_attempt_latest),
-        )
-        .route("/rollouts/{rollout}/attempts/{attempt}", post(rollouts::update_attempt))
-        .route("/waits/rollouts", post(rollouts::wait))
-        .route("/workers", get(service::workers))
-        .route("/workers/search", post(service::search_workers))
-        .route("/workers/{worker}", get(service::worker).post(service::update_worker))
-        .route("/resources", get(service::resources).post(service::add_resources))
-        .route("/resources/latest", get(service::latest_resources))
-        .route("/resources/{resources}", get(service::one_resources).post(service::update_resources))
-        .route("/spans", get(spans::list).post(spans::add))
-        .route("/spans/search", post(spans::search))
-        .route("/spans/next", post(spans::next))
-        .fallback(|| async { Refusal::NotFound("Not Found".to_owned()) })
+            (get, "The latest attempt", "", 200, "Attempt or null"),
+            (post, "Change the latest attempt", "AttemptChange", 200, "Attempt")
+        ),
+        route!(
+            "/rollouts/{rollout}/attempts/{attempt}",
+            post(rollouts::update_attempt),
+            (post, "Change an attempt; its rollout and worker follow", "AttemptChange", 200, "Attempt")
+        ),
+        route!(
+            "/waits/rollouts",
+            post(rollouts::wait),
+            (post, "Wait for rollouts to end", "Wait", 200, "List of Rollout")
+        ),
+        route!("/workers", get(service::workers), (get, "List workers", "", 200, "Page of Worker")),
+        route!(
+            "/workers/search",
+            post(service::search_workers),
+            (post, "List workers", "Conditions", 200, "Page of Worker")
+        ),
+        route!(
+            "/workers/{worker}",
+            get(service::worker).post(service::update_worker),
+            (get, "One worker", "", 200, "Worker or null"),
+            (post, "A worker's heartbeat", "WorkerChange", 200, "Worker")
+        ),
+        route!(
+            "/resources",
+            get(service::resources).post(service::add_resources),
+            (get, "List sets of resources", "", 200, "Page of ResourcesUpdate"),
+            (post, "Add a set of resources", "NamedResources", 201, "ResourcesUpdate")
+        ),
+        route!(
+            "/resources/latest",
+            get(service::latest_resources),
+            (get, "The set that was changed last", "", 200, "ResourcesUpdate or null")
+        ),
+        route!(
+            "/resources/{resources}",
+            get(service::one_resources).post(service::update_resources),
+            (get, "One set of resources", "", 200, "ResourcesUpdate or null"),
+            (post, "The next version of a set", "NamedResources", 200, "ResourcesUpdate")
+        ),
+        route!(
+            "/spans",
+            get(spans::list).post(spans::add),
+            (get, "List a rollout's spans", "", 200, "Page of Span"),
+            (post, "Add a span; null for one that is there", "Span", 201, "Span or null")
+        ),
+        route!(
+            "/spans/search",
+            post(spans::search),
+            (post, "List a rollout's spans", "Conditions", 200, "Page of Span")
+        ),
+        route!(
+            "/spans/next",
+            post(spans::next),
+            (post, "The next sequence id of a rollout", "NextId", 200, "SequenceId")
+        ),
+    ]
 }
 
 /// What an answer that is no success says.
