@@ -139,7 +139,7 @@ impl Rollouts {
         self.transact(move |records, now| {
             let latest = latest_resources(records)?;
             let rollouts: Vec<Rollout> =
-                new.into_iter().map(|new| rollout_of(new, RolloutStatus::Queuing, latest.clone(), now)).collect();
+                new.iter().cloned().map(|new| rollout_of(new, RolloutStatus::Queuing, latest.clone(), now)).collect();
             for rollout in &rollouts {
                 records.put_rollout(rollout)?;
                 records.push(&rollout.rollout_id)?;
@@ -162,8 +162,8 @@ impl Rollouts {
                     taken.push(AttemptedRollout { rollout, attempt: Some(attempt) });
                 }
             }
-            let Some(worker_id) = worker_id else { return Ok(taken) };
-            let mut worker = records.worker(&worker_id)?.unwrap_or_else(|| Worker::new(&worker_id));
+            let Some(worker_id) = &worker_id else { return Ok(taken) };
+            let mut worker = records.worker(worker_id)?.unwrap_or_else(|| Worker::new(worker_id));
             // A worker is tied to one attempt: the last.
             match taken.last().and_then(|last| last.attempt.as_ref()) {
                 Some(attempt) => {
@@ -182,8 +182,8 @@ impl Rollouts {
     pub async fn start(&self, new: NewRollout, worker_id: Option<String>) -> Result<AttemptedRollout> {
         self.transact(move |records, now| {
             let latest = latest_resources(records)?;
-            let mut rollout = rollout_of(new, RolloutStatus::Preparing, latest, now);
-            let attempt = new_attempt(records, &mut rollout, worker_id, now)?;
+            let mut rollout = rollout_of(new.clone(), RolloutStatus::Preparing, latest, now);
+            let attempt = new_attempt(records, &mut rollout, worker_id.clone(), now)?;
             tell_worker(records, &attempt, now)?;
             Ok(AttemptedRollout { rollout, attempt: Some(attempt) })
         })
@@ -194,7 +194,7 @@ impl Rollouts {
     pub async fn start_attempt(&self, id: RolloutId, worker_id: Option<String>) -> Result<AttemptedRollout> {
         self.transact(move |records, now| {
             let mut rollout = known(records, &id)?;
-            let attempt = new_attempt(records, &mut rollout, worker_id, now)?;
+            let attempt = new_attempt(records, &mut rollout, worker_id.clone(), now)?;
             tell_worker(records, &attempt, now)?;
             Ok(AttemptedRollout { rollout, attempt: Some(attempt) })
         })
@@ -205,7 +205,7 @@ impl Rollouts {
     pub async fn update(&self, id: RolloutId, change: RolloutChange) -> Result<Rollout> {
         self.transact(move |records, now| {
             let mut rollout = known(records, &id)?;
-            let RolloutChange { input, mode, resources_id, status, config, metadata } = change;
+            let RolloutChange { input, mode, resources_id, status, config, metadata } = change.clone();
             rollout.input = input.unwrap_or(rollout.input);
             rollout.mode = mode.map_or(rollout.mode, |mode| mode.map(|mode| mode.as_str().to_owned()));
             rollout.resources_id = resources_id.unwrap_or(rollout.resources_id);
@@ -232,13 +232,13 @@ impl Rollouts {
             let mut rollout = known(records, &id)?;
             let latest = records.latest_attempt(&id)?;
             let latest = latest.ok_or_else(|| RolloutError::NotFound(format!("No attempts found for rollout {id}")))?;
-            let mut attempt = match attempt {
+            let mut attempt = match &attempt {
                 None => latest,
                 Some(named) => records
-                    .attempt(&id, &named)?
+                    .attempt(&id, named)?
                     .ok_or_else(|| RolloutError::NotFound(format!("Attempt {named} not found for rollout {id}")))?,
             };
-            let AttemptChange { status, worker_id, last_heartbeat_time, metadata } = change;
+            let AttemptChange { status, worker_id, last_heartbeat_time, metadata } = change.clone();
             let tells = worker_id.is_some() || status.is_some();
             attempt.worker_id = worker_id.or(attempt.worker_id);
             attempt.last_heartbeat_time = last_heartbeat_time.or(attempt.last_heartbeat_time);
@@ -260,7 +260,7 @@ impl Rollouts {
         self.transact(move |records, now| {
             let mut worker = records.worker(&id)?.unwrap_or_else(|| Worker::new(&id));
             worker.last_heartbeat_time = Some(now);
-            worker.heartbeat_stats = heartbeat_stats.or(worker.heartbeat_stats);
+            worker.heartbeat_stats = heartbeat_stats.clone().or(worker.heartbeat_stats);
             records.put_worker(&worker)?;
             Ok(worker)
         })
@@ -270,14 +270,14 @@ impl Rollouts {
     /// A set of resources: a new one, or the next version of the one with this id.
     pub async fn put_resources(&self, id: Option<String>, resources: Json) -> Result<ResourcesUpdate> {
         self.transact(move |records, now| {
-            let id = id.unwrap_or_else(|| format!("rs-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff));
+            let id = id.clone().unwrap_or_else(|| format!("rs-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff));
             let before = records.resources(&id)?;
             let update = ResourcesUpdate {
                 create_time: before.as_ref().map_or(now, |before| before.create_time),
                 version: before.map_or(1, |before| before.version + 1),
                 update_time: now,
                 resources_id: id,
-                resources,
+                resources: resources.clone(),
             };
             records.put_resources(&update)?;
             Ok(update)
@@ -288,7 +288,7 @@ impl Rollouts {
     /// Runs one transaction.
     pub async fn transact<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
+        mut job: impl FnMut(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let outcome: Arc<Mutex<Option<Result<T>>>> = Arc::default();
         let (kept, clock) = (Arc::clone(&outcome), self.clock);

@@ -4,7 +4,9 @@
 //! of who reads from it, and what reaches it has been redacted.
 
 pub mod blob;
+mod lean;
 pub mod memory;
+pub mod postgres;
 pub mod records;
 pub mod sqlite;
 
@@ -75,6 +77,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The attempts that these traces belong to, by the first span of each that was stored.
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>>;
+
+    /// Where a rollout stands once the next sequence id has been given out, in a store that several processes share. `None`:
+    /// nobody else counts, the caller may do it alone.
+    fn next_sequence(&self, _: RolloutId) -> BoxFuture<'_, Result<Option<Standing>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// What the hot path must know when it first meets a rollout.
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>>;
@@ -217,6 +225,16 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        cause: String,
+    },
+    /// The server of the store does not answer.
+    #[error(
+        "the PostgreSQL server at {server} can't be reached ({cause}); check that it runs and that --store names it"
+    )]
+    Unreachable {
+        /// Its host and port.
+        server: String,
+        /// What was tried and failed.
         cause: String,
     },
     /// The store has been closed.

@@ -5,9 +5,9 @@
 use super::Result;
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
 
-/// What is done in a transaction: all of it happens, or, if it ends with an error, nothing. It may be run on any thread,
-/// and must look before it writes: the memory store can't take back.
-pub type Change = Box<dyn FnOnce(&mut dyn Records) -> Result<()> + Send>;
+/// What is done in a transaction: all of it happens, or, if it ends with an error, nothing. It may be run on any thread, and
+/// again if somebody else's came in between; it must look before it writes: the memory store can't take back.
+pub type Change = Box<dyn FnMut(&mut dyn Records) -> Result<()> + Send>;
 
 /// Reads and writes of one transaction. Nobody else's come between them.
 pub trait Records {

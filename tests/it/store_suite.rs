@@ -4,17 +4,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
 
+use crate::support::postgres::database;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tracewire::rollout::{AttemptChange, NewRollout, Rollouts};
 use tracewire::store::memory::MemoryStore;
+use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
-use tracewire::store::{Appended, Retention, SharedStore, Standing, Store, StoreError};
+use tracewire::store::{Appended, Retention, RolloutFilter, SharedStore, Standing, Store, StoreError};
 use tracewire::trace::span::Resource;
-use tracewire::trace::{Attempt, Attributes, Rollout, Span, SpanKind, Status, Timestamp, Value};
+use tracewire::trace::{
+    Attempt, AttemptStatus, Attributes, Rollout, RolloutStatus, Span, SpanKind, Status, Timestamp, Value,
+};
 
 /// 2024, so that no age limit of a test meets it by accident.
 const START_NANOS: u64 = 1_720_000_000_123_456_789;
@@ -24,15 +29,28 @@ struct Opened {
     _folder: Option<TempDir>,
 }
 
-fn memory(retention: Retention) -> Opened {
+async fn memory(retention: Retention) -> Opened {
     Opened { store: Arc::new(MemoryStore::new(retention)), _folder: None }
 }
 
-fn sqlite(retention: Retention) -> Opened {
+async fn sqlite(retention: Retention) -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteOptions { retention, ..SqliteOptions::default() };
     let store = SqliteStore::open(&folder.path().join("spans.db"), options).unwrap();
     Opened { store: Arc::new(store), _folder: Some(folder) }
+}
+
+async fn postgres(retention: Retention) -> Opened {
+    let options = PostgresOptions { retention, ..PostgresOptions::default() };
+    let store = PostgresStore::open(&database(), no_tls(), options).await.unwrap();
+    Opened { store: Arc::new(store), _folder: None }
+}
+
+fn no_tls() -> Arc<rustls::ClientConfig> {
+    tracewire::tls::install_provider();
+    Arc::new(
+        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
+    )
 }
 
 fn shared(spans: impl IntoIterator<Item = Span>) -> Vec<Arc<Span>> {
@@ -178,6 +196,95 @@ async fn long_numbers(store: SharedStore) {
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
 }
 
+/// Many runners at one queue: every rollout is taken once, a single runner takes them in their order.
+async fn queue_is_fair(store: SharedStore) {
+    let rollouts = Rollouts::new(store);
+    let new =
+        |input: u64| NewRollout { input: input.into(), mode: None, resources_id: None, config: None, metadata: None };
+    let first = rollouts.enqueue((0..20).map(new).collect()).await.unwrap();
+    let taken = rollouts.dequeue(20, None).await.unwrap();
+    let ids = |all: Vec<&Rollout>| all.into_iter().map(|rollout| rollout.rollout_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(taken.iter().map(|one| &one.rollout).collect()), ids(first.iter().collect()));
+    let many = rollouts.enqueue((0..60).map(new).collect()).await.unwrap();
+    let mut runners = JoinSet::new();
+    for runner in 0..8 {
+        let rollouts = rollouts.clone();
+        runners.spawn(async move {
+            let mut taken = Vec::new();
+            // Another's hand on the head may leave this one empty though there is more.
+            while taken.len() < 60 {
+                let got = rollouts.dequeue(1, Some(format!("w{runner}"))).await.unwrap();
+                if got.is_empty() && rollouts.store().attempted(queued()).await.unwrap().is_empty() {
+                    break;
+                }
+                taken.extend(got.into_iter().map(|one| one.rollout.rollout_id));
+            }
+            taken
+        });
+    }
+    let mut taken: Vec<_> = runners.join_all().await.into_iter().flatten().collect();
+    let mut expected = ids(many.iter().collect());
+    taken.sort();
+    expected.sort();
+    assert_eq!(taken, expected);
+    assert_eq!(rollouts.store().workers().await.unwrap().len(), 8);
+}
+
+fn queued() -> RolloutFilter {
+    RolloutFilter { ids: None, statuses: Some(vec![RolloutStatus::Queuing]) }
+}
+
+/// Attempts, spans and changes of one rollout from many sides at once: numbers stay apart, nothing is lost.
+async fn one_rollout_many_hands(store: SharedStore) {
+    let rollouts = Rollouts::new(Arc::clone(&store));
+    let new = NewRollout { input: 1.into(), mode: None, resources_id: None, config: None, metadata: None };
+    let id = rollouts.start(new, None).await.unwrap().rollout.rollout_id;
+    let mut hands = JoinSet::new();
+    for hand in 0..12_u64 {
+        let (rollouts, store, id) = (rollouts.clone(), Arc::clone(&store), id.clone());
+        hands.spawn(async move {
+            let attempt = rollouts.start_attempt(id.clone(), Some(format!("w{hand}"))).await.unwrap().attempt.unwrap();
+            let spans =
+                (0..3).map(|n| span(id.as_str(), attempt.attempt_id.as_str(), hand * 3 + n, &format!("{hand}-{n}")));
+            store.append(shared(spans)).await.unwrap();
+            let change = AttemptChange { status: Some(AttemptStatus::Succeeded), ..AttemptChange::default() };
+            rollouts.update_attempt(id, Some(attempt.attempt_id), change).await.unwrap();
+        });
+    }
+    hands.join_all().await;
+    let attempts = store.attempts(id.clone()).await.unwrap();
+    let numbers: Vec<u64> = attempts.iter().map(|attempt| attempt.sequence_id).collect();
+    assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
+    assert!(
+        attempts[1..].iter().all(|attempt| attempt.status == AttemptStatus::Succeeded && attempt.end_time.is_some())
+    );
+    assert_eq!(store.spans(id, None).await.unwrap().len(), 36);
+}
+
+/// Two programs on one server count together.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_share_a_server_never_give_an_id_twice() {
+    let url = database();
+    let mut all = JoinSet::new();
+    for _ in 0..2 {
+        let store = Arc::new(PostgresStore::open(&url, no_tls(), PostgresOptions::default()).await.unwrap());
+        for _ in 0..4 {
+            let store = Arc::clone(&store);
+            all.spawn(async move {
+                let mut ids = Vec::new();
+                for _ in 0..25 {
+                    ids.push(store.next_sequence("r".into()).await.unwrap().unwrap().last_sequence_id);
+                }
+                assert!(ids.is_sorted());
+                ids
+            });
+        }
+    }
+    let mut ids: Vec<u64> = all.join_all().await.into_iter().flatten().collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+}
+
 async fn closed(store: SharedStore) {
     store.close().await.unwrap();
     assert!(matches!(store.append(shared([span("r", "a", 1, "x")])).await, Err(StoreError::Closed)));
@@ -192,20 +299,20 @@ macro_rules! suite {
             $(
                 #[tokio::test]
                 async fn $test() {
-                    let opened = super::$module(Retention::default());
+                    let opened = super::$module(Retention::default()).await;
                     super::$test(opened.store.clone()).await;
                 }
             )*
 
             #[tokio::test]
             async fn keeps_at_most() {
-                let opened = super::$module(Retention { max_spans: 100, ..Retention::default() });
+                let opened = super::$module(Retention { max_spans: 100, ..Retention::default() }).await;
                 super::keeps_at_most(opened.store.clone()).await;
             }
 
             #[tokio::test]
             async fn old_spans_go() {
-                let opened = super::$module(Retention { max_age_days: 1, ..Retention::default() });
+                let opened = super::$module(Retention { max_age_days: 1, ..Retention::default() }).await;
                 opened.store.append(super::shared([super::span("r", "a", 1, "x")])).await.unwrap();
                 opened.store.prune().await.unwrap();
                 assert_eq!(opened.store.statistics().await.unwrap().spans, 0);
@@ -214,8 +321,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, closed],
-    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, closed],
+    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
+    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
+    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

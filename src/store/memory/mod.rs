@@ -144,7 +144,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+    fn change(&self, mut change: Change) -> BoxFuture<'_, Result<()>> {
         let changed = self.with(move |state| change(state));
         Box::pin(async move { changed.await? })
     }

@@ -3,7 +3,6 @@
 //! The write-ahead log lets readers and the writer work at once. Nothing outside may see a connection or an SQL text.
 
 mod checkpoint;
-mod lean;
 mod reader;
 mod records;
 mod retention;

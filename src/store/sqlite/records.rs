@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// Runs a change. The inner error is the change's own: nothing of it is to stay; the outer one is the file's.
-pub(super) fn run(connection: &Connection, path: &Path, change: Change) -> rusqlite::Result<()> {
+pub(super) fn run(connection: &Connection, path: &Path, mut change: Change) -> rusqlite::Result<()> {
     let mut records = Transaction { connection, path, failure: None };
     let result = change(&mut records);
     match (records.failure, result) {

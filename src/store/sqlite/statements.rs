@@ -1,9 +1,10 @@
 //! What is written, statement by statement, within a transaction of the writer's.
 
 use super::reader::{decode, decode_rollout};
+use super::signed;
 use super::texts::RecentTexts;
-use super::{lean, signed};
 use crate::store::blob::{Hash, Taken, take};
+use crate::store::lean;
 use crate::store::{Appended, Heard, Result, StoreError};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};

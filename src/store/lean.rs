@@ -1,6 +1,6 @@
 //! A span's JSON without what is stored elsewhere or could not be read back. Nothing is copied for it.
 
-use crate::store::blob::Taken;
+use super::blob::Taken;
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanKind, Status, Timestamp, Value};
 use serde::ser::SerializeMap;

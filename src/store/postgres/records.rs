@@ -1,0 +1,147 @@
+//! The server's transactions: rollouts and what belongs to them. Rows that are read are locked, so that nobody else's
+//! change comes between.
+
+use super::append::{put_attempt, put_rollout};
+use super::{decode, encode, signed, unsigned};
+use crate::store::{Records, Result, StoreError};
+use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
+use serde::de::DeserializeOwned;
+use std::future::Future;
+use tokio::runtime::Handle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row, Transaction};
+
+/// A transaction, used from a thread that may block.
+pub(super) struct Blocking<'a> {
+    pub(super) runtime: Handle,
+    pub(super) transaction: &'a Transaction<'a>,
+    /// What the server said, whatever the change makes of it.
+    pub(super) failure: Option<Error>,
+}
+
+type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Blocking<'_> {
+    fn wait<T>(&mut self, work: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
+        self.runtime.block_on(work).map_err(|error| {
+            let told = StoreError::Other(super::cause(&error));
+            self.failure.get_or_insert(error);
+            told
+        })
+    }
+
+    fn query(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
+        let transaction = self.transaction;
+        self.wait(async {
+            let statement = transaction.prepare(sql).await?;
+            transaction.query(&statement, parameters).await
+        })
+    }
+
+    fn one<T: DeserializeOwned>(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<Option<T>> {
+        let rows = self.query(sql, parameters)?;
+        Ok(rows.first().and_then(|row| decode(row.get(0))))
+    }
+}
+
+/// A rollout's row: its JSON and its start.
+pub(super) fn rollout_of(row: &Row) -> Option<Rollout> {
+    let start_time = Timestamp::from_unix_nanos(unsigned(row.get(1)));
+    Some(Rollout { start_time, ..decode(row.get(0))? })
+}
+
+/// An attempt's columns: its JSON and its sequence id.
+pub(super) fn attempt_of(row: &Row, at: usize) -> Option<Attempt> {
+    let json: Option<&str> = row.get(at);
+    let attempt = decode::<Attempt>(json?)?;
+    Some(Attempt { sequence_id: unsigned(row.get(at + 1)), ..attempt })
+}
+
+impl Records for Blocking<'_> {
+    fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
+        let sql = "SELECT json, start_ns FROM rollout WHERE rollout_id = $1 FOR UPDATE";
+        Ok(self.query(sql, &[&id.as_str()])?.first().and_then(rollout_of))
+    }
+
+    fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
+        let transaction = self.transaction;
+        self.wait(put_rollout(transaction, rollout))
+    }
+
+    fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
+        let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 AND attempt_id = $2 FOR UPDATE";
+        let rows = self.query(sql, &[&rollout.as_str(), &attempt.as_str()])?;
+        Ok(rows.first().and_then(|row| attempt_of(row, 0)))
+    }
+
+    fn latest_attempt(&mut self, rollout: &RolloutId) -> Result<Option<Attempt>> {
+        let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1
+             ORDER BY sequence_id DESC LIMIT 1 FOR UPDATE";
+        Ok(self.query(sql, &[&rollout.as_str()])?.first().and_then(|row| attempt_of(row, 0)))
+    }
+
+    fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
+        let transaction = self.transaction;
+        self.wait(async {
+            let started = Rollout::running(attempt.rollout_id.clone(), attempt.start_time);
+            // Locks the rollout, which numbers its attempts.
+            let sql =
+                "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
+                 VALUES ($1, FALSE, 0, $2, 'running', FALSE, $3)
+                 ON CONFLICT (rollout_id) DO UPDATE SET rollout_id = excluded.rollout_id";
+            let start = signed(attempt.start_time.unix_nanos);
+            transaction.execute(sql, &[&attempt.rollout_id.as_str(), &start, &encode(&started)]).await?;
+            put_attempt(transaction, &attempt).await
+        })
+    }
+
+    fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
+        let sql = "SELECT json, start_ns FROM rollout WHERE is_limited AND status IN ('preparing', 'running')
+             ORDER BY rollout_id FOR UPDATE SKIP LOCKED";
+        let rollouts: Vec<Rollout> = self.query(sql, &[])?.iter().filter_map(rollout_of).collect();
+        let mut watched = Vec::new();
+        for rollout in rollouts {
+            if let Some(attempt) = self.latest_attempt(&rollout.rollout_id)? {
+                watched.push((rollout, attempt));
+            }
+        }
+        Ok(watched)
+    }
+
+    fn push(&mut self, rollout: &RolloutId) -> Result<()> {
+        let sql = "INSERT INTO queue (rollout_id) VALUES ($1) ON CONFLICT (rollout_id) DO NOTHING";
+        self.query(sql, &[&rollout.as_str()]).map(drop)
+    }
+
+    fn pop(&mut self) -> Result<Option<RolloutId>> {
+        let sql = "DELETE FROM queue WHERE position = (
+                 SELECT position FROM queue ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED
+             ) RETURNING rollout_id";
+        Ok(self.query(sql, &[])?.first().map(|row| RolloutId::from(row.get::<_, &str>(0))))
+    }
+
+    fn worker(&mut self, id: &str) -> Result<Option<Worker>> {
+        self.one("SELECT json FROM worker WHERE worker_id = $1 FOR UPDATE", &[&id])
+    }
+
+    fn put_worker(&mut self, worker: &Worker) -> Result<()> {
+        let sql = "INSERT INTO worker (worker_id, json) VALUES ($1, $2)
+             ON CONFLICT (worker_id) DO UPDATE SET json = excluded.json";
+        self.query(sql, &[&worker.worker_id, &encode(worker)]).map(drop)
+    }
+
+    fn resources(&mut self, id: &str) -> Result<Option<ResourcesUpdate>> {
+        self.one("SELECT json FROM resources WHERE resources_id = $1 FOR UPDATE", &[&id])
+    }
+
+    fn latest_resources(&mut self) -> Result<Option<ResourcesUpdate>> {
+        self.one("SELECT json FROM resources ORDER BY update_ns DESC, position DESC LIMIT 1", &[])
+    }
+
+    fn put_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
+        let sql = "INSERT INTO resources (resources_id, update_ns, json) VALUES ($1, $2, $3)
+             ON CONFLICT (resources_id) DO UPDATE SET update_ns = excluded.update_ns, json = excluded.json";
+        let updated = signed(resources.update_time.unix_nanos);
+        self.query(sql, &[&resources.resources_id, &updated, &encode(resources)]).map(drop)
+    }
+}
