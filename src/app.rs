@@ -4,7 +4,7 @@ use crate::api::metrics::Metric;
 use crate::api::otlp::IngestCounters;
 use crate::api::{self, ApiState, Sequences};
 use crate::capture::{Engines, Recorder, Seed, SeedSource, Sequencer};
-use crate::config::{Config, StoreSettings, data_folder};
+use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
 use crate::net::drain::Drain;
@@ -15,6 +15,8 @@ use crate::proxy::{Distrust, Proxy, serve_connection};
 use crate::rollout::{Rollouts, lifecycle};
 use crate::run::runtime::advice;
 use crate::store::memory::MemoryStore;
+use crate::store::postgres::{PostgresOptions, PostgresStore};
+use crate::store::spool::Spooled;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
@@ -23,7 +25,7 @@ use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -185,22 +187,40 @@ impl App {
 }
 
 /// Opens the store that the settings name.
-pub fn open_store(settings: &StoreSettings) -> Result<SharedStore, StoreError> {
-    if settings.path.as_deref() == Some(Path::new("memory:")) {
-        return Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::heard)));
+pub async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
+    let settings = &config.store;
+    match settings.place() {
+        StorePlace::Memory => Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::heard))),
+        StorePlace::File(_) => {
+            let options = SqliteOptions {
+                retention: settings.retention,
+                synchronous: settings.synchronous,
+                heard: lifecycle::heard,
+                ..SqliteOptions::default()
+            };
+            Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
+        }
+        StorePlace::Postgres(url) => {
+            let tls = UpstreamTls::new(&config.tls).map_err(|error| StoreError::Other(error.to_string()))?;
+            let options = PostgresOptions { retention: settings.retention, heard: lifecycle::heard };
+            let server = Arc::new(PostgresStore::open(&url, tls.plain_config(), options).await?);
+            Ok(Arc::new(Spooled::new(server, &home().join("spool"), settings.max_spool_bytes)?))
+        }
     }
-    let options = SqliteOptions {
-        retention: settings.retention,
-        synchronous: settings.synchronous,
-        heard: lifecycle::heard,
-        ..SqliteOptions::default()
-    };
-    Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
 }
 
 /// The file that the settings name, or the one under the data folder.
 pub fn store_path(settings: &StoreSettings) -> PathBuf {
     settings.path.clone().unwrap_or_else(|| home().join("traces.db"))
+}
+
+/// What the store is called in front of people: without a password.
+pub fn place_name(settings: &StoreSettings) -> String {
+    match settings.place() {
+        StorePlace::Memory => "memory, gone with the program".to_owned(),
+        StorePlace::File(_) => store_path(settings).display().to_string(),
+        StorePlace::Postgres(url) => crate::store::postgres::without_password(&url),
+    }
 }
 
 /// The folder of the CA.
@@ -256,8 +276,11 @@ fn seeds(store: &SharedStore) -> SeedSource {
     Arc::new(move |id| {
         let store = Arc::clone(&store);
         Box::pin(async move {
-            let standing = store.standing(id).await.ok()?;
-            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered })
+            let (standing, shared) = match store.next_sequence(id.clone()).await.ok()? {
+                Some(standing) => (standing, true),
+                None => (store.standing(id).await.ok()?, false),
+            };
+            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
         })
     })
 }

@@ -46,15 +46,52 @@ pub struct Config {
 }
 
 /// `[store]` of the settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// A file, or `memory:`; empty: `traces.db` under the data folder.
+    /// A file, `memory:`, or the URL of a PostgreSQL server; empty: `traces.db` under the data folder.
     pub path: Option<PathBuf>,
     /// `normal` survives a crash of the program, `full` also one of the machine.
     pub synchronous: Synchronous,
+    /// The most bytes of the file in which spans wait while a PostgreSQL server is away.
+    pub max_spool_bytes: u64,
     /// Limits on what is kept.
     pub retention: Retention,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            synchronous: Synchronous::default(),
+            max_spool_bytes: 1 << 30,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePlace {
+    /// In memory.
+    Memory,
+    /// In a file; none: the one under the data folder.
+    File(Option<PathBuf>),
+    /// In a PostgreSQL server.
+    Postgres(String),
+}
+
+impl StoreSettings {
+    /// Where the store is.
+    pub fn place(&self) -> StorePlace {
+        match self.path.as_ref().and_then(|path| path.to_str()) {
+            Some("memory:") => StorePlace::Memory,
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                StorePlace::Postgres(url.to_owned())
+            }
+            _ => StorePlace::File(self.path.clone()),
+        }
+    }
 }
 
 /// `[shutdown]` of the settings.

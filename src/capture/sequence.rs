@@ -18,6 +18,8 @@ pub struct Seed {
     pub last_sequence_id: u64,
     /// True when somebody registered the rollout.
     pub registered: bool,
+    /// True when others count too: the id was given out to whoever asked for this.
+    pub shared: bool,
 }
 
 /// Where seeds come from; `None` when it can't be known now. `capture` may not name the store, so `app` passes this in.
@@ -49,7 +51,22 @@ impl Sequencer {
             let mut rollouts = self.rollouts.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(rollouts.entry(id.clone()).or_default())
         };
-        let seed = rollout.seed.get_or_init(|| self.seed(id, &rollout.last)).await;
+        let mut is_first = false;
+        let seed = rollout
+            .seed
+            .get_or_init(|| {
+                is_first = true;
+                self.seed(id, &rollout.last)
+            })
+            .await;
+        if seed.shared && given.is_none() {
+            // Others count too: each id is asked for. If nobody answers, counting goes on alone.
+            let seed = if is_first { *seed } else { self.ask(id).await.unwrap_or(Seed { shared: false, ..*seed }) };
+            if seed.shared {
+                rollout.last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
+                return (seed.last_sequence_id, seed.registered);
+            }
+        }
         let sequence_id = match given {
             Some(given) => {
                 rollout.last.fetch_max(given, Ordering::Relaxed);
@@ -61,14 +78,16 @@ impl Sequencer {
     }
 
     async fn seed(&self, id: &RolloutId, last: &AtomicU64) -> Seed {
-        let seed = match tokio::time::timeout(SEED_TIMEOUT, (self.source)(id.clone())).await {
-            Ok(Some(seed)) => seed,
-            _ => {
-                tracing::warn!(rollout_id = %id, "the store does not say where this rollout stands; counting from 1");
-                Seed::default()
-            }
-        };
+        let seed = self.ask(id).await.unwrap_or_default();
         last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
+        seed
+    }
+
+    async fn ask(&self, id: &RolloutId) -> Option<Seed> {
+        let seed = tokio::time::timeout(SEED_TIMEOUT, (self.source)(id.clone())).await.ok().flatten();
+        if seed.is_none() {
+            tracing::warn!(rollout_id = %id, "the store does not say where this rollout stands; counting alone");
+        }
         seed
     }
 }
@@ -86,12 +105,30 @@ mod tests {
 
     #[tokio::test]
     async fn goes_on_from_the_store_and_from_given_ids() {
-        let sequencer = sequencer(Some(Seed { last_sequence_id: 7, registered: true }));
+        let sequencer = sequencer(Some(Seed { last_sequence_id: 7, registered: true, shared: false }));
         let id = RolloutId::from("ro-1");
         assert_eq!(sequencer.next(&id, None).await, (8, true));
         assert_eq!(sequencer.next(&id, Some(20)).await, (20, true));
         assert_eq!(sequencer.next(&id, Some(3)).await, (3, true));
         assert_eq!(sequencer.next(&id, None).await, (21, true));
+    }
+
+    #[tokio::test]
+    async fn where_others_count_each_id_is_asked_for() {
+        let asked = Arc::new(AtomicU64::new(10));
+        let counted = Arc::clone(&asked);
+        let sequencer = Sequencer::new(Arc::new(move |_| {
+            let last_sequence_id = counted.fetch_add(5, Ordering::Relaxed);
+            // Away for the third.
+            let seed = Seed { last_sequence_id, registered: false, shared: true };
+            Box::pin(std::future::ready((last_sequence_id != 20).then_some(seed)))
+        }));
+        let id = RolloutId::from("ro-1");
+        let mut ids = Vec::new();
+        for given in [None, None, Some(17), None, None] {
+            ids.push(sequencer.next(&id, given).await.0);
+        }
+        assert_eq!(ids, [10, 15, 17, 18, 25]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,8 +54,8 @@ enum Command {
 /// Where traces are kept.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
-    /// The trace store: a file, or `memory:` [default: traces.db under the data folder]
-    #[arg(long, value_name = "PATH|memory:")]
+    /// The trace store: a file, `memory:`, or a PostgreSQL URL [default: traces.db under the data folder]
+    #[arg(long, value_name = "PATH|memory:|postgres://…")]
     store: Option<PathBuf>,
 }
 

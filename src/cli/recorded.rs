@@ -83,7 +83,7 @@ impl Recorded {
         // Whom the agent would trust without us, we trust in its place.
         config.tls.upstream_ca.extend(users_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
-        let store = open_store(&config.store)?;
+        let store = open_store(&config).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
         let began = Timestamp::from(SystemTime::now());
         self.register(&store, began).await?;

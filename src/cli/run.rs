@@ -4,7 +4,7 @@
 
 use super::recorded::{Recorded, command_name};
 use super::{DoorArgs, StoreArgs, show};
-use crate::app::store_path;
+use crate::app::place_name;
 use crate::config::Config;
 use crate::trace::{Span, SpanKind};
 use anyhow::Result;
@@ -91,9 +91,6 @@ fn show_spans(recorded: &Recorded, spans: &[Span], config: &Config) {
         ));
     }
     show::note(show::timeline(&recorded.name, spans, &std::io::stderr()).trim_end());
-    let store = match config.store.path.as_deref() {
-        Some(path) if path == std::path::Path::new("memory:") => "memory, gone now".to_owned(),
-        _ => store_path(&config.store).display().to_string(),
-    };
+    let store = place_name(&config.store);
     show::note(&format!("tracewire: rollout {} stored in {store}", recorded.rollout));
 }

@@ -68,7 +68,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     raise_descriptor_limit();
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("the CA can't be used")?;
-    let store = open_store(&config.store)?;
+    let store = open_store(&config).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
     announce(&app, &certificate_path(&folder), &config.proxy.token, args.json);
     tokio::select! {

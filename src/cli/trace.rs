@@ -1,7 +1,8 @@
 //! `tracewire trace`: what the store holds.
 
 use super::{StoreArgs, show};
-use crate::app::{open_store, store_path};
+use crate::app::{open_store, place_name, store_path};
+use crate::config::{Config, StorePlace};
 use crate::export::json::spans_json;
 use crate::export::text::neutralise;
 use crate::trace::RolloutId;
@@ -51,12 +52,12 @@ enum TraceFormat {
 }
 
 pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
-    let settings = args.store.settings();
-    let path = store_path(&settings);
-    if !path.exists() {
-        bail!("there is no trace store at {}; `tracewire run` makes one, --store names another", path.display());
+    let config = Config { store: args.store.settings(), ..Config::default() };
+    let place = place_name(&config.store);
+    if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
+        bail!("there is no trace store at {place}; `tracewire run` makes one, --store names another");
     }
-    let store = open_store(&settings)?;
+    let store = open_store(&config).await?;
     match args.command {
         TraceCommand::List { limit, json } => {
             let rollouts = store.rollouts(limit).await?;
@@ -70,10 +71,7 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
             let id = RolloutId::from(rollout.as_str());
             let spans = store.spans(id.clone(), attempt.as_deref().map(Into::into)).await?;
             if spans.is_empty() {
-                bail!(
-                    "{} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds",
-                    path.display()
-                );
+                bail!("{place} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds");
             }
             match format {
                 TraceFormat::Json => show::out(&format!("{}\n", spans_json(&spans))),

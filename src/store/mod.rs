@@ -8,6 +8,7 @@ mod lean;
 pub mod memory;
 pub mod postgres;
 pub mod records;
+pub mod spool;
 pub mod sqlite;
 
 pub use records::{Change, Heard, Records};
@@ -161,6 +162,8 @@ pub struct Statistics {
     pub spans: u64,
     /// Bytes in use, on disk or in memory.
     pub size_bytes: u64,
+    /// Spans that wait in a file while the store's server is away; they are not among the others.
+    pub waiting: u64,
 }
 
 /// What retention removed.

@@ -95,6 +95,13 @@ impl UpstreamTls {
         })
     }
 
+    /// What verifies servers of other protocols: the same roots, no ALPN.
+    pub fn plain_config(&self) -> Arc<ClientConfig> {
+        let mut config = (*self.verified[Offer::Http1 as usize]).clone();
+        config.alpn_protocols.clear();
+        Arc::new(config)
+    }
+
     /// Shakes hands with the endpoint `host:port` over `stream`.
     pub async fn connect(
         &self,

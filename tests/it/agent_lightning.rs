@@ -1,6 +1,7 @@
 //! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
 //! that only we saw.
 
+use crate::support::postgres::database;
 use crate::support::{Bench, eventually, root, say, text};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -18,7 +19,8 @@ fn run(script: &str, arguments: &[&str]) -> Output {
 #[test]
 fn its_client_does_everything_it_does_with_its_own_server() {
     let bench = Bench::new();
-    for store in [&[] as &[&str], &["--store", "memory:"]] {
+    let database = database();
+    for store in [&[] as &[&str], &["--store", "memory:"], &["--store", &database]] {
         let serve = bench.serve(store);
         run("store.py", &[&serve.url("server")]);
     }
@@ -28,7 +30,20 @@ fn its_client_does_everything_it_does_with_its_own_server() {
 fn its_adapters_read_what_we_recorded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let output = run("rollout.py", &[&serve.url("server"), &serve.url("proxy"), &bench.http()]);
+    adapters_read(&bench, &serve.url("server"), &serve.url("proxy"));
+}
+
+#[test]
+fn its_adapters_read_what_another_process_recorded() {
+    let bench = Bench::new();
+    let database = database();
+    // Two programs on one server: one for the trainer, one for the agent.
+    let (trainers, agents) = (bench.serve(&["--store", &database]), bench.serve(&["--store", &database]));
+    adapters_read(&bench, &trainers.url("server"), &agents.url("proxy"));
+}
+
+fn adapters_read(bench: &Bench, server: &str, proxy: &str) {
+    let output = run("rollout.py", &[server, proxy, &bench.http()]);
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(seen["status"], "succeeded");
     let sent = seen["sent"].as_array().unwrap();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
 
-use crate::support::postgres::database;
+use crate::support::postgres::{database, let_in};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracewire::rollout::{AttemptChange, NewRollout, Rollouts};
 use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
+use tracewire::store::spool::Spooled;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{Appended, Retention, RolloutFilter, SharedStore, Standing, Store, StoreError};
 use tracewire::trace::span::Resource;
@@ -283,6 +284,48 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
     let mut ids: Vec<u64> = all.join_all().await.into_iter().flatten().collect();
     ids.sort_unstable();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_wait_while_the_server_is_away() {
+    let (url, folder) = (database(), tempfile::tempdir().unwrap());
+    let open = async || {
+        let server = PostgresStore::open(&url, no_tls(), PostgresOptions::default()).await.unwrap();
+        Spooled::new(Arc::new(server), folder.path(), 1 << 20).unwrap()
+    };
+    let store = open().await;
+    store.append(shared([span("r", "a", 1, "before")])).await.unwrap();
+    let_in(&url, false);
+    let away = store.rollouts(1).await.unwrap_err();
+    assert!(matches!(away, StoreError::Unreachable { .. }), "{away}");
+    let kept = store.append(shared([span("r", "a", 2, "during"), span("s", "a", 1, "too")])).await.unwrap();
+    assert_eq!(kept, Appended { stored: 2, duplicates: 0 });
+    // It ends while the server is still away, and the next start has them.
+    store.close().await.unwrap();
+    drop(store);
+    let_in(&url, true);
+    let store = open().await;
+    let spans = async |rollout: &str| store.spans(rollout.into(), None).await.unwrap_or_default().len();
+    while (spans("r").await, spans("s").await) != (2, 1) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A full file is a store in trouble.
+    let_in(&url, false);
+    let mut tries = 0;
+    let refused = loop {
+        let mut long = span("r", "a", tries, &format!("long{tries}"));
+        long.set("text", (0..4000).map(|_| fastrand::u64(..).to_string()).collect::<String>());
+        match store.append(shared([long])).await {
+            Ok(_) => tries += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(tries > 5 && matches!(refused, StoreError::Unreachable { .. }), "{tries} {refused}");
+    let_in(&url, true);
+    while spans("r").await != 2 + usize::try_from(tries).unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.statistics().await.unwrap().waiting, 0);
 }
 
 async fn closed(store: SharedStore) {

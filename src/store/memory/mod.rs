@@ -193,6 +193,7 @@ impl Store for MemoryStore {
             resources: state.resources.len() as u64,
             spans: state.spans.len() as u64,
             size_bytes: state.size_bytes,
+            waiting: 0,
         })
     }
 

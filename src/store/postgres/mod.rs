@@ -85,7 +85,7 @@ impl PostgresStore {
     async fn connection(&self) -> Result<Object> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Closed => StoreError::Closed,
-            PoolError::Backend(error) => fault(&self.server, &error),
+            PoolError::Backend(error) => StoreError::Unreachable { server: self.server.clone(), cause: cause(&error) },
             other => StoreError::Unreachable { server: self.server.clone(), cause: other.to_string() },
         })
     }
@@ -322,17 +322,11 @@ fn between_tries(tries: u32) -> Duration {
 
 /// What an error means for whoever runs the program.
 fn fault(server: &str, error: &Error) -> StoreError {
-    let is_away = error.is_closed()
-        || error.as_db_error().is_none()
-        || error.code().is_some_and(|code| {
-            [
-                SqlState::ADMIN_SHUTDOWN,
-                SqlState::CRASH_SHUTDOWN,
-                SqlState::CANNOT_CONNECT_NOW,
-                SqlState::TOO_MANY_CONNECTIONS,
-            ]
-            .contains(code)
-        });
+    // Without connection, room or will on the server's side (classes 08, 53, 57): trying later may help.
+    let is_away = match error.code() {
+        Some(code) => ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)),
+        None => true,
+    };
     match is_away {
         true => StoreError::Unreachable { server: server.to_owned(), cause: cause(error) },
         false => StoreError::Other(format!("PostgreSQL at {server}: {}", cause(error))),
@@ -360,7 +354,7 @@ fn server_of(config: &Config) -> String {
 }
 
 /// A URL as it may be shown.
-fn without_password(url: &str) -> String {
+pub fn without_password(url: &str) -> String {
     match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
         Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
         None => url.to_owned(),

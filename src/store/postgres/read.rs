@@ -175,6 +175,7 @@ pub(super) async fn statistics(connection: &Object) -> Read<Statistics> {
         resources: count(3),
         spans: count(4),
         size_bytes: count(5),
+        waiting: 0,
     })
 }
 

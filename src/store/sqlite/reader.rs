@@ -224,6 +224,7 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics
         resources: count("SELECT COUNT(*) FROM resources")?,
         spans: count("SELECT COUNT(*) FROM span")?,
         size_bytes: size_bytes(connection)?,
+        waiting: 0,
     })
 }
 

@@ -1,0 +1,232 @@
+//! Spans wait in a file while the server of a store is away, and follow once it is back.
+//!
+//! What is put down here has been committed to this machine's disk; the file is bounded, and when it is full the store is
+//! in trouble like any other. Reads and changes of rollouts are the server's alone: they fail while it is away.
+
+use super::sqlite::{SqliteOptions, SqliteStore};
+use super::{
+    Appended, BoxFuture, Change, Pruned, Result, RolloutFilter, RolloutSummary, SharedStore, Standing, Statistics,
+    Store, StoreError,
+};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// A store behind a spool.
+pub struct Spooled {
+    inner: SharedStore,
+    spool: Arc<Spool>,
+    draining: JoinHandle<()>,
+}
+
+struct Spool {
+    path: PathBuf,
+    max_bytes: u64,
+    // Held as long as the file is ours.
+    _lock: File,
+    // None: nothing waits. Locked over awaits, so that what comes while it is emptied waits for that.
+    file: Mutex<Option<SqliteStore>>,
+    waiting: AtomicU64,
+}
+
+impl Spooled {
+    /// Puts a file in `folder` before `inner`, one that no other process uses; what waits there from before follows at
+    /// once.
+    pub fn new(inner: SharedStore, folder: &Path, max_bytes: u64) -> Result<Self> {
+        let unusable =
+            |error: std::io::Error| StoreError::Unusable { path: folder.to_owned(), cause: error.to_string() };
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+        let (path, lock) = own_place(folder).map_err(unusable)?;
+        let file = if path.exists() { Some(SqliteStore::open(&path, SqliteOptions::default())?) } else { None };
+        // Counted when it is emptied first.
+        let waiting = AtomicU64::new(u64::from(file.is_some()));
+        let spool = Arc::new(Spool { path, max_bytes, _lock: lock, file: Mutex::new(file), waiting });
+        let draining = tokio::spawn(drain(Arc::clone(&spool), Arc::clone(&inner)));
+        Ok(Self { inner, spool, draining })
+    }
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        self.draining.abort();
+    }
+}
+
+impl Spool {
+    async fn put(&self, spans: Vec<Arc<Span>>, away: StoreError) -> Result<Appended> {
+        let mut file = self.file.lock().await;
+        let store = match &mut *file {
+            Some(store) => store,
+            None => {
+                tracing::warn!(error = %away, path = %self.path.display(), "spans wait in a file until the store is back");
+                file.insert(SqliteStore::open(&self.path, SqliteOptions::default())?)
+            }
+        };
+        if store.statistics().await?.size_bytes >= self.max_bytes {
+            return Err(away);
+        }
+        let appended = store.append(spans).await?;
+        self.waiting.fetch_add(appended.stored as u64, Ordering::Relaxed);
+        Ok(appended)
+    }
+
+    /// Takes everything to the store. The file goes with the last span.
+    async fn empty(&self, inner: &SharedStore) -> Result<()> {
+        let mut file = self.file.lock().await;
+        let Some(store) = &*file else { return Ok(()) };
+        let mut moved = 0;
+        for summary in store.rollouts(usize::MAX).await? {
+            let spans = store.spans(summary.rollout.rollout_id, None).await?;
+            for part in spans.chunks(PART) {
+                inner.append(part.iter().cloned().map(Arc::new).collect()).await?;
+                moved += part.len();
+            }
+        }
+        store.close().await?;
+        *file = None;
+        for end in ["", "-wal", "-shm"] {
+            let mut path = self.path.clone().into_os_string();
+            path.push(end);
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, path = %self.path.display(), "an empty spool can't be removed");
+            }
+        }
+        self.waiting.store(0, Ordering::Relaxed);
+        tracing::info!(moved, "the store is back and has the spans that waited");
+        Ok(())
+    }
+}
+
+/// The first of the numbered places that no other process holds.
+fn own_place(folder: &Path) -> std::io::Result<(PathBuf, File)> {
+    let mut number = 1_u32;
+    loop {
+        let lock = File::create(folder.join(format!("spool-{number}.lock")))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok((folder.join(format!("spool-{number}.db")), lock)),
+            Err(TryLockError::WouldBlock) => number += 1,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Tries, for as long as something waits.
+async fn drain(spool: Arc<Spool>, inner: SharedStore) {
+    loop {
+        if spool.waiting.load(Ordering::Relaxed) > 0
+            && let Err(error) = spool.empty(&inner).await
+        {
+            tracing::debug!(%error, "the store is still away");
+        }
+        tokio::time::sleep(BETWEEN_TRIES).await;
+    }
+}
+
+const PART: usize = 256;
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+impl Store for Spooled {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            match self.inner.append(spans.clone()).await {
+                Err(away @ StoreError::Unreachable { .. }) => self.spool.put(spans, away).await,
+                done => done,
+            }
+        })
+    }
+
+    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
+        self.inner.put_rollout(rollout)
+    }
+
+    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
+        self.inner.put_attempt(attempt)
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        self.inner.rollout(id)
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        self.inner.rollouts(limit)
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        self.inner.attempts(id)
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        self.inner.spans(rollout, attempt)
+    }
+
+    fn spans_page(
+        &self,
+        rollout: RolloutId,
+        attempt: Option<AttemptId>,
+        offset: usize,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
+        self.inner.spans_page(rollout, attempt, offset, limit)
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        self.inner.change(change)
+    }
+
+    fn attempted(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        self.inner.attempted(filter)
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        self.inner.workers()
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        self.inner.all_resources()
+    }
+
+    fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        self.inner.owners(traces)
+    }
+
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Standing>>> {
+        self.inner.next_sequence(id)
+    }
+
+    fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {
+        self.inner.standing(id)
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        Box::pin(async move {
+            let waiting = self.spool.waiting.load(Ordering::Relaxed);
+            Ok(Statistics { waiting, ..self.inner.statistics().await? })
+        })
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        self.inner.prune()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.draining.abort();
+            // One last try; what can't follow stays in the file for the next start.
+            if self.spool.waiting.load(Ordering::Relaxed) > 0 && self.spool.empty(&self.inner).await.is_err() {
+                tracing::warn!(path = %self.spool.path.display(), "spans wait in a file for the next start");
+                if let Some(file) = self.spool.file.lock().await.take() {
+                    file.close().await?;
+                }
+            }
+            self.inner.close().await
+        })
+    }
+}
