@@ -112,7 +112,7 @@ async fn fill(connection: &Object, spans: &mut [Span], places: &HashMap<i64, usi
              UNION SELECT text.hash, text.parent, text.data FROM text JOIN chain ON text.hash = chain.parent
          ) SELECT hash, parent, data FROM chain";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&lasts]).await?;
-    let pieces: HashMap<&[u8], (Option<&[u8]>, &[u8])> =
+    let pieces: Pieces<'_> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     for row in &references {
         let value = value_of(row.get(2), &pieces).map_err(Failure::Damaged)?;
@@ -123,8 +123,11 @@ async fn fill(connection: &Object, spans: &mut [Span], places: &HashMap<i64, usi
     Ok(())
 }
 
+/// Pieces by their name: the name of the one before each, and its data.
+type Pieces<'a> = HashMap<&'a [u8], (Option<&'a [u8]>, &'a [u8])>;
+
 /// The value whose last piece has this name.
-fn value_of(last: &[u8], pieces: &HashMap<&[u8], (Option<&[u8]>, &[u8])>) -> Result<Value, String> {
+fn value_of(last: &[u8], pieces: &Pieces<'_>) -> Result<Value, String> {
     let mut chain = Vec::new();
     let mut next = Some(last);
     while let Some(name) = next {
