@@ -2,7 +2,7 @@
 //! that only we saw.
 
 use crate::support::postgres::database;
-use crate::support::{Bench, eventually, root, say, text};
+use crate::support::{Bench, root, say, text};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -76,37 +76,20 @@ fn adapters_read(bench: &Bench, server: &str, proxy: &str) {
 }
 
 #[test]
-fn an_agents_own_spans_and_ours_are_one_tree() {
-    let bench = Bench::new();
-    let serve = bench.serve(&["--otlp-grpc", "127.0.0.1:0"]);
-    let (server, grpc, proxy) = (serve.url("server"), serve.url("otlp_grpc"), serve.url("proxy"));
-    // Named by its resource, over HTTP and gRPC; then by nothing but the trace that the proxy saw.
-    for (kind, target, rollout, found) in [
-        ("http", &server, "ro-otel-http", "ro-otel-http"),
-        ("grpc", &grpc, "ro-otel-grpc", "ro-otel-grpc"),
-        ("http", &server, "", "ro-by-trace"),
-    ] {
-        let output = run("otel.py", &[kind, target, &proxy, &bench.http(), rollout]);
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let spans = eventually(|| {
-            let spans = bench.spans(found);
-            (spans.len() >= 2).then_some(spans)
-        });
-        let step = spans.iter().find(|span| span["name"] == "agent.step").unwrap();
-        let call = spans.iter().find(|span| span["name"] == "chat m").unwrap();
-        assert_eq!((&step["trace_id"], &step["span_id"]), (&told["trace_id"], &told["span_id"]));
-        assert_eq!((&call["trace_id"], &call["parent_id"]), (&told["trace_id"], &told["span_id"]), "{call:#}");
-        assert_eq!((&step["attempt_id"], &call["attempt_id"]), (&json!("at-otel"), &json!("at-otel")));
-        assert_eq!((&step["attributes"]["tags"], &step["events"][0]["name"]), (&json!(["a", "b"]), &json!("called")));
-        assert_eq!(step["resource"]["attributes"]["service.name"], "agent");
-    }
-}
-
-#[test]
 fn its_trainer_runs_against_our_store() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let output = run("trainer.py", &[&serve.url("server"), &serve.url("proxy"), &bench.http()]);
+    trains(&bench, &serve.url("server"), &serve.url("proxy"));
+    let serve = bench.serve(&["--store", "memory:"]);
+    trains(&bench, &serve.url("server"), &serve.url("proxy"));
+    // Two programs on one server: one for the trainer, one for its agents.
+    let database = database();
+    let (trainers, agents) = (bench.serve(&["--store", &database]), bench.serve(&["--store", &database]));
+    trains(&bench, &trainers.url("server"), &agents.url("proxy"));
+}
+
+fn trains(bench: &Bench, server: &str, proxy: &str) {
+    let output = run("trainer.py", &[server, proxy, &bench.http()]);
     let stdout = String::from_utf8_lossy(&output.stdout);
     let told =
         stdout.lines().find_map(|line| line.strip_prefix("TOLD ")).unwrap_or_else(|| panic!("{}", text(&output)));

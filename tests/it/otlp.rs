@@ -1,7 +1,8 @@
 //! OTLP over HTTP, byte by byte: forms, codings, what is refused and what stays. And who may use the server door.
 
-use crate::support::{Bench, Running, eventually, say};
+use crate::support::{Bench, Running, eventually, python, root, say, text};
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// A request to the server door: status and body.
 fn ask(serve: &Running, method: &str, path: &str, fields: &str, body: &str) -> (u16, String) {
@@ -219,4 +220,69 @@ fn what_the_document_describes_is_served() {
             assert!(status != 404 || body.contains("not found"), "{method} {path}: {status} {body}");
         }
     }
+}
+
+/// Runs one of the scripts in tests/clients/otel; what it printed.
+fn agent(program: &str, script: &str, arguments: &[&str]) -> Value {
+    let script = root().join("tests/clients/otel").join(script);
+    let modules = root().join("target/test-clients/node_modules");
+    let output = Command::new(program).arg(script).args(arguments).env("NODE_PATH", modules).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn an_agents_own_spans_and_ours_are_one_tree() {
+    let bench = Bench::new();
+    let serve = bench.serve(&["--otlp-grpc", "127.0.0.1:0"]);
+    let (server, grpc, proxy, mock) = (serve.url("server"), serve.url("otlp_grpc"), serve.url("proxy"), bench.http());
+    // Named by its resource, over HTTP and gRPC, from Python and Node; then by nothing but the trace that the proxy saw.
+    for (rollout, told) in [
+        ("ro-otel-http", agent(&python(), "sdk.py", &["http", &server, &proxy, &mock, "ro-otel-http"])),
+        ("ro-otel-grpc", agent(&python(), "sdk.py", &["grpc", &grpc, &proxy, &mock, "ro-otel-grpc"])),
+        ("ro-otel-node", agent("node", "sdk.cjs", &[&server, &proxy, &mock, "ro-otel-node"])),
+        ("ro-by-trace", agent(&python(), "sdk.py", &["http", &server, &proxy, &mock, ""])),
+    ] {
+        let spans = eventually(|| {
+            let spans = bench.spans(rollout);
+            (spans.len() >= 2).then_some(spans)
+        });
+        let step = spans.iter().find(|span| span["name"] == "agent.step").unwrap();
+        let call = spans.iter().find(|span| span["name"] == "chat m").unwrap();
+        assert_eq!((&step["trace_id"], &step["span_id"]), (&told["trace_id"], &told["span_id"]));
+        assert_eq!((&call["trace_id"], &call["parent_id"]), (&told["trace_id"], &told["span_id"]), "{call:#}");
+        assert_eq!((&step["attempt_id"], &call["attempt_id"]), (&json!("at-otel"), &json!("at-otel")));
+        assert_eq!((&step["attributes"]["tags"], &step["events"][0]["name"]), (&json!(["a", "b"]), &json!("called")));
+        assert_eq!(step["resource"]["attributes"]["service.name"], "agent");
+    }
+}
+
+#[test]
+fn a_langchain_agents_spans_and_ours_are_one_tree() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let told =
+        agent(&python(), "langchain.py", &[&serve.url("server"), &serve.url("proxy"), &bench.http(), "ro-chain"]);
+    let spans = eventually(|| {
+        let spans = bench.spans("ro-chain");
+        (spans.len() >= 6).then_some(spans)
+    });
+    let by_id = |id: &Value| spans.iter().find(|span| span["span_id"] == *id);
+    let call = spans.iter().find(|span| span["name"] == "chat m").unwrap();
+    let above = |span: &Value| {
+        let (mut above, mut span) = (Vec::new(), by_id(&span["parent_id"]));
+        while let Some(parent) = span {
+            above.push(parent["name"].as_str().unwrap());
+            span = by_id(&parent["parent_id"]);
+        }
+        above
+    };
+    // Ours below the HTTP client's; the model's below the chain's; both below the agent's.
+    assert_eq!(above(call), ["POST", "agent"], "{spans:#?}");
+    let model = spans.iter().find(|span| span["name"] == "ChatOpenAI").unwrap();
+    assert_eq!(above(model), ["RunnableSequence", "agent"]);
+    assert!(model["attributes"].to_string().contains(told["said"].as_str().unwrap()));
+    let shown = crate::support::tracewire(bench.home()).args(["trace", "show", "ro-chain"]).output().unwrap();
+    let shown = text(&shown);
+    assert!(shown.contains("RunnableSequence") && shown.contains("chat m"), "{shown}");
 }

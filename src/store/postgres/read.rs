@@ -112,8 +112,7 @@ async fn fill(connection: &Object, spans: &mut [Span], places: &HashMap<i64, usi
              UNION SELECT text.hash, text.parent, text.data FROM text JOIN chain ON text.hash = chain.parent
          ) SELECT hash, parent, data FROM chain";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&lasts]).await?;
-    let pieces: Pieces<'_> =
-        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let pieces: Pieces<'_> = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
     for row in &references {
         let value = value_of(row.get(2), &pieces).map_err(Failure::Damaged)?;
         if let Some(span) = places.get(&row.get(0)).and_then(|place| spans.get_mut(*place)) {
