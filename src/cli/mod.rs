@@ -55,7 +55,7 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
     /// The trace store: a file, `memory:`, or a PostgreSQL URL [default: traces.db under the data folder]
-    #[arg(long, value_name = "PATH|memory:|postgres://…")]
+    #[arg(long, global = true, value_name = "PATH|memory:|postgres://…")]
     store: Option<PathBuf>,
 }
 

@@ -1,6 +1,7 @@
 //! What was delivered is stored: through a kill, and through an orderly stop with an answer in flight.
 
-use crate::support::{Bench, connect, eventually, is_exchange, read_head};
+use crate::support::{Bench, connect, eventually, is_exchange, read_head, tracewire};
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -74,4 +75,89 @@ fn sigterm_lets_an_answer_finish_and_stores_it() {
     assert_eq!(String::from_utf8_lossy(&rest).matches("data:").count(), 10);
     assert_eq!(stopping.join().unwrap(), Some(0));
     assert_eq!(bench.exchanges("ro-drain", 1)[0]["attributes"]["tracewire.outcome"], "complete");
+}
+
+/// Sends spans by OTLP as fast as they are taken, until `over`; which were acknowledged.
+fn exporting(server: SocketAddr, worker: usize, over: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            let id = format!("{worker:04x}{number:012x}");
+            let body = json!({ "resourceSpans": [{
+                "resource": { "attributes": [{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-load" } }] },
+                "scopeSpans": [{ "spans": [{ "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": id, "name": "s",
+                    "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000" }] }],
+            }] })
+            .to_string();
+            let head = format!(
+                "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let mut answer = String::new();
+            let Ok(mut stream) = TcpStream::connect(server) else { continue };
+            let sent = stream.write_all(format!("{head}{body}").as_bytes()).is_ok();
+            if sent && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200") {
+                acknowledged.push(id);
+            }
+        }
+        acknowledged
+    })
+}
+
+/// Everything acknowledged is there, once.
+fn all_there(bench: &Bench, store: &[&str], acknowledged: &[String]) {
+    let stored = eventually(|| {
+        let command = [&["trace", "show", "ro-load", "--format", "json"], store].concat();
+        let output = tracewire(bench.home()).args(command).output().unwrap();
+        let spans: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let ids: Vec<String> = spans.iter().map(|span| span["span_id"].as_str().unwrap().to_owned()).collect();
+        let known: HashSet<&String> = ids.iter().collect();
+        assert_eq!(known.len(), ids.len(), "a span is there twice");
+        acknowledged.iter().all(|id| known.contains(id)).then_some(ids)
+    });
+    assert!(stored.len() >= acknowledged.len());
+}
+
+#[test]
+fn every_span_acknowledged_before_a_kill_of_the_server_is_stored() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let over = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (1..5).map(|worker| exporting(serve.address("server"), worker, Arc::clone(&over))).collect();
+    eventually(|| (bench.spans("ro-load").len() > 200).then_some(()));
+    serve.kill();
+    over.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<String> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+    assert!(acknowledged.len() > 200);
+    all_there(&bench, &[], &acknowledged);
+}
+
+#[test]
+fn every_span_acknowledged_while_postgresql_is_killed_is_stored() {
+    use crate::support::postgres::Server;
+    let bench = Bench::new();
+    let mut postgres = Server::start();
+    let url = postgres.url();
+    let store = ["--store", &url];
+    let (one, other) = (bench.serve(&store), bench.serve(&store));
+    let over = Arc::new(AtomicBool::new(false));
+    let servers = [one.address("server"), other.address("server")];
+    let workers: Vec<_> = (1..5).map(|worker| exporting(servers[worker % 2], worker, Arc::clone(&over))).collect();
+    let stored = || {
+        let output = tracewire(bench.home()).args(["trace", "list", "--json", "--store", &url]).output().unwrap();
+        let rollouts: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        rollouts[0]["spans"].as_u64().unwrap_or(0)
+    };
+    let before = eventually(|| Some(stored()).filter(|count| *count > 100));
+    postgres.kill();
+    postgres.go_on();
+    eventually(|| (stored() > before + 100).then_some(()));
+    over.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<String> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+    all_there(&bench, &store, &acknowledged);
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+    postgres.kill();
 }

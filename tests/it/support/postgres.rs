@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// The URL of a new, empty database.
 pub fn database() -> String {
@@ -42,45 +44,97 @@ fn run(url: &str, sql: &str) {
 
 /// Starts a server that ends with this process.
 fn start() -> String {
-    let programs = programs();
-    let folder = tempfile::tempdir().unwrap().keep();
-    std::fs::create_dir_all(&folder).unwrap();
-    let data = folder.join("data");
-    // It refuses to run as root.
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n");
-    let command = |program: &Path| {
-        if !is_root {
-            return Command::new(program);
-        }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL", "--"]).arg(program);
-        command
-    };
-    if is_root {
-        assert!(Command::new("chown").arg("postgres").arg(&folder).status().unwrap().success());
-    }
-    let made = command(&programs.join("initdb"))
-        .arg("-D")
-        .arg(&data)
-        .args(["-A", "trust", "-U", "postgres", "--no-sync"])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut server = command(&programs.join("postgres"));
-    server.arg("-D").arg(&data).arg("-k").arg(&folder).args([
-        "-c",
-        "listen_addresses=",
-        "-c",
-        "fsync=off",
-        "-c",
-        "max_connections=400",
-    ]);
-    server.stdout(Stdio::null()).stderr(Stdio::null());
-    // It ends with the thread that started it: one that lives as long as we do.
-    std::thread::spawn(move || server.spawn().unwrap().wait());
-    let url = format!("postgres://postgres@/postgres?host={}", folder.display());
-    eventually(|| Command::new("psql").args([&url, "-c", "SELECT 1"]).output().unwrap().status.success().then_some(()));
+    let server = Server::start();
+    let url = server.url();
+    std::mem::forget(server);
     url
+}
+
+/// A server of a test's own, which it may kill.
+pub struct Server {
+    folder: PathBuf,
+    process: Option<u32>,
+}
+
+impl Server {
+    /// Makes its files and starts it.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap().keep();
+        if is_root() {
+            assert!(Command::new("chown").arg("postgres").arg(&folder).status().unwrap().success());
+        }
+        let mut init = command(&programs().join("initdb"));
+        let made = init
+            .arg("-D")
+            .arg(folder.join("data"))
+            .args(["-A", "trust", "-U", "postgres", "--no-sync"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut server = Self { folder, process: None };
+        server.go_on();
+        server
+    }
+
+    /// Starts it on the files it has.
+    pub fn go_on(&mut self) {
+        let answers = |url: &str| Command::new("psql").args([url, "-c", "SELECT 1"]).output().unwrap().status.success();
+        let url = self.url();
+        // After a crash its old children hold on to their memory for a moment, and a new one refuses to start.
+        self.process = Some(eventually(|| {
+            let (process, ended) = self.launch();
+            loop {
+                if answers(&url) {
+                    return Some(process);
+                }
+                if ended.recv_timeout(Duration::from_millis(50)) != Err(RecvTimeoutError::Timeout) {
+                    return None;
+                }
+            }
+        }));
+    }
+
+    /// One try: the process, and word of its end.
+    fn launch(&self) -> (u32, Receiver<()>) {
+        let mut server = command(&programs().join("postgres"));
+        server.arg("-D").arg(self.folder.join("data")).arg("-k").arg(&self.folder);
+        server.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=400"]);
+        server.stdout(Stdio::null()).stderr(Stdio::null());
+        let ((started, process), (end, ended)) = (channel(), channel());
+        // It ends with the thread that started it: one that lives as long as we do.
+        std::thread::spawn(move || {
+            let mut child = server.spawn().unwrap();
+            started.send(child.id()).unwrap();
+            child.wait().unwrap();
+            let _ = end.send(());
+        });
+        (process.recv().unwrap(), ended)
+    }
+
+    /// Kills it, as a crash does.
+    pub fn kill(&mut self) {
+        let process = self.process.take().unwrap().to_string();
+        assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
+    }
+
+    /// The URL of its own database.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@/postgres?host={}", self.folder.display())
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n")
+}
+
+/// A program of the server's: it refuses to run as root.
+fn command(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=KILL", "--"]).arg(program);
+    command
 }
 
 /// Where Debian has them, or the PATH.
