@@ -9,6 +9,7 @@ mod relay;
 mod report;
 mod rival;
 mod run;
+mod service;
 mod tls;
 mod upstream;
 
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Measure, and print the tables
     Measure(run::RunArgs),
+    /// Measure the store as a service, and print the table
+    Service(service::ServiceArgs),
     /// The endpoint
     Upstream { ca: PathBuf },
     /// The floor: a relay that records nothing
@@ -43,6 +46,7 @@ enum Command {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Measure(args) => Box::pin(run::run(args)).await,
+        Command::Service(args) => service::run(args).await,
         Command::Upstream { ca } => upstream::serve(&tls::Ca::open(&ca)).await,
         Command::Relay { ca } => relay::serve(&tls::Ca::open(&ca)).await,
         Command::Rival { ca, http2 } => rival::serve(&tls::Ca::open(&ca), http2).await,
