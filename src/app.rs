@@ -155,7 +155,7 @@ impl App {
         let state = ApiState {
             rollouts: service.rollouts.clone(),
             sequences: Arc::new(service),
-            redactor: Redactor::new(config.redact.clone()),
+            redactor: Arc::new(Redactor::new(config.redact.clone())),
             started: Instant::now(),
             counts: counts(self.recorder.clone(), &self.pipeline, Arc::clone(&self.distrust), Arc::clone(&ingest)),
             ingest,

@@ -162,8 +162,11 @@ impl Client {
     }
 }
 
-/// `workers` tasks that do one thing again and again.
-async fn repeat<F, W>(workers: usize, lasting: Duration, each: u64, make: F) -> Result<Measured>
+/// Between two ids that one asks for: all together a thousand a second, which neither side is short of.
+const PAUSE: Duration = Duration::from_millis(64);
+
+/// `workers` tasks that do one thing again and again, with a pause between.
+async fn repeat<F, W>(workers: usize, pause: Duration, lasting: Duration, each: u64, make: F) -> Result<Measured>
 where
     F: Fn(usize) -> W,
     W: Worker + Send + 'static,
@@ -179,6 +182,9 @@ where
                 let started = Instant::now();
                 worker.once().await?;
                 latencies.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
             anyhow::Ok(latencies)
         });
@@ -280,15 +286,15 @@ impl Worker for Runner {
 }
 
 async fn spans(address: SocketAddr, lasting: Duration) -> Result<Measured> {
-    repeat(32, lasting, 1, |_| Runner::new(address, Work::Span)).await
+    repeat(32, Duration::ZERO, lasting, 1, |_| Runner::new(address, Work::Span)).await
 }
 
 async fn next(address: SocketAddr, lasting: Duration) -> Result<Measured> {
-    repeat(64, lasting, 1, |_| Runner::new(address, Work::Next)).await
+    repeat(64, PAUSE, lasting, 1, |_| Runner::new(address, Work::Next)).await
 }
 
 async fn rollouts(address: SocketAddr, lasting: Duration) -> Result<Measured> {
-    repeat(256, lasting, 1, |_| Runner::new(address, Work::Rollout)).await
+    repeat(256, Duration::ZERO, lasting, 1, |_| Runner::new(address, Work::Rollout)).await
 }
 
 struct Exporter {
@@ -345,7 +351,12 @@ impl Worker for Exporter {
 }
 
 async fn otlp(address: SocketAddr, lasting: Duration) -> Result<Measured> {
-    repeat(4, lasting, BATCH, |number| Exporter { address, client: None, rollout: format!("ro-{number}") }).await
+    repeat(4, Duration::ZERO, lasting, BATCH, |number| Exporter {
+        address,
+        client: None,
+        rollout: format!("ro-{number}"),
+    })
+    .await
 }
 
 struct Reader {
@@ -390,5 +401,5 @@ async fn pages(address: SocketAddr, spans: u64, lasting: Duration) -> Result<Mea
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    repeat(1, lasting, 1, |_| Reader { address, client: None, rollouts }).await
+    repeat(1, Duration::ZERO, lasting, 1, |_| Reader { address, client: None, rollouts }).await
 }

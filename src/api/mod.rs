@@ -68,7 +68,7 @@ pub struct ApiState {
     /// Numbers spans, together with everybody else who does.
     pub sequences: Arc<dyn Sequences>,
     /// Takes secrets out of what others record.
-    pub redactor: Redactor,
+    pub redactor: Arc<Redactor>,
     /// What OTLP ingest counts.
     pub ingest: Arc<otlp::IngestCounters>,
     /// When the program began.

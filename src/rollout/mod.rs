@@ -12,6 +12,7 @@ use crate::trace::{
 };
 use serde::Deserialize;
 use serde_json::Value as Json;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::Notify;
@@ -108,13 +109,15 @@ pub struct AttemptChange {
 pub struct Rollouts {
     store: SharedStore,
     changed: Arc<Notify>,
+    // Attempts that were seen in the store, the newest; they stay there.
+    known: Arc<Mutex<HashSet<(RolloutId, AttemptId)>>>,
     clock: fn() -> Timestamp,
 }
 
 impl Rollouts {
     /// On this store.
     pub fn new(store: SharedStore) -> Self {
-        Self { store, changed: Arc::new(Notify::new()), clock: || SystemTime::now().into() }
+        Self { store, changed: Arc::default(), known: Arc::default(), clock: || SystemTime::now().into() }
     }
 
     /// The store.
@@ -132,6 +135,27 @@ impl Rollouts {
         let appended = self.store.append(spans).await?;
         self.changed.notify_waiters();
         Ok(appended)
+    }
+
+    /// Makes sure that an attempt exists.
+    pub async fn must_exist(&self, rollout: &RolloutId, attempt: &AttemptId) -> Result<()> {
+        let pair = (rollout.clone(), attempt.clone());
+        if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&pair) {
+            return Ok(());
+        }
+        if self.store.rollout(rollout.clone()).await?.is_none() {
+            return Err(RolloutError::NotFound(format!("Rollout {rollout} not found")));
+        }
+        let attempts = self.store.attempts(rollout.clone()).await?;
+        if attempts.iter().all(|known| known.attempt_id != *attempt) {
+            return Err(RolloutError::NotFound(format!("Attempt {attempt} not found for rollout {rollout}")));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(pair);
+        Ok(())
     }
 
     /// New rollouts, at the queue's tail.
@@ -311,6 +335,8 @@ impl Rollouts {
         }
     }
 }
+
+const MOST_KNOWN: usize = 64 * 1024;
 
 fn latest_resources(records: &mut dyn Records) -> Result<Option<String>> {
     Ok(records.latest_resources()?.map(|latest| latest.resources_id))

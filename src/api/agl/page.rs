@@ -2,6 +2,7 @@
 
 use super::{Answer, Refusal};
 use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use std::cmp::Ordering;
@@ -67,6 +68,11 @@ impl Filter {
         self
     }
 
+    /// True when everything is let through.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn lets_through(&self, item: &Json, logic: Logic) -> bool {
         let holds = |(field, test): &(&str, Test)| {
             let text = item[*field].as_str();
@@ -115,11 +121,24 @@ impl Paging {
         if self.sort_order == Order::Desc && self.sort_by.is_some() {
             kept.reverse();
         }
-        let total = kept.len();
-        let offset = usize::try_from(self.offset).unwrap_or(0);
+        self.page_of(&kept)
+    }
+
+    /// True when the order asked for is that of a field, rising.
+    pub(super) fn is_by(&self, field: &str) -> bool {
+        self.sort_by.as_deref() == Some(field) && self.sort_order == Order::Asc
+    }
+
+    /// The page of items that are in order.
+    pub(super) fn page_of<T: Serialize>(&self, items: &[T]) -> Json {
+        let page: Vec<Json> = json_of(self.part(items));
+        json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": items.len() })
+    }
+
+    fn part<'a, T>(&self, items: &'a [T]) -> &'a [T] {
+        let offset = usize::try_from(self.offset).unwrap_or(0).min(items.len());
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let page: Vec<Json> = kept.into_iter().skip(offset).take(limit).collect();
-        json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": total })
+        &items[offset..items.len().min(offset.saturating_add(limit))]
     }
 
     /// True when both conditions and order let the store choose what to read.
@@ -183,7 +202,7 @@ fn typed<T: DeserializeOwned>(query: &Json) -> Answer<T> {
 }
 
 /// Items as JSON, for filters and order.
-pub(super) fn json_of<T: serde::Serialize>(items: &[T]) -> Vec<Json> {
+pub(super) fn json_of<T: Serialize>(items: &[T]) -> Vec<Json> {
     items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect()
 }
 

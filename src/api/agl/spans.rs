@@ -1,7 +1,7 @@
 //! Spans: added, found, numbered. They are served in the shapes that Agent Lightning's adapters read.
 
 use super::page::{Filter, Paging, from_query, json_of};
-use super::{Answer, Refusal, created, ok, paged, read};
+use super::{Answer, created, ok, paged, read};
 use crate::api::ApiState;
 use crate::api::access::Access;
 use crate::export::agent_lightning::view;
@@ -10,29 +10,18 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
 /// `POST /spans`
 pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
     let mut span: Span = read(&body)?;
+    let _: MustBeThere = read(&body)?;
     access.check(span.rollout_id.as_str())?;
-    must_have_keys(&body)?;
-    let rollouts = state.rollouts.clone();
-    let (rollout, attempt) = (span.rollout_id.clone(), span.attempt_id.clone());
+    let rollouts = &state.rollouts;
     // Those of nobody's rollout are a mistake here; by OTLP they are kept.
-    let missing = rollouts
-        .transact(move |records, _| {
-            Ok(match (records.rollout(&rollout)?, records.attempt(&rollout, &attempt)?) {
-                (None, _) => Some(format!("Rollout {rollout} not found")),
-                (_, None) => Some(format!("Attempt {attempt} not found for rollout {rollout}")),
-                _ => None,
-            })
-        })
-        .await?;
-    if let Some(missing) = missing {
-        return Err(Refusal::NotFound(missing));
-    }
+    rollouts.must_exist(&span.rollout_id, &span.attempt_id).await?;
     state.clean(&mut span);
     state.sequences.raise(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);
@@ -41,16 +30,14 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
 }
 
 /// Agent Lightning's model wants these keys, though they may be null.
-fn must_have_keys(body: &Bytes) -> Answer<()> {
-    let fields: serde_json::Map<String, Json> = read(body)?;
-    let keys = ["parent_id", "start_time", "end_time", "context", "parent"];
-    match keys.iter().find(|key| !fields.contains_key(**key)) {
-        Some(key) => Err(Refusal::Schema {
-            place: vec!["body".to_owned(), (*key).to_owned()],
-            message: "Field required".to_owned(),
-        }),
-        None => Ok(()),
-    }
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "only whether they are there counts")]
+struct MustBeThere {
+    parent_id: IgnoredAny,
+    start_time: IgnoredAny,
+    end_time: IgnoredAny,
+    context: IgnoredAny,
+    parent: IgnoredAny,
 }
 
 #[derive(Deserialize)]
@@ -113,8 +100,12 @@ async fn find(state: &ApiState, access: &Access, (wanted, paging): (Wanted, Pagi
         .contains("parent_id", wanted.parent_id_contains)
         .is("name", wanted.name)
         .contains("name", wanted.name_contains);
-    let spans = state.rollouts.store().spans(rollout, attempt).await?;
-    ok(paging.page(json_of(&view(spans)), &filter))
+    let spans = view(state.rollouts.store().spans(rollout, attempt).await?);
+    if filter.is_empty() && paging.is_by("sequence_id") {
+        // As they come: only what is on the page need be written.
+        return ok(paging.page_of(&spans));
+    }
+    ok(paging.page(json_of(&spans), &filter))
 }
 
 const SPAN_FIELDS: &[&str] = &[

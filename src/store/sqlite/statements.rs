@@ -42,26 +42,30 @@ impl Row {
     }
 }
 
-/// Stores spans, their rollouts and attempts with them.
+/// Stores spans, their rollouts and attempts with them; what was done of each batch.
 pub(super) fn append(
     connection: &Connection,
-    rows: &[Row],
+    batches: &[Vec<Row>],
     recent: &mut RecentTexts,
     heard: Heard,
-) -> rusqlite::Result<Appended> {
-    let mut appended = Appended::default();
+) -> rusqlite::Result<Vec<Appended>> {
     let mut from: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
-    ensure(connection, rows)?;
-    for row in rows {
-        if insert_span(connection, row, recent)? {
-            appended.stored += 1;
-            from.insert((&row.span.rollout_id, &row.span.attempt_id));
-        } else {
-            appended.duplicates += 1;
+    let mut done = Vec::with_capacity(batches.len());
+    ensure(connection, batches.iter().flatten())?;
+    for rows in batches {
+        let mut appended = Appended::default();
+        for row in rows {
+            if insert_span(connection, row, recent)? {
+                appended.stored += 1;
+                from.insert((&row.span.rollout_id, &row.span.attempt_id));
+            } else {
+                appended.duplicates += 1;
+            }
         }
+        done.push(appended);
     }
     from.into_iter().try_for_each(|(rollout, attempt)| hear(connection, rollout, attempt, heard))?;
-    Ok(appended)
+    Ok(done)
 }
 
 /// Something was heard from an attempt; if its rollout is registered, that has consequences.
@@ -85,7 +89,7 @@ fn hear(connection: &Connection, rollout: &RolloutId, attempt: &AttemptId, heard
 }
 
 /// Makes sure of the rollouts and attempts, each once: most spans that come together are of a few.
-fn ensure(connection: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
+fn ensure<'a>(connection: &Connection, rows: impl Iterator<Item = &'a Row>) -> rusqlite::Result<()> {
     let mut rollouts: BTreeMap<&RolloutId, (i64, Timestamp)> = BTreeMap::new();
     let mut attempts: BTreeMap<(&RolloutId, &AttemptId), Timestamp> = BTreeMap::new();
     let mut traces: BTreeMap<&str, (&RolloutId, &AttemptId)> = BTreeMap::new();

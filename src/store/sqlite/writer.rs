@@ -10,7 +10,7 @@ use super::texts::RecentTexts;
 use super::{SqliteOptions, concerns_the_file, fault, records};
 use crate::store::{Appended, Change, Pruned, Result, Retention, StoreError};
 use crate::trace::{Attempt, Rollout, Span};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -196,17 +196,38 @@ impl Worker {
             return Ok(done.into_iter().map(Ok).collect());
         }
         let mut outcomes = Vec::with_capacity(works.len());
-        for work in works {
-            // Dropping a savepoint rolls it back.
-            let savepoint = transaction.savepoint()?;
-            match work.run(&savepoint, path, options, &mut self.recent) {
-                Ok(done) => {
-                    savepoint.commit()?;
-                    outcomes.push(Ok(done));
+        let mut works = works.into_iter().peekable();
+        while let Some(work) = works.next() {
+            let work = match work {
+                // Batches that follow each other share what one costs.
+                Encoded::Append(Ok(rows)) if matches!(works.peek(), Some(Encoded::Append(Ok(_)))) => {
+                    let mut batches = vec![rows];
+                    while let Some(Encoded::Append(Ok(rows))) =
+                        works.next_if(|next| matches!(next, Encoded::Append(Ok(_))))
+                    {
+                        batches.push(rows);
+                    }
+                    let savepoint = transaction.savepoint()?;
+                    match append(&savepoint, &batches, &mut self.recent, options.heard) {
+                        Ok(appended) => {
+                            savepoint.commit()?;
+                            outcomes.extend(appended.into_iter().map(|appended| Ok(Done::Appended(appended))));
+                        }
+                        Err(error) if concerns_the_file(&error) => return Err(error),
+                        Err(_) => {
+                            drop(savepoint);
+                            // One of them can't be stored, which must not take the others with it.
+                            for rows in batches {
+                                let work = Encoded::Append(Ok(rows));
+                                outcomes.push(alone(&mut transaction, work, path, options, &mut self.recent)?);
+                            }
+                        }
+                    }
+                    continue;
                 }
-                Err(error) if concerns_the_file(&error) => return Err(error),
-                Err(error) => outcomes.push(Err(error)),
-            }
+                work => work,
+            };
+            outcomes.push(alone(&mut transaction, work, path, options, &mut self.recent)?);
         }
         transaction.commit()?;
         self.checkpoints.wrote(bytes);
@@ -232,6 +253,26 @@ impl Worker {
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store could not be closed properly");
         }
+    }
+}
+
+/// Runs work so that, if it fails, nothing of it stays. The outer error concerns the file.
+fn alone(
+    transaction: &mut Transaction<'_>,
+    work: Encoded,
+    path: &Path,
+    options: &SqliteOptions,
+    recent: &mut RecentTexts,
+) -> rusqlite::Result<rusqlite::Result<Done>> {
+    // Dropping a savepoint rolls it back.
+    let savepoint = transaction.savepoint()?;
+    match work.run(&savepoint, path, options, recent) {
+        Ok(done) => {
+            savepoint.commit()?;
+            Ok(Ok(done))
+        }
+        Err(error) if concerns_the_file(&error) => Err(error),
+        Err(error) => Ok(Err(error)),
     }
 }
 
@@ -265,7 +306,10 @@ impl Encoded {
         recent: &mut RecentTexts,
     ) -> rusqlite::Result<Done> {
         match self {
-            Self::Append(Ok(rows)) => append(connection, &rows, recent, options.heard).map(Done::Appended),
+            Self::Append(Ok(rows)) => {
+                let done = append(connection, std::slice::from_ref(&rows), recent, options.heard)?;
+                Ok(Done::Appended(done.into_iter().next().unwrap_or_default()))
+            }
             Self::Append(Err(error)) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
             Self::Other(work) => work.run(connection, path, options.retention),
         }
