@@ -64,6 +64,14 @@ impl Access {
         Self { rollouts: Vec::new() }
     }
 
+    /// The one rollout that the caller may speak for, if it is one.
+    pub(super) fn only(&self) -> Option<&String> {
+        match self.rollouts.as_slice() {
+            [one] if !one.contains('*') => Some(one),
+            _ => None,
+        }
+    }
+
     /// True when this rollout is the caller's business.
     pub(super) fn may(&self, rollout: &str) -> bool {
         self.rollouts.is_empty() || self.rollouts.iter().any(|pattern| text_matches(pattern, rollout))
@@ -121,11 +129,19 @@ fn concerns_one(path: &str, access: &Access) -> bool {
 }
 
 fn scope_of(method: &Method, path: &str) -> Scope {
-    let looks =
-        method == Method::GET || method == Method::HEAD || path.ends_with("/search") || path.contains("/waits/");
+    let looks = method == Method::GET || method == Method::HEAD || LOOKS.contains(&path) || is_attempt_search(path);
     if looks { Scope::Read } else { Scope::Write }
 }
 
+/// `POST /rollouts/{rollout}/attempts/search`
+fn is_attempt_search(path: &str) -> bool {
+    let rollout = path.strip_prefix("/v1/agl/rollouts/").and_then(|rest| rest.strip_suffix("/attempts/search"));
+    rollout.is_some_and(|rollout| !rollout.contains('/'))
+}
+
+/// Posted to, and changes nothing.
+const LOOKS: &[&str] =
+    &["/v1/agl/rollouts/search", "/v1/agl/workers/search", "/v1/agl/spans/search", "/v1/agl/waits/rollouts"];
 /// Says nothing that anybody may not know.
 const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/v1/agl/health", "/v1/agl/openapi.json"];
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
@@ -161,6 +177,9 @@ mod tests {
             ("reader", &get, "/v1/agl/rollouts", 200),
             ("reader", &get, "/metrics", 200),
             ("reader", &post, "/v1/agl/rollouts/search", 200),
+            ("reader", &post, "/v1/agl/rollouts/ro-1/attempts/search", 200),
+            ("reader", &post, "/v1/agl/resources/search", 403),
+            ("reader", &post, "/v1/agl/rollouts/waits/attempts", 403),
             ("reader", &post, "/v1/agl/rollouts", 403),
             ("writer", &post, "/v1/agl/rollouts", 200),
             ("writer", &get, "/v1/agl/rollouts", 403),

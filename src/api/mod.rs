@@ -93,21 +93,34 @@ pub trait Sequences: Send + Sync {
 }
 
 impl ApiState {
-    /// Takes what looks like a secret out of a span that somebody else made.
+    /// Takes secrets out of a span that somebody else made: by the names of its attributes, and by what they look like.
     fn clean(&self, span: &mut Span) {
-        let texts =
-            span.attributes.values_mut().chain(span.events.iter_mut().flat_map(|event| event.attributes.values_mut()));
-        for value in texts {
-            let clean = |text: &mut String| {
-                if let Cow::Owned(redacted) = self.redactor.text(text) {
-                    *text = redacted;
-                }
-            };
+        let links = span.links.iter_mut().filter_map(|link| link.attributes.as_mut());
+        let events = span.events.iter_mut().map(|event| &mut event.attributes);
+        let all = [&mut span.attributes, &mut span.resource.attributes].into_iter().chain(events).chain(links);
+        for (name, value) in all.flat_map(|attributes| attributes.iter_mut()) {
             match value {
-                Value::String(text) => clean(text),
-                Value::Strings(texts) => texts.iter_mut().for_each(clean),
+                Value::String(text) => self.clean_text(name, text),
+                Value::Strings(texts) => texts.iter_mut().for_each(|text| self.clean_text(name, text)),
                 _ => {}
             }
+        }
+        self.clean_text("", &mut span.name);
+        if let Some(description) = &mut span.status.description {
+            self.clean_text("", description);
+        }
+    }
+
+    fn clean_text(&self, name: &str, text: &mut String) {
+        let field = name.split_once(".header.").map(|(_, field)| field);
+        let cleaned = match field {
+            Some(field) => self.redactor.header_value(field, text),
+            None if name.starts_with("url.") || name == "http.url" => self.redactor.url(text),
+            None if text.trim_start().starts_with(['{', '[']) => self.redactor.body(Some("application/json"), "", text),
+            None => self.redactor.text(text),
+        };
+        if let Cow::Owned(cleaned) = cleaned {
+            *text = cleaned;
         }
     }
 }

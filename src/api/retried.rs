@@ -18,11 +18,20 @@ use tokio::sync::watch;
 
 /// Answers that wait for their question to be asked again. Copies share them.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<HashMap<Key, Entry>>>);
+pub(super) struct Waiting(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    // The same question may be asked by several at once: each has an entry of its own.
+    entries: HashMap<Key, Vec<Entry>>,
+    last_number: u64,
+    swept: Option<Instant>,
+}
 
 type Key = [u8; 32];
 
 struct Entry {
+    number: u64,
     since: Instant,
     // By an `Idempotency-Key`.
     is_named: bool,
@@ -52,15 +61,13 @@ impl Waiting {
         let key = key_of(parts.uri.path(), &parts.headers, &body);
         if let Some((mut answer, gone)) = self.take(&key) {
             let kept = answer.wait_for(Option::is_some).await.ok().and_then(|kept| kept.clone());
-            gone.delivered();
+            gone.delivered(kept.as_ref());
             if let Some(kept) = kept {
                 return kept.into_response();
             }
         }
         let (sender, answer) = watch::channel(None);
-        let is_named = parts.headers.contains_key("idempotency-key");
-        self.put(key, Entry { since: Instant::now(), is_named, takes: is_named, answer });
-        let gone = Gone { waiting: self.clone(), key, delivered: false };
+        let gone = self.put(key, parts.headers.contains_key("idempotency-key"), answer);
         // In a task of its own: it is finished whether or not the one who asks waits for it.
         let running = tokio::spawn(async move {
             let kept = Kept::of(next.run(Request::from_parts(parts, Body::from(body))).await).await;
@@ -68,7 +75,7 @@ impl Waiting {
             kept
         });
         let kept = running.await;
-        gone.delivered();
+        gone.delivered(kept.as_ref().ok());
         match kept {
             Ok(kept) => kept.into_response(),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -77,20 +84,31 @@ impl Waiting {
 
     /// The answer to a question that was asked before, if nobody else takes it.
     fn take(&self, key: &Key) -> Option<(watch::Receiver<Option<Kept>>, Gone)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = waiting.get_mut(key).filter(|entry| entry.takes && entry.since.elapsed() < KEPT_FOR)?;
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |entry: &&mut Entry| entry.takes && entry.since.elapsed() < KEPT_FOR;
+        let entry = state.entries.get_mut(key)?.iter_mut().find(fresh)?;
         entry.takes = entry.is_named;
-        Some((entry.answer.clone(), Gone { waiting: self.clone(), key: *key, delivered: false }))
+        let gone =
+            Gone { waiting: self.clone(), key: *key, number: entry.number, is_named: entry.is_named, delivered: false };
+        Some((entry.answer.clone(), gone))
     }
 
-    fn put(&self, key: Key, entry: Entry) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST_KEPT {
-            waiting.retain(|_, entry| entry.since.elapsed() < KEPT_FOR);
+    fn put(&self, key: Key, is_named: bool, answer: watch::Receiver<Option<Kept>>) -> Gone {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.swept.is_none_or(|swept| swept.elapsed() > BETWEEN_SWEEPS) {
+            state.swept = Some(Instant::now());
+            state.entries.retain(|_, entries| {
+                entries.retain(|entry| entry.since.elapsed() < KEPT_FOR);
+                !entries.is_empty()
+            });
         }
-        if waiting.len() < MOST_KEPT {
-            waiting.insert(key, entry);
+        state.last_number += 1;
+        let number = state.last_number;
+        if state.entries.len() < MOST_KEPT {
+            let entry = Entry { number, since: Instant::now(), is_named, takes: is_named, answer };
+            state.entries.entry(key).or_default().push(entry);
         }
+        Gone { waiting: self.clone(), key, number, is_named, delivered: false }
     }
 }
 
@@ -98,27 +116,36 @@ impl Waiting {
 struct Gone {
     waiting: Waiting,
     key: Key,
+    number: u64,
+    is_named: bool,
     delivered: bool,
 }
 
 impl Gone {
-    /// Somebody has the answer: without a name it waits for nobody else.
-    fn delivered(mut self) {
+    /// Somebody has the answer: without a name it waits for nobody else, and neither does one that may be better next time.
+    fn delivered(mut self, kept: Option<&Kept>) {
         self.delivered = true;
-        let mut waiting = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.get(&self.key).is_some_and(|entry| !entry.is_named) {
-            waiting.remove(&self.key);
+        if self.is_named && kept.is_some_and(|kept| !kept.status.is_server_error()) {
+            return;
+        }
+        let mut state = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entries) = state.entries.get_mut(&self.key) {
+            entries.retain(|entry| entry.number != self.number);
+            if entries.is_empty() {
+                state.entries.remove(&self.key);
+            }
         }
     }
 }
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        if !self.delivered
-            && let Some(entry) = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.key)
-        {
-            entry.takes = true;
+        if self.delivered {
+            return;
         }
+        let mut state = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = state.entries.get_mut(&self.key).into_iter().flatten();
+        entries.filter(|entry| entry.number == self.number).for_each(|entry| entry.takes = true);
     }
 }
 
@@ -163,6 +190,7 @@ fn key_of(path: &str, headers: &HeaderMap, body: &[u8]) -> Key {
 
 /// Clients try again after 1, 2 and 5 seconds, and after timeouts of 30.
 const KEPT_FOR: Duration = Duration::from_secs(90);
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(5);
 const MOST_KEPT: usize = 4096;
 
 #[cfg(test)]

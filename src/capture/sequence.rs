@@ -52,22 +52,23 @@ impl Sequencer {
             Arc::clone(rollouts.entry(id.clone()).or_default())
         };
         let mut is_first = false;
-        let seed = rollout
-            .seed
-            .get_or_init(|| {
-                is_first = true;
-                self.seed(id, &rollout.last)
-            })
-            .await;
+        let asked = rollout.seed.get_or_try_init(async || {
+            is_first = true;
+            let seed = self.ask(id).await.ok_or(())?;
+            rollout.last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
+            Ok::<_, ()>(seed)
+        });
+        // While the store does not answer, this one counts alone; the next asks again.
+        let seed = asked.await.copied().unwrap_or_default();
         if seed.shared && given.is_none() {
-            // Others count too: each id is asked for. If nobody answers, counting goes on alone.
-            let seed = if is_first { *seed } else { self.ask(id).await.unwrap_or(Seed { shared: false, ..*seed }) };
-            if seed.shared {
+            // Others count too: each id is asked for.
+            let seed = if is_first { Some(seed) } else { self.ask(id).await };
+            if let Some(seed) = seed.filter(|seed| seed.shared) {
                 rollout.last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
                 return (seed.last_sequence_id, seed.registered);
             }
         }
-        let sequence_id = match given {
+        let sequence_id = match given.filter(|given| *given <= MOST_GIVEN) {
             Some(given) => {
                 rollout.last.fetch_max(given, Ordering::Relaxed);
                 given
@@ -75,12 +76,6 @@ impl Sequencer {
             None => rollout.last.fetch_add(1, Ordering::Relaxed) + 1,
         };
         (sequence_id, seed.registered)
-    }
-
-    async fn seed(&self, id: &RolloutId, last: &AtomicU64) -> Seed {
-        let seed = self.ask(id).await.unwrap_or_default();
-        last.fetch_max(seed.last_sequence_id, Ordering::Relaxed);
-        seed
     }
 
     async fn ask(&self, id: &RolloutId) -> Option<Seed> {
@@ -92,6 +87,8 @@ impl Sequencer {
     }
 }
 
+/// Ids that callers name: JSON has no larger whole numbers (RFC 8259 §6).
+const MOST_GIVEN: u64 = 1 << 53;
 /// A store that is busy longer than this must not hold up a request.
 const SEED_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -7,6 +7,7 @@ use crate::trace::semconv as names;
 use crate::trace::span::SpanContext;
 use crate::trace::{Attributes, Span, SpanKind, Status, Value};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 /// The view of a rollout's spans. Spans without both times are left out: adapters compare them.
 pub fn view(spans: Vec<Span>) -> Vec<Span> {
@@ -18,10 +19,45 @@ pub fn view(spans: Vec<Span>) -> Vec<Span> {
             seen.push(span);
             seen.extend(children);
         } else {
+            if span.attributes.contains_key(names::DIALECT) {
+                hide(&mut span.attributes);
+            }
             seen.push(span);
         }
     }
+    share_ids(&mut seen);
     seen
+}
+
+/// A call that is no sample, as one of embeddings or one that failed, must not look like an empty conversation.
+fn hide(attributes: &mut Attributes) {
+    let told = |name: &&String| name.starts_with("gen_ai.request.") || name.starts_with("gen_ai.response.");
+    let names: Vec<String> = attributes.keys().filter(told).cloned().collect();
+    for name in names {
+        if let Some(value) = attributes.remove(&name) {
+            attributes.insert(format!("tracewire.{name}"), value);
+        }
+    }
+}
+
+/// A call that the agent's own tracer recorded too is counted once, by the id of its response, and its span may be the one
+/// that counts: it has our ids as well then.
+fn share_ids(spans: &mut [Span]) {
+    let id_of = |span: &Span| span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str).map(str::to_owned);
+    let shared = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, "logprobs.content"];
+    let mut ours: BTreeMap<String, Vec<(&str, Value)>> = BTreeMap::new();
+    for span in spans.iter().filter(|span| span.attributes.contains_key(names::DIALECT)) {
+        let values = shared.into_iter().filter_map(|name| Some((name, span.attributes.get(name)?.clone())));
+        if let Some(id) = id_of(span) {
+            ours.insert(id, values.collect());
+        }
+    }
+    for span in spans.iter_mut().filter(|span| !span.attributes.contains_key(names::DIALECT)) {
+        let values = id_of(span).and_then(|id| ours.get(&id));
+        for (name, value) in values.into_iter().flatten() {
+            span.attributes.entry((*name).to_owned()).or_insert_with(|| value.clone());
+        }
+    }
 }
 
 /// A call of a model that we recorded and that was answered: one that failed is no sample.
@@ -195,7 +231,7 @@ fn child(of: &Span, number: usize, name: &str) -> Span {
         trace_id: of.trace_id.clone(),
         span_id: span_id.to_owned(),
         is_remote: false,
-        trace_state: Default::default(),
+        trace_state: BTreeMap::default(),
     };
     Span {
         rollout_id: of.rollout_id.clone(),

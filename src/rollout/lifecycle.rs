@@ -55,28 +55,33 @@ pub fn put(attempt: &mut Attempt, status: AttemptStatus, now: Timestamp) {
     }
 }
 
-/// What silence has made of an attempt, if it has.
+/// What time has made of an attempt, if it has. A time-out is looked for first: it is final.
 pub fn overdue(rollout: &Rollout, attempt: &Attempt, now: Timestamp) -> Option<AttemptStatus> {
-    let (due, status) = next_deadline(rollout, attempt)?;
-    (now > due).then_some(status)
+    let [timeout, silence] = deadlines(rollout, attempt);
+    let passed = |deadline: Option<Timestamp>| deadline.is_some_and(|due| now > due);
+    match (passed(timeout), passed(silence)) {
+        (true, _) => Some(AttemptStatus::Timeout),
+        (false, true) => Some(AttemptStatus::Unresponsive),
+        (false, false) => None,
+    }
 }
 
-/// When an attempt will be given up if nothing more is heard from it, and as what.
-pub fn next_deadline(rollout: &Rollout, attempt: &Attempt) -> Option<(Timestamp, AttemptStatus)> {
+/// When an attempt will be given up if nothing more is heard from it.
+pub fn next_deadline(rollout: &Rollout, attempt: &Attempt) -> Option<Timestamp> {
+    deadlines(rollout, attempt).into_iter().flatten().min()
+}
+
+/// By when it must have ended, and by when something must be heard.
+fn deadlines(rollout: &Rollout, attempt: &Attempt) -> [Option<Timestamp>; 2] {
     if !matches!(attempt.status, AttemptStatus::Preparing | AttemptStatus::Running) {
-        return None;
+        return [None, None];
     }
     // What is no length of time is no limit.
     let after = |from: Timestamp, seconds: f64| Duration::try_from_secs_f64(seconds).ok().map(|by| from.after(by));
     let timeout = rollout.config.timeout_seconds.and_then(|seconds| after(attempt.start_time, seconds));
     let last = attempt.last_heartbeat_time.unwrap_or(attempt.start_time);
     let silence = rollout.config.unresponsive_seconds.and_then(|seconds| after(last, seconds));
-    // At the same instant it is a time-out.
-    match (timeout, silence) {
-        (Some(timeout), Some(silence)) if silence < timeout => Some((silence, AttemptStatus::Unresponsive)),
-        (Some(timeout), _) => Some((timeout, AttemptStatus::Timeout)),
-        (None, silence) => Some((silence?, AttemptStatus::Unresponsive)),
-    }
+    [timeout, silence]
 }
 
 /// A worker's attempt has changed.
@@ -184,6 +189,7 @@ mod tests {
             (limits(Some(79.0), None), None, Some(A::Timeout)),
             (limits(Some(80.0), None), None, None),
             (limits(Some(81.0), Some(10.0)), Some(at(89)), Some(A::Unresponsive)),
+            (limits(Some(79.0), Some(10.0)), Some(at(30)), Some(A::Timeout)),
             (limits(None, Some(10.0)), Some(at(95)), None),
             (limits(None, Some(10.0)), None, Some(A::Unresponsive)),
             (limits(Some(5.0), Some(5.0)), None, Some(A::Timeout)),

@@ -3,19 +3,22 @@
 //! [`lifecycle`] decides, [`Rollouts`] does it, each operation one transaction of the store. It must not know HTTP.
 
 pub mod lifecycle;
+mod requests;
 mod watchdog;
+
+pub use requests::{AttemptChange, Mode, NewRollout, RolloutChange};
 
 use crate::store::{Appended, Records, SharedStore, StoreError};
 use crate::trace::{
-    Attempt, AttemptId, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutId,
-    RolloutStatus, Span, Timestamp, Worker,
+    Attempt, AttemptId, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span,
+    Timestamp, Worker,
 };
-use serde::Deserialize;
 use serde_json::Value as Json;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Why it could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -30,79 +33,6 @@ pub enum RolloutError {
 
 /// What an operation gives.
 pub type Result<T> = std::result::Result<T, RolloutError>;
-
-/// A new rollout.
-#[derive(Clone, Debug, Deserialize)]
-pub struct NewRollout {
-    /// The task.
-    pub input: Json,
-    /// `train`, `val` or `test`.
-    #[serde(default)]
-    pub mode: Option<Mode>,
-    /// The resources it runs with; the latest if it does not say.
-    #[serde(default)]
-    pub resources_id: Option<String>,
-    /// Time-outs and retries.
-    #[serde(default)]
-    pub config: Option<RolloutConfig>,
-    /// Free data.
-    #[serde(default)]
-    pub metadata: Option<serde_json::Map<String, Json>>,
-}
-
-/// What a rollout is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
-pub enum Mode {
-    Train,
-    Val,
-    Test,
-}
-
-impl Mode {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Test => "test",
-        }
-    }
-}
-
-/// Changes of a rollout; what is `None` stays.
-#[derive(Clone, Debug, Default)]
-pub struct RolloutChange {
-    /// The task.
-    pub input: Option<Json>,
-    /// Null takes it away.
-    pub mode: Option<Option<Mode>>,
-    /// Null takes it away.
-    pub resources_id: Option<Option<String>>,
-    /// The state.
-    pub status: Option<RolloutStatus>,
-    /// Time-outs and retries.
-    pub config: Option<RolloutConfig>,
-    /// Free data, null takes it away.
-    pub metadata: Option<Json>,
-}
-
-/// Changes of an attempt; what is `None` stays.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct AttemptChange {
-    /// The state.
-    #[serde(default)]
-    pub status: Option<AttemptStatus>,
-    /// Who works on it.
-    #[serde(default)]
-    pub worker_id: Option<String>,
-    /// When something was last heard from it.
-    #[serde(default)]
-    pub last_heartbeat_time: Option<Timestamp>,
-    /// Free data.
-    #[serde(default)]
-    pub metadata: Option<serde_json::Map<String, Json>>,
-}
 
 /// Everything that is done with rollouts. Cheap to clone.
 #[derive(Clone)]
@@ -125,9 +55,9 @@ impl Rollouts {
         &self.store
     }
 
-    /// Waits for the next change that this process makes.
-    pub async fn next_change(&self) {
-        self.changed.notified().await;
+    /// The next change that this process makes, from the moment of the call.
+    pub fn next_change(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Stores spans.
@@ -162,8 +92,14 @@ impl Rollouts {
     pub async fn enqueue(&self, new: Vec<NewRollout>) -> Result<Vec<Rollout>> {
         self.transact(move |records, now| {
             let latest = latest_resources(records)?;
-            let rollouts: Vec<Rollout> =
-                new.iter().cloned().map(|new| rollout_of(new, RolloutStatus::Queuing, latest.clone(), now)).collect();
+            // Listings are in the order of their start.
+            let rollouts: Vec<Rollout> = (0..)
+                .zip(&new)
+                .map(|(place, new)| {
+                    let started = now.after(Duration::from_nanos(place));
+                    rollout_of(new.clone(), RolloutStatus::Queuing, latest.clone(), started)
+                })
+                .collect();
             for rollout in &rollouts {
                 records.put_rollout(rollout)?;
                 records.push(&rollout.rollout_id)?;
@@ -309,8 +245,18 @@ impl Rollouts {
         .await
     }
 
-    /// Runs one transaction.
+    /// Runs one transaction, and tells whoever waits for changes.
     pub async fn transact<T: Send + 'static>(
+        &self,
+        job: impl FnMut(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = self.quietly(job).await?;
+        self.changed.notify_waiters();
+        Ok(done)
+    }
+
+    /// Runs one transaction that nobody need hear of.
+    pub async fn quietly<T: Send + 'static>(
         &self,
         mut job: impl FnMut(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -327,10 +273,7 @@ impl Rollouts {
         match (outcome, committed) {
             (Some(Err(error)), _) => Err(error),
             (_, Err(error)) => Err(error.into()),
-            (Some(Ok(value)), Ok(())) => {
-                self.changed.notify_waiters();
-                Ok(value)
-            }
+            (Some(Ok(value)), Ok(())) => Ok(value),
             (None, Ok(())) => Err(StoreError::Closed.into()),
         }
     }

@@ -27,20 +27,26 @@ impl Rollouts {
 
     /// Gives up what is overdue now; the next deadline comes back.
     pub async fn give_up_overdue(&self) -> Result<Option<Timestamp>, super::RolloutError> {
-        self.transact(|records, now| {
-            let mut next: Option<Timestamp> = None;
+        let (next, given_up) = self.quietly(|records, now| {
+            let (mut next, mut given_up): (Option<Timestamp>, bool) = (None, false);
             for (mut rollout, mut attempt) in records.watched()? {
                 if let Some(status) = lifecycle::overdue(&rollout, &attempt, now) {
                     tracing::info!(rollout_id = %rollout.rollout_id, attempt_id = %attempt.attempt_id, ?status, "an attempt is given up");
                     lifecycle::put(&mut attempt, status, now);
-                    super::changed_attempt(records, &mut rollout, attempt, now)?;
-                } else if let Some((deadline, _)) = lifecycle::next_deadline(&rollout, &attempt) {
+                    let attempt = super::changed_attempt(records, &mut rollout, attempt, now)?;
+                    super::tell_worker(records, &attempt, now)?;
+                    given_up = true;
+                } else if let Some(deadline) = lifecycle::next_deadline(&rollout, &attempt) {
                     next = Some(next.map_or(deadline, |next| next.min(deadline)));
                 }
             }
-            Ok(next)
+            Ok((next, given_up))
         })
-        .await
+        .await?;
+        if given_up {
+            self.changed.notify_waiters();
+        }
+        Ok(next)
     }
 }
 

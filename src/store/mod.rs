@@ -115,6 +115,9 @@ impl RolloutFilter {
     }
 }
 
+/// The rollout of spans that are nobody's; it owns no trace.
+pub const UNASSIGNED: &str = "unassigned";
+
 /// What an append did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {

@@ -80,30 +80,75 @@ impl Spool {
     async fn empty(&self, inner: &SharedStore) -> Result<()> {
         let mut file = self.file.lock().await;
         let Some(store) = &*file else { return Ok(()) };
-        let mut moved = 0;
-        for summary in store.rollouts(usize::MAX).await? {
-            let spans = store.spans(summary.rollout.rollout_id, None).await?;
-            for part in spans.chunks(PART) {
-                inner.append(part.iter().cloned().map(Arc::new).collect()).await?;
-                moved += part.len();
-            }
-        }
+        let (moved, refused) = send_all(store, inner).await?;
         store.close().await?;
         *file = None;
-        for end in ["", "-wal", "-shm"] {
-            let mut path = self.path.clone().into_os_string();
-            path.push(end);
-            if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, path = %self.path.display(), "an empty spool can't be removed");
-            }
-        }
+        remove(&self.path);
         self.waiting.store(0, Ordering::Relaxed);
-        tracing::info!(moved, "the store is back and has the spans that waited");
+        tracing::info!(moved, refused, "the store is back and has the spans that waited");
         Ok(())
     }
 }
+
+/// Takes what waits in a file to the store. What the store can't take while it takes others is named and left out: it must
+/// not hold up what is behind it.
+async fn send_all(file: &SqliteStore, inner: &SharedStore) -> Result<(usize, usize)> {
+    let (mut moved, mut refused) = (0, 0);
+    for summary in file.rollouts(usize::MAX).await? {
+        let spans = file.spans(summary.rollout.rollout_id, None).await?;
+        for part in spans.chunks(PART) {
+            let part: Vec<Arc<Span>> = part.iter().cloned().map(Arc::new).collect();
+            match inner.append(part.clone()).await {
+                Ok(_) => moved += part.len(),
+                Err(away @ StoreError::Unreachable { .. }) => return Err(away),
+                Err(_) => {
+                    for span in part {
+                        match inner.append(vec![Arc::clone(&span)]).await {
+                            Ok(_) => moved += 1,
+                            Err(away @ StoreError::Unreachable { .. }) => return Err(away),
+                            Err(error) => {
+                                refused += 1;
+                                tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "the store can't take this span; it is lost");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok((moved, refused))
+}
+
+fn remove(path: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let mut path = path.to_owned().into_os_string();
+        path.push(end);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "an empty spool can't be removed");
+        }
+    }
+}
+
+/// Takes over what programs left that are gone.
+async fn adopt(folder: &Path, inner: &SharedStore) -> Result<()> {
+    for number in 1..=MOST_PLACES {
+        let (path, lock) = (folder.join(format!("spool-{number}.db")), folder.join(format!("spool-{number}.lock")));
+        let Ok(lock) = File::options().write(true).open(lock) else { continue };
+        if path.exists() && lock.try_lock().is_ok() {
+            let file = SqliteStore::open(&path, SqliteOptions::default())?;
+            let (moved, refused) = send_all(&file, inner).await?;
+            file.close().await?;
+            remove(&path);
+            tracing::info!(moved, refused, "the store has the spans that another program left");
+        }
+    }
+    Ok(())
+}
+
+/// Programs on one folder.
+const MOST_PLACES: u32 = 64;
 
 /// The first of the numbered places that no other process holds.
 fn own_place(folder: &Path) -> std::io::Result<(PathBuf, File)> {
@@ -120,16 +165,26 @@ fn own_place(folder: &Path) -> std::io::Result<(PathBuf, File)> {
 
 /// Tries, for as long as something waits.
 async fn drain(spool: Arc<Spool>, inner: SharedStore) {
+    let mut tries = 0_u32;
     loop {
         if spool.waiting.load(Ordering::Relaxed) > 0
             && let Err(error) = spool.empty(&inner).await
         {
             tracing::debug!(%error, "the store is still away");
         }
+        if tries.is_multiple_of(ADOPT_EVERY)
+            && let Some(folder) = spool.path.parent()
+            && let Err(error) = adopt(folder, &inner).await
+        {
+            tracing::debug!(%error, "what another program left can't follow yet");
+        }
+        tries = tries.wrapping_add(1);
         tokio::time::sleep(BETWEEN_TRIES).await;
     }
 }
 
+/// Looks for what others left, in tries.
+const ADOPT_EVERY: u32 = 20;
 const PART: usize = 256;
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 

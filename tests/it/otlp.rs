@@ -33,10 +33,12 @@ fn good_spans_stay_when_others_are_refused() {
     let serve = bench.serve(&[]);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-json" } }]);
-    let mixed = json!([span(trace, "00f067aa0ba902b7"), span("00", "00f067aa0ba902b8"), span(trace, "")]);
+    let mut root = span(trace, "00f067aa0ba902b7");
+    root["parentSpanId"] = json!("0000000000000000");
+    let mixed = json!([root, span("00", "00f067aa0ba902b8"), span(trace, ""), span("no hex", "00f067aa0ba902b8")]);
     let (status, body) = ask(&serve, "POST", "/v1/traces", JSON, &request(&named, &mixed));
     let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &body["partialSuccess"]["rejectedSpans"]), (200, &json!("2")), "{body:#}");
+    assert_eq!((status, &body["partialSuccess"]["rejectedSpans"]), (200, &json!("3")), "{body:#}");
     let reason = body["partialSuccess"]["errorMessage"].as_str().unwrap();
     assert!(reason.contains("trace id") && reason.contains("span id"), "{reason}");
     let spans = bench.spans("ro-json");
@@ -46,14 +48,18 @@ fn good_spans_stay_when_others_are_refused() {
     assert_eq!(ask(&serve, "POST", "/v1/traces", JSON, &nobody).0, 200);
     assert_eq!(bench.spans("unassigned").len(), 1);
     let metrics = ask(&serve, "GET", "/metrics", "", "").1;
-    for counted in ["otlp_spans_total 2", "otlp_spans_rejected_total 2", "otlp_spans_unassigned_total 1"] {
+    for counted in ["otlp_spans_total 2", "otlp_spans_rejected_total 3", "otlp_spans_unassigned_total 1"] {
         assert!(metrics.contains(&format!("tracewire_{counted}\n")), "{counted}: {metrics}");
     }
     // The caller's word, when the span has none.
     let fields = format!("{JSON}x-rollout-id: ro-caller\r\nx-attempt-id: at-caller\r\n");
-    let mine = request(&json!([]), &json!([span(trace, "00f067aa0ba902ba")]));
+    let mine = request(&json!([]), &json!([span("2af7651916cd43dd8448eb211c80319c", "00f067aa0ba902ba")]));
     assert_eq!(ask(&serve, "POST", "/v1/traces", &fields, &mine).0, 200);
     assert_eq!(bench.spans("ro-caller")[0]["attempt_id"], "at-caller");
+    // Whose trace it is counts before that.
+    let joined = request(&json!([]), &json!([span(trace, "00f067aa0ba902bb")]));
+    assert_eq!(ask(&serve, "POST", "/v1/traces", &fields, &joined).0, 200);
+    assert_eq!(bench.spans("ro-json").len(), 2);
 }
 
 #[test]

@@ -235,6 +235,21 @@ fn queued() -> RolloutFilter {
     RolloutFilter { ids: None, statuses: Some(vec![RolloutStatus::Queuing]) }
 }
 
+/// An attempt that only a span names does not stand before those that somebody started.
+async fn a_span_makes_no_latest_attempt(store: SharedStore) {
+    let rollouts = Rollouts::new(Arc::clone(&store));
+    let new = NewRollout { input: 1.into(), mode: None, resources_id: None, config: None, metadata: None };
+    let started = rollouts.start(new, None).await.unwrap();
+    let id = started.rollout.rollout_id;
+    store.append(shared([span(id.as_str(), "at-stray", 1, "x"), span(id.as_str(), "at-other", 2, "y")])).await.unwrap();
+    let change = AttemptChange { status: Some(AttemptStatus::Succeeded), ..AttemptChange::default() };
+    let ended = rollouts.update_attempt(id.clone(), None, change).await.unwrap();
+    assert_eq!(Some(ended.attempt_id), started.attempt.map(|attempt| attempt.attempt_id));
+    assert_eq!(store.rollout(id.clone()).await.unwrap().unwrap().status, RolloutStatus::Succeeded);
+    assert_eq!(rollouts.start_attempt(id.clone(), None).await.unwrap().attempt.unwrap().sequence_id, 2);
+    assert_eq!(store.attempts(id).await.unwrap().len(), 4);
+}
+
 /// Attempts, spans and changes of one rollout from many sides at once: numbers stay apart, nothing is lost.
 async fn one_rollout_many_hands(store: SharedStore) {
     let rollouts = Rollouts::new(Arc::clone(&store));
@@ -364,9 +379,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
-    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
-    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, closed],
+    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
+    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
+    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -22,8 +22,9 @@ pub(super) fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named
     let trace_id = hex::<16>(&span.trace_id).ok_or("the trace id is not 16 bytes, or all zero")?;
     let span_id = hex::<8>(&span.span_id).ok_or("the span id is not 8 bytes, or all zero")?;
     let parent_id = match span.parent_span_id.as_slice() {
-        [] => None,
-        parent => Some(hex::<8>(parent).ok_or("the parent span id is not 8 bytes, or all zero")?),
+        // All zero is how some exporters write that there is none.
+        parent if parent.iter().all(|byte| *byte == 0) => None,
+        parent => Some(hex::<8>(parent).ok_or("the parent span id is not 8 bytes")?),
     };
     let attributes = attributes(span.attributes);
     let word = |name: &str| {

@@ -10,6 +10,7 @@ mod http;
 use super::ApiState;
 use super::access::Access;
 use crate::rollout::RolloutError;
+use crate::store::UNASSIGNED;
 use crate::trace::{AttemptId, RolloutId, Span};
 use ::http::HeaderMap;
 use decode::Named;
@@ -34,9 +35,6 @@ pub struct IngestCounters {
     /// Spans of nobody's rollout.
     pub unassigned: AtomicU64,
 }
-
-/// The rollout of spans that are nobody's.
-const UNASSIGNED: &str = "unassigned";
 
 /// Whom a caller speaks for.
 #[derive(Clone, Debug)]
@@ -105,9 +103,6 @@ async fn owners(
     spans: &[(Span, Named)],
     caller: &Caller,
 ) -> Result<HashMap<String, (RolloutId, AttemptId)>, RolloutError> {
-    if caller.rollout.is_some() {
-        return Ok(HashMap::new());
-    }
     let traces = spans.iter().filter(|(_, named)| named.rollout.is_none()).map(|(span, _)| span.trace_id.clone());
     let traces: BTreeSet<String> = traces.collect();
     if traces.is_empty() {
@@ -117,7 +112,7 @@ async fn owners(
     let mut owners = state.rollouts.store().owners(traces.clone()).await?;
     // A span of the proxy's may be on its way into the store.
     for _ in 0..LOOKS {
-        if owners.len() == traces.len() {
+        if owners.len() == traces.len() || caller.rollout.is_some() {
             break;
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -131,20 +126,21 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Says whose a span is.
 fn assign(span: &mut Span, named: &Named, caller: &Caller, owners: &HashMap<String, (RolloutId, AttemptId)>) {
-    let rollout = named.rollout.as_ref().or(caller.rollout.as_ref());
-    let attempt = named.attempt.as_ref().or(caller.attempt.as_ref());
-    match (rollout, owners.get(&span.trace_id)) {
-        (Some(rollout), _) => {
-            span.rollout_id = rollout.as_str().into();
-            let default = || AttemptId::default_of(&span.rollout_id);
-            span.attempt_id = attempt.map_or_else(default, |attempt| attempt.as_str().into());
-        }
-        (None, Some((rollout, attempt))) => (span.rollout_id, span.attempt_id) = (rollout.clone(), attempt.clone()),
-        (None, None) => {
-            span.rollout_id = UNASSIGNED.into();
-            span.attempt_id = span.trace_id.as_str().into();
-        }
-    }
+    let given = |rollout: &String, attempt: Option<&String>| {
+        let rollout = RolloutId::from(rollout.as_str());
+        let attempt = attempt.map_or_else(|| AttemptId::default_of(&rollout), |attempt| attempt.as_str().into());
+        (rollout, attempt)
+    };
+    let owner = match (&named.rollout, owners.get(&span.trace_id), &caller.rollout) {
+        (Some(rollout), _, _) => given(rollout, named.attempt.as_ref().or(caller.attempt.as_ref())),
+        (None, Some(owner), _) => owner.clone(),
+        (None, None, Some(rollout)) => given(rollout, named.attempt.as_ref().or(caller.attempt.as_ref())),
+        (None, None, None) => match caller.access.only() {
+            Some(rollout) => given(rollout, named.attempt.as_ref()),
+            None => (UNASSIGNED.into(), span.trace_id.as_str().into()),
+        },
+    };
+    (span.rollout_id, span.attempt_id) = owner;
 }
 
 async fn number(state: &ApiState, span: &mut Span, given: Option<u64>) {

@@ -7,7 +7,7 @@ mod records;
 use super::records::nothing_heard;
 use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError,
+    Store, StoreError, UNASSIGNED,
 };
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value, Worker,
@@ -221,10 +221,16 @@ impl State {
             let kept = self.kept(&span.rollout_id, start);
             kept.last_sequence_id = kept.last_sequence_id.max(span.sequence_id);
             if kept.attempts.iter().all(|attempt| attempt.attempt_id != span.attempt_id) {
-                kept.put_attempt(Attempt::running(span.rollout_id.clone(), span.attempt_id.clone(), start));
+                let attempt = Attempt::running(span.rollout_id.clone(), span.attempt_id.clone(), start);
+                if kept.registered && !kept.attempts.is_empty() {
+                    // Its attempts are those that somebody started: one that only a span names is never the latest.
+                    kept.attempts.insert(0, Attempt { sequence_id: 0, ..attempt });
+                } else {
+                    kept.put_attempt(attempt);
+                }
             }
             if is_new {
-                if !self.traces.contains_key(&span.trace_id) {
+                if span.rollout_id.as_str() != UNASSIGNED && !self.traces.contains_key(&span.trace_id) {
                     self.traces.insert(span.trace_id.clone(), (span.rollout_id.clone(), span.attempt_id.clone()));
                 }
                 let kept = self.kept(&span.rollout_id, start);

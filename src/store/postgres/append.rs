@@ -4,7 +4,7 @@
 
 use super::{decode, encode, signed};
 use crate::store::blob::{Hash, Taken, take};
-use crate::store::{Appended, Heard, Result, StoreError, lean};
+use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED, lean};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -58,7 +58,9 @@ async fn ensure(transaction: &Transaction<'_>, rows: &[Row], now: Timestamp) -> 
         let (last, _) = rollouts.entry(&span.rollout_id).or_insert((0, start));
         *last = signed(span.sequence_id).max(*last);
         attempts.entry((&span.rollout_id, &span.attempt_id)).or_insert(start);
-        traces.entry(&span.trace_id).or_insert((span.rollout_id.as_str(), span.attempt_id.as_str()));
+        if span.rollout_id.as_str() != UNASSIGNED {
+            traces.entry(&span.trace_id).or_insert((span.rollout_id.as_str(), span.attempt_id.as_str()));
+        }
     }
     let (mut ids, mut lasts, mut starts, mut jsons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (id, (last, start)) in rollouts {
@@ -85,7 +87,17 @@ async fn ensure(transaction: &Transaction<'_>, rows: &[Row], now: Timestamp) -> 
     };
     for ((rollout, attempt), start) in attempts {
         if !known.contains(&(rollout.as_str().to_owned(), attempt.as_str().to_owned())) {
-            put_attempt(transaction, &Attempt::running(rollout.clone(), attempt.clone(), start)).await?;
+            let new = Attempt::running(rollout.clone(), attempt.clone(), start);
+            let sql = "INSERT INTO attempt (rollout_id, attempt_id, sequence_id, json)
+                 SELECT $1, $2, 0, $3 FROM rollout WHERE rollout_id = $1 AND registered
+                     AND EXISTS (SELECT 1 FROM attempt WHERE rollout_id = $1)
+                 ON CONFLICT (rollout_id, attempt_id) DO NOTHING";
+            // Its attempts are those that somebody started: one that only a span names is never the latest.
+            let of_registered =
+                transaction.execute(sql, &[&rollout.as_str(), &attempt.as_str(), &encode(&new)]).await? > 0;
+            if !of_registered {
+                put_attempt(transaction, &new).await?;
+            }
         }
     }
     let (traces, owners): (Vec<&str>, Vec<(&str, &str)>) = traces.into_iter().unzip();

@@ -4,6 +4,7 @@
 //! same time is waited for, and tried again if the server had to choose. Nothing outside may see an SQL text.
 
 mod append;
+mod fault;
 mod read;
 mod records;
 mod schema;
@@ -18,12 +19,15 @@ use crate::trace::{
 };
 use append::Row;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
+pub use fault::without_password;
+use fault::{cause, fault, server_of};
 use read::Read;
 use records::Blocking;
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
@@ -51,15 +55,18 @@ pub struct PostgresStore {
     pool: Pool,
     server: String,
     options: PostgresOptions,
+    unchecked: AtomicUsize,
 }
 
 impl PostgresStore {
     /// Connects to the server that `url` names, and makes its tables if need be. `tls` is used if the URL's `sslmode`
     /// asks for it.
     pub async fn open(url: &str, tls: Arc<ClientConfig>, options: PostgresOptions) -> Result<Self> {
-        let config: Config = url.parse().map_err(|error: Error| {
+        let mut config: Config = url.parse().map_err(|error: Error| {
             StoreError::Other(format!("{} is no PostgreSQL URL: {}", without_password(url), cause(&error)))
         })?;
+        // A server that is gone without a word must be noticed.
+        config.tcp_user_timeout(PATIENCE).keepalives_idle(PATIENCE).connect_timeout(PATIENCE);
         let server = server_of(&config);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, MakeRustlsConnect::new((*tls).clone()), recycling);
@@ -70,7 +77,7 @@ impl PostgresStore {
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Other(error.to_string()))?;
-        let store = Self { pool, server, options };
+        let store = Self { pool, server, options, unchecked: AtomicUsize::new(0) };
         let mut connection = store.connection().await?;
         let newer = schema::migrate(&mut connection).await.map_err(|error| fault(&store.server, &error))?;
         match newer {
@@ -96,7 +103,8 @@ impl PostgresStore {
     {
         Box::pin(async move {
             let connection = self.connection().await?;
-            read(connection).await.map_err(|failure| failure.told(&self.server))
+            let done = tokio::time::timeout(MOST_PATIENCE, read(connection)).await.map_err(|_| self.hangs())?;
+            done.map_err(|failure| failure.told(&self.server))
         })
     }
 
@@ -108,7 +116,33 @@ impl PostgresStore {
             transaction.commit().await?;
             Ok(appended)
         };
-        work.await.map_err(|error: Error| Attempted::of(&self.server, error))
+        match tokio::time::timeout(MOST_PATIENCE, work).await {
+            Ok(done) => done.map_err(|error: Error| Attempted::of(&self.server, error)),
+            Err(_) => {
+                // Nobody else must wait on this one.
+                drop(Object::take(connection));
+                Err(Attempted::Failed(self.hangs()))
+            }
+        }
+    }
+
+    /// Looks at the limits when it is time.
+    async fn keep_limits(&self, stored: usize) {
+        if self.options.retention == Retention::default() {
+            return;
+        }
+        let unchecked = self.unchecked.fetch_add(stored, Ordering::Relaxed) + stored;
+        if unchecked >= SPANS_PER_CHECK {
+            self.unchecked.store(0, Ordering::Relaxed);
+            if let Err(error) = self.prune().await {
+                tracing::warn!(%error, "the store's limits could not be applied; trying again later");
+            }
+        }
+    }
+
+    fn hangs(&self) -> StoreError {
+        let cause = format!("no answer within {} s", MOST_PATIENCE.as_secs());
+        StoreError::Unreachable { server: self.server.clone(), cause }
     }
 
     /// Runs a change on a thread that may block; the change comes back, to be tried again.
@@ -168,7 +202,10 @@ impl Store for PostgresStore {
             let mut tries = 0;
             loop {
                 match self.append_once(&rows).await {
-                    Ok(appended) => return Ok(appended),
+                    Ok(appended) => {
+                        self.keep_limits(appended.stored).await;
+                        return Ok(appended);
+                    }
                     Err(Attempted::Again(_)) if tries < MOST_TRIES => tries += 1,
                     Err(Attempted::Again(error) | Attempted::Failed(error)) => return Err(error),
                 }
@@ -297,6 +334,13 @@ impl Store for PostgresStore {
                 let empty = "DELETE FROM rollout WHERE NOT registered
                      AND NOT EXISTS (SELECT 1 FROM span WHERE span.rollout_id = rollout.rollout_id)";
                 transaction.execute(empty, &[]).await?;
+                for table in ["attempt", "trace"] {
+                    let orphans = format!(
+                        "DELETE FROM {table} WHERE NOT EXISTS
+                             (SELECT 1 FROM rollout WHERE rollout.rollout_id = {table}.rollout_id)"
+                    );
+                    transaction.execute(&orphans, &[]).await?;
+                }
             }
             transaction.commit().await?;
             Ok(Pruned { spans: unsigned(spans) })
@@ -309,56 +353,19 @@ impl Store for PostgresStore {
     }
 }
 
+/// Spans stored between two looks at the limits.
+const SPANS_PER_CHECK: usize = 1024;
 /// Connections of one process.
 const CONNECTIONS: usize = 16;
 /// How long a connection may be waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may be waited for.
+const MOST_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a transaction is tried that others came between.
 const MOST_TRIES: u32 = 20;
 
 fn between_tries(tries: u32) -> Duration {
     Duration::from_millis(fastrand::u64(1..=5 * u64::from(tries).max(1)))
-}
-
-/// What an error means for whoever runs the program.
-fn fault(server: &str, error: &Error) -> StoreError {
-    // Without connection, room or will on the server's side (classes 08, 53, 57): trying later may help.
-    let is_away = match error.code() {
-        Some(code) => ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)),
-        None => true,
-    };
-    match is_away {
-        true => StoreError::Unreachable { server: server.to_owned(), cause: cause(error) },
-        false => StoreError::Other(format!("PostgreSQL at {server}: {}", cause(error))),
-    }
-}
-
-/// An error with what is behind it.
-fn cause(error: &Error) -> String {
-    match error.as_db_error() {
-        Some(error) => error.message().to_owned(),
-        None => {
-            std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-        }
-    }
-}
-
-fn server_of(config: &Config) -> String {
-    let host = match config.get_hosts().first() {
-        Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
-        #[cfg(unix)]
-        Some(tokio_postgres::config::Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    format!("{host}:{}", config.get_ports().first().copied().unwrap_or(5432))
-}
-
-/// A URL as it may be shown.
-pub fn without_password(url: &str) -> String {
-    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-        Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
-        None => url.to_owned(),
-    }
 }
 
 fn encode(value: &impl Serialize) -> String {

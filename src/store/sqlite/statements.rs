@@ -5,7 +5,7 @@ use super::signed;
 use super::texts::RecentTexts;
 use crate::store::blob::{Hash, Taken, take};
 use crate::store::lean;
-use crate::store::{Appended, Heard, Result, StoreError};
+use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -99,7 +99,9 @@ fn ensure<'a>(connection: &Connection, rows: impl Iterator<Item = &'a Row>) -> r
         let (last, _) = rollouts.entry(&span.rollout_id).or_insert((0, start));
         *last = signed(span.sequence_id).max(*last);
         attempts.entry((&span.rollout_id, &span.attempt_id)).or_insert(start);
-        traces.entry(&span.trace_id).or_insert((&span.rollout_id, &span.attempt_id));
+        if span.rollout_id.as_str() != UNASSIGNED {
+            traces.entry(&span.trace_id).or_insert((&span.rollout_id, &span.attempt_id));
+        }
     }
     for (trace, (rollout, attempt)) in traces {
         let sql = "INSERT OR IGNORE INTO trace (trace_id, rollout_id, attempt_id) VALUES (?1, ?2, ?3)";
@@ -144,11 +146,19 @@ fn ensure_attempt(
     start: Timestamp,
 ) -> rusqlite::Result<()> {
     let sql = "SELECT 1 FROM attempt WHERE rollout_id = ?1 AND attempt_id = ?2";
-    let is_known = connection.prepare_cached(sql)?.exists(params![rollout.as_str(), attempt.as_str()])?;
-    if !is_known {
-        put_attempt(connection, Attempt::running(rollout.clone(), attempt.clone(), start))?;
+    if connection.prepare_cached(sql)?.exists(params![rollout.as_str(), attempt.as_str()])? {
+        return Ok(());
     }
-    Ok(())
+    let new = Attempt::running(rollout.clone(), attempt.clone(), start);
+    let sql = "SELECT 1 FROM rollout JOIN attempt USING (rollout_id) WHERE rollout_id = ?1 AND registered";
+    if connection.prepare_cached(sql)?.exists(params![rollout.as_str()])? {
+        // Its attempts are those that somebody started: one that only a span names is never the latest.
+        let sql = "INSERT INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, 0, ?3)";
+        let json = encode(&Attempt { sequence_id: 0, ..new })?;
+        connection.prepare_cached(sql)?.execute(params![rollout.as_str(), attempt.as_str(), json])?;
+        return Ok(());
+    }
+    put_attempt(connection, new).map(drop)
 }
 
 pub(super) fn put_attempt(connection: &Connection, mut attempt: Attempt) -> rusqlite::Result<Attempt> {
