@@ -50,6 +50,8 @@ pub struct LlmCall {
     pub unread: Vec<&'static str>,
     /// A tool call over MCP.
     pub tool: Option<ToolUse>,
+    /// The caller's `traceparent`, where the body carries one.
+    pub traceparent: Option<String>,
     /// Attributes of one API, such as `openai.response.service_tier`.
     pub extras: Vec<(&'static str, String)>,
 }

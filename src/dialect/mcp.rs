@@ -51,6 +51,7 @@ impl Dialect for Mcp {
         ] {
             call.extras.extend(value.map(|value| (name, value)));
         }
+        call.traceparent = params.at(&["_meta", "traceparent"]).word();
         call.tool = Some(ToolUse {
             name: params.get("name").word(),
             id: id.word().or_else(|| id.int().map(|id| id.to_string())),

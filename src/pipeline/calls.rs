@@ -10,6 +10,7 @@ use crate::dialect::{self, LlmCall, Seen};
 use crate::trace::exchange::Exchange;
 use crate::trace::{Engine, Span, semconv as names};
 use crate::wire::encoding::Decoded;
+use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, header};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +29,23 @@ pub(super) fn read_into(
     let offsets_hold = !exchange.response.as_ref().is_some_and(|response| coded(&response.headers));
     let (call, faults) = describe(span, read, exchange, offsets_hold, options);
     notice(&call, exchange, &said.bytes, options);
+    join(span, &call, exchange);
     let digest = relations.digest(&exchange.request.target, &asked.bytes);
     Some((relations.observe(span, &call, digest, exchange, options), vec![faults]))
+}
+
+/// MCP carries the caller's place in its trace in the body; where the header has none, it is the span's parent.
+fn join(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
+    let caller = call.traceparent.as_deref().and_then(TraceParent::parse);
+    let Some(caller) = caller.filter(|_| !exchange.trace.parent_is_remote) else { return };
+    let (trace_id, parent_id) = (caller.trace_id.to_string(), caller.span_id.to_string());
+    if let Some(context) = &mut span.context {
+        context.trace_id.clone_from(&trace_id);
+    }
+    if let Some(parent) = &mut span.parent {
+        (parent.trace_id, parent.span_id, parent.is_remote) = (trace_id.clone(), parent_id.clone(), true);
+    }
+    (span.trace_id, span.parent_id) = (trace_id, Some(parent_id));
 }
 
 /// Takes note of what serves there, or that it refuses what was added. A refusal names the field: a request may be bad

@@ -349,6 +349,20 @@ fn anthropics_sdk_sees_the_same_and_its_calls_are_told() {
     assert!(spans.iter().all(|span| span["name"] == "chat m" && span["status"]["status_code"] == "UNSET"));
 }
 
+#[test]
+fn a_tool_server_is_called_from_where_the_body_says() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+    let params =
+        json!({ "name": "add", "arguments": {}, "_meta": { "traceparent": format!("00-{trace}-{parent}-01") } });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    post(&serve, &format!("{}/echo/mcp", bench.http()), "x-rollout-id: ro-mcp\r\n", &body);
+    let span = &bench.exchanges("ro-mcp", 1)[0];
+    assert_eq!((&span["trace_id"], &span["parent_id"]), (&json!(trace), &json!(parent)), "{span:#}");
+    assert_eq!((&span["parent"]["is_remote"], &span["context"]["trace_id"]), (&json!(true), &json!(trace)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_over_a_websocket_are_calls_below_it() {
     use futures_util::{SinkExt, StreamExt};
