@@ -3,7 +3,7 @@
 use crate::api::metrics::Metric;
 use crate::api::otlp::IngestCounters;
 use crate::api::{self, ApiState, Sequences};
-use crate::capture::{Engines, Recorder, Seed, SeedSource, Sequencer};
+use crate::capture::{Absorb, Engines, Recorder, Seed, SeedSource, Sequencer};
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
@@ -248,6 +248,7 @@ fn span_options(config: &Config, engines: Engines) -> SpanOptions {
         max_body_bytes: usize::try_from(config.capture.max_body_bytes).unwrap_or(usize::MAX),
         header_allow: config.capture.header_allow.clone(),
         header_deny: config.capture.header_deny.clone(),
+        absorb: config.capture.absorb_telemetry != Absorb::Off,
         redactor: Redactor::new(config.redact.clone()),
         engines,
     }

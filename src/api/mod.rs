@@ -10,7 +10,7 @@ mod retried;
 
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
-use crate::trace::{RolloutId, Span, Value};
+use crate::trace::RolloutId;
 use crate::wire::redact::Redactor;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -19,7 +19,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,39 +89,6 @@ pub trait Sequences: Send + Sync {
 
     /// Somebody has used this id: later ones are higher.
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()>;
-}
-
-impl ApiState {
-    /// Takes secrets out of a span that somebody else made: by the names of its attributes, and by what they look like.
-    fn clean(&self, span: &mut Span) {
-        let links = span.links.iter_mut().filter_map(|link| link.attributes.as_mut());
-        let events = span.events.iter_mut().map(|event| &mut event.attributes);
-        let all = [&mut span.attributes, &mut span.resource.attributes].into_iter().chain(events).chain(links);
-        for (name, value) in all.flat_map(|attributes| attributes.iter_mut()) {
-            match value {
-                Value::String(text) => self.clean_text(name, text),
-                Value::Strings(texts) => texts.iter_mut().for_each(|text| self.clean_text(name, text)),
-                _ => {}
-            }
-        }
-        self.clean_text("", &mut span.name);
-        if let Some(description) = &mut span.status.description {
-            self.clean_text("", description);
-        }
-    }
-
-    fn clean_text(&self, name: &str, text: &mut String) {
-        let field = name.split_once(".header.").map(|(_, field)| field);
-        let cleaned = match field {
-            Some(field) => self.redactor.header_value(field, text),
-            None if name.starts_with("url.") || name == "http.url" => self.redactor.url(text),
-            None if text.trim_start().starts_with(['{', '[']) => self.redactor.body(Some("application/json"), "", text),
-            None => self.redactor.text(text),
-        };
-        if let Cow::Owned(cleaned) = cleaned {
-            *text = cleaned;
-        }
-    }
 }
 
 /// The routes of the server door.

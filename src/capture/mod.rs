@@ -18,6 +18,7 @@ pub use sequence::{Seed, SeedSource, Sequencer};
 pub use tee::{Direction, TeeBody};
 
 use crate::trace::units::millis;
+use http::Method;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct CaptureSettings {
     pub include_bodies: bool,
     /// Record what models and tools are asked and say: messages, tool calls, token ids. Without it usage and times remain.
     pub llm_content: bool,
+    /// Take the spans of OTLP exports that pass into their rollout.
+    pub absorb_telemetry: Absorb,
     /// Record exchanges that say they are Agent Lightning's own.
     pub own_traffic: bool,
     /// Bytes kept of one body; what is longer passes whole and is marked truncated.
@@ -56,6 +59,25 @@ pub struct CaptureSettings {
     pub skip_hosts: Vec<String>,
 }
 
+/// What happens to an agent's own telemetry on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Absorb {
+    /// It is an exchange like any other.
+    #[default]
+    Off,
+    /// It is forwarded, and its spans are taken in as well.
+    On,
+    /// It is answered here: no span leaves the machine.
+    Local,
+}
+
+/// True for a request that exports spans by OTLP over HTTP.
+pub fn is_trace_export(method: &Method, target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    method == Method::POST && path.trim_end_matches('/').ends_with("/v1/traces")
+}
+
 /// When the end of an answer is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +97,7 @@ impl Default for CaptureSettings {
             include_headers: false,
             include_bodies: false,
             llm_content: true,
+            absorb_telemetry: Absorb::Off,
             own_traffic: false,
             max_body_bytes: 8 * 1024 * 1024,
             max_messages: 10_000,

@@ -3,6 +3,7 @@
 use super::budget::Held;
 use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
+use super::{Absorb, is_trace_export};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, Injection, Message, Outcome, RequestHead, ResponseHead,
@@ -76,6 +77,10 @@ impl Recording {
         durable: bool,
     ) -> Self {
         let settings = recorder.settings();
+        let request = &exchange.request;
+        let absorbs = settings.absorb_telemetry != Absorb::Off && is_trace_export(&request.method, &request.target);
+        // Known before its first byte.
+        let is_call = absorbs.then_some(true);
         let shared = Shared {
             started,
             durable,
@@ -85,7 +90,7 @@ impl Recording {
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
-            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call: None })),
+            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call })),
         };
         Self { shared: Some(Arc::new(shared)) }
     }

@@ -7,7 +7,7 @@ use super::interims::{Interim, listen_for_interims, with_interims};
 use super::terminal::ends_answer;
 use super::tokens::{TokenSettings, stripped};
 use super::{TraceSettings, reply, rewrite, upgrade};
-use crate::capture::{Begin, Direction, Engines, Recorder, Recording, Sequencer, TeeBody};
+use crate::capture::{Absorb, Begin, Direction, Engines, Recorder, Recording, Sequencer, TeeBody, is_trace_export};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
@@ -22,8 +22,9 @@ use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream}
 use crate::wire::fields;
 use crate::wire::json_edit::Changes;
 use crate::wire::traceparent::TraceParent;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
 use std::pin::pin;
@@ -96,6 +97,7 @@ impl Forwarder {
         let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
         let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
             Some(error) => Err(error),
+            None if self.answers_here(&request) => answer_here(&begun, request).await,
             None => Box::pin(self.forward(conversation, &begun, origin, request, interim)).await,
         };
         forwarded.unwrap_or_else(|error| {
@@ -144,6 +146,12 @@ impl Forwarder {
         let begin =
             Begin { identity: identity.clone(), trace: trace.clone(), kind, request, connection, started, registered };
         Begun { recording: self.recorder.begin(begin), identity, trace }
+    }
+
+    /// True for telemetry that must not leave the machine.
+    fn answers_here(&self, request: &Request<Incoming>) -> bool {
+        self.recorder.settings().absorb_telemetry == Absorb::Local
+            && is_trace_export(request.method(), request.uri().path())
     }
 
     fn records(&self, request: &RequestHead) -> bool {
@@ -275,6 +283,24 @@ impl Forwarder {
         };
         Response::from_parts(parts, body)
     }
+}
+
+/// Takes an export of spans in the endpoint's place; the record has it.
+async fn answer_here(begun: &Begun, request: Request<Incoming>) -> Result<Response<Body>, ProxyError> {
+    let (parts, body) = request.into_parts();
+    let tee = TeeBody::new(body, begun.recording.clone(), Direction::Request, request_error, |_| false);
+    tee.collect().await.map_err(|error| request_error(&error))?;
+    let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
+    let is_json = kind.as_ref().is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("json")));
+    // An `ExportTraceServiceResponse` without anything in it.
+    let answer = Full::new(Bytes::from(if is_json { "{}" } else { "" }));
+    let mut response = Response::new(());
+    response.headers_mut().extend(kind.map(|kind| (header::CONTENT_TYPE, kind)));
+    let headers = response.headers().clone();
+    begun.recording.response(ResponseHead { status: response.status(), version: parts.version, headers });
+    let never = |never: &std::convert::Infallible| match *never {};
+    let tee = TeeBody::new(answer, begun.recording.clone(), Direction::Response, never, |_| false);
+    Ok(response.map(|()| tee.map_err(|never| match never {}).boxed_unsync()))
 }
 
 /// A request inside a tunnel that names another host would slip past the policy that the tunnel passed.

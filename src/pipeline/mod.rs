@@ -3,6 +3,7 @@
 //! It must never hold up the traffic: when the store is in trouble it tries again while the queue fills, and what finds
 //! no room there is counted by `capture`. Nothing leaves it unredacted.
 
+mod absorb;
 mod calls;
 mod llm;
 mod messages;

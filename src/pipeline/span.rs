@@ -2,11 +2,11 @@
 //!
 //! OpenTelemetry's HTTP conventions for a CLIENT span (v1.44.0); what they have no name for is `tracewire.*`.
 
-use super::calls;
 use super::messages::{Contents, messages};
 use super::relations::Relations;
 use super::socket;
-use crate::capture::Engines;
+use super::{absorb, calls};
+use crate::capture::{Engines, is_trace_export};
 use crate::dialect::tokens::Fault;
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
@@ -38,6 +38,8 @@ pub struct SpanOptions {
     pub header_allow: Vec<String>,
     /// Fields never to include.
     pub header_deny: Vec<String>,
+    /// Takes the spans of exports in.
+    pub absorb: bool,
     /// Takes secrets out.
     pub redactor: Redactor,
     /// Takes note of the engines that give themselves away.
@@ -97,7 +99,9 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
     let asked = opened(&mut exchange.request_body, &exchange.request.headers, options);
     let said_fields = exchange.response.as_ref().map_or(&none, |response| &response.headers);
     let said = opened(&mut exchange.response_body, said_fields, options);
-    if exchange.kind == ExchangeKind::Http {
+    if options.absorb && is_trace_export(&exchange.request.method, &exchange.request.target) {
+        built.inferred = absorb::spans(exchange, &asked.bytes, options);
+    } else if exchange.kind == ExchangeKind::Http {
         let found = calls::read_into(span, exchange, (&asked, &said), relations, options);
         (built.inferred, built.unproved) = found.unwrap_or_default();
     }

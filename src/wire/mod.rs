@@ -9,6 +9,7 @@ pub mod json;
 pub mod json_edit;
 mod json_scan;
 pub mod json_stream;
+pub mod otlp;
 pub mod redact;
 pub mod sse;
 pub mod traceparent;

@@ -292,3 +292,38 @@ fn a_langchain_agents_spans_and_ours_are_one_tree() {
     let shown = text(&shown);
     assert!(shown.contains("RunnableSequence") && shown.contains("chat m"), "{shown}");
 }
+
+#[test]
+fn exports_that_pass_are_taken_in() {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    for (setting, forwarded) in [("on", true), ("local", false), ("off", true)] {
+        let bench = Bench::new();
+        let config = bench.home().join("proxy.toml");
+        std::fs::write(&config, format!("[capture]\nabsorb_telemetry = \"{setting}\"\n")).unwrap();
+        let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+        let mut secret = span(trace, "00f067aa0ba902b7");
+        secret["attributes"] =
+            json!([{ "key": "note", "value": { "stringValue": "key sk-proj-0123456789abcdefghijklmnopqrstuv" } }]);
+        let body = request(&json!([]), &json!([secret]));
+        let target = format!("{}/echo/v1/traces", bench.http());
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-absorb\r\n{JSON}connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = say(serve.address("proxy"), format!("{head}{body}").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(answer.contains("\"length\":"), forwarded, "{setting}: {answer}");
+        let expected = if setting == "off" { 1 } else { 2 };
+        let spans = eventually(|| {
+            let spans = bench.spans("ro-absorb");
+            (spans.len() >= expected).then_some(spans)
+        });
+        assert_eq!(spans.len(), expected, "{setting}");
+        let absorbed = spans.iter().find(|span| span["name"] == "s");
+        assert_eq!(absorbed.is_some(), setting != "off");
+        if let Some(absorbed) = absorbed {
+            assert_eq!((&absorbed["trace_id"], &absorbed["rollout_id"]), (&json!(trace), &json!("ro-absorb")));
+            assert!(!absorbed.to_string().contains("0123456789abcdefghijklmnopqrstuv"), "{absorbed:#}");
+        }
+    }
+}

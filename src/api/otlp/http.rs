@@ -3,6 +3,7 @@
 use super::{Caller, take};
 use crate::api::ApiState;
 use crate::api::access::Access;
+use crate::wire::otlp;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,10 +12,9 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::{GzDecoder, GzEncoder};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use serde::Serialize;
-use serde_json::Value as Json;
 use std::io::Read;
 
 /// The routes.
@@ -80,12 +80,7 @@ async fn traces(
         Ok(body) => body,
         Err(text) => return bad(&text),
     };
-    let request = match form {
-        _ if body.is_empty() => Ok(ExportTraceServiceRequest::default()),
-        Form::Protobuf => ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string()),
-        Form::Json => from_json(&body).map_err(|error| error.to_string()),
-    };
-    let request = match request {
+    let request = match otlp::request(form == Form::Json, &body) {
         Ok(request) => request,
         Err(error) => return bad(&format!("this is no ExportTraceServiceRequest: {error}")),
     };
@@ -102,35 +97,6 @@ async fn traces(
             failed(StatusCode::SERVICE_UNAVAILABLE, form, UNAVAILABLE, &error.to_string())
         }
     }
-}
-
-/// A request in JSON. A span with an id that can't be read gets an empty one, and is refused for that: the others stay.
-fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
-    let strict = serde_json::from_slice(body);
-    if strict.is_ok() {
-        return strict;
-    }
-    let mut json: Json = serde_json::from_slice(body)?;
-    for of_resource in within(&mut json, "resourceSpans") {
-        for scope in within(of_resource, "scopeSpans") {
-            for span in within(scope, "spans") {
-                for name in ["traceId", "spanId", "parentSpanId"] {
-                    if let Some(Json::String(id)) = span.get_mut(name)
-                        && (id.len() % 2 == 1 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-                    {
-                        // One byte is an id of no length that is allowed.
-                        "ff".clone_into(id);
-                    }
-                }
-            }
-        }
-    }
-    serde_json::from_value(json)
-}
-
-/// The elements of a list in an object; none of anything else.
-fn within<'a>(json: &'a mut Json, name: &str) -> impl Iterator<Item = &'a mut Json> {
-    json.get_mut(name).and_then(Json::as_array_mut).into_iter().flatten()
 }
 
 /// protobuf's JSON: 64-bit numbers are texts, and what is not there is not written.

@@ -3,7 +3,6 @@
 //! Whose a span is: by its own attributes, its resource's, the caller's header fields, the trace it belongs to. One of
 //! nobody is kept under a rollout of its own and counted; what is no span is refused with the reason, and the others stay.
 
-mod decode;
 mod grpc;
 mod http;
 
@@ -12,8 +11,8 @@ use super::access::Access;
 use crate::rollout::RolloutError;
 use crate::store::UNASSIGNED;
 use crate::trace::{AttemptId, RolloutId, Span};
+use crate::wire::otlp::{self, Named};
 use ::http::HeaderMap;
-use decode::Named;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -58,16 +57,12 @@ async fn take(
     caller: &Caller,
 ) -> Result<ExportTraceServiceResponse, RolloutError> {
     let (mut spans, mut rejected, mut reasons) = (Vec::new(), 0_i64, BTreeSet::new());
-    for of_resource in request.resource_spans {
-        let attributes = of_resource.resource.map(|resource| resource.attributes).unwrap_or_default();
-        let resource = decode::resource(attributes, of_resource.schema_url);
-        for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            match decode::span(span, &resource) {
-                Ok(decoded) => spans.push(decoded),
-                Err(reason) => {
-                    rejected += 1;
-                    reasons.insert(reason);
-                }
+    for span in otlp::spans(request) {
+        match span {
+            Ok(decoded) => spans.push(decoded),
+            Err(reason) => {
+                rejected += 1;
+                reasons.insert(reason);
             }
         }
     }
@@ -81,7 +76,7 @@ async fn take(
             continue;
         }
         number(state, &mut span, named.sequence_id).await;
-        state.clean(&mut span);
+        state.redactor.span(&mut span);
         ready.push(Arc::new(span));
     }
     let counters = &state.ingest;

@@ -4,6 +4,7 @@
 
 mod body;
 mod pattern;
+mod span;
 mod suspect;
 #[cfg(test)]
 mod tests;

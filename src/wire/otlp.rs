@@ -4,21 +4,76 @@
 
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1 as otlp;
+use prost::Message;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// What a span says of whose it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) rollout: Option<String>,
-    pub(super) attempt: Option<String>,
-    pub(super) sequence_id: Option<u64>,
+pub struct Named {
+    /// Its rollout.
+    pub rollout: Option<String>,
+    /// The attempt of that.
+    pub attempt: Option<String>,
+    /// Its place in the rollout.
+    pub sequence_id: Option<u64>,
+}
+
+/// Reads a request; none of it is there, none is in it.
+pub fn request(is_json: bool, body: &[u8]) -> Result<ExportTraceServiceRequest, String> {
+    match is_json {
+        _ if body.is_empty() => Ok(ExportTraceServiceRequest::default()),
+        true => from_json(body).map_err(|error| error.to_string()),
+        false => ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string()),
+    }
+}
+
+/// The spans of a request, each with what it says of whose it is, or why it is none.
+pub fn spans(request: ExportTraceServiceRequest) -> Vec<Result<(Span, Named), &'static str>> {
+    let mut spans = Vec::new();
+    for of_resource in request.resource_spans {
+        let attributes = of_resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let resource = resource(attributes, of_resource.schema_url);
+        let all = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        spans.extend(all.map(|one| span(one, &resource)));
+    }
+    spans
+}
+
+/// A request in JSON. A span with an id that can't be read gets an empty one, and is refused for that: the others stay.
+fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
+    let strict = serde_json::from_slice(body);
+    if strict.is_ok() {
+        return strict;
+    }
+    let mut json: Json = serde_json::from_slice(body)?;
+    for of_resource in within(&mut json, "resourceSpans") {
+        for scope in within(of_resource, "scopeSpans") {
+            for span in within(scope, "spans") {
+                for name in ["traceId", "spanId", "parentSpanId"] {
+                    if let Some(Json::String(id)) = span.get_mut(name)
+                        && (id.len() % 2 == 1 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                    {
+                        // One byte is an id of no length that is allowed.
+                        "ff".clone_into(id);
+                    }
+                }
+            }
+        }
+    }
+    serde_json::from_value(json)
+}
+
+/// The elements of a list in an object; none of anything else.
+fn within<'a>(json: &'a mut Json, name: &str) -> impl Iterator<Item = &'a mut Json> {
+    json.get_mut(name).and_then(Json::as_array_mut).into_iter().flatten()
 }
 
 /// A span whose rollout, attempt and sequence id are still to be set, and what it says of them itself.
-pub(super) fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named), &'static str> {
+fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named), &'static str> {
     let trace_id = hex::<16>(&span.trace_id).ok_or("the trace id is not 16 bytes, or all zero")?;
     let span_id = hex::<8>(&span.span_id).ok_or("the span id is not 8 bytes, or all zero")?;
     let parent_id = match span.parent_span_id.as_slice() {
@@ -75,7 +130,7 @@ pub(super) fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named
 }
 
 /// What produced spans.
-pub(super) fn resource(attributes_of: Vec<KeyValue>, schema_url: String) -> Resource {
+fn resource(attributes_of: Vec<KeyValue>, schema_url: String) -> Resource {
     Resource { attributes: attributes(attributes_of), schema_url }
 }
 
