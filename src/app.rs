@@ -3,7 +3,7 @@
 use crate::api::metrics::Metric;
 use crate::api::otlp::IngestCounters;
 use crate::api::{self, ApiState, Sequences};
-use crate::capture::{Absorb, Engines, Recorder, Seed, SeedSource, Sequencer};
+use crate::capture::{Absorb, Calls, Engines, Recorder, Seed, SeedSource, Sequencer};
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
@@ -20,6 +20,7 @@ use crate::store::spool::Spooled;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
+use crate::trace::span::SpanContext;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
@@ -79,15 +80,15 @@ impl App {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let engines = Engines::default();
-        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config, engines.clone()))
+        let (engines, calls) = (Engines::default(), Calls::default());
+        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config, engines.clone(), calls.clone()))
             .context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
-        let service = Service { rollouts: rollouts.clone(), sequencer: sequencer.clone() };
+        let service = Service { rollouts: rollouts.clone(), sequencer: sequencer.clone(), calls };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
         let distrust = Arc::new(Distrust::new(advice));
@@ -240,7 +241,7 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
-fn span_options(config: &Config, engines: Engines) -> SpanOptions {
+fn span_options(config: &Config, engines: Engines, calls: Calls) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,
@@ -250,6 +251,7 @@ fn span_options(config: &Config, engines: Engines) -> SpanOptions {
         header_deny: config.capture.header_deny.clone(),
         absorb: config.capture.absorb_telemetry != Absorb::Off,
         redactor: Redactor::new(config.redact.clone()),
+        calls,
         engines,
     }
 }
@@ -258,11 +260,16 @@ fn span_options(config: &Config, engines: Engines) -> SpanOptions {
 struct Service {
     rollouts: Rollouts,
     sequencer: Sequencer,
+    calls: Calls,
 }
 
 impl Sequences for Service {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
         Box::pin(async move { self.sequencer.next(rollout, None).await.0 })
+    }
+
+    fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
+        self.calls.of(rollout, response_id)
     }
 
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {

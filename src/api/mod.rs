@@ -10,7 +10,8 @@ mod retried;
 
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
-use crate::trace::RolloutId;
+use crate::trace::span::{Link, SpanContext};
+use crate::trace::{Attributes, RolloutId, Span, Value, semconv as names};
 use crate::wire::redact::Redactor;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -82,13 +83,28 @@ pub struct ApiState {
     pub cors_origins: Arc<[String]>,
 }
 
-/// Gives out sequence ids. The proxy counts too, so `app` passes in what it counts with.
+/// What this door shares with the proxy door, which counts and records too: `app` passes it in.
 pub trait Sequences: Send + Sync {
     /// The next id of a rollout.
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64>;
 
+    /// The span with which the proxy recorded the call of this answer, if it did lately.
+    fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext>;
+
     /// Somebody has used this id: later ones are higher.
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()>;
+}
+
+impl ApiState {
+    /// Makes a span that somebody else recorded ours: without secrets, and linked to the proxy's if that is the same call.
+    fn adopt(&self, span: &mut Span) {
+        self.redactor.span(span);
+        let response_id = span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str);
+        if let Some(context) = response_id.and_then(|id| self.sequences.recorded(&span.rollout_id, id)) {
+            let attributes = Attributes::from([(names::LINK.to_owned(), "same_call".into())]);
+            span.links.push(Link { context, attributes: Some(attributes) });
+        }
+    }
 }
 
 /// The routes of the server door.

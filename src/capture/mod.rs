@@ -4,6 +4,7 @@
 //! end of an answer waits until its span is stored. It must not parse, redact or store anything.
 
 pub mod budget;
+pub mod calls;
 pub mod engines;
 pub mod recorder;
 pub mod recording;
@@ -11,6 +12,7 @@ pub mod sequence;
 pub mod tee;
 
 pub use budget::Budget;
+pub use calls::Calls;
 pub use engines::Engines;
 pub use recorder::{Begin, Captured, Counters, Recorder};
 pub use recording::Recording;

@@ -30,6 +30,9 @@ pub(super) fn read_into(
     let (call, faults) = describe(span, read, exchange, offsets_hold, options);
     notice(&call, exchange, &said.bytes, options);
     join(span, &call, exchange);
+    if let (Some(id), Some(context)) = (&call.response_id, &span.context) {
+        options.calls.saw(&span.rollout_id, id, context);
+    }
     let digest = relations.digest(&exchange.request.target, &asked.bytes);
     Some((relations.observe(span, &call, digest, exchange, options), vec![faults]))
 }

@@ -6,7 +6,7 @@ use super::messages::{Contents, messages};
 use super::relations::Relations;
 use super::socket;
 use super::{absorb, calls};
-use crate::capture::{Engines, is_trace_export};
+use crate::capture::{Calls, Engines, is_trace_export};
 use crate::dialect::tokens::Fault;
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
@@ -42,6 +42,8 @@ pub struct SpanOptions {
     pub absorb: bool,
     /// Takes secrets out.
     pub redactor: Redactor,
+    /// Takes note of the calls that were recorded.
+    pub calls: Calls,
     /// Takes note of the engines that give themselves away.
     pub engines: Engines,
 }

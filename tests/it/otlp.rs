@@ -327,3 +327,28 @@ fn exports_that_pass_are_taken_in() {
         }
     }
 }
+
+#[test]
+fn a_call_that_the_agent_recorded_too_is_linked_to_ours() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] }).to_string();
+    let head = format!(
+        "POST {}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-twice\r\n{JSON}connection: close\r\ncontent-length: {}\r\n\r\n",
+        bench.http(),
+        body.len()
+    );
+    say(serve.address("proxy"), format!("{head}{body}").as_bytes());
+    let ours = bench.exchanges("ro-twice", 1)[0].clone();
+    let mut theirs = span("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+    let id = &ours["attributes"]["gen_ai.response.id"];
+    theirs["attributes"] = json!([{ "key": "gen_ai.response.id", "value": { "stringValue": id } }]);
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-twice" } }]);
+    assert_eq!(ask(&serve, "POST", "/v1/traces", JSON, &request(&named, &json!([theirs]))).0, 200);
+    let spans = bench.spans("ro-twice");
+    let link = &spans.iter().find(|span| span["name"] == "s").unwrap()["links"][0];
+    assert_eq!(
+        (&link["context"]["span_id"], &link["attributes"]["tracewire.link"]),
+        (&ours["span_id"], &json!("same_call"))
+    );
+}

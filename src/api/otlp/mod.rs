@@ -76,7 +76,7 @@ async fn take(
             continue;
         }
         number(state, &mut span, named.sequence_id).await;
-        state.redactor.span(&mut span);
+        state.adopt(&mut span);
         ready.push(Arc::new(span));
     }
     let counters = &state.ingest;
