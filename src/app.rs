@@ -25,10 +25,11 @@ use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -88,7 +89,13 @@ impl App {
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequencer = Sequencer::new(seeds(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
-        let service = Service { rollouts: rollouts.clone(), sequencer: sequencer.clone(), calls };
+        let service = Service {
+            rollouts: rollouts.clone(),
+            sequencer: sequencer.clone(),
+            calls,
+            counts_alone: !matches!(config.store.place(), StorePlace::Postgres(_)),
+            reserved: Mutex::default(),
+        };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
         let distrust = Arc::new(Distrust::new(advice));
@@ -261,11 +268,44 @@ struct Service {
     rollouts: Rollouts,
     sequencer: Sequencer,
     calls: Calls,
+    // Nobody else gives out ids: the store need not be asked for each.
+    counts_alone: bool,
+    // Up to which id the store knows that they are given out, so that a restart goes on behind them.
+    reserved: Mutex<HashMap<RolloutId, u64>>,
 }
+
+impl Service {
+    /// Has the store know of this id, and of some to come.
+    async fn reserve(&self, rollout: &RolloutId, id: u64) {
+        {
+            let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.counts_alone || reserved.get(rollout).is_some_and(|known| *known >= id) {
+                return;
+            }
+        }
+        let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
+        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
+            return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
+        }
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if reserved.len() >= MOST_RESERVED {
+            reserved.clear();
+        }
+        let known = reserved.entry(rollout.clone()).or_default();
+        *known = to.max(*known);
+    }
+}
+
+const RESERVED_AT_ONCE: u64 = 64;
+const MOST_RESERVED: usize = 16 * 1024;
 
 impl Sequences for Service {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
-        Box::pin(async move { self.sequencer.next(rollout, None).await.0 })
+        Box::pin(async move {
+            let (id, _) = self.sequencer.next(rollout, None).await;
+            self.reserve(rollout, id).await;
+            id
+        })
     }
 
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {

@@ -17,6 +17,9 @@ pub trait Records {
     /// Registers a rollout, or replaces the one with its id.
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()>;
 
+    /// Sequence ids up to this one are given out; a rollout that is not there is passed over.
+    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()>;
+
     /// One attempt.
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>>;
 

@@ -352,3 +352,21 @@ fn a_call_that_the_agent_recorded_too_is_linked_to_ours() {
         (&ours["span_id"], &json!("same_call"))
     );
 }
+
+#[test]
+fn ids_that_were_given_out_are_not_given_again_after_a_restart() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let started: Value =
+        serde_json::from_str(&ask(&serve, "POST", "/v1/agl/rollouts", JSON, "{\"input\":1}").1).unwrap();
+    let whose =
+        json!({ "rollout_id": started["rollout_id"], "attempt_id": started["attempt"]["attempt_id"] }).to_string();
+    let next = |serve: &Running| -> u64 {
+        let (_, answer) = ask(serve, "POST", "/v1/agl/spans/next", JSON, &whose);
+        serde_json::from_str::<Value>(&answer).unwrap()["sequence_id"].as_u64().unwrap()
+    };
+    let given: Vec<u64> = (0..70).map(|_| next(&serve)).collect();
+    assert_eq!(given, (1..=70).collect::<Vec<_>>());
+    serve.kill();
+    assert!(next(&bench.serve(&[])) > 70);
+}

@@ -16,6 +16,13 @@ impl Records for State {
         Ok(())
     }
 
+    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
+        if let Some(kept) = self.rollouts.get_mut(id) {
+            kept.last_sequence_id = kept.last_sequence_id.max(to);
+        }
+        Ok(())
+    }
+
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let attempts = self.rollouts.get(rollout).map(|kept| &kept.attempts);
         Ok(attempts.and_then(|all| all.iter().find(|one| one.attempt_id == *attempt)).cloned())

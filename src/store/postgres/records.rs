@@ -68,6 +68,11 @@ impl Records for Blocking<'_> {
         self.wait(put_rollout(transaction, rollout))
     }
 
+    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
+        let sql = "UPDATE rollout SET last_sequence_id = GREATEST(last_sequence_id, $2) WHERE rollout_id = $1";
+        self.query(sql, &[&id.as_str(), &signed(to)]).map(drop)
+    }
+
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 AND attempt_id = $2 FOR UPDATE";
         let rows = self.query(sql, &[&rollout.as_str(), &attempt.as_str()])?;

@@ -58,6 +58,11 @@ impl Records for Transaction<'_> {
         self.with(|connection| put_rollout(connection, rollout, true))
     }
 
+    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
+        let sql = "UPDATE rollout SET last_sequence_id = MAX(last_sequence_id, ?2) WHERE rollout_id = ?1";
+        self.write(sql, params![id.as_str(), signed(to)])
+    }
+
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let sql = "SELECT json FROM attempt WHERE rollout_id = ?1 AND attempt_id = ?2";
         self.one(sql, params![rollout.as_str(), attempt.as_str()])
