@@ -149,6 +149,15 @@ fn what_is_wrong_with_a_request_to_the_store_is_said_in_its_shapes() {
         assert_eq!(status, expected, "{body}");
         assert!(body.contains(word), "{word}: {body}");
     }
+    let odd = {
+        let mut odd = span(json!({}));
+        odd["span_id"] = json!("odd");
+        odd["color"] = json!({ "is": ["kept"] });
+        odd
+    };
+    assert!(post("/spans", odd).1.contains("\"color\":{\"is\":[\"kept\"]}"));
+    let kept: Value = serde_json::from_str(&get(&format!("/spans?rollout_id={rollout}&span_id=odd")).1).unwrap();
+    assert_eq!((&kept["items"][0]["color"], &kept["items"][0]["attributes"]), (&json!({ "is": ["kept"] }), &json!({})));
     let huge = ask(&serve, "POST", "/v1/agl/rollouts", &format!("{JSON}expect: \r\n"), &"x".repeat((64 << 20) + 1));
     assert_eq!(huge.0, 413);
 }

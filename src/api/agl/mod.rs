@@ -3,6 +3,7 @@
 //! Where that server answers 500 to what can't be done, this one answers 404 with the same words: its clients read the
 //! words, and don't try again.
 
+mod extra;
 mod openapi;
 mod page;
 mod rollouts;

@@ -121,7 +121,7 @@ impl Paging {
         if self.sort_order == Order::Desc && self.sort_by.is_some() {
             kept.reverse();
         }
-        self.page_of(&kept)
+        self.page_of(&kept, Json::clone)
     }
 
     /// True when the order asked for is that of a field, rising.
@@ -130,8 +130,8 @@ impl Paging {
     }
 
     /// The page of items that are in order.
-    pub(super) fn page_of<T: Serialize>(&self, items: &[T]) -> Json {
-        let page: Vec<Json> = json_of(self.part(items));
+    pub(super) fn page_of<T>(&self, items: &[T], json: fn(&T) -> Json) -> Json {
+        let page: Vec<Json> = self.part(items).iter().map(json).collect();
         json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": items.len() })
     }
 

@@ -1,6 +1,7 @@
 //! Spans: added, found, numbered. They are served in the shapes that Agent Lightning's adapters read.
 
-use super::page::{Filter, Paging, from_query, json_of};
+use super::extra::{self, EXTRA, Keys};
+use super::page::{Filter, Paging, from_query};
 use super::{Answer, created, ok, paged, read};
 use crate::api::ApiState;
 use crate::api::access::Access;
@@ -10,15 +11,17 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
 /// `POST /spans`
 pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
     let mut span: Span = read(&body)?;
-    let _: MustBeThere = read(&body)?;
+    let Keys { extra } = read(&body)?;
     access.check(span.rollout_id.as_str())?;
+    if !extra.is_empty() {
+        span.set(EXTRA, Json::Object(extra).to_string());
+    }
     let rollouts = &state.rollouts;
     // Those of nobody's rollout are a mistake here; by OTLP they are kept.
     rollouts.must_exist(&span.rollout_id, &span.attempt_id).await?;
@@ -26,18 +29,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
     state.sequences.raise(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);
     let appended = rollouts.append(vec![Arc::clone(&span)]).await?;
-    if appended.duplicates > 0 { created(Json::Null) } else { created(&*span) }
-}
-
-/// Agent Lightning's model wants these keys, though they may be null.
-#[derive(Deserialize)]
-#[allow(dead_code, reason = "only whether they are there counts")]
-struct MustBeThere {
-    parent_id: IgnoredAny,
-    start_time: IgnoredAny,
-    end_time: IgnoredAny,
-    context: IgnoredAny,
-    parent: IgnoredAny,
+    if appended.duplicates > 0 { created(Json::Null) } else { created(extra::json(&span)) }
 }
 
 #[derive(Deserialize)]
@@ -103,9 +95,9 @@ async fn find(state: &ApiState, access: &Access, (wanted, paging): (Wanted, Pagi
     let spans = view(state.rollouts.store().spans(rollout, attempt).await?);
     if filter.is_empty() && paging.is_by("sequence_id") {
         // As they come: only what is on the page need be written.
-        return ok(paging.page_of(&spans));
+        return ok(paging.page_of(&spans, extra::json));
     }
-    ok(paging.page(json_of(&spans), &filter))
+    ok(paging.page(spans.iter().map(extra::json).collect(), &filter))
 }
 
 const SPAN_FIELDS: &[&str] = &[
