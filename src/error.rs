@@ -59,6 +59,8 @@ pub enum ErrorKind {
     ProxyLoopDetected,
     /// No more files or sockets can be opened.
     DescriptorsExhausted,
+    /// No room to record what is only recorded.
+    CaptureFull,
     /// A setting forbids the target.
     HttpRequestDenied,
     /// The proxy credentials are missing or wrong.
@@ -172,6 +174,12 @@ impl ErrorKind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "proxy_internal_error",
                 "Tracewire may open no more sockets; raise its limit (ulimit -n)",
+            ),
+            Self::CaptureFull => of(
+                Internal,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "proxy_internal_error",
+                "try again; if it stays so, raise capture.queue_exchanges",
             ),
             Self::HttpRequestDenied => {
                 of(Downstream, StatusCode::FORBIDDEN, "http_request_denied", "proxy.block names this host")

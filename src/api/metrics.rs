@@ -32,6 +32,10 @@ pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
         metrics.push(gauge("store_spans", "Spans in the store.", statistics.spans));
         metrics.push(gauge("store_rollouts", "Rollouts in the store.", statistics.rollouts));
         metrics.push(gauge("store_waiting_spans", "Spans that wait for the store's server.", statistics.waiting));
+        metrics.push(Metric {
+            kind: "counter",
+            ..gauge("store_refused_spans_total", "Spans lost that the store's server did not take.", statistics.refused)
+        });
         metrics.push(gauge("store_size_bytes", "Bytes the store uses.", statistics.size_bytes));
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&metrics))

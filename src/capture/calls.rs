@@ -3,39 +3,31 @@
 //! The newest are remembered, in a bounded number; what is not remembered is not linked.
 
 use crate::trace::RolloutId;
+use crate::trace::recent::Recent;
 use crate::trace::span::SpanContext;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is remembered; copies share it.
-#[derive(Clone, Debug, Default)]
-pub struct Calls(Arc<Mutex<Recent>>);
+#[derive(Clone, Debug)]
+pub struct Calls(Arc<Mutex<Recent<(RolloutId, String), SpanContext>>>);
 
-#[derive(Debug, Default)]
-struct Recent {
-    spans: HashMap<(RolloutId, String), SpanContext>,
-    order: VecDeque<(RolloutId, String)>,
+impl Default for Calls {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Recent::new(MOST_REMEMBERED))))
+    }
 }
 
 impl Calls {
     /// A call was recorded by this span.
     pub fn saw(&self, rollout: &RolloutId, response_id: &str, span: &SpanContext) {
         let key = (rollout.clone(), response_id.to_owned());
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.spans.insert(key.clone(), span.clone()).is_none() {
-            recent.order.push_back(key);
-        }
-        if recent.order.len() > MOST_REMEMBERED
-            && let Some(oldest) = recent.order.pop_front()
-        {
-            recent.spans.remove(&oldest);
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, span.clone());
     }
 
     /// The span that recorded the call with this answer.
     pub fn of(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
-        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.spans.get(&(rollout.clone(), response_id.to_owned())).cloned()
+        let key = (rollout.clone(), response_id.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 }
 

@@ -1,5 +1,6 @@
 //! One request: who, begin, rewrite, tee, send, tee. See `handle`.
 
+use super::absorb::answer_here;
 use super::conversation::Conversation;
 use super::expect::Gated;
 use super::identity::{OWN_TRAFFIC_HEADER, identify};
@@ -22,9 +23,8 @@ use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream}
 use crate::wire::fields;
 use crate::wire::json_edit::Changes;
 use crate::wire::traceparent::TraceParent;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
 use std::pin::pin;
@@ -94,10 +94,11 @@ impl Forwarder {
     ) -> Response<Body> {
         let started = Instant::now();
         let head = request_head(&origin, &request);
+        let stays = self.stays_here(&head);
         let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
         let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
             Some(error) => Err(error),
-            None if self.answers_here(&request) => answer_here(&begun, request).await,
+            None if stays => answer_here(&begun, request).await,
             None => Box::pin(self.forward(conversation, &begun, origin, request, interim)).await,
         };
         forwarded.unwrap_or_else(|error| {
@@ -149,9 +150,10 @@ impl Forwarder {
     }
 
     /// True for telemetry that must not leave the machine.
-    fn answers_here(&self, request: &Request<Incoming>) -> bool {
+    fn stays_here(&self, request: &RequestHead) -> bool {
         self.recorder.settings().absorb_telemetry == Absorb::Local
-            && is_trace_export(request.method(), request.uri().path())
+            && is_trace_export(&request.method, &request.target)
+            && self.records(request)
     }
 
     fn records(&self, request: &RequestHead) -> bool {
@@ -285,24 +287,6 @@ impl Forwarder {
     }
 }
 
-/// Takes an export of spans in the endpoint's place; the record has it.
-async fn answer_here(begun: &Begun, request: Request<Incoming>) -> Result<Response<Body>, ProxyError> {
-    let (parts, body) = request.into_parts();
-    let tee = TeeBody::new(body, begun.recording.clone(), Direction::Request, request_error, |_| false);
-    tee.collect().await.map_err(|error| request_error(&error))?;
-    let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
-    let is_json = kind.as_ref().is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("json")));
-    // An `ExportTraceServiceResponse` without anything in it.
-    let answer = Full::new(Bytes::from(if is_json { "{}" } else { "" }));
-    let mut response = Response::new(());
-    response.headers_mut().extend(kind.map(|kind| (header::CONTENT_TYPE, kind)));
-    let headers = response.headers().clone();
-    begun.recording.response(ResponseHead { status: response.status(), version: parts.version, headers });
-    let never = |never: &std::convert::Infallible| match *never {};
-    let tee = TeeBody::new(answer, begun.recording.clone(), Direction::Response, never, |_| false);
-    Ok(response.map(|()| tee.map_err(|never| match never {}).boxed_unsync()))
-}
-
 /// A request inside a tunnel that names another host would slip past the policy that the tunnel passed.
 fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
     let tunnel = conversation.tunnel.as_ref()?;
@@ -379,7 +363,7 @@ fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
     }
 }
 
-fn request_error(error: &hyper::Error) -> ProxyError {
+pub(super) fn request_error(error: &hyper::Error) -> ProxyError {
     FramingFault::behind(error)
         .map_or_else(|| ProxyError::from_source(ErrorKind::HttpRequestIncomplete, "", error), FramingFault::of_request)
 }

@@ -3,6 +3,7 @@
 //! Start with [`Forwarder::handle`]. It must never name a store, a dialect or an exporter: a parser can't slow or break
 //! the traffic.
 
+mod absorb;
 pub mod conversation;
 pub mod expect;
 pub mod identity;

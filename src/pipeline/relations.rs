@@ -7,19 +7,24 @@ use super::span::SpanOptions;
 use crate::dialect::LlmCall;
 use crate::dialect::message::Part;
 use crate::trace::exchange::Exchange;
+use crate::trace::recent::Recent;
 use crate::trace::semconv as names;
 use crate::trace::span::{Link, SpanContext};
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, Timestamp};
 use crate::wire::json::Json;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
 /// The memory of the pipeline.
-#[derive(Default)]
 pub struct Relations {
     hasher: RandomState,
     tools: Recent<ToolKey, Called>,
     requests: Recent<RequestKey, Asked>,
+}
+
+impl Default for Relations {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), tools: Recent::new(MOST_REMEMBERED), requests: Recent::new(MOST_REMEMBERED) }
+    }
 }
 
 type ToolKey = (RolloutId, AttemptId, String);
@@ -157,40 +162,6 @@ fn text_of(json: &Json<'_>, options: &SpanOptions) -> Option<String> {
     let json = Some(json).filter(|json| options.llm_content && !json.is_null())?;
     let text = serde_json::to_string(json).ok()?;
     Some(options.redactor.body(Some("application/json"), "", &text).into_owned())
-}
-
-/// The newest entries, in a bounded number.
-struct Recent<K, V> {
-    entries: HashMap<K, V>,
-    order: VecDeque<K>,
-}
-
-impl<K, V> Default for Recent<K, V> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<K: Clone + Eq + Hash, V> Recent<K, V> {
-    fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key)
-    }
-
-    fn take(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key)
-    }
-
-    fn put(&mut self, key: K, value: V) {
-        if self.entries.insert(key.clone(), value).is_none() {
-            self.order.push_back(key);
-        }
-        // Keys that were taken are still in the order.
-        while self.order.len() > MOST_REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.entries.remove(&oldest);
-            }
-        }
-    }
 }
 
 const MOST_REMEMBERED: usize = 16 * 1024;

@@ -17,7 +17,8 @@ pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchang
     let mut calls = Vec::new();
     let mut open: Option<Call> = None;
     for (message, content) in contents.iter().filter(|(message, _)| message.opcode == "text") {
-        let Some(bytes) = content.bytes.as_deref() else { continue };
+        // One before it is missing that it refers to: what it said is not known, and that is told of the call.
+        let bytes = content.bytes.as_deref().unwrap_or_default();
         let parsed = json::parse(bytes).unwrap_or_default();
         let kind = parsed.get("type").text().unwrap_or_default();
         if message.by_agent {
@@ -25,7 +26,7 @@ pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchang
                 calls.extend(open.replace(Call::begin(exchange, bytes.to_vec(), message.at)));
             }
         } else if let Some(call) = &mut open {
-            call.add(bytes, message.at, content.whole);
+            call.add(bytes, message.at, content.whole && content.bytes.is_some());
             if ENDS.contains(&kind) {
                 call.exchange.outcome = Outcome::Complete;
                 calls.extend(open.take());

@@ -102,7 +102,7 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
     let said_fields = exchange.response.as_ref().map_or(&none, |response| &response.headers);
     let said = opened(&mut exchange.response_body, said_fields, options);
     if options.absorb && is_trace_export(&exchange.request.method, &exchange.request.target) {
-        built.inferred = absorb::spans(exchange, &asked.bytes, options);
+        built.inferred = absorb::spans(span, exchange, &asked.bytes, options);
     } else if exchange.kind == ExchangeKind::Http {
         let found = calls::read_into(span, exchange, (&asked, &said), relations, options);
         (built.inferred, built.unproved) = found.unwrap_or_default();

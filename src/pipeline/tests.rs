@@ -26,12 +26,6 @@ impl Store for Picky {
         }
         self.inner.append(spans)
     }
-    fn put_rollout(&self, rollout: Rollout) -> Answer<'_, ()> {
-        self.inner.put_rollout(rollout)
-    }
-    fn put_attempt(&self, attempt: Attempt) -> Answer<'_, Attempt> {
-        self.inner.put_attempt(attempt)
-    }
     fn rollout(&self, id: RolloutId) -> Answer<'_, Option<Rollout>> {
         self.inner.rollout(id)
     }
@@ -43,15 +37,6 @@ impl Store for Picky {
     }
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> Answer<'_, Vec<Span>> {
         self.inner.spans(rollout, attempt)
-    }
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> Answer<'_, (Vec<Span>, u64)> {
-        self.inner.spans_page(rollout, attempt, offset, limit)
     }
     fn change(&self, change: Change) -> Answer<'_, ()> {
         self.inner.change(change)

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A boxed future, as object-safe traits return them.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -37,11 +37,25 @@ pub trait Store: Send + Sync + 'static {
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>>;
 
     /// Registers a rollout, or replaces the one with its id. The rollout counts as registered from then on.
-    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>>;
+    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
+        self.change(Box::new(move |records| records.put_rollout(&rollout)))
+    }
 
     /// Adds an attempt, or replaces the one with its ids. A new one gets the next sequence id of its rollout, whatever
     /// it says itself; the stored attempt comes back.
-    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>>;
+    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
+        let stored: Arc<Mutex<Option<Attempt>>> = Arc::default();
+        let place = Arc::clone(&stored);
+        let changed = self.change(Box::new(move |records| {
+            let put = records.put_attempt(attempt.clone())?;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(put);
+            Ok(())
+        }));
+        Box::pin(async move {
+            changed.await?;
+            stored.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StoreError::Closed)
+        })
+    }
 
     /// One rollout.
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>>;
@@ -66,15 +80,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// All sets of resources, in the order in which they came.
     fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>>;
-
-    /// A part of what `spans` gives, and how many there are in all.
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>>;
 
     /// The attempts that these traces belong to, by the first span of each that was stored.
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>>;
@@ -167,6 +172,8 @@ pub struct Statistics {
     pub size_bytes: u64,
     /// Spans that wait in a file while the store's server is away; they are not among the others.
     pub waiting: u64,
+    /// Spans that waited so and that the server then could not take: they are lost.
+    pub refused: u64,
 }
 
 /// What retention removed.
@@ -253,3 +260,13 @@ pub enum StoreError {
 
 /// A store behind a pointer, as everything but `app` sees it.
 pub type SharedStore = Arc<dyn Store>;
+
+/// Databases' integers are signed; what does not fit is not a number that a clock or a counter gives.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The way back.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}

@@ -33,6 +33,7 @@ struct Spool {
     // None: nothing waits. Locked over awaits, so that what comes while it is emptied waits for that.
     file: Mutex<Option<SqliteStore>>,
     waiting: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Spooled {
@@ -46,7 +47,14 @@ impl Spooled {
         let file = if path.exists() { Some(SqliteStore::open(&path, SqliteOptions::default())?) } else { None };
         // Counted when it is emptied first.
         let waiting = AtomicU64::new(u64::from(file.is_some()));
-        let spool = Arc::new(Spool { path, max_bytes, _lock: lock, file: Mutex::new(file), waiting });
+        let spool = Arc::new(Spool {
+            path,
+            max_bytes,
+            _lock: lock,
+            file: Mutex::new(file),
+            waiting,
+            refused: AtomicU64::new(0),
+        });
         let draining = tokio::spawn(drain(Arc::clone(&spool), Arc::clone(&inner)));
         Ok(Self { inner, spool, draining })
     }
@@ -68,7 +76,7 @@ impl Spool {
                 file.insert(SqliteStore::open(&self.path, SqliteOptions::default())?)
             }
         };
-        if store.statistics().await?.size_bytes >= self.max_bytes {
+        if size_bytes(&self.path) >= self.max_bytes {
             return Err(away);
         }
         let appended = store.append(spans).await?;
@@ -81,11 +89,33 @@ impl Spool {
         let mut file = self.file.lock().await;
         let Some(store) = &*file else { return Ok(()) };
         let (moved, refused) = send_all(store, inner).await?;
-        store.close().await?;
-        *file = None;
+        if let Some(store) = file.take()
+            && let Err(error) = store.close().await
+        {
+            tracing::warn!(%error, path = %self.path.display(), "an empty spool can't be closed");
+        }
         remove(&self.path);
         self.waiting.store(0, Ordering::Relaxed);
+        self.refused.fetch_add(refused as u64, Ordering::Relaxed);
         tracing::info!(moved, refused, "the store is back and has the spans that waited");
+        Ok(())
+    }
+
+    /// Takes over what programs left that are gone.
+    async fn adopt(&self, inner: &SharedStore) -> Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        for number in 1..=MOST_PLACES {
+            let (path, lock) = (folder.join(format!("spool-{number}.db")), folder.join(format!("spool-{number}.lock")));
+            let Ok(lock) = File::options().write(true).open(lock) else { continue };
+            if path.exists() && lock.try_lock().is_ok() {
+                let file = SqliteStore::open(&path, SqliteOptions::default())?;
+                let (moved, refused) = send_all(&file, inner).await?;
+                file.close().await?;
+                remove(&path);
+                self.refused.fetch_add(refused as u64, Ordering::Relaxed);
+                tracing::info!(moved, refused, "the store has the spans that another program left");
+            }
+        }
         Ok(())
     }
 }
@@ -119,32 +149,28 @@ async fn send_all(file: &SqliteStore, inner: &SharedStore) -> Result<(usize, usi
     Ok((moved, refused))
 }
 
-fn remove(path: &Path) {
-    for end in ["", "-wal", "-shm"] {
+/// The files of a spool: SQLite's, with its log and its index of that.
+fn files(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| {
         let mut path = path.to_owned().into_os_string();
         path.push(end);
+        path.into()
+    })
+}
+
+/// What they take. Counting what is in them would take longer the more waits.
+fn size_bytes(path: &Path) -> u64 {
+    files(path).iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+fn remove(path: &Path) {
+    for path in files(path) {
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(%error, path = %path.display(), "an empty spool can't be removed");
         }
     }
-}
-
-/// Takes over what programs left that are gone.
-async fn adopt(folder: &Path, inner: &SharedStore) -> Result<()> {
-    for number in 1..=MOST_PLACES {
-        let (path, lock) = (folder.join(format!("spool-{number}.db")), folder.join(format!("spool-{number}.lock")));
-        let Ok(lock) = File::options().write(true).open(lock) else { continue };
-        if path.exists() && lock.try_lock().is_ok() {
-            let file = SqliteStore::open(&path, SqliteOptions::default())?;
-            let (moved, refused) = send_all(&file, inner).await?;
-            file.close().await?;
-            remove(&path);
-            tracing::info!(moved, refused, "the store has the spans that another program left");
-        }
-    }
-    Ok(())
 }
 
 /// Programs on one folder.
@@ -173,8 +199,7 @@ async fn drain(spool: Arc<Spool>, inner: SharedStore) {
             tracing::debug!(%error, "the store is still away");
         }
         if tries.is_multiple_of(ADOPT_EVERY)
-            && let Some(folder) = spool.path.parent()
-            && let Err(error) = adopt(folder, &inner).await
+            && let Err(error) = spool.adopt(&inner).await
         {
             tracing::debug!(%error, "what another program left can't follow yet");
         }
@@ -198,14 +223,6 @@ impl Store for Spooled {
         })
     }
 
-    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
-        self.inner.put_rollout(rollout)
-    }
-
-    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
-        self.inner.put_attempt(attempt)
-    }
-
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
         self.inner.rollout(id)
     }
@@ -220,16 +237,6 @@ impl Store for Spooled {
 
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
         self.inner.spans(rollout, attempt)
-    }
-
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
-        self.inner.spans_page(rollout, attempt, offset, limit)
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
@@ -263,7 +270,8 @@ impl Store for Spooled {
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
         Box::pin(async move {
             let waiting = self.spool.waiting.load(Ordering::Relaxed);
-            Ok(Statistics { waiting, ..self.inner.statistics().await? })
+            let refused = self.spool.refused.load(Ordering::Relaxed);
+            Ok(Statistics { waiting, refused, ..self.inner.statistics().await? })
         })
     }
 

@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod exchange;
 pub mod ids;
+pub mod recent;
 pub mod rollout;
 pub mod semconv;
 pub mod span;

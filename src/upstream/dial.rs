@@ -128,11 +128,7 @@ impl Dialler {
         let mut last = ProxyError::new(ErrorKind::DnsError, shown, "the name has no address");
         for address in addresses {
             if self.is_own_door(address) {
-                return Err(ProxyError::new(
-                    ErrorKind::ProxyLoopDetected,
-                    shown,
-                    "that is a door of this proxy itself; clients reach it directly if NO_PROXY names it",
-                ));
+                return Err(ProxyError::new(ErrorKind::ProxyLoopDetected, shown, "that is a door of this proxy"));
             }
             match TcpStream::connect(address).await {
                 Ok(stream) => {

@@ -3,7 +3,7 @@
 use super::page::{Filter, Paging, from_query, json_of};
 use super::{Answer, Refusal, created, fields, ok, paged, read, refuse_null};
 use crate::api::ApiState;
-use crate::trace::{ResourcesUpdate, WorkerStatus};
+use crate::trace::WorkerStatus;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -153,8 +153,9 @@ fn named_resources(body: &Bytes) -> Answer<Json> {
 
 /// `GET /resources/latest`
 pub(super) async fn latest_resources(State(state): State<ApiState>) -> Answer {
-    let latest: Option<ResourcesUpdate> = state.rollouts.transact(|records, _| Ok(records.latest_resources()?)).await?;
-    ok(latest)
+    let all = state.rollouts.store().all_resources().await?;
+    // Of equals the last, which came last.
+    ok(all.into_iter().max_by_key(|resources| resources.update_time))
 }
 
 /// `GET /resources/{resources}`

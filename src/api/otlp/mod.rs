@@ -80,10 +80,11 @@ async fn take(
         ready.push(Arc::new(span));
     }
     let counters = &state.ingest;
-    counters.taken.fetch_add(ready.len() as u64, Ordering::Relaxed);
     counters.rejected.fetch_add(rejected.unsigned_abs(), Ordering::Relaxed);
     if !ready.is_empty() {
+        let taken = ready.len() as u64;
         state.rollouts.append(ready).await?;
+        counters.taken.fetch_add(taken, Ordering::Relaxed);
     }
     let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
         rejected_spans: rejected,

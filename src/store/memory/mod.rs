@@ -83,18 +83,6 @@ impl Store for MemoryStore {
         })
     }
 
-    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
-        self.with(move |state| {
-            let kept = state.kept(&rollout.rollout_id, rollout.start_time);
-            kept.rollout = rollout;
-            kept.registered = true;
-        })
-    }
-
-    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
-        self.with(move |state| state.kept(&attempt.rollout_id, attempt.start_time).put_attempt(attempt))
-    }
-
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
         self.with(move |state| state.rollouts.get(&id).map(|kept| kept.rollout.clone()))
     }
@@ -127,20 +115,6 @@ impl Store for MemoryStore {
             // A stable sort, so that spans which tie stay in the order of their insertion.
             spans.sort_by_key(|span| (span.sequence_id, span.start_time));
             spans
-        })
-    }
-
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
-        Box::pin(async move {
-            let all = self.spans(rollout, attempt).await?;
-            let total = all.len() as u64;
-            Ok((all.into_iter().skip(offset).take(limit).collect(), total))
         })
     }
 
@@ -193,7 +167,7 @@ impl Store for MemoryStore {
             resources: state.resources.len() as u64,
             spans: state.spans.len() as u64,
             size_bytes: state.size_bytes,
-            waiting: 0,
+            ..Statistics::default()
         })
     }
 

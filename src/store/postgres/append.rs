@@ -2,9 +2,9 @@
 //!
 //! Rows are locked in one order everywhere (rollouts, then attempts, by their ids), so that processes seldom meet.
 
-use super::{decode, encode, signed};
+use super::{decode, encode};
 use crate::store::blob::{Hash, Taken, take};
-use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED, lean};
+use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED, lean, signed, unsigned};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub(super) async fn put_attempt(
          ON CONFLICT (rollout_id, attempt_id) DO UPDATE SET json = excluded.json RETURNING sequence_id";
     let statement = transaction.prepare(sql).await?;
     let row = transaction.query_one(&statement, &[&rollout, &id, &encode(attempt)]).await?;
-    Ok(Attempt { sequence_id: super::unsigned(row.get(0)), ..attempt.clone() })
+    Ok(Attempt { sequence_id: unsigned(row.get(0)), ..attempt.clone() })
 }
 
 /// Stores the pieces that are not there; gives the last piece of every value.
@@ -243,11 +243,16 @@ async fn hear(
     let Some(row) = transaction.query_opt(&statement, &[&rollout.as_str(), &attempt.as_str()]).await? else {
         return Ok(());
     };
-    let (Some(mut of), Some(attempt)) = (decode::<Rollout>(row.get(0)), decode::<Attempt>(row.get(2))) else {
-        return Ok(());
+    let (mut of, attempt) = match (decode::<Rollout>(row.get(0)), decode::<Attempt>(row.get(2))) {
+        (Ok(of), Ok(attempt)) => (of, attempt),
+        // The spans are stored all the same.
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(error, rollout_id = %rollout, "a span's attempt can't be told that it was heard from");
+            return Ok(());
+        }
     };
-    of.start_time = Timestamp::from_unix_nanos(super::unsigned(row.get(1)));
-    let mut attempt = Attempt { sequence_id: super::unsigned(row.get(3)), ..attempt };
+    of.start_time = Timestamp::from_unix_nanos(unsigned(row.get(1)));
+    let mut attempt = Attempt { sequence_id: unsigned(row.get(3)), ..attempt };
     let before = of.status;
     if heard(&mut of, &mut attempt, row.get(4), now) {
         put_attempt(transaction, &attempt).await?;

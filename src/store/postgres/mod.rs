@@ -14,6 +14,7 @@ use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
     Store, StoreError,
 };
+use super::{signed, unsigned};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Worker,
 };
@@ -214,24 +215,6 @@ impl Store for PostgresStore {
         })
     }
 
-    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
-        self.change(Box::new(move |records| records.put_rollout(&rollout)))
-    }
-
-    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
-        Box::pin(async move {
-            let stored: Arc<Mutex<Option<Attempt>>> = Arc::default();
-            let kept = Arc::clone(&stored);
-            let change = move |records: &mut dyn super::Records| {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(records.put_attempt(attempt.clone())?);
-                Ok(())
-            };
-            self.change(Box::new(change)).await?;
-            let stored = stored.lock().unwrap_or_else(PoisonError::into_inner).take();
-            stored.ok_or(StoreError::Closed)
-        })
-    }
-
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
         self.read(async move |connection| read::rollout(&connection, &id).await)
     }
@@ -245,20 +228,7 @@ impl Store for PostgresStore {
     }
 
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        let everything = (0, usize::MAX);
-        self.read(async move |connection| {
-            read::spans(&connection, &rollout, attempt.as_ref(), everything).await.map(|(spans, _)| spans)
-        })
-    }
-
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
-        self.read(async move |connection| read::spans(&connection, &rollout, attempt.as_ref(), (offset, limit)).await)
+        self.read(async move |connection| read::spans(&connection, &rollout, attempt.as_ref()).await)
     }
 
     fn change(&self, mut change: Change) -> BoxFuture<'_, Result<()>> {
@@ -373,14 +343,7 @@ fn encode(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(json: &str) -> Option<T> {
-    serde_json::from_str(json).ok()
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
+/// A row's JSON. What can't be read was not written by this program, and is no empty place.
+fn decode<T: DeserializeOwned>(json: &str) -> std::result::Result<T, String> {
+    serde_json::from_str(json).map_err(|error| format!("a stored row can't be read: {error}"))
 }

@@ -1,9 +1,9 @@
 //! Reading from the tables.
 
+use super::decode;
 use super::records::{attempt_of, rollout_of};
-use super::{decode, signed, unsigned};
 use crate::store::blob::{Hash, unpack};
-use crate::store::{RolloutFilter, RolloutSummary, Standing, Statistics, StoreError};
+use crate::store::{RolloutFilter, RolloutSummary, Standing, Statistics, StoreError, signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Timestamp, Value};
 use deadpool_postgres::Object;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,12 @@ pub(super) enum Failure {
     Damaged(String),
 }
 
+impl From<String> for Failure {
+    fn from(cause: String) -> Self {
+        Self::Damaged(cause)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Server(error)
@@ -26,11 +32,8 @@ pub(super) type Read<T> = Result<T, Failure>;
 
 pub(super) async fn rollout(connection: &Object, id: &RolloutId) -> Read<Option<Rollout>> {
     let sql = "SELECT json, start_ns FROM rollout WHERE rollout_id = $1";
-    Ok(connection
-        .query_opt(&connection.prepare_cached(sql).await?, &[&id.as_str()])
-        .await?
-        .as_ref()
-        .and_then(rollout_of))
+    let row = connection.query_opt(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
+    Ok(row.as_ref().map(rollout_of).transpose()?)
 }
 
 pub(super) async fn rollouts(connection: &Object, limit: usize) -> Read<Vec<RolloutSummary>> {
@@ -42,15 +45,15 @@ pub(super) async fn rollouts(connection: &Object, limit: usize) -> Read<Vec<Roll
     let rows = connection.query(sql, &[&signed(limit as u64)]).await?;
     let summary = |row: &tokio_postgres::Row| {
         let count = |at: usize| unsigned(row.get(at));
-        Some(RolloutSummary { rollout: rollout_of(row)?, attempts: count(2), spans: count(3), errors: count(4) })
+        Ok(RolloutSummary { rollout: rollout_of(row)?, attempts: count(2), spans: count(3), errors: count(4) })
     };
-    Ok(rows.iter().filter_map(summary).collect())
+    rows.iter().map(summary).collect()
 }
 
 pub(super) async fn attempts(connection: &Object, id: &RolloutId) -> Read<Vec<Attempt>> {
     let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 ORDER BY sequence_id";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
-    Ok(rows.iter().filter_map(|row| attempt_of(row, 0)).collect())
+    Ok(rows.iter().map(|row| attempt_of(row, 0)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 pub(super) async fn attempted(connection: &Object, filter: &RolloutFilter) -> Read<Vec<AttemptedRollout>> {
@@ -64,38 +67,28 @@ pub(super) async fn attempted(connection: &Object, filter: &RolloutFilter) -> Re
          ORDER BY rollout.start_ns, rollout.rollout_id";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&ids, &statuses]).await?;
     let one =
-        |row: &tokio_postgres::Row| Some(AttemptedRollout { rollout: rollout_of(row)?, attempt: attempt_of(row, 2) });
-    Ok(rows.iter().filter_map(one).collect())
+        |row: &tokio_postgres::Row| Ok(AttemptedRollout { rollout: rollout_of(row)?, attempt: attempt_of(row, 2)? });
+    rows.iter().map(one).collect()
 }
 
-/// A rollout's spans in order, with their long texts, and how many there are in all.
-pub(super) async fn spans(
-    connection: &Object,
-    rollout: &RolloutId,
-    attempt: Option<&AttemptId>,
-    (offset, limit): (usize, usize),
-) -> Read<(Vec<Span>, u64)> {
-    let attempt = attempt.map(AttemptId::as_str);
-    let count = "SELECT COUNT(*) FROM span WHERE rollout_id = $1 AND ($2::TEXT IS NULL OR attempt_id = $2)";
-    let total = connection.query_one(&connection.prepare_cached(count).await?, &[&rollout.as_str(), &attempt]).await?;
+/// A rollout's spans in order, with their long texts.
+pub(super) async fn spans(connection: &Object, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Read<Vec<Span>> {
     let sql =
         "SELECT id, json, start_ns, end_ns FROM span WHERE rollout_id = $1 AND ($2::TEXT IS NULL OR attempt_id = $2)
-         ORDER BY sequence_id, start_ns NULLS FIRST, id LIMIT $3 OFFSET $4";
-    let (offset, limit) = (signed(offset as u64), signed(limit as u64));
+         ORDER BY sequence_id, start_ns NULLS FIRST, id";
     let statement = connection.prepare_cached(sql).await?;
-    let rows = connection.query(&statement, &[&rollout.as_str(), &attempt, &limit, &offset]).await?;
+    let rows = connection.query(&statement, &[&rollout.as_str(), &attempt.map(AttemptId::as_str)]).await?;
     let mut spans = Vec::with_capacity(rows.len());
     let mut places: HashMap<i64, usize> = HashMap::new();
     for row in &rows {
-        let damaged = || Failure::Damaged("a span's row can't be read".to_owned());
-        let mut span: Span = decode(row.get(1)).ok_or_else(damaged)?;
+        let mut span: Span = decode(row.get(1))?;
         let time = |at: usize| row.get::<_, Option<i64>>(at).map(|nanos| Timestamp::from_unix_nanos(unsigned(nanos)));
         (span.start_time, span.end_time) = (time(2), time(3));
         places.insert(row.get(0), spans.len());
         spans.push(span);
     }
     fill(connection, &mut spans, &places).await?;
-    Ok((spans, unsigned(total.get(0))))
+    Ok(spans)
 }
 
 /// Puts back what was taken out.
@@ -161,7 +154,7 @@ pub(super) async fn owners(connection: &Object, traces: &[String]) -> Read<HashM
 /// All rows of a table of JSON, in the order in which they came.
 pub(super) async fn all<T: DeserializeOwned>(connection: &Object, table: &'static str) -> Read<Vec<T>> {
     let rows = connection.query(&format!("SELECT json FROM {table} ORDER BY position"), &[]).await?;
-    Ok(rows.iter().filter_map(|row| decode(row.get(0))).collect())
+    Ok(rows.iter().map(|row| decode(row.get(0))).collect::<Result<_, _>>()?)
 }
 
 pub(super) async fn statistics(connection: &Object) -> Read<Statistics> {
@@ -177,7 +170,7 @@ pub(super) async fn statistics(connection: &Object) -> Read<Statistics> {
         resources: count(3),
         spans: count(4),
         size_bytes: count(5),
-        waiting: 0,
+        ..Statistics::default()
     })
 }
 

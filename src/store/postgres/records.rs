@@ -2,8 +2,9 @@
 //! change comes between.
 
 use super::append::{put_attempt, put_rollout};
-use super::{decode, encode, signed, unsigned};
+use super::{decode, encode};
 use crate::store::{Records, Result, StoreError};
+use crate::store::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
 use serde::de::DeserializeOwned;
 use std::future::Future;
@@ -40,27 +41,32 @@ impl Blocking<'_> {
 
     fn one<T: DeserializeOwned>(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<Option<T>> {
         let rows = self.query(sql, parameters)?;
-        Ok(rows.first().and_then(|row| decode(row.get(0))))
+        rows.first().map(|row| decode(row.get(0))).transpose().map_err(StoreError::Other)
     }
 }
 
 /// A rollout's row: its JSON and its start.
-pub(super) fn rollout_of(row: &Row) -> Option<Rollout> {
+pub(super) fn rollout_of(row: &Row) -> std::result::Result<Rollout, String> {
     let start_time = Timestamp::from_unix_nanos(unsigned(row.get(1)));
-    Some(Rollout { start_time, ..decode(row.get(0))? })
+    Ok(Rollout { start_time, ..decode(row.get(0))? })
 }
 
-/// An attempt's columns: its JSON and its sequence id.
-pub(super) fn attempt_of(row: &Row, at: usize) -> Option<Attempt> {
+/// An attempt's columns: its JSON and its sequence id; none where there is no attempt.
+pub(super) fn attempt_of(row: &Row, at: usize) -> std::result::Result<Option<Attempt>, String> {
     let json: Option<&str> = row.get(at);
-    let attempt = decode::<Attempt>(json?)?;
-    Some(Attempt { sequence_id: unsigned(row.get(at + 1)), ..attempt })
+    let attempt = json.map(decode::<Attempt>).transpose()?;
+    Ok(attempt.map(|attempt| Attempt { sequence_id: unsigned(row.get(at + 1)), ..attempt }))
+}
+
+/// The attempt of the first row, if there is one.
+fn first_attempt(rows: &[Row]) -> Result<Option<Attempt>> {
+    rows.first().map_or(Ok(None), |row| attempt_of(row, 0)).map_err(StoreError::Other)
 }
 
 impl Records for Blocking<'_> {
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
         let sql = "SELECT json, start_ns FROM rollout WHERE rollout_id = $1 FOR UPDATE";
-        Ok(self.query(sql, &[&id.as_str()])?.first().and_then(rollout_of))
+        self.query(sql, &[&id.as_str()])?.first().map(rollout_of).transpose().map_err(StoreError::Other)
     }
 
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
@@ -76,13 +82,13 @@ impl Records for Blocking<'_> {
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 AND attempt_id = $2 FOR UPDATE";
         let rows = self.query(sql, &[&rollout.as_str(), &attempt.as_str()])?;
-        Ok(rows.first().and_then(|row| attempt_of(row, 0)))
+        first_attempt(&rows)
     }
 
     fn latest_attempt(&mut self, rollout: &RolloutId) -> Result<Option<Attempt>> {
         let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1
              ORDER BY sequence_id DESC LIMIT 1 FOR UPDATE";
-        Ok(self.query(sql, &[&rollout.as_str()])?.first().and_then(|row| attempt_of(row, 0)))
+        first_attempt(&self.query(sql, &[&rollout.as_str()])?)
     }
 
     fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
@@ -103,9 +109,9 @@ impl Records for Blocking<'_> {
     fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
         let sql = "SELECT json, start_ns FROM rollout WHERE is_limited AND status IN ('preparing', 'running')
              ORDER BY rollout_id FOR UPDATE SKIP LOCKED";
-        let rollouts: Vec<Rollout> = self.query(sql, &[])?.iter().filter_map(rollout_of).collect();
+        let rollouts: std::result::Result<Vec<Rollout>, _> = self.query(sql, &[])?.iter().map(rollout_of).collect();
         let mut watched = Vec::new();
-        for rollout in rollouts {
+        for rollout in rollouts.map_err(StoreError::Other)? {
             if let Some(attempt) = self.latest_attempt(&rollout.rollout_id)? {
                 watched.push((rollout, attempt));
             }

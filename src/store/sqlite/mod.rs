@@ -16,6 +16,7 @@ use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
     Store, StoreError,
 };
+use super::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use reader::Readers;
 use rusqlite::ErrorCode;
@@ -100,19 +101,6 @@ impl Store for SqliteStore {
         })
     }
 
-    fn put_rollout(&self, rollout: Rollout) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.writer.ask(Work::PutRollout(Box::new(rollout))).await.map(|_| ()) })
-    }
-
-    fn put_attempt(&self, attempt: Attempt) -> BoxFuture<'_, Result<Attempt>> {
-        Box::pin(async move {
-            match self.writer.ask(Work::PutAttempt(Box::new(attempt))).await? {
-                Done::Attempt(attempt) => Ok(*attempt),
-                _ => Err(mixed_up()),
-            }
-        })
-    }
-
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
         Box::pin(self.readers.read(move |connection| reader::rollout(connection, &id)))
     }
@@ -126,22 +114,7 @@ impl Store for SqliteStore {
     }
 
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        Box::pin(
-            self.readers.read(move |connection| reader::spans(connection, &rollout, attempt.as_ref(), (0, usize::MAX))),
-        )
-    }
-
-    fn spans_page(
-        &self,
-        rollout: RolloutId,
-        attempt: Option<AttemptId>,
-        offset: usize,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<(Vec<Span>, u64)>> {
-        Box::pin(self.readers.read(move |connection| {
-            let spans = reader::spans(connection, &rollout, attempt.as_ref(), (offset, limit))?;
-            Ok((spans, reader::span_count(connection, &rollout, attempt.as_ref())?))
-        }))
+        Box::pin(self.readers.read(move |connection| reader::spans(connection, &rollout, attempt.as_ref())))
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
@@ -231,14 +204,4 @@ fn concerns_the_file(error: &rusqlite::Error) -> bool {
                 | ErrorCode::OutOfMemory
         )
     )
-}
-
-/// SQLite's integers are signed; what does not fit is not a number that a clock or a counter gives.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The way back.
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }

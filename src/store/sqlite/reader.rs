@@ -111,20 +111,17 @@ pub(super) fn attempts(connection: &Connection, id: &RolloutId) -> rusqlite::Res
     rows.collect()
 }
 
-/// A rollout's spans in order, with their long texts: the first after `offset`, and no more than `limit`.
+/// A rollout's spans in order, with their long texts.
 pub(super) fn spans(
     connection: &Connection,
     rollout: &RolloutId,
     attempt: Option<&AttemptId>,
-    (offset, limit): (usize, usize),
 ) -> rusqlite::Result<Vec<Span>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, json, start_ns, end_ns FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)
-         ORDER BY sequence_id, start_ns, id LIMIT ?3 OFFSET ?4",
+         ORDER BY sequence_id, start_ns, id",
     )?;
-    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let attempt = attempt.map(AttemptId::as_str);
-    let mut rows = statement.query(params![rollout.as_str(), attempt, number(limit), number(offset)])?;
+    let mut rows = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
     let mut spans = Vec::new();
     // Pieces repeat within a rollout: each is fetched and unpacked once.
     let mut pieces = Pieces::default();
@@ -139,17 +136,6 @@ pub(super) fn spans(
         spans.push(span);
     }
     Ok(spans)
-}
-
-/// How many spans a rollout has.
-pub(super) fn span_count(
-    connection: &Connection,
-    rollout: &RolloutId,
-    attempt: Option<&AttemptId>,
-) -> rusqlite::Result<u64> {
-    let sql = "SELECT COUNT(*) FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)";
-    let attempt = attempt.map(AttemptId::as_str);
-    connection.prepare_cached(sql)?.query_row(params![rollout.as_str(), attempt], |row| row.get(0)).map(unsigned)
 }
 
 /// The rollouts that are meant, each with its latest attempt, by start time.
@@ -224,7 +210,7 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics
         resources: count("SELECT COUNT(*) FROM resources")?,
         spans: count("SELECT COUNT(*) FROM span")?,
         size_bytes: size_bytes(connection)?,
-        waiting: 0,
+        ..Statistics::default()
     })
 }
 

@@ -3,20 +3,24 @@
 
 use crate::store::blob::{Hash, Taken};
 use crate::trace::Span;
+use crate::trace::recent::Recent;
 use rusqlite::{Connection, params};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// The numbers of the last pieces, by their name.
-#[derive(Debug, Default)]
-pub(super) struct RecentTexts {
-    numbers: HashMap<Hash, i64>,
-    order: VecDeque<Hash>,
+#[derive(Debug)]
+pub(super) struct RecentTexts(Recent<Hash, i64>);
+
+impl Default for RecentTexts {
+    fn default() -> Self {
+        Self(Recent::new(MOST_REMEMBERED))
+    }
 }
 
 impl RecentTexts {
     /// True when a piece was stored lately.
     pub(super) fn knows(&self, hash: &Hash) -> bool {
-        self.numbers.contains_key(hash)
+        self.0.get(hash).is_some()
     }
 
     /// The number of a value's last piece, all of them stored if need be. `packed` has those that were not known before.
@@ -42,7 +46,9 @@ impl RecentTexts {
                     };
                     let sql = "INSERT INTO text (hash, data, parent) VALUES (?1, ?2, ?3)";
                     connection.prepare_cached(sql)?.execute(params![piece.hash, data, before])?;
-                    self.remember(piece.hash, connection.last_insert_rowid())
+                    let number = connection.last_insert_rowid();
+                    self.0.put(piece.hash, number);
+                    number
                 }
             };
             before = Some(number);
@@ -53,22 +59,10 @@ impl RecentTexts {
     /// The number of a piece that is known and still there: it may have gone with its last span, or never have been
     /// committed.
     fn stored(&self, connection: &Connection, hash: &Hash) -> rusqlite::Result<Option<i64>> {
-        let Some(number) = self.numbers.get(hash) else { return Ok(None) };
+        let Some(number) = self.0.get(hash) else { return Ok(None) };
         let sql = "SELECT 1 FROM text WHERE id = ?1 AND hash = ?2";
         let is_there = connection.prepare_cached(sql)?.exists(params![number, hash])?;
         Ok(is_there.then_some(*number))
-    }
-
-    fn remember(&mut self, hash: Hash, number: i64) -> i64 {
-        if self.numbers.insert(hash, number).is_none() {
-            self.order.push_back(hash);
-        }
-        if self.order.len() > MOST_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.numbers.remove(&oldest);
-        }
-        number
     }
 }
 

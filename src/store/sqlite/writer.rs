@@ -5,11 +5,11 @@
 
 use super::checkpoint::Checkpoints;
 use super::retention::{prune, release_pages};
-use super::statements::{Row, append, ensure_rollout, put_attempt, put_rollout};
+use super::statements::{Row, append};
 use super::texts::RecentTexts;
 use super::{SqliteOptions, concerns_the_file, fault, records};
 use crate::store::{Appended, Change, Pruned, Result, Retention, StoreError};
-use crate::trace::{Attempt, Rollout, Span};
+use crate::trace::Span;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +30,6 @@ const SPANS_PER_CHECK: usize = 256;
 pub(super) enum Work {
     /// Store spans.
     Append(Vec<Arc<Span>>),
-    /// Register a rollout.
-    PutRollout(Box<Rollout>),
-    /// Add or replace an attempt.
-    PutAttempt(Box<Attempt>),
     /// A transaction of somebody else's.
     Change(Change),
     /// Apply the limits.
@@ -44,10 +40,6 @@ pub(super) enum Work {
 pub(super) enum Done {
     /// Spans were stored.
     Appended(Appended),
-    /// The rollout was registered.
-    Rollout,
-    /// The attempt as stored.
-    Attempt(Box<Attempt>),
     /// The change is made.
     Changed,
     /// The limits were applied.
@@ -320,11 +312,6 @@ impl Work {
     fn run(self, connection: &Connection, path: &Path, retention: Retention) -> rusqlite::Result<Done> {
         match self {
             Self::Append(_) => Ok(Done::Appended(Appended::default())),
-            Self::PutRollout(rollout) => put_rollout(connection, &rollout, true).map(|()| Done::Rollout),
-            Self::PutAttempt(attempt) => {
-                ensure_rollout(connection, &attempt.rollout_id, 0, attempt.start_time)?;
-                put_attempt(connection, *attempt).map(|attempt| Done::Attempt(Box::new(attempt)))
-            }
             Self::Change(change) => records::run(connection, path, change).map(|()| Done::Changed),
             Self::Prune => prune(connection, retention, SystemTime::now().into()).map(Done::Pruned),
         }
