@@ -66,6 +66,8 @@ pub struct Begin {
     pub started: Instant,
     /// True when the rollout is registered.
     pub registered: bool,
+    /// True when bodies are recorded whatever the settings say.
+    pub keeps_bodies: bool,
 }
 
 impl Recorder {
@@ -122,6 +124,8 @@ impl Recorder {
             messages: Messages::default(),
             timing: Timing { started_at: wall.into(), ..Timing::default() },
             connection: begin.connection,
+            keeps_bodies: begin.keeps_bodies,
+            gateway: None,
             // Until something better is known: whoever drops the recording went away.
             outcome: Outcome::Aborted { by: Side::Downstream },
         };

@@ -6,8 +6,8 @@ use super::tee::Direction;
 use super::{Absorb, is_trace_export};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::trace::exchange::{
-    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, Injection, Message, Outcome, RequestHead, ResponseHead,
-    Truncation,
+    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, GatewayFacts, Injection, Message, Outcome, RequestHead,
+    ResponseHead, Truncation,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -85,7 +85,7 @@ impl Recording {
             started,
             durable,
             commit_timeout: settings.commit_timeout,
-            keep_bodies: settings.include_bodies,
+            keep_bodies: settings.include_bodies || exchange.keeps_bodies,
             keep_messages: settings.include_bodies || carries_calls(&exchange.request),
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
@@ -145,6 +145,32 @@ impl Recording {
     /// What was added can't be taken out of the answer: the agent sees what came of it.
     pub fn unstripped(&self) {
         self.update(|exchange, _| exchange.injection.strips = false);
+    }
+
+    /// The gateway did something with it.
+    pub fn gateway(&self, update: impl FnOnce(&mut GatewayFacts)) {
+        self.update(|exchange, _| update(exchange.gateway.get_or_insert_default()));
+    }
+
+    /// From here on, another version of the policy answers.
+    pub fn policy_version(&self, version: i64) {
+        self.update(|exchange, _| {
+            let kept = exchange.response_body.kept.len();
+            exchange.gateway.get_or_insert_default().versions.push((version, kept));
+        });
+    }
+
+    /// The request turned out to go elsewhere.
+    pub fn request(&self, update: impl FnOnce(&mut RequestHead)) {
+        self.update(|exchange, _| update(&mut exchange.request));
+    }
+
+    /// The whole body of the request, where no tee sees it pass.
+    pub fn request_body(&self, body: &Bytes) {
+        if !body.is_empty() {
+            self.frame(Direction::Request, body, 0);
+        }
+        self.body_complete(Direction::Request);
     }
 
     /// Bytes passed that no tee saw, as in a tunnel.

@@ -1,6 +1,7 @@
 //! Telemetry that must not leave the machine: taken in the endpoint's place.
 
-use super::handle::{Begun, request_error};
+use super::begin::Begun;
+use super::handle::request_error;
 use crate::capture::{Direction, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::exchange::ResponseHead;

@@ -16,6 +16,10 @@ pub struct Conversation {
     pub client: SocketAddr,
     /// What the door is bound to, if it is.
     pub binding: Option<(RolloutId, AttemptId)>,
+    /// What the gateway's URL prefix named.
+    pub prefix: Credentials,
+    /// What the gateway's API key named.
+    pub key: Credentials,
     /// What the proxy credentials named.
     pub credentials: Credentials,
     /// The rollout of the connection's own, for exchanges that nobody names.
@@ -54,7 +58,18 @@ impl Conversation {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let own = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Self { id, client, binding, credentials: Credentials::default(), own, user_agent: None, tunnel: None, guard }
+        Self {
+            id,
+            client,
+            binding,
+            prefix: Credentials::default(),
+            key: Credentials::default(),
+            credentials: Credentials::default(),
+            own,
+            user_agent: None,
+            tunnel: None,
+            guard,
+        }
     }
 }
 

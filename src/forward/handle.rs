@@ -1,25 +1,22 @@
 //! One request: who, begin, rewrite, tee, send, tee. See `handle`.
 
 use super::absorb::answer_here;
+use super::begin::{Begun, TRACEPARENT, request_head};
 use super::conversation::Conversation;
 use super::expect::Gated;
-use super::identity::{OWN_TRAFFIC_HEADER, identify};
 use super::interims::{Interim, listen_for_interims, with_interims};
 use super::terminal::ends_answer;
 use super::tokens::{TokenSettings, stripped};
-use super::{TraceSettings, reply, rewrite, upgrade};
-use crate::capture::{Absorb, Begin, Direction, Engines, Recorder, Recording, Sequencer, TeeBody, is_trace_export};
+use super::{Detour, TraceSettings, reply, rewrite, upgrade};
+use crate::capture::{Absorb, Direction, Engines, Recorder, Recording, Sequencer, TeeBody, is_trace_export};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
-use crate::trace::exchange::{
-    ConnectionFacts, ExchangeKind, Identity, IdentitySource, Outcome, RequestHead, ResponseHead, TraceContext,
-};
-use crate::trace::{SpanId, TraceId};
+use crate::trace::exchange::{ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
 use crate::upstream::body::{self, IdleLimited};
 use crate::upstream::dial::authority;
-use crate::upstream::{Body, BodyError, Isolation, Lease, Origin, Sent, Upstream};
+use crate::upstream::{Body, BodyError, Lease, Origin, Sent, Upstream};
 use crate::wire::fields;
 use crate::wire::json_edit::Changes;
 use crate::wire::traceparent::TraceParent;
@@ -36,32 +33,12 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Clone)]
 pub struct Forwarder {
     upstream: Upstream,
-    recorder: Recorder,
-    sequencer: Sequencer,
+    pub(super) recorder: Recorder,
+    pub(super) sequencer: Sequencer,
     trace: Arc<TraceSettings>,
     tokens: Arc<TokenSettings>,
     engines: Engines,
-}
-
-/// A request that is being recorded.
-pub struct Begun {
-    /// The record.
-    pub recording: Recording,
-    /// Whose it is.
-    pub identity: Identity,
-    /// Where it stands.
-    pub trace: TraceContext,
-}
-
-impl Begun {
-    /// Whose upstream connections it may use.
-    pub fn isolation(&self) -> Isolation {
-        let rollout = self.identity.rollout_id.shared();
-        match self.identity.source {
-            IdentitySource::Connection => Isolation::of_connection(rollout),
-            _ => Isolation::of_rollout(rollout),
-        }
-    }
+    detour: Option<Arc<dyn Detour>>,
 }
 
 impl Forwarder {
@@ -74,7 +51,18 @@ impl Forwarder {
         tokens: TokenSettings,
         engines: Engines,
     ) -> Self {
-        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens), engines }
+        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens), engines, detour: None }
+    }
+
+    /// With requests that `detour` takes going there.
+    #[must_use]
+    pub fn with_detour(self, detour: Arc<dyn Detour>) -> Self {
+        Self { detour: Some(detour), ..self }
+    }
+
+    /// True when requests to `origin` may not go there, so that it need not be reached.
+    pub fn may_detour(&self, origin: &Origin) -> bool {
+        self.detour.as_ref().is_some_and(|detour| detour.may_take(origin))
     }
 
     /// The way to endpoints.
@@ -93,10 +81,15 @@ impl Forwarder {
         interim: Option<&InterimSender>,
     ) -> Response<Body> {
         let started = Instant::now();
+        let refusal = refusal.or_else(|| misdirected(conversation, &origin, &request));
+        if let Some(detour) = self.detour.as_ref().filter(|detour| refusal.is_none() && detour.takes(&origin, &request))
+        {
+            return detour.handle(conversation, origin, request).await;
+        }
         let head = request_head(&origin, &request);
         let stays = self.stays_here(&head);
         let begun = self.begin(conversation, ExchangeKind::Http, head, started).await;
-        let forwarded = match refusal.or_else(|| misdirected(conversation, &origin, &request)) {
+        let forwarded = match refusal {
             Some(error) => Err(error),
             None if stays => answer_here(&begun, request).await,
             None => Box::pin(self.forward(conversation, &begun, origin, request, interim)).await,
@@ -108,61 +101,11 @@ impl Forwarder {
         })
     }
 
-    /// Answers a request that must not be sent anywhere, and has that recorded.
-    pub async fn refuse(
-        &self,
-        conversation: &Conversation,
-        kind: ExchangeKind,
-        head: RequestHead,
-        error: &ProxyError,
-    ) -> Response<Body> {
-        let begun = self.begin(conversation, kind, head, Instant::now()).await;
-        tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "request refused");
-        begun.recording.fail(error);
-        reply::error(error)
-    }
-
-    /// Decides whose an exchange is and begins to record it, unless a setting says that it isn't recorded.
-    pub async fn begin(
-        &self,
-        conversation: &Conversation,
-        kind: ExchangeKind,
-        request: RequestHead,
-        started: Instant,
-    ) -> Begun {
-        let (mut identity, given) = identify(conversation, &request.headers);
-        let trace = trace_context(&identity, &request.headers);
-        if !self.records(&request) {
-            self.recorder.counters().filtered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Begun { recording: Recording::off(), identity, trace };
-        }
-        let (sequence_id, registered) = self.sequencer.next(&identity.rollout_id, given).await;
-        identity.sequence_id = sequence_id;
-        let connection = ConnectionFacts {
-            client: Some(conversation.client),
-            downstream_id: conversation.id,
-            downstream_tls: conversation.tunnel.as_ref().and_then(|tunnel| tunnel.tls.clone()),
-            ..ConnectionFacts::default()
-        };
-        let begin =
-            Begin { identity: identity.clone(), trace: trace.clone(), kind, request, connection, started, registered };
-        Begun { recording: self.recorder.begin(begin), identity, trace }
-    }
-
     /// True for telemetry that must not leave the machine.
     fn stays_here(&self, request: &RequestHead) -> bool {
         self.recorder.settings().absorb_telemetry == Absorb::Local
             && is_trace_export(&request.method, &request.target)
             && self.records(request)
-    }
-
-    fn records(&self, request: &RequestHead) -> bool {
-        let settings = self.recorder.settings();
-        let own = request.headers.get(OWN_TRAFFIC_HEADER).is_some_and(|value| value == "true");
-        let (host, port) = (&request.host, request.port);
-        (!own || settings.own_traffic)
-            && (settings.only_hosts.is_empty() || any_matches(&settings.only_hosts, host, port))
-            && !any_matches(&settings.skip_hosts, host, port)
     }
 
     async fn forward(
@@ -188,7 +131,7 @@ impl Forwarder {
         let interim = interim.filter(|_| version == Version::HTTP_11);
         let sending = pin!(self.upstream.send(outgoing, &isolation, &origin, offer));
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
-        let (response, lease) = Self::note(begun, sent);
+        let (response, lease) = note(&begun.recording, sent);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switched || (upgrading.is_some() && upgrade::agrees(&response, version)) {
             let held = (conversation.guard.clone(), lease);
@@ -238,26 +181,6 @@ impl Forwarder {
         Ok((outgoing, interims, changes))
     }
 
-    /// Records the response's head and the connection it came over.
-    fn note(begun: &Begun, sent: Sent) -> (Response<Incoming>, Lease) {
-        let recording = &begun.recording;
-        let Sent { response, facts, lease } = sent;
-        recording.response(ResponseHead {
-            status: response.status(),
-            version: response.version(),
-            headers: fields::copy(response.headers()),
-        });
-        if !facts.reused {
-            recording.connected(facts.connect, facts.handshake);
-        }
-        recording.connection(|connection| {
-            connection.upstream_peer = facts.peer;
-            connection.upstream_tls = facts.tls;
-            connection.upstream_reused = facts.reused;
-        });
-        (response, lease)
-    }
-
     async fn answer(
         &self,
         begun: &Begun,
@@ -287,6 +210,25 @@ impl Forwarder {
     }
 }
 
+/// Records the response's head and the connection it came over.
+pub fn note(recording: &Recording, sent: Sent) -> (Response<Incoming>, Lease) {
+    let Sent { response, facts, lease } = sent;
+    recording.response(ResponseHead {
+        status: response.status(),
+        version: response.version(),
+        headers: fields::copy(response.headers()),
+    });
+    if !facts.reused {
+        recording.connected(facts.connect, facts.handshake);
+    }
+    recording.connection(|connection| {
+        connection.upstream_peer = facts.peer;
+        connection.upstream_tls = facts.tls;
+        connection.upstream_reused = facts.reused;
+    });
+    (response, lease)
+}
+
 /// A request inside a tunnel that names another host would slip past the policy that the tunnel passed.
 fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
     let tunnel = conversation.tunnel.as_ref()?;
@@ -314,18 +256,6 @@ fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<I
     })
 }
 
-fn request_head(origin: &Origin, request: &Request<Incoming>) -> RequestHead {
-    RequestHead {
-        method: request.method().clone(),
-        scheme: if origin.tls { "https" } else { "http" },
-        host: origin.host.clone(),
-        port: origin.port,
-        target: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        version: request.version(),
-        headers: fields::copy(request.headers()),
-    }
-}
-
 /// The absolute target. The authority is the one the agent wrote, since a signature may cover it.
 fn absolute(origin: &Origin, uri: &Uri, headers: &HeaderMap) -> Result<Uri, ProxyError> {
     let written = uri.authority().map(|authority| authority.as_str().to_owned());
@@ -337,21 +267,6 @@ fn absolute(origin: &Origin, uri: &Uri, headers: &HeaderMap) -> Result<Uri, Prox
         .path_and_query(uri.path_and_query().map_or("/", |path| path.as_str()))
         .build();
     built.map_err(|error| ProxyError::from_source(ErrorKind::HttpRequestError, shown, &error))
-}
-
-fn trace_context(identity: &Identity, headers: &HeaderMap) -> TraceContext {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    let incoming = match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok().and_then(TraceParent::parse),
-        _ => None,
-    };
-    let (rollout, attempt) = (&identity.rollout_id, &identity.attempt_id);
-    TraceContext {
-        trace_id: incoming.as_ref().map_or_else(|| TraceId::of_attempt(rollout, attempt), |parent| parent.trace_id),
-        span_id: SpanId::from_random(fastrand::u64(..)),
-        parent_id: incoming.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |parent| parent.span_id),
-        parent_is_remote: incoming.is_some(),
-    }
 }
 
 fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
@@ -368,7 +283,8 @@ pub(super) fn request_error(error: &hyper::Error) -> ProxyError {
         .map_or_else(|| ProxyError::from_source(ErrorKind::HttpRequestIncomplete, "", error), FramingFault::of_request)
 }
 
-fn response_error(error: &BodyError) -> ProxyError {
+/// What it means that an answer's body broke off.
+pub fn response_error(error: &BodyError) -> ProxyError {
     match error {
         BodyError::Http(error) => FramingFault::behind(error).map_or_else(
             || ProxyError::from_source(ErrorKind::HttpResponseIncomplete, "", error),
@@ -377,5 +293,3 @@ fn response_error(error: &BodyError) -> ProxyError {
         BodyError::Proxy(error) => error.clone(),
     }
 }
-
-const TRACEPARENT: &str = "traceparent";

@@ -1,8 +1,8 @@
 //! Who an exchange belongs to: the first carrier that is present wins, and one that disagrees is recorded.
 //!
-//! Order: gateway URL prefix, request headers, proxy credentials, the door's binding, a rollout of the connection's own.
+//! Order: gateway URL prefix, request headers, API key, proxy credentials, the door's binding, a rollout of the connection's own.
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Credentials};
 use crate::trace::exchange::{Identity, IdentitySource};
 use crate::trace::{AttemptId, RolloutId};
 use http::HeaderMap;
@@ -42,12 +42,19 @@ pub fn identify(conversation: &Conversation, headers: &HeaderMap) -> (Identity, 
 
 fn claims(conversation: &Conversation, headers: &HeaderMap) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(3);
-    if let Some(rollout) = text(headers, ROLLOUT_HEADER) {
-        claims.push((IdentitySource::Headers, rollout.into(), text(headers, ATTEMPT_HEADER).map(Into::into)));
-    }
-    if let Some(rollout) = &conversation.credentials.rollout {
-        claims.push((IdentitySource::Credentials, rollout.clone(), conversation.credentials.attempt.clone()));
-    }
+    let mut claim = |source, named: &Credentials| {
+        if let Some(rollout) = &named.rollout {
+            claims.push((source, rollout.clone(), named.attempt.clone()));
+        }
+    };
+    claim(IdentitySource::Url, &conversation.prefix);
+    let headers = Credentials {
+        rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
+        attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
+    };
+    claim(IdentitySource::Headers, &headers);
+    claim(IdentitySource::Key, &conversation.key);
+    claim(IdentitySource::Credentials, &conversation.credentials);
     if let Some((rollout, attempt)) = &conversation.binding {
         claims.push((IdentitySource::Binding, rollout.clone(), Some(attempt.clone())));
     }
@@ -62,7 +69,6 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::Credentials;
     use crate::net::drain::Drain;
 
     fn conversation(user: &str, bound: bool) -> Conversation {

@@ -4,6 +4,7 @@
 //! the traffic.
 
 mod absorb;
+mod begin;
 pub mod conversation;
 pub mod expect;
 pub mod identity;
@@ -17,11 +18,33 @@ mod whole;
 mod handle;
 mod interims;
 
+pub use begin::{Begun, request_head};
 pub use conversation::{Conversation, Credentials, Tunnel};
-pub use handle::{Begun, Forwarder};
+pub use handle::{Forwarder, note, response_error};
 pub use tokens::TokenSettings;
 
+use crate::upstream::{Body, Origin};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
+use std::pin::Pin;
+
+/// Takes requests that don't go to the endpoint they name, and answers them. The gateway is one; `app` passes it in.
+pub trait Detour: Send + Sync {
+    /// True when requests to `origin` may be taken.
+    fn may_take(&self, origin: &Origin) -> bool;
+
+    /// True when this request is taken.
+    fn takes(&self, origin: &Origin, request: &Request<Incoming>) -> bool;
+
+    /// Answers it, and has it recorded.
+    fn handle<'a>(
+        &'a self,
+        conversation: &'a Conversation,
+        origin: Origin,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>;
+}
 
 /// `[trace]` of the settings: what happens to `traceparent`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,6 +71,8 @@ impl Call {
             },
             connection: socket.connection.clone(),
             injection: socket.injection.clone(),
+            keeps_bodies: socket.keeps_bodies,
+            gateway: None,
             // Until its end is seen. An agent that closes without waiting for it has left.
             outcome: match &socket.outcome {
                 Outcome::Complete => Outcome::Aborted { by: Side::Downstream },

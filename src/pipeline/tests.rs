@@ -95,6 +95,7 @@ fn begin(recorder: &Recorder, rollout: &str) -> Recording {
         connection: ConnectionFacts::default(),
         started: std::time::Instant::now(),
         registered: false,
+        keeps_bodies: false,
     })
 }
 

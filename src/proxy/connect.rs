@@ -95,7 +95,9 @@ impl Proxy {
     ) -> Result<(Origin, Option<Dialled>), ProxyError> {
         let origin = Origin::new(true, &host, port);
         let upstream = self.inner.forwarder.upstream();
-        if policy == ConnectPolicy::Intercept && upstream.holds(isolation, &origin) {
+        // What goes elsewhere must not fail because the endpoint it names can't be reached.
+        let detours = || self.inner.forwarder.may_detour(&origin);
+        if policy == ConnectPolicy::Intercept && (detours() || upstream.holds(isolation, &origin)) {
             return Ok((origin, None));
         }
         let dialled = upstream.dialler().dial(&origin.host, port, Purpose::Stream).await?;

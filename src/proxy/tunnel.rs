@@ -216,6 +216,9 @@ impl Proxy {
         if let Some(error) = self.blocked(&origin.host, origin.port) {
             return Err(error);
         }
+        if self.inner.forwarder.may_detour(origin) {
+            return Ok(offer == Offer::Http2OrHttp1);
+        }
         let upstream = self.inner.forwarder.upstream();
         let isolation = begun.isolation();
         match dialled {

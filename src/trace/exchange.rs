@@ -37,8 +37,39 @@ pub struct Exchange {
     pub connection: ConnectionFacts,
     /// What was added to the request on the agent's behalf.
     pub injection: Injection,
+    /// True when bodies are recorded whatever the settings say.
+    pub keeps_bodies: bool,
+    /// What the gateway did, if it was its call.
+    pub gateway: Option<Box<GatewayFacts>>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What the gateway did with a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayFacts {
+    /// The URL of the backend that answered, or was tried last.
+    pub backend: Option<String>,
+    /// The model that the agent named, where the backend was asked for another.
+    pub requested_model: Option<String>,
+    /// `train` or `val`, if the route says so.
+    pub mode: Option<String>,
+    /// The dialect of the agent, where it was translated.
+    pub translated_from: Option<&'static str>,
+    /// Where the agent meant to call, where it was rerouted or came by a base URL of ours.
+    pub called: Option<String>,
+    /// Which try this is: 0 for the first.
+    pub resend_count: u32,
+    /// How long it waited while the gateway was paused.
+    pub held: Duration,
+    /// The policy's versions in the order in which they answered, each with the bytes that were kept when it began.
+    pub versions: Vec<(i64, usize)>,
+    /// By how many versions the policy is ahead of the one that the rollout began with.
+    pub staleness: Option<i64>,
+    /// The span of the call whose answer was given for this one, its retry; and whether that was still in flight.
+    pub joined: Option<(SpanId, bool)>,
+    /// True for a try that was followed by another: no call of its own.
+    pub is_failed_try: bool,
 }
 
 /// What sort of exchange it was.
@@ -85,6 +116,8 @@ pub enum IdentitySource {
     Url,
     /// `x-rollout-id` and its companions.
     Headers,
+    /// The API key, where it is one of ours.
+    Key,
     /// The user name of the proxy credentials.
     Credentials,
     /// What the door is bound to (`tracewire run`).
@@ -99,6 +132,7 @@ impl IdentitySource {
         match self {
             Self::Url => "url",
             Self::Headers => "headers",
+            Self::Key => "key",
             Self::Credentials => "credentials",
             Self::Binding => "binding",
             Self::Connection => "connection",

@@ -38,6 +38,7 @@ fn begin(registered: bool) -> Begin {
         connection: ConnectionFacts::default(),
         started: Instant::now(),
         registered,
+        keeps_bodies: false,
     }
 }
 

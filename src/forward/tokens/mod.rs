@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 mod strip;
 
-pub(super) use strip::stripped;
+pub use strip::stripped;
 
 /// `[tokens]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub struct EngineHosts {
 
 /// What is asked for, and taken out again.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     fields: &'static [(&'static str, &'static str)],
     headers: &'static [(&'static str, &'static str)],
     strip: Strip,
@@ -113,29 +113,7 @@ impl TokenSettings {
         let named = self.engines.iter().find(|entry| any_matches(&entry.hosts, host, port)).map(|entry| entry.engine);
         let always = || (self.inject == Inject::Always).then_some(Engine::Vllm);
         let engine = named.or_else(|| known.at(host, port)).or_else(always)?;
-        let path = path.trim_end_matches('/');
-        let (chat, completions) = (path.ends_with("/chat/completions"), path.ends_with("/completions"));
-        let plan = |fields, headers, strip| Some(Plan { fields, headers, strip, strips: self.strip });
-        match engine {
-            Engine::Vllm if chat => {
-                plan(&[(IDS, "true"), ("logprobs", "true"), ("top_logprobs", "0")], &[], CHAT_STRIP)
-            }
-            Engine::Vllm if path.ends_with("/responses") => {
-                plan(&[("enable_response_messages", "true")], &[], RESPONSES_STRIP)
-            }
-            Engine::Vllm | Engine::Sglang if completions && !chat => {
-                plan(&[(IDS, "true"), ("logprobs", "1")], &[], COMPLETIONS_STRIP)
-            }
-            Engine::Sglang if chat => plan(
-                &[("logprobs", "true")],
-                &[("x-sglext-return-input-ids", "1"), ("x-sglext-return-output-ids", "1")],
-                SGLEXT_STRIP,
-            ),
-            Engine::LlamaCpp if path.ends_with("/completion") => {
-                plan(&[("return_tokens", "true"), ("n_probs", "1")], &[], LLAMA_STRIP)
-            }
-            _ => None,
-        }
+        Plan::of(engine, path, self.strip)
     }
 }
 
@@ -158,15 +136,45 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
 }
 
 /// A request with what was added, and what its answer loses.
-pub(super) struct Asked {
-    pub(super) body: Bytes,
-    pub(super) injection: Injection,
-    pub(super) changes: Changes,
+pub struct Asked {
+    /// The body.
+    pub body: Bytes,
+    /// What was added.
+    pub injection: Injection,
+    /// What is taken out of the answer.
+    pub changes: Changes,
 }
 
 impl Plan {
+    /// What is asked of an engine at a path, if there is something to ask for.
+    pub fn of(engine: Engine, path: &str, strips: bool) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        let (chat, completions) = (path.ends_with("/chat/completions"), path.ends_with("/completions"));
+        let plan = |fields, headers, strip| Some(Self { fields, headers, strip, strips });
+        match engine {
+            Engine::Vllm if chat => {
+                plan(&[(IDS, "true"), ("logprobs", "true"), ("top_logprobs", "0")], &[], CHAT_STRIP)
+            }
+            Engine::Vllm if path.ends_with("/responses") => {
+                plan(&[("enable_response_messages", "true")], &[], RESPONSES_STRIP)
+            }
+            Engine::Vllm | Engine::Sglang if completions && !chat => {
+                plan(&[(IDS, "true"), ("logprobs", "1")], &[], COMPLETIONS_STRIP)
+            }
+            Engine::Sglang if chat => plan(
+                &[("logprobs", "true")],
+                &[("x-sglext-return-input-ids", "1"), ("x-sglext-return-output-ids", "1")],
+                SGLEXT_STRIP,
+            ),
+            Engine::LlamaCpp if path.ends_with("/completion") => {
+                plan(&[("return_tokens", "true"), ("n_probs", "1")], &[], LLAMA_STRIP)
+            }
+            _ => None,
+        }
+    }
+
     /// Adds the plan's fields to a request. `None`: it is no JSON object, or has them all.
-    pub(super) fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<Asked> {
+    pub fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<Asked> {
         let changed = insert(body, self.fields)?;
         let missing = self.headers.iter().filter(|(name, _)| !headers.contains_key(*name)).collect::<Vec<_>>();
         if changed.len() == body.len() && missing.is_empty() {
@@ -201,7 +209,7 @@ impl Plan {
 }
 
 /// The largest body that is read whole to be changed.
-pub(super) const MOST_WHOLE_BYTES: usize = 64 << 20;
+pub const MOST_WHOLE_BYTES: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;

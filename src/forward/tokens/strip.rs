@@ -5,8 +5,7 @@
 use super::MOST_WHOLE_BYTES;
 use crate::capture::{Recording, TeeBody};
 use crate::forward::whole::read_whole;
-use crate::upstream::Body as AnyBody;
-use crate::upstream::body::IdleLimited;
+use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json::parse;
 use crate::wire::json_edit::{Changes, change, has};
 use crate::wire::sse::Events;
@@ -18,12 +17,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// An answer without what the agent did not ask for. The record has it all.
-pub(in crate::forward) async fn stripped(
-    tee: TeeBody<IdleLimited>,
-    changes: Changes,
-    headers: &mut HeaderMap,
-    recording: &Recording,
-) -> AnyBody {
+pub async fn stripped<B>(tee: TeeBody<B>, changes: Changes, headers: &mut HeaderMap, recording: &Recording) -> AnyBody
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
     match shape_of(headers) {
         Shape::Other => {
             recording.unstripped();

@@ -1,7 +1,12 @@
 //! What can go wrong with an exchange: whose fault it is, the status it becomes, and the word it is recorded by.
 //!
-//! The words are the error types of RFC 9209 (`Proxy-Status`), so that spans, logs, metrics and the header agree.
-//! Turning an error into a response happens in `forward::reply` and nowhere else.
+//! The words are the error types of RFC 9209 (`Proxy-Status`), so that spans, logs, metrics and the header agree; those
+//! of the gateway are our own. Turning an error into a response happens in `forward::reply`, for the gateway in
+//! `gateway::refusal`, and nowhere else.
+
+mod framing;
+
+pub use framing::{FramingFault, FramingRule};
 
 use http::StatusCode;
 use std::fmt;
@@ -79,6 +84,32 @@ pub enum ErrorKind {
     ClientTlsError,
     /// Our own fault.
     ProxyInternalError,
+    /// The gateway: there is no backend for the model.
+    NoBackend,
+    /// The gateway: it is paused.
+    GatewayPaused,
+    /// The gateway: it was paused for longer than callers wait.
+    HoldTimeout,
+    /// The gateway: nobody registered the rollout, and this route wants that.
+    RolloutUnknown,
+    /// The gateway: the rollout has ended.
+    RolloutEnded,
+    /// The gateway: the rollout has spent what it may.
+    BudgetSpent,
+    /// The gateway: the weights have moved on too far since the rollout began.
+    PolicyStale,
+    /// The gateway: no route leads there.
+    RouteUnknown,
+    /// The gateway: the key is missing, wrong, forged or expired.
+    KeyRefused,
+    /// The gateway: what the request says has no counterpart in the backend's dialect.
+    Untranslatable,
+    /// The gateway: the request is no call that it can read.
+    CallMalformed,
+    /// The gateway: the request's body is too long.
+    CallTooLarge,
+    /// The gateway: the backend's answer is not what its dialect has.
+    BackendAnswerUnread,
 }
 
 /// What an error kind means on each surface. The only place where side, status and word are decided.
@@ -226,6 +257,93 @@ impl ErrorKind {
                 "proxy_internal_error",
                 "this is a fault of Tracewire; its log says more",
             ),
+            _ => self.meaning_at_gateway(),
+        }
+    }
+
+    /// What goes wrong at the gateway only.
+    fn meaning_at_gateway(self) -> Meaning {
+        let of = |side, status, word, hint| Meaning { side, status, word, hint };
+        use Side::{Downstream, Internal, Upstream};
+        match self {
+            Self::NoBackend => of(
+                Upstream,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_backend",
+                "register a model server with POST /api/models or under [[gateway.backends]]",
+            ),
+            Self::GatewayPaused => of(
+                Internal,
+                StatusCode::TOO_MANY_REQUESTS,
+                "gateway_paused",
+                "try again after POST /proxy/resume; gateway.pause = \"hold\" lets callers wait",
+            ),
+            Self::HoldTimeout => of(
+                Internal,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "gateway_hold_timeout",
+                "resume the gateway sooner, or raise gateway.hold_timeout_ms",
+            ),
+            Self::RolloutUnknown => of(
+                Downstream,
+                StatusCode::NOT_FOUND,
+                "rollout_unknown",
+                "register the rollout first, or call through /rollout/{id}/attempt/{id}/v1, which creates it",
+            ),
+            Self::RolloutEnded => of(
+                Downstream,
+                StatusCode::CONFLICT,
+                "rollout_ended",
+                "an ended rollout calls no models; start another attempt or rollout",
+            ),
+            Self::BudgetSpent => of(
+                Downstream,
+                StatusCode::TOO_MANY_REQUESTS,
+                "budget_spent",
+                "raise gateway.budget, or metadata.budget of the rollout",
+            ),
+            Self::PolicyStale => of(
+                Downstream,
+                StatusCode::CONFLICT,
+                "policy_stale",
+                "start a new rollout, raise gateway.max_staleness, or set gateway.staleness = \"tag\"",
+            ),
+            Self::RouteUnknown => of(
+                Downstream,
+                StatusCode::NOT_FOUND,
+                "route_unknown",
+                "docs/gateway.md lists the routes of the gateway",
+            ),
+            Self::KeyRefused => of(
+                Downstream,
+                StatusCode::UNAUTHORIZED,
+                "key_refused",
+                "use a token of server.tokens, or a key that `tracewire key` signs",
+            ),
+            Self::Untranslatable => of(
+                Downstream,
+                StatusCode::BAD_REQUEST,
+                "untranslatable",
+                "leave it out, or register a backend that speaks the client's dialect",
+            ),
+            Self::CallTooLarge => of(
+                Downstream,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "call_too_large",
+                "send less, or raise gateway.max_body_bytes",
+            ),
+            Self::BackendAnswerUnread => of(
+                Upstream,
+                StatusCode::BAD_GATEWAY,
+                "backend_answer_unread",
+                "check that the backend serves the API that its registration says, and look at its log",
+            ),
+            _ => of(
+                Downstream,
+                StatusCode::BAD_REQUEST,
+                "call_malformed",
+                "send a JSON object as the API's documentation has it",
+            ),
         }
     }
 
@@ -298,61 +416,4 @@ pub fn source_chain(error: &dyn std::error::Error) -> String {
         source = next.source();
     }
     text
-}
-
-/// Why a message's framing is refused (RFC 9112 §6): two readers could disagree on where it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct FramingFault {
-    /// What it becomes.
-    pub rule: FramingRule,
-    /// The rule that was broken, in words.
-    pub cause: &'static str,
-}
-
-/// What a framing fault becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FramingRule {
-    /// Not one message to every reader.
-    Ambiguous,
-    /// More or longer fields than we take.
-    HeadTooLarge,
-    /// A longer target than we take.
-    TargetTooLong,
-}
-
-impl FramingFault {
-    /// The fault as an error of a request.
-    pub fn of_request(self) -> ProxyError {
-        let kind = match self.rule {
-            FramingRule::Ambiguous => ErrorKind::HttpRequestMalformed,
-            FramingRule::HeadTooLarge => ErrorKind::HttpRequestHeadersTooLarge,
-            FramingRule::TargetTooLong => ErrorKind::HttpRequestTargetTooLong,
-        };
-        ProxyError::new(kind, "", self.cause)
-    }
-
-    /// The fault as an error of a response.
-    pub fn of_response(self) -> ProxyError {
-        ProxyError::new(ErrorKind::HttpProtocolError, "", self.cause)
-    }
-
-    /// The fault that is behind an error, if one is.
-    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-            if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<Self>()) {
-                return Some(*fault);
-            }
-            next = error.source();
-        }
-        None
-    }
-}
-
-impl From<FramingFault> for std::io::Error {
-    fn from(fault: FramingFault) -> Self {
-        Self::new(std::io::ErrorKind::InvalidData, fault)
-    }
 }
