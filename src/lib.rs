@@ -5,7 +5,7 @@
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
 //! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
-//! - DOORS: [`proxy`], [`api`], [`run`], [`doctor`] (why is something not traced?)
+//! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`], [`doctor`] (why is something not traced?)
 //! - BACK: [`pipeline`], [`rollout`] (what trainers and runners do), [`store`], [`export`]
 //! - [`mock`]: an LLM endpoint to try, test and measure with
 //!
@@ -21,6 +21,7 @@ pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod forward;
+pub mod gateway;
 pub mod mock;
 pub mod net;
 pub mod pipeline;

@@ -64,6 +64,11 @@ impl Access {
         Self { rollouts: Vec::new() }
     }
 
+    /// True when there is nothing that the caller may not do.
+    pub(super) fn is_full(&self) -> bool {
+        self.rollouts.is_empty()
+    }
+
     /// The one rollout that the caller may speak for, if it is one.
     pub(super) fn only(&self) -> Option<&String> {
         match self.rollouts.as_slice() {
@@ -80,7 +85,9 @@ impl Access {
 
 /// Lets a request through whose token allows it; the handlers of spans look at the rollout themselves.
 pub(super) async fn check(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    match allowed(&state.tokens, request.method(), request.uri().path(), request.headers()) {
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    let called = if is_call(path) { called(&state, &request) } else { None };
+    match called.map_or_else(|| allowed(&state.tokens, method, path, headers), Ok) {
         Ok(access) => {
             request.extensions_mut().insert(access);
             next.run(request).await
@@ -92,13 +99,28 @@ pub(super) async fn check(State(state): State<ApiState>, mut request: Request, n
     }
 }
 
+/// True for a path that only agents call.
+fn is_call(path: &str) -> bool {
+    !["/v1/agl", "/v1/tracewire", "/v1/traces", "/api/"].iter().any(|other| path.starts_with(other))
+}
+
+/// What the caller of a model may do who shows a signed key of a rollout in place of a token. What the key says of an
+/// unsigned one is for the gateway to judge.
+fn called(state: &ApiState, request: &Request) -> Option<Access> {
+    let is_signed = !state.gateway.settings().signing_key.is_empty();
+    let named = state.gateway.key_of(request.headers(), request.uri().query().unwrap_or_default());
+    let rollout = named.ok().flatten().filter(|_| is_signed)?.rollout?;
+    Some(Access { rollouts: vec![rollout.as_str().replace('*', "?")] })
+}
+
 fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -> Result<Access, (StatusCode, String)> {
     if tokens.is_empty() || OPEN.contains(&path) {
         return Ok(Access::full());
     }
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    let given = bearer.or_else(|| text(header::HeaderName::from_static("x-api-key"))).unwrap_or_default();
+    let keys = ["x-api-key", "api-key", "x-goog-api-key"].into_iter().map(header::HeaderName::from_static);
+    let given = bearer.or_else(|| keys.into_iter().find_map(text)).unwrap_or_default();
     // All are looked at, so that time does not tell which is nearest.
     let known = tokens.iter().fold(None, |known, token| if token.token.matches(given) { Some(token) } else { known });
     let Some(token) = known.filter(|_| !given.is_empty()) else {
@@ -120,7 +142,17 @@ fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -
 fn concerns_one(path: &str, access: &Access) -> bool {
     let named = path.strip_prefix("/v1/agl/rollouts/").and_then(|rest| rest.split('/').next());
     match named {
-        Some("search") | None => path.starts_with("/v1/agl/spans") || path == "/v1/traces" || path.starts_with(GRPC),
+        // The handlers of these look themselves.
+        Some("search") | None => {
+            path.starts_with("/v1/agl/spans")
+                || path == "/v1/traces"
+                || path.starts_with(GRPC)
+                || path.starts_with("/api/rollouts/")
+                || path.starts_with("/sessions/")
+                || path == "/v1/tracewire/keys"
+                || ["/rollout/", "/proxy/rollout/"].iter().any(|prefix| path.starts_with(prefix))
+                || crate::gateway::route::Api::of(path).is_some()
+        }
         Some(rollout) => {
             let rollout = percent_encoding::percent_decode_str(rollout).decode_utf8_lossy();
             access.may(&rollout)
@@ -143,7 +175,7 @@ fn is_attempt_search(path: &str) -> bool {
 const LOOKS: &[&str] =
     &["/v1/agl/rollouts/search", "/v1/agl/workers/search", "/v1/agl/spans/search", "/v1/agl/waits/rollouts"];
 /// Says nothing that anybody may not know.
-const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/v1/agl/health", "/v1/agl/openapi.json"];
+const OPEN: &[&str] = &["/", "/health", "/healthz", "/readyz", "/v1/agl/health", "/v1/agl/openapi.json"];
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
 
 #[cfg(test)]

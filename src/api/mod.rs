@@ -1,13 +1,18 @@
-//! The server door: the store's REST API, health and metrics.
+//! The server door: REST APIs of the store and of the gateway, health and metrics.
 //!
-//! It must not see traffic; it reads counters, and does what trainers and runners ask of the store.
+//! It does what trainers and runners ask of the store, and hands calls of models to the gateway without looking at them.
 
 mod access;
 mod agl;
+mod gateway;
 pub mod metrics;
 pub mod otlp;
 mod retried;
+mod sessions;
+mod v1;
 
+use crate::gateway::Gateway;
+use crate::net::drain::DrainGuard;
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
 use crate::trace::span::{Link, SpanContext};
@@ -81,6 +86,12 @@ pub struct ApiState {
     pub tokens: Arc<[Token]>,
     /// Origins whose pages may use it.
     pub cors_origins: Arc<[String]>,
+    /// Answers calls of models.
+    pub gateway: Gateway,
+    /// Held by calls of models until they are over.
+    pub guard: DrainGuard,
+    /// Where the proxy door is.
+    pub proxy_address: SocketAddr,
 }
 
 /// What this door shares with the proxy door, which counts and records too: `app` passes it in.
@@ -117,7 +128,11 @@ pub fn router(state: ApiState) -> Router {
         .route("/metrics", get(metrics::serve))
         .nest("/v1/agl", agl::router())
         .layer(middleware::from_fn(move |request, next| waiting.clone().run(request, next)))
+        .merge(v1::router())
+        .merge(sessions::router())
+        .merge(gateway::router())
         .merge(otlp::router())
+        .fallback(gateway::call)
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(cors(&state.cors_origins))
@@ -173,5 +188,5 @@ async fn known_host(State(state): State<ApiState>, headers: HeaderMap, request: 
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
-const HELP: &str =
-    "This is the server door of Tracewire: /healthz, /metrics, and Agent Lightning's store under /v1/agl.\n";
+const HELP: &str = "This is the server door of Tracewire: models under /v1 and /rollout/{id}/attempt/{id}/v1, Agent Lightning's store under\n\
+     /v1/agl and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";

@@ -9,6 +9,7 @@ pub mod engines;
 pub mod recorder;
 pub mod recording;
 pub mod sequence;
+pub mod spent;
 pub mod tee;
 
 pub use budget::Budget;
@@ -17,6 +18,7 @@ pub use engines::Engines;
 pub use recorder::{Begin, Captured, Counters, Recorder};
 pub use recording::Recording;
 pub use sequence::{Seed, SeedSource, Sequencer};
+pub use spent::Spent;
 pub use tee::{Direction, TeeBody};
 
 use crate::trace::units::millis;

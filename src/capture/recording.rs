@@ -113,6 +113,11 @@ impl Recording {
         });
     }
 
+    /// The response that had begun broke off before anybody saw it; there will be another.
+    pub fn unanswered(&self) {
+        self.update(|exchange, _| exchange.response = None);
+    }
+
     /// An interim response has come. An endpoint that floods us with them is noted so far.
     pub fn informational(&self, status: u16) {
         self.update(|exchange, _| {
@@ -156,7 +161,9 @@ impl Recording {
     pub fn policy_version(&self, version: i64) {
         self.update(|exchange, _| {
             let kept = exchange.response_body.kept.len();
-            exchange.gateway.get_or_insert_default().versions.push((version, kept));
+            let versions = &mut exchange.gateway.get_or_insert_default().versions;
+            versions.retain(|(_, from)| *from < kept);
+            versions.push((version, kept));
         });
     }
 
@@ -165,8 +172,13 @@ impl Recording {
         self.update(|exchange, _| update(&mut exchange.request));
     }
 
-    /// The whole body of the request, where no tee sees it pass.
+    /// The whole body of the request, where no tee sees it pass; only the first counts.
     pub fn request_body(&self, body: &Bytes) {
+        let mut is_known = false;
+        self.update(|exchange, _| is_known = exchange.request_body.complete);
+        if is_known {
+            return;
+        }
         if !body.is_empty() {
             self.frame(Direction::Request, body, 0);
         }

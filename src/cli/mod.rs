@@ -1,16 +1,19 @@
 //! The command line, one file per subcommand. With `main.rs` the only place that prints or decides exit codes.
 
 mod ca;
+mod client;
 mod demo;
 mod demo_agent;
 mod doctor;
 mod env;
 mod mock;
 mod recorded;
+mod reward;
 mod run;
 mod serve;
 mod show;
 mod trace;
+mod worker;
 
 use crate::config::{Config, StoreSettings};
 use crate::run::Loopback;
@@ -43,6 +46,10 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Try every client of this machine, or watch one command, and say what is not traced and why
     Doctor(doctor::DoctorArgs),
+    /// Run a command for every rollout that waits, and tell the server how it ended
+    Worker(worker::WorkerArgs),
+    /// Give a rollout a reward
+    Reward(reward::RewardArgs),
     /// Run a mock LLM endpoint: to try without a key, to test, to load
     Mock(mock::MockArgs),
     /// A mock endpoint, a small agent and its trace: no network, no key, no set-up
@@ -125,6 +132,8 @@ impl Cli {
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
                 Command::Doctor(args) => Box::pin(doctor::run(args)).await,
+                Command::Worker(args) => Box::pin(worker::run(args)).await,
+                Command::Reward(args) => Box::pin(reward::run(args)).await,
                 Command::Mock(args) => Box::pin(mock::run(args)).await,
                 Command::Demo(args) => Box::pin(demo::run(args)).await,
                 Command::DemoAgent(args) => Box::pin(demo_agent::run(args)).await,

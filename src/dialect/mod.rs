@@ -122,6 +122,8 @@ pub struct Read {
     pub call: LlmCall,
     /// Indexes into the decoded body, rising.
     pub progress: Vec<usize>,
+    /// How many tokens of the first choice were known by then.
+    pub counts: Vec<usize>,
 }
 
 /// Reads an exchange. `None`: it is of no format we know.
@@ -133,7 +135,8 @@ pub fn read(seen: &Seen<'_>) -> Option<Read> {
     let dialect = ALL.iter().find(|dialect| dialect.claims(&asked))?;
     call.dialect = dialect.name();
     dialect.request(&asked, &mut call);
-    let mut progress = Vec::new();
+    let mut seen_events = Progress::default();
+    let progress = &mut seen_events;
     match framing_of(seen.response_body) {
         Framing::None => {}
         Framing::Whole => {
@@ -150,20 +153,20 @@ pub fn read(seen: &Seen<'_>) -> Option<Read> {
                 } else {
                     let data = if event.complete { &event.data[..] } else { event.data.trim_ascii_end() };
                     let name = std::str::from_utf8(event.name).unwrap_or_default();
-                    one_event(*dialect, name, data, event.end, &mut call, &mut progress);
+                    one_event(*dialect, name, data, event.end, &mut call, progress);
                 }
             }
         }
         Framing::Lines => {
             call.streamed = true;
             for line in json_stream::lines(seen.response_body) {
-                one_event(*dialect, "", line.text, line.end, &mut call, &mut progress);
+                one_event(*dialect, "", line.text, line.end, &mut call, progress);
             }
         }
         Framing::List => {
             call.streamed = true;
             for element in json_stream::elements(seen.response_body) {
-                one_event(*dialect, "", element.text, element.end, &mut call, &mut progress);
+                one_event(*dialect, "", element.text, element.end, &mut call, progress);
             }
         }
         Framing::Messages => {
@@ -177,7 +180,7 @@ pub fn read(seen: &Seen<'_>) -> Option<Read> {
                             let text = data.any(&["message", "Message"]).text().unwrap_or_default().to_owned();
                             call.error = Some((kind.to_owned(), text));
                         } else {
-                            one_event(*dialect, kind, message.payload, message.end, &mut call, &mut progress);
+                            one_event(*dialect, kind, message.payload, message.end, &mut call, progress);
                         }
                     }
                     Err(_) => call.could_not_read("response_event"),
@@ -187,8 +190,16 @@ pub fn read(seen: &Seen<'_>) -> Option<Read> {
     }
     call.choices.iter_mut().for_each(call::Choice::close);
     call.provider = provider::of(&asked, seen.response_headers, &call);
+    let Progress { ends: progress, counts } = seen_events;
     call.chunks = progress.len() as u64;
-    Some(Read { call, progress })
+    Some(Read { call, progress, counts })
+}
+
+/// As `Read` has it, being made.
+#[derive(Default)]
+struct Progress {
+    ends: Vec<usize>,
+    counts: Vec<usize>,
 }
 
 /// How an answer is divided. Told by its bytes, since types lie.
@@ -243,14 +254,7 @@ fn answered(dialect: &dyn Dialect, answer: &Json<'_>, status: Option<u16>, call:
     }
 }
 
-fn one_event(
-    dialect: &dyn Dialect,
-    name: &str,
-    data: &[u8],
-    end: usize,
-    call: &mut LlmCall,
-    progress: &mut Vec<usize>,
-) {
+fn one_event(dialect: &dyn Dialect, name: &str, data: &[u8], end: usize, call: &mut LlmCall, progress: &mut Progress) {
     let data = any_json(data, "response_event", call);
     if data.is_null() {
         return;
@@ -258,7 +262,8 @@ fn one_event(
     if let Some(error) = error_of(&data).filter(|_| call.error.is_none()) {
         call.error = Some(error);
     } else if dialect.event(name, &data, call) {
-        progress.push(end);
+        progress.ends.push(end);
+        progress.counts.push(call.choices.first().map_or(0, |choice| choice.tokens.count()));
     }
 }
 

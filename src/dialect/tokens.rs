@@ -99,6 +99,12 @@ impl Fault {
 }
 
 impl Tokens {
+    /// How many there are, as far as is known.
+    pub fn count(&self) -> usize {
+        let length = |ids: Option<usize>| ids.unwrap_or_default();
+        length(self.ids.as_ref().map(Vec::len)).max(length(self.logprobs.as_ref().map(Vec::len)))
+    }
+
     /// More ids. A list with something else in it is kept out as a whole: a gap would shift what follows.
     pub fn push_ids(&mut self, ids: &Json<'_>) {
         let Json::List(elements) = ids else {

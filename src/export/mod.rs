@@ -4,5 +4,6 @@
 
 pub mod agent_lightning;
 pub mod json;
+pub mod model_request;
 pub mod text;
 pub mod timeline;

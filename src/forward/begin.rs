@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// A request that is being recorded.
+#[derive(Clone)]
 pub struct Begun {
     /// The record.
     pub recording: Recording,
@@ -23,6 +24,15 @@ pub struct Begun {
     pub identity: Identity,
     /// Where it stands.
     pub trace: TraceContext,
+}
+
+/// What is kept of an exchange whatever the settings say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keep {
+    /// Its bodies.
+    pub bodies: bool,
+    /// Its span before the end of its answer is delivered, if `capture.durability` is `auto`.
+    pub durably: bool,
 }
 
 impl Begun {
@@ -60,7 +70,7 @@ impl Forwarder {
         started: Instant,
     ) -> Begun {
         if self.records(&request) {
-            return self.record(conversation, kind, request, started, false).await;
+            return self.record(conversation, kind, request, started, Keep::default()).await;
         }
         self.recorder.counters().filtered.fetch_add(1, Ordering::Relaxed);
         let (identity, _) = identify(conversation, &request.headers);
@@ -68,14 +78,14 @@ impl Forwarder {
         Begun { recording: Recording::off(), identity, trace }
     }
 
-    /// Decides whose an exchange is and begins to record it, whatever its host; `keeps_bodies` whatever settings say.
+    /// Decides whose an exchange is and begins to record it, whatever its host.
     pub async fn record(
         &self,
         conversation: &Conversation,
         kind: ExchangeKind,
         request: RequestHead,
         started: Instant,
-        keeps_bodies: bool,
+        keep: Keep,
     ) -> Begun {
         let (mut identity, given) = identify(conversation, &request.headers);
         let trace = trace_context(&identity, &request.headers);
@@ -94,14 +104,14 @@ impl Forwarder {
             request,
             connection,
             started,
-            registered,
-            keeps_bodies,
+            registered: registered || keep.durably,
+            keeps_bodies: keep.bodies,
         };
         Begun { recording: self.recorder.begin(begin), identity, trace }
     }
 
     /// Begins to record a try of the call that `begun` is: a span below it, under its sequence id.
-    pub fn record_try(&self, begun: &Begun, request: RequestHead) -> Recording {
+    pub fn record_try(&self, begun: &Begun, request: RequestHead, started: Instant) -> Recording {
         if !begun.recording.is_on() {
             return Recording::off();
         }
@@ -117,7 +127,7 @@ impl Forwarder {
             kind: ExchangeKind::Http,
             request,
             connection: ConnectionFacts::default(),
-            started: Instant::now(),
+            started,
             registered: false,
             keeps_bodies: false,
         })

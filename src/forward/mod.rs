@@ -18,7 +18,7 @@ mod whole;
 mod handle;
 mod interims;
 
-pub use begin::{Begun, request_head};
+pub use begin::{Begun, Keep, request_head};
 pub use conversation::{Conversation, Credentials, Tunnel};
 pub use handle::{Forwarder, note, response_error};
 pub use tokens::TokenSettings;

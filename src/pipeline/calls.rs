@@ -30,6 +30,14 @@ pub(super) fn read_into(
     let (call, faults) = describe(span, read, exchange, offsets_hold, options);
     notice(&call, exchange, &said.bytes, options);
     join(span, &call, exchange);
+    if exchange.gateway.is_some() {
+        let usage = call.usage.input.unwrap_or_default() + call.usage.output.unwrap_or_default();
+        let counted = call.choices.iter().map(|choice| choice.tokens.count() as u64).sum::<u64>();
+        let prompt = call.prompt_ids.count() as u64;
+        options
+            .spent
+            .add(&span.rollout_id, u64::try_from(usage).ok().filter(|usage| *usage > 0).unwrap_or(prompt + counted));
+    }
     if let (Some(id), Some(context)) = (&call.response_id, &span.context) {
         options.calls.saw(&span.rollout_id, id, context);
     }

@@ -2,6 +2,7 @@
 //!
 //! Content is redacted here, like everything else, before anybody can store it.
 
+use super::gateway;
 use super::span::SpanOptions;
 use crate::dialect::call::{LlmCall, Operation, Parameters, Usage};
 use crate::dialect::tokens::{Fault, Tokens, prove};
@@ -22,7 +23,7 @@ pub(super) fn describe(
     offsets_hold: bool,
     options: &SpanOptions,
 ) -> (LlmCall, BTreeSet<Fault>) {
-    let Read { mut call, progress } = read;
+    let Read { mut call, progress, counts } = read;
     let arrivals = &exchange.response_body.arrivals;
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
@@ -38,6 +39,10 @@ pub(super) fn describe(
     }
     if options.llm_content {
         content(span, &call, exchange, options);
+    }
+    if let Some(facts) = &exchange.gateway {
+        let progress = if offsets_hold { progress.as_slice() } else { &[] };
+        gateway::versions(span, facts, &call, (progress, &counts));
     }
     let mut unproved = BTreeSet::new();
     if !exchange.injection.fields.is_empty() {

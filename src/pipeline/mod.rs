@@ -5,6 +5,7 @@
 
 mod absorb;
 mod calls;
+mod gateway;
 mod llm;
 mod messages;
 mod relations;

@@ -5,8 +5,8 @@
 use super::messages::{Contents, messages};
 use super::relations::Relations;
 use super::socket;
-use super::{absorb, calls};
-use crate::capture::{Calls, Engines, is_trace_export};
+use super::{absorb, calls, gateway};
+use crate::capture::{Calls, Engines, Spent, is_trace_export};
 use crate::dialect::tokens::Fault;
 use crate::error::Side;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
@@ -46,6 +46,8 @@ pub struct SpanOptions {
     pub calls: Calls,
     /// Takes note of the engines that give themselves away.
     pub engines: Engines,
+    /// Takes note of the tokens that rollouts take.
+    pub spent: Spent,
 }
 
 /// What an exchange became.
@@ -66,6 +68,7 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
     connection(span, exchange);
     timing(span, exchange);
     outcome(span, exchange, options);
+    gateway::describe(span, exchange, |text| options.redactor.url(text).into_owned());
     if options.include_headers {
         headers(span, names::REQUEST_HEADER_PREFIX, &exchange.request.headers, options);
         if let Some(response) = &exchange.response {
@@ -103,11 +106,11 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
     let said = opened(&mut exchange.response_body, said_fields, options);
     if options.absorb && is_trace_export(&exchange.request.method, &exchange.request.target) {
         built.inferred = absorb::spans(span, exchange, &asked.bytes, options);
-    } else if exchange.kind == ExchangeKind::Http {
+    } else if exchange.kind == ExchangeKind::Http && !is_part_of_a_call(exchange) {
         let found = calls::read_into(span, exchange, (&asked, &said), relations, options);
         (built.inferred, built.unproved) = found.unwrap_or_default();
     }
-    if options.include_bodies {
+    if options.include_bodies || exchange.keeps_bodies {
         let target = &exchange.request.target;
         let attributes = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
         body(span, attributes, asked, &exchange.request_body, &exchange.request.headers, target, options);
@@ -115,6 +118,11 @@ pub fn span_of(exchange: &mut Exchange, relations: &mut Relations, options: &Spa
         body(span, attributes, said, &exchange.response_body, said_fields, target, options);
     }
     built
+}
+
+/// A failed try of a call, or a retry that got another's answer: the call is on another span.
+fn is_part_of_a_call(exchange: &Exchange) -> bool {
+    exchange.gateway.as_ref().is_some_and(|facts| facts.is_failed_try || facts.joined.is_some())
 }
 
 fn bare(exchange: &Exchange) -> Span {

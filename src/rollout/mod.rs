@@ -5,6 +5,7 @@
 pub mod lifecycle;
 mod requests;
 mod watchdog;
+mod watching;
 
 pub use requests::{AttemptChange, Mode, NewRollout, RolloutChange};
 
@@ -17,8 +18,9 @@ use serde_json::Value as Json;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, broadcast};
+use watching::Watching;
 
 /// Why it could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +41,8 @@ pub type Result<T> = std::result::Result<T, RolloutError>;
 pub struct Rollouts {
     store: SharedStore,
     changed: Arc<Notify>,
-    // Attempts that were seen in the store, the newest; they stay there.
+    ended: broadcast::Sender<RolloutId>,
+    // Attempts that were seen in the store, the newest; they stay there until their rollout is removed.
     known: Arc<Mutex<HashSet<(RolloutId, AttemptId)>>>,
     clock: fn() -> Timestamp,
 }
@@ -47,7 +50,8 @@ pub struct Rollouts {
 impl Rollouts {
     /// On this store.
     pub fn new(store: SharedStore) -> Self {
-        Self { store, changed: Arc::default(), known: Arc::default(), clock: || SystemTime::now().into() }
+        let ended = broadcast::Sender::new(MOST_UNHEARD);
+        Self { store, changed: Arc::default(), ended, known: Arc::default(), clock: || SystemTime::now().into() }
     }
 
     /// The store.
@@ -58,6 +62,12 @@ impl Rollouts {
     /// The next change that this process makes, from the moment of the call.
     pub fn next_change(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// The rollouts that this process ends from now on, each when that is committed: it came into a final state, was
+    /// stored anew while in one, or was removed. Who listens too slowly misses some; the store's log has them.
+    pub fn ended(&self) -> broadcast::Receiver<RolloutId> {
+        self.ended.subscribe()
     }
 
     /// Stores spans.
@@ -181,6 +191,14 @@ impl Rollouts {
         .await
     }
 
+    /// Removes a rollout with all that belongs to it; how many spans it had. That it ended stays in the store's log.
+    pub async fn remove(&self, id: RolloutId) -> Result<u64> {
+        let removed = id.clone();
+        let spans = self.transact(move |records, _| Ok(records.remove_rollout(&removed)?)).await?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|(rollout, _)| *rollout != id);
+        Ok(spans)
+    }
+
     /// Changes an attempt, the latest if none is named; its rollout and its worker follow.
     pub async fn update_attempt(
         &self,
@@ -260,26 +278,35 @@ impl Rollouts {
         &self,
         mut job: impl FnMut(&mut dyn Records, Timestamp) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let outcome: Arc<Mutex<Option<Result<T>>>> = Arc::default();
+        let outcome = Arc::new(Mutex::new(None));
         let (kept, clock) = (Arc::clone(&outcome), self.clock);
         let change = self.store.change(Box::new(move |records| {
-            let result = job(records, clock());
+            let mut records = Watching::new(records);
+            let result = job(&mut records, clock());
             let undone = if result.is_ok() { Ok(()) } else { Err(StoreError::Other("not done".to_owned())) };
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((result, records.ended));
             undone
         }));
         let committed = change.await;
         let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (outcome, committed) {
-            (Some(Err(error)), _) => Err(error),
+            (Some((Err(error), _)), _) => Err(error),
             (_, Err(error)) => Err(error.into()),
-            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some((Ok(value), ended)), Ok(())) => {
+                for id in ended {
+                    // That nobody listens is fine.
+                    let _ = self.ended.send(id);
+                }
+                Ok(value)
+            }
             (None, Ok(())) => Err(StoreError::Closed.into()),
         }
     }
 }
 
 const MOST_KNOWN: usize = 64 * 1024;
+/// Rollouts that ended and that some listener has not heard of.
+const MOST_UNHEARD: usize = 4096;
 
 fn latest_resources(records: &mut dyn Records) -> Result<Option<String>> {
     Ok(records.latest_resources()?.map(|latest| latest.resources_id))

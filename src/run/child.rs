@@ -39,6 +39,8 @@ pub enum Streams {
     ToStderr,
     /// It reads nothing, and all it prints goes to a file.
     Captured(Arc<File>),
+    /// Its starter writes what it reads and reads what it prints; its errors go where ours do.
+    Piped,
 }
 
 impl Streams {
@@ -50,6 +52,9 @@ impl Streams {
             }
             Self::Captured(file) => {
                 command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file.try_clone()?);
+            }
+            Self::Piped => {
+                command.stdin(Stdio::piped()).stdout(Stdio::piped());
             }
         }
         Ok(())
@@ -118,6 +123,30 @@ pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd,
     }
 }
 
+/// A command in a process group of its own, whose end its starter waits for.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process.
+    pub child: Child,
+    target: Option<Target>,
+}
+
+/// Starts a command. Its time and the signals to us are its starter's business.
+pub fn start(spec: &ChildSpec) -> Result<Started, ChildError> {
+    let child = spawn(spec, false)?;
+    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    Ok(Started { child, target: pid.map(|pid| Target { pid, group: true }) })
+}
+
+impl Started {
+    /// Asks it and all it started to end, then makes them.
+    pub async fn end(&mut self) {
+        if let Some(target) = &self.target {
+            target.end(&mut self.child).await;
+        }
+    }
+}
+
 fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
     let program = spec.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&program);
@@ -139,6 +168,7 @@ fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
 }
 
 /// Whom signals go to.
+#[derive(Debug)]
 struct Target {
     pid: Pid,
     group: bool,

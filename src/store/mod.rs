@@ -90,6 +90,14 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    /// A page of the log of rollouts that have ended: the entries at the positions `after..after + limit`. Each time a
+    /// rollout comes into a final state it gets an entry, which stays when the rollout is removed. Positions have no
+    /// gaps, and nobody sees an entry before the one that precedes it.
+    fn terminal(&self, _after: u64, _limit: usize) -> BoxFuture<'_, Result<TerminalPage>> {
+        let cause = "this store keeps no log of the rollouts that have ended".to_owned();
+        Box::pin(std::future::ready(Err(StoreError::Other(cause))))
+    }
+
     /// What the hot path must know when it first meets a rollout.
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>>;
 
@@ -130,6 +138,15 @@ pub struct Appended {
     pub stored: usize,
     /// Spans that were stored already.
     pub duplicates: usize,
+}
+
+/// Entries of the log of rollouts that have ended, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TerminalPage {
+    /// The rollouts; some may have been removed since.
+    pub ids: Vec<RolloutId>,
+    /// How long the log is.
+    pub total: u64,
 }
 
 /// What is known of a rollout before its next exchange.

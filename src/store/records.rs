@@ -14,8 +14,12 @@ pub trait Records {
     /// One rollout.
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>>;
 
-    /// Registers a rollout, or replaces the one with its id.
+    /// Registers a rollout, or replaces the one with its id. If that brings it into a final state, this is logged.
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()>;
+
+    /// Removes a rollout with all that belongs to it: attempts, spans, its place in the queue, its traces, its count of
+    /// sequence ids. What the log of ended rollouts has of it stays. How many spans it had; 0 if it is not there.
+    fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64>;
 
     /// Sequence ids up to this one are given out; a rollout that is not there is passed over.
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()>;
@@ -55,7 +59,7 @@ pub trait Records {
 }
 
 /// What a span that is stored means for its attempt, if it is registered, and for its rollout, if the attempt is its
-/// latest. True: they were changed.
+/// latest. True: they were changed. It never ends a rollout.
 pub type Heard = fn(rollout: &mut Rollout, attempt: &mut Attempt, is_latest: bool, now: Timestamp) -> bool;
 
 /// Nothing follows.

@@ -6,7 +6,7 @@
 use super::sqlite::{SqliteOptions, SqliteStore};
 use super::{
     Appended, BoxFuture, Change, Pruned, Result, RolloutFilter, RolloutSummary, SharedStore, Standing, Statistics,
-    Store, StoreError,
+    Store, StoreError, TerminalPage,
 };
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
@@ -261,6 +261,10 @@ impl Store for Spooled {
 
     fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Standing>>> {
         self.inner.next_sequence(id)
+    }
+
+    fn terminal(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<TerminalPage>> {
+        self.inner.terminal(after, limit)
     }
 
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {

@@ -93,6 +93,17 @@ names! {
     TOKENS_STRIPPED = "tracewire.tokens.stripped";
     POLICY_VERSION = "tracewire.policy.version";
     POLICY_VERSIONS = "tracewire.policy.versions";
+    POLICY_VERSION_STARTS = "tracewire.policy.version_starts";
+    POLICY_STALENESS = "tracewire.policy.staleness";
+    GATEWAY_BACKEND = "tracewire.gateway.backend";
+    GATEWAY_CALLED = "tracewire.gateway.called";
+    GATEWAY_HELD_MS = "tracewire.gateway.held_ms";
+    GATEWAY_JOINED = "tracewire.gateway.joined";
+    GATEWAY_MODE = "tracewire.gateway.mode";
+    GATEWAY_REQUESTED_MODEL = "tracewire.gateway.requested_model";
+    GATEWAY_TRANSLATED_FROM = "tracewire.gateway.translated_from";
+    EVENT_TYPE = "tracewire.event.type";
+    EVENT_DATA = "tracewire.event.data";
     RESPONSE_CHUNKS = "tracewire.response.chunks";
     CHUNK_GAP_P50_MS = "tracewire.response.chunk_gap_p50_ms";
     CHUNK_GAP_MAX_MS = "tracewire.response.chunk_gap_max_ms";

@@ -10,7 +10,7 @@ use crate::tls::Offer;
 use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -26,6 +26,12 @@ impl Isolation {
     /// A rollout's, by its id.
     pub fn of_rollout(rollout: Arc<str>) -> Self {
         Self { rollout, fleeting: false }
+    }
+
+    /// Nobody's: connections to our own model servers, where no agent's credentials pass.
+    pub fn shared() -> Self {
+        static SHARED: LazyLock<Arc<str>> = LazyLock::new(|| "\0gateway".into());
+        Self { rollout: Arc::clone(&SHARED), fleeting: false }
     }
 
     /// An agent's connection's own: kept from [`Upstream::open`](super::Upstream::open) to `forget`.

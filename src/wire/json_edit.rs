@@ -65,6 +65,30 @@ pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The value of a field of the object at the start of `text`, as it is written; the last of that name.
+pub fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let members = members(text, start(text))?;
+    let member = members.iter().rev().find(|member| member.key == name.as_bytes())?;
+    text.get(member.value.clone())
+}
+
+/// `text` with these fields having these values: in the place of those that are there, others in front. `None`: it is no
+/// object.
+pub fn set(text: &[u8], fields: &[(&str, String)]) -> Option<Vec<u8>> {
+    let members = members(text, start(text))?;
+    let (mut out, mut copied) = (Vec::with_capacity(text.len() + 200), 0);
+    for member in &members {
+        if let Some((_, value)) = fields.iter().find(|(name, _)| name.as_bytes() == member.key) {
+            out.extend_from_slice(&text[copied..member.value.start]);
+            out.extend_from_slice(value.as_bytes());
+            copied = member.value.end;
+        }
+    }
+    out.extend_from_slice(&text[copied..]);
+    let missing: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    insert(&out, &missing)
+}
+
 /// `text` with these changes. `None`: nothing changes.
 pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
     let members = members(text, start(text))?;
@@ -175,6 +199,19 @@ mod tests {
 
     fn changed(text: &str) -> String {
         change(text.as_bytes(), &changes()).map_or_else(|| text.to_owned(), |text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn values_are_set_in_their_place() {
+        let text = br#"{"model":"a", "x":{"model":1},"temperature" : 0.10 ,"n":1}"#;
+        let fields = [("model", "\"b\"".to_owned()), ("temperature", "1".to_owned()), ("seed", "7".to_owned())];
+        let set = set(text, &fields).unwrap();
+        assert_eq!(
+            String::from_utf8(set.clone()).unwrap(),
+            r#"{"seed":7,"model":"b", "x":{"model":1},"temperature" : 1 ,"n":1}"#
+        );
+        assert_eq!(value(&set, "temperature"), Some(&b"1"[..]));
+        assert_eq!((value(&set, "y"), super::set(b"[]", &fields)), (None, None));
     }
 
     #[test]

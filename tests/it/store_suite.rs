@@ -6,6 +6,7 @@
 
 use crate::support::postgres::{database, let_in};
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,6 +278,102 @@ async fn one_rollout_many_hands(store: SharedStore) {
     assert_eq!(store.spans(id, None).await.unwrap().len(), 36);
 }
 
+fn in_state(id: &str, status: RolloutStatus) -> Rollout {
+    Rollout { status, ..Rollout::running(id.into(), Timestamp::default()) }
+}
+
+/// What the log of ended rollouts has from `after` on, and how long it is.
+async fn log(store: &SharedStore, after: u64, limit: usize) -> (String, u64) {
+    let page = store.terminal(after, limit).await.unwrap();
+    let ids: Vec<&str> = page.ids.iter().map(|id| id.as_str()).collect();
+    (ids.join(" "), page.total)
+}
+
+/// Each end of a rollout has its place in the log, for good.
+async fn ends_are_logged(store: SharedStore) {
+    let put = async |id: &str, status: RolloutStatus| store.put_rollout(in_state(id, status)).await.unwrap();
+    put("a", RolloutStatus::Running).await;
+    put("b", RolloutStatus::Queuing).await;
+    assert_eq!(log(&store, 0, 10).await, (String::new(), 0));
+    put("b", RolloutStatus::Failed).await;
+    put("a", RolloutStatus::Succeeded).await;
+    // From one final state into another is no end, and neither is a span that comes late.
+    put("b", RolloutStatus::Failed).await;
+    put("b", RolloutStatus::Cancelled).await;
+    store.append(shared([span("a", "at", 1, "x"), span("running", "at", 1, "x")])).await.unwrap();
+    // The first that is heard of it is its end.
+    put("c", RolloutStatus::Cancelled).await;
+    assert_eq!(log(&store, 0, 10).await, ("b a c".to_owned(), 3));
+    assert_eq!(log(&store, 1, 1).await, ("a".to_owned(), 3));
+    for past in [3, 4, u64::MAX] {
+        assert_eq!(log(&store, past, usize::MAX).await, (String::new(), 3));
+    }
+    put("a", RolloutStatus::Running).await;
+    put("a", RolloutStatus::Failed).await;
+    assert_eq!(log(&store, 2, usize::MAX).await, ("c a".to_owned(), 4));
+    store.change(Box::new(|records| records.remove_rollout(&"b".into()).map(drop))).await.unwrap();
+    assert_eq!(store.rollout("b".into()).await.unwrap(), None);
+    assert_eq!(log(&store, 0, 1).await, ("b".to_owned(), 4));
+}
+
+async fn ends_from_many_sides_leave_no_gap(store: SharedStore) {
+    let mut hands = JoinSet::new();
+    for hand in 0..24 {
+        let store = Arc::clone(&store);
+        hands.spawn(async move {
+            // Every second one is told of twice at once.
+            store.put_rollout(in_state(&format!("r{}", hand / 2 * 2), RolloutStatus::Succeeded)).await.unwrap();
+            store.put_rollout(in_state(&format!("own{hand}"), RolloutStatus::Failed)).await.unwrap();
+        });
+    }
+    hands.join_all().await;
+    let page = store.terminal(0, 100).await.unwrap();
+    let distinct: BTreeSet<_> = page.ids.iter().collect();
+    assert_eq!((distinct.len(), page.ids.len(), page.total), (36, 36, 36));
+}
+
+/// What is undone did not end anything. (Memory can't take back.)
+async fn undone_ends_are_not_logged(store: SharedStore) {
+    let undone = store.change(Box::new(|records| {
+        records.put_rollout(&in_state("undone", RolloutStatus::Failed))?;
+        Err(StoreError::Other("something else".to_owned()))
+    }));
+    assert!(undone.await.is_err());
+    store.put_rollout(in_state("done", RolloutStatus::Failed)).await.unwrap();
+    assert_eq!(log(&store, 0, 10).await, ("done".to_owned(), 1));
+}
+
+async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
+    let rollouts = Rollouts::new(Arc::clone(&store));
+    let new = NewRollout { input: 1.into(), mode: None, resources_id: None, config: None, metadata: None };
+    let id = rollouts.enqueue(vec![new]).await.unwrap()[0].rollout_id.clone();
+    let mut long = span(id.as_str(), "at", 7, "x");
+    let trace = "1af7651916cd43dd8448eb211c80319c".to_owned();
+    long.trace_id = trace.clone();
+    long.set("text", "long ".repeat(1000));
+    store.append(shared([long.clone(), span("other", "at", 1, "x")])).await.unwrap();
+    rollouts.must_exist(&id, &"at".into()).await.unwrap();
+    assert_eq!(store.owners(vec![trace.clone()]).await.unwrap().len(), 1);
+    assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 1);
+    assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 0);
+    assert!(rollouts.must_exist(&id, &"at".into()).await.is_err());
+    assert_eq!(store.rollout(id.clone()).await.unwrap(), None);
+    assert!(store.attempts(id.clone()).await.unwrap().is_empty());
+    assert!(store.spans(id.clone(), None).await.unwrap().is_empty());
+    assert_eq!(store.standing(id.clone()).await.unwrap(), Standing::default());
+    assert!(store.owners(vec![trace.clone()]).await.unwrap().is_empty());
+    let queued = rollouts.quietly(|records, _| Ok(records.pop()?)).await.unwrap();
+    assert_eq!(queued, None);
+    assert_eq!(store.spans("other".into(), None).await.unwrap(), [span("other", "at", 1, "x")]);
+    // The same span makes it anew.
+    long.sequence_id = 1;
+    assert_eq!(store.append(shared([long.clone()])).await.unwrap(), Appended { stored: 1, duplicates: 0 });
+    assert_eq!(store.spans(id.clone(), None).await.unwrap(), [long]);
+    assert_eq!(store.attempts(id.clone()).await.unwrap()[0].sequence_id, 1);
+    assert_eq!(store.standing(id.clone()).await.unwrap(), Standing { registered: false, last_sequence_id: 1 });
+    assert_eq!(store.owners(vec![trace.clone()]).await.unwrap()[&trace].0, id);
+}
+
 /// Two programs on one server count together.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_share_a_server_never_give_an_id_twice() {
@@ -379,9 +476,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
-    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
-    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, closed],
+    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -444,6 +541,29 @@ async fn a_text_is_stored_once_and_goes_with_its_last_span() {
     store.prune().await.unwrap();
     assert_eq!(store.statistics().await.unwrap().spans, 9);
     assert_eq!(blobs(), 1);
+}
+
+/// What came before the removal goes with it, whatever waits for the same commit; nobody else's texts do.
+#[tokio::test]
+async fn a_removed_rollout_takes_its_texts_along() {
+    let (_folder, path) = fresh();
+    let store: SharedStore = Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap());
+    let rollouts = Rollouts::new(Arc::clone(&store));
+    let long = |rollout: &str, id: &str, text: &str| {
+        let mut span = span(rollout, "a", 1, id);
+        span.set("text", text.repeat(1000));
+        span
+    };
+    let kept = long("kept", "x", "shared ");
+    store.append(shared([kept.clone(), long("gone", "x", "shared ")])).await.unwrap();
+    let (appended, removed) =
+        tokio::join!(store.append(shared([long("gone", "y", "its own ")])), rollouts.remove("gone".into()));
+    assert_eq!((appended.unwrap().stored, removed.unwrap()), (1, 2));
+    assert_eq!(store.spans("kept".into(), None).await.unwrap(), [kept]);
+    let connection = Connection::open(&path).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((count("SELECT COUNT(*) FROM text"), count("SELECT COUNT(*) FROM span_text")), (1, 1));
+    assert_eq!(count("SELECT COUNT(*) FROM loose"), 0);
 }
 
 /// A conversation of 4 kB a turn, as an agent sends it: all of it with every call, as messages and as token ids.

@@ -179,15 +179,19 @@ pub(super) enum Refusal {
     Forbidden(String),
     /// 404.
     NotFound(String),
+    /// 404 as Agent Lightning 1.0 says it.
+    Absent(String),
+    /// 409.
+    Conflict(String),
     /// 500: the store failed; trying again may help.
     Store(StoreError),
 }
 
-type Answer<T = Response> = Result<T, Refusal>;
+pub(super) type Answer<T = Response> = Result<T, Refusal>;
 
 impl Access {
     /// Refuses what is another rollout's.
-    fn check(&self, rollout: &str) -> Answer<()> {
+    pub(super) fn check(&self, rollout: &str) -> Answer<()> {
         if self.may(rollout) {
             return Ok(());
         }
@@ -219,6 +223,8 @@ impl IntoResponse for Refusal {
             }
             Self::Invalid(text) => (StatusCode::BAD_REQUEST, json!({ "detail": text })),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, json!({ "detail": text })),
+            Self::Absent(text) => (StatusCode::NOT_FOUND, json!({ "detail": text })),
+            Self::Conflict(text) => (StatusCode::CONFLICT, json!({ "detail": text })),
             Self::NotFound(text) => {
                 let traceback = format!("ValueError: {text}");
                 (StatusCode::NOT_FOUND, json!({ "detail": text, "error_type": "ValueError", "traceback": traceback }))
@@ -235,7 +241,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A body that must be there.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
+pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string);
@@ -252,12 +258,12 @@ fn paged<T: DeserializeOwned>(body: &Bytes) -> Answer<(T, page::Paging)> {
 }
 
 /// A body that may be missing or null.
-fn read_some<T: DeserializeOwned>(body: &Bytes) -> Answer<Option<T>> {
+pub(super) fn read_some<T: DeserializeOwned>(body: &Bytes) -> Answer<Option<T>> {
     if body.is_empty() { Ok(None) } else { read(body) }
 }
 
 /// A body's fields, to tell what is null from what is not there.
-fn fields(body: &Bytes) -> Answer<serde_json::Map<String, Json>> {
+pub(super) fn fields(body: &Bytes) -> Answer<serde_json::Map<String, Json>> {
     Ok(read_some(body)?.unwrap_or_default())
 }
 
@@ -269,10 +275,10 @@ fn refuse_null(fields: &serde_json::Map<String, Json>, names: &[&str]) -> Answer
     }
 }
 
-fn ok(value: impl serde::Serialize) -> Answer {
+pub(super) fn ok(value: impl serde::Serialize) -> Answer {
     Ok(axum::Json(value).into_response())
 }
 
-fn created(value: impl serde::Serialize) -> Answer {
+pub(super) fn created(value: impl serde::Serialize) -> Answer {
     Ok((StatusCode::CREATED, axum::Json(value)).into_response())
 }

@@ -7,7 +7,7 @@ mod records;
 use super::records::nothing_heard;
 use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError, UNASSIGNED,
+    Store, StoreError, TerminalPage, UNASSIGNED,
 };
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value, Worker,
@@ -39,6 +39,8 @@ struct State {
     rollouts: BTreeMap<RolloutId, Kept>,
     traces: HashMap<String, (RolloutId, AttemptId)>,
     queue: VecDeque<RolloutId>,
+    /// As they ended.
+    terminal: Vec<RolloutId>,
     workers: Vec<Worker>,
     resources: Vec<ResourcesUpdate>,
     size_bytes: u64,
@@ -148,6 +150,14 @@ impl Store for MemoryStore {
         self.with(move |state| {
             let known = |trace: String| state.traces.get(&trace).cloned().map(|owner| (trace, owner));
             traces.into_iter().filter_map(known).collect()
+        })
+    }
+
+    fn terminal(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<TerminalPage>> {
+        self.with(move |state| {
+            let after = usize::try_from(after).unwrap_or(usize::MAX);
+            let ids = state.terminal.iter().skip(after).take(limit).cloned().collect();
+            TerminalPage { ids, total: state.terminal.len() as u64 }
         })
     }
 

@@ -11,9 +11,20 @@ impl Records for State {
 
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
         let kept = self.kept(&rollout.rollout_id, rollout.start_time);
+        let ends = rollout.status.is_final() && !kept.rollout.status.is_final();
         kept.rollout = rollout.clone();
         kept.registered = true;
+        if ends {
+            self.terminal.push(rollout.rollout_id.clone());
+        }
         Ok(())
+    }
+
+    fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64> {
+        self.queue.retain(|queued| queued != id);
+        self.traces.retain(|_, (rollout, _)| *rollout != *id);
+        let spans = self.rollouts.remove(id).map(|kept| kept.spans).unwrap_or_default();
+        Ok(spans.into_iter().filter(|span| self.remove(*span)).count() as u64)
     }
 
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {

@@ -263,8 +263,24 @@ async fn hear(
     Ok(())
 }
 
-/// Registers a rollout, or replaces the one with its id.
-pub(super) async fn put_rollout(transaction: &Transaction<'_>, rollout: &Rollout) -> std::result::Result<(), Error> {
+/// Locks a rollout, which is made as running if it is not there. True: it is in a final state.
+pub(super) async fn lock_rollout(
+    transaction: &Transaction<'_>,
+    id: &RolloutId,
+    start: Timestamp,
+) -> std::result::Result<bool, Error> {
+    let sql = "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
+         VALUES ($1, FALSE, 0, $2, 'running', FALSE, $3)
+         ON CONFLICT (rollout_id) DO UPDATE SET rollout_id = excluded.rollout_id
+         RETURNING status IN ('succeeded', 'failed', 'cancelled')";
+    let json = encode(&Rollout::running(id.clone(), start));
+    let row = transaction.query_one(sql, &[&id.as_str(), &signed(start.unix_nanos), &json]).await?;
+    Ok(row.get(0))
+}
+
+/// Registers a rollout, or replaces the one with its id. True: this ends it.
+pub(super) async fn put_rollout(transaction: &Transaction<'_>, rollout: &Rollout) -> std::result::Result<bool, Error> {
+    let ends = rollout.status.is_final() && !lock_rollout(transaction, &rollout.rollout_id, rollout.start_time).await?;
     let limited = rollout.config.timeout_seconds.is_some() || rollout.config.unresponsive_seconds.is_some();
     let sql = "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
          VALUES ($1, TRUE, 0, $2, $3, $4, $5)
@@ -275,5 +291,5 @@ pub(super) async fn put_rollout(transaction: &Transaction<'_>, rollout: &Rollout
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
         [&rollout.rollout_id.as_str(), &start, &rollout.status.as_str(), &limited, &encode(rollout)];
     transaction.execute(&statement, &parameters).await?;
-    Ok(())
+    Ok(ends)
 }

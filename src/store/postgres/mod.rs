@@ -8,11 +8,12 @@ mod fault;
 mod read;
 mod records;
 mod schema;
+mod terminal;
 
 use super::records::nothing_heard;
 use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError,
+    Store, StoreError, TerminalPage,
 };
 use super::{signed, unsigned};
 use crate::trace::{
@@ -160,12 +161,14 @@ impl PostgresStore {
             let result = (|| {
                 let transaction =
                     runtime.block_on(connection.transaction()).map_err(|error| Attempted::of(&server, error))?;
-                let mut records = Blocking { runtime: runtime.clone(), transaction: &transaction, failure: None };
+                let mut records = Blocking::new(runtime.clone(), &transaction);
                 let done = change(&mut records);
                 if let Some(failure) = records.failure {
                     return Err(Attempted::of(&server, failure));
                 }
                 done.map_err(Attempted::Failed)?;
+                let logged = runtime.block_on(terminal::log(&transaction, &records.ended));
+                logged.map_err(|error| Attempted::of(&server, error))?;
                 runtime.block_on(transaction.commit()).map_err(|error| Attempted::of(&server, error))
             })();
             *back.lock().unwrap_or_else(PoisonError::into_inner) = Some(change);
@@ -276,6 +279,10 @@ impl Store for PostgresStore {
             let row = connection.query_one(&statement, &[&id.as_str(), &start, &encode(&started)]).await?;
             Ok(Some(Standing { registered: row.get(0), last_sequence_id: unsigned(row.get(1)) }))
         })
+    }
+
+    fn terminal(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<TerminalPage>> {
+        self.read(async move |connection| terminal::page(&connection, after, limit).await)
     }
 
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {

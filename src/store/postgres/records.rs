@@ -1,7 +1,7 @@
 //! The server's transactions: rollouts and what belongs to them. Rows that are read are locked, so that nobody else's
 //! change comes between.
 
-use super::append::{put_attempt, put_rollout};
+use super::append::{lock_rollout, put_attempt, put_rollout};
 use super::{decode, encode};
 use crate::store::{Records, Result, StoreError};
 use crate::store::{signed, unsigned};
@@ -14,15 +14,21 @@ use tokio_postgres::{Error, Row, Transaction};
 
 /// A transaction, used from a thread that may block.
 pub(super) struct Blocking<'a> {
-    pub(super) runtime: Handle,
-    pub(super) transaction: &'a Transaction<'a>,
+    runtime: Handle,
+    transaction: &'a Transaction<'a>,
     /// What the server said, whatever the change makes of it.
     pub(super) failure: Option<Error>,
+    /// The rollouts that came into a final state; they are logged when all else is done.
+    pub(super) ended: Vec<RolloutId>,
 }
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-impl Blocking<'_> {
+impl<'a> Blocking<'a> {
+    pub(super) fn new(runtime: Handle, transaction: &'a Transaction<'a>) -> Self {
+        Self { runtime, transaction, failure: None, ended: Vec::new() }
+    }
+
     fn wait<T>(&mut self, work: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
         self.runtime.block_on(work).map_err(|error| {
             let told = StoreError::Other(super::cause(&error));
@@ -71,7 +77,27 @@ impl Records for Blocking<'_> {
 
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
         let transaction = self.transaction;
-        self.wait(put_rollout(transaction, rollout))
+        if self.wait(put_rollout(transaction, rollout))? {
+            self.ended.push(rollout.rollout_id.clone());
+        }
+        Ok(())
+    }
+
+    fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64> {
+        // The queue comes first, as it does for whoever takes from it.
+        self.query("DELETE FROM queue WHERE rollout_id = $1", &[&id.as_str()])?;
+        let sql = "DELETE FROM rollout WHERE rollout_id = $1 RETURNING rollout_id";
+        if self.query(sql, &[&id.as_str()])?.is_empty() {
+            // Spans that come in this moment make it anew, and stay.
+            return Ok(0);
+        }
+        for table in ["attempt", "trace"] {
+            self.query(&format!("DELETE FROM {table} WHERE rollout_id = $1"), &[&id.as_str()])?;
+        }
+        let sql = "WITH gone AS (DELETE FROM span WHERE rollout_id = $1 RETURNING id),
+                 loose AS (DELETE FROM span_text WHERE span IN (SELECT id FROM gone))
+             SELECT COUNT(*) FROM gone";
+        Ok(self.query(sql, &[&id.as_str()])?.first().map_or(0, |row| unsigned(row.get(0))))
     }
 
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
@@ -94,14 +120,8 @@ impl Records for Blocking<'_> {
     fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
         let transaction = self.transaction;
         self.wait(async {
-            let started = Rollout::running(attempt.rollout_id.clone(), attempt.start_time);
-            // Locks the rollout, which numbers its attempts.
-            let sql =
-                "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
-                 VALUES ($1, FALSE, 0, $2, 'running', FALSE, $3)
-                 ON CONFLICT (rollout_id) DO UPDATE SET rollout_id = excluded.rollout_id";
-            let start = signed(attempt.start_time.unix_nanos);
-            transaction.execute(sql, &[&attempt.rollout_id.as_str(), &start, &encode(&started)]).await?;
+            // It numbers its attempts.
+            lock_rollout(transaction, &attempt.rollout_id, attempt.start_time).await?;
             put_attempt(transaction, &attempt).await
         })
     }

@@ -4,7 +4,7 @@ use deadpool_postgres::Object;
 use tokio_postgres::Error;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -73,6 +73,28 @@ CREATE TABLE resources (
     update_ns BIGINT NOT NULL,
     json TEXT NOT NULL
 );
+";
+
+/// The log of rollouts that have ended, by position from 0 on; and what is needed to remove a rollout quickly. A
+/// transaction that adds to the log holds the row that counts it until its end: positions have no gaps and are seen in
+/// their order. A NUL within a text is what PostgreSQL does not read in JSON.
+const ENDS: &str = "
+CREATE TABLE terminal (
+    position BIGINT PRIMARY KEY,
+    rollout_id TEXT NOT NULL
+);
+INSERT INTO terminal (position, rollout_id)
+    SELECT ROW_NUMBER() OVER (ORDER BY end_time, start_ns, rollout_id) - 1, rollout_id FROM (
+        SELECT rollout_id, start_ns,
+            (replace(json, '\\u0000', '\\u0020')::JSON ->> 'end_time')::DOUBLE PRECISION AS end_time
+        FROM rollout WHERE status IN ('succeeded', 'failed', 'cancelled')
+    ) AS ended;
+CREATE TABLE terminal_count (
+    id BIGINT PRIMARY KEY,
+    entries BIGINT NOT NULL
+);
+INSERT INTO terminal_count (id, entries) SELECT 1, COUNT(*) FROM terminal;
+CREATE INDEX trace_by_rollout ON trace (rollout_id);
 ";
 
 /// Makes the tables, or brings them up to date. The version found comes back if it is newer than ours.

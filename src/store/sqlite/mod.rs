@@ -14,7 +14,7 @@ mod writer;
 use super::records::nothing_heard;
 use super::{
     Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError,
+    Store, StoreError, TerminalPage,
 };
 use super::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
@@ -135,6 +135,10 @@ impl Store for SqliteStore {
 
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         Box::pin(self.readers.read(move |connection| reader::owners(connection, &traces)))
+    }
+
+    fn terminal(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<TerminalPage>> {
+        Box::pin(self.readers.read(move |connection| reader::terminal(connection, after, limit)))
     }
 
     fn standing(&self, id: RolloutId) -> BoxFuture<'_, Result<Standing>> {

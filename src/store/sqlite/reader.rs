@@ -3,9 +3,9 @@
 //! It must not write. Each job sees one snapshot, whatever the writer does meanwhile.
 
 use super::retention::size_bytes;
-use super::{fault, schema, unsigned};
+use super::{fault, schema, signed, unsigned};
 use crate::store::blob::{Hash, Kind, unpack};
-use crate::store::{Result, RolloutFilter, RolloutSummary, Standing, Statistics, StoreError};
+use crate::store::{Result, RolloutFilter, RolloutSummary, Standing, Statistics, StoreError, TerminalPage};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Timestamp, Value};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -189,6 +189,19 @@ pub(super) fn owners(
         Ok((id(0)?, (RolloutId::from(id(1)?.as_str()), AttemptId::from(id(2)?.as_str()))))
     })?;
     rows.collect()
+}
+
+/// A page of the log of rollouts that have ended.
+pub(super) fn terminal(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<TerminalPage> {
+    let sql = "SELECT rollout_id FROM terminal WHERE position >= ?1 ORDER BY position LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![signed(after), signed(limit as u64)], |row| {
+        Ok(RolloutId::from(row.get::<_, String>(0)?.as_str()))
+    })?;
+    let ids = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let sql = "SELECT COALESCE(MAX(position) + 1, 0) FROM terminal";
+    let total = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))?;
+    Ok(TerminalPage { ids, total: unsigned(total) })
 }
 
 /// What the hot path must know of a rollout.

@@ -1,6 +1,7 @@
 //! The file's transactions: rollouts and what belongs to them, read and written on the writer's connection.
 
 use super::reader::{decode, decode_rollout};
+use super::retention::remove_rollout;
 use super::statements::{encode, ensure_rollout, put_attempt, put_rollout};
 use super::{fault, signed};
 use crate::store::{Change, Records, Result, StoreError};
@@ -56,6 +57,10 @@ impl Records for Transaction<'_> {
 
     fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
         self.with(|connection| put_rollout(connection, rollout, true))
+    }
+
+    fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64> {
+        self.with(|connection| remove_rollout(connection, id))
     }
 
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {

@@ -1,11 +1,13 @@
 //! Keeps the file within its limits: the oldest spans go first, then rollouts that nobody registered and nobody uses.
 //!
+//! When somebody asks for it, a single rollout goes the same way.
+//!
 //! It runs on the writer's connection inside a transaction of the writer's, and must not start one.
 
 use super::signed;
 use crate::store::memory::{excess, expired_before};
 use crate::store::{Pruned, Retention};
-use crate::trace::Timestamp;
+use crate::trace::{RolloutId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Bytes of the file that are in use.
@@ -93,6 +95,20 @@ pub(super) fn remove_loose(connection: &Connection) -> rusqlite::Result<()> {
         connection.prepare_cached(gone)?.execute([])?;
     }
     connection.prepare_cached("DELETE FROM loose")?.execute([]).map(drop)
+}
+
+/// Removes a rollout with all that belongs to it; how many spans it had. That it ended stays in the log.
+pub(super) fn remove_rollout(connection: &Connection, id: &RolloutId) -> rusqlite::Result<u64> {
+    let remove = |table: &str| {
+        let sql = format!("DELETE FROM {table} WHERE rollout_id = ?1");
+        connection.prepare_cached(&sql)?.execute(params![id.as_str()])
+    };
+    for table in ["queue", "rollout", "attempt", "trace"] {
+        remove(table)?;
+    }
+    let spans = remove("span")? as u64;
+    remove_loose(connection)?;
+    Ok(spans)
 }
 
 fn remove_unused(connection: &Connection) -> rusqlite::Result<()> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE];
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -137,6 +137,18 @@ CREATE TABLE trace (
 ) WITHOUT ROWID;
 CREATE INDEX rollout_by_status ON rollout (json_extract(json, '$.status'));
 CREATE INDEX attempt_in_order ON attempt (rollout_id, sequence_id);
+";
+
+/// The log of rollouts that have ended, by position from 0 on; and what is needed to remove a rollout quickly.
+const ENDS: &str = "
+CREATE TABLE terminal (
+    position INTEGER PRIMARY KEY,
+    rollout_id TEXT NOT NULL
+);
+INSERT INTO terminal (position, rollout_id)
+    SELECT ROW_NUMBER() OVER (ORDER BY json_extract(json, '$.end_time'), start_ns, rollout_id) - 1, rollout_id
+    FROM rollout WHERE json_extract(json, '$.status') IN ('succeeded', 'failed', 'cancelled');
+CREATE INDEX trace_by_rollout ON trace (rollout_id);
 ";
 
 /// This program's schema version.
@@ -269,5 +281,24 @@ mod tests {
         remove_loose(&connection).unwrap();
         let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
         assert_eq!((left, texts(1)), (1, "xone".to_owned()));
+    }
+
+    #[test]
+    fn rollouts_that_ended_before_there_was_a_log_are_in_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        for script in [FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE] {
+            connection.execute_batch(script).unwrap();
+        }
+        let rows = r#"
+            INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, json) VALUES
+                ('late', 1, 0, 1, '{"status":"failed","end_time":1720000020.5}'),
+                ('early', 1, 0, 2, '{"status":"succeeded","end_time":1720000003.25}'),
+                ('open', 1, 0, 3, '{"status":"running","end_time":null}'),
+                ('between', 1, 0, 4, '{"status":"cancelled","end_time":1720000010.0}');"#;
+        connection.execute_batch(rows).unwrap();
+        connection.execute_batch(ENDS).unwrap();
+        let sql = "SELECT group_concat(position || rollout_id, ' ') FROM (SELECT * FROM terminal ORDER BY position)";
+        let log: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(log, "0early 1between 2late");
     }
 }

@@ -129,6 +129,9 @@ pub(super) fn ensure_rollout(
 }
 
 pub(super) fn put_rollout(connection: &Connection, rollout: &Rollout, is_registered: bool) -> rusqlite::Result<()> {
+    if rollout.status.is_final() {
+        log_end(connection, &rollout.rollout_id)?;
+    }
     let mut statement = connection.prepare_cached(
         "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, json) VALUES (?1, ?2, 0, ?3, ?4)
          ON CONFLICT (rollout_id) DO UPDATE SET
@@ -137,6 +140,16 @@ pub(super) fn put_rollout(connection: &Connection, rollout: &Rollout, is_registe
     let start = signed(rollout.start_time.unix_nanos);
     statement.execute(params![rollout.rollout_id.as_str(), is_registered, start, encode(rollout)?])?;
     Ok(())
+}
+
+/// A rollout is about to be stored in a final state: if it is not in one yet, this is an end. There is one writer, so
+/// that the next position is known.
+fn log_end(connection: &Connection, id: &RolloutId) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO terminal (position, rollout_id)
+         SELECT (SELECT COALESCE(MAX(position) + 1, 0) FROM terminal), ?1
+         WHERE NOT EXISTS (SELECT 1 FROM rollout WHERE rollout_id = ?1
+             AND json_extract(json, '$.status') IN ('succeeded', 'failed', 'cancelled'))";
+    connection.prepare_cached(sql)?.execute(params![id.as_str()]).map(drop)
 }
 
 fn ensure_attempt(

@@ -1,12 +1,14 @@
 //! The composition root: the only file that names concrete stores and puts the parts together.
 
-use crate::api::metrics::Metric;
+mod counts;
+mod service;
+
 use crate::api::otlp::IngestCounters;
-use crate::api::{self, ApiState, Sequences};
-use crate::capture::{Absorb, Calls, Engines, Recorder, Seed, SeedSource, Sequencer};
+use crate::api::{self, ApiState};
+use crate::capture::{Absorb, Calls, Engines, Recorder, Sequencer, Spent};
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
-use crate::dialect::tokens::Fault;
 use crate::forward::Forwarder;
+use crate::gateway::Gateway;
 use crate::net::drain::Drain;
 use crate::net::listener::accept;
 use crate::pipeline::Pipeline;
@@ -18,21 +20,22 @@ use crate::store::memory::MemoryStore;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::spool::Spooled;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{BoxFuture, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError};
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
-use crate::trace::span::SpanContext;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
-use std::collections::HashMap;
+use axum::serve::ListenerExt;
+use counts::counts;
+use service::{Register, Service, seeds};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 
 /// A running program: its doors, its pipeline, its store.
 pub struct App {
@@ -49,7 +52,7 @@ pub struct App {
     distrust: Arc<Distrust>,
     drain: Drain,
     drain_timeout: Duration,
-    watchdog: Option<tokio::task::JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// What of a program is not settings.
@@ -81,9 +84,10 @@ impl App {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let (engines, calls) = (Engines::default(), Calls::default());
-        let pipeline = Pipeline::start(queue, Arc::clone(&store), span_options(config, engines.clone(), calls.clone()))
-            .context("the pipeline's thread can't be started")?;
+        let (engines, calls, spent) = (Engines::default(), Calls::default(), Spent::default());
+        let options = span_options(config, engines.clone(), calls.clone(), spent.clone());
+        let pipeline =
+            Pipeline::start(queue, Arc::clone(&store), options).context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
@@ -98,6 +102,11 @@ impl App {
         };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
+        let register = Arc::new(Register { store: Arc::clone(&store), spent });
+        let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), register)
+            .context("[[gateway.backends]]")?;
+        // Only where there is a server door are there backends.
+        let forwarder = if with_server { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
         let distrust = Arc::new(Distrust::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
@@ -115,11 +124,14 @@ impl App {
             distrust,
             drain,
             drain_timeout: config.shutdown.drain_timeout,
-            watchdog: None,
+            tasks: Vec::new(),
         };
         if with_server {
-            let address = app.start_server(config, service).await?;
-            app.watchdog = Some(tokio::spawn(rollouts.watch()));
+            let ended = rollouts.ended();
+            let address = app.start_server(config, service, gateway.clone()).await?;
+            app.tasks.push(tokio::spawn(rollouts.watch()));
+            app.tasks.push(tokio::spawn(gateway.clone().probe()));
+            app.tasks.push(tokio::spawn(end_calls(ended, gateway)));
             upstream.dialler().refuse(address);
             if let Some(address) = app.otlp_grpc_address {
                 upstream.dialler().refuse(address);
@@ -144,9 +156,7 @@ impl App {
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
         let looked = last_look.await;
-        if let Some(watchdog) = self.watchdog {
-            watchdog.abort();
-        }
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store could not be closed");
         }
@@ -156,7 +166,7 @@ impl App {
         (Ended { drained, lost, dropped }, looked)
     }
 
-    async fn start_server(&mut self, config: &Config, service: Service) -> Result<SocketAddr> {
+    async fn start_server(&mut self, config: &Config, service: Service, gateway: Gateway) -> Result<SocketAddr> {
         let listener = bind(config.server.listen, "server.listen", "--server").await?;
         let address = listener.local_addr()?;
         let ingest = Arc::new(IngestCounters::default());
@@ -170,27 +180,59 @@ impl App {
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),
             cors_origins: config.server.cors_origins.clone().into(),
+            gateway: gateway.clone(),
+            guard: self.drain.guard(),
+            proxy_address: self.proxy_address,
         };
         if let Some(listen) = config.server.otlp_grpc_listen {
             let listener = bind(listen, "server.otlp_grpc_listen", "--otlp-grpc").await?;
             self.otlp_grpc_address = Some(listener.local_addr()?);
-            self.serve(listener, api::grpc(state.clone()));
+            self.serve(listener, api::grpc(state.clone()), None);
         }
-        self.serve(listener, api::router(state));
+        self.serve(listener, api::router(state), Some(gateway));
         Ok(address)
     }
 
     /// Serves until the end.
-    fn serve(&self, listener: TcpListener, router: axum::Router) {
+    fn serve(&self, listener: TcpListener, router: axum::Router, gateway: Option<Gateway>) {
         let mut guard = self.drain.guard();
-        let serving = axum::serve(listener, router);
-        tokio::spawn(async move {
-            // Requests here are short: ending them at once is kinder than to make a shutdown wait.
-            tokio::select! {
-                _ = serving => {}
-                () = guard.started() => {}
+        let mut draining = self.drain.guard();
+        let listener = listener.tap_io(|io| {
+            if let Err(error) = io.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
             }
         });
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { draining.started().await });
+        tokio::spawn(async move {
+            // Calls of models may take their time. Other requests are short: ending them is kinder than to make a
+            // shutdown wait.
+            let calls_ended = async {
+                guard.started().await;
+                if let Some(gateway) = gateway
+                    && gateway.gate().state().inflight > 0
+                {
+                    gateway.gate().drained(Duration::MAX).await;
+                    tokio::time::sleep(LAST_BYTES).await;
+                }
+            };
+            tokio::select! {
+                _ = serving => {}
+                () = calls_ended => {}
+            }
+        });
+    }
+}
+
+/// Ends the calls of rollouts that have ended.
+async fn end_calls(mut ended: broadcast::Receiver<RolloutId>, gateway: Gateway) {
+    loop {
+        match ended.recv().await {
+            Ok(rollout) => gateway.rollout_ended(&rollout),
+            // Those that were missed are found out with their next call.
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
     }
 }
 
@@ -248,7 +290,7 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
-fn span_options(config: &Config, engines: Engines, calls: Calls) -> SpanOptions {
+fn span_options(config: &Config, engines: Engines, calls: Calls, spent: Spent) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,
@@ -260,129 +302,9 @@ fn span_options(config: &Config, engines: Engines, calls: Calls) -> SpanOptions 
         redactor: Redactor::new(config.redact.clone()),
         calls,
         engines,
+        spent,
     }
 }
 
-/// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
-struct Service {
-    rollouts: Rollouts,
-    sequencer: Sequencer,
-    calls: Calls,
-    // Nobody else gives out ids: the store need not be asked for each.
-    counts_alone: bool,
-    // Up to which id the store knows that they are given out, so that a restart goes on behind them.
-    reserved: Mutex<HashMap<RolloutId, u64>>,
-}
-
-impl Service {
-    /// Has the store know of this id, and of some to come.
-    async fn reserve(&self, rollout: &RolloutId, id: u64) {
-        {
-            let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.counts_alone || reserved.get(rollout).is_some_and(|known| *known >= id) {
-                return;
-            }
-        }
-        let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
-            return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
-        }
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        if reserved.len() >= MOST_RESERVED {
-            reserved.clear();
-        }
-        let known = reserved.entry(rollout.clone()).or_default();
-        *known = to.max(*known);
-    }
-}
-
-const RESERVED_AT_ONCE: u64 = 64;
-const MOST_RESERVED: usize = 16 * 1024;
-
-impl Sequences for Service {
-    fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
-        Box::pin(async move {
-            let (id, _) = self.sequencer.next(rollout, None).await;
-            self.reserve(rollout, id).await;
-            id
-        })
-    }
-
-    fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
-        self.calls.of(rollout, response_id)
-    }
-
-    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let _ = self.sequencer.next(rollout, Some(to)).await;
-        })
-    }
-}
-
-fn seeds(store: &SharedStore) -> SeedSource {
-    let store = Arc::clone(store);
-    Arc::new(move |id| {
-        let store = Arc::clone(&store);
-        Box::pin(async move {
-            let (standing, shared) = match store.next_sequence(id.clone()).await.ok()? {
-                Some(standing) => (standing, true),
-                None => (store.standing(id).await.ok()?, false),
-            };
-            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
-        })
-    })
-}
-
-fn counts(
-    recorder: Recorder,
-    pipeline: &Pipeline,
-    distrust: Arc<Distrust>,
-    ingest: Arc<IngestCounters>,
-) -> api::metrics::Counts {
-    let stored = Arc::clone(pipeline.counters());
-    Arc::new(move || {
-        let captured = recorder.counters();
-        let counter = |name, help, value: &std::sync::atomic::AtomicU64| Metric {
-            name,
-            help,
-            kind: "counter",
-            reason: None,
-            value: value.load(Ordering::Relaxed),
-        };
-        let unproved = Fault::ALL.iter().zip(&stored.unproved).map(|(fault, count)| Metric {
-            reason: Some(fault.as_str()),
-            ..counter("token_ids_unproved_total", "Calls whose token ids are not proved, by reason.", count)
-        });
-        let mut all: Vec<Metric> = unproved.collect();
-        all.extend([
-            counter("exchanges_total", "Exchanges that are recorded.", &captured.begun),
-            counter("exchanges_dropped_total", "Exchanges unrecorded because the queue was full.", &captured.dropped),
-            counter("exchanges_filtered_total", "Exchanges unrecorded because a setting says so.", &captured.filtered),
-            counter("bodies_truncated_total", "Bodies cut short in the record.", &captured.truncated),
-            counter("commits_missed_total", "Answers delivered before their commit.", &captured.commit_missed),
-            counter("identity_conflicts_total", "Exchanges named by two carriers.", &captured.identity_conflicts),
-            counter("spans_stored_total", "Spans stored.", &stored.stored),
-            counter("store_errors_total", "Appends the store refused, tried again.", &stored.store_errors),
-            counter("spans_lost_total", "Spans lost.", &stored.lost),
-            counter("spans_inferred_total", "Spans of tools, inferred from calls.", &stored.inferred),
-            counter("otlp_spans_total", "Spans taken by OTLP.", &ingest.taken),
-            counter("otlp_spans_rejected_total", "Spans refused by OTLP.", &ingest.rejected),
-            counter("otlp_spans_unassigned_total", "Spans by OTLP of nobody's rollout.", &ingest.unassigned),
-            Metric {
-                name: "certificates_refused_total",
-                help: "Connections whose client refused our certificate.",
-                kind: "counter",
-                reason: None,
-                value: distrust.refused(),
-            },
-            Metric {
-                name: "capture_memory_left_bytes",
-                help: "Left of capture.memory_budget_bytes.",
-                kind: "gauge",
-                reason: None,
-                value: recorder.budget().left_bytes(),
-            },
-        ]);
-        all
-    })
-}
+/// How long the last bytes of answers may take to leave, once the backends have given them.
+const LAST_BYTES: Duration = Duration::from_millis(200);

@@ -1,0 +1,128 @@
+//! What the doors must know of rollouts, put together from the store and from what is counted in memory.
+
+use crate::api::Sequences;
+use crate::capture::{Calls, Seed, SeedSource, Sequencer, Spent};
+use crate::gateway::{Registered, Registry};
+use crate::rollout::Rollouts;
+use crate::store::{BoxFuture, SharedStore};
+use crate::trace::span::SpanContext;
+use crate::trace::{Rollout, RolloutId};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
+pub(super) struct Service {
+    pub(super) rollouts: Rollouts,
+    pub(super) sequencer: Sequencer,
+    pub(super) calls: Calls,
+    // Nobody else gives out ids: the store need not be asked for each.
+    pub(super) counts_alone: bool,
+    // Up to which id the store knows that they are given out, so that a restart goes on behind them.
+    pub(super) reserved: Mutex<HashMap<RolloutId, u64>>,
+}
+
+impl Service {
+    /// Has the store know of this id, and of some to come.
+    async fn reserve(&self, rollout: &RolloutId, id: u64) {
+        {
+            let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.counts_alone || reserved.get(rollout).is_some_and(|known| *known >= id) {
+                return;
+            }
+        }
+        let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
+        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
+            return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
+        }
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if reserved.len() >= MOST_RESERVED {
+            reserved.clear();
+        }
+        let known = reserved.entry(rollout.clone()).or_default();
+        *known = to.max(*known);
+    }
+}
+
+const RESERVED_AT_ONCE: u64 = 64;
+const MOST_RESERVED: usize = 16 * 1024;
+
+impl Sequences for Service {
+    fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
+        Box::pin(async move {
+            let (id, _) = self.sequencer.next(rollout, None).await;
+            self.reserve(rollout, id).await;
+            id
+        })
+    }
+
+    fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
+        self.calls.of(rollout, response_id)
+    }
+
+    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let _ = self.sequencer.next(rollout, Some(to)).await;
+        })
+    }
+}
+
+/// What the gateway must know of rollouts.
+pub(super) struct Register {
+    pub(super) store: SharedStore,
+    pub(super) spent: Spent,
+}
+
+impl Registry for Register {
+    fn registered<'a>(
+        &'a self,
+        rollout: &'a RolloutId,
+    ) -> Pin<Box<dyn Future<Output = Option<Registered>> + Send + 'a>> {
+        Box::pin(async move {
+            let standing = self.store.standing(rollout.clone()).await;
+            if !standing
+                .inspect_err(|error| tracing::warn!(%error, "the store does not say what is registered"))
+                .ok()?
+                .registered
+            {
+                return None;
+            }
+            self.store.rollout(rollout.clone()).await.ok().flatten().map(|rollout| registered(&rollout))
+        })
+    }
+
+    fn tokens_spent(&self, rollout: &RolloutId) -> u64 {
+        self.spent.of(rollout)
+    }
+}
+
+/// What of a rollout its calls depend on. What can't be read in its metadata is not there.
+fn registered(rollout: &Rollout) -> Registered {
+    fn read<T: DeserializeOwned>(rollout: &Rollout, name: &str) -> Option<T> {
+        serde_json::from_value(rollout.metadata.get(name)?.clone()).ok()
+    }
+    Registered {
+        ended: rollout.status.is_final().then(|| rollout.status.as_str().to_owned()),
+        mode: rollout.mode.clone(),
+        budget: read(rollout, "budget"),
+        staleness: read(rollout, "staleness"),
+        max_staleness: read(rollout, "max_staleness"),
+        sampling: read(rollout, "sampling_params").unwrap_or_default(),
+    }
+}
+
+/// Where sequence ids go on from.
+pub(super) fn seeds(store: &SharedStore) -> SeedSource {
+    let store = Arc::clone(store);
+    Arc::new(move |id| {
+        let store = Arc::clone(&store);
+        Box::pin(async move {
+            let (standing, shared) = match store.next_sequence(id.clone()).await.ok()? {
+                Some(standing) => (standing, true),
+                None => (store.standing(id).await.ok()?, false),
+            };
+            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
+        })
+    })
+}

@@ -1,0 +1,157 @@
+//! `tracewire reward`: a reward put on a rollout from outside; and the span that a reward is.
+
+use super::client::{Answer, Server, ServerArgs, encoded};
+use super::{read_config, show};
+use crate::trace::span::Resource;
+use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use http::Method;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Arguments of `reward`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tracewire reward ro-0123456789ab 0.75
+  tracewire reward ro-0123456789ab -1 --name safety --attempt at-01234567")]
+pub(super) struct RewardArgs {
+    /// The rollout's id
+    #[arg(value_name = "ROLLOUT")]
+    rollout: String,
+    /// The reward, a number
+    #[arg(value_name = "VALUE", allow_negative_numbers = true, value_parser = finite)]
+    value: f64,
+    /// What is rewarded; trainers go by `primary`
+    #[arg(long, default_value = PRIMARY)]
+    name: String,
+    /// The attempt [default: the latest]
+    #[arg(long, value_name = "ID")]
+    attempt: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The settings file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: RewardArgs) -> Result<ExitCode> {
+    let server = args.server.client(&read_config(args.config.as_ref())?)?;
+    let rollout = &args.rollout;
+    let attempt = match args.attempt {
+        Some(attempt) => attempt,
+        None => latest_attempt(&server, rollout).await?,
+    };
+    let rewards = [(args.name, args.value)];
+    annotate(&server, rollout, &attempt, &rewards)
+        .await
+        .with_context(|| format!("rollout {rollout} is not rewarded"))?;
+    let [(name, value)] = &rewards;
+    show::out(&format!("{name} {value} for rollout {rollout}, attempt {attempt}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn latest_attempt(server: &Server, rollout: &str) -> Result<String> {
+    let path = format!("/v1/agl/rollouts/{}", encoded(rollout));
+    let latest = server.call(Method::GET, &format!("{path}/attempts/latest"), None).await?;
+    if let Some(id) = latest.body["attempt_id"].as_str() {
+        return Ok(id.to_owned());
+    }
+    let known = server.call(Method::GET, &path, None).await?;
+    if known.is_missing() || known.success()?.body.is_null() {
+        let url = server.address.url();
+        bail!("rollout {rollout} is not known at {url}; check its spelling, or give --server");
+    }
+    latest.success()?;
+    bail!("rollout {rollout} has no attempt yet; wait until one has begun, or name one with --attempt")
+}
+
+/// Puts rewards on an attempt, the main one first. What can't be delivered at once is tried again for a while.
+pub(super) async fn annotate(
+    server: &Server,
+    rollout: &str,
+    attempt: &str,
+    rewards: &[(String, f64)],
+) -> Result<Answer> {
+    let whose = json!({ "rollout_id": rollout, "attempt_id": attempt });
+    let next = server.deliver(Method::POST, "/v1/agl/spans/next", Some(&whose)).await?.success()?;
+    let sequence_id = next.body["sequence_id"].as_u64().context("the server gave no sequence id")?;
+    let span = reward_span(rollout, attempt, sequence_id, rewards, SystemTime::now().into());
+    let span = serde_json::to_value(span)?;
+    server.deliver(Method::POST, "/v1/agl/spans", Some(&span)).await?.success()
+}
+
+/// A reward as Agent Lightning's adapters read it.
+fn reward_span(rollout: &str, attempt: &str, sequence_id: u64, rewards: &[(String, f64)], now: Timestamp) -> Span {
+    let mut attributes = Attributes::default();
+    for (at, (name, value)) in rewards.iter().enumerate() {
+        attributes.insert(format!("agentlightning.reward.{at}.name"), name.as_str().into());
+        attributes.insert(format!("agentlightning.reward.{at}.value"), (*value).into());
+    }
+    Span {
+        rollout_id: RolloutId::from(rollout),
+        attempt_id: AttemptId::from(attempt),
+        sequence_id,
+        trace_id: format!("{:032x}", fastrand::u128(1..)),
+        span_id: SpanId::from_random(fastrand::u64(..)).to_string(),
+        parent_id: None,
+        name: "agentlightning.annotation".to_owned(),
+        kind: SpanKind::Internal,
+        status: Status { status_code: StatusCode::Ok, description: None },
+        attributes,
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: Some(now),
+        end_time: Some(now),
+        context: None,
+        parent: None,
+        resource: Resource::default(),
+    }
+}
+
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|_| "a reward is a number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("a reward is a finite number".to_owned()) }
+}
+
+/// The name of the reward that trainers go by.
+pub(super) const PRIMARY: &str = "primary";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::Value as Json;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RewardArgs,
+    }
+
+    #[test]
+    fn a_reward_has_the_shape_that_adapters_read() {
+        let rewards = [(PRIMARY.to_owned(), 1.0), ("style".to_owned(), -0.5)];
+        let span = reward_span("ro-1", "at-1", 7, &rewards, Timestamp::from_unix_nanos(1_700_000_000_500_000_000));
+        let json = serde_json::to_value(span).unwrap();
+        let expected = json!({ "agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": 1.0,
+            "agentlightning.reward.1.name": "style", "agentlightning.reward.1.value": -0.5 });
+        assert_eq!((&json["name"], &json["attributes"]), (&json!("agentlightning.annotation"), &expected));
+        assert_eq!(json["status"], json!({ "status_code": "OK", "description": null }));
+        assert_eq!((&json["start_time"], &json["sequence_id"]), (&json!(1_700_000_000.5), &json!(7)));
+        assert_eq!((json["trace_id"].as_str().unwrap().len(), json["span_id"].as_str().unwrap().len()), (32, 16));
+        for key in ["parent_id", "context", "parent"] {
+            assert_eq!(json.get(key), Some(&Json::Null), "{key}");
+        }
+        assert_eq!(json["resource"], json!({ "attributes": {}, "schema_url": "" }));
+    }
+
+    #[test]
+    fn a_value_is_a_finite_number() {
+        let read = |value: &str| Line::try_parse_from(["reward", "ro-1", value]).map(|line| line.args.value).ok();
+        assert_eq!(["-0.5", "1", "1e-3"].map(read), [Some(-0.5), Some(1.0), Some(0.001)]);
+        assert_eq!(["NaN", "inf", "1e999", "good"].map(read), [None; 4]);
+    }
+}

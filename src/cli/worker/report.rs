@@ -1,0 +1,82 @@
+//! How a finished task is told: a line for people, or one of JSON for programs.
+
+use super::process::End;
+use super::source::Task;
+use crate::export::text::neutralise;
+use serde_json::json;
+use std::time::Duration;
+
+/// One task that is over.
+pub(super) struct Report<'a> {
+    pub(super) task: &'a Task,
+    pub(super) end: &'a End,
+    /// The main one first.
+    pub(super) rewards: &'a [(String, f64)],
+    pub(super) took: Duration,
+}
+
+impl Report<'_> {
+    /// One JSON document, without a line's end.
+    pub(super) fn json(&self) -> String {
+        let line = json!({
+            "rollout_id": self.task.rollout,
+            "attempt_id": self.task.attempt,
+            "status": self.end.status(),
+            "exit_code": self.end.exit_code(),
+            "reward": self.rewards.first().map(|(_, value)| value),
+            // Whole milliseconds.
+            "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
+        });
+        line.to_string()
+    }
+
+    /// For people, with how many are over by now, and how many of them did not succeed.
+    pub(super) fn text(&self, over: usize, failed: usize) -> String {
+        let (rollout, status) = (neutralise(&self.task.rollout), self.end.status());
+        let problem = self.end.problem().map(|problem| format!(" ({})", neutralise(&problem))).unwrap_or_default();
+        let reward = match self.rewards {
+            [] => String::new(),
+            [(_, value)] => format!(", reward {value}"),
+            several => {
+                let each: Vec<_> =
+                    several.iter().map(|(name, value)| format!("{} {value}", neutralise(name))).collect();
+                format!(", rewards {}", each.join(", "))
+            }
+        };
+        let seconds = self.took.as_secs_f64();
+        format!(
+            "tracewire: {rollout} {status}{problem} in {seconds:.1} s{reward}; {over} done, {failed} of them failed"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+
+    #[test]
+    fn both_say_how_it_ended() {
+        let task = Task {
+            rollout: "ro-1".to_owned(),
+            attempt: "at-1".to_owned(),
+            input: Json::Null,
+            mode: None,
+            timeout: None,
+        };
+        let rewards = [("primary".to_owned(), 0.5), ("style".to_owned(), 1.0)];
+        let took = Duration::from_micros(1_234_567);
+        let good = Report { task: &task, end: &End::Exited(0), rewards: &rewards, took };
+        let expected = json!({ "rollout_id": "ro-1", "attempt_id": "at-1", "status": "succeeded", "exit_code": 0,
+            "reward": 0.5, "seconds": 1.235 });
+        assert_eq!(serde_json::from_str::<Json>(&good.json()).unwrap(), expected);
+        assert_eq!(
+            good.text(2, 1),
+            "tracewire: ro-1 succeeded in 1.2 s, rewards primary 0.5, style 1; 2 done, 1 of them failed"
+        );
+        let bad = Report { end: &End::Killed(9), rewards: &[], ..good };
+        assert_eq!(bad.text(1, 1), "tracewire: ro-1 failed (killed by signal 9) in 1.2 s; 1 done, 1 of them failed");
+        let bad: Json = serde_json::from_str(&bad.json()).unwrap();
+        assert_eq!((&bad["exit_code"], &bad["reward"]), (&json!(137), &Json::Null));
+    }
+}

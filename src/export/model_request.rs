@@ -1,0 +1,291 @@
+//! A model's call as trainers' own APIs give it back: Agent Lightning 1.0's events and triplets.
+//!
+//! What was recorded of the bodies is given as it is; what was not is put together from the span's attributes.
+
+use crate::trace::semconv as names;
+use crate::trace::{Span, Value};
+use serde_json::{Map, Value as Json, json};
+
+/// True for a span of a model's call, answered or not.
+pub fn is_call(span: &Span) -> bool {
+    let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
+    span.attributes.contains_key(names::DIALECT)
+        && matches!(operation, Some("chat" | "generate_content" | "text_completion"))
+}
+
+/// The request's body; of one that was not recorded, what is known of it.
+pub fn request(span: &Span) -> Json {
+    if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {
+        return body;
+    }
+    let mut request = Map::new();
+    let mut put = |name: &str, value: Option<Json>| request.extend(value.map(|value| (name.to_owned(), value)));
+    put("model", text(span, names::GEN_AI_REQUEST_MODEL).map(Json::from));
+    put("messages", Some(messages(span, names::GEN_AI_INPUT_MESSAGES)));
+    for (name, attribute) in [
+        ("temperature", names::GEN_AI_REQUEST_TEMPERATURE),
+        ("top_p", names::GEN_AI_REQUEST_TOP_P),
+        ("max_tokens", names::GEN_AI_REQUEST_MAX_TOKENS),
+        ("stream", names::GEN_AI_REQUEST_STREAM),
+    ] {
+        put(name, span.attributes.get(attribute).and_then(|value| serde_json::to_value(value).ok()));
+    }
+    Json::Object(request)
+}
+
+/// The answer's body as one object; that of a stream, or of one that was not recorded, from what is known of it.
+pub fn response(span: &Span) -> Json {
+    if let Some(body) = body(span, names::HTTP_RESPONSE_BODY_CONTENT) {
+        return body;
+    }
+    if !span.attributes.contains_key(names::GEN_AI_RESPONSE_ID)
+        && !span.attributes.contains_key(names::RESPONSE_TOKEN_IDS)
+    {
+        return json!({});
+    }
+    let answers = messages(span, names::GEN_AI_OUTPUT_MESSAGES);
+    let reasons = match span.attributes.get(names::GEN_AI_RESPONSE_FINISH_REASONS) {
+        Some(Value::Strings(reasons)) => reasons.clone(),
+        _ => Vec::new(),
+    };
+    let choices = answers.as_array().into_iter().flatten().enumerate().map(|(index, message)| {
+        let mut choice = json!({
+            "index": index,
+            "message": message,
+            "finish_reason": reasons.get(index),
+            "token_ids": ints(span, names::RESPONSE_TOKEN_IDS, index),
+            "logprobs": null,
+        });
+        if let Some(logprobs) = floats(span, names::RESPONSE_LOGPROBS, index) {
+            let content: Vec<Json> = logprobs.iter().map(|logprob| json!({ "logprob": logprob })).collect();
+            choice["logprobs"] = json!({ "content": content });
+        }
+        choice
+    });
+    let mut response = json!({
+        "id": text(span, names::GEN_AI_RESPONSE_ID),
+        "object": "chat.completion",
+        "model": text(span, names::GEN_AI_RESPONSE_MODEL),
+        "choices": choices.collect::<Vec<_>>(),
+        "prompt_token_ids": ints(span, names::PROMPT_TOKEN_IDS, 0),
+    });
+    if let Some(usage) = usage(span) {
+        response["usage"] = usage;
+    }
+    response
+}
+
+/// The data of Agent Lightning 1.0's `model_request`.
+pub fn event_data(span: &Span) -> Json {
+    let response = response(span);
+    let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
+    // One that never answered: what its agent was told.
+    let http_status = status.unwrap_or(502);
+    let model = text(span, names::GEN_AI_REQUEST_MODEL);
+    let version = version(span);
+    let times = (span.start_time, span.end_time);
+    let latency = if let (Some(start), Some(end)) = times { end.since(start).as_secs_f64() * 1000.0 } else { 0.0 };
+    let usage = response.get("usage").filter(|usage| usage.is_object()).cloned();
+    let reason = response
+        .pointer("/choices/0/finish_reason")
+        .filter(|reason| reason.as_str().is_some_and(|text| !text.is_empty()));
+    let retries = span.attributes.get(names::HTTP_REQUEST_RESEND_COUNT).and_then(Value::as_int).unwrap_or(0);
+    json!({
+        "model": model,
+        "model_version": version,
+        "request": request(span),
+        "server": { "model": model, "endpoint": text(span, names::GATEWAY_BACKEND), "version": version },
+        "latency_ms": latency,
+        "http_status": http_status,
+        "status": if http_status < 400 { "ok" } else { "error" },
+        "retry_count": retries,
+        "usage": usage,
+        "finish_reason": reason,
+        "response": response,
+    })
+}
+
+/// The version of the policy that answered, as a number if it is one.
+pub fn version(span: &Span) -> Json {
+    match text(span, names::POLICY_VERSION) {
+        Some(version) => version.parse::<i64>().map_or_else(|_| Json::from(version), Json::from),
+        None => Json::from(0),
+    }
+}
+
+/// The event's data in the form that `format=triplet` asks for.
+pub fn triplet(event_type: &str, data: &Json) -> Json {
+    match event_type {
+        "reward" => {
+            let mut reward = Map::new();
+            reward.insert("value".to_owned(), data.get("value").cloned().unwrap_or_default());
+            for name in ["source", "reason"] {
+                reward.extend(data.get(name).map(|value| (name.to_owned(), value.clone())));
+            }
+            Json::Object(reward)
+        }
+        "model_request" => {
+            let response = data.get("response").unwrap_or(&Json::Null);
+            let chunks = response.as_array();
+            let (prompt, sampled) = match chunks {
+                Some(chunks) => (from_chunks(chunks), ids_of_chunks(chunks)),
+                None => (prompt_of(response), list(response.pointer("/choices/0/token_ids"))),
+            };
+            let logprobs = if chunks.is_some() { None } else { logprobs(response) };
+            let mut out = json!({
+                "prompt_token_ids": prompt,
+                "response_token_ids": sampled,
+                "response_log_probs": logprobs,
+                "server": {
+                    "model": data.pointer("/server/model").cloned().unwrap_or_default(),
+                    "version": data.pointer("/server/version").cloned().unwrap_or_default(),
+                },
+            });
+            for name in ["http_status", "status"] {
+                if let Some(value) = data.get(name) {
+                    out[name] = value.clone();
+                }
+            }
+            if let Some(error) = response.get("error") {
+                out["error"] = error.clone();
+            }
+            out
+        }
+        _ => data.clone(),
+    }
+}
+
+fn prompt_of(response: &Json) -> Vec<Json> {
+    let root = list(response.get("prompt_token_ids"));
+    if root.is_empty() { list(response.pointer("/choices/0/prompt_token_ids")) } else { root }
+}
+
+fn from_chunks(chunks: &[Json]) -> Vec<Json> {
+    chunks.iter().map(prompt_of).find(|ids| !ids.is_empty()).unwrap_or_default()
+}
+
+fn ids_of_chunks(chunks: &[Json]) -> Vec<Json> {
+    chunks.iter().flat_map(|chunk| list(chunk.pointer("/choices/0/token_ids"))).collect()
+}
+
+fn list(value: Option<&Json>) -> Vec<Json> {
+    value.and_then(Json::as_array).cloned().unwrap_or_default()
+}
+
+/// All or none: one that is missing or not finite would shift the others.
+fn logprobs(response: &Json) -> Option<Vec<f64>> {
+    let logprobs = response.pointer("/choices/0/logprobs")?;
+    let finite = |value: &Json| value.as_f64().filter(|value| value.is_finite());
+    if let Some(content) = logprobs.get("content").and_then(Json::as_array) {
+        return content.iter().map(|token| finite(token.get("logprob")?)).collect();
+    }
+    logprobs.get("token_logprobs")?.as_array()?.iter().map(finite).collect()
+}
+
+/// Messages as chat completions have them, from the parts that spans keep.
+pub fn messages(span: &Span, attribute: &str) -> Json {
+    let parsed: Vec<Json> = text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    parsed.iter().flat_map(chat_messages).collect()
+}
+
+fn chat_messages(message: &Json) -> Vec<Json> {
+    let role = message["role"].as_str().unwrap_or("user");
+    let parts = message["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of_type = |kind: &'static str| parts.iter().filter(move |part| part["type"] == kind);
+    let results: Vec<Json> = of_type("tool_call_response")
+        .map(|part| {
+            let response = part.get("response").or_else(|| part.get("result")).unwrap_or(&Json::Null);
+            let content = response.as_str().map_or_else(|| response.to_string(), str::to_owned);
+            json!({ "role": "tool", "tool_call_id": part["id"], "content": content })
+        })
+        .collect();
+    if !results.is_empty() {
+        return results;
+    }
+    let joined = |kind| {
+        let texts: Vec<&str> = of_type(kind).filter_map(|part| part["content"].as_str()).collect();
+        (!texts.is_empty()).then(|| texts.concat())
+    };
+    let calls: Vec<Json> = of_type("tool_call")
+        .map(|part| {
+            let arguments = part["arguments"].as_str().map_or_else(|| part["arguments"].to_string(), str::to_owned);
+            json!({ "id": part["id"], "type": "function", "function": { "name": part["name"], "arguments": arguments } })
+        })
+        .collect();
+    let mut chat = json!({ "role": role, "content": joined("text") });
+    if let Some(reasoning) = joined("reasoning") {
+        chat["reasoning_content"] = reasoning.into();
+    }
+    if !calls.is_empty() {
+        chat["tool_calls"] = calls.into();
+    }
+    vec![chat]
+}
+
+/// Usage in the names of chat completions.
+pub fn usage(span: &Span) -> Option<Json> {
+    let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
+    let input = number(names::GEN_AI_USAGE_INPUT_TOKENS)?;
+    let output = number(names::GEN_AI_USAGE_OUTPUT_TOKENS).unwrap_or(0);
+    Some(json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output }))
+}
+
+/// Token ids of a choice.
+pub fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
+    match span.attributes.get(&indexed(name, index)) {
+        Some(Value::Ints(ids)) => ids.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// Log-probabilities of a choice.
+pub fn floats(span: &Span, name: &str, index: usize) -> Option<Vec<f64>> {
+    match span.attributes.get(&indexed(name, index)) {
+        Some(Value::Floats(values)) => Some(values.clone()),
+        _ => None,
+    }
+}
+
+fn indexed(name: &str, index: usize) -> String {
+    if index == 0 { name.to_owned() } else { format!("{name}.{index}") }
+}
+
+/// An attribute's text.
+pub fn text(span: &Span, name: &str) -> Option<String> {
+    span.attributes.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// A body that is one JSON object.
+fn body(span: &Span, name: &str) -> Option<Json> {
+    let text = span.attributes.get(name).and_then(Value::as_str)?;
+    serde_json::from_str::<Json>(text).ok().filter(Json::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triplets_follow_the_contract() {
+        let response = json!({
+            "prompt_token_ids": [1, 2],
+            "choices": [{ "token_ids": [3], "logprobs": { "content": [{ "logprob": -0.5 }] } }],
+        });
+        let data = json!({ "response": response, "server": { "model": "m", "endpoint": "e", "version": 4 },
+                           "http_status": 200, "status": "ok", "latency_ms": 3 });
+        assert_eq!(
+            triplet("model_request", &data),
+            json!({ "prompt_token_ids": [1, 2], "response_token_ids": [3], "response_log_probs": [-0.5],
+                    "server": { "model": "m", "version": 4 }, "http_status": 200, "status": "ok" })
+        );
+        let chunks = json!([{ "prompt_token_ids": [1] }, { "choices": [{ "token_ids": [2] }] }, { "choices": [{ "token_ids": [3] }] }]);
+        let of_chunks = triplet("model_request", &json!({ "response": chunks }));
+        assert_eq!((&of_chunks["prompt_token_ids"], &of_chunks["response_token_ids"]), (&json!([1]), &json!([2, 3])));
+        assert_eq!(of_chunks["response_log_probs"], Json::Null);
+        let broken = json!({ "response": { "choices": [{ "logprobs": { "content": [{ "logprob": 1.5 }, {}] } }], "error": { "message": "x" } } });
+        let of_broken = triplet("model_request", &broken);
+        assert_eq!((&of_broken["response_log_probs"], &of_broken["error"]), (&Json::Null, &json!({ "message": "x" })));
+        assert_eq!(triplet("reward", &json!({ "value": 1.0, "message": "m" })), json!({ "value": 1.0 }));
+        assert_eq!(triplet("note", &json!({ "a": 1 })), json!({ "a": 1 }));
+    }
+}

@@ -1,0 +1,294 @@
+//! The LLM gateway: agents call it in place of a model's API, and it sends their calls to the model servers that a
+//! trainer has registered.
+//!
+//! Start with [`Gateway::serve`]. It must never name a store, a dialect of the pipeline or an exporter; what it must know
+//! of rollouts it asks a [`Registry`].
+
+mod answer;
+pub mod backends;
+pub mod book;
+mod call;
+mod early;
+pub mod gate;
+mod joined;
+pub mod key;
+mod prepare;
+mod probe;
+mod refusal;
+pub mod route;
+mod select;
+pub mod settings;
+mod translate;
+mod tries;
+
+pub use backends::{Backend, BackendError, Backends};
+pub use book::{Registered, Registry};
+pub use gate::{Gate, GateState};
+pub use route::Route;
+pub use settings::{BackendSettings, GatewaySettings, PauseForm, Reroute};
+
+use crate::error::{ErrorKind, ProxyError};
+use crate::forward::identity::ROLLOUT_HEADER;
+use crate::forward::{Begun, Conversation, Credentials, Detour, Forwarder};
+use crate::net::drain::DrainGuard;
+use crate::net::glob::{any_matches, text_matches};
+use crate::trace::RolloutId;
+use crate::trace::exchange::{Outcome, ResponseHead};
+use crate::upstream::dial::authority;
+use crate::upstream::{Body, Origin, body};
+use book::Book;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use hyper::body::Incoming;
+use joined::Answers;
+use route::Contract;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+use tokio::sync::Notify;
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    settings: GatewaySettings,
+    reroutes: RwLock<Arc<Vec<Reroute>>>,
+    forwarder: Forwarder,
+    registry: Arc<dyn Registry>,
+    backends: Backends,
+    gate: Gate,
+    book: Book,
+    answers: Answers,
+    registered: Notify,
+}
+
+impl Gateway {
+    /// By these settings, over `forwarder`'s way to endpoints.
+    pub fn new(
+        settings: GatewaySettings,
+        reroutes: Vec<Reroute>,
+        forwarder: Forwarder,
+        registry: Arc<dyn Registry>,
+    ) -> Result<Self, BackendError> {
+        let backends = Backends::default();
+        for backend in &settings.backends {
+            backends.register(backend, None)?;
+        }
+        Ok(Self(Arc::new(Inner {
+            settings,
+            reroutes: RwLock::new(Arc::new(reroutes)),
+            forwarder,
+            registry,
+            backends,
+            gate: Gate::default(),
+            book: Book::default(),
+            answers: Answers::default(),
+            registered: Notify::new(),
+        })))
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &GatewaySettings {
+        &self.0.settings
+    }
+
+    /// The model servers.
+    pub fn backends(&self) -> &Backends {
+        &self.0.backends
+    }
+
+    /// Adds a model server, or changes it.
+    pub fn register(&self, settings: &BackendSettings, id: Option<String>) -> Result<Arc<Backend>, BackendError> {
+        let backend = self.0.backends.register(settings, id)?;
+        self.0.registered.notify_one();
+        Ok(backend)
+    }
+
+    /// What the proxy door takes for the gateway.
+    pub fn reroutes(&self) -> Arc<Vec<Reroute>> {
+        Arc::clone(&self.0.reroutes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has it take these from now on; connections that are open keep what they were opened for.
+    pub fn set_reroutes(&self, reroutes: Vec<Reroute>) {
+        *self.0.reroutes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reroutes);
+    }
+
+    /// Whose call a request to the server door is, if anybody's; `None`: it is no call.
+    pub fn rollout_of<B>(&self, request: &Request<B>) -> Option<Option<String>> {
+        let path = request.uri().path();
+        let prefixes = ["/rollout/", "/proxy/rollout/", "/sessions/"];
+        if !prefixes.iter().any(|prefix| path.starts_with(prefix)) && route::Api::of(path).is_none() {
+            return None;
+        }
+        let in_url = Route::read(path).ok().and_then(|route| route.named.rollout);
+        let in_header = || request.headers().get(ROLLOUT_HEADER).and_then(|id| id.to_str().ok()).map(Into::into);
+        let in_key = || {
+            let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
+            key.ok().flatten().and_then(|named| named.rollout)
+        };
+        let rollout: Option<RolloutId> = in_url.or_else(in_header).or_else(in_key);
+        Some(rollout.map(|rollout| rollout.to_string()))
+    }
+
+    /// Answers a call that came to the server door.
+    pub async fn at_server_door<B>(&self, client: SocketAddr, guard: DrainGuard, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let route = Route::read(target);
+        let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+        let named: Option<http::uri::Authority> = named.or_else(|| request.uri().authority().cloned());
+        let host = named.map_or_else(
+            || Origin::new(false, "localhost", 80),
+            |named| Origin::new(false, named.host(), named.port_u16().unwrap_or(80)),
+        );
+        self.serve(Conversation::new(client, None, guard), route, host, request).await
+    }
+
+    /// The gate.
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// A rollout has ended: its calls do too.
+    pub fn rollout_ended(&self, rollout: &RolloutId) {
+        self.0.book.ended(rollout);
+    }
+
+    /// Whom the key of a request names, if it is one of ours.
+    pub fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<Credentials>, ProxyError> {
+        let Some(given) = given_key(headers, query) else { return Ok(None) };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        key::read(&given, &self.0.settings.signing_key, now)
+    }
+
+    fn forwarder(&self) -> &Forwarder {
+        &self.0.forwarder
+    }
+
+    fn registry(&self) -> &dyn Registry {
+        &*self.0.registry
+    }
+
+    fn book(&self) -> &Book {
+        &self.0.book
+    }
+
+    fn answers(&self) -> &Answers {
+        &self.0.answers
+    }
+
+    fn registered(&self) -> &Notify {
+        &self.0.registered
+    }
+
+    /// The backends' name of the model that a call means.
+    fn model_for(&self, route: &Route, named: Option<&str>, host: &Origin) -> Result<String, ProxyError> {
+        let settings = &self.0.settings;
+        let rerouted = || {
+            let reroutes = self.reroutes();
+            let reroute = reroutes.iter().find(|reroute| any_matches(&reroute.hosts, &host.host, host.port))?;
+            (route.contract == Contract::Reroute && !reroute.model.is_empty()).then(|| reroute.model.clone())
+        };
+        let named = named.map(|named| settings.aliases.get(named).map_or(named, String::as_str));
+        let all = self.0.backends.all();
+        let is_served = |name: &str| all.iter().any(|backend| backend.model == name);
+        let default = || (!settings.model.is_empty()).then(|| settings.model.clone());
+        let only = || {
+            let first = all.first()?;
+            all.iter().all(|backend| backend.model == first.model).then(|| first.model.clone())
+        };
+        // Agent Lightning 1.0 takes no notice of the agent's word.
+        let by_agent = || named.filter(|named| is_served(named)).map(str::to_owned);
+        let model = match route.contract {
+            Contract::V1 => default().or_else(only).or_else(by_agent),
+            _ => rerouted().or_else(by_agent).or_else(default).or_else(only),
+        };
+        model.ok_or_else(|| self.no_backend(named.unwrap_or_default()))
+    }
+
+    fn no_backend(&self, model: &str) -> ProxyError {
+        ProxyError::new(ErrorKind::NoBackend, "", format!("No servers available for model '{model}'"))
+    }
+
+    /// The models that are served, in a shape that the clients of OpenAI and of Anthropic both read.
+    async fn models(&self, begun: &Begun, name: Option<&str>) -> Result<Response<Body>, ProxyError> {
+        let mut names: Vec<String> = self.0.backends.all().iter().map(|backend| backend.model.clone()).collect();
+        names.extend(self.0.settings.aliases.keys().cloned());
+        names.sort();
+        names.dedup();
+        let entry = |name: &str| {
+            json!({ "id": name, "object": "model", "type": "model", "display_name": name, "created": 0,
+                    "created_at": "1970-01-01T00:00:00Z", "owned_by": "tracewire" })
+        };
+        let answer = match name {
+            None => {
+                let data: Vec<_> = names.iter().map(|name| entry(name)).collect();
+                json!({ "object": "list", "data": data, "has_more": false, "first_id": names.first(), "last_id": names.last() })
+            }
+            Some(name) if names.iter().any(|known| known == name) => entry(name),
+            Some(name) => {
+                return Err(ProxyError::new(ErrorKind::RouteUnknown, "", format!("no model is called {name}")));
+            }
+        };
+        let mut response = Response::new(body::full(answer.to_string()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (status, headers) = (response.status(), response.headers().clone());
+        begun.recording.response(ResponseHead { status, version: Version::HTTP_11, headers });
+        begun.recording.outcome(Outcome::Complete);
+        begun.recording.finish_now().await;
+        Ok(response)
+    }
+}
+
+impl Detour for Gateway {
+    fn may_take(&self, origin: &Origin) -> bool {
+        self.reroutes().iter().any(|reroute| any_matches(&reroute.hosts, &origin.host, origin.port))
+    }
+
+    fn takes(&self, origin: &Origin, request: &Request<Incoming>) -> bool {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let path = request.uri().path();
+        let Some(route) = Route::of_elsewhere(target) else { return false };
+        let named = |reroute: &&Reroute| any_matches(&reroute.hosts, &origin.host, origin.port);
+        self.reroutes().iter().find(named).is_some_and(|reroute| match reroute.paths.as_slice() {
+            // The list of models is the endpoint's own, unless it is named.
+            [] => !matches!(route.api, route::Api::Models(_)),
+            paths => paths.iter().any(|pattern| text_matches(pattern, path)),
+        })
+    }
+
+    fn handle<'a>(
+        &'a self,
+        conversation: &'a Conversation,
+        origin: Origin,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let unknown = || ProxyError::new(ErrorKind::RouteUnknown, "", "no API of models has this path");
+        let route = Route::of_elsewhere(target).ok_or_else(unknown);
+        Box::pin(self.serve(conversation.clone(), route, origin, request))
+    }
+}
+
+/// A key as clients send it: OpenAI's, Anthropic's, Azure's and Google's.
+pub fn given_key(headers: &HeaderMap, query: &str) -> Option<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let given = bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key")).or_else(|| text("x-goog-api-key"));
+    let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
+    given.or_else(in_query).map(|key| key.trim().to_owned())
+}
+
+fn shown(origin: &Origin) -> String {
+    match (origin.tls, origin.port) {
+        (true, 443) | (false, 80) if !origin.host.contains(':') => origin.host.clone(),
+        _ => authority(&origin.host, origin.port),
+    }
+}

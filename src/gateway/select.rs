@@ -1,0 +1,110 @@
+//! Which backend a rollout's call goes to: always the same while the set stays, few move when it changes.
+//!
+//! Weighted rendezvous hashing: each backend draws a number from the rollout's id, the highest wins. One that has more
+//! than its share of the load passes the call on to the next.
+
+use super::backends::Backend;
+use aws_lc_rs::digest;
+use std::sync::Arc;
+
+/// The backend for a key among those, but for the ones that were tried. `None`: there is none left.
+pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Option<Arc<Backend>> {
+    let is_tried = |backend: &&Arc<Backend>| tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
+    let mut ranked: Vec<(f64, &Arc<Backend>)> = backends
+        .iter()
+        .filter(|backend| !is_tried(backend))
+        .map(|backend| (score(key, &backend.id, backend.weight()), backend))
+        .collect();
+    ranked.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let healthy: Vec<_> = ranked.iter().filter(|(_, backend)| backend.is_healthy()).collect();
+    let in_flight: usize = healthy.iter().map(|(_, backend)| backend.in_flight()).sum();
+    let weight: f64 = healthy.iter().map(|(_, backend)| backend.weight()).sum();
+    #[expect(clippy::cast_precision_loss, reason = "numbers of calls in flight are small")]
+    let has_room = |backend: &Backend| {
+        let share = (in_flight + 1) as f64 * backend.weight() / weight;
+        (backend.in_flight() as f64) < (share * MOST_OF_SHARE).ceil()
+    };
+    let chosen = healthy.iter().find(|(_, backend)| has_room(backend)).or(healthy.first()).copied();
+    // Rather one that was not there just now than none.
+    chosen.or(ranked.first()).map(|(_, backend)| Arc::clone(backend))
+}
+
+/// The number that a backend draws: `-weight / ln(u)` with `u` uniform in (0, 1), which gives each its share.
+fn score(key: &str, backend: &str, weight: f64) -> f64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(key.as_bytes());
+    context.update(b"\0");
+    context.update(backend.as_bytes());
+    let digest = context.finish();
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.as_ref()[..8]);
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+    let uniform = ((u64::from_be_bytes(bytes) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -weight / uniform.ln()
+}
+
+/// How much more than its share a backend may have before a call passes on.
+const MOST_OF_SHARE: f64 = 1.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::backends::Backends;
+    use crate::gateway::settings::BackendSettings;
+
+    fn backends(count: usize) -> (Backends, Vec<Arc<Backend>>) {
+        let all = Backends::default();
+        for at in 0..count {
+            let settings: BackendSettings =
+                serde_json::from_value(serde_json::json!({ "model": "m", "url": format!("http://gpu{at}/v1") }))
+                    .unwrap();
+            all.register(&settings, None).unwrap();
+        }
+        let list = all.of("m");
+        (all, list)
+    }
+
+    fn choice(rollout: usize, list: &[Arc<Backend>]) -> String {
+        select(&format!("ro-{rollout}"), list, &[]).unwrap().id.clone()
+    }
+
+    #[test]
+    fn few_rollouts_move_when_a_server_comes() {
+        let (_, list) = backends(5);
+        let before: Vec<String> = (0..1000).map(|rollout| choice(rollout, &list[..4])).collect();
+        let moved: Vec<String> = (0..1000)
+            .map(|rollout| choice(rollout, &list))
+            .zip(before)
+            .filter(|(now, was)| now != was)
+            .map(|(now, _)| now)
+            .collect();
+        assert!((120..280).contains(&moved.len()), "a fifth of them: {}", moved.len());
+        assert!(moved.iter().all(|now| *now == list[4].id), "to the new one only");
+    }
+
+    #[test]
+    fn load_and_health_pass_a_call_on() {
+        let (_, list) = backends(3);
+        let first = select("ro", &list, &[]).unwrap();
+        let calls: Vec<_> = (0..10).map(|_| first.enter()).collect();
+        let second = select("ro", &list, &[]).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second), "it has more than its share");
+        drop(calls);
+        assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()));
+        first.failed();
+        assert!(Arc::ptr_eq(&second, &select("ro", &list, &[]).unwrap()));
+        assert!(select("ro", &list, &list).is_none());
+        list.iter().for_each(|backend| backend.failed());
+        assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()), "rather it than none");
+    }
+
+    #[test]
+    fn weights_are_shares() {
+        let (all, _) = backends(1);
+        let heavy = serde_json::json!({ "model": "m", "url": "http://heavy/v1", "weight": 3.0 });
+        all.register(&serde_json::from_value(heavy).unwrap(), None).unwrap();
+        let list = all.of("m");
+        let heavy = (0..2000).filter(|rollout| choice(*rollout, &list).contains("heavy")).count();
+        assert!((1400..1600).contains(&heavy), "three quarters: {heavy}");
+    }
+}

@@ -1,0 +1,212 @@
+//! The parts of a chat request that every dialect comes to need.
+//!
+//! It must not know where they come from.
+
+use super::value::{IntoJson, field, lean, object};
+use crate::wire::json::Json;
+use serde_json::{Map, Value};
+
+/// The messages of a chat as they come together. What an assistant says in a row is one message.
+#[derive(Debug, Default)]
+pub(super) struct Turns<'a> {
+    messages: Vec<Json<'a>>,
+    assistant: Option<Assistant>,
+}
+
+/// What an assistant says in a row. Its pieces follow each other without anything between them, as they were said.
+#[derive(Debug, Default)]
+pub(super) struct Assistant {
+    /// What it thought.
+    pub(super) reasoning: String,
+    /// What it said.
+    pub(super) text: String,
+    calls: Vec<Json<'static>>,
+}
+
+impl Assistant {
+    /// Adds a call of a function.
+    pub(super) fn call(&mut self, id: &str, name: &str, arguments: String) {
+        self.calls.push(object! {
+            "id": id.to_owned(),
+            "type": "function",
+            "function": object! {"name": name.to_owned(), "arguments": arguments},
+        });
+    }
+
+    fn message(self) -> Json<'static> {
+        let silent = self.text.is_empty() && !self.calls.is_empty();
+        let mut fields = vec![field("role", "assistant"), field("content", (!silent).then_some(self.text))];
+        if !self.reasoning.is_empty() {
+            fields.push(field("reasoning_content", self.reasoning));
+        }
+        if !self.calls.is_empty() {
+            fields.push(field("tool_calls", self.calls));
+        }
+        Json::Object(fields)
+    }
+}
+
+impl<'a> Turns<'a> {
+    /// The assistant's turn, a new one unless it is its turn already.
+    pub(super) fn assistant(&mut self) -> &mut Assistant {
+        self.assistant.get_or_insert_default()
+    }
+
+    /// A message of the user.
+    pub(super) fn user(&mut self, parts: Vec<Json<'a>>) {
+        self.push(object! {"role": "user", "content": content(parts)});
+    }
+
+    /// What a tool answered.
+    pub(super) fn tool(&mut self, id: impl IntoJson<'a>, content: Json<'a>) {
+        self.push(object! {"role": "tool", "tool_call_id": id, "content": content});
+    }
+
+    /// What the system says. In a row it is one message: many chat templates take no second one.
+    pub(super) fn system(&mut self, text: &str) {
+        self.end_assistant();
+        let said = self.messages.last().filter(|last| last.get("role").text() == Some("system"));
+        let joined = said.map(|said| format!("{}\n\n{text}", said.get("content").text().unwrap_or_default()));
+        if joined.is_some() {
+            self.messages.pop();
+        }
+        self.push(object! {"role": "system", "content": joined.unwrap_or_else(|| text.to_owned())});
+    }
+
+    /// All messages.
+    pub(super) fn finish(mut self) -> Vec<Json<'a>> {
+        self.end_assistant();
+        self.messages
+    }
+
+    fn push(&mut self, message: Json<'a>) {
+        self.end_assistant();
+        self.messages.push(message);
+    }
+
+    fn end_assistant(&mut self) {
+        if let Some(assistant) = self.assistant.take() {
+            self.messages.push(assistant.message());
+        }
+    }
+}
+
+/// A text in a message.
+pub(super) fn text_part<'a>(text: impl IntoJson<'a>) -> Json<'a> {
+    object! {"type": "text", "text": text}
+}
+
+/// An image in a message, at a URL or within a `data:` one.
+pub(super) fn image_part<'a>(url: impl IntoJson<'a>, detail: Option<&'a str>) -> Json<'a> {
+    object! {"type": "image_url", "image_url": lean(object! {"url": url, "detail": detail})}
+}
+
+/// Bytes in base64 as a URL.
+pub(super) fn data_url(media_type: &str, base64: &str) -> String {
+    format!("data:{media_type};base64,{base64}")
+}
+
+/// Parts as the content of a message. Texts alone become one: not every chat template takes a list, and backends differ
+/// in what they put between the elements of one.
+pub(super) fn content(parts: Vec<Json<'_>>) -> Json<'_> {
+    let texts: Option<Vec<&str>> = parts.iter().map(|part| part.get("text").text()).collect();
+    let joined = texts.map(|texts| texts.join("\n"));
+    joined.map_or(Json::List(parts), String::into_json)
+}
+
+/// The definition of a function.
+pub(super) fn function<'a>(
+    name: &'a str,
+    description: impl IntoJson<'a>,
+    parameters: impl IntoJson<'a>,
+    strict: impl IntoJson<'a>,
+) -> Json<'a> {
+    let function = object! {"name": name, "description": description, "parameters": parameters, "strict": strict};
+    object! {"type": "function", "function": lean(function)}
+}
+
+/// The choice of one function.
+pub(super) fn named_function(name: &str) -> Json<'_> {
+    object! {"type": "function", "function": object! {"name": name}}
+}
+
+/// A format of the answer by a schema.
+pub(super) fn json_schema<'a>(
+    name: &'a str,
+    description: Option<&'a str>,
+    schema: impl IntoJson<'a>,
+    strict: impl IntoJson<'a>,
+) -> Json<'a> {
+    let schema = object! {"name": name, "description": description, "schema": schema, "strict": strict};
+    object! {"type": "json_schema", "json_schema": lean(schema)}
+}
+
+/// What a stream is asked for beside itself: without it no usage is told.
+pub(super) fn stream_options(streams: bool) -> Option<Json<'static>> {
+    streams.then(|| object! {"include_usage": true})
+}
+
+/// A request's fields without those that say nothing. Backends refuse a choice of tools where there are none.
+pub(super) fn body(chat: Json<'_>) -> Map<String, Value> {
+    let no_tools = chat.get("tools").list().is_empty();
+    let says_nothing = |name: &str, value: &Json<'_>| match name {
+        "tool_choice" if no_tools => value.is_null() || matches!(value.text(), Some("auto" | "none")),
+        "parallel_tool_calls" => no_tools || value.is_null(),
+        _ => value.is_null() || value.is_empty_list(),
+    };
+    let Json::Object(fields) = chat else { return Map::new() };
+    fields
+        .into_iter()
+        .filter(|(name, value)| !says_nothing(name, value))
+        // Every key is a text, so it can't fail.
+        .map(|(name, value)| (name.into_owned(), serde_json::to_value(value).unwrap_or_default()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_said_in_a_row_is_one_message() {
+        let mut turns = Turns::default();
+        turns.system("a");
+        turns.system("b");
+        turns.assistant().text.push_str("on");
+        turns.assistant().text.push_str("ce");
+        turns.assistant().call("c", "f", "{}".to_owned());
+        turns.tool("c", content(vec![text_part("1"), text_part("2")]));
+        turns.assistant().call("d", "g", "{}".to_owned());
+        turns.user(vec![text_part("look"), image_part("http://x/y.png", None)]);
+        let call = |id: &str, name: &str| {
+            let function = json!({"name": name, "arguments": "{}"});
+            json!([{"id": id, "type": "function", "function": function}])
+        };
+        assert_eq!(
+            serde_json::to_value(turns.finish()).unwrap(),
+            json!([
+                {"role": "system", "content": "a\n\nb"},
+                {"role": "assistant", "content": "once", "tool_calls": call("c", "f")},
+                {"role": "tool", "tool_call_id": "c", "content": "1\n2"},
+                {"role": "assistant", "content": null, "tool_calls": call("d", "g")},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "look"},
+                    {"type": "image_url", "image_url": {"url": "http://x/y.png"}},
+                ]},
+            ])
+        );
+    }
+
+    #[test]
+    fn a_choice_without_tools_is_left_out_unless_it_demands_one() {
+        let chosen = |choice: Json<'static>, tools: Vec<Json<'static>>| {
+            body(object! {"tools": tools, "tool_choice": choice, "parallel_tool_calls": false})
+        };
+        assert!(chosen("auto".into_json(), Vec::new()).is_empty());
+        assert!(chosen(Json::Null, Vec::new()).is_empty());
+        assert_eq!(chosen("required".into_json(), Vec::new()).len(), 1);
+        assert_eq!(chosen(named_function("f"), Vec::new()).len(), 1);
+        assert_eq!(chosen("auto".into_json(), vec![Json::Null]).len(), 3);
+    }
+}

@@ -1,0 +1,371 @@
+//! Answers in every dialect: whole, streamed, cut anywhere. Also what the tests of requests share.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+const CLIENTS: [Client; 3] = [Client::Messages, Client::Responses, Client::Gemini];
+const SSE: GeminiPath = GeminiPath { streams: true, sse: true };
+
+/// The chat request that this one becomes.
+pub(super) fn chat(client: Client, request: &str) -> Value {
+    Value::Object(to_chat(client, request.as_bytes(), GeminiPath::default()).unwrap().body)
+}
+
+/// Where this request is refused.
+pub(super) fn refused_at(client: Client, request: &Value) -> String {
+    to_chat(client, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
+}
+
+fn answer(client: Client) -> Answer {
+    to_chat(client, br#"{"model":"asked","stream":true}"#, SSE).or_else(|_| to_chat(client, b"{}", SSE)).unwrap().answer
+}
+
+fn whole(client: Client, chat: &Value) -> Value {
+    serde_json::from_slice(&answer(client).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
+}
+
+/// What the client gets when the backend's stream is cut at these places.
+fn streamed(answer: &Answer, stream: &str, cuts: &[usize]) -> String {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
+    cuts.extend([0, stream.len()]);
+    cuts.sort_unstable();
+    let mut to_client = answer.stream();
+    let mut out = Vec::new();
+    for pair in cuts.windows(2) {
+        out.extend(to_client.push(&stream.as_bytes()[pair[0]..pair[1]]));
+    }
+    out.extend(to_client.finish());
+    assert!(to_client.ended);
+    assert!(to_client.push(b"data: {}\n\n").is_empty() && to_client.finish().is_empty());
+    String::from_utf8(out).unwrap()
+}
+
+/// The data of a stream's events. Where an event has a name, it is its type.
+fn events(stream: &str) -> Vec<Value> {
+    let events = Events::new(stream.as_bytes()).map(|event| {
+        let data: Value = serde_json::from_slice(&event.data).unwrap();
+        assert!(event.complete);
+        assert!(event.name.is_empty() || data["type"].as_str().unwrap().as_bytes() == event.name);
+        data
+    });
+    events.collect()
+}
+
+/// What a backend says: thoughts, texts, and calls with the pieces of their arguments.
+#[derive(Clone, Debug)]
+struct Said {
+    thought: Vec<String>,
+    text: Vec<String>,
+    calls: Vec<Vec<String>>,
+    finish: &'static str,
+}
+
+const USAGE: &str = r#"{"prompt_tokens":7,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":3}}"#;
+
+impl Said {
+    /// All of it in one chat completion, with what is not for the agent.
+    fn whole(&self) -> Value {
+        let calls = self.calls.iter().enumerate().map(|(index, pieces)| {
+            json!({"id": format!("c{index}"), "type": "function", "function": {"name": "f", "arguments": pieces.concat()}})
+        });
+        let message = json!({
+            "role": "assistant",
+            "reasoning_content": self.thought.concat(),
+            "content": self.text.concat(),
+            "tool_calls": calls.collect::<Vec<_>>(),
+        });
+        let choice = json!({
+            "index": 0, "message": message, "finish_reason": self.finish, "token_ids": [4], "logprobs": {"content": [4]},
+        });
+        json!({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m", "choices": [choice],
+            "usage": serde_json::from_str::<Value>(USAGE).unwrap(), "prompt_token_ids": [4],
+        })
+    }
+
+    /// All of it piece by piece, as vLLM does it.
+    fn stream(&self) -> String {
+        let chunk = |choices: Value, usage: Value| {
+            let (id, created, model) = ("chatcmpl-1", 9, "m");
+            json!({"id": id, "created": created, "model": model, "choices": choices, "usage": usage})
+        };
+        let delta = |delta: Value| {
+            chunk(json!([{"index": 0, "delta": delta, "finish_reason": null, "token_ids": [4]}]), Value::Null)
+        };
+        let mut chunks = vec![delta(json!({"role": "assistant", "content": ""}))];
+        chunks.extend(self.thought.iter().map(|piece| delta(json!({"reasoning": piece, "reasoning_content": piece}))));
+        chunks.extend(self.text.iter().map(|piece| delta(json!({"content": piece}))));
+        for (index, pieces) in self.calls.iter().enumerate() {
+            let function = json!({"name": "f"});
+            let first = json!({"index": index, "id": format!("c{index}"), "type": "function", "function": function});
+            chunks.push(delta(json!({"tool_calls": [first]})));
+            for piece in pieces {
+                let function = json!({"arguments": piece});
+                chunks.push(delta(json!({"tool_calls": [{"index": index, "function": function}]})));
+            }
+        }
+        chunks.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": self.finish}]), Value::Null));
+        chunks.push(chunk(json!([]), serde_json::from_str(USAGE).unwrap()));
+        let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n: alive\r\n\r\n")).collect();
+        format!("{events}data: [DONE]\n\n")
+    }
+}
+
+fn example() -> Said {
+    Said {
+        thought: vec!["h".to_owned(), "m".to_owned()],
+        text: vec!["hé".to_owned(), "llo".to_owned()],
+        calls: vec![vec!["{\"b\":".to_owned(), "1,\"a\":2}".to_owned()], vec!["{}".to_owned()]],
+        finish: "tool_calls",
+    }
+}
+
+/// The whole answer that the events of a stream make.
+fn put_together(client: Client, events: &[Value]) -> Value {
+    match client {
+        Client::Messages => message_of(events),
+        Client::Responses => events.last().unwrap()["response"].clone(),
+        Client::Gemini => {
+            let mut whole = events.last().unwrap().clone();
+            let parts = events.iter().flat_map(|event| event["candidates"][0]["content"]["parts"].as_array().unwrap());
+            let mut merged: Vec<Value> = Vec::new();
+            for part in parts.filter(|part| part["text"] != "") {
+                let last = merged.last_mut().filter(|last| last["thought"] == part["thought"]);
+                match (last, part["text"].as_str()) {
+                    (Some(last), Some(more)) if last["text"].is_string() => {
+                        last["text"] = json!(last["text"].as_str().unwrap().to_owned() + more);
+                    }
+                    _ => merged.push(part.clone()),
+                }
+            }
+            whole["candidates"][0]["content"]["parts"] = Value::Array(merged);
+            whole
+        }
+    }
+}
+
+fn message_of(events: &[Value]) -> Value {
+    let mut message = events[0]["message"].clone();
+    let mut inputs: Vec<String> = Vec::new();
+    for event in events {
+        let at = event["index"].as_u64().map_or(0, |index| usize::try_from(index).unwrap());
+        match event["type"].as_str().unwrap() {
+            "content_block_start" => {
+                let content = message["content"].as_array_mut().unwrap();
+                assert_eq!(content.len(), at);
+                content.push(event["content_block"].clone());
+                inputs.push(String::new());
+            }
+            "content_block_delta" => {
+                let delta = &event["delta"];
+                let block = &mut message["content"][at];
+                for name in ["text", "thinking"] {
+                    if let Some(more) = delta[name].as_str() {
+                        block[name] = json!(block[name].as_str().unwrap().to_owned() + more);
+                    }
+                }
+                inputs[at].push_str(delta["partial_json"].as_str().unwrap_or_default());
+            }
+            "content_block_stop" if !inputs[at].is_empty() => {
+                message["content"][at]["input"] = serde_json::from_str(&inputs[at]).unwrap();
+            }
+            "message_delta" => {
+                message["stop_reason"] = event["delta"]["stop_reason"].clone();
+                message["stop_sequence"] = event["delta"]["stop_sequence"].clone();
+                message["usage"] = event["usage"].clone();
+            }
+            _ => {}
+        }
+    }
+    message
+}
+
+fn anything_said() -> impl Strategy<Value = Said> {
+    let pieces = || prop::collection::vec("[a\u{e9}\\\\\" \n]{0,3}", 0..4);
+    let call = prop::sample::select(vec![vec!["{}"], vec!["{\"a\"", ":[1]", "}"], vec!["", "{\"a\":\"\\u00e9", "\"}"]]);
+    let call = call.prop_map(|pieces| pieces.into_iter().map(str::to_owned).collect::<Vec<String>>());
+    let finish = prop::sample::select(vec!["stop", "length", "tool_calls", "content_filter"]);
+    (pieces(), pieces(), prop::collection::vec(call, 0..3), finish).prop_map(|(thought, text, calls, finish)| Said {
+        thought,
+        text,
+        calls,
+        finish,
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_division_of_a_stream_gives_the_same(said in anything_said(), cuts in prop::collection::vec(0_usize..4000, 0..12)) {
+        for client in CLIENTS {
+            let stream = said.stream();
+            prop_assert_eq!(streamed(&answer(client), &stream, &cuts), streamed(&answer(client), &stream, &[]));
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_stream_make_the_whole_answer(said in anything_said()) {
+        for client in CLIENTS {
+            let told = streamed(&answer(client), &said.stream(), &[]);
+            prop_assert!(!told.contains("token_ids") && !told.contains("logprobs"));
+            let expected = whole(client, &said.whole());
+            prop_assert!(!expected.to_string().contains("token_ids") && !expected.to_string().contains("logprobs"));
+            prop_assert_eq!(put_together(client, &events(&told)), expected);
+        }
+    }
+}
+
+#[test]
+fn a_whole_answer_of_messages() {
+    let expected = json!({
+        "id": "chatcmpl-1", "type": "message", "role": "assistant", "model": "m",
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "text", "text": "héllo"},
+            {"type": "tool_use", "id": "c0", "name": "f", "input": {"a": 2, "b": 1}},
+            {"type": "tool_use", "id": "c1", "name": "f", "input": {}},
+        ],
+        "stop_reason": "tool_use", "stop_sequence": null,
+        "usage": {
+            "input_tokens": 4, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 3, "output_tokens": 5,
+        },
+    });
+    assert_eq!(whole(Client::Messages, &example().whole()), expected);
+    let bytes = answer(Client::Messages).whole(example().whole().to_string().as_bytes()).unwrap();
+    assert!(String::from_utf8(bytes).unwrap().contains(r#""input":{"b":1,"a":2}"#), "arguments keep their order");
+    let stopped = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop", "stop_reason": "END"}]});
+    let stopped = whole(Client::Messages, &stopped);
+    assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!("END")));
+    assert_eq!(stopped["model"], "asked");
+}
+
+#[test]
+fn a_whole_answer_of_responses() {
+    let body = br#"{"model":"asked","input":"hi","instructions":"be","tools":[{"type":"function","name":"f"}]}"#;
+    let answer = to_chat(Client::Responses, body, GeminiPath::default()).unwrap().answer;
+    assert!(!answer.streams());
+    let bytes = answer.whole(example().whole().to_string().as_bytes()).unwrap();
+    let whole: Value = serde_json::from_slice(&bytes).unwrap();
+    let call = |at: usize, call: &str, arguments: &str| {
+        json!({
+            "id": format!("fc_chatcmpl-1_{at}"), "type": "function_call", "status": "completed", "call_id": call,
+            "name": "f", "arguments": arguments,
+        })
+    };
+    let output = json!([
+        {
+            "id": "rs_chatcmpl-1_0", "type": "reasoning", "status": "completed", "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+        },
+        {
+            "id": "msg_chatcmpl-1_1", "type": "message", "status": "completed", "role": "assistant",
+            "content": [{"type": "output_text", "text": "héllo", "annotations": []}],
+        },
+        call(2, "c0", "{\"b\":1,\"a\":2}"),
+        call(3, "c1", "{}"),
+    ]);
+    assert_eq!(whole["output"], output);
+    assert_eq!((&whole["status"], &whole["id"]), (&json!("completed"), &json!("chatcmpl-1")));
+    assert_eq!((&whole["instructions"], &whole["tool_choice"]), (&json!("be"), &json!("auto")));
+    assert_eq!(whole["tools"], json!([{"type": "function", "name": "f"}]));
+    assert_eq!(whole["usage"]["input_tokens_details"]["cached_tokens"], 3);
+    assert_eq!(whole["usage"]["total_tokens"], 12);
+}
+
+#[test]
+fn a_whole_answer_of_gemini() {
+    let expected = json!({
+        "candidates": [{
+            "content": {"role": "model", "parts": [
+                {"text": "hm", "thought": true},
+                {"text": "héllo"},
+                {"functionCall": {"id": "c0", "name": "f", "args": {"a": 2, "b": 1}}},
+                {"functionCall": {"id": "c1", "name": "f", "args": {}}},
+            ]},
+            "finishReason": "STOP",
+            "index": 0,
+        }],
+        "usageMetadata": {
+            "promptTokenCount": 7, "cachedContentTokenCount": 3, "candidatesTokenCount": 5, "thoughtsTokenCount": 0,
+            "totalTokenCount": 12,
+        },
+        "modelVersion": "m",
+        "responseId": "chatcmpl-1",
+    });
+    assert_eq!(whole(Client::Gemini, &example().whole()), expected);
+}
+
+#[test]
+fn the_events_of_a_stream_have_their_order() {
+    let types = |client: Client| {
+        let told = events(&streamed(&answer(client), &example().stream(), &[]));
+        for (number, event) in told.iter().enumerate().filter(|_| client == Client::Responses) {
+            assert_eq!(event["sequence_number"], number);
+        }
+        told.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let block = |deltas: usize| {
+        let delta = std::iter::repeat_n("content_block_delta", deltas);
+        ["content_block_start"].into_iter().chain(delta).chain(["content_block_stop"]).collect::<Vec<_>>()
+    };
+    let expected =
+        [vec!["message_start"], block(2), block(2), block(2), block(1), vec!["message_delta", "message_stop"]];
+    assert_eq!(types(Client::Messages), expected.concat());
+    #[rustfmt::skip]
+    let expected = [
+        "created", "in_progress",
+        "output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.delta",
+        "reasoning_text.done", "content_part.done", "output_item.done",
+        "output_item.added", "content_part.added", "output_text.delta", "output_text.delta",
+        "output_text.done", "content_part.done", "output_item.done",
+        "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
+        "function_call_arguments.done", "output_item.done",
+        "output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done",
+        "completed",
+    ];
+    assert_eq!(types(Client::Responses), expected.map(|name| format!("response.{name}")));
+}
+
+#[test]
+fn a_stream_that_is_cut_ends_with_an_error() {
+    let stream = example().stream();
+    let cut = &stream[..stream.find("llo").unwrap()];
+    for (client, mark) in CLIENTS.into_iter().zip(["event: error", "event: response.failed", "{\"error\":"]) {
+        let told = streamed(&answer(client), cut, &[]);
+        assert!(told.contains(mark), "{told}");
+        let broken = streamed(&answer(client), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", &[]);
+        assert!(broken.contains("out of memory") && broken.contains("error"), "{broken}");
+        // The reason for the end is enough, and so is the mark behind it without its blank line.
+        let finished = &stream[..stream.find("\"usage\":{").unwrap()];
+        let finished = &finished[..finished.rfind("data:").unwrap()];
+        assert!(!streamed(&answer(client), finished, &[]).contains("error\":{"), "{client:?}");
+        assert!(!streamed(&answer(client), "data: [DONE]", &[]).contains("error\":{"), "{client:?}");
+    }
+}
+
+#[test]
+fn gemini_also_streams_a_list() {
+    let answer = to_chat(Client::Gemini, b"{}", GeminiPath { streams: true, sse: false }).unwrap().answer;
+    assert_eq!((answer.content_type(), answer.streams()), ("application/json", true));
+    let list: Vec<Value> = serde_json::from_str(&streamed(&answer, &example().stream(), &[3, 500])).unwrap();
+    assert_eq!(put_together(Client::Gemini, &list), whole(Client::Gemini, &example().whole()));
+    let failed: Vec<Value> = serde_json::from_str(&streamed(&answer, "", &[])).unwrap();
+    assert_eq!(failed[0]["error"]["code"], 500);
+}
+
+#[test]
+fn what_the_client_can_not_be_told_is_refused() {
+    let odd =
+        json!({"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}}]});
+    let odd = odd.to_string();
+    for client in [Client::Messages, Client::Gemini] {
+        let refused = answer(client).whole(odd.as_bytes()).unwrap_err();
+        assert_eq!(refused.place, "choices[0].message.tool_calls[0].function.arguments");
+    }
+    assert!(answer(Client::Responses).whole(odd.as_bytes()).is_ok());
+    for client in CLIENTS {
+        assert_eq!(answer(client).whole(b"<html>").unwrap_err().place, "answer");
+        assert_eq!(to_chat(client, b"{", SSE).unwrap_err().place, "body");
+        assert_eq!(to_chat(client, b"[]", SSE).unwrap_err().to_string(), "body: must be an object");
+    }
+}

@@ -1,0 +1,128 @@
+//! Sees which rollouts a transaction ends, so that the rest of the process can be told of them once it is committed.
+
+use crate::store::{Records, Result};
+use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
+use std::collections::BTreeSet;
+
+/// The records of a transaction, and what is done to rollouts in it.
+pub(super) struct Watching<'a> {
+    records: &'a mut dyn Records,
+    /// The rollouts that are in a final state now, or removed, as this transaction leaves them; each once.
+    pub(super) ended: BTreeSet<RolloutId>,
+}
+
+impl<'a> Watching<'a> {
+    pub(super) fn new(records: &'a mut dyn Records) -> Self {
+        Self { records, ended: BTreeSet::new() }
+    }
+}
+
+impl Records for Watching<'_> {
+    fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
+        self.records.rollout(id)
+    }
+
+    fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
+        self.records.put_rollout(rollout)?;
+        if rollout.status.is_final() {
+            self.ended.insert(rollout.rollout_id.clone());
+        } else {
+            self.ended.remove(&rollout.rollout_id);
+        }
+        Ok(())
+    }
+
+    fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64> {
+        let spans = self.records.remove_rollout(id)?;
+        self.ended.insert(id.clone());
+        Ok(spans)
+    }
+
+    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
+        self.records.raise_sequence(id, to)
+    }
+
+    fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
+        self.records.attempt(rollout, attempt)
+    }
+
+    fn latest_attempt(&mut self, rollout: &RolloutId) -> Result<Option<Attempt>> {
+        self.records.latest_attempt(rollout)
+    }
+
+    fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
+        self.records.put_attempt(attempt)
+    }
+
+    fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
+        self.records.watched()
+    }
+
+    fn push(&mut self, rollout: &RolloutId) -> Result<()> {
+        self.records.push(rollout)
+    }
+
+    fn pop(&mut self) -> Result<Option<RolloutId>> {
+        self.records.pop()
+    }
+
+    fn worker(&mut self, id: &str) -> Result<Option<Worker>> {
+        self.records.worker(id)
+    }
+
+    fn put_worker(&mut self, worker: &Worker) -> Result<()> {
+        self.records.put_worker(worker)
+    }
+
+    fn resources(&mut self, id: &str) -> Result<Option<ResourcesUpdate>> {
+        self.records.resources(id)
+    }
+
+    fn latest_resources(&mut self) -> Result<Option<ResourcesUpdate>> {
+        self.records.latest_resources()
+    }
+
+    fn put_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
+        self.records.put_resources(resources)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RolloutError, Rollouts};
+    use crate::store::Retention;
+    use crate::store::memory::MemoryStore;
+    use crate::trace::{Rollout, RolloutStatus, Timestamp};
+    use std::sync::Arc;
+
+    fn in_state(id: &str, status: RolloutStatus) -> Rollout {
+        Rollout { status, ..Rollout::running(id.into(), Timestamp::default()) }
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_once_they_are_committed() {
+        let rollouts = Rollouts::new(Arc::new(MemoryStore::new(Retention::default())));
+        let mut ended = rollouts.ended();
+        let put = |id: &'static str, states: &'static [RolloutStatus]| {
+            rollouts.transact(move |records, _| {
+                for status in states {
+                    records.put_rollout(&in_state(id, *status))?;
+                }
+                Ok(())
+            })
+        };
+        put("runs", &[RolloutStatus::Running]).await.unwrap();
+        put("goes on", &[RolloutStatus::Failed, RolloutStatus::Requeuing]).await.unwrap();
+        assert!(ended.try_recv().is_err());
+        put("ends", &[RolloutStatus::Running, RolloutStatus::Failed, RolloutStatus::Succeeded]).await.unwrap();
+        assert_eq!(ended.try_recv().unwrap().as_str(), "ends");
+        assert!(ended.try_recv().is_err());
+        let undone = rollouts.transact(|records, _| {
+            records.put_rollout(&in_state("undone", RolloutStatus::Failed))?;
+            Err::<(), _>(RolloutError::NotFound("something else".to_owned()))
+        });
+        assert!(undone.await.is_err() && ended.try_recv().is_err());
+        rollouts.remove("runs".into()).await.unwrap();
+        assert_eq!(ended.try_recv().unwrap().as_str(), "runs");
+    }
+}
