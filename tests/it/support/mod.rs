@@ -1,6 +1,7 @@
 //! The harness: a mock endpoint, the built binary, raw sockets, and what is in a store.
 
 pub mod certificates;
+pub mod client;
 pub mod postgres;
 
 use base64::Engine;

@@ -1,0 +1,144 @@
+//! A small HTTP/1.1 client: one request, its answer read to its end, or as it comes.
+
+use super::{Bench, Running, connect, eventually, read_head};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// With names in lower case.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON but {self:?}"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+/// Asks, and reads the answer to its end.
+pub fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    begin(address, method, path, headers, body).read()
+}
+
+/// Posts JSON.
+pub fn post(address: SocketAddr, path: &str, body: &Value) -> Reply {
+    ask(address, "POST", path, &[], &body.to_string())
+}
+
+/// Gets.
+pub fn get(address: SocketAddr, path: &str) -> Reply {
+    ask(address, "GET", path, &[], "")
+}
+
+/// An answer that is on its way: its head has been read.
+pub struct Coming {
+    stream: BufReader<TcpStream>,
+    pub status: u16,
+    head: String,
+}
+
+/// Asks, and reads the answer's head.
+pub fn begin(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Coming {
+    let mut stream = send(address, method, path, headers, body);
+    let head = read_head(&mut stream).to_ascii_lowercase();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer to {method} {path}"));
+    Coming { stream: BufReader::new(stream), status, head }
+}
+
+/// Asks, and reads nothing.
+pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
+    let mut stream = connect(address);
+    let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         {fields}Connection: close\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+    stream
+}
+
+impl Coming {
+    /// The next line of the body, without its end; chunk sizes are among them.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.stream.read_line(&mut line).unwrap();
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// The next line that begins so.
+    pub fn line_with(&mut self, start: &str) -> Option<String> {
+        loop {
+            let line = self.line()?;
+            if line.starts_with(start) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// The rest.
+    pub fn read(mut self) -> Reply {
+        let mut raw = Vec::new();
+        let _ = self.stream.read_to_end(&mut raw);
+        let chunked = self.head.contains("transfer-encoding: chunked");
+        let body = if chunked { unchunked(&raw) } else { raw };
+        Reply { status: self.status, head: self.head, body }
+    }
+}
+
+fn unchunked(mut raw: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = super::find(raw, b"\r\n") {
+        let Ok(length) = usize::from_str_radix(String::from_utf8_lossy(&raw[..end]).trim(), 16) else { break };
+        let from = end + 2;
+        if length == 0 || raw.len() < from + length {
+            break;
+        }
+        body.extend_from_slice(&raw[from..from + length]);
+        raw = raw.get(from + length + 2..).unwrap_or_default();
+    }
+    body
+}
+
+impl Bench {
+    /// `serve` with these settings, and the mock as its backend for the model `mock`.
+    pub fn gateway(&self, settings: &str) -> Running {
+        let serve = self.gateway_without_backends(settings);
+        self.register(&serve, 0);
+        serve
+    }
+
+    /// `serve` with these settings.
+    pub fn gateway_without_backends(&self, settings: &str) -> Running {
+        let file = self.home().join("gateway.toml");
+        std::fs::write(&file, settings).unwrap();
+        self.serve(&["--config", file.to_str().unwrap()])
+    }
+
+    /// Registers the mock with a version of its weights.
+    pub fn register(&self, serve: &Running, version: i64) {
+        let endpoint = format!("{}/v1", self.http());
+        let model = serde_json::json!([{ "model": "mock", "endpoint": endpoint, "version": version }]);
+        assert_eq!(post(serve.address("server"), "/api/models", &model).status, 200);
+    }
+}
+
+/// Waits until a gateway's state is so.
+pub fn until_state(server: SocketAddr, is_so: impl Fn(&Value) -> bool) {
+    eventually(|| is_so(&get(server, "/proxy/state").json()).then_some(()));
+}
