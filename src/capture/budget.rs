@@ -43,6 +43,13 @@ impl Held {
         }
         taken
     }
+
+    /// Needs so many less than it took.
+    pub fn give_back(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.left.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Held {

@@ -340,7 +340,12 @@ fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_
         body.kept
             .reserve_exact(part.len() + usize::try_from(following).unwrap_or(usize::MAX).min(MOST_IN_ADVANCE_BYTES));
     }
-    body.kept.extend_from_slice(part);
+    body.kept.push(part);
+    // Many small frames: a stream that may go on for long.
+    let is_slow = body.frames >= PACKED_FRAMES && body.size_bytes / body.frames < PACKED_FRAME_BYTES;
+    if is_slow && body.kept.unpacked_bytes() >= PACKED_AT_BYTES {
+        held.give_back(body.kept.pack() as u64);
+    }
     (part.len() < data.len()).then_some(Truncation::BodyLimit)
 }
 
@@ -361,4 +366,8 @@ fn carries_calls(request: &RequestHead) -> bool {
 
 /// Frames whose arrival is noted.
 const MOST_ARRIVALS: usize = 16 * 1024;
+/// From when on a body is packed: so many frames of less than so many bytes, in blocks of so many.
+const PACKED_FRAMES: u64 = 64;
+const PACKED_FRAME_BYTES: u64 = 4096;
+const PACKED_AT_BYTES: usize = 32 * 1024;
 const MOST_IN_ADVANCE_BYTES: usize = 64 * 1024;

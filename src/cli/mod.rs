@@ -6,6 +6,7 @@ mod demo;
 mod demo_agent;
 mod doctor;
 mod env;
+mod key;
 mod mock;
 mod recorded;
 mod reward;
@@ -48,6 +49,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Run a command for every rollout that waits, and tell the server how it ended
     Worker(worker::WorkerArgs),
+    /// Make an API key that names a rollout, for agents that call the gateway
+    Key(key::KeyArgs),
     /// Give a rollout a reward
     Reward(reward::RewardArgs),
     /// Run a mock LLM endpoint: to try without a key, to test, to load
@@ -133,6 +136,7 @@ impl Cli {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Doctor(args) => Box::pin(doctor::run(args)).await,
                 Command::Worker(args) => Box::pin(worker::run(args)).await,
+                Command::Key(args) => Box::pin(key::run(args)).await,
                 Command::Reward(args) => Box::pin(reward::run(args)).await,
                 Command::Mock(args) => Box::pin(mock::run(args)).await,
                 Command::Demo(args) => Box::pin(demo::run(args)).await,

@@ -41,6 +41,18 @@ pub(super) struct Fetched {
     rest: IdleLimited,
 }
 
+impl Fetched {
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.parts.status
+    }
+
+    /// What has come of the body.
+    pub(super) fn beginning(&self) -> &[u8] {
+        self.first.as_ref().and_then(Frame::data_ref).map_or(&[], |data| data.as_ref())
+    }
+}
+
 /// Waits for the first byte of a stream, or for a whole answer: until then there may be another try.
 pub(super) async fn fetch(response: Response<Incoming>, lease: Lease, limit: Duration) -> Result<Fetched, ProxyError> {
     let (parts, body) = response.into_parts();

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A call that has been read.
@@ -62,9 +62,10 @@ impl Gateway {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let started = Instant::now();
-        if let Ok(route) = &route {
-            conversation.prefix = route.named.clone();
-        }
+        conversation.prefix = match &route {
+            Ok(route) => route.named.clone(),
+            Err(_) => Route::owner(request.uri().path()),
+        };
         let keyed = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
         let refused = match keyed {
             Ok(key) => {
@@ -107,24 +108,18 @@ impl Gateway {
             Claim::Joins(first) => first.answer_to(&call).await,
             Claim::First(publisher) => {
                 let gateway = self.clone();
-                let answering = {
-                    let call = Arc::clone(&call);
-                    async move { gateway.answer(call).await }
-                };
-                publisher.run(answering).await
+                publisher.run(async move { gateway.patiently(call).await }).await
             }
-            Claim::Alone => {
-                let silent = self.settings().keepalive;
-                if !call.streams || silent.is_zero() {
-                    return self.answer(call).await;
-                }
-                self.patiently(call, silent).await
-            }
+            Claim::Alone => self.patiently(call).await,
         }
     }
 
-    /// Answers; a client that waits for a stream hears something meanwhile.
-    pub(super) async fn patiently(&self, call: Arc<Call>, every: Duration) -> Response<Body> {
+    /// Answers; a client that waits for a stream while the gateway is paused hears something meanwhile.
+    async fn patiently(&self, call: Arc<Call>) -> Response<Body> {
+        let every = self.settings().keepalive;
+        if !call.streams || every.is_zero() {
+            return self.answer(call).await;
+        }
         let (gateway, waiting) = (self.clone(), Arc::clone(&call));
         let mut answering = Box::pin(async move { gateway.answer(waiting).await });
         tokio::select! {

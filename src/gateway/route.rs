@@ -129,6 +129,13 @@ impl Route {
         route(Contract::Plain, Credentials::default(), None, path)
     }
 
+    /// Whose call a target is, also where the rest of it can't be read.
+    pub fn owner(target: &str) -> Credentials {
+        let path = target.split('?').next().unwrap_or_default();
+        let rest = path.strip_prefix("/rollout/").or_else(|| path.strip_prefix("/proxy/rollout/"));
+        rest.and_then(|rest| rollout_and_attempt(rest).ok()).map(|(named, _)| named).unwrap_or_default()
+    }
+
     /// Reads a target that an agent meant for another host. `None`: it is no call of a model.
     pub fn of_elsewhere(target: &str) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

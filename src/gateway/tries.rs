@@ -2,7 +2,7 @@
 //! reached the agent.
 
 use super::Gateway;
-use super::answer::{Guards, fetch};
+use super::answer::{Fetched, Guards, fetch};
 use super::backends::{Backend, InFlight};
 use super::call::{Call, Passed, Stopped};
 use super::prepare::{Prepared, Turn, dialect_of};
@@ -56,6 +56,10 @@ impl Gateway {
                         let recording = &call.begun.recording;
                         let (response, lease) = note(recording, sent);
                         match fetch(response, lease, self.forwarder().upstream().body_idle_timeout()).await {
+                            Ok(fetched) if one.is_refused_for_asking(&fetched) => {
+                                self.refused_asking(&one, recording);
+                                Failed::Asking
+                            }
                             Ok(fetched) => {
                                 one.backend.answered();
                                 let guards = Guards { _inside: inside, _in_flight: in_flight };
@@ -166,11 +170,7 @@ impl Gateway {
     /// Whether a response is the call's answer.
     async fn judge(&self, one: &Try<'_>, sent: Sent, in_flight: InFlight) -> Result<(Sent, InFlight), Failed> {
         let status = sent.response.status();
-        let may_be_asking = matches!(status.as_u16(), 400 | 422)
-            && one.prepared.asked.is_some()
-            && one.backend.engine() == BackendEngine::Auto;
-        let again = is_temporary(status) && one.number < self.settings().retries;
-        if !again && !may_be_asking {
+        if !is_temporary(status) || one.number >= self.settings().retries {
             return Ok((sent, in_flight));
         }
         if status.is_server_error() {
@@ -183,11 +183,16 @@ impl Gateway {
         let tee = TeeBody::new(limited, recording, Direction::Response, response_error, |_| false);
         let read = tokio::time::timeout(ERROR_BODY_TIMEOUT, Limited::new(tee, MOST_ERROR_BYTES).collect()).await;
         let text = read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        if may_be_asking {
-            return Err(Failed::Asking);
-        }
         tracing::info!(url = one.backend.url, %status, answer = shortened(&text), "a call is tried again");
         Err(Failed::Try { error: None, wait })
+    }
+
+    /// A backend that nobody has named refuses what other APIs don't know: it will not be asked again.
+    fn refused_asking(&self, one: &Try<'_>, recording: &Recording) {
+        recording.unanswered();
+        tracing::info!(url = one.backend.url, "this backend gives no token ids; it is not asked for them any more");
+        let cause = "the backend refused what was asked for on the agent's behalf";
+        self.try_of(one).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
     }
 
     /// A try that failed without a response is recorded below its call.
@@ -223,6 +228,15 @@ impl Gateway {
 }
 
 impl Try<'_> {
+    /// True for a refusal that names a field which the agent did not send.
+    fn is_refused_for_asking(&self, fetched: &Fetched) -> bool {
+        let Some(asked) = &self.prepared.asked else { return false };
+        let names = |name: &&str| memchr::memmem::find(fetched.beginning(), name.as_bytes()).is_some();
+        matches!(fetched.status().as_u16(), 400 | 422)
+            && self.backend.engine() == BackendEngine::Auto
+            && asked.injection.fields.iter().any(names)
+    }
+
     fn head(&self) -> RequestHead {
         let origin = &self.backend.origin;
         RequestHead {

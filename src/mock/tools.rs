@@ -30,20 +30,36 @@ impl MockState {
     }
 }
 
-/// Notes the head of every request.
+/// Notes every request: its head, and its body if that is short and JSON.
 pub(super) async fn note_request(State(state): State<MockState>, request: Request, next: Next) -> Response {
-    if request.uri().path() != "/requests" {
-        let head = json!({ "method": request.method().as_str(), "path": request.uri().to_string(), "headers": pairs(request.headers()) });
+    if request.uri().path() == "/requests" {
+        return next.run(request).await;
+    }
+    let mut noted = json!({ "method": request.method().as_str(), "path": request.uri().to_string(), "headers": pairs(request.headers()) });
+    let (parts, mut body) = request.into_parts();
+    if is_short_json(&parts.headers) {
+        // A body that breaks off is its route's to find out: there it is an empty one.
+        let bytes = axum::body::to_bytes(body, MOST_NOTED_BYTES).await.unwrap_or_default();
+        noted["body"] = serde_json::from_slice(&bytes).unwrap_or_default();
+        body = Body::from(bytes);
+    }
+    {
         let mut asked = state.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() == MOST_NOTED {
             asked.pop_front();
         }
-        asked.push_back(head);
+        asked.push_back(noted);
     }
-    next.run(request).await
+    next.run(Request::from_parts(parts, body)).await
 }
 
-/// `GET /requests`: the last heads.
+fn is_short_json(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let length = text(header::CONTENT_LENGTH).parse::<usize>().unwrap_or(usize::MAX);
+    text(header::CONTENT_TYPE).starts_with("application/json") && length <= MOST_NOTED_BYTES
+}
+
+/// `GET /requests`: the last of them.
 pub(super) async fn requests(State(state): State<MockState>) -> Json<Value> {
     let asked = state.asked.lock().unwrap_or_else(PoisonError::into_inner);
     Json(asked.iter().cloned().collect())
@@ -123,4 +139,5 @@ fn pairs(headers: &HeaderMap) -> Value {
 
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 const MOST_NOTED: usize = 1000;
+const MOST_NOTED_BYTES: usize = 64 * 1024;
 const MOST_EVENTS: u64 = 100_000;

@@ -61,7 +61,12 @@ impl Call {
             request: socket.request.clone(),
             response: socket.response.clone(),
             informational: Vec::new(),
-            request_body: Body { size_bytes: asked.len() as u64, kept: asked, complete: true, ..Body::default() },
+            request_body: Body {
+                size_bytes: asked.len() as u64,
+                kept: asked.into(),
+                complete: true,
+                ..Body::default()
+            },
             response_body: Body::default(),
             messages: Messages::default(),
             timing: Timing {
@@ -87,10 +92,11 @@ impl Call {
         let Exchange { response_body: body, timing, .. } = &mut self.exchange;
         timing.ended = at.saturating_sub(self.began);
         timing.first_body_byte.get_or_insert(timing.ended);
-        body.kept.extend_from_slice(b"data: ");
+        body.kept.push(b"data: ");
         // Between the parts of a JSON text a line's end is white space, and within a string there is none.
-        body.kept.extend(event.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
-        body.kept.extend_from_slice(b"\n\n");
+        let line: Vec<u8> = event.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+        body.kept.push(&line);
+        body.kept.push(b"\n\n");
         body.size_bytes += event.len() as u64;
         body.frames += 1;
         body.arrivals.push(Arrival { end: body.kept.len(), at: timing.ended });

@@ -307,7 +307,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// A body without its content coding.
 fn opened(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
     let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    decode(coding, std::mem::take(&mut body.kept), options.max_body_bytes)
+    decode(coding, std::mem::take(&mut body.kept).into_bytes(), options.max_body_bytes)
 }
 
 fn body(

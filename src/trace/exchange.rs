@@ -4,6 +4,7 @@
 //! never be stored or logged.
 
 use super::ids::{AttemptId, RolloutId, SpanId, TraceId};
+use super::kept::Kept;
 use super::units::Timestamp;
 use crate::error::{ProxyError, Side};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -187,7 +188,7 @@ pub struct ResponseHead {
 #[derive(Clone, Debug, Default)]
 pub struct Body {
     /// The kept bytes. Empty when bodies are not captured.
-    pub kept: Vec<u8>,
+    pub kept: Kept,
     /// Bytes that passed, as transferred (compressed).
     pub size_bytes: u64,
     /// Data frames that passed.

@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod exchange;
 pub mod ids;
+pub mod kept;
 pub mod recent;
 pub mod rollout;
 pub mod semconv;

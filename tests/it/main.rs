@@ -16,6 +16,7 @@ mod doctor;
 mod door;
 mod durability;
 mod framing;
+mod gateway;
 mod golden;
 mod llm;
 mod otlp;

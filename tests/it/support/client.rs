@@ -47,17 +47,57 @@ pub fn get(address: SocketAddr, path: &str) -> Reply {
 
 /// An answer that is on its way: its head has been read.
 pub struct Coming {
-    stream: BufReader<TcpStream>,
+    body: BufReader<BodyReader>,
     pub status: u16,
     head: String,
+}
+
+/// Reads a body, without its chunks.
+struct BodyReader {
+    stream: BufReader<TcpStream>,
+    // Bytes left of the chunk; none where there are no chunks.
+    chunk: Option<usize>,
+    is_over: bool,
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(left) = self.chunk.filter(|_| !self.is_over) else {
+            return if self.is_over { Ok(0) } else { self.stream.read(buffer) };
+        };
+        if left > 0 {
+            let most = left.min(buffer.len());
+            let read = self.stream.read(&mut buffer[..most])?;
+            self.chunk = Some(left - read);
+            self.is_over = read == 0;
+            return Ok(read);
+        }
+        let mut line = String::new();
+        while line.trim().is_empty() {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                self.is_over = true;
+                return Ok(0);
+            }
+        }
+        let length = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+        (self.chunk, self.is_over) = (Some(length), length == 0);
+        self.read(buffer)
+    }
 }
 
 /// Asks, and reads the answer's head.
 pub fn begin(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Coming {
     let mut stream = send(address, method, path, headers, body);
     let head = read_head(&mut stream).to_ascii_lowercase();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer to {method} {path}"));
-    Coming { stream: BufReader::new(stream), status, head }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no answer to {method} {path}"));
+    let chunk = head.contains("transfer-encoding: chunked").then_some(0);
+    let body = BufReader::new(BodyReader { stream: BufReader::new(stream), chunk, is_over: false });
+    Coming { body, status, head }
 }
 
 /// Asks, and reads nothing.
@@ -74,10 +114,10 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
 }
 
 impl Coming {
-    /// The next line of the body, without its end; chunk sizes are among them.
+    /// The next line of the body, without its end.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = self.stream.read_line(&mut line).unwrap();
+        let read = self.body.read_line(&mut line).unwrap();
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
@@ -91,28 +131,12 @@ impl Coming {
         }
     }
 
-    /// The rest.
+    /// The rest, as far as it comes.
     pub fn read(mut self) -> Reply {
-        let mut raw = Vec::new();
-        let _ = self.stream.read_to_end(&mut raw);
-        let chunked = self.head.contains("transfer-encoding: chunked");
-        let body = if chunked { unchunked(&raw) } else { raw };
+        let mut body = Vec::new();
+        let _ = self.body.read_to_end(&mut body);
         Reply { status: self.status, head: self.head, body }
     }
-}
-
-fn unchunked(mut raw: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Some(end) = super::find(raw, b"\r\n") {
-        let Ok(length) = usize::from_str_radix(String::from_utf8_lossy(&raw[..end]).trim(), 16) else { break };
-        let from = end + 2;
-        if length == 0 || raw.len() < from + length {
-            break;
-        }
-        body.extend_from_slice(&raw[from..from + length]);
-        raw = raw.get(from + length + 2..).unwrap_or_default();
-    }
-    body
 }
 
 impl Bench {

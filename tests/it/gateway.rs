@@ -1,0 +1,575 @@
+//! The gateway: whose calls, to which backend, under which policy; what happens when something is in the way.
+
+use crate::support::client::{ask, begin, get, post, send, until_state};
+use crate::support::{Bench, Running, endpoint, eventually, is_exchange, read_head};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn chat(text: &str) -> Value {
+    json!({ "model": "mock", "messages": [{ "role": "user", "content": text }] })
+}
+
+fn streamed(text: &str) -> Value {
+    let mut body = chat(text);
+    body["stream"] = true.into();
+    body
+}
+
+fn path(rollout: &str) -> String {
+    format!("/rollout/{rollout}/attempt/0/v1/chat/completions")
+}
+
+/// The calls of a rollout: spans with a model's operation.
+fn calls(bench: &Bench, rollout: &str, count: usize) -> Vec<Value> {
+    eventually(|| {
+        let spans = bench.spans(rollout);
+        let calls: Vec<_> =
+            spans.into_iter().filter(|span| span["attributes"]["gen_ai.operation.name"] == "chat").collect();
+        (calls.len() >= count).then_some(calls)
+    })
+}
+
+/// What the mock gives to whoever asks it for ids.
+fn given(bench: &Bench, body: &Value) -> Value {
+    let mut body = body.clone();
+    body["return_token_ids"] = true.into();
+    body["logprobs"] = true.into();
+    body.as_object_mut().unwrap().remove("stream");
+    post(bench.mock.address("http"), "/v1/chat/completions", &body).json()
+}
+
+/// A model server that answers each request in its turn: with a status and a body, and then for ever with the last.
+fn scripted(answers: &'static [(u16, &'static str, &'static str)]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let address = endpoint(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream).to_ascii_lowercase();
+            if head.is_empty() {
+                return;
+            }
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse().unwrap());
+            let mut body = vec![0; length];
+            std::io::Read::read_exact(&mut stream, &mut body).unwrap();
+            let turn = if head.starts_with("get ") { 0 } else { count.fetch_add(1, Ordering::SeqCst) };
+            let (status, kind, text) = if head.starts_with("get ") {
+                (200, "application/json", "{}")
+            } else {
+                answers[turn.min(answers.len() - 1)]
+            };
+            let more = if status == 429 { "Retry-After: 0\r\n" } else { "" };
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{more}Content-Length: {}\r\n\r\n{text}",
+                text.len()
+            );
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, asked)
+}
+
+fn register(serve: &Running, address: SocketAddr, more: &Value) {
+    let mut backend = json!({ "model": "mock", "url": format!("http://{address}/v1") });
+    backend.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let reply = post(serve.address("server"), "/v1/tracewire/backends", &backend);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+const QUICK: &str = "[gateway]\nretry_wait_ms = 1\n";
+
+#[test]
+fn ids_are_those_that_the_backend_gave_and_the_agent_sees_none() {
+    let bench = Bench::with_mock(&["--vllm"]);
+    let serve = bench.gateway("");
+    for (at, body) in [chat("one two three"), streamed("one two three")].iter().enumerate() {
+        let rollout = format!("ro-{at}");
+        let reply = post(serve.address("server"), &path(&rollout), body);
+        assert_eq!(reply.status, 200);
+        // As vLLM writes them unasked: null.
+        assert!(!reply.text().contains("token_ids\":["), "{}", reply.text());
+        let given = given(&bench, body);
+        let call = &calls(&bench, &rollout, 1)[0];
+        assert_eq!(call["attributes"]["prompt_token_ids"], given["prompt_token_ids"]);
+        assert_eq!(call["attributes"]["response_token_ids"], given["choices"][0]["token_ids"]);
+        assert_eq!(call["attributes"]["tracewire.tokens.status"], "exact");
+        assert_eq!(call["attributes"]["tracewire.identity.source"], "url");
+        assert_eq!(call["attributes"]["tracewire.gateway.backend"], format!("{}/v1", bench.http()));
+    }
+}
+
+#[test]
+fn a_stream_comes_as_the_backend_sends_it() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "30"]);
+    let serve = bench.gateway("");
+    let mut coming = begin(serve.address("server"), "POST", &path("ro"), &[], &streamed("x").to_string());
+    let began = std::time::Instant::now();
+    coming.line_with("data: ").unwrap();
+    let first = began.elapsed();
+    while coming.line().is_some() {}
+    assert!(began.elapsed() > first * 3, "the first came {first:?} before the end");
+}
+
+#[test]
+fn a_retryable_answer_is_tried_again_and_each_try_is_a_span() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    let whole = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
+    const OK: &str = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
+    let (address, asked) =
+        scripted(&[(503, "text/plain", "busy"), (429, "application/json", "{}"), (200, "application/json", OK)]);
+    register(&serve, address, &json!({ "engine": "openai" }));
+    let reply = post(serve.address("server"), &path("ro"), &chat("x"));
+    assert_eq!((reply.status, reply.text().as_str()), (200, whole));
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    let call = &calls(&bench, "ro", 1)[0];
+    assert_eq!(call["attributes"]["http.request.resend_count"], 2);
+    let spans = eventually(|| {
+        let spans: Vec<_> = bench.spans("ro").into_iter().filter(is_exchange).collect();
+        (spans.len() == 3).then_some(spans)
+    });
+    let tries: Vec<_> = spans.iter().filter(|span| span["parent_id"] == call["span_id"]).collect();
+    let statuses: Vec<_> = tries.iter().map(|span| span["attributes"]["http.response.status_code"].clone()).collect();
+    assert_eq!(statuses, [503, 429]);
+    assert_eq!(tries[1]["attributes"]["http.request.resend_count"], 1);
+    assert!(
+        tries.iter().all(|span| span["sequence_id"] == call["sequence_id"] && span["status"]["status_code"] == "ERROR")
+    );
+}
+
+#[test]
+fn the_last_answer_goes_to_the_agent_as_it_is() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("[gateway]\nretries = 1\nretry_wait_ms = 1\n");
+    let (address, asked) = scripted(&[(500, "application/json", r#"{"error":{"message":"no"}}"#)]);
+    register(&serve, address, &json!({ "engine": "openai" }));
+    let reply = post(serve.address("server"), &path("ro"), &chat("x"));
+    assert_eq!((reply.status, reply.text().as_str()), (500, r#"{"error":{"message":"no"}}"#));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn another_backend_answers_when_one_is_down() {
+    let bench = Bench::new();
+    let serve = bench.gateway(QUICK);
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    register(&serve, gone, &json!({ "weight": 100.0 }));
+    for at in 0..20 {
+        let reply = post(serve.address("server"), &path(&format!("ro-{at}")), &chat("x"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let health = get(serve.address("server"), "/v1/tracewire/backends").json();
+    let healthy: Vec<_> = health.as_array().unwrap().iter().map(|backend| backend["healthy"].clone()).collect();
+    assert_eq!(healthy, [json!(true), json!(false)]);
+}
+
+#[test]
+fn a_backend_that_dies_before_the_first_byte_is_left_for_another() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    for head in [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"id\":",
+    ] {
+        let dying = endpoint(move |mut stream| {
+            read_head(&mut stream);
+            let _ = stream.write_all(head.as_bytes());
+        });
+        register(&serve, dying, &json!({ "weight": 1000.0, "engine": "openai" }));
+    }
+    bench.register(&serve, 0);
+    let reply = post(serve.address("server"), &path("ro"), &streamed("x"));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.text().contains("[DONE]"));
+    let call = &calls(&bench, "ro", 1)[0];
+    assert_eq!(call["attributes"]["tracewire.outcome"], "complete");
+}
+
+#[test]
+fn a_backend_that_does_not_know_the_fields_for_ids_is_asked_without() {
+    const NO: &str = r#"{"error":{"message":"Unrecognized request argument supplied: return_token_ids","type":"invalid_request_error"}}"#;
+    const OK: &str = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    let (address, asked) = scripted(&[(400, "application/json", NO), (200, "application/json", OK)]);
+    register(&serve, address, &json!({}));
+    for _ in 0..2 {
+        assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "it is asked once");
+}
+
+#[test]
+fn a_bad_request_is_the_agents_own() {
+    const NO: &str = r#"{"error":{"message":"max_tokens is too large","type":"invalid_request_error"}}"#;
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    let (address, asked) = scripted(&[(400, "application/json", NO)]);
+    register(&serve, address, &json!({}));
+    let reply = post(serve.address("server"), &path("ro"), &chat("x"));
+    assert_eq!((reply.status, reply.text().as_str()), (400, NO));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_paused_gateway_holds_callers_until_it_goes_on() {
+    let bench = Bench::new();
+    let serve = bench.gateway("[gateway]\nkeepalive_ms = 20\n");
+    let server = serve.address("server");
+    post(server, "/proxy/pause", &json!({ "form": "hold", "reason": "weights" }));
+    let mut stream = begin(server, "POST", &path("ro-s"), &[], &streamed("x").to_string());
+    assert_eq!(stream.line_with(":").as_deref(), Some(": waiting"), "its head is there, and something to hear");
+    let whole = std::thread::spawn(move || post(server, &path("ro-w"), &chat("x")));
+    let state = get(server, "/proxy/state").json();
+    assert_eq!((&state["paused"], &state["inflight"]), (&json!(true), &json!(0)));
+    bench.register(&serve, 5);
+    post(server, "/proxy/resume", &json!({}));
+    assert_eq!(whole.join().unwrap().status, 200);
+    assert!(stream.read().text().contains("[DONE]"));
+    for rollout in ["ro-s", "ro-w"] {
+        let call = &calls(&bench, rollout, 1)[0];
+        assert_eq!(call["attributes"]["tracewire.policy.version"], "5");
+    }
+    assert!(calls(&bench, "ro-s", 1)[0]["attributes"]["tracewire.gateway.held_ms"].as_f64().unwrap() > 10.0);
+}
+
+#[test]
+fn waiting_ends_with_an_error_in_the_clients_dialect() {
+    let bench = Bench::new();
+    let serve = bench.gateway("[gateway]\nkeepalive_ms = 20\nhold_timeout_ms = 100\npause = \"hold\"\n");
+    let server = serve.address("server");
+    post(server, "/proxy/pause", &json!({}));
+    let reply = post(server, &path("ro"), &chat("x"));
+    assert_eq!(reply.status, 503);
+    assert!(reply.json()["error"]["message"].as_str().unwrap().contains("was paused"), "{}", reply.text());
+    let messages =
+        json!({ "model": "mock", "max_tokens": 5, "stream": true, "messages": [{ "role": "user", "content": "x" }] });
+    let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &messages);
+    assert_eq!(reply.status, 200, "its head was sent while it waited");
+    assert!(reply.text().contains(": waiting") && reply.text().contains("event: error"), "{}", reply.text());
+    let spans = eventually(|| {
+        Some(bench.spans("ro")).filter(|spans| spans.iter().filter(|span| is_exchange(span)).count() == 2)
+    });
+    assert!(
+        spans
+            .iter()
+            .filter(|span| is_exchange(span))
+            .all(|span| span["attributes"]["error.type"] == "gateway_hold_timeout")
+    );
+}
+
+#[test]
+fn the_span_says_with_which_token_the_weights_changed() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "60"]);
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    let mut coming = begin(server, "POST", &path("ro"), &[], &streamed("x").to_string());
+    // The head of the answer, then two words.
+    for _ in 0..3 {
+        coming.line_with("data: ").unwrap();
+    }
+    bench.register(&serve, 7);
+    assert!(coming.read().text().contains("[DONE]"));
+    let call = &calls(&bench, "ro", 1)[0];
+    assert_eq!(call["attributes"]["tracewire.policy.versions"], json!(["0", "7"]));
+    let starts = call["attributes"]["tracewire.policy.version_starts"].as_array().unwrap();
+    assert_eq!(starts[0], 0);
+    let second = starts[1].as_u64().unwrap();
+    assert!((2..9).contains(&second), "{starts:?}");
+}
+
+#[test]
+fn a_hundred_streams_live_through_a_weight_update() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "20"]);
+    let serve = bench.gateway("[gateway]\nkeepalive_ms = 50\n");
+    let server = serve.address("server");
+    let stream = |at: usize| std::thread::spawn(move || post(server, &path(&format!("ro-{at}")), &streamed("x")));
+    let before: Vec<_> = (0..50).map(stream).collect();
+    until_state(server, |state| state["inflight"] == 50);
+    post(server, "/proxy/pause", &json!({ "form": "hold" }));
+    let after: Vec<_> = (50..100).map(stream).collect();
+    let drained = post(server, "/proxy/drain", &json!({ "timeout_seconds": 60 }));
+    assert_eq!((drained.status, &drained.json()["inflight"]), (200, &json!(0)));
+    bench.register(&serve, 1);
+    post(server, "/proxy/resume", &json!({}));
+    for reply in before.into_iter().chain(after) {
+        let reply = reply.join().unwrap();
+        assert!(reply.status == 200 && reply.text().contains("[DONE]"), "{}", reply.text());
+    }
+    for at in 0..100 {
+        let call = &calls(&bench, &format!("ro-{at}"), 1)[0];
+        let version = if at < 50 { "0" } else { "1" };
+        assert_eq!(call["attributes"]["tracewire.policy.version"], version, "rollout {at}");
+        assert_eq!(call["attributes"]["tracewire.policy.versions"], Value::Null);
+        assert_eq!(call["attributes"]["tracewire.tokens.status"], "exact");
+    }
+}
+
+#[test]
+fn a_policy_that_is_too_far_ahead_is_tagged_or_refused() {
+    let bench = Bench::new();
+    let serve = bench.gateway("[gateway]\nmax_staleness = 1\n");
+    let server = serve.address("server");
+    let strict = json!({ "input": 1, "metadata": { "staleness": "refuse" } });
+    let strict = post(server, "/v1/agl/rollouts", &strict).json()["rollout_id"].as_str().unwrap().to_owned();
+    for (version, status) in [(3, 200), (4, 200), (5, 409)] {
+        bench.register(&serve, version);
+        assert_eq!(post(server, &path("ro-lax"), &chat("x")).status, 200);
+        let reply = post(server, &path(&strict), &chat("x"));
+        assert_eq!(reply.status, status, "{}", reply.text());
+        assert_eq!(reply.header("x-should-retry"), (status == 409).then_some("false"));
+    }
+    let tagged: Vec<_> = calls(&bench, "ro-lax", 3)
+        .iter()
+        .map(|call| call["attributes"]["tracewire.policy.staleness"].clone())
+        .collect();
+    assert_eq!(tagged, [Value::Null, json!(1), json!(2)]);
+}
+
+#[test]
+fn an_agents_retry_gets_the_answer_of_the_call_it_repeats() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "40"]);
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    let body = streamed("the same").to_string();
+    // The agent hangs up in the middle, and tries again.
+    let mut first = begin(server, "POST", &path("ro"), &[("x-stainless-retry-count", "0")], &body);
+    first.line_with("data: ").unwrap();
+    drop(first);
+    let again = ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", "1")], &body);
+    assert!(again.text().contains("[DONE]"));
+    // And once more, when it is over.
+    let stored = ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", "2")], &body);
+    assert_eq!(stored.body, again.body);
+    // Another sample of the same prompt is no retry.
+    let other = ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", "0")], &body);
+    assert_eq!(other.status, 200);
+    assert_eq!(calls(&bench, "ro", 2).len(), 2, "two calls, whatever was repeated");
+    let asked = get(bench.mock.address("http"), "/requests").json();
+    let posts =
+        asked.as_array().unwrap().iter().filter(|one| one["method"] == "POST" && one["path"] == "/v1/chat/completions");
+    assert_eq!(posts.count(), 2);
+    let spans = eventually(|| {
+        Some(bench.spans("ro")).filter(|spans| spans.iter().filter(|span| is_exchange(span)).count() == 4)
+    });
+    let joined: Vec<_> =
+        spans.iter().filter_map(|span| span["attributes"]["tracewire.gateway.joined"].as_str()).collect();
+    assert_eq!(joined, ["in_flight", "stored"]);
+    let call = spans.iter().find(|span| span["attributes"]["gen_ai.operation.name"] == "chat").unwrap();
+    assert_eq!(call["attributes"]["tracewire.outcome"], "complete", "the first went on for its retry");
+}
+
+#[test]
+fn a_rollout_that_ends_takes_its_calls_along() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    let id = post(server, "/v1/agl/rollouts", &json!({ "input": 1 })).json()["rollout_id"].as_str().unwrap().to_owned();
+    let mut coming = begin(server, "POST", &path(&id), &[], &streamed("x").to_string());
+    coming.line_with("data: ").unwrap();
+    assert_eq!(post(server, &format!("/v1/agl/rollouts/{id}"), &json!({ "status": "cancelled" })).status, 200);
+    let rest = coming.read().text();
+    assert!(rest.contains("has ended") && !rest.contains("[DONE]"), "{rest}");
+    let call = &calls(&bench, &id, 1)[0];
+    assert_eq!(call["attributes"]["tracewire.outcome"], "failed");
+    assert_eq!(post(server, &path(&id), &chat("x")).status, 409);
+    until_state(server, |state| state["inflight"] == 0);
+}
+
+#[test]
+fn a_rollout_spends_what_it_may() {
+    let bench = Bench::new();
+    let serve = bench.gateway("[gateway.budget]\ncalls = 2\n");
+    let server = serve.address("server");
+    for (path, field) in [
+        ("/rollout/ro-1/attempt/0/v1/chat/completions", "/error/message"),
+        ("/rollout/ro-2/attempt/0/v1/messages", "/error/message"),
+        ("/rollout/ro-3/attempt/0/v1beta/models/mock:generateContent", "/error/message"),
+    ] {
+        let body = match path.rsplit('/').next() {
+            Some("messages") => {
+                json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": "x" }] })
+            }
+            Some("completions") => chat("x"),
+            _ => json!({ "contents": [{ "role": "user", "parts": [{ "text": "x" }] }] }),
+        };
+        for expected in [200, 200, 429] {
+            let reply = post(server, path, &body);
+            assert_eq!(reply.status, expected, "{path} {}", reply.text());
+            if expected == 429 {
+                let said = reply.json().pointer(field).unwrap().as_str().unwrap().to_owned();
+                assert!(said.contains("has made its 2 calls"), "{said}");
+                assert_eq!(reply.header("x-should-retry"), Some("false"));
+            }
+        }
+    }
+    let own = json!({ "input": 1, "metadata": { "budget": { "tokens": 5 } } });
+    let own = post(server, "/v1/agl/rollouts", &own).json()["rollout_id"].as_str().unwrap().to_owned();
+    assert_eq!(post(server, &path(&own), &chat("x")).status, 200);
+    eventually(|| (post(server, &path(&own), &chat("x")).status == 429).then_some(()));
+}
+
+#[test]
+fn errors_are_the_clients_dialects_and_spans() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("[gateway]\nmax_body_bytes = 1000\nretries = 0\n");
+    let server = serve.address("server");
+    let long = format!("{{\"model\":\"{}\"}}", "x".repeat(2000));
+    let cases: &[(&str, &str, u16, &str)] = &[
+        ("/rollout/ro/attempt/0/v1/chat/completions", "{}", 503, "No servers available"),
+        ("/rollout/ro/attempt/0/v1/chat/completions", "nonsense", 400, "Invalid JSON"),
+        ("/rollout/ro/attempt/0/v1/chat/completions", "[]", 503, "No servers available"),
+        ("/rollout/ro/attempt/0/v1/chat/completions", &long, 413, "longer than 1000 bytes"),
+        ("/rollout/ro/attempt/0/v1/files", "{}", 404, "no API of models"),
+    ];
+    for (path, body, status, said) in cases {
+        let reply = ask(server, "POST", path, &[], body);
+        assert_eq!(reply.status, *status, "{path} {}", reply.text());
+        assert!(reply.json()["error"]["message"].as_str().unwrap().contains(said), "{}", reply.text());
+    }
+    bench.register(&serve, 0);
+    let reply = ask(server, "POST", "/rollout/ro/attempt/0/v1/chat/completions", &[], "[]");
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    let spans = eventually(|| {
+        Some(bench.spans("ro")).filter(|spans| spans.iter().filter(|span| is_exchange(span)).count() == cases.len() + 1)
+    });
+    let errors: Vec<_> = spans.iter().filter_map(|span| span["attributes"]["error.type"].as_str()).collect();
+    assert_eq!(
+        errors,
+        ["no_backend", "call_malformed", "no_backend", "call_too_large", "route_unknown", "call_malformed"]
+    );
+    for path in [
+        "/rollout/x%00y/attempt/0/v1/models",
+        "/rollout/%ff/attempt/0/v1/models",
+        &format!("/rollout/{}/attempt/0/v1/models", "x".repeat(4096)),
+    ] {
+        assert_eq!(get(server, path).status, 400, "{path}");
+    }
+    assert_eq!(get(server, "/rollout/..%2f..%2fetc/attempt/..%2f/v1/models").status, 200, "an id is no path");
+    assert_eq!(bench.exchanges("../../etc", 1).len(), 1);
+}
+
+#[test]
+fn an_answer_that_can_not_be_translated_is_an_error_and_nothing_is_dropped() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("[gateway]\nretries = 0\n");
+    let (address, _) = scripted(&[(200, "text/html", "<html>")]);
+    register(&serve, address, &json!({ "engine": "openai" }));
+    let server = serve.address("server");
+    let mut body = json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": "x" }] });
+    let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &body);
+    assert_eq!((reply.status, &reply.json()["type"]), (502, &json!("error")), "{}", reply.text());
+    body["tools"] = json!([{ "type": "web_search_20250305", "name": "web_search" }]);
+    let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &body);
+    assert_eq!((reply.status, &reply.json()["error"]["type"]), (400, &json!("invalid_request_error")));
+    assert!(reply.text().contains("tools[0]"), "{}", reply.text());
+    // What needs no translation passes as it is.
+    let reply = post(server, &path("ro"), &chat("x"));
+    assert_eq!((reply.status, reply.text().as_str()), (200, "<html>"));
+}
+
+#[test]
+fn keys_name_rollouts_and_can_not_be_forged() {
+    let bench = Bench::new();
+    let settings = "[gateway]\nsigning_key = \"s\"\n[[server.tokens]]\ntoken = \"admin\"\nscopes = [\"admin\"]\n";
+    let serve = bench.gateway_without_backends(settings);
+    let server = serve.address("server");
+    let admin = [("authorization", "Bearer admin")];
+    let models = json!([{ "model": "mock", "endpoint": format!("{}/v1", bench.http()) }]).to_string();
+    assert_eq!(ask(server, "POST", "/api/models", &admin, &models).status, 200);
+    let key = |expires: u64| {
+        let body = json!({ "rollout_id": "ro-k", "attempt_id": "at-1", "expires_in_seconds": expires }).to_string();
+        ask(server, "POST", "/v1/tracewire/keys", &admin, &body).json()["key"].as_str().unwrap().to_owned()
+    };
+    let call = |key: &str, path: &str| {
+        let bearer = format!("Bearer {key}");
+        ask(server, "POST", path, &[("authorization", &bearer)], &chat("x").to_string()).status
+    };
+    let good = key(0);
+    assert_eq!(call(&good, "/v1/chat/completions"), 200);
+    assert_eq!(call(&good, "/rollout/ro-k/attempt/at-1/v1/chat/completions"), 200);
+    assert_eq!(call(&good, "/rollout/ro-other/attempt/at-1/v1/chat/completions"), 403);
+    assert_eq!(call(&good.replace("ro-k", "ro-x"), "/v1/chat/completions"), 401);
+    assert_eq!(call("sk-tw-ro-k.at-1", "/v1/chat/completions"), 401);
+    assert_eq!(call("sk-proj-other", "/v1/chat/completions"), 401);
+    assert_eq!(call("admin", &path("ro-any")), 200);
+    assert_eq!(
+        ask(server, "POST", "/v1/agl/rollouts", &[("authorization", &format!("Bearer {good}"))], "{}").status,
+        401
+    );
+    let call = &calls(&bench, "ro-k", 1)[0];
+    assert_eq!(
+        (&call["attempt_id"], &call["attributes"]["tracewire.identity.source"]),
+        (&json!("at-1"), &json!("key"))
+    );
+}
+
+#[test]
+fn an_agent_that_hangs_up_ends_its_call() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    let mut coming = begin(server, "POST", &path("ro"), &[], &streamed("x").to_string());
+    coming.line_with("data: ").unwrap();
+    drop(coming);
+    let waiting = send(server, "POST", &path("ro"), &[("x-mock-delay-ms", "60000")], &chat("x").to_string());
+    until_state(server, |state| state["inflight"] == 1);
+    drop(waiting);
+    until_state(server, |state| state["inflight"] == 0);
+    let calls = calls(&bench, "ro", 2);
+    assert!(calls.iter().all(|call| call["attributes"]["tracewire.aborted_by"] == "downstream"), "{calls:#?}");
+}
+
+#[test]
+fn models_are_listed_and_aliased() {
+    let bench = Bench::new();
+    let serve = bench.gateway("[gateway.aliases]\n\"gpt-4o\" = \"mock\"\n");
+    let server = serve.address("server");
+    let listed = get(server, "/v1/models").json();
+    let names: Vec<_> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(names, ["gpt-4o", "mock"]);
+    assert_eq!(get(server, "/rollout/r/attempt/a/v1/models/mock").json()["id"], "mock");
+    assert_eq!(get(server, "/v1/models/none").status, 404);
+    let mut body = chat("x");
+    body["model"] = "gpt-4o".into();
+    let reply = post(server, &path("ro"), &body);
+    assert_eq!(reply.json()["model"], "mock");
+    let call = &calls(&bench, "ro", 1)[0];
+    assert_eq!(call["attributes"]["tracewire.gateway.requested_model"], "gpt-4o");
+}
+
+#[test]
+fn a_key_of_a_backend_goes_to_it_and_nowhere_else() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("[capture]\ninclude_headers = true\ninclude_bodies = true\n");
+    let server = serve.address("server");
+    register(&serve, bench.mock.address("http"), &json!({ "key": "sk-very-secret-backend-key-1" }));
+    let reply = ask(
+        server,
+        "POST",
+        &path("ro"),
+        &[("authorization", "Bearer sk-agent-own-key-123456")],
+        &chat("x").to_string(),
+    );
+    assert_eq!(reply.status, 200);
+    let asked = get(bench.mock.address("http"), "/requests").text();
+    assert!(asked.contains("sk-very-secret-backend-key-1") && !asked.contains("sk-agent-own-key"), "{asked}");
+    calls(&bench, "ro", 1);
+    let listed = get(server, "/v1/tracewire/backends").text();
+    assert!(!listed.contains("secret"), "{listed}");
+    assert_eq!(serve.stop(), Some(0));
+    for file in std::fs::read_dir(bench.home()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        assert!(crate::support::find(&bytes, b"very-secret").is_none(), "{}", path.display());
+    }
+}
