@@ -4,6 +4,7 @@ use crate::api::metrics::{Counts, Metric};
 use crate::api::otlp::IngestCounters;
 use crate::capture::Recorder;
 use crate::dialect::tokens::Fault;
+use crate::gateway::Gateway;
 use crate::pipeline::Pipeline;
 use crate::proxy::Distrust;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(super) fn counts(
     pipeline: &Pipeline,
     distrust: Arc<Distrust>,
     ingest: Arc<IngestCounters>,
+    gateway: Gateway,
 ) -> Counts {
     let stored = Arc::clone(pipeline.counters());
     Arc::new(move || {
@@ -30,6 +32,9 @@ pub(super) fn counts(
             reason: Some(fault.as_str()),
             ..counter("token_ids_unproved_total", "Calls whose token ids are not proved, by reason.", count)
         });
+        let gauge = |name, help, value: usize| Metric { name, help, kind: "gauge", reason: None, value: value as u64 };
+        let (state, backends) = (gateway.gate().state(), gateway.backends().all());
+        let healthy = backends.iter().filter(|backend| backend.is_healthy()).count();
         let mut all: Vec<Metric> = unproved.collect();
         all.extend([
             counter("exchanges_total", "Exchanges that are recorded.", &captured.begun),
@@ -45,6 +50,26 @@ pub(super) fn counts(
             counter("otlp_spans_total", "Spans taken by OTLP.", &ingest.taken),
             counter("otlp_spans_rejected_total", "Spans refused by OTLP.", &ingest.rejected),
             counter("otlp_spans_unassigned_total", "Spans by OTLP of nobody's rollout.", &ingest.unassigned),
+            counter("gateway_calls_total", "Calls of models at the gateway.", &gateway.counters().calls),
+            counter(
+                "gateway_refused_total",
+                "Calls that the gateway itself answered with an error.",
+                &gateway.counters().refused,
+            ),
+            counter(
+                "gateway_failed_tries_total",
+                "Tries of calls that were followed by another.",
+                &gateway.counters().failed_tries,
+            ),
+            counter(
+                "gateway_joined_total",
+                "Agents' retries that got their first try's answer.",
+                &gateway.counters().joined,
+            ),
+            gauge("gateway_in_flight", "Calls in flight.", state.inflight),
+            gauge("gateway_paused", "1 while the gateway is paused.", usize::from(state.paused)),
+            gauge("gateway_backends", "Model servers that are registered.", backends.len()),
+            gauge("gateway_backends_healthy", "Those that are asked before others.", healthy),
             Metric {
                 name: "certificates_refused_total",
                 help: "Connections whose client refused our certificate.",

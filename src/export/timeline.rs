@@ -174,6 +174,17 @@ fn details(span: &Span) -> Option<String> {
         };
         found.push(format!("ids {status}{reasons}"));
     }
+    if let Some(Value::Strings(versions)) = number(names::POLICY_VERSIONS) {
+        found.push(format!("policy {}", versions.join(" → ")));
+    } else if let Some(version) = text(span, names::POLICY_VERSION) {
+        found.push(format!("policy {version}"));
+    }
+    if let Some(count) = number(names::HTTP_REQUEST_RESEND_COUNT).and_then(Value::as_int) {
+        found.push(format!("try {}", count + 1));
+    }
+    if let Some(millis) = number(names::GATEWAY_HELD_MS).and_then(Value::as_float) {
+        found.push(format!("held {}", words(Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 1e6)))));
+    }
     (!found.is_empty()).then(|| neutralise(&found.join(" · ")).into_owned())
 }
 

@@ -62,6 +62,7 @@ impl Gateway {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let started = Instant::now();
+        super::count(&self.counters().calls);
         conversation.prefix = match &route {
             Ok(route) => route.named.clone(),
             Err(_) => Route::owner(request.uri().path()),
@@ -90,7 +91,10 @@ impl Gateway {
         let call = match answered {
             Ok(Read::Call(call)) => Arc::new(*call),
             Ok(Read::Answered(response)) => return response,
-            Err(error) => return refuse(&begun, shape, &error),
+            Err(error) => {
+                super::count(&self.counters().refused);
+                return refuse(&begun, shape, &error);
+            }
         };
         self.joined(call).await
     }
@@ -105,7 +109,10 @@ impl Gateway {
     /// The answer of the call that this one is a retry of, or its own.
     async fn joined(&self, call: Arc<Call>) -> Response<Body> {
         match self.answers().claim(self.settings(), &call) {
-            Claim::Joins(first) => first.answer_to(&call).await,
+            Claim::Joins(first) => {
+                super::count(&self.counters().joined);
+                first.answer_to(&call).await
+            }
             Claim::First(publisher) => {
                 let gateway = self.clone();
                 publisher.run(async move { gateway.patiently(call).await }).await
@@ -145,7 +152,10 @@ impl Gateway {
             answered = ended => answered,
             error = over => Err(error),
         };
-        answered.unwrap_or_else(|error| refuse(&call.begun, call.shape, &error))
+        answered.unwrap_or_else(|error| {
+            super::count(&self.counters().refused);
+            refuse(&call.begun, call.shape, &error)
+        })
     }
 
     /// Reads a request: what can be known of it before it may go anywhere.

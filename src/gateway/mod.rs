@@ -45,6 +45,7 @@ use route::Contract;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 use tokio::sync::Notify;
@@ -63,6 +64,20 @@ struct Inner {
     book: Book,
     answers: Answers,
     registered: Notify,
+    counters: Counters,
+}
+
+/// What the gateway counts; every one is a metric.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Calls that came.
+    pub calls: AtomicU64,
+    /// Calls that were refused or failed here, whatever for.
+    pub refused: AtomicU64,
+    /// Tries that were followed by another.
+    pub failed_tries: AtomicU64,
+    /// Agents' retries that got the answer of their first try.
+    pub joined: AtomicU64,
 }
 
 impl Gateway {
@@ -87,12 +102,18 @@ impl Gateway {
             book: Book::default(),
             answers: Answers::default(),
             registered: Notify::new(),
+            counters: Counters::default(),
         })))
     }
 
     /// The settings.
     pub fn settings(&self) -> &GatewaySettings {
         &self.0.settings
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 
     /// The model servers.
@@ -284,6 +305,10 @@ pub fn given_key(headers: &HeaderMap, query: &str) -> Option<String> {
     let given = bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key")).or_else(|| text("x-goog-api-key"));
     let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
     given.or_else(in_query).map(|key| key.trim().to_owned())
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 fn shown(origin: &Origin) -> String {

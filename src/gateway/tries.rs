@@ -202,6 +202,7 @@ impl Gateway {
     }
 
     fn try_of(&self, one: &Try<'_>) -> Recording {
+        super::count(&self.counters().failed_tries);
         let recording = self.forwarder().record_try(&one.call.begun, one.head(), one.started);
         recording.gateway(|facts| {
             facts.backend = Some(one.backend.url.clone());
