@@ -59,9 +59,24 @@ impl ChatAnswer {
         if self.tool_call.is_some() { "tool_calls" } else { "stop" }
     }
 
+    /// What was sampled, token by token: the words, or the tool call as one.
+    fn sampled(&self) -> Vec<String> {
+        match &self.tool_call {
+            Some(call) => vec![call["function"].to_string().replace(char::is_whitespace, "")],
+            None => self.words.clone(),
+        }
+    }
+
     fn usage(&self) -> Value {
-        let (prompt, completion) = (self.prompt_ids.len(), self.words.len().max(1));
+        let (prompt, completion) = (self.prompt_ids.len(), self.sampled().len().max(1));
         json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
+    }
+
+    fn put_sampled(&self, choice: &mut Value, sampled: &[String]) {
+        self.ids.put(choice, "token_ids", &ids(&sampled.concat()));
+        if self.with_logprobs {
+            choice["logprobs"] = logprobs(sampled);
+        }
     }
 
     fn whole(&self, body: &Value) -> Value {
@@ -74,10 +89,7 @@ impl ChatAnswer {
         let choices: Vec<Value> = (0..body["n"].as_u64().unwrap_or(1))
             .map(|index| {
                 let mut choice = json!({ "index": index, "message": message, "finish_reason": self.finish_reason(), "logprobs": null });
-                self.ids.put(&mut choice, "token_ids", &ids(&text));
-                if self.with_logprobs {
-                    choice["logprobs"] = logprobs(&self.words);
-                }
+                self.put_sampled(&mut choice, &self.sampled());
                 choice
             })
             .collect();
@@ -96,14 +108,13 @@ impl ChatAnswer {
         let mut events = vec![data(&first)];
         for word in &self.words {
             let mut event = chunk(json!({ "content": word }), Value::Null);
-            self.ids.put(&mut event["choices"][0], "token_ids", &ids(word));
-            if self.with_logprobs {
-                event["choices"][0]["logprobs"] = logprobs(std::slice::from_ref(word));
-            }
+            self.put_sampled(&mut event["choices"][0], std::slice::from_ref(word));
             events.push(data(&event));
         }
         if let Some(call) = &self.tool_call {
-            events.push(data(&chunk(json!({ "tool_calls": [call] }), Value::Null)));
+            let mut event = chunk(json!({ "tool_calls": [call] }), Value::Null);
+            self.put_sampled(&mut event["choices"][0], &self.sampled());
+            events.push(data(&event));
         }
         events.push(data(&chunk(json!({}), json!(self.finish_reason()))));
         if body["stream_options"]["include_usage"] == true {

@@ -17,6 +17,7 @@ mod door;
 mod durability;
 mod framing;
 mod gateway;
+mod gateway_clients;
 mod golden;
 mod llm;
 mod otlp;

@@ -21,7 +21,7 @@ def streamed(**asked):
 def answer(create, question):
     messages = [{"role": "user", "content": question}]
     for _ in range(4):
-        message = create(model="claude-sonnet-4-5", max_tokens=256, system="You know the weather.", tools=TOOLS, messages=messages)
+        message = create(model="claude-test", max_tokens=256, system="You know the weather.", tools=TOOLS, messages=messages)
         messages.append({"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in message.content]})
         if message.stop_reason != "tool_use":
             return "".join(block.text for block in message.content)
