@@ -17,6 +17,8 @@ pub struct Load {
     pub errors: u64,
     /// Of those, the ones whose answer had begun.
     pub cut: u64,
+    /// Why the first of them failed.
+    pub why: Option<String>,
     /// Body bytes, both ways.
     pub bytes: u64,
     /// How long it took.
@@ -29,6 +31,7 @@ impl Load {
         self.delays_us.extend(other.delays_us);
         self.errors += other.errors;
         self.cut += other.cut;
+        self.why = self.why.take().or(other.why);
         self.bytes += other.bytes;
     }
 
@@ -42,6 +45,7 @@ impl Load {
             Err(error) => {
                 self.errors += 1;
                 self.cut += u64::from(error.is::<Cut>());
+                self.why.get_or_insert_with(|| format!("{error:#}"));
             }
         }
     }

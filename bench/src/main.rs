@@ -1,9 +1,14 @@
 //! Tracewire beside other proxies, beside a relay that records nothing, and beside no proxy, in one run.
 //!
-//! `bench/run` builds and installs what is measured and calls `measure`; the other commands are the processes that it
-//! starts. It must not share code with Tracewire: what both had could not be measured.
+//! `bench/run`, `bench/service` and `bench/gateway` build and install what is measured and call `measure`, `service` and
+//! `gateway`; the other commands are the processes that these start. It must not share code with Tracewire: what both
+//! had could not be measured.
 
+mod client;
 mod drive;
+mod failover;
+mod gateway;
+mod gateways;
 mod process;
 mod relay;
 mod report;
@@ -30,8 +35,12 @@ enum Command {
     Measure(run::RunArgs),
     /// Measure the store as a service, and print the table
     Service(service::ServiceArgs),
+    /// Measure the LLM gateway, and print the tables
+    Gateway(gateway::GatewayArgs),
     /// The endpoint
     Upstream { ca: PathBuf },
+    /// The endpoint without TLS, as vLLM answers
+    Endpoint,
     /// The floor: a relay that records nothing
     Relay { ca: PathBuf },
     /// hudsucker, recording nothing
@@ -47,6 +56,8 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Measure(args) => Box::pin(run::run(args)).await,
         Command::Service(args) => service::run(args).await,
+        Command::Gateway(args) => Box::pin(gateway::run(args)).await,
+        Command::Endpoint => upstream::serve_plain().await,
         Command::Upstream { ca } => upstream::serve(&tls::Ca::open(&ca)).await,
         Command::Relay { ca } => relay::serve(&tls::Ca::open(&ca)).await,
         Command::Rival { ca, http2 } => rival::serve(&tls::Ca::open(&ca), http2).await,

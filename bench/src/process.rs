@@ -3,14 +3,17 @@
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A process that serves.
 pub struct Served {
     child: Child,
     /// Where.
     pub address: SocketAddr,
+    /// Where its server door is, if it says so.
+    pub server: Option<SocketAddr>,
 }
 
 /// How much a process has used by now.
@@ -27,27 +30,29 @@ pub struct Usage {
 impl Served {
     /// Starts a command that prints `ready ADDRESS`, or a JSON line with `proxy`.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("it can't be started")?;
+        let mut child = spawn(command.stdout(Stdio::piped()))?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         loop {
             let line = lines.next().context("it ended before it was ready")??;
-            if let Some(address) = address(&line) {
+            if let Some((address, server)) = addresses(&line) {
                 // What it prints later is read away.
                 std::thread::spawn(move || lines.for_each(drop));
-                return Ok(Self { child, address });
+                return Ok(Self { child, address, server });
             }
         }
     }
 
     /// Starts a command that says nothing, and waits until it listens at `address`.
     pub fn start_at(command: &mut Command, address: SocketAddr) -> Result<Self> {
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("it can't be started")?;
-        let served = Self { child, address };
-        for _ in 0..300 {
+        let mut served = Self { child: spawn(command.stdout(Stdio::null()))?, address, server: None };
+        for _ in 0..600 {
             if std::net::TcpStream::connect(address).is_ok() {
                 return Ok(served);
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            if let Some(status) = served.child.try_wait()? {
+                anyhow::bail!("it has ended: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
         anyhow::bail!("it does not listen at {address}")
     }
@@ -66,6 +71,20 @@ impl Served {
         Ok(Usage { cpu_us: (ticks(11) + ticks(12)) * TICK_US, resident_kb: kb("VmRSS:"), peak_kb: kb("VmHWM:") })
     }
 
+    /// Its use, once it has nothing left to do.
+    pub async fn settled(&self) -> Result<Usage> {
+        let mut before = self.usage()?;
+        for _ in 0..300 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = self.usage()?;
+            if now.cpu_us - before.cpu_us <= 10_000 {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+
     /// Lets the peak start from now (proc(5), clear_refs).
     pub fn forget_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
@@ -79,12 +98,28 @@ impl Drop for Served {
     }
 }
 
-fn address(line: &str) -> Option<SocketAddr> {
+/// Without a proxy of this process's own surroundings.
+fn spawn(command: &mut Command) -> Result<Child> {
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        command.env_remove(name);
+    }
+    command.stderr(Stdio::null()).spawn().context("it can't be started")
+}
+
+/// An address at which nobody listens.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Where it serves, and where its server door is.
+fn addresses(line: &str) -> Option<(SocketAddr, Option<SocketAddr>)> {
     if let Some(address) = line.strip_prefix("ready ") {
-        return address.trim().parse().ok();
+        return Some((address.trim().parse().ok()?, None));
     }
     let hello: serde_json::Value = serde_json::from_str(line).ok()?;
-    hello["proxy"].as_str()?.trim_start_matches("http://").parse().ok()
+    let address =
+        |name: &str| -> Option<SocketAddr> { hello[name].as_str()?.trim_start_matches("http://").parse().ok() };
+    Some((address("proxy")?, address("server")))
 }
 
 /// sysconf(_SC_CLK_TCK) is 100 on every Linux in use.

@@ -44,6 +44,26 @@ impl Cell {
         }
     }
 
+    fn of_values(values: [f64; 13]) -> Self {
+        let [exchanges_per_s, p50_us, p99_us, p999_us, chunk_p50_us, chunk_p99_us, cpu_us, mb_per_s, ..] = values;
+        let [.., before_mb, peak_mb, after_mb, kb_each, errors] = values;
+        Self {
+            exchanges_per_s,
+            p50_us,
+            p99_us,
+            p999_us,
+            chunk_p50_us,
+            chunk_p99_us,
+            cpu_us,
+            mb_per_s,
+            before_mb,
+            peak_mb,
+            after_mb,
+            kb_each,
+            errors,
+        }
+    }
+
     fn values(&self) -> [f64; 13] {
         [
             self.exchanges_per_s,
@@ -85,7 +105,7 @@ impl Results {
     }
 
     /// The median of every value of its own.
-    fn median(&self, scenario: &str, proxy: &str) -> Option<[f64; 13]> {
+    pub fn median(&self, scenario: &str, proxy: &str) -> Option<Cell> {
         let cells = self.cells.get(&format!("{scenario}/{proxy}"))?;
         let mut out = [0.0; 13];
         for (at, slot) in out.iter_mut().enumerate() {
@@ -93,12 +113,12 @@ impl Results {
             values.sort_by(f64::total_cmp);
             *slot = values[values.len() / 2];
         }
-        Some(out)
+        Some(Cell::of_values(out))
     }
 }
 
-/// Markdown, a table a scenario.
-pub fn table(results: &Results) -> String {
+/// Markdown, a table a scenario. CPU is compared with that of `base`.
+pub fn table(results: &Results, base: &str) -> String {
     let mut text = String::new();
     let mut scenarios: Vec<&str> = Vec::new();
     for (scenario, _) in &results.order {
@@ -108,27 +128,32 @@ pub fn table(results: &Results) -> String {
     }
     for scenario in scenarios {
         let _ = writeln!(text, "\n### {scenario}\n");
-        text.push_str("| | exchanges/s | p50 ms | p99 ms | p99.9 ms | chunk p50 / p99 ms | CPU µs each | × floor | MB/s | memory MB before / peak / after | kB each | errors |\n");
+        let _ = writeln!(
+            text,
+            "| | exchanges/s | p50 ms | p99 ms | p99.9 ms | chunk p50 / p99 ms | CPU µs each | × {base} | MB/s | memory MB \
+             before / peak / after | kB each | errors |"
+        );
         text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
-        let floor = results.median(scenario, "floor").map(|values| values[6]).filter(|cpu| *cpu > 0.0);
+        let base = results.median(scenario, base).map(|cell| cell.cpu_us).filter(|cpu| *cpu > 0.0);
         for (_, proxy) in results.order.iter().filter(|(of, _)| of == scenario) {
-            let Some(v) = results.median(scenario, proxy) else { continue };
-            let ratio = floor.filter(|_| v[6] > 0.0).map(|floor| format!("{:.2}", v[6] / floor)).unwrap_or_default();
+            let Some(cell) = results.median(scenario, proxy) else { continue };
+            let cpu = cell.cpu_us;
+            let ratio = base.filter(|_| cpu > 0.0).map(|base| format!("{:.2}", cpu / base)).unwrap_or_default();
             let ms = |us: f64| format!("{:.2}", us / 1000.0);
             let some = |value: f64, text: String| if value > 0.0 { text } else { String::new() };
             let _ = writeln!(
                 text,
                 "| {proxy} | {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} | {} |",
-                some(v[0], format!("{:.0}", v[0])),
-                some(v[1], ms(v[1])),
-                some(v[2], ms(v[2])),
-                some(v[3], ms(v[3])),
-                some(v[5], format!("{} / {}", ms(v[4]), ms(v[5]))),
-                some(v[6], format!("{:.0}", v[6])),
-                some(v[7], format!("{:.0}", v[7])),
-                some(v[9], format!("{:.0} / {:.0} / {:.0}", v[8], v[9], v[10])),
-                some(v[11], format!("{:.1}", v[11])),
-                v[12],
+                some(cell.exchanges_per_s, format!("{:.0}", cell.exchanges_per_s)),
+                some(cell.p50_us, ms(cell.p50_us)),
+                some(cell.p99_us, ms(cell.p99_us)),
+                some(cell.p999_us, ms(cell.p999_us)),
+                some(cell.chunk_p99_us, format!("{} / {}", ms(cell.chunk_p50_us), ms(cell.chunk_p99_us))),
+                some(cpu, format!("{cpu:.0}")),
+                some(cell.mb_per_s, format!("{:.0}", cell.mb_per_s)),
+                some(cell.peak_mb, format!("{:.0} / {:.0} / {:.0}", cell.before_mb, cell.peak_mb, cell.after_mb)),
+                some(cell.kb_each, format!("{:.1}", cell.kb_each)),
+                cell.errors,
             );
         }
     }

@@ -1,7 +1,8 @@
 //! One run: every scenario through every proxy, in rounds, side by side; medians and ratios.
 
-use crate::drive::{self, Ask, Load, Way};
-use crate::process::{Served, Usage};
+use crate::client::{Ask, Client, Way};
+use crate::drive::{self, Load};
+use crate::process::{self, Served, Usage};
 use crate::report::{self, Cell, Results};
 use crate::tls::Ca;
 use anyhow::{Context, Result};
@@ -110,13 +111,13 @@ pub async fn run(args: RunArgs) -> Result<()> {
             }
         }
         // What was measured is not lost with what comes after it.
-        eprintln!("\r\x1b[2K{}", report::table(&results));
+        eprintln!("\r\x1b[2K{}", report::table(&results, "floor"));
         if let Some(path) = &args.json {
             std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
-    print!("{}", report::table(&results));
+    print!("{}", report::table(&results, "floor"));
     if chosen("start", &args.scenario) {
         let bare = median_ms(&mut || Command::new("true").status().map(drop))?;
         let store = std::env::temp_dir();
@@ -213,20 +214,17 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
             command
         }
         Who::Mitmproxy(mitmdump) => {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let address = process::free_address()?;
             let mut command = Command::new(mitmdump);
             command
                 .args(["-q", "--listen-host", "127.0.0.1", "--ssl-insecure"])
                 .arg("--listen-port")
-                .arg(port.to_string());
+                .arg(address.port().to_string());
             command.arg("--set").arg(format!("confdir={}", place.display()));
             command.arg("-w").arg(place.join("flows"));
-            return Ok(Some(Served::start_at(&mut command, SocketAddr::from(([127, 0, 0, 1], port)))?));
+            return Ok(Some(Served::start_at(&mut command, address)?));
         }
     };
-    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(name);
-    }
     Ok(Some(Served::start(&mut command)?))
 }
 
@@ -235,44 +233,39 @@ async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAd
     let lasting = Duration::from_secs(seconds);
     // Certificates, pools and caches are made before the clock starts.
     drive::at_once(&way, &Ask::Json, 4).await?;
+    let mut cell = around(served, load(scenario, &way, lasting)).await?;
+    if scenario == Scenario::Idle {
+        cell.kb_each = (cell.after_mb - cell.before_mb).max(0.0) * 1024.0 / IDLE as f64;
+    }
+    Ok(cell)
+}
+
+/// What a load did, and what it cost a process. Connections that are still there stay until that is counted.
+pub async fn around(served: Option<&Served>, load: impl Future<Output = Result<(Load, Vec<Client>)>>) -> Result<Cell> {
     let before = served.map(Served::usage).transpose()?.unwrap_or_default();
     if let Some(served) = served {
         served.forget_peak();
     }
-    let (load, held) = load(scenario, &way, lasting).await?;
+    let (load, held) = load.await?;
     // What a proxy puts off is part of what it costs.
     let after = match served {
-        Some(served) => settled(served).await?,
+        Some(served) => served.settled().await?,
         None => Usage::default(),
     };
     drop(held);
+    if let Some(why) = &load.why {
+        eprintln!("\n{} exchanges failed, the first: {why}", load.errors);
+    }
     let mut cell = Cell::of(&load);
     let exchanges = load.latencies_us.len().max(1) as f64;
     cell.cpu_us = (after.cpu_us.saturating_sub(before.cpu_us)) as f64 / exchanges;
     cell.peak_mb = after.peak_kb as f64 / 1024.0;
     cell.before_mb = before.resident_kb as f64 / 1024.0;
     cell.after_mb = after.resident_kb as f64 / 1024.0;
-    if scenario == Scenario::Idle {
-        cell.kb_each = after.resident_kb.saturating_sub(before.resident_kb) as f64 / IDLE as f64;
-    }
     Ok(cell)
 }
 
-/// A process's use, once it has nothing left to do.
-async fn settled(served: &Served) -> Result<Usage> {
-    let mut before = served.usage()?;
-    for _ in 0..300 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let now = served.usage()?;
-        if now.cpu_us - before.cpu_us <= 10_000 {
-            return Ok(now);
-        }
-        before = now;
-    }
-    Ok(before)
-}
-
-async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<drive::Client>)> {
+async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<Client>)> {
     let sse = |chunks, interval_ms| Ask::Sse { chunks, interval_ms };
     Ok(match scenario {
         Scenario::Json | Scenario::JsonIds => (drive::closed_loop(way, &Ask::Json, 32, lasting).await?, Vec::new()),

@@ -1,6 +1,6 @@
 //! The store as a service: our server beside Agent Lightning's own, which keeps everything in memory.
 
-use crate::process::{Served, Usage};
+use crate::process::{self, Served, Usage};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::Args;
@@ -84,7 +84,7 @@ pub async fn run(args: ServiceArgs) -> Result<()> {
 }
 
 fn start(args: &ServiceArgs, theirs: bool, folder: &std::path::Path) -> Result<(Served, SocketAddr)> {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let free = process::free_address()?;
     let mut command = match (&args.agl, theirs) {
         (Some(agl), true) => {
             let mut command = Command::new(agl);
@@ -128,13 +128,14 @@ fn row(table: &mut String, scenario: &str, label: &str, mut measured: Measured, 
     );
 }
 
-struct Client {
+/// A connection without TLS.
+pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     host: String,
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Result<Self> {
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -142,7 +143,7 @@ impl Client {
         Ok(Self { sender, host: address.to_string() })
     }
 
-    async fn send(&mut self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Bytes> {
+    pub async fn send(&mut self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Bytes> {
         self.sender.ready().await?;
         let request =
             Request::builder().method(method).uri(path).header("host", &self.host).header("content-type", kind);

@@ -1,4 +1,5 @@
-//! The endpoint of the benchmark: answers that are ready before they are asked for, over TLS, HTTP/1.1 and HTTP/2.
+//! The endpoint of the benchmark: answers that are ready before they are asked for, over TLS, HTTP/1.1 and HTTP/2;
+//! and in the shape of vLLM's, over HTTP/1.1 without TLS.
 
 use crate::tls::Ca;
 use anyhow::Result;
@@ -7,6 +8,7 @@ use futures_util::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -34,13 +36,40 @@ pub async fn serve(ca: &Ca) -> Result<()> {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http2().max_concurrent_streams(1000).initial_stream_window_size(4 << 20);
-            let serving = builder.serve_connection(TokioIo::new(stream), service_fn(answer));
+            let serving =
+                builder.serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, Shape::Bare)));
             drop(serving.await);
         });
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
+/// As `serve`, without TLS, as vLLM answers when it is asked for ids and log-probabilities.
+pub async fn serve_plain() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    crate::say_ready(listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, Shape::Vllm));
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
+
+/// How model calls are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// With what is measured.
+    Bare,
+    /// With all that clients of vLLM look at.
+    Vllm,
+}
+
+/// How many model calls there have been.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+async fn answer(request: Request<Incoming>, shape: Shape) -> Result<Response<Answer>, hyper::Error> {
     let number = |name: &str| {
         let pairs = request.uri().query().unwrap_or_default().split('&');
         pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok()).next().unwrap_or(0)
@@ -49,16 +78,25 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     let answer = match request.uri().path() {
         CHAT => {
             let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
-            let prompt_ids = number("prompt_ids");
+            let (prompt_ids, delay_ms) = (number("prompt_ids"), number("delay_ms"));
+            CALLS.fetch_add(1, Ordering::Relaxed);
             request.into_body().collect().await?;
+            if delay_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            }
             match (chunks, prompt_ids) {
-                (0, 0) => builder.header("content-type", "application/json").body(Full::new(next_json()).boxed()),
+                (0, 0) => builder.header("content-type", "application/json").body(Full::new(next_json(shape)).boxed()),
                 (0, count) => {
                     builder.header("content-type", "application/json").body(Full::new(long_json(count)).boxed())
                 }
-                _ => builder.header("content-type", "text/event-stream").body(events(chunks, interval)),
+                _ => builder.header("content-type", "text/event-stream").body(events(chunks, interval, shape)),
             }
         }
+        "/v1/models" => {
+            let models = Bytes::from_static(MODELS.as_bytes());
+            builder.header("content-type", "application/json").body(Full::new(models).boxed())
+        }
+        CALLS_SO_FAR => builder.body(Full::new(Bytes::from(CALLS.load(Ordering::Relaxed).to_string())).boxed()),
         "/upload" => {
             let mut body = request.into_body();
             while let Some(frame) = body.frame().await {
@@ -77,6 +115,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
 /// Where models are called.
 pub const CHAT: &str = "/v1/chat/completions";
 
+/// Says how many model calls there have been.
+pub const CALLS_SO_FAR: &str = "/calls";
+const MODELS: &str = r#"{"object":"list","data":[{"id":"bench","object":"model","owned_by":"vllm"}]}"#;
+
 trait OrDefault {
     fn unwrap_or_default_answer(self) -> Response<Answer>;
 }
@@ -88,30 +130,35 @@ impl OrDefault for Result<Response<Answer>, hyper::http::Error> {
 }
 
 /// A chat completion with token ids and logprobs, 9 kB, of an id and first token of its own: no two are the same.
-fn next_json() -> Bytes {
+fn next_json(shape: Shape) -> Bytes {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let mut text = BytesMut::from(&json()[..]);
+    let mut text = BytesMut::from(&json(shape)[..]);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     text[ID_AT..ID_AT + 8].copy_from_slice(format!("{:08}", number % 100_000_000).as_bytes());
     text.freeze()
 }
 
-fn json() -> Bytes {
-    static BODY: OnceLock<Bytes> = OnceLock::new();
-    BODY.get_or_init(|| {
+fn json(shape: Shape) -> Bytes {
+    static BODIES: [OnceLock<Bytes>; 2] = [OnceLock::new(), OnceLock::new()];
+    // What LiteLLM can't do without takes the place of some tokens.
+    let (body, tokens, top, total) = match shape {
+        Shape::Bare => (&BODIES[0], 120_u32, "", ""),
+        Shape::Vllm => (&BODIES[1], 100, ",\"top_logprobs\":[]", ",\"total_tokens\":200"),
+    };
+    body.get_or_init(|| {
         let (mut ids, mut logprobs, mut text) = (String::new(), String::new(), String::new());
-        for token in 0..120_u32 {
+        for token in 0..tokens {
             let comma = if token > 0 { "," } else { "" };
             let (id, logprob) = (token * 7919 % 151_000, f64::from(token * 31 % 97) / -37.0);
             let _ = write!(ids, "{comma}{id}");
-            let _ = write!(logprobs, "{comma}{{\"token\":\"w{token}\",\"logprob\":{logprob:.6},\"bytes\":null}}");
+            let _ = write!(logprobs, "{comma}{{\"token\":\"w{token}\",\"logprob\":{logprob:.6},\"bytes\":null{top}}}");
             let _ = write!(text, "word{token} ");
         }
         Bytes::from(format!(
             "{{\"id\":\"chatcmpl-00000000\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"bench\",\"choices\":[{{\
              \"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":\"stop\",\
              \"token_ids\":[{ids}],\"logprobs\":{{\"content\":[{logprobs}]}}}}],\"prompt_token_ids\":[{ids}],\
-             \"usage\":{{\"prompt_tokens\":120,\"completion_tokens\":120}}}}"
+             \"usage\":{{\"prompt_tokens\":{tokens},\"completion_tokens\":{tokens}{total}}}}}"
         ))
     })
     .clone()
@@ -139,9 +186,12 @@ fn long_json(prompt_ids: u64) -> Bytes {
 const LONG_ANSWER_TOKENS: u64 = 4096;
 
 /// `chunks` events, each with the time at which it was made, in microseconds.
-fn events(chunks: u64, interval: Duration) -> Answer {
+fn events(chunks: u64, interval: Duration, shape: Shape) -> Answer {
     let made = stream::unfold(0, move |number| async move {
-        if number == chunks {
+        if number == chunks && shape == Shape::Vllm {
+            return Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(LAST_EVENTS.as_bytes()))), number + 1));
+        }
+        if number >= chunks {
             return None;
         }
         if !interval.is_zero() {
@@ -149,15 +199,35 @@ fn events(chunks: u64, interval: Duration) -> Answer {
         } else {
             tokio::task::yield_now().await;
         }
-        let text = format!(
-            "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"at\":{},\"choices\":[{{\"index\":0,\
-             \"delta\":{{\"content\":\"word{number} \"}},\"token_ids\":[{number}],\"finish_reason\":null}}]}}\n\n",
-            micros()
-        );
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), number + 1))
+        Some((Ok(Frame::data(Bytes::from(event(number, shape)))), number + 1))
     });
     BodyExt::boxed(StreamBody::new(Box::pin(made)))
 }
+
+fn event(number: u64, shape: Shape) -> String {
+    let at = micros();
+    if shape == Shape::Bare {
+        return format!(
+            "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"at\":{at},\"choices\":[{{\"index\":0,\
+             \"delta\":{{\"content\":\"word{number} \"}},\"token_ids\":[{number}],\"finish_reason\":null}}]}}\n\n"
+        );
+    }
+    let prompt = if number == 0 { ",\"prompt_token_ids\":[1,2,3,4,5,6,7,8]" } else { "" };
+    let role = if number == 0 { "\"role\":\"assistant\"," } else { "" };
+    format!(
+        "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"bench\",\"at\":{at},\
+         \"choices\":[{{\"index\":0,\"delta\":{{{role}\"content\":\"word{number} \"}},\"logprobs\":{{\"content\":[{{\"token\":\
+         \"word{number} \",\"logprob\":-0.5,\"bytes\":null,\"top_logprobs\":[]}}]}},\"finish_reason\":null,\"token_ids\":\
+         [{number}]}}]{prompt}}}\n\n"
+    )
+}
+
+/// What vLLM ends a stream with.
+const LAST_EVENTS: &str = concat!(
+    "data: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"bench\",",
+    "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n",
+    "data: [DONE]\n\n"
+);
 
 /// Microseconds since 1970.
 pub fn micros() -> u64 {
