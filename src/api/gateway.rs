@@ -2,7 +2,7 @@
 
 use super::ApiState;
 use super::access::Access;
-use super::agl::{Answer, Refusal, fields, ok, read, read_some};
+use super::agl::{Answer, Refusal, created, ok, read, read_some};
 use crate::gateway::{Backend, BackendSettings, PauseForm, Reroute, key};
 use crate::net::secret::Secret;
 use axum::body::Body;
@@ -149,7 +149,9 @@ fn five() -> u64 {
 
 /// `POST /proxy/pause`
 async fn pause(State(state): State<ApiState>, body: Bytes) -> Answer {
-    let Pause { retry_after_seconds, reason, form } = read(&body)?;
+    // A list would do for the fields in their order.
+    let fields: serde_json::Map<String, Value> = read(&body)?;
+    let Pause { retry_after_seconds, reason, form } = read(&Value::Object(fields).to_string().into())?;
     let form = form.unwrap_or(state.gateway.settings().pause);
     state.gateway.gate().pause(form, retry_after_seconds, reason);
     ok(state.gateway.gate().state())
@@ -219,7 +221,7 @@ async fn register_models(State(state): State<ApiState>, body: Bytes) -> Answer {
         model.remove("key");
         model.entry("version").or_insert_with(|| 0.into());
     }
-    ok(echo)
+    created(echo)
 }
 
 /// `GET /api/models`, which Agent Lightning has not.
@@ -250,12 +252,12 @@ struct Worker {
     worker_id: Option<String>,
 }
 
-/// `POST /admin/workers` of rLLM's gateway. A worker without a model serves the gateway's.
+/// `POST /admin/workers` of rLLM's gateway. A worker without a model serves any.
 pub(super) fn register_worker(state: &ApiState, body: &Bytes) -> Result<Value, String> {
-    if !fields(body).is_ok_and(|fields| fields.contains_key("url")) {
+    let worker: Worker = read(body).map_err(|_| "url is required".to_owned())?;
+    if worker.url.is_empty() {
         return Err("url is required".to_owned());
     }
-    let worker: Worker = read(body).map_err(|_| "the worker can't be read".to_owned())?;
     let uri: http::Uri = worker.url.parse().map_err(|_| "url is no URL".to_owned())?;
     let path = match (worker.api_path, uri.path().trim_end_matches('/')) {
         (Some(path), _) => path,
@@ -265,12 +267,9 @@ pub(super) fn register_worker(state: &ApiState, body: &Bytes) -> Result<Value, S
     let authority = uri.authority().map(ToString::to_string).ok_or("url names no host")?;
     let base = format!("{}://{authority}", uri.scheme_str().unwrap_or("http"));
     let settings = BackendSettings {
-        model: worker.model_name.unwrap_or_else(|| match state.gateway.settings().model.as_str() {
-            "" => "default".to_owned(),
-            model => model.to_owned(),
-        }),
+        model: worker.model_name.unwrap_or_default(),
         url: format!("{base}{path}"),
-        version: 0,
+        version: state.gateway.backends().common_version().unwrap_or_default(),
         weight: worker.weight.unwrap_or(1.0),
         engine: crate::gateway::settings::BackendEngine::Auto,
         key: Secret::default(),

@@ -25,7 +25,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/sessions/{session}", get(one).delete(remove))
         .route("/sessions/{session}/traces", get(traces))
         .route("/traces/query", post(query))
-        .route("/traces/{trace}", get(trace))
+        .route("/traces/{*trace}", get(trace))
         .route("/admin/workers", get(workers).post(add_worker))
         .route("/admin/workers/{worker}", delete(remove_worker))
         // A call of these routes ends when its span is stored: nothing is pending.
@@ -80,9 +80,13 @@ struct Page {
 async fn list(State(state): State<ApiState>, Query(page): Query<Page>) -> Answer {
     let summaries = state.rollouts.store().rollouts(usize::MAX).await?;
     let since = page.since.map(Timestamp::from_unix_secs);
-    let wanted = summaries.iter().rev().filter(|one| since.is_none_or(|since| one.rollout.start_time > since));
-    let shown = wanted.take(page.limit.unwrap_or(usize::MAX)).map(|one| session(&one.rollout, one.spans));
-    ok(shown.collect::<Vec<_>>())
+    let wanted = summaries.iter().filter(|one| since.is_none_or(|since| one.rollout.start_time >= since));
+    let mut shown = Vec::new();
+    for one in wanted.take(page.limit.unwrap_or(usize::MAX)) {
+        let calls = calls(&state, &one.rollout.rollout_id).await?.len() as u64;
+        shown.push(session(&one.rollout, calls));
+    }
+    ok(shown)
 }
 
 fn session(rollout: &Rollout, traces: u64) -> JsonValue {
@@ -149,9 +153,9 @@ async fn records(state: &ApiState, ids: &[String], page: &Page) -> Result<Vec<Js
     let mut all = Vec::new();
     for id in ids {
         let calls = calls(state, &RolloutId::from(id.as_str())).await?;
-        all.extend(calls.iter().filter(|span| since.is_none_or(|since| span.end_time > Some(since))).map(record));
+        let wanted = calls.iter().filter(|span| since.is_none_or(|since| span.end_time >= Some(since)));
+        all.extend(wanted.take(page.limit.unwrap_or(usize::MAX)).map(record));
     }
-    all.truncate(page.limit.unwrap_or(usize::MAX));
     Ok(all)
 }
 
@@ -211,13 +215,18 @@ fn record(span: &Span) -> JsonValue {
 
 /// `GET /admin/workers`
 async fn workers(State(state): State<ApiState>) -> Answer {
+    ok(listed(&state))
+}
+
+fn listed(state: &ApiState) -> Vec<JsonValue> {
     let all = state.gateway.backends().all();
     let shown = all.iter().map(|backend| {
+        let model = Some(&backend.model).filter(|model| !model.is_empty());
         let base = backend.url.trim_end_matches('/').strip_suffix(&backend.base_path).unwrap_or(&backend.url);
-        json!({ "worker_id": backend.id, "url": base, "api_path": backend.base_path, "model_name": backend.model,
+        json!({ "worker_id": backend.id, "url": base, "api_path": backend.base_path, "model_name": model,
                 "weight": backend.weight(), "healthy": backend.is_healthy(), "active_requests": backend.in_flight() })
     });
-    ok(shown.collect::<Vec<_>>())
+    shown.collect()
 }
 
 /// `POST /admin/workers`
@@ -238,7 +247,7 @@ async fn remove_worker(State(state): State<ApiState>, Path(id): Path<String>) ->
 
 /// `GET /admin/weight_version`
 async fn weight_version(State(state): State<ApiState>) -> Answer {
-    ok(json!({ "weight_version": state.gateway.backends().all().iter().map(|backend| backend.version()).max() }))
+    ok(json!({ "weight_version": state.gateway.backends().common_version() }))
 }
 
 /// `POST /admin/weight_version`
@@ -254,5 +263,5 @@ async fn set_weight_version(State(state): State<ApiState>, body: Bytes) -> Answe
 async fn health(State(state): State<ApiState>) -> Answer {
     let all = state.gateway.backends().all();
     let healthy = all.iter().filter(|backend| backend.is_healthy()).count();
-    ok(json!({ "status": "ok", "workers": all.len(), "healthy": healthy, "total": all.len() }))
+    ok(json!({ "workers": listed(&state), "healthy": healthy, "total": all.len() }))
 }

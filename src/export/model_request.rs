@@ -9,8 +9,18 @@ use serde_json::{Map, Value as Json, json};
 /// True for a span of a model's call, answered or not.
 pub fn is_call(span: &Span) -> bool {
     let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
-    span.attributes.contains_key(names::DIALECT)
-        && matches!(operation, Some("chat" | "generate_content" | "text_completion"))
+    match operation {
+        Some(operation) => matches!(operation, "chat" | "generate_content" | "text_completion"),
+        None => is_unread_call(span),
+    }
+}
+
+/// A call that the gateway sent and that no format claims: something was wrong with it, but it was one.
+fn is_unread_call(span: &Span) -> bool {
+    let sent =
+        span.attributes.contains_key(names::GATEWAY_BACKEND) && !span.attributes.contains_key(names::GATEWAY_JOINED);
+    let called = span.attributes.get(names::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
+    sent && called.trim_end_matches('/').ends_with("/completions")
 }
 
 /// The request's body; of one that was not recorded, what is known of it.
@@ -80,9 +90,11 @@ pub fn event_data(span: &Span) -> Json {
     let response = response(span);
     let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
     // One that never answered: what its agent was told.
-    let http_status = status.unwrap_or(502);
+    let http_status = status.unwrap_or(if timed_out(span) { 504 } else { 502 });
     let model = text(span, names::GEN_AI_REQUEST_MODEL);
-    let version = version(span);
+    // That of the registration, at the time of the call; what the engine says of itself is on the span.
+    let version =
+        span.attributes.get(names::GATEWAY_VERSION).and_then(Value::as_int).map_or_else(|| version(span), Json::from);
     let times = (span.start_time, span.end_time);
     let latency = if let (Some(start), Some(end)) = times { end.since(start).as_secs_f64() * 1000.0 } else { 0.0 };
     let usage = response.get("usage").filter(|usage| usage.is_object()).cloned();
@@ -103,6 +115,10 @@ pub fn event_data(span: &Span) -> Json {
         "finish_reason": reason,
         "response": response,
     })
+}
+
+fn timed_out(span: &Span) -> bool {
+    text(span, "error.type").is_some_and(|kind| kind.ends_with("_timeout"))
 }
 
 /// The version of the policy that answered, as a number if it is one.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A model server.
 #[derive(Debug)]
 pub struct Backend {
-    /// The model it serves.
+    /// The model it serves; empty: whatever an agent names.
     pub model: String,
     /// Its base URL as it was registered.
     pub url: String,
@@ -61,9 +61,6 @@ pub enum BackendError {
     /// The weight is no share.
     #[error("the weight of {0} must be a number above 0")]
     Weight(String),
-    /// It has no model.
-    #[error("the backend {0} names no model")]
-    Model(String),
 }
 
 impl Backend {
@@ -78,9 +75,6 @@ impl Backend {
         };
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         let host = uri.host().filter(|host| !host.is_empty() && !has_user).ok_or_else(wrong)?;
-        if settings.model.is_empty() {
-            return Err(BackendError::Model(settings.url.clone()));
-        }
         if !settings.weight.is_finite() || settings.weight <= 0.0 {
             return Err(BackendError::Weight(settings.url.clone()));
         }
@@ -117,6 +111,11 @@ impl Backend {
             BackendEngine::Auto => state.learned.unwrap_or(BackendEngine::Auto),
             engine => engine,
         }
+    }
+
+    /// True when it serves a model.
+    pub fn serves(&self, model: &str) -> bool {
+        self.model.is_empty() || self.model == model
     }
 
     /// True when it takes calls of an API as they are.
@@ -203,23 +202,27 @@ impl Backend {
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Backends(Arc<RwLock<Arc<Vec<Arc<Backend>>>>>);
+pub struct Backends {
+    all: Arc<RwLock<Arc<Vec<Arc<Backend>>>>>,
+    // What was said to be the version of them all, those to come included.
+    version: Arc<Mutex<Option<i64>>>,
+}
 
 impl Backends {
     /// Those that are registered now.
     pub fn all(&self) -> Arc<Vec<Arc<Backend>>> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Those of a model.
     pub fn of(&self, model: &str) -> Vec<Arc<Backend>> {
-        self.all().iter().filter(|backend| backend.model == model).cloned().collect()
+        self.all().iter().filter(|backend| backend.serves(model)).cloned().collect()
     }
 
     /// Adds one, or changes the one with its model and URL: its calls go on.
     pub fn register(&self, settings: &BackendSettings, id: Option<String>) -> Result<Arc<Backend>, BackendError> {
         let new = Arc::new(Backend::new(settings, id)?);
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let same = all.iter().find(|known| {
             known.model == new.model && (&known.origin, &known.base_path) == (&new.origin, &new.base_path)
         });
@@ -235,15 +238,21 @@ impl Backends {
 
     /// Takes those away that `goes` names; their calls go on. Gives how many.
     pub fn remove(&self, goes: impl Fn(&Backend) -> bool) -> usize {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let kept: Vec<_> = all.iter().filter(|backend| !goes(backend)).cloned().collect();
         let gone = all.len() - kept.len();
         *all = Arc::new(kept);
         gone
     }
 
+    /// What was said to be the version of them all.
+    pub fn common_version(&self) -> Option<i64> {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All have new weights.
     pub fn set_version(&self, version: i64) {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         for backend in self.all().iter() {
             backend.version.store(version, Ordering::Release);
         }

@@ -11,7 +11,7 @@ use super::refusal::{Shape, pause_error};
 use super::route::{Api, Contract, Mode, Route};
 use super::settings::{Budget, PauseForm, Staleness};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::{Begun, Conversation, Keep, request_head};
+use crate::forward::{Begun, Conversation, Credentials, Keep, request_head};
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin};
 use crate::wire::encoding::decode;
@@ -64,7 +64,9 @@ impl Gateway {
         let started = Instant::now();
         super::count(&self.counters().calls);
         conversation.prefix = match &route {
-            Ok(route) => route.named.clone(),
+            Ok(route) if !self.is_unknown(route).await => route.named.clone(),
+            // A rollout that must be registered is not made by a call that is refused for it.
+            Ok(_) => Credentials::default(),
             Err(_) => Route::owner(request.uri().path()),
         };
         let keyed = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
@@ -76,7 +78,8 @@ impl Gateway {
             Err(error) => Some(error),
         };
         let read = route.as_ref().ok();
-        let shape = Shape::of(read.map_or(Contract::Plain, |route| route.contract), read.map(|route| &route.api));
+        let contract = read.map_or_else(|| Contract::of(request.uri().path()), |route| route.contract);
+        let shape = Shape::of(contract, read.map(|route| &route.api));
         // Trainers read these right after the call, in their own API's form.
         let is_trainers = read.is_some_and(|route| matches!(route.contract, Contract::V1 | Contract::Session));
         let keep = Keep { bodies: is_trainers && self.settings().keep_bodies, durably: is_trainers };
@@ -97,6 +100,16 @@ impl Gateway {
             }
         };
         self.joined(call).await
+    }
+
+    /// True for a call that only a registered rollout may make, and that names none.
+    async fn is_unknown(&self, route: &Route) -> bool {
+        match &route.named.rollout {
+            Some(rollout) if route.contract == Contract::V1 => {
+                self.book().page(rollout).registered(self.registry()).await.is_none()
+            }
+            _ => false,
+        }
     }
 
     /// Why a signed key does not fit the URL, if it does not: it is for one rollout.
@@ -171,7 +184,7 @@ impl Gateway {
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let rollout = &begun.identity.rollout_id;
+        let rollout = route.named.rollout.as_ref().unwrap_or(&begun.identity.rollout_id);
         let page = self.book().page(rollout);
         let registered = page.registered(self.registry()).await;
         if route.contract == Contract::V1 && registered.is_none() {

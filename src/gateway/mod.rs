@@ -219,11 +219,12 @@ impl Gateway {
         };
         let named = named.map(|named| settings.aliases.get(named).map_or(named, String::as_str));
         let all = self.0.backends.all();
-        let is_served = |name: &str| all.iter().any(|backend| backend.model == name);
+        let is_served = |name: &str| all.iter().any(|backend| backend.serves(name));
         let default = || (!settings.model.is_empty()).then(|| settings.model.clone());
         let only = || {
             let first = all.first()?;
-            all.iter().all(|backend| backend.model == first.model).then(|| first.model.clone())
+            let is_only = !first.model.is_empty() && all.iter().all(|backend| backend.model == first.model);
+            is_only.then(|| first.model.clone())
         };
         // Agent Lightning 1.0 takes no notice of the agent's word.
         let by_agent = || named.filter(|named| is_served(named)).map(str::to_owned);
@@ -241,6 +242,7 @@ impl Gateway {
     /// The models that are served, in a shape that the clients of OpenAI and of Anthropic both read.
     async fn models(&self, begun: &Begun, name: Option<&str>) -> Result<Response<Body>, ProxyError> {
         let mut names: Vec<String> = self.0.backends.all().iter().map(|backend| backend.model.clone()).collect();
+        names.retain(|name| !name.is_empty());
         names.extend(self.0.settings.aliases.keys().cloned());
         names.sort();
         names.dedup();

@@ -67,7 +67,7 @@ impl Prepared {
             }
         };
         let path = match &api {
-            Api::Gemini { method, .. } => Api::Gemini { model: backend.model.clone(), method: method.clone() }.path(),
+            Api::Gemini { method, .. } => Api::Gemini { model: model_of(call, backend), method: method.clone() }.path(),
             api => api.path(),
         };
         let query = if matches!(turn, Turn::AsItIs) { shown_query(&call.route.query) } else { String::new() };
@@ -111,7 +111,8 @@ impl Fields {
 
 /// What the agent sent, but for whatever belongs to it and us alone: credentials, routing, this hop.
 fn fields_for(call: &Call, backend: &Backend) -> Fields {
-    let mut headers = call.headers.clone();
+    // Agent Lightning 1.0 passes none on.
+    let mut headers = if call.route.contract == Contract::V1 { HeaderMap::new() } else { call.headers.clone() };
     rewrite::request(&mut headers, false);
     for name in OURS {
         headers.remove(*name);
@@ -140,14 +141,13 @@ fn fields_for(call: &Call, backend: &Backend) -> Fields {
 }
 
 /// What is set in a body, as JSON.
-fn fields(
-    call: &Call,
-    api: &Api,
-    body: &[u8],
-    backend: &Backend,
-    settings: &GatewaySettings,
-) -> Vec<(&'static str, String)> {
-    let mut fields = vec![("model", json!(backend.model).to_string())];
+fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &GatewaySettings) -> Vec<(String, String)> {
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    // One that serves any model is asked for the one that the agent named.
+    let model = model_of(call, backend);
+    if !model.is_empty() {
+        fields.push(("model", json!(model).to_string()));
+    }
     let sampling = match call.mode {
         Some(Mode::Train) => settings.train,
         Some(Mode::Val) => settings.val,
@@ -164,10 +164,8 @@ fn fields(
         fields.extend(sampling.top_p.map(|value| ("top_p", float(value))));
         fields.extend(sampling.max_tokens.and_then(|most| limited(api, body, most)));
         for (name, value) in &call.registered.sampling {
-            if let Some(name) = SAMPLING.iter().find(|known| *known == name) {
-                fields.retain(|(set, _)| set != name);
-                fields.push((name, value.to_string()));
-            }
+            fields.retain(|(set, _)| set != name);
+            fields.push((name, value.to_string()));
         }
     }
     if call.route.contract == Contract::V1 && matches!(api, Api::Chat | Api::Completions) {
@@ -181,7 +179,12 @@ fn fields(
             }
         }
     }
-    fields
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The model as the backend calls it.
+fn model_of(call: &Call, backend: &Backend) -> String {
+    if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
 }
 
 /// The limit of an answer's length, if the agent asks for more, or for none.
@@ -219,7 +222,7 @@ fn count(call: &Call, backend: &Backend, headers: Fields) -> Result<Prepared, Pr
     let translated = to_chat(Client::Messages, &call.body, GeminiPath::default())
         .map_err(|fault| ProxyError::new(ErrorKind::Untranslatable, "", fault.to_string()))?;
     let mut asked = serde_json::Map::new();
-    asked.insert("model".to_owned(), json!(backend.model));
+    asked.insert("model".to_owned(), json!(model_of(call, backend)));
     for name in ["messages", "tools", "chat_template_kwargs"] {
         asked.extend(translated.body.get(name).map(|value| (name.to_owned(), value.clone())));
     }
@@ -277,25 +280,6 @@ fn shown_query(query: &str) -> String {
 /// Agent Lightning 1.0's.
 const TRAIN_TEMPERATURE: f64 = 1.0;
 const VAL_TEMPERATURE: f64 = 0.7;
-/// Fields that a registered rollout may set.
-const SAMPLING: [&str; 16] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "stop",
-    "seed",
-    "n",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "logprobs",
-    "top_logprobs",
-    "chat_template_kwargs",
-    "logit_bias",
-];
 /// Between the agent and us.
 const OURS: &[&str] = &[
     "authorization",

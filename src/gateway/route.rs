@@ -19,6 +19,17 @@ pub enum Contract {
     Reroute,
 }
 
+impl Contract {
+    /// By the beginning of a path, also where the rest of it can't be read.
+    pub fn of(path: &str) -> Self {
+        match path {
+            _ if path.starts_with("/proxy/rollout/") => Self::V1,
+            _ if path.starts_with("/sessions/") => Self::Session,
+            _ => Self::Plain,
+        }
+    }
+}
+
 /// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -158,7 +158,7 @@ pub struct Sampling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSettings {
-    /// The model it serves, as calls name it.
+    /// The model it serves, as calls name it; empty: whatever an agent names.
     pub model: String,
     /// Its API's base URL, with the `/v1`.
     pub url: String,

@@ -21,6 +21,7 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
         span.set(names::GATEWAY_HELD_MS, facts.held.as_secs_f64() * 1000.0);
     }
     span.set_some(names::POLICY_STALENESS, facts.staleness);
+    span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|(version, _)| *version));
     // The version that was registered; what the answer itself says of it is written over this.
     span.set_some(names::POLICY_VERSION, facts.versions.last().map(|(version, _)| version.to_string()));
     if let Some((first, in_flight)) = facts.joined {

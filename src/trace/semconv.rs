@@ -102,6 +102,7 @@ names! {
     GATEWAY_MODE = "tracewire.gateway.mode";
     GATEWAY_REQUESTED_MODEL = "tracewire.gateway.requested_model";
     GATEWAY_TRANSLATED_FROM = "tracewire.gateway.translated_from";
+    GATEWAY_VERSION = "tracewire.gateway.version";
     EVENT_TYPE = "tracewire.event.type";
     EVENT_DATA = "tracewire.event.data";
     RESPONSE_CHUNKS = "tracewire.response.chunks";

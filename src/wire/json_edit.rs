@@ -74,7 +74,7 @@ pub fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
 
 /// `text` with these fields having these values: in the place of those that are there, others in front. `None`: it is no
 /// object.
-pub fn set(text: &[u8], fields: &[(&str, String)]) -> Option<Vec<u8>> {
+pub fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
     let members = members(text, start(text))?;
     let (mut out, mut copied) = (Vec::with_capacity(text.len() + 200), 0);
     for member in &members {
@@ -85,7 +85,7 @@ pub fn set(text: &[u8], fields: &[(&str, String)]) -> Option<Vec<u8>> {
         }
     }
     out.extend_from_slice(&text[copied..]);
-    let missing: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let missing: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     insert(&out, &missing)
 }
 
@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn values_are_set_in_their_place() {
         let text = br#"{"model":"a", "x":{"model":1},"temperature" : 0.10 ,"n":1}"#;
-        let fields = [("model", "\"b\"".to_owned()), ("temperature", "1".to_owned()), ("seed", "7".to_owned())];
+        let fields = [("model", "\"b\""), ("temperature", "1"), ("seed", "7")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let set = set(text, &fields).unwrap();
         assert_eq!(
             String::from_utf8(set.clone()).unwrap(),

@@ -485,7 +485,7 @@ fn keys_name_rollouts_and_can_not_be_forged() {
     let server = serve.address("server");
     let admin = [("authorization", "Bearer admin")];
     let models = json!([{ "model": "mock", "endpoint": format!("{}/v1", bench.http()) }]).to_string();
-    assert_eq!(ask(server, "POST", "/api/models", &admin, &models).status, 200);
+    assert_eq!(ask(server, "POST", "/api/models", &admin, &models).status, 201);
     let key = |expires: u64| {
         let body = json!({ "rollout_id": "ro-k", "attempt_id": "at-1", "expires_in_seconds": expires }).to_string();
         ask(server, "POST", "/v1/tracewire/keys", &admin, &body).json()["key"].as_str().unwrap().to_owned()

@@ -1,93 +1,124 @@
-//! The REST contracts of others' trainers, as their clients use them: Agent Lightning's (1.0) and that of rLLM's gateway.
+//! The REST contracts of others' trainers, as their clients use them: Agent Lightning's (1.0), and rLLM's.
 //!
 //! Every answer is compared whole. Only what a clock wrote is taken out before, once it is seen to be a time.
 
-use crate::support::client::{Reply, ask, get, post, send, until_state};
+use crate::support::client::{Reply, ask, post, send, until_state};
 use crate::support::{Bench, Running, endpoint, eventually, read_head, read_to_end};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 
-/// A call has one try. The model is the one that a trainer configures.
+/// A call has one try, and its model is the one that a trainer configures.
 const ONE_TRY: &str = "[gateway]\nmodel = \"mock\"\nretries = 0\n";
+const CHAT: &str = "chat/completions";
+const NO: Value = Value::Null;
 
-/// Whoever trains, and its agents.
+/// Whoever trains, its agents, and the server between them.
 struct Trainer {
     server: SocketAddr,
     _serve: Running,
+    bench: Bench,
 }
 
 impl Trainer {
-    fn new(bench: &Bench, settings: &str) -> Self {
+    fn start(settings: &str) -> Self {
+        let bench = Bench::new();
         let serve = bench.gateway_without_backends(settings);
-        Self { server: serve.address("server"), _serve: serve }
+        Self { server: serve.address("server"), _serve: serve, bench }
     }
 
-    /// With the mock as the only server of the model.
-    fn with_mock(bench: &Bench) -> Self {
-        let trainer = Self::new(bench, ONE_TRY);
-        trainer.serve_by(&format!("{}/v1", bench.http()));
+    /// With this server of the model only, whose weights are of version 2, and a rollout `ro`.
+    fn with(endpoint: &str) -> Self {
+        let trainer = Self::start(ONE_TRY);
+        trainer.serve_by(endpoint);
+        trainer.create("ro");
         trainer
     }
 
-    /// Has calls go to this server only, whose weights are of version 2.
+    /// With the mock as the model's server, a rollout `ro`, and the mock's base URL.
+    fn with_mock() -> (Self, String) {
+        let trainer = Self::start(ONE_TRY);
+        let endpoint = format!("{}/v1", trainer.bench.http());
+        trainer.serve_by(&endpoint);
+        trainer.create("ro");
+        (trainer, endpoint)
+    }
+
+    /// As rLLM's trainer starts it, with the mock as its worker.
+    fn with_worker() -> Self {
+        let trainer = Self::start("[gateway]\nretries = 0\n");
+        trainer.ask("POST /admin/workers", &json!({ "url": trainer.bench.http(), "model_name": "mock" }));
+        trainer
+    }
+
     fn serve_by(&self, endpoint: &str) {
-        self.send("DELETE", "/api/models", &Value::Null);
+        self.ask("DELETE /api/models", &NO);
         let models = json!([{ "model": "mock", "endpoint": endpoint, "version": 2 }]);
-        let (status, echo) = self.post("/api/models", &models);
-        assert!(matches!(status, 200 | 201) && echo == models, "{status} {echo}");
+        assert_eq!(self.ask("POST /api/models", &models).1, models);
     }
 
-    fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let reply = ask(self.server, method, path, &[], &if body.is_null() { String::new() } else { body.to_string() });
-        (reply.status, if reply.body.is_empty() { Value::Null } else { reply.json() })
+    /// Asks with a method, a path and a body, which may be none.
+    fn ask(&self, what: &str, body: &Value) -> (u16, Value) {
+        let (method, path) = what.split_once(' ').unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let reply = ask(self.server, method, path, &[], &body);
+        (reply.status, if reply.body.is_empty() { NO } else { reply.json() })
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.send("POST", path, body)
+    /// Asks line by line: what, with which body, and the status and body that must come. A 422 is told as FastAPI does.
+    fn play(&self, script: &[(&str, Value, u16, Value)]) {
+        for (what, body, status, expected) in script {
+            let (code, answer) = self.ask(what, body);
+            let problem = &answer["detail"][0];
+            let fits = match status {
+                422 => problem["loc"].is_array() && problem["msg"].is_string() && problem["type"].is_string(),
+                _ => answer == *expected,
+            };
+            assert!(code == *status && fits, "{what} {body}: {code} {answer}, not {status} {expected}");
+        }
     }
 
-    fn get(&self, path: &str) -> (u16, Value) {
-        self.send("GET", path, &Value::Null)
-    }
-
-    /// Creates a rollout.
     fn create(&self, rollout: &str) -> Value {
-        let (status, created) = self.post("/api/rollouts", &json!([{ "rollout_id": rollout, "input": {} }]));
+        let (status, mut created) = self.ask("POST /api/rollouts", &json!([{ "rollout_id": rollout, "input": {} }]));
         assert_eq!(status, 201, "{created}");
-        created[0].clone()
+        created[0].take()
     }
 
-    /// A rollout as it is now.
     fn rollout(&self, rollout: &str) -> Value {
-        self.get(&format!("/api/rollouts/{rollout}")).1["rollout"].take()
+        self.ask(&format!("GET /api/rollouts/{rollout}"), &NO).1["rollout"].take()
     }
 
-    fn patch(&self, rollout: &str, body: &Value) -> (u16, Value) {
-        self.send("PATCH", &format!("/api/rollouts/{rollout}"), body)
+    /// Changes the status of a rollout.
+    fn patch(&self, rollout: &str, status: &Value) -> (u16, Value) {
+        self.ask(&format!("PATCH /api/rollouts/{rollout}"), &json!({ "status": status, "other": 1 }))
     }
 
-    /// An agent's call of chat completions, by its first attempt.
-    fn call(&self, rollout: &str, mode: &str, body: &Value) -> Reply {
-        post(self.server, &call_path(rollout, mode, "chat/completions"), body)
+    /// An agent's call in train mode.
+    fn call(&self, rollout: &str, body: &Value) -> Reply {
+        post(self.server, &call_path(rollout, "train", CHAT), body)
     }
 
-    fn report(&self, rollout: &str, attempt: &str, body: &Value) -> (u16, Value) {
-        self.post(&format!("/api/rollouts/{rollout}/attempt/{attempt}/events"), body)
+    /// An agent's call in a session.
+    fn in_session(&self, session: &str, body: &Value) -> Reply {
+        post(self.server, &format!("/sessions/{session}/v1/{CHAT}"), body)
+    }
+
+    fn list(&self, path: &str) -> Vec<Value> {
+        let (status, list) = self.ask(&format!("GET {path}"), &NO);
+        assert_eq!(status, 200, "{list}");
+        list.as_array().unwrap().clone()
     }
 
     fn events(&self, rollout: &str, query: &str) -> Vec<Value> {
-        let (status, events) = self.get(&format!("/api/rollouts/{rollout}/events{query}"));
-        assert_eq!(status, 200, "{events}");
-        events.as_array().unwrap().clone()
+        self.list(&format!("/api/rollouts/{rollout}/events{query}")).into_iter().map(timeless_event).collect()
     }
 
-    /// A rollout's only event, without what a clock wrote. It may be a moment behind an answer that is no answer.
+    /// A rollout's only event. That of a call without an answer may be a moment behind.
     fn event(&self, rollout: &str) -> Value {
         let mut events = eventually(|| Some(self.events(rollout, "")).filter(|events| !events.is_empty()));
         assert_eq!(events.len(), 1, "{events:#?}");
-        timeless_event(events.remove(0))
+        events.remove(0)
     }
 }
 
@@ -95,89 +126,65 @@ fn call_path(rollout: &str, mode: &str, path: &str) -> String {
     format!("/proxy/rollout/{rollout}/attempt/0/mode/{mode}/openai/v1/{path}")
 }
 
-/// Seconds since 1970, in this century.
-fn is_time(value: &Value) -> bool {
-    value.as_f64().is_some_and(|seconds| (1.7e9..4.2e9).contains(&seconds))
+/// Takes a clock's field out of an object: seconds since 1970, in this century.
+fn take_time(object: &mut Value, name: &str) -> f64 {
+    let time = object.as_object_mut().unwrap().remove(name).and_then(|time| time.as_f64());
+    time.filter(|seconds| (1.7e9..4.2e9).contains(seconds)).unwrap_or_else(|| panic!("no {name}: {object}"))
 }
 
-/// A rollout without what a clock wrote.
 fn timeless(mut rollout: Value) -> Value {
-    let status = rollout["status"].as_object_mut().unwrap();
-    let (created, updated) = (status.remove("created_at").unwrap(), status.remove("updated_at").unwrap());
-    assert!(is_time(&created) && is_time(&updated) && created.as_f64() <= updated.as_f64(), "{created} {updated}");
+    let status = &mut rollout["status"];
+    assert!(take_time(status, "created_at") <= take_time(status, "updated_at"));
     rollout
 }
 
-/// An event without what a clock wrote.
 fn timeless_event(mut event: Value) -> Value {
-    assert!(is_time(&event.as_object_mut().unwrap().remove("timestamp").unwrap()));
-    if event["event_type"] == "model_request" {
-        let latency = event["data"].as_object_mut().unwrap().remove("latency_ms").unwrap();
+    take_time(&mut event, "timestamp");
+    if let Some(latency) = event["data"].as_object_mut().and_then(|data| data.remove("latency_ms")) {
         assert!(latency.as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{latency}");
     }
     event
 }
 
-/// The status of a rollout, without what a clock wrote: state, job, attempt, error, version.
-fn status_of((state, job, attempt, error, version): (&str, Value, Value, Value, u64)) -> Value {
-    json!({ "state": state, "k8s_job_name": job, "last_attempt_id": attempt, "error_message": error, "version": version })
-}
-
 /// A rollout that was just created.
 fn fresh(rollout: &str, input: &Value) -> Value {
-    json!({
-        "rollout_id": rollout,
-        "input": input,
-        "is_train": true,
+    json!({ "rollout_id": rollout, "input": input, "is_train": true,
         "config": { "timeout_seconds": 3600, "local": null, "k8s": null },
         "metadata": { "batch_idx": null, "sample_idx_in_batch": null },
-        "status": status_of(("queuing", Value::Null, Value::Null, Value::Null, 1)),
-    })
+        "status": { "state": "queuing", "k8s_job_name": null, "last_attempt_id": null, "error_message": null,
+                    "version": 1 } })
 }
 
 /// A call's event as the contract has it.
 fn model_request(rollout: &str, endpoint: &str, request: &Value, (http_status, response): (u16, &Value)) -> Value {
+    let status = if http_status < 400 { "ok" } else { "error" };
+    let server = json!({ "model": "mock", "endpoint": endpoint, "version": 2 });
     json!({ "event_type": "model_request", "rollout_id": rollout, "attempt_id": "0", "data": {
-        "model": "mock",
-        "model_version": 2,
-        "request": request,
-        "response": response,
-        "server": { "model": "mock", "endpoint": endpoint, "version": 2 },
-        "http_status": http_status,
-        "status": if http_status < 400 { "ok" } else { "error" },
-        "retry_count": 0,
-        "usage": response["usage"],
-        "finish_reason": response["choices"][0]["finish_reason"],
-    } })
-}
-
-/// An error of a schema, as FastAPI says it.
-fn assert_schema_error((status, body): &(u16, Value), what: &str) {
-    let problem = &body["detail"][0];
-    let is_whole = problem["loc"].is_array() && problem["msg"].is_string() && problem["type"].is_string();
-    assert!(*status == 422 && is_whole, "{what}: {status} {body}");
+        "model": "mock", "model_version": 2, "request": request, "response": response, "server": server,
+        "http_status": http_status, "status": status, "retry_count": 0, "usage": response["usage"],
+        "finish_reason": response["choices"][0]["finish_reason"] } })
 }
 
 fn question(text: &str) -> Value {
     json!({ "messages": [{ "role": "user", "content": text }] })
 }
 
-/// A body with further fields, which win.
-fn with(body: &Value, more: &Value) -> Value {
-    let mut body = body.clone();
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    body
+/// An object with further fields, which win.
+fn with(object: &Value, more: &Value) -> Value {
+    let mut object = object.clone();
+    object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    object
 }
 
-/// What a chat is asked for in train mode.
+/// What a chat's backend is asked in train mode.
 fn in_training(body: &Value) -> Value {
     with(body, &json!({ "model": "mock", "temperature": 1.0, "return_token_ids": true, "logprobs": true }))
 }
 
-/// What a model's server was asked: heads and bodies.
+/// The heads and bodies that a model's server got.
 type Asked = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A model's server: its base URL, and what it was asked. It answers calls with a status, a type and a body.
+/// A model's server: its base URL, and what it was asked. It answers a call with a status, a type and a body.
 fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + Sync + 'static) -> (String, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -188,10 +195,10 @@ fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + 
         stream.read_exact(&mut body).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         // Whether it is there is asked with GET.
-        let is_call = head.starts_with("post ");
-        let (status, kind, text) = if is_call { answer(&body) } else { (200, "application/json", "{}".to_owned()) };
-        if is_call {
-            noted.lock().unwrap().push((head, body));
+        let (mut status, mut kind, mut text) = (200, "application/json", "{}".to_owned());
+        if head.starts_with("post ") {
+            noted.lock().unwrap().push((head, body.clone()));
+            (status, kind, text) = answer(&body);
         }
         let head = format!("HTTP/1.1 {status} So\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n", text.len());
         let _ = write!(stream, "{head}connection: close\r\n\r\n{text}");
@@ -199,125 +206,103 @@ fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + 
     (format!("http://{address}/v1"), asked)
 }
 
-/// A URL where nobody listens.
-fn nobody() -> String {
-    format!("http://{}/v1", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+/// One that answers `{}`.
+fn empty_server() -> (String, Asked) {
+    model_server(|_| (200, "application/json", "{}".to_owned()))
 }
 
 #[test]
 fn models_are_registered_changed_and_cleared() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    assert_eq!(trainer.get("/healthz"), (200, json!({ "status": "ok" })));
-    let endpoint = format!("{}/v1", bench.http());
-    trainer.create("ro");
+    let (trainer, endpoint) = Trainer::with_mock();
     for (sent, version) in [(json!({}), 0), (json!({ "version": 5 }), 5), (json!({ "version": 3 }), 3)] {
         let model = with(&json!({ "model": "mock", "endpoint": endpoint }), &sent);
         let echo = with(&model, &json!({ "version": version }));
-        assert_eq!(trainer.post("/api/models", &json!([model])), (201, json!([echo])));
-        trainer.call("ro", "train", &question("hi"));
+        trainer.play(&[("POST /api/models", json!([model]), 201, json!([echo]))]);
+        trainer.call("ro", &question("hi"));
         let data = trainer.events("ro", "").pop().unwrap()["data"].take();
         assert_eq!((&data["model_version"], &data["server"]), (&json!(version), &echo));
     }
-    for wrong in [json!({}), json!([{ "model": "mock" }]), json!([{ "model": "mock", "endpoint": 1 }]), Value::Null] {
-        assert_schema_error(&trainer.post("/api/models", &wrong), &wrong.to_string());
-    }
-    assert_eq!(trainer.send("DELETE", "/api/models", &Value::Null), (200, json!({ "status": "ok" })));
-    assert_eq!(trainer.call("ro", "train", &question("hi")).status, 503);
+    let wrong = |body: Value| ("POST /api/models", body, 422, NO);
+    trainer.play(&[wrong(NO), wrong(json!({})), wrong(json!([{ "model": "mock" }])), wrong(json!([1]))]);
+    let ok = json!({ "status": "ok" });
+    trainer.play(&[("DELETE /api/models", NO, 200, ok.clone()), ("GET /healthz", NO, 200, ok)]);
+    assert_eq!(trainer.call("ro", &question("hi")).status, 503);
 }
 
 #[test]
 fn rollouts_are_created_once_and_listed_in_their_order() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
+    let trainer = Trainer::start(ONE_TRY);
     let config = json!({ "timeout_seconds": 60, "local": {}, "k8s": { "job_template": "t" } });
-    let second = json!({ "input": "text", "is_train": false, "config": config,
-                         "metadata": { "batch_idx": 3, "tag": [1] }, "unknown": 1 });
+    let metadata = json!({ "batch_idx": 3, "tag": [1] });
+    let second = json!({ "input": "text", "is_train": false, "config": config, "metadata": metadata, "unknown": 1 });
     let first = json!({ "rollout_id": "z-first", "input": { "q": [1, null] } });
-    let new = json!([first, second, { "rollout_id": "a-last", "input": null }]);
-    let (status, created) = trainer.post("/api/rollouts", &new);
-    assert_eq!(status, 201, "{created}");
-    let given = created[1]["rollout_id"].as_str().unwrap();
+    let (status, new) =
+        trainer.ask("POST /api/rollouts", &json!([first, second, { "rollout_id": "a-last", "input": null }]));
+    assert_eq!(status, 201, "{new}");
+    let given = new[1]["rollout_id"].as_str().unwrap();
     assert!(given.len() == 32 && given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{given}");
-    let config = json!({ "timeout_seconds": 60, "local": { "agent_class": null, "env_map": {} },
-                         "k8s": { "job_template": "t" } });
-    let metadata = json!({ "batch_idx": 3, "sample_idx_in_batch": null, "tag": [1] });
-    let second = json!({ "is_train": false, "config": config, "metadata": metadata });
-    assert_eq!(timeless(created[0].clone()), fresh("z-first", &first["input"]));
-    assert_eq!(timeless(created[1].clone()), with(&fresh(given, &json!("text")), &second));
-    assert_eq!(timeless(created[2].clone()), fresh("a-last", &Value::Null));
+    let config = with(&config, &json!({ "local": { "agent_class": null, "env_map": {} } }));
+    let metadata = with(&metadata, &json!({ "sample_idx_in_batch": null }));
+    let own = json!({ "is_train": false, "config": config, "metadata": metadata });
+    assert_eq!(timeless(new[0].clone()), fresh("z-first", &first["input"]));
+    assert_eq!(timeless(new[1].clone()), with(&fresh(given, &json!("text")), &own));
+    assert_eq!(timeless(new[2].clone()), fresh("a-last", &NO));
 
-    for wrong in [
-        json!({}),
-        json!([{}]),
-        json!([{ "input": 1, "is_train": [] }]),
-        json!([{ "input": 1, "config": { "timeout_seconds": "x" } }]),
-        json!([{ "input": 1, "rollout_id": 5 }]),
-        Value::Null,
-    ] {
-        assert_schema_error(&trainer.post("/api/rollouts", &wrong), &wrong.to_string());
-    }
+    let wrong = |body: Value| ("POST /api/rollouts", body, 422, NO);
+    let wrong_config = wrong(json!([{ "input": 1, "config": { "timeout_seconds": "x" } }]));
+    trainer.play(&[wrong(NO), wrong(json!({})), wrong(json!([{}])), wrong_config]);
+    trainer.play(&[wrong(json!([{ "input": 1, "rollout_id": 5 }])), wrong(json!([{ "input": 1, "is_train": [] }]))]);
 
-    // Attempts are in the order of their first events.
+    // Attempts are in the order of their first events, and a second creation leaves these be.
     for attempt in ["9", "1", "9"] {
-        assert_eq!(trainer.report("z-first", attempt, &json!({ "event_type": "note" })).0, 200);
+        let note = json!({ "event_type": "note" });
+        trainer.ask(&format!("POST /api/rollouts/z-first/attempt/{attempt}/events"), &note);
     }
     let again = json!([{ "rollout_id": "z-first", "input": "other", "is_train": false }]);
-    assert_eq!(trainer.post("/api/rollouts", &again), (201, json!([created[0]])));
-    let one = json!({ "rollout": created[0], "attempts": ["9", "1"] });
-    assert_eq!(trainer.get("/api/rollouts/z-first"), (200, one));
-    let unknown = json!({ "detail": "Rollout not found: other" });
-    assert_eq!(trainer.get("/api/rollouts/other"), (404, unknown));
-
-    let running = trainer.patch("a-last", &json!({ "status": { "state": "running" } })).1;
-    for (query, expected) in [
-        ("state_in=queuing", json!([created[0], created[1]])),
-        ("state_in=running", json!([running])),
-        ("state_in=running&state_in=queuing", json!([created[0], created[1], running])),
-        ("state_in=running&state_in=queuing&limit=2", json!([created[0], created[1]])),
-        ("state_in=failed&state_in=succeeded", json!([])),
-    ] {
-        assert_eq!(trainer.get(&format!("/api/rollouts?{query}")), (200, expected), "{query}");
-    }
-    for wrong in ["", "limit=1", "state_in=cancelled", "state_in=queuing&state_in=Running", "state_in=queuing&limit=x"]
-    {
-        assert_schema_error(&trainer.get(&format!("/api/rollouts?{wrong}")), wrong);
-    }
+    let running = trainer.patch("a-last", &json!({ "state": "running" })).1;
+    trainer.play(&[
+        ("POST /api/rollouts", again, 201, json!([new[0]])),
+        ("GET /api/rollouts/z-first", NO, 200, json!({ "rollout": new[0], "attempts": ["9", "1"] })),
+        ("GET /api/rollouts/other", NO, 404, json!({ "detail": "Rollout not found: other" })),
+        ("GET /api/rollouts?state_in=queuing", NO, 200, json!([new[0], new[1]])),
+        ("GET /api/rollouts?state_in=running", NO, 200, json!([running])),
+        ("GET /api/rollouts?state_in=running&state_in=queuing", NO, 200, json!([new[0], new[1], running])),
+        ("GET /api/rollouts?state_in=running&state_in=queuing&limit=2", NO, 200, json!([new[0], new[1]])),
+        ("GET /api/rollouts?state_in=failed&state_in=succeeded", NO, 200, json!([])),
+        ("GET /api/rollouts", NO, 422, NO),
+        ("GET /api/rollouts?limit=1", NO, 422, NO),
+        ("GET /api/rollouts?state_in=queuing&state_in=cancelled", NO, 422, NO),
+        ("GET /api/rollouts?state_in=queuing&limit=x", NO, 422, NO),
+    ]);
 }
 
 #[test]
 fn what_is_null_is_as_what_is_not_there() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    let nulls = json!([{ "rollout_id": null, "input": 1, "config": null, "metadata": null }]);
-    let (status, created) = trainer.post("/api/rollouts", &nulls);
-    assert_eq!(status, 201, "{created}");
-    let id = created[0]["rollout_id"].as_str().unwrap();
-    assert_eq!(timeless(created[0].clone()), fresh(id, &json!(1)));
-    for nothing in [json!({}), json!({ "status": null })] {
-        assert_eq!(trainer.patch(id, &nothing), (200, created[0].clone()));
-    }
+    let trainer = Trainer::start(ONE_TRY);
+    let nulls = json!([{ "rollout_id": "ro", "input": 1, "config": null, "metadata": null }]);
+    let (status, new) = trainer.ask("POST /api/rollouts", &nulls);
+    assert_eq!(status, 201, "{new}");
+    assert_eq!(timeless(new[0].clone()), fresh("ro", &json!(1)));
+    let patch = |body: Value| ("PATCH /api/rollouts/ro", body, 200, new[0].clone());
+    trainer.play(&[patch(json!({ "status": {} })), patch(json!({ "status": null })), patch(json!({}))]);
 }
 
 #[test]
 fn states_follow_each_other_one_way() {
-    const STATES: [&str; 4] = ["queuing", "running", "succeeded", "failed"];
-    const ALLOWED: [(&str, &str); 4] =
-        [("queuing", "running"), ("queuing", "failed"), ("running", "succeeded"), ("running", "failed")];
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    for (from, way) in STATES.iter().zip([&[] as &[&str], &["running"], &["running", "succeeded"], &["failed"]]) {
-        for to in STATES {
+    let (queuing, running, succeeded, failed) = ("queuing", "running", "succeeded", "failed");
+    let allowed = [(queuing, running), (queuing, failed), (running, succeeded), (running, failed)];
+    let trainer = Trainer::start(ONE_TRY);
+    for way in [&[queuing] as &[&str], &[queuing, running], &[queuing, running, succeeded], &[queuing, failed]] {
+        for to in [queuing, running, succeeded, failed] {
+            let from = *way.last().unwrap();
             let id = format!("{from}-{to}");
             trainer.create(&id);
-            let go = |state: &str| trainer.patch(&id, &json!({ "status": { "state": state } }));
-            way.iter().for_each(|state| assert_eq!(go(state).0, 200));
+            way[1..].iter().for_each(|state| assert_eq!(trainer.patch(&id, &json!({ "state": state })).0, 200));
             let before = trainer.rollout(&id);
-            let (status, answer) = go(to);
-            let mut expected = timeless(before.clone());
-            if ALLOWED.contains(&(from, to)) {
-                expected["status"]["state"] = json!(to);
-                expected["status"]["version"] = json!(way.len() + 2);
+            let (status, answer) = trainer.patch(&id, &json!({ "state": to }));
+            if allowed.contains(&(from, to)) {
+                let mut expected = timeless(before);
+                (expected["status"]["state"], expected["status"]["version"]) = (json!(to), json!(way.len() + 1));
                 assert_eq!((status, timeless(answer)), (200, expected), "{id}");
             } else {
                 let text = format!("Rollout {id}: cannot transition {from} -> {to}");
@@ -330,309 +315,259 @@ fn states_follow_each_other_one_way() {
 
 #[test]
 fn a_patch_writes_what_it_names() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    let text = |text: &str| json!(text);
+    let trainer = Trainer::start(ONE_TRY);
     let mut before = trainer.create("ro");
-    let (queuing, no) = ("queuing", Value::Null);
-    for (body, status, expected) in [
-        (json!({ "status": {} }), 200, (queuing, no.clone(), no.clone(), no.clone(), 1)),
-        (
-            json!({ "status": { "k8s_job_name": "job", "error_message": "bad" }, "other": 1 }),
-            200,
-            (queuing, text("job"), no.clone(), text("bad"), 2),
-        ),
-        (json!({ "status": { "k8s_job_name": null } }), 200, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (json!({ "status": {}, "other": 1 }), 200, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (json!({ "status": { "state": null } }), 409, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (json!({ "status": { "state": "cancelled" } }), 422, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (json!({ "status": { "state": "running", "x": 1 } }), 422, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (json!({ "status": { "error_message": 1 } }), 422, (queuing, no.clone(), no.clone(), text("bad"), 3)),
-        (
-            json!({ "status": { "state": "running", "last_attempt_id": "7" } }),
-            200,
-            ("running", no.clone(), text("7"), text("bad"), 4),
-        ),
-        (
-            json!({ "status": { "last_attempt_id": null, "error_message": null } }),
-            200,
-            ("running", no.clone(), no.clone(), no, 5),
-        ),
+    for (status, code, expected) in [
+        (json!({}), 200, json!(["queuing", null, null, null, 1])),
+        (json!({ "k8s_job_name": "job", "error_message": "bad" }), 200, json!(["queuing", "job", null, "bad", 2])),
+        (json!({ "k8s_job_name": null }), 200, json!(["queuing", null, null, "bad", 3])),
+        (json!({}), 200, json!(["queuing", null, null, "bad", 3])),
+        (json!({ "state": null }), 409, json!(["queuing", null, null, "bad", 3])),
+        (json!({ "state": "cancelled" }), 422, json!(["queuing", null, null, "bad", 3])),
+        (json!({ "state": "running", "unknown": 1 }), 422, json!(["queuing", null, null, "bad", 3])),
+        (json!({ "error_message": 1 }), 422, json!(["queuing", null, null, "bad", 3])),
+        (json!({ "state": "running", "last_attempt_id": "7" }), 200, json!(["running", null, "7", "bad", 4])),
+        (json!({ "last_attempt_id": null, "error_message": null }), 200, json!(["running", null, null, null, 5])),
     ] {
-        let answer = trainer.patch("ro", &body);
+        let (seen, answer) = trainer.patch("ro", &status);
         let after = trainer.rollout("ro");
-        let is_written = after["status"]["version"] != before["status"]["version"];
-        let later = after["status"]["updated_at"].as_f64() > before["status"]["updated_at"].as_f64();
-        assert_eq!((answer.0, later), (status, is_written), "{body}: {}", answer.1);
-        assert_eq!(timeless(after.clone())["status"], status_of(expected), "{body}");
-        match status {
-            200 => assert_eq!(answer.1, after, "{body}"),
-            422 => assert_schema_error(&answer, &body.to_string()),
-            _ => assert!(answer.1["detail"].as_str().unwrap().starts_with("Rollout ro: cannot transition queuing ->")),
-        }
+        let of = |name: &str| (&before["status"][name], &after["status"][name]);
+        let fields = ["state", "k8s_job_name", "last_attempt_id", "error_message", "version"].map(|name| of(name).1);
+        assert_eq!((seen, json!(fields)), (code, expected), "{status}: {answer}");
+        let (versions, times) = (of("version"), of("updated_at"));
+        assert_eq!(versions.0 != versions.1, times.0.as_f64() < times.1.as_f64(), "{status}");
+        assert!(code != 200 || answer == after, "{status}: {answer}");
         before = after;
     }
-    let unknown = trainer.patch("other", &json!({ "status": { "state": "running" } }));
-    assert_eq!(unknown, (404, json!({ "detail": "Rollout not found: other" })));
+    let state = json!({ "status": { "state": "running" } });
+    trainer.play(&[("PATCH /api/rollouts/no", state, 404, json!({ "detail": "Rollout not found: no" }))]);
 }
 
 #[test]
 fn a_call_is_made_as_its_mode_says() {
-    let bench = Bench::new();
-    let (endpoint, asked) = model_server(|_| (200, "application/json", "{}".to_owned()));
-    let own = format!("{ONE_TRY}include_log_probs = false\n[gateway.train]\ntemperature = 0.5\n");
+    let (endpoint, asked) = empty_server();
+    let by_default = Trainer::with(&format!("{endpoint}/"));
+    let own = Trainer::start(&format!("{ONE_TRY}include_log_probs = false\n[gateway.train]\ntemperature = 0.5\n"));
+    own.serve_by(&endpoint);
+    own.create("ro");
     let sent = json!({ "model": "theirs", "temperature": 0.1, "logprobs": false, "return_token_ids": false, "x": [1] });
-    let (chat, plain) = ("chat/completions", "completions");
-    for (settings, mode, path, expected) in [
-        (ONE_TRY, "train", chat, json!({ "temperature": 1.0, "logprobs": true })),
-        // The contract's `true` is the number 1 to an engine, and a type error to another.
-        (ONE_TRY, "train", plain, json!({ "temperature": 1.0, "logprobs": 1 })),
-        (ONE_TRY, "val", chat, json!({ "temperature": 0.7 })),
-        (ONE_TRY, "val", plain, json!({ "temperature": 0.7 })),
-        (&own, "train", chat, json!({ "temperature": 0.5 })),
-        (&own, "val", chat, json!({ "temperature": 0.7 })),
+    for (trainer, mode, path, set) in [
+        (&by_default, "train", CHAT, json!({ "temperature": 1.0, "logprobs": true })),
+        // The contract's `true` is this number to the engine that takes it at all.
+        (&by_default, "train", "completions", json!({ "temperature": 1.0, "logprobs": 1 })),
+        (&by_default, "val", CHAT, json!({ "temperature": 0.7 })),
+        (&by_default, "val", "completions", json!({ "temperature": 0.7 })),
+        (&own, "train", CHAT, json!({ "temperature": 0.5 })),
+        (&own, "val", CHAT, json!({ "temperature": 0.7 })),
     ] {
-        let trainer = Trainer::new(&bench, settings);
-        trainer.serve_by(&format!("{endpoint}/"));
-        let id = format!("{mode}-{path}-{}", settings.len()).replace('/', "-");
-        trainer.create(&id);
-        assert_eq!(post(trainer.server, &call_path(&id, mode, path), &sent).status, 200);
+        assert_eq!(post(trainer.server, &call_path("ro", mode, path), &sent).status, 200);
         let (head, body) = asked.lock().unwrap().pop().unwrap();
-        let expected = with(&with(&sent, &json!({ "model": "mock", "return_token_ids": true })), &expected);
-        assert_eq!(body, expected, "{id}");
+        let expected = with(&with(&sent, &json!({ "model": "mock", "return_token_ids": true })), &set);
+        assert_eq!(body, expected, "{mode} {path}");
         assert!(head.starts_with(&format!("post /v1/{path} http/1.1\r\n")), "{head}");
-        assert_eq!(trainer.event(&id)["data"]["request"], expected);
+        assert_eq!(trainer.events("ro", "").pop().unwrap()["data"]["request"], expected);
     }
 }
 
 #[test]
 fn no_field_of_an_agents_header_goes_on() {
-    let bench = Bench::new();
-    let (endpoint, asked) = model_server(|_| (200, "application/json", "{}".to_owned()));
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    trainer.serve_by(&endpoint);
-    trainer.create("ro");
+    let (endpoint, asked) = empty_server();
+    let trainer = Trainer::with(&endpoint);
     let names = ["authorization", "x-api-key", "cookie", "traceparent", "x-session-id", "x-stainless-lang"];
-    let fields: Vec<_> = names.iter().map(|name| (*name, "agents-own")).collect();
-    let path = call_path("ro", "train", "chat/completions");
-    assert_eq!(ask(trainer.server, "POST", &path, &fields, "{}").status, 200);
+    let fields = names.map(|name| (name, "agents-own"));
+    assert_eq!(ask(trainer.server, "POST", &call_path("ro", "train", CHAT), &fields, "{}").status, 200);
     let head = asked.lock().unwrap().pop().unwrap().0;
     assert!(!head.contains("agents-own") && head.contains("content-type: application/json\r\n"), "{head}");
 }
 
 #[test]
 fn an_answer_comes_whole_and_its_event_has_all_of_it() {
-    let bench = Bench::new();
-    let trainer = Trainer::with_mock(&bench);
-    let (mock, endpoint) = (bench.mock.address("http"), format!("{}/v1", bench.http()));
-    let completion = json!({ "prompt": "go on", "max_tokens": 5 });
-    let as_completion = json!({ "model": "mock", "temperature": 1.0, "return_token_ids": true, "logprobs": 1 });
-    for (path, sent, request) in [
-        ("chat/completions", question("say something to me"), in_training(&question("say something to me"))),
-        ("completions", completion.clone(), with(&completion, &as_completion)),
-    ] {
-        let id = path.replace('/', "-");
+    let (trainer, endpoint) = Trainer::with_mock();
+    let prompt = json!({ "prompt": "go on", "max_tokens": 5 });
+    for (path, sent, set) in
+        [(CHAT, question("hello there"), json!({})), ("completions", prompt, json!({ "logprobs": 1 }))]
+    {
+        let (id, request) = (path.replace('/', "-"), with(&in_training(&sent), &set));
         trainer.create(&id);
-        let given = post(mock, &format!("/v1/{path}"), &request).json();
+        let given = post(trainer.bench.mock.address("http"), &format!("/v1/{path}"), &request).json();
         let choice = &given["choices"][0];
-        assert!(!choice["token_ids"].as_array().unwrap().is_empty());
+        assert!(choice["token_ids"].as_array().is_some_and(|ids| !ids.is_empty()), "{given}");
         let reply = post(trainer.server, &call_path(&id, "train", path), &sent);
         assert_eq!((reply.status, reply.json()), (200, given.clone()));
         assert_eq!(trainer.event(&id), model_request(&id, &endpoint, &request, (200, &given)));
         let prompt = given.get("prompt_token_ids").unwrap_or(&choice["prompt_token_ids"]);
         let logprobs = choice["logprobs"]["content"].as_array();
-        let logprobs = logprobs.map(|all| all.iter().map(|one| one["logprob"].clone()).collect::<Vec<_>>());
-        let triplet = json!({ "prompt_token_ids": prompt, "response_token_ids": choice["token_ids"],
-            "response_log_probs": logprobs, "server": { "model": "mock", "version": 2 }, "http_status": 200,
-            "status": "ok" });
+        let logprobs = logprobs.map(|tokens| tokens.iter().map(|token| &token["logprob"]).collect::<Vec<_>>());
+        let triplet = json!({ "prompt_token_ids": prompt, "response_token_ids": choice["token_ids"], "status": "ok",
+            "response_log_probs": logprobs, "server": { "model": "mock", "version": 2 }, "http_status": 200 });
         assert_eq!(trainer.events(&id, "?format=triplet")[0]["data"], triplet);
     }
 }
 
 #[test]
 fn what_is_wrong_with_a_call_is_said_in_order() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, &format!("{ONE_TRY}[[server.tokens]]\ntoken = \"k\"\n"));
-    let (key, bearer) = (&[("x-api-key", "k")] as &[_], &[("authorization", "Bearer k")] as &[_]);
-    let reply = ask(trainer.server, "POST", "/api/rollouts", key, "[{\"rollout_id\":\"ro\",\"input\":1}]");
-    assert_eq!(reply.status, 201);
-    assert_eq!(ask(trainer.server, "POST", "/proxy/pause", bearer, "{}").status, 200);
-    let chat = "chat/completions";
-    let detail = |text: &str| json!({ "detail": text });
-    let no_key = detail("Invalid or missing API key");
-    let refused = |headers: &[(&str, &str)], (rollout, mode, path): (&str, &str, &str), body: &str| {
-        let reply = ask(trainer.server, "POST", &call_path(rollout, mode, path), headers, body);
-        (reply.status, reply.json())
-    };
+    let trainer = Trainer::start(&format!("{ONE_TRY}[[server.tokens]]\ntoken = \"k\"\n"));
+    let (key, bearer) = ([("x-api-key", "k")], [("authorization", "Bearer k")]);
+    let say = |path: &str, fields: &[(&str, &str)], body: &str| ask(trainer.server, "POST", path, fields, body);
+    assert_eq!(say("/api/rollouts", &key, "[{\"rollout_id\":\"ro\",\"input\":1}]").status, 201);
+    assert_eq!(say("/proxy/pause", &bearer, "{}").status, 200);
+    let no_key = "Invalid or missing API key";
     let mut wrong = Vec::new();
-    for (headers, named, body, status, text) in [
-        (&[] as &[_], ("no", "test", "files"), "{", 401, no_key.clone()),
-        (&[("authorization", "bearer k")], ("no", "test", "files"), "{", 401, no_key.clone()),
-        (&[("x-api-key", "x")], ("no", "test", "files"), "{", 401, no_key),
-        (key, ("no", "test", "files"), "{", 404, detail("Unsupported proxy mode: test")),
-        (bearer, ("no", "val", "files"), "{", 404, detail("Unsupported upstream path: files")),
-        (bearer, ("no", "val", "models"), "{", 404, detail("Unsupported upstream path: models")),
-        (bearer, ("ro", "val", "responses"), "{}", 404, detail("Unsupported upstream path: responses")),
-        (bearer, ("ro", "train", "messages"), "{}", 404, detail("Unsupported upstream path: messages")),
-        (bearer, ("no", "val", chat), "{", 404, detail("Rollout not found: no")),
-        (bearer, ("ro", "val", chat), "{", 400, detail("Invalid JSON in request body")),
-        (bearer, ("ro", "train", chat), "", 503, detail("No servers available for model 'mock'")),
+    for (field, (rollout, mode, path), body, status, text) in [
+        (("x-no", "k"), ("no", "test", "files"), "{", 401, no_key),
+        (("authorization", "bearer k"), ("no", "test", "files"), "{", 401, no_key),
+        (("x-api-key", "x"), ("ro", "val", CHAT), "{}", 401, no_key),
+        (key[0], ("no", "test", "files"), "{", 404, "Unsupported proxy mode: test"),
+        (bearer[0], ("no", "val", "files"), "{", 404, "Unsupported upstream path: files"),
+        // The contract knows two APIs; here the others are served too.
+        (key[0], ("no", "val", "responses"), "{", 404, "Rollout not found: no"),
+        (key[0], ("ro", "train", "messages"), "{}", 503, "No servers available for model 'mock'"),
+        (key[0], ("no", "val", CHAT), "{", 404, "Rollout not found: no"),
+        (key[0], ("ro", "val", CHAT), "{", 400, "Invalid JSON in request body"),
+        (key[0], ("ro", "train", CHAT), "", 503, "No servers available for model 'mock'"),
     ] {
-        let answer = refused(headers, named, body);
-        if answer != (status, text.clone()) {
-            wrong.push(format!("{named:?} {body:?}: {answer:?}, not {status} {text}"));
+        let reply = say(&call_path(rollout, mode, path), &[field], body);
+        if (reply.status, reply.json()) != (status, json!({ "detail": text })) {
+            wrong.push(format!("{} {}, not {status} {text}", reply.status, reply.text()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let model = "[{\"model\":\"mock\",\"endpoint\":\"http://127.0.0.1:1/v1\"}]";
-    ask(trainer.server, "POST", "/api/models", key, model);
-    assert_eq!(refused(key, ("ro", "train", chat), "{\"stream\":true}").0, 429, "a pause is said before all else");
-    assert_eq!(get(trainer.server, "/healthz").status, 200);
-    let events = ask(trainer.server, "GET", "/api/rollouts/ro/events", key, "").json();
+    say("/api/models", &key, "[{\"model\":\"mock\",\"endpoint\":\"http://127.0.0.1:1/v1\"}]");
+    assert_eq!(say(&call_path("ro", "train", CHAT), &key, "{\"stream\":true}").status, 429);
+    assert_eq!(ask(trainer.server, "GET", "/healthz", &[], "").status, 200);
+    let events = ask(trainer.server, "GET", "/api/rollouts/ro/events", &key, "").json();
     assert_eq!(events, json!([]), "what was never sent is no event");
 }
 
 #[test]
 fn a_rollout_that_nobody_created_is_not_made_by_a_call() {
-    let bench = Bench::new();
-    let trainer = Trainer::with_mock(&bench);
-    for _ in 0..2 {
-        let reply = trainer.call("late", "train", &question("hi"));
-        assert_eq!((reply.status, reply.json()), (404, json!({ "detail": "Rollout not found: late" })));
-    }
-    // A call of another rollout is stored after it.
-    trainer.create("ro");
-    trainer.call("ro", "train", &question("hi"));
-    trainer.event("ro");
-    let refused = trainer.report("late", "0", &json!({ "event_type": "note" }));
-    assert_eq!(refused, (404, json!({ "detail": "Rollout not found: late" })));
-    assert_eq!(trainer.get("/api/rollouts?state_in=running"), (200, json!([])));
+    let (trainer, _) = Trainer::with_mock();
+    let unknown = json!({ "detail": "Rollout not found: late" });
+    assert_eq!(trainer.call("late", &question("hi")).json(), unknown);
+    // What the call left would be stored before this one.
+    trainer.call("ro", &question("hi"));
+    trainer.play(&[
+        ("GET /api/rollouts/late", NO, 404, unknown.clone()),
+        ("POST /api/rollouts/late/attempt/0/events", json!({ "event_type": "note" }), 404, unknown),
+        ("GET /api/rollouts?state_in=running", NO, 200, json!([])),
+    ]);
     assert_eq!(timeless(trainer.create("late")), fresh("late", &json!({})));
 }
 
 #[test]
-fn a_rollout_that_has_ended_may_still_call() {
-    let bench = Bench::new();
-    let trainer = Trainer::with_mock(&bench);
-    trainer.create("ro");
-    assert_eq!(trainer.patch("ro", &json!({ "status": { "state": "failed" } })).0, 200);
-    assert_eq!(trainer.report("ro", "0", &json!({ "event_type": "note" })).0, 200);
-    let reply = trainer.call("ro", "train", &question("hi"));
-    assert_eq!(reply.status, 200, "{reply:?}");
+fn a_rollout_that_has_ended_calls_no_more() {
+    // The contract has no such check; a call that outlives its rollout would be sampled for nobody.
+    let (trainer, _) = Trainer::with_mock();
+    assert_eq!(trainer.patch("ro", &json!({ "state": "failed" })).0, 200);
+    let reply = trainer.call("ro", &question("hi"));
+    assert_eq!((reply.status, reply.json()), (409, json!({ "detail": "rollout ro has ended (failed)" })));
 }
 
 #[test]
 fn a_pause_refuses_new_calls_and_lets_others_end() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
     let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let (endpoint, _) = model_server(move |_| {
         let _ = wait.lock().unwrap().recv();
         (200, "application/json", "{}".to_owned())
     });
-    trainer.serve_by(&endpoint);
-    trainer.create("ro");
-    let state = |paused: bool, seconds: u64, reason: Option<&str>, inflight: u64| {
-        let state = json!({ "paused": paused, "retry_after_seconds": seconds, "reason": reason, "inflight": inflight });
-        (200, state)
+    let trainer = Trainer::with(&endpoint);
+    let state = |paused: bool, (seconds, reason): (u64, Option<&str>), inflight: u64| -> Value {
+        json!({ "paused": paused, "retry_after_seconds": seconds, "reason": reason, "inflight": inflight })
     };
-    let get_state = || trainer.get("/proxy/state");
-    assert_eq!(get_state(), state(false, 5, None, 0));
-    let path = call_path("ro", "train", "chat/completions");
+    trainer.play(&[("GET /proxy/state", NO, 200, state(false, (5, None), 0))]);
+    let path = call_path("ro", "train", CHAT);
     let mut waiting = send(trainer.server, "POST", &path, &[], &question("hi").to_string());
     until_state(trainer.server, |state| state["inflight"] == 1);
-
-    for wrong in [Value::Null, json!([]), json!({ "retry_after_seconds": "x" }), json!({ "reason": 1 })] {
-        assert_schema_error(&trainer.post("/proxy/pause", &wrong), &wrong.to_string());
-    }
+    let wrong = |body: Value| ("POST /proxy/pause", body, 422, NO);
+    trainer.play(&[wrong(NO), wrong(json!([])), wrong(json!({ "retry_after_seconds": "x" }))]);
     for (body, seconds, reason) in [
         (json!({}), 5, None),
         (json!({ "retry_after_seconds": 9, "reason": "weights" }), 9, Some("weights")),
         (json!({ "retry_after_seconds": 7, "reason": null, "other": 1 }), 7, None),
     ] {
-        assert_eq!(trainer.post("/proxy/pause", &body), state(true, seconds, reason, 1));
-        let reply = trainer.call("ro", "train", &with(&question("hi"), &json!({ "stream": true })));
+        trainer.play(&[("POST /proxy/pause", body, 200, state(true, (seconds, reason), 1))]);
+        let reply = trainer.call("ro", &json!({ "stream": true }));
         assert_eq!((reply.status, reply.json()), (429, json!({ "error": "gateway paused", "reason": reason })));
-        let fields = ["retry-after", "x-agl-paused", "content-type"].map(|name| reply.header(name).unwrap().to_owned());
-        assert_eq!(fields, [seconds.to_string(), "true".to_owned(), "application/json".to_owned()]);
+        let fields = ["retry-after", "x-agl-paused", "content-type"].map(|name| reply.header(name).unwrap());
+        assert_eq!(fields, [seconds.to_string().as_str(), "true", "application/json"]);
     }
     // The call was given to these weights before they changed.
-    let newer = json!([{ "model": "mock", "endpoint": endpoint, "version": 9 }]);
-    trainer.post("/api/models", &newer);
+    trainer.ask("POST /api/models", &json!([{ "model": "mock", "endpoint": endpoint, "version": 9 }]));
     go.send(()).unwrap();
     let answer = read_to_end(&mut waiting);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     until_state(trainer.server, |state| state["inflight"] == 0);
-    let request = in_training(&question("hi"));
-    assert_eq!(trainer.event("ro"), model_request("ro", &endpoint, &request, (200, &json!({}))));
-
-    for _ in 0..2 {
-        assert_eq!(trainer.post("/proxy/resume", &Value::Null), state(false, 7, None, 0));
-    }
-    assert_eq!(get_state(), state(false, 7, None, 0));
+    let expected = model_request("ro", &endpoint, &in_training(&question("hi")), (200, &json!({})));
+    assert_eq!(trainer.event("ro"), expected);
+    let open = state(false, (7, None), 0);
+    trainer.play(
+        &["POST /proxy/resume", "POST /proxy/resume", "GET /proxy/state"].map(|what| (what, NO, 200_u16, open.clone())),
+    );
     go.send(()).unwrap();
-    assert_eq!(trainer.call("ro", "val", &question("hi")).status, 200);
+    assert_eq!(trainer.call("ro", &question("hi")).status, 200);
 }
 
 #[test]
 fn events_are_those_of_one_attempt() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
+    let trainer = Trainer::start(ONE_TRY);
     trainer.create("ro");
+    let event = |(attempt, kind, data): (&str, &str, &Value)| -> Value {
+        json!({ "event_type": kind, "rollout_id": "ro", "attempt_id": attempt, "data": data })
+    };
     let reward = json!({ "value": 1.5, "source": "agent", "message": "well done", "reason": null });
-    let event = |attempt: &str, kind: &str, data: &Value| json!({ "event_type": kind, "rollout_id": "ro", "attempt_id": attempt, "data": data });
-    for (attempt, kind, data) in
-        [("7", "note", json!({ "a": [{}] })), ("7", "reward", reward.clone()), ("7", "reward", json!({ "other": 1 }))]
-    {
-        let (status, answer) = trainer.report("ro", attempt, &json!({ "event_type": kind, "data": data }));
-        assert_eq!((status, timeless_event(answer)), (200, event(attempt, kind, &data)));
+    let (note, other) = (json!({ "a": [{}] }), json!({ "other": 1 }));
+    let posted = [("7", "note", &note), ("7", "reward", &reward), ("7", "reward", &other)];
+    let report =
+        |attempt: &str, body: &Value| trainer.ask(&format!("POST /api/rollouts/ro/attempt/{attempt}/events"), body);
+    for (attempt, kind, data) in posted {
+        let (status, answer) = report(attempt, &json!({ "event_type": kind, "data": data }));
+        assert_eq!((status, timeless_event(answer)), (200, event((attempt, kind, data))));
     }
-    assert_eq!(trainer.events("ro", ""), [] as [Value; 0], "without a named attempt it is attempt 0");
-    assert_eq!(trainer.report("ro", "0", &json!({ "event_type": "note" })).0, 200);
-    let timeless =
-        |query: &str| -> Vec<Value> { trainer.events("ro", query).into_iter().map(timeless_event).collect() };
-    assert_eq!(timeless(""), [event("0", "note", &json!({}))]);
-    trainer.patch("ro", &json!({ "status": { "last_attempt_id": "7" } }));
-    let (note, first) = (event("7", "note", &json!({ "a": [{}] })), event("7", "reward", &reward));
-    let last = event("7", "reward", &json!({ "other": 1 }));
-    let shown = json!({ "value": 1.5, "source": "agent", "reason": null });
-    let of_triplets = [event("7", "reward", &shown), event("7", "reward", &json!({ "value": null }))];
+    assert!(trainer.events("ro", "").is_empty(), "where none is named it is attempt 0");
+    report("0", &json!({ "event_type": "note" }));
+    assert_eq!(trainer.events("ro", ""), [event(("0", "note", &json!({})))]);
+    trainer.patch("ro", &json!({ "last_attempt_id": "7" }));
+    let all = posted.map(event);
+    let shown = [json!({ "value": 1.5, "source": "agent", "reason": null }), json!({ "value": null })];
+    let shown = shown.each_ref().map(|data| event(("7", "reward", data)));
     for (query, expected) in [
-        ("", vec![note.clone(), first.clone(), last.clone()]),
-        ("?format=other", vec![note.clone(), first.clone(), last.clone()]),
-        ("?event_type=reward", vec![first, last]),
-        ("?event_type=model_request", vec![]),
-        ("?format=triplet&event_type=note", vec![note]),
-        ("?event_type=reward&format=triplet", of_triplets.to_vec()),
+        ("", &all[..]),
+        ("?format=other", &all[..]),
+        ("?event_type=reward", &all[1..]),
+        ("?event_type=model_request", &[][..]),
+        ("?format=triplet&event_type=note", &all[..1]),
+        ("?event_type=reward&format=triplet", &shown[..]),
     ] {
-        assert_eq!(timeless(query), expected, "{query}");
+        assert_eq!(trainer.events("ro", query), expected, "{query}");
     }
-    let unknown = (404, json!({ "detail": "Rollout not found: other" }));
-    assert_eq!(trainer.report("other", "0", &json!({ "event_type": "note" })), unknown);
-    assert_eq!(trainer.get("/api/rollouts/other/events"), unknown);
-    for wrong in [json!({}), json!({ "event_type": 1 }), json!({ "event_type": "x", "data": [] }), Value::Null] {
-        assert_schema_error(&trainer.report("ro", "0", &wrong), &wrong.to_string());
-    }
+    let unknown = json!({ "detail": "Rollout not found: no" });
+    let wrong = |body: Value| ("POST /api/rollouts/ro/attempt/0/events", body, 422, NO);
+    trainer.play(&[
+        ("POST /api/rollouts/no/attempt/0/events", json!({ "event_type": "note" }), 404, unknown.clone()),
+        ("GET /api/rollouts/no/events", NO, 404, unknown),
+        wrong(NO),
+        wrong(json!({ "event_type": 1 })),
+        wrong(json!({ "event_type": "x", "data": [] })),
+    ]);
 }
 
 #[test]
-fn what_a_server_answers_is_an_event_whatever_it_is() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    let request = in_training(&question("hi"));
-    let (json_type, page) = ("application/json; charset=utf-8", "<html>no</html>");
+fn whatever_a_server_answers_is_an_event() {
+    let trainer = Trainer::start(ONE_TRY);
+    let (json_type, page) = ("application/json; charset=utf-8", "<html>no</html>".to_owned());
     let error = json!({ "error": { "message": "bad" } });
-    let stamped = json!({ "weight_version": "default", "choices": [{ "finish_reason": "", "token_ids": [3],
-        "prompt_token_ids": [1], "logprobs": { "token_logprobs": [-0.5] } }], "usage": [1] });
-    for (at, (status, kind, text, response)) in [
-        (400, json_type, error.to_string(), error.clone()),
-        (429, json_type, error.to_string(), error.clone()),
-        (500, json_type, error.to_string(), error),
-        (200, "text/html", page.to_owned(), json!({})),
-        (403, "text/html", page.to_owned(), json!({})),
-        (503, "text/plain", "{}{".to_owned(), json!({})),
-        (200, json_type, stamped.to_string(), stamped),
+    let stamped = json!({ "weight_version": "default", "choices": [{ "token_ids": [3], "prompt_token_ids": [1],
+        "logprobs": { "token_logprobs": [-0.5] } }] });
+    let (none, some) = (json!([[], [], null]), json!([[1], [3], [-0.5]]));
+    for (at, (status, kind, text, response, ids)) in [
+        (400, json_type, error.to_string(), &error, &none),
+        (429, json_type, error.to_string(), &error, &none),
+        (500, json_type, error.to_string(), &error, &none),
+        (200, "text/html", page.clone(), &json!({}), &none),
+        (503, "text/html", page, &json!({}), &none),
+        // An engine's word for its weights is no version of the model that was registered.
+        (200, json_type, stamped.to_string(), &stamped, &some),
     ]
     .into_iter()
     .enumerate()
@@ -641,29 +576,22 @@ fn what_a_server_answers_is_an_event_whatever_it_is() {
         let (endpoint, asked) = model_server(move |_| (status, kind, text.clone()));
         trainer.serve_by(&endpoint);
         trainer.create(&id);
-        let reply = trainer.call(&id, "train", &question("hi"));
+        let reply = trainer.call(&id, &question("hi"));
         assert_eq!((reply.status, reply.json(), asked.lock().unwrap().len()), (status, response.clone(), 1), "{id}");
-        assert!(reply.header("content-type").unwrap().starts_with("application/json"), "{reply:?}");
-        let mut expected = model_request(&id, &endpoint, &request, (status, &response));
-        // What is no object is no usage, and an empty word no reason.
-        (expected["data"]["usage"], expected["data"]["finish_reason"]) = (Value::Null, Value::Null);
+        let expected = model_request(&id, &endpoint, &in_training(&question("hi")), (status, response));
         assert_eq!(trainer.event(&id), expected);
-        let triplet = &trainer.events(&id, "?format=triplet")[0]["data"];
-        assert_eq!(triplet.get("error"), response.get("error"), "{triplet}");
-        let ids = if at == 6 { json!([[1], [3], [-0.5]]) } else { json!([[], [], null]) };
+        let triplet = trainer.events(&id, "?format=triplet")[0]["data"].take();
         let fields = ["prompt_token_ids", "response_token_ids", "response_log_probs"].map(|name| &triplet[name]);
-        assert_eq!(json!(fields), ids, "{triplet}");
+        assert_eq!((&json!(fields), triplet.get("error")), (ids, response.get("error")), "{triplet}");
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_is_a_502_and_an_event() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
-    let endpoint = nobody();
-    trainer.serve_by(&endpoint);
-    trainer.create("ro");
-    let reply = trainer.call("ro", "train", &question("hi"));
+fn a_call_without_an_answer_is_an_event() {
+    // Nobody listens there.
+    let endpoint = format!("http://{}/v1", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let trainer = Trainer::with(&endpoint);
+    let reply = trainer.call("ro", &question("hi"));
     assert_eq!((reply.status, reply.json()), (502, json!({ "detail": "Upstream model server request failed" })));
     let expected = model_request("ro", &endpoint, &in_training(&question("hi")), (502, &json!({})));
     assert_eq!(trainer.event("ro"), expected);
@@ -671,15 +599,13 @@ fn a_server_that_is_not_there_is_a_502_and_an_event() {
 
 #[test]
 fn a_call_that_is_tried_again_is_one_event() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, "[gateway]\nmodel = \"mock\"\nretries = 2\nretry_wait_ms = 1\n");
-    let times = Mutex::new([503, 408].into_iter());
-    let (endpoint, asked) =
-        model_server(move |_| (times.lock().unwrap().next().unwrap_or(200), "application/json", "{}".to_owned()));
+    let trainer = Trainer::start("[gateway]\nmodel = \"mock\"\nretries = 2\nretry_wait_ms = 1\n");
+    let statuses = Mutex::new([503, 408].into_iter());
+    let next = move || statuses.lock().unwrap().next().unwrap_or(200);
+    let (endpoint, asked) = model_server(move |_| (next(), "application/json", "{}".to_owned()));
     trainer.serve_by(&endpoint);
     trainer.create("ro");
-    assert_eq!(trainer.call("ro", "train", &question("hi")).status, 200);
-    assert_eq!(asked.lock().unwrap().len(), 3);
+    assert_eq!((trainer.call("ro", &question("hi")).status, asked.lock().unwrap().len()), (200, 3));
     let mut expected = model_request("ro", &endpoint, &in_training(&question("hi")), (200, &json!({})));
     expected["data"]["retry_count"] = json!(2);
     assert_eq!(trainer.event("ro"), expected);
@@ -687,239 +613,187 @@ fn a_call_that_is_tried_again_is_one_event() {
 
 #[test]
 fn a_stream_is_taken_and_its_event_has_the_ids() {
-    let bench = Bench::new();
-    let trainer = Trainer::with_mock(&bench);
-    trainer.create("ro");
-    let reply = trainer.call("ro", "train", &with(&question("say something"), &json!({ "stream": true })));
+    let (trainer, _) = Trainer::with_mock();
+    let reply = trainer.call("ro", &with(&question("say something"), &json!({ "stream": true })));
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/event-stream")));
     let text = reply.text();
-    let chunks: Vec<Value> =
-        text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
-    let of_choices = |name: &str| -> Vec<Value> {
-        chunks.iter().flat_map(|chunk| chunk["choices"][0][name].as_array().cloned().unwrap_or_default()).collect()
-    };
-    let (ids, event) = (of_choices("token_ids"), trainer.event("ro"));
-    assert!(!ids.is_empty() && text.trim_end().ends_with("data: [DONE]"), "{text}");
-    let response = &event["data"]["response"];
-    assert_eq!(response["choices"][0]["token_ids"], json!(ids));
-    assert_eq!(response["prompt_token_ids"], chunks[0]["prompt_token_ids"]);
-    assert_eq!((&event["data"]["http_status"], &event["data"]["status"]), (&json!(200), &json!("ok")));
-    let triplet = &trainer.events("ro", "?format=triplet")[0]["data"];
-    assert_eq!(triplet["response_token_ids"], json!(ids));
-    assert_eq!(triplet["response_log_probs"].as_array().map(Vec::len), Some(ids.len()));
+    let chunk = |line: &str| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok();
+    let chunks: Vec<Value> = text.lines().filter_map(chunk).collect();
+    let ids_of = |chunk: &Value| chunk["choices"][0]["token_ids"].as_array().cloned().unwrap_or_default();
+    let (ids, prompt) = (json!(chunks.iter().flat_map(ids_of).collect::<Vec<_>>()), &chunks[0]["prompt_token_ids"]);
+    assert!(ids != json!([]) && prompt.is_array() && text.trim_end().ends_with("data: [DONE]"), "{text}");
+    let data = trainer.event("ro")["data"].take();
+    assert_eq!((&data["http_status"], &data["request"]["stream"]), (&json!(200), &json!(true)));
+    assert_eq!((&data["response"]["prompt_token_ids"], &data["response"]["choices"][0]["token_ids"]), (prompt, &ids));
+    let triplet = trainer.events("ro", "?format=triplet")[0]["data"].take();
+    assert_eq!((&triplet["prompt_token_ids"], &triplet["response_token_ids"]), (prompt, &ids));
+    let logprobs = triplet["response_log_probs"].as_array().map(Vec::len);
+    assert_eq!(logprobs, ids.as_array().map(Vec::len));
 }
 
 #[test]
 fn samples_of_one_prompt_are_all_kept() {
-    let bench = Bench::new();
-    let trainer = Trainer::with_mock(&bench);
-    trainer.create("ro");
-    let answers = ["hi", "other", "hi"].map(|text| trainer.call("ro", "train", &question(text)).json());
-    assert_eq!(trainer.report("ro", "0", &json!({ "event_type": "reward", "data": { "value": 1 } })).0, 200);
-    let prompts = |query: &str| -> Vec<Value> {
-        let events = trainer.events("ro", query);
-        events.iter().map(|event| event["data"]["prompt_token_ids"].clone()).collect()
-    };
-    let [first, other, last] = answers.each_ref().map(|answer| answer["prompt_token_ids"].clone());
+    let (trainer, _) = Trainer::with_mock();
+    let prompts =
+        ["hi", "other", "hi"].map(|text| trainer.call("ro", &question(text)).json()["prompt_token_ids"].take());
+    let reward = json!({ "event_type": "reward", "data": { "value": 1 } });
+    trainer.ask("POST /api/rollouts/ro/attempt/0/events", &reward);
+    let [first, other, last] = prompts;
     assert!(first == last && first != other);
-    let all = [first, other.clone(), last.clone(), Value::Null];
-    assert_eq!(prompts("?format=triplet"), all);
-    // Agent Lightning's own way.
-    assert_eq!(prompts("?format=triplet&dedup=last"), [other, last, Value::Null]);
-
-    trainer.create("best-of-two");
-    let reply = trainer.call("best-of-two", "train", &with(&question("hi"), &json!({ "n": 2 }))).json();
-    let choices = &trainer.event("best-of-two")["data"]["response"]["choices"];
-    assert_eq!((choices, choices.as_array().map(Vec::len)), (&reply["choices"], Some(2)));
+    // The latter is Agent Lightning's own way.
+    let kept = [other.clone(), last.clone(), NO];
+    for (query, expected) in [("", &[first, other, last, NO][..]), ("&dedup=last", &kept[..])] {
+        let mut events = trainer.events("ro", &format!("?format=triplet{query}"));
+        let seen: Vec<Value> = events.iter_mut().map(|event| event["data"]["prompt_token_ids"].take()).collect();
+        assert_eq!(seen, expected, "{query}");
+    }
+    trainer.create("two");
+    let answer = trainer.call("two", &with(&question("hi"), &json!({ "n": 2 }))).json();
+    let choices = trainer.event("two")["data"]["response"]["choices"].take();
+    assert_eq!((&choices, choices.as_array().map(Vec::len)), (&answer["choices"], Some(2)));
     assert!(choices[1]["token_ids"].as_array().is_some_and(|ids| !ids.is_empty()), "{choices}");
 }
 
 #[test]
 fn what_has_ended_is_read_page_by_page() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, ONE_TRY);
+    let trainer = Trainer::start(ONE_TRY);
     let mut items = Vec::new();
-    for (at, (input, data_id, is_train)) in [
-        (json!({ "data_id": "d", "instance_id": "i" }), "d", true),
-        (json!({ "instance_id": 7 }), "7", false),
-        (json!({ "data_id": 12 }), "12", true),
-        (json!({}), "", true),
-        (json!("data_id"), "", true),
-        (json!({ "data_id": null, "instance_id": "b" }), "b", true),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        // Later ones are earlier in a list by name.
-        let id = format!("ro-{}", 9 - at);
-        trainer.post("/api/rollouts", &json!([{ "rollout_id": id, "input": input, "is_train": is_train }]));
-        let state = if at % 2 == 0 { "succeeded" } else { "failed" };
+    for (input, data_id) in [
+        (json!({ "data_id": "d", "instance_id": "i" }), "d"),
+        (json!({ "instance_id": 7 }), "7"),
+        (json!({ "data_id": 12 }), "12"),
+        (json!("data_id"), ""),
+        (json!({ "data_id": null, "instance_id": "b" }), "b"),
+    ] {
+        // Later ones come before by their names.
+        let (id, is_train) = (format!("ro-{}", 9 - items.len()), items.len() != 2);
+        let state = if is_train { "succeeded" } else { "failed" };
+        trainer.ask("POST /api/rollouts", &json!([{ "rollout_id": id, "input": input, "is_train": is_train }]));
         for state in ["running", state] {
-            assert_eq!(trainer.patch(&id, &json!({ "status": { "state": state } })).0, 200);
+            assert_eq!(trainer.patch(&id, &json!({ "state": state })).0, 200);
         }
         items.push(json!({ "rollout_id": id, "state": state, "data_id": data_id, "is_train": is_train }));
     }
     trainer.create("queuing");
-    let page = |query: &str, items: &[Value], next_after: usize| {
-        let expected = json!({ "items": items, "next_after": next_after, "total_terminal": 6 });
-        assert_eq!(trainer.get(&format!("/api/rollouts/terminal{query}")), (200, expected), "{query}");
+    let page = |items: &[Value], next_after: u64| -> Value {
+        json!({ "items": items, "next_after": next_after, "total_terminal": 5 })
     };
-    page("?after=1&limit=2", &items[1..3], 3);
-    page("?after=5&limit=2", &items[5..], 6);
-    page("?after=6", &[], 6);
-    page("?after=99", &[], 99);
-    page("?after=-3&limit=0", &items[..1], 1);
-    page("", &items, 6);
-    for wrong in ["after=x", "limit=x", "limit=1.5"] {
-        assert_schema_error(&trainer.get(&format!("/api/rollouts/terminal?{wrong}")), wrong);
-    }
-    for id in ["ro-8", "ro-8", "never"] {
-        assert_eq!(trainer.send("DELETE", &format!("/api/rollouts/{id}"), &Value::Null), (204, Value::Null));
-    }
-    page("?after=1&limit=2", &items[2..3], 3);
-    let gone = (404, json!({ "detail": "Rollout not found: ro-8" }));
-    assert_eq!((trainer.get("/api/rollouts/ro-8"), trainer.get("/api/rollouts/ro-8/events")), (gone.clone(), gone));
-}
-
-/// A gateway as rLLM's trainer sees it, with the mock as its worker.
-fn with_worker(bench: &Bench) -> Trainer {
-    let trainer = Trainer::new(bench, "[gateway]\nretries = 0\n");
-    let worker = json!({ "url": bench.http(), "model_name": "mock", "worker_id": "w" });
-    assert_eq!(trainer.post("/admin/workers", &worker).0, 200);
-    trainer
-}
-
-fn in_session(trainer: &Trainer, session: &str, body: &Value) -> Reply {
-    post(trainer.server, &format!("/sessions/{session}/v1/chat/completions"), body)
-}
-
-fn traces(trainer: &Trainer, session: &str) -> Vec<Value> {
-    let (status, traces) = trainer.get(&format!("/sessions/{session}/traces"));
-    assert_eq!(status, 200, "{traces}");
-    traces.as_array().unwrap().clone()
+    let gone = json!({ "detail": "Rollout not found: ro-8" });
+    trainer.play(&[
+        ("GET /api/rollouts/terminal?after=1&limit=2", NO, 200, page(&items[1..3], 3)),
+        ("GET /api/rollouts/terminal?after=4&limit=2", NO, 200, page(&items[4..], 5)),
+        ("GET /api/rollouts/terminal?after=5", NO, 200, page(&[], 5)),
+        ("GET /api/rollouts/terminal?after=99", NO, 200, page(&[], 99)),
+        ("GET /api/rollouts/terminal?after=-3&limit=0", NO, 200, page(&items[..1], 1)),
+        ("GET /api/rollouts/terminal", NO, 200, page(&items, 5)),
+        ("GET /api/rollouts/terminal?after=x", NO, 422, NO),
+        ("GET /api/rollouts/terminal?limit=1.5", NO, 422, NO),
+        ("DELETE /api/rollouts/ro-8", NO, 204, NO),
+        ("DELETE /api/rollouts/ro-8", NO, 204, NO),
+        ("DELETE /api/rollouts/never", NO, 204, NO),
+        ("GET /api/rollouts/terminal?after=1&limit=2", NO, 200, page(&items[2..3], 3)),
+        ("GET /api/rollouts/ro-8", NO, 404, gone.clone()),
+        ("GET /api/rollouts/ro-8/events", NO, 404, gone),
+    ]);
 }
 
 #[test]
 fn sessions_are_made_told_of_and_deleted() {
-    let bench = Bench::new();
-    let trainer = with_worker(&bench);
-    let made = json!({ "session_id": "s", "url": "/sessions/s/v1" });
+    let trainer = Trainer::with_worker();
     let new = json!({ "session_id": "s", "metadata": { "k": [1] } });
-    assert_eq!(trainer.post("/sessions", &new), (200, made));
+    trainer.play(&[("POST /sessions", new, 200, json!({ "session_id": "s", "url": "/sessions/s/v1" }))]);
     for body in ["", "{}", "no JSON", "{\"session_id\":null}"] {
-        let reply = ask(trainer.server, "POST", "/sessions", &[], body);
-        let id = reply.json()["session_id"].as_str().unwrap().to_owned();
-        let made = json!({ "session_id": id, "url": format!("/sessions/{id}/v1") });
-        assert_eq!((reply.status, reply.json(), id.len() >= 32), (200, made, true), "{body}");
-        assert_eq!(trainer.send("DELETE", &format!("/sessions/{id}"), &Value::Null), (200, json!({ "deleted": 0 })));
+        let made = ask(trainer.server, "POST", "/sessions", &[], body).json();
+        let id = made["session_id"].as_str().unwrap();
+        assert_eq!((&made["url"], id.len() >= 32), (&json!(format!("/sessions/{id}/v1")), true), "{body}");
+        trainer.play(&[(&format!("DELETE /sessions/{id}"), NO, 200, json!({ "deleted": 0 }))]);
     }
-    let told = |session: &str| {
-        let (status, mut info) = trainer.get(&format!("/sessions/{session}"));
-        assert!(is_time(&info.as_object_mut().unwrap().remove("created_at").unwrap()));
-        (status, info)
+    // A session is made by its call, if not before. The models that an agent lists are no trace.
+    for session in ["s", "s", "own"] {
+        assert_eq!(trainer.in_session(session, &question("hi")).status, 200);
+    }
+    assert_eq!(trainer.ask("GET /sessions/s/v1/models", &NO).0, 200);
+    trainer.play(&[("POST /admin/flush", NO, 200, json!({ "status": "flushed" }))]);
+    let (status, answer) = trainer.ask("GET /sessions/s", &NO);
+    let mut infos = [answer, trainer.ask("GET /sessions/own", &NO).1];
+    let mut list = trainer.list("/sessions");
+    list.sort_by_key(|info| info["session_id"] == "own");
+    assert_eq!((status, &list[..]), (200, &infos[..]), "the list tells what each tells");
+    infos.iter_mut().for_each(|info| assert!(take_time(info, "created_at") > 0.0));
+    let info = |id: &str, count: u64, metadata: Value| -> Value {
+        json!({ "session_id": id, "trace_count": count, "metadata": metadata })
     };
-    let info = |session: &str, count: u64, metadata: Value| json!({ "session_id": session, "trace_count": count, "metadata": metadata });
-    assert_eq!(told("s"), (200, info("s", 0, json!({ "k": [1] }))));
-    // The second is made by its call.
-    for session in ["s", "s", "implicit"] {
-        assert_eq!(in_session(&trainer, session, &question("hi")).status, 200);
-    }
-    assert_eq!(get(trainer.server, "/sessions/s/v1/models").status, 200);
-    assert_eq!(trainer.post("/admin/flush", &Value::Null), (200, json!({ "status": "flushed" })));
-    let expected = [info("s", 2, json!({ "k": [1] })), info("implicit", 1, json!({}))];
-    assert_eq!([told("s").1, told("implicit").1], expected);
-    let mut list = trainer.get("/sessions").1.as_array().unwrap().clone();
-    list.iter_mut().for_each(|one| assert!(is_time(&one.as_object_mut().unwrap().remove("created_at").unwrap())));
-    list.sort_by_key(|one| one["session_id"] == "implicit");
-    assert_eq!(list, expected, "the models that an agent lists are no trace");
-    let count = |query: &str| trainer.get(&format!("/sessions?{query}")).1.as_array().unwrap().len();
-    assert_eq!([count("limit=1"), count("since=0"), count("since=4000000000")], [1, 2, 0]);
-
-    let unknown = (404, json!({ "error": "Session no not found" }));
-    assert_eq!((trainer.get("/sessions/no"), traces(&trainer, "no")), (unknown, vec![]));
-    let deleted = |count: u64| (200, json!({ "deleted": count }));
-    let many = |ids: &[&str]| trainer.post("/sessions/batch_delete", &json!({ "session_ids": ids }));
-    assert_eq!(trainer.send("DELETE", "/sessions/no", &Value::Null), deleted(0));
-    assert_eq!(many(&["s", "no", "implicit"]), deleted(3));
-    assert_eq!((many(&[]), trainer.get("/sessions")), (deleted(0), (200, json!([]))));
+    assert_eq!(infos, [info("s", 2, json!({ "k": [1] })), info("own", 1, json!({}))]);
+    let counts = ["limit=1", "since=0", "since=4000000000"];
+    assert_eq!(counts.map(|query| trainer.list(&format!("/sessions?{query}")).len()), [1, 2, 0]);
+    trainer.play(&[
+        ("GET /sessions/no", NO, 404, json!({ "error": "Session no not found" })),
+        ("GET /sessions/no/traces", NO, 200, json!([])),
+        ("DELETE /sessions/own", NO, 200, json!({ "deleted": 1 })),
+        ("POST /sessions/batch_delete", json!({ "session_ids": ["s", "no", "own"] }), 200, json!({ "deleted": 2 })),
+        ("GET /sessions", NO, 200, json!([])),
+        ("GET /health", NO, 200, json!({ "status": "ok" })),
+        ("POST /admin/reload", NO, 200, json!({ "status": "ok" })),
+    ]);
 }
 
 #[test]
 fn traces_are_what_the_worker_gave() {
-    let bench = Bench::new();
-    let trainer = with_worker(&bench);
-    assert_eq!(trainer.post("/admin/weight_version", &json!({ "weight_version": 7 })).0, 200);
+    let trainer = Trainer::with_worker();
+    trainer.ask("POST /admin/weight_version", &json!({ "weight_version": 7 }));
     let asked = with(&question("say something to me"), &json!({ "model": "mock", "top_p": 0.5 }));
     let asking = with(&asked, &json!({ "return_token_ids": true, "logprobs": true }));
-    let given = post(bench.mock.address("http"), "/v1/chat/completions", &asking).json();
-    let choice = &given["choices"][0];
-    let logprobs: Vec<&Value> =
-        choice["logprobs"]["content"].as_array().unwrap().iter().map(|token| &token["logprob"]).collect();
+    let given = post(trainer.bench.mock.address("http"), &format!("/v1/{CHAT}"), &asking).json();
+    let (choice, usage) = (&given["choices"][0], &given["usage"]);
+    // The agent sees what it asked for.
+    let seen = trainer.in_session("s", &asked).json();
+    let own = &seen["choices"][0];
+    assert!(seen["prompt_token_ids"].is_null() && own["token_ids"].is_null() && own["logprobs"].is_null(), "{seen}");
+    assert_eq!((&own["message"], &seen["usage"]), (&choice["message"], usage));
+    let seen = trainer.in_session("s", &with(&asked, &json!({ "logprobs": true }))).json();
+    assert_eq!(seen["choices"][0]["logprobs"], choice["logprobs"]);
 
-    // The agent sees what it would without us.
-    let seen = in_session(&trainer, "s", &asked).json();
-    assert!(seen["prompt_token_ids"].is_null() && seen["choices"][0]["token_ids"].is_null(), "{seen}");
-    assert!(seen["choices"][0]["logprobs"].is_null(), "{seen}");
-    assert_eq!((&seen["choices"][0]["message"], &seen["usage"]), (&choice["message"], &given["usage"]));
-    let seen = in_session(&trainer, "s", &with(&asked, &json!({ "logprobs": true }))).json();
-    assert_eq!(seen["choices"][0]["logprobs"], choice["logprobs"], "it asked for them");
-
-    let mut traces = traces(&trainer, "s");
-    assert_eq!(traces.len(), 2);
-    for trace in &traces {
-        let id = trace["trace_id"].as_str().unwrap();
-        assert_eq!(trainer.get(&format!("/traces/{id}")), (200, trace.clone()));
-    }
-    let ids = |traces: &[Value]| traces.iter().map(|trace| trace["trace_id"].clone()).collect::<Vec<_>>();
+    let mut traces = trainer.list("/sessions/s/traces");
     let times: Vec<f64> = traces.iter().map(|trace| trace["timestamp"].as_f64().unwrap()).collect();
-    for (query, expected) in [
-        ("limit=1".to_owned(), &traces[..1]),
-        (format!("since={}", f64::midpoint(times[0], times[1])), &traces[1..]),
-        ("since=4000000000".to_owned(), &traces[2..]),
-    ] {
-        let found = trainer.get(&format!("/sessions/s/traces?{query}")).1;
-        assert_eq!(ids(found.as_array().unwrap()), ids(expected), "{query}");
-    }
-    let query = json!({ "session_ids": ["no", "s"] });
-    assert_eq!(trainer.post("/traces/query", &query), (200, json!(traces)));
-    assert_eq!(trainer.get("/traces/no"), (404, json!({ "error": "Trace no not found" })));
-
-    let trace = traces[0].as_object_mut().unwrap();
-    for name in ["timestamp", "latency_ms", "trace_id", "raw_request"] {
-        let value = trace.remove(name).unwrap();
-        match name {
-            "timestamp" => assert!(is_time(&value), "{value}"),
-            "latency_ms" => assert!(value.as_f64().is_some_and(|ms| ms > 0.0), "{value}"),
-            "raw_request" => asked.as_object().unwrap().iter().for_each(|(name, sent)| assert_eq!(value[name], *sent)),
-            _ => assert!(value.is_string()),
-        }
-    }
-    let expected = json!({ "session_id": "s", "model": "mock", "messages": asked["messages"],
-        "prompt_token_ids": given["prompt_token_ids"], "response_message": choice["message"],
+    let since = format!("GET /sessions/s/traces?since={}", f64::midpoint(times[0], times[1]));
+    let one = format!("GET /traces/{}", traces[1]["trace_id"].as_str().unwrap());
+    trainer.play(&[
+        ("GET /sessions/s/traces?limit=1", NO, 200, json!(traces[..1])),
+        (&since, NO, 200, json!(traces[1..])),
+        ("GET /sessions/s/traces?since=4000000000", NO, 200, json!([])),
+        ("POST /traces/query", json!({ "session_ids": ["no", "s"] }), 200, json!(traces)),
+        (&one, NO, 200, traces[1].clone()),
+        ("GET /traces/no", NO, 404, json!({ "error": "Trace no not found" })),
+    ]);
+    assert_eq!(traces.len(), 2);
+    let trace = &mut traces[0];
+    take_time(trace, "timestamp");
+    let [id, latency, request] =
+        ["trace_id", "latency_ms", "raw_request"].map(|name| trace.as_object_mut().unwrap().remove(name).unwrap());
+    assert!(id.is_string() && latency.as_f64().is_some_and(|ms| ms > 0.0), "{id} {latency}");
+    asked.as_object().unwrap().iter().for_each(|(name, value)| assert_eq!(request[name], *value));
+    let logprobs: Vec<Value> = choice["token_ids"].as_array().unwrap().iter().map(|_| json!(-0.25)).collect();
+    let expected = json!({ "session_id": "s", "model": "mock", "messages": asked["messages"], "weight_version": 7,
+        "prompt_token_ids": given["prompt_token_ids"], "response_message": choice["message"], "metadata": {},
         "completion_token_ids": choice["token_ids"], "logprobs": logprobs, "routing_matrices": null,
-        "finish_reason": "stop", "weight_version": 7, "metadata": {}, "raw_response": given,
-        "token_counts": { "prompt": given["usage"]["prompt_tokens"], "completion": given["usage"]["completion_tokens"] } });
-    assert_eq!(json!(trace), expected);
+        "finish_reason": "stop", "raw_response": given,
+        "token_counts": { "prompt": usage["prompt_tokens"], "completion": usage["completion_tokens"] } });
+    assert_eq!(*trace, expected);
 }
 
 #[test]
 fn a_sessions_sampling_parameters_win() {
-    let bench = Bench::new();
-    let (endpoint, asked) = model_server(|_| (200, "application/json", "{}".to_owned()));
-    let trainer = Trainer::new(&bench, "[gateway]\nretries = 0\n");
-    trainer.post("/admin/workers", &json!({ "url": endpoint, "model_name": "mock" }));
-    let params =
-        json!({ "temperature": 0.3, "max_tokens": 9, "stop": ["x"], "ignore_eos": true, "stop_token_ids": [1] });
-    trainer.post("/sessions", &json!({ "session_id": "s", "sampling_params": params }));
+    let (endpoint, asked) = empty_server();
+    let trainer = Trainer::start("[gateway]\nretries = 0\n");
+    trainer.ask("POST /admin/workers", &json!({ "url": endpoint, "model_name": "mock" }));
+    let own = json!({ "temperature": 0.3, "max_tokens": 9, "stop": ["x"], "ignore_eos": true, "stop_token_ids": [1] });
+    trainer.ask("POST /sessions", &json!({ "session_id": "s", "sampling_params": own }));
     let sent = with(&question("hi"), &json!({ "model": "mock", "temperature": 1.5, "max_tokens": 100, "top_p": 0.5 }));
-    let asks = json!({ "logprobs": true, "return_token_ids": true });
-    let asks_not = json!({ "logprobs": false, "return_token_ids": false });
-    for (session, sent, expected) in [
-        ("other", sent.clone(), with(&sent, &asks)),
-        ("other", with(&sent, &asks_not), with(&sent, &asks_not)),
-        ("s", sent.clone(), with(&with(&sent, &asks), &params)),
-    ] {
-        assert_eq!(in_session(&trainer, session, &sent).status, 200);
+    let asks = |asks: bool| with(&sent, &json!({ "logprobs": asks, "return_token_ids": asks }));
+    for (session, sent, expected) in
+        [("no", &sent, asks(true)), ("no", &asks(false), asks(false)), ("s", &sent, with(&asks(true), &own))]
+    {
+        assert_eq!(trainer.in_session(session, sent).status, 200);
         let mut body = asked.lock().unwrap().pop().unwrap().1;
         // Ours: without it an engine may leave the list out.
         body.as_object_mut().unwrap().remove("top_logprobs");
@@ -929,89 +803,82 @@ fn a_sessions_sampling_parameters_win() {
 
 #[test]
 fn a_sessions_id_may_hold_slashes() {
-    let bench = Bench::new();
-    let trainer = with_worker(&bench);
+    let trainer = Trainer::with_worker();
     for (session, encoded) in [("task/hello:7", "task%2Fhello:7"), ("v1/x", "v1%2Fx"), ("a/v1b", "a%2Fv1b")] {
-        assert_eq!(in_session(&trainer, session, &question("hi")).status, 200);
-        let traces = traces(&trainer, encoded);
+        assert_eq!(trainer.in_session(session, &question("hi")).status, 200);
+        let mut traces = trainer.list(&format!("/sessions/{encoded}/traces"));
         assert_eq!((traces.len(), &traces[0]["session_id"]), (1, &json!(session)));
-        let id = traces[0]["trace_id"].as_str().unwrap();
-        assert_eq!(trainer.get(&format!("/traces/{id}")), (200, traces[0].clone()), "its client does not encode it");
-        assert_eq!(trainer.send("DELETE", &format!("/sessions/{encoded}"), &Value::Null).1, json!({ "deleted": 1 }));
+        // Its client does not encode the id of a trace.
+        let one = format!("GET /traces/{}", traces[0]["trace_id"].as_str().unwrap());
+        let delete = format!("DELETE /sessions/{encoded}");
+        trainer.play(&[(&one, NO, 200, traces.remove(0)), (&delete, NO, 200, json!({ "deleted": 1 }))]);
     }
-    // The shortest id that leaves a tail wins: this one is `s`, and there is no such path below /v1.
-    assert_eq!(in_session(&trainer, "s/v1", &question("hi")).status, 404);
+    // The shortest id that leaves a tail wins: here it is `s`, and no API has the path /v1/v1/…
+    assert_eq!(trainer.in_session("s/v1", &question("hi")).status, 404);
 }
 
 #[test]
-fn the_weights_version_is_the_gateways() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, "[gateway]\nretries = 0\n");
+fn the_version_of_the_weights_is_the_gateways() {
+    let trainer = Trainer::start("[gateway]\nretries = 0\n");
     let (endpoint, _) = model_server(|body| {
-        let stamp = if body["stamp"] == true { json!({ "weight_version": 12 }) } else { json!({}) };
         let answer = json!({ "id": "x", "choices": [{ "message": { "role": "assistant", "content": "hi" } }] });
+        let stamp = body.get("stamp").map_or(json!({}), |stamp| json!({ "weight_version": stamp }));
         (200, "application/json", with(&answer, &stamp).to_string())
     });
-    let add = || trainer.post("/admin/workers", &json!({ "url": endpoint, "model_name": "mock" }));
-    let version = |version: Value| (200, json!({ "weight_version": version }));
-    let seen = |more: Value| {
-        assert_eq!(in_session(&trainer, "s", &with(&question("hi"), &more)).status, 200);
-        traces(&trainer, "s").pop().unwrap()["weight_version"].take()
+    let worker = || trainer.ask("POST /admin/workers", &json!({ "url": endpoint, "model_name": "mock" }));
+    let (version, named) = ("/admin/weight_version", |version: Value| json!({ "weight_version": version }));
+    let (read, write) = (format!("GET {version}"), format!("POST {version}"));
+    let call = |more: &Value| {
+        assert_eq!(trainer.in_session("s", &with(&question("hi"), more)).status, 200);
+        trainer.list("/sessions/s/traces").pop().unwrap()["weight_version"].take()
     };
-    assert_eq!(trainer.get("/admin/weight_version"), version(Value::Null));
-    // It is known before there is a worker, and whoever comes later has it.
-    assert_eq!(trainer.post("/admin/weight_version", &json!({ "weight_version": 7 })), version(json!(7)));
-    assert_eq!(trainer.get("/admin/weight_version"), version(json!(7)));
-    add();
-    assert_eq!((trainer.get("/admin/weight_version"), seen(json!({}))), (version(json!(7)), json!(7)));
-    assert_eq!(seen(json!({ "stamp": true })), 12, "the engine's word wins");
-    trainer.post("/admin/weight_version", &json!({ "weight_version": 8 }));
-    add();
-    assert_eq!(seen(json!({})), 8);
-    for wrong in [json!({}), json!({ "weight_version": "7" }), json!({ "weight_version": 1.5 }), Value::Null] {
-        let (status, body) = trainer.post("/admin/weight_version", &wrong);
-        assert!(status == 400 && body["error"].is_string() && body.as_object().unwrap().len() == 1, "{wrong}: {body}");
-    }
-    assert_eq!(trainer.get("/admin/weight_version"), version(json!(8)));
+    let wrong = |body: Value| (write.as_str(), body, 400, json!({ "error": "weight_version must be an integer" }));
+    trainer.play(&[wrong(NO), wrong(json!({})), wrong(named(json!("7"))), wrong(named(json!(1.5)))]);
+    // It is known before there is a worker, and whoever comes has it.
+    trainer.play(&[(&read, NO, 200, named(NO)), (&write, named(json!(7)), 200, named(json!(7)))]);
+    worker();
+    trainer.play(&[(&read, NO, 200, named(json!(7)))]);
+    assert_eq!(call(&json!({})), 7);
+    assert_eq!(call(&json!({ "stamp": 12 })), 12, "the engine's word wins");
+    trainer.ask(&write, &named(json!(8)));
+    worker();
+    assert_eq!(call(&json!({})), 8);
 }
 
 #[test]
 fn workers_come_and_go() {
-    let bench = Bench::new();
-    let trainer = Trainer::new(&bench, "[gateway]\nretries = 0\nprobe_interval_ms = 0\n");
-    let (endpoint, asked) = model_server(|_| (200, "application/json", "{}".to_owned()));
+    let trainer = Trainer::start("[gateway]\nretries = 0\nprobe_interval_ms = 0\n");
+    let (endpoint, asked) = empty_server();
     let base = endpoint.trim_end_matches("/v1");
-    assert_eq!(trainer.get("/health"), (200, json!({ "status": "ok" })));
-    assert_eq!(trainer.get("/admin/workers"), (200, json!([])));
     let mut listed = Vec::new();
-    for (sent, api_path, model, weight) in [
-        // As its client says it.
-        (json!({ "url": base, "api_path": "/v1", "weight": 1 }), "/v1", Value::Null, 1),
-        (json!({ "url": base, "model_name": "m", "weight": 3 }), "/v1", json!("m"), 3),
-        (json!({ "url": format!("{base}/deep/v2"), "model_name": "m" }), "/deep/v2", json!("m"), 1),
-        (json!({ "url": base, "api_path": "/v3", "model_name": "m" }), "/v3", json!("m"), 1),
+    for (sent, api_path) in [
+        // As its client says it; the others as people do.
+        (json!({ "url": base, "api_path": "/v1", "weight": 1 }), "/v1"),
+        (json!({ "url": base, "model_name": "m", "weight": 3 }), "/v1"),
+        (json!({ "url": format!("{base}/deep/v2"), "model_name": "m" }), "/deep/v2"),
+        (json!({ "url": base, "api_path": "/v3", "model_name": "m" }), "/v3"),
     ] {
         let id = format!("w{}", listed.len());
-        let (status, added) = trainer.post("/admin/workers", &with(&sent, &json!({ "worker_id": id })));
-        assert_eq!((status, added), (200, json!({ "worker_id": id, "url": base, "api_path": api_path })));
-        listed.push(json!({ "worker_id": id, "url": base, "api_path": api_path, "model_name": model,
-            "weight": f64::from(weight), "healthy": true, "active_requests": 0 }));
+        let added = json!({ "worker_id": id, "url": base, "api_path": api_path });
+        trainer.play(&[("POST /admin/workers", with(&sent, &json!({ "worker_id": id })), 200, added.clone())]);
+        let weight = sent["weight"].as_f64().unwrap_or(1.0);
+        let more = json!({ "model_name": sent["model_name"], "weight": weight, "healthy": true, "active_requests": 0 });
+        listed.push(with(&added, &more));
     }
-    assert_eq!(trainer.get("/admin/workers"), (200, json!(listed)));
-    let health = json!({ "workers": listed, "healthy": 4, "total": 4 });
-    assert_eq!(trainer.get("/health/workers"), (200, health));
-    for id in ["w1", "w2", "w3"] {
-        let path = format!("/admin/workers/{id}");
-        assert_eq!(trainer.send("DELETE", &path, &Value::Null), (200, json!({ "removed": id })));
-        let unknown = json!({ "error": format!("Worker {id} not found") });
-        assert_eq!(trainer.send("DELETE", &path, &Value::Null), (404, unknown));
-    }
-    assert_eq!(trainer.get("/admin/workers"), (200, json!(listed[..1])));
+    let wrong = |body: Value| ("POST /admin/workers", body, 400, json!({ "error": "url is required" }));
+    trainer.play(&[
+        ("GET /admin/workers", NO, 200, json!(listed)),
+        ("GET /health/workers", NO, 200, json!({ "workers": listed, "healthy": 4, "total": 4 })),
+        ("DELETE /admin/workers/w1", NO, 200, json!({ "removed": "w1" })),
+        ("DELETE /admin/workers/w1", NO, 404, json!({ "error": "Worker w1 not found" })),
+        ("DELETE /admin/workers/w2", NO, 200, json!({ "removed": "w2" })),
+        ("DELETE /admin/workers/w3", NO, 200, json!({ "removed": "w3" })),
+        ("GET /admin/workers", NO, 200, json!(listed[..1])),
+        wrong(NO),
+        wrong(json!({ "worker_id": "x" })),
+        wrong(json!({ "url": "" })),
+    ]);
     // A worker without a model is asked for the agent's.
-    in_session(&trainer, "s", &with(&question("hi"), &json!({ "model": "theirs" })));
+    trainer.in_session("s", &with(&question("hi"), &json!({ "model": "theirs" })));
     assert_eq!(asked.lock().unwrap().pop().unwrap().1["model"], "theirs");
-    for wrong in [json!({}), json!({ "url": "" }), json!({ "worker_id": "x" }), Value::Null] {
-        assert_eq!(trainer.post("/admin/workers", &wrong), (400, json!({ "error": "url is required" })), "{wrong}");
-    }
-    assert_eq!(trainer.post("/admin/reload", &Value::Null), (200, json!({ "status": "ok" })));
 }

@@ -18,6 +18,7 @@ mod durability;
 mod framing;
 mod gateway;
 mod gateway_clients;
+mod gateway_contracts;
 mod golden;
 mod llm;
 mod otlp;

@@ -142,11 +142,11 @@ fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, Json)>) {
     });
 }
 
-/// Where no controller has named an attempt: "0", unless the rollout's spans are another's.
+/// Where no controller has named an attempt: "0", unless a runner of the other API has started one.
 async fn unnamed_attempt(state: &ApiState, rollout: &RolloutId) -> Result<String, Refusal> {
     let attempts = state.rollouts.store().attempts(rollout.clone()).await?;
-    let has_default = attempts.iter().any(|attempt| attempt.attempt_id.as_str() == DEFAULT_ATTEMPT);
-    let latest = attempts.last().filter(|_| !has_default);
+    // That one leaves its metadata empty; an attempt that a call has named has an object there.
+    let latest = attempts.iter().rev().find(|attempt| attempt.metadata.is_null());
     Ok(latest.map_or_else(|| DEFAULT_ATTEMPT.to_owned(), |latest| latest.attempt_id.to_string()))
 }
 

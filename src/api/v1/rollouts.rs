@@ -1,7 +1,7 @@
 //! Rollouts as version 1.0 has them: four states, a version that counts changes, and a log of those that ended.
 
 use crate::api::ApiState;
-use crate::api::agl::{Answer, Refusal, created, fields, ok, read};
+use crate::api::agl::{Answer, Refusal, created, ok, read};
 use crate::rollout::{RolloutError, lifecycle};
 use crate::store::{Records, RolloutFilter};
 use crate::trace::{Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutId, RolloutStatus, Timestamp};
@@ -35,9 +35,9 @@ struct New {
     #[serde(default = "yes")]
     is_train: bool,
     #[serde(default)]
-    config: Config,
+    config: Option<Config>,
     #[serde(default)]
-    metadata: Metadata,
+    metadata: Option<Metadata>,
     #[serde(default)]
     rollout_id: Option<String>,
 }
@@ -93,7 +93,8 @@ pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer
         let mut stored = Vec::with_capacity(new.len());
         for (place, new) in (0..).zip(&new) {
             let id = RolloutId::from(new.rollout_id.clone().unwrap_or_else(random_id).as_str());
-            if let Some(known) = records.rollout(&id)? {
+            // One that only a call has named is nobody's yet.
+            if let Some(known) = records.rollout(&id)?.filter(is_made) {
                 stored.push(known);
                 continue;
             }
@@ -109,9 +110,9 @@ pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer
 }
 
 fn rollout_of(new: &New, id: RolloutId, now: Timestamp) -> Rollout {
-    let mut metadata = serde_json::to_value(&new.metadata).unwrap_or_default();
+    let mut metadata = serde_json::to_value(new.metadata.clone().unwrap_or_default()).unwrap_or_default();
     let known = Known {
-        config: serde_json::to_value(&new.config).unwrap_or_default(),
+        config: serde_json::to_value(new.config.clone().unwrap_or_default()).unwrap_or_default(),
         status: Status { k8s_job_name: None, last_attempt_id: None, error_message: None, version: 1, updated_at: now },
     };
     metadata[KEY] = serde_json::to_value(known).unwrap_or_default();
@@ -146,7 +147,8 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     let limit = usize::try_from(number(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
     let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
     let found = state.rollouts.store().attempted(filter).await?;
-    ok(found.iter().take(limit).map(|found| shown(&found.rollout)).collect::<Vec<_>>())
+    let made = found.iter().map(|found| &found.rollout).filter(|rollout| is_made(rollout));
+    ok(made.take(limit).map(shown).collect::<Vec<_>>())
 }
 
 /// `GET /api/rollouts/terminal`
@@ -160,7 +162,7 @@ pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): Raw
     let items = page.ids.iter().filter_map(|id| {
         // One that was deleted is passed over.
         let rollout = &found.iter().find(|found| found.rollout.rollout_id == *id)?.rollout;
-        let data_id = ["data_id", "instance_id"].iter().find_map(|name| rollout.input.get(name));
+        let data_id = ["data_id", "instance_id"].iter().find_map(|name| rollout.input.get(name).filter(|id| says(id)));
         let data_id = data_id.map_or_else(String::new, |id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
         let is_train = is_train(rollout);
         Some(json!({ "rollout_id": id, "state": state_of(rollout.status), "data_id": data_id, "is_train": is_train }))
@@ -185,6 +187,11 @@ fn not_found(id: &str) -> String {
     format!("Rollout not found: {id}")
 }
 
+/// True for a rollout that somebody made, here or by another API: others are named by their calls only, and never end.
+fn is_made(rollout: &Rollout) -> bool {
+    rollout.metadata.get(KEY).is_some() || !rollout.input.is_null()
+}
+
 /// The attempt whose events are a rollout's: that which a controller named last.
 pub(super) fn last_attempt(rollout: &Rollout) -> Option<String> {
     known_of(rollout).status.last_attempt_id
@@ -192,7 +199,8 @@ pub(super) fn last_attempt(rollout: &Rollout) -> Option<String> {
 
 #[derive(Deserialize)]
 struct Change {
-    status: StatusChange,
+    #[serde(default)]
+    status: Option<StatusChange>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -215,11 +223,9 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Opt
 
 /// `PATCH /api/rollouts/{rollout}`
 pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> Answer {
-    if fields(&body)?.get("status").is_none() {
-        // Keys outside `status` are nobody's; without it nothing changes.
-        return Err(schema("body", "status", "Field required"));
-    }
-    let Change { status: change } = read(&body)?;
+    let Change { status } = read(&body)?;
+    // Without it nothing changes.
+    let change = status.unwrap_or_default();
     let to = match &change.state {
         Some(Some(word)) => Some(statuses_of(word).ok_or_else(|| schema("body", "status", STATES))?),
         _ => None,
@@ -354,6 +360,11 @@ fn statuses_of(word: &str) -> Option<&'static [RolloutStatus]> {
         "failed" => &[Failed, Cancelled],
         _ => return None,
     })
+}
+
+/// False for what is nothing, empty or zero.
+fn says(value: &Json) -> bool {
+    !matches!(value, Json::Null | Json::Bool(false)) && value.as_f64() != Some(0.0) && value.as_str() != Some("")
 }
 
 fn may_become(from: &str, to: &str) -> bool {

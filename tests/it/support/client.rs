@@ -158,7 +158,7 @@ impl Bench {
     pub fn register(&self, serve: &Running, version: i64) {
         let endpoint = format!("{}/v1", self.http());
         let model = serde_json::json!([{ "model": "mock", "endpoint": endpoint, "version": version }]);
-        assert_eq!(post(serve.address("server"), "/api/models", &model).status, 200);
+        assert_eq!(post(serve.address("server"), "/api/models", &model).status, 201);
     }
 }
 
