@@ -3,6 +3,7 @@
 //! Without tokens everybody may do everything, which is why such a door may listen on loopback only.
 
 use super::ApiState;
+use crate::gateway::Gateway;
 use crate::net::glob::text_matches;
 use crate::net::secret::Secret;
 use axum::extract::{Request, State};
@@ -85,28 +86,28 @@ impl Access {
 
 /// Lets a request through whose token allows it; the handlers of spans look at the rollout themselves.
 pub(super) async fn check(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
-    let called = if is_call(path) { called(&state, &request) } else { None };
-    match called.map_or_else(|| allowed(&state.tokens, method, path, headers), Ok) {
+    match judge(&state, &request) {
         Ok(access) => {
             request.extensions_mut().insert(access);
             next.run(request).await
         }
-        Err((status, text)) => {
-            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-            (status, challenge, axum::Json(json!({ "detail": text }))).into_response()
-        }
+        Err(response) => *response,
     }
 }
 
-/// True for a path that only agents call.
-fn is_call(path: &str) -> bool {
-    !["/v1/agl", "/v1/tracewire", "/v1/traces", "/api/"].iter().any(|other| path.starts_with(other))
+/// What the caller of a request may do, or why it is refused.
+pub(super) fn judge<B>(state: &ApiState, request: &http::Request<B>) -> Result<Access, Box<Response>> {
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    let called = if Gateway::is_call_path(path) { called(state, request) } else { None };
+    called.map_or_else(|| allowed(&state.tokens, method, path, headers), Ok).map_err(|(status, text)| {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        Box::new((status, challenge, axum::Json(json!({ "detail": text }))).into_response())
+    })
 }
 
-/// What the caller of a model may do who shows a signed key of a rollout in place of a token. What the key says of an
-/// unsigned one is for the gateway to judge.
-fn called(state: &ApiState, request: &Request) -> Option<Access> {
+/// What the caller of a model may do who shows a signed key of a rollout in place of a token. What an unsigned one says
+/// is for the gateway to judge.
+fn called<B>(state: &ApiState, request: &http::Request<B>) -> Option<Access> {
     let is_signed = !state.gateway.settings().signing_key.is_empty();
     let named = state.gateway.key_of(request.headers(), request.uri().query().unwrap_or_default());
     let rollout = named.ok().flatten().filter(|_| is_signed)?.rollout?;
@@ -140,18 +141,17 @@ fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -
 
 /// True when a request concerns a rollout that the caller may see, or names it where only the handler sees it.
 fn concerns_one(path: &str, access: &Access) -> bool {
-    let named = path.strip_prefix("/v1/agl/rollouts/").and_then(|rest| rest.split('/').next());
+    let nouns = ["/v1/agl/rollouts/", "/api/rollouts/", "/sessions/"];
+    let named = nouns.iter().find_map(|noun| path.strip_prefix(noun)).and_then(|rest| rest.split('/').next());
     match named {
-        // The handlers of these look themselves.
-        Some("search") | None => {
+        // The handlers of these look themselves, and whoever takes calls of models does.
+        _ if Gateway::is_call_path(path) => true,
+        Some("search" | "terminal" | "batch_delete") => false,
+        None => {
             path.starts_with("/v1/agl/spans")
                 || path == "/v1/traces"
-                || path.starts_with(GRPC)
-                || path.starts_with("/api/rollouts/")
-                || path.starts_with("/sessions/")
                 || path == "/v1/tracewire/keys"
-                || ["/rollout/", "/proxy/rollout/"].iter().any(|prefix| path.starts_with(prefix))
-                || crate::gateway::route::Api::of(path).is_some()
+                || path.starts_with(GRPC)
         }
         Some(rollout) => {
             let rollout = percent_encoding::percent_decode_str(rollout).decode_utf8_lossy();
@@ -222,6 +222,17 @@ mod tests {
             ("one", &post, "/v1/agl/queues/rollouts/dequeue", 403),
             ("one", &post, "/v1/agl/spans", 200),
             ("one", &get, "/metrics", 403),
+            ("one", &get, "/api/rollouts/ro-12/events", 200),
+            ("one", &Method::DELETE, "/api/rollouts/ro-2", 403),
+            ("one", &get, "/api/rollouts/terminal", 403),
+            ("one", &get, "/api/rollouts", 403),
+            ("one", &post, "/sessions/ro-1x/traces", 200),
+            ("one", &Method::DELETE, "/sessions/ro-2", 403),
+            ("one", &post, "/sessions/batch_delete", 403),
+            ("one", &post, "/proxy/pause", 403),
+            ("one", &post, "/admin/workers", 403),
+            ("one", &post, "/v1/tracewire/backends", 403),
+            ("one", &post, "/rollout/ro-2/attempt/0/v1/messages", 200),
         ] {
             assert_eq!(status(given, method.clone(), path), expected, "{given} {method} {path}");
         }

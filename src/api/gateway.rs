@@ -3,7 +3,7 @@
 use super::ApiState;
 use super::access::Access;
 use super::agl::{Answer, Refusal, created, ok, read, read_some};
-use crate::gateway::{Backend, BackendSettings, PauseForm, Reroute, key};
+use crate::gateway::{Backend, BackendSettings, Gateway, PauseForm, Reroute, key};
 use crate::net::secret::Secret;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -32,16 +32,22 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/api/models", get(models).post(register_models).delete(clear_models))
 }
 
-/// What is nobody else's: a call of a model, or nothing.
-pub(super) async fn call(
+/// What is nobody else's is nothing, but for calls of models that came through all the layers.
+pub(super) async fn fallback(
     State(state): State<ApiState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     access: Extension<Access>,
     request: Request,
 ) -> Response {
-    let Some(rollout) = state.gateway.rollout_of(&request) else {
-        return (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" }))).into_response();
-    };
+    if Gateway::is_call_path(request.uri().path()) {
+        return call(&state, peer, &access, request).await;
+    }
+    (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" }))).into_response()
+}
+
+/// A call of a model.
+pub(super) async fn call(state: &ApiState, peer: SocketAddr, access: &Access, request: Request) -> Response {
+    let rollout = state.gateway.rollout_of(&request);
     if !access.is_full() && !rollout.as_deref().is_some_and(|rollout| access.may(rollout)) {
         let text = "this token is for some rollouts only, and the call names none of them";
         return (StatusCode::FORBIDDEN, Json(json!({ "detail": text, "error": { "message": text } }))).into_response();

@@ -19,11 +19,13 @@ use crate::trace::span::{Link, SpanContext};
 use crate::trace::{Attributes, RolloutId, Span, Value, semconv as names};
 use crate::wire::redact::Redactor;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -119,7 +121,7 @@ impl ApiState {
 }
 
 /// The routes of the server door.
-pub fn router(state: ApiState) -> Router {
+fn router(state: ApiState) -> Router {
     let waiting = Waiting::default();
     Router::new()
         .route("/", get(|| async { HELP }))
@@ -132,12 +134,35 @@ pub fn router(state: ApiState) -> Router {
         .merge(sessions::router())
         .merge(gateway::router())
         .merge(otlp::router())
-        .fallback(gateway::call)
+        .fallback(gateway::fallback)
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(cors(&state.cors_origins))
         .layer(middleware::from_fn_with_state(state.clone(), known_host))
         .with_state(state)
+}
+
+/// The server door: [`router`], and before it a short way for calls of models, which are many.
+pub fn door(state: ApiState) -> Router {
+    let (router, short) = (TowerToHyperService::new(router(state.clone())), state);
+    let front = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
+        let (router, state) = (router.clone(), short.clone());
+        async move {
+            let is_plain_call =
+                Gateway::is_call_path(request.uri().path()) && !request.headers().contains_key(header::ORIGIN);
+            if !is_plain_call {
+                return router.call(request).await.into_response();
+            }
+            if !is_known_host(&state, &request) {
+                return unknown_host();
+            }
+            match access::judge(&state, &request) {
+                Ok(access) => gateway::call(&state, peer, &access, request).await,
+                Err(refused) => *refused,
+            }
+        }
+    };
+    Router::new().fallback(front)
 }
 
 /// The gRPC service, for a port of its own.
@@ -168,10 +193,15 @@ async fn ready(State(state): State<ApiState>) -> Response {
 }
 
 /// Refuses names that are not ours (DNS rebinding).
-async fn known_host(State(state): State<ApiState>, headers: HeaderMap, request: Request, next: Next) -> Response {
+async fn known_host(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    if is_known_host(&state, &request) { next.run(request).await } else { unknown_host() }
+}
+
+fn is_known_host(state: &ApiState, request: &Request) -> bool {
+    let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri().host());
     let name = host.map(|host| host.parse::<http::uri::Authority>().map(|host| host.host().to_owned()));
-    let known = match name {
+    match name {
         Some(Ok(name)) => {
             let bare = name.trim_matches(['[', ']']);
             bare == "localhost"
@@ -180,10 +210,10 @@ async fn known_host(State(state): State<ApiState>, headers: HeaderMap, request: 
         }
         Some(Err(_)) => false,
         None => true,
-    };
-    if known {
-        return next.run(request).await;
     }
+}
+
+fn unknown_host() -> Response {
     let text = "this host name is not served; name it in server.allowed_hosts\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }

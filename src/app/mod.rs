@@ -195,7 +195,7 @@ impl App {
             self.otlp_grpc_address = Some(listener.local_addr()?);
             self.serve(listener, api::grpc(state.clone()), None);
         }
-        self.serve(listener, api::router(state), Some(gateway));
+        self.serve(listener, api::door(state), Some(gateway));
         Ok(address)
     }
 

@@ -138,21 +138,25 @@ impl Gateway {
         *self.0.reroutes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reroutes);
     }
 
-    /// Whose call a request to the server door is, if anybody's; `None`: it is no call.
-    pub fn rollout_of<B>(&self, request: &Request<B>) -> Option<Option<String>> {
-        let path = request.uri().path();
-        let prefixes = ["/rollout/", "/proxy/rollout/", "/sessions/"];
-        if !prefixes.iter().any(|prefix| path.starts_with(prefix)) && route::Api::of(path).is_none() {
-            return None;
-        }
-        let in_url = Route::read(path).ok().and_then(|route| route.named.rollout);
+    /// True for a path of the server door that agents call models by.
+    pub fn is_call_path(path: &str) -> bool {
+        let in_session = || path.strip_prefix("/sessions/").is_some_and(|rest| rest.contains("/v1"));
+        path.starts_with("/rollout/")
+            || path.starts_with("/proxy/rollout/")
+            || in_session()
+            || route::Api::of(path).is_some()
+    }
+
+    /// Whose call a request to the server door is, if it says so.
+    pub fn rollout_of<B>(&self, request: &Request<B>) -> Option<String> {
+        let in_url = Route::read(request.uri().path()).ok().and_then(|route| route.named.rollout);
         let in_header = || request.headers().get(ROLLOUT_HEADER).and_then(|id| id.to_str().ok()).map(Into::into);
         let in_key = || {
             let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
             key.ok().flatten().and_then(|named| named.rollout)
         };
         let rollout: Option<RolloutId> = in_url.or_else(in_header).or_else(in_key);
-        Some(rollout.map(|rollout| rollout.to_string()))
+        rollout.map(|rollout| rollout.to_string())
     }
 
     /// Answers a call that came to the server door.

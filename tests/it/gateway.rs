@@ -502,10 +502,22 @@ fn keys_name_rollouts_and_can_not_be_forged() {
     assert_eq!(call("sk-tw-ro-k.at-1", "/v1/chat/completions"), 401);
     assert_eq!(call("sk-proj-other", "/v1/chat/completions"), 401);
     assert_eq!(call("admin", &path("ro-any")), 200);
-    assert_eq!(
-        ask(server, "POST", "/v1/agl/rollouts", &[("authorization", &format!("Bearer {good}"))], "{}").status,
-        401
-    );
+    // It is for calls, and for nothing else.
+    let bearer = format!("Bearer {good}");
+    for (method, path) in [
+        ("POST", "/v1/agl/rollouts"),
+        ("POST", "/proxy/pause"),
+        ("GET", "/proxy/state"),
+        ("GET", "/admin/workers"),
+        ("GET", "/sessions"),
+        ("DELETE", "/sessions/ro-k"),
+        ("DELETE", "/api/rollouts/ro-k"),
+        ("GET", "/api/rollouts/ro-k/events"),
+        ("GET", "/v1/tracewire/backends"),
+        ("GET", "/metrics"),
+    ] {
+        assert_eq!(ask(server, method, path, &[("authorization", &bearer)], "{}").status, 401, "{method} {path}");
+    }
     let call = &calls(&bench, "ro-k", 1)[0];
     assert_eq!(
         (&call["attempt_id"], &call["attributes"]["tracewire.identity.source"]),

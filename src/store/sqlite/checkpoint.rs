@@ -77,8 +77,8 @@ fn note(path: &Path, error: &rusqlite::Error) {
     tracing::warn!(path = %path.display(), %error, "the write-ahead log could not be folded; trying again later");
 }
 
-/// The log grows to about this much.
-const FOLD_EVERY_BYTES: usize = 8 * 1024 * 1024;
+/// The log grows to about this much. Pages that many commits write are folded once.
+const FOLD_EVERY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Pages in the log, of 8 kB: 64 MB.
 const MOST_FRAMES: i64 = 8 * 1024;

@@ -4,6 +4,7 @@
 
 use super::{SqliteOptions, Synchronous, fault};
 use crate::store::{Result, StoreError};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
@@ -228,6 +229,8 @@ fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) 
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
+    // Plans don't depend on what is bound: without this some statements are planned anew each time they are run.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The log is folded beside the writer, see `checkpoint`.
     connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0;")?;
     connection.execute_batch(match synchronous {
