@@ -105,8 +105,9 @@ impl App {
         let register = Arc::new(Register { store: Arc::clone(&store), spent });
         let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), register)
             .context("[[gateway.backends]]")?;
-        // Only where there is a server door are there backends.
-        let forwarder = if with_server { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
+        // Without a server door the settings alone say what is rerouted, and to which backends.
+        let detours = with_server || !config.reroute.is_empty();
+        let forwarder = if detours { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
         let distrust = Arc::new(Distrust::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
@@ -131,6 +132,7 @@ impl App {
             let address = app.start_server(config, service, gateway.clone()).await?;
             app.tasks.push(tokio::spawn(rollouts.watch()));
             app.tasks.push(tokio::spawn(gateway.clone().probe()));
+            app.tasks.push(tokio::spawn(gateway.clone().recheck()));
             app.tasks.push(tokio::spawn(end_calls(ended, gateway)));
             upstream.dialler().refuse(address);
             if let Some(address) = app.otlp_grpc_address {
@@ -216,9 +218,10 @@ impl App {
             let calls_ended = async {
                 guard.started().await;
                 if let Some(gateway) = gateway
-                    && gateway.gate().state().inflight > 0
+                    && !gateway.is_idle()
                 {
-                    gateway.gate().drained(Duration::MAX).await;
+                    // Each ends by itself, or by the drain's deadline.
+                    gateway.idle().await;
                     tokio::time::sleep(LAST_BYTES).await;
                 }
             };

@@ -2,14 +2,14 @@
 
 use crate::api::Sequences;
 use crate::capture::{Calls, Seed, SeedSource, Sequencer, Spent};
+use crate::gateway::book::Asking;
 use crate::gateway::{Registered, Registry};
 use crate::rollout::Rollouts;
-use crate::store::{BoxFuture, SharedStore};
+use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
 use crate::trace::{Rollout, RolloutId};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
@@ -75,20 +75,16 @@ pub(super) struct Register {
 }
 
 impl Registry for Register {
-    fn registered<'a>(
-        &'a self,
-        rollout: &'a RolloutId,
-    ) -> Pin<Box<dyn Future<Output = Option<Registered>> + Send + 'a>> {
+    fn registered<'a>(&'a self, rollout: &'a RolloutId) -> Asking<'a> {
         Box::pin(async move {
-            let standing = self.store.standing(rollout.clone()).await;
-            if !standing
-                .inspect_err(|error| tracing::warn!(%error, "the store does not say what is registered"))
-                .ok()?
-                .registered
-            {
-                return None;
+            let said = |error: StoreError| {
+                tracing::warn!(%error, rollout_id = %rollout, "the store does not say what is registered");
+                error.to_string()
+            };
+            if !self.store.standing(rollout.clone()).await.map_err(said)?.registered {
+                return Ok(None);
             }
-            self.store.rollout(rollout.clone()).await.ok().flatten().map(|rollout| registered(&rollout))
+            Ok(self.store.rollout(rollout.clone()).await.map_err(said)?.map(|rollout| registered(&rollout)))
         })
     }
 

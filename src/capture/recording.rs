@@ -43,6 +43,7 @@ struct State {
     // Whether the request began like a call of a model or tool, whose content is what all this is for; not known before
     // its first byte that is no white space.
     is_call: Option<bool>,
+    ends_as: Option<Outcome>,
 }
 
 /// The wait for a commit; see [`Recording::finish`].
@@ -90,7 +91,7 @@ impl Recording {
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
-            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call })),
+            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call, ends_as: None })),
         };
         Self { shared: Some(Arc::new(shared)) }
     }
@@ -157,12 +158,23 @@ impl Recording {
         self.update(|exchange, _| update(exchange.gateway.get_or_insert_default()));
     }
 
-    /// From here on, another version of the policy answers.
-    pub fn policy_version(&self, version: i64) {
+    /// It ended for the agent as `outcome` says, whatever becomes of the bytes.
+    pub fn ends_as(&self, outcome: Outcome) {
+        let Some(shared) = &self.shared else { return };
+        let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = guard.as_mut() {
+            state.ends_as = Some(outcome);
+        }
+    }
+
+    /// From here on, another version of the policy answers; `instead`: no byte is that of the one before.
+    pub fn policy_version(&self, version: i64, instead: bool) {
         self.update(|exchange, _| {
             let kept = exchange.response_body.kept.len();
             let versions = &mut exchange.gateway.get_or_insert_default().versions;
-            versions.retain(|(_, from)| *from < kept);
+            if instead {
+                versions.retain(|(_, from)| *from < kept);
+            }
             versions.push((version, kept));
         });
     }
@@ -172,13 +184,9 @@ impl Recording {
         self.update(|exchange, _| update(&mut exchange.request));
     }
 
-    /// The whole body of the request, where no tee sees it pass; only the first counts.
+    /// The whole body of the request, where no tee sees it pass; in place of the one before.
     pub fn request_body(&self, body: &Bytes) {
-        let mut is_known = false;
-        self.update(|exchange, _| is_known = exchange.request_body.complete);
-        if is_known {
-            return;
-        }
+        self.update(|exchange, _| exchange.request_body = Body::default());
         if !body.is_empty() {
             self.frame(Direction::Request, body, 0);
         }
@@ -315,6 +323,9 @@ impl Drop for Shared {
 
 fn deliver(mut state: State, started: Instant, committed: Option<oneshot::Sender<bool>>) {
     state.exchange.timing.ended = started.elapsed();
+    if let Some(outcome) = state.ends_as {
+        state.exchange.outcome = outcome;
+    }
     // A permit's send reaches the queue even when the receiver is closing.
     state.permit.send(Captured { exchange: state.exchange, committed, held: state.held });
 }

@@ -78,6 +78,10 @@ pub enum ErrorKind {
     CallMalformed,
     /// The gateway: the request's body is too long.
     CallTooLarge,
+    /// The gateway: it is being shut down.
+    ShuttingDown,
+    /// The gateway: the store does not say what must be known of the rollout.
+    StoreSilent,
     /// The gateway: the backend's answer is not what its dialect has.
     BackendAnswerUnread,
 }
@@ -301,6 +305,18 @@ impl ErrorKind {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "call_too_large",
                 "send less, or raise gateway.max_body_bytes",
+            ),
+            Self::ShuttingDown => of(
+                Internal,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutting_down",
+                "call again when it is back, or raise shutdown.drain_timeout_ms",
+            ),
+            Self::StoreSilent => of(
+                Internal,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_silent",
+                "try again; Tracewire's log says what the store has",
             ),
             Self::BackendAnswerUnread => of(
                 Upstream,

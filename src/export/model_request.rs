@@ -109,12 +109,17 @@ pub fn event_data(span: &Span) -> Json {
         "server": { "model": model, "endpoint": text(span, names::GATEWAY_BACKEND), "version": version },
         "latency_ms": latency,
         "http_status": http_status,
-        "status": if http_status < 400 { "ok" } else { "error" },
+        "status": if http_status < 400 && !span.is_error() && is_complete(span) { "ok" } else { "error" },
         "retry_count": retries,
         "usage": usage,
         "finish_reason": reason,
         "response": response,
     })
+}
+
+/// False for an answer that broke off, or that its agent left: what came of it is no sample.
+fn is_complete(span: &Span) -> bool {
+    text(span, names::OUTCOME).is_none_or(|outcome| outcome == "complete")
 }
 
 fn timed_out(span: &Span) -> bool {

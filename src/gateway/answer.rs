@@ -3,26 +3,26 @@
 
 use super::Gateway;
 use super::backends::{Backend, InFlight};
-use super::call::{Call, refuse};
+use super::call::{Call, Over, Told};
 use super::gate::Inside;
 use super::prepare::Turn;
-use super::refusal::{Shape, kind_of};
+use super::refusal::kind_of;
 use super::route::Contract;
 use super::translate::{Answer, AnswerStream, Client, error_body};
 use crate::capture::{Direction, Recording, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::terminal::ends_answer;
-use crate::forward::tokens::{Asked, stripped};
+use crate::forward::tokens::{Asked, MOST_WHOLE_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
 use crate::trace::exchange::Outcome;
 use crate::upstream::body::{self, IdleLimited};
 use crate::upstream::{Body, BodyError, Lease};
-use bytes::Bytes;
+use crate::wire::json_edit::{Changes, change};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use serde_json::Value as Json;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,11 +34,12 @@ pub(super) struct Guards {
     pub(super) _in_flight: InFlight,
 }
 
-/// The beginning of an answer, and whatever follows.
+/// The beginning of an answer, and whatever follows. Of a stream the first event, of anything else all of it.
 pub(super) struct Fetched {
     parts: response::Parts,
-    first: Option<Frame<Bytes>>,
+    first: Bytes,
     rest: IdleLimited,
+    is_whole: bool,
 }
 
 impl Fetched {
@@ -49,30 +50,43 @@ impl Fetched {
 
     /// What has come of the body.
     pub(super) fn beginning(&self) -> &[u8] {
-        self.first.as_ref().and_then(Frame::data_ref).map_or(&[], |data| data.as_ref())
+        &self.first
+    }
+
+    /// True for a success that no API of models can have: empty, or neither JSON nor events.
+    pub(super) fn is_no_answer(&self) -> bool {
+        let begins = self.first.trim_ascii_start().first();
+        let reads = is_events(&self.parts.headers) || matches!(begins, Some(b'{' | b'['));
+        self.parts.status.is_success() && (begins.is_none() || !reads)
     }
 }
 
-/// Waits for the first byte of a stream, or for a whole answer: until then there may be another try.
-pub(super) async fn fetch(response: Response<Incoming>, lease: Lease, limit: Duration) -> Result<Fetched, ProxyError> {
+/// Waits for the first event of a stream, or for a whole answer: until then there may be another try.
+pub(super) async fn fetch(response: Response<Incoming>, lease: Lease, idle: Duration) -> Result<Fetched, ProxyError> {
     let (parts, body) = response.into_parts();
-    let mut rest = IdleLimited::new(body, lease, limit);
-    if is_events(&parts.headers) {
-        let first = rest.frame().await.transpose().map_err(|error| response_error(&error))?;
-        return Ok(Fetched { parts, first, rest });
-    }
-    let mut whole = bytes::BytesMut::new();
-    while let Some(frame) = rest.frame().await {
-        let frame = frame.map_err(|error| response_error(&error))?;
-        if let Ok(data) = frame.into_data() {
-            whole.extend_from_slice(&data);
-        }
-        if whole.len() > MOST_AHEAD_BYTES {
+    let mut rest = IdleLimited::new(body, lease, idle);
+    let is_events = is_events(&parts.headers);
+    let mut first = BytesMut::new();
+    let mut is_whole = false;
+    while first.is_empty() || !is_events && first.len() <= MOST_WHOLE_BYTES {
+        let Some(frame) = rest.frame().await else {
+            is_whole = true;
             break;
+        };
+        if let Ok(data) = frame.map_err(|error| response_error(&error))?.into_data() {
+            first.extend_from_slice(&data);
         }
     }
-    let first = (!whole.is_empty()).then(|| Frame::data(whole.freeze()));
-    Ok(Fetched { parts, first, rest })
+    Ok(Fetched { parts, first: first.freeze(), rest, is_whole })
+}
+
+/// What is known of the try whose answer is delivered.
+pub(super) struct Answered {
+    pub(super) backend: Arc<Backend>,
+    /// The version of its weights when it was asked.
+    pub(super) version: i64,
+    pub(super) turn: Turn,
+    pub(super) asked: Option<Asked>,
 }
 
 impl Gateway {
@@ -80,101 +94,126 @@ impl Gateway {
     pub(super) async fn deliver(
         &self,
         call: &Arc<Call>,
-        backend: Arc<Backend>,
-        turn: Turn,
-        asked: Option<Asked>,
+        answered: Answered,
         fetched: Fetched,
         guards: Guards,
     ) -> Response<Body> {
         let recording = &call.begun.recording;
-        let Fetched { mut parts, first, rest } = fetched;
+        let Answered { backend, version, turn, asked } = answered;
+        let Fetched { mut parts, first, rest, is_whole } = fetched;
         rewrite::response(&mut parts.headers, false);
         parts.version = Version::HTTP_11;
         let is_events = is_events(&parts.headers);
-        if first.is_none() && rest.is_end_stream() {
+        if is_whole && first.is_empty() {
             recording.outcome(Outcome::Complete);
             recording.finish_now().await;
-            drop(guards);
             return Response::from_parts(parts, body::empty());
         }
-        let over = {
-            let call = Arc::clone(call);
-            Box::pin(async move { call.page.over(&call.budget).await })
+        let over = call.over();
+        let watched = Watched {
+            first: Some(first.clone()),
+            rest: (!is_whole).then_some(rest),
+            backend,
+            version,
+            is_events,
+            recording: recording.clone(),
+            over,
+            _guards: guards,
         };
-        let version = backend.version();
-        let watched = Watched { first, rest, backend, version, recording: recording.clone(), over, _guards: guards };
         let tee = TeeBody::new(watched, recording.clone(), Direction::Response, response_error, ends_answer);
-        match turn {
-            Turn::Translated(client, answer) => translated(call, parts, tee, (client, &answer)).await,
-            Turn::Count => counted(call, parts, tee).await,
-            Turn::AsItIs => {
-                if call.route.contract == Contract::V1 && !is_json(&parts.headers) && !is_events {
-                    // Agent Lightning's answer where there is no JSON.
-                    drop(tee.collect().await);
-                    return json_response(parts.status, b"{}".to_vec());
+        let changes = asked.map(|asked| asked.changes).filter(|changes| *changes != Changes::default());
+        if is_events {
+            return match turn {
+                Turn::Translated(_, answer) if parts.status.is_success() && answer.streams() => {
+                    translating(call, parts, tee, &answer)
                 }
-                let changes = asked.map(|asked| asked.changes).filter(|changes| *changes != Default::default());
-                let body = match changes {
-                    Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
-                    None => tee.boxed_unsync(),
-                };
-                let body = if is_events { Ending::of(body, call.shape).boxed_unsync() } else { body };
-                Response::from_parts(parts, body)
-            }
+                Turn::AsItIs => {
+                    let body = match changes {
+                        Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
+                        None => tee.boxed_unsync(),
+                    };
+                    Response::from_parts(
+                        parts,
+                        Ending { inner: body, told: Arc::clone(&call.told), is_over: false }.boxed_unsync(),
+                    )
+                }
+                _ => unread(call, tee, "it sent a stream that nobody asked for".to_owned()).await,
+            };
         }
+        if !is_whole {
+            recording.unstripped();
+            return match turn {
+                Turn::AsItIs => Response::from_parts(parts, tee.boxed_unsync()),
+                _ => unread(call, tee, format!("its answer is longer than {MOST_WHOLE_BYTES} bytes")).await,
+            };
+        }
+        let text = match (turn, changes) {
+            (Turn::Translated(client, answer), _) => match translated(client, &parts, &answer, &first) {
+                Ok(text) => text.into(),
+                Err(cause) => return unread(call, tee, cause).await,
+            },
+            (Turn::Count, _) => match counted(&parts, &first) {
+                Ok(text) => text.into(),
+                Err(cause) => return unread(call, tee, cause).await,
+            },
+            // Agent Lightning's answer where there is no JSON.
+            (Turn::AsItIs, _) if call.route.contract == Contract::V1 && !is_json(&parts.headers) => {
+                Bytes::from_static(b"{}")
+            }
+            (Turn::AsItIs, Some(changes)) if !parts.headers.contains_key(header::CONTENT_ENCODING) => {
+                change(&first, &changes).map_or(first, Bytes::from)
+            }
+            (Turn::AsItIs, changes) => {
+                if changes.is_some() {
+                    recording.unstripped();
+                }
+                return Response::from_parts(parts, tee.boxed_unsync());
+            }
+        };
+        // The type is the backend's where the text is.
+        if !is_json(&parts.headers) {
+            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        parts.headers.remove(header::CONTENT_ENCODING);
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        Response::from_parts(parts, Swapped { tee, text: Some(text) }.boxed_unsync())
     }
 }
 
-/// An answer in the agent's dialect.
-async fn translated(
-    call: &Call,
-    mut parts: response::Parts,
-    tee: TeeBody<Watched>,
-    (client, answer): (Client, &Answer),
-) -> Response<Body> {
-    if is_events(&parts.headers) && parts.status.is_success() && answer.streams() {
-        parts.headers.remove(header::CONTENT_LENGTH);
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type()));
-        let stream = Translating { inner: tee, stream: Some(answer.stream()) };
-        return Response::from_parts(parts, stream.boxed_unsync());
-    }
-    let whole = match tee.collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) => return refuse(&call.begun, call.shape, &response_error(&error)),
-    };
+/// A whole answer in the agent's dialect, or why there is none.
+fn translated(client: Client, parts: &response::Parts, answer: &Answer, whole: &[u8]) -> Result<Vec<u8>, String> {
     if !parts.status.is_success() {
-        let text = error_body(client, parts.status.as_u16(), kind_of(parts.status), &said(&whole));
-        return with_body(parts, text);
+        return Ok(error_body(client, parts.status.as_u16(), kind_of(parts.status), &said(whole)));
     }
-    let unread = |cause: String| {
-        let error = ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause);
-        tracing::warn!(rollout_id = %call.begun.identity.rollout_id, %error, "an answer can't be translated");
-        call.shape.response(&error)
-    };
     if answer.streams() {
-        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("nothing");
-        return unread(format!("a stream was asked for, the backend answered with {kind}"));
+        return Err("a stream was asked for, and the backend answered without one".to_owned());
     }
-    match answer.whole(&whole) {
-        Ok(text) => with_body(parts, text),
-        Err(fault) => unread(fault.to_string()),
-    }
+    answer.whole(whole).map_err(|fault| fault.to_string())
 }
 
 /// The number of a prompt's tokens as Anthropic's API says it.
-async fn counted(call: &Call, parts: response::Parts, tee: TeeBody<Watched>) -> Response<Body> {
-    let whole = match tee.collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) => return refuse(&call.begun, call.shape, &response_error(&error)),
-    };
-    let count = serde_json::from_slice::<Json>(&whole).ok().and_then(|answer| answer.get("count")?.as_u64());
-    match count.filter(|_| parts.status.is_success()) {
-        Some(count) => with_body(parts, serde_json::json!({ "input_tokens": count }).to_string().into_bytes()),
-        None => {
-            let cause = format!("the backend can't count tokens ({}): {}", parts.status, said(&whole));
-            call.shape.response(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause))
-        }
-    }
+fn counted(parts: &response::Parts, whole: &[u8]) -> Result<Vec<u8>, String> {
+    let count = serde_json::from_slice::<Json>(whole).ok().and_then(|answer| answer.get("count")?.as_u64());
+    let count = count.filter(|_| parts.status.is_success());
+    let count = count.ok_or_else(|| format!("the backend can't count tokens ({}): {}", parts.status, said(whole)))?;
+    Ok(serde_json::json!({ "input_tokens": count }).to_string().into_bytes())
+}
+
+/// An answer that can't be told to the agent: nobody gets it, and its span says so.
+async fn unread(call: &Call, tee: TeeBody<Watched>, cause: String) -> Response<Body> {
+    let error = ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause);
+    tracing::warn!(rollout_id = %call.begun.identity.rollout_id, %error, "an answer can't be told");
+    call.begun.recording.ends_as(Outcome::Failed { error: error.clone() });
+    drop(tee.collect().await);
+    call.shape.response(&error)
+}
+
+/// A streamed answer in the agent's dialect.
+fn translating(call: &Arc<Call>, mut parts: response::Parts, tee: TeeBody<Watched>, answer: &Answer) -> Response<Body> {
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type()));
+    let stream = Translating { inner: tee, stream: Some(answer.stream()), told: Arc::clone(&call.told) };
+    Response::from_parts(parts, stream.boxed_unsync())
 }
 
 /// What an error's body says, in whatever shape.
@@ -186,20 +225,6 @@ pub(super) fn said(body: &[u8]) -> String {
         Some(message) => message.to_owned(),
         None => String::from_utf8_lossy(body).chars().take(500).collect(),
     }
-}
-
-fn with_body(mut parts: response::Parts, text: Vec<u8>) -> Response<Body> {
-    parts.headers.remove(header::TRANSFER_ENCODING);
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Response::from_parts(parts, body::full(text))
-}
-
-fn json_response(status: StatusCode, text: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(body::full(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 fn is_events(headers: &HeaderMap) -> bool {
@@ -217,12 +242,14 @@ fn has_type(headers: &HeaderMap, name: &str) -> bool {
 
 /// A backend's body: what came first, then the rest. It notes when the weights change, and ends when the rollout does.
 struct Watched {
-    first: Option<Frame<Bytes>>,
-    rest: IdleLimited,
+    first: Option<Bytes>,
+    // None: what came first was all.
+    rest: Option<IdleLimited>,
     backend: Arc<Backend>,
     version: i64,
+    is_events: bool,
     recording: Recording,
-    over: Pin<Box<dyn Future<Output = ProxyError> + Send>>,
+    over: Over,
     _guards: Guards,
 }
 
@@ -231,29 +258,32 @@ impl HttpBody for Watched {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(first))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+        let this = &mut *self;
+        let (polled, is_first) = match (this.first.take(), &mut this.rest) {
+            (Some(first), _) => (Poll::Ready(Some(Ok(Frame::data(first)))), true),
+            (None, Some(rest)) => (Pin::new(rest).poll_frame(cx), false),
+            (None, None) => return Poll::Ready(None),
         };
         if polled.is_pending() {
-            let error = ready!(self.over.as_mut().poll(cx));
+            let error = ready!(this.over.as_mut().poll(cx));
             return Poll::Ready(Some(Err(error.into())));
         }
-        let version = self.backend.version();
-        if version != self.version {
-            self.version = version;
-            self.recording.policy_version(version);
+        let version = this.backend.version();
+        if version != this.version {
+            this.version = version;
+            // A stream that begins now is the new weights'; which token of a whole answer is whose, nobody knows.
+            this.recording.policy_version(version, is_first && this.is_events);
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_end_stream()
+        self.first.is_none() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        let rest = self.rest.size_hint();
+        let ahead = self.first.as_ref().map_or(0, |data| data.len() as u64);
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + ahead);
         if let Some(upper) = rest.upper() {
@@ -263,17 +293,40 @@ impl HttpBody for Watched {
     }
 }
 
+/// A text in place of a body, which is recorded when the text is asked for.
+struct Swapped {
+    tee: TeeBody<Watched>,
+    text: Option<Bytes>,
+}
+
+impl HttpBody for Swapped {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.text.is_none() {
+            return Poll::Ready(None);
+        }
+        while let Some(frame) = ready!(Pin::new(&mut self.tee).poll_frame(cx)) {
+            frame?;
+        }
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
+    }
+}
+
 /// A stream whose end by our own hand is an event of its dialect, not a broken connection.
 struct Ending {
     inner: Body,
-    shape: Shape,
+    told: Arc<Told>,
     is_over: bool,
-}
-
-impl Ending {
-    fn of(inner: Body, shape: Shape) -> Self {
-        Self { inner, shape, is_over: false }
-    }
 }
 
 impl HttpBody for Ending {
@@ -287,7 +340,8 @@ impl HttpBody for Ending {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Err(BodyError::Proxy(error))) => {
                 self.is_over = true;
-                let event = self.shape.event(error.status(), &super::refusal::message(&error));
+                self.told.spoil();
+                let event = self.told.shape.event(error.status(), &super::refusal::message(&error));
                 Poll::Ready(Some(Ok(Frame::data(event))))
             }
             other => Poll::Ready(other),
@@ -308,6 +362,7 @@ impl HttpBody for Ending {
 struct Translating {
     inner: TeeBody<Watched>,
     stream: Option<AnswerStream>,
+    told: Arc<Told>,
 }
 
 impl HttpBody for Translating {
@@ -321,12 +376,16 @@ impl HttpBody for Translating {
             let out = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.data_ref().map(|data| stream.push(data)).unwrap_or_default(),
                 Some(Err(BodyError::Proxy(error))) => {
+                    this.told.spoil();
                     let out = stream.fail(kind_of(error.status()), &super::refusal::message(&error));
                     this.stream = None;
                     out
                 }
                 // What broke off is told as such.
-                Some(Err(BodyError::Http(_))) | None => {
+                ended @ (Some(Err(BodyError::Http(_))) | None) => {
+                    if ended.is_some() {
+                        this.told.spoil();
+                    }
                     let out = stream.finish();
                     this.stream = None;
                     out
@@ -338,6 +397,3 @@ impl HttpBody for Translating {
         }
     }
 }
-
-/// The most of a whole answer that is awaited before it is passed on.
-const MOST_AHEAD_BYTES: usize = 4 << 20;

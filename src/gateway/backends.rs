@@ -39,7 +39,7 @@ struct State {
     key: Secret,
     // While this lasts it is asked only if there is no other.
     ejected_until: Option<Instant>,
-    answers_probes: bool,
+    missed_probes: u32,
 }
 
 /// A call on its way to a backend.
@@ -94,7 +94,7 @@ impl Backend {
                 weight: settings.weight,
                 key: settings.key.clone(),
                 ejected_until: None,
-                answers_probes: true,
+                missed_probes: 0,
             }),
         })
     }
@@ -130,9 +130,12 @@ impl Backend {
         }
     }
 
-    /// Asking it showed what it is.
+    /// Asking it showed what it is; it counts where nobody has said.
     pub fn learned(&self, engine: BackendEngine) {
-        self.state().learned = Some(engine);
+        let known = self.state().learned.replace(engine);
+        if known != Some(engine) {
+            tracing::info!(url = self.url, engine = engine.as_str(), "a backend has shown what it is");
+        }
     }
 
     /// Its share.
@@ -159,13 +162,16 @@ impl Backend {
     /// True when it is asked before others.
     pub fn is_healthy(&self) -> bool {
         let state = self.state();
-        state.answers_probes && state.ejected_until.is_none_or(|until| Instant::now() >= until)
+        state.missed_probes < MOST_MISSED && state.ejected_until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// It answered a call.
+    /// It answered a call: it is there, whatever it says to probes.
     pub fn answered(&self) {
-        if self.faults.swap(0, Ordering::Relaxed) > 0 {
-            self.state().ejected_until = None;
+        let had_faults = self.faults.swap(0, Ordering::Relaxed) > 0;
+        let mut state = self.state();
+        state.missed_probes = 0;
+        if had_faults {
+            state.ejected_until = None;
         }
     }
 
@@ -178,20 +184,18 @@ impl Backend {
     /// What came of asking whether it is there.
     pub fn probed(&self, is_there: bool) {
         let mut state = self.state();
-        if state.answers_probes != is_there {
+        let missed = if is_there { 0 } else { state.missed_probes.saturating_add(1) };
+        if (missed < MOST_MISSED) != (state.missed_probes < MOST_MISSED) {
             tracing::info!(url = self.url, is_there, "a backend's health has changed");
         }
-        state.answers_probes = is_there;
-        if is_there {
-            state.ejected_until = None;
-        }
+        state.missed_probes = missed;
     }
 
     fn change(&self, to: &Self) {
         self.version.store(to.version(), Ordering::Release);
         let mut to = to.state();
         let mut state = self.state();
-        (state.engine, state.weight) = (to.engine, to.weight);
+        (state.engine, state.learned, state.weight) = (to.engine, None, to.weight);
         state.key = std::mem::take(&mut to.key);
     }
 
@@ -259,6 +263,8 @@ impl Backends {
     }
 }
 
+/// So many probes in a row without an answer, and it is not asked before others. One may just be late.
+const MOST_MISSED: u32 = 3;
 /// How long a backend is left out after its first failure.
 const EJECTED_FIRST: Duration = Duration::from_secs(1);
 
@@ -303,6 +309,8 @@ mod tests {
         backend.answered();
         assert!(backend.is_healthy());
         backend.probed(false);
+        assert!(backend.is_healthy(), "one probe may be late");
+        (0..2).for_each(|_| backend.probed(false));
         assert!(!backend.is_healthy());
         backend.probed(true);
         assert!(backend.is_healthy());

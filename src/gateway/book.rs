@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// A question to a [`Registry`].
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Option<Registered>, String>> + Send + 'a>>;
+
 /// What is known of registered rollouts. `gateway` may not name the store, so `app` passes this in.
 pub trait Registry: Send + Sync {
-    /// A rollout, if somebody registered it.
-    fn registered<'a>(
-        &'a self,
-        rollout: &'a RolloutId,
-    ) -> Pin<Box<dyn Future<Output = Option<Registered>> + Send + 'a>>;
+    /// A rollout, if somebody registered it. `Err`: that can't be said now.
+    fn registered<'a>(&'a self, rollout: &'a RolloutId) -> Asking<'a>;
 
     /// Tokens that a rollout's calls have taken, as far as they are counted.
     fn tokens_spent(&self, rollout: &RolloutId) -> u64;
@@ -80,6 +80,12 @@ impl Book {
         Arc::clone(pages.entry(rollout.clone()).or_insert_with(new))
     }
 
+    /// The rollouts that have calls now.
+    pub fn busy(&self) -> Vec<Arc<Page>> {
+        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.values().filter(|page| Arc::strong_count(page) > 1).cloned().collect()
+    }
+
     /// A rollout has ended: its calls do too. One that goes on later begins a new page.
     pub fn ended(&self, rollout: &RolloutId) {
         let page = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(rollout);
@@ -90,19 +96,33 @@ impl Book {
 }
 
 impl Page {
-    /// What is registered of the rollout; asked for anew now and then, since others may change it.
-    pub async fn registered(&self, registry: &dyn Registry) -> Option<Registered> {
+    /// Whose it is.
+    pub fn rollout(&self) -> &RolloutId {
+        &self.rollout
+    }
+
+    /// What is registered of the rollout; asked for anew now and then, since others may change it. While nothing can be
+    /// said, what was known last is believed. `must_be`: that it is not registered is asked for each time.
+    pub async fn registered(&self, registry: &dyn Registry, must_be: bool) -> Result<Option<Registered>, ProxyError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, registered)) = &known
+            && at.elapsed() < FRESH
+            && (registered.is_some() || !must_be)
         {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((at, registered)) = known.as_ref()
-                && at.elapsed() < FRESH
-            {
-                return registered.clone();
-            }
+            return Ok(registered.clone());
         }
-        let registered = registry.registered(&self.rollout).await;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), registered.clone()));
-        registered
+        match registry.registered(&self.rollout).await {
+            Ok(registered) => {
+                let fresh = Some((Instant::now(), registered.clone()));
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+                Ok(registered)
+            }
+            Err(cause) => match known {
+                Some((_, registered)) => Ok(registered),
+                None if must_be => Err(ProxyError::new(ErrorKind::StoreSilent, "", cause)),
+                None => Ok(None),
+            },
+        }
     }
 
     /// One call more, if the rollout may make it.
@@ -138,7 +158,10 @@ impl Page {
         let deadline = async {
             match budget.seconds {
                 0 => std::future::pending().await,
-                seconds => tokio::time::sleep_until((self.began + Duration::from_secs(seconds)).into()).await,
+                seconds => match self.began.checked_add(Duration::from_secs(seconds)) {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                },
             }
         };
         let rollout = &self.rollout;

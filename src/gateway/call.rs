@@ -12,6 +12,7 @@ use super::route::{Api, Contract, Mode, Route};
 use super::settings::{Budget, PauseForm, Staleness};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{Begun, Conversation, Credentials, Keep, request_head};
+use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin};
 use crate::wire::encoding::decode;
@@ -19,7 +20,10 @@ use crate::wire::json_edit::value;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -40,6 +44,44 @@ pub(super) struct Call {
     pub(super) streams: bool,
     /// Told when it has waited at the gate for as long as a client should hear nothing.
     pub(super) silent: Notify,
+    pub(super) told: Arc<Told>,
+    guard: DrainGuard,
+}
+
+/// What an answer on its way needs of its call: not the request's body.
+pub(super) struct Told {
+    pub(super) shape: Shape,
+    is_spoiled: AtomicBool,
+    // Held until it is over.
+    _here: Option<Inside>,
+}
+
+impl Told {
+    /// The answer broke off in a way that its bytes don't show to others.
+    pub(super) fn spoil(&self) {
+        self.is_spoiled.store(true, Ordering::Relaxed);
+    }
+
+    /// True for an answer that must not be given again.
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.is_spoiled.load(Ordering::Relaxed)
+    }
+}
+
+/// Completes with why a call must end.
+pub(super) type Over = Pin<Box<dyn Future<Output = ProxyError> + Send>>;
+
+impl Call {
+    /// Waits for a reason to end it: its rollout's end, its time, ours. It holds nothing of the call.
+    pub(super) fn over(&self) -> Over {
+        let (page, budget, mut guard) = (Arc::clone(&self.page), self.budget, self.guard.clone());
+        Box::pin(async move {
+            tokio::select! {
+                error = page.over(&budget) => error,
+                () = guard.ending() => ProxyError::new(ErrorKind::ShuttingDown, "", "the gateway is shutting down"),
+            }
+        })
+    }
 }
 
 /// A call that passed the gate.
@@ -89,7 +131,9 @@ impl Gateway {
         begun.recording.gateway(|facts| facts.called = Some(called));
         let answered = match (refused, route) {
             (Some(error), _) | (None, Err(error)) => Err(error),
-            (None, Ok(route)) => Box::pin(self.read(&begun, route, shape, &host, request)).await,
+            (None, Ok(route)) => {
+                Box::pin(self.read(&begun, route, shape, (&host, conversation.guard.clone()), request)).await
+            }
         };
         let call = match answered {
             Ok(Read::Call(call)) => Arc::new(*call),
@@ -106,7 +150,7 @@ impl Gateway {
     async fn is_unknown(&self, route: &Route) -> bool {
         match &route.named.rollout {
             Some(rollout) if route.contract == Contract::V1 => {
-                self.book().page(rollout).registered(self.registry()).await.is_none()
+                matches!(self.book().page(rollout).registered(self.registry(), true).await, Ok(None))
             }
             _ => false,
         }
@@ -121,14 +165,14 @@ impl Gateway {
 
     /// The answer of the call that this one is a retry of, or its own.
     async fn joined(&self, call: Arc<Call>) -> Response<Body> {
-        match self.answers().claim(self.settings(), &call) {
+        match self.answers().claim(self.settings(), &call).await {
             Claim::Joins(first) => {
                 super::count(&self.counters().joined);
                 first.answer_to(&call).await
             }
             Claim::First(publisher) => {
-                let gateway = self.clone();
-                publisher.run(async move { gateway.patiently(call).await }).await
+                let (gateway, answering) = (self.clone(), Arc::clone(&call));
+                publisher.run(Arc::clone(&call.told), async move { gateway.patiently(answering).await }).await
             }
             Claim::Alone => self.patiently(call).await,
         }
@@ -145,7 +189,7 @@ impl Gateway {
         tokio::select! {
             biased;
             response = &mut answering => response,
-            () = call.silent.notified() => kept_alive(answering, call.shape, every),
+            () = call.silent.notified() => kept_alive(answering, Arc::clone(&call.told), every),
         }
     }
 
@@ -159,11 +203,10 @@ impl Gateway {
             };
             self.send(&call, passed).await
         };
-        let over = call.page.over(&call.budget);
         let answered = tokio::select! {
             biased;
             answered = ended => answered,
-            error = over => Err(error),
+            error = call.over() => Err(error),
         };
         answered.unwrap_or_else(|error| {
             super::count(&self.counters().refused);
@@ -177,7 +220,7 @@ impl Gateway {
         begun: &Begun,
         route: Route,
         shape: Shape,
-        host: &Origin,
+        (host, guard): (&Origin, DrainGuard),
         request: Request<B>,
     ) -> Result<Read, ProxyError>
     where
@@ -186,7 +229,8 @@ impl Gateway {
     {
         let rollout = route.named.rollout.as_ref().unwrap_or(&begun.identity.rollout_id);
         let page = self.book().page(rollout);
-        let registered = page.registered(self.registry()).await;
+        let must_be = route.contract == Contract::V1;
+        let registered = page.registered(self.registry(), must_be).await?;
         if route.contract == Contract::V1 && registered.is_none() {
             return Err(ProxyError::new(ErrorKind::RolloutUnknown, "", format!("Rollout not found: {rollout}")));
         }
@@ -223,9 +267,22 @@ impl Gateway {
         });
         let budget = registered.budget.unwrap_or(self.settings().budget);
         let begun = begun.clone();
-        let (headers, silent) = (parts.headers, Notify::new());
-        let call = Call { begun, route, shape, headers, body, page, registered, mode, budget, model, streams, silent };
-        Ok(Read::Call(Box::new(call)))
+        Ok(Read::Call(Box::new(Call {
+            begun,
+            route,
+            shape,
+            headers: parts.headers,
+            body,
+            page,
+            registered,
+            mode,
+            budget,
+            model,
+            streams,
+            silent: Notify::new(),
+            told: Arc::new(Told { shape, is_spoiled: AtomicBool::new(false), _here: self.here() }),
+            guard,
+        })))
     }
 
     /// The whole body, its coding undone.

@@ -3,7 +3,7 @@
 //! A comment is nothing to a reader of events (WHATWG HTML §9.2.6), but keeps clients and load balancers from giving up.
 
 use super::answer::said;
-use super::refusal::Shape;
+use super::call::Told;
 use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -20,7 +21,7 @@ type Waiting = Pin<Box<dyn Future<Output = Body> + Send>>;
 /// The head of a stream of events, and a body that says something now and then until there is an answer.
 pub(super) fn kept_alive(
     answering: impl Future<Output = Response<Body>> + Send + 'static,
-    shape: Shape,
+    told: Arc<Told>,
     every: Duration,
 ) -> Response<Body> {
     let waiting: Waiting = Box::pin(async move {
@@ -33,7 +34,8 @@ pub(super) fn kept_alive(
         // The head has been sent: an error can only be an event.
         let read = Limited::new(body, MOST_ERROR_BYTES).collect().await;
         let text = read.map(|read| read.to_bytes()).unwrap_or_default();
-        crate::upstream::body::full(shape.event(parts.status, &said(&text)))
+        told.spoil();
+        crate::upstream::body::full(told.shape.event(parts.status, &said(&text)))
     });
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

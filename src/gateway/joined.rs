@@ -1,24 +1,27 @@
 //! Retries of agents: a call that is made again while its answer is on the way gets that answer, and so does one that is
-//! made again shortly after. A retry never samples twice.
+//! made again shortly after. A retry never samples twice; and no sample is given to two calls that are not one.
 //!
-//! A call that may be joined runs in a task of its own, so that it goes on for a while when its agent hangs up.
+//! A call that may be joined runs in a task of its own, so that it goes on for a while when its agent hangs up. Its end
+//! is not read from the backend before somebody is there to take it: an answer that nobody got is not recorded as whole.
 
-use super::call::Call;
+use super::call::{Call, Told};
 use super::settings::{GatewaySettings, Join};
 use crate::capture::{Direction, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::response_error;
+use crate::forward::terminal::ends_answer;
 use crate::trace::SpanId;
 use crate::trace::exchange::ResponseHead;
 use crate::upstream::{Body, BodyError};
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -28,29 +31,41 @@ type Key = [u8; 32];
 
 /// Answers that may be given again. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Answers(Arc<Mutex<Kept>>);
+pub(super) struct Answers {
+    calls: Arc<Mutex<HashMap<Key, Same>>>,
+    // Bytes of all answers together.
+    held: Arc<AtomicUsize>,
+}
 
+/// Calls with one body, of one attempt.
 #[derive(Default)]
-struct Kept {
-    by_call: HashMap<Key, Vec<Arc<Entry>>>,
-    // Those that are over, the oldest first.
-    over: VecDeque<(Key, Arc<Entry>)>,
-    bytes: usize,
+struct Same {
+    entries: Vec<Arc<Entry>>,
+    /// Calls that were no retries: samples of their own.
+    samples: u32,
 }
 
 /// A call, and as much of its answer as has come.
 struct Entry {
     span_id: SpanId,
+    /// The agent's count of its tries, of the last that had this answer.
+    count: AtomicU32,
     said: Mutex<Said>,
-    // Counts every change of `said`.
+    /// Counts every change of `said`.
     news: watch::Sender<u64>,
     readers: watch::Sender<usize>,
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
 struct Said {
     head: Option<(StatusCode, HeaderMap)>,
-    frames: Vec<Bytes>,
+    frames: VecDeque<Bytes>,
+    /// Frames that are gone, because only one reader will ever come and has read them.
+    gone: usize,
+    /// There was no room to keep it: it can't be joined any more.
+    is_passing: bool,
+    delivered: bool,
     end: Option<End>,
 }
 
@@ -75,80 +90,93 @@ pub(super) struct Joined(Arc<Entry>);
 
 /// Runs a call that may be retried.
 pub(super) struct Publisher {
-    answers: Answers,
-    key: Key,
-    entry: Arc<Entry>,
+    kept: KeptEntry,
     window: Duration,
     most_bytes: usize,
 }
 
+/// An entry among the others; it goes when this is dropped, and whoever waits for its answer hears that there is none.
+struct KeptEntry {
+    answers: Answers,
+    key: Key,
+    entry: Arc<Entry>,
+}
+
 impl Answers {
     /// What a call is, by its body and by what its agent says.
-    pub(super) fn claim(&self, settings: &GatewaySettings, call: &Call) -> Claim {
+    pub(super) async fn claim(&self, settings: &GatewaySettings, call: &Call) -> Claim {
         let count = call.headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok()?.trim().parse::<u32>().ok());
-        let is_retry = match (settings.join, count) {
+        let count = match (settings.join, count) {
             (Join::Off, _) | (Join::Header, None) => return Claim::Alone,
-            (Join::Header, Some(count)) => count > 0,
-            (Join::Digest, _) => true,
+            (Join::Header, Some(count)) => count,
+            (Join::Digest, _) => u32::MAX,
         };
         let key = key_of(call);
-        let mut kept = self.lock();
-        let entries = kept.by_call.entry(key).or_default();
-        if let Some(first) = is_retry.then(|| best(entries)).flatten() {
-            return Claim::Joins(Joined(first));
-        }
-        let entry = Arc::new(Entry {
-            span_id: call.begun.trace.span_id,
-            said: Mutex::default(),
-            news: watch::Sender::new(0),
-            readers: watch::Sender::new(0),
-        });
-        entries.push(Arc::clone(&entry));
-        let (window, most_bytes) = (settings.join_window, settings.join_memory_bytes);
-        Claim::First(Publisher { answers: self.clone(), key, entry, window, most_bytes })
-    }
-
-    fn forget(&self, key: &Key, entry: &Arc<Entry>) {
-        let mut kept = self.lock();
-        if let Some(entries) = kept.by_call.get_mut(key) {
-            entries.retain(|known| !Arc::ptr_eq(known, entry));
-            if entries.is_empty() {
-                kept.by_call.remove(key);
+        // A server hears of a client that hung up a moment after its retry, at worst.
+        let retry = (count > 0).then(|| tokio::time::Instant::now() + HANG_UP_HEARD);
+        loop {
+            let left = {
+                let mut calls = self.lock();
+                let same = calls.entry(key).or_default();
+                match retry.map(|_| same.find(count, settings.join)) {
+                    Some(Found::One(entry)) => {
+                        entry.count.store(count, Ordering::Relaxed);
+                        return Claim::Joins(Joined(entry));
+                    }
+                    Some(Found::Perhaps(entry)) if retry.is_some_and(|until| tokio::time::Instant::now() < until) => {
+                        entry.readers.subscribe()
+                    }
+                    _ => {
+                        same.samples += 1;
+                        let entry = Arc::new(Entry::new(call.begun.trace.span_id, count, Arc::clone(&self.held)));
+                        same.entries.push(Arc::clone(&entry));
+                        let kept = KeptEntry { answers: self.clone(), key, entry };
+                        let (window, most_bytes) = (settings.join_window, settings.join_memory_bytes);
+                        return Claim::First(Publisher { kept, window, most_bytes });
+                    }
+                }
+            };
+            let mut left = left;
+            let gone = left.wait_for(|readers| *readers == 0);
+            if let Some(until) = retry {
+                drop(tokio::time::timeout_at(until, gone).await);
             }
         }
-        if let Some(at) = kept.over.iter().position(|(_, known)| Arc::ptr_eq(known, entry)) {
-            kept.over.remove(at);
-            kept.bytes -= entry.bytes();
-        }
     }
 
-    /// An answer is whole: it is kept, and the oldest go if there are too many.
-    fn keep(&self, key: Key, entry: &Arc<Entry>, most_bytes: usize) {
-        let mut kept = self.lock();
-        kept.bytes += entry.bytes();
-        kept.over.push_back((key, Arc::clone(entry)));
-        let mut gone = Vec::new();
-        while kept.bytes > most_bytes
-            && let Some((key, oldest)) = kept.over.pop_front()
-        {
-            kept.bytes -= oldest.bytes();
-            gone.push((key, oldest));
-        }
-        drop(kept);
-        gone.iter().for_each(|(key, entry)| self.forget(key, entry));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Same>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The call that a retry most likely means: one whose agent hung up, then one that is over, then one on its way.
-fn best(entries: &[Arc<Entry>]) -> Option<Arc<Entry>> {
-    let left = entries.iter().find(|entry| entry.end().is_none() && *entry.readers.borrow() == 0);
-    let over = || entries.iter().find(|entry| entry.end() == Some(End::Whole));
-    let on_its_way = || entries.iter().find(|entry| entry.end().is_none());
-    left.or_else(over).or_else(on_its_way).cloned()
+/// What a retry may be a retry of.
+enum Found {
+    One(Arc<Entry>),
+    /// This one, if its agent has hung up, which is not heard yet.
+    Perhaps(Arc<Entry>),
+    None,
+}
+
+impl Same {
+    /// The call that a retry repeats: one of fewer tries whose agent hung up; or, if there is but one call that it can
+    /// mean, that one also when its answer was sent. What others sample from one prompt is theirs.
+    fn find(&self, count: u32, join: Join) -> Found {
+        let joinable = |entry: &&Arc<Entry>| {
+            let fewer = entry.count.load(Ordering::Relaxed) < count || join == Join::Digest;
+            let said = entry.said();
+            fewer && !said.is_passing && said.end != Some(End::Broken)
+        };
+        let mut entries = self.entries.iter().filter(joinable);
+        let waits = |entry: &&Arc<Entry>| *entry.readers.borrow() == 0 && !entry.said().delivered;
+        if let Some(left) = entries.clone().find(waits) {
+            return Found::One(Arc::clone(left));
+        }
+        if self.samples == 1 || join == Join::Digest {
+            return entries.next().map_or(Found::None, |only| Found::One(Arc::clone(only)));
+        }
+        let on_its_way = entries.find(|entry| entry.said().end.is_none());
+        on_its_way.map_or(Found::None, |entry| Found::Perhaps(Arc::clone(entry)))
+    }
 }
 
 fn key_of(call: &Call) -> Key {
@@ -166,21 +194,35 @@ fn key_of(call: &Call) -> Key {
 }
 
 impl Entry {
+    fn new(span_id: SpanId, count: u32, held: Arc<AtomicUsize>) -> Self {
+        let (news, readers) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { span_id, count: AtomicU32::new(count), said: Mutex::default(), news, readers, held }
+    }
+
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) -> Option<End> {
-        self.said().end
-    }
-
-    fn bytes(&self) -> usize {
-        self.said().frames.iter().map(Bytes::len).sum()
     }
 
     fn say(&self, change: impl FnOnce(&mut Said)) {
         change(&mut self.said());
         self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Adds a piece of the answer. Beyond `most_bytes` of all answers it is only passed on.
+    fn push(&self, data: &Bytes, most_bytes: usize) {
+        // A clone of a small frame would keep its reader's whole buffer.
+        let data = if data.len() < COPIED_BYTES { Bytes::copy_from_slice(data) } else { data.clone() };
+        let held = self.held.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+        self.say(|said| {
+            said.is_passing |= held > most_bytes;
+            said.frames.push_back(data);
+        });
+    }
+
+    /// Completes when somebody wants the answer.
+    async fn wanted(&self) {
+        // The sender is ours.
+        let _ = self.readers.subscribe().wait_for(|count| *count > 0).await;
     }
 
     /// Completes when nobody has wanted the answer for so long.
@@ -189,9 +231,42 @@ impl Entry {
         loop {
             // The sender is ours.
             let _ = readers.wait_for(|count| *count == 0).await;
-            let back = tokio::time::timeout(window, readers.wait_for(|count| *count > 0)).await;
-            if back.is_err() {
+            let window = if self.said().is_passing { Duration::ZERO } else { window };
+            if tokio::time::timeout(window, readers.wait_for(|count| *count > 0)).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Completes when the only reader has read most of what was kept for it.
+    async fn read_by_its_reader(&self) {
+        let mut news = self.news.subscribe();
+        while {
+            let said = self.said();
+            said.is_passing && said.frames.len() > MOST_AHEAD_FRAMES
+        } {
+            let _ = news.changed().await;
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let said = self.said.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.held.fetch_sub(said.frames.iter().map(Bytes::len).sum(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for KeptEntry {
+    fn drop(&mut self) {
+        if self.entry.said().end.is_none() {
+            self.entry.say(|said| said.end = Some(End::Broken));
+        }
+        let mut calls = self.answers.lock();
+        if let Some(same) = calls.get_mut(&self.key) {
+            same.entries.retain(|known| !Arc::ptr_eq(known, &self.entry));
+            if same.entries.is_empty() {
+                calls.remove(&self.key);
             }
         }
     }
@@ -199,50 +274,66 @@ impl Entry {
 
 impl Publisher {
     /// Runs a call to its end, and gives its answer.
-    pub(super) async fn run(self, answering: impl Future<Output = Response<Body>> + Send + 'static) -> Response<Body> {
-        let reader = Reader::of(Arc::clone(&self.entry));
-        tokio::spawn(self.publish(answering));
+    pub(super) async fn run(
+        self,
+        told: Arc<Told>,
+        answering: impl Future<Output = Response<Body>> + Send + 'static,
+    ) -> Response<Body> {
+        let reader = Reader::of(Arc::clone(&self.kept.entry));
+        tokio::spawn(self.publish(told, answering));
         reader.response().await
     }
 
-    async fn publish(self, answering: impl Future<Output = Response<Body>> + Send + 'static) {
-        let Self { answers, key, entry, window, most_bytes } = self;
+    async fn publish(self, told: Arc<Told>, answering: impl Future<Output = Response<Body>> + Send + 'static) {
+        // However this ends, the entry goes with it.
+        let Self { kept, window, most_bytes } = self;
         let whole = tokio::select! {
-            whole = fill(&entry, answering) => whole,
-            () = entry.abandoned(window) => false,
+            whole = fill(&kept.entry, answering, most_bytes) => whole,
+            () = kept.entry.abandoned(window) => false,
         };
-        entry.say(|said| said.end = Some(if whole { End::Whole } else { End::Broken }));
-        let is_success = entry.said().head.as_ref().is_some_and(|(status, _)| status.is_success());
-        if whole && is_success && !window.is_zero() {
-            answers.keep(key, &entry, most_bytes);
+        kept.entry.say(|said| said.end = Some(if whole { End::Whole } else { End::Broken }));
+        let is_worth_it = {
+            let said = kept.entry.said();
+            let is_success = said.head.as_ref().is_some_and(|(status, _)| status.is_success());
+            whole && is_success && !said.is_passing && !told.is_spoiled()
+        };
+        drop(told);
+        if is_worth_it {
             tokio::time::sleep(window).await;
         }
-        answers.forget(&key, &entry);
     }
 }
 
 /// Takes an answer to its end. True: it was whole.
-async fn fill(entry: &Entry, answering: impl Future<Output = Response<Body>>) -> bool {
+async fn fill(entry: &Entry, answering: impl Future<Output = Response<Body>>, most_bytes: usize) -> bool {
     let (parts, mut body) = answering.await.into_parts();
+    let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let mut is_near_its_end = !kind.starts_with(b"text/event-stream");
     entry.say(|said| said.head = Some((parts.status, parts.headers)));
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => {
+    loop {
+        if is_near_its_end {
+            entry.wanted().await;
+        }
+        entry.read_by_its_reader().await;
+        match body.frame().await {
+            Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    entry.say(|said| said.frames.push(data));
+                    is_near_its_end |= ends_answer(&data);
+                    entry.push(&data, most_bytes);
                 }
             }
-            Err(_) => return false,
+            Some(Err(_)) => return false,
+            None => return true,
         }
     }
-    true
 }
 
 impl Joined {
     /// The first call's answer as that of its retry, whose own span says so.
     pub(super) async fn answer_to(self, call: &Call) -> Response<Body> {
         let recording = &call.begun.recording;
-        recording.gateway(|facts| facts.joined = Some((self.0.span_id, self.0.end().is_none())));
+        let in_flight = self.0.said().end.is_none();
+        recording.gateway(|facts| facts.joined = Some((self.0.span_id, in_flight)));
         let (parts, body) = Reader::of(self.0).response().await.into_parts();
         recording.response(ResponseHead {
             status: parts.status,
@@ -285,6 +376,29 @@ impl Reader {
             }
         }
     }
+
+    /// The next piece, if it is there.
+    fn take(&mut self) -> (Option<Bytes>, Option<End>) {
+        let mut said = self.entry.said();
+        let frame = self.next.checked_sub(said.gone).and_then(|at| said.frames.get(at).cloned());
+        if frame.is_some() {
+            self.next += 1;
+            if said.is_passing && *self.entry.readers.borrow() == 1 {
+                // Nobody else will come for it.
+                while said.gone < self.next
+                    && let Some(read) = said.frames.pop_front()
+                {
+                    said.gone += 1;
+                    self.entry.held.fetch_sub(read.len(), Ordering::Relaxed);
+                }
+                drop(said);
+                self.entry.say(|_| ());
+            }
+            return (frame, None);
+        }
+        said.delivered |= said.end == Some(End::Whole);
+        (None, said.end)
+    }
 }
 
 impl Drop for Reader {
@@ -302,15 +416,8 @@ impl HttpBody for Reader {
         loop {
             // Subscribed before looking: what comes in between is news.
             let mut coming = this.entry.news.subscribe();
-            let (frame, end) = {
-                let said = this.entry.said();
-                (said.frames.get(this.next).cloned(), said.end)
-            };
-            match (frame, end) {
-                (Some(frame), _) => {
-                    this.next += 1;
-                    return Poll::Ready(Some(Ok(Frame::data(frame))));
-                }
+            match this.take() {
+                (Some(frame), _) => return Poll::Ready(Some(Ok(Frame::data(frame)))),
                 (None, Some(End::Whole)) => return Poll::Ready(None),
                 (None, Some(End::Broken)) => return Poll::Ready(Some(Err(broken().into()))),
                 (None, None) => {
@@ -324,8 +431,14 @@ impl HttpBody for Reader {
 }
 
 fn broken() -> ProxyError {
-    ProxyError::new(ErrorKind::ConnectionTerminated, "", "the answer of the call that this one repeats broke off")
+    ProxyError::new(ErrorKind::ConnectionTerminated, "", "the answer broke off")
 }
 
 /// How often the SDKs of OpenAI and Anthropic have tried.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
+/// How long it may take to hear that a client has hung up.
+const HANG_UP_HEARD: Duration = Duration::from_millis(250);
+/// Smaller frames are copied.
+const COPIED_BYTES: usize = 2048;
+/// Frames that wait for a slow reader whose answer is not kept.
+const MOST_AHEAD_FRAMES: usize = 64;

@@ -38,7 +38,7 @@ use crate::upstream::dial::authority;
 use crate::upstream::{Body, Origin, body};
 use book::Book;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use joined::Answers;
 use route::Contract;
@@ -47,7 +47,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 /// The gateway. Cheap to clone.
@@ -61,6 +61,8 @@ struct Inner {
     registry: Arc<dyn Registry>,
     backends: Backends,
     gate: Gate,
+    // Nobody pauses this one: it counts the calls that are here, those that wait for the other included.
+    here: Gate,
     book: Book,
     answers: Answers,
     registered: Notify,
@@ -99,6 +101,7 @@ impl Gateway {
             registry,
             backends,
             gate: Gate::default(),
+            here: Gate::default(),
             book: Book::default(),
             answers: Answers::default(),
             registered: Notify::new(),
@@ -149,7 +152,9 @@ impl Gateway {
 
     /// Whose call a request to the server door is, if it says so.
     pub fn rollout_of<B>(&self, request: &Request<B>) -> Option<String> {
-        let in_url = Route::read(request.uri().path()).ok().and_then(|route| route.named.rollout);
+        let in_url =
+            Route::read(request.uri().path()).map_or_else(|_| Route::owner(request.uri().path()), |route| route.named);
+        let in_url = in_url.rollout;
         let in_header = || request.headers().get(ROLLOUT_HEADER).and_then(|id| id.to_str().ok()).map(Into::into);
         let in_key = || {
             let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
@@ -181,9 +186,33 @@ impl Gateway {
         &self.0.gate
     }
 
+    /// True when no call is here, not even one that waits.
+    pub fn is_idle(&self) -> bool {
+        self.0.here.state().inflight == 0
+    }
+
+    /// Completes when no call is here.
+    pub async fn idle(&self) {
+        self.0.here.drained(Duration::MAX).await;
+    }
+
     /// A rollout has ended: its calls do too.
     pub fn rollout_ended(&self, rollout: &RolloutId) {
         self.0.book.ended(rollout);
+    }
+
+    /// Finds out now and then whether rollouts with calls on their way have ended elsewhere, for as long as it runs: others may
+    /// share the store.
+    pub async fn recheck(self) {
+        loop {
+            tokio::time::sleep(RECHECK_EVERY).await;
+            for page in self.book().busy() {
+                let known = self.registry().registered(page.rollout()).await;
+                if known.is_ok_and(|known| known.is_some_and(|known| known.ended.is_some())) {
+                    self.rollout_ended(page.rollout());
+                }
+            }
+        }
     }
 
     /// Whom the key of a request names, if it is one of ours.
@@ -191,6 +220,10 @@ impl Gateway {
         let Some(given) = given_key(headers, query) else { return Ok(None) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         key::read(&given, &self.0.settings.signing_key, now)
+    }
+
+    fn here(&self) -> Option<gate::Inside> {
+        self.0.here.enter().ok()
     }
 
     fn forwarder(&self) -> &Forwarder {
@@ -282,13 +315,23 @@ impl Detour for Gateway {
     fn takes(&self, origin: &Origin, request: &Request<Incoming>) -> bool {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let path = request.uri().path();
-        let Some(route) = Route::of_elsewhere(target) else { return false };
         let named = |reroute: &&Reroute| any_matches(&reroute.hosts, &origin.host, origin.port);
-        self.reroutes().iter().find(named).is_some_and(|reroute| match reroute.paths.as_slice() {
+        let reroutes = self.reroutes();
+        let Some(reroute) = reroutes.iter().find(named) else { return false };
+        let takes = match reroute.paths.as_slice() {
             // The list of models is the endpoint's own, unless it is named.
-            [] => !matches!(route.api, route::Api::Models(_)),
+            [] => Route::of_elsewhere(target).is_some_and(|route| !matches!(route.api, route::Api::Models(_))),
+            // What is named and can't be read is refused, rather than sent to whom it must not reach.
             paths => paths.iter().any(|pattern| text_matches(pattern, path)),
-        })
+        };
+        if !takes && request.method() == Method::POST {
+            tracing::info!(
+                host = origin.host,
+                path,
+                "this call of a rerouted host is none of a model's API; it goes there"
+            );
+        }
+        takes
     }
 
     fn handle<'a>(
@@ -312,6 +355,8 @@ pub fn given_key(headers: &HeaderMap, query: &str) -> Option<String> {
     let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
     given.or_else(in_query).map(|key| key.trim().to_owned())
 }
+
+const RECHECK_EVERY: Duration = Duration::from_secs(2);
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);

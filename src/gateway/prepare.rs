@@ -9,7 +9,6 @@ use super::route::{Api, Contract, Mode};
 use super::settings::{BackendEngine, GatewaySettings, Sampling};
 use super::translate::{self, Client, GeminiPath, to_chat};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::rewrite;
 use crate::forward::tokens::{Asked, Plan};
 use crate::trace::Engine;
 use crate::wire::json_edit::{set, value};
@@ -109,13 +108,14 @@ impl Fields {
     }
 }
 
-/// What the agent sent, but for whatever belongs to it and us alone: credentials, routing, this hop.
+/// What of the agent's fields means something to a model server. Others may be credentials, of whatever name.
 fn fields_for(call: &Call, backend: &Backend) -> Fields {
+    let mut headers = HeaderMap::new();
     // Agent Lightning 1.0 passes none on.
-    let mut headers = if call.route.contract == Contract::V1 { HeaderMap::new() } else { call.headers.clone() };
-    rewrite::request(&mut headers, false);
-    for name in OURS {
-        headers.remove(*name);
+    if call.route.contract != Contract::V1 {
+        for name in PASSED {
+            headers.extend(call.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
+        }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let key = backend.key();
@@ -271,30 +271,26 @@ pub(super) fn malformed(cause: &str) -> ProxyError {
     ProxyError::new(ErrorKind::CallMalformed, "", cause)
 }
 
-/// A query without the key that Gemini's clients put there.
+/// What of a query goes on: clients put keys there too.
 fn shown_query(query: &str) -> String {
-    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("key=")).collect();
+    let is_known = |pair: &&str| PASSED_QUERY.contains(&pair.split('=').next().unwrap_or_default());
+    let kept: Vec<&str> = query.split('&').filter(is_known).collect();
     if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) }
 }
 
 /// Agent Lightning 1.0's.
 const TRAIN_TEMPERATURE: f64 = 1.0;
 const VAL_TEMPERATURE: f64 = 0.7;
-/// Between the agent and us.
-const OURS: &[&str] = &[
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "api-key",
-    "cookie",
-    "host",
-    "content-length",
-    "content-encoding",
-    "accept-encoding",
-    "expect",
-    "origin",
-    "referer",
-    "forwarded",
-    "x-forwarded-for",
-    "x-agentlightning-client",
+const PASSED: &[&str] = &[
+    "accept",
+    "user-agent",
+    "anthropic-version",
+    "anthropic-beta",
+    "openai-beta",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+    "x-client-request-id",
 ];
+/// Names of a query that are no credentials.
+const PASSED_QUERY: [&str; 3] = ["alt", "api-version", "beta"];

@@ -59,10 +59,7 @@ impl Gateway {
         let status = sent.response.status();
         let answer = Limited::new(sent.response.into_body(), MOST_ANSWER_BYTES).collect().await;
         let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
-        if backend.engine() == BackendEngine::Auto
-            && let Some(engine) = engine_of(&answer)
-        {
-            tracing::info!(url = backend.url, engine = engine.as_str(), "a backend has said what it is");
+        if let Some(engine) = engine_of(&answer) {
             backend.learned(engine);
         }
         !status.is_server_error()

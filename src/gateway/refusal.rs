@@ -106,8 +106,8 @@ fn detail(error: &ProxyError) -> String {
 }
 
 fn is_worth_a_retry(kind: ErrorKind) -> bool {
-    use ErrorKind::{BudgetSpent, PolicyStale, RolloutEnded};
-    !matches!(kind, RolloutEnded | BudgetSpent | PolicyStale)
+    use ErrorKind::{BackendAnswerUnread, BudgetSpent, PolicyStale, RolloutEnded};
+    !matches!(kind, RolloutEnded | BudgetSpent | PolicyStale | BackendAnswerUnread)
 }
 
 /// The dialect-neutral word for a status.

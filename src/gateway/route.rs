@@ -150,7 +150,7 @@ impl Route {
     /// Reads a target that an agent meant for another host. `None`: it is no call of a model.
     pub fn of_elsewhere(target: &str) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let api = Api::of(path)?;
+        let api = Api::by_end(path)?;
         let (named, query) = (Credentials::default(), query.to_owned());
         Some(Self { contract: Contract::Reroute, named, mode: None, api, query })
     }
@@ -179,6 +179,16 @@ impl Api {
                 }
             }
         })
+    }
+
+    /// By the end of a path, whatever another provider has before it (`/openai/v1`, `/api/v1`, a deployment of Azure's).
+    fn by_end(path: &str) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        let ends =
+            ["/chat/completions", "/completions", "/responses", "/embeddings", "/messages", "/messages/count_tokens"];
+        let tail = ends.iter().filter(|end| path.ends_with(**end)).max_by_key(|end| end.len());
+        let gemini = || path.rfind("/models/").map(|at| &path[at..]).filter(|tail| tail.contains(':'));
+        Self::of(tail.copied().or_else(gemini).unwrap_or(path))
     }
 
     /// The path behind a backend's base URL.
@@ -220,14 +230,14 @@ fn session(rest: &str) -> Option<(&str, &str)> {
 pub fn id_of(segment: &str) -> Result<String, ProxyError> {
     let bad = |cause: &str| Err(ProxyError::new(ErrorKind::CallMalformed, "", cause));
     if segment.is_empty() {
-        return bad("an id in the URL is empty");
+        return bad("an id is empty");
     }
     if segment.len() > MOST_ID_BYTES {
-        return bad("an id in the URL is longer than 1024 bytes");
+        return bad("an id is longer than 1024 bytes");
     }
-    let Some(id) = decoded(segment) else { return bad("an id in the URL is not UTF-8") };
+    let Some(id) = decoded(segment) else { return bad("an id is not UTF-8") };
     if id.chars().any(char::is_control) {
-        return bad("an id in the URL holds control characters");
+        return bad("an id holds control characters");
     }
     Ok(id)
 }
@@ -273,11 +283,22 @@ mod tests {
     #[test]
     fn urls_say_whose_call_it_is() {
         for (target, expected) in [
-            ("/rollout/ro-1/attempt/at-1/v1/chat/completions", found(Contract::Plain, "ro-1", "at-1", Api::Chat)),
+            ("/api/v1/chat/completions", Some(Api::Chat)),
+            ("/openai/deployments/d/chat/completions?api-version=1", Some(Api::Chat)),
+            ("/backend-api/codex/responses", Some(Api::Responses)),
+            ("/v1/messages/count_tokens?beta=true", Some(Api::CountTokens)),
             (
-                "/rollout/a%2Fb%2E%2E/attempt/..%00x/v1/messages",
-                Err("an id in the URL holds control characters".to_owned()),
+                "/v1/projects/p/publishers/google/models/g:generateContent",
+                Some(Api::Gemini { model: "g".into(), method: "generateContent".into() }),
             ),
+            ("/v1/responses/compact", None),
+            ("/v1/files", None),
+        ] {
+            assert_eq!(Route::of_elsewhere(target).map(|route| route.api), expected, "{target}");
+        }
+        for (target, expected) in [
+            ("/rollout/ro-1/attempt/at-1/v1/chat/completions", found(Contract::Plain, "ro-1", "at-1", Api::Chat)),
+            ("/rollout/a%2Fb%2E%2E/attempt/..%00x/v1/messages", Err("an id holds control characters".to_owned())),
             ("/rollout/a%2Fb/attempt/../v1/messages", found(Contract::Plain, "a/b", "..", Api::Messages)),
             ("/rollout/%61%2531/attempt/0/v1/completions?x=1", found(Contract::Plain, "a%31", "0", Api::Completions)),
             (
@@ -295,7 +316,7 @@ mod tests {
                 found(Contract::Plain, "r", "a", Api::Models(Some("org/m".into()))),
             ),
             ("/rollout/r/attempts/a/v1/models", Err("the path is /rollout/{rollout}/attempt/{attempt}/v1/…".into())),
-            ("/rollout//attempt/a/v1/models", Err("an id in the URL is empty".into())),
+            ("/rollout//attempt/a/v1/models", Err("an id is empty".into())),
             (
                 "/proxy/rollout/r/attempt/0/mode/train/openai/v1/chat/completions",
                 found(Contract::V1, "r", "0", Api::Chat),

@@ -36,9 +36,15 @@ pub struct GatewaySettings {
     /// The first wait before another try; it doubles each time.
     #[serde(rename = "retry_wait_ms", with = "millis")]
     pub retry_wait: Duration,
-    /// The longest such wait, `Retry-After` included.
+    /// The longest such wait. A `Retry-After` is honoured up to ten times that.
     #[serde(rename = "retry_wait_max_ms", with = "millis")]
     pub retry_wait_max: Duration,
+    /// How long a try may take to the first event of a stream, or to the end of any other answer; 0: any time.
+    #[serde(rename = "try_timeout_ms", with = "millis")]
+    pub try_timeout: Duration,
+    /// Silence allowed within an answer; 0: any.
+    #[serde(rename = "idle_timeout_ms", with = "millis")]
+    pub idle_timeout: Duration,
     /// How often backends are asked whether they are there; 0: never.
     #[serde(rename = "probe_interval_ms", with = "millis")]
     pub probe_interval: Duration,
@@ -80,6 +86,8 @@ impl Default for GatewaySettings {
             retries: 5,
             retry_wait: Duration::from_millis(500),
             retry_wait_max: Duration::from_secs(8),
+            try_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(300),
             probe_interval: Duration::from_secs(5),
             join: Join::Header,
             join_window: Duration::from_secs(30),

@@ -2,10 +2,11 @@
 //! reached the agent.
 
 use super::Gateway;
-use super::answer::{Fetched, Guards, fetch};
-use super::backends::{Backend, InFlight};
+use super::answer::{Answered, Fetched, Guards, fetch};
+use super::backends::Backend;
 use super::call::{Call, Passed, Stopped};
 use super::prepare::{Prepared, Turn, dialect_of};
+use super::route::Contract;
 use super::select::select;
 use super::settings::BackendEngine;
 use crate::capture::{Direction, Recording, TeeBody};
@@ -14,11 +15,11 @@ use crate::forward::{note, response_error};
 use crate::tls::Offer;
 use crate::trace::exchange::RequestHead;
 use crate::upstream::body::{self, IdleLimited};
-use crate::upstream::{Body, Isolation, Sent};
+use crate::upstream::{Body, Isolation, Sent, within};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// One try.
 struct Try<'a> {
@@ -26,15 +27,18 @@ struct Try<'a> {
     backend: Arc<Backend>,
     prepared: Prepared,
     number: u32,
+    version: i64,
     started: Instant,
 }
 
 /// What came of a try that is not the last.
 enum Failed {
     /// The backend said so, or could not be reached: there may be another try.
-    Try { error: Option<ProxyError>, wait: Option<Duration> },
+    Try { wait: Option<Duration> },
     /// It refused what was only asked for on the agent's behalf.
     Asking,
+    /// There is none left, or another would be no use.
+    Call(ProxyError),
 }
 
 impl Gateway {
@@ -47,54 +51,44 @@ impl Gateway {
             self.check_staleness(call, &backend)?;
             let prepared = Prepared::of(call, &backend, self.settings())?;
             let prepared = if asks { prepared } else { prepared.without_asking() };
-            let one = Try { call, backend, prepared, number, started: Instant::now() };
+            let version = backend.version();
+            let one = Try { call, backend, prepared, number, version, started: Instant::now() };
             self.begin(&one);
             let in_flight = one.backend.enter();
-            let failed = match self.reach(&one).await {
-                Ok(sent) => match self.judge(&one, sent, in_flight).await {
-                    Ok((sent, in_flight)) => {
-                        let recording = &call.begun.recording;
-                        let (response, lease) = note(recording, sent);
-                        match fetch(response, lease, self.forwarder().upstream().body_idle_timeout()).await {
-                            Ok(fetched) if one.is_refused_for_asking(&fetched) => {
-                                self.refused_asking(&one, recording);
-                                Failed::Asking
-                            }
-                            Ok(fetched) => {
-                                one.backend.answered();
-                                let guards = Guards { _inside: inside, _in_flight: in_flight };
-                                return Ok(self
-                                    .deliver(call, one.backend, one.prepared.turn, one.prepared.asked, fetched, guards)
-                                    .await);
-                            }
-                            Err(error) => {
-                                recording.unanswered();
-                                one.backend.failed();
-                                self.fail_try(&one, &error);
-                                Failed::Try { error: Some(error), wait: None }
-                            }
-                        }
-                    }
-                    Err(failed) => failed,
-                },
-                Err(error) if error.side() == Side::Upstream => {
-                    one.backend.failed();
-                    if number < self.settings().retries {
-                        self.fail_try(&one, &error);
-                    }
-                    Failed::Try { error: Some(error), wait: None }
+            let limit = self.settings().try_timeout;
+            let begun = match within(limit, Box::pin(self.attempt(&one))).await {
+                Some(tried) => tried,
+                None => {
+                    let cause = format!("no answer began within {} ms (gateway.try_timeout_ms)", limit.as_millis());
+                    let shown = super::shown(&one.backend.origin);
+                    self.failed(&one, ProxyError::new(ErrorKind::HttpResponseTimeout, shown, cause))
                 }
-                Err(error) => return Err(error),
+            };
+            let failed = match begun {
+                Ok(fetched) => {
+                    if !fetched.status().is_server_error() {
+                        one.backend.answered();
+                    }
+                    if !asks && fetched.status().is_success() {
+                        tracing::warn!(url = one.backend.url, "this backend takes no call that asks for token ids");
+                        one.backend.learned(BackendEngine::OpenAi);
+                    }
+                    let Try { backend, prepared, version, .. } = one;
+                    let Prepared { turn, asked, .. } = prepared;
+                    let answered = Answered { backend, version, turn, asked };
+                    let guards = Guards { _inside: inside, _in_flight: in_flight };
+                    return Ok(self.deliver(call, answered, fetched, guards).await);
+                }
+                Err(failed) => failed,
             };
             let Try { backend, .. } = one;
             match failed {
                 Failed::Asking => {
-                    backend.learned(BackendEngine::OpenAi);
                     asks = false;
                     continue;
                 }
-                Failed::Try { error: Some(error), .. } if number >= self.settings().retries => return Err(error),
-                Failed::Try { wait, .. } => {
+                Failed::Call(error) => return Err(error),
+                Failed::Try { wait } => {
                     tried.push(backend);
                     let others = self.backends().of(&call.model);
                     let is_left = others
@@ -144,9 +138,54 @@ impl Gateway {
             facts.translated_from =
                 (!matches!(one.prepared.turn, Turn::AsItIs)).then(|| dialect_of(&one.call.route.api));
         });
-        recording.policy_version(one.backend.version());
+        recording.policy_version(one.version, true);
         recording.request_body(&one.prepared.body);
         recording.injected(one.prepared.asked.as_ref().map(|asked| asked.injection.clone()).unwrap_or_default());
+    }
+
+    /// Sends the call, and takes its answer's beginning.
+    async fn attempt(&self, one: &Try<'_>) -> Result<Fetched, Failed> {
+        let sent = match self.reach(one).await {
+            Ok(sent) => sent,
+            Err(error) => return self.failed(one, error),
+        };
+        let sent = self.judge(one, sent).await?;
+        let recording = &one.call.begun.recording;
+        let (response, lease) = note(recording, sent);
+        let fetched = match fetch(response, lease, self.settings().idle_timeout).await {
+            Ok(fetched) => fetched,
+            Err(error) => return self.failed(one, error),
+        };
+        if one.is_refused_for_asking(&fetched) {
+            recording.unanswered();
+            let cause = "the backend refused what was asked for on the agent's behalf";
+            self.try_of(one).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
+            return Err(Failed::Asking);
+        }
+        // Agent Lightning's routes tell the agent of such a one.
+        if fetched.is_no_answer() && one.call.route.contract != Contract::V1 {
+            let cause = format!("the backend answered {} without JSON or events", fetched.status());
+            return self.failed(
+                one,
+                ProxyError::new(ErrorKind::BackendAnswerUnread, super::shown(&one.backend.origin), cause),
+            );
+        }
+        Ok(fetched)
+    }
+
+    /// A try without an answer. It is recorded below its call if there may be another; the call itself says the last.
+    fn failed(&self, one: &Try<'_>, error: ProxyError) -> Result<Fetched, Failed> {
+        one.call.begun.recording.unanswered();
+        if error.side() != Side::Upstream {
+            return Err(Failed::Call(error));
+        }
+        one.backend.failed();
+        if one.number >= self.settings().retries {
+            return Err(Failed::Call(error));
+        }
+        tracing::info!(url = one.backend.url, %error, "a call is tried again");
+        self.try_of(one).fail(&error);
+        Err(Failed::Try { wait: None })
     }
 
     async fn reach(&self, one: &Try<'_>) -> Result<Sent, ProxyError> {
@@ -168,10 +207,10 @@ impl Gateway {
     }
 
     /// Whether a response is the call's answer.
-    async fn judge(&self, one: &Try<'_>, sent: Sent, in_flight: InFlight) -> Result<(Sent, InFlight), Failed> {
+    async fn judge(&self, one: &Try<'_>, sent: Sent) -> Result<Sent, Failed> {
         let status = sent.response.status();
         if !is_temporary(status) || one.number >= self.settings().retries {
-            return Ok((sent, in_flight));
+            return Ok(sent);
         }
         if status.is_server_error() {
             one.backend.failed();
@@ -184,21 +223,7 @@ impl Gateway {
         let read = tokio::time::timeout(ERROR_BODY_TIMEOUT, Limited::new(tee, MOST_ERROR_BYTES).collect()).await;
         let text = read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
         tracing::info!(url = one.backend.url, %status, answer = shortened(&text), "a call is tried again");
-        Err(Failed::Try { error: None, wait })
-    }
-
-    /// A backend that nobody has named refuses what other APIs don't know: it will not be asked again.
-    fn refused_asking(&self, one: &Try<'_>, recording: &Recording) {
-        recording.unanswered();
-        tracing::info!(url = one.backend.url, "this backend gives no token ids; it is not asked for them any more");
-        let cause = "the backend refused what was asked for on the agent's behalf";
-        self.try_of(one).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
-    }
-
-    /// A try that failed without a response is recorded below its call.
-    fn fail_try(&self, one: &Try<'_>, error: &ProxyError) {
-        tracing::info!(url = one.backend.url, %error, "a call is tried again");
-        self.try_of(one).fail(error);
+        Err(Failed::Try { wait })
     }
 
     fn try_of(&self, one: &Try<'_>) -> Recording {
@@ -212,12 +237,16 @@ impl Gateway {
         recording
     }
 
-    /// What a backend says that the next try should wait, within our limit.
+    /// What a backend says that the next try should wait (RFC 9110 §10.2.3), within our limit, and a little more: not all
+    /// shall come at once.
     fn wait_of(&self, headers: &HeaderMap) -> Option<Duration> {
-        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-        let seconds =
-            number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(header::RETRY_AFTER.as_str()))?;
-        Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(self.settings().retry_wait_max))
+        let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+        let number = |name: &str| text(name)?.parse::<f64>().ok();
+        let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(header::RETRY_AFTER.as_str()));
+        let at = || httpdate::parse_http_date(text(header::RETRY_AFTER.as_str())?).ok();
+        let until = || at().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).or_else(until)?;
+        Some(wait.min(self.settings().retry_wait_max * MOST_RETRY_AFTER).mul_f64(1.0 + 0.1 * fastrand::f64()))
     }
 
     /// The wait before the try after this one: it doubles, and varies by a quarter so that callers don't come at once.
@@ -261,5 +290,7 @@ fn shortened(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().take(200).collect()
 }
 
+/// How many of our own longest waits a backend may ask for.
+const MOST_RETRY_AFTER: u32 = 10;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 const MOST_ERROR_BYTES: usize = 64 * 1024;

@@ -78,6 +78,11 @@ impl DrainGuard {
         let _ = self.stage.wait_for(|stage| *stage >= Stage::Draining).await;
     }
 
+    /// Completes when the drain's deadline has passed: what is left is to end now.
+    pub async fn ending(&mut self) {
+        let _ = self.stage.wait_for(|stage| *stage == Stage::Ending).await;
+    }
+
     /// Runs `task` until it is done, or until the drain's deadline has passed and it is dropped where it stands.
     pub fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
         // Boxed: a future that is an argument of another takes its room twice.

@@ -369,6 +369,108 @@ fn an_agents_retry_gets_the_answer_of_the_call_it_repeats() {
 }
 
 #[test]
+fn samples_of_one_prompt_stay_samples_when_they_are_asked_for_again() {
+    let bench = Bench::new();
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    let sample = |count: &'static str| {
+        let ask =
+            move || ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", count)], &chat("x").to_string());
+        std::thread::spawn(ask)
+    };
+    post(server, "/proxy/pause", &json!({}));
+    let refused: Vec<_> = (0..3).map(|_| sample("0")).collect();
+    assert!(refused.into_iter().all(|reply| reply.join().unwrap().status == 429));
+    post(server, "/proxy/resume", &json!({}));
+    let again: Vec<_> = (0..3).map(|_| sample("1")).collect();
+    assert!(again.into_iter().all(|reply| reply.join().unwrap().status == 200));
+    assert_eq!(calls(&bench, "ro", 3).len(), 3);
+}
+
+#[test]
+fn an_answer_that_nobody_took_is_not_recorded_as_whole() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "20"]);
+    let serve = bench.gateway("[gateway]\njoin_window_ms = 500\n");
+    let server = serve.address("server");
+    for (rollout, body) in [
+        ("ro-s", streamed("x")),
+        (
+            "ro-m",
+            json!({ "model": "mock", "max_tokens": 5, "stream": true, "messages": [{ "role": "user", "content": "x" }] }),
+        ),
+    ] {
+        let path = if rollout == "ro-s" { path(rollout) } else { format!("/rollout/{rollout}/attempt/0/v1/messages") };
+        let mut first = begin(server, "POST", &path, &[("x-stainless-retry-count", "0")], &body.to_string());
+        first.line_with("data: ").unwrap();
+        drop(first);
+        let call = &calls(&bench, rollout, 1)[0];
+        assert_eq!(call["attributes"]["tracewire.aborted_by"], "downstream", "{call:#}");
+        assert_ne!(call["attributes"]["tracewire.tokens.status"], "exact");
+    }
+    until_state(server, |state| state["inflight"] == 0);
+}
+
+#[test]
+fn weights_that_change_before_the_first_token_are_those_that_answer() {
+    let bench = Bench::with_mock(&["--delay-ms", "300"]);
+    let serve = bench.gateway("");
+    let server = serve.address("server");
+    for (version, rollout, body) in [(1, "ro-s", streamed("x")), (2, "ro-w", chat("x"))] {
+        let asking = std::thread::spawn(move || post(server, &path(rollout), &body));
+        until_state(server, |state| state["inflight"] == 1);
+        bench.register(&serve, version);
+        assert_eq!(asking.join().unwrap().status, 200);
+    }
+    let attributes = |rollout| calls(&bench, rollout, 1)[0]["attributes"].clone();
+    let (stream, whole) = (attributes("ro-s"), attributes("ro-w"));
+    assert_eq!(
+        (&stream["tracewire.policy.version"], &stream["tracewire.policy.versions"]),
+        (&json!("1"), &Value::Null)
+    );
+    // Which of its tokens are whose, nobody knows.
+    assert_eq!(whole["tracewire.policy.versions"], json!(["1", "2"]));
+    assert_eq!(whole["tracewire.policy.version_starts"], Value::Null);
+}
+
+#[test]
+fn streams_that_outlast_the_shutdown_are_recorded_as_far_as_they_came() {
+    let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
+    let serve = bench.gateway("[shutdown]\ndrain_timeout_ms = 300\n");
+    let server = serve.address("server");
+    let mut coming: Vec<_> =
+        (0..3).map(|at| begin(server, "POST", &path(&format!("ro-{at}")), &[], &streamed("x").to_string())).collect();
+    for stream in &mut coming {
+        stream.line_with("data: ").unwrap();
+        stream.line_with("data: ").unwrap();
+    }
+    post(server, "/proxy/pause", &json!({ "form": "hold" }));
+    let held = send(server, "POST", &path("ro-held"), &[], &chat("x").to_string());
+    assert_eq!(serve.stop(), Some(0));
+    drop(held);
+    for (at, stream) in coming.into_iter().enumerate() {
+        assert!(stream.read().text().contains("shutting down"));
+        let call = &calls(&bench, &format!("ro-{at}"), 1)[0];
+        assert_eq!(call["attributes"]["error.type"], "shutting_down");
+        assert!(!call["attributes"]["response_token_ids"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_answer_without_content_is_asked_for_elsewhere() {
+    for (kind, text) in [("text/html", "<html>"), ("application/json", "")] {
+        let bench = Bench::new();
+        let serve = bench.gateway_without_backends(QUICK);
+        let answers: &'static [_] = Box::leak(Box::new([(200, kind, text)]));
+        let (address, asked) = scripted(answers);
+        register(&serve, address, &json!({ "weight": 1000.0, "engine": "openai" }));
+        bench.register(&serve, 0);
+        let reply = post(serve.address("server"), &path("ro"), &chat("x"));
+        assert_eq!(reply.json()["model"], "mock", "{}", reply.text());
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[test]
 fn a_rollout_that_ends_takes_its_calls_along() {
     let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
     let serve = bench.gateway("");
@@ -472,9 +574,8 @@ fn an_answer_that_can_not_be_translated_is_an_error_and_nothing_is_dropped() {
     let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &body);
     assert_eq!((reply.status, &reply.json()["error"]["type"]), (400, &json!("invalid_request_error")));
     assert!(reply.text().contains("tools[0]"), "{}", reply.text());
-    // What needs no translation passes as it is.
     let reply = post(server, &path("ro"), &chat("x"));
-    assert_eq!((reply.status, reply.text().as_str()), (200, "<html>"));
+    assert_eq!((reply.status, reply.header("x-should-retry")), (502, Some("false")), "{}", reply.text());
 }
 
 #[test]
@@ -533,7 +634,11 @@ fn an_agent_that_hangs_up_ends_its_call() {
     let mut coming = begin(server, "POST", &path("ro"), &[], &streamed("x").to_string());
     coming.line_with("data: ").unwrap();
     drop(coming);
-    let waiting = send(server, "POST", &path("ro"), &[("x-mock-delay-ms", "60000")], &chat("x").to_string());
+    let slow = Bench::with_mock(&["--delay-ms", "60000"]);
+    slow.register(&serve, 0);
+    let removed = format!("/v1/tracewire/backends/{}/v1", bench.http());
+    assert_eq!(ask(server, "DELETE", &removed, &[], "").status, 200);
+    let waiting = send(server, "POST", &path("ro"), &[], &chat("x").to_string());
     until_state(server, |state| state["inflight"] == 1);
     drop(waiting);
     until_state(server, |state| state["inflight"] == 0);

@@ -2,7 +2,7 @@
 //!
 //! A call of a model is an event, and so is every reward, whoever recorded them; an event that is posted is a span.
 
-use super::rollouts::{known, last_attempt, text};
+use super::rollouts::{KEY, known, last_attempt, text};
 use crate::api::ApiState;
 use crate::api::access::Access;
 use crate::api::agl::{Answer, Refusal, ok, read};
@@ -150,19 +150,13 @@ async fn unnamed_attempt(state: &ApiState, rollout: &RolloutId) -> Result<String
     Ok(latest.map_or_else(|| DEFAULT_ATTEMPT.to_owned(), |latest| latest.attempt_id.to_string()))
 }
 
-/// The attempts that have events, by the time of their first.
+/// The attempts that have events, by the time of their first. One that a controller has only named has none until it is
+/// heard from. Trainers ask for this often: no span is read.
 pub(super) async fn attempts(state: &ApiState, rollout: &RolloutId) -> Answer<Vec<String>> {
-    let spans = state.rollouts.store().spans(rollout.clone(), None).await?;
-    let mut first: Vec<(Timestamp, String)> = Vec::new();
-    for span in &spans {
-        let Some((at, _, _)) = event_of(span) else { continue };
-        match first.iter_mut().find(|(_, attempt)| attempt == span.attempt_id.as_str()) {
-            Some((known, _)) => *known = at.min(*known),
-            None => first.push((at, span.attempt_id.to_string())),
-        }
-    }
-    first.sort();
-    Ok(first.into_iter().map(|(_, attempt)| attempt).collect())
+    let mut attempts = state.rollouts.store().attempts(rollout.clone()).await?;
+    attempts.retain(|attempt| attempt.metadata.get(KEY).is_none() || attempt.last_heartbeat_time.is_some());
+    attempts.sort_by_key(|attempt| attempt.start_time);
+    Ok(attempts.into_iter().map(|attempt| attempt.attempt_id.to_string()).collect())
 }
 
 /// The event that a span is, if it is one.

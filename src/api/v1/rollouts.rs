@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// What only this API knows of a rollout; kept under [`KEY`] in its metadata.
@@ -89,11 +90,18 @@ struct Metadata {
 /// `POST /api/rollouts`
 pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer {
     let new: Vec<New> = read(&body)?;
+    let mut made = HashSet::new();
+    for id in new.iter().filter_map(|new| new.rollout_id.as_deref()) {
+        if is_registered(&state, id).await? {
+            made.insert(RolloutId::from(id));
+        }
+    }
     let stored = state.rollouts.transact(move |records, now| {
         let mut stored = Vec::with_capacity(new.len());
         for (place, new) in (0..).zip(&new) {
             let id = RolloutId::from(new.rollout_id.clone().unwrap_or_else(random_id).as_str());
             // One that only a call has named is nobody's yet.
+            let is_made = |known: &Rollout| made.contains(&id) || known.metadata.get(KEY).is_some();
             if let Some(known) = records.rollout(&id)?.filter(is_made) {
                 stored.push(known);
                 continue;
@@ -147,8 +155,15 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     let limit = usize::try_from(number(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
     let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
     let found = state.rollouts.store().attempted(filter).await?;
-    let made = found.iter().map(|found| &found.rollout).filter(|rollout| is_made(rollout));
-    ok(made.take(limit).map(shown).collect::<Vec<_>>())
+    let mut list = Vec::new();
+    for rollout in found.iter().map(|found| &found.rollout) {
+        // Others are named by their calls only, and never end.
+        let is_made = rollout.metadata.get(KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await?;
+        if is_made && list.len() < limit {
+            list.push(shown(rollout));
+        }
+    }
+    ok(list)
 }
 
 /// `GET /api/rollouts/terminal`
@@ -180,16 +195,17 @@ pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -
 
 /// The rollout of this id.
 pub(super) async fn known(state: &ApiState, id: &str) -> Answer<Rollout> {
-    state.rollouts.store().rollout(id.into()).await?.ok_or_else(|| Refusal::Absent(not_found(id)))
+    let found = if is_registered(state, id).await? { state.rollouts.store().rollout(id.into()).await? } else { None };
+    found.ok_or_else(|| Refusal::Absent(not_found(id)))
 }
 
 fn not_found(id: &str) -> String {
     format!("Rollout not found: {id}")
 }
 
-/// True for a rollout that somebody made, here or by another API: others are named by their calls only, and never end.
-fn is_made(rollout: &Rollout) -> bool {
-    rollout.metadata.get(KEY).is_some() || !rollout.input.is_null()
+/// True for a rollout that somebody made, here or by another API.
+async fn is_registered(state: &ApiState, id: &str) -> Answer<bool> {
+    Ok(state.rollouts.store().standing(id.into()).await?.registered)
 }
 
 /// The attempt whose events are a rollout's: that which a controller named last.
@@ -223,6 +239,7 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Opt
 
 /// `PATCH /api/rollouts/{rollout}`
 pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> Answer {
+    known(&state, &id).await?;
     let Change { status } = read(&body)?;
     // Without it nothing changes.
     let change = status.unwrap_or_default();
@@ -280,6 +297,10 @@ fn follow(records: &mut dyn Records, rollout: &Rollout, attempt: &str, now: Time
         RolloutStatus::Succeeded => lifecycle::put(&mut attempt, AttemptStatus::Succeeded, now),
         RolloutStatus::Failed => lifecycle::put(&mut attempt, AttemptStatus::Failed, now),
         _ => {}
+    }
+    // What was only named has no events yet.
+    if attempt.metadata.as_object().is_none_or(Map::is_empty) && attempt.last_heartbeat_time.is_none() {
+        attempt.metadata = json!({ KEY: { "named": true } });
     }
     records.put_attempt(attempt)?;
     Ok(())
@@ -391,4 +412,4 @@ fn schema(place: &str, name: &str, message: &str) -> Refusal {
 
 const STATES: &str = "Input should be 'queuing', 'running', 'succeeded' or 'failed'";
 /// Where in a rollout's metadata this API keeps what only it knows.
-const KEY: &str = "agentlightning_v1";
+pub(super) const KEY: &str = "agentlightning_v1";

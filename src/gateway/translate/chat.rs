@@ -58,6 +58,8 @@ pub(super) struct Reply {
     pub(super) stop: Option<String>,
     /// Its token counts.
     pub(super) usage: Usage,
+    /// The client wants to see what it thought.
+    thinks: bool,
     finish: Option<Finish>,
     began: bool,
     blocks: Blocks,
@@ -77,13 +79,13 @@ struct Call {
 
 impl Reply {
     /// An answer of which nothing is known.
-    pub(super) fn new(model: &str) -> Self {
-        Self { model: model.to_owned(), ..Self::default() }
+    pub(super) fn new(model: &str, thinks: bool) -> Self {
+        Self { model: model.to_owned(), thinks, ..Self::default() }
     }
 
     /// A whole answer.
-    pub(super) fn whole(chat: &Json<'_>, model: &str) -> Result<Self, Untranslatable> {
-        let mut reply = Self::new(model);
+    pub(super) fn whole(chat: &Json<'_>, model: &str, thinks: bool) -> Result<Self, Untranslatable> {
+        let mut reply = Self::new(model, thinks);
         reply.take(chat)?;
         if chat.get("choices").list().is_empty() {
             return Err(refusal("choices", "the backend gave no answer"));
@@ -195,6 +197,7 @@ impl Reply {
     fn hear(&mut self, said: &Json<'_>) -> Result<(), Untranslatable> {
         // vLLM has both names, and writes the same under each in some versions.
         let thought = ["reasoning_content", "reasoning"].iter().find_map(|name| said.get(name).word());
+        let thought = thought.filter(|_| self.thinks);
         self.blocks.say(Kind::Reasoning, &thought.unwrap_or_default())?;
         self.blocks.say(Kind::Text, &plain_text(said.get("content")))?;
         self.blocks.say(Kind::Text, said.get("refusal").text().unwrap_or_default())?;
@@ -280,7 +283,7 @@ mod tests {
     use super::*;
 
     fn events(chunks: &[&str]) -> (Reply, Vec<Event>) {
-        let mut reply = Reply::new("asked");
+        let mut reply = Reply::new("asked", true);
         let mut events = Vec::new();
         for chunk in chunks {
             events.extend(reply.take(&parse(chunk.as_bytes()).unwrap()).unwrap());
@@ -353,7 +356,7 @@ mod tests {
                 "choices[0].message.tool_calls[0].function.name",
             ),
         ] {
-            assert_eq!(Reply::whole(&parse(chat.as_bytes()).unwrap(), "m").unwrap_err().place, place, "{chat}");
+            assert_eq!(Reply::whole(&parse(chat.as_bytes()).unwrap(), "m", true).unwrap_err().place, place, "{chat}");
         }
     }
 }

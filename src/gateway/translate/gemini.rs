@@ -223,6 +223,13 @@ fn tool_choice<'a>(node: &Node<'a>, tools: &[Json<'_>]) -> Result<Json<'a>, Untr
 }
 
 /// Whether the model is to think, and how hard. A budget is a bound that it need not reach.
+/// True when the client wants to see thoughts.
+pub(super) fn includes_thoughts(request: &Json<'_>) -> bool {
+    let config = request.any(&["generationConfig", "generation_config"]);
+    let thinking = config.any(&["thinkingConfig", "thinking_config"]);
+    thinking.any(&["includeThoughts", "include_thoughts"]).bool() == Some(true)
+}
+
 fn thinking(node: &Node<'_>) -> Result<(Option<bool>, Option<String>), Untranslatable> {
     node.only(&["includeThoughts", "thinkingBudget", "thinkingLevel"])?;
     let thinks = (node.get("thinkingBudget").json().int() == Some(0)).then_some(false);

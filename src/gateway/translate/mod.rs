@@ -77,8 +77,15 @@ pub(crate) fn to_chat(client: Client, body: &[u8], gemini: GeminiPath) -> Result
         Client::Responses => (responses::to_chat(&root)?, responses_answer::echo(&root)),
         Client::Gemini => (gemini::to_chat(&root, gemini.streams)?, Json::Null),
     };
+    // Clients that have not asked for thoughts take the first part of an answer for its text.
+    let thinks = match client {
+        Client::Messages => chat.get("chat_template_kwargs").get("enable_thinking").bool() == Some(true),
+        Client::Responses => true,
+        Client::Gemini => gemini::includes_thoughts(&json),
+    };
     let answer = Answer {
         client,
+        thinks,
         streams: chat.get("stream").bool() == Some(true),
         sse: client != Client::Gemini || gemini.sse,
         model: chat.get("model").word().unwrap_or_default(),
@@ -91,6 +98,7 @@ pub(crate) fn to_chat(client: Client, body: &[u8], gemini: GeminiPath) -> Result
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     client: Client,
+    thinks: bool,
     streams: bool,
     sse: bool,
     model: String,
@@ -111,13 +119,18 @@ impl Answer {
     /// A whole chat completion as the client's dialect has it.
     pub(crate) fn whole(&self, chat: &[u8]) -> Result<Vec<u8>, Untranslatable> {
         let json = read(chat).map_err(|error| chat::refusal("answer", &format!("is no JSON: {error}")))?;
-        let reply = Reply::whole(&json, &self.model)?;
+        let reply = Reply::whole(&json, &self.model, self.thinks)?;
         Ok(value::text_of(&self.writer().whole(&reply)?).into_bytes())
     }
 
     /// Begins a streamed answer.
     pub(crate) fn stream(&self) -> AnswerStream {
-        AnswerStream { unread: Vec::new(), reply: Reply::new(&self.model), writer: self.writer(), ended: false }
+        AnswerStream {
+            unread: Vec::new(),
+            reply: Reply::new(&self.model, self.thinks),
+            writer: self.writer(),
+            ended: false,
+        }
     }
 
     fn writer(&self) -> Box<dyn Writer> {

@@ -17,8 +17,14 @@ pub(super) fn refused_at(client: Client, request: &Value) -> String {
     to_chat(client, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
 }
 
+/// The way back to a client that wants to see everything.
 fn answer(client: Client) -> Answer {
-    to_chat(client, br#"{"model":"asked","stream":true}"#, SSE).or_else(|_| to_chat(client, b"{}", SSE)).unwrap().answer
+    let asked = match client {
+        Client::Messages => r#"{"model":"asked","stream":true,"thinking":{"type":"enabled","budget_tokens":1024}}"#,
+        Client::Responses => r#"{"model":"asked","stream":true}"#,
+        Client::Gemini => r#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#,
+    };
+    to_chat(client, asked.as_bytes(), SSE).unwrap().answer
 }
 
 fn whole(client: Client, chat: &Value) -> Value {
@@ -345,12 +351,23 @@ fn a_stream_that_is_cut_ends_with_an_error() {
 
 #[test]
 fn gemini_also_streams_a_list() {
-    let answer = to_chat(Client::Gemini, b"{}", GeminiPath { streams: true, sse: false }).unwrap().answer;
+    let asked = br#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#;
+    let answer = to_chat(Client::Gemini, asked, GeminiPath { streams: true, sse: false }).unwrap().answer;
     assert_eq!((answer.content_type(), answer.streams()), ("application/json", true));
     let list: Vec<Value> = serde_json::from_str(&streamed(&answer, &example().stream(), &[3, 500])).unwrap();
     assert_eq!(put_together(Client::Gemini, &list), whole(Client::Gemini, &example().whole()));
     let failed: Vec<Value> = serde_json::from_str(&streamed(&answer, "", &[])).unwrap();
     assert_eq!(failed[0]["error"]["code"], 500);
+}
+
+#[test]
+fn thoughts_go_to_clients_that_asked_for_them() {
+    let chat = example().whole().to_string();
+    for (client, asked) in [(Client::Messages, &br#"{"model":"m"}"#[..]), (Client::Gemini, b"{}")] {
+        let answer = to_chat(client, asked, GeminiPath::default()).unwrap().answer;
+        let whole = String::from_utf8(answer.whole(chat.as_bytes()).unwrap()).unwrap();
+        assert!(whole.contains("h\u{e9}llo") && !whole.contains("thinking") && !whole.contains("thought\""), "{whole}");
+    }
 }
 
 #[test]
