@@ -207,14 +207,14 @@ impl Client {
     fn request(&self, ask: &Ask) -> (Method, String, Body) {
         let chat = format!("{}{CHAT}", self.base);
         match ask {
-            Ask::Json => (Method::POST, chat, Full::new(prompt(false)).boxed()),
-            Ask::Later { ms } => (Method::POST, format!("{chat}?delay_ms={ms}"), Full::new(prompt(false)).boxed()),
+            Ask::Json => (Method::POST, chat, Full::new(prompt(false, "")).boxed()),
+            Ask::Later { ms } => (Method::POST, chat, Full::new(prompt(false, &format!("delay_ms={ms}"))).boxed()),
             Ask::Long { prompt_ids } => {
-                (Method::POST, format!("{chat}?prompt_ids={prompt_ids}"), Full::new(prompt(false)).boxed())
+                (Method::POST, chat, Full::new(prompt(false, &format!("prompt_ids={prompt_ids}"))).boxed())
             }
             Ask::Sse { chunks, interval_ms } => {
-                let path = format!("{chat}?chunks={chunks}&interval_ms={interval_ms}");
-                (Method::POST, path, Full::new(prompt(true)).boxed())
+                let wish = format!("chunks={chunks}&interval_ms={interval_ms}");
+                (Method::POST, chat, Full::new(prompt(true, &wish)).boxed())
             }
             Ask::Upload(size) => (Method::POST, "/upload".to_owned(), upload(*size)),
             Ask::Download(size) => (Method::GET, format!("/bytes?size={size}"), Full::default().boxed()),
@@ -271,12 +271,13 @@ fn times(data: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// A prompt of its own every time: what was stored before would cost less.
-fn prompt(stream: bool) -> Bytes {
+/// `wish` is for the endpoint: how it is to answer. A gateway passes the `user` of a call on.
+fn prompt(stream: bool, wish: &str) -> Bytes {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (number, words) = (NUMBER.fetch_add(1, Ordering::Relaxed), "a word of a prompt ".repeat(75));
     let content = format!("question {number}: {words}");
     Bytes::from(format!(
-        "{{\"model\":\"bench\",\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}"
+        "{{\"model\":\"bench\",\"user\":\"{wish}\",\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]}}"
     ))
 }
 

@@ -70,17 +70,17 @@ enum Shape {
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 async fn answer(request: Request<Incoming>, shape: Shape) -> Result<Response<Answer>, hyper::Error> {
-    let number = |name: &str| {
-        let pairs = request.uri().query().unwrap_or_default().split('&');
-        pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok()).next().unwrap_or(0)
-    };
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let number = |name: &str| wished(&query, name);
     let builder = Response::builder();
     let answer = match request.uri().path() {
         CHAT => {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            let body = request.into_body().collect().await?.to_bytes();
+            let wish = wish_of(&body);
+            let number = |name: &str| wished(&wish, name);
             let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
             let (prompt_ids, delay_ms) = (number("prompt_ids"), number("delay_ms"));
-            CALLS.fetch_add(1, Ordering::Relaxed);
-            request.into_body().collect().await?;
             if delay_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             }
@@ -110,6 +110,18 @@ async fn answer(request: Request<Incoming>, shape: Shape) -> Result<Response<Ans
         }
     };
     Ok(answer.unwrap_or_default_answer())
+}
+
+/// What a call's `user` asks for; gateways pass that on, and no query.
+fn wish_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let wish = text.split("\"user\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    wish.unwrap_or_default().to_owned()
+}
+
+fn wished(wish: &str, name: &str) -> u64 {
+    let pairs = wish.split('&');
+    pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok()).next().unwrap_or(0)
 }
 
 /// Where models are called.
