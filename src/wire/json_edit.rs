@@ -104,9 +104,9 @@ pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
             at = skip_space(text, at);
             match text.get(at) {
                 Some(b'{') => {
-                    let fields = self::members(text, at)?;
+                    let (fields, end) = members_and_end(text, at)?;
                     cuts.extend(self::cuts(&fields, &changes.choice, text));
-                    at = value_end(text, at)?;
+                    at = end;
                 }
                 Some(b',') => at += 1,
                 _ => break,
@@ -157,13 +157,18 @@ fn start(text: &[u8]) -> usize {
 
 /// The fields of the object that opens at `open`; `None` if it is none, or breaks off.
 fn members(text: &[u8], open: usize) -> Option<Vec<Member<'_>>> {
+    members_and_end(text, open).map(|(members, _)| members)
+}
+
+/// The same, and the index behind the object.
+fn members_and_end(text: &[u8], open: usize) -> Option<(Vec<Member<'_>>, usize)> {
     if text.get(open) != Some(&b'{') {
         return None;
     }
     let mut members = Vec::new();
     let mut at = skip_space(text, open + 1);
     if text.get(at) == Some(&b'}') {
-        return Some(members);
+        return Some((members, at + 1));
     }
     loop {
         let from = at;
@@ -178,7 +183,7 @@ fn members(text: &[u8], open: usize) -> Option<Vec<Member<'_>>> {
         at = skip_space(text, end);
         match text.get(at) {
             Some(b',') => at = skip_space(text, at + 1),
-            Some(b'}') => return Some(members),
+            Some(b'}') => return Some((members, at + 1)),
             _ => return None,
         }
     }

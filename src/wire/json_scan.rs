@@ -6,6 +6,14 @@ pub(super) fn string_end(text: &[u8], open: usize) -> Option<usize> {
         return None;
     }
     let mut at = open + 1;
+    // Most are short: looking for their end takes less time than getting ready to.
+    for _ in 0..SHORT_BYTES {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
     loop {
         at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
         if text[at] == b'"' {
@@ -22,6 +30,7 @@ pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
         b'{' | b'[' => {
             let (mut depth, mut at) = (0_usize, at);
             loop {
+                at += text.get(at..)?.iter().position(|byte| IS_MARK[usize::from(*byte)])?;
                 match text.get(at)? {
                     b'"' => {
                         at = string_end(text, at)?;
@@ -49,3 +58,17 @@ pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
     }
     at
 }
+
+const SHORT_BYTES: usize = 16;
+
+/// The bytes by which containers and strings begin and end.
+const IS_MARK: [bool; 256] = {
+    let mut marks = [false; 256];
+    let bytes = b"\"{}[]";
+    let mut at = 0;
+    while at < bytes.len() {
+        marks[bytes[at] as usize] = true;
+        at += 1;
+    }
+    marks
+};
