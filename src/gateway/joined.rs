@@ -5,27 +5,21 @@
 //! is not read from the backend before somebody is there to take it: an answer that nobody got is not recorded as whole.
 
 use super::call::{Call, Told};
+use super::kept_answer::{End, Entry, Reader};
 use super::settings::{GatewaySettings, Join};
 use crate::capture::{Direction, TeeBody};
-use crate::error::{ErrorKind, ProxyError};
 use crate::forward::response_error;
 use crate::forward::terminal::ends_answer;
-use crate::trace::SpanId;
 use crate::trace::exchange::ResponseHead;
-use crate::upstream::{Body, BodyError};
+use crate::upstream::Body;
 use aws_lc_rs::digest;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, Version, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::watch;
 
 type Key = [u8; 32];
 
@@ -43,36 +37,6 @@ struct Same {
     entries: Vec<Arc<Entry>>,
     /// Calls that were no retries: samples of their own.
     samples: u32,
-}
-
-/// A call, and as much of its answer as has come.
-struct Entry {
-    span_id: SpanId,
-    /// The agent's count of its tries, of the last that had this answer.
-    count: AtomicU32,
-    said: Mutex<Said>,
-    /// Counts every change of `said`.
-    news: watch::Sender<u64>,
-    readers: watch::Sender<usize>,
-    held: Arc<AtomicUsize>,
-}
-
-#[derive(Default)]
-struct Said {
-    head: Option<(StatusCode, HeaderMap)>,
-    frames: VecDeque<Bytes>,
-    /// Frames that are gone, because only one reader will ever come and has read them.
-    gone: usize,
-    /// There was no room to keep it: it can't be joined any more.
-    is_passing: bool,
-    delivered: bool,
-    end: Option<End>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Whole,
-    Broken,
 }
 
 /// What a call is.
@@ -193,70 +157,6 @@ fn key_of(call: &Call) -> Key {
     key
 }
 
-impl Entry {
-    fn new(span_id: SpanId, count: u32, held: Arc<AtomicUsize>) -> Self {
-        let (news, readers) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self { span_id, count: AtomicU32::new(count), said: Mutex::default(), news, readers, held }
-    }
-
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn say(&self, change: impl FnOnce(&mut Said)) {
-        change(&mut self.said());
-        self.news.send_modify(|count| *count += 1);
-    }
-
-    /// Adds a piece of the answer. Beyond `most_bytes` of all answers it is only passed on.
-    fn push(&self, data: &Bytes, most_bytes: usize) {
-        // A clone of a small frame would keep its reader's whole buffer.
-        let data = if data.len() < COPIED_BYTES { Bytes::copy_from_slice(data) } else { data.clone() };
-        let held = self.held.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-        self.say(|said| {
-            said.is_passing |= held > most_bytes;
-            said.frames.push_back(data);
-        });
-    }
-
-    /// Completes when somebody wants the answer.
-    async fn wanted(&self) {
-        // The sender is ours.
-        let _ = self.readers.subscribe().wait_for(|count| *count > 0).await;
-    }
-
-    /// Completes when nobody has wanted the answer for so long.
-    async fn abandoned(&self, window: Duration) {
-        let mut readers = self.readers.subscribe();
-        loop {
-            // The sender is ours.
-            let _ = readers.wait_for(|count| *count == 0).await;
-            let window = if self.said().is_passing { Duration::ZERO } else { window };
-            if tokio::time::timeout(window, readers.wait_for(|count| *count > 0)).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Completes when the only reader has read most of what was kept for it.
-    async fn read_by_its_reader(&self) {
-        let mut news = self.news.subscribe();
-        while {
-            let said = self.said();
-            said.is_passing && said.frames.len() > MOST_AHEAD_FRAMES
-        } {
-            let _ = news.changed().await;
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let said = self.said.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.held.fetch_sub(said.frames.iter().map(Bytes::len).sum(), Ordering::Relaxed);
-    }
-}
-
 impl Drop for KeptEntry {
     fn drop(&mut self) {
         if self.entry.said().end.is_none() {
@@ -345,100 +245,7 @@ impl Joined {
     }
 }
 
-/// Reads an answer from its beginning, however much of it is there.
-struct Reader {
-    entry: Arc<Entry>,
-    next: usize,
-    news: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl Reader {
-    fn of(entry: Arc<Entry>) -> Self {
-        entry.readers.send_modify(|count| *count += 1);
-        Self { entry, next: 0, news: None }
-    }
-
-    async fn response(self) -> Response<Body> {
-        let mut news = self.entry.news.subscribe();
-        loop {
-            let said = {
-                let said = self.entry.said();
-                (said.head.clone(), said.end)
-            };
-            match said {
-                (Some((status, headers)), _) => {
-                    let mut response = Response::new(self.boxed_unsync());
-                    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-                    return response;
-                }
-                (None, Some(_)) => return crate::forward::reply::error(&broken()),
-                (None, None) => drop(news.changed().await),
-            }
-        }
-    }
-
-    /// The next piece, if it is there.
-    fn take(&mut self) -> (Option<Bytes>, Option<End>) {
-        let mut said = self.entry.said();
-        let frame = self.next.checked_sub(said.gone).and_then(|at| said.frames.get(at).cloned());
-        if frame.is_some() {
-            self.next += 1;
-            if said.is_passing && *self.entry.readers.borrow() == 1 {
-                // Nobody else will come for it.
-                while said.gone < self.next
-                    && let Some(read) = said.frames.pop_front()
-                {
-                    said.gone += 1;
-                    self.entry.held.fetch_sub(read.len(), Ordering::Relaxed);
-                }
-                drop(said);
-                self.entry.say(|_| ());
-            }
-            return (frame, None);
-        }
-        said.delivered |= said.end == Some(End::Whole);
-        (None, said.end)
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.entry.readers.send_modify(|count| *count -= 1);
-    }
-}
-
-impl HttpBody for Reader {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        loop {
-            // Subscribed before looking: what comes in between is news.
-            let mut coming = this.entry.news.subscribe();
-            match this.take() {
-                (Some(frame), _) => return Poll::Ready(Some(Ok(Frame::data(frame)))),
-                (None, Some(End::Whole)) => return Poll::Ready(None),
-                (None, Some(End::Broken)) => return Poll::Ready(Some(Err(broken().into()))),
-                (None, None) => {
-                    let news = this.news.get_or_insert_with(|| Box::pin(async move { drop(coming.changed().await) }));
-                    ready!(news.as_mut().poll(cx));
-                    this.news = None;
-                }
-            }
-        }
-    }
-}
-
-fn broken() -> ProxyError {
-    ProxyError::new(ErrorKind::ConnectionTerminated, "", "the answer broke off")
-}
-
 /// How often the SDKs of OpenAI and Anthropic have tried.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
 /// How long it may take to hear that a client has hung up.
 const HANG_UP_HEARD: Duration = Duration::from_millis(250);
-/// Smaller frames are copied.
-const COPIED_BYTES: usize = 2048;
-/// Frames that wait for a slow reader whose answer is not kept.
-const MOST_AHEAD_FRAMES: usize = 64;

@@ -11,6 +11,7 @@ mod call;
 mod early;
 pub mod gate;
 mod joined;
+mod kept_answer;
 pub mod key;
 mod prepare;
 mod probe;

@@ -4,6 +4,7 @@
 
 mod events;
 mod rollouts;
+mod shapes;
 
 use super::ApiState;
 use axum::Router;

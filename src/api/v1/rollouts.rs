@@ -1,5 +1,6 @@
 //! Rollouts as version 1.0 has them: four states, a version that counts changes, and a log of those that ended.
 
+use super::shapes::{Change, Config, Known, New, Seconds, Status, StatusChange};
 use crate::api::ApiState;
 use crate::api::agl::{Answer, Refusal, created, ok, read};
 use crate::rollout::{RolloutError, lifecycle};
@@ -9,83 +10,9 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use std::collections::HashSet;
 use std::time::Duration;
-
-/// What only this API knows of a rollout; kept under [`KEY`] in its metadata.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Known {
-    config: Json,
-    status: Status,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Status {
-    k8s_job_name: Option<String>,
-    last_attempt_id: Option<String>,
-    error_message: Option<String>,
-    version: u64,
-    updated_at: Timestamp,
-}
-
-#[derive(Clone, Deserialize)]
-struct New {
-    input: Json,
-    #[serde(default = "yes")]
-    is_train: bool,
-    #[serde(default)]
-    config: Option<Config>,
-    #[serde(default)]
-    metadata: Option<Metadata>,
-    #[serde(default)]
-    rollout_id: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Config {
-    timeout_seconds: Seconds,
-    local: Option<Local>,
-    k8s: Option<Kubernetes>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(transparent)]
-struct Seconds(i64);
-
-impl Default for Seconds {
-    fn default() -> Self {
-        Self(3600)
-    }
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Local {
-    agent_class: Option<String>,
-    env_map: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Kubernetes {
-    job_template: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Metadata {
-    batch_idx: Option<i64>,
-    sample_idx_in_batch: Option<i64>,
-    #[serde(flatten)]
-    extra: Map<String, Json>,
-}
 
 /// `POST /api/rollouts`
 pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer {
@@ -211,30 +138,6 @@ async fn is_registered(state: &ApiState, id: &str) -> Answer<bool> {
 /// The attempt whose events are a rollout's: that which a controller named last.
 pub(super) fn last_attempt(rollout: &Rollout) -> Option<String> {
     known_of(rollout).status.last_attempt_id
-}
-
-#[derive(Deserialize)]
-struct Change {
-    #[serde(default)]
-    status: Option<StatusChange>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct StatusChange {
-    #[serde(deserialize_with = "given")]
-    state: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
-    k8s_job_name: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
-    last_attempt_id: Option<Option<String>>,
-    #[serde(deserialize_with = "given")]
-    error_message: Option<Option<String>>,
-}
-
-/// What is null is given; what is not there is not.
-fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// `PATCH /api/rollouts/{rollout}`
