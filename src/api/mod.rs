@@ -142,7 +142,7 @@ fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// The server door: [`router`], and before it a short way for calls of models, which are many.
+/// The server door: its routes, and before them a short way for calls of models, which are many.
 pub fn door(state: ApiState) -> Router {
     let (router, short) = (TowerToHyperService::new(router(state.clone())), state);
     let front = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
