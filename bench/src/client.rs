@@ -183,7 +183,11 @@ impl Client {
             Ask::Upload(size) => *size,
             _ => 0,
         };
-        let builder = Request::builder().method(method).header("content-type", "application/json");
+        let mut builder = Request::builder().method(method).header("content-type", "application/json");
+        if matches!(ask, Ask::Sse { .. }) {
+            // As the SDKs of OpenAI and Anthropic send it: a gateway that lets retries join has to keep the answer.
+            builder = builder.header("x-stainless-retry-count", "0");
+        }
         let response = match &mut self.wire {
             Wire::Http1(sender) => {
                 sender.ready().await?;

@@ -33,8 +33,8 @@ use crate::forward::identity::ROLLOUT_HEADER;
 use crate::forward::{Begun, Conversation, Credentials, Detour, Forwarder};
 use crate::net::drain::DrainGuard;
 use crate::net::glob::{any_matches, text_matches};
-use crate::trace::RolloutId;
 use crate::trace::exchange::{Outcome, ResponseHead};
+use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, Origin, body};
 use book::Book;
@@ -44,10 +44,11 @@ use hyper::body::Incoming;
 use joined::Answers;
 use route::Contract;
 use serde_json::json;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
@@ -179,7 +180,9 @@ impl Gateway {
             || Origin::new(false, "localhost", 80),
             |named| Origin::new(false, named.host(), named.port_u16().unwrap_or(80)),
         );
-        self.serve(Conversation::new(client, None, guard), route, host, request).await
+        let mut conversation = Conversation::new(client, None, guard);
+        conversation.own = own_of(client);
+        self.serve(conversation, route, host, request).await
     }
 
     /// The gate.
@@ -355,6 +358,15 @@ pub fn given_key(headers: &HeaderMap, query: &str) -> Option<String> {
     let given = bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key")).or_else(|| text("x-goog-api-key"));
     let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
     given.or_else(in_query).map(|key| key.trim().to_owned())
+}
+
+/// The rollout of calls that nobody names: one for all that come by a connection, which a client's address and port tell.
+fn own_of(client: SocketAddr) -> (RolloutId, AttemptId) {
+    static OF_THIS_PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let number = OF_THIS_PROCESS.hash_one(client);
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half is as random as the lower")]
+    let short = (number >> 32) as u32;
+    (RolloutId::from_random(number), AttemptId::from_random(short))
 }
 
 const RECHECK_EVERY: Duration = Duration::from_secs(2);

@@ -55,15 +55,7 @@ impl Gateway {
             let one = Try { call, backend, prepared, number, version, started: Instant::now() };
             self.begin(&one);
             let in_flight = one.backend.enter();
-            let limit = self.settings().try_timeout;
-            let begun = match within(limit, Box::pin(self.attempt(&one))).await {
-                Some(tried) => tried,
-                None => {
-                    let cause = format!("no answer began within {} ms (gateway.try_timeout_ms)", limit.as_millis());
-                    let shown = super::shown(&one.backend.origin);
-                    self.failed(&one, ProxyError::new(ErrorKind::HttpResponseTimeout, shown, cause))
-                }
-            };
+            let begun = self.within_time(&one).await;
             let failed = match begun {
                 Ok(fetched) => {
                     if !fetched.status().is_server_error() {
@@ -90,11 +82,7 @@ impl Gateway {
                 Failed::Call(error) => return Err(error),
                 Failed::Try { wait } => {
                     tried.push(backend);
-                    let others = self.backends().of(&call.model);
-                    let is_left = others
-                        .iter()
-                        .any(|other| other.is_healthy() && !tried.iter().any(|tried| Arc::ptr_eq(tried, other)));
-                    if !is_left {
+                    if !self.has_another(call, &tried) {
                         tokio::time::sleep(wait.unwrap_or_else(|| self.back_off(number))).await;
                     }
                 }
@@ -110,6 +98,12 @@ impl Gateway {
                 };
             }
         }
+    }
+
+    /// True when a backend that was not tried may answer.
+    fn has_another(&self, call: &Call, tried: &[Arc<Backend>]) -> bool {
+        let is_new = |backend: &Arc<Backend>| !tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
+        self.backends().of(&call.model).iter().any(|backend| backend.is_healthy() && is_new(backend))
     }
 
     /// The backend for the next try. When all were tried, all may be tried again.
@@ -141,6 +135,19 @@ impl Gateway {
         recording.policy_version(one.version, true);
         recording.request_body(&one.prepared.body);
         recording.injected(one.prepared.asked.as_ref().map(|asked| asked.injection.clone()).unwrap_or_default());
+    }
+
+    /// As `attempt`, for no longer than a try may take.
+    async fn within_time(&self, one: &Try<'_>) -> Result<Fetched, Failed> {
+        let limit = self.settings().try_timeout;
+        match within(limit, Box::pin(self.attempt(one))).await {
+            Some(tried) => tried,
+            None => {
+                let cause = format!("no answer began within {} ms (gateway.try_timeout_ms)", limit.as_millis());
+                let shown = super::shown(&one.backend.origin);
+                self.failed(one, ProxyError::new(ErrorKind::HttpResponseTimeout, shown, cause))
+            }
+        }
     }
 
     /// Sends the call, and takes its answer's beginning.

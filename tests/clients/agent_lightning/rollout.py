@@ -27,9 +27,9 @@ def agent(proxy, endpoint, rollout, attempt):
         return choice.message
 
     first = plain([system, {"role": "user", "content": "say something"}])
-    called = client.chat.completions.create(messages=[{"role": "user", "content": "add 1"}], tools=TOOLS, model="m")
-    call = called.choices[0].message.tool_calls[0]
-    plain([{"role": "user", "content": "add 1"}, called.choices[0].message.model_dump(exclude_none=True),
+    called = plain([{"role": "user", "content": "add 1"}], tools=TOOLS)
+    call = called.tool_calls[0]
+    plain([{"role": "user", "content": "add 1"}, called.model_dump(exclude_none=True),
            {"role": "tool", "tool_call_id": call.id, "content": "2"}])
     prompt, ids, logprobs = None, [], []
     for chunk in client.chat.completions.create(messages=[{"role": "user", "content": "stream to me"}], stream=True, **asked):
