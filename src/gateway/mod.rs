@@ -364,7 +364,6 @@ pub fn given_key(headers: &HeaderMap, query: &str) -> Option<String> {
 fn own_of(client: SocketAddr) -> (RolloutId, AttemptId) {
     static OF_THIS_PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let number = OF_THIS_PROCESS.hash_one(client);
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is as random as the lower")]
     let short = (number >> 32) as u32;
     (RolloutId::from_random(number), AttemptId::from_random(short))
 }
