@@ -33,13 +33,57 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) head: Option<(StatusCode, HeaderMap)>,
-    frames: VecDeque<Bytes>,
-    /// Frames that are gone, because only one reader will ever come and has read them.
-    gone: usize,
+    bytes: Pages,
     /// There was no room to keep it: it can't be joined any more.
     pub(super) is_passing: bool,
     pub(super) delivered: bool,
     pub(super) end: Option<End>,
+}
+
+/// Bytes that are added at one end and forgotten at the other. Whoever reads them gets copies: a piece of its own for each
+/// small frame would take more room than what is in it.
+#[derive(Default)]
+struct Pages {
+    /// All but the last are full.
+    pages: VecDeque<Vec<u8>>,
+    gone_pages: usize,
+}
+
+impl Pages {
+    fn push(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.pages.back().is_none_or(|page| page.len() == PAGE_BYTES) {
+                self.pages.push_back(Vec::with_capacity(PAGE_BYTES));
+            }
+            let Some(page) = self.pages.back_mut() else { return };
+            let (now, later) = data.split_at(data.len().min(PAGE_BYTES - page.len()));
+            page.extend_from_slice(now);
+            data = later;
+        }
+    }
+
+    /// What there is from an index on, as far as it is in one page.
+    fn read(&self, from: usize) -> Option<Bytes> {
+        let page = self.pages.get((from / PAGE_BYTES).checked_sub(self.gone_pages)?)?;
+        let rest = page.get(from % PAGE_BYTES..).filter(|rest| !rest.is_empty())?;
+        Some(Bytes::copy_from_slice(rest))
+    }
+
+    /// Forgets the pages before an index; gives how many bytes that were.
+    fn forget(&mut self, before: usize) -> usize {
+        let mut bytes = 0;
+        while self.gone_pages < before / PAGE_BYTES
+            && let Some(page) = self.pages.pop_front()
+        {
+            self.gone_pages += 1;
+            bytes += page.len();
+        }
+        bytes
+    }
+
+    fn len(&self) -> usize {
+        self.pages.iter().map(Vec::len).sum()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,13 +108,11 @@ impl Entry {
     }
 
     /// Adds a piece of the answer. Beyond `most_bytes` of all answers it is only passed on.
-    pub(super) fn push(&self, data: &Bytes, most_bytes: usize) {
-        // A clone of a small frame would keep its reader's whole buffer.
-        let data = if data.len() < COPIED_BYTES { Bytes::copy_from_slice(data) } else { data.clone() };
+    pub(super) fn push(&self, data: &[u8], most_bytes: usize) {
         let held = self.held.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         self.say(|said| {
             said.is_passing |= held > most_bytes;
-            said.frames.push_back(data);
+            said.bytes.push(data);
         });
     }
 
@@ -98,7 +140,7 @@ impl Entry {
         let mut news = self.news.subscribe();
         while {
             let said = self.said();
-            said.is_passing && said.frames.len() > MOST_AHEAD_FRAMES
+            said.is_passing && said.bytes.len() > MOST_AHEAD_BYTES && *self.readers.borrow() == 1
         } {
             let _ = news.changed().await;
         }
@@ -108,7 +150,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let said = self.said.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.held.fetch_sub(said.frames.iter().map(Bytes::len).sum(), Ordering::Relaxed);
+        self.held.fetch_sub(said.bytes.len(), Ordering::Relaxed);
     }
 }
 
@@ -147,24 +189,19 @@ impl Reader {
     /// The next piece, if it is there.
     fn take(&mut self) -> (Option<Bytes>, Option<End>) {
         let mut said = self.entry.said();
-        let frame = self.next.checked_sub(said.gone).and_then(|at| said.frames.get(at).cloned());
-        if frame.is_some() {
-            self.next += 1;
-            if said.is_passing && *self.entry.readers.borrow() == 1 {
-                // Nobody else will come for it.
-                while said.gone < self.next
-                    && let Some(read) = said.frames.pop_front()
-                {
-                    said.gone += 1;
-                    self.entry.held.fetch_sub(read.len(), Ordering::Relaxed);
-                }
-                drop(said);
-                self.entry.say(|_| ());
-            }
-            return (frame, None);
+        let Some(piece) = said.bytes.read(self.next) else {
+            said.delivered |= said.end == Some(End::Whole);
+            return (None, said.end);
+        };
+        self.next += piece.len();
+        if said.is_passing && *self.entry.readers.borrow() == 1 {
+            // Nobody else will come for it.
+            let forgotten = said.bytes.forget(self.next);
+            self.entry.held.fetch_sub(forgotten, Ordering::Relaxed);
+            drop(said);
+            self.entry.say(|_| ());
         }
-        said.delivered |= said.end == Some(End::Whole);
-        (None, said.end)
+        (Some(piece), None)
     }
 }
 
@@ -201,7 +238,33 @@ fn broken() -> ProxyError {
     ProxyError::new(ErrorKind::ConnectionTerminated, "", "the answer broke off")
 }
 
-/// Smaller frames are copied.
-const COPIED_BYTES: usize = 2048;
-/// Frames that wait for a slow reader whose answer is not kept.
-const MOST_AHEAD_FRAMES: usize = 64;
+/// What is made room for at once.
+const PAGE_BYTES: usize = 8 * 1024;
+/// What waits for a slow reader whose answer is not kept.
+const MOST_AHEAD_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pages_give_back_what_was_added(pieces in prop::collection::vec((0..20_000_usize, any::<bool>()), 0..12)) {
+            let (mut pages, mut whole, mut read) = (Pages::default(), Vec::new(), Vec::new());
+            for (length, reads) in pieces {
+                let piece: Vec<u8> = (0..length).map(|at| (at + whole.len()) as u8).collect();
+                pages.push(&piece);
+                whole.extend_from_slice(&piece);
+                while let Some(piece) = pages.read(read.len()).filter(|_| reads) {
+                    read.extend_from_slice(&piece);
+                    pages.forget(read.len());
+                }
+            }
+            while let Some(piece) = pages.read(read.len()) {
+                read.extend_from_slice(&piece);
+            }
+            prop_assert_eq!(read, whole);
+        }
+    }
+}
