@@ -91,7 +91,7 @@ impl Default for GatewaySettings {
             probe_interval: Duration::from_secs(5),
             join: Join::Header,
             join_window: Duration::from_secs(30),
-            join_memory_bytes: 48 << 20,
+            join_memory_bytes: 32 << 20,
             staleness: Staleness::Tag,
             max_staleness: 0,
             budget: Budget::default(),
