@@ -202,14 +202,16 @@ fn limited(api: &Api, body: &[u8], most: u64) -> Option<(&'static str, String)> 
     }
 }
 
-/// What is asked for on the agent's behalf. The routes of Agent Lightning 1.0 ask in the open.
+/// What is asked for on the agent's behalf. The routes of Agent Lightning 1.0 ask in the open, for the APIs that it has, and
+/// leave what they asked for in the answer.
 fn plan(call: &Call, engine: BackendEngine, path: &str, settings: &GatewaySettings) -> Option<Plan> {
-    if call.route.contract == Contract::V1 {
+    let is_v1 = call.route.contract == Contract::V1;
+    if is_v1 && path.ends_with("/completions") {
         return None;
     }
     // One that nobody knows is asked as vLLM is, until it refuses.
     let engine = if engine == BackendEngine::Auto { Some(Engine::Vllm) } else { engine.gives_ids() };
-    Plan::of(engine?, path, settings.strip)
+    Plan::of(engine?, path, settings.strip && !is_v1)
 }
 
 /// Anthropic's count of a prompt's tokens, asked of vLLM's tokenizer.

@@ -122,10 +122,7 @@ fn sdks_reach_the_gateway_by_every_route() {
                 assert_eq!(attributes["tracewire.identity.source"], *source, "{call:#}");
                 let dialect = if at < 4 { Value::Null } else { json!("anthropic.messages") };
                 assert_eq!(attributes["tracewire.gateway.translated_from"], dialect, "{call:#}");
-                // That route asks for ids in the open, where Agent Lightning 1.0 does: not of responses.
-                if *way != "v1" || !matches!(at, 2 | 3) {
-                    has_ids(call, &given);
-                }
+                has_ids(call, &given);
             }
         }
     }
