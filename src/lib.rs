@@ -3,7 +3,7 @@
 //! The map, in bands; `tests/tidy.rs` checks who may import whom:
 //!
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
-//! - DATA: [`trace`], [`wire`], [`dialect`]: bytes in, values out; no I/O, no clock
+//! - DATA: [`trace`], [`wire`], [`llm`], [`util`]: bytes in, values out; no I/O, no clock
 //! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
 //! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`], [`doctor`] (why is something not traced?)
 //! - BACK: [`pipeline`], [`rollout`] (what trainers and runners do), [`store`], [`export`]
@@ -16,12 +16,12 @@ pub mod app;
 pub mod capture;
 pub mod cli;
 pub mod config;
-pub mod dialect;
 pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod forward;
 pub mod gateway;
+pub mod llm;
 pub mod mock;
 pub mod net;
 pub mod pipeline;
@@ -32,4 +32,5 @@ pub mod store;
 pub mod tls;
 pub mod trace;
 pub mod upstream;
+pub mod util;
 pub mod wire;

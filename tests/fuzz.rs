@@ -15,11 +15,11 @@
 use http::HeaderMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tracewire::dialect::{Seen, read};
+use tracewire::llm::formats::{HttpExchangeView, read};
 use tracewire::wire::json_edit::{Change, Changes, change, insert};
 
 /// A golden exchange, without its framing.
-struct Seed {
+struct SequenceStart {
     target: String,
     request: Vec<u8>,
     response: Vec<u8>,
@@ -36,12 +36,12 @@ fn body(raw: &[u8]) -> (String, Vec<u8>) {
     (String::from_utf8_lossy(&raw[..at]).into_owned(), raw[at + 4..].to_vec())
 }
 
-fn seeds(dialect: &Path) -> Vec<Seed> {
+fn seeds(dialect: &Path) -> Vec<SequenceStart> {
     let seed = |folder: PathBuf| {
         let (head, request) = body(&std::fs::read(folder.join("request.http")).unwrap());
         // The framing of chunks within makes it only more broken.
         let (_, response) = body(&std::fs::read(folder.join("response.http")).unwrap());
-        Seed { target: head.split(' ').nth(1).unwrap().to_owned(), request, response }
+        SequenceStart { target: head.split(' ').nth(1).unwrap().to_owned(), request, response }
     };
     folders(dialect).into_iter().map(seed).collect()
 }
@@ -105,7 +105,7 @@ fn no_input_panics_or_takes_long() {
             let response = mutated(&seed.response, &other.response, &mut random);
             let one = Instant::now();
             let outcome = std::panic::catch_unwind(|| {
-                let seen = Seen {
+                let seen = HttpExchangeView {
                     host: "h",
                     port: 80,
                     target: &seed.target,

@@ -2,9 +2,9 @@
 
 use super::ApiState;
 use super::access::Access;
-use super::agl::{Answer, Refusal, created, ok, read, read_some};
+use super::agent_lightning::{Answer, Refusal, created, ok, read, read_some};
 use crate::gateway::{Backend, BackendSettings, Gateway, PauseForm, Reroute, key};
-use crate::net::secret::Secret;
+use crate::util::secret::Secret;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;

@@ -3,11 +3,11 @@
 //! It does what trainers and runners ask of the store, and hands calls of models to the gateway without looking at them.
 
 mod access;
-mod agl;
+mod agent_lightning;
 mod gateway;
+mod idempotency;
 pub mod metrics;
 pub mod otlp;
-mod retried;
 mod sessions;
 mod v1;
 
@@ -33,7 +33,7 @@ use std::time::Instant;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 pub use access::{Scope, Token};
-use retried::Waiting;
+use idempotency::Waiting;
 
 /// `[server]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Default for ServerSettings {
 }
 
 /// The largest body that is taken.
-const MOST_BODY_BYTES: usize = 64 << 20;
+const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// What the handlers read.
 #[derive(Clone)]
@@ -128,14 +128,14 @@ fn router(state: ApiState) -> Router {
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({ "status": "ok" })) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::serve))
-        .nest("/v1/agl", agl::router())
+        .nest("/v1/agent_lightning", agent_lightning::router())
         .layer(middleware::from_fn(move |request, next| waiting.clone().run(request, next)))
         .merge(v1::router())
         .merge(sessions::router())
         .merge(gateway::router())
         .merge(otlp::router())
         .fallback(gateway::fallback)
-        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(cors(&state.cors_origins))
         .layer(middleware::from_fn_with_state(state.clone(), known_host))
@@ -219,4 +219,4 @@ fn unknown_host() -> Response {
 }
 
 const HELP: &str = "This is the server door of Tracewire: models under /v1 and /rollout/{id}/attempt/{id}/v1, Agent Lightning's store under\n\
-     /v1/agl and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";
+     /v1/agent_lightning and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";

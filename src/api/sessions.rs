@@ -2,7 +2,7 @@
 
 use super::ApiState;
 use super::access::Access;
-use super::agl::{Answer, Refusal, ok};
+use super::agent_lightning::{Answer, Refusal, ok};
 use super::gateway::register_worker;
 use crate::export::model_request::{floats, ints, is_call, request, response, text, usage, version};
 use crate::rollout::RolloutError;

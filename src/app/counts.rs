@@ -3,10 +3,10 @@
 use crate::api::metrics::{Counts, Metric};
 use crate::api::otlp::IngestCounters;
 use crate::capture::Recorder;
-use crate::dialect::tokens::Fault;
 use crate::gateway::Gateway;
+use crate::llm::token_ids::TokenIdIssue;
 use crate::pipeline::Pipeline;
-use crate::proxy::Distrust;
+use crate::proxy::CertificateRejections;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 pub(super) fn counts(
     recorder: Recorder,
     pipeline: &Pipeline,
-    distrust: Arc<Distrust>,
+    distrust: Arc<CertificateRejections>,
     ingest: Arc<IngestCounters>,
     gateway: Gateway,
 ) -> Counts {
@@ -28,7 +28,7 @@ pub(super) fn counts(
             reason: None,
             value: value.load(Ordering::Relaxed),
         };
-        let unproved = Fault::ALL.iter().zip(&stored.unproved).map(|(fault, count)| Metric {
+        let unproved = TokenIdIssue::ALL.iter().zip(&stored.unproved).map(|(fault, count)| Metric {
             reason: Some(fault.as_str()),
             ..counter("token_ids_unproved_total", "Calls whose token ids are not proved, by reason.", count)
         });

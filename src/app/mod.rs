@@ -5,7 +5,7 @@ mod service;
 
 use crate::api::otlp::IngestCounters;
 use crate::api::{self, ApiState};
-use crate::capture::{Absorb, Calls, Engines, Recorder, Sequencer, Spent};
+use crate::capture::{Absorb, Calls, Engines, Recorder, SequenceAllocator, TokenUsageTracker};
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::forward::Forwarder;
 use crate::gateway::Gateway;
@@ -13,7 +13,7 @@ use crate::net::drain::Drain;
 use crate::net::listener::accept;
 use crate::pipeline::Pipeline;
 use crate::pipeline::span::SpanOptions;
-use crate::proxy::{Distrust, Proxy, serve_connection};
+use crate::proxy::{CertificateRejections, Proxy, serve_connection};
 use crate::rollout::{Rollouts, lifecycle};
 use crate::run::runtime::advice;
 use crate::store::memory::MemoryStore;
@@ -49,7 +49,7 @@ pub struct App {
     pub store: SharedStore,
     recorder: Recorder,
     pipeline: Pipeline,
-    distrust: Arc<Distrust>,
+    distrust: Arc<CertificateRejections>,
     drain: Drain,
     drain_timeout: Duration,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -84,31 +84,31 @@ impl App {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let (engines, calls, spent) = (Engines::default(), Calls::default(), Spent::default());
+        let (engines, calls, spent) = (Engines::default(), Calls::default(), TokenUsageTracker::default());
         let options = span_options(config, engines.clone(), calls.clone(), spent.clone());
         let pipeline =
             Pipeline::start(queue, Arc::clone(&store), options).context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
         let upstream = upstream.map_err(anyhow::Error::msg)?;
-        let sequencer = Sequencer::new(seeds(&store));
+        let sequences = SequenceAllocator::new(seeds(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
         let service = Service {
             rollouts: rollouts.clone(),
-            sequencer: sequencer.clone(),
+            sequences: sequences.clone(),
             calls,
             counts_alone: !matches!(config.store.place(), StorePlace::Postgres(_)),
             reserved: Mutex::default(),
         };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
-        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequencer, trace, tokens, engines);
+        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, engines);
         let register = Arc::new(Register { store: Arc::clone(&store), spent });
         let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), register)
             .context("[[gateway.backends]]")?;
         // Without a server door the settings alone say what is rerouted, and to which backends.
         let detours = with_server || !config.reroute.is_empty();
         let forwarder = if detours { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
-        let distrust = Arc::new(Distrust::new(advice));
+        let distrust = Arc::new(CertificateRejections::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
         let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
@@ -299,7 +299,7 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
-fn span_options(config: &Config, engines: Engines, calls: Calls, spent: Spent) -> SpanOptions {
+fn span_options(config: &Config, engines: Engines, calls: Calls, spent: TokenUsageTracker) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,

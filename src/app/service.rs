@@ -1,9 +1,9 @@
 //! What the doors must know of rollouts, put together from the store and from what is counted in memory.
 
 use crate::api::Sequences;
-use crate::capture::{Calls, Seed, SeedSource, Sequencer, Spent};
-use crate::gateway::book::Asking;
-use crate::gateway::{Registered, Registry};
+use crate::capture::{Calls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
+use crate::gateway::rollout_state::RolloutLookupFuture;
+use crate::gateway::{RolloutLookup, RolloutRegistration};
 use crate::rollout::Rollouts;
 use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
 pub(super) struct Service {
     pub(super) rollouts: Rollouts,
-    pub(super) sequencer: Sequencer,
+    pub(super) sequences: SequenceAllocator,
     pub(super) calls: Calls,
     // Nobody else gives out ids: the store need not be asked for each.
     pub(super) counts_alone: bool,
@@ -37,7 +37,7 @@ impl Service {
             return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        if reserved.len() >= MOST_RESERVED {
+        if reserved.len() >= MAX_RESERVED {
             reserved.clear();
         }
         let known = reserved.entry(rollout.clone()).or_default();
@@ -46,12 +46,12 @@ impl Service {
 }
 
 const RESERVED_AT_ONCE: u64 = 64;
-const MOST_RESERVED: usize = 16 * 1024;
+const MAX_RESERVED: usize = 16 * 1024;
 
 impl Sequences for Service {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
         Box::pin(async move {
-            let (id, _) = self.sequencer.next(rollout, None).await;
+            let (id, _) = self.sequences.next(rollout, None).await;
             self.reserve(rollout, id).await;
             id
         })
@@ -63,7 +63,7 @@ impl Sequences for Service {
 
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let _ = self.sequencer.next(rollout, Some(to)).await;
+            let _ = self.sequences.next(rollout, Some(to)).await;
         })
     }
 }
@@ -71,11 +71,11 @@ impl Sequences for Service {
 /// What the gateway must know of rollouts.
 pub(super) struct Register {
     pub(super) store: SharedStore,
-    pub(super) spent: Spent,
+    pub(super) spent: TokenUsageTracker,
 }
 
-impl Registry for Register {
-    fn registered<'a>(&'a self, rollout: &'a RolloutId) -> Asking<'a> {
+impl RolloutLookup for Register {
+    fn registered<'a>(&'a self, rollout: &'a RolloutId) -> RolloutLookupFuture<'a> {
         Box::pin(async move {
             let said = |error: StoreError| {
                 tracing::warn!(%error, rollout_id = %rollout, "the store does not say what is registered");
@@ -94,11 +94,11 @@ impl Registry for Register {
 }
 
 /// What of a rollout its calls depend on. What can't be read in its metadata is not there.
-fn registered(rollout: &Rollout) -> Registered {
+fn registered(rollout: &Rollout) -> RolloutRegistration {
     fn read<T: DeserializeOwned>(rollout: &Rollout, name: &str) -> Option<T> {
         serde_json::from_value(rollout.metadata.get(name)?.clone()).ok()
     }
-    Registered {
+    RolloutRegistration {
         ended: rollout.status.is_final().then(|| rollout.status.as_str().to_owned()),
         mode: rollout.mode.clone(),
         budget: read(rollout, "budget"),
@@ -109,7 +109,7 @@ fn registered(rollout: &Rollout) -> Registered {
 }
 
 /// Where sequence ids go on from.
-pub(super) fn seeds(store: &SharedStore) -> SeedSource {
+pub(super) fn seeds(store: &SharedStore) -> SequenceStarts {
     let store = Arc::clone(store);
     Arc::new(move |id| {
         let store = Arc::clone(&store);
@@ -118,7 +118,7 @@ pub(super) fn seeds(store: &SharedStore) -> SeedSource {
                 Some(standing) => (standing, true),
                 None => (store.standing(id).await.ok()?, false),
             };
-            Some(Seed { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
+            Some(SequenceStart { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
         })
     })
 }

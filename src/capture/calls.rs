@@ -13,7 +13,7 @@ pub struct Calls(Arc<Mutex<Recent<(RolloutId, String), SpanContext>>>);
 
 impl Default for Calls {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Recent::new(MOST_REMEMBERED))))
+        Self(Arc::new(Mutex::new(Recent::new(MAX_REMEMBERED))))
     }
 }
 
@@ -31,4 +31,4 @@ impl Calls {
     }
 }
 
-const MOST_REMEMBERED: usize = 16 * 1024;
+const MAX_REMEMBERED: usize = 16 * 1024;

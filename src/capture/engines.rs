@@ -23,7 +23,7 @@ impl Engines {
             return;
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < MOST_ENDPOINTS {
+        if known.len() < MAX_ENDPOINTS {
             known.insert((host.to_owned(), port), engine);
             tracing::info!(host, port, ?engine, "token ids are asked for here from now on");
         }
@@ -47,4 +47,4 @@ impl Engines {
 }
 
 /// Endpoints beyond it are not remembered.
-const MOST_ENDPOINTS: usize = 4096;
+const MAX_ENDPOINTS: usize = 4096;

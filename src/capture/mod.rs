@@ -9,17 +9,17 @@ pub mod engines;
 pub mod recorder;
 pub mod recording;
 pub mod sequence;
-pub mod spent;
 pub mod tee;
+pub mod token_usage;
 
 pub use budget::Budget;
 pub use calls::Calls;
 pub use engines::Engines;
-pub use recorder::{Begin, Captured, Counters, Recorder};
+pub use recorder::{Captured, Counters, ExchangeStart, Recorder};
 pub use recording::Recording;
-pub use sequence::{Seed, SeedSource, Sequencer};
-pub use spent::Spent;
+pub use sequence::{SequenceAllocator, SequenceStart, SequenceStarts};
 pub use tee::{Direction, TeeBody};
+pub use token_usage::TokenUsageTracker;
 
 use crate::trace::units::millis;
 use http::Method;

@@ -51,7 +51,7 @@ pub struct Counters {
 }
 
 /// What must be known to begin.
-pub struct Begin {
+pub struct ExchangeStart {
     /// Whose exchange it is.
     pub identity: Identity,
     /// Where it stands in its trace.
@@ -94,7 +94,7 @@ impl Recorder {
     }
 
     /// Begins to record an exchange. Without a free slot nothing is recorded, and that is counted.
-    pub fn begin(&self, begin: Begin) -> Recording {
+    pub fn begin(&self, begin: ExchangeStart) -> Recording {
         let Ok(permit) = self.queue.clone().try_reserve_owned() else {
             if self.counters.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::error!("the capture queue is full; exchanges pass unrecorded (raise capture.queue_exchanges)");

@@ -62,7 +62,7 @@ impl CommitWait {
     }
 }
 
-const MOST_INFORMATIONAL: usize = 100;
+const MAX_INFORMATIONAL: usize = 100;
 
 impl Recording {
     /// Records nothing.
@@ -122,7 +122,7 @@ impl Recording {
     /// An interim response has come. An endpoint that floods us with them is noted so far.
     pub fn informational(&self, status: u16) {
         self.update(|exchange, _| {
-            if exchange.informational.len() < MOST_INFORMATIONAL {
+            if exchange.informational.len() < MAX_INFORMATIONAL {
                 exchange.informational.push(status);
             }
         });
@@ -269,7 +269,7 @@ impl Recording {
             body.truncated = Some(why);
             shared.counters.truncated.fetch_add(1, Ordering::Relaxed);
         }
-        if direction == Direction::Response && body.arrivals.len() < MOST_ARRIVALS {
+        if direction == Direction::Response && body.arrivals.len() < MAX_ARRIVALS {
             body.arrivals.push(Arrival { end: body.kept.len(), at: shared.started.elapsed() });
         }
     }
@@ -349,7 +349,7 @@ fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_
     if body.kept.is_empty() && part.len() == data.len() {
         // Of what is only declared no more than costs little.
         body.kept
-            .reserve_exact(part.len() + usize::try_from(following).unwrap_or(usize::MAX).min(MOST_IN_ADVANCE_BYTES));
+            .reserve_exact(part.len() + usize::try_from(following).unwrap_or(usize::MAX).min(MAX_IN_ADVANCE_BYTES));
     }
     body.kept.push(part);
     // Many small frames: a stream that may go on for long.
@@ -376,9 +376,9 @@ fn carries_calls(request: &RequestHead) -> bool {
 }
 
 /// Frames whose arrival is noted.
-const MOST_ARRIVALS: usize = 16 * 1024;
+const MAX_ARRIVALS: usize = 16 * 1024;
 /// From when on a body is packed: so many frames of less than so many bytes, in blocks of so many.
 const PACKED_FRAMES: u64 = 64;
 const PACKED_FRAME_BYTES: u64 = 4096;
 const PACKED_AT_BYTES: usize = 32 * 1024;
-const MOST_IN_ADVANCE_BYTES: usize = 64 * 1024;
+const MAX_IN_ADVANCE_BYTES: usize = 64 * 1024;

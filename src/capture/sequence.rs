@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 /// What is known of a rollout before its first exchange in this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seed {
+pub struct SequenceStart {
     /// The highest id given so far.
     pub last_sequence_id: u64,
     /// True when somebody registered the rollout.
@@ -23,24 +23,25 @@ pub struct Seed {
 }
 
 /// Where seeds come from; `None` when it can't be known now. `capture` may not name the store, so `app` passes this in.
-pub type SeedSource = Arc<dyn Fn(RolloutId) -> Pin<Box<dyn Future<Output = Option<Seed>> + Send>> + Send + Sync>;
+pub type SequenceStarts =
+    Arc<dyn Fn(RolloutId) -> Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send>> + Send + Sync>;
 
 /// Gives out sequence ids.
 #[derive(Clone)]
-pub struct Sequencer {
-    source: SeedSource,
+pub struct SequenceAllocator {
+    source: SequenceStarts,
     rollouts: Arc<Mutex<HashMap<RolloutId, Arc<Rollout>>>>,
 }
 
 #[derive(Default)]
 struct Rollout {
-    seed: OnceCell<Seed>,
+    seed: OnceCell<SequenceStart>,
     last: AtomicU64,
 }
 
-impl Sequencer {
+impl SequenceAllocator {
     /// Ids that go on from what `source` says.
-    pub fn new(source: SeedSource) -> Self {
+    pub fn new(source: SequenceStarts) -> Self {
         Self { source, rollouts: Arc::default() }
     }
 
@@ -68,7 +69,7 @@ impl Sequencer {
                 return (seed.last_sequence_id, seed.registered);
             }
         }
-        let sequence_id = match given.filter(|given| *given <= MOST_GIVEN) {
+        let sequence_id = match given.filter(|given| *given <= MAX_GIVEN) {
             Some(given) => {
                 rollout.last.fetch_max(given, Ordering::Relaxed);
                 given
@@ -78,7 +79,7 @@ impl Sequencer {
         (sequence_id, seed.registered)
     }
 
-    async fn ask(&self, id: &RolloutId) -> Option<Seed> {
+    async fn ask(&self, id: &RolloutId) -> Option<SequenceStart> {
         let seed = tokio::time::timeout(SEED_TIMEOUT, (self.source)(id.clone())).await.ok().flatten();
         if seed.is_none() {
             tracing::warn!(rollout_id = %id, "the store does not say where this rollout stands; counting alone");
@@ -88,7 +89,7 @@ impl Sequencer {
 }
 
 /// Ids that callers name: JSON has no larger whole numbers (RFC 8259 §6).
-const MOST_GIVEN: u64 = 1 << 53;
+const MAX_GIVEN: u64 = 1 << 53;
 /// A store that is busy longer than this must not hold up a request.
 const SEED_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -96,51 +97,51 @@ const SEED_TIMEOUT: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
 
-    fn sequencer(seed: Option<Seed>) -> Sequencer {
-        Sequencer::new(Arc::new(move |_| Box::pin(std::future::ready(seed))))
+    fn sequences(seed: Option<SequenceStart>) -> SequenceAllocator {
+        SequenceAllocator::new(Arc::new(move |_| Box::pin(std::future::ready(seed))))
     }
 
     #[tokio::test]
     async fn goes_on_from_the_store_and_from_given_ids() {
-        let sequencer = sequencer(Some(Seed { last_sequence_id: 7, registered: true, shared: false }));
+        let sequences = sequences(Some(SequenceStart { last_sequence_id: 7, registered: true, shared: false }));
         let id = RolloutId::from("ro-1");
-        assert_eq!(sequencer.next(&id, None).await, (8, true));
-        assert_eq!(sequencer.next(&id, Some(20)).await, (20, true));
-        assert_eq!(sequencer.next(&id, Some(3)).await, (3, true));
-        assert_eq!(sequencer.next(&id, None).await, (21, true));
+        assert_eq!(sequences.next(&id, None).await, (8, true));
+        assert_eq!(sequences.next(&id, Some(20)).await, (20, true));
+        assert_eq!(sequences.next(&id, Some(3)).await, (3, true));
+        assert_eq!(sequences.next(&id, None).await, (21, true));
     }
 
     #[tokio::test]
     async fn where_others_count_each_id_is_asked_for() {
         let asked = Arc::new(AtomicU64::new(10));
         let counted = Arc::clone(&asked);
-        let sequencer = Sequencer::new(Arc::new(move |_| {
+        let sequences = SequenceAllocator::new(Arc::new(move |_| {
             let last_sequence_id = counted.fetch_add(5, Ordering::Relaxed);
             // Away for the third.
-            let seed = Seed { last_sequence_id, registered: false, shared: true };
+            let seed = SequenceStart { last_sequence_id, registered: false, shared: true };
             Box::pin(std::future::ready((last_sequence_id != 20).then_some(seed)))
         }));
         let id = RolloutId::from("ro-1");
         let mut ids = Vec::new();
         for given in [None, None, Some(17), None, None] {
-            ids.push(sequencer.next(&id, given).await.0);
+            ids.push(sequences.next(&id, given).await.0);
         }
         assert_eq!(ids, [10, 15, 17, 18, 25]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_store_holds_nothing_up() {
-        let sequencer = Sequencer::new(Arc::new(|_| Box::pin(std::future::pending())));
-        assert_eq!(sequencer.next(&RolloutId::from("ro-1"), None).await, (1, false));
+        let sequences = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::pending())));
+        assert_eq!(sequences.next(&RolloutId::from("ro-1"), None).await, (1, false));
     }
 
     #[tokio::test]
     async fn concurrent_requests_never_share_an_id() {
-        let sequencer = sequencer(None);
+        let sequences = sequences(None);
         let id = RolloutId::from("ro-1");
         let all = (0..200).map(|_| {
-            let (sequencer, id) = (sequencer.clone(), id.clone());
-            tokio::spawn(async move { sequencer.next(&id, None).await.0 })
+            let (sequences, id) = (sequences.clone(), id.clone());
+            tokio::spawn(async move { sequences.next(&id, None).await.0 })
         });
         let mut ids = Vec::new();
         for task in all.collect::<Vec<_>>() {

@@ -3,9 +3,9 @@
 //! It must not know what is asked: paths and bodies are its callers'. Where nobody answers, it says what to do.
 
 use crate::config::Config;
-use crate::net::secret::Secret;
 use crate::tls::{Offer, UpstreamTls};
 use crate::upstream::{Isolation, Origin, Sent, Upstream, body};
+use crate::util::secret::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};

@@ -90,7 +90,7 @@ async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check
     let command = probe.command(&format!("https://{HOST}/"), folder.path());
     let output = folder.path().join("output");
     let recorded = Recorded {
-        timeout: Some(PATIENCE),
+        timeout: Some(TIMEOUT),
         streams: Streams::Captured(Arc::new(File::create(&output).context("no temporary file")?)),
         ..Recorded::new(probe.client, command.into_iter().map(OsString::from).collect())
     };
@@ -103,7 +103,7 @@ async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check
 async fn version(probe: &Probe) -> Option<String> {
     let mut command = tokio::process::Command::new(probe.version[0]);
     command.args(&probe.version[1..]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(VERSION_PATIENCE, command.output()).await.ok()?.ok()?;
+    let output = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await.ok()?.ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let numbered =
         |word: &&str| word.trim_start_matches("go").trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
@@ -195,5 +195,5 @@ fn progress(json: bool, text: &str) {
 
 const HOST: &str = "doctor.tracewire.test";
 /// Go and Java compile first.
-const PATIENCE: Duration = Duration::from_secs(120);
-const VERSION_PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(30);

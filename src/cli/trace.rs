@@ -4,7 +4,7 @@ use super::{StoreArgs, show};
 use crate::app::{open_store, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::json::spans_json;
-use crate::export::text::neutralise;
+use crate::export::text::escape_for_terminal;
 use crate::trace::RolloutId;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -96,7 +96,8 @@ fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
         let rollout = &summary.rollout;
         let status = serde_json::to_value(rollout.status).ok();
         let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default();
-        let (id, name) = (neutralise(rollout.rollout_id.as_str()), neutralise(rollout.name().unwrap_or("")));
+        let (id, name) =
+            (escape_for_terminal(rollout.rollout_id.as_str()), escape_for_terminal(rollout.name().unwrap_or("")));
         let (attempts, spans, errors) = (summary.attempts, summary.spans, summary.errors);
         // Writing to a String can't fail.
         let _ = writeln!(text, "{id:<24} {status:<10} {attempts:>8} {spans:>6} {errors:>6}  {name}");

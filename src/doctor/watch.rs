@@ -213,7 +213,7 @@ fn environment_lost(pid: i32, door: SocketAddr) -> bool {
 /// True when a program's file carries Go's build information.
 fn built_by_go(file: File) -> bool {
     let mut bytes = Vec::new();
-    let read = file.take(MOST_FILE_BYTES).read_to_end(&mut bytes);
+    let read = file.take(MAX_FILE_BYTES).read_to_end(&mut bytes);
     read.is_ok() && bytes.windows(GO_MARK.len()).any(|window| window == GO_MARK)
 }
 
@@ -221,7 +221,7 @@ const LOOK_EVERY: Duration = Duration::from_micros(300);
 const LIST_EVERY: Duration = Duration::from_millis(5);
 const HTTPS_PORT: u16 = 443;
 const DNS_PORT: u16 = 53;
-const MOST_FILE_BYTES: u64 = 32 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// How `go version` knows its binaries (debug/buildinfo).
 const GO_MARK: &[u8] = b"\xff Go buildinf:";
 

@@ -15,7 +15,7 @@ pub fn view(spans: Vec<Span>) -> Vec<Span> {
     for mut span in spans.into_iter().filter(|span| span.start_time.is_some() && span.end_time.is_some()) {
         defuse(&mut span.attributes);
         if is_answered_call(&span) {
-            let children = dress(&mut span);
+            let children = to_agent_lightning(&mut span);
             seen.push(span);
             seen.extend(children);
         } else {
@@ -92,7 +92,7 @@ fn defuse(attributes: &mut Attributes) {
 }
 
 /// Writes a call in the flattened names, and gives the children that carry its ids and tools.
-fn dress(span: &mut Span) -> Vec<Span> {
+fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     let parsed = |name: &str| -> Vec<Json> {
         let text = span.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()

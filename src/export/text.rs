@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// `text` with everything that could drive a terminal or reorder a line shown as an escape: control characters (C0, DEL,
 /// C1), line and paragraph separators, directional marks.
-pub fn neutralise(text: &str) -> Cow<'_, str> {
+pub fn escape_for_terminal(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }
@@ -33,14 +33,14 @@ mod tests {
 
     #[test]
     fn escapes_are_shown() {
-        assert_eq!(neutralise("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\u{a}");
-        assert_eq!(neutralise("plain é"), "plain é");
+        assert_eq!(escape_for_terminal("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\u{a}");
+        assert_eq!(escape_for_terminal("plain é"), "plain é");
     }
 
     proptest! {
         #[test]
         fn nothing_hostile_is_left(text in any::<String>()) {
-            prop_assert!(!neutralise(&text).chars().any(is_hostile));
+            prop_assert!(!escape_for_terminal(&text).chars().any(is_hostile));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Readable in 80 columns and without colour. Whatever came over the wire is neutralised.
 
-use super::text::neutralise;
+use super::text::escape_for_terminal;
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Timestamp, Value};
 use std::collections::{HashMap, HashSet};
@@ -32,7 +32,7 @@ pub fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> String 
     let mut out = String::new();
     let roots = roots(spans);
     if !spans.iter().any(is_root) {
-        let _ = writeln!(out, "{}", shortened(&neutralise(title), options.width));
+        let _ = writeln!(out, "{}", shortened(&escape_for_terminal(title), options.width));
     }
     let children = children(spans);
     let mut drawn = HashSet::new();
@@ -185,15 +185,17 @@ fn details(span: &Span) -> Option<String> {
     if let Some(millis) = number(names::GATEWAY_HELD_MS).and_then(Value::as_float) {
         found.push(format!("held {}", words(Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 1e6)))));
     }
-    (!found.is_empty()).then(|| neutralise(&found.join(" · ")).into_owned())
+    (!found.is_empty()).then(|| escape_for_terminal(&found.join(" · ")).into_owned())
 }
 
 /// What it was: a model's call by its name, else method, host and path, or the span's name.
 fn label(span: &Span) -> String {
     if text(span, names::DIALECT).is_some() {
-        return neutralise(&span.name).into_owned();
+        return escape_for_terminal(&span.name).into_owned();
     }
-    let Some(method) = text(span, names::HTTP_REQUEST_METHOD) else { return neutralise(&span.name).into_owned() };
+    let Some(method) = text(span, names::HTTP_REQUEST_METHOD) else {
+        return escape_for_terminal(&span.name).into_owned();
+    };
     let shown = match text(span, names::URL_FULL) {
         Some(url) => url.split_once("://").map_or(url, |(_, rest)| rest).to_owned(),
         None => {
@@ -214,7 +216,7 @@ fn label(span: &Span) -> String {
             label.push_str(note);
         }
     }
-    neutralise(&label).into_owned()
+    escape_for_terminal(&label).into_owned()
 }
 
 fn result(span: &Span) -> String {

@@ -1,7 +1,7 @@
 //! Telemetry that must not leave the machine: taken in the endpoint's place.
 
-use super::begin::Begun;
 use super::handle::request_error;
+use super::start::ActiveExchange;
 use crate::capture::{Direction, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::exchange::ResponseHead;
@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 /// Takes an export of spans in the endpoint's place; the record has it.
-pub(super) async fn answer_here(begun: &Begun, request: Request<Incoming>) -> Result<Response<Body>, ProxyError> {
+pub(super) async fn answer_here(
+    begun: &ActiveExchange,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, ProxyError> {
     if !begun.recording.is_on() {
         // Nobody would have it: the exporter is to try again.
         return Err(ProxyError::new(ErrorKind::CaptureFull, "", "the spans of this export can't be taken in now"));

@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 /// A body that is not polled before the gate opens.
-pub struct Gated<B> {
+pub struct ContinueGate<B> {
     inner: B,
     closed: Option<(oneshot::Receiver<()>, Pin<Box<Sleep>>)>,
 }
 
-impl<B> Gated<B> {
+impl<B> ContinueGate<B> {
     /// Lets everything through.
     pub fn open(inner: B) -> Self {
         Self { inner, closed: None }
@@ -26,11 +26,11 @@ impl<B> Gated<B> {
 
     /// Waits for `go`, for a moment at most.
     pub fn closed(inner: B, go: oneshot::Receiver<()>) -> Self {
-        Self { inner, closed: Some((go, Box::pin(tokio::time::sleep(PATIENCE)))) }
+        Self { inner, closed: Some((go, Box::pin(tokio::time::sleep(TIMEOUT)))) }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Gated<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ContinueGate<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -54,4 +54,4 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Gated<B> {
 }
 
 /// curl waits one second by itself; longer would make us the slower one.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);

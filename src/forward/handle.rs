@@ -1,22 +1,22 @@
 //! One request: who, begin, rewrite, tee, send, tee. See `handle`.
 
 use super::absorb::answer_here;
-use super::begin::{Begun, TRACEPARENT, request_head};
-use super::conversation::Conversation;
-use super::expect::Gated;
+use super::connection::ConnectionContext;
+use super::expect::ContinueGate;
 use super::interims::{Interim, listen_for_interims, with_interims};
+use super::start::{ActiveExchange, TRACEPARENT, request_head};
 use super::terminal::ends_answer;
 use super::tokens::{TokenSettings, stripped};
-use super::{Detour, TraceSettings, reply, rewrite, upgrade};
-use crate::capture::{Absorb, Direction, Engines, Recorder, Recording, Sequencer, TeeBody, is_trace_export};
+use super::{RequestInterceptor, TraceSettings, reply, rewrite, upgrade};
+use crate::capture::{Absorb, Direction, Engines, Recorder, Recording, SequenceAllocator, TeeBody, is_trace_export};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
-use crate::net::glob::any_matches;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
 use crate::trace::exchange::{ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
 use crate::upstream::body::{self, IdleLimited};
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, BodyError, Lease, Origin, Sent, Upstream};
+use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::json_edit::Changes;
 use crate::wire::traceparent::TraceParent;
@@ -34,11 +34,11 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Forwarder {
     upstream: Upstream,
     pub(super) recorder: Recorder,
-    pub(super) sequencer: Sequencer,
+    pub(super) sequences: SequenceAllocator,
     trace: Arc<TraceSettings>,
     tokens: Arc<TokenSettings>,
     engines: Engines,
-    detour: Option<Arc<dyn Detour>>,
+    detour: Option<Arc<dyn RequestInterceptor>>,
 }
 
 impl Forwarder {
@@ -46,17 +46,17 @@ impl Forwarder {
     pub fn new(
         upstream: Upstream,
         recorder: Recorder,
-        sequencer: Sequencer,
+        sequences: SequenceAllocator,
         trace: TraceSettings,
         tokens: TokenSettings,
         engines: Engines,
     ) -> Self {
-        Self { upstream, recorder, sequencer, trace: Arc::new(trace), tokens: Arc::new(tokens), engines, detour: None }
+        Self { upstream, recorder, sequences, trace: Arc::new(trace), tokens: Arc::new(tokens), engines, detour: None }
     }
 
     /// With requests that `detour` takes going there.
     #[must_use]
-    pub fn with_detour(self, detour: Arc<dyn Detour>) -> Self {
+    pub fn with_detour(self, detour: Arc<dyn RequestInterceptor>) -> Self {
         Self { detour: Some(detour), ..self }
     }
 
@@ -74,7 +74,7 @@ impl Forwarder {
     /// responses go to `interim`, if the agent's connection can take any.
     pub async fn handle(
         &self,
-        conversation: &Conversation,
+        conversation: &ConnectionContext,
         origin: Origin,
         request: Request<Incoming>,
         refusal: Option<ProxyError>,
@@ -110,8 +110,8 @@ impl Forwarder {
 
     async fn forward(
         &self,
-        conversation: &Conversation,
-        begun: &Begun,
+        conversation: &ConnectionContext,
+        begun: &ActiveExchange,
         origin: Origin,
         mut request: Request<Incoming>,
         interim: Option<&InterimSender>,
@@ -144,7 +144,7 @@ impl Forwarder {
     /// The request as it goes to the endpoint, the interim responses that come back for it, and what its answer loses.
     async fn outgoing(
         &self,
-        begun: &Begun,
+        begun: &ActiveExchange,
         origin: &Origin,
         request: Request<Incoming>,
         upgrading: bool,
@@ -172,9 +172,9 @@ impl Forwarder {
                 None => body::full(whole),
             }
         } else if parts.headers.contains_key(header::EXPECT) {
-            Gated::closed(tee.map_err(BodyError::Http), opened).boxed_unsync()
+            ContinueGate::closed(tee.map_err(BodyError::Http), opened).boxed_unsync()
         } else {
-            Gated::open(tee.map_err(BodyError::Http)).boxed_unsync()
+            ContinueGate::open(tee.map_err(BodyError::Http)).boxed_unsync()
         };
         let mut outgoing = Request::from_parts(parts, body);
         let interims = listen_for_interims(&mut outgoing, go);
@@ -183,7 +183,7 @@ impl Forwarder {
 
     async fn answer(
         &self,
-        begun: &Begun,
+        begun: &ActiveExchange,
         mut response: Response<Incoming>,
         lease: Lease,
         version: Version,
@@ -230,7 +230,7 @@ pub fn note(recording: &Recording, sent: Sent) -> (Response<Incoming>, Lease) {
 }
 
 /// A request inside a tunnel that names another host would slip past the policy that the tunnel passed.
-fn misdirected(conversation: &Conversation, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
+fn misdirected(conversation: &ConnectionContext, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
     let tunnel = conversation.tunnel.as_ref()?;
     if let Some(error) = &tunnel.unreachable {
         return Some(error.clone());

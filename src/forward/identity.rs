@@ -2,7 +2,7 @@
 //!
 //! Order: gateway URL prefix, request headers, API key, proxy credentials, the door's binding, a rollout of the connection's own.
 
-use super::conversation::{Conversation, Credentials};
+use super::connection::{ConnectionContext, NamedRollout};
 use crate::trace::exchange::{Identity, IdentitySource};
 use crate::trace::{AttemptId, RolloutId};
 use http::HeaderMap;
@@ -19,7 +19,7 @@ pub const OWN_TRAFFIC_HEADER: &str = "x-agentlightning-client";
 type Claim = (IdentitySource, RolloutId, Option<AttemptId>);
 
 /// The identity of a request, its sequence id still 0, and the sequence id it asks for.
-pub fn identify(conversation: &Conversation, headers: &HeaderMap) -> (Identity, Option<u64>) {
+pub fn identify(conversation: &ConnectionContext, headers: &HeaderMap) -> (Identity, Option<u64>) {
     let claims = claims(conversation, headers);
     let given = text(headers, SEQUENCE_HEADER).and_then(|digits| digits.parse().ok());
     let Some((source, rollout_id, attempt)) = claims.first().cloned() else {
@@ -40,21 +40,21 @@ pub fn identify(conversation: &Conversation, headers: &HeaderMap) -> (Identity, 
     (Identity { rollout_id, attempt_id, sequence_id: 0, source, conflict }, given)
 }
 
-fn claims(conversation: &Conversation, headers: &HeaderMap) -> Vec<Claim> {
+fn claims(conversation: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(3);
-    let mut claim = |source, named: &Credentials| {
+    let mut claim = |source, named: &NamedRollout| {
         if let Some(rollout) = &named.rollout {
             claims.push((source, rollout.clone(), named.attempt.clone()));
         }
     };
     claim(IdentitySource::Url, &conversation.prefix);
-    let headers = Credentials {
+    let headers = NamedRollout {
         rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
         attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
     };
     claim(IdentitySource::Headers, &headers);
     claim(IdentitySource::Key, &conversation.key);
-    claim(IdentitySource::Credentials, &conversation.credentials);
+    claim(IdentitySource::NamedRollout, &conversation.credentials);
     if let Some((rollout, attempt)) = &conversation.binding {
         claims.push((IdentitySource::Binding, rollout.clone(), Some(attempt.clone())));
     }
@@ -71,10 +71,10 @@ mod tests {
     use super::*;
     use crate::net::drain::Drain;
 
-    fn conversation(user: &str, bound: bool) -> Conversation {
+    fn conversation(user: &str, bound: bool) -> ConnectionContext {
         let binding = bound.then(|| ("ro-bound".into(), "at-bound".into()));
-        let mut conversation = Conversation::new("127.0.0.1:1".parse().unwrap(), binding, Drain::new().guard());
-        conversation.credentials = Credentials::from_user(user);
+        let mut conversation = ConnectionContext::new("127.0.0.1:1".parse().unwrap(), binding, Drain::new().guard());
+        conversation.credentials = NamedRollout::from_user(user);
         conversation
     }
 
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(identity.conflict.as_deref(), Some("credentials=ro-c/at-c"));
 
         let (identity, _) = identify(&conversation("ro-bound", true), &HeaderMap::new());
-        assert_eq!(identity.source, IdentitySource::Credentials);
+        assert_eq!(identity.source, IdentitySource::NamedRollout);
         assert_eq!((identity.attempt_id.as_str(), identity.conflict), ("at-bound", None));
 
         let (identity, _) = identify(&conversation("", true), &HeaderMap::new());

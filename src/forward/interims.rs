@@ -35,7 +35,7 @@ pub(super) async fn with_interims(
 
 /// Has interim responses delivered; a 100 also lets the body go.
 pub(super) fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Sender<()>) -> mpsc::Receiver<Interim> {
-    let (sender, receiver) = mpsc::channel(MOST_INTERIMS);
+    let (sender, receiver) = mpsc::channel(MAX_INTERIMS);
     let go = std::sync::Mutex::new(Some(go));
     hyper::ext::on_informational(request, move |response| {
         if response.status() == StatusCode::CONTINUE
@@ -63,4 +63,4 @@ fn interim_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
     head
 }
 
-const MOST_INTERIMS: usize = 16;
+const MAX_INTERIMS: usize = 16;

@@ -4,12 +4,12 @@
 //! the traffic.
 
 mod absorb;
-mod begin;
-pub mod conversation;
+pub mod connection;
 pub mod expect;
 pub mod identity;
 pub mod reply;
 pub mod rewrite;
+mod start;
 pub mod terminal;
 pub mod tokens;
 pub mod upgrade;
@@ -18,9 +18,9 @@ mod whole;
 mod handle;
 mod interims;
 
-pub use begin::{Begun, Keep, request_head};
-pub use conversation::{Conversation, Credentials, Tunnel};
+pub use connection::{ConnectionContext, NamedRollout, Tunnel};
 pub use handle::{Forwarder, note, response_error};
+pub use start::{ActiveExchange, RetentionOverride, request_head};
 pub use tokens::TokenSettings;
 
 use crate::upstream::{Body, Origin};
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::pin::Pin;
 
 /// Takes requests that don't go to the endpoint they name, and answers them. The gateway is one; `app` passes it in.
-pub trait Detour: Send + Sync {
+pub trait RequestInterceptor: Send + Sync {
     /// True when requests to `origin` may be taken.
     fn may_take(&self, origin: &Origin) -> bool;
 
@@ -40,7 +40,7 @@ pub trait Detour: Send + Sync {
     /// Answers it, and has it recorded.
     fn handle<'a>(
         &'a self,
-        conversation: &'a Conversation,
+        conversation: &'a ConnectionContext,
         origin: Origin,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>;

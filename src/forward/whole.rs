@@ -22,14 +22,14 @@ enum Rest<B: Body> {
 /// Reads a body to its end, or to a limit. `Ok`: its bytes, and its trailers if it had any.
 pub(super) async fn read_whole<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
-    most_bytes: usize,
+    max_bytes: usize,
 ) -> Result<(Bytes, Replay<B>), Replay<B>> {
     let mut read = BytesMut::new();
     let replay = |read: BytesMut, rest| Replay { first: Some(read.freeze()), rest };
     loop {
         match body.frame().await {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if read.len() + data.len() > most_bytes => {
+                Ok(data) if read.len() + data.len() > max_bytes => {
                     read.extend_from_slice(&data);
                     return Err(replay(read, Rest::More(body)));
                 }

@@ -3,17 +3,17 @@
 
 use super::Gateway;
 use super::backends::{Backend, InFlight};
-use super::call::{Call, Over, Told};
-use super::gate::Inside;
-use super::prepare::Turn;
+use super::handle::{Call, Over, ResponseState};
+use super::pause::InFlightPermit;
+use super::prepare::ResponseHandling;
 use super::refusal::kind_of;
-use super::route::Contract;
-use super::translate::{Answer, AnswerStream, Client, error_body};
+use super::routing::ApiSurface;
 use crate::capture::{Direction, Recording, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::terminal::ends_answer;
-use crate::forward::tokens::{Asked, MOST_WHOLE_BYTES, stripped};
+use crate::forward::tokens::{InjectedRequest, MAX_WHOLE_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
+use crate::llm::translate::{Answer, AnswerStream, Client, error_body};
 use crate::trace::exchange::Outcome;
 use crate::upstream::body::{self, IdleLimited};
 use crate::upstream::{Body, BodyError, Lease};
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 /// Held until an answer's end.
 pub(super) struct Guards {
-    pub(super) _inside: Inside,
+    pub(super) _inside: InFlightPermit,
     pub(super) _in_flight: InFlight,
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn fetch(response: Response<Incoming>, lease: Lease, idle: Dura
     let is_events = is_events(&parts.headers);
     let mut first = BytesMut::new();
     let mut is_whole = false;
-    while first.is_empty() || !is_events && first.len() <= MOST_WHOLE_BYTES {
+    while first.is_empty() || !is_events && first.len() <= MAX_WHOLE_BYTES {
         let Some(frame) = rest.frame().await else {
             is_whole = true;
             break;
@@ -85,8 +85,8 @@ pub(super) struct Answered {
     pub(super) backend: Arc<Backend>,
     /// The version of its weights when it was asked.
     pub(super) version: i64,
-    pub(super) turn: Turn,
-    pub(super) asked: Option<Asked>,
+    pub(super) turn: ResponseHandling,
+    pub(super) asked: Option<InjectedRequest>,
 }
 
 impl Gateway {
@@ -124,10 +124,10 @@ impl Gateway {
         let changes = asked.map(|asked| asked.changes).filter(|changes| *changes != Changes::default());
         if is_events {
             return match turn {
-                Turn::Translated(_, answer) if parts.status.is_success() && answer.streams() => {
+                ResponseHandling::Translated(_, answer) if parts.status.is_success() && answer.streams() => {
                     translating(call, parts, tee, &answer)
                 }
-                Turn::AsItIs => {
+                ResponseHandling::AsItIs => {
                     let body = match changes {
                         Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
                         None => tee.boxed_unsync(),
@@ -143,27 +143,27 @@ impl Gateway {
         if !is_whole {
             recording.unstripped();
             return match turn {
-                Turn::AsItIs => Response::from_parts(parts, tee.boxed_unsync()),
-                _ => unread(call, tee, format!("its answer is longer than {MOST_WHOLE_BYTES} bytes")).await,
+                ResponseHandling::AsItIs => Response::from_parts(parts, tee.boxed_unsync()),
+                _ => unread(call, tee, format!("its answer is longer than {MAX_WHOLE_BYTES} bytes")).await,
             };
         }
         let text = match (turn, changes) {
-            (Turn::Translated(client, answer), _) => match translated(client, &parts, &answer, &first) {
+            (ResponseHandling::Translated(client, answer), _) => match translated(client, &parts, &answer, &first) {
                 Ok(text) => text.into(),
                 Err(cause) => return unread(call, tee, cause).await,
             },
-            (Turn::Count, _) => match counted(&parts, &first) {
+            (ResponseHandling::Count, _) => match counted(&parts, &first) {
                 Ok(text) => text.into(),
                 Err(cause) => return unread(call, tee, cause).await,
             },
             // Agent Lightning's answer where there is no JSON.
-            (Turn::AsItIs, _) if call.route.contract == Contract::V1 && !is_json(&parts.headers) => {
+            (ResponseHandling::AsItIs, _) if call.route.contract == ApiSurface::V1 && !is_json(&parts.headers) => {
                 Bytes::from_static(b"{}")
             }
-            (Turn::AsItIs, Some(changes)) if !parts.headers.contains_key(header::CONTENT_ENCODING) => {
+            (ResponseHandling::AsItIs, Some(changes)) if !parts.headers.contains_key(header::CONTENT_ENCODING) => {
                 change(&first, &changes).map_or(first, Bytes::from)
             }
-            (Turn::AsItIs, changes) => {
+            (ResponseHandling::AsItIs, changes) => {
                 if changes.is_some() {
                     recording.unstripped();
                 }
@@ -325,7 +325,7 @@ impl HttpBody for Swapped {
 /// A stream whose end by our own hand is an event of its dialect, not a broken connection.
 struct Ending {
     inner: Body,
-    told: Arc<Told>,
+    told: Arc<ResponseState>,
     is_over: bool,
 }
 
@@ -340,7 +340,7 @@ impl HttpBody for Ending {
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Err(BodyError::Proxy(error))) => {
                 self.is_over = true;
-                self.told.spoil();
+                self.told.mark_incomplete();
                 let event = self.told.shape.event(error.status(), &super::refusal::message(&error));
                 Poll::Ready(Some(Ok(Frame::data(event))))
             }
@@ -362,7 +362,7 @@ impl HttpBody for Ending {
 struct Translating {
     inner: TeeBody<Watched>,
     stream: Option<AnswerStream>,
-    told: Arc<Told>,
+    told: Arc<ResponseState>,
 }
 
 impl HttpBody for Translating {
@@ -376,7 +376,7 @@ impl HttpBody for Translating {
             let out = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.data_ref().map(|data| stream.push(data)).unwrap_or_default(),
                 Some(Err(BodyError::Proxy(error))) => {
-                    this.told.spoil();
+                    this.told.mark_incomplete();
                     let out = stream.fail(kind_of(error.status()), &super::refusal::message(&error));
                     this.stream = None;
                     out
@@ -384,7 +384,7 @@ impl HttpBody for Translating {
                 // What broke off is told as such.
                 ended @ (Some(Err(BodyError::Http(_))) | None) => {
                     if ended.is_some() {
-                        this.told.spoil();
+                        this.told.mark_incomplete();
                     }
                     let out = stream.finish();
                     this.stream = None;

@@ -3,10 +3,10 @@
 //! A call holds the backend it was given; that it is registered anew changes its state, not its calls. It must not send
 //! anything: that is for `call` and `probe`.
 
-use super::route::Api;
+use super::routing::Api;
 use super::settings::{BackendEngine, BackendSettings};
-use crate::net::secret::Secret;
 use crate::upstream::Origin;
+use crate::util::secret::Secret;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -130,7 +130,7 @@ impl Backend {
         }
     }
 
-    /// Asking it showed what it is; it counts where nobody has said.
+    /// RolloutLookupFuture it showed what it is; it counts where nobody has said.
     pub fn learned(&self, engine: BackendEngine) {
         let known = self.state().learned.replace(engine);
         if known != Some(engine) {
@@ -162,7 +162,7 @@ impl Backend {
     /// True when it is asked before others.
     pub fn is_healthy(&self) -> bool {
         let state = self.state();
-        state.missed_probes < MOST_MISSED && state.ejected_until.is_none_or(|until| Instant::now() >= until)
+        state.missed_probes < MAX_MISSED && state.ejected_until.is_none_or(|until| Instant::now() >= until)
     }
 
     /// It answered a call: it is there, whatever it says to probes.
@@ -185,7 +185,7 @@ impl Backend {
     pub fn probed(&self, is_there: bool) {
         let mut state = self.state();
         let missed = if is_there { 0 } else { state.missed_probes.saturating_add(1) };
-        if (missed < MOST_MISSED) != (state.missed_probes < MOST_MISSED) {
+        if (missed < MAX_MISSED) != (state.missed_probes < MAX_MISSED) {
             tracing::info!(url = self.url, is_there, "a backend's health has changed");
         }
         state.missed_probes = missed;
@@ -264,7 +264,7 @@ impl Backends {
 }
 
 /// So many probes in a row without an answer, and it is not asked before others. One may just be late.
-const MOST_MISSED: u32 = 3;
+const MAX_MISSED: u32 = 3;
 /// How long a backend is left out after its first failure.
 const EJECTED_FIRST: Duration = Duration::from_secs(1);
 

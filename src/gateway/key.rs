@@ -3,10 +3,10 @@
 //! Ids are percent-encoded where they hold anything but letters, digits, `-` and `_`. EXPIRES are Unix seconds, 0 for
 //! never; SIGNATURE is HMAC-SHA256 over all before it, in base64url. Pure: the time is passed in.
 
-use super::route::id_of;
+use super::routing::id_of;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::Credentials;
-use crate::net::secret::Secret;
+use crate::forward::NamedRollout;
+use crate::util::secret::Secret;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,7 +29,7 @@ pub fn write(rollout: &str, attempt: Option<&str>, expires: u64, signing_key: &S
 }
 
 /// Whom a key names. `None`: it is no key of a rollout. An error: it is, and must not be believed.
-pub fn read(given: &str, signing_key: &Secret, now_unix: u64) -> Result<Option<Credentials>, ProxyError> {
+pub fn read(given: &str, signing_key: &Secret, now_unix: u64) -> Result<Option<NamedRollout>, ProxyError> {
     let Some(named) = given.strip_prefix(PREFIX) else { return Ok(None) };
     let refused = |cause: &str| Err(ProxyError::new(ErrorKind::KeyRefused, "", cause));
     let (named, signature) = match named.rsplit_once('.') {
@@ -58,7 +58,7 @@ pub fn read(given: &str, signing_key: &Secret, now_unix: u64) -> Result<Option<C
     let read = |id: &str| id_of(id).map_err(|error| ProxyError::new(ErrorKind::KeyRefused, "", error.cause));
     let rollout = Some(read(rollout)?.as_str().into());
     let attempt = if attempt.is_empty() { None } else { Some(read(attempt)?.as_str().into()) };
-    Ok(Some(Credentials { rollout, attempt }))
+    Ok(Some(NamedRollout { rollout, attempt }))
 }
 
 fn signer(key: &Secret) -> hmac::Key {

@@ -2,47 +2,46 @@
 //! trainer has registered.
 //!
 //! Start with [`Gateway::serve`]. It must never name a store, a dialect of the pipeline or an exporter; what it must know
-//! of rollouts it asks a [`Registry`].
+//! of rollouts it asks a [`RolloutLookup`].
 
 mod answer;
 pub mod backends;
-pub mod book;
-mod call;
-mod early;
-pub mod gate;
-mod joined;
-mod kept_answer;
+mod coalescing;
+mod handle;
+mod keepalive;
 pub mod key;
+pub mod pause;
 mod prepare;
 mod probe;
 mod refusal;
-pub mod route;
+mod response_cache;
+mod retry;
+pub mod rollout_state;
+pub mod routing;
 mod select;
 pub mod settings;
-mod translate;
-mod tries;
 
 pub use backends::{Backend, BackendError, Backends};
-pub use book::{Registered, Registry};
-pub use gate::{Gate, GateState};
-pub use route::Route;
+pub use pause::{GateState, PauseGate};
+pub use rollout_state::{RolloutLookup, RolloutRegistration};
+pub use routing::Route;
 pub use settings::{BackendSettings, GatewaySettings, PauseForm, Reroute};
 
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::identity::ROLLOUT_HEADER;
-use crate::forward::{Begun, Conversation, Credentials, Detour, Forwarder};
+use crate::forward::{ActiveExchange, ConnectionContext, Forwarder, NamedRollout, RequestInterceptor};
 use crate::net::drain::DrainGuard;
-use crate::net::glob::{any_matches, text_matches};
 use crate::trace::exchange::{Outcome, ResponseHead};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, Origin, body};
-use book::Book;
+use crate::util::glob::{any_matches, text_matches};
 use bytes::Bytes;
+use coalescing::ResponseCache;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
-use joined::Answers;
-use route::Contract;
+use rollout_state::RolloutStates;
+use routing::ApiSurface;
 use serde_json::json;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -60,13 +59,13 @@ struct Inner {
     settings: GatewaySettings,
     reroutes: RwLock<Arc<Vec<Reroute>>>,
     forwarder: Forwarder,
-    registry: Arc<dyn Registry>,
+    registry: Arc<dyn RolloutLookup>,
     backends: Backends,
-    gate: Gate,
+    gate: PauseGate,
     // Nobody pauses this one: it counts the calls that are here, those that wait for the other included.
-    here: Gate,
-    book: Book,
-    answers: Answers,
+    here: PauseGate,
+    book: RolloutStates,
+    answers: ResponseCache,
     registered: Notify,
     counters: Counters,
 }
@@ -90,7 +89,7 @@ impl Gateway {
         settings: GatewaySettings,
         reroutes: Vec<Reroute>,
         forwarder: Forwarder,
-        registry: Arc<dyn Registry>,
+        registry: Arc<dyn RolloutLookup>,
     ) -> Result<Self, BackendError> {
         let backends = Backends::default();
         for backend in &settings.backends {
@@ -102,10 +101,10 @@ impl Gateway {
             forwarder,
             registry,
             backends,
-            gate: Gate::default(),
-            here: Gate::default(),
-            book: Book::default(),
-            answers: Answers::default(),
+            gate: PauseGate::default(),
+            here: PauseGate::default(),
+            book: RolloutStates::default(),
+            answers: ResponseCache::default(),
             registered: Notify::new(),
             counters: Counters::default(),
         })))
@@ -149,7 +148,7 @@ impl Gateway {
         path.starts_with("/rollout/")
             || path.starts_with("/proxy/rollout/")
             || in_session()
-            || route::Api::of(path).is_some()
+            || routing::Api::of(path).is_some()
     }
 
     /// Whose call a request to the server door is, if it says so.
@@ -166,7 +165,7 @@ impl Gateway {
         rollout.map(|rollout| rollout.to_string())
     }
 
-    /// Answers a call that came to the server door.
+    /// Handles a call that came to the server door.
     pub async fn at_server_door<B>(&self, client: SocketAddr, guard: DrainGuard, request: Request<B>) -> Response<Body>
     where
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
@@ -180,13 +179,13 @@ impl Gateway {
             || Origin::new(false, "localhost", 80),
             |named| Origin::new(false, named.host(), named.port_u16().unwrap_or(80)),
         );
-        let mut conversation = Conversation::new(client, None, guard);
+        let mut conversation = ConnectionContext::new(client, None, guard);
         conversation.own = own_of(client);
         self.serve(conversation, route, host, request).await
     }
 
     /// The gate.
-    pub fn gate(&self) -> &Gate {
+    pub fn gate(&self) -> &PauseGate {
         &self.0.gate
     }
 
@@ -220,13 +219,13 @@ impl Gateway {
     }
 
     /// Whom the key of a request names, if it is one of ours.
-    pub fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<Credentials>, ProxyError> {
+    pub fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
         let Some(given) = given_key(headers, query) else { return Ok(None) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         key::read(&given, &self.0.settings.signing_key, now)
     }
 
-    fn here(&self) -> Option<gate::Inside> {
+    fn here(&self) -> Option<pause::InFlightPermit> {
         self.0.here.enter().ok()
     }
 
@@ -234,15 +233,15 @@ impl Gateway {
         &self.0.forwarder
     }
 
-    fn registry(&self) -> &dyn Registry {
+    fn registry(&self) -> &dyn RolloutLookup {
         &*self.0.registry
     }
 
-    fn book(&self) -> &Book {
+    fn book(&self) -> &RolloutStates {
         &self.0.book
     }
 
-    fn answers(&self) -> &Answers {
+    fn answers(&self) -> &ResponseCache {
         &self.0.answers
     }
 
@@ -256,7 +255,7 @@ impl Gateway {
         let rerouted = || {
             let reroutes = self.reroutes();
             let reroute = reroutes.iter().find(|reroute| any_matches(&reroute.hosts, &host.host, host.port))?;
-            (route.contract == Contract::Reroute && !reroute.model.is_empty()).then(|| reroute.model.clone())
+            (route.contract == ApiSurface::Reroute && !reroute.model.is_empty()).then(|| reroute.model.clone())
         };
         let named = named.map(|named| settings.aliases.get(named).map_or(named, String::as_str));
         let all = self.0.backends.all();
@@ -270,7 +269,7 @@ impl Gateway {
         // Agent Lightning 1.0 takes no notice of the agent's word.
         let by_agent = || named.filter(|named| is_served(named)).map(str::to_owned);
         let model = match route.contract {
-            Contract::V1 => default().or_else(only).or_else(by_agent),
+            ApiSurface::V1 => default().or_else(only).or_else(by_agent),
             _ => rerouted().or_else(by_agent).or_else(default).or_else(only),
         };
         model.ok_or_else(|| self.no_backend(named.unwrap_or_default()))
@@ -281,7 +280,7 @@ impl Gateway {
     }
 
     /// The models that are served, in a shape that the clients of OpenAI and of Anthropic both read.
-    async fn models(&self, begun: &Begun, name: Option<&str>) -> Result<Response<Body>, ProxyError> {
+    async fn models(&self, begun: &ActiveExchange, name: Option<&str>) -> Result<Response<Body>, ProxyError> {
         let mut names: Vec<String> = self.0.backends.all().iter().map(|backend| backend.model.clone()).collect();
         names.retain(|name| !name.is_empty());
         names.extend(self.0.settings.aliases.keys().cloned());
@@ -311,7 +310,7 @@ impl Gateway {
     }
 }
 
-impl Detour for Gateway {
+impl RequestInterceptor for Gateway {
     fn may_take(&self, origin: &Origin) -> bool {
         self.reroutes().iter().any(|reroute| any_matches(&reroute.hosts, &origin.host, origin.port))
     }
@@ -324,7 +323,7 @@ impl Detour for Gateway {
         let Some(reroute) = reroutes.iter().find(named) else { return false };
         let takes = match reroute.paths.as_slice() {
             // The list of models is the endpoint's own, unless it is named.
-            [] => Route::of_elsewhere(target).is_some_and(|route| !matches!(route.api, route::Api::Models(_))),
+            [] => Route::of_elsewhere(target).is_some_and(|route| !matches!(route.api, routing::Api::Models(_))),
             // What is named and can't be read is refused, rather than sent to whom it must not reach.
             paths => paths.iter().any(|pattern| text_matches(pattern, path)),
         };
@@ -340,7 +339,7 @@ impl Detour for Gateway {
 
     fn handle<'a>(
         &'a self,
-        conversation: &'a Conversation,
+        conversation: &'a ConnectionContext,
         origin: Origin,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {

@@ -4,12 +4,12 @@
 //! Pure. What the agent wrote stays byte for byte, but for the fields that are set.
 
 use super::backends::Backend;
-use super::call::Call;
-use super::route::{Api, Contract, Mode};
+use super::handle::Call;
+use super::routing::{Api, ApiSurface, Mode};
 use super::settings::{BackendEngine, GatewaySettings, Sampling};
-use super::translate::{self, Client, GeminiPath, to_chat};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::tokens::{Asked, Plan};
+use crate::forward::tokens::{InjectedRequest, Plan};
+use crate::llm::translate::{self, Client, GeminiPath, to_chat};
 use crate::trace::Engine;
 use crate::wire::json_edit::{set, value};
 use bytes::Bytes;
@@ -23,15 +23,15 @@ pub(super) struct Prepared {
     /// The body as it is recorded: without what is only asked for on the agent's behalf.
     pub(super) body: Bytes,
     /// The body with that.
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<InjectedRequest>,
     /// Fields of the header.
     pub(super) headers: HeaderMap,
     /// What becomes of the answer.
-    pub(super) turn: Turn,
+    pub(super) turn: ResponseHandling,
 }
 
 /// What becomes of an answer.
-pub(super) enum Turn {
+pub(super) enum ResponseHandling {
     /// It goes to the agent as it is.
     AsItIs,
     /// It is translated.
@@ -48,14 +48,14 @@ impl Prepared {
         let native = backend.speaks(&call.route.api);
         let (body, api, turn) = match &call.route.api {
             Api::CountTokens if !native => return count(call, backend, headers),
-            api if native => (call.body.clone(), api.clone(), Turn::AsItIs),
+            api if native => (call.body.clone(), api.clone(), ResponseHandling::AsItIs),
             api => {
                 let (client, gemini) = translated_from(api, &call.route.query).ok_or_else(|| no_way(api, backend))?;
                 let translated = to_chat(client, &call.body, gemini)
                     .map_err(|fault| ProxyError::new(ErrorKind::Untranslatable, "", fault.to_string()))?;
                 let body = serde_json::to_vec(&translated.body).unwrap_or_default();
                 headers.retain_others();
-                (body.into(), Api::Chat, Turn::Translated(client, translated.answer))
+                (body.into(), Api::Chat, ResponseHandling::Translated(client, translated.answer))
             }
         };
         let body = match &api {
@@ -69,7 +69,8 @@ impl Prepared {
             Api::Gemini { method, .. } => Api::Gemini { model: model_of(call, backend), method: method.clone() }.path(),
             api => api.path(),
         };
-        let query = if matches!(turn, Turn::AsItIs) { shown_query(&call.route.query) } else { String::new() };
+        let query =
+            if matches!(turn, ResponseHandling::AsItIs) { shown_query(&call.route.query) } else { String::new() };
         let mut headers = headers.0;
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let asked = plan(call, engine, &path, settings).and_then(|plan| plan.apply(&body, &mut headers));
@@ -112,7 +113,7 @@ impl Fields {
 fn fields_for(call: &Call, backend: &Backend) -> Fields {
     let mut headers = HeaderMap::new();
     // Agent Lightning 1.0 passes none on.
-    if call.route.contract != Contract::V1 {
+    if call.route.contract != ApiSurface::V1 {
         for name in PASSED {
             headers.extend(call.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
         }
@@ -155,7 +156,7 @@ fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &Gat
     };
     let samples = matches!(api, Api::Chat | Api::Completions | Api::Responses | Api::Messages);
     if samples {
-        let defaults = (call.route.contract == Contract::V1).then_some(()).and(call.mode).map(|mode| match mode {
+        let defaults = (call.route.contract == ApiSurface::V1).then_some(()).and(call.mode).map(|mode| match mode {
             Mode::Train => TRAIN_TEMPERATURE,
             Mode::Val => VAL_TEMPERATURE,
         });
@@ -168,7 +169,7 @@ fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &Gat
             fields.push((name, value.to_string()));
         }
     }
-    if call.route.contract == Contract::V1 && matches!(api, Api::Chat | Api::Completions) {
+    if call.route.contract == ApiSurface::V1 && matches!(api, Api::Chat | Api::Completions) {
         fields.push(("return_token_ids", "true".to_owned()));
         if call.mode == Some(Mode::Train) && settings.include_log_probs {
             // Completions take a number; Agent Lightning sends `true` there too, which vLLM reads as 1.
@@ -205,7 +206,7 @@ fn limited(api: &Api, body: &[u8], most: u64) -> Option<(&'static str, String)> 
 /// What is asked for on the agent's behalf. The routes of Agent Lightning 1.0 ask in the open, for the APIs that it has, and
 /// leave what they asked for in the answer.
 fn plan(call: &Call, engine: BackendEngine, path: &str, settings: &GatewaySettings) -> Option<Plan> {
-    let is_v1 = call.route.contract == Contract::V1;
+    let is_v1 = call.route.contract == ApiSurface::V1;
     if is_v1 && path.ends_with("/completions") {
         return None;
     }
@@ -232,7 +233,7 @@ fn count(call: &Call, backend: &Backend, headers: Fields) -> Result<Prepared, Pr
     let root = backend.base_path.strip_suffix("/v1").unwrap_or(&backend.base_path);
     let mut headers = headers.0;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Ok(Prepared { target: format!("{root}/tokenize"), body, asked: None, headers, turn: Turn::Count })
+    Ok(Prepared { target: format!("{root}/tokenize"), body, asked: None, headers, turn: ResponseHandling::Count })
 }
 
 /// From which dialect a call is translated, if it is one of those.

@@ -57,7 +57,7 @@ impl Gateway {
         let sent = self.forwarder().upstream().send(request, &Isolation::shared(), origin, offer).await;
         let Ok(sent) = sent else { return false };
         let status = sent.response.status();
-        let answer = Limited::new(sent.response.into_body(), MOST_ANSWER_BYTES).collect().await;
+        let answer = Limited::new(sent.response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
         if let Some(engine) = engine_of(&answer) {
             backend.learned(engine);
@@ -79,7 +79,7 @@ fn engine_of(answer: &[u8]) -> Option<BackendEngine> {
 }
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-const MOST_ANSWER_BYTES: usize = 1 << 20;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,9 @@
 //! Errors of the gateway become responses here, in the shape that the client's API has for them.
 
-use super::gate::Pause;
-use super::route::{Api, Contract};
-use super::translate::{Client, error_body, error_event};
+use super::pause::Pause;
+use super::routing::{Api, ApiSurface};
 use crate::error::{ErrorKind, ProxyError};
+use crate::llm::translate::{Client, error_body, error_event};
 use crate::upstream::{Body, body};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -20,9 +20,9 @@ pub(super) enum Shape {
 
 impl Shape {
     /// The shape for a route; for one that can't be read, that of OpenAI.
-    pub(super) fn of(contract: Contract, api: Option<&Api>) -> Self {
+    pub(super) fn of(contract: ApiSurface, api: Option<&Api>) -> Self {
         match (contract, api) {
-            (Contract::V1, _) => Self::Detail,
+            (ApiSurface::V1, _) => Self::Detail,
             (_, Some(Api::Messages | Api::CountTokens)) => Self::Dialect(Client::Messages),
             (_, Some(Api::Gemini { .. })) => Self::Dialect(Client::Gemini),
             _ => Self::Dialect(Client::Responses),

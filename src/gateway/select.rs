@@ -22,7 +22,7 @@ pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>
     #[expect(clippy::cast_precision_loss, reason = "numbers of calls in flight are small")]
     let has_room = |backend: &Backend| {
         let share = (in_flight + 1) as f64 * backend.weight() / weight;
-        (backend.in_flight() as f64) < (share * MOST_OF_SHARE).ceil()
+        (backend.in_flight() as f64) < (share * MAX_OF_SHARE).ceil()
     };
     let chosen = healthy.iter().find(|(_, backend)| has_room(backend)).or(healthy.first()).copied();
     // Rather one that was not there just now than none.
@@ -44,7 +44,7 @@ fn score(key: &str, backend: &str, weight: f64) -> f64 {
 }
 
 /// How much more than its share a backend may have before a call passes on.
-const MOST_OF_SHARE: f64 = 1.25;
+const MAX_OF_SHARE: f64 = 1.25;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! `[gateway]` and `[[reroute]]` of the settings. Data only; every value has a default.
 
-use crate::net::secret::Secret;
 use crate::trace::Engine;
 use crate::trace::units::millis;
+use crate::util::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

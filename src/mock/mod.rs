@@ -64,13 +64,13 @@ impl Mock {
         let (http_address, https_address) = (address(&http)?, address(&https)?);
         if let Some(listener) = http {
             let router = router.clone();
-            let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             tokio::spawn(accept(listener, connections, drain.guard(), move |stream, _, guard| {
                 plain(stream, router.clone(), guard)
             }));
         }
         if let Some(listener) = https {
-            let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             tokio::spawn(accept(listener, connections, drain.guard(), move |stream, _, guard| {
                 tls(stream, Arc::clone(&leaves), router.clone(), guard)
             }));
@@ -143,4 +143,4 @@ async fn serve<T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(i
     drop(builder.serve_connection_with_upgrades(io, TowerToHyperService::new(router)).await);
 }
 
-const MOST_CONNECTIONS: usize = 10_000;
+const MAX_CONNECTIONS: usize = 10_000;

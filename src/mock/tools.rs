@@ -39,13 +39,13 @@ pub(super) async fn note_request(State(state): State<MockState>, request: Reques
     let (parts, mut body) = request.into_parts();
     if is_short_json(&parts.headers) {
         // A body that breaks off is its route's to find out: there it is an empty one.
-        let bytes = axum::body::to_bytes(body, MOST_NOTED_BYTES).await.unwrap_or_default();
+        let bytes = axum::body::to_bytes(body, MAX_NOTED_BYTES).await.unwrap_or_default();
         noted["body"] = serde_json::from_slice(&bytes).unwrap_or_default();
         body = Body::from(bytes);
     }
     {
         let mut asked = state.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() == MOST_NOTED {
+        if asked.len() == MAX_NOTED {
             asked.pop_front();
         }
         asked.push_back(noted);
@@ -56,7 +56,7 @@ pub(super) async fn note_request(State(state): State<MockState>, request: Reques
 fn is_short_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     let length = text(header::CONTENT_LENGTH).parse::<usize>().unwrap_or(usize::MAX);
-    text(header::CONTENT_TYPE).starts_with("application/json") && length <= MOST_NOTED_BYTES
+    text(header::CONTENT_TYPE).starts_with("application/json") && length <= MAX_NOTED_BYTES
 }
 
 /// `GET /requests`: the last of them.
@@ -91,7 +91,7 @@ pub(super) async fn sse(State(state): State<MockState>, uri: Uri, headers: Heade
     let number = |name| query(&uri, name).and_then(|digits| digits.parse::<u64>().ok());
     let mut behaviour = Behaviour::of(state.options, &headers, &uri);
     behaviour.options.chunk_delay = Duration::from_millis(number("interval_ms").unwrap_or(0));
-    let count = number("events").unwrap_or(10).min(MOST_EVENTS);
+    let count = number("events").unwrap_or(10).min(MAX_EVENTS);
     let events = (0..count).map(|event| Bytes::from(format!("data: {{\"event\":{event}}}\n\n"))).collect();
     stream(events, behaviour, Bytes::new())
 }
@@ -138,6 +138,6 @@ fn pairs(headers: &HeaderMap) -> Value {
 }
 
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-const MOST_NOTED: usize = 1000;
-const MOST_NOTED_BYTES: usize = 64 * 1024;
-const MOST_EVENTS: u64 = 100_000;
+const MAX_NOTED: usize = 1000;
+const MAX_NOTED_BYTES: usize = 64 * 1024;
+const MAX_EVENTS: u64 = 100_000;

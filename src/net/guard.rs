@@ -132,7 +132,7 @@ impl GuardedIo {
         if !self.requests || !(last || self.guard.owes_a_response(self.scanner.heads())) {
             return Poll::Ready(Ok(()));
         }
-        let patience = if last { PATIENCE_AFTER_LAST } else { PATIENCE };
+        let patience = if last { PATIENCE_AFTER_LAST } else { TIMEOUT };
         let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         grace.as_mut().poll(cx).map(|()| Ok(()))
     }
@@ -244,7 +244,7 @@ impl AsyncRead for GuardedIo {
 write_through!(GuardedIo);
 
 /// How long a client that has closed its side may still wait for its answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 const PATIENCE_AFTER_LAST: Duration = Duration::from_secs(15);
 /// Stands for a request that must not be read. Its method is the word of the semantic conventions for one unknown.
 const REPLACEMENT: &[u8] = b"_OTHER / HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n";
@@ -294,7 +294,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_is_told_late_to_whom_an_answer_is_owed() {
         for (field, answered, within, after) in [
-            ("", false, PATIENCE / 2, PATIENCE * 2),
+            ("", false, TIMEOUT / 2, TIMEOUT * 2),
             ("", true, Duration::ZERO, Duration::from_millis(1)),
             ("Connection: close\r\n", false, PATIENCE_AFTER_LAST / 2, PATIENCE_AFTER_LAST * 2),
         ] {

@@ -19,7 +19,7 @@ impl InterimSender {
     /// Queues one whole interim response head, as bytes. An agent that doesn't read loses the surplus.
     pub fn send(&self, head: &[u8]) {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if queued.len() + head.len() <= MOST_QUEUED_BYTES {
+        if queued.len() + head.len() <= MAX_QUEUED_BYTES {
             queued.extend_from_slice(head);
         }
     }
@@ -29,7 +29,7 @@ impl InterimSender {
     }
 }
 
-const MOST_QUEUED_BYTES: usize = 64 * 1024;
+const MAX_QUEUED_BYTES: usize = 64 * 1024;
 
 /// The agent's socket, with room for interim responses between hyper's messages.
 pub struct InterimIo {

@@ -45,13 +45,11 @@ macro_rules! write_through {
 pub(crate) use write_through;
 
 pub mod drain;
-pub mod glob;
 pub mod guard;
 pub mod interim;
 pub mod listener;
 pub mod peer;
 pub mod prefixed;
-pub mod secret;
 pub mod sniff;
 
 use tokio::io::{AsyncRead, AsyncWrite};

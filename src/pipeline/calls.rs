@@ -5,8 +5,9 @@
 use super::llm::describe;
 use super::relations::Relations;
 use super::span::SpanOptions;
-use crate::dialect::tokens::Fault;
-use crate::dialect::{self, LlmCall, Seen};
+use crate::llm::call::LlmCall;
+use crate::llm::formats::{self, HttpExchangeView};
+use crate::llm::token_ids::TokenIdIssue;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Engine, Span, semconv as names};
 use crate::wire::encoding::Decoded;
@@ -23,7 +24,7 @@ pub(super) fn read_into(
     (asked, said): (&Decoded, &Decoded),
     relations: &mut Relations,
     options: &SpanOptions,
-) -> Option<(Vec<Span>, Vec<BTreeSet<Fault>>)> {
+) -> Option<(Vec<Span>, Vec<BTreeSet<TokenIdIssue>>)> {
     let read = read_safely(span, exchange, asked, said)?;
     let coded = |fields: &HeaderMap| fields.contains_key(header::CONTENT_ENCODING);
     let offsets_hold = !exchange.response.as_ref().is_some_and(|response| coded(&response.headers));
@@ -73,7 +74,7 @@ fn notice(call: &LlmCall, exchange: &Exchange, answer: &[u8], options: &SpanOpti
 }
 
 /// As `read_call`; a format that fails on its input costs the call, never the span.
-fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<formats::Read> {
     let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, asked, said)));
     read.unwrap_or_else(|_| {
         tracing::error!(host = exchange.request.host, "a call could not be read; its span tells the exchange alone");
@@ -83,13 +84,13 @@ fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Dec
 }
 
 /// The call of a model or tool that an exchange was, if it was one.
-fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<dialect::Read> {
+fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<formats::Read> {
     if asked.bytes.is_empty() {
         return None;
     }
     let none = HeaderMap::new();
     let request = &exchange.request;
-    dialect::read(&Seen {
+    formats::read(&HttpExchangeView {
         host: &request.host,
         port: request.port,
         target: &request.target,

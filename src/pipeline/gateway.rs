@@ -1,6 +1,6 @@
 //! What the gateway did with a call, as attributes of its span.
 
-use crate::dialect::LlmCall;
+use crate::llm::call::LlmCall;
 use crate::trace::exchange::{Exchange, GatewayFacts};
 use crate::trace::semconv as names;
 use crate::trace::span::{Link, SpanContext};

@@ -4,10 +4,10 @@
 
 use super::gateway;
 use super::span::SpanOptions;
-use crate::dialect::call::{LlmCall, Operation, Parameters, Usage};
-use crate::dialect::tokens::{Fault, Tokens, prove};
-use crate::dialect::{Read, gaps};
 use crate::error::Side;
+use crate::llm::call::{LlmCall, Operation, Parameters, Usage};
+use crate::llm::formats::{Read, gaps};
+use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
 use crate::trace::exchange::{Arrival, Exchange, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, StatusCode, Value};
@@ -22,13 +22,13 @@ pub(super) fn describe(
     exchange: &Exchange,
     offsets_hold: bool,
     options: &SpanOptions,
-) -> (LlmCall, BTreeSet<Fault>) {
+) -> (LlmCall, BTreeSet<TokenIdIssue>) {
     let Read { mut call, progress, counts } = read;
     let arrivals = &exchange.response_body.arrivals;
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
-    let proof = prove(&mut call, faults_of(exchange));
+    let proof = validate(&mut call, faults_of(exchange));
     name(span, &call);
     parameters(span, &call.request);
     usage(span, call.usage);
@@ -97,15 +97,15 @@ const CONTENT: [&str; 6] = [
 ];
 
 /// What the exchange itself says of the record's completeness.
-fn faults_of(exchange: &Exchange) -> BTreeSet<Fault> {
+fn faults_of(exchange: &Exchange) -> BTreeSet<TokenIdIssue> {
     let mut faults = BTreeSet::new();
     match exchange.outcome {
-        Outcome::Aborted { by: Side::Downstream } => drop(faults.insert(Fault::AbortedByAgent)),
-        Outcome::Aborted { .. } | Outcome::Failed { .. } => drop(faults.insert(Fault::AbortedByEndpoint)),
+        Outcome::Aborted { by: Side::Downstream } => drop(faults.insert(TokenIdIssue::AbortedByAgent)),
+        Outcome::Aborted { .. } | Outcome::Failed { .. } => drop(faults.insert(TokenIdIssue::AbortedByEndpoint)),
         Outcome::Complete => {}
     }
     if exchange.request_body.truncated.is_some() || exchange.response_body.truncated.is_some() {
-        faults.insert(Fault::Truncated);
+        faults.insert(TokenIdIssue::Truncated);
     }
     faults
 }
@@ -230,7 +230,7 @@ fn content(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanO
     let mut set = |name: &str, json: Option<String>| span.set_some(name, json.map(&redact));
     set(names::GEN_AI_SYSTEM_INSTRUCTIONS, written(&call.system));
     set(names::GEN_AI_INPUT_MESSAGES, written(&call.input));
-    let output: Vec<_> = call.choices.iter().map(crate::dialect::call::Choice::message).collect();
+    let output: Vec<_> = call.choices.iter().map(crate::llm::call::Choice::message).collect();
     set(names::GEN_AI_OUTPUT_MESSAGES, written(&output));
     if let Some(tool) = call.tool.as_ref().filter(|_| call.operation == Operation::ExecuteTool) {
         set(names::GEN_AI_TOOL_CALL_ARGUMENTS, Some(&tool.arguments).filter(|json| !json.is_null()).and_then(json_of));

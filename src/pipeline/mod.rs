@@ -13,7 +13,7 @@ mod socket;
 pub mod span;
 
 use crate::capture::Captured;
-use crate::dialect::tokens::Fault;
+use crate::llm::token_ids::TokenIdIssue;
 use crate::store::{SharedStore, StoreError};
 use crate::trace::Span;
 use span::{Built, SpanOptions, span_of};
@@ -47,8 +47,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Spans that were inferred, besides those of exchanges.
     pub inferred: AtomicU64,
-    /// Calls whose token ids are not proved, by the reason's place in [`Fault::ALL`].
-    pub unproved: [AtomicU64; Fault::ALL.len()],
+    /// Calls whose token ids are not proved, by the reason's place in [`TokenIdIssue::ALL`].
+    pub unproved: [AtomicU64; TokenIdIssue::ALL.len()],
 }
 
 impl Pipeline {
@@ -152,7 +152,7 @@ impl Worker {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             let mut more = Vec::new();
-            while pending.spans.len() + more.len() < MOST_PENDING
+            while pending.spans.len() + more.len() < MAX_PENDING
                 && let Ok(captured) = queue.try_recv()
             {
                 more.push(captured);
@@ -231,13 +231,13 @@ impl Worker {
 
 impl Worker {
     /// Counts what speaks against a call's token ids; that there are none though they were asked for is also said.
-    fn count(&self, span: &Span, unproved: &BTreeSet<Fault>) {
-        for (fault, counter) in Fault::ALL.iter().zip(&self.counters.unproved) {
+    fn count(&self, span: &Span, unproved: &BTreeSet<TokenIdIssue>) {
+        for (fault, counter) in TokenIdIssue::ALL.iter().zip(&self.counters.unproved) {
             if unproved.contains(fault) {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
-        if unproved.contains(&Fault::IdsAbsent) {
+        if unproved.contains(&TokenIdIssue::IdsAbsent) {
             tracing::warn!(rollout_id = %span.rollout_id, call = span.name, "token ids were asked for, and none came");
         }
     }
@@ -248,7 +248,7 @@ impl Worker {
 async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
     let enough = tokio::time::sleep(GATHER);
     tokio::pin!(enough);
-    while batch.len() < MOST_PENDING && batch.iter().all(|captured| captured.committed.is_none()) {
+    while batch.len() < MAX_PENDING && batch.iter().all(|captured| captured.committed.is_none()) {
         tokio::select! {
             biased;
             received = queue.recv_many(batch, BATCH) => if received == 0 { return },
@@ -272,7 +272,7 @@ fn answer(waiting: &mut Vec<oneshot::Sender<bool>>, committed: bool) {
 }
 
 const BATCH: usize = 256;
-const MOST_PENDING: usize = 4 * BATCH;
+const MAX_PENDING: usize = 4 * BATCH;
 /// How long a span that nobody waits for may wait for company.
 const GATHER: Duration = Duration::from_millis(40);
 /// Tries with the whole batch before its spans are tried one by one.

@@ -4,8 +4,8 @@
 //! It remembers a bounded number of calls, the newest. What it does not remember is not said; nothing waits for it.
 
 use super::span::SpanOptions;
-use crate::dialect::LlmCall;
-use crate::dialect::message::Part;
+use crate::llm::call::LlmCall;
+use crate::llm::message::Part;
 use crate::trace::exchange::Exchange;
 use crate::trace::recent::Recent;
 use crate::trace::semconv as names;
@@ -23,7 +23,7 @@ pub struct Relations {
 
 impl Default for Relations {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), tools: Recent::new(MOST_REMEMBERED), requests: Recent::new(MOST_REMEMBERED) }
+        Self { hasher: RandomState::new(), tools: Recent::new(MAX_REMEMBERED), requests: Recent::new(MAX_REMEMBERED) }
     }
 }
 
@@ -96,14 +96,14 @@ impl Relations {
         let Some(by) = &span.context else { return };
         for part in call.choices.iter().flat_map(|choice| &choice.parts) {
             if let Part::ToolCall { id: Some(id), name, arguments } = part
-                && id.len().max(name.len()) <= MOST_NAME_BYTES
+                && id.len().max(name.len()) <= MAX_NAME_BYTES
             {
                 let called = Called {
                     by: by.clone(),
                     sequence_id: span.sequence_id,
                     at: span.end_time,
                     name: name.clone(),
-                    arguments: text_of(arguments, options).filter(|text| text.len() <= MOST_ARGUMENT_BYTES),
+                    arguments: text_of(arguments, options).filter(|text| text.len() <= MAX_ARGUMENT_BYTES),
                 };
                 self.tools.put((span.rollout_id.clone(), span.attempt_id.clone(), id.clone()), called);
             }
@@ -164,7 +164,7 @@ fn text_of(json: &Json<'_>, options: &SpanOptions) -> Option<String> {
     Some(options.redactor.body(Some("application/json"), "", &text).into_owned())
 }
 
-const MOST_REMEMBERED: usize = 16 * 1024;
-const MOST_ARGUMENT_BYTES: usize = 16 * 1024;
+const MAX_REMEMBERED: usize = 16 * 1024;
+const MAX_ARGUMENT_BYTES: usize = 16 * 1024;
 /// Ids and names beyond it are no tool's.
-const MOST_NAME_BYTES: usize = 256;
+const MAX_NAME_BYTES: usize = 256;

@@ -6,9 +6,9 @@ use super::messages::{Contents, messages};
 use super::relations::Relations;
 use super::socket;
 use super::{absorb, calls, gateway};
-use crate::capture::{Calls, Engines, Spent, is_trace_export};
-use crate::dialect::tokens::Fault;
+use crate::capture::{Calls, Engines, TokenUsageTracker, is_trace_export};
 use crate::error::Side;
+use crate::llm::token_ids::TokenIdIssue;
 use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
@@ -47,7 +47,7 @@ pub struct SpanOptions {
     /// Takes note of the engines that give themselves away.
     pub engines: Engines,
     /// Takes note of the tokens that rollouts take.
-    pub spent: Spent,
+    pub spent: TokenUsageTracker,
 }
 
 /// What an exchange became.
@@ -57,7 +57,7 @@ pub struct Built {
     /// Spans of what it shows besides: tools whose results it brought, calls that passed over its socket.
     pub inferred: Vec<Span>,
     /// What speaks against the token ids of its calls.
-    pub unproved: Vec<BTreeSet<Fault>>,
+    pub unproved: Vec<BTreeSet<TokenIdIssue>>,
 }
 
 /// The span of an exchange; what was kept of its bodies is taken out of it.

@@ -1,7 +1,7 @@
 //! The pipeline against a store that refuses spans.
 
 use super::*;
-use crate::capture::{Begin, CaptureSettings, Recorder, Recording};
+use crate::capture::{CaptureSettings, ExchangeStart, Recorder, Recording};
 use crate::store::memory::MemoryStore;
 use crate::store::{Appended, BoxFuture, Change, Pruned, RolloutFilter, RolloutSummary, Standing, Statistics, Store};
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
@@ -68,7 +68,7 @@ impl Store for Picky {
 }
 
 fn begin(recorder: &Recorder, rollout: &str) -> Recording {
-    recorder.begin(Begin {
+    recorder.begin(ExchangeStart {
         identity: Identity {
             rollout_id: rollout.into(),
             attempt_id: "at".into(),

@@ -4,14 +4,14 @@
 
 use super::Secret;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::Credentials;
+use crate::forward::NamedRollout;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
 /// Reads the credentials into `credentials`, and checks the token if one is set.
-pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut Credentials) -> Result<(), ProxyError> {
+pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut NamedRollout) -> Result<(), ProxyError> {
     let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
     match basic {
         Some((user, password)) => admit(token, &user, &password, credentials),
@@ -25,12 +25,12 @@ pub(super) fn admit(
     token: &Secret,
     user: &str,
     password: &str,
-    credentials: &mut Credentials,
+    credentials: &mut NamedRollout,
 ) -> Result<(), ProxyError> {
     if !token.is_empty() && !token.matches(password) {
         return Err(refused("the token is wrong"));
     }
-    *credentials = Credentials::from_user(user);
+    *credentials = NamedRollout::from_user(user);
     Ok(())
 }
 
@@ -57,13 +57,13 @@ fn decoded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn checked(token: &str, user_and_password: Option<&str>) -> Result<Credentials, ProxyError> {
+    fn checked(token: &str, user_and_password: Option<&str>) -> Result<NamedRollout, ProxyError> {
         let mut headers = HeaderMap::new();
         if let Some(text) = user_and_password {
             let value = format!("Basic {}", STANDARD.encode(text));
             headers.insert(header::PROXY_AUTHORIZATION, value.parse().unwrap());
         }
-        let mut credentials = Credentials::default();
+        let mut credentials = NamedRollout::default();
         check(&Secret::new(token), &headers, &mut credentials).map(|()| credentials)
     }
 

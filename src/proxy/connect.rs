@@ -2,7 +2,7 @@
 
 use super::{Proxy, refuse};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::{Begun, Conversation};
+use crate::forward::{ActiveExchange, ConnectionContext};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
 use crate::upstream::{Body, Dialled, Isolation, Origin, Purpose, body};
 use crate::wire::fields;
@@ -17,14 +17,14 @@ pub(super) struct Established {
     /// `None` when a pooled connection to `origin` exists.
     pub(super) dialled: Option<Dialled>,
     pub(super) policy: ConnectPolicy,
-    pub(super) begun: Begun,
+    pub(super) begun: ActiveExchange,
 }
 
 impl Proxy {
     /// Answers a CONNECT, and runs its tunnel in a task of its own.
     pub(super) async fn connect(
         &self,
-        conversation: &Conversation,
+        conversation: &ConnectionContext,
         mut request: Request<Incoming>,
         refusal: Option<ProxyError>,
     ) -> Response<Body> {
@@ -36,7 +36,7 @@ impl Proxy {
             Err(error) => return refuse(&error),
         };
         let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let conversation = Conversation { user_agent: user_agent.map(str::to_owned), ..conversation.clone() };
+        let conversation = ConnectionContext { user_agent: user_agent.map(str::to_owned), ..conversation.clone() };
         let upgrade = hyper::upgrade::on(&mut request);
         let proxy = self.clone();
         let task = conversation.guard.clone().run(async move {
@@ -52,7 +52,7 @@ impl Proxy {
     /// Decides on a CONNECT and reaches its endpoint. What is refused is recorded as such.
     pub(super) async fn establish(
         &self,
-        conversation: &Conversation,
+        conversation: &ConnectionContext,
         head: RequestHead,
         target: Result<(String, u16), ProxyError>,
         refusal: Option<ProxyError>,

@@ -3,27 +3,27 @@
 //! It decides what happens to a connection; forwarding is `forward`'s. It must never name a store or a dialect.
 
 mod auth;
+mod certificate_rejections;
 mod connect;
-mod distrust;
 mod help;
 mod serve;
 mod socks;
 mod tunnel;
 
-pub use distrust::{Advise, Distrust};
+pub use certificate_rejections::{Advise, CertificateRejections};
 pub use serve::serve_connection;
 
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::{Conversation, Forwarder, reply};
-use crate::net::glob::any_matches;
+use crate::forward::{ConnectionContext, Forwarder, reply};
 use crate::net::interim::InterimSender;
-pub use crate::net::secret::Secret;
 use crate::tls::LeafCache;
 use crate::trace::exchange::ConnectPolicy;
 use crate::trace::units::millis;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::dial::authority;
 use crate::upstream::{Body, Origin};
+use crate::util::glob::any_matches;
+pub use crate::util::secret::Secret;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -75,7 +75,7 @@ struct Inner {
     forwarder: Forwarder,
     leaves: Arc<LeafCache>,
     binding: Option<(RolloutId, AttemptId)>,
-    distrust: Arc<Distrust>,
+    distrust: Arc<CertificateRejections>,
 }
 
 impl Proxy {
@@ -86,7 +86,7 @@ impl Proxy {
         forwarder: Forwarder,
         leaves: Arc<LeafCache>,
         binding: Option<(RolloutId, AttemptId)>,
-        distrust: Arc<Distrust>,
+        distrust: Arc<CertificateRejections>,
     ) -> Self {
         Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding, distrust }) }
     }
@@ -94,7 +94,7 @@ impl Proxy {
     /// Answers one request, at the door or inside a tunnel.
     async fn answer(
         &self,
-        conversation: &Conversation,
+        conversation: &ConnectionContext,
         mut request: Request<Incoming>,
         interim: Option<&InterimSender>,
     ) -> Response<Body> {

@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use crate::error::ProxyError;
-use crate::forward::{Conversation, Tunnel};
+use crate::forward::{ConnectionContext, Tunnel};
 use crate::net::BoxedIo;
 use crate::net::drain::DrainGuard;
 use crate::net::guard::GuardedIo;
@@ -11,7 +11,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Protocol, sniff};
 use crate::trace::exchange::{ExchangeKind, RequestHead};
 use crate::upstream::{Body, Isolation, Origin, Upstream, within};
-use crate::wire::framing::head::MOST_FIELDS;
+use crate::wire::framing::head::MAX_FIELDS;
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -32,7 +32,7 @@ use tokio_rustls::LazyConfigAcceptor;
 /// Serves one connection to the door until it ends or the drain starts: HTTP/1.1, HTTP/2 by prior knowledge, either of
 /// them over TLS, or SOCKS5.
 pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
-    let mut conversation = Conversation::new(peer, proxy.inner.binding.clone(), guard.clone());
+    let mut conversation = ConnectionContext::new(peer, proxy.inner.binding.clone(), guard.clone());
     let own = Isolation::of_connection(conversation.own.0.shared());
     conversation.guard = guard.clone().holding(OwnPool::open(proxy.inner.forwarder.upstream().clone(), own));
     let local = stream.local_addr().map(|address| address.ip().to_string()).unwrap_or_default();
@@ -78,7 +78,7 @@ impl Drop for OwnPool {
 
 impl Proxy {
     /// TLS to the door itself, for clients whose proxy URL is `https://`.
-    async fn serve_tls(&self, io: BoxedIo, conversation: Arc<Conversation>, local: &str) {
+    async fn serve_tls(&self, io: BoxedIo, conversation: Arc<ConnectionContext>, local: &str) {
         let peer = conversation.client;
         let opened = within(self.inner.settings.header_timeout, self.shake_hands(io, local)).await;
         match opened {
@@ -103,7 +103,7 @@ impl Proxy {
     }
 
     /// Serves HTTP/1.1, at the door or inside a tunnel.
-    pub(super) async fn serve_http1(&self, io: BoxedIo, conversation: Arc<Conversation>) {
+    pub(super) async fn serve_http1(&self, io: BoxedIo, conversation: Arc<ConnectionContext>) {
         let (io, framing) = GuardedIo::of_requests(io);
         let (io, interim) = InterimIo::new(Box::new(io));
         let (peer, guard) = (conversation.client, conversation.guard.clone());
@@ -129,7 +129,7 @@ impl Proxy {
     }
 
     /// Serves HTTP/2, at the door or inside a tunnel.
-    pub(super) async fn serve_http2(&self, io: BoxedIo, conversation: Arc<Conversation>) {
+    pub(super) async fn serve_http2(&self, io: BoxedIo, conversation: Arc<ConnectionContext>) {
         let (peer, guard) = (conversation.client, conversation.guard.clone());
         let proxy = self.clone();
         let service = service_fn(move |request| {
@@ -143,7 +143,7 @@ impl Proxy {
     /// Answers one request inside a tunnel.
     pub(super) async fn answer_inside(
         &self,
-        conversation: &Conversation,
+        conversation: &ConnectionContext,
         tunnel: &Tunnel,
         request: Request<Incoming>,
         interim: Option<&InterimSender>,
@@ -154,7 +154,7 @@ impl Proxy {
     }
 
     /// Answers a request whose head the HTTP library was not shown.
-    async fn refuse_malformed(&self, conversation: &Conversation, error: ProxyError) -> Response<Body> {
+    async fn refuse_malformed(&self, conversation: &ConnectionContext, error: ProxyError) -> Response<Body> {
         let origin = conversation.tunnel.as_ref().map(|tunnel| &tunnel.origin);
         let head = RequestHead {
             method: Method::from_bytes(b"_OTHER").unwrap_or(Method::OPTIONS),
@@ -220,12 +220,12 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
         // WebSocket over HTTP/2 (RFC 8441).
         .enable_connect_protocol()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(MOST_STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Some(PING_EVERY))
         .keep_alive_timeout(PING_TIMEOUT);
     builder
@@ -238,7 +238,7 @@ fn http1(header_timeout: Duration) -> http1::Builder {
         // The endpoint's answer is passed on as it is: no Date of ours, names in its spelling.
         .auto_date_header(false)
         .preserve_header_case(true)
-        .max_headers(MOST_FIELDS);
+        .max_headers(MAX_FIELDS);
     if !header_timeout.is_zero() {
         builder.header_read_timeout(header_timeout);
     }
@@ -258,8 +258,8 @@ fn note_end(peer: SocketAddr, ended: hyper::Result<()>) {
 }
 
 const SOCKS5: u8 = 5;
-const MOST_HEADER_BYTES: u32 = 64 * 1024;
-const MOST_STREAMS: u32 = 1000;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+const MAX_STREAMS: u32 = 1000;
 const WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 
 use super::{Proxy, auth};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::conversation::Conversation;
+use crate::forward::connection::ConnectionContext;
 use crate::net::BoxedIo;
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ExchangeKind, RequestHead};
@@ -48,7 +48,7 @@ enum Reply {
 
 impl Proxy {
     /// Serves one SOCKS5 connection: handshake, then the tunnel.
-    pub(super) async fn serve_socks(&self, mut io: BoxedIo, mut conversation: Conversation, guard: DrainGuard) {
+    pub(super) async fn serve_socks(&self, mut io: BoxedIo, mut conversation: ConnectionContext, guard: DrainGuard) {
         let started = Instant::now();
         let asked = within(self.inner.settings.header_timeout, self.handshake(&mut io, &mut conversation)).await;
         let (target, refusal) = match asked {
@@ -84,7 +84,7 @@ impl Proxy {
         }
     }
 
-    async fn handshake(&self, io: &mut BoxedIo, conversation: &mut Conversation) -> Result<Target, Refusal> {
+    async fn handshake(&self, io: &mut BoxedIo, conversation: &mut ConnectionContext) -> Result<Target, Refusal> {
         let [_version, count] = read(io).await?;
         let mut methods = vec![0; usize::from(count)];
         io.read_exact(&mut methods).await?;

@@ -1,11 +1,11 @@
 //! Inside a CONNECT: recognise what is spoken, open TLS with a leaf of ours, serve HTTP, or relay the rest unopened.
 
 use super::Proxy;
+use super::certificate_rejections::{CertificateRejection, ClientIdentity, Watched};
 use super::connect::Established;
-use super::distrust::{ClientIdentity, Suspicion, Watched};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::Begun;
-use crate::forward::conversation::{Conversation, Tunnel};
+use crate::forward::ActiveExchange;
+use crate::forward::connection::{ConnectionContext, Tunnel};
 use crate::forward::upgrade::relay_bytes;
 use crate::net::BoxedIo;
 use crate::net::prefixed::Prefixed;
@@ -26,7 +26,7 @@ use tokio_rustls::LazyConfigAcceptor;
 /// HTTP inside a tunnel, ready to be served.
 struct Inside {
     io: BoxedIo,
-    conversation: Arc<Conversation>,
+    conversation: Arc<ConnectionContext>,
     http2: bool,
 }
 
@@ -35,7 +35,7 @@ impl Proxy {
     pub(super) fn tunnel(
         self,
         io: BoxedIo,
-        conversation: Conversation,
+        conversation: ConnectionContext,
         established: Established,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
@@ -55,7 +55,7 @@ impl Proxy {
     async fn look_inside(
         &self,
         mut io: BoxedIo,
-        mut conversation: Conversation,
+        mut conversation: ConnectionContext,
         established: Established,
     ) -> Option<Inside> {
         let Established { origin, mut dialled, policy, begun } = established;
@@ -94,7 +94,7 @@ impl Proxy {
         Some(Inside { io, conversation: Arc::new(conversation), http2 })
     }
 
-    async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, begun: &Begun) {
+    async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, begun: &ActiveExchange) {
         begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Tunnel));
         let dialler = self.inner.forwarder.upstream().dialler();
         let dialled = match dialled {
@@ -108,7 +108,13 @@ impl Proxy {
     }
 
     /// Plain HTTP inside the tunnel: the dialled connection becomes the first one of the origin.
-    async fn open_plain(&self, origin: Origin, dialled: Option<Dialled>, offer: Offer, begun: &Begun) -> Tunnel {
+    async fn open_plain(
+        &self,
+        origin: Origin,
+        dialled: Option<Dialled>,
+        offer: Offer,
+        begun: &ActiveExchange,
+    ) -> Tunnel {
         let upstream = self.inner.forwarder.upstream();
         let isolation = begun.isolation();
         let unreachable = match dialled {
@@ -126,8 +132,8 @@ impl Proxy {
         seen: Bytes,
         origin: Origin,
         dialled: Option<Dialled>,
-        mut conversation: Conversation,
-        begun: Begun,
+        mut conversation: ConnectionContext,
+        begun: ActiveExchange,
     ) -> Option<Inside> {
         let limit = self.inner.settings.header_timeout;
         let shown = authority(&origin.host, origin.port);
@@ -137,7 +143,7 @@ impl Proxy {
         let record = within(limit, read_record(&mut io, seen)).await.unwrap_or_else(|| Err(late()));
         let suspicion = |client, begun| {
             let (distrust, conversation) = (Arc::clone(&self.inner.distrust), conversation.clone());
-            Suspicion { distrust, conversation, host: shown.clone(), client, begun }
+            CertificateRejection { distrust, conversation, host: shown.clone(), client, begun }
         };
         let hello = match record {
             Ok(record) => {
@@ -211,7 +217,7 @@ impl Proxy {
         origin: &Origin,
         dialled: Option<Dialled>,
         offer: Offer,
-        begun: &Begun,
+        begun: &ActiveExchange,
     ) -> Result<bool, ProxyError> {
         if let Some(error) = self.blocked(&origin.host, origin.port) {
             return Err(error);

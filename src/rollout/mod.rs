@@ -50,7 +50,7 @@ pub struct Rollouts {
 impl Rollouts {
     /// On this store.
     pub fn new(store: SharedStore) -> Self {
-        let ended = broadcast::Sender::new(MOST_UNHEARD);
+        let ended = broadcast::Sender::new(MAX_UNHEARD);
         Self { store, changed: Arc::default(), ended, known: Arc::default(), clock: || SystemTime::now().into() }
     }
 
@@ -91,7 +91,7 @@ impl Rollouts {
             return Err(RolloutError::NotFound(format!("Attempt {attempt} not found for rollout {rollout}")));
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_KNOWN {
+        if known.len() >= MAX_KNOWN {
             known.clear();
         }
         known.insert(pair);
@@ -304,9 +304,9 @@ impl Rollouts {
     }
 }
 
-const MOST_KNOWN: usize = 64 * 1024;
+const MAX_KNOWN: usize = 64 * 1024;
 /// Rollouts that ended and that some listener has not heard of.
-const MOST_UNHEARD: usize = 4096;
+const MAX_UNHEARD: usize = 4096;
 
 fn latest_resources(records: &mut dyn Records) -> Result<Option<String>> {
     Ok(records.latest_resources()?.map(|latest| latest.resources_id))

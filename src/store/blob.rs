@@ -44,7 +44,7 @@ pub enum Kind {
 
 /// A value taken out of a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct ExternalizedValue {
     /// The attribute.
     pub attribute: String,
     /// What it is.
@@ -98,11 +98,11 @@ impl Kind {
 }
 
 /// What is long in a span's attributes.
-pub fn take(span: &Span) -> Vec<Taken> {
+pub fn take(span: &Span) -> Vec<ExternalizedValue> {
     span.attributes.iter().filter_map(|(name, value)| taken(name, value)).collect()
 }
 
-fn taken(name: &str, value: &Value) -> Option<Taken> {
+fn taken(name: &str, value: &Value) -> Option<ExternalizedValue> {
     let (kind, ranges) = match value {
         Value::String(text) if text.len() >= MINIMUM_BYTES => (Kind::Text, cut(text)),
         Value::Ints(all)
@@ -121,7 +121,7 @@ fn taken(name: &str, value: &Value) -> Option<Taken> {
         before = Some(hash);
         Piece { hash, range }
     };
-    Some(Taken { attribute: name.to_owned(), kind, pieces: ranges.into_iter().map(name_of).collect() })
+    Some(ExternalizedValue { attribute: name.to_owned(), kind, pieces: ranges.into_iter().map(name_of).collect() })
 }
 
 /// Where a text is divided: a list of objects between them, so that lists with the same beginning have the same pieces.
@@ -167,7 +167,7 @@ fn bytes<'a>(value: &'a Value, range: &Range<usize>) -> std::borrow::Cow<'a, [u8
     }
 }
 
-impl Taken {
+impl ExternalizedValue {
     /// A piece as it is stored: a tag, then its bytes as a zstd frame if that is smaller, or as they are.
     pub fn pack(&self, piece: &Piece, span: &Span) -> Vec<u8> {
         let raw = span.attributes.get(&self.attribute).map(|value| bytes(value, &piece.range)).unwrap_or_default();

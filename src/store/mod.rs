@@ -4,14 +4,14 @@
 //! of who reads from it, and what reaches it has been redacted.
 
 pub mod blob;
-mod lean;
 pub mod memory;
 pub mod postgres;
 pub mod records;
+mod span_row;
 pub mod spool;
 pub mod sqlite;
 
-pub use records::{Change, Heard, Records};
+pub use records::{Change, Records, SpanObserver};
 
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Worker,

@@ -60,7 +60,7 @@ pub trait Records {
 
 /// What a span that is stored means for its attempt, if it is registered, and for its rollout, if the attempt is its
 /// latest. True: they were changed. It never ends a rollout.
-pub type Heard = fn(rollout: &mut Rollout, attempt: &mut Attempt, is_latest: bool, now: Timestamp) -> bool;
+pub type SpanObserver = fn(rollout: &mut Rollout, attempt: &mut Attempt, is_latest: bool, now: Timestamp) -> bool;
 
 /// Nothing follows.
 pub fn nothing_heard(_: &mut Rollout, _: &mut Attempt, _: bool, _: Timestamp) -> bool {

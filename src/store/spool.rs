@@ -104,7 +104,7 @@ impl Spool {
     /// Takes over what programs left that are gone.
     async fn adopt(&self, inner: &SharedStore) -> Result<()> {
         let Some(folder) = self.path.parent() else { return Ok(()) };
-        for number in 1..=MOST_PLACES {
+        for number in 1..=MAX_PLACES {
             let (path, lock) = (folder.join(format!("spool-{number}.db")), folder.join(format!("spool-{number}.lock")));
             let Ok(lock) = File::options().write(true).open(lock) else { continue };
             if path.exists() && lock.try_lock().is_ok() {
@@ -174,7 +174,7 @@ fn remove(path: &Path) {
 }
 
 /// Programs on one folder.
-const MOST_PLACES: u32 = 64;
+const MAX_PLACES: u32 = 64;
 
 /// The first of the numbered places that no other process holds.
 fn own_place(folder: &Path) -> std::io::Result<(PathBuf, File)> {

@@ -4,8 +4,8 @@
 
 use super::{TlsError, facts};
 use crate::net::BoxedIo;
-use crate::net::glob::any_matches;
 use crate::trace::exchange::TlsFacts;
+use crate::util::glob::any_matches;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;

@@ -55,7 +55,7 @@ impl LeafCache {
         config.key_log = Arc::new(rustls::KeyLogFile::new());
         let config = Arc::new(config);
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if configs.len() >= MOST_CACHED {
+        if configs.len() >= MAX_CACHED {
             evict(&mut configs);
         }
         configs.insert(key, Cached { config: Arc::clone(&config), made: Instant::now() });
@@ -112,7 +112,7 @@ fn alternative_names(host: &str) -> Result<Vec<SanType>, rcgen::Error> {
 /// Makes room: what is stale goes, and if that is not enough, the older half.
 fn evict(configs: &mut HashMap<CacheKey, Cached>) {
     configs.retain(|_, cached| cached.made.elapsed() < CACHED_FOR);
-    if configs.len() >= MOST_CACHED {
+    if configs.len() >= MAX_CACHED {
         let mut ages: Vec<_> = configs.values().map(|cached| cached.made).collect();
         ages.sort_unstable();
         let middle = ages[ages.len() / 2];
@@ -120,7 +120,7 @@ fn evict(configs: &mut HashMap<CacheKey, Cached>) {
     }
 }
 
-const MOST_CACHED: usize = 4096;
+const MAX_CACHED: usize = 4096;
 /// Total validity; under every client's ceiling, the strictest known being 47 days.
 const LEAF_DAYS: i64 = 45;
 const CACHED_FOR: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);

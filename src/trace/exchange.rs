@@ -3,8 +3,8 @@
 //! Filled in by `capture`, read by `pipeline`. It holds the bytes as they passed, undecoded and unredacted, so it must
 //! never be stored or logged.
 
+use super::body_buffer::Kept;
 use super::ids::{AttemptId, RolloutId, SpanId, TraceId};
-use super::kept::Kept;
 use super::units::Timestamp;
 use crate::error::{ProxyError, Side};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -120,7 +120,7 @@ pub enum IdentitySource {
     /// The API key, where it is one of ours.
     Key,
     /// The user name of the proxy credentials.
-    Credentials,
+    NamedRollout,
     /// What the door is bound to (`tracewire run`).
     Binding,
     /// Nobody: a rollout of the connection's own.
@@ -134,7 +134,7 @@ impl IdentitySource {
             Self::Url => "url",
             Self::Headers => "headers",
             Self::Key => "key",
-            Self::Credentials => "credentials",
+            Self::NamedRollout => "credentials",
             Self::Binding => "binding",
             Self::Connection => "connection",
         }

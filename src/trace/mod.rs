@@ -2,10 +2,10 @@
 //!
 //! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
 
+pub mod body_buffer;
 pub mod engine;
 pub mod exchange;
 pub mod ids;
-pub mod kept;
 pub mod recent;
 pub mod rollout;
 pub mod semconv;

@@ -7,7 +7,7 @@ use super::via::ProxyUrl;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
-use crate::wire::framing::head::MOST_FIELDS;
+use crate::wire::framing::head::MAX_FIELDS;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
@@ -26,7 +26,7 @@ pub(super) async fn http1_sender(
     let (io, guard) = GuardedIo::of_responses(io);
     let (requests, connection) = http1::Builder::new()
         .preserve_header_case(true)
-        .max_headers(MOST_FIELDS)
+        .max_headers(MAX_FIELDS)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
@@ -42,7 +42,7 @@ pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, Pro
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(Some(PING_EVERY))
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(io))
@@ -67,6 +67,6 @@ pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, Pro
 
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-const MOST_HEADER_BYTES: u32 = 64 * 1024;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -126,7 +126,7 @@ struct Shared {
 impl Shared {
     /// True when the endpoint takes one more stream (RFC 9113 §5.1.2): what is over its limit would only wait.
     fn has_room(&self) -> bool {
-        let most = self.sender.most_streams.load(Ordering::Relaxed).clamp(1, MOST_STREAMS);
+        let most = self.sender.most_streams.load(Ordering::Relaxed).clamp(1, MAX_STREAMS);
         !self.sender.requests.is_closed() && Arc::strong_count(&self.under_way) <= most
     }
 
@@ -284,4 +284,4 @@ impl Kept {
 }
 
 /// Requests on one HTTP/2 connection, whatever its endpoint allows: beyond, one connection's order slows them.
-const MOST_STREAMS: usize = 256;
+const MAX_STREAMS: usize = 256;

@@ -328,8 +328,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Idle HTTP/1.1 connections kept in all: enough for a door's worth of agents, and a quarter of our descriptors at most.
 fn most_idle() -> usize {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(8, MOST_IDLE)
+    usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(8, MAX_IDLE)
 }
 
-const MOST_IDLE: usize = 4096;
+const MAX_IDLE: usize = 4096;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);

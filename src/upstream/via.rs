@@ -5,8 +5,9 @@
 
 use super::dial::authority;
 use crate::error::{ErrorKind, ProxyError};
+use crate::net::BoxedIo;
 use crate::net::prefixed::Prefixed;
-use crate::net::{BoxedIo, glob::host_matches};
+use crate::util::glob::host_matches;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;

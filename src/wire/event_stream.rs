@@ -38,7 +38,7 @@ pub struct Damaged;
 fn length_of(bytes: &[u8]) -> Option<usize> {
     let length = usize::try_from(number(bytes, 0)?).ok()?;
     let prelude_is_right = number(bytes, 8)? == crc32fast::hash(&bytes[..8]);
-    (prelude_is_right && (OVERHEAD_BYTES..=MOST_BYTES).contains(&length) && length <= bytes.len()).then_some(length)
+    (prelude_is_right && (OVERHEAD_BYTES..=MAX_BYTES).contains(&length) && length <= bytes.len()).then_some(length)
 }
 
 fn message(bytes: &[u8], end: usize) -> Result<Message<'_>, Damaged> {
@@ -89,7 +89,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 const PRELUDE_BYTES: usize = 12;
 const OVERHEAD_BYTES: usize = 16;
-const MOST_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
+const MAX_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
 
 /// Writes a message: what tests and the mock endpoint send.
 pub fn write(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {

@@ -179,7 +179,7 @@ async fn over_http2(
     request.extensions_mut().insert(Protocol::from_static("websocket"));
     // Our SETTINGS may still be on their way.
     sender.ready().await.unwrap();
-    tokio::time::timeout(crate::support::PATIENCE, sender.send_request(request)).await.unwrap().unwrap()
+    tokio::time::timeout(crate::support::TIMEOUT, sender.send_request(request)).await.unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

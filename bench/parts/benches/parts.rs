@@ -5,8 +5,8 @@ use divan::Bencher;
 use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Instant;
-use tracewire::capture::{Begin, CaptureSettings, Captured, Direction, Recorder, TeeBody};
-use tracewire::dialect::{Seen, read};
+use tracewire::capture::{ExchangeStart, CaptureSettings, Captured, Direction, Recorder, TeeBody};
+use tracewire::llm::formats::{HttpExchangeView, read};
 use tracewire::pipeline::Relations;
 use tracewire::pipeline::span::{SpanOptions, span_of};
 use tracewire::store::Store;
@@ -176,7 +176,7 @@ fn captured() -> Captured {
     })
 }
 
-fn begin() -> Begin {
+fn begin() -> ExchangeStart {
     let (rollout, attempt) = ("ro-bench".into(), "at-bench".into());
     let trace = TraceContext {
         trace_id: TraceId::of_attempt(&rollout, &attempt),
@@ -185,7 +185,7 @@ fn begin() -> Begin {
         parent_is_remote: false,
     };
     let source = IdentitySource::Headers;
-    Begin {
+    ExchangeStart {
         identity: Identity { rollout_id: rollout, attempt_id: attempt, sequence_id: 1, source, conflict: None },
         trace,
         kind: ExchangeKind::Http,
@@ -217,8 +217,8 @@ const REQUEST: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"Wh
 
 static NO_FIELDS: std::sync::LazyLock<http::HeaderMap> = std::sync::LazyLock::new(http::HeaderMap::new);
 
-fn seen(response: &[u8]) -> Seen<'_> {
-    Seen {
+fn seen(response: &[u8]) -> HttpExchangeView<'_> {
+    HttpExchangeView {
         host: "vllm",
         port: 8000,
         target: "/v1/chat/completions",

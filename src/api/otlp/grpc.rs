@@ -14,7 +14,7 @@ pub(in crate::api) fn service(state: ApiState) -> Router {
     let server = TraceServiceServer::new(Service(state))
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(crate::api::MOST_BODY_BYTES);
+        .max_decoding_message_size(crate::api::MAX_BODY_BYTES);
     Router::new().route_service("/opentelemetry.proto.collector.trace.v1.TraceService/{*method}", server)
 }
 

@@ -131,7 +131,7 @@ fn unzipped(headers: &HeaderMap, body: Bytes) -> Result<Bytes, String> {
         "" | "identity" => Ok(body),
         "gzip" => {
             let mut out = Vec::new();
-            let limit = crate::api::MOST_BODY_BYTES as u64 + 1;
+            let limit = crate::api::MAX_BODY_BYTES as u64 + 1;
             let read = GzDecoder::new(&body[..]).take(limit).read_to_end(&mut out);
             read.map_err(|error| format!("the gzip body can't be read: {error}"))?;
             if out.len() as u64 == limit {

@@ -5,7 +5,7 @@
 use super::rollouts::{KEY, known, last_attempt, text};
 use crate::api::ApiState;
 use crate::api::access::Access;
-use crate::api::agl::{Answer, Refusal, ok, read};
+use crate::api::agent_lightning::{Answer, Refusal, ok, read};
 use crate::export::model_request::{event_data, is_call, triplet};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};

@@ -2,7 +2,7 @@
 
 use super::shapes::{Change, Config, Known, New, Seconds, Status, StatusChange};
 use crate::api::ApiState;
-use crate::api::agl::{Answer, Refusal, created, ok, read};
+use crate::api::agent_lightning::{Answer, Refusal, created, ok, read};
 use crate::rollout::{RolloutError, lifecycle};
 use crate::store::{Records, RolloutFilter};
 use crate::trace::{Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutId, RolloutStatus, Timestamp};

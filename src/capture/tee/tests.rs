@@ -1,7 +1,7 @@
 //! Every way a body can end, seen by the tee.
 
 use super::*;
-use crate::capture::{Begin, CaptureSettings, Captured, Durability, Recorder};
+use crate::capture::{CaptureSettings, Captured, Durability, ExchangeStart, Recorder};
 use crate::error::ErrorKind;
 use crate::trace::exchange::{
     ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext, Truncation,
@@ -15,9 +15,9 @@ use tokio::sync::mpsc::Receiver;
 
 type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
 
-fn begin(registered: bool) -> Begin {
+fn begin(registered: bool) -> ExchangeStart {
     let (rollout_id, attempt_id) = (RolloutId::from("ro-1"), AttemptId::from("at-1"));
-    Begin {
+    ExchangeStart {
         trace: TraceContext {
             trace_id: TraceId::of_attempt(&rollout_id, &attempt_id),
             span_id: SpanId::from_random(1),

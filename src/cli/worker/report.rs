@@ -2,7 +2,7 @@
 
 use super::process::End;
 use super::source::Task;
-use crate::export::text::neutralise;
+use crate::export::text::escape_for_terminal;
 use serde_json::json;
 use std::time::Duration;
 
@@ -32,14 +32,15 @@ impl Report<'_> {
 
     /// For people, with how many are over by now, and how many of them did not succeed.
     pub(super) fn text(&self, over: usize, failed: usize) -> String {
-        let (rollout, status) = (neutralise(&self.task.rollout), self.end.status());
-        let problem = self.end.problem().map(|problem| format!(" ({})", neutralise(&problem))).unwrap_or_default();
+        let (rollout, status) = (escape_for_terminal(&self.task.rollout), self.end.status());
+        let problem =
+            self.end.problem().map(|problem| format!(" ({})", escape_for_terminal(&problem))).unwrap_or_default();
         let reward = match self.rewards {
             [] => String::new(),
             [(_, value)] => format!(", reward {value}"),
             several => {
                 let each: Vec<_> =
-                    several.iter().map(|(name, value)| format!("{} {value}", neutralise(name))).collect();
+                    several.iter().map(|(name, value)| format!("{} {value}", escape_for_terminal(name))).collect();
                 format!(", rewards {}", each.join(", "))
             }
         };

@@ -4,9 +4,9 @@
 //! it is.
 
 use crate::capture::Engines;
-use crate::net::glob::any_matches;
 use crate::trace::Engine;
 use crate::trace::exchange::Injection;
+use crate::util::glob::any_matches;
 use crate::wire::json_edit::{Change, Changes, asks, insert};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -127,7 +127,7 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
     };
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     has(header::CONTENT_TYPE, "json")
-        && length.is_some_and(|length| length <= MOST_WHOLE_BYTES)
+        && length.is_some_and(|length| length <= MAX_WHOLE_BYTES)
         && !headers.contains_key(header::CONTENT_ENCODING)
         && !headers.contains_key(header::EXPECT)
         && !has(header::AUTHORIZATION, "aws4-")
@@ -136,7 +136,7 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
 }
 
 /// A request with what was added, and what its answer loses.
-pub struct Asked {
+pub struct InjectedRequest {
     /// The body.
     pub body: Bytes,
     /// What was added.
@@ -174,7 +174,7 @@ impl Plan {
     }
 
     /// Adds the plan's fields to a request. `None`: it is no JSON object, or has them all.
-    pub fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<Asked> {
+    pub fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<InjectedRequest> {
         let changed = insert(body, self.fields)?;
         let missing = self.headers.iter().filter(|(name, _)| !headers.contains_key(*name)).collect::<Vec<_>>();
         if changed.len() == body.len() && missing.is_empty() {
@@ -204,12 +204,12 @@ impl Plan {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(changed.len()));
         }
         let strips = changes != Changes::default();
-        Some(Asked { body: changed.into(), injection: Injection { fields: names, strips }, changes })
+        Some(InjectedRequest { body: changed.into(), injection: Injection { fields: names, strips }, changes })
     }
 }
 
 /// The largest body that is read whole to be changed.
-pub const MOST_WHOLE_BYTES: usize = 64 << 20;
+pub const MAX_WHOLE_BYTES: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! An event is passed on when its last byte is there; a whole answer is read to its end. It must not hold back more.
 
-use super::MOST_WHOLE_BYTES;
+use super::MAX_WHOLE_BYTES;
 use crate::capture::{Recording, TeeBody};
 use crate::forward::whole::read_whole;
 use crate::upstream::{Body as AnyBody, BodyError};
@@ -30,7 +30,7 @@ where
             headers.remove(header::CONTENT_LENGTH);
             StrippedEvents::new(tee, changes).boxed_unsync()
         }
-        Shape::Whole => match read_whole(tee, MOST_WHOLE_BYTES).await {
+        Shape::Whole => match read_whole(tee, MAX_WHOLE_BYTES).await {
             Ok((whole, rest)) => {
                 let bytes = strip_whole(whole, &changes);
                 if headers.contains_key(header::CONTENT_LENGTH) {
@@ -176,7 +176,7 @@ where
                             return Poll::Ready(Some(Ok(Frame::data(finished))));
                         }
                         // Not an event that anybody waits for.
-                        if this.unfinished.len() > MOST_EVENT_BYTES
+                        if this.unfinished.len() > MAX_EVENT_BYTES
                             && let Some(rest) = this.rest()
                         {
                             return Poll::Ready(Some(Ok(rest)));
@@ -214,7 +214,7 @@ fn strip_whole(body: Bytes, changes: &Changes) -> Bytes {
 }
 
 /// The largest event that is waited for.
-const MOST_EVENT_BYTES: usize = 16 << 20;
+const MAX_EVENT_BYTES: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -6,8 +6,8 @@ mod records;
 
 use super::records::nothing_heard;
 use super::{
-    Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError, TerminalPage, UNASSIGNED,
+    Appended, BoxFuture, Change, Pruned, Result, Retention, RolloutFilter, RolloutSummary, SpanObserver, Standing,
+    Statistics, Store, StoreError, TerminalPage, UNASSIGNED,
 };
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value, Worker,
@@ -25,7 +25,7 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 #[derive(Debug)]
 pub struct MemoryStore {
     retention: Retention,
-    heard: Heard,
+    heard: SpanObserver,
     state: Mutex<State>,
 }
 
@@ -63,7 +63,7 @@ impl MemoryStore {
     }
 
     /// What is stored has consequences.
-    pub fn hearing(self, heard: Heard) -> Self {
+    pub fn hearing(self, heard: SpanObserver) -> Self {
         Self { heard, ..self }
     }
 
@@ -195,7 +195,7 @@ impl Store for MemoryStore {
 }
 
 impl State {
-    fn append(&mut self, spans: Vec<Arc<Span>>, heard: Heard) -> Appended {
+    fn append(&mut self, spans: Vec<Arc<Span>>, heard: SpanObserver) -> Appended {
         let mut appended = Appended::default();
         let now = SystemTime::now().into();
         for span in spans {
@@ -263,8 +263,8 @@ impl State {
         }
         let spans = excess(self.spans.len() as u64, retention.max_spans);
         let bytes = excess(self.size_bytes, retention.max_bytes);
-        let (most_spans, most_bytes) = (self.spans.len() as u64 - spans, self.size_bytes - bytes);
-        while self.spans.len() as u64 > most_spans || self.size_bytes > most_bytes {
+        let (most_spans, max_bytes) = (self.spans.len() as u64 - spans, self.size_bytes - bytes);
+        while self.spans.len() as u64 > most_spans || self.size_bytes > max_bytes {
             let Some(oldest) = self.spans.keys().next().copied() else { break };
             pruned.spans += u64::from(self.remove(oldest));
         }
@@ -286,7 +286,7 @@ impl State {
 }
 
 impl Kept {
-    fn heard(&mut self, attempt: &AttemptId, heard: Heard, now: Timestamp) {
+    fn heard(&mut self, attempt: &AttemptId, heard: SpanObserver, now: Timestamp) {
         let latest = self.attempts.last().map(|last| last.attempt_id.clone());
         let attempt = self.attempts.iter_mut().find(|known| known.attempt_id == *attempt);
         if let Some(attempt) = attempt.filter(|_| self.registered) {

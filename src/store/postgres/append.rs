@@ -3,8 +3,8 @@
 //! Rows are locked in one order everywhere (rollouts, then attempts, by their ids), so that processes seldom meet.
 
 use super::{decode, encode};
-use crate::store::blob::{Hash, Taken, take};
-use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED, lean, signed, unsigned};
+use crate::store::blob::{ExternalizedValue, Hash, take};
+use crate::store::{Appended, Result, SpanObserver, StoreError, UNASSIGNED, signed, span_row, unsigned};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tokio_postgres::{Error, Transaction};
 pub(super) struct Row {
     span: Arc<Span>,
     json: String,
-    taken: Vec<Taken>,
+    taken: Vec<ExternalizedValue>,
 }
 
 impl Row {
     /// Takes out what is long, and writes the rest as JSON.
     pub(super) fn encode(span: &Arc<Span>) -> Result<Self> {
         let taken = take(span);
-        let json = lean::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
+        let json = span_row::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
         Ok(Self { span: Arc::clone(span), json, taken })
     }
 }
@@ -31,7 +31,7 @@ impl Row {
 pub(super) async fn append(
     transaction: &Transaction<'_>,
     rows: &[Row],
-    heard: Heard,
+    heard: SpanObserver,
 ) -> std::result::Result<Appended, Error> {
     let now: Timestamp = SystemTime::now().into();
     ensure(transaction, rows, now).await?;
@@ -232,7 +232,7 @@ async fn hear(
     transaction: &Transaction<'_>,
     rollout: &RolloutId,
     attempt: &AttemptId,
-    heard: Heard,
+    heard: SpanObserver,
     now: Timestamp,
 ) -> std::result::Result<(), Error> {
     let sql = "SELECT rollout.json, rollout.start_ns, attempt.json, attempt.sequence_id,

@@ -12,8 +12,8 @@ mod terminal;
 
 use super::records::nothing_heard;
 use super::{
-    Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError, TerminalPage,
+    Appended, BoxFuture, Change, Pruned, Result, Retention, RolloutFilter, RolloutSummary, SpanObserver, Standing,
+    Statistics, Store, StoreError, TerminalPage,
 };
 use super::{signed, unsigned};
 use crate::trace::{
@@ -43,7 +43,7 @@ pub struct PostgresOptions {
     /// What to keep. `max_bytes` is not known of a server, and not applied.
     pub retention: Retention,
     /// What follows from a span that is stored.
-    pub heard: Heard,
+    pub heard: SpanObserver,
 }
 
 impl Default for PostgresOptions {
@@ -68,14 +68,14 @@ impl PostgresStore {
             StoreError::Other(format!("{} is no PostgreSQL URL: {}", without_password(url), cause(&error)))
         })?;
         // A server that is gone without a word must be noticed.
-        config.tcp_user_timeout(PATIENCE).keepalives_idle(PATIENCE).connect_timeout(PATIENCE);
+        config.tcp_user_timeout(TIMEOUT).keepalives_idle(TIMEOUT).connect_timeout(TIMEOUT);
         let server = server_of(&config);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, MakeRustlsConnect::new((*tls).clone()), recycling);
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)
-            .wait_timeout(Some(PATIENCE))
-            .create_timeout(Some(PATIENCE))
+            .wait_timeout(Some(TIMEOUT))
+            .create_timeout(Some(TIMEOUT))
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Other(error.to_string()))?;
@@ -105,7 +105,7 @@ impl PostgresStore {
     {
         Box::pin(async move {
             let connection = self.connection().await?;
-            let done = tokio::time::timeout(MOST_PATIENCE, read(connection)).await.map_err(|_| self.hangs())?;
+            let done = tokio::time::timeout(MAX_TIMEOUT, read(connection)).await.map_err(|_| self.hangs())?;
             done.map_err(|failure| failure.told(&self.server))
         })
     }
@@ -118,7 +118,7 @@ impl PostgresStore {
             transaction.commit().await?;
             Ok(appended)
         };
-        match tokio::time::timeout(MOST_PATIENCE, work).await {
+        match tokio::time::timeout(MAX_TIMEOUT, work).await {
             Ok(done) => done.map_err(|error: Error| Attempted::of(&self.server, error)),
             Err(_) => {
                 // Nobody else must wait on this one.
@@ -143,7 +143,7 @@ impl PostgresStore {
     }
 
     fn hangs(&self) -> StoreError {
-        let cause = format!("no answer within {} s", MOST_PATIENCE.as_secs());
+        let cause = format!("no answer within {} s", MAX_TIMEOUT.as_secs());
         StoreError::Unreachable { server: self.server.clone(), cause }
     }
 
@@ -210,7 +210,7 @@ impl Store for PostgresStore {
                         self.keep_limits(appended.stored).await;
                         return Ok(appended);
                     }
-                    Err(Attempted::Again(_)) if tries < MOST_TRIES => tries += 1,
+                    Err(Attempted::Again(_)) if tries < MAX_TRIES => tries += 1,
                     Err(Attempted::Again(error) | Attempted::Failed(error)) => return Err(error),
                 }
                 tokio::time::sleep(between_tries(tries)).await;
@@ -242,7 +242,7 @@ impl Store for PostgresStore {
                 change = again;
                 match result {
                     Ok(()) => return Ok(()),
-                    Err(Attempted::Again(_)) if tries < MOST_TRIES => tries += 1,
+                    Err(Attempted::Again(_)) if tries < MAX_TRIES => tries += 1,
                     Err(Attempted::Again(error) | Attempted::Failed(error)) => return Err(error),
                 }
                 tokio::time::sleep(between_tries(tries)).await;
@@ -335,11 +335,11 @@ const SPANS_PER_CHECK: usize = 1024;
 /// Connections of one process.
 const CONNECTIONS: usize = 16;
 /// How long a connection may be waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may be waited for.
-const MOST_PATIENCE: Duration = Duration::from_secs(15);
+const MAX_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a transaction is tried that others came between.
-const MOST_TRIES: u32 = 20;
+const MAX_TRIES: u32 = 20;
 
 fn between_tries(tries: u32) -> Duration {
     Duration::from_millis(fastrand::u64(1..=5 * u64::from(tries).max(1)))

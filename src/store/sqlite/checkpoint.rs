@@ -65,7 +65,7 @@ fn fold(path: &Path, busy_timeout: Duration, requests: &Receiver<()>) {
 
 fn fold_once(connection: &Connection) -> rusqlite::Result<()> {
     let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-    if frames > MOST_FRAMES {
+    if frames > MAX_FRAMES {
         // A writer that never pauses only ever appends: it has to wait once for the log to begin anew. What is left to
         // fold is what came since the line above.
         connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
@@ -81,4 +81,4 @@ fn note(path: &Path, error: &rusqlite::Error) {
 const FOLD_EVERY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Pages in the log, of 8 kB: 64 MB.
-const MOST_FRAMES: i64 = 8 * 1024;
+const MAX_FRAMES: i64 = 8 * 1024;

@@ -13,8 +13,8 @@ mod writer;
 
 use super::records::nothing_heard;
 use super::{
-    Appended, BoxFuture, Change, Heard, Pruned, Result, Retention, RolloutFilter, RolloutSummary, Standing, Statistics,
-    Store, StoreError, TerminalPage,
+    Appended, BoxFuture, Change, Pruned, Result, Retention, RolloutFilter, RolloutSummary, SpanObserver, Standing,
+    Statistics, Store, StoreError, TerminalPage,
 };
 use super::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
@@ -48,7 +48,7 @@ pub struct SqliteOptions {
     /// How long to wait for another process that holds the file.
     pub busy_timeout: Duration,
     /// What follows from a span that is stored.
-    pub heard: Heard,
+    pub heard: SpanObserver,
 }
 
 impl Default for SqliteOptions {

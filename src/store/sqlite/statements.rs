@@ -3,9 +3,9 @@
 use super::reader::{decode, decode_rollout};
 use super::signed;
 use super::texts::RecentTexts;
-use crate::store::blob::{Hash, Taken, take};
-use crate::store::lean;
-use crate::store::{Appended, Heard, Result, StoreError, UNASSIGNED};
+use crate::store::blob::{ExternalizedValue, Hash, take};
+use crate::store::span_row;
+use crate::store::{Appended, Result, SpanObserver, StoreError, UNASSIGNED};
 use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use std::time::SystemTime;
 pub(super) struct Row {
     span: Arc<Span>,
     json: String,
-    taken: Vec<Taken>,
+    taken: Vec<ExternalizedValue>,
     // The pieces that were not known when it was encoded.
     packed: HashMap<Hash, Vec<u8>>,
 }
@@ -37,7 +37,7 @@ impl Row {
                 packed.entry(piece.hash).or_insert_with(|| value.pack(piece, span));
             }
         }
-        let json = lean::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
+        let json = span_row::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
         Ok(Self { span: Arc::clone(span), json, taken, packed })
     }
 }
@@ -47,7 +47,7 @@ pub(super) fn append(
     connection: &Connection,
     batches: &[Vec<Row>],
     recent: &mut RecentTexts,
-    heard: Heard,
+    heard: SpanObserver,
 ) -> rusqlite::Result<Vec<Appended>> {
     let mut from: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
     let mut done = Vec::with_capacity(batches.len());
@@ -69,7 +69,12 @@ pub(super) fn append(
 }
 
 /// Something was heard from an attempt; if its rollout is registered, that has consequences.
-fn hear(connection: &Connection, rollout: &RolloutId, attempt: &AttemptId, heard: Heard) -> rusqlite::Result<()> {
+fn hear(
+    connection: &Connection,
+    rollout: &RolloutId,
+    attempt: &AttemptId,
+    heard: SpanObserver,
+) -> rusqlite::Result<()> {
     let sql = "SELECT rollout.json, start_ns, attempt.json,
              sequence_id = (SELECT MAX(sequence_id) FROM attempt WHERE rollout_id = ?1)
          FROM rollout JOIN attempt USING (rollout_id) WHERE rollout_id = ?1 AND attempt_id = ?2 AND registered";

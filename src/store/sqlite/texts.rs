@@ -1,7 +1,7 @@
 //! Which pieces were stored lately, so that the same piece is stored once: a prompt grows, is sampled many times, and
 //! calls are tried again. What is remembered is a hint; that a piece is still there is looked up.
 
-use crate::store::blob::{Hash, Taken};
+use crate::store::blob::{ExternalizedValue, Hash};
 use crate::trace::Span;
 use crate::trace::recent::Recent;
 use rusqlite::{Connection, params};
@@ -13,7 +13,7 @@ pub(super) struct RecentTexts(Recent<Hash, i64>);
 
 impl Default for RecentTexts {
     fn default() -> Self {
-        Self(Recent::new(MOST_REMEMBERED))
+        Self(Recent::new(MAX_REMEMBERED))
     }
 }
 
@@ -27,7 +27,7 @@ impl RecentTexts {
     pub(super) fn number_of(
         &mut self,
         connection: &Connection,
-        taken: &Taken,
+        taken: &ExternalizedValue,
         packed: &HashMap<Hash, Vec<u8>>,
         span: &Span,
     ) -> rusqlite::Result<Option<i64>> {
@@ -66,4 +66,4 @@ impl RecentTexts {
     }
 }
 
-const MOST_REMEMBERED: usize = 64 * 1024;
+const MAX_REMEMBERED: usize = 64 * 1024;

@@ -63,10 +63,10 @@ impl Chunked {
             (State::SizeStart, _) => State::Size { size: digit(byte)?, digits: 1 },
             (State::Size { size, .. }, b'\r') => State::SizeEnd(size),
             (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension { size, length: 1 },
-            (State::Size { digits: MOST_DIGITS.., .. }, _) => return Err(fault("a chunk size that overflows")),
+            (State::Size { digits: MAX_DIGITS.., .. }, _) => return Err(fault("a chunk size that overflows")),
             (State::Size { size, digits }, _) => State::Size { size: size << 4 | digit(byte)?, digits: digits + 1 },
             (State::Extension { size, .. }, b'\r') => State::SizeEnd(size),
-            (State::Extension { length: MOST_EXTENSION_BYTES.., .. }, _) => {
+            (State::Extension { length: MAX_EXTENSION_BYTES.., .. }, _) => {
                 return Err(fault("a chunk extension over 4 KiB"));
             }
             (State::Extension { size, length }, _) if byte == b'\t' || !byte.is_ascii_control() => {
@@ -86,7 +86,7 @@ impl Chunked {
     }
 
     fn trailer(&mut self, mut line: Vec<u8>, total: usize, byte: u8) -> Result<bool, FramingFault> {
-        if total >= MOST_TRAILER_BYTES {
+        if total >= MAX_TRAILER_BYTES {
             return Err(FramingFault { rule: FramingRule::HeadTooLarge, cause: "trailers over 16 KiB" });
         }
         if byte != b'\n' {
@@ -120,8 +120,8 @@ fn fault(cause: &'static str) -> FramingFault {
 }
 
 /// 60 bits: no sum of sizes overflows.
-const MOST_DIGITS: u8 = 15;
-const MOST_EXTENSION_BYTES: usize = 4096;
-const MOST_TRAILER_BYTES: usize = 16 * 1024;
+const MAX_DIGITS: u8 = 15;
+const MAX_EXTENSION_BYTES: usize = 4096;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
 /// RFC 9110 §6.5.1: fields that must not come after what they frame.
 const FRAMING_FIELDS: [&str; 3] = ["transfer-encoding", "content-length", "host"];

@@ -46,7 +46,7 @@ pub fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingF
             _ => return Err(fault("a bare LF in the message head")),
         }
     }
-    if bytes.len() > MOST_HEAD_BYTES {
+    if bytes.len() > MAX_HEAD_BYTES {
         let line_ends = bytes[lead..].contains(&b'\n');
         let rule = if line_ends { FramingRule::HeadTooLarge } else { FramingRule::TargetTooLong };
         return Err(FramingFault { rule, cause: "the message head is over 256 KiB" });
@@ -68,7 +68,7 @@ pub fn request(head: &[u8]) -> Result<Head, FramingFault> {
     if target.is_empty() || target.iter().any(|byte| byte.is_ascii_control()) {
         return Err(fault("the request target is empty or has control characters"));
     }
-    if target.len() > MOST_TARGET_BYTES {
+    if target.len() > MAX_TARGET_BYTES {
         let cause = "the request target is over 65534 bytes";
         return Err(FramingFault { rule: FramingRule::TargetTooLong, cause });
     }
@@ -165,7 +165,7 @@ impl Fields {
                 }
             }
         }
-        if count > MOST_FIELDS {
+        if count > MAX_FIELDS {
             let cause = "the message head has over 512 fields";
             return Err(FramingFault { rule: FramingRule::HeadTooLarge, cause });
         }
@@ -236,7 +236,7 @@ fn fault(cause: &'static str) -> FramingFault {
     FramingFault { rule: FramingRule::Ambiguous, cause }
 }
 
-const MOST_HEAD_BYTES: usize = 256 * 1024;
-const MOST_TARGET_BYTES: usize = 65_534;
+const MAX_HEAD_BYTES: usize = 256 * 1024;
+const MAX_TARGET_BYTES: usize = 65_534;
 /// As many as the HTTP library is told to take.
-pub const MOST_FIELDS: usize = 512;
+pub const MAX_FIELDS: usize = 512;

@@ -81,7 +81,7 @@ impl Inflater {
             let room = keep_bytes.saturating_sub(kept.len()).min(made);
             kept.extend_from_slice(&buffer[..room]);
             produced += made;
-            if produced > MOST_INFLATED_BYTES {
+            if produced > MAX_INFLATED_BYTES {
                 return false;
             }
             if status == Status::StreamEnd || (part.is_empty() && made < buffer.len()) || (taken == 0 && made == 0) {
@@ -92,7 +92,7 @@ impl Inflater {
 }
 
 /// What one message may inflate to before it is taken for an attack on whoever reads it.
-const MOST_INFLATED_BYTES: usize = 256 * 1024 * 1024;
+const MAX_INFLATED_BYTES: usize = 256 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -71,7 +71,7 @@ impl Frames {
     /// For bytes from the client or from the server; `compression`: permessage-deflate was agreed. Of each payload at
     /// most `keep_bytes` are kept.
     pub fn new(from_client: bool, compression: bool, keep_bytes: usize) -> Self {
-        let header = Vec::with_capacity(MOST_HEADER_BYTES);
+        let header = Vec::with_capacity(MAX_HEADER_BYTES);
         Self { from_client, compression, keep_bytes, header, frame: None, message: None, control: None, fault: None }
     }
 
@@ -87,7 +87,7 @@ impl Frames {
                 let taken = bytes.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
                 let message = if frame.control { &mut self.control } else { &mut self.message };
                 if let Some(message) = message {
-                    let room = self.keep_bytes.max(MOST_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
+                    let room = self.keep_bytes.max(MAX_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
                     let unmasked = bytes[..room].iter().zip(frame.at..).map(|(byte, at)| byte ^ frame.mask[at % 4]);
                     message.payload.extend(unmasked);
                     message.size_bytes += taken as u64;
@@ -149,7 +149,7 @@ impl Frames {
         }
         let mask = mask.try_into().unwrap_or([0; 4]);
         let control = kind & 0x08 != 0;
-        if control && (!last || left > MOST_CONTROL_BYTES as u64 || compressed) {
+        if control && (!last || left > MAX_CONTROL_BYTES as u64 || compressed) {
             return Err("a control frame that is long, fragmented or compressed");
         }
         let message =
@@ -180,8 +180,8 @@ fn header_length(start: &[u8]) -> usize {
     2 + length + if second & 0x80 != 0 { 4 } else { 0 }
 }
 
-const MOST_HEADER_BYTES: usize = 14;
-const MOST_CONTROL_BYTES: usize = 125;
+const MAX_HEADER_BYTES: usize = 14;
+const MAX_CONTROL_BYTES: usize = 125;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Nothing here takes longer; a test that does has hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The built binary, with a data folder of its own and none of the caller's proxy variables.
 pub fn tracewire(home: &Path) -> Command {
@@ -175,7 +175,7 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(began.elapsed() < PATIENCE, "it did not happen in time");
+        assert!(began.elapsed() < TIMEOUT, "it did not happen in time");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -183,8 +183,8 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 /// A connection on which nothing waits for ever.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 

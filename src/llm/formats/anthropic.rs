@@ -1,0 +1,131 @@
+//! Anthropic messages, on whatever host: Anthropic's own, Bedrock, Vertex, vLLM, SGLang.
+
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Operation, Usage};
+use crate::llm::message::{Message, Part};
+use crate::wire::json::Json;
+
+/// `…/v1/messages`, and Vertex's `:rawPredict`.
+pub(super) struct Messages;
+
+impl ApiFormat for Messages {
+    fn name(&self) -> &'static str {
+        "anthropic.messages"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        let vertex = asked.path.contains("/publishers/anthropic/models/");
+        let bedrock = asked.path.starts_with("/model/") && asked.path.contains("/invoke");
+        let path = asked.ends("/messages") || asked.ends("/messages/count_tokens") || vertex || bedrock;
+        path && !asked.body.get("messages").is_null()
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        call.request = parts::parameters(body);
+        call.request.reasoning_level = body.at(&["thinking", "type"]).word();
+        if call.request.model.is_none() {
+            call.request.model = asked
+                .between("/models/", ":streamRawPredict")
+                .or_else(|| asked.between("/models/", ":rawPredict"))
+                .or_else(|| asked.between("/model/", "/invoke-with-response-stream"))
+                .or_else(|| asked.between("/model/", "/invoke"));
+        }
+        call.system = parts::content(body.get("system"));
+        call.tools = parts::tools(body.get("tools"));
+        let message = |message: &Json<'_>| Message {
+            role: message.get("role").text().unwrap_or_default().to_owned(),
+            parts: parts::content(message.get("content")),
+            ..Message::default()
+        };
+        call.input = body.get("messages").list().iter().map(message).collect();
+        if asked.ends("/count_tokens") {
+            call.dialect = "anthropic.count_tokens";
+            call.operation = Operation::Other;
+        }
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        parts::root(body, call);
+        call.usage = usage(if body.has("usage") { body.get("usage") } else { body });
+        if body.has("content") {
+            let choice = call.choice(0);
+            choice.role = body.get("role").word();
+            choice.parts = parts::content(body.get("content"));
+            choice.finish_reason = body.get("stop_reason").word();
+            choice.tokens.push_ids(body.any(&["token_ids", "response_token_ids"]));
+        }
+    }
+
+    fn event(&self, name: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        // Bedrock wraps each event: `{"bytes": base64}`.
+        if let Some(inner) = super::bedrock::unwrapped(data) {
+            return crate::wire::json::parse(&inner).is_ok_and(|data| self.event("", &data, call));
+        }
+        let key = data.get("index").int().unwrap_or(0);
+        match data.get("type").text().unwrap_or(name) {
+            "message_start" => {
+                let message = data.get("message");
+                parts::root(message, call);
+                call.usage = usage(message.get("usage"));
+                call.choice(0).role = message.get("role").word();
+                false
+            }
+            "content_block_start" => {
+                let block = data.get("content_block");
+                let choice = call.choice(0);
+                match block.get("type").text() {
+                    Some("tool_use") => {
+                        choice.push_call(key, block.get("id").word(), block.get("name").text(), "");
+                    }
+                    Some("text") => choice.open_block(key, Part::text(block.get("text").text().unwrap_or_default())),
+                    Some("thinking") => {
+                        let content = block.get("thinking").text().unwrap_or_default().to_owned();
+                        choice.open_block(key, Part::Reasoning { content });
+                    }
+                    _ => choice.open_block(key, Part::Other(block.clone().into_owned())),
+                }
+                false
+            }
+            "content_block_delta" => {
+                let delta = data.get("delta");
+                let text = delta.any(&["text", "thinking", "partial_json"]).text().unwrap_or_default();
+                let choice = call.choice(0);
+                if delta.get("type").text() == Some("input_json_delta") {
+                    choice.push_call(key, None, None, text);
+                } else if let Some(Part::Text { content } | Part::Reasoning { content }) = choice.block(key) {
+                    content.push_str(text);
+                }
+                !text.is_empty()
+            }
+            "message_delta" => {
+                // Cumulative: it replaces.
+                let newer = usage(data.get("usage"));
+                call.usage.update(Usage { input: newer.input.filter(|input| *input > 0), ..newer });
+                if let Some(reason) = data.at(&["delta", "stop_reason"]).word() {
+                    call.choice(0).finish_reason = Some(reason);
+                }
+                false
+            }
+            "message_stop" => {
+                call.ended = true;
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Input counts what was read from and written to the cache, which Anthropic counts apart.
+fn usage(usage: &Json<'_>) -> Usage {
+    let number = |name: &str| usage.get(name).int();
+    let (read, write) = (number("cache_read_input_tokens"), number("cache_creation_input_tokens"));
+    Usage {
+        input: number("input_tokens")
+            .map(|input| input.saturating_add(read.unwrap_or(0)).saturating_add(write.unwrap_or(0))),
+        output: number("output_tokens"),
+        cache_read: read,
+        cache_write: write,
+        reasoning: None,
+    }
+}

@@ -1,0 +1,62 @@
+//! llama.cpp's native `/completion`.
+
+use super::openai_completions::prompts;
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Operation, Usage};
+use crate::wire::json::Json;
+
+/// `/completion`, and `/completions` in its own shape.
+pub(super) struct Completion;
+
+impl ApiFormat for Completion {
+    fn name(&self) -> &'static str {
+        "llama_cpp.completion"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        let body = asked.body;
+        let own = body.has("n_predict") || body.has("n_probs") || body.has("return_tokens");
+        body.has("prompt") && (asked.ends("/completion") || (asked.ends("/completions") && own))
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        call.operation = Operation::TextCompletion;
+        call.request = parts::parameters(body);
+        call.request.max_tokens = body.get("n_predict").int();
+        call.input = prompts(body.get("prompt"), call);
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        self.event("", body, call);
+        call.ended = true;
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        call.response_model = data.get("model").word().or(call.response_model.take());
+        call.usage.update(Usage {
+            input: data.get("tokens_evaluated").int(),
+            output: data.get("tokens_predicted").int(),
+            cache_read: data.get("tokens_cached").int(),
+            ..Usage::default()
+        });
+        let choice = call.choice(data.get("index").int().unwrap_or(0));
+        let text = data.get("content").text().unwrap_or_default();
+        choice.push_text(text);
+        let ids = data.get("tokens");
+        let sampled = data.get("completion_probabilities").list();
+        for token in sampled {
+            choice.tokens.push_logprob(token.get("logprob"));
+        }
+        if ids.list().is_empty() && !sampled.is_empty() {
+            choice.tokens.push_ids(&Json::List(sampled.iter().map(|token| token.get("id").clone()).collect()));
+        } else if !ids.list().is_empty() {
+            choice.tokens.push_ids(ids);
+        }
+        if data.get("stop").bool() == Some(true) {
+            choice.finish_reason = data.any(&["stop_type"]).word().or_else(|| Some("stop".to_owned()));
+            call.ended = true;
+        }
+        !text.is_empty()
+    }
+}

@@ -1,0 +1,137 @@
+//! OpenAI chat completions, and every server that speaks them: vLLM's and SGLang's token ids where they put them.
+
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Parameters};
+use crate::llm::token_ids::{TokenIdIssue, Tokens};
+use crate::wire::json::Json;
+
+/// `…/chat/completions`.
+pub(super) struct Chat;
+
+impl ApiFormat for Chat {
+    fn name(&self) -> &'static str {
+        "openai.chat"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        asked.ends("/chat/completions")
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        let deployment = asked.between("/deployments/", "/chat/completions");
+        let asks = |name: &str| asked.headers.get(name).is_some_and(|value| value == "1");
+        call.request = Parameters { model: body.get("model").word().or(deployment), ..parts::parameters(body) };
+        call.request.wants_token_ids |= asks("x-sglext-return-output-ids");
+        call.tools = parts::tools(body.any(&["tools", "functions"]));
+        // What the conversation opens with instructs; OpenAI's own models call it developer.
+        call.input = body.get("messages").list().iter().map(parts::chat_message).collect();
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        parts::root(body, call);
+        for (index, choice) in parts::choices(body, call) {
+            let message = parts::chat_message(choice.get("message"));
+            let into = call.choice(index);
+            into.role = Some(message.role).filter(|role| !role.is_empty());
+            into.parts = message.parts;
+            into.finish_reason = choice.get("finish_reason").word();
+            choice_tokens(index, choice, call);
+        }
+        root_tokens(body, call);
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        parts::root(data, call);
+        let mut moved = false;
+        for (index, choice) in parts::choices(data, call) {
+            let delta = choice.get("delta");
+            let into = call.choice(index);
+            if let Some(role) = delta.get("role").word() {
+                into.role = Some(role);
+            }
+            // Some servers send the thinking under both names.
+            let reasoning = delta.any(&["reasoning_content", "reasoning"]).text().unwrap_or_default();
+            into.push_reasoning(reasoning);
+            moved |= !reasoning.is_empty();
+            for name in ["content", "refusal"] {
+                let text = delta.get(name).text().unwrap_or_default();
+                into.push_text(text);
+                moved |= !text.is_empty();
+            }
+            for piece in delta.get("tool_calls").list() {
+                let function = piece.get("function");
+                let arguments = function.get("arguments").text().unwrap_or_default();
+                into.push_call(
+                    piece.get("index").int().unwrap_or(0),
+                    piece.get("id").word(),
+                    function.get("name").text(),
+                    arguments,
+                );
+                moved = true;
+            }
+            if let Some(reason) = choice.get("finish_reason").word() {
+                into.finish_reason = Some(reason);
+            }
+            moved |= !choice.get("token_ids").list().is_empty();
+            choice_tokens(index, choice, call);
+        }
+        root_tokens(data, call);
+        moved
+    }
+}
+
+/// Ids and logprobs of a choice, in every place that is known for them.
+fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
+    let extra = choice.get("provider_specific_fields");
+    let meta = choice.get("meta_info");
+    call.saw_version(meta.get("weight_version"));
+    let into = call.choice(index);
+    let ids = if choice.get("token_ids").is_null() { extra.get("token_ids") } else { choice.get("token_ids") };
+    into.tokens.push_ids(ids);
+    let prompt = if choice.get("prompt_token_ids").is_null() {
+        extra.get("prompt_token_ids")
+    } else {
+        choice.get("prompt_token_ids")
+    };
+    if into.prompt_ids.ids.is_none() {
+        into.prompt_ids.push_ids(prompt);
+    }
+    let sampled = meta.get("output_token_logprobs").list();
+    if sampled.is_empty() {
+        named_logprobs(choice.at(&["logprobs", "content"]).list(), ids.is_null(), &mut into.tokens);
+    } else {
+        // Some versions of SGLang cut `logprobs.content` short, and this is whole.
+        sampled.iter().for_each(|token| into.tokens.push_logprob(token.list().first().unwrap_or(&Json::Null)));
+    }
+}
+
+/// `[{token, logprob}]`; a token may name its id, which counts where there are no others.
+pub(super) fn named_logprobs(content: &[Json<'_>], names_count: bool, into: &mut Tokens) {
+    for token in content {
+        into.push_logprob(token.get("logprob"));
+        if names_count && let Some(text) = token.get("token").text() {
+            into.push_named_id(text);
+        }
+    }
+}
+
+/// SGLang's ids at the root, late and once.
+fn root_tokens(body: &Json<'_>, call: &mut LlmCall) {
+    let sglext = body.get("sglext");
+    if sglext.is_null() {
+        return;
+    }
+    call.prompt_ids_once(sglext.get("input_ids"));
+    for (index, ids) in (0..).zip(sglext.get("output_ids").list()) {
+        let tokens = &mut call.choice(index).tokens;
+        let mut whole = Tokens::default();
+        whole.push_ids(ids);
+        if tokens.ids.is_none() {
+            tokens.ids = whole.ids;
+        } else if tokens.ids != whole.ids {
+            tokens.faults.insert(TokenIdIssue::IdsDiffer);
+        }
+        tokens.faults.extend(whole.faults);
+    }
+}

@@ -1,0 +1,71 @@
+//! OpenAI's legacy completions, as vLLM and SGLang serve them to trainers.
+
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Operation};
+use crate::llm::message::{Message, Part};
+use crate::llm::token_ids::Tokens;
+use crate::wire::json::Json;
+
+/// `…/completions`.
+pub(super) struct Completions;
+
+impl ApiFormat for Completions {
+    fn name(&self) -> &'static str {
+        "openai.completions"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        asked.ends("/completions") && !asked.body.get("prompt").is_null()
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        call.operation = Operation::TextCompletion;
+        call.request = parts::parameters(asked.body);
+        call.input = prompts(asked.body.get("prompt"), call);
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        self.event("", body, call);
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        parts::root(data, call);
+        let mut moved = false;
+        for (index, choice) in parts::choices(data, call) {
+            let into = call.choice(index);
+            let text = choice.get("text").text().unwrap_or_default();
+            into.push_text(text);
+            moved |= !text.is_empty() || !choice.get("token_ids").list().is_empty();
+            if let Some(reason) = choice.get("finish_reason").word() {
+                into.finish_reason = Some(reason);
+            }
+            into.tokens.push_ids(choice.get("token_ids"));
+            if into.prompt_ids.ids.is_none() {
+                into.prompt_ids.push_ids(choice.get("prompt_token_ids"));
+            }
+            listed_logprobs(choice.get("logprobs"), choice.get("token_ids").is_null(), &mut into.tokens);
+        }
+        moved
+    }
+}
+
+/// A prompt is a text, several, or token ids: those are the prompt's own.
+pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
+    if prompt.list().first().is_some_and(|first| first.int().is_some()) {
+        call.prompt_ids_once(prompt);
+        return Vec::new();
+    }
+    let message =
+        |text: String| Message { role: "user".to_owned(), parts: vec![Part::text(text)], ..Message::default() };
+    parts::texts(prompt).into_iter().map(message).collect()
+}
+
+/// `{tokens, token_logprobs}`.
+fn listed_logprobs(logprobs: &Json<'_>, names_count: bool, into: &mut Tokens) {
+    logprobs.get("token_logprobs").list().iter().for_each(|logprob| into.push_logprob(logprob));
+    if names_count {
+        for token in logprobs.get("tokens").list().iter().filter_map(Json::text) {
+            into.push_named_id(token);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! OpenAI responses, over HTTP; the events are the same over a WebSocket.
+
+use super::openai_chat::named_logprobs;
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::LlmCall;
+use crate::llm::message::{Message, Part, from_text};
+use crate::wire::json::Json;
+
+/// `…/responses`.
+pub(super) struct Responses;
+
+impl ApiFormat for Responses {
+    fn name(&self) -> &'static str {
+        "openai.responses"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        let known = ["input", "prompt", "previous_response_id", "conversation", "model"];
+        (asked.ends("/responses") || asked.ends("/responses/compact")) && known.iter().any(|name| asked.body.has(name))
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        call.request = parts::parameters(body);
+        call.request.previous_response_id = body.get("previous_response_id").word();
+        let conversation = body.get("conversation");
+        call.request.conversation_id = conversation.word().or_else(|| conversation.get("id").word());
+        call.request.wants_token_ids |= body.get("enable_response_messages").bool() == Some(true);
+        call.system = parts::content(body.get("instructions"));
+        call.tools = parts::tools(body.get("tools"));
+        call.input = match body.get("input") {
+            Json::Text(text) => vec![message("user", vec![Part::text(text.clone())])],
+            items => items.list().iter().map(item).collect(),
+        };
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        parts::root(body, call);
+        let choice = call.choice(0);
+        let output = body.get("output").list();
+        if !output.is_empty() {
+            choice.parts = output.iter().flat_map(|element| item(element).parts).collect();
+        }
+        let status = body.get("status").word();
+        let reason = body.at(&["incomplete_details", "reason"]).word();
+        choice.finish_reason = reason.or(status).or(choice.finish_reason.take());
+        let content = output.iter().flat_map(|element| element.get("content").list());
+        for part in content {
+            named_logprobs(part.get("logprobs").list(), true, &mut choice.tokens);
+        }
+        let ids = |list: &str| -> Vec<Json<'_>> {
+            body.get(list).list().iter().flat_map(|message| message.get("tokens").list()).cloned().collect()
+        };
+        // vLLM, when asked for `enable_response_messages`.
+        if body.has("output_messages") {
+            choice.tokens.ids = None;
+            choice.tokens.push_ids(&Json::List(ids("output_messages")));
+            call.prompt_ids_once(&Json::List(ids("input_messages")));
+        }
+    }
+
+    fn event(&self, name: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        let kind = data.get("type").text().unwrap_or(name);
+        let delta = data.get("delta").text().unwrap_or_default();
+        let key = data.get("output_index").int().unwrap_or(0);
+        match kind {
+            "response.completed" | "response.incomplete" | "response.failed" | "response.done" => {
+                let response = data.get("response");
+                let error = response.get("error");
+                if !error.is_null() {
+                    let text = |name: &str| error.get(name).text().unwrap_or_default().to_owned();
+                    call.error = Some((text("code"), text("message")));
+                }
+                call.ended = true;
+                self.answer(response, call);
+                false
+            }
+            "response.created" | "response.in_progress" => {
+                parts::root(data.get("response"), call);
+                false
+            }
+            "response.output_text.delta" | "response.refusal.delta" => {
+                call.choice(0).push_text(delta);
+                true
+            }
+            "response.reasoning_text.delta" | "response.reasoning_summary_text.delta" => {
+                call.choice(0).push_reasoning(delta);
+                true
+            }
+            "response.output_item.added" => {
+                let item = data.get("item");
+                if item.get("type").text() == Some("function_call") {
+                    let (id, name) = (item.get("call_id").word(), item.get("name").text());
+                    call.choice(0).push_call(key, id, name, "");
+                }
+                false
+            }
+            "response.function_call_arguments.delta" => {
+                call.choice(0).push_call(key, None, None, delta);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn message(role: &str, parts: Vec<Part>) -> Message {
+    Message { role: role.to_owned(), parts, ..Message::default() }
+}
+
+/// An input or output item.
+fn item(json: &Json<'_>) -> Message {
+    let id = || json.any(&["call_id", "id"]).word();
+    match json.get("type").text().unwrap_or("message") {
+        "function_call" | "custom_tool_call" => {
+            let arguments = json.any(&["arguments", "input"]).text().map_or(Json::Null, from_text);
+            let name = json.get("name").word().unwrap_or_default();
+            message("assistant", vec![Part::ToolCall { id: id(), name, arguments }])
+        }
+        "function_call_output" | "custom_tool_call_output" => {
+            let response = parts::flat(json.get("output"));
+            message("tool", vec![Part::ToolCallResponse { id: id(), response }])
+        }
+        "reasoning" => {
+            let texts = json.get("summary").list().iter().chain(json.get("content").list());
+            let texts: Vec<&str> = texts.filter_map(|part| part.get("text").text()).collect();
+            message("assistant", vec![Part::Reasoning { content: texts.join("\n") }])
+        }
+        "message" => message(json.get("role").text().unwrap_or("assistant"), parts::content(json.get("content"))),
+        _ => message("assistant", vec![Part::Other(json.clone().into_owned())]),
+    }
+}

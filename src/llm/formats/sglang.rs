@@ -1,0 +1,92 @@
+//! SGLang's native `/generate`: ids in, ids out.
+
+use super::openai_completions::prompts;
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Operation};
+use crate::wire::json::Json;
+
+/// `/generate`.
+pub(super) struct Generate;
+
+impl ApiFormat for Generate {
+    fn name(&self) -> &'static str {
+        "sglang.generate"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        let body = asked.body;
+        asked.ends("/generate") && (body.has("sampling_params") || body.has("input_ids"))
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        let sampling = body.get("sampling_params");
+        call.operation = Operation::TextCompletion;
+        call.request = parts::parameters(sampling);
+        call.request.model = body.get("model").word();
+        call.request.stream = body.get("stream").bool() == Some(true);
+        call.request.max_tokens = sampling.get("max_new_tokens").int();
+        call.request.wants_token_ids = true;
+        call.request.wants_logprobs = body.get("return_logprob").bool() == Some(true);
+        call.prompt_ids_once(body.get("input_ids"));
+        call.input = prompts(body.get("text"), call);
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        self.event("", body, call);
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        let meta = data.get("meta_info");
+        call.response_id = meta.get("id").word().or(call.response_id.take());
+        call.saw_version(meta.get("weight_version"));
+        call.usage.input = meta.get("prompt_tokens").int().or(call.usage.input);
+        call.usage.output = meta.get("completion_tokens").int().or(call.usage.output);
+        let choice = call.choice(data.get("index").int().unwrap_or(0));
+        // Each event has the whole text so far; with incremental output only what is new.
+        let text = data.get("text").text().unwrap_or_default();
+        let known = match choice.parts.last() {
+            Some(crate::llm::message::Part::Text { content }) if text.starts_with(content.as_str()) => content.len(),
+            _ => 0,
+        };
+        choice.push_text(text.get(known..).unwrap_or_default());
+        let reason = meta.get("finish_reason");
+        choice.finish_reason = reason.word().or_else(|| reason.get("type").word()).or(choice.finish_reason.take());
+        let mut so_far = crate::llm::token_ids::Tokens::default();
+        so_far.push_ids(data.get("output_ids"));
+        for token in meta.get("output_token_logprobs").list() {
+            so_far.push_logprob(token.list().first().unwrap_or(&Json::Null));
+        }
+        let sampled: Vec<Json<'_>> = meta
+            .get("output_token_logprobs")
+            .list()
+            .iter()
+            .map(|token| token.list().get(1).cloned().unwrap_or(Json::Null))
+            .collect();
+        if so_far.ids.is_none() && !sampled.is_empty() {
+            so_far.push_ids(&Json::List(sampled));
+        }
+        take_newer(&mut choice.tokens, so_far);
+        call.ended |= !reason.is_null();
+        !text.is_empty()
+    }
+}
+
+/// What is cumulative replaces; what is only the newest is added.
+fn take_newer(known: &mut crate::llm::token_ids::Tokens, newer: crate::llm::token_ids::Tokens) {
+    let is_cumulative = match (&known.ids, &newer.ids) {
+        (Some(known), Some(newer)) => newer.starts_with(known),
+        _ => true,
+    };
+    known.faults.extend(&newer.faults);
+    if is_cumulative {
+        known.ids = newer.ids.or(known.ids.take());
+        known.logprobs = newer.logprobs.or(known.logprobs.take());
+    } else {
+        known.ids.get_or_insert_default().extend(newer.ids.unwrap_or_default());
+        known.logprobs.get_or_insert_default().extend(newer.logprobs.unwrap_or_default());
+        if known.logprobs.as_ref().is_some_and(Vec::is_empty) {
+            known.logprobs = None;
+        }
+    }
+}

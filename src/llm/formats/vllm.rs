@@ -1,0 +1,49 @@
+//! vLLM's token-in, token-out `/inference/v1/generate`.
+
+use super::openai_chat::named_logprobs;
+use super::{ApiFormat, CallRequest, parts};
+use crate::llm::call::{LlmCall, Operation};
+use crate::wire::json::Json;
+
+/// `/inference/v1/generate`.
+pub(super) struct Generate;
+
+impl ApiFormat for Generate {
+    fn name(&self) -> &'static str {
+        "vllm.generate"
+    }
+
+    fn claims(&self, asked: &CallRequest<'_>) -> bool {
+        asked.ends("/inference/v1/generate") && asked.body.has("token_ids")
+    }
+
+    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = asked.body;
+        call.operation = Operation::TextCompletion;
+        call.request = parts::parameters(body.get("sampling_params"));
+        call.request.model = body.get("model").word();
+        call.request.stream = body.get("stream").bool() == Some(true);
+        call.request.wants_token_ids = true;
+        call.prompt_ids_once(body.get("token_ids"));
+    }
+
+    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+        self.event("", body, call);
+    }
+
+    fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        parts::root(data, call);
+        call.response_id = data.get("request_id").word().or(call.response_id.take());
+        let mut moved = false;
+        for (index, choice) in parts::choices(data, call) {
+            let into = call.choice(index);
+            into.tokens.push_ids(choice.get("token_ids"));
+            named_logprobs(choice.at(&["logprobs", "content"]).list(), false, &mut into.tokens);
+            if let Some(reason) = choice.get("finish_reason").word() {
+                into.finish_reason = Some(reason);
+            }
+            moved |= !choice.get("token_ids").list().is_empty();
+        }
+        moved
+    }
+}

@@ -1,0 +1,13 @@
+//! All knowledge about LLM APIs, engines and clients. Pure: no I/O, no clock, no locks.
+//!
+//! - [`formats`]: one file per API; parses requests and responses into an [`call::LlmCall`]
+//! - [`token_ids`]: validation of token ids, logprobs and versions
+//! - [`translate`]: conversion between APIs
+//! - [`provider`]: which service answers
+
+pub mod call;
+pub mod formats;
+pub mod message;
+mod provider;
+pub mod token_ids;
+pub mod translate;

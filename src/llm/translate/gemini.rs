@@ -1,0 +1,366 @@
+//! Requests of Gemini's generateContent as chat completions take them.
+//!
+//! It must not leave out silently what can't be expressed. The model's name is not in the body but in the path, and for
+//! the caller to add.
+
+use super::Untranslatable;
+use super::gemini_schema::schema;
+use super::request::{Turns, data_url, function, image_part, json_schema, named_function, stream_options, text_part};
+use super::value::{IntoJson, NO_COUNTERPART, Node, object, text_of};
+use crate::wire::json::Json;
+
+/// The fields of a request that are known. The last of them are read by nobody here: nothing filters what a backend
+/// says, and labels are for bills.
+const FIELDS: &[&str] =
+    &["contents", "generationConfig", "model", "systemInstruction", "toolConfig", "tools", "labels", "safetySettings"];
+
+/// Those of its `generationConfig`.
+#[rustfmt::skip]
+const CONFIG_FIELDS: &[&str] = &[
+    "_responseJsonSchema", "candidateCount", "frequencyPenalty", "maxOutputTokens", "presencePenalty",
+    "responseJsonSchema", "responseMimeType", "responseModalities", "responseSchema", "seed", "stopSequences",
+    "temperature", "thinkingConfig", "topK", "topP",
+];
+
+/// A request. Its path says whether the answer streams.
+pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Untranslatable> {
+    root.only(FIELDS)?;
+    let config = root.get("generationConfig");
+    config.only(CONFIG_FIELDS)?;
+    check(&config)?;
+    let mut turns = Turns::default();
+    let system = root.get("systemInstruction");
+    if !system.is_null() {
+        let texts: Result<Vec<&str>, _> =
+            system.get("parts").list()?.iter().map(|part| part.get("text").text()).collect();
+        turns.system(&texts?.join("\n"));
+    }
+    let mut calls = Calls::default();
+    for content in root.get("contents").list()? {
+        content.only(&["role", "parts"])?;
+        let (role, parts) = (content.get("role"), content.get("parts").list()?);
+        match role.word()? {
+            Some("model") => model(&parts, &mut turns, &mut calls)?,
+            None | Some("user" | "function") => user(&parts, &mut turns, &mut calls)?,
+            Some(other) => return Err(role.refuse(format!("`{other}` is no role of a content"))),
+        }
+    }
+    let mut tools = Vec::new();
+    for tool in root.get("tools").list()? {
+        tool.only(&["functionDeclarations"])?;
+        for declaration in tool.get("functionDeclarations").list()? {
+            tools.push(declared(&declaration)?);
+        }
+    }
+    let (thinks, effort) = thinking(&config.get("thinkingConfig"))?;
+    let model = root.get("model").word()?.map(|model| model.strip_prefix("models/").unwrap_or(model));
+    Ok(object! {
+        "model": model,
+        "messages": turns.finish(),
+        "tool_choice": tool_choice(&root.get("toolConfig"), &tools)?,
+        "tools": tools,
+        "max_tokens": config.get("maxOutputTokens").json(),
+        "temperature": config.get("temperature").json(),
+        "top_p": config.get("topP").json(),
+        "top_k": config.get("topK").json(),
+        "stop": config.get("stopSequences").json(),
+        "seed": config.get("seed").json(),
+        "presence_penalty": config.get("presencePenalty").json(),
+        "frequency_penalty": config.get("frequencyPenalty").json(),
+        "chat_template_kwargs": thinks.map(|thinks| object! {"enable_thinking": thinks}),
+        "reasoning_effort": effort,
+        "response_format": response_format(&config)?,
+        "stream": streams.then_some(true),
+        "stream_options": stream_options(streams),
+    })
+}
+
+/// Refuses what only some models can do: several answers, answers that are no text.
+fn check(config: &Node<'_>) -> Result<(), Untranslatable> {
+    let count = config.get("candidateCount");
+    if !count.is_null() && count.json().int() != Some(1) {
+        return Err(count.refuse("one answer is given"));
+    }
+    for modality in config.get("responseModalities").list()? {
+        if !modality.text()?.eq_ignore_ascii_case("text") {
+            return Err(modality.refuse("the backend answers in text"));
+        }
+    }
+    Ok(())
+}
+
+/// Calls that are not answered yet, with their ids and names. Gemini needs no ids, chat does.
+#[derive(Debug, Default)]
+struct Calls {
+    open: Vec<(String, String)>,
+    made: usize,
+}
+
+impl Calls {
+    /// A call's id, made up where it has none.
+    fn asked(&mut self, id: Option<&str>, name: &str) -> String {
+        let id = id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{}", self.made), str::to_owned);
+        self.made += 1;
+        self.open.push((id.clone(), name.to_owned()));
+        id
+    }
+
+    /// The id of the call that is answered: the one that is named, else the first of that function.
+    fn answered(&mut self, id: Option<&str>, name: &str) -> Option<String> {
+        let by_id = self.open.iter().position(|(known, _)| Some(known.as_str()) == id);
+        let at = by_id.or_else(|| self.open.iter().position(|(_, known)| known == name))?;
+        Some(self.open.remove(at).0)
+    }
+}
+
+/// A part, whatever it is.
+fn check_part(part: &Node<'_>) -> Result<(), Untranslatable> {
+    // A signature of a thought says who thought it; nobody here can check it.
+    part.only(&["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"])
+}
+
+fn model<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Result<(), Untranslatable> {
+    for part in parts {
+        check_part(part)?;
+        for name in ["inlineData", "fileData", "functionResponse"] {
+            let other = part.get(name);
+            if !other.is_null() {
+                return Err(other.refuse("a model's turn has only texts and calls in chat completions"));
+            }
+        }
+        let call = part.get("functionCall");
+        let text = part.get("text").word()?.unwrap_or_default();
+        let assistant = turns.assistant();
+        if part.get("thought").flag() {
+            assistant.reasoning.push_str(text);
+        } else {
+            assistant.text.push_str(text);
+        }
+        if !call.is_null() {
+            call.only(&["id", "name", "args"])?;
+            let (name, args) = (call.get("name").text()?, call.get("args"));
+            let arguments = if args.is_null() { "{}".to_owned() } else { text_of(args.json()) };
+            assistant.call(&calls.asked(call.get("id").word()?, name), name, arguments);
+        }
+    }
+    Ok(())
+}
+
+/// What functions answered goes first, as messages of its own, then what else the user says.
+fn user<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Result<(), Untranslatable> {
+    let mut said = Vec::new();
+    for part in parts {
+        check_part(part)?;
+        let (response, data, file) = (part.get("functionResponse"), part.get("inlineData"), part.get("fileData"));
+        if !response.is_null() {
+            response.only(&["id", "name", "response"])?;
+            let name = response.get("name").text()?;
+            let Some(id) = calls.answered(response.get("id").word()?, name) else {
+                return Err(response.refuse(format!("no call of `{name}` is without an answer")));
+            };
+            turns.tool(id, text_of(response.get("response").json()).into_json());
+        } else if !data.is_null() {
+            data.only(&["mimeType", "data", "displayName"])?;
+            said.push(image_part(data_url(image(&data)?, data.get("data").text()?), None));
+        } else if !file.is_null() {
+            file.only(&["mimeType", "fileUri", "displayName"])?;
+            image(&file)?;
+            let uri = file.get("fileUri");
+            if !uri.text()?.starts_with("http") {
+                return Err(uri.refuse("the backend can only fetch images over HTTP"));
+            }
+            said.push(image_part(uri.text()?, None));
+        } else {
+            let call = part.get("functionCall");
+            if !call.is_null() {
+                return Err(call.refuse("only the model calls functions"));
+            }
+            said.push(text_part(part.get("text").text()?));
+        }
+    }
+    if !said.is_empty() {
+        turns.user(said);
+    }
+    Ok(())
+}
+
+/// The media type of an image.
+fn image<'a>(node: &Node<'a>) -> Result<&'a str, Untranslatable> {
+    let media_type = node.get("mimeType").text()?;
+    if media_type.starts_with("image/") {
+        return Ok(media_type);
+    }
+    Err(node.refuse(format!("`{media_type}` {NO_COUNTERPART}")))
+}
+
+fn declared<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
+    node.only(&["name", "description", "parameters", "parametersJsonSchema"])?;
+    let as_it_is = node.get("parametersJsonSchema");
+    let parameters = if as_it_is.is_null() { schema(node.get("parameters").json()) } else { as_it_is.json().clone() };
+    Ok(function(node.get("name").text()?, node.get("description").json(), parameters, None::<bool>))
+}
+
+fn tool_choice<'a>(node: &Node<'a>, tools: &[Json<'_>]) -> Result<Json<'a>, Untranslatable> {
+    node.only(&["functionCallingConfig"])?;
+    let config = node.get("functionCallingConfig");
+    config.only(&["mode", "allowedFunctionNames"])?;
+    let (mode, allowed) = (config.get("mode"), config.get("allowedFunctionNames"));
+    let names: Vec<&str> = allowed.list()?.iter().map(Node::text).collect::<Result<_, _>>()?;
+    let all_allowed = || {
+        let is_allowed =
+            |tool: &Json<'_>| tool.at(&["function", "name"]).text().is_some_and(|name| names.contains(&name));
+        tools.iter().all(is_allowed)
+    };
+    match (mode.word()?.unwrap_or("AUTO"), names.as_slice()) {
+        ("NONE", _) => Ok("none".into_json()),
+        ("AUTO" | "MODE_UNSPECIFIED", []) => Ok("auto".into_json()),
+        ("ANY", []) => Ok("required".into_json()),
+        ("ANY", [name]) => Ok(named_function(name)),
+        ("ANY", _) if all_allowed() => Ok("required".into_json()),
+        ("ANY" | "AUTO", _) => Err(allowed.refuse("chat completions can't name some of the functions")),
+        (other, _) => Err(mode.refuse(format!("`{other}` {NO_COUNTERPART}"))),
+    }
+}
+
+/// Whether the model is to think, and how hard. A budget is a bound that it need not reach.
+/// True when the client wants to see thoughts.
+pub(super) fn includes_thoughts(request: &Json<'_>) -> bool {
+    let config = request.any(&["generationConfig", "generation_config"]);
+    let thinking = config.any(&["thinkingConfig", "thinking_config"]);
+    thinking.any(&["includeThoughts", "include_thoughts"]).bool() == Some(true)
+}
+
+fn thinking(node: &Node<'_>) -> Result<(Option<bool>, Option<String>), Untranslatable> {
+    node.only(&["includeThoughts", "thinkingBudget", "thinkingLevel"])?;
+    let thinks = (node.get("thinkingBudget").json().int() == Some(0)).then_some(false);
+    let level = node.get("thinkingLevel").word()?.filter(|level| *level != "THINKING_LEVEL_UNSPECIFIED");
+    Ok((thinks, level.map(str::to_lowercase)))
+}
+
+fn response_format<'a>(config: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatable> {
+    let json_schemas = [config.get("responseJsonSchema"), config.get("_responseJsonSchema")];
+    let theirs = config.get("responseSchema");
+    let wanted = json_schemas.iter().find(|schema| !schema.is_null()).map(|schema| schema.json().clone());
+    let wanted = wanted.or_else(|| (!theirs.is_null()).then(|| schema(theirs.json())));
+    let kind = config.get("responseMimeType");
+    match (kind.word()?, wanted) {
+        (None | Some("application/json"), Some(schema)) => Ok(Some(json_schema("answer", None, schema, true))),
+        (Some("application/json"), None) => Ok(Some(object! {"type": "json_object"})),
+        (None | Some("text/plain"), None) => Ok(None),
+        (Some(other), _) => Err(kind.refuse(format!("`{other}` {NO_COUNTERPART}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::llm::translate::Client::Gemini;
+    use crate::llm::translate::tests::{chat, refused_at};
+    use serde_json::json;
+
+    #[test]
+    fn a_conversation_with_functions() {
+        let request = json!({
+            "system_instruction": {"parts": [{"text": "be"}, {"text": "kind"}]},
+            "contents": [
+                {"parts": [{"text": "hi"}, {"inline_data": {"mime_type": "image/png", "data": "AA=="}}]},
+                {"role": "model", "parts": [{"text": "hm", "thought": true, "thoughtSignature": "s"}, {"text": "one "}]},
+                {"role": "model", "parts": [
+                    {"text": "moment"},
+                    {"functionCall": {"name": "look", "args": {"at": "x"}}},
+                    {"functionCall": {"name": "look"}},
+                    {"functionCall": {"name": "hear", "id": "h"}},
+                ]},
+                {"role": "user", "parts": [
+                    {"text": "and"},
+                    {"functionResponse": {"name": "hear", "id": "h", "response": {"output": "la"}}},
+                    {"functionResponse": {"name": "look", "response": {"output": 1}}},
+                    {"functionResponse": {"name": "look", "id": "unknown", "response": {"output": 2}}},
+                ]},
+            ],
+            "tools": [{"functionDeclarations": [
+                {"name": "look", "description": "looks", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "STRING"}}}},
+                {"name": "hear", "parametersJsonSchema": {"type": "object"}},
+            ]}],
+            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
+            "generationConfig": {
+                "temperature": 0.5, "topP": 0.9, "topK": 3, "maxOutputTokens": 9, "stopSequences": ["x"], "seed": 1,
+                "candidateCount": 1, "responseMimeType": "application/json",
+                "thinkingConfig": {"thinkingBudget": 0, "includeThoughts": true},
+            },
+            "safetySettings": [{"category": "c", "threshold": "BLOCK_NONE"}],
+        });
+        let call = |id: &str, name: &str, arguments: &str| {
+            let function = json!({"name": name, "arguments": arguments});
+            json!({"id": id, "type": "function", "function": function})
+        };
+        let expected = json!({
+            "messages": [
+                {"role": "system", "content": "be\nkind"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "hi"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+                ]},
+                {
+                    "role": "assistant",
+                    "content": "one moment",
+                    "reasoning_content": "hm",
+                    "tool_calls": [
+                        call("call_0", "look", r#"{"at":"x"}"#), call("call_1", "look", "{}"), call("h", "hear", "{}"),
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "h", "content": r#"{"output":"la"}"#},
+                {"role": "tool", "tool_call_id": "call_0", "content": r#"{"output":1}"#},
+                {"role": "tool", "tool_call_id": "call_1", "content": r#"{"output":2}"#},
+                {"role": "user", "content": "and"},
+            ],
+            "tools": [
+                {"type": "function", "function": {
+                    "name": "look",
+                    "description": "looks",
+                    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+                }},
+                {"type": "function", "function": {"name": "hear", "parameters": {"type": "object"}}},
+            ],
+            "tool_choice": {"type": "function", "function": {"name": "look"}},
+            "max_tokens": 9,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 3,
+            "stop": ["x"],
+            "seed": 1,
+            "chat_template_kwargs": {"enable_thinking": false},
+            "response_format": {"type": "json_object"},
+        });
+        assert_eq!(chat(Gemini, &request.to_string()), expected);
+    }
+
+    #[test]
+    fn what_can_not_be_expressed_is_refused_with_its_place() {
+        let user = |part: serde_json::Value| json!({"contents": [{"role": "user", "parts": [part]}]});
+        let model = |part: serde_json::Value| json!({"contents": [{"role": "model", "parts": [part]}]});
+        let config = |field: serde_json::Value| json!({"generationConfig": field});
+        for (request, place) in [
+            (json!({"cachedContent": "c"}), "cachedContent"),
+            (user(json!({"executableCode": {}})), "contents[0].parts[0].executableCode"),
+            (user(json!({"inlineData": {"mimeType": "audio/wav", "data": ""}})), "contents[0].parts[0].inlineData"),
+            (
+                user(json!({"file_data": {"mime_type": "image/png", "file_uri": "gs://b/x"}})),
+                "contents[0].parts[0].file_data.file_uri",
+            ),
+            (user(json!({"functionResponse": {"name": "f", "response": {}}})), "contents[0].parts[0].functionResponse"),
+            (model(json!({"inlineData": {"mimeType": "image/png"}})), "contents[0].parts[0].inlineData"),
+            (json!({"contents": [{"role": "system"}]}), "contents[0].role"),
+            (json!({"tools": [{"googleSearch": {}}]}), "tools[0].googleSearch"),
+            (
+                json!({"toolConfig": {"functionCallingConfig": {"mode": "VALIDATED"}}}),
+                "toolConfig.functionCallingConfig.mode",
+            ),
+            (config(json!({"candidateCount": 2})), "generationConfig.candidateCount"),
+            (config(json!({"responseModalities": ["IMAGE"]})), "generationConfig.responseModalities[0]"),
+            (config(json!({"responseMimeType": "text/x.enum"})), "generationConfig.responseMimeType"),
+            (config(json!({"responseLogprobs": true})), "generationConfig.responseLogprobs"),
+        ] {
+            assert_eq!(refused_at(Gemini, &request), place, "{request}");
+        }
+    }
+}
