@@ -11,7 +11,7 @@ use clap::Args;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ pub(super) struct Server {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// Null when there was nothing, a string when it was no JSON.
-    pub(super) body: Json,
+    pub(super) body: JsonValue,
 }
 
 impl Server {
@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// Asks once. An error says that there was no answer; what the answer says is the caller's to judge.
-    pub(super) async fn call(&self, method: Method, path: &str, json: Option<&Json>) -> Result<Answer> {
+    pub(super) async fn call(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
         let failed = match tokio::time::timeout(CALL_TIMEOUT, Box::pin(self.exchange(method, path, json))).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
@@ -154,7 +154,7 @@ impl Server {
 
     /// Asks until there is an answer that will stay, for two minutes at most: for what must not be lost, and does no
     /// harm when it comes twice.
-    pub(super) async fn deliver(&self, method: Method, path: &str, json: Option<&Json>) -> Result<Answer> {
+    pub(super) async fn deliver(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
         let began = Instant::now();
         let mut wait = FIRST_WAIT;
         loop {
@@ -171,7 +171,7 @@ impl Server {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, json: Option<&Json>) -> Result<Answer> {
+    async fn exchange(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.address.url()))
@@ -194,9 +194,9 @@ impl Server {
         let collected = Limited::new(response.into_body(), LARGEST_ANSWER_BYTES).collect().await;
         let bytes = collected.map_err(|error| anyhow!("its answer broke off: {error}"))?.to_bytes();
         let body = match bytes.len() {
-            0 => Json::Null,
+            0 => JsonValue::Null,
             _ => serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| Json::String(String::from_utf8_lossy(&bytes).into_owned())),
+                .unwrap_or_else(|_| JsonValue::String(String::from_utf8_lossy(&bytes).into_owned())),
         };
         Ok(Answer { status, body })
     }
@@ -232,9 +232,9 @@ impl Answer {
             _ if self.status.is_server_error() && self.body["traceback"].is_string() => {
                 last_line(&self.body["traceback"])
             }
-            Json::Null if self.body.is_null() => String::new(),
-            Json::Null => self.body.as_str().map_or_else(|| self.body.to_string(), str::to_owned),
-            Json::String(text) => text.clone(),
+            JsonValue::Null if self.body.is_null() => String::new(),
+            JsonValue::Null => self.body.as_str().map_or_else(|| self.body.to_string(), str::to_owned),
+            JsonValue::String(text) => text.clone(),
             detail => detail.to_string(),
         };
         let reason: String = reason.chars().take(LONGEST_REASON).filter(|letter| !letter.is_control()).collect();
@@ -244,7 +244,7 @@ impl Answer {
 }
 
 /// Where Agent Lightning's server says what is wrong.
-fn last_line(traceback: &Json) -> String {
+fn last_line(traceback: &JsonValue) -> String {
     traceback.as_str().and_then(|text| text.trim_end().lines().last()).unwrap_or_default().to_owned()
 }
 
@@ -302,7 +302,7 @@ mod tests {
         let unknown = json!({ "detail": "Internal server error", "error_type": "ValueError",
             "traceback": "Traceback\nValueError: Rollout x not found\n" });
         for (answer, may_change, said) in [
-            (answer(200, Json::Null), false, "200 OK"),
+            (answer(200, JsonValue::Null), false, "200 OK"),
             (answer(404, json!({ "detail": "Rollout x not found" })), false, "404 Not Found: Rollout x not found"),
             (answer(500, unknown), false, "500 Internal Server Error: ValueError: Rollout x not found"),
             (answer(503, json!("busy")), true, "503 Service Unavailable: busy"),

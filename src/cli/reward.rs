@@ -123,7 +123,7 @@ pub(super) const PRIMARY: &str = "primary";
 mod tests {
     use super::*;
     use clap::Parser;
-    use serde_json::Value as Json;
+    use serde_json::Value as JsonValue;
 
     #[derive(Parser)]
     struct Line {
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!((&json["start_time"], &json["sequence_id"]), (&json!(1_700_000_000.5), &json!(7)));
         assert_eq!((json["trace_id"].as_str().unwrap().len(), json["span_id"].as_str().unwrap().len()), (32, 16));
         for key in ["parent_id", "context", "parent"] {
-            assert_eq!(json.get(key), Some(&Json::Null), "{key}");
+            assert_eq!(json.get(key), Some(&JsonValue::Null), "{key}");
         }
         assert_eq!(json["resource"], json!({ "attributes": {}, "schema_url": "" }));
     }

@@ -6,7 +6,7 @@
 use crate::trace::semconv as names;
 use crate::trace::span::SpanContext;
 use crate::trace::{Attributes, Span, SpanKind, Status, Value};
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
 /// The view of a rollout's spans. Spans without both times are left out: adapters compare them.
@@ -93,7 +93,7 @@ fn defuse(attributes: &mut Attributes) {
 
 /// Writes a call in the flattened names, and gives the children that carry its ids and tools.
 fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
-    let parsed = |name: &str| -> Vec<Json> {
+    let parsed = |name: &str| -> Vec<JsonValue> {
         let text = span.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
         serde_json::from_str(text).unwrap_or_default()
     };
@@ -135,7 +135,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
         span.set_some("logprobs.content", logprobs);
     }
     // Only of the first choice: it is the one whose ids are the sample.
-    for call in calls(answers.first().unwrap_or(&Json::Null)) {
+    for call in calls(answers.first().unwrap_or(&JsonValue::Null)) {
         let name = call["name"].as_str().unwrap_or_default();
         let mut child = child(span, children.len(), &format!("tool_call.{name}"));
         child.set("tool.name", name);
@@ -152,10 +152,10 @@ fn logprobs(span: &Span) -> Option<String> {
     let Some(Value::Floats(logprobs)) = span.attributes.get(names::RESPONSE_LOGPROBS) else { return None };
     let Some(Value::Ints(ids)) = span.attributes.get(names::RESPONSE_TOKEN_IDS) else { return None };
     let token = |(id, logprob): (&i64, &f64)| json!({ "token": format!("token_id:{id}"), "logprob": logprob, "bytes": null, "top_logprobs": [] });
-    Some(Json::Array(ids.iter().zip(logprobs).map(token).collect()).to_string())
+    Some(JsonValue::Array(ids.iter().zip(logprobs).map(token).collect()).to_string())
 }
 
-fn flatten(span: &mut Span, prefix: &str, message: &Json) {
+fn flatten(span: &mut Span, prefix: &str, message: &JsonValue) {
     let role = match message["role"].as_str().unwrap_or_default() {
         "model" => "assistant",
         role @ ("system" | "developer" | "user" | "assistant" | "tool" | "function") => role,
@@ -182,10 +182,11 @@ fn flatten(span: &mut Span, prefix: &str, message: &Json) {
 }
 
 /// The texts of a message; with images, the list of parts as OpenAI has it, written as JSON.
-fn content(parts: &[Json]) -> Option<String> {
-    let image = |part: &&Json| part["modality"] == "image" && matches!(part["type"].as_str(), Some("uri" | "blob"));
+fn content(parts: &[JsonValue]) -> Option<String> {
+    let image =
+        |part: &&JsonValue| part["modality"] == "image" && matches!(part["type"].as_str(), Some("uri" | "blob"));
     if parts.iter().any(|part| image(&part)) {
-        let part = |part: &Json| match part["type"].as_str() {
+        let part = |part: &JsonValue| match part["type"].as_str() {
             Some("text") => Some(json!({ "type": "text", "text": part["content"] })),
             Some("uri") => Some(json!({ "type": "image_url", "image_url": { "url": part["uri"] } })),
             Some("blob") => {
@@ -195,14 +196,14 @@ fn content(parts: &[Json]) -> Option<String> {
             }
             _ => None,
         };
-        return Some(Json::Array(parts.iter().filter_map(part).collect()).to_string());
+        return Some(JsonValue::Array(parts.iter().filter_map(part).collect()).to_string());
     }
     let texts: Vec<String> = parts
         .iter()
         .filter_map(|part| match part["type"].as_str() {
             Some("text") => part["content"].as_str().map(str::to_owned),
             Some("tool_call_response") => Some(match &part["response"] {
-                Json::String(text) => text.clone(),
+                JsonValue::String(text) => text.clone(),
                 other => other.to_string(),
             }),
             _ => None,
@@ -211,14 +212,14 @@ fn content(parts: &[Json]) -> Option<String> {
     (!texts.is_empty()).then(|| texts.concat())
 }
 
-fn calls(message: &Json) -> impl Iterator<Item = &Json> {
+fn calls(message: &JsonValue) -> impl Iterator<Item = &JsonValue> {
     message["parts"].as_array().into_iter().flatten().filter(|part| part["type"] == "tool_call")
 }
 
-fn arguments(call: &Json) -> String {
+fn arguments(call: &JsonValue) -> String {
     match &call["arguments"] {
-        Json::String(text) => text.clone(),
-        Json::Null => "{}".to_owned(),
+        JsonValue::String(text) => text.clone(),
+        JsonValue::Null => "{}".to_owned(),
         other => other.to_string(),
     }
 }

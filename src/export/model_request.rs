@@ -4,7 +4,7 @@
 
 use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as JsonValue, json};
 
 /// True for a span of a model's call, answered or not.
 pub fn is_call(span: &Span) -> bool {
@@ -24,13 +24,13 @@ fn is_unread_call(span: &Span) -> bool {
 }
 
 /// The request's body; of one that was not recorded, what is known of it.
-pub fn request(span: &Span) -> Json {
+pub fn request(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {
         return body;
     }
     let mut request = Map::new();
-    let mut put = |name: &str, value: Option<Json>| request.extend(value.map(|value| (name.to_owned(), value)));
-    put("model", text(span, names::GEN_AI_REQUEST_MODEL).map(Json::from));
+    let mut put = |name: &str, value: Option<JsonValue>| request.extend(value.map(|value| (name.to_owned(), value)));
+    put("model", text(span, names::GEN_AI_REQUEST_MODEL).map(JsonValue::from));
     put("messages", Some(messages(span, names::GEN_AI_INPUT_MESSAGES)));
     for (name, attribute) in [
         ("temperature", names::GEN_AI_REQUEST_TEMPERATURE),
@@ -40,11 +40,11 @@ pub fn request(span: &Span) -> Json {
     ] {
         put(name, span.attributes.get(attribute).and_then(|value| serde_json::to_value(value).ok()));
     }
-    Json::Object(request)
+    JsonValue::Object(request)
 }
 
 /// The answer's body as one object; that of a stream, or of one that was not recorded, from what is known of it.
-pub fn response(span: &Span) -> Json {
+pub fn response(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_RESPONSE_BODY_CONTENT) {
         return body;
     }
@@ -67,7 +67,7 @@ pub fn response(span: &Span) -> Json {
             "logprobs": null,
         });
         if let Some(logprobs) = floats(span, names::RESPONSE_LOGPROBS, index) {
-            let content: Vec<Json> = logprobs.iter().map(|logprob| json!({ "logprob": logprob })).collect();
+            let content: Vec<JsonValue> = logprobs.iter().map(|logprob| json!({ "logprob": logprob })).collect();
             choice["logprobs"] = json!({ "content": content });
         }
         choice
@@ -86,15 +86,18 @@ pub fn response(span: &Span) -> Json {
 }
 
 /// The data of Agent Lightning 1.0's `model_request`.
-pub fn event_data(span: &Span) -> Json {
+pub fn event_data(span: &Span) -> JsonValue {
     let response = response(span);
     let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
     // One that never answered: what its agent was told.
     let http_status = status.unwrap_or(if timed_out(span) { 504 } else { 502 });
     let model = text(span, names::GEN_AI_REQUEST_MODEL);
     // That of the registration, at the time of the call; what the engine says of itself is on the span.
-    let version =
-        span.attributes.get(names::GATEWAY_VERSION).and_then(Value::as_int).map_or_else(|| version(span), Json::from);
+    let version = span
+        .attributes
+        .get(names::GATEWAY_VERSION)
+        .and_then(Value::as_int)
+        .map_or_else(|| version(span), JsonValue::from);
     let times = (span.start_time, span.end_time);
     let latency = if let (Some(start), Some(end)) = times { end.since(start).as_secs_f64() * 1000.0 } else { 0.0 };
     let usage = response.get("usage").filter(|usage| usage.is_object()).cloned();
@@ -127,15 +130,15 @@ fn timed_out(span: &Span) -> bool {
 }
 
 /// The version of the policy that answered, as a number if it is one.
-pub fn version(span: &Span) -> Json {
+pub fn version(span: &Span) -> JsonValue {
     match text(span, names::POLICY_VERSION) {
-        Some(version) => version.parse::<i64>().map_or_else(|_| Json::from(version), Json::from),
-        None => Json::from(0),
+        Some(version) => version.parse::<i64>().map_or_else(|_| JsonValue::from(version), JsonValue::from),
+        None => JsonValue::from(0),
     }
 }
 
 /// The event's data in the form that `format=triplet` asks for.
-pub fn triplet(event_type: &str, data: &Json) -> Json {
+pub fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
     match event_type {
         "reward" => {
             let mut reward = Map::new();
@@ -143,10 +146,10 @@ pub fn triplet(event_type: &str, data: &Json) -> Json {
             for name in ["source", "reason"] {
                 reward.extend(data.get(name).map(|value| (name.to_owned(), value.clone())));
             }
-            Json::Object(reward)
+            JsonValue::Object(reward)
         }
         "model_request" => {
-            let response = data.get("response").unwrap_or(&Json::Null);
+            let response = data.get("response").unwrap_or(&JsonValue::Null);
             let chunks = response.as_array();
             let (prompt, sampled) = match chunks {
                 Some(chunks) => (from_chunks(chunks), ids_of_chunks(chunks)),
@@ -176,46 +179,47 @@ pub fn triplet(event_type: &str, data: &Json) -> Json {
     }
 }
 
-fn prompt_of(response: &Json) -> Vec<Json> {
+fn prompt_of(response: &JsonValue) -> Vec<JsonValue> {
     let root = list(response.get("prompt_token_ids"));
     if root.is_empty() { list(response.pointer("/choices/0/prompt_token_ids")) } else { root }
 }
 
-fn from_chunks(chunks: &[Json]) -> Vec<Json> {
+fn from_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
     chunks.iter().map(prompt_of).find(|ids| !ids.is_empty()).unwrap_or_default()
 }
 
-fn ids_of_chunks(chunks: &[Json]) -> Vec<Json> {
+fn ids_of_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
     chunks.iter().flat_map(|chunk| list(chunk.pointer("/choices/0/token_ids"))).collect()
 }
 
-fn list(value: Option<&Json>) -> Vec<Json> {
-    value.and_then(Json::as_array).cloned().unwrap_or_default()
+fn list(value: Option<&JsonValue>) -> Vec<JsonValue> {
+    value.and_then(JsonValue::as_array).cloned().unwrap_or_default()
 }
 
 /// All or none: one that is missing or not finite would shift the others.
-fn logprobs(response: &Json) -> Option<Vec<f64>> {
+fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
     let logprobs = response.pointer("/choices/0/logprobs")?;
-    let finite = |value: &Json| value.as_f64().filter(|value| value.is_finite());
-    if let Some(content) = logprobs.get("content").and_then(Json::as_array) {
+    let finite = |value: &JsonValue| value.as_f64().filter(|value| value.is_finite());
+    if let Some(content) = logprobs.get("content").and_then(JsonValue::as_array) {
         return content.iter().map(|token| finite(token.get("logprob")?)).collect();
     }
     logprobs.get("token_logprobs")?.as_array()?.iter().map(finite).collect()
 }
 
 /// Messages as chat completions have them, from the parts that spans keep.
-pub fn messages(span: &Span, attribute: &str) -> Json {
-    let parsed: Vec<Json> = text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+pub fn messages(span: &Span, attribute: &str) -> JsonValue {
+    let parsed: Vec<JsonValue> =
+        text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     parsed.iter().flat_map(chat_messages).collect()
 }
 
-fn chat_messages(message: &Json) -> Vec<Json> {
+fn chat_messages(message: &JsonValue) -> Vec<JsonValue> {
     let role = message["role"].as_str().unwrap_or("user");
     let parts = message["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let of_type = |kind: &'static str| parts.iter().filter(move |part| part["type"] == kind);
-    let results: Vec<Json> = of_type("tool_call_response")
+    let results: Vec<JsonValue> = of_type("tool_call_response")
         .map(|part| {
-            let response = part.get("response").or_else(|| part.get("result")).unwrap_or(&Json::Null);
+            let response = part.get("response").or_else(|| part.get("result")).unwrap_or(&JsonValue::Null);
             let content = response.as_str().map_or_else(|| response.to_string(), str::to_owned);
             json!({ "role": "tool", "tool_call_id": part["id"], "content": content })
         })
@@ -227,7 +231,7 @@ fn chat_messages(message: &Json) -> Vec<Json> {
         let texts: Vec<&str> = of_type(kind).filter_map(|part| part["content"].as_str()).collect();
         (!texts.is_empty()).then(|| texts.concat())
     };
-    let calls: Vec<Json> = of_type("tool_call")
+    let calls: Vec<JsonValue> = of_type("tool_call")
         .map(|part| {
             let arguments = part["arguments"].as_str().map_or_else(|| part["arguments"].to_string(), str::to_owned);
             json!({ "id": part["id"], "type": "function", "function": { "name": part["name"], "arguments": arguments } })
@@ -244,7 +248,7 @@ fn chat_messages(message: &Json) -> Vec<Json> {
 }
 
 /// Usage in the names of chat completions.
-pub fn usage(span: &Span) -> Option<Json> {
+pub fn usage(span: &Span) -> Option<JsonValue> {
     let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
     let input = number(names::GEN_AI_USAGE_INPUT_TOKENS)?;
     let output = number(names::GEN_AI_USAGE_OUTPUT_TOKENS).unwrap_or(0);
@@ -277,9 +281,9 @@ pub fn text(span: &Span, name: &str) -> Option<String> {
 }
 
 /// A body that is one JSON object.
-fn body(span: &Span, name: &str) -> Option<Json> {
+fn body(span: &Span, name: &str) -> Option<JsonValue> {
     let text = span.attributes.get(name).and_then(Value::as_str)?;
-    serde_json::from_str::<Json>(text).ok().filter(Json::is_object)
+    serde_json::from_str::<JsonValue>(text).ok().filter(JsonValue::is_object)
 }
 
 #[cfg(test)]
@@ -302,10 +306,13 @@ mod tests {
         let chunks = json!([{ "prompt_token_ids": [1] }, { "choices": [{ "token_ids": [2] }] }, { "choices": [{ "token_ids": [3] }] }]);
         let of_chunks = triplet("model_request", &json!({ "response": chunks }));
         assert_eq!((&of_chunks["prompt_token_ids"], &of_chunks["response_token_ids"]), (&json!([1]), &json!([2, 3])));
-        assert_eq!(of_chunks["response_log_probs"], Json::Null);
+        assert_eq!(of_chunks["response_log_probs"], JsonValue::Null);
         let broken = json!({ "response": { "choices": [{ "logprobs": { "content": [{ "logprob": 1.5 }, {}] } }], "error": { "message": "x" } } });
         let of_broken = triplet("model_request", &broken);
-        assert_eq!((&of_broken["response_log_probs"], &of_broken["error"]), (&Json::Null, &json!({ "message": "x" })));
+        assert_eq!(
+            (&of_broken["response_log_probs"], &of_broken["error"]),
+            (&JsonValue::Null, &json!({ "message": "x" }))
+        );
         assert_eq!(triplet("reward", &json!({ "value": 1.0, "message": "m" })), json!({ "value": 1.0 }));
         assert_eq!(triplet("note", &json!({ "a": 1 })), json!({ "a": 1 }));
     }

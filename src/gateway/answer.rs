@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -193,7 +193,7 @@ fn translated(client: Client, parts: &response::Parts, answer: &Answer, whole: &
 
 /// The number of a prompt's tokens as Anthropic's API says it.
 fn counted(parts: &response::Parts, whole: &[u8]) -> Result<Vec<u8>, String> {
-    let count = serde_json::from_slice::<Json>(whole).ok().and_then(|answer| answer.get("count")?.as_u64());
+    let count = serde_json::from_slice::<JsonValue>(whole).ok().and_then(|answer| answer.get("count")?.as_u64());
     let count = count.filter(|_| parts.status.is_success());
     let count = count.ok_or_else(|| format!("the backend can't count tokens ({}): {}", parts.status, said(whole)))?;
     Ok(serde_json::json!({ "input_tokens": count }).to_string().into_bytes())
@@ -218,7 +218,7 @@ fn translating(call: &Arc<Call>, mut parts: response::Parts, tee: TeeBody<Watche
 
 /// What an error's body says, in whatever shape.
 pub(super) fn said(body: &[u8]) -> String {
-    let json = serde_json::from_slice::<Json>(body).unwrap_or_default();
+    let json = serde_json::from_slice::<JsonValue>(body).unwrap_or_default();
     let error = json.get("error").unwrap_or(&json);
     let message = error.get("message").or_else(|| error.get("detail")).unwrap_or(error);
     match message.as_str() {

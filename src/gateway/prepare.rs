@@ -14,7 +14,7 @@ use crate::trace::Engine;
 use crate::wire::json_edit::{set, value};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 
 /// A call, ready for one backend.
 pub(super) struct Prepared {
@@ -229,7 +229,7 @@ fn count(call: &Call, backend: &Backend, headers: Fields) -> Result<Prepared, Pr
     for name in ["messages", "tools", "chat_template_kwargs"] {
         asked.extend(translated.body.get(name).map(|value| (name.to_owned(), value.clone())));
     }
-    let body: Bytes = Json::Object(asked).to_string().into();
+    let body: Bytes = JsonValue::Object(asked).to_string().into();
     let root = backend.base_path.strip_suffix("/v1").unwrap_or(&backend.base_path);
     let mut headers = headers.0;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));

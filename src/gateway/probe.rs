@@ -9,7 +9,7 @@ use crate::tls::Offer;
 use crate::upstream::{Isolation, body};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Gateway {
 
 /// What a list of models says of its server.
 fn engine_of(answer: &[u8]) -> Option<BackendEngine> {
-    let list: Json = serde_json::from_slice(answer).ok()?;
+    let list: JsonValue = serde_json::from_slice(answer).ok()?;
     match list.get("data")?.get(0)?.get("owned_by")?.as_str()? {
         "vllm" => Some(BackendEngine::Vllm),
         "sglang" => Some(BackendEngine::Sglang),

@@ -4,7 +4,7 @@
 use super::settings::{Budget, Staleness};
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::RolloutId;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as JsonValue};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ pub struct RolloutRegistration {
     /// `metadata.max_staleness`
     pub max_staleness: Option<i64>,
     /// `metadata.sampling_params`: fields that calls are made with, whatever the agent says.
-    pub sampling: Map<String, Json>,
+    pub sampling: Map<String, JsonValue>,
 }
 
 /// A rollout's page.

@@ -14,7 +14,7 @@ use crate::trace::{
     Attempt, AttemptId, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span,
     Timestamp, Worker,
 };
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -220,7 +220,7 @@ impl Rollouts {
             let tells = worker_id.is_some() || status.is_some();
             attempt.worker_id = worker_id.or(attempt.worker_id);
             attempt.last_heartbeat_time = last_heartbeat_time.or(attempt.last_heartbeat_time);
-            attempt.metadata = metadata.map_or(attempt.metadata, Json::Object);
+            attempt.metadata = metadata.map_or(attempt.metadata, JsonValue::Object);
             if let Some(status) = status {
                 lifecycle::put(&mut attempt, status, now);
             }
@@ -234,7 +234,7 @@ impl Rollouts {
     }
 
     /// A worker is heard from; one that is not known becomes known.
-    pub async fn update_worker(&self, id: String, heartbeat_stats: Option<Json>) -> Result<Worker> {
+    pub async fn update_worker(&self, id: String, heartbeat_stats: Option<JsonValue>) -> Result<Worker> {
         self.transact(move |records, now| {
             let mut worker = records.worker(&id)?.unwrap_or_else(|| Worker::new(&id));
             worker.last_heartbeat_time = Some(now);
@@ -246,7 +246,7 @@ impl Rollouts {
     }
 
     /// A set of resources: a new one, or the next version of the one with this id.
-    pub async fn put_resources(&self, id: Option<String>, resources: Json) -> Result<ResourcesUpdate> {
+    pub async fn put_resources(&self, id: Option<String>, resources: JsonValue) -> Result<ResourcesUpdate> {
         self.transact(move |records, now| {
             let id = id.clone().unwrap_or_else(|| format!("rs-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff));
             let before = records.resources(&id)?;
@@ -322,7 +322,7 @@ fn rollout_of(new: NewRollout, status: RolloutStatus, latest: Option<String>, no
         resources_id: new.resources_id.or(latest),
         status,
         config: new.config.unwrap_or_default(),
-        metadata: Json::Object(new.metadata.unwrap_or_default()),
+        metadata: JsonValue::Object(new.metadata.unwrap_or_default()),
     }
 }
 
@@ -337,7 +337,7 @@ fn new_attempt(
     let attempt = Attempt {
         status: AttemptStatus::Preparing,
         worker_id,
-        metadata: Json::Null,
+        metadata: JsonValue::Null,
         ..Attempt::running(rollout.rollout_id.clone(), id, now)
     };
     lifecycle::enter(rollout, RolloutStatus::Preparing, now);

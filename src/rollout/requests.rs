@@ -2,13 +2,13 @@
 
 use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 
 /// A new rollout.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NewRollout {
     /// The task.
-    pub input: Json,
+    pub input: JsonValue,
     /// `train`, `val` or `test`.
     #[serde(default)]
     pub mode: Option<Mode>,
@@ -20,7 +20,7 @@ pub struct NewRollout {
     pub config: Option<RolloutConfig>,
     /// Free data.
     #[serde(default)]
-    pub metadata: Option<serde_json::Map<String, Json>>,
+    pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }
 
 /// What a rollout is for.
@@ -47,7 +47,7 @@ impl Mode {
 #[derive(Clone, Debug, Default)]
 pub struct RolloutChange {
     /// The task.
-    pub input: Option<Json>,
+    pub input: Option<JsonValue>,
     /// Null takes it away.
     pub mode: Option<Option<Mode>>,
     /// Null takes it away.
@@ -57,7 +57,7 @@ pub struct RolloutChange {
     /// Time-outs and retries.
     pub config: Option<RolloutConfig>,
     /// Free data, null takes it away.
-    pub metadata: Option<Json>,
+    pub metadata: Option<JsonValue>,
 }
 
 /// Changes of an attempt; what is `None` stays.
@@ -74,5 +74,5 @@ pub struct AttemptChange {
     pub last_heartbeat_time: Option<Timestamp>,
     /// Free data.
     #[serde(default)]
-    pub metadata: Option<serde_json::Map<String, Json>>,
+    pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }

@@ -5,7 +5,7 @@
 use super::ids::{AttemptId, RolloutId};
 use super::units::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 
 /// One task's execution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ pub struct Rollout {
     /// Its id.
     pub rollout_id: RolloutId,
     /// The task, as its creator gave it.
-    pub input: Json,
+    pub input: JsonValue,
     /// When it was created.
     pub start_time: Timestamp,
     /// When it reached a final state.
@@ -27,7 +27,7 @@ pub struct Rollout {
     /// Time-outs and retries.
     pub config: RolloutConfig,
     /// Free data; `name` is what `tracewire run --name` gave.
-    pub metadata: Json,
+    pub metadata: JsonValue,
 }
 
 /// When a rollout's attempts are given up, and which are tried again.
@@ -70,7 +70,7 @@ pub struct Attempt {
     /// When something was last heard from it.
     pub last_heartbeat_time: Option<Timestamp>,
     /// Free data.
-    pub metadata: Json,
+    pub metadata: JsonValue,
 }
 
 /// A rollout with its latest attempt, if it has one.
@@ -92,7 +92,7 @@ pub struct Worker {
     /// Its state.
     pub status: WorkerStatus,
     /// What it says of itself.
-    pub heartbeat_stats: Option<Json>,
+    pub heartbeat_stats: Option<JsonValue>,
     /// When it last said something of itself.
     pub last_heartbeat_time: Option<Timestamp>,
     /// When it last asked for a rollout.
@@ -146,7 +146,7 @@ pub struct ResourcesUpdate {
     /// 1, and one more with every change.
     pub version: u64,
     /// Resources by name, each with its `resource_type`.
-    pub resources: Json,
+    pub resources: JsonValue,
 }
 
 /// A rollout's states.
@@ -201,20 +201,20 @@ impl Rollout {
     pub fn running(rollout_id: RolloutId, start_time: Timestamp) -> Self {
         Self {
             rollout_id,
-            input: Json::Null,
+            input: JsonValue::Null,
             start_time,
             end_time: None,
             mode: None,
             resources_id: None,
             status: RolloutStatus::Running,
             config: RolloutConfig::default(),
-            metadata: Json::Object(serde_json::Map::default()),
+            metadata: JsonValue::Object(serde_json::Map::default()),
         }
     }
 
     /// The name its creator gave it (`metadata.name`).
     pub fn name(&self) -> Option<&str> {
-        self.metadata.get("name").and_then(Json::as_str)
+        self.metadata.get("name").and_then(JsonValue::as_str)
     }
 }
 
@@ -230,7 +230,7 @@ impl Attempt {
             status: AttemptStatus::Running,
             worker_id: None,
             last_heartbeat_time: None,
-            metadata: Json::Object(serde_json::Map::default()),
+            metadata: JsonValue::Object(serde_json::Map::default()),
         }
     }
 }

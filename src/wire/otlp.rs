@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1 as otlp;
 use prost::Message;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
 /// What a span says of whose it is.
@@ -49,12 +49,12 @@ fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
     if strict.is_ok() {
         return strict;
     }
-    let mut json: Json = serde_json::from_slice(body)?;
+    let mut json: JsonValue = serde_json::from_slice(body)?;
     for of_resource in within(&mut json, "resourceSpans") {
         for scope in within(of_resource, "scopeSpans") {
             for span in within(scope, "spans") {
                 for name in ["traceId", "spanId", "parentSpanId"] {
-                    if let Some(Json::String(id)) = span.get_mut(name)
+                    if let Some(JsonValue::String(id)) = span.get_mut(name)
                         && (id.len() % 2 == 1 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
                     {
                         // One byte is an id of no length that is allowed.
@@ -68,8 +68,8 @@ fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
 }
 
 /// The elements of a list in an object; none of anything else.
-fn within<'a>(json: &'a mut Json, name: &str) -> impl Iterator<Item = &'a mut Json> {
-    json.get_mut(name).and_then(Json::as_array_mut).into_iter().flatten()
+fn within<'a>(json: &'a mut JsonValue, name: &str) -> impl Iterator<Item = &'a mut JsonValue> {
+    json.get_mut(name).and_then(JsonValue::as_array_mut).into_iter().flatten()
 }
 
 /// A span whose rollout, attempt and sequence id are still to be set, and what it says of them itself.
@@ -181,7 +181,7 @@ fn value(value: any_value::Value) -> Option<Value> {
         any_value::Value::DoubleValue(number) => Value::Float(number),
         any_value::Value::BytesValue(bytes) => Value::String(hex_of(&bytes)),
         any_value::Value::ArrayValue(list) => {
-            let json = Json::Array(list.values.into_iter().map(any_json).collect());
+            let json = JsonValue::Array(list.values.into_iter().map(any_json).collect());
             // Lists of one sort have a place in our model.
             match serde_json::from_value::<Value>(json.clone()) {
                 Ok(list) => list,
@@ -194,21 +194,21 @@ fn value(value: any_value::Value) -> Option<Value> {
     })
 }
 
-fn any_json(value: AnyValue) -> Json {
+fn any_json(value: AnyValue) -> JsonValue {
     match value.value {
-        None | Some(any_value::Value::StringValueStrindex(_)) => Json::Null,
+        None | Some(any_value::Value::StringValueStrindex(_)) => JsonValue::Null,
         Some(any_value::Value::StringValue(text)) => json!(text),
         Some(any_value::Value::BoolValue(truth)) => json!(truth),
         Some(any_value::Value::IntValue(number)) => json!(number),
         Some(any_value::Value::DoubleValue(number)) => json!(number),
         Some(any_value::Value::BytesValue(bytes)) => json!(hex_of(&bytes)),
-        Some(any_value::Value::ArrayValue(list)) => Json::Array(list.values.into_iter().map(any_json).collect()),
+        Some(any_value::Value::ArrayValue(list)) => JsonValue::Array(list.values.into_iter().map(any_json).collect()),
         Some(any_value::Value::KvlistValue(map)) => map_json(map.values),
     }
 }
 
-fn map_json(pairs: Vec<KeyValue>) -> Json {
-    Json::Object(pairs.into_iter().map(|pair| (pair.key, pair.value.map_or(Json::Null, any_json))).collect())
+fn map_json(pairs: Vec<KeyValue>) -> JsonValue {
+    JsonValue::Object(pairs.into_iter().map(|pair| (pair.key, pair.value.map_or(JsonValue::Null, any_json))).collect())
 }
 
 /// `N` bytes that are not all zero, in hexadecimal.

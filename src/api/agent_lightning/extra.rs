@@ -3,7 +3,7 @@
 use crate::trace::Span;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as JsonValue};
 use std::fmt;
 
 /// The attribute that holds them in the store, as JSON.
@@ -11,7 +11,7 @@ pub(super) const EXTRA: &str = "tracewire.extra";
 
 /// A span's keys: those that must be there are, and what is not ours is kept.
 pub(super) struct Keys {
-    pub(super) extra: Map<String, Json>,
+    pub(super) extra: Map<String, JsonValue>,
 }
 
 /// Ours; the first five may be null, and must be there all the same.
@@ -66,10 +66,10 @@ impl<'de> Deserialize<'de> for Keys {
 }
 
 /// A span as it is served.
-pub(super) fn json(span: &Span) -> Json {
+pub(super) fn json(span: &Span) -> JsonValue {
     let mut json = serde_json::to_value(span).unwrap_or_default();
-    let extra = json.get_mut("attributes").and_then(Json::as_object_mut).and_then(|all| all.remove(EXTRA));
-    let extra = extra.and_then(|text| serde_json::from_str::<Map<String, Json>>(text.as_str()?).ok());
+    let extra = json.get_mut("attributes").and_then(JsonValue::as_object_mut).and_then(|all| all.remove(EXTRA));
+    let extra = extra.and_then(|text| serde_json::from_str::<Map<String, JsonValue>>(text.as_str()?).ok());
     if let (Some(fields), Some(extra)) = (json.as_object_mut(), extra) {
         for (key, value) in extra {
             fields.entry(key).or_insert(value);

@@ -21,7 +21,7 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use openapi::Operation;
 use serde::de::DeserializeOwned;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 
 /// A path, what serves it, and what is said of it.
 struct Route {
@@ -263,13 +263,13 @@ pub(super) fn read_some<T: DeserializeOwned>(body: &Bytes) -> Answer<Option<T>> 
 }
 
 /// A body's fields, to tell what is null from what is not there.
-pub(super) fn fields(body: &Bytes) -> Answer<serde_json::Map<String, Json>> {
+pub(super) fn fields(body: &Bytes) -> Answer<serde_json::Map<String, JsonValue>> {
     Ok(read_some(body)?.unwrap_or_default())
 }
 
 /// Refuses null where a field must have a value if it is there.
-fn refuse_null(fields: &serde_json::Map<String, Json>, names: &[&str]) -> Answer<()> {
-    match names.iter().find(|name| fields.get(**name).is_some_and(Json::is_null)) {
+fn refuse_null(fields: &serde_json::Map<String, JsonValue>, names: &[&str]) -> Answer<()> {
+    match names.iter().find(|name| fields.get(**name).is_some_and(JsonValue::is_null)) {
         Some(name) => Err(Refusal::Invalid(format!("{name} is invalid; it cannot be a null value."))),
         None => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! The OpenAPI (3.1) document of the store's routes, made from the table that also makes the router.
 
 use super::routes;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as JsonValue, json};
 
 /// What a method of a route does.
 pub(super) struct Operation {
@@ -16,14 +16,14 @@ pub(super) struct Operation {
 }
 
 /// The document.
-pub(super) fn document() -> Json {
+pub(super) fn document() -> JsonValue {
     let mut paths = Map::new();
     for route in routes() {
         let mut methods = Map::new();
         for operation in route.operations {
             methods.insert(operation.method.to_owned(), describe(route.path, operation));
         }
-        paths.insert(format!("/v1/agent_lightning{}", route.path), Json::Object(methods));
+        paths.insert(format!("/v1/agent_lightning{}", route.path), JsonValue::Object(methods));
     }
     json!({
         "openapi": "3.1.0",
@@ -41,10 +41,10 @@ pub(super) fn document() -> Json {
     })
 }
 
-fn describe(path: &str, operation: &Operation) -> Json {
+fn describe(path: &str, operation: &Operation) -> JsonValue {
     let content = |schema: &str| json!({ "application/json": { "schema": reference(schema) } });
     let named = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let mut parameters: Vec<Json> = named
+    let mut parameters: Vec<JsonValue> = named
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
     if operation.method == "get"
@@ -108,7 +108,7 @@ const LOGIC: (&str, &str) = ("filter_logic", "string");
 const PAGING: &[(&str, &str)] =
     &[("limit", "integer"), ("offset", "integer"), ("sort_by", "string"), ("sort_order", "string")];
 
-fn reference(schema: &str) -> Json {
+fn reference(schema: &str) -> JsonValue {
     if let Some(item) = schema.strip_prefix("Page of ") {
         return json!({ "type": "object", "required": ["items", "limit", "offset", "total"], "properties": {
             "items": { "type": "array", "items": reference(item) },
@@ -124,9 +124,9 @@ fn reference(schema: &str) -> Json {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
-fn schemas() -> Json {
+fn schemas() -> JsonValue {
     let object = |fields: &[(&str, &str)]| {
-        let properties: Map<String, Json> = fields
+        let properties: Map<String, JsonValue> = fields
             .iter()
             .map(|(name, kind)| {
                 let schema = match kind.split_once('|') {

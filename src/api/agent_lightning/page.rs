@@ -4,7 +4,7 @@ use super::{Answer, Refusal};
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::cmp::Ordering;
 
 /// What every listing takes.
@@ -73,7 +73,7 @@ impl Filter {
         self.0.is_empty()
     }
 
-    fn lets_through(&self, item: &Json, logic: Logic) -> bool {
+    fn lets_through(&self, item: &JsonValue, logic: Logic) -> bool {
         let holds = |(field, test): &(&str, Test)| {
             let text = item[*field].as_str();
             match test {
@@ -112,8 +112,8 @@ impl Paging {
     }
 
     /// The page of `items`.
-    pub(super) fn page(&self, items: Vec<Json>, filter: &Filter) -> Json {
-        let mut kept: Vec<Json> =
+    pub(super) fn page(&self, items: Vec<JsonValue>, filter: &Filter) -> JsonValue {
+        let mut kept: Vec<JsonValue> =
             items.into_iter().filter(|item| filter.lets_through(item, self.filter_logic)).collect();
         if let Some(field) = &self.sort_by {
             kept.sort_by(|a, b| compare(field, &a[field.as_str()], &b[field.as_str()]));
@@ -121,7 +121,7 @@ impl Paging {
         if self.sort_order == Order::Desc && self.sort_by.is_some() {
             kept.reverse();
         }
-        self.page_of(&kept, Json::clone)
+        self.page_of(&kept, JsonValue::clone)
     }
 
     /// True when the order asked for is that of a field, rising.
@@ -130,8 +130,8 @@ impl Paging {
     }
 
     /// The page of items that are in order.
-    pub(super) fn page_of<T>(&self, items: &[T], json: fn(&T) -> Json) -> Json {
-        let page: Vec<Json> = self.part(items).iter().map(json).collect();
+    pub(super) fn page_of<T>(&self, items: &[T], json: fn(&T) -> JsonValue) -> JsonValue {
+        let page: Vec<JsonValue> = self.part(items).iter().map(json).collect();
         json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": items.len() })
     }
 
@@ -148,11 +148,12 @@ impl Paging {
 }
 
 /// Null is the end of times, and the start of everything else.
-fn compare(field: &str, a: &Json, b: &Json) -> Ordering {
-    let number = |value: &Json| value.as_f64().unwrap_or(if field.ends_with("_time") { f64::INFINITY } else { 0.0 });
+fn compare(field: &str, a: &JsonValue, b: &JsonValue) -> Ordering {
+    let number =
+        |value: &JsonValue| value.as_f64().unwrap_or(if field.ends_with("_time") { f64::INFINITY } else { 0.0 });
     match (a, b) {
         _ if field.ends_with("_time") || a.is_number() || b.is_number() => number(a).total_cmp(&number(b)),
-        (Json::String(_) | Json::Null, Json::String(_) | Json::Null) => {
+        (JsonValue::String(_) | JsonValue::Null, JsonValue::String(_) | JsonValue::Null) => {
             a.as_str().unwrap_or_default().cmp(b.as_str().unwrap_or_default())
         }
         _ => a.to_string().cmp(&b.to_string()),
@@ -189,11 +190,11 @@ pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str
             }
         }
     }
-    let object = Json::Object(object);
+    let object = JsonValue::Object(object);
     Ok((typed(&object)?, typed(&object)?))
 }
 
-fn typed<T: DeserializeOwned>(query: &Json) -> Answer<T> {
+fn typed<T: DeserializeOwned>(query: &JsonValue) -> Answer<T> {
     serde_path_to_error::deserialize(query).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string);
         let place = std::iter::once("query".to_owned()).chain(path).collect();
@@ -202,7 +203,7 @@ fn typed<T: DeserializeOwned>(query: &Json) -> Answer<T> {
 }
 
 /// Items as JSON, for filters and order.
-pub(super) fn json_of<T: Serialize>(items: &[T]) -> Vec<Json> {
+pub(super) fn json_of<T: Serialize>(items: &[T]) -> Vec<JsonValue> {
     items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect()
 }
 
@@ -210,7 +211,7 @@ pub(super) fn json_of<T: Serialize>(items: &[T]) -> Vec<Json> {
 mod tests {
     use super::*;
 
-    fn page(paging: Json, filter: &Filter) -> Vec<i64> {
+    fn page(paging: JsonValue, filter: &Filter) -> Vec<i64> {
         let items = vec![
             json!({ "n": 1, "name": "b", "end_time": 5.0, "sequence_id": 3 }),
             json!({ "n": 2, "name": null, "end_time": null, "sequence_id": null }),
@@ -245,12 +246,12 @@ mod tests {
 
     #[test]
     fn queries_become_json_and_say_what_is_wrong() {
-        let (read, _) = from_query::<Json>(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
+        let (read, _) = from_query::<JsonValue>(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
         assert_eq!(read, json!({ "a": ["1", "2"], "b": "x y", "limit": 3, "c": "2" }));
-        assert!(matches!(from_query::<Json>(Some("limit=x"), &[]), Err(Refusal::Schema { .. })));
-        let order = from_query::<Json>(Some("sort_order=up"), &[]).unwrap_err();
+        assert!(matches!(from_query::<JsonValue>(Some("limit=x"), &[]), Err(Refusal::Schema { .. })));
+        let order = from_query::<JsonValue>(Some("sort_order=up"), &[]).unwrap_err();
         assert!(matches!(order, Refusal::Schema { place, .. } if place == ["query", "sort_order"]));
-        let paging = |text: &str| from_query::<Json>(Some(text), &[]).unwrap().1.check(&["a", "b"]).is_ok();
+        let paging = |text: &str| from_query::<JsonValue>(Some(text), &[]).unwrap().1.check(&["a", "b"]).is_ok();
         assert_eq!(
             ["limit=0", "limit=-2", "offset=-1", "sort_by=c", "sort_by=a&limit=-1"].map(paging),
             [false, false, false, false, true]

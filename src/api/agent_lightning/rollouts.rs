@@ -10,7 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::time::{Duration, Instant};
 
 #[derive(Deserialize)]
@@ -129,15 +129,15 @@ pub(super) async fn update(State(state): State<ApiState>, Path(id): Path<String>
         status: take("status").map(|status| typed("status", status)).transpose()?,
         config: take("config").map(|config| typed("config", config)).transpose()?,
         metadata: take("metadata")
-            .map(|metadata| typed::<Option<serde_json::Map<String, Json>>>("metadata", metadata))
+            .map(|metadata| typed::<Option<serde_json::Map<String, JsonValue>>>("metadata", metadata))
             .transpose()?
-            .map(|metadata| metadata.map_or(Json::Null, Json::Object)),
+            .map(|metadata| metadata.map_or(JsonValue::Null, JsonValue::Object)),
     };
     check_config(change.config.as_ref(), "body")?;
     ok(state.rollouts.update(id.as_str().into(), change).await?)
 }
 
-fn typed<T: serde::de::DeserializeOwned>(name: &str, value: Json) -> Answer<T> {
+fn typed<T: serde::de::DeserializeOwned>(name: &str, value: JsonValue) -> Answer<T> {
     serde_json::from_value(value).map_err(|error| Refusal::Schema {
         place: vec!["body".to_owned(), name.to_owned()],
         message: error.to_string(),

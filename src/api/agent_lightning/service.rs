@@ -7,7 +7,7 @@ use crate::trace::WorkerStatus;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as JsonValue, json};
 
 /// `GET /health`
 pub(super) async fn health() -> Answer {
@@ -57,7 +57,7 @@ async fn find_workers(state: &ApiState, (wanted, paging): (WantedWorkers, Paging
     ok(paging.page(json_of(&workers), &filter))
 }
 
-fn text(json: &Json) -> Option<String> {
+fn text(json: &JsonValue) -> Option<String> {
     json.as_str().map(str::to_owned)
 }
 
@@ -121,8 +121,8 @@ pub(super) async fn update_resources(State(state): State<ApiState>, Path(id): Pa
 }
 
 /// Resources by name, each of a known sort with what that sort needs; what may be left out is filled in.
-fn named_resources(body: &Bytes) -> Answer<Json> {
-    let mut named: Map<String, Json> = read(body)?;
+fn named_resources(body: &Bytes) -> Answer<JsonValue> {
+    let mut named: Map<String, JsonValue> = read(body)?;
     for (name, resource) in &mut named {
         let wrong = |field: &str, message: &str| Refusal::Schema {
             place: vec!["body".to_owned(), name.clone(), field.to_owned()],
@@ -144,11 +144,11 @@ fn named_resources(body: &Bytes) -> Answer<Json> {
                 return Err(wrong("engine", "Input should be 'jinja', 'f-string' or 'poml'"));
             }
         } else {
-            fields.entry("api_key").or_insert(Json::Null);
+            fields.entry("api_key").or_insert(JsonValue::Null);
             fields.entry("sampling_parameters").or_insert_with(|| json!({}));
         }
     }
-    Ok(Json::Object(named))
+    Ok(JsonValue::Object(named))
 }
 
 /// `GET /resources/latest`

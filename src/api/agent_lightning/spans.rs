@@ -11,7 +11,7 @@ use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::sync::Arc;
 
 /// `POST /spans`
@@ -20,7 +20,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
     let Keys { extra } = read(&body)?;
     access.check(span.rollout_id.as_str())?;
     if !extra.is_empty() {
-        span.set(EXTRA, Json::Object(extra).to_string());
+        span.set(EXTRA, JsonValue::Object(extra).to_string());
     }
     let rollouts = &state.rollouts;
     // Those of nobody's rollout are a mistake here; by OTLP they are kept.
@@ -29,7 +29,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
     state.sequences.raise(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);
     let appended = rollouts.append(vec![Arc::clone(&span)]).await?;
-    if appended.duplicates > 0 { created(Json::Null) } else { created(extra::json(&span)) }
+    if appended.duplicates > 0 { created(JsonValue::Null) } else { created(extra::json(&span)) }
 }
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,10 +23,10 @@ use std::time::SystemTime;
 struct New {
     event_type: String,
     #[serde(default = "nothing")]
-    data: serde_json::Map<String, Json>,
+    data: serde_json::Map<String, JsonValue>,
 }
 
-fn nothing() -> serde_json::Map<String, Json> {
+fn nothing() -> serde_json::Map<String, JsonValue> {
     serde_json::Map::new()
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn add(
 ) -> Answer {
     access.check(&rollout)?;
     let New { event_type, data } = read(&body)?;
-    let data = Json::Object(data);
+    let data = JsonValue::Object(data);
     let rollout = known(&state, &rollout).await?.rollout_id;
     let now = Timestamp::from(SystemTime::now());
     let sequence_id = state.sequences.next(&rollout).await;
@@ -53,7 +53,7 @@ pub(super) async fn add(
 fn span_of(
     rollout: &RolloutId,
     attempt: &AttemptId,
-    (event_type, data): (&str, &Json),
+    (event_type, data): (&str, &JsonValue),
     sequence_id: u64,
     now: Timestamp,
 ) -> Span {
@@ -87,9 +87,9 @@ fn span_of(
     span.set(names::EVENT_TYPE, event_type);
     span.set(names::EVENT_DATA, data.to_string());
     if event_type == "reward"
-        && let Some(value) = data.get("value").and_then(Json::as_f64)
+        && let Some(value) = data.get("value").and_then(JsonValue::as_f64)
     {
-        let name = data.get("name").and_then(Json::as_str).unwrap_or("primary");
+        let name = data.get("name").and_then(JsonValue::as_str).unwrap_or("primary");
         span.set("agentlightning.reward.0.name", name);
         span.set(REWARD, value);
     }
@@ -113,7 +113,7 @@ pub(super) async fn list(
     let query = query.unwrap_or_default();
     let wanted = text(&query, "event_type");
     let as_triplets = text(&query, "format").as_deref() == Some("triplet");
-    let mut events: Vec<(Timestamp, String, Json)> = spans.iter().filter_map(event_of).collect();
+    let mut events: Vec<(Timestamp, String, JsonValue)> = spans.iter().filter_map(event_of).collect();
     events.retain(|(_, event_type, _)| wanted.as_ref().is_none_or(|wanted| wanted == event_type));
     events.sort_by_key(|(at, _, _)| *at);
     if as_triplets {
@@ -128,10 +128,11 @@ pub(super) async fn list(
 
 /// Agent Lightning keeps one call of each prompt. We keep all, since samples of one prompt are samples; who wants its way
 /// asks for it with `dedup=last`.
-fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, Json)>) {
+fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
     let mut last: HashMap<String, usize> = HashMap::new();
-    let prompt =
-        |event_type: &str, data: &Json| (event_type == "model_request").then(|| data["prompt_token_ids"].to_string());
+    let prompt = |event_type: &str, data: &JsonValue| {
+        (event_type == "model_request").then(|| data["prompt_token_ids"].to_string())
+    };
     for (at, (_, event_type, data)) in events.iter().enumerate() {
         last.extend(prompt(event_type, data).map(|prompt| (prompt, at)));
     }
@@ -160,7 +161,7 @@ pub(super) async fn attempts(state: &ApiState, rollout: &RolloutId) -> Answer<Ve
 }
 
 /// The event that a span is, if it is one.
-fn event_of(span: &Span) -> Option<(Timestamp, String, Json)> {
+fn event_of(span: &Span) -> Option<(Timestamp, String, JsonValue)> {
     let at = span.end_time?;
     if let Some(event_type) = span.attributes.get(names::EVENT_TYPE).and_then(Value::as_str) {
         let data = span.attributes.get(names::EVENT_DATA).and_then(Value::as_str).unwrap_or("{}");
@@ -173,7 +174,7 @@ fn event_of(span: &Span) -> Option<(Timestamp, String, Json)> {
     Some((at, "reward".to_owned(), json!({ "value": value, "source": "agent" })))
 }
 
-fn shown(rollout: &RolloutId, attempt: &str, event_type: &str, at: Timestamp, data: &Json) -> Json {
+fn shown(rollout: &RolloutId, attempt: &str, event_type: &str, at: Timestamp, data: &JsonValue) -> JsonValue {
     json!({ "event_type": event_type, "rollout_id": rollout, "attempt_id": attempt, "timestamp": at, "data": data })
 }
 

@@ -10,7 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as JsonValue, json};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>
         status.error_message = error_message.unwrap_or(status.error_message.take());
         (status.version, status.updated_at) = (status.version + 1, now);
         let attempt = status.last_attempt_id.clone();
-        if let Json::Object(metadata) = &mut rollout.metadata {
+        if let JsonValue::Object(metadata) = &mut rollout.metadata {
             metadata.insert(KEY.to_owned(), serde_json::to_value(known).unwrap_or_default());
         }
         if let Some(to) = to.and_then(<[RolloutStatus]>::first) {
@@ -216,12 +216,12 @@ pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>
 }
 
 /// A rollout as this API shows it.
-fn shown(rollout: &Rollout) -> Json {
+fn shown(rollout: &Rollout) -> JsonValue {
     let Known { config, status } = known_of(rollout);
     let mut metadata = rollout.metadata.as_object().cloned().unwrap_or_default();
     metadata.remove(KEY);
     for name in ["batch_idx", "sample_idx_in_batch"] {
-        metadata.entry(name).or_insert(Json::Null);
+        metadata.entry(name).or_insert(JsonValue::Null);
     }
     json!({
         "rollout_id": rollout.rollout_id,
@@ -287,8 +287,10 @@ fn statuses_of(word: &str) -> Option<&'static [RolloutStatus]> {
 }
 
 /// False for what is nothing, empty or zero.
-fn says(value: &Json) -> bool {
-    !matches!(value, Json::Null | Json::Bool(false)) && value.as_f64() != Some(0.0) && value.as_str() != Some("")
+fn says(value: &JsonValue) -> bool {
+    !matches!(value, JsonValue::Null | JsonValue::Bool(false))
+        && value.as_f64() != Some(0.0)
+        && value.as_str() != Some("")
 }
 
 fn may_become(from: &str, to: &str) -> bool {

@@ -2,12 +2,12 @@
 
 use crate::trace::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as JsonValue};
 
 /// What only this API knows of a rollout; kept under [`KEY`] in its metadata.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Known {
-    pub(super) config: Json,
+    pub(super) config: JsonValue,
     pub(super) status: Status,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Status {
 
 #[derive(Clone, Deserialize)]
 pub(super) struct New {
-    pub(super) input: Json,
+    pub(super) input: JsonValue,
     #[serde(default = "yes")]
     pub(super) is_train: bool,
     #[serde(default)]
@@ -74,7 +74,7 @@ pub(super) struct Metadata {
     batch_idx: Option<i64>,
     sample_idx_in_batch: Option<i64>,
     #[serde(flatten)]
-    extra: Map<String, Json>,
+    extra: Map<String, JsonValue>,
 }
 
 #[derive(Deserialize)]

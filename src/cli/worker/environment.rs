@@ -12,7 +12,7 @@ use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use http::Method;
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl Surroundings {
         config: &Config,
     ) -> Result<Self> {
         let told = server.call(Method::GET, "/v1/tracewire/info", None).await?;
-        let told = if told.is_missing() { Json::Null } else { told.success()?.body };
+        let told = if told.is_missing() { JsonValue::Null } else { told.success()?.body };
         let address = match proxy {
             Some(url) => Some(Address::parse(url, "--proxy")?),
             None => told["proxy"].as_str().map(|url| reachable(url, &server.address)).transpose()?,

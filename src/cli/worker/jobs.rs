@@ -12,7 +12,7 @@ use crate::cli::client::{LONGEST_DELIVERY, LONGEST_WAIT};
 use crate::cli::show;
 use crate::run::child::{ChildSpec, Streams};
 use anyhow::{Result, anyhow};
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::process::ExitCode;
@@ -163,7 +163,7 @@ impl Worker {
     }
 
     /// What this worker says of itself.
-    fn stats(&self) -> Json {
+    fn stats(&self) -> JsonValue {
         let state = self.state();
         json!({ "running": state.running.len(), "done": state.over, "failed": state.failed, "pid": std::process::id() })
     }

@@ -54,14 +54,14 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value as Json;
+    use serde_json::Value as JsonValue;
 
     #[test]
     fn both_say_how_it_ended() {
         let task = Task {
             rollout: "ro-1".to_owned(),
             attempt: "at-1".to_owned(),
-            input: Json::Null,
+            input: JsonValue::Null,
             mode: None,
             timeout: None,
         };
@@ -70,14 +70,14 @@ mod tests {
         let good = Report { task: &task, end: &End::Exited(0), rewards: &rewards, took };
         let expected = json!({ "rollout_id": "ro-1", "attempt_id": "at-1", "status": "succeeded", "exit_code": 0,
             "reward": 0.5, "seconds": 1.235 });
-        assert_eq!(serde_json::from_str::<Json>(&good.json()).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<JsonValue>(&good.json()).unwrap(), expected);
         assert_eq!(
             good.text(2, 1),
             "tracewire: ro-1 succeeded in 1.2 s, rewards primary 0.5, style 1; 2 done, 1 of them failed"
         );
         let bad = Report { end: &End::Killed(9), rewards: &[], ..good };
         assert_eq!(bad.text(1, 1), "tracewire: ro-1 failed (killed by signal 9) in 1.2 s; 1 done, 1 of them failed");
-        let bad: Json = serde_json::from_str(&bad.json()).unwrap();
-        assert_eq!((&bad["exit_code"], &bad["reward"]), (&json!(137), &Json::Null));
+        let bad: JsonValue = serde_json::from_str(&bad.json()).unwrap();
+        assert_eq!((&bad["exit_code"], &bad["reward"]), (&json!(137), &JsonValue::Null));
     }
 }

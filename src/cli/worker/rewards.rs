@@ -3,7 +3,7 @@
 //! Pure, but for reading that file. What looks like a reward and is none is said, never guessed at.
 
 use crate::cli::reward::PRIMARY;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as JsonValue};
 use std::fs;
 use std::path::Path;
 
@@ -27,8 +27,10 @@ pub(super) fn find(file: &Path, printed: &[u8]) -> Found {
 fn in_file(text: &str) -> Found {
     let mut found = Found::default();
     match serde_json::from_str(text) {
-        Ok(Json::Object(all)) if !all.contains_key("reward") && !all.contains_key("rewards") => found.add_all(&all),
-        Ok(Json::Object(all)) => found.add_named(&all),
+        Ok(JsonValue::Object(all)) if !all.contains_key("reward") && !all.contains_key("rewards") => {
+            found.add_all(&all);
+        }
+        Ok(JsonValue::Object(all)) => found.add_named(&all),
         Ok(value) => found.add(PRIMARY, &value),
         Err(error) => match text.parse::<f64>() {
             Ok(number) => found.add_number(PRIMARY, number),
@@ -43,8 +45,8 @@ fn in_line(printed: &str) -> Found {
     let mut found = Found::default();
     let Some(line) = printed.lines().map(str::trim).rfind(|line| !line.is_empty()) else { return found };
     match serde_json::from_str(line) {
-        Ok(Json::Object(all)) => found.add_named(&all),
-        Ok(value @ Json::Number(_)) => found.add(PRIMARY, &value),
+        Ok(JsonValue::Object(all)) => found.add_named(&all),
+        Ok(value @ JsonValue::Number(_)) => found.add(PRIMARY, &value),
         Ok(_) => {}
         Err(error) if line.starts_with('{') && line.contains("\"reward") => {
             found.notes.push(format!("the last line is no JSON, and no reward: {error}"));
@@ -56,22 +58,22 @@ fn in_line(printed: &str) -> Found {
 
 impl Found {
     /// `{"reward": x, "rewards": {name: x}}`, either or both.
-    fn add_named(&mut self, all: &Map<String, Json>) {
+    fn add_named(&mut self, all: &Map<String, JsonValue>) {
         if let Some(value) = all.get("reward") {
             self.add(PRIMARY, value);
         }
         match all.get("rewards") {
             None => {}
-            Some(Json::Object(rewards)) => self.add_all(rewards),
+            Some(JsonValue::Object(rewards)) => self.add_all(rewards),
             Some(_) => self.notes.push("`rewards` is no object of names and numbers".to_owned()),
         }
     }
 
-    fn add_all(&mut self, rewards: &Map<String, Json>) {
+    fn add_all(&mut self, rewards: &Map<String, JsonValue>) {
         rewards.iter().for_each(|(name, value)| self.add(name, value));
     }
 
-    fn add(&mut self, name: &str, value: &Json) {
+    fn add(&mut self, name: &str, value: &JsonValue) {
         match value.as_f64() {
             Some(number) => self.add_number(name, number),
             None if value.is_null() => {}

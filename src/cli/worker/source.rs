@@ -8,7 +8,7 @@ use crate::cli::client::{Answer, Server};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use http::{Method, StatusCode};
-use serde_json::Value as Json;
+use serde_json::Value as JsonValue;
 use std::time::Duration;
 
 /// Which protocol is spoken.
@@ -29,7 +29,7 @@ pub(super) enum Api {
 pub(super) struct Task {
     pub(super) rollout: String,
     pub(super) attempt: String,
-    pub(super) input: Json,
+    pub(super) input: JsonValue,
     /// `train`, `val`, `test`, or nobody said.
     pub(super) mode: Option<String>,
     /// What its creator gave it.
@@ -74,7 +74,7 @@ impl Source {
     }
 
     /// Says that a task is still worked on. Gives the reason if it should not be any more.
-    pub(super) async fn beat(&self, worker: &str, task: &Task, stats: &Json) -> Option<String> {
+    pub(super) async fn beat(&self, worker: &str, task: &Task, stats: &JsonValue) -> Option<String> {
         match self.old {
             true => v03::beat(&self.server, worker, task, stats).await,
             false => v10::beat(&self.server, task).await,
@@ -118,7 +118,7 @@ pub(super) fn judge(answer: Answer) -> Result<Answer, NoAnswer> {
 }
 
 /// A number of seconds that is a time.
-pub(super) fn seconds(json: &Json) -> Option<Duration> {
+pub(super) fn seconds(json: &JsonValue) -> Option<Duration> {
     let length = Duration::try_from_secs_f64(json.as_f64()?).ok()?;
     (!length.is_zero()).then_some(length)
 }

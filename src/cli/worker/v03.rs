@@ -9,7 +9,7 @@ use crate::cli::reward::annotate;
 use crate::trace::Timestamp;
 use anyhow::{Context, Result};
 use http::Method;
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 use std::time::SystemTime;
 
 pub(super) async fn take(server: &Server, worker: &str) -> Result<Option<Task>, NoAnswer> {
@@ -30,7 +30,7 @@ pub(super) async fn take(server: &Server, worker: &str) -> Result<Option<Task>, 
     }
 }
 
-fn task(rollout: &Json) -> Option<Task> {
+fn task(rollout: &JsonValue) -> Option<Task> {
     Some(Task {
         rollout: rollout["rollout_id"].as_str()?.to_owned(),
         attempt: rollout["attempt"]["attempt_id"].as_str()?.to_owned(),
@@ -40,7 +40,7 @@ fn task(rollout: &Json) -> Option<Task> {
     })
 }
 
-pub(super) async fn beat(server: &Server, worker: &str, task: &Task, stats: &Json) -> Option<String> {
+pub(super) async fn beat(server: &Server, worker: &str, task: &Task, stats: &JsonValue) -> Option<String> {
     // First of all: at Agent Lightning's own server a heartbeat makes a cancelled rollout run again. A server that
     // does not answer now ends nothing.
     let rollout = server.call(Method::GET, &rollout(task), None).await.ok()?;
@@ -98,11 +98,11 @@ mod tests {
         let read = task(&rollout).unwrap();
         assert_eq!((read.mode.as_deref(), read.timeout), (Some("val"), Some(Duration::from_millis(1500))));
         assert_eq!(attempt(&read), "/v1/agl/rollouts/ro%2F1/attempts/at-1");
-        rollout["config"]["timeout_seconds"] = Json::Null;
-        rollout["mode"] = Json::Null;
+        rollout["config"]["timeout_seconds"] = JsonValue::Null;
+        rollout["mode"] = JsonValue::Null;
         let read = task(&rollout).unwrap();
         assert_eq!((read.mode, read.timeout), (None, None));
-        rollout["attempt"] = Json::Null;
+        rollout["attempt"] = JsonValue::Null;
         assert_eq!(task(&rollout), None);
     }
 }

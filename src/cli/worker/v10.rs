@@ -7,7 +7,7 @@ use super::source::{NoAnswer, Task, judge, seconds};
 use crate::cli::client::{Answer, Server, encoded};
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
-use serde_json::{Value as Json, json};
+use serde_json::{Value as JsonValue, json};
 
 pub(super) async fn take(server: &Server) -> Result<Option<Task>, NoAnswer> {
     let path = format!("/api/rollouts?state_in=queuing&limit={LOOKED_AT}");
@@ -29,7 +29,7 @@ pub(super) async fn take(server: &Server) -> Result<Option<Task>, NoAnswer> {
     Ok(None)
 }
 
-fn task(rollout: &Json) -> Option<Task> {
+fn task(rollout: &JsonValue) -> Option<Task> {
     let mode = if rollout["is_train"].as_bool().unwrap_or(true) { "train" } else { "val" };
     Some(Task {
         rollout: rollout["rollout_id"].as_str()?.to_owned(),
@@ -56,7 +56,7 @@ pub(super) async fn reward(server: &Server, task: &Task, rewards: &[(String, f64
     let Some((_, value)) = rewards.first() else { return Ok(()) };
     let mut data = json!({ "value": value, "source": "agent" });
     if rewards.len() > 1 {
-        data["rewards"] = Json::Object(rewards.iter().map(|(name, value)| (name.clone(), json!(value))).collect());
+        data["rewards"] = JsonValue::Object(rewards.iter().map(|(name, value)| (name.clone(), json!(value))).collect());
     }
     let path = format!("{}/attempt/{ATTEMPT}/events", rollout(task));
     let event = json!({ "event_type": "reward", "data": data });
