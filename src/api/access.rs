@@ -141,14 +141,14 @@ fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -
 
 /// True when a request concerns a rollout that the caller may see, or names it where only the handler sees it.
 fn concerns_one(path: &str, access: &Access) -> bool {
-    let nouns = ["/v1/agent_lightning/rollouts/", "/api/rollouts/", "/sessions/"];
+    let nouns = ["/v1/agl/rollouts/", "/api/rollouts/", "/sessions/"];
     let named = nouns.iter().find_map(|noun| path.strip_prefix(noun)).and_then(|rest| rest.split('/').next());
     match named {
         // The handlers of these look themselves, and whoever takes calls of models does.
         _ if Gateway::is_call_path(path) => true,
         Some("search" | "terminal" | "batch_delete") => false,
         None => {
-            path.starts_with("/v1/agent_lightning/spans")
+            path.starts_with("/v1/agl/spans")
                 || path == "/v1/traces"
                 || path == "/v1/tracewire/keys"
                 || path.starts_with(GRPC)
@@ -167,21 +167,15 @@ fn scope_of(method: &Method, path: &str) -> Scope {
 
 /// `POST /rollouts/{rollout}/attempts/search`
 fn is_attempt_search(path: &str) -> bool {
-    let rollout =
-        path.strip_prefix("/v1/agent_lightning/rollouts/").and_then(|rest| rest.strip_suffix("/attempts/search"));
+    let rollout = path.strip_prefix("/v1/agl/rollouts/").and_then(|rest| rest.strip_suffix("/attempts/search"));
     rollout.is_some_and(|rollout| !rollout.contains('/'))
 }
 
 /// Posted to, and changes nothing.
-const LOOKS: &[&str] = &[
-    "/v1/agent_lightning/rollouts/search",
-    "/v1/agent_lightning/workers/search",
-    "/v1/agent_lightning/spans/search",
-    "/v1/agent_lightning/waits/rollouts",
-];
+const LOOKS: &[&str] =
+    &["/v1/agl/rollouts/search", "/v1/agl/workers/search", "/v1/agl/spans/search", "/v1/agl/waits/rollouts"];
 /// Says nothing that anybody may not know.
-const OPEN: &[&str] =
-    &["/", "/health", "/healthz", "/readyz", "/v1/agent_lightning/health", "/v1/agent_lightning/openapi.json"];
+const OPEN: &[&str] = &["/", "/health", "/healthz", "/readyz", "/v1/agl/health", "/v1/agl/openapi.json"];
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
 
 #[cfg(test)]
@@ -209,24 +203,24 @@ mod tests {
         };
         let (get, post) = (Method::GET, Method::POST);
         for (given, method, path, expected) in [
-            ("", &get, "/v1/agent_lightning/rollouts", 401),
-            ("wrong", &get, "/v1/agent_lightning/rollouts", 401),
+            ("", &get, "/v1/agl/rollouts", 401),
+            ("wrong", &get, "/v1/agl/rollouts", 401),
             ("wrong", &get, "/healthz", 200),
-            ("reader", &get, "/v1/agent_lightning/rollouts", 200),
+            ("reader", &get, "/v1/agl/rollouts", 200),
             ("reader", &get, "/metrics", 200),
-            ("reader", &post, "/v1/agent_lightning/rollouts/search", 200),
-            ("reader", &post, "/v1/agent_lightning/rollouts/ro-1/attempts/search", 200),
-            ("reader", &post, "/v1/agent_lightning/resources/search", 403),
-            ("reader", &post, "/v1/agent_lightning/rollouts/waits/attempts", 403),
-            ("reader", &post, "/v1/agent_lightning/rollouts", 403),
-            ("writer", &post, "/v1/agent_lightning/rollouts", 200),
-            ("writer", &get, "/v1/agent_lightning/rollouts", 403),
-            ("admin", &post, "/v1/agent_lightning/rollouts", 200),
-            ("one", &get, "/v1/agent_lightning/rollouts/ro-12", 200),
-            ("one", &post, "/v1/agent_lightning/rollouts/ro-2/attempts", 403),
-            ("one", &get, "/v1/agent_lightning/rollouts", 403),
-            ("one", &post, "/v1/agent_lightning/queues/rollouts/dequeue", 403),
-            ("one", &post, "/v1/agent_lightning/spans", 200),
+            ("reader", &post, "/v1/agl/rollouts/search", 200),
+            ("reader", &post, "/v1/agl/rollouts/ro-1/attempts/search", 200),
+            ("reader", &post, "/v1/agl/resources/search", 403),
+            ("reader", &post, "/v1/agl/rollouts/waits/attempts", 403),
+            ("reader", &post, "/v1/agl/rollouts", 403),
+            ("writer", &post, "/v1/agl/rollouts", 200),
+            ("writer", &get, "/v1/agl/rollouts", 403),
+            ("admin", &post, "/v1/agl/rollouts", 200),
+            ("one", &get, "/v1/agl/rollouts/ro-12", 200),
+            ("one", &post, "/v1/agl/rollouts/ro-2/attempts", 403),
+            ("one", &get, "/v1/agl/rollouts", 403),
+            ("one", &post, "/v1/agl/queues/rollouts/dequeue", 403),
+            ("one", &post, "/v1/agl/spans", 200),
             ("one", &get, "/metrics", 403),
             ("one", &get, "/api/rollouts/ro-12/events", 200),
             ("one", &Method::DELETE, "/api/rollouts/ro-2", 403),
@@ -242,6 +236,6 @@ mod tests {
         ] {
             assert_eq!(status(given, method.clone(), path), expected, "{given} {method} {path}");
         }
-        assert!(allowed(&[], &post, "/v1/agent_lightning/rollouts", &HeaderMap::new()).is_ok());
+        assert!(allowed(&[], &post, "/v1/agl/rollouts", &HeaderMap::new()).is_ok());
     }
 }

@@ -169,7 +169,7 @@ impl IntoResponse for Kept {
 
 /// What Agent Lightning's client sends again though it is not idempotent.
 fn is_repeated(path: &str) -> bool {
-    let Some(path) = path.strip_prefix("/v1/agent_lightning") else { return false };
+    let Some(path) = path.strip_prefix("/v1/agl") else { return false };
     matches!(path, "/queues/rollouts/enqueue" | "/rollouts" | "/spans/next" | "/resources")
         || (path.starts_with("/rollouts/") && path.ends_with("/attempts"))
 }
@@ -216,7 +216,7 @@ mod tests {
         };
         let waiting = Waiting::default();
         let router = Router::new()
-            .route("/v1/agent_lightning/rollouts", post(handler))
+            .route("/v1/agl/rollouts", post(handler))
             .layer(from_fn(move |request, next| waiting.clone().run(request, next)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -224,7 +224,7 @@ mod tests {
         let ask = async || {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request =
-                b"POST /v1/agent_lightning/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+                b"POST /v1/agl/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
             stream.write_all(request).await.unwrap();
             stream
         };

@@ -128,7 +128,7 @@ fn router(state: ApiState) -> Router {
         .route("/healthz", get(|| async { axum::Json(serde_json::json!({ "status": "ok" })) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::serve))
-        .nest("/v1/agent_lightning", agent_lightning::router())
+        .nest("/v1/agl", agent_lightning::router())
         .layer(middleware::from_fn(move |request, next| waiting.clone().run(request, next)))
         .merge(v1::router())
         .merge(sessions::router())
@@ -219,4 +219,4 @@ fn unknown_host() -> Response {
 }
 
 const HELP: &str = "This is the server door of Tracewire: models under /v1 and /rollout/{id}/attempt/{id}/v1, Agent Lightning's store under\n\
-     /v1/agent_lightning and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";
+     /v1/agl and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";

@@ -1,4 +1,4 @@
-//! Agent Lightning's store protocol (0.3) under `/v1/agent_lightning`: its unmodified clients work by changing a URL.
+//! Agent Lightning's store protocol (0.3) under `/v1/agl`: its unmodified clients work by changing a URL.
 //!
 //! Where that server answers 500 to what can't be done, this one answers 404 with the same words: its clients read the
 //! words, and don't try again.

@@ -23,7 +23,7 @@ pub(super) fn document() -> JsonValue {
         for operation in route.operations {
             methods.insert(operation.method.to_owned(), describe(route.path, operation));
         }
-        paths.insert(format!("/v1/agent_lightning{}", route.path), JsonValue::Object(methods));
+        paths.insert(format!("/v1/agl{}", route.path), JsonValue::Object(methods));
     }
     json!({
         "openapi": "3.1.0",
