@@ -1,27 +1,28 @@
-//! Faults of framing: messages on whose end two readers could disagree.
+//! Framing errors: HTTP/1 messages whose end is ambiguous.
 //!
-//! It only names them; who finds them is in `wire::framing`.
+//! This file defines the error; `wire::framing` detects it.
 
-use super::{ErrorKind, ProxyError};
+use super::kind::ErrorKind;
+use super::proxy_error::ProxyError;
 
-/// Why a message's framing is refused (RFC 9112 §6): two readers could disagree on where it ends.
+/// Why a message's framing is rejected (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct FramingFault {
-    /// What it becomes.
+    /// Decides the status code of the response.
     pub rule: FramingRule,
     /// The rule that was broken, in words.
     pub cause: &'static str,
 }
 
-/// What a framing fault becomes.
+/// The class of a framing fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingRule {
-    /// Not one message to every reader.
+    /// Two readers could disagree on where the message ends.
     Ambiguous,
-    /// More or longer fields than we take.
+    /// Header fields exceed `wire::framing`'s limits in number or size.
     HeadTooLarge,
-    /// A longer target than we take.
+    /// The request target exceeds `wire::framing`'s limit.
     TargetTooLong,
 }
 
@@ -41,7 +42,7 @@ impl FramingFault {
         ProxyError::new(ErrorKind::HttpProtocolError, "", self.cause)
     }
 
-    /// The fault that is behind an error, if one is.
+    /// The framing fault among the sources of `error`; `None` when there is none.
     pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut next = Some(error);
         while let Some(error) = next {

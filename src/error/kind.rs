@@ -1,340 +1,208 @@
-//! The kinds of errors, and what each means on each surface: whose fault, status, word, and what to do.
+//! The kinds of errors: one table that gives each kind its side, its status code, its error type and its fix.
+//!
+//! A new kind is one row; a row without all four does not compile. Nothing else in the program decides any of them.
 
-use super::Side;
+use super::side::Side;
 use http::StatusCode;
 
-/// What went wrong, by its RFC 9209 error type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ErrorKind {
-    /// The host name has no address.
-    DnsError,
-    /// The resolver did not answer in time.
-    DnsTimeout,
-    /// Nothing listens there, or no route leads there.
-    ConnectionRefused,
-    /// No TCP connection in time.
-    ConnectionTimeout,
-    /// The endpoint closed or reset the connection.
-    ConnectionTerminated,
-    /// The proxy before the endpoint does not lead there.
-    DestinationUnavailable,
-    /// The response head did not come in time, or its body stalled.
-    HttpResponseTimeout,
-    /// The response ended before it was whole.
-    HttpResponseIncomplete,
-    /// The endpoint did not speak HTTP as it should.
-    HttpProtocolError,
-    /// The endpoint's certificate is not trusted, not valid now, or not for this host.
-    TlsCertificateError,
-    /// The endpoint refused our side of TLS.
-    TlsAlertReceived,
-    /// The TLS handshake failed for another reason.
-    TlsProtocolError,
-    /// The target is this proxy.
-    ProxyLoopDetected,
-    /// No more files or sockets can be opened.
-    DescriptorsExhausted,
-    /// No room to record what is only recorded.
-    CaptureFull,
-    /// A setting forbids the target.
-    HttpRequestDenied,
-    /// The proxy credentials are missing or wrong.
-    ProxyAuthenticationRequired,
-    /// The agent's request can't be forwarded as it stands.
-    HttpRequestError,
-    /// The agent's request is not one message to every reader.
-    HttpRequestMalformed,
-    /// The agent's request has more or longer fields than we take.
-    HttpRequestHeadersTooLarge,
-    /// The agent's request has a longer target than we take.
-    HttpRequestTargetTooLong,
-    /// The agent went away while it sent its request.
-    HttpRequestIncomplete,
-    /// The agent did not trust our certificate, or broke off the TLS handshake.
-    ClientTlsError,
-    /// Our own fault.
-    ProxyInternalError,
-    /// The gateway: there is no backend for the model.
-    NoBackend,
-    /// The gateway: it is paused.
-    GatewayPaused,
-    /// The gateway: it was paused for longer than callers wait.
-    HoldTimeout,
-    /// The gateway: nobody registered the rollout, and this route wants that.
-    RolloutUnknown,
-    /// The gateway: the rollout has ended.
-    RolloutEnded,
-    /// The gateway: the rollout has spent what it may.
-    BudgetSpent,
-    /// The gateway: the weights have moved on too far since the rollout began.
-    PolicyStale,
-    /// The gateway: no route leads there.
-    RouteUnknown,
-    /// The gateway: the key is missing, wrong, forged or expired.
-    KeyRefused,
-    /// The gateway: what the request says has no counterpart in the backend's dialect.
-    Untranslatable,
-    /// The gateway: the request is no call that it can read.
-    CallMalformed,
-    /// The gateway: the request's body is too long.
-    CallTooLarge,
-    /// The gateway: it is being shut down.
-    ShuttingDown,
-    /// The gateway: the store does not say what must be known of the rollout.
-    StoreSilent,
-    /// The gateway: the backend's answer is not what its dialect has.
-    BackendAnswerUnread,
+/// What an error kind means on each surface.
+struct Meaning {
+    side: Side,
+    status: StatusCode,
+    error_type: &'static str,
+    fix: &'static str,
 }
 
-/// What an error kind means on each surface. The only place where side, status and word are decided.
-pub(super) struct Meaning {
-    pub(super) side: Side,
-    pub(super) status: StatusCode,
-    pub(super) word: &'static str,
-    pub(super) hint: &'static str,
+/// Makes the enum, the list of all kinds and the exhaustive match from one table.
+macro_rules! error_kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident: $side:ident $status:ident $error_type:literal, $fix:literal;)+) => {
+        /// What went wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ErrorKind {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl ErrorKind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            const fn meaning(self) -> Meaning {
+                match self {
+                    $(Self::$kind => Meaning {
+                        side: Side::$side,
+                        status: StatusCode::$status,
+                        error_type: $error_type,
+                        fix: $fix,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    // The way to the endpoint.
+
+    /// The resolver knows no address of the host.
+    DnsError: Upstream BAD_GATEWAY "dns_error",
+        "check the spelling of the host name, and that this machine can resolve it";
+    /// The resolver did not respond in time.
+    DnsTimeout: Upstream GATEWAY_TIMEOUT "dns_timeout",
+        "check the DNS resolver of this machine";
+    /// No server listens on the port, or the host is unreachable.
+    ConnectionRefused: Upstream BAD_GATEWAY "connection_refused",
+        "check that the endpoint runs and that the port is right";
+    /// No TCP connection within `upstream.connect_timeout_ms`.
+    ConnectionTimeout: Upstream GATEWAY_TIMEOUT "connection_timeout",
+        "check the network route to the endpoint, or raise upstream.connect_timeout_ms";
+    /// The endpoint closed or reset the connection.
+    ConnectionTerminated: Upstream BAD_GATEWAY "connection_terminated",
+        "the endpoint closed the connection; its log may say why";
+    /// The upstream proxy refused to connect to the endpoint.
+    DestinationUnavailable: Upstream BAD_GATEWAY "destination_unavailable",
+        "check upstream.proxy (or HTTPS_PROXY and NO_PROXY in Tracewire's own environment)";
+    /// The response head did not arrive in time, or the body stalled.
+    HttpResponseTimeout: Upstream GATEWAY_TIMEOUT "http_response_timeout",
+        "if the endpoint is slow, raise upstream.header_timeout_ms";
+    /// The response ended before it was complete.
+    HttpResponseIncomplete: Upstream BAD_GATEWAY "http_response_incomplete",
+        "the endpoint closed the connection before the end of its response; its log may say why";
+    /// The endpoint sent invalid HTTP.
+    HttpProtocolError: Upstream BAD_GATEWAY "http_protocol_error",
+        "the endpoint sent invalid HTTP; check its port and protocol";
+    /// The endpoint's certificate is untrusted, outside its validity period, or for another host.
+    TlsCertificateError: Upstream BAD_GATEWAY "tls_certificate_error",
+        "if you trust this endpoint, name its CA with --upstream-ca, or the host in tls.insecure_hosts";
+    /// The endpoint rejected our side of the TLS handshake.
+    TlsAlertReceived: Upstream BAD_GATEWAY "tls_alert_received",
+        "if the endpoint requires a client certificate, set one in tls.client_certificates";
+    /// The TLS handshake with the endpoint failed for another reason.
+    TlsProtocolError: Upstream BAD_GATEWAY "tls_protocol_error",
+        "check that the endpoint supports TLS 1.2 or 1.3 on this port";
+
+    // Requests that the proxy does not forward.
+
+    /// The target is one of Tracewire's own listeners.
+    ProxyLoopDetected: Downstream FORBIDDEN "proxy_loop_detected",
+        "the target is Tracewire itself; add its address to NO_PROXY";
+    /// The process has no file descriptors left.
+    DescriptorsExhausted: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
+        "Tracewire reached its limit of open sockets; raise it (ulimit -n)";
+    /// The capture queue is full, and this request exists only to be recorded.
+    CaptureFull: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
+        "try again; if this continues, raise capture.queue_exchanges";
+    /// `proxy.block` names the target.
+    HttpRequestDenied: Downstream FORBIDDEN "http_request_denied",
+        "the setting proxy.block names this host";
+    /// The proxy credentials are missing or wrong.
+    ProxyAuthenticationRequired: Downstream PROXY_AUTHENTICATION_REQUIRED "proxy_authentication_required",
+        "use http://ROLLOUT.ATTEMPT:TOKEN@HOST:PORT as the proxy URL, with the token of the setting proxy.token";
+    /// The request is not one that a forward proxy accepts.
+    HttpRequestError: Downstream BAD_REQUEST "http_request_error",
+        "the proxy accepts absolute-form requests and CONNECT HOST:PORT";
+    /// Two servers could disagree on where the request ends.
+    HttpRequestMalformed: Downstream BAD_REQUEST "http_request_error",
+        "servers could disagree on where this request ends; correct the client (RFC 9112 section 6)";
+    /// The request has too many header fields, or too long ones.
+    HttpRequestHeadersTooLarge: Downstream REQUEST_HEADER_FIELDS_TOO_LARGE "http_request_error",
+        "send fewer or shorter header fields";
+    /// The request target is too long.
+    HttpRequestTargetTooLong: Downstream URI_TOO_LONG "http_request_error",
+        "send the data in a body";
+    /// The agent closed the connection while it sent its request.
+    HttpRequestIncomplete: Downstream BAD_REQUEST "http_request_incomplete",
+        "the agent closed the connection before the end of its request";
+    /// The agent rejected our certificate, or ended the TLS handshake.
+    ClientTlsError: Downstream BAD_REQUEST "client_tls_error",
+        "the client must trust the CA certificate at the path that `tracewire ca path` prints";
+    /// A defect of Tracewire.
+    ProxyInternalError: Internal INTERNAL_SERVER_ERROR "proxy_internal_error",
+        "this is a defect of Tracewire; its log has the details";
+
+    // The gateway.
+
+    /// No backend is registered for the model.
+    NoBackend: Upstream SERVICE_UNAVAILABLE "no_backend",
+        "register a model server with POST /api/models or in [[gateway.backends]]";
+    /// The gateway is paused, and `gateway.pause` is `reject`.
+    GatewayPaused: Internal TOO_MANY_REQUESTS "gateway_paused",
+        "try again after POST /proxy/resume; with gateway.pause = \"hold\" calls wait instead";
+    /// The call waited for `gateway.hold_timeout_ms` while the gateway was paused.
+    HoldTimeout: Internal SERVICE_UNAVAILABLE "gateway_hold_timeout",
+        "resume the gateway sooner, or raise gateway.hold_timeout_ms";
+    /// The route accepts registered rollouts only, and this one is not registered.
+    RolloutUnknown: Downstream NOT_FOUND "rollout_unknown",
+        "register the rollout first, or call through /rollout/{id}/attempt/{id}/v1, which creates it";
+    /// The rollout is in a final state.
+    RolloutEnded: Downstream CONFLICT "rollout_ended",
+        "an ended rollout makes no more calls; start another attempt or rollout";
+    /// The rollout has used up its budget of calls, tokens or seconds.
+    BudgetSpent: Downstream TOO_MANY_REQUESTS "budget_spent",
+        "raise gateway.budget, or metadata.budget of the rollout";
+    /// The policy is too many versions ahead of the one that the rollout began with.
+    PolicyStale: Downstream CONFLICT "policy_stale",
+        "start a new rollout, raise gateway.max_staleness, or set gateway.staleness = \"tag\"";
+    /// The gateway has no such route.
+    RouteUnknown: Downstream NOT_FOUND "route_unknown",
+        "docs/gateway.md lists the routes of the gateway";
+    /// The API key is missing, wrong, forged or expired.
+    KeyRefused: Downstream UNAUTHORIZED "key_refused",
+        "use a token of server.tokens, or a key that `tracewire key` signed";
+    /// A part of the request has no equivalent in the backend's API.
+    Untranslatable: Downstream BAD_REQUEST "untranslatable",
+        "remove this part of the request, or register a backend that supports the client's API";
+    /// The body is not a request of this API.
+    CallMalformed: Downstream BAD_REQUEST "call_malformed",
+        "send a JSON object as the documentation of the API describes";
+    /// The body is longer than `gateway.max_body_bytes`.
+    CallTooLarge: Downstream PAYLOAD_TOO_LARGE "call_too_large",
+        "send a shorter request, or raise gateway.max_body_bytes";
+    /// Tracewire is shutting down.
+    ShuttingDown: Internal SERVICE_UNAVAILABLE "shutting_down",
+        "try again when Tracewire has restarted, or raise shutdown.drain_timeout_ms";
+    /// The store did not return the state of the rollout, which the call depends on.
+    StoreSilent: Internal SERVICE_UNAVAILABLE "store_silent",
+        "try again; Tracewire's log names the problem of the store";
+    /// The backend's response is not one of its API.
+    BackendAnswerUnread: Upstream BAD_GATEWAY "backend_answer_unread",
+        "check that the backend serves the API it was registered with; its log may say more";
 }
 
 impl ErrorKind {
-    pub(super) fn meaning(self) -> Meaning {
-        let of = |side, status, word, hint| Meaning { side, status, word, hint };
-        use Side::{Downstream, Internal, Upstream};
-        match self {
-            Self::DnsError => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "dns_error",
-                "check the host's spelling, and that this machine can resolve it",
-            ),
-            Self::DnsTimeout => {
-                of(Upstream, StatusCode::GATEWAY_TIMEOUT, "dns_timeout", "check this machine's resolver")
-            }
-            Self::ConnectionRefused => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "connection_refused",
-                "check that the endpoint runs and that the port is right",
-            ),
-            Self::ConnectionTimeout => of(
-                Upstream,
-                StatusCode::GATEWAY_TIMEOUT,
-                "connection_timeout",
-                "check the route to the endpoint, or raise upstream.connect_timeout_ms",
-            ),
-            Self::ConnectionTerminated => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "connection_terminated",
-                "the endpoint closed the connection; look at its log",
-            ),
-            Self::DestinationUnavailable => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "destination_unavailable",
-                "check upstream.proxy (or HTTPS_PROXY and NO_PROXY in Tracewire's own environment)",
-            ),
-            Self::HttpResponseTimeout => of(
-                Upstream,
-                StatusCode::GATEWAY_TIMEOUT,
-                "http_response_timeout",
-                "raise upstream.header_timeout_ms if the endpoint is just slow",
-            ),
-            Self::HttpResponseIncomplete => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "http_response_incomplete",
-                "the endpoint broke off its answer; look at its log",
-            ),
-            Self::HttpProtocolError => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "http_protocol_error",
-                "the endpoint did not answer in valid HTTP",
-            ),
-            Self::TlsCertificateError => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "tls_certificate_error",
-                "if you trust this endpoint, name its CA with --upstream-ca or the host in tls.insecure_hosts",
-            ),
-            Self::TlsAlertReceived => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "tls_alert_received",
-                "if the endpoint wants a client certificate, name one in tls.client_certificates",
-            ),
-            Self::TlsProtocolError => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "tls_protocol_error",
-                "check that the endpoint speaks TLS 1.2 or 1.3 on this port",
-            ),
-            Self::ProxyLoopDetected => of(
-                Downstream,
-                StatusCode::FORBIDDEN,
-                "proxy_loop_detected",
-                "the target is Tracewire itself; add its address to NO_PROXY",
-            ),
-            Self::DescriptorsExhausted => of(
-                Internal,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "proxy_internal_error",
-                "Tracewire may open no more sockets; raise its limit (ulimit -n)",
-            ),
-            Self::CaptureFull => of(
-                Internal,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "proxy_internal_error",
-                "try again; if it stays so, raise capture.queue_exchanges",
-            ),
-            Self::HttpRequestDenied => {
-                of(Downstream, StatusCode::FORBIDDEN, "http_request_denied", "proxy.block names this host")
-            }
-            Self::ProxyAuthenticationRequired => of(
-                Downstream,
-                StatusCode::PROXY_AUTHENTICATION_REQUIRED,
-                "proxy_authentication_required",
-                "use http://ROLLOUT.ATTEMPT:TOKEN@HOST:PORT as proxy URL, with the token that is set as proxy.token",
-            ),
-            Self::HttpRequestError => of(
-                Downstream,
-                StatusCode::BAD_REQUEST,
-                "http_request_error",
-                "this door takes absolute-form requests and CONNECT HOST:PORT",
-            ),
-            Self::HttpRequestMalformed => of(
-                Downstream,
-                StatusCode::BAD_REQUEST,
-                "http_request_error",
-                "servers could disagree on where this request ends; mend what sends it (RFC 9112 section 6)",
-            ),
-            Self::HttpRequestHeadersTooLarge => of(
-                Downstream,
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "http_request_error",
-                "send fewer or shorter header fields",
-            ),
-            Self::HttpRequestTargetTooLong => {
-                of(Downstream, StatusCode::URI_TOO_LONG, "http_request_error", "send the data in a body")
-            }
-            Self::HttpRequestIncomplete => {
-                of(Downstream, StatusCode::BAD_REQUEST, "http_request_incomplete", "the agent broke off its request")
-            }
-            Self::ClientTlsError => of(
-                Downstream,
-                StatusCode::BAD_REQUEST,
-                "client_tls_error",
-                "the client must trust the CA that `tracewire ca path` names",
-            ),
-            Self::ProxyInternalError => of(
-                Internal,
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "proxy_internal_error",
-                "this is a fault of Tracewire; its log says more",
-            ),
-            _ => self.meaning_at_gateway(),
-        }
+    /// Who caused it.
+    pub const fn side(self) -> Side {
+        self.meaning().side
     }
 
-    /// What goes wrong at the gateway only.
-    fn meaning_at_gateway(self) -> Meaning {
-        let of = |side, status, word, hint| Meaning { side, status, word, hint };
-        use Side::{Downstream, Internal, Upstream};
-        match self {
-            Self::NoBackend => of(
-                Upstream,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no_backend",
-                "register a model server with POST /api/models or under [[gateway.backends]]",
-            ),
-            Self::GatewayPaused => of(
-                Internal,
-                StatusCode::TOO_MANY_REQUESTS,
-                "gateway_paused",
-                "try again after POST /proxy/resume; gateway.pause = \"hold\" lets callers wait",
-            ),
-            Self::HoldTimeout => of(
-                Internal,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "gateway_hold_timeout",
-                "resume the gateway sooner, or raise gateway.hold_timeout_ms",
-            ),
-            Self::RolloutUnknown => of(
-                Downstream,
-                StatusCode::NOT_FOUND,
-                "rollout_unknown",
-                "register the rollout first, or call through /rollout/{id}/attempt/{id}/v1, which creates it",
-            ),
-            Self::RolloutEnded => of(
-                Downstream,
-                StatusCode::CONFLICT,
-                "rollout_ended",
-                "an ended rollout calls no models; start another attempt or rollout",
-            ),
-            Self::BudgetSpent => of(
-                Downstream,
-                StatusCode::TOO_MANY_REQUESTS,
-                "budget_spent",
-                "raise gateway.budget, or metadata.budget of the rollout",
-            ),
-            Self::PolicyStale => of(
-                Downstream,
-                StatusCode::CONFLICT,
-                "policy_stale",
-                "start a new rollout, raise gateway.max_staleness, or set gateway.staleness = \"tag\"",
-            ),
-            Self::RouteUnknown => of(
-                Downstream,
-                StatusCode::NOT_FOUND,
-                "route_unknown",
-                "docs/gateway.md lists the routes of the gateway",
-            ),
-            Self::KeyRefused => of(
-                Downstream,
-                StatusCode::UNAUTHORIZED,
-                "key_refused",
-                "use a token of server.tokens, or a key that `tracewire key` signs",
-            ),
-            Self::Untranslatable => of(
-                Downstream,
-                StatusCode::BAD_REQUEST,
-                "untranslatable",
-                "leave it out, or register a backend that speaks the client's dialect",
-            ),
-            Self::CallTooLarge => of(
-                Downstream,
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "call_too_large",
-                "send less, or raise gateway.max_body_bytes",
-            ),
-            Self::ShuttingDown => of(
-                Internal,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "shutting_down",
-                "call again when it is back, or raise shutdown.drain_timeout_ms",
-            ),
-            Self::StoreSilent => of(
-                Internal,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "store_silent",
-                "try again; Tracewire's log says what the store has",
-            ),
-            Self::BackendAnswerUnread => of(
-                Upstream,
-                StatusCode::BAD_GATEWAY,
-                "backend_answer_unread",
-                "check that the backend serves the API that its registration says, and look at its log",
-            ),
-            _ => of(
-                Downstream,
-                StatusCode::BAD_REQUEST,
-                "call_malformed",
-                "send a JSON object as the API's documentation has it",
-            ),
-        }
+    /// The status code of the response that the client gets.
+    pub const fn status(self) -> StatusCode {
+        self.meaning().status
     }
 
-    /// The word for attributes, logs, metrics and `Proxy-Status`.
-    pub fn as_str(self) -> &'static str {
-        self.meaning().word
+    /// The error type of attributes, logs, metrics and the `Proxy-Status` field: that of RFC 9209 where it has one.
+    pub const fn as_str(self) -> &'static str {
+        self.meaning().error_type
+    }
+
+    /// What the reader can do about it.
+    pub const fn fix(self) -> &'static str {
+        self.meaning().fix
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorKind;
+
+    #[test]
+    fn the_documentation_lists_every_error_type_with_its_status() {
+        let page = include_str!("../../docs/errors.md");
+        for kind in ErrorKind::ALL {
+            let (error_type, status) = (kind.as_str(), kind.status());
+            let mut rows = page.lines().filter(|line| line.starts_with(&format!("| `{error_type}` |")));
+            // A dash: the client is gone, or has its status code already.
+            let has_status = |row: &str| row.contains(" – ") || row.contains(status.as_str());
+            assert!(rows.any(has_status), "docs/errors.md has no row for {error_type} with status {status}");
+        }
     }
 }

@@ -10,7 +10,7 @@ pub fn error(error: &ProxyError) -> Response<Body> {
     let text = serde_json::json!({
         "error": {
             "type": error.kind.as_str(),
-            "message": format!("tracewire: {error}. {}", capitalised(error.hint())),
+            "message": format!("tracewire: {error}. {}", capitalised(error.fix())),
             "side": error.side().as_str(),
         }
     });

@@ -86,7 +86,7 @@ pub(super) fn pause_error(pause: &Pause) -> ProxyError {
 
 /// What an error says to people.
 pub(super) fn message(error: &ProxyError) -> String {
-    format!("tracewire: {error}; {}", error.hint())
+    format!("tracewire: {error}; {}", error.fix())
 }
 
 fn json_response(status: StatusCode, text: Vec<u8>) -> Response<Body> {
