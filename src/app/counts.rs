@@ -66,6 +66,11 @@ pub(super) fn counts(
                 "Agents' retries that got their first try's answer.",
                 &gateway.counters().joined,
             ),
+            counter(
+                "gateway_rollouts_forgotten_total",
+                "Idle rollouts that the gateway forgot because there were too many; their budgets start anew.",
+                gateway.rollouts().forgotten(),
+            ),
             gauge("gateway_in_flight", "Calls in flight.", state.inflight),
             gauge("gateway_paused", "1 while the gateway is paused.", usize::from(state.paused)),
             gauge("gateway_backends", "Model servers that are registered.", backends.len()),

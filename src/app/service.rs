@@ -2,8 +2,8 @@
 
 use crate::api::Sequences;
 use crate::capture::{Calls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
-use crate::gateway::rollout_state::RolloutLookupFuture;
-use crate::gateway::{RolloutLookup, RolloutRegistration};
+use crate::gateway::routing::Mode;
+use crate::gateway::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 use crate::rollout::Rollouts;
 use crate::store::{BoxFuture, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
@@ -79,7 +79,7 @@ impl RolloutLookup for Register {
         Box::pin(async move {
             let said = |error: StoreError| {
                 tracing::warn!(%error, rollout_id = %rollout, "the store does not say what is registered");
-                error.to_string()
+                RolloutLookupError::new(error)
             };
             if !self.store.standing(rollout.clone()).await.map_err(said)?.registered {
                 return Ok(None);
@@ -99,8 +99,8 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
         serde_json::from_value(rollout.metadata.get(name)?.clone()).ok()
     }
     RolloutRegistration {
-        ended: rollout.status.is_final().then(|| rollout.status.as_str().to_owned()),
-        mode: rollout.mode.clone(),
+        final_status: rollout.status.is_final().then_some(rollout.status),
+        mode: rollout.mode.as_deref().and_then(Mode::of),
         budget: read(rollout, "budget"),
         staleness: read(rollout, "staleness"),
         max_staleness: read(rollout, "max_staleness"),

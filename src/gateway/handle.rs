@@ -7,7 +7,8 @@ use super::keepalive::kept_alive;
 use super::pause::InFlightPermit;
 use super::prepare::malformed;
 use super::refusal::{Shape, pause_error};
-use super::rollout_state::{RolloutRegistration, RolloutState};
+use super::rollout_lookup::RolloutRegistration;
+use super::rollout_state::RolloutGuard;
 use super::routing::{Api, ApiSurface, Mode, Route};
 use super::settings::{Budget, PauseForm, Staleness};
 use crate::error::{ErrorKind, ProxyError};
@@ -34,8 +35,8 @@ pub(super) struct Call {
     pub(super) shape: Shape,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    pub(super) page: Arc<RolloutState>,
-    pub(super) registered: RolloutRegistration,
+    pub(super) rollout: Arc<RolloutGuard>,
+    pub(super) registration: RolloutRegistration,
     pub(super) mode: Option<Mode>,
     pub(super) budget: Budget,
     /// The backends' name of the model.
@@ -74,10 +75,10 @@ pub(super) type Over = Pin<Box<dyn Future<Output = ProxyError> + Send>>;
 impl Call {
     /// Waits for a reason to end it: its rollout's end, its time, ours. It holds nothing of the call.
     pub(super) fn over(&self) -> Over {
-        let (page, budget, mut guard) = (Arc::clone(&self.page), self.budget, self.guard.clone());
+        let (rollout, budget, mut guard) = (Arc::clone(&self.rollout), self.budget, self.guard.clone());
         Box::pin(async move {
             tokio::select! {
-                error = page.over(&budget) => error,
+                error = rollout.until_over(&budget) => error,
                 () = guard.ending() => ProxyError::new(ErrorKind::ShuttingDown, "", "the gateway is shutting down"),
             }
         })
@@ -150,7 +151,8 @@ impl Gateway {
     async fn is_unknown(&self, route: &Route) -> bool {
         match &route.named.rollout {
             Some(rollout) if route.contract == ApiSurface::V1 => {
-                matches!(self.book().page(rollout).registered(self.registry(), true).await, Ok(None))
+                let registration = self.rollouts().enter(rollout).required_registration(self.registry()).await;
+                registration.is_err_and(|error| error.kind == ErrorKind::RolloutUnknown)
             }
             _ => false,
         }
@@ -228,15 +230,13 @@ impl Gateway {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let rollout = route.named.rollout.as_ref().unwrap_or(&begun.identity.rollout_id);
-        let page = self.book().page(rollout);
-        let must_be = route.contract == ApiSurface::V1;
-        let registered = page.registered(self.registry(), must_be).await?;
-        if route.contract == ApiSurface::V1 && registered.is_none() {
-            return Err(ProxyError::new(ErrorKind::RolloutUnknown, "", format!("Rollout not found: {rollout}")));
-        }
-        let registered = registered.unwrap_or_default();
-        if let Some(state) = &registered.ended {
-            let cause = format!("rollout {rollout} has ended ({state})");
+        let state = self.rollouts().enter(rollout);
+        let registration = match route.contract {
+            ApiSurface::V1 => state.required_registration(self.registry()).await?,
+            _ => state.registration(self.registry()).await.unwrap_or_default(),
+        };
+        if let Some(status) = registration.final_status {
+            let cause = format!("rollout {rollout} has ended ({})", status.as_str());
             return Err(ProxyError::new(ErrorKind::RolloutEnded, "", cause));
         }
         let (parts, body) = request.into_parts();
@@ -260,12 +260,12 @@ impl Gateway {
             Api::Gemini { method, .. } => method == "streamGenerateContent" && route.query.contains("alt=sse"),
             _ => value(&body, "stream") == Some(b"true"),
         };
-        let mode = route.mode.or_else(|| registered.mode.as_deref().and_then(Mode::of));
+        let mode = route.mode.or(registration.mode);
         begun.recording.gateway(|facts| {
             facts.mode = mode.map(|mode| mode.as_str().to_owned());
             facts.requested_model = named.filter(|named| *named != model);
         });
-        let budget = registered.budget.unwrap_or(self.settings().budget);
+        let budget = registration.budget.unwrap_or(self.settings().budget);
         let begun = begun.clone();
         Ok(Read::Call(Box::new(Call {
             begun,
@@ -273,8 +273,8 @@ impl Gateway {
             shape,
             headers: parts.headers,
             body,
-            page,
-            registered,
+            rollout: Arc::new(state),
+            registration,
             mode,
             budget,
             model,
@@ -317,7 +317,7 @@ impl Gateway {
         }
         let inside = self.enter(call).await?;
         let spent = self.registry().tokens_spent(&call.begun.identity.rollout_id);
-        call.page.spend(&call.budget, spent)?;
+        call.rollout.count_call(&call.budget, spent)?;
         Ok(Passed { inside })
     }
 
@@ -358,10 +358,10 @@ impl Gateway {
 
     /// How far a backend is ahead of what the rollout began with, if that is allowed.
     pub(super) fn check_staleness(&self, call: &Call, backend: &Backend) -> Result<(), ProxyError> {
-        let ahead = call.page.staleness(backend.version());
+        let ahead = call.rollout.versions_ahead(backend.version());
         call.begun.recording.gateway(|facts| facts.staleness = (ahead != 0).then_some(ahead));
-        let rule = call.registered.staleness.unwrap_or(self.settings().staleness);
-        let most = call.registered.max_staleness.unwrap_or(self.settings().max_staleness);
+        let rule = call.registration.staleness.unwrap_or(self.settings().staleness);
+        let most = call.registration.max_staleness.unwrap_or(self.settings().max_staleness);
         if rule == Staleness::Refuse && ahead > most {
             let cause = format!("the policy is {ahead} versions ahead of the one that the rollout began with");
             return Err(ProxyError::new(ErrorKind::PolicyStale, "", cause));

@@ -16,6 +16,7 @@ mod probe;
 mod refusal;
 mod response_cache;
 mod retry;
+pub mod rollout_lookup;
 pub mod rollout_state;
 pub mod routing;
 mod select;
@@ -23,7 +24,7 @@ pub mod settings;
 
 pub use backends::{Backend, BackendError, Backends};
 pub use pause::{GateState, PauseGate};
-pub use rollout_state::{RolloutLookup, RolloutRegistration};
+pub use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 pub use routing::Route;
 pub use settings::{BackendSettings, GatewaySettings, PauseForm, Reroute};
 
@@ -64,7 +65,7 @@ struct Inner {
     gate: PauseGate,
     // Nobody pauses this one: it counts the calls that are here, those that wait for the other included.
     here: PauseGate,
-    book: RolloutStates,
+    rollouts: RolloutStates,
     answers: ResponseCache,
     registered: Notify,
     counters: Counters,
@@ -103,7 +104,7 @@ impl Gateway {
             backends,
             gate: PauseGate::default(),
             here: PauseGate::default(),
-            book: RolloutStates::default(),
+            rollouts: RolloutStates::default(),
             answers: ResponseCache::default(),
             registered: Notify::new(),
             counters: Counters::default(),
@@ -201,7 +202,7 @@ impl Gateway {
 
     /// A rollout has ended: its calls do too.
     pub fn rollout_ended(&self, rollout: &RolloutId) {
-        self.0.book.ended(rollout);
+        self.0.rollouts.end(rollout);
     }
 
     /// Finds out now and then whether rollouts with calls on their way have ended elsewhere, for as long as it runs: others may
@@ -209,10 +210,10 @@ impl Gateway {
     pub async fn recheck(self) {
         loop {
             tokio::time::sleep(RECHECK_EVERY).await;
-            for page in self.book().busy() {
-                let known = self.registry().registered(page.rollout()).await;
-                if known.is_ok_and(|known| known.is_some_and(|known| known.ended.is_some())) {
-                    self.rollout_ended(page.rollout());
+            for rollout in self.rollouts().with_calls() {
+                let registration = self.registry().registered(&rollout).await;
+                if registration.is_ok_and(|found| found.is_some_and(|found| found.final_status.is_some())) {
+                    self.rollout_ended(&rollout);
                 }
             }
         }
@@ -237,8 +238,9 @@ impl Gateway {
         &*self.0.registry
     }
 
-    fn book(&self) -> &RolloutStates {
-        &self.0.book
+    /// What is remembered about each rollout.
+    pub fn rollouts(&self) -> &RolloutStates {
+        &self.0.rollouts
     }
 
     fn answers(&self) -> &ResponseCache {

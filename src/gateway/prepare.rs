@@ -164,7 +164,7 @@ fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &Gat
         fields.extend(sampling.temperature.or(defaults).map(|value| ("temperature", float(value))));
         fields.extend(sampling.top_p.map(|value| ("top_p", float(value))));
         fields.extend(sampling.max_tokens.and_then(|most| limited(api, body, most)));
-        for (name, value) in &call.registered.sampling {
+        for (name, value) in &call.registration.sampling {
             fields.retain(|(set, _)| set != name);
             fields.push((name, value.to_string()));
         }

@@ -1,205 +1,337 @@
-//! What the gateway remembers of rollouts: what they have spent, which policy they began with, and whether they have
-//! ended, which ends their calls.
+//! What the gateway remembers about each rollout: calls made, start time, first policy version, registration, and
+//! whether it has ended.
+//!
+//! Bound: the state of a rollout is kept while it has a call in flight (as many as there are connections), and after
+//! that while it is among the [`MAX_IDLE`] most recently used. Each call does a constant amount of work, however many
+//! rollouts there are. A rollout beyond the bound is forgotten: its next call starts a new state, with an unused budget
+//! of calls and seconds and a new first policy version. [`RolloutStates::forgotten`] counts that, and `/metrics` shows
+//! it as `gateway_rollouts_forgotten_total`.
 
-use super::settings::{Budget, Staleness};
+use super::rollout_lookup::{RolloutLookup, RolloutRegistration};
+use super::settings::Budget;
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::RolloutId;
-use serde_json::{Map, Value as JsonValue};
+use lru::LruCache;
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A question to a [`RolloutLookup`].
-pub type RolloutLookupFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<Option<RolloutRegistration>, String>> + Send + 'a>>;
+/// The states of all rollouts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RolloutStates(Arc<Shared>);
 
-/// What is known of registered rollouts. `gateway` may not name the store, so `app` passes this in.
-pub trait RolloutLookup: Send + Sync {
-    /// A rollout, if somebody registered it. `Err`: that can't be said now.
-    fn registered<'a>(&'a self, rollout: &'a RolloutId) -> RolloutLookupFuture<'a>;
-
-    /// Tokens that a rollout's calls have taken, as far as they are counted.
-    fn tokens_spent(&self, rollout: &RolloutId) -> u64;
+#[derive(Debug)]
+struct Shared {
+    states: Mutex<States>,
+    forgotten: AtomicU64,
 }
 
-/// A registered rollout, as far as calls depend on it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RolloutRegistration {
-    /// The final state it is in.
-    pub ended: Option<String>,
-    /// What it is for.
-    pub mode: Option<String>,
-    /// `metadata.budget`
-    pub budget: Option<Budget>,
-    /// `metadata.staleness`
-    pub staleness: Option<Staleness>,
-    /// `metadata.max_staleness`
-    pub max_staleness: Option<i64>,
-    /// `metadata.sampling_params`: fields that calls are made with, whatever the agent says.
-    pub sampling: Map<String, JsonValue>,
+/// A rollout is in one of the two maps, or in none if it is new, forgotten or has ended.
+#[derive(Debug)]
+struct States {
+    in_use: HashMap<RolloutId, InUse>,
+    idle: LruCache<RolloutId, Arc<RolloutState>>,
 }
 
-/// A rollout's page.
+#[derive(Debug)]
+struct InUse {
+    state: Arc<RolloutState>,
+    /// The number of guards, at least 1.
+    guards: usize,
+}
+
+/// Keeps the state of a rollout from being forgotten. A call holds it until the end of its response.
+#[derive(Debug)]
+pub struct RolloutGuard {
+    states: RolloutStates,
+    state: Arc<RolloutState>,
+}
+
+/// The state of one rollout.
 #[derive(Debug)]
 pub struct RolloutState {
     rollout: RolloutId,
-    began: Instant,
+    first_call: Instant,
     calls: AtomicU64,
     first_version: OnceLock<i64>,
     ended: watch::Sender<bool>,
-    known: Mutex<Option<(Instant, Option<RolloutRegistration>)>>,
+    /// What the last successful lookup returned; `None` before the first.
+    registration: Mutex<Option<CachedRegistration>>,
 }
 
-/// All pages. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct RolloutStates(Arc<Mutex<HashMap<RolloutId, Arc<RolloutState>>>>);
+#[derive(Clone, Debug)]
+struct CachedRegistration {
+    read_at: Instant,
+    registration: Option<RolloutRegistration>,
+}
+
+impl Default for RolloutStates {
+    fn default() -> Self {
+        Self::with_max_idle(MAX_IDLE)
+    }
+}
 
 impl RolloutStates {
-    /// A rollout's page; a new one if there is none.
-    pub fn page(&self, rollout: &RolloutId) -> Arc<RolloutState> {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.len() >= MAX_PAGES && !pages.contains_key(rollout) {
-            // Those that nobody is reading, and that have ended or are old.
-            pages.retain(|_, page| {
-                Arc::strong_count(page) > 1 || (!*page.ended.borrow() && page.began.elapsed() < KEPT)
-            });
-        }
-        let new = || {
-            Arc::new(RolloutState {
-                rollout: rollout.clone(),
-                began: Instant::now(),
-                calls: AtomicU64::new(0),
-                first_version: OnceLock::new(),
-                ended: watch::Sender::new(false),
-                known: Mutex::new(None),
-            })
+    fn with_max_idle(max_idle: NonZeroUsize) -> Self {
+        let states = States { in_use: HashMap::new(), idle: LruCache::new(max_idle) };
+        Self(Arc::new(Shared { states: Mutex::new(states), forgotten: AtomicU64::new(0) }))
+    }
+
+    /// The state of a rollout, for as long as the guard lives; a new one if there is none.
+    pub fn enter(&self, rollout: &RolloutId) -> RolloutGuard {
+        let mut states = self.lock();
+        let state = if let Some(in_use) = states.in_use.get_mut(rollout) {
+            in_use.guards += 1;
+            Arc::clone(&in_use.state)
+        } else {
+            let idle = states.idle.pop(rollout);
+            let state = idle.unwrap_or_else(|| Arc::new(RolloutState::new(rollout.clone())));
+            states.in_use.insert(rollout.clone(), InUse { state: Arc::clone(&state), guards: 1 });
+            state
         };
-        Arc::clone(pages.entry(rollout.clone()).or_insert_with(new))
+        drop(states);
+        RolloutGuard { states: self.clone(), state }
     }
 
-    /// The rollouts that have calls now.
-    pub fn busy(&self) -> Vec<Arc<RolloutState>> {
-        let pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.values().filter(|page| Arc::strong_count(page) > 1).cloned().collect()
+    /// The rollouts that have calls in flight.
+    pub fn with_calls(&self) -> Vec<RolloutId> {
+        self.lock().in_use.keys().cloned().collect()
     }
 
-    /// A rollout has ended: its calls do too. One that goes on later begins a new page.
-    pub fn ended(&self, rollout: &RolloutId) {
-        let page = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(rollout);
-        if let Some(page) = page {
-            page.ended.send_replace(true);
+    /// Ends the calls of a rollout that has ended. If it is called again later, it starts with a new state.
+    pub fn end(&self, rollout: &RolloutId) {
+        let mut states = self.lock();
+        let in_use = states.in_use.remove(rollout).map(|in_use| in_use.state);
+        let state = in_use.or_else(|| states.idle.pop(rollout));
+        drop(states);
+        if let Some(state) = state {
+            state.ended.send_replace(true);
         }
+    }
+
+    /// Rollouts that were forgotten because more than [`MAX_IDLE`] were idle.
+    pub fn forgotten(&self) -> &AtomicU64 {
+        &self.0.forgotten
+    }
+
+    fn leave(&self, state: &Arc<RolloutState>) {
+        let mut states = self.lock();
+        let Some(in_use) = states.in_use.get_mut(&state.rollout) else { return };
+        if !Arc::ptr_eq(&in_use.state, state) {
+            // The rollout ended, and a later call started a new state.
+            return;
+        }
+        in_use.guards -= 1;
+        if in_use.guards > 0 {
+            return;
+        }
+        if let Some((rollout, in_use)) = states.in_use.remove_entry(&state.rollout)
+            && states.idle.push(rollout, in_use.state).is_some()
+        {
+            self.0.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, States> {
+        self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for RolloutGuard {
+    type Target = RolloutState;
+
+    fn deref(&self) -> &RolloutState {
+        &self.state
+    }
+}
+
+impl Drop for RolloutGuard {
+    fn drop(&mut self) {
+        self.states.leave(&self.state);
     }
 }
 
 impl RolloutState {
-    /// Whose it is.
-    pub fn rollout(&self) -> &RolloutId {
-        &self.rollout
+    fn new(rollout: RolloutId) -> Self {
+        Self {
+            rollout,
+            first_call: Instant::now(),
+            calls: AtomicU64::new(0),
+            first_version: OnceLock::new(),
+            ended: watch::Sender::new(false),
+            registration: Mutex::new(None),
+        }
     }
 
-    /// What is registered of the rollout; asked for anew now and then, since others may change it. While nothing can be
-    /// said, what was known last is believed. `must_be`: that it is not registered is asked for each time.
-    pub async fn registered(
-        &self,
-        registry: &dyn RolloutLookup,
-        must_be: bool,
-    ) -> Result<Option<RolloutRegistration>, ProxyError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, registered)) = &known
-            && at.elapsed() < FRESH
-            && (registered.is_some() || !must_be)
+    /// The registration of the rollout; `None` if it is not registered, also if the store can't be read and never could.
+    /// An answer of the store is reused for [`REGISTRATION_TTL`], and for as long as the store can't be read.
+    pub async fn registration(&self, lookup: &dyn RolloutLookup) -> Option<RolloutRegistration> {
+        let cached = self.cached_registration();
+        if let Some(cached) = &cached
+            && cached.is_fresh()
         {
-            return Ok(registered.clone());
+            return cached.registration.clone();
         }
-        match registry.registered(&self.rollout).await {
-            Ok(registered) => {
-                let fresh = Some((Instant::now(), registered.clone()));
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-                Ok(registered)
-            }
-            Err(cause) => match known {
-                Some((_, registered)) => Ok(registered),
-                None if must_be => Err(ProxyError::new(ErrorKind::StoreSilent, "", cause)),
-                None => Ok(None),
-            },
+        match lookup.registered(&self.rollout).await {
+            Ok(registration) => self.cache_registration(registration),
+            Err(_) => cached.and_then(|cached| cached.registration),
         }
     }
 
-    /// One call more, if the rollout may make it.
-    pub fn spend(&self, budget: &Budget, tokens_spent: u64) -> Result<(), ProxyError> {
+    /// The registration of a rollout that must have one. As [`Self::registration`], but the store is read each time
+    /// while the rollout is not registered, so that a new registration counts at once.
+    pub async fn required_registration(&self, lookup: &dyn RolloutLookup) -> Result<RolloutRegistration, ProxyError> {
+        let cached = self.cached_registration();
+        if let Some(CachedRegistration { registration: Some(registration), .. }) =
+            cached.as_ref().filter(|cached| cached.is_fresh())
+        {
+            return Ok(registration.clone());
+        }
+        match lookup.registered(&self.rollout).await {
+            Ok(registration) => self.cache_registration(registration).ok_or_else(|| {
+                let cause = format!("Rollout not found: {}", self.rollout);
+                ProxyError::new(ErrorKind::RolloutUnknown, "", cause)
+            }),
+            Err(error) => cached
+                .and_then(|cached| cached.registration)
+                .ok_or_else(|| ProxyError::new(ErrorKind::StoreSilent, "", error.to_string())),
+        }
+    }
+
+    fn cached_registration(&self) -> Option<CachedRegistration> {
+        self.registration.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn cache_registration(&self, registration: Option<RolloutRegistration>) -> Option<RolloutRegistration> {
+        let cached = CachedRegistration { read_at: Instant::now(), registration: registration.clone() };
+        *self.registration.lock().unwrap_or_else(PoisonError::into_inner) = Some(cached);
+        registration
+    }
+
+    /// Counts one call, or says which part of the budget is used up.
+    pub fn count_call(&self, budget: &Budget, tokens_spent: u64) -> Result<(), ProxyError> {
         let refused = |cause: String| Err(ProxyError::new(ErrorKind::BudgetSpent, "", cause));
         let rollout = &self.rollout;
         if budget.tokens > 0 && tokens_spent >= budget.tokens {
-            return refused(format!("rollout {rollout} has taken {tokens_spent} of {} tokens", budget.tokens));
+            return refused(format!("rollout {rollout} has used {tokens_spent} of its {} tokens", budget.tokens));
         }
-        if budget.seconds > 0 && self.began.elapsed() >= Duration::from_secs(budget.seconds) {
-            return refused(format!("rollout {rollout} began more than {} s ago", budget.seconds));
+        if budget.seconds > 0 && self.first_call.elapsed() >= Duration::from_secs(budget.seconds) {
+            return refused(self.out_of_time(budget));
         }
-        let made = self.calls.fetch_add(1, Ordering::Relaxed);
-        if budget.calls > 0 && made >= budget.calls {
+        let earlier = self.calls.fetch_add(1, Ordering::Relaxed);
+        if budget.calls > 0 && earlier >= budget.calls {
             self.calls.fetch_sub(1, Ordering::Relaxed);
-            return refused(format!("rollout {rollout} has made its {} calls", budget.calls));
+            return refused(format!("rollout {rollout} has made all of its {} calls", budget.calls));
         }
         Ok(())
     }
 
-    /// By how many versions the policy is ahead of the one that the rollout began with.
-    pub fn staleness(&self, version: i64) -> i64 {
+    /// By how many versions `version` is ahead of the version of the rollout's first call; negative if it is behind.
+    pub fn versions_ahead(&self, version: i64) -> i64 {
         version.saturating_sub(*self.first_version.get_or_init(|| version))
     }
 
-    /// Completes when the rollout's calls must end, with why.
-    pub async fn over(&self, budget: &Budget) -> ProxyError {
+    /// Completes when the rollout has ended or has used up its seconds, with the error for its calls.
+    pub async fn until_over(&self, budget: &Budget) -> ProxyError {
         let mut ended = self.ended.subscribe();
         let ended = async {
             // The sender is ours.
             let _ = ended.wait_for(|ended| *ended).await;
         };
-        let deadline = async {
-            match budget.seconds {
-                0 => std::future::pending().await,
-                seconds => match self.began.checked_add(Duration::from_secs(seconds)) {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                },
+        let deadline = (budget.seconds > 0).then(|| self.first_call.checked_add(Duration::from_secs(budget.seconds)));
+        let out_of_time = async {
+            match deadline.flatten() {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
             }
         };
         let rollout = &self.rollout;
         tokio::select! {
             () = ended => ProxyError::new(ErrorKind::RolloutEnded, "", format!("rollout {rollout} has ended")),
-            () = deadline => {
-                let cause = format!("rollout {rollout} began more than {} s ago", budget.seconds);
-                ProxyError::new(ErrorKind::BudgetSpent, "", cause)
-            }
+            () = out_of_time => ProxyError::new(ErrorKind::BudgetSpent, "", self.out_of_time(budget)),
         }
+    }
+
+    fn out_of_time(&self, budget: &Budget) -> String {
+        format!("rollout {} has used its {} s: they count from its first call", self.rollout, budget.seconds)
     }
 }
 
-/// How long what is registered of a rollout is believed; its end is told at once by this process.
-const FRESH: Duration = Duration::from_secs(1);
-const KEPT: Duration = Duration::from_secs(3600);
-const MAX_PAGES: usize = 64 * 1024;
+impl CachedRegistration {
+    fn is_fresh(&self) -> bool {
+        self.read_at.elapsed() < REGISTRATION_TTL
+    }
+}
+
+/// How long a registration is used before the store is read again. The end of a rollout is known sooner if this process
+/// ends it.
+const REGISTRATION_TTL: Duration = Duration::from_secs(1);
+/// Rollouts without a call in flight that are remembered; some 400 bytes each.
+const MAX_IDLE: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn known(states: &RolloutStates) -> (usize, usize) {
+        let states = states.lock();
+        (states.in_use.len(), states.idle.len())
+    }
+
     #[tokio::test]
-    async fn a_rollout_spends_what_it_may() {
-        let book = RolloutStates::default();
-        let page = book.page(&"ro".into());
+    async fn a_rollout_is_held_to_its_budget() {
+        let states = RolloutStates::default();
+        let rollout = states.enter(&"ro".into());
         let budget = Budget { calls: 2, tokens: 100, seconds: 0 };
-        assert!(page.spend(&budget, 0).is_ok() && page.spend(&budget, 99).is_ok());
-        assert_eq!(page.spend(&budget, 99).unwrap_err().cause, "rollout ro has made its 2 calls");
-        assert_eq!(page.spend(&budget, 100).unwrap_err().cause, "rollout ro has taken 100 of 100 tokens");
-        assert_eq!((page.staleness(3), page.staleness(5), page.staleness(2)), (0, 2, -1));
-        book.ended(&"ro".into());
-        assert_eq!(page.over(&budget).await.kind, ErrorKind::RolloutEnded);
-        assert!(!*book.page(&"ro".into()).ended.borrow(), "another page");
+        assert!(rollout.count_call(&budget, 0).is_ok() && rollout.count_call(&budget, 99).is_ok());
+        assert_eq!(rollout.count_call(&budget, 99).unwrap_err().cause, "rollout ro has made all of its 2 calls");
+        assert_eq!(rollout.count_call(&budget, 100).unwrap_err().cause, "rollout ro has used 100 of its 100 tokens");
+        assert_eq!((rollout.versions_ahead(3), rollout.versions_ahead(5), rollout.versions_ahead(2)), (0, 2, -1));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_rollout_ends_its_calls_and_its_state() {
+        let states = RolloutStates::default();
+        let (first, second) = (states.enter(&"ro".into()), states.enter(&"ro".into()));
+        first.versions_ahead(3);
+        states.end(&"ro".into());
+        assert_eq!(first.until_over(&Budget::default()).await.kind, ErrorKind::RolloutEnded);
+        assert_eq!(second.until_over(&Budget::default()).await.kind, ErrorKind::RolloutEnded);
+        let later = states.enter(&"ro".into());
+        drop((first, second));
+        assert_eq!(known(&states), (1, 0), "the guards of the old state don't count for the new one");
+        assert!(!*later.ended.borrow() && later.versions_ahead(7) == 0);
+        drop(later);
+        states.end(&"ro".into());
+        assert_eq!(known(&states), (0, 0));
+    }
+
+    #[test]
+    fn many_rollouts_are_bounded_and_each_evicts_at_most_one() {
+        const MAX: usize = 1000;
+        let states = RolloutStates::with_max_idle(NonZeroUsize::new(MAX).unwrap());
+        let long_call = states.enter(&"long".into());
+        long_call.versions_ahead(3);
+        let mut forgotten = 0;
+        for at in 0..200_000_usize {
+            drop(states.enter(&format!("ro-{at}").as_str().into()));
+            // The rollout that is called again and again is always among the last used.
+            drop(states.enter(&"busy".into()));
+            let now = states.forgotten().load(Ordering::Relaxed);
+            assert!(now - forgotten <= 1, "one call evicts one rollout: {}", now - forgotten);
+            forgotten = now;
+            let (in_use, idle) = known(&states);
+            assert!(in_use == 1 && idle <= MAX, "{in_use} in use, {idle} idle");
+        }
+        assert_eq!(forgotten, 200_001 - MAX as u64, "all but the last are forgotten");
+        let again = states.enter(&"long".into());
+        assert_eq!(again.versions_ahead(5), 2, "a rollout with a call in flight is remembered");
+        drop(long_call);
+        drop(again);
+        assert_eq!(states.enter(&"ro-0".into()).versions_ahead(5), 0, "a forgotten rollout starts anew");
     }
 }
