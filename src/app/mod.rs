@@ -140,6 +140,7 @@ impl App {
             }
             app.server_address = Some(address);
         }
+        let proxy = proxy.relaying_to(app.server_address.into_iter().chain(app.otlp_grpc_address));
         let permits = Arc::new(Semaphore::new(config.proxy.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
         tokio::spawn(accept(listener, permits, app.drain.guard(), move |stream, peer, guard| {
             serve_connection(proxy.clone(), stream, peer, guard)

@@ -55,7 +55,7 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
     let bundle_folder = folder.join("env");
     std::fs::create_dir_all(&bundle_folder).with_context(|| format!("{} can't be made", bundle_folder.display()))?;
     let working_directory = std::env::current_dir().context("the working directory is gone")?;
-    let mut settings = config.run.clone();
+    let mut settings = config.run;
     let elsewhere =
         |url: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|host| url.contains(&format!("{host}:")));
     if settings.loopback == Loopback::Auto && elsewhere(&proxy_url) {
@@ -67,8 +67,8 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
         proxy_url: &proxy_url,
         ca_pem: &ca_pem,
         settings: &settings,
-        // The server door refuses to be reached through the proxy door.
-        bypass: &[config.server.listen.to_string()],
+        // The proxy relays what is meant for its own API.
+        bypass: &[],
         runtimes: &args.runtime,
         current: &variable,
         working_directory: &working_directory,

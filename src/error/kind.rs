@@ -84,7 +84,7 @@ error_kinds! {
 
     /// The target is one of Tracewire's own listeners.
     ProxyLoopDetected: Downstream FORBIDDEN "proxy_loop_detected",
-        "the target is Tracewire itself; add its address to NO_PROXY";
+        "the target is Tracewire itself; add its host, without a port, to NO_PROXY";
     /// The process has no file descriptors left.
     DescriptorsExhausted: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
         "Tracewire reached its limit of open sockets; raise it (ulimit -n)";

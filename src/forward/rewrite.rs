@@ -14,6 +14,13 @@ pub fn request(headers: &mut HeaderMap, upgrade: bool) {
     hop_by_hop(headers, upgrade);
 }
 
+/// Takes out of a request to this process's own API listener what was meant for the proxy. The routing fields stay: the
+/// gateway reads them.
+pub fn request_to_api(headers: &mut HeaderMap) {
+    headers.remove(header::PROXY_AUTHORIZATION);
+    hop_by_hop(headers, false);
+}
+
 /// Takes out of a response what was meant for this hop.
 pub fn response(headers: &mut HeaderMap, upgrade: bool) {
     headers.remove(header::PROXY_AUTHENTICATE);

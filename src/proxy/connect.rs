@@ -1,6 +1,6 @@
 //! CONNECT: policy, then the endpoint is dialled, and only then "200" is said.
 
-use super::{Proxy, refuse};
+use super::{Proxy, api_relay, refuse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
@@ -31,6 +31,11 @@ impl Proxy {
         let started = Instant::now();
         let target = target_of(&request);
         let head = connect_head(&request, &target);
+        if let (None, Ok((host, port))) = (&refusal, &target)
+            && let Some(api) = self.api_behind(conversation.client, host, *port).await
+        {
+            return api_relay::connect(conversation, api, request).await;
+        }
         let established = match self.establish(conversation, head, target, refusal, started).await {
             Ok(established) => established,
             Err(error) => return refuse(&error),

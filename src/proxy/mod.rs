@@ -2,6 +2,7 @@
 //!
 //! It decides what happens to a connection; forwarding is `forward`'s. It must never name a store or a dialect.
 
+mod api_relay;
 mod auth;
 mod certificate_rejections;
 mod connect;
@@ -68,6 +69,8 @@ impl Default for ProxySettings {
 #[derive(Clone)]
 pub struct Proxy {
     inner: Arc<Inner>,
+    /// This process's API listeners: REST with the gateway, and OTLP over gRPC. Empty under `run`, which has none.
+    api: Arc<[SocketAddr]>,
 }
 
 struct Inner {
@@ -88,7 +91,7 @@ impl Proxy {
         binding: Option<(RolloutId, AttemptId)>,
         distrust: Arc<CertificateRejections>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding, distrust }) }
+        Self { inner: Arc::new(Inner { settings, forwarder, leaves, binding, distrust }), api: Arc::default() }
     }
 
     /// Answers one request, at the door or inside a tunnel.
@@ -109,6 +112,12 @@ impl Proxy {
         let Some(origin) = origin_of(&mut request) else {
             return help::answer(&request, self.inner.leaves.authority().ca_pem());
         };
+        if refusal.is_none()
+            && !origin.tls
+            && let Some(api) = self.api_behind(conversation.client, &origin.host, origin.port).await
+        {
+            return api_relay::relay(api, request).await.unwrap_or_else(|error| refuse(&error));
+        }
         let refusal = refusal.or_else(|| self.blocked(&origin.host, origin.port));
         self.inner.forwarder.handle(&conversation, origin, request, refusal, interim).await
     }

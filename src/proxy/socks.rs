@@ -2,7 +2,7 @@
 //!
 //! User and password are the proxy credentials. Only CONNECT is served; the answer says so otherwise.
 
-use super::{Proxy, auth};
+use super::{Proxy, api_relay, auth};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::connection::ConnectionContext;
 use crate::net::BoxedIo;
@@ -72,6 +72,16 @@ impl Proxy {
             let kind = ExchangeKind::Connect(crate::trace::exchange::ConnectPolicy::Reject);
             drop(self.inner.forwarder.refuse(&conversation, kind, head, &error).await);
             let _ = say(&mut io, reply).await;
+            return;
+        }
+        if let Some(api) = self.api_behind(conversation.client, &target.host, target.port).await {
+            match api_relay::dial(api).await {
+                Ok(api) if say(&mut io, Reply::Succeeded).await.is_ok() => {
+                    api_relay::tunnel(&conversation, io, api).await;
+                }
+                Ok(_) => {}
+                Err(error) => drop(say(&mut io, reply_for(&error)).await),
+            }
             return;
         }
         match self.establish(&conversation, head, Ok((target.host, target.port)), None, started).await {

@@ -36,7 +36,7 @@ pub struct Request<'a> {
     pub ca_pem: &'a str,
     /// What the user wants of it.
     pub settings: &'a RunSettings,
-    /// Hosts that are not proxied, besides the user's.
+    /// Hosts that are not proxied, besides the user's. Without ports: curl and Python's requests compare hosts only.
     pub bypass: &'a [String],
     /// Whose variables; empty for all.
     pub runtimes: &'a [Runtime],
@@ -149,7 +149,7 @@ mod tests {
             proxy_url: "http://ro:secret@127.0.0.1:8080",
             ca_pem: "-- ca --\n",
             settings,
-            bypass: &["127.0.0.1:4747".to_owned()],
+            bypass: &["trainer".to_owned()],
             runtimes,
             current: &|name| users.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()),
             working_directory: folder.path(),
@@ -168,14 +168,14 @@ mod tests {
         ];
         let built = built(&RunSettings::default(), &[], &users);
         for name in ["NO_PROXY", "no_proxy", "npm_config_noproxy"] {
-            assert_eq!(built.get(name), "a.example,b,127.0.0.1:4747");
+            assert_eq!(built.get(name), "a.example,b,trainer");
         }
         assert!(built.get("NODE_OPTIONS").starts_with("--max-old-space-size=64 --require "));
         assert!(built.get("PYTHONPATH").ends_with(":/mine"));
         assert!(built.get("PHP_INI_SCAN_DIR").starts_with("/php:"));
         let java = built.get("JAVA_TOOL_OPTIONS");
         assert!(java.starts_with("-Xmx1g ") && java.contains("-Dhttps.proxyPort=8080"), "{java}");
-        assert!(java.contains("nonProxyHosts=a.example|b|127.0.0.1:4747") && !java.contains("secret"), "{java}");
+        assert!(java.contains("nonProxyHosts=a.example|b|trainer") && !java.contains("secret"), "{java}");
     }
 
     #[test]
@@ -183,9 +183,9 @@ mod tests {
         let users = [("NO_PROXY", "localhost,corp")];
         let with = |loopback| built(&RunSettings { loopback, hooks: true }, &[], &users);
         let auto = with(Loopback::Auto);
-        assert_eq!(auto.get("NO_PROXY"), "localhost,corp,127.0.0.1:4747");
+        assert_eq!(auto.get("NO_PROXY"), "localhost,corp,trainer");
         assert!(auto.0.notes.iter().any(|note| note.contains("localhost")), "{:?}", auto.0.notes);
-        assert_eq!(with(Loopback::Trace).get("NO_PROXY"), "corp,127.0.0.1:4747");
+        assert_eq!(with(Loopback::Trace).get("NO_PROXY"), "corp,trainer");
         assert!(with(Loopback::Leave).get("NO_PROXY").contains("127.0.0.1,::1"));
     }
 

@@ -75,7 +75,7 @@ impl Dialler {
 
     /// Names a door of this process, so that nothing is ever sent to it.
     pub fn refuse(&self, door: SocketAddr) {
-        self.own_doors.write().unwrap_or_else(PoisonError::into_inner).push(canonical(door));
+        self.own_doors.write().unwrap_or_else(PoisonError::into_inner).push(door);
     }
 
     /// Connects to `host:port`; `host` has no brackets.
@@ -152,14 +152,15 @@ impl Dialler {
     /// Every alias counts: another loopback name, a v4-mapped address, `0.0.0.0`, any address of this machine when the
     /// door listens on all of them.
     fn is_own_door(&self, target: SocketAddr) -> bool {
-        let target = canonical(target);
         let doors = self.own_doors.read().unwrap_or_else(PoisonError::into_inner);
-        doors.iter().filter(|door| door.port() == target.port()).any(|door| {
-            door.ip() == target.ip()
-                || target.ip().is_unspecified()
-                || (door.ip().is_unspecified() && is_local(target.ip()))
-                || (door.ip().is_loopback() && target.ip().is_loopback())
-        })
+        doors.iter().any(|door| reaches(*door, target))
+    }
+
+    /// True when connections to `host:port` would be connections to `listener`, which is on this machine.
+    pub async fn leads_to(&self, host: &str, port: u16, listener: SocketAddr) -> bool {
+        let (host, port) = self.overridden(host, port);
+        let found = within(self.connect_timeout, tokio::net::lookup_host((host, port))).await;
+        found.is_some_and(|found| found.is_ok_and(|mut found| found.any(|target| reaches(listener, target))))
     }
 }
 
@@ -202,8 +203,19 @@ pub fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
+/// With an IPv4 address that is mapped into IPv6 as IPv4.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// True when a connection to `target` is one to `listener`, which is on this machine.
+fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {
+    let (listener, target) = (canonical(listener), canonical(target));
+    listener.port() == target.port()
+        && (listener.ip() == target.ip()
+            || target.ip().is_unspecified()
+            || (listener.ip().is_unspecified() && is_local(target.ip()))
+            || (listener.ip().is_loopback() && target.ip().is_loopback()))
 }
 
 /// Only an address of this machine can be bound.

@@ -1,6 +1,8 @@
 //! The proxy door on raw sockets: what it refuses, how it tells rollouts apart, what reaches the endpoint.
 
-use crate::support::{Bench, Running, connect, endpoint, eventually, find, read_head, say, tracewire};
+use crate::support::{
+    Bench, Running, connect, endpoint, eventually, find, read_head, read_to_end, say, text, tracewire,
+};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -28,18 +30,46 @@ fn bad_requests_are_answered_and_explained() {
     assert!(say(door, b"GET /ca.pem HTTP/1.1\r\nHost: x\r\n\r\n").contains("BEGIN CERTIFICATE"));
 }
 
+/// Some of the names by which this machine reaches itself.
+const LOOPBACK_NAMES: [&str; 5] = ["127.0.0.1", "localhost", "127.0.0.9", "0.0.0.0", "[::ffff:127.0.0.1]"];
+
 #[test]
 fn it_never_talks_to_itself() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    for door in [serve.address("proxy"), serve.address("server")] {
-        let port = door.port();
-        for name in ["127.0.0.1", "localhost", "127.0.0.9", "0.0.0.0", "[::ffff:127.0.0.1]"] {
-            let request = format!("CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n");
-            let answer = say(serve.address("proxy"), request.as_bytes());
-            assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("proxy_loop_detected"), "{name}: {answer}");
+    let door = serve.address("proxy");
+    for name in LOOPBACK_NAMES {
+        let target = format!("{name}:{}", door.port());
+        let answer = say(door, format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("proxy_loop_detected"), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn requests_to_its_own_api_are_relayed_and_not_recorded() {
+    let bench = Bench::new();
+    let serve = bench.serve(&["--otlp-grpc", "127.0.0.1:0"]);
+    let (proxy, api) = (serve.address("proxy"), serve.address("server").port());
+    for name in LOOPBACK_NAMES {
+        let head = "Host: localhost\r\nConnection: close\r\nx-rollout-id: ro-relayed\r\n\r\n";
+        let absolute = say(proxy, format!("GET http://{name}:{api}/healthz HTTP/1.1\r\n{head}").as_bytes());
+        let mut tunnel = connect(proxy);
+        tunnel.write_all(format!("CONNECT {name}:{api} HTTP/1.1\r\nHost: {name}:{api}\r\n\r\n").as_bytes()).unwrap();
+        assert!(read_head(&mut tunnel).starts_with("HTTP/1.1 200"));
+        tunnel.write_all(format!("GET /healthz HTTP/1.1\r\n{head}").as_bytes()).unwrap();
+        let tunnelled = read_to_end(&mut tunnel);
+        for answer in [absolute, tunnelled] {
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"status\":\"ok\""), "{name}: {answer}");
         }
     }
+    let grpc = serve.address("otlp_grpc");
+    assert!(
+        say(proxy, format!("CONNECT {grpc} HTTP/1.1\r\nHost: {grpc}\r\n\r\n").as_bytes()).starts_with("HTTP/1.1 200")
+    );
+    assert_eq!(serve.stop(), Some(0));
+    assert!(bench.spans("ro-relayed").is_empty());
+    let listed = tracewire(bench.home()).args(["trace", "list"]).output().unwrap();
+    assert!(!text(&listed).contains("ro-"), "{}", text(&listed));
 }
 
 #[test]
