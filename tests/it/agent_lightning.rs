@@ -2,14 +2,13 @@
 //! that only we saw.
 
 use crate::support::postgres::database;
-use crate::support::{Bench, root, say, text};
+use crate::support::{Bench, installed, root, say, text};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
 /// Runs one of the scripts in tests/clients/agent_lightning.
 fn run(script: &str, arguments: &[&str]) -> Output {
-    let python = root().join("target/agent-lightning-venv/bin/python");
-    assert!(python.exists(), "scripts/install-clients has not been run");
+    let python = installed("agent-lightning/bin/python");
     let script = root().join("tests/clients/agent_lightning").join(script);
     let output = Command::new(python).arg(script).args(arguments).env("AGENTOPS_API_KEY", "").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));

@@ -1,8 +1,8 @@
 //! Unmodified clients: the programs of tests/clients and curl, against the mock over HTTPS, without a change of code.
 
-use crate::support::{Bench, python, root, text};
+use crate::support::{Bench, TRACEWIRE, at_home, clients, node_modules, python, root, text};
 use serde_json::Value;
-use std::path::Path;
+use std::process::Command;
 
 /// One entry of tests/clients/clients.toml.
 #[derive(serde::Deserialize)]
@@ -30,17 +30,20 @@ impl Client {
     /// The command, or why it can't be run here.
     fn command(&self) -> Result<Vec<String>, String> {
         let mut command = self.command.clone();
-        if command[0] == "python" {
-            command[0] = root().join("target/test-venv/bin/python").display().to_string();
+        let built = match command[0].as_str() {
+            "python" => Some(clients().join("python/bin/python")),
+            program => program.strip_prefix("clients/").map(|program| clients().join(program)),
+        };
+        if let Some(built) = &built {
+            command[0] = built.display().to_string();
         }
         let program = &command[0];
-        let there = if program.contains('/') {
-            Path::new(program).exists()
-        } else {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let there = match built {
+            Some(built) => built.exists(),
+            None => std::env::split_paths(&path).any(|folder| folder.join(program).is_file()),
         };
-        let packages = self.needs != "node" || root().join("target/test-clients/node_modules").is_dir();
+        let packages = self.needs != "node" || node_modules().is_dir();
         match there && packages {
             true => Ok(command),
             false => Err(format!("{program} or its packages are not here; scripts/install-clients installs them")),
@@ -195,4 +198,37 @@ fn an_expected_continue_is_the_endpoints() {
     let output = bench.run(&["--rollout", "ro-expect"], &upload);
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"received\":5"), "{}", text(&output));
     assert_eq!(bench.exchanges("ro-expect", 1)[0]["attributes"]["http.request.body.size"], 5);
+}
+
+const REQUESTS: &str = "import requests, sys; [print(requests.get(url).text) for url in sys.argv[1:]]";
+const URLLIB: &str = "import urllib.request, sys; [print(urllib.request.urlopen(url).read()) for url in sys.argv[1:]]";
+const FETCH: &str =
+    "(async () => { for (const url of process.argv.slice(1)) console.log(await (await fetch(url)).text()); })()";
+
+#[test]
+fn in_a_shell_with_our_variables_the_api_is_reached_and_endpoints_on_this_machine_are_traced() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (api, weather) = (format!("{}/healthz", serve.url("server")), format!("{}/weather", bench.http()));
+    let python = python();
+    for (name, client) in [
+        ("curl", &["curl", "-sS"] as &[&str]),
+        ("curl-tunnel", &["curl", "-sS", "--proxytunnel"]),
+        ("requests", &[&python, "-c", REQUESTS]),
+        ("urllib", &[&python, "-c", URLLIB]),
+        ("fetch", &["node", "-e", FETCH]),
+    ] {
+        let rollout = format!("ro-env-{name}");
+        let proxy = format!("http://{rollout}.at-1:x@{}", serve.address("proxy"));
+        let script = r#"eval "$("$0" env --proxy "$1" --ca "$2")" && shift 2 && exec "$@""#;
+        let mut shell = at_home(Command::new("sh"), bench.home());
+        shell.args(["-c", script, TRACEWIRE, &proxy]).arg(serve.path("ca")).args(client);
+        let output = shell.args([&api, &weather]).output().unwrap();
+        let printed = text(&output);
+        assert!(output.status.success() && printed.contains("\"status\":\"ok\""), "{name}: {printed}");
+        assert!(printed.contains("celsius"), "{name}: {printed}");
+        // The request to the API was answered before, so it would be here too.
+        let recorded: Vec<String> = bench.exchanges(&rollout, 1).iter().map(line).collect();
+        assert_eq!(recorded, ["GET /weather"], "{name}");
+    }
 }

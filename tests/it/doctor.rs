@@ -1,16 +1,16 @@
 //! `doctor`: every client of this machine works, and a command that goes past the proxy or distrusts it is told why.
 
-use crate::support::{Bench, python, root, text, tracewire};
+use crate::support::{Bench, clients, installed, node_modules, python, root, text, tracewire};
 use serde_json::Value;
 use std::process::{Command, Output};
 
 /// `doctor --json`, and what it found.
 fn doctor(bench: &Bench, flags: &[&str], command: &[&str]) -> (Output, Value) {
     let mut doctor = tracewire(bench.home());
-    let venv = root().join("target/test-venv/bin");
+    let venv = clients().join("python/bin");
     let path =
         std::env::join_paths([venv].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())));
-    doctor.env("PATH", path.unwrap()).env("NODE_PATH", root().join("target/test-clients/node_modules"));
+    doctor.env("PATH", path.unwrap()).env("NODE_PATH", node_modules());
     doctor.current_dir(root()).args(["doctor", "--json"]).args(flags).arg("--upstream-ca").arg(bench.mock.path("ca"));
     if !command.is_empty() {
         doctor.arg("--").args(command);
@@ -42,7 +42,7 @@ fn programs_that_go_past_the_proxy_are_named() {
     let bench = Bench::with_mock(&["--delay-ms", "200"]);
     let (url, http, ca) = (bench.https(), bench.http(), bench.mock.path("ca"));
     let (ca, python, weather) = (ca.to_str().unwrap(), python(), format!("{url}/weather"));
-    let go = root().join("target/test-clients/go-no-proxy").display().to_string();
+    let go = installed("go-no-proxy");
     for (command, program, cure) in [
         (&["node", "tests/clients/untraceable/own_dispatcher.cjs", &url, ca][..], "node", "EnvHttpProxyAgent"),
         (&[&go, &url, ca], "go-no-proxy", "http.ProxyFromEnvironment"),

@@ -1,7 +1,9 @@
 //! Real clients of the gateway: the SDKs of OpenAI and Anthropic by every route and rerouted, and the commands of workers.
 
 use crate::support::client::{get, post};
-use crate::support::{Bench, Running, endpoint, eventually, is_exchange, python, root, signal, text, tracewire};
+use crate::support::{
+    Bench, Running, endpoint, eventually, installed, is_exchange, node_modules, python, root, signal, text, tracewire,
+};
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +16,7 @@ use tracewire::trace::AttemptId;
 fn client(script: &str) -> Command {
     let mut command = Command::new(if script.ends_with(".py") { python() } else { "node".to_owned() });
     command.arg(root().join("tests/clients/gateway").join(script));
-    command.env("NODE_PATH", root().join("target/test-clients/node_modules"));
+    command.env("NODE_PATH", node_modules());
     command
 }
 
@@ -228,6 +230,26 @@ fn unmodified_agents_of_openais_sdks_are_rerouted_but_for_what_is_no_call() {
     assert!(!get(bench.mock.address("http"), "/requests").text().contains("files"));
 }
 
+#[test]
+fn calls_of_the_gateway_that_come_through_the_proxy_are_recorded_once() {
+    let bench = Bench::new();
+    let serve = bench.gateway("");
+    let messages = question("what passes twice");
+    for (at, script) in ["openai_agent.py", "openai_agent.cjs"].into_iter().enumerate() {
+        let rollout = format!("ro-through-{at}");
+        let base = format!("{}/rollout/{rollout}/attempt/at-1/v1", serve.url("server"));
+        let mut agent = unmodified(&bench, &serve, &rollout, script);
+        let said = printed(agent.env("OPENAI_BASE_URL", base).arg(messages.to_string()));
+        let given = given(&bench, &messages, &json!({}));
+        // The gateway has no list of files; it records the request.
+        assert_eq!(said, json!([given[0], given[0], 404]));
+        for call in &exchanges(&serve, &rollout, 3)[..2] {
+            has_ids(call, &given);
+            assert_eq!(call["attributes"]["tracewire.identity.source"], "url");
+        }
+    }
+}
+
 /// Puts tasks into the queue of Agent Lightning 0.3; their ids.
 fn enqueued(serve: &Running, inputs: &[Value]) -> Vec<String> {
     let rollouts: Vec<Value> = inputs.iter().map(|input| json!({ "input": input, "mode": "train" })).collect();
@@ -278,7 +300,7 @@ fn workers_run_agents_in_any_language_and_agent_lightning_reads_the_calls() {
         let rollouts = enqueued(&serve, &inputs);
         let output = worker(&bench, &serve, &["--jobs", "4", "--until-empty"], command).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
-        let mut adapter = Command::new(root().join("target/agent-lightning-venv/bin/python"));
+        let mut adapter = Command::new(installed("agent-lightning/bin/python"));
         adapter.arg(root().join("tests/clients/gateway/triplets.py")).arg(serve.url("server")).args(&rollouts);
         let triplets = printed(adapter.env("AGENTOPS_API_KEY", ""));
         for (at, (rollout, input)) in rollouts.iter().zip(&inputs).enumerate() {

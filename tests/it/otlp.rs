@@ -1,6 +1,6 @@
 //! OTLP over HTTP, byte by byte: forms, codings, what is refused and what stays. And who may use the server door.
 
-use crate::support::{Bench, Running, eventually, python, root, say, text};
+use crate::support::{Bench, Running, eventually, node_modules, python, root, say, text};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -241,8 +241,7 @@ fn what_the_document_describes_is_served() {
 /// Runs one of the scripts in tests/clients/otel; what it printed.
 fn agent(program: &str, script: &str, arguments: &[&str]) -> Value {
     let script = root().join("tests/clients/otel").join(script);
-    let modules = root().join("target/test-clients/node_modules");
-    let output = Command::new(program).arg(script).args(arguments).env("NODE_PATH", modules).output().unwrap();
+    let output = Command::new(program).arg(script).args(arguments).env("NODE_PATH", node_modules()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -19,7 +19,14 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The built binary, with a data folder of its own and none of the caller's proxy variables.
 pub fn tracewire(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tracewire"));
+    at_home(Command::new(TRACEWIRE), home)
+}
+
+/// The built binary.
+pub const TRACEWIRE: &str = env!("CARGO_BIN_EXE_tracewire");
+
+/// A command that runs the binary, with a data folder of its own and none of the caller's proxy variables.
+pub fn at_home(mut command: Command, home: &Path) -> Command {
     command.env("TRACEWIRE_HOME", home);
     for name in
         ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
@@ -134,7 +141,7 @@ impl Bench {
     pub fn run(&self, flags: &[&str], command: &[&str]) -> Output {
         let mut run = tracewire(self.home());
         run.arg("run").args(flags).arg("--upstream-ca").arg(self.mock.path("ca")).arg("--").args(command);
-        run.current_dir(root()).env("NODE_PATH", root().join("target/test-clients/node_modules"));
+        run.current_dir(root()).env("NODE_PATH", node_modules());
         run.stdin(Stdio::null()).output().unwrap()
     }
 
@@ -264,11 +271,27 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The folder that scripts/install-clients filled: with the pinned versions, or with those that scripts/report-latest
+/// names.
+pub fn clients() -> PathBuf {
+    std::env::var_os("TRACEWIRE_TEST_CLIENTS").map_or_else(|| root().join("target/test-clients"), PathBuf::from)
+}
+
 /// The Python with the packages of tests/clients/requirements.txt.
 pub fn python() -> String {
-    let python = root().join("target/test-venv/bin/python");
-    assert!(python.exists(), "scripts/install-clients has not been run");
-    python.display().to_string()
+    installed("python/bin/python")
+}
+
+/// A program in the folder of the clients.
+pub fn installed(program: &str) -> String {
+    let program = clients().join(program);
+    assert!(program.exists(), "{} is missing: run scripts/install-clients", program.display());
+    program.display().to_string()
+}
+
+/// The Node packages of tests/clients/node/package.json, for NODE_PATH.
+pub fn node_modules() -> PathBuf {
+    clients().join("node_modules")
 }
 
 pub fn text(output: &Output) -> String {
