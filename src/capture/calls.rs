@@ -3,17 +3,17 @@
 //! The newest are remembered, in a bounded number; what is not remembered is not linked.
 
 use crate::trace::RolloutId;
-use crate::trace::recent::Recent;
 use crate::trace::span::SpanContext;
+use crate::util::lru::{LruCache, lru};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is remembered; copies share it.
 #[derive(Clone, Debug)]
-pub struct Calls(Arc<Mutex<Recent<(RolloutId, String), SpanContext>>>);
+pub struct Calls(Arc<Mutex<LruCache<(RolloutId, String), SpanContext>>>);
 
 impl Default for Calls {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Recent::new(MAX_REMEMBERED))))
+        Self(Arc::new(Mutex::new(lru(MAX_REMEMBERED))))
     }
 }
 

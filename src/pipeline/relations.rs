@@ -7,23 +7,23 @@ use super::span::SpanOptions;
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
 use crate::trace::exchange::Exchange;
-use crate::trace::recent::Recent;
 use crate::trace::semconv as names;
 use crate::trace::span::{Link, SpanContext};
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, Timestamp};
+use crate::util::lru::{LruCache, lru};
 use crate::wire::json::Json;
 use std::hash::{BuildHasher, RandomState};
 
 /// The memory of the pipeline.
 pub struct Relations {
     hasher: RandomState,
-    tools: Recent<ToolKey, Called>,
-    requests: Recent<RequestKey, Asked>,
+    tools: LruCache<ToolKey, Called>,
+    requests: LruCache<RequestKey, Asked>,
 }
 
 impl Default for Relations {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), tools: Recent::new(MAX_REMEMBERED), requests: Recent::new(MAX_REMEMBERED) }
+        Self { hasher: RandomState::new(), tools: lru(MAX_REMEMBERED), requests: lru(MAX_REMEMBERED) }
     }
 }
 
@@ -116,7 +116,7 @@ impl Relations {
         for part in call.input.iter().flat_map(|message| &message.parts) {
             if let Part::ToolCallResponse { id: Some(id), response } = part
                 && let key = (span.rollout_id.clone(), span.attempt_id.clone(), id.clone())
-                && let Some(called) = self.tools.take(&key)
+                && let Some(called) = self.tools.pop(&key)
             {
                 tools.push(tool_span(span, id, response, called, options));
             }

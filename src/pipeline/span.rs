@@ -13,6 +13,7 @@ use crate::trace::exchange::{Body, ConnectPolicy, Exchange, ExchangeKind, Outcom
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
+use crate::util::glob::any_name_matches;
 use crate::wire::encoding::{Decoded, decode};
 use crate::wire::redact::Redactor;
 use base64::Engine;
@@ -282,8 +283,8 @@ fn outcome(span: &mut Span, exchange: &Exchange, options: &SpanOptions) {
 fn headers(span: &mut Span, prefix: &str, headers: &HeaderMap, options: &SpanOptions) {
     for name in headers.keys() {
         let text = name.as_str();
-        let listed = |list: &[String]| list.iter().any(|pattern| matches(pattern, text));
-        if listed(&options.header_deny) || (!options.header_allow.is_empty() && !listed(&options.header_allow)) {
+        let is_allowed = options.header_allow.is_empty() || any_name_matches(&options.header_allow, text);
+        if !is_allowed || any_name_matches(&options.header_deny, text) {
             continue;
         }
         let values = headers.get_all(name).iter().map(|value| {
@@ -291,16 +292,6 @@ fn headers(span: &mut Span, prefix: &str, headers: &HeaderMap, options: &SpanOpt
             options.redactor.header_value(text, &value).into_owned()
         });
         span.set(&format!("{prefix}{text}"), values.collect::<Vec<_>>());
-    }
-}
-
-/// A field name against a pattern: `*` at its end or start stands for anything.
-fn matches(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.to_ascii_lowercase();
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (_, Some(start)) => name.starts_with(start),
-        (Some(end), None) => name.ends_with(end),
-        (None, None) => name == pattern,
     }
 }
 

@@ -6,7 +6,6 @@ pub mod body_buffer;
 pub mod engine;
 pub mod exchange;
 pub mod ids;
-pub mod recent;
 pub mod rollout;
 pub mod semconv;
 pub mod span;

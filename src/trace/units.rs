@@ -63,7 +63,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 /// Serde adapter for settings in whole milliseconds (`…_ms`).
 pub mod millis {
-    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::time::Duration;
 
     /// Writes whole milliseconds.
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

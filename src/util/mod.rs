@@ -1,4 +1,5 @@
-//! Small pure helpers that several layers share: patterns and secrets. Nothing here knows HTTP, LLMs or storage.
+//! Small pure helpers that several layers share: patterns, bounded maps, secrets. Nothing here knows HTTP, LLMs or storage.
 
 pub mod glob;
+pub(crate) mod lru;
 pub mod secret;

@@ -10,6 +10,7 @@
 )]
 
 mod agent_lightning;
+mod capture;
 mod cli;
 mod clients;
 mod doctor;

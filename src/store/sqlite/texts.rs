@@ -3,24 +3,24 @@
 
 use crate::store::blob::{ExternalizedValue, Hash};
 use crate::trace::Span;
-use crate::trace::recent::Recent;
+use crate::util::lru::{LruCache, lru};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 
 /// The numbers of the last pieces, by their name.
 #[derive(Debug)]
-pub(super) struct RecentTexts(Recent<Hash, i64>);
+pub(super) struct RecentTexts(LruCache<Hash, i64>);
 
 impl Default for RecentTexts {
     fn default() -> Self {
-        Self(Recent::new(MAX_REMEMBERED))
+        Self(lru(MAX_REMEMBERED))
     }
 }
 
 impl RecentTexts {
     /// True when a piece was stored lately.
     pub(super) fn knows(&self, hash: &Hash) -> bool {
-        self.0.get(hash).is_some()
+        self.0.contains(hash)
     }
 
     /// The number of a value's last piece, all of them stored if need be. `packed` has those that were not known before.
@@ -58,11 +58,11 @@ impl RecentTexts {
 
     /// The number of a piece that is known and still there: it may have gone with its last span, or never have been
     /// committed.
-    fn stored(&self, connection: &Connection, hash: &Hash) -> rusqlite::Result<Option<i64>> {
-        let Some(number) = self.0.get(hash) else { return Ok(None) };
+    fn stored(&mut self, connection: &Connection, hash: &Hash) -> rusqlite::Result<Option<i64>> {
+        let Some(number) = self.0.get(hash).copied() else { return Ok(None) };
         let sql = "SELECT 1 FROM text WHERE id = ?1 AND hash = ?2";
         let is_there = connection.prepare_cached(sql)?.exists(params![number, hash])?;
-        Ok(is_there.then_some(*number))
+        Ok(is_there.then_some(number))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Spans that somebody else made, without their secrets.
+//! Redacts spans that other programs made: OTLP exports of agents.
 
-use super::Redactor;
+use super::redactor::Redactor;
 use crate::trace::{Span, Value};
 use std::borrow::Cow;
 
 impl Redactor {
-    /// Takes secrets out of a span that somebody else made: by the names of its attributes, and by what they look like.
+    /// Redacts a span of another program: by the names of its attributes, and by the shape of their values.
     pub fn span(&self, span: &mut Span) {
         let links = span.links.iter_mut().filter_map(|link| link.attributes.as_mut());
         let events = span.events.iter_mut().map(|event| &mut event.attributes);

@@ -1,5 +1,6 @@
-//! What must go goes, what must stay stays, and twice is once.
+//! Secrets go, everything else stays, and redacting twice is redacting once.
 
+use super::names::REDACTED;
 use super::*;
 use proptest::prelude::*;
 
@@ -89,9 +90,25 @@ fn shapes() {
 }
 
 #[test]
-fn many_beginnings_of_one_word_are_looked_at_once() {
+fn a_word_with_many_possible_starts_is_measured_once() {
     let text = format!("eyJ {}", "e.".repeat(1 << 20));
     assert_eq!(redactor().body(None, "/", &text), text);
+}
+
+#[test]
+fn extra_names_are_patterns() {
+    let extra = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>();
+    let redactor = Redactor::new(RedactSettings {
+        extra_headers: extra(&["X-*-Note", "Location"]),
+        extra_query_keys: extra(&["*_pin"]),
+        extra_body_keys: extra(&["*_PIN*"]),
+        ..RedactSettings::default()
+    });
+    assert_eq!(redactor.header_value("x-private-note", "v"), REDACTED);
+    assert_eq!(redactor.header_value("location", "/plain"), REDACTED);
+    assert_eq!(redactor.url("https://h/?my_pin=1&pin=2"), "https://h/?my_pin=REDACTED&pin=2");
+    let body = redactor.body(Some("application/json"), "/", r#"{"my_pin_code":1,"zip":2}"#);
+    assert_eq!(body, r#"{"my_pin_code":"REDACTED","zip":2}"#);
 }
 
 #[test]
@@ -113,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn the_quick_look_spares_nothing(
+    fn the_prefilter_lets_no_secret_through(
         before in "[a-zA-Z_\"{}:,. \\\\-]{0,40}",
         secret in prop::sample::select(vec![
             "\"api_key\":\"x\"", "\"ApiKey\" : 1", "\"pass\\u0077ord\":2", "sk-abcdefghijklmnopqrstu", "eyJ", "AKIAABCDEFGHIJKLMNOP",
@@ -122,8 +139,8 @@ proptest! {
         after in "[a-z\"{}:, ]{0,20}",
     ) {
         let (redactor, text) = (redactor(), format!("{before}{secret}{after}"));
-        let slow = body::redact_json(&text, |key| redactor.is_secret_body_key(key));
-        let slow = pattern::redact(&slow);
+        let slow = json::redact_json(&text, |key| redactor.is_secret_body_key(key));
+        let slow = credential::redact(&slow);
         prop_assert_eq!(redactor.body(None, "/", &text), slow.as_ref());
     }
 

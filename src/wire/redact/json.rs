@@ -1,12 +1,12 @@
-//! Secret values in JSON text, found without parsing it: it may be cut short, or be one event of a stream of many.
+//! Redacts values in JSON text without parsing it: the text may be truncated, or hold many values and event framing.
 
-use super::REDACTED;
+use super::names::REDACTED;
 use crate::wire::json_scan::{skip_space, string_end, value_end};
 use std::borrow::Cow;
 
-/// Replaces the value of every key that `secret` names, whatever its type: a string's content, a number, a whole object
-/// or list. What a cut leaves open is redacted to the end. Nothing else changes.
-pub(super) fn redact_json(text: &str, secret: impl Fn(&str) -> bool) -> Cow<'_, str> {
+/// Replaces the value of every key for which `is_secret` is true, whatever its type: a string, a number, a whole object
+/// or list. A value that a truncation leaves open is redacted to the end. Nothing else changes.
+pub(super) fn redact_json(text: &str, is_secret: impl Fn(&str) -> bool) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let mut out = String::new();
     let mut copied = 0;
@@ -18,7 +18,7 @@ pub(super) fn redact_json(text: &str, secret: impl Fn(&str) -> bool) -> Cow<'_, 
         }
         let end = string_end(bytes, at).map_or(bytes.len(), |behind| behind - 1);
         let colon = skip_space(bytes, end + 1);
-        if bytes.get(colon) != Some(&b':') || !secret(&unescaped(&text[at + 1..end])) {
+        if bytes.get(colon) != Some(&b':') || !is_secret(&unescaped(&text[at + 1..end])) {
             at = end + 1;
             continue;
         }
@@ -41,7 +41,7 @@ pub(super) fn redact_json(text: &str, secret: impl Fn(&str) -> bool) -> Cow<'_, 
     Cow::Owned(out)
 }
 
-/// A key as it is meant: `"pass\u0077ord"` is `password`.
+/// A key as decoded: `"pass\u0077ord"` is `password`.
 fn unescaped(key: &str) -> Cow<'_, str> {
     if !key.contains('\\') {
         return Cow::Borrowed(key);

@@ -1,6 +1,6 @@
-//! Secrets that show by their own shape: provider keys, tokens, JWTs, private keys, bearer credentials.
+//! Credentials that are recognised by their shape: provider keys, tokens, JWTs, private keys, bearer credentials.
 
-use super::REDACTED;
+use super::names::REDACTED;
 use std::borrow::Cow;
 
 /// Replaces everything that looks like a credential.
@@ -9,11 +9,11 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     let mut copied = 0;
     let mut at = 0;
     let bytes = text.as_bytes();
-    // Where the word ends that was looked at last: it is measured once, however many beginnings it has.
+    // End of the last word that was measured. A word is measured once, however many possible starts it has.
     let mut word_end = 0;
     while at < bytes.len() {
         // A credential starts a word, with one of few bytes.
-        let starts = BEGINS[usize::from(bytes[at])] && starts_word(bytes, at);
+        let starts = FIRST_BYTES[usize::from(bytes[at])] && starts_word(bytes, at);
         if starts && at >= word_end {
             word_end = at + bytes[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'.').count();
         }
@@ -34,7 +34,8 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A credential that starts at `at`: how many bytes of it stay, and where it ends.
+/// A credential that starts at `at`: how many bytes of it stay (its prefix), and where it ends. `word` is the length of
+/// the word that starts there.
 fn secret_at(text: &str, at: usize, word: usize) -> Option<(usize, usize)> {
     let rest = text.get(at..)?;
     if rest.starts_with("-----BEGIN ")
@@ -67,12 +68,12 @@ fn secret_at(text: &str, at: usize, word: usize) -> Option<(usize, usize)> {
     None
 }
 
-/// How credentials begin.
-pub(super) fn begins() -> impl Iterator<Item = &'static str> {
-    PREFIXES.iter().map(|(prefix, _)| *prefix).chain(OTHERS.iter().copied())
+/// The prefixes of credentials, for the prefilter.
+pub(super) fn prefixes() -> impl Iterator<Item = &'static str> {
+    PREFIXES.iter().map(|(prefix, _)| *prefix).chain(OTHER_PREFIXES.iter().copied())
 }
 
-/// True when no word goes on at `at`. In JSON a line break is a letter behind a backslash.
+/// True when a word starts at `at`. In JSON text an escaped line break ends in a letter, and counts as a separator.
 pub(super) fn starts_word(bytes: &[u8], at: usize) -> bool {
     let before = |distance: usize| at.checked_sub(distance).map(|at| bytes[at]);
     let Some(last) = before(1) else { return true };
@@ -90,18 +91,18 @@ fn is_token68(byte: u8) -> bool {
 }
 
 /// The bytes that a credential can start with.
-const BEGINS: [bool; 256] = {
-    let mut begins = [false; 256];
+const FIRST_BYTES: [bool; 256] = {
+    let mut first_bytes = [false; 256];
     let firsts = b"-sgxAheBb";
     let mut at = 0;
     while at < firsts.len() {
-        begins[firsts[at] as usize] = true;
+        first_bytes[firsts[at] as usize] = true;
         at += 1;
     }
-    begins
+    first_bytes
 };
 
-/// Prefix, and the shortest whole word that counts. What they start with stands in [`BEGINS`] too.
+/// Prefix, and the minimum length of the whole word. First bytes are listed in [`FIRST_BYTES`] too.
 const PREFIXES: &[(&str, usize)] = &[
     ("sk-", 20),
     ("gsk_", 20),
@@ -115,15 +116,15 @@ const PREFIXES: &[(&str, usize)] = &[
     ("github_pat_", 22),
 ];
 
-/// What the others start with.
-const OTHERS: &[&str] = &["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
+/// Prefixes of the credentials with rules of their own in [`secret_at`].
+const OTHER_PREFIXES: &[&str] = &["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_prefix_can_begin() {
-        assert!(begins().all(|prefix| BEGINS[usize::from(prefix.as_bytes()[0])]));
+    fn every_prefix_starts_with_a_known_byte() {
+        assert!(prefixes().all(|prefix| FIRST_BYTES[usize::from(prefix.as_bytes()[0])]));
     }
 }
