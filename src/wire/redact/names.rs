@@ -31,7 +31,8 @@ pub(super) const SECRET_HEADERS: &[&str] = &[
     "x-subscription-token",
 ];
 /// A header field whose name contains one of these is secret, unless it is known to be harmless.
-pub(super) const SECRET_HEADER_PARTS: &[&str] = &["token", "secret", "password", "credential", "apikey", "api-key", "session-key"];
+pub(super) const SECRET_HEADER_PARTS: &[&str] =
+    &["token", "secret", "password", "credential", "apikey", "api-key", "session-key"];
 pub(super) const SECRET_QUERY_KEYS: &[&str] = &[
     "key",
     "api_key",

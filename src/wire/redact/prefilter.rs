@@ -37,8 +37,8 @@ impl Prefilter {
     pub(super) fn may_have_secret(&self, text: &str) -> bool {
         let Some(searcher) = &self.searcher else { return true };
         let lower = text.to_ascii_lowercase();
-        searcher.find_iter(&lower).any(|found| {
-            found.pattern().as_usize() < self.first_prefix || starts_word(lower.as_bytes(), found.start())
-        })
+        searcher
+            .find_iter(&lower)
+            .any(|found| found.pattern().as_usize() < self.first_prefix || starts_word(lower.as_bytes(), found.start()))
     }
 }
