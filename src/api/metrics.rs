@@ -1,56 +1,35 @@
-//! `/metrics`: the counters of every part, in Prometheus' text format (version 0.0.4).
+//! `GET /metrics`: every counter, gauge and histogram of the process, in Prometheus' text format (version 0.0.4).
 
 use super::ApiState;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::IntoResponse;
-use std::fmt::Write as _;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::prometheus_text::{CONTENT_TYPE, encode};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
-/// One number with its name and meaning.
-pub struct Metric {
-    /// Without the `tracewire_` prefix.
-    pub name: &'static str,
-    /// One line for people.
-    pub help: &'static str,
-    /// `counter` or `gauge`.
-    pub kind: &'static str,
-    /// Its `reason` label, where one name has several numbers, which follow each other.
-    pub reason: Option<&'static str>,
-    /// Its value now.
-    pub value: u64,
-}
+/// Adds the current values of the process's parts to a registry. `app` provides it, because this module does not know
+/// the other parts.
+pub type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
 
-/// Reads all numbers now. `app` passes it in, so that this door need not know the other parts.
-pub type Counts = Arc<dyn Fn() -> Vec<Metric> + Send + Sync>;
-
-/// Answers with every metric.
-pub async fn serve(State(state): State<ApiState>) -> impl IntoResponse {
-    let mut metrics = (state.counts)();
+/// Responds with every metric. The numbers of the store are absent while the store does not respond.
+pub async fn serve(State(state): State<ApiState>) -> Response {
+    let mut registry = Registry::with_prefix("tracewire");
+    (state.metrics)(&mut registry);
     if let Ok(statistics) = state.rollouts.store().statistics().await {
-        let gauge = |name, help, value| Metric { name, help, kind: "gauge", reason: None, value };
-        metrics.push(gauge("store_spans", "Spans in the store.", statistics.spans));
-        metrics.push(gauge("store_rollouts", "Rollouts in the store.", statistics.rollouts));
-        metrics.push(gauge("store_waiting_spans", "Spans that wait for the store's server.", statistics.waiting));
-        metrics.push(Metric {
-            kind: "counter",
-            ..gauge("store_refused_spans_total", "Spans lost that the store's server did not take.", statistics.refused)
-        });
-        metrics.push(gauge("store_size_bytes", "Bytes the store uses.", statistics.size_bytes));
+        let mut gauge = |name, help, value| registry.register(name, help, ConstGauge::<u64>::new(value));
+        gauge("store_spans", "Spans in the store", statistics.spans);
+        gauge("store_rollouts", "Rollouts in the store", statistics.rollouts);
+        gauge("store_waiting_spans", "Spans in the spool until the store's server responds", statistics.waiting);
+        gauge("store_size_bytes", "Bytes that the store uses", statistics.size_bytes);
+        let help = "Spans lost because the store's server rejected them";
+        registry.register("store_refused_spans", help, ConstCounter::<u64>::new(statistics.refused));
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&metrics))
-}
-
-fn text(metrics: &[Metric]) -> String {
-    let (mut text, mut last) = (String::new(), "");
-    for Metric { name, help, kind, reason, value } in metrics {
-        // Writing to a String can't fail.
-        if *name != last {
-            let _ = writeln!(text, "# HELP tracewire_{name} {help}\n# TYPE tracewire_{name} {kind}");
-        }
-        let label = reason.map_or_else(String::new, |reason| format!("{{reason=\"{reason}\"}}"));
-        let _ = writeln!(text, "tracewire_{name}{label} {value}");
-        last = name;
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-    text
 }

@@ -80,8 +80,8 @@ pub struct ApiState {
     pub ingest: Arc<otlp::IngestCounters>,
     /// When the program began.
     pub started: Instant,
-    /// Reads the counters of the other parts.
-    pub counts: metrics::Counts,
+    /// Reads the metrics of the other parts.
+    pub metrics: metrics::MetricsSource,
     /// Host names answered to.
     pub allowed_hosts: Arc<[String]>,
     /// Who may do what.

@@ -1,6 +1,6 @@
 //! The composition root: the only file that names concrete stores and puts the parts together.
 
-mod counts;
+mod metrics;
 mod service;
 
 use crate::api::otlp::IngestCounters;
@@ -27,7 +27,7 @@ use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use axum::serve::ListenerExt;
-use counts::counts;
+use metrics::Counted;
 use service::{Register, Service, seeds};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -178,13 +178,13 @@ impl App {
             sequences: Arc::new(service),
             redactor: Arc::new(Redactor::new(config.redact.clone())),
             started: Instant::now(),
-            counts: counts(
-                self.recorder.clone(),
-                &self.pipeline,
-                Arc::clone(&self.distrust),
-                Arc::clone(&ingest),
-                gateway.clone(),
-            ),
+            metrics: Counted {
+                recorder: self.recorder.clone(),
+                rejections: Arc::clone(&self.distrust),
+                ingest: Arc::clone(&ingest),
+                gateway: gateway.clone(),
+            }
+            .source(&self.pipeline),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),

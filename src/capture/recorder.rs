@@ -27,6 +27,8 @@ pub struct Recorder {
 pub struct Captured {
     /// What was seen.
     pub exchange: Exchange,
+    /// When the exchange ended and entered the queue.
+    pub queued_at: Instant,
     /// Told true once the span is committed, false if it can't be for now.
     pub committed: Option<oneshot::Sender<bool>>,
     /// Its part of the memory budget, given back when this is dropped.

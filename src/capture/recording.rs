@@ -327,7 +327,7 @@ fn deliver(mut state: State, started: Instant, committed: Option<oneshot::Sender
         state.exchange.outcome = outcome;
     }
     // A permit's send reaches the queue even when the receiver is closing.
-    state.permit.send(Captured { exchange: state.exchange, committed, held: state.held });
+    state.permit.send(Captured { exchange: state.exchange, queued_at: Instant::now(), committed, held: state.held });
 }
 
 fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {

@@ -6,6 +6,7 @@
 mod absorb;
 mod calls;
 mod gateway;
+mod latency;
 mod llm;
 mod messages;
 mod relations;
@@ -14,17 +15,18 @@ pub mod span;
 
 use crate::capture::Captured;
 use crate::llm::token_ids::TokenIdIssue;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Appended, SharedStore, StoreError};
 use crate::trace::Span;
 use span::{Built, SpanOptions, span_of};
 
+pub use latency::Latencies;
 pub use relations::Relations;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +51,8 @@ pub struct Counters {
     pub inferred: AtomicU64,
     /// Calls whose token ids are not proved, by the reason's place in [`TokenIdIssue::ALL`].
     pub unproved: [AtomicU64; TokenIdIssue::ALL.len()],
+    /// How long exchanges, and the steps behind them, take.
+    pub latencies: Latencies,
 }
 
 impl Pipeline {
@@ -164,7 +168,7 @@ impl Worker {
     /// Appends what is pending as one commit; after some failures one by one, and what fails while others don't is lost.
     async fn append(&self, pending: &mut Pending, tries: u32) -> Result<(), StoreError> {
         let all = pending.spans.len() as u64;
-        let Err(mut failure) = self.store.append(pending.spans.clone()).await else {
+        let Err(mut failure) = self.append_measured(pending.spans.clone()).await else {
             self.counters.stored.fetch_add(all, Ordering::Relaxed);
             pending.spans.clear();
             answer(&mut pending.waiting, true);
@@ -175,7 +179,7 @@ impl Worker {
         }
         let mut taken = None;
         for span in std::mem::take(&mut pending.spans) {
-            match self.store.append(vec![Arc::clone(&span)]).await {
+            match self.append_measured(vec![Arc::clone(&span)]).await {
                 Ok(_) => {
                     self.counters.stored.fetch_add(1, Ordering::Relaxed);
                     taken = Some(span);
@@ -188,10 +192,10 @@ impl Worker {
         }
         let Some(taken) = taken else { return Err(failure) };
         for span in std::mem::take(&mut pending.spans) {
-            match self.store.append(vec![Arc::clone(&span)]).await {
+            match self.append_measured(vec![Arc::clone(&span)]).await {
                 Ok(_) => drop(self.counters.stored.fetch_add(1, Ordering::Relaxed)),
                 // A span that is stored already changes nothing: it tells whether the store is there at all.
-                Err(error) if self.store.append(vec![Arc::clone(&taken)]).await.is_ok() => {
+                Err(error) if self.append_measured(vec![Arc::clone(&taken)]).await.is_ok() => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "the store can't take this span; it is lost");
                 }
@@ -204,9 +208,18 @@ impl Worker {
         if pending.spans.is_empty() { Ok(()) } else { Err(failure) }
     }
 
+    /// One append, measured.
+    async fn append_measured(&self, spans: Vec<Arc<Span>>) -> Result<Appended, StoreError> {
+        let started = Instant::now();
+        let appended = self.store.append(spans).await;
+        self.counters.latencies.store.observe(started.elapsed().as_secs_f64());
+        appended
+    }
+
     /// Turns exchanges into spans. One that can't be turned is counted as lost, and the others go on.
     fn build(&mut self, batch: Vec<Captured>, pending: &mut Pending) {
-        for Captured { mut exchange, committed, held } in batch {
+        for Captured { mut exchange, queued_at, committed, held } in batch {
+            self.counters.latencies.exchange_received(&exchange.timing, queued_at.elapsed());
             match catch_unwind(AssertUnwindSafe(|| span_of(&mut exchange, &mut self.relations, &self.options))) {
                 Ok(Built { span, inferred, unproved }) => {
                     unproved.iter().for_each(|faults| self.count(&span, faults));

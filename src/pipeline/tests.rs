@@ -93,7 +93,7 @@ fn begin(recorder: &Recorder, rollout: &str) -> Recording {
             headers: http::HeaderMap::new(),
         },
         connection: ConnectionFacts::default(),
-        started: std::time::Instant::now(),
+        started: Instant::now(),
         registered: false,
         keeps_bodies: false,
     })

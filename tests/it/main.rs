@@ -22,6 +22,7 @@ mod gateway_clients;
 mod gateway_contracts;
 mod golden;
 mod llm;
+mod metrics;
 mod otlp;
 mod protocols;
 mod store_suite;

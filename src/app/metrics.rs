@@ -1,0 +1,118 @@
+//! The metrics of all parts, for `GET /metrics`.
+
+use crate::api::metrics::MetricsSource;
+use crate::api::otlp::IngestCounters;
+use crate::capture::Recorder;
+use crate::gateway::Gateway;
+use crate::llm::token_ids::TokenIdIssue;
+use crate::pipeline::Pipeline;
+use crate::proxy::CertificateRejections;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The parts that count.
+pub(super) struct Counted {
+    pub(super) recorder: Recorder,
+    pub(super) rejections: Arc<CertificateRejections>,
+    pub(super) ingest: Arc<IngestCounters>,
+    pub(super) gateway: Gateway,
+}
+
+impl Counted {
+    /// Reads all parts each time it is called.
+    pub(super) fn source(self, pipeline: &Pipeline) -> MetricsSource {
+        let stored = Arc::clone(pipeline.counters());
+        Arc::new(move |registry| {
+            let captured = self.recorder.counters();
+            counter(registry, "exchanges", "Exchanges recorded", &captured.begun);
+            counter(registry, "exchanges_dropped", "Exchanges not recorded: the queue was full", &captured.dropped);
+            counter(
+                registry,
+                "exchanges_filtered",
+                "Exchanges not recorded: a setting excludes them",
+                &captured.filtered,
+            );
+            counter(registry, "bodies_truncated", "Bodies recorded in part", &captured.truncated);
+            counter(registry, "commits_missed", "Responses delivered before their commit", &captured.commit_missed);
+            let help = "Exchanges with two sources of identity that disagree";
+            counter(registry, "identity_conflicts", help, &captured.identity_conflicts);
+            let left = self.recorder.budget().left_bytes();
+            gauge(registry, "capture_memory_left_bytes", "Unused part of capture.memory_budget_bytes", left);
+
+            counter(registry, "spans_stored", "Spans stored", &stored.stored);
+            counter(registry, "store_errors", "Failed appends to the store; each is retried", &stored.store_errors);
+            counter(registry, "spans_lost", "Spans lost", &stored.lost);
+            counter(registry, "spans_inferred", "Tool spans inferred from LLM calls", &stored.inferred);
+            registry.register(
+                "token_ids_unproved",
+                "LLM calls with incomplete token ids, by reason",
+                by_reason(&stored.unproved),
+            );
+            let latencies = &stored.latencies;
+            for (name, help, histogram) in [
+                (
+                    "exchange_duration_seconds",
+                    "From the request's head to the end of the response",
+                    &latencies.exchange,
+                ),
+                (
+                    "first_chunk_seconds",
+                    "From the request's head to the response's first body byte",
+                    &latencies.first_chunk,
+                ),
+                ("queue_wait_seconds", "From the end of an exchange until the pipeline takes it", &latencies.queue),
+                ("store_append_seconds", "One append of spans to the store", &latencies.store),
+            ] {
+                registry.register(name, help, histogram.clone());
+            }
+
+            counter(registry, "otlp_spans", "Spans received by OTLP", &self.ingest.taken);
+            counter(registry, "otlp_spans_rejected", "Spans rejected by OTLP ingest", &self.ingest.rejected);
+            let help = "Spans received by OTLP that belong to no rollout";
+            counter(registry, "otlp_spans_unassigned", help, &self.ingest.unassigned);
+
+            let calls = self.gateway.counters();
+            counter(registry, "gateway_calls", "LLM calls at the gateway", &calls.calls);
+            counter(
+                registry,
+                "gateway_refused",
+                "Calls that the gateway itself responded to with an error",
+                &calls.refused,
+            );
+            counter(registry, "gateway_failed_tries", "Requests to backends that were retried", &calls.failed_tries);
+            counter(registry, "gateway_joined", "Retries by agents that got the first try's response", &calls.joined);
+            let help = "Idle rollouts evicted from the gateway's table; their budgets start anew";
+            counter(registry, "gateway_rollouts_forgotten", help, self.gateway.rollouts().forgotten());
+            let (state, backends) = (self.gateway.gate().state(), self.gateway.backends().all());
+            let healthy = backends.iter().filter(|backend| backend.is_healthy()).count();
+            gauge(registry, "gateway_in_flight", "Calls in flight", state.inflight as u64);
+            gauge(registry, "gateway_paused", "1 while the gateway is paused", u64::from(state.paused));
+            gauge(registry, "gateway_backends", "Registered backends", backends.len() as u64);
+            gauge(registry, "gateway_backends_healthy", "Healthy backends", healthy as u64);
+
+            let help = "Connections closed by clients that rejected Tracewire's certificate";
+            registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.refused()));
+        })
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: &AtomicU64) {
+    registry.register(name, help, ConstCounter::<u64>::new(value.load(Ordering::Relaxed)));
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstGauge::<u64>::new(value));
+}
+
+/// One counter with the label `reason`; the numbers are in the order of [`TokenIdIssue::ALL`].
+fn by_reason(counts: &[AtomicU64]) -> Family<[(&'static str, &'static str); 1], Counter> {
+    let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
+    for (issue, count) in TokenIdIssue::ALL.iter().zip(counts) {
+        family.get_or_create(&[("reason", issue.as_str())]).inc_by(count.load(Ordering::Relaxed));
+    }
+    family
+}
