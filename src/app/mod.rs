@@ -128,9 +128,9 @@ impl App {
             tasks: Vec::new(),
         };
         if with_server {
-            let ended = rollouts.ended();
+            let ended = rollouts.subscribe_ended();
             let address = app.start_server(config, service, gateway.clone()).await?;
-            app.tasks.push(tokio::spawn(rollouts.watch()));
+            app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
             app.tasks.push(tokio::spawn(gateway.clone().probe()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck()));
             app.tasks.push(tokio::spawn(end_calls(ended, gateway)));
@@ -250,19 +250,19 @@ async fn end_calls(mut ended: broadcast::Receiver<RolloutId>, gateway: Gateway) 
 pub async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
     let settings = &config.store;
     match settings.place() {
-        StorePlace::Memory => Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::heard))),
+        StorePlace::Memory => Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::on_span_stored))),
         StorePlace::File(_) => {
             let options = SqliteOptions {
                 retention: settings.retention,
                 synchronous: settings.synchronous,
-                heard: lifecycle::heard,
+                heard: lifecycle::on_span_stored,
                 ..SqliteOptions::default()
             };
             Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
         }
         StorePlace::Postgres(url) => {
             let tls = UpstreamTls::new(&config.tls).map_err(|error| StoreError::Other(error.to_string()))?;
-            let options = PostgresOptions { retention: settings.retention, heard: lifecycle::heard };
+            let options = PostgresOptions { retention: settings.retention, heard: lifecycle::on_span_stored };
             let server = Arc::new(PostgresStore::open(&url, tls.plain_config(), options).await?);
             Ok(Arc::new(Spooled::new(server, &home().join("spool"), settings.max_spool_bytes)?))
         }

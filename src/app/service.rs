@@ -33,7 +33,9 @@ impl Service {
             }
         }
         let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
+        if let Err(error) =
+            self.rollouts.transact_silently(move |records, _| Ok(records.raise_sequence(&of, to)?)).await
+        {
             return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
