@@ -50,6 +50,9 @@ impl Store for Picky {
     fn all_resources(&self) -> Answer<'_, Vec<ResourcesUpdate>> {
         self.inner.all_resources()
     }
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> Answer<'_, std::collections::HashMap<RolloutId, u64>> {
+        self.inner.llm_calls(rollouts)
+    }
     fn owners(&self, traces: Vec<String>) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
         self.inner.owners(traces)
     }

@@ -69,6 +69,10 @@ pub trait Store: Send + Sync + 'static {
     /// A rollout's spans by (sequence id, start time, insertion); all attempts when `attempt` is `None`.
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>>;
 
+    /// The number of LLM calls of each of these rollouts ([`Span::is_llm_call`]), without reading spans. Rollouts without
+    /// calls are absent.
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>>;
+
     /// Runs a transaction; when it returns `Ok`, all of it survives a crash of this process.
     fn change(&self, change: Change) -> BoxFuture<'_, Result<()>>;
 

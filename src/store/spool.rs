@@ -255,6 +255,10 @@ impl Store for Spooled {
         self.inner.all_resources()
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        self.inner.llm_calls(rollouts)
+    }
+
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         self.inner.owners(traces)
     }

@@ -3,6 +3,7 @@
 //! Always written `trace::Span`, since `tracing::Span` is another thing. It must not know how spans are stored.
 
 use super::ids::{AttemptId, RolloutId};
+use super::semconv;
 use super::units::Timestamp;
 use super::value::{Attributes, Value};
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,9 @@ pub struct Resource {
     pub schema_url: String,
 }
 
+/// The values of `gen_ai.operation.name` that mean generated text.
+const LLM_CALL_OPERATIONS: [&str; 3] = ["chat", "generate_content", "text_completion"];
+
 impl Span {
     /// Sets an attribute.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
@@ -149,5 +153,21 @@ impl Span {
     /// True when the span's status is an error.
     pub fn is_error(&self) -> bool {
         self.status.status_code == StatusCode::Error
+    }
+
+    /// True for a span of a call to a model that generates text, whether or not it was answered.
+    pub fn is_llm_call(&self) -> bool {
+        match self.attributes.get(semconv::GEN_AI_OPERATION_NAME).and_then(Value::as_str) {
+            Some(operation) => LLM_CALL_OPERATIONS.contains(&operation),
+            None => self.is_unparsed_gateway_call(),
+        }
+    }
+
+    /// A call that the gateway sent although no API format could parse it, because the request was malformed.
+    fn is_unparsed_gateway_call(&self) -> bool {
+        let was_sent = self.attributes.contains_key(semconv::GATEWAY_BACKEND)
+            && !self.attributes.contains_key(semconv::GATEWAY_JOINED);
+        let path = self.attributes.get(semconv::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
+        was_sent && path.trim_end_matches('/').ends_with("/completions")
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod agent_lightning;
+mod api;
 mod capture;
 mod cli;
 mod clients;

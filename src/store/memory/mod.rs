@@ -146,6 +146,16 @@ impl Store for MemoryStore {
         self.with(|state| state.resources.clone())
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        self.with(move |state| {
+            let calls = rollouts.into_iter().map(|id| {
+                let calls = state.llm_calls(&id);
+                (id, calls)
+            });
+            calls.filter(|(_, calls)| *calls > 0).collect()
+        })
+    }
+
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         self.with(move |state| {
             let known = |trace: String| state.traces.get(&trace).cloned().map(|owner| (trace, owner));
@@ -240,6 +250,11 @@ impl State {
             attempts: Vec::new(),
             spans: BTreeSet::new(),
         })
+    }
+
+    fn llm_calls(&self, rollout: &RolloutId) -> u64 {
+        let spans = self.rollouts.get(rollout).into_iter().flat_map(|kept| &kept.spans);
+        spans.filter(|id| self.spans.get(id).is_some_and(|span| span.is_llm_call())).count() as u64
     }
 
     fn summary(&self, kept: &Kept) -> RolloutSummary {

@@ -176,9 +176,11 @@ async fn put_spans(transaction: &Transaction<'_>, rows: &[Row]) -> std::result::
     };
     let sequences: Vec<i64> = rows.iter().map(|row| signed(row.span.sequence_id)).collect();
     let errors: Vec<bool> = rows.iter().map(|row| row.span.is_error()).collect();
+    let llm_calls: Vec<bool> = rows.iter().map(|row| row.span.is_llm_call()).collect();
     let jsons: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
-    let sql = "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, json)
-         SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::BIGINT[], $4::TEXT[], $5::BIGINT[], $6::BIGINT[], $7::BOOLEAN[], $8::TEXT[])
+    let sql = "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, is_llm_call, json)
+         SELECT * FROM unnest($1::TEXT[], $2::TEXT[], $3::BIGINT[], $4::TEXT[], $5::BIGINT[], $6::BIGINT[], $7::BOOLEAN[], $8::BOOLEAN[],
+             $9::TEXT[])
          ON CONFLICT (rollout_id, attempt_id, span_id) DO NOTHING RETURNING id, rollout_id, attempt_id, span_id";
     let statement = transaction.prepare(sql).await?;
     let new = transaction
@@ -192,6 +194,7 @@ async fn put_spans(transaction: &Transaction<'_>, rows: &[Row]) -> std::result::
                 &nanos(|span| span.start_time),
                 &nanos(|span| span.end_time),
                 &errors,
+                &llm_calls,
                 &jsons,
             ],
         )

@@ -262,6 +262,10 @@ impl Store for PostgresStore {
         self.read(async move |connection| read::all(&connection, "resources").await)
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        self.read(async move |connection| read::llm_calls(&connection, &rollouts).await)
+    }
+
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         self.read(async move |connection| read::owners(&connection, &traces).await)
     }

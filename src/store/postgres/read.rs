@@ -145,6 +145,14 @@ pub(super) async fn standing(connection: &Object, id: &RolloutId) -> Read<Standi
     Ok(row.map(standing).unwrap_or_default())
 }
 
+/// The number of LLM calls of each rollout that has any. An index holds them, so no span is read.
+pub(super) async fn llm_calls(connection: &Object, rollouts: &[RolloutId]) -> Read<HashMap<RolloutId, u64>> {
+    let sql = "SELECT rollout_id, COUNT(*) FROM span WHERE is_llm_call AND rollout_id = ANY($1) GROUP BY rollout_id";
+    let ids: Vec<&str> = rollouts.iter().map(RolloutId::as_str).collect();
+    let rows = connection.query(&connection.prepare_cached(sql).await?, &[&ids]).await?;
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), unsigned(row.get(1)))).collect())
+}
+
 pub(super) async fn owners(connection: &Object, traces: &[String]) -> Read<HashMap<String, (RolloutId, AttemptId)>> {
     let sql = "SELECT trace_id, rollout_id, attempt_id FROM trace WHERE trace_id = ANY($1)";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&traces]).await?;

@@ -4,7 +4,7 @@ use deadpool_postgres::Object;
 use tokio_postgres::Error;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS, LLM_CALLS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -95,6 +95,15 @@ CREATE TABLE terminal_count (
 );
 INSERT INTO terminal_count (id, entries) SELECT 1, COUNT(*) FROM terminal;
 CREATE INDEX trace_by_rollout ON trace (rollout_id);
+";
+
+/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+const LLM_CALLS: &str = "
+ALTER TABLE span ADD COLUMN is_llm_call BOOLEAN NOT NULL DEFAULT FALSE;
+UPDATE span SET is_llm_call = TRUE
+    WHERE replace(json, '\\u0000', '\\u0020')::JSON -> 'attributes' ->> 'gen_ai.operation.name'
+        IN ('chat', 'generate_content', 'text_completion');
+CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call;
 ";
 
 /// Makes the tables, or brings them up to date. The version found comes back if it is newer than ours.

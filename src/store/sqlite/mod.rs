@@ -133,6 +133,10 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(|connection| reader::all(connection, "resources")))
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        Box::pin(self.readers.read(move |connection| reader::llm_calls(connection, &rollouts)))
+    }
+
     fn owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         Box::pin(self.readers.read(move |connection| reader::owners(connection, &traces)))
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS];
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, LLM_CALLS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -152,6 +152,14 @@ INSERT INTO terminal (position, rollout_id)
 CREATE INDEX trace_by_rollout ON trace (rollout_id);
 ";
 
+/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+const LLM_CALLS: &str = "
+ALTER TABLE span ADD COLUMN is_llm_call INTEGER NOT NULL DEFAULT 0;
+UPDATE span SET is_llm_call = 1
+    WHERE json_extract(json, '$.attributes.\"gen_ai.operation.name\"') IN ('chat', 'generate_content', 'text_completion');
+CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
+";
+
 /// This program's schema version.
 fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
@@ -284,6 +292,24 @@ mod tests {
         remove_loose(&connection).unwrap();
         let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
         assert_eq!((left, texts(1)), (1, "xone".to_owned()));
+    }
+
+    #[test]
+    fn calls_that_were_stored_before_they_were_counted_are_counted() {
+        let connection = Connection::open_in_memory().unwrap();
+        for script in [FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS] {
+            connection.execute_batch(script).unwrap();
+        }
+        let rows = r#"
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (1, 'r', 'a', 1, 's', 0, '{"attributes":{"gen_ai.operation.name":"chat"}}'),
+                (2, 'r', 'a', 2, 't', 0, '{"attributes":{"gen_ai.operation.name":"embeddings"}}'),
+                (3, 'r', 'a', 3, 'u', 0, '{"attributes":{}}');"#;
+        connection.execute_batch(rows).unwrap();
+        connection.execute_batch(LLM_CALLS).unwrap();
+        let sql = "SELECT group_concat(id) FROM span WHERE is_llm_call = 1";
+        let calls: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(calls, "1");
     }
 
     #[test]

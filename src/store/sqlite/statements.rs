@@ -204,8 +204,8 @@ fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> 
     let span = &row.span;
     let stored = connection
         .prepare_cached(
-            "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, json)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (rollout_id, attempt_id, span_id) DO NOTHING",
+            "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, is_llm_call, json)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (rollout_id, attempt_id, span_id) DO NOTHING",
         )?
         .execute(params![
             span.rollout_id.as_str(),
@@ -215,6 +215,7 @@ fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> 
             nanos(span.start_time),
             nanos(span.end_time),
             span.is_error(),
+            span.is_llm_call(),
             row.json,
         ])?;
     if stored == 0 {
