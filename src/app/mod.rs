@@ -18,7 +18,7 @@ use crate::rollout::{Rollouts, lifecycle};
 use crate::run::runtime::advice;
 use crate::store::memory::MemoryStore;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
-use crate::store::spool::Spooled;
+use crate::store::spool::SpooledStore;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SharedStore, StoreError};
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
@@ -93,13 +93,8 @@ impl App {
         let upstream = upstream.map_err(anyhow::Error::msg)?;
         let sequences = SequenceAllocator::new(seeds(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
-        let service = Service {
-            rollouts: rollouts.clone(),
-            sequences: sequences.clone(),
-            calls,
-            counts_alone: !matches!(config.store.place(), StorePlace::Postgres(_)),
-            reserved: Mutex::default(),
-        };
+        let service =
+            Service { rollouts: rollouts.clone(), sequences: sequences.clone(), calls, reserved: Mutex::default() };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, engines);
         let register = Arc::new(Register { store: Arc::clone(&store), spent });
@@ -128,9 +123,9 @@ impl App {
             tasks: Vec::new(),
         };
         if with_server {
-            let ended = rollouts.subscribe_ended();
+            let ended = rollouts.ended();
             let address = app.start_server(config, service, gateway.clone()).await?;
-            app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
+            app.tasks.push(tokio::spawn(rollouts.watch()));
             app.tasks.push(tokio::spawn(gateway.clone().probe()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck()));
             app.tasks.push(tokio::spawn(end_calls(ended, gateway)));
@@ -250,21 +245,27 @@ async fn end_calls(mut ended: broadcast::Receiver<RolloutId>, gateway: Gateway) 
 pub async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
     let settings = &config.store;
     match settings.place() {
-        StorePlace::Memory => Ok(Arc::new(MemoryStore::new(settings.retention).hearing(lifecycle::on_span_stored))),
+        StorePlace::Memory => {
+            Ok(Arc::new(MemoryStore::new(settings.retention).with_observer(lifecycle::on_span_stored)))
+        }
         StorePlace::File(_) => {
             let options = SqliteOptions {
                 retention: settings.retention,
                 synchronous: settings.synchronous,
-                heard: lifecycle::on_span_stored,
+                observer: Some(lifecycle::on_span_stored),
                 ..SqliteOptions::default()
             };
             Ok(Arc::new(SqliteStore::open(&store_path(settings), options)?))
         }
         StorePlace::Postgres(url) => {
             let tls = UpstreamTls::new(&config.tls).map_err(|error| StoreError::Other(error.to_string()))?;
-            let options = PostgresOptions { retention: settings.retention, heard: lifecycle::on_span_stored };
+            let options = PostgresOptions {
+                retention: settings.retention,
+                observer: Some(lifecycle::on_span_stored),
+                ..PostgresOptions::default()
+            };
             let server = Arc::new(PostgresStore::open(&url, tls.plain_config(), options).await?);
-            Ok(Arc::new(Spooled::new(server, &home().join("spool"), settings.max_spool_bytes)?))
+            Ok(Arc::new(SpooledStore::new(server, &home().join("spool"), settings.max_spool_bytes)?))
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::capture::{Calls, SequenceAllocator, SequenceStart, SequenceStarts, To
 use crate::gateway::routing::Mode;
 use crate::gateway::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 use crate::rollout::Rollouts;
-use crate::store::{BoxFuture, SharedStore, StoreError};
+use crate::store::{BoxFuture, SequenceAuthority, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
 use crate::trace::{Rollout, RolloutId};
 use serde::de::DeserializeOwned;
@@ -17,8 +17,6 @@ pub(super) struct Service {
     pub(super) rollouts: Rollouts,
     pub(super) sequences: SequenceAllocator,
     pub(super) calls: Calls,
-    // Nobody else gives out ids: the store need not be asked for each.
-    pub(super) counts_alone: bool,
     // Up to which id the store knows that they are given out, so that a restart goes on behind them.
     pub(super) reserved: Mutex<HashMap<RolloutId, u64>>,
 }
@@ -26,16 +24,15 @@ pub(super) struct Service {
 impl Service {
     /// Has the store know of this id, and of some to come.
     async fn reserve(&self, rollout: &RolloutId, id: u64) {
-        {
-            let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.counts_alone || reserved.get(rollout).is_some_and(|known| *known >= id) {
-                return;
-            }
+        if self.rollouts.store().sequence_authority() == SequenceAuthority::Store {
+            return;
+        }
+        let is_reserved = |reserved: &HashMap<RolloutId, u64>| reserved.get(rollout).is_some_and(|known| *known >= id);
+        if is_reserved(&self.reserved.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return;
         }
         let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) =
-            self.rollouts.transact_silently(move |records, _| Ok(records.raise_sequence(&of, to)?)).await
-        {
+        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
             return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +80,7 @@ impl RolloutLookup for Register {
                 tracing::warn!(%error, rollout_id = %rollout, "the store does not say what is registered");
                 RolloutLookupError::new(error)
             };
-            if !self.store.standing(rollout.clone()).await.map_err(said)?.registered {
+            if !self.store.sequence_state(rollout.clone()).await.map_err(said)?.registered {
                 return Ok(None);
             }
             Ok(self.store.rollout(rollout.clone()).await.map_err(said)?.map(|rollout| registered(&rollout)))
@@ -116,11 +113,9 @@ pub(super) fn seeds(store: &SharedStore) -> SequenceStarts {
     Arc::new(move |id| {
         let store = Arc::clone(&store);
         Box::pin(async move {
-            let (standing, shared) = match store.next_sequence(id.clone()).await.ok()? {
-                Some(standing) => (standing, true),
-                None => (store.standing(id).await.ok()?, false),
-            };
-            Some(SequenceStart { last_sequence_id: standing.last_sequence_id, registered: standing.registered, shared })
+            let shared = store.sequence_authority() == SequenceAuthority::Store;
+            let state = if shared { store.next_sequence(id).await } else { store.sequence_state(id).await }.ok()?;
+            Some(SequenceStart { last_sequence_id: state.last_sequence_id, registered: state.registered, shared })
         })
     })
 }

@@ -9,7 +9,7 @@ use crate::net::listener::raise_descriptor_limit;
 use crate::run::bundle::users_files;
 use crate::run::child::{self, ChildEnd, ChildError, ChildSpec, Streams};
 use crate::run::environment::Request;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
 use crate::trace::semconv as names;
@@ -137,8 +137,8 @@ impl Recorded {
         if let Some(metadata) = rollout.metadata.as_object_mut() {
             metadata.insert("name".to_owned(), self.name.clone().into());
         }
-        store.put_rollout(rollout).await?;
-        store.put_attempt(Attempt::running(self.rollout.clone(), self.attempt.clone(), began)).await?;
+        store.upsert_rollout(rollout).await?;
+        store.upsert_attempt(Attempt::running(self.rollout.clone(), self.attempt.clone(), began)).await?;
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Recorded {
             let succeeded = matches!(ended, Ok(end) if end.exit_code == 0);
             if let Some(rollout) = store.rollout(self.rollout.clone()).await? {
                 let status = if succeeded { RolloutStatus::Succeeded } else { RolloutStatus::Failed };
-                store.put_rollout(Rollout { status, end_time: Some(now), ..rollout }).await?;
+                store.upsert_rollout(Rollout { status, end_time: Some(now), ..rollout }).await?;
             }
             let attempts = store.attempts(self.rollout.clone()).await?;
             if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.attempt_id == self.attempt) {
@@ -159,7 +159,7 @@ impl Recorded {
                     _ if succeeded => AttemptStatus::Succeeded,
                     _ => AttemptStatus::Failed,
                 };
-                store.put_attempt(Attempt { status, end_time: Some(now), ..attempt }).await?;
+                store.upsert_attempt(Attempt { status, end_time: Some(now), ..attempt }).await?;
             }
             Ok::<_, StoreError>(())
         };

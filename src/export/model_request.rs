@@ -6,6 +6,23 @@ use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde_json::{Map, Value as JsonValue, json};
 
+/// True for a span of a model's call, answered or not.
+pub fn is_call(span: &Span) -> bool {
+    let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
+    match operation {
+        Some(operation) => matches!(operation, "chat" | "generate_content" | "text_completion"),
+        None => is_unread_call(span),
+    }
+}
+
+/// A call that the gateway sent and that no format claims: something was wrong with it, but it was one.
+fn is_unread_call(span: &Span) -> bool {
+    let sent =
+        span.attributes.contains_key(names::GATEWAY_BACKEND) && !span.attributes.contains_key(names::GATEWAY_JOINED);
+    let called = span.attributes.get(names::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
+    sent && called.trim_end_matches('/').ends_with("/completions")
+}
+
 /// The request's body; of one that was not recorded, what is known of it.
 pub fn request(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {

@@ -16,10 +16,10 @@ use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionO
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin};
-use crate::wire::encoding::{DecodeError, decode_whole};
+use crate::wire::encoding::decode;
 use crate::wire::json_edit::value;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::future::Future;
 use std::pin::Pin;
@@ -300,10 +300,13 @@ impl Gateway {
             }
             ProxyError::new(ErrorKind::HttpRequestIncomplete, "", error.to_string())
         })?;
-        decode_whole(headers, whole.to_bytes().into(), most).map(Bytes::from).map_err(|error| match error {
-            DecodeError::TooLarge(_) => too_large(),
-            error => malformed(&error.to_string()),
-        })
+        let coding = headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok()).unwrap_or_default();
+        let decoded = decode(coding, whole.to_bytes().into(), most);
+        match (decoded.error, decoded.truncated) {
+            (Some(error), _) => Err(malformed(&error.to_string())),
+            (None, true) => Err(too_large()),
+            (None, false) => Ok(decoded.bytes.into()),
+        }
     }
 
     /// Waits until the call may go.

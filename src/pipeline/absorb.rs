@@ -4,18 +4,18 @@
 use super::span::SpanOptions;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
-use crate::wire::otlp::{self, OtlpFormat};
+use crate::wire::otlp;
 use http::header;
 
 /// The spans of an export, whose exchange has the span `export`.
 pub(super) fn spans(export: &mut Span, exchange: &Exchange, body: &[u8], options: &SpanOptions) -> Vec<Span> {
     let kind = exchange.request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let format = kind.and_then(OtlpFormat::of_content_type).unwrap_or(OtlpFormat::Protobuf);
+    let is_json = kind.is_some_and(|kind| kind.contains("json"));
     let mut not_taken = |why: String| {
         tracing::warn!(host = exchange.request.host, why, "spans of an export could not be taken in");
         export.set(names::CAPTURE_UNDECODED, why);
     };
-    let request = match otlp::request(format, body) {
+    let request = match otlp::request(is_json, body) {
         Ok(request) => request,
         Err(error) => {
             not_taken(format!("this is no export of spans: {error}"));

@@ -14,7 +14,7 @@ use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
 use crate::util::glob::any_name_matches;
-use crate::wire::encoding::{DecodeError, Decoded, decode};
+use crate::wire::encoding::{Decoded, decode};
 use crate::wire::redact::Redactor;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -297,7 +297,8 @@ fn headers(span: &mut Span, prefix: &str, headers: &HeaderMap, options: &SpanOpt
 
 /// A body without its content coding.
 fn opened(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
-    decode(headers, std::mem::take(&mut body.kept).into_bytes(), options.max_body_bytes)
+    let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    decode(coding, std::mem::take(&mut body.kept).into_bytes(), options.max_body_bytes)
 }
 
 fn body(
@@ -317,7 +318,7 @@ fn body(
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
     // An undecodable body is opaque: neither text nor searchable for secrets, and so nobody's to read as text.
-    let opaque = matches!(decoded.error, Some(DecodeError::Unknown(_) | DecodeError::TooMany));
+    let opaque = matches!(decoded.error, Some(crate::wire::encoding::DecodeError::Unknown(_)));
     let text = if opaque { Err(decoded.bytes) } else { textual(content_type, decoded.bytes) };
     match text {
         Ok(text) => {

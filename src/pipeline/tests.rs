@@ -3,7 +3,10 @@
 use super::*;
 use crate::capture::{CaptureSettings, ExchangeStart, Recorder, Recording};
 use crate::store::memory::MemoryStore;
-use crate::store::{Appended, BoxFuture, Change, Pruned, RolloutFilter, RolloutSummary, Standing, Statistics, Store};
+use crate::store::{
+    Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, Statistics, Store,
+};
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, SpanId, TraceId, Worker,
@@ -41,8 +44,8 @@ impl Store for Picky {
     fn change(&self, change: Change) -> Answer<'_, ()> {
         self.inner.change(change)
     }
-    fn attempted(&self, filter: RolloutFilter) -> Answer<'_, Vec<AttemptedRollout>> {
-        self.inner.attempted(filter)
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<AttemptedRollout>> {
+        self.inner.attempted_rollouts(filter)
     }
     fn workers(&self) -> Answer<'_, Vec<Worker>> {
         self.inner.workers()
@@ -50,14 +53,23 @@ impl Store for Picky {
     fn all_resources(&self) -> Answer<'_, Vec<ResourcesUpdate>> {
         self.inner.all_resources()
     }
-    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> Answer<'_, std::collections::HashMap<RolloutId, u64>> {
-        self.inner.llm_calls(rollouts)
+    fn trace_owners(
+        &self,
+        traces: Vec<String>,
+    ) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
+        self.inner.trace_owners(traces)
     }
-    fn owners(&self, traces: Vec<String>) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
-        self.inner.owners(traces)
+    fn sequence_authority(&self) -> SequenceAuthority {
+        self.inner.sequence_authority()
     }
-    fn standing(&self, id: RolloutId) -> Answer<'_, Standing> {
-        self.inner.standing(id)
+    fn next_sequence(&self, id: RolloutId) -> Answer<'_, RolloutSequenceState> {
+        self.inner.next_sequence(id)
+    }
+    fn sequence_state(&self, id: RolloutId) -> Answer<'_, RolloutSequenceState> {
+        self.inner.sequence_state(id)
+    }
+    fn ended_rollouts(&self, after: u64, limit: usize) -> Answer<'_, EndedRollouts> {
+        self.inner.ended_rollouts(after, limit)
     }
     fn statistics(&self) -> Answer<'_, Statistics> {
         self.inner.statistics()

@@ -1,4 +1,4 @@
-//! The arguments of operations: new rollouts, and changes of rollouts and attempts.
+//! What is asked for: new rollouts, and changes of rollouts and attempts.
 
 use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
 use serde::Deserialize;
@@ -7,18 +7,18 @@ use serde_json::Value as JsonValue;
 /// A new rollout.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NewRollout {
-    /// The task; any JSON, opaque to Tracewire.
+    /// The task.
     pub input: JsonValue,
-    /// What the rollout is for.
+    /// `train`, `val` or `test`.
     #[serde(default)]
-    pub mode: Option<RolloutMode>,
-    /// The resources that the rollout runs with; `None`: the latest set.
+    pub mode: Option<Mode>,
+    /// The resources it runs with; the latest if it does not say.
     #[serde(default)]
     pub resources_id: Option<String>,
-    /// Timeouts and retries; `None`: the defaults.
+    /// Time-outs and retries.
     #[serde(default)]
     pub config: Option<RolloutConfig>,
-    /// Free-form data.
+    /// Free data.
     #[serde(default)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }
@@ -27,13 +27,13 @@ pub struct NewRollout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
-pub enum RolloutMode {
+pub enum Mode {
     Train,
     Val,
     Test,
 }
 
-impl RolloutMode {
+impl Mode {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -43,37 +43,36 @@ impl RolloutMode {
     }
 }
 
-/// Changes of a rollout; fields that are `None` keep their value. In an `Option<Option<_>>`, `Some(None)` removes the
-/// value.
+/// Changes of a rollout; what is `None` stays.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutChange {
     /// The task.
     pub input: Option<JsonValue>,
-    /// What the rollout is for.
-    pub mode: Option<Option<RolloutMode>>,
-    /// The resources that the rollout runs with.
+    /// Null takes it away.
+    pub mode: Option<Option<Mode>>,
+    /// Null takes it away.
     pub resources_id: Option<Option<String>>,
-    /// The new status.
+    /// The state.
     pub status: Option<RolloutStatus>,
-    /// Timeouts and retries.
+    /// Time-outs and retries.
     pub config: Option<RolloutConfig>,
-    /// Free-form data; JSON `null` removes it.
+    /// Free data, null takes it away.
     pub metadata: Option<JsonValue>,
 }
 
-/// Changes of an attempt; fields that are `None` keep their value.
+/// Changes of an attempt; what is `None` stays.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct AttemptChange {
-    /// The new status.
+    /// The state.
     #[serde(default)]
     pub status: Option<AttemptStatus>,
-    /// The worker that runs the attempt.
+    /// Who works on it.
     #[serde(default)]
     pub worker_id: Option<String>,
-    /// When the attempt last sent a span or a heartbeat.
+    /// When something was last heard from it.
     #[serde(default)]
     pub last_heartbeat_time: Option<Timestamp>,
-    /// Free-form data.
+    /// Free data.
     #[serde(default)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }

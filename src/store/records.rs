@@ -1,68 +1,67 @@
-//! Rollouts, attempts, workers, resources and the queue, as one transaction sees them.
+//! Rollouts, attempts, workers, resources and the queue, as one transaction reads and writes them.
 //!
-//! It must not decide anything: what follows from what is for whoever asks for a transaction.
+//! Storage only: `crate::rollout` decides what is written.
 
-use super::Result;
-use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
+use super::error::Result;
+use crate::trace::{Attempt, AttemptId, AttemptPosition, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
 
-/// What is done in a transaction: all of it happens, or, if it ends with an error, nothing. It may be run on any thread, and
-/// again if somebody else's came in between; it must look before it writes: the memory store can't take back.
+/// The code of a transaction: all its writes are applied, or none if it returns an error. It may run on any thread, and
+/// runs again if another transaction conflicts with it. It has to check before it writes, because the memory store can't
+/// undo writes.
 pub type Change = Box<dyn FnMut(&mut dyn Records) -> Result<()> + Send>;
 
-/// Reads and writes of one transaction. Nobody else's come between them.
+/// Reads and writes of one transaction, isolated from all others.
 pub trait Records {
-    /// One rollout.
+    /// `None` if no rollout has this id.
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>>;
 
-    /// Registers a rollout, or replaces the one with its id. If that brings it into a final state, this is logged.
-    fn put_rollout(&mut self, rollout: &Rollout) -> Result<()>;
+    /// Adds a rollout, or replaces the one with its id, and marks it as registered. If it enters a final state, it gets an
+    /// entry in the log of ended rollouts.
+    fn upsert_rollout(&mut self, rollout: &Rollout) -> Result<()>;
 
-    /// Removes a rollout with all that belongs to it: attempts, spans, its place in the queue, its traces, its count of
-    /// sequence ids. What the log of ended rollouts has of it stays. How many spans it had; 0 if it is not there.
+    /// Removes a rollout with its attempts, spans, traces, place in the queue and sequence counter. Its entries in the log
+    /// of ended rollouts remain. Returns the number of removed spans; 0 if the rollout does not exist.
     fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64>;
 
-    /// Sequence ids up to this one are given out; a rollout that is not there is passed over.
+    /// Raises the sequence counter of a rollout to at least `to`. No effect if the rollout does not exist.
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()>;
 
-    /// One attempt.
+    /// `None` if the rollout has no attempt with this id.
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>>;
 
     /// The attempt with the highest sequence id.
     fn latest_attempt(&mut self, rollout: &RolloutId) -> Result<Option<Attempt>>;
 
-    /// Adds an attempt, or replaces the one with its ids. A new one gets the next sequence id of its rollout.
-    fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt>;
+    /// Adds an attempt, or replaces the one with its ids, and returns it as stored. A new attempt gets the next sequence
+    /// id of its rollout, a replaced one keeps its own, whatever `attempt` contains.
+    fn upsert_attempt(&mut self, attempt: Attempt) -> Result<Attempt>;
 
-    /// The rollouts that are preparing or running and whose config limits how long, each with its latest attempt.
-    fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>>;
+    /// The rollouts in progress that have a deadline, each with its latest attempt.
+    fn rollouts_with_deadline(&mut self) -> Result<Vec<(Rollout, Attempt)>>;
 
-    /// Puts a rollout at the queue's tail, unless it is in the queue.
-    fn push(&mut self, rollout: &RolloutId) -> Result<()>;
+    /// Adds a rollout at the queue's tail, unless the queue contains it.
+    fn enqueue(&mut self, rollout: &RolloutId) -> Result<()>;
 
-    /// Takes the rollout at the queue's head. In a store that several processes share, one that nobody else is taking.
-    fn pop(&mut self) -> Result<Option<RolloutId>>;
+    /// Removes the rollout at the queue's head. Rollouts that a concurrent transaction is removing are skipped.
+    fn dequeue(&mut self) -> Result<Option<RolloutId>>;
 
-    /// One worker.
+    /// `None` if no worker has this id.
     fn worker(&mut self, id: &str) -> Result<Option<Worker>>;
 
     /// Adds a worker, or replaces the one with its id.
-    fn put_worker(&mut self, worker: &Worker) -> Result<()>;
+    fn upsert_worker(&mut self, worker: &Worker) -> Result<()>;
 
-    /// One set of resources.
+    /// `None` if no resources have this id.
     fn resources(&mut self, id: &str) -> Result<Option<ResourcesUpdate>>;
 
-    /// The set that was changed last.
+    /// The resources with the latest update time.
     fn latest_resources(&mut self) -> Result<Option<ResourcesUpdate>>;
 
-    /// Adds a set of resources, or replaces the one with its id.
-    fn put_resources(&mut self, resources: &ResourcesUpdate) -> Result<()>;
+    /// Adds resources, or replaces those with their id.
+    fn upsert_resources(&mut self, resources: &ResourcesUpdate) -> Result<()>;
 }
 
-/// What a span that is stored means for its attempt, if it is registered, and for its rollout, if the attempt is its
-/// latest. True: they were changed. It never ends a rollout.
-pub type SpanObserver = fn(rollout: &mut Rollout, attempt: &mut Attempt, is_latest: bool, now: Timestamp) -> bool;
-
-/// Nothing follows.
-pub fn nothing_heard(_: &mut Rollout, _: &mut Attempt, _: bool, _: Timestamp) -> bool {
-    false
-}
+/// Called within the transaction that stores spans, once for each attempt of a registered rollout that got new spans. It
+/// updates the attempt's heartbeat and state, and the rollout's if the attempt is its latest; the store writes both in the
+/// same commit. A pure function; it must not move a rollout into a final state.
+pub type SpanObserver = fn(rollout: &mut Rollout, attempt: &mut Attempt, position: AttemptPosition, now: Timestamp);

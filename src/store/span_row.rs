@@ -1,77 +1,138 @@
-//! A span's JSON without what is stored elsewhere or could not be read back. Nothing is copied for it.
+//! A span as a row: the one definition of its columns and its JSON, from which every database's statements are derived.
+//!
+//! The JSON leaves out what is stored elsewhere and what could not be read back. Nothing is copied for it.
 
-use super::blob::ExternalizedValue;
-use crate::trace::span::{Event, Link, Resource, SpanContext};
-use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanKind, Status, Timestamp, Value};
+use super::error::StoreError;
+use super::externalized::{ExternalizedValue, externalize};
+use super::sql::{signed, unsigned};
+use crate::trace::{AttemptId, Attributes, RolloutId, Span, Timestamp, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use std::sync::Arc;
 
-/// The JSON of `span`, less the attributes in `taken`.
-pub(super) fn json(span: &Span, taken: &[ExternalizedValue]) -> serde_json::Result<String> {
-    if !is_readable(span) {
-        return lean(&readable(span), taken);
+/// A span, encoded for its row.
+pub(super) struct SpanRow {
+    pub(super) span: Arc<Span>,
+    /// The span's JSON without the attributes in `externalized`.
+    pub(super) json: String,
+    /// The long attributes, which are stored in pieces.
+    pub(super) externalized: Vec<ExternalizedValue>,
+}
+
+/// A column besides the row's number. All tables of spans have the same.
+pub(super) struct Column {
+    pub(super) name: &'static str,
+    pub(super) value: fn(&SpanRow) -> ColumnValue<'_>,
+}
+
+/// Contents of a column. Each column always has the same variant.
+pub(super) enum ColumnValue<'a> {
+    Text(&'a str),
+    Integer(Option<i64>),
+    Boolean(bool),
+}
+
+/// The columns of a new row, in the order of [`insert_columns`].
+pub(super) const COLUMNS: [Column; 8] = [
+    Column { name: "rollout_id", value: |row| ColumnValue::Text(row.span.rollout_id.as_str()) },
+    Column { name: "attempt_id", value: |row| ColumnValue::Text(row.span.attempt_id.as_str()) },
+    Column { name: "sequence_id", value: |row| ColumnValue::Integer(Some(signed(row.span.sequence_id))) },
+    Column { name: "span_id", value: |row| ColumnValue::Text(&row.span.span_id) },
+    Column { name: "start_ns", value: |row| ColumnValue::Integer(nanos(row.span.start_time)) },
+    Column { name: "end_ns", value: |row| ColumnValue::Integer(nanos(row.span.end_time)) },
+    Column { name: "is_error", value: |row| ColumnValue::Boolean(row.span.is_error()) },
+    Column { name: "json", value: |row| ColumnValue::Text(&row.json) },
+];
+
+/// The columns that identify a span, see [`SpanKey`].
+pub(super) const KEY_COLUMNS: &str = "rollout_id, attempt_id, span_id";
+
+/// The columns that [`span`] takes, in its order.
+pub(super) const READ_COLUMNS: &str = "json, start_ns, end_ns";
+
+/// The order of the spans of a rollout: as [`read_order`], with the row's number as the order of insertion.
+pub(super) const ORDER_COLUMNS: &str = "sequence_id, start_ns NULLS FIRST, id";
+
+/// The names of [`COLUMNS`], for an `INSERT`.
+pub(super) fn insert_columns() -> String {
+    COLUMNS.map(|column| column.name).join(", ")
+}
+
+/// The order of the spans of a rollout, for a stable sort of spans in the order of their insertion.
+pub(super) fn read_order(span: &Span) -> (u64, Option<Timestamp>) {
+    (span.sequence_id, span.start_time)
+}
+
+/// What identifies a span within a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SpanKey {
+    pub(super) rollout_id: RolloutId,
+    pub(super) attempt_id: AttemptId,
+    pub(super) span_id: String,
+}
+
+impl SpanKey {
+    pub(super) fn of(span: &Span) -> Self {
+        Self { rollout_id: span.rollout_id.clone(), attempt_id: span.attempt_id.clone(), span_id: span.span_id.clone() }
     }
-    lean(span, taken)
 }
 
-fn lean(span: &Span, taken: &[ExternalizedValue]) -> serde_json::Result<String> {
-    serde_json::to_string(&Lean {
-        rollout_id: &span.rollout_id,
-        attempt_id: &span.attempt_id,
-        sequence_id: span.sequence_id,
-        trace_id: &span.trace_id,
-        span_id: &span.span_id,
-        parent_id: span.parent_id.as_deref(),
-        name: &span.name,
-        kind: span.kind,
-        status: &span.status,
-        attributes: Kept(&span.attributes, taken),
-        events: &span.events,
-        links: &span.links,
-        start_time: span.start_time,
-        end_time: span.end_time,
-        context: span.context.as_ref(),
-        parent: span.parent.as_ref(),
-        resource: &span.resource,
-    })
+impl SpanRow {
+    /// Externalizes the long attributes and writes the others as JSON.
+    pub(super) fn encode(span: &Arc<Span>) -> Result<Self, StoreError> {
+        let externalized = externalize(span);
+        let json = json(span, &externalized).map_err(|error| StoreError::InvalidData { cause: error.to_string() })?;
+        Ok(Self { span: Arc::clone(span), json, externalized })
+    }
 }
 
-/// [`Span`]'s fields.
-#[derive(Serialize)]
-struct Lean<'a> {
-    rollout_id: &'a RolloutId,
-    attempt_id: &'a AttemptId,
-    sequence_id: u64,
-    trace_id: &'a str,
-    span_id: &'a str,
-    parent_id: Option<&'a str>,
-    name: &'a str,
-    kind: SpanKind,
-    status: &'a Status,
-    attributes: Kept<'a>,
-    events: &'a [Event],
-    links: &'a [Link],
-    start_time: Option<Timestamp>,
-    end_time: Option<Timestamp>,
-    context: Option<&'a SpanContext>,
-    parent: Option<&'a SpanContext>,
-    resource: &'a Resource,
+/// The span of a row, without its externalized attributes. The times come from their columns, because JSON has them as
+/// floating-point seconds.
+pub(super) fn span(json: &str, start_ns: Option<i64>, end_ns: Option<i64>) -> serde_json::Result<Span> {
+    let span: Span = serde_json::from_str(json)?;
+    Ok(Span { start_time: start_ns.map(timestamp), end_time: end_ns.map(timestamp), ..span })
 }
 
-struct Kept<'a>(&'a Attributes, &'a [ExternalizedValue]);
+/// An instant from a column of nanoseconds since the Unix epoch.
+pub(super) fn timestamp(nanos: i64) -> Timestamp {
+    Timestamp::from_unix_nanos(unsigned(nanos))
+}
 
-impl Serialize for Kept<'_> {
+fn nanos(time: Option<Timestamp>) -> Option<i64> {
+    time.map(|time| signed(time.unix_nanos))
+}
+
+/// The JSON of `span` without the attributes in `externalized`.
+fn json(span: &Span, externalized: &[ExternalizedValue]) -> serde_json::Result<String> {
+    if !is_readable(span) {
+        return serde_json::to_string(&WithoutExternalized(&readable(span), externalized));
+    }
+    serde_json::to_string(&WithoutExternalized(span, externalized))
+}
+
+struct WithoutExternalized<'a>(&'a Span, &'a [ExternalizedValue]);
+
+impl Serialize for WithoutExternalized<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_with(&InlineAttributes(&self.0.attributes, self.1), serializer)
+    }
+}
+
+struct InlineAttributes<'a>(&'a Attributes, &'a [ExternalizedValue]);
+
+impl Serialize for InlineAttributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let is_taken = |name: &String| self.1.iter().any(|taken| taken.attribute == *name);
-        for (name, value) in self.0.iter().filter(|(name, _)| !is_taken(name)) {
+        let is_inline = |name: &String| self.1.iter().all(|value| value.attribute != *name);
+        for (name, value) in self.0.iter().filter(|(name, _)| is_inline(name)) {
             map.serialize_entry(name, value)?;
         }
         map.end()
     }
 }
 
-/// JSON has no infinity, and the null written instead could not be read back: such attributes are left out.
+/// False if an attribute contains infinity or NaN. JSON has neither, and the null that serde writes could not be read
+/// back, so that such attributes are left out.
 fn is_readable(span: &Span) -> bool {
     let events = span.events.iter().map(|event| &event.attributes);
     let links = span.links.iter().filter_map(|link| link.attributes.as_ref());
@@ -99,21 +160,23 @@ fn is_finite(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::externalized::ValueKind;
     use super::*;
-    use crate::store::blob::Kind;
 
     #[test]
-    fn a_span_is_written_as_it_writes_itself() {
+    fn a_row_has_the_span_without_what_is_externalized_or_unreadable() {
         let text = r#"{"rollout_id":"r","attempt_id":"a","sequence_id":1,"trace_id":"t","span_id":"s","parent_id":null,
             "name":"GET","kind":"CLIENT","status":{"status_code":"OK","description":null},"attributes":{"a":1,"b":"x"},
             "events":[],"links":[],"start_time":1.5,"end_time":null,"context":null,"parent":null,
             "resource":{"attributes":{},"schema_url":""}}"#;
-        let mut span: Span = serde_json::from_str(text).unwrap();
-        assert_eq!(json(&span, &[]).unwrap(), serde_json::to_string(&span).unwrap());
-        span.set("a", f64::NAN);
-        let taken = ExternalizedValue { attribute: "b".to_owned(), kind: Kind::Text, pieces: Vec::new() };
-        let written = json(&span, &[taken]).unwrap();
-        let read: Span = serde_json::from_str(&written).unwrap();
+        let mut original: Span = serde_json::from_str(text).unwrap();
+        let written = json(&original, &[]).unwrap();
+        assert_eq!(written, serde_json::to_string(&original).unwrap());
+        assert_eq!(written, text.split('\n').map(str::trim).collect::<String>());
+        assert_eq!(span(&written, Some(1_500_000_000), None).unwrap(), original);
+        original.set("a", f64::NAN);
+        let externalized = ExternalizedValue { attribute: "b".to_owned(), kind: ValueKind::Text, pieces: Vec::new() };
+        let read = span(&json(&original, &[externalized]).unwrap(), None, None).unwrap();
         assert!(read.attributes.is_empty());
     }
 }

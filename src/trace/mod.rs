@@ -16,8 +16,8 @@ pub use engine::Engine;
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
 pub use rollout::{
-    Attempt, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus, Worker,
-    WorkerStatus,
+    Attempt, AttemptPosition, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus,
+    Worker, WorkerStatus,
 };
 pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;

@@ -1,47 +1,54 @@
-//! Rollouts and attempts as Agent Lightning has them (0.3, `agentlightning/types`): data only.
+//! Rollouts, attempts, workers and resources, with the fields and states of Agent Lightning 0.3 (`agentlightning/types`).
 //!
-//! The state machine that moves them lives in `crate::rollout`; nothing here decides anything.
+//! Data only: `crate::rollout` contains the state machine.
 
 use super::ids::{AttemptId, RolloutId};
 use super::units::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
 
-/// One task's execution.
+/// One execution of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// Its id.
+    /// Unique within a store.
     pub rollout_id: RolloutId,
-    /// The task, as its creator gave it.
+    /// The task: any JSON, stored unchanged.
     pub input: JsonValue,
-    /// When it was created.
+    /// Time of creation. Listings are in this order.
     pub start_time: Timestamp,
-    /// When it reached a final state.
+    /// Time at which the rollout reached a final state. `None` while it is in another state.
     pub end_time: Option<Timestamp>,
-    /// `train`, `val`, `test` or null.
+    /// `train`, `val`, `test`, or `None`.
     pub mode: Option<String>,
-    /// The resources it runs with.
+    /// The [`ResourcesUpdate`] that the rollout runs with. `None` if no resources existed when it was created.
     pub resources_id: Option<String>,
-    /// Its state.
+    /// Current state, set by `crate::rollout::lifecycle`.
     pub status: RolloutStatus,
-    /// Time-outs and retries.
+    /// Timeouts and retries of its attempts.
     pub config: RolloutConfig,
-    /// Free data; `name` is what `tracewire run --name` gave.
+    /// Any JSON object. Key `name` holds the argument of `tracewire run --name`.
     pub metadata: JsonValue,
 }
 
-/// When a rollout's attempts are given up, and which are tried again.
+/// Timeouts and retries of a rollout's attempts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutConfig {
-    /// The longest an attempt may take.
+    /// Maximum duration of an attempt. `None`: unlimited.
     pub timeout_seconds: Option<f64>,
-    /// The longest nothing may be heard from an attempt.
+    /// Maximum time between two spans or heartbeats of an attempt. `None`: unlimited.
     pub unresponsive_seconds: Option<f64>,
-    /// Attempts in all, at least 1.
+    /// Maximum number of attempts, including the first; at least 1.
     pub max_attempts: u64,
-    /// Ends of an attempt after which there is another.
+    /// Attempt states after which the rollout is queued again, up to `max_attempts`.
     pub retry_condition: Vec<AttemptStatus>,
+}
+
+impl RolloutConfig {
+    /// True if an attempt can exceed a limit as time passes, so that it must be checked periodically.
+    pub fn has_deadline(&self) -> bool {
+        self.timeout_seconds.is_some() || self.unresponsive_seconds.is_some()
+    }
 }
 
 impl Default for RolloutConfig {
@@ -50,65 +57,75 @@ impl Default for RolloutConfig {
     }
 }
 
-/// One try at a rollout.
+/// One try of a rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The rollout.
+    /// The rollout that it belongs to.
     pub rollout_id: RolloutId,
-    /// Its id, unique within the rollout.
+    /// Unique within the rollout.
     pub attempt_id: AttemptId,
-    /// 1 for the first try.
+    /// 1 for the first try, assigned by the store. 0 for an attempt that only spans name although the rollout has started
+    /// attempts: it is never the latest.
     pub sequence_id: u64,
-    /// When it began.
+    /// Time at which the attempt was started, or start time of its first span.
     pub start_time: Timestamp,
-    /// When it ended.
+    /// Time at which the attempt succeeded or failed.
     pub end_time: Option<Timestamp>,
-    /// Its state.
+    /// Current state, set by `crate::rollout::lifecycle`.
     pub status: AttemptStatus,
-    /// Who works on it.
+    /// The [`Worker`] that executes the attempt. `None` if no runner has claimed it.
     pub worker_id: Option<String>,
-    /// When something was last heard from it.
+    /// Time at which its last span was stored, or the last heartbeat that a runner reported.
     pub last_heartbeat_time: Option<Timestamp>,
-    /// Free data.
+    /// Any JSON object, or null.
     pub metadata: JsonValue,
 }
 
-/// A rollout with its latest attempt, if it has one.
+/// Position of an attempt among the attempts of its rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptPosition {
+    /// It has the highest sequence id: the state of the rollout follows it.
+    Latest,
+    /// A later attempt exists.
+    Earlier,
+}
+
+/// A rollout with its latest attempt.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AttemptedRollout {
-    /// The rollout.
+    /// Its fields are at the top level of the JSON.
     #[serde(flatten)]
     pub rollout: Rollout,
-    /// The attempt; not there, rather than null, where there is none.
+    /// The attempt with the highest sequence id. `None` if the rollout has no attempts; its key is then absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
 }
 
-/// Somebody who works on rollouts.
+/// A process that executes rollouts. Agent Lightning calls it a runner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Its id.
+    /// Chosen by the worker.
     pub worker_id: String,
-    /// Its state.
+    /// Derived from the attempt that the worker executes.
     pub status: WorkerStatus,
-    /// What it says of itself.
+    /// Statistics of the last heartbeat, as the worker sent them. `None` before the first.
     pub heartbeat_stats: Option<JsonValue>,
-    /// When it last said something of itself.
+    /// Time of the last heartbeat.
     pub last_heartbeat_time: Option<Timestamp>,
-    /// When it last asked for a rollout.
+    /// Time of the last request for a rollout.
     pub last_dequeue_time: Option<Timestamp>,
-    /// When it last became busy.
+    /// Time at which the worker last became busy.
     pub last_busy_time: Option<Timestamp>,
-    /// When it last became idle.
+    /// Time at which the worker last became idle.
     pub last_idle_time: Option<Timestamp>,
-    /// What it works on.
+    /// The rollout that it executes. `None` while it is idle.
     pub current_rollout_id: Option<RolloutId>,
-    /// The attempt of that.
+    /// The attempt that it executes. `None` while it is idle.
     pub current_attempt_id: Option<AttemptId>,
 }
 
 impl Worker {
-    /// One of which nothing else is known.
+    /// A worker in state [`WorkerStatus::Unknown`], without any times.
     pub fn new(worker_id: &str) -> Self {
         Self {
             worker_id: worker_id.to_owned(),
@@ -124,35 +141,35 @@ impl Worker {
     }
 }
 
-/// A worker's states.
+/// States of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum WorkerStatus {
     Idle,
     Busy,
     Unknown,
 }
 
-/// A set of named resources that rollouts run with.
+/// A set of named resources, such as prompts and model endpoints, that rollouts run with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResourcesUpdate {
-    /// Its id.
+    /// Unique within a store.
     pub resources_id: String,
-    /// When it was made.
+    /// Time at which version 1 was stored.
     pub create_time: Timestamp,
-    /// When it was last changed.
+    /// Time at which this version was stored.
     pub update_time: Timestamp,
-    /// 1, and one more with every change.
+    /// 1 for the first version; each update adds 1.
     pub version: u64,
-    /// Resources by name, each with its `resource_type`.
+    /// Resources by name, each an object with a `resource_type`.
     pub resources: JsonValue,
 }
 
-/// A rollout's states.
+/// States of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum RolloutStatus {
     Queuing,
     Preparing,
@@ -163,10 +180,10 @@ pub enum RolloutStatus {
     Requeuing,
 }
 
-/// An attempt's states.
+/// States of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum AttemptStatus {
     Preparing,
     Running,
@@ -177,12 +194,28 @@ pub enum AttemptStatus {
 }
 
 impl RolloutStatus {
-    /// True for states that end a rollout.
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Queuing,
+        Self::Preparing,
+        Self::Running,
+        Self::Failed,
+        Self::Succeeded,
+        Self::Cancelled,
+        Self::Requeuing,
+    ];
+
+    /// True for the states in which a rollout has ended. All other code and the stores' SQL ask here.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// The word for it.
+    /// True for the states in which an attempt is being executed.
+    pub fn is_in_progress(self) -> bool {
+        matches!(self, Self::Preparing | Self::Running)
+    }
+
+    /// The state's name in JSON and in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queuing => "queuing",
@@ -197,7 +230,7 @@ impl RolloutStatus {
 }
 
 impl Rollout {
-    /// A running rollout that began at `start_time`.
+    /// A running rollout without input, as the store creates it for a span of an unregistered rollout.
     pub fn running(rollout_id: RolloutId, start_time: Timestamp) -> Self {
         Self {
             rollout_id,
@@ -212,14 +245,14 @@ impl Rollout {
         }
     }
 
-    /// The name its creator gave it (`metadata.name`).
+    /// `metadata.name`, if it is a string.
     pub fn name(&self) -> Option<&str> {
         self.metadata.get("name").and_then(JsonValue::as_str)
     }
 }
 
 impl Attempt {
-    /// A running attempt that began at `start_time`, numbered by the store.
+    /// A running attempt. The store replaces its sequence id when it adds the attempt.
     pub fn running(rollout_id: RolloutId, attempt_id: AttemptId, start_time: Timestamp) -> Self {
         Self {
             rollout_id,
@@ -231,6 +264,18 @@ impl Attempt {
             worker_id: None,
             last_heartbeat_time: None,
             metadata: JsonValue::Object(serde_json::Map::default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_states_are_those_of_their_json() {
+        for status in RolloutStatus::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The attribute names we write, and the versions of the conventions they come from.
+//! Names of the span attributes that Tracewire writes.
 //!
-//! OpenTelemetry's stable HTTP conventions (v1.44.0), its GenAI conventions (v1.41.1, the last tagged ones), the names
-//! that Agent Lightning's adapters read, and our own `tracewire.*` names where there is none. Names only:
-//! what value goes where is decided in `pipeline`.
+//! Sources: the stable HTTP conventions of OpenTelemetry (v1.44.0), its GenAI conventions (v1.41.1, the last tagged
+//! version), the names that Agent Lightning's adapters read, and `tracewire.*` where no standard name exists. Names only:
+//! `crate::pipeline` decides which value an attribute gets.
 
-/// The schema of the attributes on our spans.
+/// Schema URL of the attributes on spans that Tracewire creates.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
 
 macro_rules! names {

@@ -1,173 +1,204 @@
-//! The recorded operation, in the shape of Agent Lightning's `Span`: every field present in its JSON, null where unset.
+//! The recorded operation, with the JSON of Agent Lightning's `Span`: every field is present, null if unset.
 //!
-//! Always written `trace::Span`, since `tracing::Span` is another thing. It must not know how spans are stored.
+//! Written `trace::Span` in text, because `tracing::Span` also exists. Data only: how spans are stored is decided in
+//! `crate::store`.
 
 use super::ids::{AttemptId, RolloutId};
-use super::semconv;
 use super::units::Timestamp;
 use super::value::{Attributes, Value};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// One span. Field names and JSON shapes follow Agent Lightning 0.3 (`agentlightning/types/tracer.py`); `kind` is an
-/// extra key, which that model keeps. Ids are text because foreign spans need not be hexadecimal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One span. Field names and JSON follow Agent Lightning 0.3 (`agentlightning/types/tracer.py`). `kind` is an additional
+/// key, which that model accepts. Ids are text because spans of other tracers may have other formats.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Span {
-    /// The rollout it belongs to.
+    /// The rollout that it belongs to.
     pub rollout_id: RolloutId,
     /// The attempt of that rollout.
     pub attempt_id: AttemptId,
-    /// Order within the rollout, taken when the request started.
+    /// Position within the rollout, assigned when the request started.
     pub sequence_id: u64,
-    /// 32 lower-case hexadecimal digits when made here.
+    /// 32 lower-case hexadecimal digits if Tracewire created it.
     pub trace_id: String,
-    /// 16 lower-case hexadecimal digits when made here.
+    /// 16 lower-case hexadecimal digits if Tracewire created it. Unique within the attempt.
     pub span_id: String,
-    /// The parent's span id. The parent may arrive later or never.
+    /// Span id of the parent, which may be stored later or never. `None` for a root span.
     pub parent_id: Option<String>,
-    /// Low-cardinality name, as the semantic conventions say.
+    /// Low-cardinality name, as the semantic conventions require.
     pub name: String,
-    /// OpenTelemetry's kind.
+    /// Absent from the JSON of Agent Lightning's own spans.
     #[serde(default)]
     pub kind: SpanKind,
-    /// OpenTelemetry's status.
+    /// `Unset` if the operation completed normally.
     pub status: Status,
-    /// Scalars and lists only.
+    /// Scalars and lists of scalars only.
     pub attributes: Attributes,
-    /// Timed events.
+    /// In the order of their recording.
     pub events: Vec<Event>,
-    /// Links to other spans.
+    /// References to spans other than the parent.
     pub links: Vec<Link>,
-    /// When it started.
+    /// Wall-clock time. `None` if another tracer sent none.
     pub start_time: Option<Timestamp>,
-    /// When it ended.
+    /// Wall-clock time. `None` if the operation has not ended, or another tracer sent none.
     pub end_time: Option<Timestamp>,
-    /// Its own context.
+    /// The span's identity as propagated to other processes.
     pub context: Option<SpanContext>,
-    /// Its parent's context.
+    /// The parent's identity as received. `None` for a root span.
     pub parent: Option<SpanContext>,
-    /// What produced it.
+    /// The program that produced the span.
     pub resource: Resource,
 }
 
-/// OpenTelemetry's five kinds.
+/// The span kinds of OpenTelemetry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SpanKind {
-    /// An operation inside one process.
+    /// An operation within one process.
     #[default]
     Internal,
-    /// An incoming call.
+    /// An incoming request.
     Server,
-    /// An outgoing call.
+    /// An outgoing request.
     Client,
-    /// A message sent.
+    /// Sending of a message that is processed later.
     Producer,
-    /// A message received.
+    /// Processing of a message that was sent earlier.
     Consumer,
 }
 
-/// OpenTelemetry's status.
+/// The status of OpenTelemetry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The code.
+    /// `Error` if the operation failed.
     pub status_code: StatusCode,
-    /// Why, for errors that the HTTP status does not explain already.
+    /// Cause of an error. `None` if the HTTP status code explains it.
     #[serde(default)]
     pub description: Option<String>,
 }
 
-/// OpenTelemetry's status codes. Upper case in JSON: Agent Lightning refuses lower case.
+/// The status codes of OpenTelemetry. Upper case in JSON, because Agent Lightning rejects lower case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum StatusCode {
-    /// Nothing said: the normal end of a call.
+    /// The default: the operation completed without an error.
     #[default]
     Unset,
-    /// Explicitly well.
+    /// The instrumented program marked the operation as successful.
     Ok,
-    /// Failed.
+    /// The operation failed.
     Error,
 }
 
-/// A timed event of a span.
+/// An event within a span.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its name.
+    /// `exception`, for example.
     pub name: String,
-    /// Its attributes.
+    /// Scalars and lists of scalars only.
     pub attributes: Attributes,
-    /// When.
+    /// Wall-clock time. `None` if another tracer sent none.
     #[serde(default)]
     pub timestamp: Option<Timestamp>,
 }
 
-/// A link to another span.
+/// A reference to a span other than the parent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Link {
-    /// The other span.
+    /// Identity of the span that is referred to.
     pub context: SpanContext,
-    /// What the link means.
+    /// The relation: our own links have `tracewire.link`.
     #[serde(default)]
     pub attributes: Option<Attributes>,
 }
 
-/// A span's identity as it travels.
+/// A span's identity as propagated in `traceparent` and `tracestate` (W3C Trace Context).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpanContext {
-    /// The trace.
+    /// 32 hexadecimal digits.
     pub trace_id: String,
-    /// The span.
+    /// 16 hexadecimal digits.
     pub span_id: String,
-    /// True when it came over the wire.
+    /// True if the identity was received from another process.
     pub is_remote: bool,
-    /// W3C `tracestate`.
+    /// The entries of `tracestate`.
     pub trace_state: BTreeMap<String, String>,
 }
 
-/// What produced a span.
+/// The program that produced a span.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resource {
-    /// Resource attributes.
+    /// Resource attributes, such as `service.name`.
     pub attributes: Attributes,
-    /// The schema they follow.
+    /// URL of the schema of these attributes; empty if unknown.
     pub schema_url: String,
 }
 
-/// The values of `gen_ai.operation.name` that mean generated text.
-const LLM_CALL_OPERATIONS: [&str; 3] = ["chat", "generate_content", "text_completion"];
-
 impl Span {
-    /// Sets an attribute.
+    /// Writes the span with other attributes than its own. This is the only list of the JSON's fields besides the
+    /// struct; a new field does not compile until it is added here.
+    pub fn serialize_with<S: Serializer>(&self, attributes: &impl Serialize, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            rollout_id,
+            attempt_id,
+            sequence_id,
+            trace_id,
+            span_id,
+            parent_id,
+            name,
+            kind,
+            status,
+            attributes: _,
+            events,
+            links,
+            start_time,
+            end_time,
+            context,
+            parent,
+            resource,
+        } = self;
+        let mut json = serializer.serialize_struct("Span", 17)?;
+        json.serialize_field("rollout_id", rollout_id)?;
+        json.serialize_field("attempt_id", attempt_id)?;
+        json.serialize_field("sequence_id", sequence_id)?;
+        json.serialize_field("trace_id", trace_id)?;
+        json.serialize_field("span_id", span_id)?;
+        json.serialize_field("parent_id", parent_id)?;
+        json.serialize_field("name", name)?;
+        json.serialize_field("kind", kind)?;
+        json.serialize_field("status", status)?;
+        json.serialize_field("attributes", attributes)?;
+        json.serialize_field("events", events)?;
+        json.serialize_field("links", links)?;
+        json.serialize_field("start_time", start_time)?;
+        json.serialize_field("end_time", end_time)?;
+        json.serialize_field("context", context)?;
+        json.serialize_field("parent", parent)?;
+        json.serialize_field("resource", resource)?;
+        json.end()
+    }
+
+    /// Adds an attribute, or replaces its value.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.attributes.insert(name.to_owned(), value.into());
     }
 
-    /// Sets an attribute if there is a value.
+    /// [`Span::set`], if there is a value.
     pub fn set_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.set(name, value);
         }
     }
 
-    /// True when the span's status is an error.
+    /// True if the operation failed.
     pub fn is_error(&self) -> bool {
         self.status.status_code == StatusCode::Error
     }
+}
 
-    /// True for a span of a call to a model that generates text, whether or not it was answered.
-    pub fn is_llm_call(&self) -> bool {
-        match self.attributes.get(semconv::GEN_AI_OPERATION_NAME).and_then(Value::as_str) {
-            Some(operation) => LLM_CALL_OPERATIONS.contains(&operation),
-            None => self.is_unparsed_gateway_call(),
-        }
-    }
-
-    /// A call that the gateway sent although no API format could parse it, because the request was malformed.
-    fn is_unparsed_gateway_call(&self) -> bool {
-        let was_sent = self.attributes.contains_key(semconv::GATEWAY_BACKEND)
-            && !self.attributes.contains_key(semconv::GATEWAY_JOINED);
-        let path = self.attributes.get(semconv::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
-        was_sent && path.trim_end_matches('/').ends_with("/completions")
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize_with(&self.attributes, serializer)
     }
 }

@@ -10,7 +10,6 @@
 )]
 
 mod agent_lightning;
-mod api;
 mod capture;
 mod cli;
 mod clients;

@@ -15,9 +15,11 @@ use tokio::task::JoinSet;
 use tracewire::rollout::{AttemptChange, NewRollout, Rollouts};
 use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
-use tracewire::store::spool::Spooled;
+use tracewire::store::spool::SpooledStore;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
-use tracewire::store::{Appended, Retention, RolloutFilter, SharedStore, Standing, Store, StoreError};
+use tracewire::store::{
+    Appended, Retention, RolloutFilter, RolloutSequenceState, SharedStore, Store, StoreError, StoreExt,
+};
 use tracewire::trace::span::Resource;
 use tracewire::trace::{
     Attempt, AttemptStatus, Attributes, Rollout, RolloutStatus, Span, SpanKind, Status, Timestamp, Value,
@@ -109,15 +111,15 @@ async fn creates_rollouts(store: SharedStore) {
     assert!(statistics.size_bytes > 0);
 }
 
-async fn standing_survives(store: SharedStore) {
-    assert_eq!(store.standing("r".into()).await.unwrap(), Standing::default());
+async fn sequence_state_survives(store: SharedStore) {
+    assert_eq!(store.sequence_state("r".into()).await.unwrap(), RolloutSequenceState::default());
     store.append(shared([span("r", "a", 9, "x"), span("r", "a", 4, "y")])).await.unwrap();
-    let seen = store.standing("r".into()).await.unwrap();
-    assert_eq!(seen, Standing { registered: false, last_sequence_id: 9 });
-    store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
+    let seen = store.sequence_state("r".into()).await.unwrap();
+    assert_eq!(seen, RolloutSequenceState { registered: false, last_sequence_id: 9 });
+    store.upsert_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
     store.append(shared([span("r", "a", 5, "z")])).await.unwrap();
-    let registered = store.standing("r".into()).await.unwrap();
-    assert_eq!(registered, Standing { registered: true, last_sequence_id: 9 });
+    let registered = store.sequence_state("r".into()).await.unwrap();
+    assert_eq!(registered, RolloutSequenceState { registered: true, last_sequence_id: 9 });
 }
 
 async fn order(store: SharedStore) {
@@ -137,10 +139,10 @@ async fn attempts_are_numbered(store: SharedStore) {
         let attempt = Attempt::running("r".into(), id.into(), Timestamp::default());
         Attempt { sequence_id: 77, ..attempt }
     };
-    assert_eq!(store.put_attempt(attempt("b")).await.unwrap().sequence_id, 1);
-    assert_eq!(store.put_attempt(attempt("a")).await.unwrap().sequence_id, 2);
+    assert_eq!(store.upsert_attempt(attempt("b")).await.unwrap().sequence_id, 1);
+    assert_eq!(store.upsert_attempt(attempt("a")).await.unwrap().sequence_id, 2);
     let replaced = Attempt { worker_id: Some("w".to_owned()), ..attempt("b") };
-    assert_eq!(store.put_attempt(replaced).await.unwrap().sequence_id, 1);
+    assert_eq!(store.upsert_attempt(replaced).await.unwrap().sequence_id, 1);
     store.append(shared([span("r", "c", 1, "x")])).await.unwrap();
     let attempts = store.attempts("r".into()).await.unwrap();
     let numbered: Vec<_> = attempts.iter().map(|one| (one.attempt_id.as_str(), one.sequence_id)).collect();
@@ -149,7 +151,7 @@ async fn attempts_are_numbered(store: SharedStore) {
 }
 
 async fn keeps_at_most(store: SharedStore) {
-    store.put_rollout(Rollout::running("kept".into(), Timestamp::default())).await.unwrap();
+    store.upsert_rollout(Rollout::running("kept".into(), Timestamp::default())).await.unwrap();
     store.append(shared([span("kept", "a", 1, "x"), span("gone", "a", 1, "x")])).await.unwrap();
     for number in 0..600 {
         store.append(shared([span("r", "a", number, &format!("s{number}"))])).await.unwrap();
@@ -216,7 +218,7 @@ async fn queue_is_fair(store: SharedStore) {
             // Another's hand on the head may leave this one empty though there is more.
             while taken.len() < 60 {
                 let got = rollouts.dequeue(1, Some(format!("w{runner}"))).await.unwrap();
-                if got.is_empty() && rollouts.store().attempted(queued()).await.unwrap().is_empty() {
+                if got.is_empty() && rollouts.store().attempted_rollouts(queued()).await.unwrap().is_empty() {
                     break;
                 }
                 taken.extend(got.into_iter().map(|one| one.rollout.rollout_id));
@@ -284,14 +286,14 @@ fn in_state(id: &str, status: RolloutStatus) -> Rollout {
 
 /// What the log of ended rollouts has from `after` on, and how long it is.
 async fn log(store: &SharedStore, after: u64, limit: usize) -> (String, u64) {
-    let page = store.terminal(after, limit).await.unwrap();
+    let page = store.ended_rollouts(after, limit).await.unwrap();
     let ids: Vec<&str> = page.ids.iter().map(|id| id.as_str()).collect();
     (ids.join(" "), page.total)
 }
 
 /// Each end of a rollout has its place in the log, for good.
 async fn ends_are_logged(store: SharedStore) {
-    let put = async |id: &str, status: RolloutStatus| store.put_rollout(in_state(id, status)).await.unwrap();
+    let put = async |id: &str, status: RolloutStatus| store.upsert_rollout(in_state(id, status)).await.unwrap();
     put("a", RolloutStatus::Running).await;
     put("b", RolloutStatus::Queuing).await;
     assert_eq!(log(&store, 0, 10).await, (String::new(), 0));
@@ -322,12 +324,12 @@ async fn ends_from_many_sides_leave_no_gap(store: SharedStore) {
         let store = Arc::clone(&store);
         hands.spawn(async move {
             // Every second one is told of twice at once.
-            store.put_rollout(in_state(&format!("r{}", hand / 2 * 2), RolloutStatus::Succeeded)).await.unwrap();
-            store.put_rollout(in_state(&format!("own{hand}"), RolloutStatus::Failed)).await.unwrap();
+            store.upsert_rollout(in_state(&format!("r{}", hand / 2 * 2), RolloutStatus::Succeeded)).await.unwrap();
+            store.upsert_rollout(in_state(&format!("own{hand}"), RolloutStatus::Failed)).await.unwrap();
         });
     }
     hands.join_all().await;
-    let page = store.terminal(0, 100).await.unwrap();
+    let page = store.ended_rollouts(0, 100).await.unwrap();
     let distinct: BTreeSet<_> = page.ids.iter().collect();
     assert_eq!((distinct.len(), page.ids.len(), page.total), (36, 36, 36));
 }
@@ -335,11 +337,11 @@ async fn ends_from_many_sides_leave_no_gap(store: SharedStore) {
 /// What is undone did not end anything. (Memory can't take back.)
 async fn undone_ends_are_not_logged(store: SharedStore) {
     let undone = store.change(Box::new(|records| {
-        records.put_rollout(&in_state("undone", RolloutStatus::Failed))?;
+        records.upsert_rollout(&in_state("undone", RolloutStatus::Failed))?;
         Err(StoreError::Other("something else".to_owned()))
     }));
     assert!(undone.await.is_err());
-    store.put_rollout(in_state("done", RolloutStatus::Failed)).await.unwrap();
+    store.upsert_rollout(in_state("done", RolloutStatus::Failed)).await.unwrap();
     assert_eq!(log(&store, 0, 10).await, ("done".to_owned(), 1));
 }
 
@@ -352,17 +354,17 @@ async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
     long.trace_id = trace.clone();
     long.set("text", "long ".repeat(1000));
     store.append(shared([long.clone(), span("other", "at", 1, "x")])).await.unwrap();
-    rollouts.require_attempt(&id, &"at".into()).await.unwrap();
-    assert_eq!(store.owners(vec![trace.clone()]).await.unwrap().len(), 1);
+    rollouts.must_exist(&id, &"at".into()).await.unwrap();
+    assert_eq!(store.trace_owners(vec![trace.clone()]).await.unwrap().len(), 1);
     assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 1);
     assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 0);
-    assert!(rollouts.require_attempt(&id, &"at".into()).await.is_err());
+    assert!(rollouts.must_exist(&id, &"at".into()).await.is_err());
     assert_eq!(store.rollout(id.clone()).await.unwrap(), None);
     assert!(store.attempts(id.clone()).await.unwrap().is_empty());
     assert!(store.spans(id.clone(), None).await.unwrap().is_empty());
-    assert_eq!(store.standing(id.clone()).await.unwrap(), Standing::default());
-    assert!(store.owners(vec![trace.clone()]).await.unwrap().is_empty());
-    let queued = rollouts.transact_silently(|records, _| Ok(records.pop()?)).await.unwrap();
+    assert_eq!(store.sequence_state(id.clone()).await.unwrap(), RolloutSequenceState::default());
+    assert!(store.trace_owners(vec![trace.clone()]).await.unwrap().is_empty());
+    let queued = rollouts.quietly(|records, _| Ok(records.dequeue()?)).await.unwrap();
     assert_eq!(queued, None);
     assert_eq!(store.spans("other".into(), None).await.unwrap(), [span("other", "at", 1, "x")]);
     // The same span makes it anew.
@@ -370,8 +372,11 @@ async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
     assert_eq!(store.append(shared([long.clone()])).await.unwrap(), Appended { stored: 1, duplicates: 0 });
     assert_eq!(store.spans(id.clone(), None).await.unwrap(), [long]);
     assert_eq!(store.attempts(id.clone()).await.unwrap()[0].sequence_id, 1);
-    assert_eq!(store.standing(id.clone()).await.unwrap(), Standing { registered: false, last_sequence_id: 1 });
-    assert_eq!(store.owners(vec![trace.clone()]).await.unwrap()[&trace].0, id);
+    assert_eq!(
+        store.sequence_state(id.clone()).await.unwrap(),
+        RolloutSequenceState { registered: false, last_sequence_id: 1 }
+    );
+    assert_eq!(store.trace_owners(vec![trace.clone()]).await.unwrap()[&trace].0, id);
 }
 
 /// Two programs on one server count together.
@@ -386,7 +391,7 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
             all.spawn(async move {
                 let mut ids = Vec::new();
                 for _ in 0..25 {
-                    ids.push(store.next_sequence("r".into()).await.unwrap().unwrap().last_sequence_id);
+                    ids.push(store.next_sequence("r".into()).await.unwrap().last_sequence_id);
                 }
                 assert!(ids.is_sorted());
                 ids
@@ -403,7 +408,7 @@ async fn spans_wait_while_the_server_is_away() {
     let (url, folder) = (database(), tempfile::tempdir().unwrap());
     let open = async || {
         let server = PostgresStore::open(&url, no_tls(), PostgresOptions::default()).await.unwrap();
-        Spooled::new(Arc::new(server), folder.path(), 1 << 20).unwrap()
+        SpooledStore::new(Arc::new(server), folder.path(), 1 << 20).unwrap()
     };
     let store = open().await;
     store.append(shared([span("r", "a", 1, "before")])).await.unwrap();
@@ -437,7 +442,10 @@ async fn spans_wait_while_the_server_is_away() {
     while spans("r").await != 2 + usize::try_from(tries).unwrap() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(store.statistics().await.unwrap().waiting, 0);
+    // The file is removed after the last span has arrived.
+    while store.statistics().await.unwrap().waiting > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn closed(store: SharedStore) {
@@ -476,9 +484,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, standing_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -505,12 +513,15 @@ async fn reopening_keeps_everything() {
     let mut long = span("r", "a", 8, "x");
     long.set("text", "long ".repeat(1000));
     let store = open(&path).unwrap();
-    store.put_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
+    store.upsert_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
     store.append(shared([long.clone()])).await.unwrap();
     drop(store);
     let store = open(&path).unwrap();
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long.clone()]);
-    assert_eq!(store.standing("r".into()).await.unwrap(), Standing { registered: true, last_sequence_id: 8 });
+    assert_eq!(
+        store.sequence_state("r".into()).await.unwrap(),
+        RolloutSequenceState { registered: true, last_sequence_id: 8 }
+    );
     assert_eq!(store.append(shared([long])).await.unwrap().duplicates, 1);
 }
 
@@ -563,7 +574,7 @@ async fn a_removed_rollout_takes_its_texts_along() {
     let connection = Connection::open(&path).unwrap();
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((count("SELECT COUNT(*) FROM text"), count("SELECT COUNT(*) FROM span_text")), (1, 1));
-    assert_eq!(count("SELECT COUNT(*) FROM loose"), 0);
+    assert_eq!(count("SELECT COUNT(*) FROM orphaned_text"), 0);
 }
 
 /// A conversation of 4 kB a turn, as an agent sends it: all of it with every call, as messages and as token ids.
@@ -618,7 +629,7 @@ async fn pieces_go_with_the_last_span_that_needs_them() {
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let unused = "SELECT COUNT(*) FROM text WHERE NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.text = text.id)
         AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.id)";
-    assert_eq!((count(unused), count("SELECT COUNT(*) FROM loose")), (0, 0));
+    assert_eq!((count(unused), count("SELECT COUNT(*) FROM orphaned_text")), (0, 0));
 }
 
 #[test]

@@ -99,7 +99,7 @@ async fn find(state: &ApiState, (wanted, paging): (Wanted, Paging)) -> Answer {
         ids: rollout_id_in.filter(|_| read_less).map(|ids| ids.iter().map(|id| RolloutId::from(id.as_str())).collect()),
         statuses: status_in.filter(|_| read_less),
     };
-    let rollouts = state.rollouts.store().attempted(in_store).await?;
+    let rollouts = state.rollouts.store().attempted_rollouts(in_store).await?;
     ok(paging.page(json_of(&rollouts), &filter))
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -
 
 async fn known(state: &ApiState, id: &str) -> Answer<AttemptedRollout> {
     let filter = RolloutFilter { ids: Some(vec![id.into()]), statuses: None };
-    let found = state.rollouts.store().attempted(filter).await?.into_iter().next();
+    let found = state.rollouts.store().attempted_rollouts(filter).await?.into_iter().next();
     found.ok_or_else(|| Refusal::NotFound(format!("Rollout {id} not found")))
 }
 
@@ -228,7 +228,7 @@ pub(super) async fn wait(State(state): State<ApiState>, body: Bytes) -> Answer {
     loop {
         let changed = state.rollouts.next_change();
         let filter = RolloutFilter { ids: Some(ids.clone()), statuses: None };
-        let known = state.rollouts.store().attempted(filter).await?;
+        let known = state.rollouts.store().attempted_rollouts(filter).await?;
         let all = known.len();
         let mut ended: Vec<Rollout> =
             known.into_iter().map(|one| one.rollout).filter(|rollout| rollout.status.is_final()).collect();

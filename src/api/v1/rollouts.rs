@@ -35,8 +35,8 @@ pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer
             }
             // Listings are in the order of their start.
             let rollout = rollout_of(new, id, now.after(Duration::from_nanos(place)));
-            records.put_rollout(&rollout)?;
-            records.push(&rollout.rollout_id)?;
+            records.upsert_rollout(&rollout)?;
+            records.enqueue(&rollout.rollout_id)?;
             stored.push(rollout);
         }
         Ok(stored)
@@ -81,7 +81,7 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     }
     let limit = usize::try_from(number(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
     let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
-    let found = state.rollouts.store().attempted(filter).await?;
+    let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let mut list = Vec::new();
     for rollout in found.iter().map(|found| &found.rollout) {
         // Others are named by their calls only, and never end.
@@ -98,9 +98,9 @@ pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): Raw
     let query = query.unwrap_or_default();
     let after = u64::try_from(number(&query, "after")?.unwrap_or(0)).unwrap_or(0);
     let limit = usize::try_from(number(&query, "limit")?.unwrap_or(1000)).unwrap_or(1).max(1);
-    let page = state.rollouts.store().terminal(after, limit).await?;
+    let page = state.rollouts.store().ended_rollouts(after, limit).await?;
     let filter = RolloutFilter { ids: Some(page.ids.clone()), statuses: None };
-    let found = state.rollouts.store().attempted(filter).await?;
+    let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let items = page.ids.iter().filter_map(|id| {
         // One that was deleted is passed over.
         let rollout = &found.iter().find(|found| found.rollout.rollout_id == *id)?.rollout;
@@ -132,7 +132,7 @@ fn not_found(id: &str) -> String {
 
 /// True for a rollout that somebody made, here or by another API.
 async fn is_registered(state: &ApiState, id: &str) -> Answer<bool> {
-    Ok(state.rollouts.store().standing(id.into()).await?.registered)
+    Ok(state.rollouts.store().sequence_state(id.into()).await?.registered)
 }
 
 /// The attempt whose events are a rollout's: that which a controller named last.
@@ -180,9 +180,9 @@ pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>
         }
         if let Some(to) = to.and_then(<[RolloutStatus]>::first) {
             // Nobody takes from the queue what has left it.
-            lifecycle::set_rollout_status(&mut rollout, *to, now);
+            lifecycle::enter(&mut rollout, *to, now);
         }
-        records.put_rollout(&rollout)?;
+        records.upsert_rollout(&rollout)?;
         if let Some(attempt) = attempt {
             follow(records, &rollout, &attempt, now)?;
         }
@@ -197,15 +197,15 @@ fn follow(records: &mut dyn Records, rollout: &Rollout, attempt: &str, now: Time
     let known = records.attempt(&rollout_id, &attempt_id)?;
     let mut attempt = known.unwrap_or_else(|| Attempt::running(rollout_id, attempt_id, now));
     match rollout.status {
-        RolloutStatus::Succeeded => lifecycle::set_attempt_status(&mut attempt, AttemptStatus::Succeeded, now),
-        RolloutStatus::Failed => lifecycle::set_attempt_status(&mut attempt, AttemptStatus::Failed, now),
+        RolloutStatus::Succeeded => lifecycle::put(&mut attempt, AttemptStatus::Succeeded, now),
+        RolloutStatus::Failed => lifecycle::put(&mut attempt, AttemptStatus::Failed, now),
         _ => {}
     }
     // What was only named has no events yet.
     if attempt.metadata.as_object().is_none_or(Map::is_empty) && attempt.last_heartbeat_time.is_none() {
         attempt.metadata = json!({ KEY: { "named": true } });
     }
-    records.put_attempt(attempt)?;
+    records.upsert_attempt(attempt)?;
     Ok(())
 }
 

@@ -1,70 +1,64 @@
-//! The memory store's transactions: each runs under the lock.
+//! Transactions of the memory store. Each runs under the lock; its writes are not undone if it fails.
 
-use super::State;
-use crate::store::{Records, Result};
-use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Worker};
+use super::state::State;
+use crate::store::error::Result;
+use crate::store::records::Records;
+use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
 
 impl Records for State {
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
-        Ok(self.rollouts.get(id).map(|kept| kept.rollout.clone()))
+        Ok(self.entry(id).map(|entry| entry.rollout.clone()))
     }
 
-    fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
-        let kept = self.kept(&rollout.rollout_id, rollout.start_time);
-        let ends = rollout.status.is_final() && !kept.rollout.status.is_final();
-        kept.rollout = rollout.clone();
-        kept.registered = true;
+    fn upsert_rollout(&mut self, rollout: &Rollout) -> Result<()> {
+        let entry = self.ensure_entry(&rollout.rollout_id, rollout.start_time);
+        let ends = rollout.status.is_final() && !entry.rollout.status.is_final();
+        entry.rollout = rollout.clone();
+        entry.registered = true;
         if ends {
-            self.terminal.push(rollout.rollout_id.clone());
+            self.ended.push(rollout.rollout_id.clone());
         }
         Ok(())
     }
 
     fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64> {
-        self.queue.retain(|queued| queued != id);
-        self.traces.retain(|_, (rollout, _)| *rollout != *id);
-        let spans = self.rollouts.remove(id).map(|kept| kept.spans).unwrap_or_default();
-        Ok(spans.into_iter().filter(|span| self.remove(*span)).count() as u64)
+        Ok(Self::remove_rollout(self, id))
     }
 
     fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
-        if let Some(kept) = self.rollouts.get_mut(id) {
-            kept.last_sequence_id = kept.last_sequence_id.max(to);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.last_sequence_id = entry.last_sequence_id.max(to);
         }
         Ok(())
     }
 
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
-        let attempts = self.rollouts.get(rollout).map(|kept| &kept.attempts);
+        let attempts = self.entry(rollout).map(|entry| &entry.attempts);
         Ok(attempts.and_then(|all| all.iter().find(|one| one.attempt_id == *attempt)).cloned())
     }
 
     fn latest_attempt(&mut self, rollout: &RolloutId) -> Result<Option<Attempt>> {
-        Ok(self.rollouts.get(rollout).and_then(|kept| kept.attempts.last()).cloned())
+        Ok(self.entry(rollout).and_then(|entry| entry.attempts.last()).cloned())
     }
 
-    fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
-        Ok(self.kept(&attempt.rollout_id, attempt.start_time).put_attempt(attempt))
+    fn upsert_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
+        Ok(self.ensure_entry(&attempt.rollout_id, attempt.start_time).upsert_attempt(attempt))
     }
 
-    fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
-        let is_watched = |rollout: &Rollout| {
-            let config = &rollout.config;
-            matches!(rollout.status, RolloutStatus::Preparing | RolloutStatus::Running)
-                && (config.timeout_seconds.is_some() || config.unresponsive_seconds.is_some())
-        };
-        let working = self.rollouts.values().filter(|kept| is_watched(&kept.rollout));
-        Ok(working.filter_map(|kept| Some((kept.rollout.clone(), kept.attempts.last()?.clone()))).collect())
+    fn rollouts_with_deadline(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
+        let has_deadline = |rollout: &Rollout| rollout.status.is_in_progress() && rollout.config.has_deadline();
+        let matching = self.entries().filter(|entry| has_deadline(&entry.rollout));
+        Ok(matching.filter_map(|entry| Some((entry.rollout.clone(), entry.attempts.last()?.clone()))).collect())
     }
 
-    fn push(&mut self, rollout: &RolloutId) -> Result<()> {
+    fn enqueue(&mut self, rollout: &RolloutId) -> Result<()> {
         if !self.queue.contains(rollout) {
             self.queue.push_back(rollout.clone());
         }
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Option<RolloutId>> {
+    fn dequeue(&mut self) -> Result<Option<RolloutId>> {
         Ok(self.queue.pop_front())
     }
 
@@ -72,7 +66,7 @@ impl Records for State {
         Ok(self.workers.iter().find(|worker| worker.worker_id == id).cloned())
     }
 
-    fn put_worker(&mut self, worker: &Worker) -> Result<()> {
+    fn upsert_worker(&mut self, worker: &Worker) -> Result<()> {
         match self.workers.iter_mut().find(|known| known.worker_id == worker.worker_id) {
             Some(known) => *known = worker.clone(),
             None => self.workers.push(worker.clone()),
@@ -88,7 +82,7 @@ impl Records for State {
         Ok(self.resources.iter().max_by_key(|resources| resources.update_time).cloned())
     }
 
-    fn put_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
+    fn upsert_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
         match self.resources.iter_mut().find(|known| known.resources_id == resources.resources_id) {
             Some(known) => *known = resources.clone(),
             None => self.resources.push(resources.clone()),

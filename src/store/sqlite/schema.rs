@@ -1,9 +1,11 @@
-//! The file: how it is created, recognised, migrated and opened.
+//! Opening of the file: creation, identification, migration and configuration.
 //!
-//! It must not change a file before it knows that the file is ours.
+//! A file is not changed before it is identified as a trace store.
 
-use super::{SqliteOptions, Synchronous, fault};
-use crate::store::{Result, StoreError};
+use super::error::store_error;
+use super::options::{SqliteOptions, Synchronous};
+use crate::store::error::{Result, StoreError};
+use crate::store::sql::with_final_states;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{DirBuilder, OpenOptions};
@@ -12,11 +14,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Says that a SQLite file is a trace store: `TWTS`.
+/// Identifies a SQLite file as a trace store: `TWTS`.
 const APPLICATION_ID: i64 = 0x5457_5453;
 
-/// Applied in order; the schema version is how many have been. A script is never changed once it was released.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, LLM_CALLS];
+/// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
+/// script never changes.
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -69,7 +72,7 @@ WHEN NOT EXISTS (SELECT 1 FROM span_blob WHERE hash = OLD.hash) BEGIN
 END;
 ";
 
-/// An index of hashes is written all over the file; numbers are written at its end.
+/// Texts get numbers, because an index of hashes writes to pages all over the file, and one of numbers to its last page.
 const TEXTS_BY_NUMBER: &str = "
 CREATE TABLE text (
     id INTEGER PRIMARY KEY,
@@ -99,8 +102,8 @@ WHEN NOT EXISTS (SELECT 1 FROM span_text WHERE text = OLD.text) BEGIN
 END;
 ";
 
-/// A value's last piece is referred to; each piece refers to the one before it. A piece that may have lost its last
-/// reference is put down as loose, since a chain of pieces is longer than triggers may call each other.
+/// A span refers to the last piece of a value, and each piece to the one before it. Triggers list the pieces that may have
+/// lost their last reference in `loose`, because a chain of pieces can be longer than the depth to which triggers nest.
 const TEXTS_IN_PIECES: &str = "
 ALTER TABLE text ADD COLUMN parent INTEGER;
 CREATE INDEX text_by_parent ON text (parent) WHERE parent IS NOT NULL;
@@ -114,7 +117,7 @@ CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEG
 END;
 ";
 
-/// What trainers and runners share: the queue, workers, resources; and whose a trace is.
+/// What trainers and runners share: the queue, workers and resources; and the owners of traces.
 const SERVICE: &str = "
 CREATE TABLE queue (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -140,7 +143,7 @@ CREATE INDEX rollout_by_status ON rollout (json_extract(json, '$.status'));
 CREATE INDEX attempt_in_order ON attempt (rollout_id, sequence_id);
 ";
 
-/// The log of rollouts that have ended, by position from 0 on; and what is needed to remove a rollout quickly.
+/// The log of ended rollouts by position, beginning at 0; and an index for the removal of rollouts.
 const ENDS: &str = "
 CREATE TABLE terminal (
     position INTEGER PRIMARY KEY,
@@ -148,41 +151,53 @@ CREATE TABLE terminal (
 );
 INSERT INTO terminal (position, rollout_id)
     SELECT ROW_NUMBER() OVER (ORDER BY json_extract(json, '$.end_time'), start_ns, rollout_id) - 1, rollout_id
-    FROM rollout WHERE json_extract(json, '$.status') IN ('succeeded', 'failed', 'cancelled');
+    FROM rollout WHERE json_extract(json, '$.status') IN ({final_states});
 CREATE INDEX trace_by_rollout ON trace (rollout_id);
 ";
 
-/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
-const LLM_CALLS: &str = "
-ALTER TABLE span ADD COLUMN is_llm_call INTEGER NOT NULL DEFAULT 0;
-UPDATE span SET is_llm_call = 1
-    WHERE json_extract(json, '$.attributes.\"gen_ai.operation.name\"') IN ('chat', 'generate_content', 'text_completion');
-CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
+/// A trace is removed with its last span. The trace of an older file is assumed to last as long as its attempt. `loose` gets
+/// a name that says what it lists; it is always empty between transactions.
+const TRACES_WITH_SPANS: &str = "
+ALTER TABLE trace ADD COLUMN last_span INTEGER NOT NULL DEFAULT 0;
+UPDATE trace SET last_span = newest.id
+    FROM (SELECT rollout_id, attempt_id, MAX(id) AS id FROM span GROUP BY rollout_id, attempt_id) AS newest
+    WHERE newest.rollout_id = trace.rollout_id AND newest.attempt_id = trace.attempt_id;
+DELETE FROM trace WHERE last_span = 0;
+DROP TRIGGER span_text_removed;
+DROP TRIGGER text_removed;
+DROP TABLE loose;
+CREATE TABLE orphaned_text (text INTEGER PRIMARY KEY);
+CREATE TRIGGER span_text_removed AFTER DELETE ON span_text BEGIN
+    INSERT OR IGNORE INTO orphaned_text VALUES (OLD.text);
+END;
+CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEGIN
+    INSERT OR IGNORE INTO orphaned_text VALUES (OLD.parent);
+END;
 ";
 
-/// This program's schema version.
+/// The newest schema version that this program knows.
 fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Opens the file for writing, creating and migrating it as needed. `Ok` means that a write went through.
+/// Opens the file for writing. Creates and migrates it if needed. `Ok` means that a write succeeded.
 pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection> {
     create(path).map_err(|error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = open(path, flags, options.busy_timeout);
-    let mut connection = opened.map_err(|error| fault(path, &error))?;
-    let is_empty = recognise(path, &connection)?;
-    configure(&connection, is_empty, options.synchronous).map_err(|error| fault(path, &error))?;
+    let mut connection = opened.map_err(|error| store_error(path, &error))?;
+    let state = identify(path, &connection)?;
+    configure(&connection, state, options.synchronous).map_err(|error| store_error(path, &error))?;
     migrate(path, &mut connection)?;
     Ok(connection)
 }
 
-/// Opens the file for reading; the writer has it open already.
+/// Opens the file for reading. The writer has opened it before.
 pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
 }
 
-/// Opens the file for the work that goes on beside the writer.
+/// Opens the file for checkpoints. The writer has opened it before.
 pub(super) fn open_beside(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
 }
@@ -194,8 +209,8 @@ fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Resu
     Ok(connection)
 }
 
-/// Makes the file and its folder, for their owner only: what agents send is nobody else's business. What exists keeps
-/// its permissions.
+/// Creates the file and its folder with access for their owner only, because they contain what agents send. The permissions
+/// of existing files and folders do not change.
 fn create(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
@@ -207,10 +222,10 @@ fn create(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Refuses a file that is not ours or is newer than us; says whether it is still empty.
-fn recognise(path: &Path, connection: &Connection) -> Result<bool> {
+/// Rejects files of other programs and of newer versions.
+fn identify(path: &Path, connection: &Connection) -> Result<FileState> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let map = |error: rusqlite::Error| fault(path, &error);
+    let map = |error: rusqlite::Error| store_error(path, &error);
     let application = number("PRAGMA application_id").map_err(map)?;
     let found = number("PRAGMA user_version").map_err(map)?;
     let is_empty = number("SELECT COUNT(*) FROM sqlite_schema").map_err(map)? == 0;
@@ -224,23 +239,30 @@ fn recognise(path: &Path, connection: &Connection) -> Result<bool> {
     if found > known_version() {
         return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
     }
-    Ok(is_empty)
+    Ok(if is_empty { FileState::New } else { FileState::Existing })
 }
 
-fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) -> rusqlite::Result<()> {
-    if is_empty {
-        // Only possible before the first page is written, which switching to WAL does. A span with its bodies takes
-        // some kilobytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileState {
+    New,
+    Existing,
+}
+
+fn configure(connection: &Connection, state: FileState, synchronous: Synchronous) -> rusqlite::Result<()> {
+    if state == FileState::New {
+        // Only possible before the first page is written, which the switch to WAL does. The row of a span has some
+        // kilobytes.
         connection.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
-    // Plans don't depend on what is bound: without this some statements are planned anew each time they are run.
+    // Plans do not depend on the bound values. Otherwise SQLite plans some statements again at each execution.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // The log is folded beside the writer, see `checkpoint`.
-    connection.execute_batch("PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0;")?;
+    // Checkpoints run on a thread of their own, see `checkpoint`. Removed content is overwritten with zeros.
+    let pragmas = "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = ON;";
+    connection.execute_batch(pragmas)?;
     connection.execute_batch(match synchronous {
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
         Synchronous::Full => "PRAGMA synchronous = FULL",
@@ -248,17 +270,17 @@ fn configure(connection: &Connection, is_empty: bool, synchronous: Synchronous) 
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
-    let map = |error: rusqlite::Error| fault(path, &error);
+    let map = |error: rusqlite::Error| store_error(path, &error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(map)?;
-    // Read again under the lock: another process may have migrated in between.
+    // Read again under the lock, because another process may have migrated the file.
     let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(map)?;
     if found > known_version() {
         return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
     }
     for script in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(script).map_err(map)?;
+        transaction.execute_batch(&with_final_states(script)).map_err(map)?;
     }
-    // Written even when nothing changes: this is the write that shows the file can be written.
+    // Written even without a change, to test that the file can be written.
     let version = known_version();
     let stamp = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
     transaction.execute_batch(&stamp).map_err(map)?;
@@ -267,21 +289,56 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::retention::remove_loose;
+    use super::super::retention::remove_orphaned_texts;
     use super::*;
+    use crate::store::span_row::COLUMNS;
+
+    /// A database with the first `version` migrations.
+    fn database(version: usize) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        migrate_from(&connection, 0, version);
+        connection
+    }
+
+    fn migrate_from(connection: &Connection, from: usize, to: usize) {
+        for script in &MIGRATIONS[from..to] {
+            connection.execute_batch(&with_final_states(script)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_table_of_spans_has_the_columns_of_their_rows() {
+        let connection = database(MIGRATIONS.len());
+        let sql = "SELECT name FROM pragma_table_info('span') WHERE name <> 'id' ORDER BY cid";
+        let mut statement = connection.prepare(sql).unwrap();
+        let names: rusqlite::Result<Vec<String>> = statement.query_map([], |row| row.get(0)).unwrap().collect();
+        assert_eq!(names.unwrap(), COLUMNS.map(|column| column.name));
+    }
+
+    #[test]
+    fn traces_of_an_older_file_last_as_long_as_their_attempts() {
+        let connection = database(5);
+        let rows = "
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (1, 'r', 'a', 1, 's', 0, '{}'), (2, 'r', 'a', 2, 't', 0, '{}'), (3, 'r', 'b', 1, 's', 0, '{}');
+            INSERT INTO trace VALUES ('one', 'r', 'a'), ('two', 'r', 'a'), ('three', 'r', 'b'), ('gone', 'r', 'c');";
+        connection.execute_batch(rows).unwrap();
+        migrate_from(&connection, 5, 6);
+        let sql = "SELECT group_concat(trace_id || last_span, ' ') FROM (SELECT * FROM trace ORDER BY trace_id)";
+        let traces: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(traces, "one2 three3 two2");
+    }
 
     #[test]
     fn a_file_of_the_first_schema_keeps_its_texts() {
-        let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(FIRST).unwrap();
+        let connection = database(1);
         let rows = "
             INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
                 (1, 'r', 'a', 1, 's', 0, '{}'), (2, 'r', 'a', 2, 't', 0, '{}');
             INSERT INTO blob (hash, data) VALUES (x'01', 'one'), (x'02', 'two');
             INSERT INTO span_blob VALUES (1, 'x', x'01'), (2, 'x', x'01'), (2, 'y', x'02');";
         connection.execute_batch(rows).unwrap();
-        connection.execute_batch(TEXTS_BY_NUMBER).unwrap();
-        connection.execute_batch(TEXTS_IN_PIECES).unwrap();
+        migrate_from(&connection, 1, MIGRATIONS.len());
         let texts = |span: i64| -> String {
             let sql =
                 "SELECT group_concat(attribute || data, ' ') FROM span_text JOIN text ON id = text WHERE span = ?1";
@@ -289,35 +346,14 @@ mod tests {
         };
         assert_eq!((texts(1), texts(2)), ("xone".to_owned(), "xone ytwo".to_owned()));
         connection.execute_batch("DELETE FROM span WHERE id = 2").unwrap();
-        remove_loose(&connection).unwrap();
+        remove_orphaned_texts(&connection).unwrap();
         let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
         assert_eq!((left, texts(1)), (1, "xone".to_owned()));
     }
 
     #[test]
-    fn calls_that_were_stored_before_they_were_counted_are_counted() {
-        let connection = Connection::open_in_memory().unwrap();
-        for script in [FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS] {
-            connection.execute_batch(script).unwrap();
-        }
-        let rows = r#"
-            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
-                (1, 'r', 'a', 1, 's', 0, '{"attributes":{"gen_ai.operation.name":"chat"}}'),
-                (2, 'r', 'a', 2, 't', 0, '{"attributes":{"gen_ai.operation.name":"embeddings"}}'),
-                (3, 'r', 'a', 3, 'u', 0, '{"attributes":{}}');"#;
-        connection.execute_batch(rows).unwrap();
-        connection.execute_batch(LLM_CALLS).unwrap();
-        let sql = "SELECT group_concat(id) FROM span WHERE is_llm_call = 1";
-        let calls: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(calls, "1");
-    }
-
-    #[test]
     fn rollouts_that_ended_before_there_was_a_log_are_in_it() {
-        let connection = Connection::open_in_memory().unwrap();
-        for script in [FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE] {
-            connection.execute_batch(script).unwrap();
-        }
+        let connection = database(4);
         let rows = r#"
             INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, json) VALUES
                 ('late', 1, 0, 1, '{"status":"failed","end_time":1720000020.5}'),
@@ -325,7 +361,7 @@ mod tests {
                 ('open', 1, 0, 3, '{"status":"running","end_time":null}'),
                 ('between', 1, 0, 4, '{"status":"cancelled","end_time":1720000010.0}');"#;
         connection.execute_batch(rows).unwrap();
-        connection.execute_batch(ENDS).unwrap();
+        migrate_from(&connection, 4, 5);
         let sql = "SELECT group_concat(position || rollout_id, ' ') FROM (SELECT * FROM terminal ORDER BY position)";
         let log: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!(log, "0early 1between 2late");

@@ -1,116 +1,151 @@
-//! What is written, statement by statement, within a transaction of the writer's.
+//! The writes of a SQLite store, statement by statement, within a transaction of the writer.
 
-use super::reader::{decode, decode_rollout};
-use super::signed;
+use super::rows::{self, encode};
 use super::texts::RecentTexts;
-use crate::store::blob::{ExternalizedValue, Hash, take};
-use crate::store::span_row;
-use crate::store::{Appended, Result, SpanObserver, StoreError, UNASSIGNED};
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::Serialize;
+use crate::store::api::{Appended, RolloutSequenceState, UNASSIGNED};
+use crate::store::error::StoreError;
+use crate::store::externalized::Hash;
+use crate::store::records::SpanObserver;
+use crate::store::span_row::{COLUMNS, ColumnValue, KEY_COLUMNS, SpanRow, insert_columns};
+use crate::store::sql::{signed, status_list, unsigned};
+use crate::trace::{Attempt, AttemptId, AttemptPosition, Rollout, RolloutId, RolloutStatus, Span, Timestamp};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A span, encoded for its row.
-pub(super) struct Row {
-    span: Arc<Span>,
-    json: String,
-    taken: Vec<ExternalizedValue>,
-    // The pieces that were not known when it was encoded.
+/// A span, encoded for its row, with the packed pieces of its long attributes.
+pub(super) struct PackedRow {
+    row: SpanRow,
+    /// The pieces that were not stored recently when the span was encoded.
     packed: HashMap<Hash, Vec<u8>>,
 }
 
-impl Row {
-    /// About what it takes in the file.
+impl PackedRow {
+    /// About the size that the row adds to the file.
     pub(super) fn size_bytes(&self) -> usize {
-        ROW_BYTES + self.json.len() + self.packed.values().map(Vec::len).sum::<usize>()
+        ROW_BYTES + self.row.json.len() + self.packed.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Packs what is long and not stored yet, and writes the rest as JSON.
-    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Result<Self> {
-        let taken = take(span);
+    /// Encodes a span outside of the transaction, since compression takes longer than all writes.
+    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Result<Self, StoreError> {
+        let row = SpanRow::encode(span)?;
         let mut packed = HashMap::new();
-        for value in &taken {
-            for piece in value.pieces.iter().filter(|piece| !recent.knows(&piece.hash)) {
+        for value in &row.externalized {
+            for piece in value.pieces.iter().filter(|piece| !recent.contains(&piece.hash)) {
                 packed.entry(piece.hash).or_insert_with(|| value.pack(piece, span));
             }
         }
-        let json = span_row::json(span, &taken).map_err(|error| StoreError::Other(error.to_string()))?;
-        Ok(Self { span: Arc::clone(span), json, taken, packed })
+        Ok(Self { row, packed })
+    }
+
+    fn span(&self) -> &Span {
+        &self.row.span
     }
 }
 
-/// Stores spans, their rollouts and attempts with them; what was done of each batch.
+impl ToSql for ColumnValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Integer(Some(number)) => ValueRef::Integer(*number),
+            Self::Integer(None) => ValueRef::Null,
+            Self::Boolean(value) => ValueRef::Integer(i64::from(*value)),
+        }))
+    }
+}
+
+/// Stores batches of spans with their rollouts, attempts and traces. Returns a result for each batch.
 pub(super) fn append(
     connection: &Connection,
-    batches: &[Vec<Row>],
+    batches: &[Vec<PackedRow>],
     recent: &mut RecentTexts,
-    heard: SpanObserver,
+    observer: Option<SpanObserver>,
 ) -> rusqlite::Result<Vec<Appended>> {
-    let mut from: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
-    let mut done = Vec::with_capacity(batches.len());
-    ensure(connection, batches.iter().flatten())?;
+    let mut updated: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
+    let mut traces: BTreeMap<&str, NewTrace<'_>> = BTreeMap::new();
+    let mut results = Vec::with_capacity(batches.len());
+    ensure_parents(connection, batches.iter().flatten())?;
     for rows in batches {
         let mut appended = Appended::default();
         for row in rows {
-            if insert_span(connection, row, recent)? {
-                appended.stored += 1;
-                from.insert((&row.span.rollout_id, &row.span.attempt_id));
-            } else {
+            let Some(id) = insert_span(connection, row, recent)? else {
                 appended.duplicates += 1;
+                continue;
+            };
+            let span = row.span();
+            updated.insert((&span.rollout_id, &span.attempt_id));
+            if span.rollout_id.as_str() != UNASSIGNED {
+                let trace = traces.entry(&span.trace_id).or_insert(NewTrace { first: span, last_span: id });
+                if trace.first.rollout_id == span.rollout_id {
+                    trace.last_span = id;
+                }
             }
+            appended.stored += 1;
         }
-        done.push(appended);
+        results.push(appended);
     }
-    from.into_iter().try_for_each(|(rollout, attempt)| hear(connection, rollout, attempt, heard))?;
-    Ok(done)
+    traces.into_iter().try_for_each(|(id, trace)| put_trace(connection, id, &trace))?;
+    if let Some(observer) = observer {
+        updated.into_iter().try_for_each(|(rollout, attempt)| observe(connection, rollout, attempt, observer))?;
+    }
+    Ok(results)
 }
 
-/// Something was heard from an attempt; if its rollout is registered, that has consequences.
-fn hear(
+/// A trace in a batch of spans.
+struct NewTrace<'a> {
+    /// The first span of the trace in the batch.
+    first: &'a Span,
+    /// Row of the last span that belongs to the same rollout.
+    last_span: i64,
+}
+
+/// Adds a trace, or notes the last span of a known one.
+fn put_trace(connection: &Connection, id: &str, trace: &NewTrace<'_>) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO trace (trace_id, rollout_id, attempt_id, last_span) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (trace_id) DO UPDATE SET last_span = excluded.last_span WHERE rollout_id = excluded.rollout_id";
+    let NewTrace { first, last_span } = trace;
+    let values = params![id, first.rollout_id.as_str(), first.attempt_id.as_str(), last_span];
+    connection.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// Calls the observer for an attempt with new spans, if its rollout is registered, and stores what it changed.
+fn observe(
     connection: &Connection,
     rollout: &RolloutId,
     attempt: &AttemptId,
-    heard: SpanObserver,
+    observer: SpanObserver,
 ) -> rusqlite::Result<()> {
     let sql = "SELECT rollout.json, start_ns, attempt.json,
              sequence_id = (SELECT MAX(sequence_id) FROM attempt WHERE rollout_id = ?1)
          FROM rollout JOIN attempt USING (rollout_id) WHERE rollout_id = ?1 AND attempt_id = ?2 AND registered";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![rollout.as_str(), attempt.as_str()], |row| {
-        Ok((decode_rollout(row)?, decode::<Attempt>(&row.get::<_, String>(2)?)?, row.get::<_, bool>(3)?))
+        let position = if row.get(3)? { AttemptPosition::Latest } else { AttemptPosition::Earlier };
+        Ok((rows::rollout(row)?, rows::attempt(row, 2)?, position))
     });
-    let Some((mut rollout, mut attempt, is_latest)) = found.optional()? else { return Ok(()) };
+    let Some((mut rollout, Some(mut attempt), position)) = found.optional()? else { return Ok(()) };
     let before = rollout.status;
-    if heard(&mut rollout, &mut attempt, is_latest, SystemTime::now().into()) {
-        put_attempt(connection, attempt)?;
-        if rollout.status != before {
-            put_rollout(connection, &rollout, true)?;
-        }
+    observer(&mut rollout, &mut attempt, position, SystemTime::now().into());
+    upsert_attempt(connection, attempt)?;
+    if rollout.status != before {
+        upsert_rollout(connection, &rollout, Registration::Registered)?;
     }
     Ok(())
 }
 
-/// Makes sure of the rollouts and attempts, each once: most spans that come together are of a few.
-fn ensure<'a>(connection: &Connection, rows: impl Iterator<Item = &'a Row>) -> rusqlite::Result<()> {
+/// Creates the missing rollouts and attempts of new spans, and raises the sequence counters. Each is touched once, because
+/// most spans of a batch belong to few rollouts.
+fn ensure_parents<'a>(connection: &Connection, rows: impl Iterator<Item = &'a PackedRow>) -> rusqlite::Result<()> {
     let mut rollouts: BTreeMap<&RolloutId, (i64, Timestamp)> = BTreeMap::new();
     let mut attempts: BTreeMap<(&RolloutId, &AttemptId), Timestamp> = BTreeMap::new();
-    let mut traces: BTreeMap<&str, (&RolloutId, &AttemptId)> = BTreeMap::new();
     for row in rows {
-        let span = &row.span;
+        let span = row.span();
         let start = span.start_time.unwrap_or_else(|| SystemTime::now().into());
         let (last, _) = rollouts.entry(&span.rollout_id).or_insert((0, start));
         *last = signed(span.sequence_id).max(*last);
         attempts.entry((&span.rollout_id, &span.attempt_id)).or_insert(start);
-        if span.rollout_id.as_str() != UNASSIGNED {
-            traces.entry(&span.trace_id).or_insert((&span.rollout_id, &span.attempt_id));
-        }
-    }
-    for (trace, (rollout, attempt)) in traces {
-        let sql = "INSERT OR IGNORE INTO trace (trace_id, rollout_id, attempt_id) VALUES (?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![trace, rollout.as_str(), attempt.as_str()])?;
     }
     for (rollout, (last, start)) in rollouts {
         ensure_rollout(connection, rollout, last, start)?;
@@ -118,6 +153,7 @@ fn ensure<'a>(connection: &Connection, rows: impl Iterator<Item = &'a Row>) -> r
     attempts.into_iter().try_for_each(|((rollout, attempt), start)| ensure_attempt(connection, rollout, attempt, start))
 }
 
+/// Creates a missing rollout, unregistered, and raises its sequence counter to `sequence`.
 pub(super) fn ensure_rollout(
     connection: &Connection,
     id: &RolloutId,
@@ -128,12 +164,33 @@ pub(super) fn ensure_rollout(
     if connection.prepare_cached(sql)?.execute(params![id.as_str(), sequence])? > 0 {
         return Ok(());
     }
-    put_rollout(connection, &Rollout::running(id.clone(), start), false)?;
+    upsert_rollout(connection, &Rollout::running(id.clone(), start), Registration::Unregistered)?;
     connection.prepare_cached(sql)?.execute(params![id.as_str(), sequence])?;
     Ok(())
 }
 
-pub(super) fn put_rollout(connection: &Connection, rollout: &Rollout, is_registered: bool) -> rusqlite::Result<()> {
+/// Assigns the next sequence id of a rollout, which is created if it is missing.
+pub(super) fn next_sequence(connection: &Connection, id: &RolloutId) -> rusqlite::Result<RolloutSequenceState> {
+    ensure_rollout(connection, id, 0, SystemTime::now().into())?;
+    let sql = "UPDATE rollout SET last_sequence_id = last_sequence_id + 1 WHERE rollout_id = ?1
+         RETURNING registered, last_sequence_id";
+    connection.prepare_cached(sql)?.query_row(params![id.as_str()], |row| {
+        Ok(RolloutSequenceState { registered: row.get(0)?, last_sequence_id: unsigned(row.get(1)?) })
+    })
+}
+
+/// Whether a rollout was registered, or is only named by spans.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Registration {
+    Registered,
+    Unregistered,
+}
+
+pub(super) fn upsert_rollout(
+    connection: &Connection,
+    rollout: &Rollout,
+    registration: Registration,
+) -> rusqlite::Result<()> {
     if rollout.status.is_final() {
         log_end(connection, &rollout.rollout_id)?;
     }
@@ -143,18 +200,21 @@ pub(super) fn put_rollout(connection: &Connection, rollout: &Rollout, is_registe
              registered = excluded.registered, start_ns = excluded.start_ns, json = excluded.json",
     )?;
     let start = signed(rollout.start_time.unix_nanos);
-    statement.execute(params![rollout.rollout_id.as_str(), is_registered, start, encode(rollout)?])?;
+    let registered = registration == Registration::Registered;
+    statement.execute(params![rollout.rollout_id.as_str(), registered, start, encode(rollout)?])?;
     Ok(())
 }
 
-/// A rollout is about to be stored in a final state: if it is not in one yet, this is an end. There is one writer, so
-/// that the next position is known.
+/// Adds an entry to the log of ended rollouts, unless the rollout is in a final state already. Called before the final state
+/// is stored. There is one writer, so that the highest position is known.
 fn log_end(connection: &Connection, id: &RolloutId) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO terminal (position, rollout_id)
+    let sql = format!(
+        "INSERT INTO terminal (position, rollout_id)
          SELECT (SELECT COALESCE(MAX(position) + 1, 0) FROM terminal), ?1
-         WHERE NOT EXISTS (SELECT 1 FROM rollout WHERE rollout_id = ?1
-             AND json_extract(json, '$.status') IN ('succeeded', 'failed', 'cancelled'))";
-    connection.prepare_cached(sql)?.execute(params![id.as_str()]).map(drop)
+         WHERE NOT EXISTS (SELECT 1 FROM rollout WHERE rollout_id = ?1 AND json_extract(json, '$.status') IN ({}))",
+        status_list(RolloutStatus::is_final)
+    );
+    connection.prepare_cached(&sql)?.execute(params![id.as_str()]).map(drop)
 }
 
 fn ensure_attempt(
@@ -169,17 +229,16 @@ fn ensure_attempt(
     }
     let new = Attempt::running(rollout.clone(), attempt.clone(), start);
     let sql = "SELECT 1 FROM rollout JOIN attempt USING (rollout_id) WHERE rollout_id = ?1 AND registered";
-    if connection.prepare_cached(sql)?.exists(params![rollout.as_str()])? {
-        // Its attempts are those that somebody started: one that only a span names is never the latest.
-        let sql = "INSERT INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, 0, ?3)";
-        let json = encode(&Attempt { sequence_id: 0, ..new })?;
-        connection.prepare_cached(sql)?.execute(params![rollout.as_str(), attempt.as_str(), json])?;
-        return Ok(());
+    if !connection.prepare_cached(sql)?.exists(params![rollout.as_str()])? {
+        return upsert_attempt(connection, new).map(drop);
     }
-    put_attempt(connection, new).map(drop)
+    // Only started attempts of a registered rollout can be its latest.
+    let sql = "INSERT INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, 0, ?3)";
+    let json = encode(&Attempt { sequence_id: 0, ..new })?;
+    connection.prepare_cached(sql)?.execute(params![rollout.as_str(), attempt.as_str(), json]).map(drop)
 }
 
-pub(super) fn put_attempt(connection: &Connection, mut attempt: Attempt) -> rusqlite::Result<Attempt> {
+pub(super) fn upsert_attempt(connection: &Connection, mut attempt: Attempt) -> rusqlite::Result<Attempt> {
     let (rollout, id) = (attempt.rollout_id.clone(), attempt.attempt_id.clone());
     let sql = "SELECT sequence_id FROM attempt WHERE rollout_id = ?1 AND attempt_id = ?2";
     let known: Option<i64> = connection
@@ -192,47 +251,32 @@ pub(super) fn put_attempt(connection: &Connection, mut attempt: Attempt) -> rusq
             .prepare_cached("SELECT COALESCE(MAX(sequence_id), 0) + 1 FROM attempt WHERE rollout_id = ?1")?
             .query_row(params![rollout.as_str()], |row| row.get::<_, i64>(0))?,
     };
-    attempt.sequence_id = super::unsigned(sequence);
+    attempt.sequence_id = unsigned(sequence);
     let sql = "INSERT OR REPLACE INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, ?3, ?4)";
     let json = encode(&attempt)?;
     connection.prepare_cached(sql)?.execute(params![rollout.as_str(), id.as_str(), sequence, json])?;
     Ok(attempt)
 }
 
-fn insert_span(connection: &Connection, row: &Row, recent: &mut RecentTexts) -> rusqlite::Result<bool> {
-    let nanos = |time: Option<Timestamp>| time.map(|time| signed(time.unix_nanos));
-    let span = &row.span;
-    let stored = connection
-        .prepare_cached(
-            "INSERT INTO span (rollout_id, attempt_id, sequence_id, span_id, start_ns, end_ns, is_error, is_llm_call, json)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (rollout_id, attempt_id, span_id) DO NOTHING",
-        )?
-        .execute(params![
-            span.rollout_id.as_str(),
-            span.attempt_id.as_str(),
-            signed(span.sequence_id),
-            span.span_id,
-            nanos(span.start_time),
-            nanos(span.end_time),
-            span.is_error(),
-            span.is_llm_call(),
-            row.json,
-        ])?;
-    if stored == 0 {
-        return Ok(false);
+/// Inserts a span with its externalized attributes. Returns the number of its row; `None` if the span is stored already.
+fn insert_span(connection: &Connection, row: &PackedRow, recent: &mut RecentTexts) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "INSERT INTO span ({}) VALUES ({}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING",
+        insert_columns(),
+        COLUMNS.map(|_| "?").join(", ")
+    ))?;
+    let values = COLUMNS.iter().map(|column| (column.value)(&row.row));
+    if statement.execute(params_from_iter(values))? == 0 {
+        return Ok(None);
     }
     let id = connection.last_insert_rowid();
-    for value in &row.taken {
-        let last = recent.number_of(connection, value, &row.packed, span)?;
+    for value in &row.row.externalized {
+        let last_piece = recent.store(connection, value, &row.packed, row.span())?;
         let sql = "INSERT INTO span_text (span, attribute, text) VALUES (?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![id, value.attribute, last])?;
+        connection.prepare_cached(sql)?.execute(params![id, value.attribute, last_piece])?;
     }
-    Ok(true)
+    Ok(Some(id))
 }
 
-pub(super) fn encode(value: &impl Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-/// Keys, and the row's part of the indexes.
+/// Estimated size of a row without its JSON and pieces, including its index entries.
 const ROW_BYTES: usize = 500;

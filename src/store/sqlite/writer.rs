@@ -1,15 +1,19 @@
-//! Writing: one thread, one connection, and one commit for as many commands as are waiting.
+//! The writer: one thread with one connection, and one commit for all commands that are waiting.
 //!
-//! A caller is answered only after the commit that holds its command. A command that fails on its own must not take
-//! others with it.
+//! A caller gets its result after the commit that contains its command. A command that fails on its own does not affect
+//! the others of its commit.
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, OnErased};
+use super::error::{CommandError, concerns_file, store_error};
+use super::options::SqliteOptions;
 use super::retention::{prune, release_pages};
-use super::statements::{Row, append};
+use super::statements::{PackedRow, append, next_sequence};
 use super::texts::RecentTexts;
-use super::{SqliteOptions, concerns_the_file, fault, records};
-use crate::store::{Appended, Change, Pruned, Result, Retention, StoreError};
-use crate::trace::Span;
+use super::transaction::{self, Changed};
+use crate::store::api::{Appended, Pruned, RolloutSequenceState};
+use crate::store::error::{Result, StoreError};
+use crate::store::records::Change;
+use crate::trace::{RolloutId, Span};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,56 +21,67 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
-/// Commands that wait for the thread; callers beyond them wait themselves.
-const QUEUE: usize = 1024;
+/// Commands that wait for the thread. Further callers wait for a place.
+const MAX_QUEUED: usize = 1024;
 
-/// Commands in one commit at most, so that the first of them does not wait forever.
-const GROUP: usize = 256;
+/// Maximum number of commands in a commit, so that the first of them is not delayed forever.
+const MAX_GROUP: usize = 256;
 
-/// Spans stored between two looks at the limits.
+/// Spans stored between two checks of the retention limits.
 const SPANS_PER_CHECK: usize = 256;
 
-/// What the writer can do.
+/// A command of the writer.
 pub(super) enum Work {
-    /// Store spans.
     Append(Vec<Arc<Span>>),
-    /// A transaction of somebody else's.
     Change(Change),
-    /// Apply the limits.
+    NextSequence(RolloutId),
+    /// Apply the retention limits.
     Prune,
 }
 
-/// What it did.
-pub(super) enum Done {
-    /// Spans were stored.
+/// The result of a command, of the same kind as its [`Work`].
+pub(super) enum Outcome {
     Appended(Appended),
-    /// The change is made.
-    Changed,
-    /// The limits were applied.
+    Changed(Changed),
+    Sequence(RolloutSequenceState),
     Pruned(Pruned),
 }
 
-struct Command {
-    work: Work,
-    reply: oneshot::Sender<Result<Done>>,
+impl Outcome {
+    /// True if content was removed, which has to be erased from the write-ahead log too.
+    fn has_removed(&self) -> bool {
+        match self {
+            Self::Changed(changed) => changed.has_removed,
+            Self::Pruned(pruned) => pruned.spans > 0,
+            Self::Appended(_) | Self::Sequence(_) => false,
+        }
+    }
 }
 
-enum Message {
+type CommandResult = std::result::Result<Outcome, CommandError>;
+
+struct Command {
+    work: Work,
+    reply: oneshot::Sender<Result<Outcome>>,
+}
+
+enum WriterMessage {
     Run(Command),
     Close(oneshot::Sender<()>),
 }
 
-/// The thread's handle.
+/// Handle of the thread.
 pub(super) struct Writer {
-    sender: Mutex<Option<mpsc::Sender<Message>>>,
+    sender: Mutex<Option<mpsc::Sender<WriterMessage>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Worker {
+struct WriterThread {
     path: PathBuf,
     connection: Connection,
     options: SqliteOptions,
-    unchecked: usize,
+    /// Spans stored since the last check of the limits.
+    unchecked_spans: usize,
     recent: RecentTexts,
     checkpoints: Checkpoints,
 }
@@ -74,64 +89,69 @@ struct Worker {
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(path: &Path, connection: Connection, options: SqliteOptions) -> Result<Self> {
-        let (sender, inbox) = mpsc::channel(QUEUE);
-        // The first span brings a look at the limits, since the file may be old.
-        let (path, recent) = (path.to_owned(), RecentTexts::default());
-        let checkpoints = Checkpoints::start(&path, options.busy_timeout);
-        let worker = Worker { path, connection, options, unchecked: SPANS_PER_CHECK, recent, checkpoints };
+        let (sender, inbox) = mpsc::channel(MAX_QUEUED);
+        let thread = WriterThread {
+            path: path.to_owned(),
+            connection,
+            options,
+            // An old file may exceed the limits: the first command checks them.
+            unchecked_spans: SPANS_PER_CHECK,
+            recent: RecentTexts::default(),
+            checkpoints: Checkpoints::start(path),
+        };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || worker.serve(inbox))
+            .spawn(move || thread.serve(inbox))
             .map_err(|error| StoreError::Other(format!("the writer thread can't be started: {error}")))?;
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Has work done, and waits for its commit.
-    pub(super) async fn ask(&self, work: Work) -> Result<Done> {
+    /// Runs a command and waits for its commit, and for its erasure if it removes content.
+    pub(super) async fn run(&self, work: Work) -> Result<Outcome> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sender = sender.ok_or(StoreError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        sender.send(Message::Run(Command { work, reply })).await.map_err(|_| StoreError::Closed)?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+        let (reply, result) = oneshot::channel();
+        sender.send(WriterMessage::Run(Command { work, reply })).await.map_err(|_| StoreError::Closed)?;
+        result.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Waits for what was accepted, and ends the thread. A second call does nothing.
+    /// Completes the queued commands and ends the thread. A second call has no effect.
     pub(super) async fn close(&self) -> Result<()> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(sender) = sender else { return Ok(()) };
-        let (reply, answer) = oneshot::channel();
-        sender.send(Message::Close(reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)
+        let (reply, closed) = oneshot::channel();
+        sender.send(WriterMessage::Close(reply)).await.map_err(|_| StoreError::Closed)?;
+        closed.await.map_err(|_| StoreError::Closed)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Without senders the thread finishes its queue and ends.
+        // Without senders the thread completes its queue and ends.
         drop(self.sender.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take()
             && thread.join().is_err()
         {
-            tracing::error!("the store's writer thread ended early");
+            tracing::error!("the store's writer thread panicked");
         }
     }
 }
 
-impl Worker {
-    fn serve(mut self, mut inbox: mpsc::Receiver<Message>) {
+impl WriterThread {
+    fn serve(mut self, mut inbox: mpsc::Receiver<WriterMessage>) {
         while let Some(first) = inbox.blocking_recv() {
             let (mut group, mut closing, mut next) = (Vec::new(), None, Some(first));
             while let Some(message) = next {
                 match message {
-                    Message::Run(command) => group.push(command),
-                    Message::Close(reply) => {
+                    WriterMessage::Run(command) => group.push(command),
+                    WriterMessage::Close(reply) => {
                         closing = Some(reply);
                         break;
                     }
                 }
-                next = if group.len() < GROUP { inbox.try_recv().ok() } else { None };
+                next = if group.len() < MAX_GROUP { inbox.try_recv().ok() } else { None };
             }
-            self.answer(group);
+            self.run_group(group);
             if let Some(reply) = closing {
                 self.finish();
                 let _ = reply.send(());
@@ -141,151 +161,184 @@ impl Worker {
         self.finish();
     }
 
-    fn answer(&mut self, group: Vec<Command>) {
+    fn run_group(&mut self, group: Vec<Command>) {
         if group.is_empty() {
             return;
         }
         let (works, replies): (Vec<Work>, Vec<_>) =
             group.into_iter().map(|command| (command.work, command.reply)).unzip();
-        let outcomes = self.commit(works);
-        let mut has_pruned = false;
-        match outcomes {
-            Ok(outcomes) => {
-                for (outcome, reply) in outcomes.into_iter().zip(replies) {
-                    match &outcome {
-                        Ok(Done::Appended(appended)) => self.unchecked += appended.stored,
-                        Ok(Done::Pruned(pruned)) => has_pruned |= pruned.spans > 0,
-                        _ => {}
+        let mut on_erased: Vec<OnErased> = Vec::new();
+        match self.commit(works) {
+            Ok(results) => {
+                for (result, reply) in results.into_iter().zip(replies) {
+                    if let Ok(Outcome::Appended(appended)) = &result {
+                        self.unchecked_spans += appended.stored;
                     }
-                    // A caller that went away needs no answer.
-                    let _ = reply.send(outcome.map_err(|error| fault(&self.path, &error)));
+                    let result = result.map_err(|error| error.into_store_error(&self.path));
+                    // A failed send means that the caller has gone.
+                    if result.as_ref().is_ok_and(Outcome::has_removed) {
+                        on_erased.push(Box::new(move || drop(reply.send(result))));
+                    } else {
+                        let _ = reply.send(result);
+                    }
                 }
             }
             Err(error) => {
                 for reply in replies {
-                    let _ = reply.send(Err(fault(&self.path, &error)));
+                    let _ = reply.send(Err(store_error(&self.path, &error)));
                 }
             }
         }
-        if let Err(error) = self.keep_limits(has_pruned) {
-            tracing::warn!(%error, "the store's limits could not be applied; trying again later");
+        let pruned = self.apply_limits().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
+            Pruned::default()
+        });
+        if pruned.spans > 0 || !on_erased.is_empty() {
+            if let Err(error) = release_pages(&self.connection) {
+                tracing::warn!(%error, "free pages of the store could not be released; trying again later");
+            }
+            self.checkpoints.erase(on_erased);
         }
     }
 
-    /// One transaction for all. The outer error means that none of it is stored.
-    fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<rusqlite::Result<Done>>> {
-        let Self { path, options, .. } = self;
-        // Packing takes longer than storing: not while the file is locked.
-        let works: Vec<_> = works.into_iter().map(|work| Encoded::of(work, &self.recent)).collect();
-        let bytes = works.iter().map(Encoded::size_bytes).sum();
-        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    /// Runs commands in one transaction. After an outer error, none of them is stored.
+    fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<CommandResult>> {
+        // Compression takes longer than the writes, so it happens before the file is locked.
+        let works: Vec<_> = works.into_iter().map(|work| EncodedWork::new(work, &self.recent)).collect();
+        let bytes = works.iter().map(EncodedWork::size_bytes).sum();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut group = Group { transaction, path: &self.path, options: &self.options, recent: &mut self.recent };
+        let mut results = Vec::with_capacity(works.len());
         if works.len() == 1 {
-            // Nobody else's work is at stake: a savepoint would only write every page once more.
-            let run = works.into_iter().map(|work| work.run(&transaction, path, options, &mut self.recent));
-            let done = run.collect::<rusqlite::Result<Vec<_>>>()?;
-            transaction.commit()?;
-            self.checkpoints.wrote(bytes);
-            return Ok(done.into_iter().map(Ok).collect());
-        }
-        let mut outcomes = Vec::with_capacity(works.len());
-        let mut works = works.into_iter().peekable();
-        while let Some(work) = works.next() {
-            let work = match work {
-                // Batches that follow each other share what one costs.
-                Encoded::Append(Ok(rows)) if matches!(works.peek(), Some(Encoded::Append(Ok(_)))) => {
-                    let mut batches = vec![rows];
-                    while let Some(Encoded::Append(Ok(rows))) =
-                        works.next_if(|next| matches!(next, Encoded::Append(Ok(_))))
-                    {
-                        batches.push(rows);
-                    }
-                    let savepoint = transaction.savepoint()?;
-                    match append(&savepoint, &batches, &mut self.recent, options.heard) {
-                        Ok(appended) => {
-                            savepoint.commit()?;
-                            outcomes.extend(appended.into_iter().map(|appended| Ok(Done::Appended(appended))));
-                        }
-                        Err(error) if concerns_the_file(&error) => return Err(error),
-                        Err(_) => {
-                            drop(savepoint);
-                            // One of them can't be stored, which must not take the others with it.
-                            for rows in batches {
-                                let work = Encoded::Append(Ok(rows));
-                                outcomes.push(alone(&mut transaction, work, path, options, &mut self.recent)?);
-                            }
-                        }
-                    }
-                    continue;
+            // Without other commands no savepoint is needed, which would write each page twice.
+            for work in works {
+                match work.run(&group.transaction, group.path, group.options, group.recent) {
+                    Ok(outcome) => results.push(Ok(outcome)),
+                    // Dropping the transaction rolls it back.
+                    Err(error) => return Ok(vec![Err(error)]),
                 }
-                work => work,
-            };
-            outcomes.push(alone(&mut transaction, work, path, options, &mut self.recent)?);
+            }
+        } else {
+            group.run_each(works, &mut results)?;
         }
-        transaction.commit()?;
-        self.checkpoints.wrote(bytes);
-        Ok(outcomes)
+        group.transaction.commit()?;
+        self.checkpoints.committed(bytes);
+        Ok(results)
     }
 
-    /// Looks at the limits when it is time; gives free pages back after something was removed.
-    fn keep_limits(&mut self, mut has_pruned: bool) -> rusqlite::Result<()> {
-        if self.unchecked >= SPANS_PER_CHECK && self.options.retention != Retention::default() {
-            self.unchecked = 0;
-            let retention = self.options.retention;
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let pruned = prune(&transaction, retention, SystemTime::now().into())?;
-            transaction.commit()?;
-            has_pruned |= pruned.spans > 0;
+    /// Applies the limits if enough spans were stored since the last check.
+    fn apply_limits(&mut self) -> rusqlite::Result<Pruned> {
+        let retention = self.options.retention;
+        if self.unchecked_spans < SPANS_PER_CHECK || retention.is_unlimited() {
+            return Ok(Pruned::default());
         }
-        if has_pruned { release_pages(&self.connection) } else { Ok(()) }
+        self.unchecked_spans = 0;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let pruned = prune(&transaction, retention, SystemTime::now().into())?;
+        transaction.commit()?;
+        Ok(pruned)
     }
 
     fn finish(self) {
         drop(self.checkpoints);
-        // Closing the last connection also folds the write-ahead log into the file.
+        // Closing the last connection also checkpoints and removes the write-ahead log.
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store could not be closed properly");
         }
     }
 }
 
-/// Runs work so that, if it fails, nothing of it stays. The outer error concerns the file.
-fn alone(
-    transaction: &mut Transaction<'_>,
-    work: Encoded,
-    path: &Path,
-    options: &SqliteOptions,
-    recent: &mut RecentTexts,
-) -> rusqlite::Result<rusqlite::Result<Done>> {
-    // Dropping a savepoint rolls it back.
-    let savepoint = transaction.savepoint()?;
-    match work.run(&savepoint, path, options, recent) {
-        Ok(done) => {
-            savepoint.commit()?;
-            Ok(Ok(done))
+/// The transaction of a group of commands.
+struct Group<'a> {
+    transaction: Transaction<'a>,
+    path: &'a Path,
+    options: &'a SqliteOptions,
+    recent: &'a mut RecentTexts,
+}
+
+impl Group<'_> {
+    /// Runs commands in their order, each with its own result. An outer error concerns the file.
+    fn run_each(&mut self, works: Vec<EncodedWork>, results: &mut Vec<CommandResult>) -> rusqlite::Result<()> {
+        let mut works = works.into_iter().peekable();
+        while let Some(work) = works.next() {
+            match work {
+                // Consecutive batches share the statements for their rollouts and attempts.
+                EncodedWork::Append(Ok(rows)) if matches!(works.peek(), Some(EncodedWork::Append(Ok(_)))) => {
+                    let mut batches = vec![rows];
+                    while let Some(EncodedWork::Append(Ok(rows))) =
+                        works.next_if(|next| matches!(next, EncodedWork::Append(Ok(_))))
+                    {
+                        batches.push(rows);
+                    }
+                    self.append_batches(batches, results)?;
+                }
+                work => results.push(self.run_isolated(work)?),
+            }
         }
-        Err(error) if concerns_the_file(&error) => Err(error),
-        Err(error) => Ok(Err(error)),
+        Ok(())
+    }
+
+    fn append_batches(
+        &mut self,
+        batches: Vec<Vec<PackedRow>>,
+        results: &mut Vec<CommandResult>,
+    ) -> rusqlite::Result<()> {
+        let savepoint = self.transaction.savepoint()?;
+        match append(&savepoint, &batches, self.recent, self.options.observer) {
+            Ok(appended) => {
+                savepoint.commit()?;
+                results.extend(appended.into_iter().map(|appended| Ok(Outcome::Appended(appended))));
+            }
+            Err(error) if concerns_file(&error) => return Err(error),
+            Err(_) => {
+                drop(savepoint);
+                // One batch is rejected. It must not affect the others.
+                for rows in batches {
+                    let result = self.run_isolated(EncodedWork::Append(Ok(rows)))?;
+                    results.push(result);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command so that nothing of it remains if it fails. An outer error concerns the file.
+    fn run_isolated(&mut self, work: EncodedWork) -> rusqlite::Result<CommandResult> {
+        // Dropping a savepoint rolls it back.
+        let savepoint = self.transaction.savepoint()?;
+        match work.run(&savepoint, self.path, self.options, self.recent) {
+            Ok(outcome) => {
+                savepoint.commit()?;
+                Ok(Ok(outcome))
+            }
+            Err(CommandError::Database(error)) if concerns_file(&error) => Err(error),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 
-/// Work, its spans encoded.
-enum Encoded {
-    Append(Result<Vec<Row>>),
-    Other(Work),
+/// A command with encoded spans.
+enum EncodedWork {
+    Append(Result<Vec<PackedRow>>),
+    Change(Change),
+    NextSequence(RolloutId),
+    Prune,
 }
 
-impl Encoded {
-    fn of(work: Work, recent: &RecentTexts) -> Self {
+impl EncodedWork {
+    fn new(work: Work, recent: &RecentTexts) -> Self {
         match work {
-            Work::Append(spans) => Self::Append(spans.iter().map(|span| Row::encode(span, recent)).collect()),
-            other => Self::Other(other),
+            Work::Append(spans) => Self::Append(spans.iter().map(|span| PackedRow::encode(span, recent)).collect()),
+            Work::Change(change) => Self::Change(change),
+            Work::NextSequence(id) => Self::NextSequence(id),
+            Work::Prune => Self::Prune,
         }
     }
 
-    /// About what it takes in the file.
+    /// About the size that its spans add to the file.
     fn size_bytes(&self) -> usize {
         match self {
-            Self::Append(Ok(rows)) => rows.iter().map(Row::size_bytes).sum(),
+            Self::Append(Ok(rows)) => rows.iter().map(PackedRow::size_bytes).sum(),
             _ => 0,
         }
     }
@@ -296,24 +349,16 @@ impl Encoded {
         path: &Path,
         options: &SqliteOptions,
         recent: &mut RecentTexts,
-    ) -> rusqlite::Result<Done> {
+    ) -> CommandResult {
         match self {
-            Self::Append(Ok(rows)) => {
-                let done = append(connection, std::slice::from_ref(&rows), recent, options.heard)?;
-                Ok(Done::Appended(done.into_iter().next().unwrap_or_default()))
+            Self::Append(rows) => {
+                let rows = rows.map_err(CommandError::Rejected)?;
+                let appended = append(connection, std::slice::from_ref(&rows), recent, options.observer)?;
+                Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
             }
-            Self::Append(Err(error)) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
-            Self::Other(work) => work.run(connection, path, options.retention),
-        }
-    }
-}
-
-impl Work {
-    fn run(self, connection: &Connection, path: &Path, retention: Retention) -> rusqlite::Result<Done> {
-        match self {
-            Self::Append(_) => Ok(Done::Appended(Appended::default())),
-            Self::Change(change) => records::run(connection, path, change).map(|()| Done::Changed),
-            Self::Prune => prune(connection, retention, SystemTime::now().into()).map(Done::Pruned),
+            Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
+            Self::NextSequence(id) => Ok(Outcome::Sequence(next_sequence(connection, &id)?)),
+            Self::Prune => Ok(Outcome::Pruned(prune(connection, options.retention, SystemTime::now().into())?)),
         }
     }
 }

@@ -1,30 +1,29 @@
-//! A wrapper around the records of a transaction that notes which rollouts it ends, so that this can be announced after the
-//! commit.
+//! Sees which rollouts a transaction ends, so that the rest of the process can be told of them once it is committed.
 
 use crate::store::{Records, Result};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
 use std::collections::BTreeSet;
 
-/// Passes every operation on to the records.
-pub(super) struct EndedRollouts<'a> {
+/// The records of a transaction, and what is done to rollouts in it.
+pub(super) struct Watching<'a> {
     records: &'a mut dyn Records,
-    /// The rollouts that the transaction so far leaves in a final state, or removes.
+    /// The rollouts that are in a final state now, or removed, as this transaction leaves them; each once.
     pub(super) ended: BTreeSet<RolloutId>,
 }
 
-impl<'a> EndedRollouts<'a> {
+impl<'a> Watching<'a> {
     pub(super) fn new(records: &'a mut dyn Records) -> Self {
         Self { records, ended: BTreeSet::new() }
     }
 }
 
-impl Records for EndedRollouts<'_> {
+impl Records for Watching<'_> {
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
         self.records.rollout(id)
     }
 
-    fn put_rollout(&mut self, rollout: &Rollout) -> Result<()> {
-        self.records.put_rollout(rollout)?;
+    fn upsert_rollout(&mut self, rollout: &Rollout) -> Result<()> {
+        self.records.upsert_rollout(rollout)?;
         if rollout.status.is_final() {
             self.ended.insert(rollout.rollout_id.clone());
         } else {
@@ -51,28 +50,28 @@ impl Records for EndedRollouts<'_> {
         self.records.latest_attempt(rollout)
     }
 
-    fn put_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
-        self.records.put_attempt(attempt)
+    fn upsert_attempt(&mut self, attempt: Attempt) -> Result<Attempt> {
+        self.records.upsert_attempt(attempt)
     }
 
-    fn watched(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
-        self.records.watched()
+    fn rollouts_with_deadline(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
+        self.records.rollouts_with_deadline()
     }
 
-    fn push(&mut self, rollout: &RolloutId) -> Result<()> {
-        self.records.push(rollout)
+    fn enqueue(&mut self, rollout: &RolloutId) -> Result<()> {
+        self.records.enqueue(rollout)
     }
 
-    fn pop(&mut self) -> Result<Option<RolloutId>> {
-        self.records.pop()
+    fn dequeue(&mut self) -> Result<Option<RolloutId>> {
+        self.records.dequeue()
     }
 
     fn worker(&mut self, id: &str) -> Result<Option<Worker>> {
         self.records.worker(id)
     }
 
-    fn put_worker(&mut self, worker: &Worker) -> Result<()> {
-        self.records.put_worker(worker)
+    fn upsert_worker(&mut self, worker: &Worker) -> Result<()> {
+        self.records.upsert_worker(worker)
     }
 
     fn resources(&mut self, id: &str) -> Result<Option<ResourcesUpdate>> {
@@ -83,14 +82,14 @@ impl Records for EndedRollouts<'_> {
         self.records.latest_resources()
     }
 
-    fn put_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
-        self.records.put_resources(resources)
+    fn upsert_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
+        self.records.upsert_resources(resources)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::rollout::{RolloutError, Rollouts};
+    use super::super::{RolloutError, Rollouts};
     use crate::store::Retention;
     use crate::store::memory::MemoryStore;
     use crate::trace::{Rollout, RolloutStatus, Timestamp};
@@ -101,28 +100,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_are_announced_after_the_commit() {
+    async fn ends_are_told_once_they_are_committed() {
         let rollouts = Rollouts::new(Arc::new(MemoryStore::new(Retention::default())));
-        let mut ended = rollouts.subscribe_ended();
+        let mut ended = rollouts.ended();
         let put = |id: &'static str, states: &'static [RolloutStatus]| {
             rollouts.transact(move |records, _| {
                 for status in states {
-                    records.put_rollout(&in_state(id, *status))?;
+                    records.upsert_rollout(&in_state(id, *status))?;
                 }
                 Ok(())
             })
         };
         put("runs", &[RolloutStatus::Running]).await.unwrap();
-        put("is requeued", &[RolloutStatus::Failed, RolloutStatus::Requeuing]).await.unwrap();
+        put("goes on", &[RolloutStatus::Failed, RolloutStatus::Requeuing]).await.unwrap();
         assert!(ended.try_recv().is_err());
         put("ends", &[RolloutStatus::Running, RolloutStatus::Failed, RolloutStatus::Succeeded]).await.unwrap();
         assert_eq!(ended.try_recv().unwrap().as_str(), "ends");
         assert!(ended.try_recv().is_err());
-        let rolled_back = rollouts.transact(|records, _| {
-            records.put_rollout(&in_state("rolled back", RolloutStatus::Failed))?;
+        let undone = rollouts.transact(|records, _| {
+            records.upsert_rollout(&in_state("undone", RolloutStatus::Failed))?;
             Err::<(), _>(RolloutError::NotFound("something else".to_owned()))
         });
-        assert!(rolled_back.await.is_err() && ended.try_recv().is_err());
+        assert!(undone.await.is_err() && ended.try_recv().is_err());
         rollouts.remove("runs".into()).await.unwrap();
         assert_eq!(ended.try_recv().unwrap().as_str(), "runs");
     }

@@ -1,0 +1,185 @@
+//! The interface of all stores: the [`Store`] trait with its arguments and results.
+//!
+//! Every method is required: a wrapper that forgets to forward one does not compile. Operations that others can express
+//! are in [`super::extension`]. Reads return complete results, not callbacks, so that no caller's code runs while a
+//! store holds a lock or a transaction; long listings take a limit. Two functions do run inside a transaction, because
+//! their effect has to commit with it: a [`Change`] and a [`super::records::SpanObserver`].
+
+use super::error::Result;
+use super::records::Change;
+use crate::trace::{
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Worker,
+};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// The futures of object-safe traits.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A store of any kind. Only `app` knows which one was opened.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Rollout id of spans that no rollout could be determined for. Their traces have no owner.
+pub const UNASSIGNED: &str = "unassigned";
+
+/// Durable storage of spans, rollouts and attempts. All methods may be called concurrently. What a store receives has
+/// been redacted; it knows nothing about HTTP, exchanges or readers.
+pub trait Store: Send + Sync + 'static {
+    /// Stores spans in one commit: after `Ok`, all of them survive a crash of this process. A span whose rollout id,
+    /// attempt id and span id are stored already is counted as a duplicate and changes nothing. Missing rollouts and
+    /// attempts are created in state `running`, unregistered. A rollout's sequence counter is raised to the highest
+    /// sequence id of its spans.
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>>;
+
+    /// Runs a transaction. After `Ok`, all its writes survive a crash of this process, and the content of removed
+    /// rollouts can no longer be read from the store.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>>;
+
+    /// `None` if no rollout has this id.
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>>;
+
+    /// The newest `limit` rollouts by start time, newest first.
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>>;
+
+    /// The rollouts that match `filter`, each with its latest attempt, by start time.
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>>;
+
+    /// The attempts of a rollout by sequence id.
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>>;
+
+    /// The spans of a rollout by sequence id, start time, and order of insertion; of all attempts if `attempt` is `None`.
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>>;
+
+    /// All workers, in the order of their first insertion.
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;
+
+    /// All resources, in the order of their first insertion.
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>>;
+
+    /// The owner of each of these traces: rollout and attempt of the first span that was stored with the trace id. A
+    /// trace without stored spans has no owner.
+    fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>>;
+
+    /// Which side has to assign sequence ids.
+    fn sequence_authority(&self) -> SequenceAuthority;
+
+    /// Assigns the next sequence id of a rollout, which is created if it is missing. Two calls never get the same id,
+    /// also from two processes.
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>>;
+
+    /// The sequence counter of a rollout; all zero for a rollout that does not exist.
+    fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>>;
+
+    /// The entries at the positions `after..after + limit` of the log of ended rollouts. A rollout gets an entry each
+    /// time it enters a final state, and the entry remains when the rollout is removed. Positions have no gaps, and an
+    /// entry becomes visible only after all earlier ones.
+    fn ended_rollouts(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<EndedRollouts>>;
+
+    /// Counts for health checks and metrics.
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>>;
+
+    /// Applies the retention limits now; stores also apply them as they grow. Afterwards the removed content can no
+    /// longer be read from the store, and each table is bounded by what is left.
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>>;
+
+    /// Completes pending writes and releases files and connections. Later calls fail with `StoreError::Closed`.
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Which side assigns the sequence ids of rollouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceAuthority {
+    /// One process uses the store. It may read [`Store::sequence_state`] once for each rollout and then count in memory.
+    Process,
+    /// Several processes share the store. Each id has to come from [`Store::next_sequence`].
+    Store,
+}
+
+/// A condition on rollouts. Each `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct RolloutFilter {
+    /// Matches rollouts with one of these ids.
+    pub ids: Option<Vec<RolloutId>>,
+    /// Matches rollouts in one of these states.
+    pub statuses: Option<Vec<RolloutStatus>>,
+}
+
+impl RolloutFilter {
+    /// True if the rollout meets all conditions.
+    pub fn matches(&self, rollout: &Rollout) -> bool {
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
+            && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
+    }
+}
+
+/// Result of [`Store::append`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Spans that were not stored before.
+    pub stored: usize,
+    /// Spans that were stored already, or were twice in the batch.
+    pub duplicates: usize,
+}
+
+/// A part of the log of ended rollouts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndedRollouts {
+    /// The rollouts in the order in which they ended. Some may have been removed since.
+    pub ids: Vec<RolloutId>,
+    /// Number of entries in the whole log.
+    pub total: u64,
+}
+
+/// What a listener has to know before it records the first exchange of a rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RolloutSequenceState {
+    /// True if the rollout was registered through an API or by `tracewire run`; false if only spans name it.
+    pub registered: bool,
+    /// The highest sequence id assigned so far; 0 if none.
+    pub last_sequence_id: u64,
+}
+
+/// A rollout with counts, for listings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RolloutSummary {
+    /// Its fields are at the top level of the JSON.
+    #[serde(flatten)]
+    pub rollout: Rollout,
+    /// Number of its attempts.
+    pub attempts: u64,
+    /// Number of its stored spans.
+    pub spans: u64,
+    /// Number of its stored spans with status `Error`.
+    pub errors: u64,
+}
+
+/// Counts over a whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Statistics {
+    /// Rollouts, registered or not.
+    pub rollouts: u64,
+    /// Attempts of all rollouts.
+    pub attempts: u64,
+    /// Workers that ever reported.
+    pub workers: u64,
+    /// Sets of resources.
+    pub resources: u64,
+    /// Spans of all rollouts.
+    pub spans: u64,
+    /// Bytes in use, on disk or in memory.
+    pub size_bytes: u64,
+    /// Spans in the spool file, not included in `spans`: the database server has not accepted them yet.
+    pub waiting: u64,
+    /// Spans lost since the start because the database server rejected their data.
+    pub refused: u64,
+}
+
+/// Result of [`Store::prune`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Spans removed, oldest first.
+    pub spans: u64,
+}

@@ -1,0 +1,304 @@
+//! Content addressing: long attribute values are stored outside of their span, in pieces identified by a SHA-256 hash.
+//!
+//! An agent sends its whole conversation again with each call. Lists of messages are therefore divided between messages,
+//! and lists of token ids into blocks. The hash of a piece covers all pieces before it, so that the common prefix of two
+//! prompts is stored once. Values are restored exactly. This module does not know where pieces are stored.
+
+use crate::trace::{Span, Value};
+use crate::wire::json_stream::elements;
+use aws_lc_rs::digest::{self, Context};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Identifies a piece: SHA-256 over the hash of the previous piece of its value and its own bytes.
+pub(super) type Hash = [u8; 32];
+
+/// Values of at least this many bytes are externalized. For shorter ones a row of their own costs more than it saves.
+const MINIMUM_BYTES: usize = 512;
+
+/// Minimum size of a piece of a list of messages. A piece contains whole messages.
+const PIECE_BYTES: usize = 512;
+
+/// Token ids or logprobs in a piece.
+const PIECE_NUMBERS: usize = 512;
+
+/// The fastest regular level of zstd. Higher levels need more time than all other work on a span.
+const COMPRESSION_LEVEL: i32 = 1;
+
+thread_local! {
+    // Creating a compressor takes longer than compressing a text.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        RefCell::new(zstd::bulk::Compressor::new(COMPRESSION_LEVEL).ok());
+}
+
+/// The type of an externalized value, which determines its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ValueKind {
+    /// UTF-8.
+    Text,
+    /// Integers from 0 to 2³² − 1 as little-endian `u32`.
+    Numbers,
+    /// Numbers without loss of precision as little-endian `f32`.
+    Floats,
+}
+
+/// An attribute value that is stored outside of its span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExternalizedValue {
+    /// Name of the attribute.
+    pub(super) attribute: String,
+    pub(super) kind: ValueKind,
+    /// In the order of the value; at least one.
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// A part of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) hash: Hash,
+    // In bytes of a text or in numbers of a list.
+    range: Range<usize>,
+}
+
+/// Why a stored piece can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PieceError {
+    #[error("a stored text has an unknown encoding")]
+    UnknownTag,
+    #[error("a stored text can't be decompressed: {0}")]
+    Frame(#[from] std::io::Error),
+    #[error("a stored text does not match its hash")]
+    HashMismatch,
+    #[error("a piece of a stored text is missing")]
+    Missing,
+}
+
+impl ValueKind {
+    /// First byte of an uncompressed piece. A compressed piece has the next higher value.
+    fn tag(self) -> u8 {
+        match self {
+            Self::Text => 0,
+            Self::Numbers => 2,
+            Self::Floats => 4,
+        }
+    }
+
+    /// The value whose pieces, concatenated, are `bytes`.
+    pub(super) fn value(self, bytes: Vec<u8>) -> Result<Value, PieceError> {
+        let words = || bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
+        Ok(match self {
+            Self::Numbers => Value::Ints(words().map(u32::from_le_bytes).map(i64::from).collect()),
+            Self::Floats => Value::Floats(words().map(f32::from_le_bytes).map(f64::from).collect()),
+            Self::Text => Value::String(String::from_utf8(bytes).map_err(|_| PieceError::HashMismatch)?),
+        })
+    }
+}
+
+/// The attributes of a span that are stored outside of it.
+pub(super) fn externalize(span: &Span) -> Vec<ExternalizedValue> {
+    span.attributes.iter().filter_map(|(name, value)| externalize_value(name, value)).collect()
+}
+
+fn externalize_value(name: &str, value: &Value) -> Option<ExternalizedValue> {
+    let (kind, ranges) = match value {
+        Value::String(text) if text.len() >= MINIMUM_BYTES => (ValueKind::Text, text_ranges(text)),
+        Value::Ints(all)
+            if all.len() * 4 >= MINIMUM_BYTES && all.iter().all(|number| u32::try_from(*number).is_ok()) =>
+        {
+            (ValueKind::Numbers, number_ranges(all.len()))
+        }
+        Value::Floats(all) if all.len() * 4 >= MINIMUM_BYTES && all.iter().all(|number| is_f32(*number)) => {
+            (ValueKind::Floats, number_ranges(all.len()))
+        }
+        _ => return None,
+    };
+    let mut previous: Option<Hash> = None;
+    let piece = |range: Range<usize>| {
+        let hash = hash(kind, previous.as_ref(), &bytes(value, &range));
+        previous = Some(hash);
+        Piece { hash, range }
+    };
+    Some(ExternalizedValue { attribute: name.to_owned(), kind, pieces: ranges.into_iter().map(piece).collect() })
+}
+
+/// The pieces of a text. A JSON list of objects is divided between its elements, so that lists with a common prefix have
+/// common pieces.
+fn text_ranges(text: &str) -> Vec<Range<usize>> {
+    let (mut ranges, mut from) = (Vec::new(), 0);
+    if text.starts_with("[{") {
+        for element in elements(text.as_bytes()) {
+            if element.end - from >= PIECE_BYTES && text.is_char_boundary(element.end) {
+                ranges.push(from..element.end);
+                from = element.end;
+            }
+        }
+    }
+    if from < text.len() {
+        ranges.push(from..text.len());
+    }
+    ranges
+}
+
+fn number_ranges(length: usize) -> Vec<Range<usize>> {
+    (0..length).step_by(PIECE_NUMBERS).map(|from| from..(from + PIECE_NUMBERS).min(length)).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "tests whether the cast loses precision")]
+fn is_f32(number: f64) -> bool {
+    f64::from(number as f32).to_bits() == number.to_bits()
+}
+
+/// The bytes of a part of a value.
+fn bytes<'a>(value: &'a Value, range: &Range<usize>) -> std::borrow::Cow<'a, [u8]> {
+    #[expect(clippy::cast_possible_truncation, reason = "only values without loss of precision are externalized")]
+    let single = |number: &f64| (*number as f32).to_le_bytes();
+    match value {
+        Value::String(text) => text.as_bytes().get(range.clone()).unwrap_or_default().into(),
+        Value::Ints(all) => {
+            let words = all.get(range.clone()).unwrap_or_default().iter();
+            words.flat_map(|number| u32::try_from(*number).unwrap_or(u32::MAX).to_le_bytes()).collect::<Vec<_>>().into()
+        }
+        Value::Floats(all) => {
+            all.get(range.clone()).unwrap_or_default().iter().flat_map(single).collect::<Vec<_>>().into()
+        }
+        _ => std::borrow::Cow::Borrowed(&[]),
+    }
+}
+
+impl ExternalizedValue {
+    /// A piece as stored: a tag, then the bytes, as a zstd frame if that is smaller. `span` is the one that the value was
+    /// externalized from.
+    pub(super) fn pack(&self, piece: &Piece, span: &Span) -> Vec<u8> {
+        let raw = span.attributes.get(&self.attribute).map(|value| bytes(value, &piece.range)).unwrap_or_default();
+        pack(self.kind, &raw)
+    }
+}
+
+fn pack(kind: ValueKind, raw: &[u8]) -> Vec<u8> {
+    let mut data = vec![0; 1 + zstd::zstd_safe::compress_bound(raw.len())];
+    let written = COMPRESSOR.with_borrow_mut(|compressor| {
+        let compressor = compressor.as_mut()?;
+        compressor.compress_to_buffer(raw, &mut data[1..]).ok().filter(|length| *length < raw.len())
+    });
+    match written {
+        Some(length) => {
+            data[0] = kind.tag() + 1;
+            data.truncate(1 + length);
+        }
+        None => {
+            data[0] = kind.tag();
+            data.truncate(1);
+            data.extend_from_slice(raw);
+        }
+    }
+    data
+}
+
+/// Kind and bytes of a stored piece, verified by its hash. `previous` is the hash of the piece before it.
+pub(super) fn unpack(
+    previous: Option<&Hash>,
+    expected: &Hash,
+    data: &[u8],
+) -> Result<(ValueKind, Vec<u8>), PieceError> {
+    let (tag, body) = data.split_first().ok_or(PieceError::UnknownTag)?;
+    let kind = [ValueKind::Text, ValueKind::Numbers, ValueKind::Floats].into_iter().find(|kind| kind.tag() == tag & !1);
+    let bytes = if tag & 1 == 1 { zstd::decode_all(body)? } else { body.to_vec() };
+    let kind = kind.ok_or(PieceError::UnknownTag)?;
+    if hash(kind, previous, &bytes) != *expected {
+        return Err(PieceError::HashMismatch);
+    }
+    Ok((kind, bytes))
+}
+
+/// The hash of a piece. The first piece of a text is hashed without a prefix, as whole texts were in schema version 2. All
+/// others begin with a prefix that is not UTF-8, so that numbers never have the hash of a text with the same bytes.
+fn hash(kind: ValueKind, previous: Option<&Hash>, bytes: &[u8]) -> Hash {
+    let mut context = Context::new(&digest::SHA256);
+    if kind != ValueKind::Text || previous.is_some() {
+        context.update(&[0xff, kind.tag(), u8::from(previous.is_some())]);
+    }
+    if let Some(previous) = previous {
+        context.update(previous);
+    }
+    context.update(bytes);
+    let mut hash = Hash::default();
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn restored(value: &Value) -> Option<Value> {
+        let externalized = externalize_value("a", value)?;
+        let (mut whole, mut previous) = (Vec::new(), None);
+        for piece in &externalized.pieces {
+            let data = pack(externalized.kind, &bytes(value, &piece.range));
+            let (kind, part) = unpack(previous.as_ref(), &piece.hash, &data).unwrap();
+            assert_eq!(kind, externalized.kind);
+            previous = Some(piece.hash);
+            whole.extend(part);
+        }
+        Some(externalized.kind.value(whole).unwrap())
+    }
+
+    fn messages(count: usize) -> String {
+        let one = |number| {
+            format!(r#"{{"role":"user","parts":[{{"type":"text","content":"{}"}}]}}"#, "é".repeat(number % 400))
+        };
+        format!("[{}]", (0..count).map(one).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn a_common_prefix_of_lists_has_the_same_pieces() {
+        let pieces = |count| externalize_value("m", &Value::String(messages(count))).unwrap().pieces;
+        let (short, long) = (pieces(40), pieces(60));
+        assert!(short.len() > 5);
+        assert_eq!(short[..short.len() - 1], long[..short.len() - 1]);
+        let ids = |count: i64| externalize_value("i", &Value::Ints((0..count).collect())).unwrap().pieces;
+        assert_eq!(ids(2000)[..3], ids(3000)[..3]);
+        assert_ne!(ids(2000)[3], ids(3000)[3]);
+    }
+
+    #[test]
+    fn numbers_take_four_bytes_and_others_stay_inline() {
+        let ids = Value::Ints((0..4096).map(|id| id * 31 % 151_000).collect());
+        let packed = pack(ValueKind::Numbers, &bytes(&ids, &(0..512)));
+        assert!(packed.len() <= 1 + 4 * 512);
+        assert_eq!(externalize_value("a", &Value::Ints(vec![-1; 500])), None);
+        assert_eq!(externalize_value("a", &Value::Floats(vec![0.1; 500])), None);
+        assert_eq!(externalize_value("a", &Value::Ints(vec![1; 10])), None);
+    }
+
+    #[test]
+    fn the_same_bytes_of_another_kind_have_another_hash() {
+        let hash_of = |value| externalize_value("a", &value).unwrap().pieces[0].hash;
+        assert_ne!(hash_of(Value::Ints(vec![0; 200])), hash_of(Value::Floats(vec![0.0; 200])));
+        assert_ne!(hash_of(Value::Ints(vec![0; 200])), hash_of(Value::String("\0".repeat(800))));
+    }
+
+    #[test]
+    fn damage_is_detected() {
+        let value = Value::String("x".repeat(600));
+        let externalized = externalize_value("a", &value).unwrap();
+        let mut data = pack(externalized.kind, &bytes(&value, &(0..600)));
+        assert!(unpack(Some(&Hash::default()), &externalized.pieces[0].hash, &data).is_err());
+        *data.last_mut().unwrap() ^= 1;
+        assert!(unpack(None, &externalized.pieces[0].hash, &data).is_err());
+        assert!(matches!(unpack(None, &externalized.pieces[0].hash, &[]), Err(PieceError::UnknownTag)));
+    }
+
+    proptest! {
+        #[test]
+        fn values_are_restored(text in "(\\[\\{)?[\\[\\]{},\"a\\\\é🦀 ]{400,1200}", ids in prop::collection::vec(0_i64..=4_294_967_295, 100..1500), floats in prop::collection::vec(any::<f32>(), 100..1500)) {
+            let floats = Value::Floats(floats.into_iter().filter(|number| number.is_finite()).map(f64::from).collect());
+            for value in [Value::String(text), Value::Ints(ids), floats] {
+                if let Some(restored) = restored(&value) {
+                    prop_assert_eq!(restored, value);
+                }
+            }
+        }
+    }
+}

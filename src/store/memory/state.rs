@@ -1,0 +1,303 @@
+//! The content of the memory store: spans by insertion, and rollouts with their attempts.
+
+use crate::store::api::{
+    Appended, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics, UNASSIGNED,
+};
+use crate::store::records::SpanObserver;
+use crate::store::retention::{Retention, excess};
+use crate::store::span_row::{SpanKey, read_order};
+use crate::trace::{
+    Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value,
+    Worker,
+};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Estimated size of a span besides its attributes.
+const SPAN_OVERHEAD_BYTES: u64 = 512;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    closed: bool,
+    last_number: u64,
+    /// By number, so that the oldest is first.
+    spans: BTreeMap<u64, Arc<Span>>,
+    /// The keys of `spans`.
+    keys: HashSet<SpanKey>,
+    rollouts: BTreeMap<RolloutId, RolloutEntry>,
+    traces: HashMap<String, TraceEntry>,
+    pub(super) queue: VecDeque<RolloutId>,
+    /// The log of ended rollouts, in the order in which they ended.
+    pub(super) ended: Vec<RolloutId>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) resources: Vec<ResourcesUpdate>,
+    size_bytes: u64,
+}
+
+/// A rollout with what belongs to it.
+#[derive(Debug)]
+pub(super) struct RolloutEntry {
+    pub(super) rollout: Rollout,
+    pub(super) registered: bool,
+    pub(super) last_sequence_id: u64,
+    /// By sequence id.
+    pub(super) attempts: Vec<Attempt>,
+    /// Numbers of its spans.
+    spans: BTreeSet<u64>,
+}
+
+/// The owner of a trace.
+#[derive(Debug)]
+struct TraceEntry {
+    rollout_id: RolloutId,
+    attempt_id: AttemptId,
+    /// Number of the last span of the trace in its rollout: the entry is removed together with it.
+    last_span: u64,
+}
+
+impl State {
+    /// The state after closing.
+    pub(super) fn closed() -> Self {
+        Self { closed: true, ..Self::default() }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn entry(&self, id: &RolloutId) -> Option<&RolloutEntry> {
+        self.rollouts.get(id)
+    }
+
+    pub(super) fn entry_mut(&mut self, id: &RolloutId) -> Option<&mut RolloutEntry> {
+        self.rollouts.get_mut(id)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &RolloutEntry> {
+        self.rollouts.values()
+    }
+
+    /// The rollout's entry, created as running and unregistered if it is missing.
+    pub(super) fn ensure_entry(&mut self, id: &RolloutId, start: Timestamp) -> &mut RolloutEntry {
+        self.rollouts.entry(id.clone()).or_insert_with(|| RolloutEntry {
+            rollout: Rollout::running(id.clone(), start),
+            registered: false,
+            last_sequence_id: 0,
+            attempts: Vec::new(),
+            spans: BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn append(&mut self, spans: Vec<Arc<Span>>, observer: Option<SpanObserver>) -> Appended {
+        let mut appended = Appended::default();
+        let now = SystemTime::now().into();
+        for span in spans {
+            let entry = self.ensure_entry(&span.rollout_id, span.start_time.unwrap_or(now));
+            entry.last_sequence_id = entry.last_sequence_id.max(span.sequence_id);
+            entry.ensure_attempt(&span, now);
+            if !self.keys.insert(SpanKey::of(&span)) {
+                appended.duplicates += 1;
+                continue;
+            }
+            self.last_number += 1;
+            let number = self.last_number;
+            if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {
+                entry.spans.insert(number);
+                if let Some(observer) = observer {
+                    entry.observe(&span.attempt_id, observer, now);
+                }
+            }
+            self.note_trace(&span, number);
+            self.size_bytes += estimated_bytes(&span);
+            self.spans.insert(number, span);
+            appended.stored += 1;
+        }
+        appended
+    }
+
+    fn note_trace(&mut self, span: &Span, number: u64) {
+        if span.rollout_id.as_str() == UNASSIGNED {
+            return;
+        }
+        let entry = self.traces.entry(span.trace_id.clone()).or_insert_with(|| TraceEntry {
+            rollout_id: span.rollout_id.clone(),
+            attempt_id: span.attempt_id.clone(),
+            last_span: number,
+        });
+        if entry.rollout_id == span.rollout_id {
+            entry.last_span = number;
+        }
+    }
+
+    pub(super) fn trace_owner(&self, trace: &str) -> Option<(RolloutId, AttemptId)> {
+        self.traces.get(trace).map(|entry| (entry.rollout_id.clone(), entry.attempt_id.clone()))
+    }
+
+    pub(super) fn next_sequence(&mut self, id: &RolloutId) -> RolloutSequenceState {
+        let entry = self.ensure_entry(id, SystemTime::now().into());
+        entry.last_sequence_id += 1;
+        entry.sequence_state()
+    }
+
+    /// Newest first.
+    pub(super) fn summaries(&self, limit: usize) -> Vec<RolloutSummary> {
+        let mut all: Vec<&RolloutEntry> = self.rollouts.values().collect();
+        let order = |entry: &RolloutEntry| (entry.rollout.start_time, entry.rollout.rollout_id.clone());
+        all.sort_by_key(|entry| Reverse(order(entry)));
+        all.into_iter().take(limit).map(|entry| self.summary(entry)).collect()
+    }
+
+    fn summary(&self, entry: &RolloutEntry) -> RolloutSummary {
+        let is_error = |number: &&u64| self.spans.get(number).is_some_and(|span| span.is_error());
+        RolloutSummary {
+            rollout: entry.rollout.clone(),
+            attempts: entry.attempts.len() as u64,
+            spans: entry.spans.len() as u64,
+            errors: entry.spans.iter().filter(is_error).count() as u64,
+        }
+    }
+
+    pub(super) fn attempted_rollouts(&self, filter: &RolloutFilter) -> Vec<AttemptedRollout> {
+        let matching = self.rollouts.values().filter(|entry| filter.matches(&entry.rollout));
+        let mut all: Vec<_> = matching
+            .map(|entry| AttemptedRollout { rollout: entry.rollout.clone(), attempt: entry.attempts.last().cloned() })
+            .collect();
+        all.sort_by_key(|one| one.rollout.start_time);
+        all
+    }
+
+    pub(super) fn spans(&self, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Vec<Span> {
+        let Some(entry) = self.rollouts.get(rollout) else { return Vec::new() };
+        let mut spans: Vec<Span> = entry
+            .spans
+            .iter()
+            .filter_map(|number| self.spans.get(number))
+            .filter(|span| attempt.is_none_or(|attempt| *attempt == span.attempt_id))
+            .map(|span| Span::clone(span))
+            .collect();
+        spans.sort_by_key(read_order);
+        spans
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        Statistics {
+            rollouts: self.rollouts.len() as u64,
+            attempts: self.rollouts.values().map(|entry| entry.attempts.len() as u64).sum(),
+            workers: self.workers.len() as u64,
+            resources: self.resources.len() as u64,
+            spans: self.spans.len() as u64,
+            size_bytes: self.size_bytes,
+            ..Statistics::default()
+        }
+    }
+
+    pub(super) fn prune(&mut self, retention: Retention) -> Pruned {
+        let mut pruned = Pruned::default();
+        if let Some(before) = retention.expired_before(SystemTime::now().into()) {
+            let is_old = |span: &Span| span.end_time.or(span.start_time).is_some_and(|time| time < before);
+            let old: Vec<u64> = self.spans.iter().filter(|(_, span)| is_old(span)).map(|(number, _)| *number).collect();
+            pruned.spans += old.into_iter().filter(|number| self.remove_span(*number)).count() as u64;
+        }
+        let spans = self.spans.len() as u64;
+        let max_spans = spans - excess(spans, retention.max_spans);
+        let max_bytes = self.size_bytes - excess(self.size_bytes, retention.max_bytes);
+        while self.spans.len() as u64 > max_spans || self.size_bytes > max_bytes {
+            let Some(oldest) = self.spans.keys().next().copied() else { break };
+            pruned.spans += u64::from(self.remove_span(oldest));
+        }
+        if pruned.spans > 0 {
+            self.remove_unused();
+        }
+        pruned
+    }
+
+    /// What `retention::REMOVE_UNUSED` does in a database.
+    fn remove_unused(&mut self) {
+        for entry in self.rollouts.values_mut() {
+            let of_span = |number: &u64| self.spans.get(number).map(|span| &span.attempt_id);
+            let used: HashSet<&AttemptId> = entry.spans.iter().filter_map(of_span).collect();
+            let registered = entry.registered;
+            entry
+                .attempts
+                .retain(|attempt| (registered && attempt.sequence_id > 0) || used.contains(&attempt.attempt_id));
+        }
+        self.rollouts.retain(|_, entry| entry.registered || !entry.spans.is_empty());
+        self.queue.retain(|id| self.rollouts.contains_key(id));
+        self.traces.retain(|_, trace| self.spans.contains_key(&trace.last_span));
+    }
+
+    /// Removes a rollout with all that belongs to it. Returns the number of its spans.
+    pub(super) fn remove_rollout(&mut self, id: &RolloutId) -> u64 {
+        self.queue.retain(|queued| queued != id);
+        self.traces.retain(|_, trace| trace.rollout_id != *id);
+        let spans = self.rollouts.remove(id).map(|entry| entry.spans).unwrap_or_default();
+        spans.into_iter().filter(|number| self.remove_span(*number)).count() as u64
+    }
+
+    fn remove_span(&mut self, number: u64) -> bool {
+        let Some(span) = self.spans.remove(&number) else { return false };
+        self.size_bytes = self.size_bytes.saturating_sub(estimated_bytes(&span));
+        if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {
+            entry.spans.remove(&number);
+        }
+        self.keys.remove(&SpanKey::of(&span));
+        true
+    }
+}
+
+impl RolloutEntry {
+    pub(super) fn sequence_state(&self) -> RolloutSequenceState {
+        RolloutSequenceState { registered: self.registered, last_sequence_id: self.last_sequence_id }
+    }
+
+    /// Creates the attempt of a span if it is missing.
+    fn ensure_attempt(&mut self, span: &Span, now: Timestamp) {
+        if self.attempts.iter().any(|attempt| attempt.attempt_id == span.attempt_id) {
+            return;
+        }
+        let start = span.start_time.unwrap_or(now);
+        let attempt = Attempt::running(span.rollout_id.clone(), span.attempt_id.clone(), start);
+        if self.registered && !self.attempts.is_empty() {
+            // Only started attempts of a registered rollout can be its latest.
+            self.attempts.insert(0, Attempt { sequence_id: 0, ..attempt });
+        } else {
+            self.upsert_attempt(attempt);
+        }
+    }
+
+    pub(super) fn upsert_attempt(&mut self, mut attempt: Attempt) -> Attempt {
+        let known = self.attempts.iter_mut().find(|known| known.attempt_id == attempt.attempt_id);
+        if let Some(known) = known {
+            attempt.sequence_id = known.sequence_id;
+            *known = attempt.clone();
+        } else {
+            attempt.sequence_id = self.attempts.last().map_or(1, |last| last.sequence_id + 1);
+            self.attempts.push(attempt.clone());
+        }
+        attempt
+    }
+
+    fn observe(&mut self, attempt: &AttemptId, observer: SpanObserver, now: Timestamp) {
+        if !self.registered {
+            return;
+        }
+        let last = self.attempts.len().saturating_sub(1);
+        if let Some(index) = self.attempts.iter().position(|known| known.attempt_id == *attempt) {
+            let position = if index == last { AttemptPosition::Latest } else { AttemptPosition::Earlier };
+            observer(&mut self.rollout, &mut self.attempts[index], position, now);
+        }
+    }
+}
+
+/// A guess at the memory that a span needs.
+fn estimated_bytes(span: &Span) -> u64 {
+    let value = |value: &Value| match value {
+        Value::String(text) => text.len(),
+        Value::Strings(texts) => texts.iter().map(String::len).sum(),
+        _ => 16,
+    };
+    let attributes: usize = span.attributes.iter().map(|(name, content)| name.len() + value(content)).sum();
+    attributes as u64 + SPAN_OVERHEAD_BYTES
+}

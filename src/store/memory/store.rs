@@ -1,0 +1,126 @@
+//! The store: its state behind a lock that is never held across an await.
+
+use super::state::State;
+use crate::store::api::{
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
+    Statistics, Store,
+};
+use crate::store::error::{Result, StoreError};
+use crate::store::records::{Change, SpanObserver};
+use crate::store::retention::Retention;
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A store in memory. Creating one is cheap.
+#[derive(Debug)]
+pub struct MemoryStore {
+    retention: Retention,
+    observer: Option<SpanObserver>,
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(retention: Retention) -> Self {
+        Self { retention, observer: None, state: Mutex::new(State::default()) }
+    }
+
+    /// Calls `observer` for stored spans.
+    pub fn with_observer(self, observer: SpanObserver) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// Runs `job` under the lock.
+    fn with<'a, T: Send + 'a>(&'a self, job: impl FnOnce(&mut State) -> T + Send + 'a) -> BoxFuture<'a, Result<T>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.is_closed() { Err(StoreError::Closed) } else { Ok(job(&mut state)) }
+        })
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
+        self.with(move |state| {
+            let appended = state.append(spans, self.observer);
+            state.prune(self.retention);
+            appended
+        })
+    }
+
+    fn change(&self, mut change: Change) -> BoxFuture<'_, Result<()>> {
+        let changed = self.with(move |state| change(state));
+        Box::pin(async move { changed.await? })
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        self.with(move |state| state.entry(&id).map(|entry| entry.rollout.clone()))
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        self.with(move |state| state.summaries(limit))
+    }
+
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        self.with(move |state| state.attempted_rollouts(&filter))
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        self.with(move |state| state.entry(&id).map(|entry| entry.attempts.clone()).unwrap_or_default())
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        self.with(move |state| state.spans(&rollout, attempt.as_ref()))
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        self.with(|state| state.workers.clone())
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        self.with(|state| state.resources.clone())
+    }
+
+    fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        self.with(move |state| {
+            let owner = |trace: String| state.trace_owner(&trace).map(|owner| (trace, owner));
+            traces.into_iter().filter_map(owner).collect()
+        })
+    }
+
+    fn sequence_authority(&self) -> SequenceAuthority {
+        SequenceAuthority::Process
+    }
+
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.with(move |state| state.next_sequence(&id))
+    }
+
+    fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.with(move |state| state.entry(&id).map(|entry| entry.sequence_state()).unwrap_or_default())
+    }
+
+    fn ended_rollouts(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<EndedRollouts>> {
+        self.with(move |state| {
+            let after = usize::try_from(after).unwrap_or(usize::MAX);
+            let ids = state.ended.iter().skip(after).take(limit).cloned().collect();
+            EndedRollouts { ids, total: state.ended.len() as u64 }
+        })
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        self.with(|state| state.statistics())
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        self.with(move |state| state.prune(self.retention))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::closed();
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Connections to the server.
+//!
+//! A connection returns to the pool only after its work is complete. If the work takes too long, or its caller no longer
+//! waits for it, a statement may still be running: it is cancelled, and the connection is closed.
+
+use super::error::{QueryError, cause};
+use super::options::server_name;
+use crate::store::api::BoxFuture;
+use crate::store::error::StoreError;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use rustls::ClientConfig;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tokio_postgres::{Config, Error};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// The pool of a store.
+pub(super) struct Connections {
+    pool: Pool,
+    tls: MakeRustlsConnect,
+    /// Host and port, for messages.
+    pub(super) server: String,
+    answer_timeout: Duration,
+}
+
+impl Connections {
+    /// An empty pool. Connections are opened when they are needed.
+    pub(super) fn new(mut config: Config, tls: &ClientConfig, answer_timeout: Duration) -> Result<Self, StoreError> {
+        // Detects a server that disappears without closing its connections.
+        config.tcp_user_timeout(CONNECT_TIMEOUT).keepalives_idle(CONNECT_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let server = server_name(&config);
+        let tls = MakeRustlsConnect::new(tls.clone());
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = Pool::builder(Manager::from_config(config, tls.clone(), recycling))
+            .max_size(MAX_CONNECTIONS)
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Other(error.to_string()))?;
+        Ok(Self { pool, tls, server, answer_timeout })
+    }
+
+    /// Runs `work` on a connection, within the answer timeout.
+    pub(super) async fn run<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Result<T, QueryError>> + Send,
+    ) -> Result<T, QueryError> {
+        self.run_within(self.answer_timeout, work).await
+    }
+
+    /// Runs `work` on a connection.
+    pub(super) async fn run_within<T>(
+        &self,
+        limit: Duration,
+        work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Result<T, QueryError>> + Send,
+    ) -> Result<T, QueryError> {
+        let mut lease = self.lease().await?;
+        let work = work(lease.connection()?);
+        let done = timeout(limit, work).await.map_err(|_| QueryError::Timeout(limit))?;
+        lease.release();
+        done
+    }
+
+    /// Runs `work`, which may block on the runtime it gets, on a thread of its own and on a connection. It has to apply the
+    /// timeout to each statement.
+    pub(super) async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Object, &Blocking) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let mut lease = self.lease().await?;
+        let blocking = Blocking { runtime: Handle::current(), answer_timeout: self.answer_timeout };
+        let running = tokio::task::spawn_blocking(move || {
+            let done = work(lease.connection()?, &blocking);
+            if !matches!(done, Err(QueryError::Timeout(_))) {
+                lease.release();
+            }
+            done
+        });
+        running.await.unwrap_or_else(|error| Err(QueryError::Connection(StoreError::Other(error.to_string()))))
+    }
+
+    /// Closes the pool. Later work fails.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+
+    async fn lease(&self) -> Result<Lease, QueryError> {
+        let connection = self.pool.get().await.map_err(|error| {
+            let cause = match error {
+                PoolError::Closed => return QueryError::Connection(StoreError::Closed),
+                PoolError::Backend(error) => cause(&error),
+                other => other.to_string(),
+            };
+            QueryError::Connection(StoreError::Unreachable { server: self.server.clone(), cause })
+        })?;
+        Ok(Lease { connection: Some(connection), tls: self.tls.clone() })
+    }
+}
+
+/// Waits for statements on a thread that may block.
+pub(super) struct Blocking {
+    runtime: Handle,
+    answer_timeout: Duration,
+}
+
+impl Blocking {
+    /// Waits for one statement.
+    pub(super) fn wait<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, QueryError> {
+        let waited = self.runtime.block_on(async { timeout(self.answer_timeout, statement).await });
+        Ok(waited.map_err(|_| QueryError::Timeout(self.answer_timeout))??)
+    }
+}
+
+/// A connection in use.
+struct Lease {
+    /// `None` once it has been released.
+    connection: Option<Object>,
+    tls: MakeRustlsConnect,
+}
+
+impl Lease {
+    fn connection(&mut self) -> Result<&mut Object, QueryError> {
+        self.connection.as_mut().ok_or(QueryError::Connection(StoreError::Closed))
+    }
+
+    /// Returns the connection to the pool. No statement is running on it.
+    fn release(mut self) {
+        drop(self.connection.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let (token, tls) = (connection.cancel_token(), self.tls.clone());
+        // Out of the pool, and closed. The server notices that only when it sends something, hence the cancellation.
+        drop(Object::take(connection));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                match timeout(CONNECT_TIMEOUT, token.cancel_query(tls)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a statement that takes too long can't be cancelled"),
+                    Err(_) => tracing::debug!("a statement that takes too long can't be cancelled in time"),
+                }
+            });
+        }
+    }
+}
+
+/// Connections of one process.
+const MAX_CONNECTIONS: usize = 16;
+/// How long the establishment of a connection may take, and how long a caller waits for one of the pool.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,130 @@
+//! The reads of a PostgreSQL store.
+
+use super::error::QueryError;
+use super::rows::{self, damaged, decode};
+use super::texts;
+use crate::store::api::{RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
+use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
+use crate::store::sql::{signed, unsigned};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span};
+use deadpool_postgres::Object;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::time::SystemTime;
+use tokio_postgres::Row;
+
+type Answer<T> = Result<T, QueryError>;
+
+pub(super) async fn rollout(connection: &Object, id: &RolloutId) -> Answer<Option<Rollout>> {
+    let sql = "SELECT json, start_ns FROM rollout WHERE rollout_id = $1";
+    let row = connection.query_opt(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
+    row.as_ref().map(rows::rollout).transpose()
+}
+
+pub(super) async fn rollouts(connection: &Object, limit: usize) -> Answer<Vec<RolloutSummary>> {
+    let sql = "SELECT json, start_ns,
+             (SELECT COUNT(*) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id),
+             (SELECT COUNT(*) FROM span WHERE span.rollout_id = rollout.rollout_id),
+             (SELECT COUNT(*) FROM span WHERE span.rollout_id = rollout.rollout_id AND is_error)
+         FROM rollout ORDER BY start_ns DESC, rollout_id DESC LIMIT $1";
+    let found = connection.query(sql, &[&signed(limit as u64)]).await?;
+    let summary = |row: &Row| {
+        let count = |at: usize| unsigned(row.get(at));
+        Ok(RolloutSummary { rollout: rows::rollout(row)?, attempts: count(2), spans: count(3), errors: count(4) })
+    };
+    found.iter().map(summary).collect()
+}
+
+pub(super) async fn attempts(connection: &Object, id: &RolloutId) -> Answer<Vec<Attempt>> {
+    let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 ORDER BY sequence_id";
+    let found = connection.query(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
+    found.iter().filter_map(|row| rows::attempt(row, 0).transpose()).collect()
+}
+
+pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilter) -> Answer<Vec<AttemptedRollout>> {
+    let ids: Option<Vec<&str>> = filter.ids.as_ref().map(|ids| ids.iter().map(RolloutId::as_str).collect());
+    let statuses: Option<Vec<&str>> =
+        filter.statuses.as_ref().map(|all| all.iter().map(|status| status.as_str()).collect());
+    let sql = "SELECT rollout.json, rollout.start_ns, attempt.json, attempt.sequence_id FROM rollout
+         LEFT JOIN attempt ON attempt.rollout_id = rollout.rollout_id AND attempt.sequence_id =
+             (SELECT MAX(sequence_id) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id)
+         WHERE ($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
+         ORDER BY rollout.start_ns, rollout.rollout_id";
+    let found = connection.query(&connection.prepare_cached(sql).await?, &[&ids, &statuses]).await?;
+    let one = |row: &Row| Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? });
+    found.iter().map(one).collect()
+}
+
+/// The spans of a rollout in order, with their externalized attributes.
+pub(super) async fn spans(connection: &Object, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Answer<Vec<Span>> {
+    let sql = format!(
+        "SELECT id, {READ_COLUMNS} FROM span WHERE rollout_id = $1 AND ($2::TEXT IS NULL OR attempt_id = $2)
+         ORDER BY {ORDER_COLUMNS}"
+    );
+    let statement = connection.prepare_cached(&sql).await?;
+    let rows = connection.query(&statement, &[&rollout.as_str(), &attempt.map(AttemptId::as_str)]).await?;
+    let mut spans = Vec::with_capacity(rows.len());
+    let mut indexes: HashMap<i64, usize> = HashMap::new();
+    for row in &rows {
+        indexes.insert(row.get(0), spans.len());
+        spans.push(span_row::span(row.get(1), row.get(2), row.get(3)).map_err(damaged)?);
+    }
+    texts::restore(connection, &mut spans, &indexes).await?;
+    Ok(spans)
+}
+
+pub(super) async fn sequence_state(connection: &Object, id: &RolloutId) -> Answer<RolloutSequenceState> {
+    let sql = "SELECT registered, last_sequence_id FROM rollout WHERE rollout_id = $1";
+    let row = connection.query_opt(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
+    Ok(row.as_ref().map(sequence_state_of).unwrap_or_default())
+}
+
+/// Assigns the next sequence id of a rollout, which is created if it is missing.
+pub(super) async fn next_sequence(connection: &Object, id: &RolloutId) -> Answer<RolloutSequenceState> {
+    let new = Rollout::running(id.clone(), SystemTime::now().into());
+    let sql = "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
+         VALUES ($1, FALSE, 1, $2, $3, FALSE, $4)
+         ON CONFLICT (rollout_id) DO UPDATE SET last_sequence_id = rollout.last_sequence_id + 1
+         RETURNING registered, last_sequence_id";
+    let statement = connection.prepare_cached(sql).await?;
+    let (start, status) = (signed(new.start_time.unix_nanos), new.status.as_str());
+    let row = connection.query_one(&statement, &[&id.as_str(), &start, &status, &rows::encode(&new)]).await?;
+    Ok(sequence_state_of(&row))
+}
+
+/// From the columns `registered, last_sequence_id`.
+fn sequence_state_of(row: &Row) -> RolloutSequenceState {
+    RolloutSequenceState { registered: row.get(0), last_sequence_id: unsigned(row.get(1)) }
+}
+
+pub(super) async fn trace_owners(
+    connection: &Object,
+    traces: &[String],
+) -> Answer<HashMap<String, (RolloutId, AttemptId)>> {
+    let sql = "SELECT trace_id, rollout_id, attempt_id FROM trace WHERE trace_id = ANY($1)";
+    let rows = connection.query(&connection.prepare_cached(sql).await?, &[&traces]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), (row.get::<_, &str>(1).into(), row.get::<_, &str>(2).into()))).collect())
+}
+
+/// All rows of a table with a column `json`, in the order of their insertion.
+pub(super) async fn all<T: DeserializeOwned>(connection: &Object, table: &'static str) -> Answer<Vec<T>> {
+    let rows = connection.query(&format!("SELECT json FROM {table} ORDER BY position"), &[]).await?;
+    rows.iter().map(|row| decode(row.get(0))).collect()
+}
+
+pub(super) async fn statistics(connection: &Object) -> Answer<Statistics> {
+    let sql = "SELECT (SELECT COUNT(*) FROM rollout), (SELECT COUNT(*) FROM attempt), (SELECT COUNT(*) FROM worker),
+         (SELECT COUNT(*) FROM resources), (SELECT COUNT(*) FROM span),
+         (SELECT COALESCE(SUM(LENGTH(json)), 0)::BIGINT FROM span) + (SELECT COALESCE(SUM(LENGTH(data)), 0)::BIGINT FROM text)";
+    let row = connection.query_one(sql, &[]).await?;
+    let count = |at: usize| unsigned(row.get(at));
+    Ok(Statistics {
+        rollouts: count(0),
+        attempts: count(1),
+        workers: count(2),
+        resources: count(3),
+        spans: count(4),
+        size_bytes: count(5),
+        ..Statistics::default()
+    })
+}

@@ -1,0 +1,250 @@
+//! The store: work on pooled connections, retried if another transaction conflicts with it.
+
+use super::connections::Connections;
+use super::error::{QueryError, cause};
+use super::options::{PostgresOptions, without_password};
+use super::transaction::Changed;
+use super::{append, ended, queries, retention, schema, texts, transaction};
+use crate::store::api::{
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
+    Statistics, Store,
+};
+use crate::store::error::{Result, StoreError};
+use crate::store::records::Change;
+use crate::store::span_row::SpanRow;
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use backon::{ExponentialBuilder, Retryable};
+use deadpool_postgres::Object;
+use rustls::ClientConfig;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio_postgres::Config;
+
+/// A store in a PostgreSQL server.
+pub struct PostgresStore {
+    connections: Connections,
+    options: PostgresOptions,
+    /// Spans stored since the last check of the retention limits.
+    unchecked_spans: AtomicUsize,
+}
+
+type Answer<T> = std::result::Result<T, QueryError>;
+
+impl PostgresStore {
+    /// Connects to the server in `url`, and creates or migrates its tables. `tls` is used if the URL's `sslmode` requires
+    /// or prefers it.
+    pub async fn open(url: &str, tls: Arc<ClientConfig>, options: PostgresOptions) -> Result<Self> {
+        let config: Config = url.parse().map_err(|error: tokio_postgres::Error| StoreError::InvalidUrl {
+            url: without_password(url),
+            cause: cause(&error),
+        })?;
+        let connections = Connections::new(config, &tls, options.answer_timeout)?;
+        let store = Self { connections, options, unchecked_spans: AtomicUsize::new(0) };
+        let newer = store.connections.run_within(MIGRATION_TIMEOUT, |connection| {
+            Box::pin(async move { Ok(schema::migrate(connection).await?) })
+        });
+        let newer = newer.await.map_err(|error| error.into_store_error(&store.connections.server))?;
+        if let Some(found) = newer {
+            let path = store.connections.server.clone().into();
+            return Err(StoreError::TooNew { path, found, known: schema::known_version() });
+        }
+        // A process may have ended between a removal and the removal of its texts.
+        store.remove_orphaned_texts().await;
+        Ok(store)
+    }
+
+    async fn run<T: Send>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Answer<T>> + Send,
+    ) -> Result<T> {
+        self.connections.run(work).await.map_err(|error| error.into_store_error(&self.connections.server))
+    }
+
+    async fn append_once(&self, rows: &Arc<Vec<SpanRow>>) -> Answer<Appended> {
+        let (rows, observer) = (Arc::clone(rows), self.options.observer);
+        self.connections
+            .run(move |connection| {
+                Box::pin(async move {
+                    let client: &mut tokio_postgres::Client = connection;
+                    let transaction = client.transaction().await?;
+                    let appended = append::append(&transaction, &rows, observer).await?;
+                    transaction.commit().await?;
+                    Ok(appended)
+                })
+            })
+            .await
+    }
+
+    /// Runs a change. It remains in its slot, so that it can run again.
+    async fn change_once(&self, slot: &Arc<Mutex<Change>>) -> Answer<Changed> {
+        let slot = Arc::clone(slot);
+        self.connections
+            .run_blocking(move |connection, blocking| {
+                let mut change = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                transaction::run(connection, blocking, &mut change)
+            })
+            .await
+    }
+
+    async fn prune_once(&self) -> Answer<Pruned> {
+        let retention = self.options.retention;
+        self.connections
+            .run(move |connection| Box::pin(retention::prune(connection, retention, SystemTime::now().into())))
+            .await
+    }
+
+    /// Applies the retention limits if enough spans were stored since the last check.
+    async fn apply_limits(&self, stored: usize) {
+        if self.options.retention.is_unlimited() {
+            return;
+        }
+        let unchecked = self.unchecked_spans.fetch_add(stored, Ordering::Relaxed) + stored;
+        if unchecked >= SPANS_PER_CHECK {
+            self.unchecked_spans.store(0, Ordering::Relaxed);
+            if let Err(error) = self.prune().await {
+                tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
+            }
+        }
+    }
+
+    /// Removes texts without references. After an error they remain listed, and the next removal continues.
+    async fn remove_orphaned_texts(&self) {
+        let sweep = || {
+            self.connections.run(|connection| {
+                Box::pin(async move {
+                    let client: &mut tokio_postgres::Client = connection;
+                    let transaction = client.transaction().await?;
+                    let processed = texts::sweep(&transaction).await?;
+                    transaction.commit().await?;
+                    Ok(processed)
+                })
+            })
+        };
+        loop {
+            match sweep.retry(conflict_backoff()).when(QueryError::is_conflict).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let error = error.into_store_error(&self.connections.server);
+                    return tracing::warn!(%error, "texts of removed spans could not be removed; trying again later");
+                }
+            }
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            let rows = spans.iter().map(append::encode_row).collect::<Result<Vec<_>>>()?;
+            if rows.is_empty() {
+                return Ok(Appended::default());
+            }
+            let rows = Arc::new(rows);
+            let appended = (|| self.append_once(&rows)).retry(conflict_backoff()).when(QueryError::is_conflict).await;
+            let appended = appended.map_err(|error| error.into_store_error(&self.connections.server))?;
+            self.apply_limits(appended.stored).await;
+            Ok(appended)
+        })
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let slot = Arc::new(Mutex::new(change));
+            let changed = (|| self.change_once(&slot)).retry(conflict_backoff()).when(QueryError::is_conflict).await;
+            let changed = changed.map_err(|error| error.into_store_error(&self.connections.server))?;
+            if changed.has_removed {
+                self.remove_orphaned_texts().await;
+            }
+            Ok(())
+        })
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::rollout(connection, &id).await })))
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        Box::pin(self.run(move |connection| Box::pin(queries::rollouts(connection, limit))))
+    }
+
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        Box::pin(
+            self.run(move |connection| Box::pin(async move { queries::attempted_rollouts(connection, &filter).await })),
+        )
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::attempts(connection, &id).await })))
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        Box::pin(self.run(move |connection| {
+            Box::pin(async move { queries::spans(connection, &rollout, attempt.as_ref()).await })
+        }))
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        Box::pin(self.run(|connection| Box::pin(queries::all(connection, "worker"))))
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        Box::pin(self.run(|connection| Box::pin(queries::all(connection, "resources"))))
+    }
+
+    fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::trace_owners(connection, &traces).await })))
+    }
+
+    fn sequence_authority(&self) -> SequenceAuthority {
+        SequenceAuthority::Store
+    }
+
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::next_sequence(connection, &id).await })))
+    }
+
+    fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::sequence_state(connection, &id).await })))
+    }
+
+    fn ended_rollouts(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<EndedRollouts>> {
+        Box::pin(self.run(move |connection| Box::pin(ended::read(connection, after, limit))))
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        Box::pin(self.run(|connection| Box::pin(queries::statistics(connection))))
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        Box::pin(async move {
+            let pruned = (|| self.prune_once()).retry(conflict_backoff()).when(QueryError::is_conflict).await;
+            let pruned = pruned.map_err(|error| error.into_store_error(&self.connections.server))?;
+            if pruned.spans > 0 {
+                self.remove_orphaned_texts().await;
+            }
+            Ok(pruned)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        self.connections.close();
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Pauses between the tries of a transaction that conflicts with others: 20 retries within about a second.
+fn conflict_backoff() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(1))
+        .with_max_delay(Duration::from_millis(100))
+        .with_max_times(20)
+}
+
+/// A migration may rewrite large tables.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Spans stored by this process between two checks of the limits.
+const SPANS_PER_CHECK: usize = 1024;

@@ -1,0 +1,190 @@
+//! The pieces of long attributes, shared by all spans, and their removal with the last span that needs them.
+//!
+//! A span refers to the last piece of a value, and each piece to the one before it. A transaction that stores spans may rely
+//! on pieces that another one is about to remove. Therefore it locks the last existing piece of each value, which protects
+//! the ones before it, and the removal locks its candidates before it looks for references.
+
+use super::error::QueryError;
+use super::rows::damaged;
+use crate::store::externalized::{Hash, PieceError, unpack};
+use crate::store::span_row::SpanRow;
+use crate::trace::{Span, Value};
+use deadpool_postgres::Object;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use tokio_postgres::{Error, Transaction};
+
+/// Position of a value: its row in the batch, and its place among the row's externalized values.
+type ValueAt = (usize, usize);
+
+/// A piece of a batch.
+struct BatchPiece {
+    previous: Option<Hash>,
+    value: ValueAt,
+    /// Its place among the value's pieces.
+    index: usize,
+}
+
+/// The last piece of each value of a batch.
+pub(super) type LastPieces = HashMap<ValueAt, Hash>;
+
+/// Stores the missing pieces of a batch.
+pub(super) async fn store(transaction: &Transaction<'_>, rows: &[SpanRow]) -> Result<LastPieces, Error> {
+    let mut last_pieces = LastPieces::new();
+    // By hash, so that all transactions insert and lock them in the same order.
+    let mut pieces: BTreeMap<Hash, BatchPiece> = BTreeMap::new();
+    for (row_index, row) in rows.iter().enumerate() {
+        for (value_index, value) in row.externalized.iter().enumerate() {
+            let mut previous = None;
+            for (index, piece) in value.pieces.iter().enumerate() {
+                pieces.entry(piece.hash).or_insert(BatchPiece { previous, value: (row_index, value_index), index });
+                previous = Some(piece.hash);
+            }
+            last_pieces.extend(previous.map(|hash| ((row_index, value_index), hash)));
+        }
+    }
+    if pieces.is_empty() {
+        return Ok(last_pieces);
+    }
+    let existing = lock_existing(transaction, rows, &pieces).await?;
+    let (mut hashes, mut parents, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    for (hash, BatchPiece { previous, value, index }) in pieces.iter().filter(|(hash, _)| !existing.contains(*hash)) {
+        let row = &rows[value.0];
+        let value = &row.externalized[value.1];
+        hashes.push(hash.to_vec());
+        parents.push(previous.map(|hash| hash.to_vec()));
+        data.push(value.pack(&value.pieces[*index], &row.span));
+    }
+    // The update without effect locks a piece that another transaction has stored in the meantime.
+    let sql = "INSERT INTO text (hash, parent, data) SELECT * FROM unnest($1::BYTEA[], $2::BYTEA[], $3::BYTEA[])
+         ON CONFLICT (hash) DO UPDATE SET parent = excluded.parent";
+    transaction.execute(sql, &[&hashes, &parents, &data]).await?;
+    Ok(last_pieces)
+}
+
+/// The pieces of a batch that are stored already. The last of each value is locked, so that none is removed before this
+/// transaction ends.
+async fn lock_existing(
+    transaction: &Transaction<'_>,
+    rows: &[SpanRow],
+    pieces: &BTreeMap<Hash, BatchPiece>,
+) -> Result<HashSet<Hash>, Error> {
+    let wanted: Vec<&[u8]> = pieces.keys().map(Hash::as_slice).collect();
+    loop {
+        let found = transaction.query("SELECT hash FROM text WHERE hash = ANY($1)", &[&wanted]).await?;
+        let existing: HashSet<Hash> =
+            found.iter().filter_map(|row| Hash::try_from(row.get::<_, &[u8]>(0)).ok()).collect();
+        let values = rows.iter().flat_map(|row| &row.externalized);
+        let last_existing: BTreeSet<Hash> = values
+            .filter_map(|value| value.pieces.iter().rev().map(|piece| piece.hash).find(|hash| existing.contains(hash)))
+            .collect();
+        if last_existing.is_empty() {
+            return Ok(existing);
+        }
+        let hashes: Vec<&[u8]> = last_existing.iter().map(Hash::as_slice).collect();
+        let sql = "SELECT 1 FROM text WHERE hash = ANY($1) ORDER BY hash FOR KEY SHARE";
+        if transaction.query(sql, &[&hashes]).await?.len() == hashes.len() {
+            return Ok(existing);
+        }
+        // A concurrent removal took some of them in between. The next round stores them again.
+    }
+}
+
+/// Stores the references of new spans to the last pieces of their values. `new` has a batch's new rows with their numbers.
+pub(super) async fn refer(
+    transaction: &Transaction<'_>,
+    rows: &[SpanRow],
+    new: &[(usize, i64)],
+    last_pieces: &LastPieces,
+) -> Result<(), Error> {
+    let (mut spans, mut attributes, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for (row_index, id) in new {
+        for (value_index, value) in rows[*row_index].externalized.iter().enumerate() {
+            if let Some(hash) = last_pieces.get(&(*row_index, value_index)) {
+                spans.push(*id);
+                attributes.push(value.attribute.as_str());
+                texts.push(hash.as_slice());
+            }
+        }
+    }
+    if spans.is_empty() {
+        return Ok(());
+    }
+    let sql =
+        "INSERT INTO span_text (span, attribute, hash) SELECT * FROM unnest($1::BIGINT[], $2::TEXT[], $3::BYTEA[])";
+    transaction.execute(sql, &[&spans, &attributes, &texts]).await?;
+    Ok(())
+}
+
+/// Sets the externalized attributes of spans. `indexes` maps the numbers of rows to places in `spans`.
+pub(super) async fn restore(
+    connection: &Object,
+    spans: &mut [Span],
+    indexes: &HashMap<i64, usize>,
+) -> Result<(), QueryError> {
+    let ids: Vec<i64> = indexes.keys().copied().collect();
+    let sql = "SELECT span, attribute, hash FROM span_text WHERE span = ANY($1)";
+    let references = connection.query(&connection.prepare_cached(sql).await?, &[&ids]).await?;
+    if references.is_empty() {
+        return Ok(());
+    }
+    let last_pieces: Vec<&[u8]> = references.iter().map(|row| row.get(2)).collect();
+    let sql = "WITH RECURSIVE chain (hash, parent, data) AS (
+             SELECT hash, parent, data FROM text WHERE hash = ANY($1)
+             UNION SELECT text.hash, text.parent, text.data FROM text JOIN chain ON text.hash = chain.parent
+         ) SELECT hash, parent, data FROM chain";
+    let rows = connection.query(&connection.prepare_cached(sql).await?, &[&last_pieces]).await?;
+    let pieces: StoredPieces<'_> = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    for row in &references {
+        let value = value_of(row.get(2), &pieces).map_err(damaged)?;
+        if let Some(span) = indexes.get(&row.get(0)).and_then(|index| spans.get_mut(*index)) {
+            span.attributes.insert(row.get(1), value);
+        }
+    }
+    Ok(())
+}
+
+/// By hash: the hash of the previous piece, and the packed data.
+type StoredPieces<'a> = HashMap<&'a [u8], (Option<&'a [u8]>, &'a [u8])>;
+
+/// The value whose last piece has this hash.
+fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<Value, PieceError> {
+    let mut chain = Vec::new();
+    let mut next = Some(last);
+    while let Some(name) = next {
+        let (previous, data) = pieces.get(name).ok_or(PieceError::Missing)?;
+        let hash = Hash::try_from(name).map_err(|_| PieceError::HashMismatch)?;
+        chain.push((hash, *data));
+        next = *previous;
+    }
+    let (mut previous, mut kind, mut whole) = (None, None, Vec::new());
+    for (hash, data) in chain.into_iter().rev() {
+        let (piece_kind, bytes) = unpack(previous.as_ref(), &hash, data)?;
+        (previous, kind) = (Some(hash), Some(piece_kind));
+        whole.extend_from_slice(&bytes);
+    }
+    kind.ok_or(PieceError::Missing)?.value(whole)
+}
+
+/// Removes a part of the pieces in `orphaned_text` that nothing refers to any more. Returns the number of entries that were
+/// processed: 0 means that none is left, or that another process works on them.
+pub(super) async fn sweep(transaction: &Transaction<'_>) -> Result<usize, Error> {
+    let sql = "SELECT id, hash FROM orphaned_text ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
+    let entries = transaction.query(sql, &[&MAX_SWEPT]).await?;
+    let ids: Vec<i64> = entries.iter().map(|row| row.get(0)).collect();
+    let hashes: Vec<&[u8]> = entries.iter().map(|row| row.get(1)).collect();
+    // Waits for transactions that rely on these pieces. The next statement sees the references that they have stored.
+    transaction.query("SELECT 1 FROM text WHERE hash = ANY($1) ORDER BY hash FOR UPDATE", &[&hashes]).await?;
+    // The removal of a piece makes its predecessor a candidate.
+    let sql = "WITH removed AS (
+             DELETE FROM text WHERE hash = ANY($1)
+                 AND NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.hash = text.hash)
+                 AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.hash)
+             RETURNING parent
+         ) INSERT INTO orphaned_text (hash) SELECT parent FROM removed WHERE parent IS NOT NULL";
+    transaction.execute(sql, &[&hashes]).await?;
+    transaction.execute("DELETE FROM orphaned_text WHERE id = ANY($1)", &[&ids]).await?;
+    Ok(entries.len())
+}
+
+/// Maximum number of entries that a sweep processes in one transaction.
+const MAX_SWEPT: i64 = 1000;

@@ -1,0 +1,167 @@
+//! A store behind a spool.
+
+use super::file::Spool;
+use crate::store::api::{
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
+    SharedStore, Statistics, Store,
+};
+use crate::store::error::{FailedAppend, Result, StoreError};
+use crate::store::records::Change;
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// A store whose spans wait in a file while its server can't take them.
+pub struct SpooledStore {
+    server: SharedStore,
+    spool: Arc<Spool>,
+    draining: JoinHandle<()>,
+}
+
+impl SpooledStore {
+    /// Puts a spool before `server`: a file in `folder` of at most about `max_bytes`. Spans that wait there from earlier runs
+    /// follow at once. Needs a tokio runtime.
+    pub fn new(server: SharedStore, folder: &Path, max_bytes: u64) -> Result<Self> {
+        let spool = Arc::new(Spool::open(folder, max_bytes)?);
+        let draining = tokio::spawn(keep_draining(Arc::clone(&spool), Arc::clone(&server)));
+        Ok(Self { server, spool, draining })
+    }
+}
+
+impl Drop for SpooledStore {
+    fn drop(&mut self) {
+        self.draining.abort();
+    }
+}
+
+/// Drains the spool of this process when spans wait, and those of other processes from time to time.
+async fn keep_draining(spool: Arc<Spool>, server: SharedStore) {
+    let mut pauses = retry_pauses();
+    let mut adopted: Option<Instant> = None;
+    loop {
+        let mut drained = spool.empty(&server).await;
+        if drained.is_ok() && adopted.is_none_or(|last| last.elapsed() >= ADOPT_INTERVAL) {
+            adopted = Some(Instant::now());
+            drained = spool.adopt(&server).await;
+        }
+        let pause = match drained {
+            Ok(()) => {
+                pauses = retry_pauses();
+                POLL_INTERVAL
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the server does not take the spans that wait in a file; trying again later");
+                pauses.next().unwrap_or(MAX_RETRY_PAUSE)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Growing pauses between tries to reach the server.
+fn retry_pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_jitter()
+        .with_min_delay(POLL_INTERVAL)
+        .with_max_delay(MAX_RETRY_PAUSE)
+        .without_max_times()
+        .build()
+}
+
+/// Time between two looks at an empty spool.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at the files of other processes.
+const ADOPT_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest pause, before jitter.
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(4);
+
+impl Store for SpooledStore {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            match self.server.append(spans.clone()).await {
+                Err(StoreError::Closed) => Err(StoreError::Closed),
+                Err(error) if error.failed_append() == FailedAppend::Retry => self.spool.put(spans, error).await,
+                done => done,
+            }
+        })
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        self.server.change(change)
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        self.server.rollout(id)
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        self.server.rollouts(limit)
+    }
+
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        self.server.attempted_rollouts(filter)
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        self.server.attempts(id)
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        self.server.spans(rollout, attempt)
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        self.server.workers()
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        self.server.all_resources()
+    }
+
+    fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        self.server.trace_owners(traces)
+    }
+
+    fn sequence_authority(&self) -> SequenceAuthority {
+        self.server.sequence_authority()
+    }
+
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.server.next_sequence(id)
+    }
+
+    fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.server.sequence_state(id)
+    }
+
+    fn ended_rollouts(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<EndedRollouts>> {
+        self.server.ended_rollouts(after, limit)
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        Box::pin(async move {
+            let (waiting, refused) = (self.spool.waiting(), self.spool.dropped());
+            Ok(Statistics { waiting, refused, ..self.server.statistics().await? })
+        })
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        self.server.prune()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.draining.abort();
+            // A last try. Spans that the server does not take remain in the file.
+            if let Err(error) = self.spool.empty(&self.server).await {
+                tracing::debug!(%error, "the server does not take the spans that wait in a file");
+            }
+            self.spool.close().await?;
+            self.server.close().await
+        })
+    }
+}

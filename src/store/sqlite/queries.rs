@@ -1,0 +1,216 @@
+//! The reads of a SQLite store, each on a snapshot.
+
+use super::retention::size_bytes;
+use super::rows::{self, damaged, decode};
+use crate::store::api::{EndedRollouts, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
+use crate::store::externalized::{Hash, ValueKind, unpack};
+use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
+use crate::store::sql::{signed, unsigned};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Value};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::de::DeserializeOwned;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+/// `None` if no rollout has this id.
+pub(super) fn rollout(connection: &Connection, id: &RolloutId) -> rusqlite::Result<Option<Rollout>> {
+    let mut statement = connection.prepare_cached("SELECT json, start_ns FROM rollout WHERE rollout_id = ?1")?;
+    statement.query_row(params![id.as_str()], rows::rollout).optional()
+}
+
+/// The newest rollouts, newest first.
+pub(super) fn rollouts(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<RolloutSummary>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT json, start_ns,
+             (SELECT COUNT(*) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id),
+             (SELECT COUNT(*) FROM span WHERE span.rollout_id = rollout.rollout_id),
+             (SELECT COUNT(*) FROM span WHERE span.rollout_id = rollout.rollout_id AND is_error = 1)
+         FROM rollout ORDER BY start_ns DESC, rollout_id DESC LIMIT ?1",
+    )?;
+    let rows = statement.query_map(params![signed(limit as u64)], |row| {
+        let (attempts, spans, errors) = (unsigned(row.get(2)?), unsigned(row.get(3)?), unsigned(row.get(4)?));
+        Ok(RolloutSummary { rollout: rows::rollout(row)?, attempts, spans, errors })
+    })?;
+    rows.collect()
+}
+
+/// The attempts of a rollout by sequence id.
+pub(super) fn attempts(connection: &Connection, id: &RolloutId) -> rusqlite::Result<Vec<Attempt>> {
+    let sql = "SELECT json FROM attempt WHERE rollout_id = ?1 ORDER BY sequence_id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![id.as_str()], |row| decode(&row.get::<_, String>(0)?))?;
+    rows.collect()
+}
+
+/// The spans of a rollout in order, with their externalized attributes.
+pub(super) fn spans(
+    connection: &Connection,
+    rollout: &RolloutId,
+    attempt: Option<&AttemptId>,
+) -> rusqlite::Result<Vec<Span>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)
+         ORDER BY {ORDER_COLUMNS}"
+    ))?;
+    let mut found = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
+    let mut spans = Vec::new();
+    let mut pieces = Pieces::default();
+    while let Some(row) = found.next()? {
+        let span = span_row::span(&row.get::<_, String>(1)?, row.get(2)?, row.get(3)?);
+        let mut span = span.map_err(|error| damaged(Type::Text, error))?;
+        for (name, last_piece) in last_pieces(connection, row.get(0)?)? {
+            span.attributes.insert(name, pieces.value(connection, last_piece)?);
+        }
+        spans.push(span);
+    }
+    Ok(spans)
+}
+
+/// The matching rollouts, each with its latest attempt, by start time.
+pub(super) fn attempted_rollouts(
+    connection: &Connection,
+    filter: &RolloutFilter,
+) -> rusqlite::Result<Vec<AttemptedRollout>> {
+    let list = |words: Vec<&str>| serde_json::Value::from(words).to_string();
+    let ids = filter.ids.as_ref().map(|ids| list(ids.iter().map(RolloutId::as_str).collect()));
+    let statuses = filter.statuses.as_ref().map(|all| list(all.iter().map(|status| status.as_str()).collect()));
+    let mut sql = "SELECT json, start_ns,
+             (SELECT json FROM attempt WHERE attempt.rollout_id = rollout.rollout_id ORDER BY sequence_id DESC LIMIT 1)
+         FROM rollout WHERE TRUE"
+        .to_owned();
+    // Only conditions that are set are part of the statement, so that each can use its index.
+    if ids.is_some() {
+        sql.push_str(" AND rollout_id IN (SELECT value FROM json_each(:ids))");
+    }
+    if statuses.is_some() {
+        sql.push_str(" AND json_extract(json, '$.status') IN (SELECT value FROM json_each(:statuses))");
+    }
+    sql.push_str(" ORDER BY start_ns, rollout_id");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut named: Vec<(&str, &dyn rusqlite::ToSql)> = Vec::new();
+    if let Some(ids) = &ids {
+        named.push((":ids", ids));
+    }
+    if let Some(statuses) = &statuses {
+        named.push((":statuses", statuses));
+    }
+    let rows = statement.query_map(named.as_slice(), |row| {
+        Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? })
+    })?;
+    rows.collect()
+}
+
+/// All rows of a table with a column `json`, in the order of their insertion.
+pub(super) fn all<T: DeserializeOwned>(connection: &Connection, table: &'static str) -> rusqlite::Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(&format!("SELECT json FROM {table} ORDER BY position"))?;
+    let rows = statement.query_map([], |row| decode(&row.get::<_, String>(0)?))?;
+    rows.collect()
+}
+
+/// The owners of traces.
+pub(super) fn trace_owners(
+    connection: &Connection,
+    traces: &[String],
+) -> rusqlite::Result<HashMap<String, (RolloutId, AttemptId)>> {
+    let sql = "SELECT trace_id, rollout_id, attempt_id FROM trace WHERE trace_id IN (SELECT value FROM json_each(?1))";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![serde_json::Value::from(traces).to_string()], |row| {
+        let id = |at: usize| row.get::<_, String>(at);
+        Ok((id(0)?, (RolloutId::from(id(1)?.as_str()), AttemptId::from(id(2)?.as_str()))))
+    })?;
+    rows.collect()
+}
+
+/// A part of the log of ended rollouts.
+pub(super) fn ended_rollouts(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<EndedRollouts> {
+    let sql = "SELECT rollout_id FROM terminal WHERE position >= ?1 ORDER BY position LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![signed(after), signed(limit as u64)], |row| {
+        Ok(RolloutId::from(row.get::<_, String>(0)?.as_str()))
+    })?;
+    let ids = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let sql = "SELECT COALESCE(MAX(position) + 1, 0) FROM terminal";
+    let total = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))?;
+    Ok(EndedRollouts { ids, total: unsigned(total) })
+}
+
+/// The sequence counter of a rollout; the default if it does not exist.
+pub(super) fn sequence_state(connection: &Connection, id: &RolloutId) -> rusqlite::Result<RolloutSequenceState> {
+    let sql = "SELECT registered, last_sequence_id FROM rollout WHERE rollout_id = ?1";
+    let found = connection.prepare_cached(sql)?.query_row(params![id.as_str()], |row| {
+        Ok(RolloutSequenceState { registered: row.get(0)?, last_sequence_id: unsigned(row.get(1)?) })
+    });
+    Ok(found.optional()?.unwrap_or_default())
+}
+
+/// Counts over the whole file.
+pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics> {
+    let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(unsigned);
+    Ok(Statistics {
+        rollouts: count("SELECT COUNT(*) FROM rollout")?,
+        attempts: count("SELECT COUNT(*) FROM attempt")?,
+        workers: count("SELECT COUNT(*) FROM worker")?,
+        resources: count("SELECT COUNT(*) FROM resources")?,
+        spans: count("SELECT COUNT(*) FROM span")?,
+        size_bytes: size_bytes(connection)?,
+        ..Statistics::default()
+    })
+}
+
+/// The numbers of the last pieces of a span's externalized attributes, by attribute.
+fn last_pieces(connection: &Connection, span: i64) -> rusqlite::Result<BTreeMap<String, i64>> {
+    let mut statement = connection.prepare_cached("SELECT attribute, text FROM span_text WHERE span = ?1")?;
+    let rows = statement.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// The pieces that a read has loaded, by number. Pieces repeat within a rollout: each is loaded and unpacked once.
+#[derive(Default)]
+struct Pieces(HashMap<i64, LoadedPiece>);
+
+struct LoadedPiece {
+    previous: Option<i64>,
+    hash: Hash,
+    kind: ValueKind,
+    bytes: Vec<u8>,
+}
+
+impl Pieces {
+    /// The value whose last piece has this number.
+    fn value(&mut self, connection: &Connection, last: i64) -> rusqlite::Result<Value> {
+        let mut chain = Vec::new();
+        let mut next = Some(last);
+        while let Some(number) = next {
+            chain.push(number);
+            let previous = match self.0.get(&number) {
+                Some(piece) => piece.previous,
+                None => {
+                    let mut statement = connection.prepare_cached("SELECT parent FROM text WHERE id = ?1")?;
+                    statement.query_row(params![number], |row| row.get(0)).optional()?.flatten()
+                }
+            };
+            // A piece is stored after its predecessor. The check ends the loop in a damaged file.
+            next = previous.filter(|previous| *previous < number);
+        }
+        let (mut previous, mut kind, mut whole) = (None, ValueKind::Text, Vec::new());
+        for number in chain.into_iter().rev() {
+            let piece = match self.0.entry(number) {
+                Entry::Occupied(loaded) => loaded.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(Self::load(connection, number, previous)?),
+            };
+            (previous, kind) = (Some((number, piece.hash)), piece.kind);
+            whole.extend_from_slice(&piece.bytes);
+        }
+        kind.value(whole).map_err(|error| damaged(Type::Blob, error))
+    }
+
+    fn load(connection: &Connection, number: i64, previous: Option<(i64, Hash)>) -> rusqlite::Result<LoadedPiece> {
+        let mut statement = connection.prepare_cached("SELECT hash, data FROM text WHERE id = ?1")?;
+        let (hash, data): (Hash, Vec<u8>) =
+            statement.query_row(params![number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let unpacked = unpack(previous.as_ref().map(|(_, hash)| hash), &hash, &data);
+        let (kind, bytes) = unpacked.map_err(|error| damaged(Type::Blob, error))?;
+        Ok(LoadedPiece { previous: previous.map(|(number, _)| number), hash, kind, bytes })
+    }
+}

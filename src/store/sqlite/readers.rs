@@ -1,0 +1,76 @@
+//! A pool of read-only connections, used on threads that may block.
+//!
+//! Each job sees one snapshot of the file, independent of concurrent writes.
+
+use super::error::store_error;
+use super::schema;
+use crate::store::error::{Result, StoreError};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Maximum number of concurrent jobs, and so of connections. Further jobs wait.
+const MAX_READERS: u32 = 4;
+
+/// The pool.
+pub(super) struct Readers {
+    path: PathBuf,
+    busy_timeout: Duration,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// An empty pool. Connections are opened when they are needed.
+    pub(super) fn new(path: &Path, busy_timeout: Duration) -> Self {
+        let permits = Arc::new(Semaphore::new(MAX_READERS as usize));
+        Self { path: path.to_owned(), busy_timeout, idle: Mutex::new(Vec::new()), permits }
+    }
+
+    /// Runs `job` on a connection.
+    pub(super) async fn read<T, F>(self: &Arc<Self>, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let readers = Arc::clone(self);
+        let running = tokio::task::spawn_blocking(move || {
+            let result = readers.run(job).map_err(|error| store_error(&readers.path, &error));
+            drop(permit);
+            result
+        });
+        running.await.map_err(|error| StoreError::Other(error.to_string()))?
+    }
+
+    fn run<T>(&self, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.path, self.busy_timeout)?,
+        };
+        let snapshot = connection.unchecked_transaction()?;
+        let result = job(&snapshot);
+        snapshot.finish()?;
+        // A connection is not used again after an error.
+        if result.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        result
+    }
+
+    /// Waits for running jobs, rejects later ones, and closes the connections.
+    pub(super) async fn close(&self) {
+        let all = self.permits.acquire_many(MAX_READERS).await;
+        self.permits.close();
+        drop(all);
+        self.clear();
+    }
+
+    /// Closes the idle connections.
+    pub(super) fn clear(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}

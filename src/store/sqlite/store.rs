@@ -1,0 +1,139 @@
+//! The store: reads go to the readers, writes to the writer thread.
+
+use super::options::SqliteOptions;
+use super::queries;
+use super::readers::Readers;
+use super::schema;
+use super::writer::{Outcome, Work, Writer};
+use crate::store::api::{
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
+    Statistics, Store,
+};
+use crate::store::error::{Result, StoreError};
+use crate::store::records::Change;
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A store in a SQLite file. Its methods need a tokio runtime. Dropping it waits for accepted writes.
+pub struct SqliteStore {
+    path: PathBuf,
+    readers: Arc<Readers>,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the file and migrates it. Creates the file and its folder if they are missing. Blocks, so that it belongs to
+    /// the start of the program.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
+        let connection = schema::open_writer(path, &options)?;
+        let readers = Arc::new(Readers::new(path, options.busy_timeout));
+        let writer = Writer::start(path, connection, options)?;
+        Ok(Self { path: path.to_owned(), readers, writer })
+    }
+
+    /// The store's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The last connection checkpoints the write-ahead log; that has to be the writer's.
+        self.readers.clear();
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            match self.writer.run(Work::Append(spans)).await? {
+                Outcome::Appended(appended) => Ok(appended),
+                _ => Err(unexpected_outcome()),
+            }
+        })
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.writer.run(Work::Change(change)).await.map(drop) })
+    }
+
+    fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
+        Box::pin(self.readers.read(move |connection| queries::rollout(connection, &id)))
+    }
+
+    fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>> {
+        Box::pin(self.readers.read(move |connection| queries::rollouts(connection, limit)))
+    }
+
+    fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
+        Box::pin(self.readers.read(move |connection| queries::attempted_rollouts(connection, &filter)))
+    }
+
+    fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
+        Box::pin(self.readers.read(move |connection| queries::attempts(connection, &id)))
+    }
+
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+        Box::pin(self.readers.read(move |connection| queries::spans(connection, &rollout, attempt.as_ref())))
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        Box::pin(self.readers.read(|connection| queries::all(connection, "worker")))
+    }
+
+    fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>> {
+        Box::pin(self.readers.read(|connection| queries::all(connection, "resources")))
+    }
+
+    fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
+        Box::pin(self.readers.read(move |connection| queries::trace_owners(connection, &traces)))
+    }
+
+    fn sequence_authority(&self) -> SequenceAuthority {
+        SequenceAuthority::Process
+    }
+
+    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(async move {
+            match self.writer.run(Work::NextSequence(id)).await? {
+                Outcome::Sequence(state) => Ok(state),
+                _ => Err(unexpected_outcome()),
+            }
+        })
+    }
+
+    fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(self.readers.read(move |connection| queries::sequence_state(connection, &id)))
+    }
+
+    fn ended_rollouts(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<EndedRollouts>> {
+        Box::pin(self.readers.read(move |connection| queries::ended_rollouts(connection, after, limit)))
+    }
+
+    fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
+        Box::pin(self.readers.read(queries::statistics))
+    }
+
+    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+        Box::pin(async move {
+            match self.writer.run(Work::Prune).await? {
+                Outcome::Pruned(pruned) => Ok(pruned),
+                _ => Err(unexpected_outcome()),
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.readers.close().await;
+            self.writer.close().await
+        })
+    }
+}
+
+fn unexpected_outcome() -> StoreError {
+    StoreError::Other("the writer thread returned the outcome of another command".to_owned())
+}
