@@ -179,7 +179,7 @@ impl Config {
             return Err(ConfigError::Invalid("a token of server.tokens is empty; give it a text".to_owned()));
         }
         for rule in &self.upstream.connect_to {
-            rule.parse::<ConnectTo>().map_err(ConfigError::Invalid)?;
+            rule.parse::<ConnectTo>().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ impl Counted {
             gauge(registry, "gateway_backends_healthy", "Healthy backends", healthy as u64);
 
             let help = "Connections closed by clients that rejected Tracewire's certificate";
-            registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.refused()));
+            registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.count()));
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::capture::{Absorb, Calls, Engines, Recorder, SequenceAllocator, TokenU
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::forward::Forwarder;
 use crate::gateway::Gateway;
-use crate::net::drain::Drain;
+use crate::net::drain::{Drain, Drained};
 use crate::net::listener::accept;
 use crate::pipeline::Pipeline;
 use crate::pipeline::span::SpanOptions;
@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
 /// A running program: its doors, its pipeline, its store.
 pub struct App {
@@ -49,7 +49,7 @@ pub struct App {
     pub store: SharedStore,
     recorder: Recorder,
     pipeline: Pipeline,
-    distrust: Arc<CertificateRejections>,
+    rejections: Arc<CertificateRejections>,
     drain: Drain,
     drain_timeout: Duration,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -89,8 +89,7 @@ impl App {
         let pipeline =
             Pipeline::start(queue, Arc::clone(&store), options).context("the pipeline's thread can't be started")?;
         let tls = UpstreamTls::new(&config.tls)?;
-        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
-        let upstream = upstream.map_err(anyhow::Error::msg)?;
+        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
         let sequences = SequenceAllocator::new(seeds(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
         let service =
@@ -103,9 +102,9 @@ impl App {
         // Without a server door the settings alone say what is rerouted, and to which backends.
         let detours = with_server || !config.reroute.is_empty();
         let forwarder = if detours { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
-        let distrust = Arc::new(CertificateRejections::new(advice));
+        let rejections = Arc::new(CertificateRejections::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
-        let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&distrust));
+        let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));
         let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
         let proxy_address = listener.local_addr()?;
         upstream.dialler().refuse(proxy_address);
@@ -117,7 +116,7 @@ impl App {
             store,
             recorder,
             pipeline,
-            distrust,
+            rejections,
             drain,
             drain_timeout: config.shutdown.drain_timeout,
             tasks: Vec::new(),
@@ -136,8 +135,7 @@ impl App {
             app.server_address = Some(address);
         }
         let proxy = proxy.relaying_to(app.server_address.into_iter().chain(app.otlp_grpc_address));
-        let permits = Arc::new(Semaphore::new(config.proxy.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
-        tokio::spawn(accept(listener, permits, app.drain.guard(), move |stream, peer, guard| {
+        tokio::spawn(accept(listener, config.proxy.max_connections, app.drain.guard(), move |stream, peer, guard| {
             serve_connection(proxy.clone(), stream, peer, guard)
         }));
         Ok(app)
@@ -150,7 +148,7 @@ impl App {
 
     /// As `stop`; `last_look` runs when everything is stored and the store still open.
     pub async fn stop_with<T>(self, last_look: impl Future<Output = T>) -> (Ended, T) {
-        let drained = self.drain.drain(self.drain_timeout).await;
+        let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
         let looked = last_look.await;
@@ -175,7 +173,7 @@ impl App {
             started: Instant::now(),
             metrics: Counted {
                 recorder: self.recorder.clone(),
-                rejections: Arc::clone(&self.distrust),
+                rejections: Arc::clone(&self.rejections),
                 ingest: Arc::clone(&ingest),
                 gateway: gateway.clone(),
             }
@@ -199,8 +197,8 @@ impl App {
 
     /// Serves until the end.
     fn serve(&self, listener: TcpListener, router: axum::Router, gateway: Option<Gateway>) {
-        let mut guard = self.drain.guard();
-        let mut draining = self.drain.guard();
+        let guard = self.drain.guard();
+        let draining = self.drain.guard();
         let listener = listener.tap_io(|io| {
             if let Err(error) = io.set_nodelay(true) {
                 tracing::debug!(%error, "a connection keeps its delay");

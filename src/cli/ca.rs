@@ -3,7 +3,7 @@
 use super::{read_config, show};
 use crate::app::ca_folder;
 use crate::tls::CertAuthority;
-use crate::tls::authority::certificate_path;
+use crate::tls::certificate_path;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::Write;

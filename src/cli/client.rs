@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 use crate::tls::{Offer, UpstreamTls};
-use crate::upstream::{Isolation, Origin, Sent, Upstream, body};
+use crate::upstream::{Origin, PoolKey, Sent, Upstream, body};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -108,7 +108,7 @@ pub(super) struct Server {
     // The flag that names another door.
     flag: &'static str,
     upstream: Upstream,
-    isolation: Isolation,
+    pool_key: PoolKey,
 }
 
 /// What the door said.
@@ -130,10 +130,9 @@ impl Server {
         let bearer = token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {}", token.expose())));
         let bearer = bearer.transpose().context("the token has characters that no header takes")?;
         let tls = UpstreamTls::new(&config.tls)?;
-        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok());
-        let upstream = upstream.map_err(anyhow::Error::msg)?;
-        let isolation = Isolation::of_rollout(OWN.into());
-        Ok(Self { address, token, bearer, flag, upstream, isolation })
+        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
+        let pool_key = PoolKey::Rollout(OWN.into());
+        Ok(Self { address, token, bearer, flag, upstream, pool_key })
     }
 
     /// The token that is shown.
@@ -188,7 +187,7 @@ impl Server {
             None => request.body(body::empty())?,
         };
         let origin = Origin::new(self.address.tls, &self.address.host, self.address.port);
-        let sent = self.upstream.send(request, &self.isolation, &origin, Offer::Http1).await?;
+        let sent = self.upstream.send(request, &self.pool_key, &origin, Offer::Http1).await?;
         let Sent { response, lease: _lease, .. } = sent;
         let status = response.status();
         let collected = Limited::new(response.into_body(), LARGEST_ANSWER_BYTES).collect().await;

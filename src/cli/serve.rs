@@ -4,7 +4,7 @@ use super::{StoreArgs, read_config, show};
 use crate::app::{App, Parts, ca_folder, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::tls::CertAuthority;
-use crate::tls::authority::certificate_path;
+use crate::tls::certificate_path;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::net::SocketAddr;

@@ -13,9 +13,9 @@ use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
 use crate::trace::exchange::{ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
-use crate::upstream::body::{self, IdleLimited};
-use crate::upstream::dial::authority;
+use crate::upstream::authority;
 use crate::upstream::{Body, BodyError, Lease, Origin, Sent, Upstream};
+use crate::upstream::{IdleLimited, body};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::json_edit::Changes;
@@ -127,9 +127,9 @@ impl Forwarder {
         };
         let (outgoing, interims, changes) =
             Box::pin(self.outgoing(begun, &origin, request, upgrading.is_some())).await?;
-        let isolation = begun.isolation();
+        let pool_key = begun.pool_key();
         let interim = interim.filter(|_| version == Version::HTTP_11);
-        let sending = pin!(self.upstream.send(outgoing, &isolation, &origin, offer));
+        let sending = pin!(self.upstream.send(outgoing, &pool_key, &origin, offer));
         let sent = with_interims(sending, interims, interim, &begun.recording).await?;
         let (response, lease) = note(&begun.recording, sent);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

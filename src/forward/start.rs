@@ -7,7 +7,7 @@ use crate::capture::{ExchangeStart, Recording};
 use crate::error::ProxyError;
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::{SpanId, TraceId};
-use crate::upstream::{Body, Isolation, Origin};
+use crate::upstream::{Body, Origin, PoolKey};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::traceparent::TraceParent;
@@ -36,12 +36,12 @@ pub struct RetentionOverride {
 }
 
 impl ActiveExchange {
-    /// Whose upstream connections it may use.
-    pub fn isolation(&self) -> Isolation {
+    /// The pool of upstream connections that the exchange uses.
+    pub fn pool_key(&self) -> PoolKey {
         let rollout = self.identity.rollout_id.shared();
         match self.identity.source {
-            IdentitySource::Connection => Isolation::of_connection(rollout),
-            _ => Isolation::of_rollout(rollout),
+            IdentitySource::Connection => PoolKey::PerConnection(rollout),
+            _ => PoolKey::Rollout(rollout),
         }
     }
 }

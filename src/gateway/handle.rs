@@ -75,7 +75,7 @@ pub(super) type Over = Pin<Box<dyn Future<Output = ProxyError> + Send>>;
 impl Call {
     /// Waits for a reason to end it: its rollout's end, its time, ours. It holds nothing of the call.
     pub(super) fn over(&self) -> Over {
-        let (rollout, budget, mut guard) = (Arc::clone(&self.rollout), self.budget, self.guard.clone());
+        let (rollout, budget, guard) = (Arc::clone(&self.rollout), self.budget, self.guard.clone());
         Box::pin(async move {
             tokio::select! {
                 error = rollout.until_over(&budget) => error,

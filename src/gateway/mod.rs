@@ -34,7 +34,7 @@ use crate::forward::{ActiveExchange, ConnectionContext, Forwarder, NamedRollout,
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{Outcome, ResponseHead};
 use crate::trace::{AttemptId, RolloutId};
-use crate::upstream::dial::authority;
+use crate::upstream::authority;
 use crate::upstream::{Body, Origin, body};
 use crate::util::glob::{any_matches, text_matches};
 use bytes::Bytes;

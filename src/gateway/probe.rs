@@ -6,7 +6,7 @@ use super::Gateway;
 use super::backends::Backend;
 use super::settings::BackendEngine;
 use crate::tls::Offer;
-use crate::upstream::{Isolation, body};
+use crate::upstream::{PoolKey, body};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value as JsonValue;
@@ -54,7 +54,7 @@ impl Gateway {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
         let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        let sent = self.forwarder().upstream().send(request, &Isolation::shared(), origin, offer).await;
+        let sent = self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await;
         let Ok(sent) = sent else { return false };
         let status = sent.response.status();
         let answer = Limited::new(sent.response.into_body(), MAX_ANSWER_BYTES).collect().await;

@@ -12,10 +12,11 @@ use super::settings::BackendEngine;
 use crate::capture::{Direction, Recording, TeeBody};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::forward::{note, response_error};
+use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::RequestHead;
-use crate::upstream::body::{self, IdleLimited};
-use crate::upstream::{Body, Isolation, Sent, within};
+use crate::upstream::{Body, PoolKey, Sent};
+use crate::upstream::{IdleLimited, body};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
@@ -210,7 +211,7 @@ impl Gateway {
         *request.uri_mut() = uri;
         *request.headers_mut() = one.prepared.headers.clone();
         let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        self.forwarder().upstream().send(request, &Isolation::shared(), origin, offer).await
+        self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await
     }
 
     /// Whether a response is the call's answer.

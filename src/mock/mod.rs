@@ -27,7 +27,6 @@ use rustls::server::Acceptor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 
 /// A running endpoint; it stops when dropped.
@@ -64,14 +63,12 @@ impl Mock {
         let (http_address, https_address) = (address(&http)?, address(&https)?);
         if let Some(listener) = http {
             let router = router.clone();
-            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-            tokio::spawn(accept(listener, connections, drain.guard(), move |stream, _, guard| {
+            tokio::spawn(accept(listener, MAX_CONNECTIONS, drain.guard(), move |stream, _, guard| {
                 plain(stream, router.clone(), guard)
             }));
         }
         if let Some(listener) = https {
-            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-            tokio::spawn(accept(listener, connections, drain.guard(), move |stream, _, guard| {
+            tokio::spawn(accept(listener, MAX_CONNECTIONS, drain.guard(), move |stream, _, guard| {
                 tls(stream, Arc::clone(&leaves), router.clone(), guard)
             }));
         }

@@ -1,61 +1,66 @@
-//! Orderly shutdown: tell every connection to finish, wait until all have, and end those that don't.
+//! Orderly shutdown in two stages: connections are asked to finish, and those left at the deadline are ended.
 //!
-//! It must not know what a connection does; a connection's task listens to its guard.
+//! Built from tokio-util's `CancellationToken` (one for each stage) and `TaskTracker` (which counts the guards). It must
+//! not know what a connection does; a connection's task observes the stages through its guard.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// The owner's end: starts the drain and waits for it.
+/// Starts the drain and waits for it. Dropping it without a drain starts both stages at once.
 #[derive(Debug)]
 pub struct Drain {
-    stage: watch::Sender<Stage>,
-    // Held only so that `finished` closes when the last guard is gone.
-    guard: mpsc::Sender<()>,
-    finished: mpsc::Receiver<()>,
+    draining: DropGuard,
+    ending: DropGuard,
+    guards: TaskTracker,
 }
 
-/// A connection's end: while it lives, the drain isn't over.
+/// Held by each connection and by what the connection starts: the drain is complete when the last guard is dropped.
 #[derive(Clone, Debug)]
 pub struct DrainGuard {
-    stage: watch::Receiver<Stage>,
-    _alive: mpsc::Sender<()>,
+    draining: CancellationToken,
+    ending: CancellationToken,
+    _alive: TaskTrackerToken,
     held: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Running,
-    Draining,
-    Ending,
+/// The result of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All connections finished before the deadline.
+    InTime,
+    /// Connections were ended at the deadline.
+    CutOff,
 }
 
 impl Drain {
     /// A drain that has not started.
     pub fn new() -> Self {
-        let (stage, _) = watch::channel(Stage::Running);
-        let (guard, finished) = mpsc::channel(1);
-        Self { stage, guard, finished }
+        let [draining, ending] = [(); 2].map(|()| CancellationToken::new().drop_guard());
+        Self { draining, ending, guards: TaskTracker::new() }
     }
 
     /// A guard for one more connection.
     pub fn guard(&self) -> DrainGuard {
-        DrainGuard { stage: self.stage.subscribe(), _alive: self.guard.clone(), held: Vec::new() }
+        let [draining, ending] = [&self.draining, &self.ending].map(|stage| stage.token().clone());
+        DrainGuard { draining, ending, _alive: self.guards.token(), held: Vec::new() }
     }
 
-    /// Starts the drain and waits until every guard is gone, at most for `deadline`; what is left then is ended. True if
-    /// all went in time.
-    pub async fn drain(self, deadline: Duration) -> bool {
-        let Self { stage, guard, mut finished } = self;
-        let _ = stage.send(Stage::Draining);
-        drop(guard);
-        if tokio::time::timeout(deadline, finished.recv()).await.is_ok() {
-            return true;
+    /// Starts the drain and waits until every guard is dropped, for at most `deadline`. Connections that are left then
+    /// are ended.
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        let Self { draining, ending, guards } = self;
+        drop(draining);
+        guards.close();
+        if tokio::time::timeout(deadline, guards.wait()).await.is_ok() {
+            return Drained::InTime;
         }
-        let _ = stage.send(Stage::Ending);
-        let _ = tokio::time::timeout(END_GRACE, finished.recv()).await;
-        false
+        drop(ending);
+        let _ = tokio::time::timeout(END_GRACE, guards.wait()).await;
+        Drained::CutOff
     }
 }
 
@@ -66,39 +71,36 @@ impl Default for Drain {
 }
 
 impl DrainGuard {
-    /// Keeps `thing` until the connection, and all that it started, is over.
+    /// Keeps `value` alive until this guard and all its clones are dropped.
     #[must_use]
-    pub fn holding(mut self, thing: impl Any + Send + Sync) -> Self {
-        self.held.push(Arc::new(thing));
+    pub fn holding(mut self, value: impl Any + Send + Sync) -> Self {
+        self.held.push(Arc::new(value));
         self
     }
 
-    /// Completes when the drain starts, or when its owner is gone.
-    pub async fn started(&mut self) {
-        let _ = self.stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    /// Completes when the drain starts, or when its [`Drain`] is dropped.
+    pub async fn started(&self) {
+        self.draining.cancelled().await;
     }
 
-    /// Completes when the drain's deadline has passed: what is left is to end now.
-    pub async fn ending(&mut self) {
-        let _ = self.stage.wait_for(|stage| *stage == Stage::Ending).await;
+    /// Completes when the drain's deadline has passed, or when its [`Drain`] is dropped.
+    pub async fn ending(&self) {
+        self.ending.cancelled().await;
     }
 
-    /// Runs `task` until it is done, or until the drain's deadline has passed and it is dropped where it stands.
+    /// Runs `task` until it completes. At the drain's deadline the task is dropped.
     pub fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
         // Boxed: a future that is an argument of another takes its room twice.
         let task = Box::pin(task);
         async move {
-            // The whole guard, not only the field that is looked at.
-            let mut guard = self;
-            tokio::select! {
-                () = task => {}
-                _ = guard.stage.wait_for(|stage| *stage == Stage::Ending) => {}
-            }
+            // Moves the whole guard into the task, not only the field in use.
+            let guard = self;
+            let _ = guard.ending.run_until_cancelled(task).await;
         }
     }
 }
 
-/// Dropping a task takes no time to speak of.
+/// The time that dropped tasks get to release their guards.
 const END_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -108,11 +110,9 @@ mod tests {
     #[tokio::test]
     async fn waits_for_every_guard() {
         let drain = Drain::new();
-        let mut guard = drain.guard();
-        let task = tokio::spawn(async move {
-            guard.started().await;
-        });
-        assert!(drain.drain(Duration::from_secs(5)).await);
+        let guard = drain.guard();
+        let task = tokio::spawn(async move { guard.started().await });
+        assert_eq!(drain.drain(Duration::from_secs(5)).await, Drained::InTime);
         task.await.unwrap();
     }
 
@@ -120,7 +120,15 @@ mod tests {
     async fn ends_what_is_left_at_the_deadline() {
         let drain = Drain::new();
         let task = tokio::spawn(drain.guard().run(std::future::pending()));
-        assert!(!drain.drain(Duration::from_secs(5)).await);
+        assert_eq!(drain.drain(Duration::from_secs(5)).await, Drained::CutOff);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dropped_drain_ends_its_tasks() {
+        let drain = Drain::new();
+        let task = tokio::spawn(drain.guard().run(std::future::pending()));
+        drop(drain);
         task.await.unwrap();
     }
 }

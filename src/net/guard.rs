@@ -1,154 +1,182 @@
-//! A socket whose HTTP/1 bytes are judged before the HTTP library reads them.
+//! A socket that judges HTTP/1 framing before the HTTP library reads the bytes.
 //!
-//! The library mends what is ambiguous and says nothing; behind this guard it never sees it. A request whose head is at
-//! fault is replaced by an empty one, and the fault is told to whoever answers it; a response at fault is an error of
-//! the socket. Bytes behind a request for another protocol are held until that is decided (CVE-2026-2833).
+//! The library repairs ambiguous messages silently; behind this guard it never sees them. A request with a faulty head
+//! is replaced by an empty request, and the fault is reported through the [`FramingGuard`]. A faulty response becomes an
+//! error of the socket. Bytes behind a request for another protocol are held until the response decides whose they are
+//! (CVE-2026-2833). The guard holds at most one message head plus one read.
 
-use super::BoxedIo;
+use super::io::{BoxedIo, write_through};
 use crate::error::FramingFault;
 use crate::wire::framing::{Next, Scanner};
 use bytes::{Buf, BytesMut};
+use http::Method;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
-/// The other end of a [`GuardedIo`], for whoever answers or sends its messages.
+/// The handle of a [`GuardedIo`] for the code that answers or sends its messages.
 #[derive(Clone, Debug, Default)]
-pub struct Guard(Arc<Mutex<Shared>>);
+pub struct FramingGuard(Arc<Mutex<GuardState>>);
+
+/// The protocol of a connection's bytes after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterResponse {
+    /// HTTP goes on.
+    Http,
+    /// The response switched to another protocol, or opened a tunnel.
+    OtherProtocol,
+}
 
 #[derive(Debug, Default)]
-struct Shared {
-    // Requests that were asked for, and those that have a response.
-    answered: u64,
+struct GuardState {
+    // Requests handed to the answering code, and those of them that have a response.
+    begun: u64,
     responded: u64,
-    // The number of the head that was replaced, counted from 1.
+    // The number of the replaced head, counted from 1, and its fault.
     fault: Option<(u64, FramingFault)>,
-    // What became of the request with this number.
-    switched: Option<(u64, bool)>,
-    to_head: bool,
+    // The number of the last request with a response, and what follows that response.
+    decided: Option<(u64, AfterResponse)>,
+    awaits_response_to_head: bool,
     waker: Option<Waker>,
 }
 
-impl Guard {
-    /// The fault of the next request, if it has one. To be asked once for each request, in order.
-    pub fn next_request(&self) -> Option<FramingFault> {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.answered += 1;
-        let number = shared.answered;
-        shared.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
+impl FramingGuard {
+    /// Returns the fault of the next request, or `None` if it is sound. Call it once for each request, in order.
+    pub fn begin_request(&self) -> Option<FramingFault> {
+        let mut state = self.lock();
+        state.begun += 1;
+        let number = state.begun;
+        state.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
     }
 
-    /// Says that the request asked for last has a response, and what became of it, if it wanted another protocol: the
-    /// bytes behind it belong to that, or to HTTP.
-    pub fn switch(&self, switched: bool) {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.responded = shared.answered;
-        shared.switched = Some((shared.answered, switched));
-        if let Some(waker) = shared.waker.take() {
+    /// Reports that the request begun last has a response, and whose the bytes behind the request are.
+    pub fn responded(&self, after: AfterResponse) {
+        let mut state = self.lock();
+        state.responded = state.begun;
+        state.decided = Some((state.begun, after));
+        if let Some(waker) = state.waker.take() {
             waker.wake();
         }
     }
 
-    /// Says what the next response answers.
-    pub fn expect(&self, to_head: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).to_head = to_head;
+    /// Sets the method of the request that the next response answers: a response to HEAD has no body.
+    pub fn expect_response_to(&self, method: &Method) {
+        self.lock().awaits_response_to_head = method == Method::HEAD;
     }
 
-    /// True while one of the `heads` that were read has no response yet.
+    /// True while one of the first `heads` requests has no response yet.
     fn owes_a_response(&self, heads: u64) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).responded < heads
+        self.lock().responded < heads
     }
 
-    fn poll_switched(&self, number: u64, cx: &Context<'_>) -> Poll<bool> {
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match shared.switched {
-            Some((decided, switched)) if decided == number => Poll::Ready(switched),
+    fn poll_decided(&self, number: u64, cx: &Context<'_>) -> Poll<AfterResponse> {
+        let mut state = self.lock();
+        match state.decided {
+            Some((decided, after)) if decided == number => Poll::Ready(after),
             _ => {
-                shared.waker = Some(cx.waker().clone());
+                state.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
     }
 
-    fn to_head(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).to_head
+    fn awaits_response_to_head(&self) -> bool {
+        self.lock().awaits_response_to_head
     }
 
-    fn refuse(&self, number: u64, fault: FramingFault) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fault = Some((number, fault));
+    fn report(&self, number: u64, fault: FramingFault) {
+        self.lock().fault = Some((number, fault));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, GuardState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A socket with its reads judged. Writes go straight through.
+/// A socket whose reads are judged. Writes pass unchanged.
 pub struct GuardedIo {
     inner: BoxedIo,
     scanner: Scanner,
-    guard: Guard,
-    requests: bool,
+    guard: FramingGuard,
+    direction: Direction,
     // Read and not passed yet; the first `ready` bytes may pass.
     held: BytesMut,
     ready: usize,
-    switching: bool,
+    // True while the response to the last head must decide whose the held bytes are.
+    undecided: bool,
     end: Option<End>,
-    // Runs from the socket's end to ours.
+    // Runs from the end of the socket until the end is reported.
     grace: Option<Pin<Box<Sleep>>>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Requests,
+    Responses,
+}
+
 enum End {
-    // Nothing more is read. No end is told either: for the HTTP library it would mean that nobody waits for the answer.
+    // Nothing more is read, and the socket looks open: the HTTP library would drop the response after an end.
     Silent,
     Fault(FramingFault),
 }
 
 impl GuardedIo {
     /// Guards a socket that requests come from.
-    pub fn of_requests(inner: BoxedIo) -> (Self, Guard) {
-        Self::new(inner, Scanner::of_requests(), true)
+    pub fn of_requests(inner: BoxedIo) -> (Self, FramingGuard) {
+        Self::new(inner, Scanner::of_requests(), Direction::Requests)
     }
 
     /// Guards a socket that responses come from.
-    pub fn of_responses(inner: BoxedIo) -> (Self, Guard) {
-        Self::new(inner, Scanner::of_responses(), false)
+    pub fn of_responses(inner: BoxedIo) -> (Self, FramingGuard) {
+        Self::new(inner, Scanner::of_responses(), Direction::Responses)
     }
 
-    fn new(inner: BoxedIo, scanner: Scanner, requests: bool) -> (Self, Guard) {
-        let guard = Guard::default();
-        let shared = guard.clone();
-        let held = BytesMut::new();
-        (
-            Self { inner, scanner, guard: shared, requests, held, ready: 0, switching: false, end: None, grace: None },
-            guard,
-        )
+    fn new(inner: BoxedIo, scanner: Scanner, direction: Direction) -> (Self, FramingGuard) {
+        let guard = FramingGuard::default();
+        let io = Self {
+            inner,
+            scanner,
+            guard: guard.clone(),
+            direction,
+            held: BytesMut::new(),
+            ready: 0,
+            undecided: false,
+            end: None,
+            grace: None,
+        };
+        (io, guard)
     }
 
-    /// An end of the socket. A client may close its side and still wait for its answer (RFC 9112 §9.6), though most that
-    /// close have gone: the end is told after a while, which is longer for one that said it would send no more.
+    /// Reports the end of the socket. A client may close its sending side and still wait for a response (RFC 9112 §9.6),
+    /// but most that close have gone: the end is reported after a grace period, which is longer for a client that
+    /// announced its last request.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let last = self.scanner.is_over();
-        if !self.requests || !(last || self.guard.owes_a_response(self.scanner.heads())) {
+        if self.direction == Direction::Responses || !(last || self.guard.owes_a_response(self.scanner.heads())) {
             return Poll::Ready(Ok(()));
         }
-        let patience = if last { PATIENCE_AFTER_LAST } else { TIMEOUT };
-        let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let period = if last { GRACE_AFTER_LAST_REQUEST } else { GRACE };
+        let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(period)));
         grace.as_mut().poll(cx).map(|()| Ok(()))
     }
 
-    /// Takes note of what follows the bytes that may pass.
+    /// Acts on what follows the bytes that may pass.
     fn follow(&mut self, next: Next) {
         match next {
             Next::More => {}
-            // Toward endpoints the response itself decides; what came along with it may pass already.
-            Next::Switch if !self.requests => {
+            // A response decides by itself; the bytes that came with it may pass.
+            Next::Switch if self.direction == Direction::Responses => {
                 self.scanner.switch(true);
                 self.judge_held();
             }
-            Next::Switch => self.switching = true,
-            Next::BadHead(fault) if self.requests => {
-                self.guard.refuse(self.scanner.heads(), fault);
+            Next::Switch => self.undecided = true,
+            Next::BadHead(fault) if self.direction == Direction::Requests => {
+                self.guard.report(self.scanner.heads(), fault);
                 self.held.truncate(self.ready);
                 self.held.extend_from_slice(REPLACEMENT);
                 self.ready = self.held.len();
@@ -161,14 +189,19 @@ impl GuardedIo {
         }
     }
 
-    /// Judges what is held and not yet found to be good.
+    /// Judges the held bytes that were not found sound yet.
     fn judge_held(&mut self) {
-        let scan = self.scanner.scan(&self.held[self.ready..], self.guard.to_head());
+        let scan = self.scanner.scan(&self.held[self.ready..], self.guard.awaits_response_to_head());
         self.ready += scan.pass;
         self.follow(scan.next);
     }
 
-    /// Reads into `buf` and judges it there: bytes in one piece are not copied. Ready(false) when nothing came.
+    fn decided(&mut self, after: AfterResponse) {
+        self.undecided = false;
+        self.scanner.switch(after == AfterResponse::OtherProtocol);
+    }
+
+    /// Reads into `buf` and judges the bytes there, so that sound bytes are not copied. Ready(false) at the socket's end.
     fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
@@ -176,15 +209,15 @@ impl GuardedIo {
         if fresh.is_empty() {
             return Poll::Ready(Ok(false));
         }
-        if self.held.is_empty() && !self.switching {
-            let scan = self.scanner.scan(fresh, self.guard.to_head());
+        if self.held.is_empty() && !self.undecided {
+            let scan = self.scanner.scan(fresh, self.guard.awaits_response_to_head());
             self.held.extend_from_slice(&fresh[scan.pass..]);
             buf.set_filled(before + scan.pass);
             self.follow(scan.next);
         } else {
             self.held.extend_from_slice(fresh);
             buf.set_filled(before);
-            if !self.switching {
+            if !self.undecided {
                 self.judge_held();
             }
         }
@@ -209,13 +242,10 @@ impl AsyncRead for GuardedIo {
                 Some(End::Fault(fault)) => return Poll::Ready(Err(fault.into())),
                 None => {}
             }
-            if this.switching && this.held.is_empty() {
-                // Nothing to decide on yet, but an end of the socket must be seen.
-                match this.guard.poll_switched(this.scanner.heads(), cx) {
-                    Poll::Ready(switched) => {
-                        this.switching = false;
-                        this.scanner.switch(switched);
-                    }
+            if this.undecided && this.held.is_empty() {
+                // Nothing is held yet, but the end of the socket must be noticed.
+                match this.guard.poll_decided(this.scanner.heads(), cx) {
+                    Poll::Ready(after) => this.decided(after),
                     Poll::Pending => {
                         if !ready!(this.poll_fresh(cx, buf))? {
                             return Poll::Ready(Ok(()));
@@ -224,10 +254,9 @@ impl AsyncRead for GuardedIo {
                 }
                 continue;
             }
-            if this.switching {
-                let switched = ready!(this.guard.poll_switched(this.scanner.heads(), cx));
-                this.switching = false;
-                this.scanner.switch(switched);
+            if this.undecided {
+                let after = ready!(this.guard.poll_decided(this.scanner.heads(), cx));
+                this.decided(after);
                 this.judge_held();
                 continue;
             }
@@ -243,10 +272,10 @@ impl AsyncRead for GuardedIo {
 
 write_through!(GuardedIo);
 
-/// How long a client that has closed its side may still wait for its answer.
-const TIMEOUT: Duration = Duration::from_secs(1);
-const PATIENCE_AFTER_LAST: Duration = Duration::from_secs(15);
-/// Stands for a request that must not be read. Its method is the word of the semantic conventions for one unknown.
+/// How long a client that has closed its sending side may still wait for a response.
+const GRACE: Duration = Duration::from_secs(1);
+const GRACE_AFTER_LAST_REQUEST: Duration = Duration::from_secs(15);
+/// Takes the place of a request that must not be read. The semantic conventions use this method for an unknown one.
 const REPLACEMENT: &[u8] = b"_OTHER / HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n\r\n";
 
 #[cfg(test)]
@@ -261,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_at_fault_is_replaced_and_told() {
+    async fn a_faulty_head_is_replaced_and_reported() {
         let (mut agent, ours) = tokio::io::duplex(1024);
         let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
         let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -270,41 +299,41 @@ mod tests {
         assert_eq!(read(&mut io).await, REPLACEMENT);
         let more = tokio::time::timeout(Duration::from_millis(20), read(&mut io)).await;
         assert!(more.is_err(), "nothing behind it is read");
-        assert_eq!(guard.next_request(), None);
-        assert!(guard.next_request().is_some());
+        assert_eq!(guard.begin_request(), None);
+        assert!(guard.begin_request().is_some());
     }
 
     #[tokio::test]
-    async fn bytes_behind_an_upgrade_wait_for_its_answer() {
+    async fn bytes_behind_an_upgrade_wait_for_its_response() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-        for switched in [true, false] {
+        for after in [AfterResponse::OtherProtocol, AfterResponse::Http] {
             let (mut agent, ours) = tokio::io::duplex(1024);
             let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
             agent.write_all(&[head.as_slice(), b"\0raw\r\n\r\n"].concat()).await.unwrap();
             assert_eq!(read(&mut io).await, head);
             let early = tokio::time::timeout(Duration::from_millis(20), read(&mut io)).await;
             assert!(early.is_err(), "nothing before the decision");
-            assert_eq!(guard.next_request(), None);
-            guard.switch(switched);
-            let expected: &[u8] = if switched { b"\0raw\r\n\r\n" } else { REPLACEMENT };
+            assert_eq!(guard.begin_request(), None);
+            guard.responded(after);
+            let expected: &[u8] = if after == AfterResponse::Http { REPLACEMENT } else { b"\0raw\r\n\r\n" };
             assert_eq!(read(&mut io).await, expected);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_is_told_late_to_whom_an_answer_is_owed() {
+    async fn the_end_is_reported_late_while_a_response_is_owed() {
         for (field, answered, within, after) in [
-            ("", false, TIMEOUT / 2, TIMEOUT * 2),
+            ("", false, GRACE / 2, GRACE * 2),
             ("", true, Duration::ZERO, Duration::from_millis(1)),
-            ("Connection: close\r\n", false, PATIENCE_AFTER_LAST / 2, PATIENCE_AFTER_LAST * 2),
+            ("Connection: close\r\n", false, GRACE_AFTER_LAST_REQUEST / 2, GRACE_AFTER_LAST_REQUEST * 2),
         ] {
             let (mut agent, ours) = tokio::io::duplex(1024);
             let (mut io, guard) = GuardedIo::of_requests(Box::new(ours));
             agent.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n").as_bytes()).await.unwrap();
             read(&mut io).await;
-            assert_eq!(guard.next_request(), None);
+            assert_eq!(guard.begin_request(), None);
             if answered {
-                guard.switch(false);
+                guard.responded(AfterResponse::Http);
             }
             agent.shutdown().await.unwrap();
             let early = tokio::time::timeout(within, read(&mut io)).await;
@@ -314,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_seen_while_an_upgrade_is_undecided() {
+    async fn the_end_is_noticed_while_an_upgrade_is_undecided() {
         let (mut agent, ours) = tokio::io::duplex(1024);
         let (mut io, _guard) = GuardedIo::of_requests(Box::new(ours));
         let head = b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -325,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_that_come_along_with_a_switch_are_not_kept_back() {
+    async fn bytes_that_come_with_a_switch_are_not_held() {
         let (mut endpoint, ours) = tokio::io::duplex(1024);
         let (mut io, _guard) = GuardedIo::of_responses(Box::new(ours));
         let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
@@ -336,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_response_at_fault_is_an_error_that_says_why() {
+    async fn a_faulty_response_is_an_error_with_its_cause() {
         let (mut endpoint, ours) = tokio::io::duplex(1024);
         let (mut io, _guard) = GuardedIo::of_responses(Box::new(ours));
         endpoint.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx").await.unwrap();

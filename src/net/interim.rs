@@ -1,9 +1,9 @@
-//! Interim (1xx) responses toward an HTTP/1.1 agent, which hyper's server can't send.
+//! Interim (1xx) responses to HTTP/1.1 clients, which hyper's server cannot send.
 //!
-//! A wrapper around the agent's socket writes them between two messages of hyper's. It does so only while hyper has
-//! flushed everything it wrote, so that no byte lands inside a message. It must not interpret what passes.
+//! A wrapper around the client's socket writes them between hyper's messages: only while hyper has flushed everything it
+//! wrote, so that no byte lands inside a message. It must not interpret the bytes that pass.
 
-use super::BoxedIo;
+use super::io::BoxedIo;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Takes interim responses for one connection. They are written the next time the connection's task is polled.
+/// Queues interim responses for one connection. They are written the next time the connection's task is polled.
 #[derive(Clone, Debug, Default)]
 pub struct InterimSender(Arc<Mutex<BytesMut>>);
 
 impl InterimSender {
-    /// Queues one whole interim response head, as bytes. An agent that doesn't read loses the surplus.
+    /// Queues one complete interim response head. Heads beyond 64 KiB of unsent ones are discarded.
     pub fn send(&self, head: &[u8]) {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if queued.len() + head.len() <= MAX_QUEUED_BYTES {
@@ -31,17 +31,17 @@ impl InterimSender {
 
 const MAX_QUEUED_BYTES: usize = 64 * 1024;
 
-/// The agent's socket, with room for interim responses between hyper's messages.
+/// The client's socket, which takes interim responses between hyper's messages.
 pub struct InterimIo {
     inner: BoxedIo,
     interim: InterimSender,
     writing: Bytes,
-    // True while hyper's last flush completed after its last write: nothing of a message is held back.
+    // True once hyper has flushed after its last write: no part of a message is still buffered.
     between_messages: bool,
 }
 
 impl InterimIo {
-    /// Wraps a socket; the sender feeds it.
+    /// Wraps a socket. The sender queues responses for it.
     pub fn new(inner: BoxedIo) -> (Self, InterimSender) {
         let interim = InterimSender::default();
         (Self { inner, interim: interim.clone(), writing: Bytes::new(), between_messages: true }, interim)

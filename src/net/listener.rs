@@ -1,8 +1,10 @@
-//! The accept loop: nodelay, a permit per connection, back-off on errors, stop when told.
+//! The accept loop of every listener: a connection limit, no Nagle delay, back-off on errors, and a stop at the drain.
 //!
-//! It must not look into a connection.
+//! At `max_connections` new connections wait in the system's backlog until one is closed. It must not read from or write
+//! to a connection.
 
 use super::drain::DrainGuard;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,53 +12,56 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Accepts until the drain starts. Each connection runs in a task of its own, which holds a permit and a guard.
-pub async fn accept<F, T>(listener: TcpListener, connections: Arc<Semaphore>, mut drain: DrainGuard, serve: F)
+/// Accepts connections until the drain starts. Each runs in a task of its own, and counts against `max_connections` (at
+/// least 1) until the last clone of its guard is dropped.
+pub async fn accept<F, T>(listener: TcpListener, max_connections: usize, drain: DrainGuard, serve: F)
 where
     F: Fn(TcpStream, SocketAddr, DrainGuard) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
-    let mut pause = FIRST_PAUSE;
+    let permits = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut pauses = ACCEPT_BACKOFF.build();
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.started() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                pause = FIRST_PAUSE;
-                // Nagle's algorithm with delayed acknowledgements costs a flat 40 ms.
+                pauses = ACCEPT_BACKOFF.build();
+                // Nagle's algorithm together with delayed acknowledgements costs 40 ms.
                 let _ = stream.set_nodelay(true);
-                // The tunnels of a connection count with it.
+                // Tunnels of the connection clone the guard, so they count as part of it.
                 let guard = drain.clone().holding(permit);
                 tokio::spawn(drain.clone().run(serve(stream, peer, guard)));
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                // Out of descriptors, mostly: looping at once would only burn the processor.
+                // Usually the process has no descriptors left; an immediate retry would only consume CPU.
+                let pause = pauses.next().unwrap_or(MAX_PAUSE);
                 tracing::warn!(%error, pause_ms = pause.as_millis(), "accept failed");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
 }
 
-/// Lets this process open as many sockets as the system allows it (its soft limit is often 1024). What is started later
-/// inherits that.
+/// Raises this process's limit of open descriptors, which includes sockets, to the maximum that the system allows (the
+/// default is often 1024). Child processes inherit the limit.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // It stays as it is where that is not allowed.
+    // If this is forbidden, the old limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// Errors of the one connection, after which the next can be accepted at once.
+/// True for errors of a single connection: the next one can be accepted at once.
 fn is_connection_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_BACKOFF: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(Duration::from_millis(5)).with_max_delay(MAX_PAUSE).without_max_times();

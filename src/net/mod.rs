@@ -1,62 +1,18 @@
-//! Sockets below HTTP: accepting, recognising a protocol by its first bytes, replaying bytes, draining.
+//! Sockets and the server side of HTTP: accepting connections, detecting their protocol, judging HTTP/1 framing, draining.
 //!
-//! It must not know about TLS certificates, HTTP messages or spans.
-
-/// `AsyncWrite` for a type that only watches what is read: writes go straight to its field `inner`.
-macro_rules! write_through {
-    ($type:ty) => {
-        impl tokio::io::AsyncWrite for $type {
-            fn poll_write(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-                buf: &[u8],
-            ) -> std::task::Poll<std::io::Result<usize>> {
-                std::pin::Pin::new(&mut self.inner).poll_write(cx, buf)
-            }
-
-            fn poll_write_vectored(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-                bufs: &[std::io::IoSlice<'_>],
-            ) -> std::task::Poll<std::io::Result<usize>> {
-                std::pin::Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                self.inner.is_write_vectored()
-            }
-
-            fn poll_flush(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<std::io::Result<()>> {
-                std::pin::Pin::new(&mut self.inner).poll_flush(cx)
-            }
-
-            fn poll_shutdown(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<std::io::Result<()>> {
-                std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
-            }
-        }
-    };
-}
-pub(crate) use write_through;
+//! Both listeners are built from it. It must not know about certificates, spans, or what a request means.
 
 pub mod drain;
 pub mod guard;
+pub mod http_server;
 pub mod interim;
+mod io;
 pub mod listener;
 pub mod peer;
 pub mod prefixed;
 pub mod sniff;
+mod timeout;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-/// Any byte stream, TLS or not.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
-
-/// A boxed byte stream: one connection type everywhere, instead of generics everywhere.
-pub type BoxedIo = Box<dyn Io>;
+pub(crate) use io::write_through;
+pub use io::{BoxedIo, Io};
+pub use timeout::within;

@@ -1,20 +1,20 @@
-//! A stream whose first bytes were read already: they are read again, then the stream goes on.
+//! A stream whose first bytes were already consumed and are replayed.
 
-use super::BoxedIo;
+use super::io::{BoxedIo, write_through};
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// `prefix`, then `inner`. Writes go straight through.
+/// Reads `prefix`, then `inner`. Writes pass unchanged.
 pub struct Prefixed {
     prefix: Bytes,
     inner: BoxedIo,
 }
 
 impl Prefixed {
-    /// Puts `prefix` in front of what `inner` still holds.
+    /// Replays `prefix` before the rest of `inner`.
     pub fn new(prefix: Bytes, inner: BoxedIo) -> Self {
         Self { prefix, inner }
     }
@@ -29,7 +29,7 @@ impl AsyncRead for Prefixed {
         buf.put_slice(&self.prefix[..length]);
         self.prefix.advance(length);
         if self.prefix.is_empty() {
-            // Even an empty slice keeps its buffer.
+            // An empty slice would keep its buffer allocated.
             self.prefix = Bytes::new();
         }
         Poll::Ready(Ok(()))

@@ -1,16 +1,16 @@
-//! What is spoken inside a CONNECT, by the first bytes the client sends.
+//! Detects the protocol of a connection by the client's first bytes.
 //!
-//! It reads until it can tell, never deciding on a short read; the bytes come back for replay. A server that speaks
-//! first makes it opaque. It must not consume anything that isn't given back.
+//! It reads until the protocol is certain and never decides on a short read. All consumed bytes are returned for replay.
+//! A server that sends first makes the connection opaque.
 
-use super::BoxedIo;
+use super::io::BoxedIo;
 use crate::wire::client_hello::record_bytes;
 use bytes::{Bytes, BytesMut};
 use std::future::Future;
 use std::io;
 use tokio::io::AsyncReadExt;
 
-/// What the client speaks.
+/// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// A TLS ClientHello.
@@ -19,11 +19,11 @@ pub enum Protocol {
     Http1,
     /// The HTTP/2 preface, without TLS.
     Http2,
-    /// Anything else, or the server speaks first.
+    /// Anything else, or a server that sends first.
     Opaque,
 }
 
-/// Reads from `client` until its protocol is known, or `server_speaks` completes, or the client ends.
+/// Reads from `client` until its protocol is known, `server_speaks` completes, or the client closes.
 pub async fn sniff(client: &mut BoxedIo, server_speaks: impl Future<Output = ()>) -> io::Result<(Protocol, Bytes)> {
     tokio::pin!(server_speaks);
     let mut seen = BytesMut::with_capacity(FIRST_READ_BYTES);
@@ -42,7 +42,8 @@ pub async fn sniff(client: &mut BoxedIo, server_speaks: impl Future<Output = ()>
     }
 }
 
-/// The first TLS record of `client`, of which `seen` was read already, with whatever came along behind it.
+/// Reads the first TLS record of `client`, of which `seen` was already consumed. The result may contain bytes of the next
+/// record.
 pub async fn read_record(client: &mut BoxedIo, seen: Bytes) -> io::Result<Bytes> {
     let mut record = BytesMut::from(seen);
     while record_bytes(&record).is_none_or(|length| record.len() < length) {
@@ -54,7 +55,7 @@ pub async fn read_record(client: &mut BoxedIo, seen: Bytes) -> io::Result<Bytes>
 }
 
 /// The protocol of a stream that starts with `seen`; `None` while it could still be several.
-pub fn decide(seen: &[u8]) -> Option<Protocol> {
+fn decide(seen: &[u8]) -> Option<Protocol> {
     match seen {
         [] | [TLS_HANDSHAKE] => return None,
         [TLS_HANDSHAKE, TLS_MAJOR, ..] => return Some(Protocol::Tls),
@@ -66,10 +67,10 @@ pub fn decide(seen: &[u8]) -> Option<Protocol> {
     if HTTP2_PREFACE.starts_with(seen) {
         return None;
     }
-    // Methods are not listed: PATCH and QUERY count, and so does whatever comes next.
+    // Any token is a method: PATCH and QUERY count, and so do future ones.
     match seen.iter().position(|byte| !is_token(*byte)) {
-        Some(end) if end > 0 && end <= LONGEST_METHOD && seen[end] == b' ' => Some(Protocol::Http1),
-        None if seen.len() <= LONGEST_METHOD => None,
+        Some(end) if end > 0 && end <= MAX_METHOD_BYTES && seen[end] == b' ' => Some(Protocol::Http1),
+        None if seen.len() <= MAX_METHOD_BYTES => None,
         _ => Some(Protocol::Opaque),
     }
 }
@@ -81,7 +82,7 @@ fn is_token(byte: u8) -> bool {
 const TLS_HANDSHAKE: u8 = 0x16;
 const TLS_MAJOR: u8 = 0x03;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const LONGEST_METHOD: usize = 20;
+const MAX_METHOD_BYTES: usize = 20;
 const FIRST_READ_BYTES: usize = 1024;
 
 #[cfg(test)]
@@ -104,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_longer_look_never_changes_the_answer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn more_bytes_never_change_the_result(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let mut known = None;
             for end in 0..=bytes.len() {
                 let now = decide(&bytes[..end]);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_speaks_first_is_opaque() {
+    async fn a_server_that_sends_first_is_opaque() {
         let (_agent, ours) = tokio::io::duplex(64);
         let mut ours: BoxedIo = Box::new(ours);
         assert_eq!(sniff(&mut ours, std::future::ready(())).await.unwrap().0, Protocol::Opaque);

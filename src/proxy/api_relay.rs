@@ -1,17 +1,15 @@
-//! Requests to this process's own API listeners that arrive at the proxy: relayed to them, and not recorded.
+//! Relays requests to this process's own API listeners that arrive at the proxy. They are not recorded.
 //!
-//! `NO_PROXY` can't except one port of a host: curl and Python's requests compare hosts only, and an entry for the whole
-//! loopback host would hide an agent's model server from us. A client with our variables therefore sends its requests to
-//! the API through the proxy. They are relayed if that client could connect to the listener itself, so the relay
-//! grants no access; all others are refused as a loop by the dialler. They are no exchanges of an agent's: the gateway
-//! records the calls that it answers, once.
+//! `NO_PROXY` can't exclude one port of a host: curl and Python's requests compare hosts only, and an entry for the whole
+//! loopback host would hide an agent's model server. So a client with Tracewire's variables sends its API requests through
+//! the proxy. They are relayed if the client could connect to the API listener itself, so the relay grants no access; the
+//! dialler rejects all others as a loop. They are not exchanges of an agent: the gateway records the calls that it answers.
 
-use super::{Proxy, refuse};
+use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::{ConnectionContext, rewrite};
+use crate::forward::{ConnectionContext, reply, rewrite};
 use crate::net::BoxedIo;
-use crate::upstream::dial::{authority, canonical};
-use crate::upstream::{Body, body};
+use crate::upstream::{Body, authority, body};
 use http::{Request, Response, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,16 +20,16 @@ use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 
 impl Proxy {
-    /// Relays requests to the API listeners at `api`. Without this, every request to them is refused as a loop.
+    /// Relays requests to the API listeners at `api`. Without this, every request to them is rejected as a loop.
     #[must_use]
     pub fn relaying_to(self, api: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { api: api.into_iter().collect(), ..self }
     }
 
-    /// The address to dial for an API listener, if `host:port` leads to one that `client` may connect to.
+    /// Returns the address to dial if `host:port` leads to an API listener that `client` could connect to.
     pub(super) async fn api_behind(&self, client: SocketAddr, host: &str, port: u16) -> Option<SocketAddr> {
         let api = self.api.iter().find(|api| api.port() == port)?;
-        let reachable = !api.ip().is_loopback() || canonical(client).ip().is_loopback();
+        let reachable = !api.ip().is_loopback() || client.ip().to_canonical().is_loopback();
         let leads_there = reachable
             && self.blocked(host, port).is_none()
             && self.inner.forwarder.upstream().dialler().leads_to(host, port, *api).await;
@@ -47,7 +45,7 @@ pub(super) async fn connect(
 ) -> Response<Body> {
     let stream = match dial(api).await {
         Ok(stream) => stream,
-        Err(error) => return refuse(&error),
+        Err(error) => return reply::error(&error),
     };
     let (connection, upgrade) = (connection.clone(), hyper::upgrade::on(&mut request));
     tokio::spawn(async move {
@@ -68,7 +66,7 @@ pub(super) async fn tunnel(connection: &ConnectionContext, mut io: BoxedIo, mut 
     connection.guard.clone().run(relaying).await;
 }
 
-/// A connection to the API listener.
+/// Connects to the API listener.
 pub(super) async fn dial(api: SocketAddr) -> Result<TcpStream, ProxyError> {
     let connected = TcpStream::connect(api).await.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
     connected.map_err(|error| {
@@ -76,13 +74,13 @@ pub(super) async fn dial(api: SocketAddr) -> Result<TcpStream, ProxyError> {
     })
 }
 
-/// Sends one request to the API listener at `api`; its response.
+/// Sends one request to the API listener at `api` and returns its response.
 pub(super) async fn relay(api: SocketAddr, mut request: Request<Incoming>) -> Result<Response<Body>, ProxyError> {
     let failed = |error: hyper::Error| {
         ProxyError::from_source(ErrorKind::HttpProtocolError, authority(&api.ip().to_string(), api.port()), &error)
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(dial(api).await?)).await.map_err(failed)?;
-    // It ends with the response: nothing else is sent on it.
+    // The connection ends with the response.
     tokio::spawn(connection);
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
@@ -94,7 +92,7 @@ pub(super) async fn relay(api: SocketAddr, mut request: Request<Incoming>) -> Re
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
 }
 
-/// Where this machine reaches a listener on `address`.
+/// The address under which this machine reaches a listener on `address`.
 fn local(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

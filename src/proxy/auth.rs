@@ -1,26 +1,26 @@
-//! Proxy credentials: the user names a rollout, the password is the door's token.
+//! Proxy credentials (RFC 7617 `Basic`): the user name names a rollout, the password is the proxy's token.
 //!
-//! RFC 7617 `Basic`. They are read here and never go upstream.
+//! They are never sent upstream.
 
-use super::Secret;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::NamedRollout;
+use crate::util::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
-/// Reads the credentials into `credentials`, and checks the token if one is set.
+/// Reads the credentials of `headers` into `credentials`, and checks the password against the token if one is set.
 pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut NamedRollout) -> Result<(), ProxyError> {
     let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
     match basic {
         Some((user, password)) => admit(token, &user, &password, credentials),
         None if token.is_empty() => Ok(()),
-        None => Err(refused("no proxy credentials were given")),
+        None => Err(refused("the request has no proxy credentials")),
     }
 }
 
-/// Takes a user name and a password as credentials, if the password is the token or none is set.
+/// Reads the user name into `credentials` if the password matches the token, or if no token is set.
 pub(super) fn admit(
     token: &Secret,
     user: &str,
@@ -38,7 +38,7 @@ fn refused(cause: &str) -> ProxyError {
     ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause)
 }
 
-/// User and password, percent-decoded: clients send what stands in the proxy URL, decoded or not.
+/// User name and password, percent-decoded: some clients send them as written in the proxy URL, some decode them.
 fn basic(value: &str) -> Option<(String, String)> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_demanded_only_if_set() {
+    fn a_token_is_required_only_if_set() {
         assert!(checked("", None).is_ok());
         assert!(checked("s3cret", None).is_err());
         assert!(checked("s3cret", Some("ro-1.at-1:wrong")).is_err());

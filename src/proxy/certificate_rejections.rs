@@ -1,159 +1,153 @@
-//! An agent that refuses our certificate: recognised, recorded, and told what to set.
+//! Clients that reject our certificate: counted, recorded with advice, never bypassed automatically.
 //!
-//! A refusal is a TLS alert, or a connection given up right after its handshake without a byte; under TLS 1.3 the alert
-//! comes after the server believes that it is done, or never. A host is never passed through because of it: that is
-//! suggested, and people decide.
+//! Repeated rejections of one host log a suggestion to pass the host through; the user decides. Counters are kept for the
+//! [`MAX_HOSTS`] hosts used last.
 
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::ActiveExchange;
-use crate::forward::connection::ConnectionContext;
+use crate::forward::{ActiveExchange, ConnectionContext};
 use crate::net::peer::program_of;
-use crate::net::{BoxedIo, write_through};
-use crate::trace::exchange::Outcome;
+use crate::trace::exchange::{Outcome, Refusal};
+use crate::util::lru::{LruCache, lru};
 use crate::wire::client_hello::ja4;
 use bytes::Bytes;
 use rustls::AlertDescription;
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, ReadBuf};
+use std::time::Duration;
 
-/// What is known of the client behind a connection.
+/// What is known about the client of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientIdentity {
     /// `User-Agent` of its CONNECT.
     pub user_agent: Option<String>,
-    /// The program at the other end, if it runs on this machine.
+    /// The program's name, if it runs on this machine and was looked up.
     pub program: Option<String>,
-    /// What it offered by ALPN, comma-separated.
+    /// The protocols it offered by ALPN, comma-separated.
     pub alpn: String,
     /// The TLS record with its ClientHello.
     pub hello: Bytes,
 }
 
-/// Tells a client what to set so that it trusts us.
+/// Returns the settings that make a client trust the CA, given its `User-Agent` and its program's name.
 pub type Advise = fn(user_agent: Option<&str>, program: Option<&str>) -> String;
 
-/// CertificateRejections seen at one door.
+/// Certificate rejections seen by one proxy listener.
 pub struct CertificateRejections {
     advise: Advise,
-    refused: AtomicU64,
-    by_host: Mutex<HashMap<String, Standing>>,
+    count: AtomicU64,
+    by_host: Mutex<LruCache<String, HostAcceptance>>,
 }
 
-/// What a host's clients thought of us.
+/// How the clients of one host reacted to our certificate.
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    trusted: bool,
-    refused: u64,
+struct HostAcceptance {
+    accepted: bool,
+    rejections: u64,
 }
 
-/// One CONNECT whose handshake may be refused.
-pub(super) struct CertificateRejection {
-    pub(super) distrust: Arc<CertificateRejections>,
-    pub(super) conversation: ConnectionContext,
+/// One CONNECT until it is known whether its client accepts our certificate.
+pub(super) struct PendingAcceptance {
+    pub(super) rejections: Arc<CertificateRejections>,
+    pub(super) connection: ConnectionContext,
     pub(super) host: String,
     pub(super) client: ClientIdentity,
-    pub(super) begun: ActiveExchange,
+    pub(super) exchange: ActiveExchange,
 }
 
 impl CertificateRejections {
-    /// None seen yet.
+    /// No rejections yet.
     pub fn new(advise: Advise) -> Self {
-        Self { advise, refused: AtomicU64::new(0), by_host: Mutex::default() }
+        Self { advise, count: AtomicU64::new(0), by_host: Mutex::new(lru(MAX_HOSTS)) }
     }
 
-    /// Connections whose agent refused our certificate.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// The number of connections whose client rejected our certificate.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// Notes one more refusal for `host`; how many there are by now.
-    fn note(&self, host: &str) -> u64 {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.standing(host, |standing| {
-            standing.refused += 1;
-            standing.refused
+    /// Counts one more rejection for `host` and returns the host's total.
+    fn add(&self, host: &str) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.with_host(host, |host| {
+            host.rejections += 1;
+            host.rejections
         })
     }
 
-    fn standing<T>(&self, host: &str, change: impl FnOnce(&mut Standing) -> T) -> T {
+    fn with_host<T>(&self, host: &str, change: impl FnOnce(&mut HostAcceptance) -> T) -> T {
         let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_host.len() >= MAX_HOSTS && !by_host.contains_key(host) {
-            by_host.clear();
-        }
-        change(by_host.entry(host.to_owned()).or_default())
+        change(by_host.get_or_insert_mut_ref(host, HostAcceptance::default))
     }
 
-    /// The program behind `peer`, where that may be wanted: a client that gave no name asks for a host that nobody has
-    /// trusted us for yet. It must be asked while the client waits for us, since one that refuses us is gone at once.
+    /// Looks up the program behind `peer` if a rejection would need it: the client sent no user agent, and no client has
+    /// accepted our certificate for `host` yet. The look-up runs while the client waits for the handshake, because a
+    /// client that rejects the certificate exits at once.
     pub(super) async fn program_of(&self, client: &ClientIdentity, peer: SocketAddr, host: &str) -> Option<String> {
-        let wanted = client.user_agent.is_none() && peer.ip().to_canonical().is_loopback();
-        if !wanted || self.standing(host, |standing| standing.trusted) {
+        let needed = client.user_agent.is_none() && peer.ip().to_canonical().is_loopback();
+        if !needed || self.with_host(host, |host| host.accepted) {
             return None;
         }
-        let looked = tokio::task::spawn_blocking(move || program_of(peer));
-        tokio::time::timeout(MAX_DELAY, looked).await.ok()?.ok()?
+        let lookup = tokio::task::spawn_blocking(move || program_of(peer));
+        tokio::time::timeout(MAX_LOOKUP_DELAY, lookup).await.ok()?.ok()?
     }
 }
 
-impl CertificateRejection {
-    /// The handshake failed. An alert about our certificate is distrust; anything else is a failure of TLS.
+impl PendingAcceptance {
+    /// The handshake failed. An alert about our certificate is a rejection; any other error is a TLS failure.
     pub(super) fn handshake_failed(self, error: &io::Error) {
-        match alert_of(error) {
-            Some(alert) => self.refused(&format!("TLS alert {}", alert_word(alert))),
+        match certificate_alert(error) {
+            Some(alert) => self.rejected(&alert),
             None => {
                 let error = ProxyError::new(ErrorKind::ClientTlsError, self.host.clone(), error.to_string());
-                tracing::warn!(peer = %self.conversation.client, %error, "the handshake failed");
+                tracing::warn!(peer = %self.connection.client, %error, "the TLS handshake with a client failed");
                 self.describe(None);
-                self.begun.recording.fail(&error);
+                self.exchange.recording.fail(&error);
             }
         }
     }
 
-    /// The agent has sent something: it trusts us.
-    fn trusted(self) {
-        self.distrust.standing(&self.host, |standing| standing.trusted = true);
-        self.begun.recording.outcome(Outcome::Complete);
+    /// The client sent its first byte after the handshake: it accepts the certificate.
+    pub(super) fn accepted(self) {
+        self.rejections.with_host(&self.host, |host| host.accepted = true);
+        self.exchange.recording.outcome(Outcome::Complete);
     }
 
-    /// Nothing can be said of the agent.
-    fn unused(self) {
-        self.begun.recording.outcome(Outcome::Complete);
+    /// The connection ended without evidence of acceptance or rejection.
+    pub(super) fn unused(self) {
+        self.exchange.recording.outcome(Outcome::Complete);
     }
 
-    /// The agent does not trust us. Finding out who it is may take a moment, so that is done elsewhere.
-    fn refused(mut self, how: &str) {
-        let seen = self.distrust.note(&self.host);
-        let cause = format!("the client refused Tracewire's certificate ({how})");
-        let look = move || {
+    /// The client rejects the certificate; `evidence` goes into the error. Identifying the client can block, so it runs on
+    /// a blocking thread.
+    pub(super) fn rejected(mut self, evidence: &str) {
+        let total = self.rejections.add(&self.host);
+        let cause = format!("the client refused Tracewire's certificate ({evidence})");
+        let record = move || {
             if self.client.user_agent.is_none() && self.client.program.is_none() {
-                self.client.program = program_of(self.conversation.client);
+                self.client.program = program_of(self.connection.client);
             }
-            let advice = (self.distrust.advise)(self.client.user_agent.as_deref(), self.client.program.as_deref());
+            let advice = (self.rejections.advise)(self.client.user_agent.as_deref(), self.client.program.as_deref());
             let error = ProxyError::new(ErrorKind::ClientTlsError, self.host.clone(), format!("{cause}; {advice}"));
             let client = self.client.user_agent.as_deref().or(self.client.program.as_deref()).unwrap_or("unknown");
-            tracing::warn!(peer = %self.conversation.client, client, %error, "not traced");
-            if seen == SUGGEST_AFTER {
+            tracing::warn!(peer = %self.connection.client, client, %error, "not traced");
+            if total == SUGGEST_PASSTHROUGH_AFTER {
                 tracing::warn!(
                     host = self.host,
-                    "refused {seen} times; if its client has its own list of certificates, name the host in proxy.passthrough"
+                    "clients refused the certificate {total} times; if they have their own list of certificates, add the \
+                     host to proxy.passthrough"
                 );
             }
             self.describe(Some(&advice));
-            self.begun.recording.fail(&error);
+            self.exchange.recording.fail(&error);
         };
-        drop(tokio::task::spawn_blocking(look));
+        drop(tokio::task::spawn_blocking(record));
     }
 
     fn describe(&self, advice: Option<&str>) {
-        self.begun.recording.connection(|connection| {
-            connection.refusal = Some(crate::trace::exchange::Refusal {
+        self.exchange.recording.connection(|connection| {
+            connection.refusal = Some(Refusal {
                 user_agent: self.client.user_agent.clone(),
                 program: self.client.program.clone(),
                 alpn: self.client.alpn.clone(),
@@ -164,72 +158,8 @@ impl CertificateRejection {
     }
 }
 
-/// An opened TLS connection, until the agent's first byte settles whether it trusts us.
-pub(super) struct Watched {
-    inner: BoxedIo,
-    suspicion: Option<CertificateRejection>,
-    since: Instant,
-    patience: Duration,
-}
-
-impl Watched {
-    /// Watches a connection whose handshake took so long.
-    pub(super) fn new(inner: BoxedIo, suspicion: CertificateRejection, handshake: Duration) -> Self {
-        let patience = (handshake * 10).max(MIN_TIMEOUT);
-        Self { inner, suspicion: Some(suspicion), since: Instant::now(), patience }
-    }
-
-    /// The agent went without a byte: soon is distrust, late is a connection that was never used.
-    fn gone(&mut self, how: &str) {
-        let Some(suspicion) = self.suspicion.take() else { return };
-        if self.since.elapsed() <= self.patience {
-            suspicion.refused(how);
-        } else {
-            suspicion.unused();
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.suspicion.is_none() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
-        }
-        let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        match &read {
-            Ok(()) if buf.filled().len() > before => {
-                if let Some(suspicion) = self.suspicion.take() {
-                    suspicion.trusted();
-                }
-            }
-            Ok(()) => self.gone("closed right after the handshake"),
-            Err(error) => match (alert_of(error), self.suspicion.take()) {
-                (Some(alert), Some(suspicion)) => suspicion.refused(&format!("TLS alert {}", alert_word(alert))),
-                (None, suspicion) => {
-                    self.suspicion = suspicion;
-                    self.gone("broken off right after the handshake");
-                }
-                (Some(_), None) => {}
-            },
-        }
-        Poll::Ready(read)
-    }
-}
-
-write_through!(Watched);
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // The server side gave it up (a drain, a timeout): that says nothing about the agent.
-        if let Some(suspicion) = self.suspicion.take() {
-            suspicion.unused();
-        }
-    }
-}
-
-/// An alert by which a client says that it doesn't like our certificate.
-fn alert_of(error: &io::Error) -> Option<AlertDescription> {
+/// Describes the alert by which a client rejected our certificate; `None` for any other error.
+pub(super) fn certificate_alert(error: &io::Error) -> Option<String> {
     use AlertDescription::{
         AccessDenied, BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, DecryptError,
         UnknownCA, UnsupportedCertificate,
@@ -247,25 +177,24 @@ fn alert_of(error: &io::Error) -> Option<AlertDescription> {
             | AccessDenied
             | DecryptError
     );
-    about_certificate.then_some(*alert)
+    about_certificate.then(|| format!("TLS alert {}", alert_name(*alert)))
 }
 
 /// The alert's name in RFC 8446 §6.2.
-fn alert_word(alert: AlertDescription) -> String {
-    let mut word = String::new();
+fn alert_name(alert: AlertDescription) -> String {
+    let mut name = String::new();
     for letter in format!("{alert:?}").replace("CA", "Ca").chars() {
-        if letter.is_uppercase() && !word.is_empty() {
-            word.push('_');
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
         }
-        word.extend(letter.to_lowercase());
+        name.extend(letter.to_lowercase());
     }
-    word
+    name
 }
 
-/// How long a handshake may wait for the client's name.
-const MAX_DELAY: Duration = Duration::from_millis(50);
-const MIN_TIMEOUT: Duration = Duration::from_millis(100);
-const SUGGEST_AFTER: u64 = 3;
+/// The longest time that a handshake waits for the client's program name.
+const MAX_LOOKUP_DELAY: Duration = Duration::from_millis(50);
+const SUGGEST_PASSTHROUGH_AFTER: u64 = 3;
 const MAX_HOSTS: usize = 1024;
 
 #[cfg(test)]
@@ -273,8 +202,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_are_named_as_the_rfc_names_them() {
-        assert_eq!(alert_word(AlertDescription::UnknownCA), "unknown_ca");
-        assert_eq!(alert_word(AlertDescription::BadCertificate), "bad_certificate");
+    fn alerts_have_the_names_of_the_rfc() {
+        assert_eq!(alert_name(AlertDescription::UnknownCA), "unknown_ca");
+        assert_eq!(alert_name(AlertDescription::BadCertificate), "bad_certificate");
     }
 }

@@ -1,30 +1,34 @@
-//! CONNECT: policy, then the endpoint is dialled, and only then "200" is said.
+//! CONNECT: the policy is applied and the endpoint is dialled before the client gets its 200.
 
-use super::{Proxy, api_relay, refuse};
+use super::api_relay;
+use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::{ActiveExchange, ConnectionContext};
+use crate::forward::{ActiveExchange, ConnectionContext, reply};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
-use crate::upstream::{Body, Dialled, Isolation, Origin, Purpose, body};
+use crate::upstream::{Body, DialPurpose, Dialled, Origin, PoolKey, body};
 use crate::wire::fields;
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::time::Instant;
 
-/// A CONNECT that may go on: where it leads, how it is treated, and its record.
+/// A CONNECT that was accepted.
 pub(super) struct Established {
+    /// The endpoint.
     pub(super) origin: Origin,
-    /// `None` when a pooled connection to `origin` exists.
+    /// The new connection to the endpoint; `None` when a pooled connection exists, or when nothing is dialled.
     pub(super) dialled: Option<Dialled>,
+    /// How the tunnel's bytes are treated.
     pub(super) policy: ConnectPolicy,
-    pub(super) begun: ActiveExchange,
+    /// The record of the CONNECT.
+    pub(super) exchange: ActiveExchange,
 }
 
 impl Proxy {
     /// Answers a CONNECT, and runs its tunnel in a task of its own.
     pub(super) async fn connect(
         &self,
-        conversation: &ConnectionContext,
+        connection: &ConnectionContext,
         mut request: Request<Incoming>,
         refusal: Option<ProxyError>,
     ) -> Response<Body> {
@@ -32,93 +36,93 @@ impl Proxy {
         let target = target_of(&request);
         let head = connect_head(&request, &target);
         if let (None, Ok((host, port))) = (&refusal, &target)
-            && let Some(api) = self.api_behind(conversation.client, host, *port).await
+            && let Some(api) = self.api_behind(connection.client, host, *port).await
         {
-            return api_relay::connect(conversation, api, request).await;
+            return api_relay::connect(connection, api, request).await;
         }
-        let established = match self.establish(conversation, head, target, refusal, started).await {
+        let established = match self.establish(connection, head, target, refusal, started).await {
             Ok(established) => established,
-            Err(error) => return refuse(&error),
+            Err(error) => return reply::error(&error),
         };
         let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let conversation = ConnectionContext { user_agent: user_agent.map(str::to_owned), ..conversation.clone() };
+        let connection = ConnectionContext { user_agent: user_agent.map(str::to_owned), ..connection.clone() };
         let upgrade = hyper::upgrade::on(&mut request);
         let proxy = self.clone();
-        let task = conversation.guard.clone().run(async move {
-            // An agent that leaves before its tunnel opens drops the recording, which says so.
+        let task = connection.guard.clone().run(async move {
+            // A client that leaves before its tunnel opens drops the recording, which ends the exchange as aborted.
             let Ok(upgraded) = upgrade.await else { return };
             let io = Box::new(TokioIo::new(upgraded));
-            proxy.tunnel(io, conversation, established).await;
+            proxy.tunnel(io, connection, established).await;
         });
         tokio::spawn(task);
         Response::new(body::empty())
     }
 
-    /// Decides on a CONNECT and reaches its endpoint. What is refused is recorded as such.
+    /// Decides on a CONNECT and connects to its endpoint. Rejections are recorded.
     pub(super) async fn establish(
         &self,
-        conversation: &ConnectionContext,
+        connection: &ConnectionContext,
         head: RequestHead,
         target: Result<(String, u16), ProxyError>,
         refusal: Option<ProxyError>,
         started: Instant,
     ) -> Result<Established, ProxyError> {
         let policy = self.policy(&head.host, head.port);
-        let begun = self.inner.forwarder.begin(conversation, ExchangeKind::Connect(policy), head, started).await;
-        let isolation = begun.isolation();
-        let reached = match (refusal, target) {
+        let exchange = self.inner.forwarder.begin(connection, ExchangeKind::Connect(policy), head, started).await;
+        let pool_key = exchange.pool_key();
+        let connected = match (refusal, target) {
             (Some(error), _) | (None, Err(error)) => Err(error),
             (None, Ok((host, port))) => match self.blocked(&host, port) {
                 Some(error) => Err(error),
-                None => self.reach(&isolation, host, port, policy).await,
+                None => self.connect_to_endpoint(&pool_key, host, port, policy).await,
             },
         };
-        let (origin, dialled) = reached.inspect_err(|error| {
-            tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "CONNECT refused");
-            begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Reject));
-            begun.recording.fail(error);
+        let (origin, dialled) = connected.inspect_err(|error| {
+            tracing::warn!(rollout_id = %exchange.identity.rollout_id, %error, "CONNECT rejected");
+            exchange.recording.kind(ExchangeKind::Connect(ConnectPolicy::Reject));
+            exchange.recording.fail(error);
         })?;
-        begun.recording.response(ResponseHead {
+        exchange.recording.response(ResponseHead {
             status: StatusCode::OK,
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
         });
         if let Some(dialled) = &dialled {
-            begun.recording.connected(Some(dialled.elapsed), None);
-            begun.recording.connection(|connection| connection.upstream_peer = Some(dialled.peer));
+            exchange.recording.connected(Some(dialled.elapsed), None);
+            exchange.recording.connection(|connection| connection.upstream_peer = Some(dialled.peer));
         }
-        Ok(Established { origin, dialled, policy, begun })
+        Ok(Established { origin, dialled, policy, exchange })
     }
 
-    /// The endpoint, dialled unless a pooled connection to it will do.
-    async fn reach(
+    /// Dials the endpoint unless a pooled connection can serve the tunnel.
+    async fn connect_to_endpoint(
         &self,
-        isolation: &Isolation,
+        pool_key: &PoolKey,
         host: String,
         port: u16,
         policy: ConnectPolicy,
     ) -> Result<(Origin, Option<Dialled>), ProxyError> {
         let origin = Origin::new(true, &host, port);
         let upstream = self.inner.forwarder.upstream();
-        // What goes elsewhere must not fail because the endpoint it names can't be reached.
-        let detours = || self.inner.forwarder.may_detour(&origin);
-        if policy == ConnectPolicy::Intercept && (detours() || upstream.holds(isolation, &origin)) {
+        // A request that may be sent elsewhere must not fail because the endpoint it names can't be reached.
+        let may_detour = || self.inner.forwarder.may_detour(&origin);
+        if policy == ConnectPolicy::Intercept && (may_detour() || upstream.has_connection(pool_key, &origin)) {
             return Ok((origin, None));
         }
-        let dialled = upstream.dialler().dial(&origin.host, port, Purpose::Stream).await?;
+        let dialled = upstream.dialler().dial(&origin.host, port, DialPurpose::Stream).await?;
         Ok((origin, Some(dialled)))
     }
 }
 
-/// Host and port; a CONNECT target is nothing else (RFC 9112 §3.2.3).
+/// Host and port of the target, which has no other form (RFC 9112 §3.2.3).
 fn target_of(request: &Request<Incoming>) -> Result<(String, u16), ProxyError> {
     let written = request.uri().to_string();
-    // Credentials that don't belong here must not get into logs either.
+    // Misplaced credentials must not get into the log.
     let written = written.rsplit('@').next().unwrap_or_default().to_owned();
     let wrong = |cause: &str| ProxyError::new(ErrorKind::HttpRequestError, written.clone(), cause);
     let authority = request.uri().authority().ok_or_else(|| wrong("a CONNECT target is HOST:PORT"))?;
     if authority.as_str().contains('@') {
-        return Err(wrong("a CONNECT target must not hold credentials"));
+        return Err(wrong("a CONNECT target must not contain credentials"));
     }
     match authority.port_u16() {
         Some(port) if port > 0 => Ok((authority.host().trim_matches(['[', ']']).to_owned(), port)),

@@ -1,23 +1,23 @@
-//! What the door says to somebody who talks to it as if it were a web server.
+//! Responses to requests that address the proxy as if it were a web server.
 
-use super::refuse;
 use crate::error::{ErrorKind, ProxyError};
+use crate::forward::reply;
 use crate::upstream::{Body, body};
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 
-/// The help page at `/`, the public CA certificate at `/ca.pem`, and an explained 400 for the rest.
+/// Returns the help page for `/`, the public CA certificate for `/ca.pem`, and an explained 400 for anything else.
 pub(super) fn answer(request: &Request<Incoming>, ca_pem: &str) -> Response<Body> {
     if let Some(scheme) = request.uri().scheme_str() {
-        let cause = format!("the scheme {scheme} can't be forwarded, only http and https");
-        return refuse(&ProxyError::new(ErrorKind::HttpRequestError, "", cause));
+        let cause = format!("the scheme {scheme} is not supported; only http and https are forwarded");
+        return reply::error(&ProxyError::new(ErrorKind::HttpRequestError, "", cause));
     }
     let (text, content_type) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => (HELP.to_owned(), "text/plain; charset=utf-8"),
         (&Method::GET, "/ca.pem") => (ca_pem.to_owned(), "application/x-pem-file"),
         (method, path) => {
             let cause = format!("{method} {path} is not a request to a proxy");
-            return refuse(&ProxyError::new(ErrorKind::HttpRequestError, "", cause));
+            return reply::error(&ProxyError::new(ErrorKind::HttpRequestError, "", cause));
         }
     };
     let mut response = Response::new(body::full(text));
@@ -25,8 +25,8 @@ pub(super) fn answer(request: &Request<Incoming>, ca_pem: &str) -> Response<Body
     response
 }
 
-const HELP: &str = "This is the proxy door of Tracewire.
+const HELP: &str = "This is the Tracewire proxy.
 
-Set HTTPS_PROXY and HTTP_PROXY to this address and let the client trust /ca.pem:
-`tracewire env` prints the variables for a shell, `tracewire run -- CMD` does it all for one command.
+To use it, set HTTPS_PROXY and HTTP_PROXY to this address, and make the client trust the certificate at /ca.pem.
+`tracewire env` prints these settings for a shell. `tracewire run -- CMD` applies them to one command.
 ";

@@ -1,66 +1,63 @@
-//! Inside a CONNECT: recognise what is spoken, open TLS with a leaf of ours, serve HTTP, or relay the rest unopened.
+//! Inside a CONNECT or SOCKS tunnel: detects the protocol, opens TLS with a leaf certificate of ours, serves HTTP, and
+//! relays everything else unopened.
 
-use super::Proxy;
-use super::certificate_rejections::{CertificateRejection, ClientIdentity, Watched};
+use super::certificate_rejections::{ClientIdentity, PendingAcceptance};
 use super::connect::Established;
+use super::state::Proxy;
+use super::tls_alert_observer::TlsAlertObserver;
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::ActiveExchange;
-use crate::forward::connection::{ConnectionContext, Tunnel};
 use crate::forward::upgrade::relay_bytes;
-use crate::net::BoxedIo;
+use crate::forward::{ActiveExchange, ConnectionContext, Tunnel};
+use crate::net::http_server::HttpVersion;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Protocol, read_record, sniff};
+use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, facts};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, Outcome};
-use crate::upstream::dial::authority;
-use crate::upstream::{Dialled, Origin, Purpose, within};
+use crate::upstream::{DialPurpose, Dialled, Origin, authority};
 use crate::wire::client_hello::server_name;
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 /// HTTP inside a tunnel, ready to be served.
-struct Inside {
+struct TunnelledHttp {
     io: BoxedIo,
-    conversation: Arc<ConnectionContext>,
-    http2: bool,
+    connection: Arc<ConnectionContext>,
+    version: HttpVersion,
 }
 
 impl Proxy {
-    /// Runs a tunnel until it ends. Boxed by name: what is served inside leads back here.
+    /// Runs a tunnel until it ends. Its future has a named type because serving the inside can open a tunnel again.
     pub(super) fn tunnel(
         self,
         io: BoxedIo,
-        conversation: ConnectionContext,
+        connection: ConnectionContext,
         established: Established,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            // Boxed, as is all that is rare or short: a tunnel keeps the room of the largest thing in it.
-            let inside = Box::pin(self.look_inside(io, conversation, established)).await;
-            match inside {
-                Some(Inside { io, conversation, http2: true }) => {
-                    Box::pin(self.serve_http2(io, conversation)).await;
-                }
-                Some(Inside { io, conversation, http2: false }) => self.serve_http1(io, conversation).await,
-                None => {}
+            // Boxed, as are all rare or short parts: a tunnel's future is as large as its largest unboxed part.
+            if let Some(inside) = Box::pin(self.open(io, connection, established)).await {
+                self.serve_http(inside.io, inside.connection, inside.version).await;
             }
         })
     }
 
-    /// Finds out what is spoken, opens TLS, and relays to its end what is no HTTP.
-    async fn look_inside(
+    /// Detects the protocol and opens TLS. Relays anything that is not HTTP to its end.
+    async fn open(
         &self,
         mut io: BoxedIo,
-        mut conversation: ConnectionContext,
+        mut connection: ConnectionContext,
         established: Established,
-    ) -> Option<Inside> {
-        let Established { origin, mut dialled, policy, begun } = established;
+    ) -> Option<TunnelledHttp> {
+        let Established { origin, mut dialled, policy, exchange } = established;
         if policy == ConnectPolicy::Tunnel {
-            self.relay(io, &origin, dialled, &begun).await;
+            self.relay(io, &origin, dialled, &exchange).await;
             return None;
         }
         let mut first = BytesMut::new();
@@ -79,170 +76,192 @@ impl Proxy {
             dialled.stream = Box::new(Prefixed::new(first.freeze(), stream));
         }
         if protocol == Protocol::Tls {
-            return self.open(io, seen, origin, dialled, conversation, begun).await;
+            return self.open_tls(io, seen, origin, dialled, connection, exchange).await;
         }
         let io: BoxedIo = Box::new(Prefixed::new(seen, io));
-        if protocol == Protocol::Opaque {
-            self.relay(io, &origin, dialled, &begun).await;
-            return None;
-        }
-        let http2 = protocol == Protocol::Http2;
+        let (version, offer) = match protocol {
+            Protocol::Http1 => (HttpVersion::Http1, Offer::Http1),
+            Protocol::Http2 => (HttpVersion::Http2, Offer::Http2),
+            Protocol::Opaque | Protocol::Tls => {
+                self.relay(io, &origin, dialled, &exchange).await;
+                return None;
+            }
+        };
         let origin = Origin { tls: false, ..origin };
-        let offer = if http2 { Offer::Http2 } else { Offer::Http1 };
-        conversation.tunnel = Some(self.open_plain(origin, dialled, offer, &begun).await);
-        begun.recording.outcome(Outcome::Complete);
-        Some(Inside { io, conversation: Arc::new(conversation), http2 })
+        connection.tunnel = Some(self.open_plain(origin, dialled, offer, &exchange).await);
+        exchange.recording.outcome(Outcome::Complete);
+        Some(TunnelledHttp { io, connection: Arc::new(connection), version })
     }
 
-    async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, begun: &ActiveExchange) {
-        begun.recording.kind(ExchangeKind::Connect(ConnectPolicy::Tunnel));
+    async fn relay(&self, io: BoxedIo, origin: &Origin, dialled: Option<Dialled>, exchange: &ActiveExchange) {
+        exchange.recording.kind(ExchangeKind::Connect(ConnectPolicy::Tunnel));
         let dialler = self.inner.forwarder.upstream().dialler();
         let dialled = match dialled {
             Some(dialled) => dialled,
-            None => match dialler.dial(&origin.host, origin.port, Purpose::Stream).await {
+            None => match dialler.dial(&origin.host, origin.port, DialPurpose::Stream).await {
                 Ok(dialled) => dialled,
-                Err(error) => return begun.recording.fail(&error),
+                Err(error) => return exchange.recording.fail(&error),
             },
         };
-        relay_bytes(io, dialled.stream, &begun.recording).await;
+        relay_bytes(io, dialled.stream, &exchange.recording).await;
     }
 
-    /// Plain HTTP inside the tunnel: the dialled connection becomes the first one of the origin.
+    /// Plain HTTP inside the tunnel: the dialled connection becomes the origin's first pooled one.
     async fn open_plain(
         &self,
         origin: Origin,
         dialled: Option<Dialled>,
         offer: Offer,
-        begun: &ActiveExchange,
+        exchange: &ActiveExchange,
     ) -> Tunnel {
         let upstream = self.inner.forwarder.upstream();
-        let isolation = begun.isolation();
+        let pool_key = exchange.pool_key();
         let unreachable = match dialled {
-            Some(dialled) => upstream.adopt(dialled, &isolation, &origin, offer).await.err(),
+            Some(dialled) => upstream.adopt(dialled, &pool_key, &origin, offer).await.err(),
             None => None,
         };
         Tunnel { origin, tls: None, unreachable }
     }
 
-    /// TLS: the ClientHello is read first, then the endpoint is asked for what the agent offers, and the agent gets
-    /// what the endpoint chose. An endpoint that fails here is answered for inside, with a 502.
-    async fn open(
+    /// Opens TLS. The ClientHello is read first and its ALPN offered to the endpoint; the client then gets the protocol
+    /// that the endpoint chose. If the endpoint fails here, requests inside the tunnel are answered with a 502.
+    async fn open_tls(
         &self,
         mut io: BoxedIo,
         seen: Bytes,
         origin: Origin,
         dialled: Option<Dialled>,
-        mut conversation: ConnectionContext,
-        begun: ActiveExchange,
-    ) -> Option<Inside> {
+        mut connection: ConnectionContext,
+        exchange: ActiveExchange,
+    ) -> Option<TunnelledHttp> {
         let limit = self.inner.settings.header_timeout;
-        let shown = authority(&origin.host, origin.port);
-        let mut client = ClientIdentity { user_agent: conversation.user_agent.clone(), ..ClientIdentity::default() };
-        let late =
-            || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
-        let record = within(limit, read_record(&mut io, seen)).await.unwrap_or_else(|| Err(late()));
-        let suspicion = |client, begun| {
-            let (distrust, conversation) = (Arc::clone(&self.inner.distrust), conversation.clone());
-            CertificateRejection { distrust, conversation, host: shown.clone(), client, begun }
+        let host = authority(&origin.host, origin.port);
+        let mut client = ClientIdentity { user_agent: connection.user_agent.clone(), ..ClientIdentity::default() };
+        let pending = |client, exchange| {
+            let (rejections, connection) = (Arc::clone(&self.inner.rejections), connection.clone());
+            PendingAcceptance { rejections, connection, host: host.clone(), client, exchange }
         };
-        let hello = match record {
-            Ok(record) => {
-                client.hello = record.clone();
-                let io: BoxedIo = Box::new(Prefixed::new(record, io));
-                // Settings by name hold for the name in TLS too: a SOCKS client may have resolved it itself.
-                let named = server_name(&client.hello).unwrap_or_default();
-                if !named.is_empty() && self.policy(named, origin.port) == ConnectPolicy::Tunnel {
-                    self.relay(io, &origin, dialled, &begun).await;
-                    return None;
-                }
-                within(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await.unwrap_or_else(|| Err(late()))
-            }
-            Err(error) => Err(error),
-        };
-        let hello = match hello {
-            Ok(hello) => hello,
+        let record = match in_time(limit, read_record(&mut io, seen)).await {
+            Ok(record) => record,
             Err(error) => {
-                suspicion(client, begun).handshake_failed(&error);
+                pending(client, exchange).handshake_failed(&error);
                 return None;
             }
         };
-        let (named_host, offered) = {
-            let hello = hello.client_hello();
-            let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
-            (hello.server_name().map(str::to_owned), offered)
+        client.hello = record.clone();
+        let io: BoxedIo = Box::new(Prefixed::new(record, io));
+        // Host settings also apply to the name in TLS: a SOCKS client may have resolved the name itself.
+        let named = server_name(&client.hello).unwrap_or_default();
+        if !named.is_empty() && self.policy(named, origin.port) == ConnectPolicy::Tunnel {
+            self.relay(io, &origin, dialled, &exchange).await;
+            return None;
+        }
+        let hello = match in_time(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                pending(client, exchange).handshake_failed(&error);
+                return None;
+            }
         };
-        client.alpn = offered.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
-        let offers = |name: &[u8]| offered.iter().any(|offered| offered == name);
-        let offer = if offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        let origin = named(origin, named_host.as_deref());
+        let asked = Hello::of(&hello);
+        client.alpn = asked.alpn.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
+        let offer = if asked.offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
+        let origin = named_origin(origin, asked.server_name.as_deref());
         let (reached, program) = tokio::join!(
-            self.reach_tls(&origin, dialled, offer, &begun),
-            self.inner.distrust.program_of(&client, conversation.client, &shown)
+            self.reach_tls(&origin, dialled, offer, &exchange),
+            self.inner.rejections.program_of(&client, connection.client, &host)
         );
         client.program = program;
-        let only_http2 = offers(b"h2") && !offers(b"http/1.1");
-        let http2 = only_http2 || *reached.as_ref().unwrap_or(&false);
-        // What isn't offered isn't chosen: an unknown name such as "http 1.1" is ignored, not fatal.
-        let alpn: &[&[u8]] = match (http2, offers(b"http/1.1")) {
-            (true, _) => &[b"h2"],
-            (false, true) => &[b"http/1.1"],
-            (false, false) => &[],
+        let version = match reached {
+            _ if asked.offers(b"h2") && !asked.offers(b"http/1.1") => HttpVersion::Http2,
+            Ok(version) => version,
+            Err(_) => HttpVersion::Http1,
         };
-        let config = match self.inner.leaves.server_config(named_host.as_deref().unwrap_or(&origin.host), alpn) {
+        // A protocol that was not offered is never selected: an unknown name such as "http 1.1" is ignored, not fatal.
+        let alpn: &[&[u8]] = match version {
+            HttpVersion::Http2 => &[b"h2"],
+            HttpVersion::Http1 if asked.offers(b"http/1.1") => &[b"http/1.1"],
+            HttpVersion::Http1 => &[],
+        };
+        let certificate_host = asked.server_name.as_deref().unwrap_or(&origin.host);
+        let config = match self.inner.leaves.server_config(certificate_host, alpn) {
             Ok(config) => config,
             Err(error) => {
-                let error = ProxyError::from_source(ErrorKind::ProxyInternalError, shown, &error);
-                tracing::error!(%error, "no certificate");
-                begun.recording.fail(&error);
+                let error = ProxyError::from_source(ErrorKind::ProxyInternalError, host, &error);
+                tracing::error!(%error, "no certificate could be issued");
+                exchange.recording.fail(&error);
                 return None;
             }
         };
         let began = Instant::now();
-        let stream = match within(limit, hello.into_stream(config)).await.unwrap_or_else(|| Err(late())) {
+        let stream = match in_time(limit, hello.into_stream(config)).await {
             Ok(stream) => stream,
             Err(error) => {
-                suspicion(client, begun).handshake_failed(&error);
+                pending(client, exchange).handshake_failed(&error);
                 return None;
             }
         };
-        let tls = facts(stream.get_ref().1, named_host.as_deref());
-        let io = Watched::new(Box::new(stream), suspicion(client, begun), began.elapsed());
-        conversation.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
-        Some(Inside { io: Box::new(io), conversation: Arc::new(conversation), http2 })
+        let tls = facts(stream.get_ref().1, asked.server_name.as_deref());
+        let io = TlsAlertObserver::new(Box::new(stream), pending(client, exchange), began.elapsed());
+        connection.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
+        Some(TunnelledHttp { io: Box::new(io), connection: Arc::new(connection), version })
     }
 
-    /// True when the endpoint speaks HTTP/2 with us.
+    /// Connects to the endpoint over TLS and returns the HTTP version that it speaks with us.
     async fn reach_tls(
         &self,
         origin: &Origin,
         dialled: Option<Dialled>,
         offer: Offer,
-        begun: &ActiveExchange,
-    ) -> Result<bool, ProxyError> {
+        exchange: &ActiveExchange,
+    ) -> Result<HttpVersion, ProxyError> {
         if let Some(error) = self.blocked(&origin.host, origin.port) {
             return Err(error);
         }
         if self.inner.forwarder.may_detour(origin) {
-            return Ok(offer == Offer::Http2OrHttp1);
+            return Ok(if offer == Offer::Http2OrHttp1 { HttpVersion::Http2 } else { HttpVersion::Http1 });
         }
         let upstream = self.inner.forwarder.upstream();
-        let isolation = begun.isolation();
+        let pool_key = exchange.pool_key();
         match dialled {
-            Some(dialled) => upstream.adopt(dialled, &isolation, origin, offer).await,
-            None if offer == Offer::Http1 => Ok(false),
-            None if upstream.speaks_http2(&isolation, origin) => Ok(true),
+            Some(dialled) => upstream.adopt(dialled, &pool_key, origin, offer).await,
+            None if offer == Offer::Http1 => Ok(HttpVersion::Http1),
+            None if upstream.has_http2_connection(&pool_key, origin) => Ok(HttpVersion::Http2),
             None => {
-                // Pooled connections of an agent that offered less say nothing about what this one may have.
+                // A pooled HTTP/1.1 connection doesn't show whether the endpoint would speak HTTP/2 with this client.
                 let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
-                let dialled = upstream.dialler().dial(host, origin.port, Purpose::Stream).await?;
-                upstream.adopt(dialled, &isolation, origin, offer).await
+                let dialled = upstream.dialler().dial(host, origin.port, DialPurpose::Stream).await?;
+                upstream.adopt(dialled, &pool_key, origin, offer).await
             }
         }
     }
 }
 
-/// The endpoint by the name the agent asks for in TLS, dialled where its CONNECT said.
-fn named(origin: Origin, server_name: Option<&str>) -> Origin {
+/// The parts of a ClientHello that matter here.
+struct Hello {
+    server_name: Option<String>,
+    alpn: Vec<Vec<u8>>,
+}
+
+impl Hello {
+    fn of(handshake: &StartHandshake<BoxedIo>) -> Self {
+        let hello = handshake.client_hello();
+        let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+        Self { server_name: hello.server_name().map(str::to_owned), alpn }
+    }
+
+    fn offers(&self, protocol: &[u8]) -> bool {
+        self.alpn.iter().any(|offered| offered == protocol)
+    }
+}
+
+async fn in_time<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
+    within(limit, future).await.unwrap_or_else(|| Err(late()))
+}
+
+/// The endpoint under the name that the client asks for in TLS, dialled under the name in its CONNECT.
+fn named_origin(origin: Origin, server_name: Option<&str>) -> Origin {
     match server_name {
         Some(name) if !name.eq_ignore_ascii_case(&origin.host) => {
             Origin { host: name.to_ascii_lowercase(), dial_host: Some(origin.host), ..origin }

@@ -1,8 +1,9 @@
-//! TLS toward endpoints: verified always, with the system's roots and the user's own; exceptions by host are recorded.
+//! TLS to endpoints, verified with the system's roots and the user's own. Exceptions for single hosts are recorded.
 //!
-//! It must not decide what to do when verification fails.
+//! It must not decide what happens when verification fails.
 
-use super::{TlsError, facts};
+use super::error::TlsError;
+use super::negotiated::facts;
 use crate::net::BoxedIo;
 use crate::trace::exchange::TlsFacts;
 use crate::util::glob::any_matches;
@@ -21,13 +22,13 @@ use tokio_rustls::client::TlsStream;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
-    /// Folder of the CA that `serve` signs with; empty: `ca` under the data folder.
+    /// The folder of the CA that `serve` signs with. If absent, `ca` in the data folder.
     pub ca_dir: Option<PathBuf>,
-    /// PEM files with roots to trust toward endpoints, besides the system's.
+    /// PEM files with root certificates to trust for endpoints, in addition to the system's.
     pub upstream_ca: Vec<PathBuf>,
-    /// Host patterns whose certificates are not verified. Every span of such a host says so.
+    /// Patterns of hosts with certificates that are not verified. Spans of these hosts record that.
     pub insecure_hosts: Vec<String>,
-    /// Certificates that we show to endpoints that ask for one.
+    /// Client certificates, for endpoints that request one.
     pub client_certificates: Vec<ClientCertificate>,
 }
 
@@ -35,43 +36,45 @@ pub struct TlsSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
-    /// The endpoints (patterns) it is for; the first entry that names a host counts.
+    /// Patterns of the endpoints to present it to. The first entry that matches a host is used.
     pub hosts: Vec<String>,
-    /// PEM file with the certificate and its chain.
+    /// A PEM file with the certificate and its chain.
     pub certificate: PathBuf,
-    /// PEM file with its key.
+    /// A PEM file with its private key.
     pub key: PathBuf,
 }
 
-/// What we offer an endpoint by ALPN: what the agent offered us, so that both legs speak the same.
+/// The protocols to offer an endpoint by ALPN: those that the client offered, so that both connections speak the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offer {
-    /// Only `http/1.1`.
+    /// `http/1.1` only.
     Http1,
-    /// `h2`, else `http/1.1`.
+    /// `h2` and `http/1.1`, in this order.
     Http2OrHttp1,
-    /// Only `h2`; without TLS by prior knowledge (RFC 9113 §3.3).
+    /// `h2` only; without TLS, HTTP/2 by prior knowledge (RFC 9113 §3.3).
     Http2,
 }
 
-/// TLS configurations toward endpoints.
+/// The TLS configurations for endpoints.
 pub struct UpstreamTls {
     verified: Configs,
     unverified: Configs,
     insecure_hosts: Vec<String>,
-    identified: Vec<(Vec<String>, Configs)>,
+    // With a client certificate, by the patterns of its hosts.
+    with_certificate: Vec<(Vec<String>, Configs)>,
 }
 
 /// One configuration for each [`Offer`].
 type Configs = [Arc<ClientConfig>; 3];
 
 impl UpstreamTls {
-    /// Reads the roots. A system without roots is no error as long as `settings` names some, or nothing is dialled.
+    /// Reads the root certificates. A system without any is not an error: `settings` may name some, and plain HTTP needs
+    /// none.
     pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
-            tracing::warn!(%error, "a system root can't be read");
+            tracing::warn!(%error, "a root certificate of the system could not be read");
         }
         roots.add_parsable_certificates(native.certs);
         for path in &settings.upstream_ca {
@@ -81,28 +84,28 @@ impl UpstreamTls {
         let verifier = Arc::new(NoVerification(Arc::new(rustls::crypto::aws_lc_rs::default_provider())));
         let unverified =
             ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        let identified = settings.client_certificates.iter().map(|entry| {
+        let with_certificate = settings.client_certificates.iter().map(|entry| {
             let (chain, key) = entry.read()?;
             let config =
                 ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key)?;
             Ok::<_, TlsError>((entry.hosts.clone(), offering(&config)))
         });
         Ok(Self {
-            identified: identified.collect::<Result<_, _>>()?,
+            with_certificate: with_certificate.collect::<Result<_, _>>()?,
             verified: offering(&verified),
             unverified: offering(&unverified),
             insecure_hosts: settings.insecure_hosts.clone(),
         })
     }
 
-    /// What verifies servers of other protocols: the same roots, no ALPN.
+    /// A configuration for other protocols than HTTP: the same roots, without ALPN.
     pub fn plain_config(&self) -> Arc<ClientConfig> {
         let mut config = (*self.verified[Offer::Http1 as usize]).clone();
         config.alpn_protocols.clear();
         Arc::new(config)
     }
 
-    /// Shakes hands with the endpoint `host:port` over `stream`.
+    /// Performs the TLS handshake with the endpoint `host:port` over `stream`.
     pub async fn connect(
         &self,
         stream: BoxedIo,
@@ -111,8 +114,8 @@ impl UpstreamTls {
         offer: Offer,
     ) -> std::io::Result<(TlsStream<BoxedIo>, TlsFacts)> {
         let insecure = any_matches(&self.insecure_hosts, host, port);
-        let identified = self.identified.iter().find(|(hosts, _)| any_matches(hosts, host, port));
-        let configs = match identified {
+        let with_certificate = self.with_certificate.iter().find(|(hosts, _)| any_matches(hosts, host, port));
+        let configs = match with_certificate {
             _ if insecure => &self.unverified,
             Some((_, configs)) => configs,
             None => &self.verified,
@@ -127,13 +130,13 @@ impl UpstreamTls {
 }
 
 /// True when a handshake failed because of the endpoint's certificate.
-pub fn is_certificate_error(error: &std::io::Error) -> bool {
+pub(crate) fn is_certificate_error(error: &std::io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
-/// True when the other side said by an alert that it will not go on.
-pub fn is_alert(error: &std::io::Error) -> bool {
+/// True when the other side ended the connection with a TLS alert.
+pub(crate) fn is_alert(error: &std::io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
@@ -149,27 +152,27 @@ fn offering(config: &ClientConfig) -> Configs {
 
 impl ClientCertificate {
     fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-        let broken = |path: &Path, cause: rustls::pki_types::pem::Error| TlsError::Pem {
+        let damaged = |path: &Path, cause: rustls::pki_types::pem::Error| TlsError::Pem {
             path: path.to_owned(),
             cause: cause.to_string(),
         };
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect)
-            .map_err(|cause| broken(&self.certificate, cause))?;
-        Ok((chain, PrivateKeyDer::from_pem_file(&self.key).map_err(|cause| broken(&self.key, cause))?))
+            .map_err(|cause| damaged(&self.certificate, cause))?;
+        Ok((chain, PrivateKeyDer::from_pem_file(&self.key).map_err(|cause| damaged(&self.key, cause))?))
     }
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let broken = |cause: String| TlsError::Pem { path: path.to_owned(), cause };
+    let damaged = |cause: String| TlsError::Pem { path: path.to_owned(), cause };
     let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| broken(error.to_string()))? {
-        roots.add(certificate.map_err(|error| broken(error.to_string()))?)?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| damaged(error.to_string()))? {
+        roots.add(certificate.map_err(|error| damaged(error.to_string()))?)?;
     }
-    if roots.len() == before { Err(broken("no certificate in it".to_owned())) } else { Ok(()) }
+    if roots.len() == before { Err(damaged("the file has no certificate".to_owned())) } else { Ok(()) }
 }
 
-/// Takes every certificate; signatures are still checked. Only for hosts that a setting names.
+/// Accepts every certificate, and still verifies handshake signatures. Only for hosts in `tls.insecure_hosts`.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 

@@ -1,30 +1,32 @@
-//! Leaf certificates and the TLS server configurations made of them, cached by host and ALPN.
+//! Leaf certificates and their TLS server configurations, cached by host and ALPN.
 //!
-//! All leaves share one key of this process, which is not the CA's: no key is made on the path of a request. An entry
-//! is dropped long before its certificate expires, and the cache is bounded.
+//! All leaves share one key of this process, which is not the CA's: no key is generated while a request waits. A cached
+//! certificate is replaced after a week, long before it expires. At [`MAX_CACHED`] entries the least recently used one is
+//! evicted.
 
-use super::authority::random_serial;
-use super::{CertAuthority, TlsError};
+use super::cert_authority::{CertAuthority, random_serial};
+use super::error::TlsError;
+use crate::util::lru::{LruCache, lru};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 use rcgen::{PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use time::{Duration, OffsetDateTime};
 
-/// Issues leaves for hosts and keeps their TLS configurations.
+/// Issues leaf certificates for hosts and caches their TLS configurations.
 pub struct LeafCache {
     authority: CertAuthority,
     key: KeyPair,
-    configs: Mutex<HashMap<CacheKey, Cached>>,
+    configs: Mutex<LruCache<CacheKey, CachedConfig>>,
 }
 
+// Host and ALPN protocols.
 type CacheKey = (String, Vec<Vec<u8>>);
 
-struct Cached {
+struct CachedConfig {
     config: Arc<ServerConfig>,
     made: Instant,
 }
@@ -34,15 +36,16 @@ impl LeafCache {
     pub fn new(authority: CertAuthority) -> Result<Self, TlsError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .map_err(|error| TlsError::Issue { host: String::new(), cause: error.to_string() })?;
-        Ok(Self { authority, key, configs: Mutex::default() })
+        Ok(Self { authority, key, configs: Mutex::new(lru(MAX_CACHED)) })
     }
 
-    /// The CA that signs.
+    /// The CA that signs the leaf certificates.
     pub fn authority(&self) -> &CertAuthority {
         &self.authority
     }
 
-    /// A TLS configuration for `host` (a DNS name or an IP address) that offers `alpn` in this order.
+    /// Returns a TLS configuration for `host` (a DNS name or an IP address) that accepts the ALPN protocols `alpn`, in this
+    /// order of preference.
     pub fn server_config(&self, host: &str, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
         let key = (host.to_ascii_lowercase(), alpn.iter().map(|name| name.to_vec()).collect::<Vec<_>>());
         if let Some(config) = self.cached(&key) {
@@ -55,15 +58,12 @@ impl LeafCache {
         config.key_log = Arc::new(rustls::KeyLogFile::new());
         let config = Arc::new(config);
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if configs.len() >= MAX_CACHED {
-            evict(&mut configs);
-        }
-        configs.insert(key, Cached { config: Arc::clone(&config), made: Instant::now() });
+        configs.put(key, CachedConfig { config: Arc::clone(&config), made: Instant::now() });
         Ok(config)
     }
 
     fn cached(&self, key: &CacheKey) -> Option<Arc<ServerConfig>> {
-        let configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = configs.get(key)?;
         (cached.made.elapsed() < CACHED_FOR).then(|| Arc::clone(&cached.config))
     }
@@ -78,7 +78,7 @@ impl LeafCache {
         let mut params = CertificateParams::default();
         params.subject_alt_names = alternative_names(host).map_err(failed)?;
         params.distinguished_name = DistinguishedName::new();
-        if host.len() <= LONGEST_COMMON_NAME {
+        if host.len() <= MAX_COMMON_NAME_BYTES {
             params.distinguished_name.push(DnType::CommonName, host);
         }
         params.is_ca = IsCa::ExplicitNoCa;
@@ -93,7 +93,8 @@ impl LeafCache {
     }
 }
 
-/// The SANs for a host. A name with an underscore also gets its wildcard: verifiers differ in which of both they take.
+/// The subject alternative names for a host. A name with an underscore also gets a wildcard, because verifiers differ in
+/// which of the two they accept.
 fn alternative_names(host: &str) -> Result<Vec<SanType>, rcgen::Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SanType::IpAddress(address)]);
@@ -109,23 +110,12 @@ fn alternative_names(host: &str) -> Result<Vec<SanType>, rcgen::Error> {
     Ok(names)
 }
 
-/// Makes room: what is stale goes, and if that is not enough, the older half.
-fn evict(configs: &mut HashMap<CacheKey, Cached>) {
-    configs.retain(|_, cached| cached.made.elapsed() < CACHED_FOR);
-    if configs.len() >= MAX_CACHED {
-        let mut ages: Vec<_> = configs.values().map(|cached| cached.made).collect();
-        ages.sort_unstable();
-        let middle = ages[ages.len() / 2];
-        configs.retain(|_, cached| cached.made > middle);
-    }
-}
-
 const MAX_CACHED: usize = 4096;
-/// Total validity; under every client's ceiling, the strictest known being 47 days.
+/// Clients limit the validity of certificates; the strictest known limit is 47 days.
 const LEAF_DAYS: i64 = 45;
 const CACHED_FOR: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
-/// X.520's upper bound.
-const LONGEST_COMMON_NAME: usize = 64;
+/// The upper bound of X.520.
+const MAX_COMMON_NAME_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -173,7 +163,7 @@ mod tests {
         assert!(leaf.extended_key_usage().unwrap().unwrap().value.server_auth);
         let days = (leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp()) / 86_400;
         assert!(days <= 45, "{days}");
-        assert_ne!(leaf.public_key().raw, ca.public_key().raw, "the leaf has a key of its own");
+        assert_ne!(leaf.public_key().raw, ca.public_key().raw, "the leaf has its own key");
     }
 
     #[test]
@@ -193,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn a_second_look_is_served_from_the_cache() {
-        super::super::install_provider();
+    fn a_configuration_is_cached_by_host_and_alpn() {
+        crate::tls::install_provider();
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
         let first = cache.server_config("Example.com", &[b"h2"]).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.server_config("example.com", &[b"h2"]).unwrap()));

@@ -1,16 +1,19 @@
-//! A byte stream to an endpoint: address overrides, an upstream proxy, DNS, refusal of our own doors, every address
-//! tried, nodelay.
+//! A byte stream to an endpoint: address overrides, the upstream proxy, name resolution, and a race of all addresses.
 //!
-//! What was checked is what is dialled: nothing resolves a second time.
+//! The addresses that were checked are the ones dialled; nothing is resolved twice. Connections to our own listeners are
+//! rejected.
 
-use super::via::{Proxies, ProxyUrl};
-use super::{UpstreamSettings, within};
+use super::connect_to::ConnectTo;
+use super::origin::authority;
+use super::proxies::{Proxies, ProxyKind};
+use super::proxy_url::ProxyUrl;
+use super::race::{connect_first, interleave_families};
+use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
-use crate::net::BoxedIo;
+use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, UpstreamTls};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -22,46 +25,48 @@ pub struct Dialler {
     connect_to: Arc<[ConnectTo]>,
     proxies: Arc<Proxies>,
     tls: Arc<UpstreamTls>,
-    own_doors: Arc<RwLock<Vec<SocketAddr>>>,
+    own_listeners: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 /// A connection to an endpoint, before TLS with it.
 pub struct Dialled {
-    /// The stream: a socket, or a tunnel through an upstream proxy.
+    /// A socket, or a tunnel through an upstream proxy.
     pub stream: BoxedIo,
     /// The address dialled: the endpoint's, or the upstream proxy's.
     pub peer: SocketAddr,
-    /// How long DNS, TCP and the way through a proxy took.
+    /// The duration of name resolution, TCP, and the upstream proxy's tunnel.
     pub elapsed: Duration,
-    /// The upstream proxy that the stream leads to, when requests on it must name their target whole.
+    /// The upstream proxy at the other end of the stream, if it forwards requests. It needs them in absolute form.
     pub forward_proxy: Option<ProxyUrl>,
 }
 
-/// What the stream to an endpoint is for.
+/// What a stream to an endpoint will carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Any bytes, TLS or not: an upstream proxy is asked for a tunnel.
+pub enum DialPurpose {
+    /// Any bytes, TLS or not. An upstream proxy is asked for a tunnel.
     Stream,
-    /// Plain HTTP requests of ours: an upstream proxy is sent them itself.
+    /// Plain HTTP requests from this program. An upstream proxy gets the requests themselves.
     PlainHttp,
 }
 
-/// Dial another host and port instead, as curl's `--connect-to`. Empty parts match, or keep, anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectTo {
-    from_host: String,
-    from_port: Option<u16>,
-    to_host: String,
-    to_port: Option<u16>,
+/// A setting that the dialler can't use.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// An entry of `upstream.connect_to`.
+    #[error(transparent)]
+    ConnectTo(#[from] super::connect_to::InvalidConnectTo),
+    /// A proxy variable of the environment.
+    #[error(transparent)]
+    Proxy(#[from] super::proxies::InvalidProxyVariable),
 }
 
 impl Dialler {
-    /// A dialler by these settings; `variable` reads our environment.
+    /// A dialler with these settings; `variable` reads the environment.
     pub fn new(
         settings: &UpstreamSettings,
         tls: Arc<UpstreamTls>,
         variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, UpstreamError> {
         let connect_to = settings.connect_to.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
         let proxies = Proxies::new(&settings.proxy, &settings.no_proxy, variable)?;
         Ok(Self {
@@ -69,29 +74,38 @@ impl Dialler {
             connect_to: connect_to.into(),
             proxies: Arc::new(proxies),
             tls,
-            own_doors: Arc::default(),
+            own_listeners: Arc::default(),
         })
     }
 
-    /// Names a door of this process, so that nothing is ever sent to it.
-    pub fn refuse(&self, door: SocketAddr) {
-        self.own_doors.write().unwrap_or_else(PoisonError::into_inner).push(door);
+    /// Rejects connections to `listener`, a listener of this process, from now on.
+    pub fn refuse(&self, listener: SocketAddr) {
+        self.own_listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
     /// Connects to `host:port`; `host` has no brackets.
-    pub async fn dial(&self, host: &str, port: u16, purpose: Purpose) -> Result<Dialled, ProxyError> {
+    pub async fn dial(&self, host: &str, port: u16, purpose: DialPurpose) -> Result<Dialled, ProxyError> {
         let began = Instant::now();
-        let shown = authority(host, port);
-        match within(self.connect_timeout, self.reach(host, port, purpose, &shown)).await {
+        let endpoint = authority(host, port);
+        match within(self.connect_timeout, self.dial_route(host, port, purpose, &endpoint)).await {
             Some(dialled) => dialled.map(|dialled| Dialled { elapsed: began.elapsed(), ..dialled }),
             None => {
-                let cause = format!("no connection within {} ms", self.connect_timeout.as_millis());
-                Err(ProxyError::new(ErrorKind::ConnectionTimeout, shown, cause))
+                let cause = format!(
+                    "no connection within {} ms (upstream.connect_timeout_ms)",
+                    self.connect_timeout.as_millis()
+                );
+                Err(ProxyError::new(ErrorKind::ConnectionTimeout, endpoint, cause))
             }
         }
     }
 
-    async fn reach(&self, host: &str, port: u16, purpose: Purpose, shown: &str) -> Result<Dialled, ProxyError> {
+    async fn dial_route(
+        &self,
+        host: &str,
+        port: u16,
+        purpose: DialPurpose,
+        endpoint: &str,
+    ) -> Result<Dialled, ProxyError> {
         let (host, port) = self.overridden(host, port);
         let direct = |stream: TcpStream, peer| Dialled {
             stream: Box::new(stream),
@@ -99,116 +113,77 @@ impl Dialler {
             elapsed: Duration::ZERO,
             forward_proxy: None,
         };
-        let Some(proxy) = self.proxies.route(purpose == Purpose::Stream, host, port) else {
-            let (stream, peer) = self.connect(host, port, shown).await?;
+        let kind = match purpose {
+            DialPurpose::Stream => ProxyKind::Https,
+            DialPurpose::PlainHttp => ProxyKind::Http,
+        };
+        let Some(proxy) = self.proxies.route(kind, host, port) else {
+            let (stream, peer) = self.connect(host, port, endpoint).await?;
             return Ok(direct(stream, peer));
         };
-        let (stream, peer) = self.connect(&proxy.host, proxy.port, &format!("{shown} by way of {proxy}")).await?;
+        let via = format!("{endpoint} through the upstream proxy {proxy}");
+        let (stream, peer) = self.connect(&proxy.host, proxy.port, &via).await?;
         let mut dialled = direct(stream, peer);
         if proxy.tls {
-            let shaken = self.tls.connect(dialled.stream, &proxy.host, proxy.port, Offer::Http1).await;
-            let (stream, _) = shaken.map_err(|error| {
+            let handshake = self.tls.connect(dialled.stream, &proxy.host, proxy.port, Offer::Http1).await;
+            let (stream, _) = handshake.map_err(|error| {
                 let cause = format!("TLS with the upstream proxy {proxy}: {error}");
-                ProxyError::new(ErrorKind::DestinationUnavailable, shown, cause)
+                ProxyError::new(ErrorKind::DestinationUnavailable, endpoint, cause)
             })?;
             dialled.stream = Box::new(stream);
         }
         match purpose {
-            Purpose::Stream => dialled.stream = proxy.tunnel(dialled.stream, host, port).await?,
-            Purpose::PlainHttp => dialled.forward_proxy = Some(proxy.clone()),
+            DialPurpose::Stream => dialled.stream = proxy.open_tunnel(dialled.stream, host, port).await?,
+            DialPurpose::PlainHttp => dialled.forward_proxy = Some(proxy.clone()),
         }
         Ok(dialled)
     }
 
-    async fn connect(&self, host: &str, port: u16, shown: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
+    /// Resolves `host` and connects to the first of its addresses that answers. Errors are about `endpoint`.
+    async fn connect(&self, host: &str, port: u16, endpoint: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
         let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
             Ok(found) => found.collect(),
-            Err(error) => return Err(ProxyError::from_source(ErrorKind::DnsError, shown, &error)),
+            Err(error) => return Err(ProxyError::from_source(ErrorKind::DnsError, endpoint, &error)),
         };
-        let mut last = ProxyError::new(ErrorKind::DnsError, shown, "the name has no address");
-        for address in addresses {
-            if self.is_own_door(address) {
-                return Err(ProxyError::new(ErrorKind::ProxyLoopDetected, shown, "that is a door of this proxy"));
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    let _ = stream.set_nodelay(true);
-                    return Ok((stream, address));
-                }
-                Err(error) => last = dial_error(shown, &error),
-            }
+        if addresses.is_empty() {
+            return Err(ProxyError::new(ErrorKind::DnsError, endpoint, "the name has no address"));
         }
-        Err(last)
+        if addresses.iter().any(|address| self.is_own_listener(*address)) {
+            let cause = "the address belongs to a listener of this process";
+            return Err(ProxyError::new(ErrorKind::ProxyLoopDetected, endpoint, cause));
+        }
+        let connected = connect_first(interleave_families(addresses), |address| async move {
+            let stream = TcpStream::connect(address).await?;
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        });
+        connected.await.map_err(|error| dial_error(endpoint, &error))
     }
 
-    fn overridden<'a>(&'a self, host: &'a str, port: u16) -> (&'a str, u16) {
-        let rule = self.connect_to.iter().find(|rule| rule.matches(host, port));
-        rule.map_or((host, port), |rule| {
-            let to_host = if rule.to_host.is_empty() { host } else { &rule.to_host };
-            (to_host, rule.to_port.unwrap_or(port))
-        })
+    fn is_own_listener(&self, target: SocketAddr) -> bool {
+        let listeners = self.own_listeners.read().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().any(|listener| reaches(*listener, target))
     }
 
-    /// Every alias counts: another loopback name, a v4-mapped address, `0.0.0.0`, any address of this machine when the
-    /// door listens on all of them.
-    fn is_own_door(&self, target: SocketAddr) -> bool {
-        let doors = self.own_doors.read().unwrap_or_else(PoisonError::into_inner);
-        doors.iter().any(|door| reaches(*door, target))
-    }
-
-    /// True when connections to `host:port` would be connections to `listener`, which is on this machine.
+    /// True when a connection to `host:port` would reach `listener`, which is on this machine.
     pub async fn leads_to(&self, host: &str, port: u16, listener: SocketAddr) -> bool {
         let (host, port) = self.overridden(host, port);
         let found = within(self.connect_timeout, tokio::net::lookup_host((host, port))).await;
         found.is_some_and(|found| found.is_ok_and(|mut found| found.any(|target| reaches(listener, target))))
     }
-}
 
-impl ConnectTo {
-    fn matches(&self, host: &str, port: u16) -> bool {
-        (self.from_host.is_empty() || self.from_host.eq_ignore_ascii_case(host))
-            && self.from_port.is_none_or(|from| from == port)
+    /// The host and port to dial instead, by `upstream.connect_to`.
+    fn overridden<'a>(&'a self, host: &'a str, port: u16) -> (&'a str, u16) {
+        self.connect_to.iter().find_map(|rule| rule.apply(host, port)).unwrap_or((host, port))
     }
 }
 
-impl FromStr for ConnectTo {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("connect-to {text:?} is not HOST:PORT:HOST:PORT (IPv6 in brackets, empty parts allowed)");
-        let mut rest = text;
-        let mut parts = Vec::with_capacity(4);
-        while parts.len() < 3 {
-            let end = match rest.strip_prefix('[') {
-                Some(inner) => inner.find(']').ok_or_else(wrong)? + 2,
-                None => rest.find(':').ok_or_else(wrong)?,
-            };
-            parts.push(rest.get(..end).ok_or_else(wrong)?.trim_matches(['[', ']']));
-            rest = rest.get(end..).and_then(|rest| rest.strip_prefix(':')).ok_or_else(wrong)?;
-        }
-        parts.push(rest);
-        let port = |text: &str| if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| wrong()) };
-        Ok(Self {
-            from_host: parts[0].to_owned(),
-            from_port: port(parts[1])?,
-            to_host: parts[2].to_owned(),
-            to_port: port(parts[3])?,
-        })
-    }
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// With an IPv4 address that is mapped into IPv6 as IPv4.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// True when a connection to `target` is one to `listener`, which is on this machine.
+/// True when a connection to `target` reaches `listener`, which is on this machine. Every alias counts: another loopback
+/// address, an IPv4-mapped address, `0.0.0.0`, or any address of this machine when the listener is bound to all of them.
 fn reaches(listener: SocketAddr, target: SocketAddr) -> bool {
     let (listener, target) = (canonical(listener), canonical(target));
     listener.port() == target.port()
@@ -229,14 +204,14 @@ fn is_exhausted(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| code == Errno::MFILE.raw_os_error() || code == Errno::NFILE.raw_os_error())
 }
 
-fn dial_error(shown: &str, error: &io::Error) -> ProxyError {
+fn dial_error(endpoint: &str, error: &io::Error) -> ProxyError {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => ErrorKind::ConnectionTimeout,
         io::ErrorKind::ConnectionReset => ErrorKind::ConnectionTerminated,
         _ if is_exhausted(error) => ErrorKind::DescriptorsExhausted,
         _ => ErrorKind::ConnectionRefused,
     };
-    ProxyError::from_source(kind, shown, error)
+    ProxyError::from_source(kind, endpoint, error)
 }
 
 #[cfg(test)]
@@ -244,30 +219,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connect_to_reads_curls_form() {
-        let rule: ConnectTo = "api.openai.com:443:127.0.0.1:8443".parse().unwrap();
-        assert!(rule.matches("API.openai.com", 443) && !rule.matches("api.openai.com", 80));
-        assert_eq!((rule.to_host.as_str(), rule.to_port), ("127.0.0.1", Some(8443)));
-        let rule: ConnectTo = "::[::1]:8443".parse().unwrap();
-        assert!(rule.matches("anything", 1));
-        assert_eq!((rule.to_host.as_str(), rule.to_port), ("::1", Some(8443)));
-        for wrong in ["", "a", "a:1", "a:1:b", "a:x:b:2", "[::1:1:b:2"] {
-            assert!(wrong.parse::<ConnectTo>().is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn own_doors_are_known_by_every_name() {
+    fn own_listeners_are_recognized_under_every_alias() {
         crate::tls::install_provider();
         let tls = Arc::new(UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap());
         let dialler = Dialler::new(&UpstreamSettings::default(), tls, &|_| None).unwrap();
         dialler.refuse("127.0.0.1:8080".parse().unwrap());
         dialler.refuse("0.0.0.0:9090".parse().unwrap());
         for own in ["127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", "0.0.0.0:8080", "127.0.0.2:8080", "[::1]:9090"] {
-            assert!(dialler.is_own_door(own.parse().unwrap()), "{own}");
+            assert!(dialler.is_own_listener(own.parse().unwrap()), "{own}");
         }
         for other in ["127.0.0.1:8081", "192.0.2.1:8080", "192.0.2.1:9090"] {
-            assert!(!dialler.is_own_door(other.parse().unwrap()), "{other}");
+            assert!(!dialler.is_own_listener(other.parse().unwrap()), "{other}");
         }
     }
 }

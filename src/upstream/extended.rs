@@ -1,10 +1,9 @@
-//! WebSocket over HTTP/2 (RFC 8441): told from other requests, and turned into an HTTP/1.1 upgrade where the endpoint
-//! doesn't take it.
+//! WebSocket over HTTP/2 (RFC 8441): recognized, and converted into an HTTP/1.1 upgrade for endpoints without support.
 //!
 //! It must not send anything.
 
 use super::body::Body;
-use super::pool::Http2Sender;
+use super::connection::Http2Sender;
 use crate::error::{ErrorKind, ProxyError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,29 +16,36 @@ pub(super) fn is_extended(request: &Request<Body>) -> bool {
     request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_some()
 }
 
-/// True when the endpoint takes extended CONNECTs. A new connection's SETTINGS may be on their way: they are waited for.
-pub(super) async fn is_enabled(sender: &Http2Sender) -> bool {
+/// True when the endpoint supports extended CONNECT. On a new connection this waits up to a second for its SETTINGS.
+pub(super) async fn is_supported(sender: &Http2Sender) -> bool {
     let mut enabled = sender.extended_connect.clone();
     let deadline = sender.made + SETTINGS_GRACE;
     loop {
         if *enabled.borrow() {
             return true;
         }
-        // SETTINGS wake nobody, so somebody must look. A full channel means that it will be done.
-        let _ = sender.look.try_send(());
-        let seen = tokio::time::timeout(LOOK_EVERY, enabled.wait_for(|enabled| *enabled)).await;
+        // hyper does not report the arrival of SETTINGS, so the connection's task must look. If the channel is full, it
+        // is already about to.
+        let _ = sender.refresh.try_send(());
+        let seen = tokio::time::timeout(REFRESH_INTERVAL, enabled.wait_for(|enabled| *enabled)).await;
         if matches!(seen, Ok(Ok(_))) || Instant::now() >= deadline {
             return *sender.extended_connect.borrow();
         }
     }
 }
 
-/// Makes an extended CONNECT an upgrade (RFC 6455 §4.1). The key comes back.
+/// Converts an extended CONNECT into an upgrade request (RFC 6455 §4.1), and returns its `Sec-WebSocket-Key`.
 pub(super) fn into_upgrade(request: &mut Request<Body>) -> Result<HeaderValue, ProxyError> {
     let protocol = request.extensions_mut().remove::<Protocol>();
     let protocol = protocol.and_then(|protocol| HeaderValue::from_bytes(protocol.as_ref()).ok());
     let mut nonce = [0; 16];
-    let failed = || ProxyError::new(ErrorKind::ProxyInternalError, "", "no key for a WebSocket can be made");
+    let failed = || {
+        ProxyError::new(
+            ErrorKind::ProxyInternalError,
+            "",
+            "the random key of a WebSocket handshake could not be generated",
+        )
+    };
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| failed())?;
     let key = HeaderValue::try_from(STANDARD.encode(nonce)).map_err(|_| failed())?;
     *request.method_mut() = Method::GET;
@@ -50,8 +56,8 @@ pub(super) fn into_upgrade(request: &mut Request<Body>) -> Result<HeaderValue, P
     Ok(key)
 }
 
-/// A 101 must prove that it answers this key.
-pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, shown: &str) -> Result<(), ProxyError> {
+/// Checks that a 101 response was made for `key`. Other responses pass.
+pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, endpoint: &str) -> Result<(), ProxyError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
     }
@@ -60,10 +66,14 @@ pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, shown: 
     if response.headers().get(header::SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == expected.as_str()) {
         return Ok(());
     }
-    Err(ProxyError::new(ErrorKind::HttpProtocolError, shown, "Sec-WebSocket-Accept does not answer our key"))
+    Err(ProxyError::new(
+        ErrorKind::HttpProtocolError,
+        endpoint,
+        "Sec-WebSocket-Accept does not match the Sec-WebSocket-Key",
+    ))
 }
 
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(5);
 const SETTINGS_GRACE: Duration = Duration::from_secs(1);
 /// RFC 6455 §1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -1,17 +1,17 @@
-//! What errors of TLS and HTTP libraries mean toward an endpoint.
+//! Converts errors of the TLS and HTTP libraries on upstream connections.
 
 use super::body::Body;
 use crate::error::{ErrorKind, FramingFault, ProxyError};
-use crate::tls::client::{is_alert, is_certificate_error};
+use crate::tls::{is_alert, is_certificate_error};
 use http::{Request, Uri};
 use hyper::client::conn::TrySendError;
 use std::error::Error;
 use std::io;
 
-/// Why a request was not answered; the request itself, with its `absolute` target, if it was never written.
+/// Why a request has no response. If the request was never written, it is returned with its `absolute` target.
 pub(super) fn send_error(
     mut failed: TrySendError<Request<Body>>,
-    shown: &str,
+    endpoint: &str,
     absolute: Uri,
 ) -> (ProxyError, Option<Request<Body>>) {
     let unsent = failed.take_message().map(|mut request| {
@@ -20,19 +20,19 @@ pub(super) fn send_error(
     });
     let error = failed.into_error();
     if let Some(fault) = FramingFault::behind(&error) {
-        // A fault in what the agent sends breaks our request off, one in the answer is the endpoint's.
+        // A fault in the client's body breaks our request off; any other is in the response.
         let faulty = if error.is_user() { fault.of_request() } else { fault.of_response() };
-        return (ProxyError { host: shown.to_owned(), ..faulty }, None);
+        return (ProxyError { host: endpoint.to_owned(), ..faulty }, None);
     }
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let io = io_behind(&error);
     let reset =
         io.is_some_and(|io| matches!(io.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof));
     let kind = if error.is_user() {
-        // The request body failed: the agent went away while it was sending.
+        // The request body failed: the client left while it was sending.
         ErrorKind::HttpRequestIncomplete
     } else if io.is_some_and(is_alert) {
-        // Under TLS 1.3 a client certificate is judged after the handshake.
+        // Under TLS 1.3 the endpoint judges our client certificate after the handshake.
         ErrorKind::TlsAlertReceived
     } else if error.is_incomplete_message() || error.is_canceled() || reset {
         ErrorKind::ConnectionTerminated
@@ -41,11 +41,11 @@ pub(super) fn send_error(
     } else {
         ErrorKind::HttpProtocolError
     };
-    (ProxyError::from_source(kind, shown, &error), unsent)
+    (ProxyError::from_source(kind, endpoint, &error), unsent)
 }
 
-/// Why there is no TLS with an endpoint.
-pub(super) fn tls_error(shown: &str, error: &io::Error) -> ProxyError {
+/// Why the TLS handshake with an endpoint failed.
+pub(super) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
     let kind = if is_certificate_error(error) {
         ErrorKind::TlsCertificateError
     } else if is_alert(error) {
@@ -55,10 +55,10 @@ pub(super) fn tls_error(shown: &str, error: &io::Error) -> ProxyError {
     } else {
         ErrorKind::TlsProtocolError
     };
-    ProxyError::from_source(kind, shown, error)
+    ProxyError::from_source(kind, endpoint, error)
 }
 
-/// The error of the socket below HTTP.
+/// The socket's error behind an error of the HTTP library.
 fn io_behind(error: &hyper::Error) -> Option<&io::Error> {
     let mut source = error.source();
     while let Some(inner) = source {

@@ -1,9 +1,9 @@
-//! HTTP over a stream to an endpoint: the two handshakes, and how the connections are set up.
+//! Starts HTTP/1.1 or HTTP/2 on a stream to an endpoint.
 //!
-//! It must not dial, and not know what is sent.
+//! It must not dial, and must not know what is sent.
 
-use super::pool::{Http1Sender, Http2Sender, Sender};
-use super::via::ProxyUrl;
+use super::connection::{Http1Sender, Http2Sender, Sender};
+use super::proxy_url::ProxyUrl;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
@@ -17,11 +17,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// HTTP/1.1, its responses judged.
+/// Starts HTTP/1.1, with responses judged by the framing guard.
 pub(super) async fn http1_sender(
     io: BoxedIo,
     forward_proxy: Option<ProxyUrl>,
-    shown: &str,
+    endpoint: &str,
 ) -> Result<Sender, ProxyError> {
     let (io, guard) = GuardedIo::of_responses(io);
     let (requests, connection) = http1::Builder::new()
@@ -29,43 +29,43 @@ pub(super) async fn http1_sender(
         .max_headers(MAX_FIELDS)
         .handshake(TokioIo::new(io))
         .await
-        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
+        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, endpoint, &error))?;
     let connection = connection.with_upgrades();
-    // Errors of the connection reach the request that suffers them.
+    // An error of the connection is also an error of each affected request.
     tokio::spawn(async move { drop(connection.await) });
     Ok(Sender::Http1(Http1Sender { requests, guard, forward_proxy }))
 }
 
-/// HTTP/2.
-pub(super) async fn http2_sender(io: BoxedIo, shown: &str) -> Result<Sender, ProxyError> {
+/// Starts HTTP/2.
+pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, ProxyError> {
     let (requests, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .keep_alive_interval(Some(PING_EVERY))
+        .keep_alive_interval(Some(PING_INTERVAL))
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(io))
         .await
-        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, shown, &error))?;
+        .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, endpoint, &error))?;
     let (enabled, extended_connect) = watch::channel(false);
-    let (look, mut looks) = mpsc::channel(1);
-    let most_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-    let seen = Arc::clone(&most_streams);
+    let (refresh, mut refreshes) = mpsc::channel(1);
+    let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let current_max = Arc::clone(&max_streams);
     tokio::spawn(std::future::poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx).map(drop);
-        while let Poll::Ready(Some(())) = looks.poll_recv(cx) {}
-        seen.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        while let Poll::Ready(Some(())) = refreshes.poll_recv(cx) {}
+        current_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
         enabled.send_if_modified(|known| {
             let now = connection.is_extended_connect_protocol_enabled();
             std::mem::replace(known, now) != now
         });
         polled
     }));
-    Ok(Sender::Http2(Http2Sender { requests, most_streams, extended_connect, look, made: Instant::now() }))
+    Ok(Sender::Http2(Http2Sender { requests, max_streams, extended_connect, refresh, made: Instant::now() }))
 }
 
-const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const WINDOW_BYTES: u32 = 2 * 1024 * 1024;

@@ -1,287 +1,207 @@
-//! Idle HTTP connections, kept by origin and rollout: one rollout's connections never serve another.
+//! Idle and shared HTTP connections, by pool key and origin: connections of one key never serve another.
 //!
-//! It must not dial. The lock is held for a look-up, never over an await.
+//! Idle HTTP/1.1 connections are limited in number: at the limit those idle for longest are closed. It must not dial. The
+//! lock is held for a look-up, never across an await.
 
-use super::body::Body;
-use super::send::UpstreamFacts;
-use super::via::ProxyUrl;
-use crate::net::guard::Guard;
+use super::connection::{Connection, Http1Sender, Http2Sender, Lease, Sender, UpstreamFacts};
+use super::origin::{Origin, PoolKey};
 use crate::tls::Offer;
-use hyper::client::conn::{http1, http2};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
-
-/// Whose connections these are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Isolation {
-    rollout: Arc<str>,
-    // Only one connection of an agent can use them.
-    fleeting: bool,
-}
-
-impl Isolation {
-    /// A rollout's, by its id.
-    pub fn of_rollout(rollout: Arc<str>) -> Self {
-        Self { rollout, fleeting: false }
-    }
-
-    /// Nobody's: connections to our own model servers, where no agent's credentials pass.
-    pub fn shared() -> Self {
-        static SHARED: LazyLock<Arc<str>> = LazyLock::new(|| "\0gateway".into());
-        Self { rollout: Arc::clone(&SHARED), fleeting: false }
-    }
-
-    /// An agent's connection's own: kept from [`Upstream::open`](super::Upstream::open) to `forget`.
-    pub fn of_connection(rollout: Arc<str>) -> Self {
-        Self { rollout, fleeting: true }
-    }
-}
-
-/// Scheme, host and port of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    /// True for https.
-    pub tls: bool,
-    /// Without brackets, lower case.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// Where to dial instead of `host`: what the agent's CONNECT named, when TLS inside it named another host.
-    pub dial_host: Option<String>,
-}
-
-impl Origin {
-    /// An endpoint that is dialled by its own name. Brackets around an IPv6 address are taken off.
-    pub fn new(tls: bool, host: &str, port: u16) -> Self {
-        Self { tls, host: host.trim_matches(['[', ']']).to_ascii_lowercase(), port, dial_host: None }
-    }
-}
-
-/// The sending half of an HTTP connection.
-pub(super) enum Sender {
-    Http1(Http1Sender),
-    Http2(Http2Sender),
-}
-
-pub(super) struct Http1Sender {
-    pub(super) requests: http1::SendRequest<Body>,
-    /// Judges the responses.
-    pub(super) guard: Guard,
-    /// The upstream proxy that the requests are sent to, with their whole target.
-    pub(super) forward_proxy: Option<ProxyUrl>,
-}
-
-#[derive(Clone)]
-pub(super) struct Http2Sender {
-    pub(super) requests: http2::SendRequest<Body>,
-    /// Streams that the endpoint takes at once, as far as it has said.
-    pub(super) most_streams: Arc<AtomicUsize>,
-    /// True once the endpoint has said that it takes extended CONNECTs (RFC 8441).
-    pub(super) extended_connect: watch::Receiver<bool>,
-    /// Has that looked at anew.
-    pub(super) look: mpsc::Sender<()>,
-    pub(super) made: Instant,
-}
-
-/// A connection ready for a request.
-pub(super) struct Connection {
-    pub(super) sender: Sender,
-    pub(super) facts: UpstreamFacts,
-}
-
-/// A request under way on a shared connection; dropped with its response.
-#[derive(Debug, Default)]
-pub struct Lease(#[expect(dead_code, reason = "held, not read")] Option<Arc<()>>);
 
 pub(super) struct Pool {
     idle_timeout: Duration,
-    most_idle: usize,
-    kept: Mutex<Kept>,
+    max_idle: usize,
+    connections: Mutex<PooledConnections>,
 }
 
 #[derive(Default)]
-struct Kept {
-    rollouts: HashMap<Isolation, HashMap<Origin, Entry>>,
-    // Idle HTTP/1.1 connections of all of them.
+struct PooledConnections {
+    by_key: HashMap<PoolKey, HashMap<Origin, OriginConnections>>,
+    // The number of idle HTTP/1.1 connections under all keys.
     idle: usize,
 }
 
 #[derive(Default)]
-struct Entry {
-    http1: Vec<(Http1Sender, UpstreamFacts, Instant)>,
-    http2: Vec<Shared>,
+struct OriginConnections {
+    http1: Vec<IdleHttp1>,
+    http2: Vec<SharedHttp2>,
 }
 
-/// An HTTP/2 connection and what is under way on it.
-struct Shared {
+/// An HTTP/1.1 connection without a request.
+struct IdleHttp1 {
+    sender: Http1Sender,
+    facts: UpstreamFacts,
+    since: Instant,
+}
+
+/// An HTTP/2 connection, and the number of requests in progress on it.
+struct SharedHttp2 {
     sender: Http2Sender,
     facts: UpstreamFacts,
-    under_way: Arc<()>,
+    // Counted by its clones: one here and one in each lease.
+    requests: Arc<()>,
     used: Instant,
 }
 
-impl Shared {
-    /// True when the endpoint takes one more stream (RFC 9113 §5.1.2): what is over its limit would only wait.
+impl SharedHttp2 {
+    /// True when the endpoint accepts one more stream (RFC 9113 §5.1.2). A request beyond its limit would only wait.
     fn has_room(&self) -> bool {
-        let most = self.sender.most_streams.load(Ordering::Relaxed).clamp(1, MAX_STREAMS);
-        !self.sender.requests.is_closed() && Arc::strong_count(&self.under_way) <= most
+        let max = self.sender.max_streams.load(Ordering::Relaxed).clamp(1, MAX_STREAMS);
+        !self.sender.requests.is_closed() && Arc::strong_count(&self.requests) <= max
     }
 
     fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.under_way) == 1
+        Arc::strong_count(&self.requests) == 1
     }
 }
 
 impl Pool {
-    /// Keeps idle connections for `idle_timeout`, and `most_idle` HTTP/1.1 connections in all.
-    pub(super) fn new(idle_timeout: Duration, most_idle: usize) -> Self {
-        Self { idle_timeout, most_idle, kept: Mutex::default() }
+    /// Keeps idle connections for `idle_timeout` (zero means no limit), and at most `max_idle` HTTP/1.1 connections.
+    pub(super) fn new(idle_timeout: Duration, max_idle: usize) -> Self {
+        Self { idle_timeout, max_idle, connections: Mutex::default() }
     }
 
-    /// A live connection that speaks what `offer` allows, with room for a request.
-    pub(super) fn take(&self, isolation: &Isolation, origin: &Origin, offer: Offer) -> Option<(Connection, Lease)> {
-        let mut kept = self.lock();
-        let Kept { rollouts, idle } = &mut *kept;
-        let entry = rollouts.get_mut(isolation)?.get_mut(origin)?;
+    /// Takes a live connection that speaks what `offer` allows and accepts a request.
+    pub(super) fn take(&self, key: &PoolKey, origin: &Origin, offer: Offer) -> Option<(Connection, Lease)> {
+        let mut connections = self.lock();
+        let PooledConnections { by_key, idle } = &mut *connections;
+        let pooled = by_key.get_mut(key)?.get_mut(origin)?;
         if offer != Offer::Http1
-            && let Some(shared) = entry.http2.iter_mut().find(|shared| shared.has_room())
+            && let Some(shared) = pooled.http2.iter_mut().find(|shared| shared.has_room())
         {
             shared.used = Instant::now();
-            let sender = Sender::Http2(shared.sender.clone());
-            return Some((
-                Connection { sender, facts: shared.facts.clone() },
-                Lease(Some(Arc::clone(&shared.under_way))),
-            ));
+            let connection = Connection { sender: Sender::Http2(shared.sender.clone()), facts: shared.facts.clone() };
+            return Some((connection, Lease::on(&shared.requests)));
         }
         if offer == Offer::Http2 {
             return None;
         }
-        while let Some((sender, facts, since)) = entry.http1.pop() {
+        while let Some(pooled) = pooled.http1.pop() {
             *idle -= 1;
-            if sender.requests.is_ready() && self.is_fresh(since) {
-                return Some((Connection { sender: Sender::Http1(sender), facts }, Lease::default()));
+            if self.is_usable(&pooled) {
+                let connection = Connection { sender: Sender::Http1(pooled.sender), facts: pooled.facts };
+                return Some((connection, Lease::default()));
             }
         }
         None
     }
 
     /// True when a request to `origin` would find a connection.
-    pub(super) fn holds(&self, isolation: &Isolation, origin: &Origin) -> bool {
-        let kept = self.lock();
-        kept.rollouts.get(isolation).and_then(|origins| origins.get(origin)).is_some_and(|entry| {
-            entry.http2.iter().any(Shared::has_room)
-                || entry.http1.iter().any(|(sender, _, since)| sender.requests.is_ready() && self.is_fresh(*since))
+    pub(super) fn has_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
+        self.any(key, origin, |pooled| {
+            pooled.http2.iter().any(SharedHttp2::has_room) || pooled.http1.iter().any(|idle| self.is_usable(idle))
         })
     }
 
-    /// True when a live HTTP/2 connection to `origin` is there to share.
-    pub(super) fn speaks_http2(&self, isolation: &Isolation, origin: &Origin) -> bool {
-        let kept = self.lock();
-        let entry = kept.rollouts.get(isolation).and_then(|origins| origins.get(origin));
-        entry.is_some_and(|entry| entry.http2.iter().any(|shared| !shared.sender.requests.is_closed()))
+    /// True when there is a live HTTP/2 connection to `origin`.
+    pub(super) fn has_http2_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
+        self.any(key, origin, |pooled| pooled.http2.iter().any(|shared| !shared.sender.requests.is_closed()))
     }
 
-    /// Keeps a connection. One that is shared is under way as soon as it is kept.
-    pub(super) fn put(&self, isolation: &Isolation, origin: &Origin, connection: Connection) -> Lease {
-        let mut kept = self.lock();
-        if kept.idle >= self.most_idle {
-            kept.give_up_oldest(self.most_idle / 8);
+    /// Adds a connection. The lease counts a request of the caller on a shared connection.
+    pub(super) fn put(&self, key: &PoolKey, origin: &Origin, connection: Connection) -> Lease {
+        let mut connections = self.lock();
+        if connections.idle >= self.max_idle {
+            connections.close_longest_idle(self.max_idle / 8);
         }
-        let Kept { rollouts, idle } = &mut *kept;
-        if isolation.fleeting && !rollouts.contains_key(isolation) {
-            // Its agent is gone.
+        let PooledConnections { by_key, idle } = &mut *connections;
+        if matches!(key, PoolKey::PerConnection(_)) && !by_key.contains_key(key) {
+            // The client connection is closed, and with it its pool.
             return Lease::default();
         }
-        let entry = rollouts.entry(isolation.clone()).or_default().entry(origin.clone()).or_default();
+        let pooled = by_key.entry(key.clone()).or_default().entry(origin.clone()).or_default();
         match connection.sender {
             Sender::Http2(sender) => {
-                let under_way = Arc::new(());
-                let lease = Lease(Some(Arc::clone(&under_way)));
+                let requests = Arc::new(());
+                let lease = Lease::on(&requests);
                 let facts = UpstreamFacts { reused: true, ..connection.facts };
-                entry.http2.push(Shared { sender, facts, under_way, used: Instant::now() });
+                pooled.http2.push(SharedHttp2 { sender, facts, requests, used: Instant::now() });
                 lease
             }
             Sender::Http1(sender) => {
-                entry.http1.push((sender, connection.facts, Instant::now()));
+                pooled.http1.push(IdleHttp1 { sender, facts: connection.facts, since: Instant::now() });
                 *idle += 1;
                 Lease::default()
             }
         }
     }
 
-    /// Gives up the HTTP/2 connections: the endpoint takes no more requests on them, though it may still answer some.
-    pub(super) fn forget_http2(&self, isolation: &Isolation, origin: &Origin) {
-        if let Some(entry) = self.lock().rollouts.get_mut(isolation).and_then(|origins| origins.get_mut(origin)) {
-            entry.http2.clear();
+    /// Removes the HTTP/2 connections to an endpoint that accepts no more requests on them. Responses in progress go on.
+    pub(super) fn remove_http2(&self, key: &PoolKey, origin: &Origin) {
+        if let Some(pooled) = self.lock().by_key.get_mut(key).and_then(|origins| origins.get_mut(origin)) {
+            pooled.http2.clear();
         }
     }
 
-    /// Lets connections be kept for a fleeting isolation.
-    pub(super) fn open(&self, isolation: &Isolation) {
-        self.lock().rollouts.entry(isolation.clone()).or_default();
+    /// Opens the pool of a client connection. Without it, connections under that key are not kept.
+    pub(super) fn open(&self, key: &PoolKey) {
+        self.lock().by_key.entry(key.clone()).or_default();
     }
 
-    /// Gives up all connections of an isolation that is over.
-    pub(super) fn forget(&self, isolation: &Isolation) {
-        let mut kept = self.lock();
-        let gone = kept.rollouts.remove(isolation);
-        kept.idle -= gone.iter().flat_map(HashMap::values).map(|entry| entry.http1.len()).sum::<usize>();
+    /// Closes the pool of a client connection, with its idle connections.
+    pub(super) fn close(&self, key: &PoolKey) {
+        let mut connections = self.lock();
+        let removed = connections.by_key.remove(key);
+        connections.idle -= removed.iter().flat_map(HashMap::values).map(|pooled| pooled.http1.len()).sum::<usize>();
     }
 
-    /// A limit of zero is none.
-    fn is_fresh(&self, since: Instant) -> bool {
-        self.idle_timeout.is_zero() || since.elapsed() < self.idle_timeout
-    }
-
-    /// Drops what is closed or has been idle too long.
+    /// Removes connections that are closed or were idle for too long.
     pub(super) fn sweep(&self) {
         self.lock().retain(
-            |(sender, _, since)| sender.requests.is_ready() && self.is_fresh(*since),
+            |idle| self.is_usable(idle),
             |shared| !shared.sender.requests.is_closed() && (!shared.is_idle() || self.is_fresh(shared.used)),
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn any(&self, key: &PoolKey, origin: &Origin, test: impl Fn(&OriginConnections) -> bool) -> bool {
+        self.lock().by_key.get(key).and_then(|origins| origins.get(origin)).is_some_and(test)
+    }
+
+    fn is_usable(&self, idle: &IdleHttp1) -> bool {
+        idle.sender.requests.is_ready() && self.is_fresh(idle.since)
+    }
+
+    fn is_fresh(&self, since: Instant) -> bool {
+        self.idle_timeout.is_zero() || since.elapsed() < self.idle_timeout
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PooledConnections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
-    fn retain(
-        &mut self,
-        http1: impl Fn(&(Http1Sender, UpstreamFacts, Instant)) -> bool,
-        http2: impl Fn(&Shared) -> bool,
-    ) {
+impl PooledConnections {
+    fn retain(&mut self, keep_http1: impl Fn(&IdleHttp1) -> bool, keep_http2: impl Fn(&SharedHttp2) -> bool) {
         let mut idle = 0;
-        self.rollouts.retain(|isolation, origins| {
-            origins.retain(|_, entry| {
-                entry.http1.retain(&http1);
-                entry.http2.retain(&http2);
-                idle += entry.http1.len();
-                !entry.http1.is_empty() || !entry.http2.is_empty()
+        self.by_key.retain(|key, origins| {
+            origins.retain(|_, pooled| {
+                pooled.http1.retain(&keep_http1);
+                pooled.http2.retain(&keep_http2);
+                idle += pooled.http1.len();
+                !pooled.http1.is_empty() || !pooled.http2.is_empty()
             });
-            isolation.fleeting || !origins.is_empty()
+            matches!(key, PoolKey::PerConnection(_)) || !origins.is_empty()
         });
         self.idle = idle;
     }
 
-    /// Drops the `count` that have been idle for longest.
-    fn give_up_oldest(&mut self, count: usize) {
-        let entries = self.rollouts.values().flat_map(HashMap::values);
-        let mut times: Vec<Instant> =
-            entries.flat_map(|entry| entry.http1.iter().map(|(_, _, since)| *since)).collect();
+    /// Closes the `count` HTTP/1.1 connections that were idle for longest.
+    fn close_longest_idle(&mut self, count: usize) {
+        let pooled = self.by_key.values().flat_map(HashMap::values);
+        let mut times: Vec<Instant> = pooled.flat_map(|pooled| pooled.http1.iter().map(|idle| idle.since)).collect();
         if times.is_empty() {
             return;
         }
         let at = count.min(times.len() - 1);
         let (_, limit, _) = times.select_nth_unstable(at);
         let limit = *limit;
-        self.retain(|(_, _, since)| *since > limit, |_| true);
+        self.retain(|idle| idle.since > limit, |_| true);
     }
 }
 
-/// Requests on one HTTP/2 connection, whatever its endpoint allows: beyond, one connection's order slows them.
+/// The maximum number of requests on one HTTP/2 connection, whatever its endpoint allows: more of them would slow each
+/// other down.
 const MAX_STREAMS: usize = 256;

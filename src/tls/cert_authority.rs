@@ -1,9 +1,9 @@
-//! Our certificate authority: made fresh for one run, or created once in a folder and read again.
+//! Our certificate authority: generated for one run, or created once in a folder and reused.
 //!
-//! EC P-256, path length 0, its key used for nothing but signing leaves. The key file is created with mode 0600 and
-//! never overwritten; a key that others could read or that is a link is refused.
+//! EC P-256, path length 0; its key only signs leaf certificates. The key file is created with mode 0600 and never
+//! overwritten. A key file that is a link, or that other users can read, is rejected.
 
-use super::TlsError;
+use super::error::TlsError;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rcgen::{PKCS_ECDSA_P256_SHA256, SerialNumber};
 use rustls::pki_types::CertificateDer;
@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
-/// Signs leaves.
+/// A certificate authority that signs leaf certificates.
 pub struct CertAuthority {
     pub(super) issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -22,13 +22,17 @@ pub struct CertAuthority {
 }
 
 impl CertAuthority {
-    /// A CA that lives in memory only.
+    /// Generates a CA that exists in memory only and is valid for 30 days.
     pub fn ephemeral(common_name: &str) -> Result<Self, TlsError> {
-        let made = Made::new(common_name, EPHEMERAL_DAYS)?;
-        Ok(Self { issuer: Issuer::new(made.params, made.key), certificate: made.certificate, pem: made.pem })
+        let generated = GeneratedCa::new(common_name, EPHEMERAL_DAYS)?;
+        Ok(Self {
+            issuer: Issuer::new(generated.params, generated.key),
+            certificate: generated.certificate,
+            pem: generated.pem,
+        })
     }
 
-    /// The CA kept in `folder`, made on first use.
+    /// Opens the CA in `folder`, or creates one there that is valid for ten years.
     pub fn open_or_create(folder: &Path) -> Result<Self, TlsError> {
         let (certificate_path, key_path) = (certificate_path(folder), folder.join(KEY_FILE));
         if !key_path.exists() {
@@ -37,12 +41,12 @@ impl CertAuthority {
         check_key_file(&key_path)?;
         let pem = fs::read_to_string(&certificate_path).map_err(file_error(&certificate_path))?;
         let key_pem = fs::read_to_string(&key_path).map_err(file_error(&key_path))?;
-        let broken =
+        let damaged =
             |path: &Path, cause: &dyn std::fmt::Display| TlsError::Pem { path: path.into(), cause: cause.to_string() };
         let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| broken(&certificate_path, &error))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|error| broken(&key_path, &error))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| broken(&certificate_path, &error))?;
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| damaged(&certificate_path, &error))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|error| damaged(&key_path, &error))?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(&certificate_path, &error))?;
         Ok(Self { issuer, certificate, pem })
     }
 
@@ -57,12 +61,12 @@ impl CertAuthority {
     }
 }
 
-/// Where the public certificate of the CA in `folder` is.
+/// The path of the public certificate of the CA in `folder`.
 pub fn certificate_path(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 
-/// A positive random serial of 127 bits: never the same twice, as NSS demands.
+/// A positive random serial number of 127 bits. NSS rejects two certificates of a CA with the same one.
 pub(super) fn random_serial() -> Result<SerialNumber, TlsError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| TlsError::Random)?;
@@ -70,21 +74,21 @@ pub(super) fn random_serial() -> Result<SerialNumber, TlsError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-struct Made {
+struct GeneratedCa {
     params: CertificateParams,
     key: KeyPair,
     certificate: CertificateDer<'static>,
     pem: String,
 }
 
-impl Made {
+impl GeneratedCa {
     fn new(common_name: &str, days: i64) -> Result<Self, TlsError> {
         let failed = |error: rcgen::Error| TlsError::Issue { host: common_name.to_owned(), cause: error.to_string() };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        // The time makes the subject unique: a new CA with an old one's subject confuses chain building.
+        // The time makes the subject unique: a second CA with the same subject confuses chain building.
         params.distinguished_name.push(DnType::CommonName, format!("{common_name} {}", now.unix_timestamp()));
         params.distinguished_name.push(DnType::OrganizationName, "Tracewire");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -99,13 +103,13 @@ impl Made {
 
 fn create(folder: &Path, certificate_path: &Path, key_path: &Path) -> Result<(), TlsError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder))?;
-    let made = Made::new("Tracewire CA", PERSISTENT_DAYS)?;
-    // Both are written under other names first and the key is linked into place last: a crash leaves no half CA, and
-    // of two processes that start at once one wins and the other reads what it made.
-    let unique = made.params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default().replace(':', "");
+    let generated = GeneratedCa::new("Tracewire CA", PERSISTENT_DAYS)?;
+    // Both files are written under temporary names, and linking the key into place decides: a crash leaves no partial
+    // CA, and of two processes that start at once one wins and the other reads the winner's files.
+    let unique = generated.params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default().replace(':', "");
     let (new_key, new_certificate) = (folder.join(format!(".key-{unique}")), folder.join(format!(".ca-{unique}")));
-    write_new(&new_key, made.key.serialize_pem().as_bytes(), 0o600)?;
-    write_new(&new_certificate, made.pem.as_bytes(), 0o644)?;
+    write_new(&new_key, generated.key.serialize_pem().as_bytes(), 0o600)?;
+    write_new(&new_certificate, generated.pem.as_bytes(), 0o644)?;
     let linked = fs::hard_link(&new_key, key_path);
     if linked.is_ok() {
         fs::rename(&new_certificate, certificate_path).map_err(file_error(certificate_path))?;
@@ -118,7 +122,7 @@ fn create(folder: &Path, certificate_path: &Path, key_path: &Path) -> Result<(),
     }
 }
 
-/// The process that won the race renames its certificate right after the key; give it that moment.
+/// Waits up to a second for the process that linked its key first to rename its certificate as well.
 fn wait_for(path: &Path) -> Result<(), TlsError> {
     for _ in 0..100 {
         if path.exists() {
@@ -137,9 +141,9 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
 fn check_key_file(path: &Path) -> Result<(), TlsError> {
     let metadata = fs::symlink_metadata(path).map_err(file_error(path))?;
     let problem = if metadata.file_type().is_symlink() {
-        "is a link; put the key file itself there"
+        "is a symbolic link; replace it with the key file itself"
     } else if metadata.mode() & 0o077 != 0 {
-        "can be read by others; run chmod 600 on it, or remove it and ca.pem to get a new CA"
+        "can be read by other users; run chmod 600 on it, or remove it and ca.pem to create a new CA"
     } else {
         return Ok(());
     };
@@ -168,11 +172,11 @@ mod tests {
         let again = CertAuthority::open_or_create(&folder).unwrap();
         assert_eq!(first.ca_pem(), again.ca_pem());
         assert_eq!(fs::metadata(folder.join(KEY_FILE)).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing else is left behind");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]
-    fn a_key_that_others_can_read_is_refused() {
+    fn a_key_that_others_can_read_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         CertAuthority::open_or_create(folder.path()).unwrap();
         fs::set_permissions(folder.path().join(KEY_FILE), fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,0 +1,208 @@
+//! HTTP connections of clients, for both listeners: HTTP/1.1 behind the framing guard, and HTTP/2 by prior knowledge.
+//!
+//! Limits: a request head must arrive within the header timeout, which also closes idle HTTP/1.1 connections; HTTP/2
+//! connections are kept alive by pings and have at most [`MAX_STREAMS`] streams. When the drain starts, a connection
+//! finishes the requests in progress and takes no new ones. It must not know what a request means.
+
+use super::drain::DrainGuard;
+use super::guard::{AfterResponse, GuardedIo};
+use super::interim::{InterimIo, InterimSender};
+use super::io::BoxedIo;
+use super::prefixed::Prefixed;
+use super::sniff::{Protocol, sniff};
+use super::timeout::within;
+use crate::error::FramingFault;
+use crate::wire::framing::head::MAX_FIELDS;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+/// One client connection, ready for HTTP.
+pub struct HttpConnection {
+    /// The byte stream, after TLS if there is any.
+    pub io: BoxedIo,
+    /// The client's address, for the log.
+    pub peer: SocketAddr,
+    /// Held until the connection is closed.
+    pub drain: DrainGuard,
+    /// The longest time a request head may take; zero means no limit.
+    pub header_timeout: Duration,
+    /// The origin of the responses.
+    pub responses: ResponseOrigin,
+}
+
+/// The HTTP version that a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Who wrote the responses on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseOrigin {
+    /// An endpoint. Responses are passed on unchanged: without a `Date` of ours, and with the endpoint's spelling of
+    /// field names.
+    Endpoint,
+    /// This process, which adds a `Date` (RFC 9110 §6.6.1).
+    Local,
+}
+
+/// Reads a new connection's first bytes until its protocol is known. The bytes are returned for replay.
+///
+/// `None` when the client closed, sent nothing within `limit`, or had sent nothing when the drain started.
+pub async fn first_bytes(io: &mut BoxedIo, limit: Duration, drain: &DrainGuard) -> Option<(Protocol, Bytes)> {
+    tokio::select! {
+        sniffed = within(limit, sniff(io, std::future::pending())) => sniffed?.ok(),
+        () = drain.started() => None,
+    }
+}
+
+/// Serves HTTP/1.1, or HTTP/2 when the client starts with its preface. `answer` gets each request, or the fault for
+/// which the framing guard withheld it.
+pub async fn serve<A, F, B>(mut connection: HttpConnection, answer: A)
+where
+    A: Fn(Result<Request<Incoming>, FramingFault>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (limit, drain) = (connection.header_timeout, connection.drain.clone());
+    let Some((protocol, seen)) = first_bytes(&mut connection.io, limit, &drain).await else { return };
+    connection.io = Box::new(Prefixed::new(seen, connection.io));
+    match protocol {
+        Protocol::Http2 => Box::pin(serve_http2(connection, |request| answer(Ok(request)))).await,
+        // Anything that is not HTTP is answered as a malformed request.
+        Protocol::Http1 | Protocol::Tls | Protocol::Opaque => {
+            serve_http1(connection, |request, _interim| answer(request)).await;
+        }
+    }
+}
+
+/// Serves HTTP/1.1. `answer` gets each request, or the fault for which the framing guard withheld it, and a sender of
+/// interim responses.
+pub async fn serve_http1<A, F, B>(connection: HttpConnection, answer: A)
+where
+    A: Fn(Result<Request<Incoming>, FramingFault>, InterimSender) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let HttpConnection { io, peer, drain, header_timeout, responses } = connection;
+    let (io, framing) = GuardedIo::of_requests(io);
+    let (io, interim) = InterimIo::new(Box::new(io));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let is_connect = request.method() == Method::CONNECT;
+        let request = match framing.begin_request() {
+            Some(fault) => Err(fault),
+            None => Ok(request),
+        };
+        let (answer, framing) = (answer(request, interim.clone()), framing.clone());
+        async move {
+            let response = answer.await;
+            let status = response.status();
+            let switched = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
+            framing.responded(if switched { AfterResponse::OtherProtocol } else { AfterResponse::Http });
+            infallible(response)
+        }
+    });
+    let builder = http1_builder(header_timeout, responses);
+    let connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+    until_drained(connection, |connection| connection.graceful_shutdown(), peer, drain).await;
+}
+
+/// Serves HTTP/2.
+pub async fn serve_http2<A, F, B>(connection: HttpConnection, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let HttpConnection { io, peer, drain, responses, .. } = connection;
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { infallible(answer.await) }
+    });
+    let connection = pin!(http2_builder(responses).serve_connection(TokioIo::new(io), service));
+    until_drained(connection, |connection| connection.graceful_shutdown(), peer, drain).await;
+}
+
+/// Runs a connection to its end. When the drain starts, `finish` asks it to complete the requests in progress.
+async fn until_drained<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    finish: fn(Pin<&mut C>),
+    peer: SocketAddr,
+    drain: DrainGuard,
+) {
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.started() => {
+            finish(connection.as_mut());
+            connection.await
+        }
+    };
+    log_end(peer, ended);
+}
+
+fn infallible<B>(response: Response<B>) -> Result<Response<B>, Infallible> {
+    Ok(response)
+}
+
+fn http2_builder(responses: ResponseOrigin) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(responses == ResponseOrigin::Local)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(Some(PING_INTERVAL))
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+fn http1_builder(header_timeout: Duration, responses: ResponseOrigin) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(responses == ResponseOrigin::Local)
+        .preserve_header_case(responses == ResponseOrigin::Endpoint)
+        .max_headers(MAX_FIELDS);
+    // hyper's own default is 30 seconds.
+    builder.header_read_timeout((!header_timeout.is_zero()).then_some(header_timeout));
+    builder
+}
+
+/// Logs how a connection ended. Malformed input is the client's error, not this program's.
+fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {
+    match ended {
+        Err(error) if error.is_parse() => {
+            let cause = crate::error::source_chain(&error);
+            tracing::warn!(%peer, cause, "a client sent something that is not HTTP; the connection was closed");
+        }
+        Err(error) => tracing::debug!(%peer, cause = crate::error::source_chain(&error), "connection ended"),
+        Ok(()) => {}
+    }
+}
+
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+const MAX_STREAMS: u32 = 1000;
+const WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,114 @@
+//! Routes each request of a client: to its CONNECT, to an endpoint, or to the help page.
+
+use super::state::Proxy;
+use super::{api_relay, auth, help};
+use crate::error::FramingFault;
+use crate::forward::{ConnectionContext, Tunnel, reply};
+use crate::net::interim::InterimSender;
+use crate::trace::exchange::{ExchangeKind, RequestHead};
+use crate::upstream::{Body, Origin};
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use std::net::IpAddr;
+
+impl Proxy {
+    /// Answers one request, directly at the listener or inside a tunnel.
+    pub(super) async fn answer(
+        &self,
+        connection: &ConnectionContext,
+        mut request: Request<Incoming>,
+        interim: Option<&InterimSender>,
+    ) -> Response<Body> {
+        if let Some(tunnel) = &connection.tunnel {
+            return self.answer_inside(connection, tunnel, request, interim).await;
+        }
+        let mut connection = connection.clone();
+        let refusal = auth::check(&self.inner.settings.token, request.headers(), &mut connection.credentials).err();
+        if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
+            return self.connect(&connection, request, refusal).await;
+        }
+        let Some(origin) = origin_of(&mut request) else {
+            return help::answer(&request, self.inner.leaves.authority().ca_pem());
+        };
+        if refusal.is_none()
+            && !origin.tls
+            && let Some(api) = self.api_behind(connection.client, &origin.host, origin.port).await
+        {
+            return api_relay::relay(api, request).await.unwrap_or_else(|error| reply::error(&error));
+        }
+        let refusal = refusal.or_else(|| self.blocked(&origin.host, origin.port));
+        self.inner.forwarder.handle(&connection, origin, request, refusal, interim).await
+    }
+
+    async fn answer_inside(
+        &self,
+        connection: &ConnectionContext,
+        tunnel: &Tunnel,
+        request: Request<Incoming>,
+        interim: Option<&InterimSender>,
+    ) -> Response<Body> {
+        let origin = origin_inside(tunnel, &request);
+        let refusal = if origin == tunnel.origin { None } else { self.blocked(&origin.host, origin.port) };
+        self.inner.forwarder.handle(connection, origin, request, refusal, interim).await
+    }
+
+    /// Rejects a request that the framing guard withheld, and records the rejection.
+    pub(super) async fn reject_malformed(&self, connection: &ConnectionContext, fault: FramingFault) -> Response<Body> {
+        let origin = connection.tunnel.as_ref().map(|tunnel| &tunnel.origin);
+        let head = RequestHead {
+            method: Method::from_bytes(b"_OTHER").unwrap_or(Method::OPTIONS),
+            scheme: "",
+            host: origin.map_or_else(String::new, |origin| origin.host.clone()),
+            port: origin.map_or(0, |origin| origin.port),
+            target: String::new(),
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        };
+        self.inner.forwarder.refuse(connection, ExchangeKind::Http, head, &fault.of_request()).await
+    }
+}
+
+/// The endpoint of an absolute-form request; `None` for any other form. `ws` and `wss` count as `http` and `https`.
+fn origin_of(request: &mut Request<Incoming>) -> Option<Origin> {
+    let uri = request.uri();
+    let tls = match uri.scheme_str()? {
+        "http" | "ws" => false,
+        "https" | "wss" => true,
+        _ => return None,
+    };
+    let origin = Origin::new(tls, uri.host()?, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+    // RFC 9112 §3.2.2: the target takes precedence, and a different Host is replaced.
+    let host = uri.authority().and_then(|written| written.as_str().rsplit('@').next()?.parse().ok());
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
+    Some(origin)
+}
+
+/// The endpoint of a request inside a tunnel. `forward` compares it with the tunnel's.
+fn origin_inside(tunnel: &Tunnel, request: &Request<Incoming>) -> Origin {
+    let (uri, tunnel_origin) = (request.uri(), &tunnel.origin);
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let named = uri.authority().or(host.as_ref());
+    // A client that resolves names itself opens a tunnel to an address; without TLS only the request has the name.
+    if let Some(named) = named
+        && tunnel.tls.is_none()
+        && tunnel_origin.host.parse::<IpAddr>().is_ok()
+        && named.port_u16().unwrap_or(tunnel_origin.port) == tunnel_origin.port
+    {
+        let origin = Origin::new(false, named.host(), tunnel_origin.port);
+        let dial_host = (origin.host != tunnel_origin.host).then(|| tunnel_origin.host.clone());
+        return Origin { dial_host, ..origin };
+    }
+    // In HTTP/2 every target is absolute, and only the tunnel's origin knows which host to dial.
+    match (request.version(), uri.scheme_str(), uri.host()) {
+        (Version::HTTP_11 | Version::HTTP_10, Some(scheme), Some(host)) => {
+            let tls = scheme == "https";
+            Origin::new(tls, host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }))
+        }
+        _ => tunnel_origin.clone(),
+    }
+}
