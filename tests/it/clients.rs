@@ -138,22 +138,18 @@ clients! {
 }
 
 const OPENAI: &str = r#"
-import asyncio, sys, time
+import asyncio, sys
 from openai import OpenAI, AsyncOpenAI
 import requests, httpx
 base = sys.argv[1]
 ask = dict(model="mock", messages=[{"role": "user", "content": "hello"}])
 client = OpenAI(base_url=base + "/v1", api_key="sk-test")
 assert client.chat.completions.create(**ask).choices[0].message.content
-stream = client.chat.completions.create(stream=True, **ask, extra_headers={"x-mock-chunk-delay-ms": "100", "x-mock-chunks": "10"})
-times = []
-for chunk in stream:
-    if chunk.choices and chunk.choices[0].delta.content:
-        times.append(time.monotonic())
-gaps = [b - a for a, b in zip(times, times[1:])]
-assert len(times) == 10, len(times)
-# At the mock's pace: were the answer held back, the chunks would come at once.
-assert sum(gap > 0.05 for gap in gaps) >= 7, gaps
+assert len([chunk for chunk in client.chat.completions.create(stream=True, **ask)]) >= 10
+# The mock would take hours to end it: what it has sent comes all the same.
+with client.chat.completions.create(stream=True, **ask, extra_headers={"x-mock-chunk-delay-ms": "1000", "x-mock-chunks": "10000"}) as stream:
+    chunks = (chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
+    assert next(chunks) and next(chunks)
 assert client.responses.create(model="mock", input="hello").output_text
 async def both():
     asynchronous = AsyncOpenAI(base_url=base + "/v1", api_key="sk-test")
@@ -171,9 +167,10 @@ fn openai_requests_and_httpx_are_traced_unmodified() {
     let bench = Bench::new();
     let output = bench.run(&["--rollout", "ro-python"], &[&python(), "-c", OPENAI, &bench.https()]);
     assert!(output.status.success() && output.stdout == b"done\n", "{}", text(&output));
-    let spans = bench.exchanges("ro-python", 8);
-    assert_eq!(spans.len(), 8, "every exchange, and none twice");
-    assert!(spans.iter().all(|span| span["attributes"]["tracewire.outcome"] == "complete"), "{spans:#?}");
+    let spans = bench.exchanges("ro-python", 9);
+    assert_eq!(spans.len(), 9, "every exchange, and none twice");
+    let left = |span: &&Value| span["attributes"]["tracewire.outcome"] != "complete";
+    assert_eq!(spans.iter().filter(left).count(), 1, "the one that the client left: {spans:#?}");
     assert!(spans.iter().any(|span| span["attributes"]["network.protocol.version"] == "2"));
 }
 

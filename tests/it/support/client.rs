@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client: one request, its answer read to its end, or as it comes.
 
+use super::gate::Gate;
 use super::{Bench, Running, connect, eventually, read_head};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -154,12 +155,24 @@ impl Bench {
         self.serve(&["--config", file.to_str().unwrap()])
     }
 
+    /// `serve` with these settings, and as its backend the mock behind a closed gate.
+    pub fn gated_gateway(&self, settings: &str) -> (Running, Gate) {
+        let (serve, gate) = (self.gateway_without_backends(settings), Gate::before(self.mock.address("http")));
+        register_model(&serve, gate.address, 0);
+        (serve, gate)
+    }
+
     /// Registers the mock with a version of its weights.
     pub fn register(&self, serve: &Running, version: i64) {
-        let endpoint = format!("{}/v1", self.http());
-        let model = serde_json::json!([{ "model": "mock", "endpoint": endpoint, "version": version }]);
-        assert_eq!(post(serve.address("server"), "/api/models", &model).status, 201);
+        register_model(serve, self.mock.address("http"), version);
     }
+}
+
+/// Registers the model server at `address` for the model `mock`, with a version of its weights.
+pub fn register_model(serve: &Running, address: SocketAddr, version: i64) {
+    let endpoint = format!("http://{address}/v1");
+    let model = serde_json::json!([{ "model": "mock", "endpoint": endpoint, "version": version }]);
+    assert_eq!(post(serve.address("server"), "/api/models", &model).status, 201);
 }
 
 /// Waits until a gateway's state is so.

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod gate;
 pub mod postgres;
 
 use base64::Engine;
