@@ -1,4 +1,6 @@
-//! The composition root: the only file that names concrete stores and puts the parts together.
+//! The composition root: creates the parts of the program, connects them, and stops them in order.
+//!
+//! The only module that names concrete stores.
 
 mod metrics;
 mod service;
@@ -28,7 +30,7 @@ use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use axum::serve::ListenerExt;
 use metrics::Counted;
-use service::{Register, Service, seeds};
+use service::{RegisteredRollouts, SequenceService, sequence_starts};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -37,15 +39,15 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-/// A running program: its doors, its pipeline, its store.
+/// A running program: the listeners, the pipeline and the store.
 pub struct App {
-    /// Where the proxy door listens.
+    /// The proxy's bound address.
     pub proxy_address: SocketAddr,
-    /// Where the server door listens, if there is one.
+    /// The API server's bound address; `None` without an API server.
     pub server_address: Option<SocketAddr>,
-    /// Where OTLP is taken over gRPC, if it is.
+    /// The bound address for OTLP over gRPC; `None` if the setting is empty.
     pub otlp_grpc_address: Option<SocketAddr>,
-    /// The store.
+    /// The store that spans go to; [`Self::stop`] closes it.
     pub store: SharedStore,
     recorder: Recorder,
     pipeline: Pipeline,
@@ -55,53 +57,57 @@ pub struct App {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// What of a program is not settings.
+/// What a program needs besides its settings.
 pub struct Parts {
-    /// The CA that agents trust.
+    /// Signs the certificates that agents see.
     pub authority: CertAuthority,
-    /// The store.
+    /// Where spans go; opened by the caller.
     pub store: SharedStore,
-    /// The rollout that the proxy door is bound to.
+    /// The rollout and attempt of all traffic that names none; `None`: each connection gets a rollout of its own.
     pub binding: Option<(RolloutId, AttemptId)>,
-    /// False: no server door.
+    /// Whether the API server is started too.
     pub with_server: bool,
 }
 
-/// What the end of a program has to say.
+/// The result of stopping a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// False when exchanges were cut off at the deadline.
+pub struct StopReport {
+    /// False if exchanges were aborted at the deadline (`shutdown.drain_timeout_ms`).
     pub drained: bool,
-    /// Spans that could not be stored.
+    /// Number of spans that could not be stored.
     pub lost: u64,
-    /// Exchanges that passed unrecorded because the queue was full.
+    /// Number of exchanges that were forwarded but not recorded, because the capture queue was full.
     pub dropped: u64,
 }
 
 impl App {
-    /// Binds the doors and starts everything.
+    /// Binds the listeners and starts all parts.
     pub async fn start(config: &Config, parts: Parts) -> Result<Self> {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let (engines, calls, spent) = (Engines::default(), Calls::default(), TokenUsageTracker::default());
-        let options = span_options(config, engines.clone(), calls.clone(), spent.clone());
+        let (engines, calls, token_usage) = (Engines::default(), Calls::default(), TokenUsageTracker::default());
+        let options = span_options(config, engines.clone(), calls.clone(), token_usage.clone());
         let pipeline =
-            Pipeline::start(queue, Arc::clone(&store), options).context("the pipeline's thread can't be started")?;
+            Pipeline::start(queue, Arc::clone(&store), options).context("cannot start the pipeline's thread")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
-        let sequences = SequenceAllocator::new(seeds(&store));
+        let sequences = SequenceAllocator::new(sequence_starts(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
-        let service =
-            Service { rollouts: rollouts.clone(), sequences: sequences.clone(), calls, reserved: Mutex::default() };
+        let service = SequenceService {
+            rollouts: rollouts.clone(),
+            sequences: sequences.clone(),
+            calls,
+            reserved: Mutex::default(),
+        };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, engines);
-        let register = Arc::new(Register { store: Arc::clone(&store), spent });
-        let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), register)
+        let registered = Arc::new(RegisteredRollouts { store: Arc::clone(&store), token_usage });
+        let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), registered)
             .context("[[gateway.backends]]")?;
-        // Without a server door the settings alone say what is rerouted, and to which backends.
-        let detours = with_server || !config.reroute.is_empty();
-        let forwarder = if detours { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
+        // Without an API server the gateway is used only for the calls that `[[reroute]]` names.
+        let intercepts = with_server || !config.reroute.is_empty();
+        let forwarder = if intercepts { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
         let rejections = Arc::new(CertificateRejections::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));
@@ -122,12 +128,12 @@ impl App {
             tasks: Vec::new(),
         };
         if with_server {
-            let ended = rollouts.ended();
+            let ended_rollouts = rollouts.ended();
             let address = app.start_server(config, service, gateway.clone()).await?;
             app.tasks.push(tokio::spawn(rollouts.watch()));
             app.tasks.push(tokio::spawn(gateway.clone().probe()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck()));
-            app.tasks.push(tokio::spawn(end_calls(ended, gateway)));
+            app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));
             upstream.dialler().refuse(address);
             if let Some(address) = app.otlp_grpc_address {
                 upstream.dialler().refuse(address);
@@ -141,28 +147,36 @@ impl App {
         Ok(app)
     }
 
-    /// Stops accepting, lets exchanges in flight finish up to the deadline, stores everything, closes the store.
-    pub async fn stop(self) -> Ended {
+    /// Stops accepting connections, waits for exchanges in flight up to the deadline, stores all spans, closes the store.
+    pub async fn stop(self) -> StopReport {
         self.stop_with(std::future::ready(())).await.0
     }
 
-    /// As `stop`; `last_look` runs when everything is stored and the store still open.
-    pub async fn stop_with<T>(self, last_look: impl Future<Output = T>) -> (Ended, T) {
+    /// As [`Self::stop`]; `before_close` runs after all spans are stored and before the store is closed.
+    pub async fn stop_with<T>(self, before_close: impl Future<Output = T>) -> (StopReport, T) {
         let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
-        let looked = last_look.await;
+        let result = before_close.await;
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         if let Err(error) = self.store.close().await {
-            tracing::error!(%error, "the store could not be closed");
+            tracing::error!(%error, "cannot close the store; its last writes may be missing");
         }
         if dropped > 0 {
-            tracing::error!(dropped, "exchanges passed unrecorded because the capture queue was full");
+            tracing::error!(
+                dropped,
+                "exchanges were not recorded because the capture queue was full; raise capture.queue_exchanges"
+            );
         }
-        (Ended { drained, lost, dropped }, looked)
+        (StopReport { drained, lost, dropped }, result)
     }
 
-    async fn start_server(&mut self, config: &Config, service: Service, gateway: Gateway) -> Result<SocketAddr> {
+    async fn start_server(
+        &mut self,
+        config: &Config,
+        service: SequenceService,
+        gateway: Gateway,
+    ) -> Result<SocketAddr> {
         let listener = bind(config.server.listen, "server.listen", "--server").await?;
         let address = listener.local_addr()?;
         let ingest = Arc::new(IngestCounters::default());
@@ -195,28 +209,27 @@ impl App {
         Ok(address)
     }
 
-    /// Serves until the end.
+    /// Serves a listener until the program stops; LLM calls of `gateway` are waited for.
     fn serve(&self, listener: TcpListener, router: axum::Router, gateway: Option<Gateway>) {
         let guard = self.drain.guard();
         let draining = self.drain.guard();
         let listener = listener.tap_io(|io| {
             if let Err(error) = io.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
+                tracing::debug!(%error, "cannot set TCP_NODELAY on a connection");
             }
         });
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let serving = axum::serve(listener, service).with_graceful_shutdown(async move { draining.started().await });
         tokio::spawn(async move {
-            // Calls of models may take their time. Other requests are short: ending them is kinder than to make a
-            // shutdown wait.
+            // LLM calls may be long and are waited for. Other requests are short: they are not.
             let calls_ended = async {
                 guard.started().await;
                 if let Some(gateway) = gateway
                     && !gateway.is_idle()
                 {
-                    // Each ends by itself, or by the drain's deadline.
+                    // Each call ends by itself or at the drain deadline.
                     gateway.idle().await;
-                    tokio::time::sleep(LAST_BYTES).await;
+                    tokio::time::sleep(FLUSH_TIMEOUT).await;
                 }
             };
             tokio::select! {
@@ -227,19 +240,19 @@ impl App {
     }
 }
 
-/// Ends the calls of rollouts that have ended.
-async fn end_calls(mut ended: broadcast::Receiver<RolloutId>, gateway: Gateway) {
+/// Aborts the LLM calls of rollouts that have ended.
+async fn end_calls(mut ended_rollouts: broadcast::Receiver<RolloutId>, gateway: Gateway) {
     loop {
-        match ended.recv().await {
+        match ended_rollouts.recv().await {
             Ok(rollout) => gateway.rollout_ended(&rollout),
-            // Those that were missed are found out with their next call.
+            // The next call of a missed rollout finds that it has ended.
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }
 
-/// Opens the store that the settings name.
+/// Opens the store of the settings (`store.path`).
 pub async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
     let settings = &config.store;
     match settings.place() {
@@ -268,21 +281,21 @@ pub async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
     }
 }
 
-/// The file that the settings name, or the one under the data folder.
+/// The store's file: `store.path`, or `traces.db` in the data folder.
 pub fn store_path(settings: &StoreSettings) -> PathBuf {
     settings.path.clone().unwrap_or_else(|| home().join("traces.db"))
 }
 
-/// What the store is called in front of people: without a password.
+/// The store's name for messages; without the password of a URL.
 pub fn place_name(settings: &StoreSettings) -> String {
     match settings.place() {
-        StorePlace::Memory => "memory, gone with the program".to_owned(),
+        StorePlace::Memory => "memory only; use --store FILE to keep it".to_owned(),
         StorePlace::File(_) => store_path(settings).display().to_string(),
         StorePlace::Postgres(url) => crate::store::postgres::without_password(&url),
     }
 }
 
-/// The folder of the CA.
+/// The CA's folder: `tls.ca_dir`, or `ca` in the data folder.
 pub fn ca_folder(config: &Config) -> PathBuf {
     config.tls.ca_dir.clone().unwrap_or_else(|| home().join("ca"))
 }
@@ -294,12 +307,12 @@ fn home() -> PathBuf {
 async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
-            "{address} can't be listened on; choose another address with {flag} or {setting} (port 0 takes a free one)"
+            "cannot listen on {address}; choose another address with {flag} or {setting} (port 0 takes any free port)"
         )
     })
 }
 
-fn span_options(config: &Config, engines: Engines, calls: Calls, spent: TokenUsageTracker) -> SpanOptions {
+fn span_options(config: &Config, engines: Engines, calls: Calls, token_usage: TokenUsageTracker) -> SpanOptions {
     SpanOptions {
         include_headers: config.capture.include_headers,
         include_bodies: config.capture.include_bodies,
@@ -311,9 +324,9 @@ fn span_options(config: &Config, engines: Engines, calls: Calls, spent: TokenUsa
         redactor: Redactor::new(config.redact.clone()),
         calls,
         engines,
-        spent,
+        spent: token_usage,
     }
 }
 
-/// How long the last bytes of answers may take to leave, once the backends have given them.
-const LAST_BYTES: Duration = Duration::from_millis(200);
+/// How long the last bytes of LLM responses may take to reach the agent, after the backend has sent them.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! What the doors must know of rollouts, put together from the store and from what is counted in memory.
+//! Answers the questions of the API server and the gateway about rollouts, from the store and from counters in memory.
 
 use crate::api::Sequences;
 use crate::capture::{Calls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
@@ -12,42 +12,44 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the server door does with rollouts; the sequence ids are those that the proxy door gives out too.
-pub(super) struct Service {
+/// Allocates sequence ids for the API server, from the same allocator as the proxy.
+pub(super) struct SequenceService {
     pub(super) rollouts: Rollouts,
     pub(super) sequences: SequenceAllocator,
     pub(super) calls: Calls,
-    // Up to which id the store knows that they are given out, so that a restart goes on behind them.
+    /// The highest id reserved in the store per rollout: a restart continues after it. Cleared at [`MAX_RESERVED`] entries,
+    /// which costs one more write per rollout.
     pub(super) reserved: Mutex<HashMap<RolloutId, u64>>,
 }
 
-impl Service {
-    /// Has the store know of this id, and of some to come.
+impl SequenceService {
+    /// Reserves `id` and the next [`RESERVED_AT_ONCE`] ids in the store.
     async fn reserve(&self, rollout: &RolloutId, id: u64) {
         if self.rollouts.store().sequence_authority() == SequenceAuthority::Store {
             return;
         }
-        let is_reserved = |reserved: &HashMap<RolloutId, u64>| reserved.get(rollout).is_some_and(|known| *known >= id);
+        let is_reserved =
+            |reserved: &HashMap<RolloutId, u64>| reserved.get(rollout).is_some_and(|reserved| *reserved >= id);
         if is_reserved(&self.reserved.lock().unwrap_or_else(PoisonError::into_inner)) {
             return;
         }
-        let (of, to) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&of, to)?)).await {
-            return tracing::warn!(%error, rollout_id = %rollout, "the store could not be told which ids are given out");
+        let (owner, last) = (rollout.clone(), id + RESERVED_AT_ONCE);
+        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&owner, last)?)).await {
+            return tracing::warn!(%error, rollout_id = %rollout, "cannot reserve sequence ids in the store; after a restart ids may be used twice");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         if reserved.len() >= MAX_RESERVED {
             reserved.clear();
         }
-        let known = reserved.entry(rollout.clone()).or_default();
-        *known = to.max(*known);
+        let highest = reserved.entry(rollout.clone()).or_default();
+        *highest = last.max(*highest);
     }
 }
 
 const RESERVED_AT_ONCE: u64 = 64;
 const MAX_RESERVED: usize = 16 * 1024;
 
-impl Sequences for Service {
+impl Sequences for SequenceService {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
         Box::pin(async move {
             let (id, _) = self.sequences.next(rollout, None).await;
@@ -67,32 +69,32 @@ impl Sequences for Service {
     }
 }
 
-/// What the gateway must know of rollouts.
-pub(super) struct Register {
+/// Looks up registered rollouts for the gateway.
+pub(super) struct RegisteredRollouts {
     pub(super) store: SharedStore,
-    pub(super) spent: TokenUsageTracker,
+    pub(super) token_usage: TokenUsageTracker,
 }
 
-impl RolloutLookup for Register {
+impl RolloutLookup for RegisteredRollouts {
     fn registered<'a>(&'a self, rollout: &'a RolloutId) -> RolloutLookupFuture<'a> {
         Box::pin(async move {
-            let said = |error: StoreError| {
-                tracing::warn!(%error, rollout_id = %rollout, "the store does not say what is registered");
+            let failed = |error: StoreError| {
+                tracing::warn!(%error, rollout_id = %rollout, "cannot read a rollout from the store");
                 RolloutLookupError::new(error)
             };
-            if !self.store.sequence_state(rollout.clone()).await.map_err(said)?.registered {
+            if !self.store.sequence_state(rollout.clone()).await.map_err(failed)?.registered {
                 return Ok(None);
             }
-            Ok(self.store.rollout(rollout.clone()).await.map_err(said)?.map(|rollout| registered(&rollout)))
+            Ok(self.store.rollout(rollout.clone()).await.map_err(failed)?.map(|rollout| registered(&rollout)))
         })
     }
 
     fn tokens_spent(&self, rollout: &RolloutId) -> u64 {
-        self.spent.of(rollout)
+        self.token_usage.of(rollout)
     }
 }
 
-/// What of a rollout its calls depend on. What can't be read in its metadata is not there.
+/// The part of a rollout that its LLM calls depend on. Metadata that cannot be parsed counts as missing.
 fn registered(rollout: &Rollout) -> RolloutRegistration {
     fn read<T: DeserializeOwned>(rollout: &Rollout, name: &str) -> Option<T> {
         serde_json::from_value(rollout.metadata.get(name)?.clone()).ok()
@@ -107,8 +109,8 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
     }
 }
 
-/// Where sequence ids go on from.
-pub(super) fn seeds(store: &SharedStore) -> SequenceStarts {
+/// Reads from the store where a rollout's sequence ids continue.
+pub(super) fn sequence_starts(store: &SharedStore) -> SequenceStarts {
     let store = Arc::clone(store);
     Arc::new(move |id| {
         let store = Arc::clone(&store);

@@ -1,6 +1,7 @@
-//! `tracewire ca`: where the CA certificate is, and the certificate itself. The key is never shown.
+//! `tracewire ca`: prints the CA certificate or its path, never the private key.
 
-use super::{read_config, show};
+use super::settings::read_config;
+use super::show;
 use crate::app::ca_folder;
 use crate::tls::CertAuthority;
 use crate::tls::certificate_path;
@@ -16,21 +17,21 @@ use std::process::ExitCode;
 pub(super) struct CaArgs {
     #[command(subcommand)]
     command: CaCommand,
-    /// The settings file that names the CA's folder
+    /// The settings file; tls.ca_dir sets the CA's folder
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Folder of the CA
+    /// The CA's folder [default: ca in the data folder]
     #[arg(long, value_name = "DIR", global = true)]
     ca_dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum CaCommand {
-    /// Print the path of the public certificate, making the CA if there is none
+    /// Print the path of the public certificate; creates the CA if there is none
     Path,
-    /// Write the public certificate to stdout
+    /// Write the public certificate to stdout; creates the CA if there is none
     Export {
-        /// Its encoding
+        /// The encoding of the certificate
         #[arg(long, value_enum, default_value_t = CertificateFormat::Pem)]
         format: CertificateFormat,
     },
@@ -43,10 +44,10 @@ enum CertificateFormat {
 }
 
 pub(super) fn run(args: &CaArgs) -> Result<ExitCode> {
-    let mut config = read_config(args.config.as_ref())?;
+    let mut config = read_config(args.config.as_deref())?;
     config.tls.ca_dir = args.ca_dir.clone().or(config.tls.ca_dir);
     let folder = ca_folder(&config);
-    let authority = CertAuthority::open_or_create(&folder).context("the CA can't be used")?;
+    let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     match args.command {
         CaCommand::Path => show::out(&format!("{}\n", certificate_path(&folder).display())),
         CaCommand::Export { format: CertificateFormat::Pem } => show::out(authority.ca_pem()),

@@ -1,6 +1,6 @@
-//! JSON over HTTP to a server door, for the commands that talk to one.
+//! An HTTP client with JSON bodies, for the commands that talk to the API server (and to the proxy's help pages).
 //!
-//! It must not know what is asked: paths and bodies are its callers'. Where nobody answers, it says what to do.
+//! Paths and bodies are its callers'. Responses are read whole, at most [`MAX_RESPONSE_BYTES`]. Errors say what to do.
 
 use crate::config::Config;
 use crate::tls::{Offer, UpstreamTls};
@@ -15,57 +15,57 @@ use serde_json::Value as JsonValue;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Which server door, and what to show there.
+/// The server and its credentials.
 #[derive(Args)]
-pub(super) struct ServerArgs {
-    /// The server door of `tracewire serve`, or an Agent Lightning server
+pub(crate) struct ServerArgs {
+    /// The API server of `tracewire serve`, or an Agent Lightning server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4747")]
     server: String,
-    /// The token to show there [default: TRACEWIRE_TOKEN]
+    /// The token of the server [default: TRACEWIRE_TOKEN]
     #[arg(long)]
     token: Option<String>,
 }
 
 impl ServerArgs {
-    /// A client of that door. Nothing is sent yet.
-    pub(super) fn client(&self, config: &Config) -> Result<Server> {
+    /// A client of the server. It sends nothing yet.
+    pub(super) fn client(&self, config: &Config) -> Result<ServerClient> {
         let token = self.token.clone().or_else(|| std::env::var("TRACEWIRE_TOKEN").ok());
-        Server::new(&self.server, token.filter(|token| !token.is_empty()).map(Secret::new), config)
+        ServerClient::new(&self.server, token.filter(|token| !token.is_empty()).map(Secret::new), config)
     }
 }
 
-/// Where a door is, by its URL.
+/// The address of a server or proxy, from its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct HttpAddress {
     tls: bool,
-    /// As URLs have it: an IPv6 address is in brackets.
+    /// As in a URL: an IPv6 address is in brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// What every path begins with; most often empty.
-    path: String,
+    /// The prefix of every path, without a slash at its end; usually empty.
+    path_prefix: String,
 }
 
-impl Address {
-    /// Reads what `flag` was given. What is wrong is said without the text: it may hold a password.
+impl HttpAddress {
+    /// Parses the value of `flag`. Errors do not contain the value: it may hold a password.
     pub(super) fn parse(url: &str, flag: &str) -> Result<Self> {
-        let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let uri = whole.parse::<Uri>().ok().filter(|uri| uri.query().is_none());
+        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        let uri = url.parse::<Uri>().ok().filter(|uri| uri.query().is_none());
         let tls = match uri.as_ref().and_then(Uri::scheme_str) {
             Some("http") => Some(false),
             Some("https") => Some(true),
             _ => None,
         };
-        let (Some(uri), Some(tls)) = (uri, tls) else { bail!("{flag} is not a URL; it is http://HOST:PORT") };
+        let (Some(uri), Some(tls)) = (uri, tls) else { bail!("{flag} is not a valid URL; use http://HOST:PORT") };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            bail!("{flag} takes no user and password in its URL; tokens have flags of their own");
+            bail!("{flag} must not contain a user name or password; pass a token with --token or --proxy-token");
         }
         let host = uri.host().filter(|host| !host.is_empty());
-        let host = host.with_context(|| format!("{flag} names no host; it is http://HOST:PORT"))?.to_owned();
+        let host = host.with_context(|| format!("{flag} has no host; use http://HOST:PORT"))?.to_owned();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host, port, path: uri.path().trim_end_matches('/').to_owned() })
+        Ok(Self { tls, host, port, path_prefix: uri.path().trim_end_matches('/').to_owned() })
     }
 
-    /// The same door as another host is told to reach it by.
+    /// The same address on another host.
     pub(super) fn on_host(self, host: &str) -> Self {
         Self { host: host.to_owned(), ..self }
     }
@@ -74,25 +74,25 @@ impl Address {
         self.tls
     }
 
-    /// True when only this machine reaches it.
+    /// True if it is reachable from this machine only.
     pub(super) fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost") || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// True for `0.0.0.0` and `[::]`: somewhere on its machine.
+    /// True for `0.0.0.0` and `[::]`, which stand for all interfaces of the server's machine.
     pub(super) fn is_unspecified(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
 
-    /// Host and port.
+    /// `HOST:PORT`.
     pub(super) fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Without a slash at its end.
+    /// The URL, without a slash at its end.
     pub(super) fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}{}", self.authority(), self.path)
+        format!("{scheme}://{}{}", self.authority(), self.path_prefix)
     }
 
     fn ip(&self) -> Option<IpAddr> {
@@ -100,82 +100,95 @@ impl Address {
     }
 }
 
-/// A client of one door.
-pub(super) struct Server {
-    pub(super) address: Address,
+/// A client of one server.
+pub(super) struct ServerClient {
+    pub(super) address: HttpAddress,
     token: Option<Secret>,
+    /// The value of the `Authorization` header, if there is a token.
     bearer: Option<HeaderValue>,
-    // The flag that names another door.
+    /// The flag that sets the address, for error messages.
     flag: &'static str,
     upstream: Upstream,
     pool_key: PoolKey,
 }
 
-/// What the door said.
+/// A response, read whole.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct ServerResponse {
     pub(super) status: StatusCode,
-    /// Null when there was nothing, a string when it was no JSON.
+    /// Null if the body is empty, a string if it is not JSON.
     pub(super) body: JsonValue,
 }
 
-impl Server {
-    /// A client of the server door at `url`.
+impl ServerClient {
+    /// A client of the API server at `url`.
     pub(super) fn new(url: &str, token: Option<Secret>, config: &Config) -> Result<Self> {
-        Self::at(Address::parse(url, "--server")?, "--server", token, config)
+        Self::with_flag(HttpAddress::parse(url, "--server")?, "--server", token, config)
     }
 
-    /// A client of any door; `flag` is what people name another one with.
-    pub(super) fn at(address: Address, flag: &'static str, token: Option<Secret>, config: &Config) -> Result<Self> {
+    /// A client of any server. `flag` is the flag that sets its address.
+    pub(super) fn with_flag(
+        address: HttpAddress,
+        flag: &'static str,
+        token: Option<Secret>,
+        config: &Config,
+    ) -> Result<Self> {
         let bearer = token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {}", token.expose())));
-        let bearer = bearer.transpose().context("the token has characters that no header takes")?;
+        let bearer = bearer
+            .transpose()
+            .context("the token contains characters that are not allowed in a header; check --token")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
-        let pool_key = PoolKey::Rollout(OWN.into());
+        let pool_key = PoolKey::Rollout(POOL_NAME.into());
         Ok(Self { address, token, bearer, flag, upstream, pool_key })
     }
 
-    /// The token that is shown.
+    /// The token sent to the server.
     pub(super) fn token(&self) -> Option<&str> {
         self.token.as_ref().map(Secret::expose)
     }
 
-    /// Asks once. An error says that there was no answer; what the answer says is the caller's to judge.
-    pub(super) async fn call(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
-        let failed = match tokio::time::timeout(CALL_TIMEOUT, Box::pin(self.exchange(method, path, json))).await {
-            Ok(Ok(answer)) => return Ok(answer),
+    /// Sends one request. An error means that there was no response; the caller checks the response's status.
+    pub(super) async fn call(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<ServerResponse> {
+        let error = match tokio::time::timeout(CALL_TIMEOUT, Box::pin(self.exchange(method, path, json))).await {
+            Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => error,
-            Err(_) => anyhow!("it took more than {} s", CALL_TIMEOUT.as_secs()),
+            Err(_) => anyhow!("the request timed out after {} s", CALL_TIMEOUT.as_secs()),
         };
         let (url, flag) = (self.address.url(), self.flag);
-        Err(failed.context(format!("no answer from {url}; check that `tracewire serve` runs there, or give {flag}")))
+        Err(error.context(format!("no response from {url}; check that `tracewire serve` runs there, or set {flag}")))
     }
 
-    /// Asks until there is an answer that will stay, for two minutes at most: for what must not be lost, and does no
-    /// harm when it comes twice.
-    pub(super) async fn deliver(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
-        let began = Instant::now();
-        let mut wait = FIRST_WAIT;
+    /// Sends a request and retries it until its response is final, for at most [`MAX_RETRY_TIME`]. For requests that must
+    /// not be lost and are harmless when repeated.
+    pub(super) async fn call_with_retries(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&JsonValue>,
+    ) -> Result<ServerResponse> {
+        let started = Instant::now();
+        let mut delay = MIN_RETRY_DELAY;
         loop {
-            let problem = match self.call(method.clone(), path, json).await {
-                Ok(answer) if !answer.may_change() => return Ok(answer),
-                Ok(answer) => anyhow!(answer.said()),
+            let error = match self.call(method.clone(), path, json).await {
+                Ok(response) if !response.is_retryable() => return Ok(response),
+                Ok(response) => anyhow!(response.summary()),
                 Err(error) => error,
             };
-            if began.elapsed() + wait > LONGEST_DELIVERY {
-                return Err(problem);
+            if started.elapsed() + delay > MAX_RETRY_TIME {
+                return Err(error);
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(MAX_RETRY_DELAY);
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<Answer> {
+    async fn exchange(&self, method: Method, path: &str, json: Option<&JsonValue>) -> Result<ServerResponse> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.address.url()))
             .header(header::ACCEPT, "application/json")
-            // A proxy on the way must not take it for the agent's.
+            // A proxy must not record this request as one of an agent.
             .header("x-agentlightning-client", "true");
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, bearer.clone());
@@ -190,43 +203,43 @@ impl Server {
         let sent = self.upstream.send(request, &self.pool_key, &origin, Offer::Http1).await?;
         let Sent { response, lease: _lease, .. } = sent;
         let status = response.status();
-        let collected = Limited::new(response.into_body(), LARGEST_ANSWER_BYTES).collect().await;
-        let bytes = collected.map_err(|error| anyhow!("its answer broke off: {error}"))?.to_bytes();
+        let collected = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
+        let bytes = collected.map_err(|error| anyhow!("the response ended early: {error}"))?.to_bytes();
         let body = match bytes.len() {
             0 => JsonValue::Null,
             _ => serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| JsonValue::String(String::from_utf8_lossy(&bytes).into_owned())),
         };
-        Ok(Answer { status, body })
+        Ok(ServerResponse { status, body })
     }
 }
 
-impl Answer {
-    /// True when the same question may get another answer later.
-    pub(super) fn may_change(&self) -> bool {
-        let later = matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        // Agent Lightning's own server says 500 to an id that it doesn't know, which stays so.
-        (later || self.status.is_server_error()) && self.body["error_type"] != "ValueError"
+impl ServerResponse {
+    /// True if a retry of the same request may get another response.
+    pub(super) fn is_retryable(&self) -> bool {
+        let retryable = matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        // Agent Lightning's own server responds with 500 to an unknown id, which no retry changes.
+        (retryable || self.status.is_server_error()) && !self.is_unknown_id()
     }
 
-    /// True when what was named is not there.
-    pub(super) fn is_missing(&self) -> bool {
-        self.status == StatusCode::NOT_FOUND || self.body["error_type"] == "ValueError"
+    /// True if the requested object does not exist.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND || self.is_unknown_id()
     }
 
-    /// The answer if it is a success, else an error with what was said and, where it helps, the cure.
-    pub(super) fn success(self) -> Result<Self> {
+    /// The response if its status is a success, otherwise an error with the server's reason and, where known, the fix.
+    pub(super) fn into_success(self) -> Result<Self> {
         match self.status {
             status if status.is_success() => Ok(self),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                bail!("{}; give --token (or TRACEWIRE_TOKEN) one that allows it", self.said())
+                bail!("{}; pass a token with this permission in --token or TRACEWIRE_TOKEN", self.summary())
             }
-            _ => bail!("{}", self.said()),
+            _ => bail!("{}", self.summary()),
         }
     }
 
-    /// The status and the reason, in a line.
-    pub(super) fn said(&self) -> String {
+    /// The status and the server's reason, in one line of at most [`MAX_REASON_CHARS`].
+    pub(super) fn summary(&self) -> String {
         let reason = match &self.body["detail"] {
             _ if self.status.is_server_error() && self.body["traceback"].is_string() => {
                 last_line(&self.body["traceback"])
@@ -236,33 +249,37 @@ impl Answer {
             JsonValue::String(text) => text.clone(),
             detail => detail.to_string(),
         };
-        let reason: String = reason.chars().take(LONGEST_REASON).filter(|letter| !letter.is_control()).collect();
-        let gap = if reason.is_empty() { "" } else { ": " };
-        format!("the server answered {}{gap}{reason}", self.status)
+        let reason: String = reason.chars().take(MAX_REASON_CHARS).filter(|letter| !letter.is_control()).collect();
+        let separator = if reason.is_empty() { "" } else { ": " };
+        format!("the server responded with {}{separator}{reason}", self.status)
+    }
+
+    fn is_unknown_id(&self) -> bool {
+        self.body["error_type"] == "ValueError"
     }
 }
 
-/// Where Agent Lightning's server says what is wrong.
+/// Agent Lightning's server puts the reason into the last line of a traceback.
 fn last_line(traceback: &JsonValue) -> String {
     traceback.as_str().and_then(|text| text.trim_end().lines().last()).unwrap_or_default().to_owned()
 }
 
-/// An id as a part of a path.
+/// An id, percent-encoded as one segment of a path.
 pub(super) fn encoded(id: &str) -> String {
     utf8_percent_encode(id, RESERVED).to_string()
 }
 
-/// All but what RFC 3986 calls unreserved.
+/// Everything except the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// Whose connections ours are.
-const OWN: &str = "tracewire";
+/// The name of this client's connection pool.
+const POOL_NAME: &str = "tracewire";
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-const LARGEST_ANSWER_BYTES: usize = 256 * 1024 * 1024;
-const LONGEST_REASON: usize = 300;
-/// Between two tries to deliver something: twice as long each time, up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(8);
-pub(super) const LONGEST_DELIVERY: Duration = Duration::from_secs(120);
+const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+const MAX_REASON_CHARS: usize = 300;
+/// The delay between two retries starts here and doubles up to [`MAX_RETRY_DELAY`].
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(500);
+pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(8);
+pub(super) const MAX_RETRY_TIME: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {
@@ -270,7 +287,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn addresses_are_read_and_written() {
+    fn addresses_are_parsed_and_formatted() {
         for (text, url, loopback) in [
             ("http://127.0.0.1:4747", "http://127.0.0.1:4747", true),
             ("localhost:4747/", "http://localhost:4747", true),
@@ -278,39 +295,39 @@ mod tests {
             ("http://[::1]:1", "http://[::1]:1", true),
             ("http://10.0.0.1", "http://10.0.0.1:80", false),
         ] {
-            let address = Address::parse(text, "--server").unwrap();
+            let address = HttpAddress::parse(text, "--server").unwrap();
             assert_eq!((address.url().as_str(), address.is_loopback()), (url, loopback), "{text}");
         }
-        assert!(Address::parse("http://[::]:8080", "--proxy").unwrap().is_unspecified());
-        for wrong in ["", "ftp://x:1", "http://", "http://x?y=1", "a b"] {
-            assert!(Address::parse(wrong, "--server").is_err(), "{wrong}");
+        assert!(HttpAddress::parse("http://[::]:8080", "--proxy").unwrap().is_unspecified());
+        for invalid in ["", "ftp://x:1", "http://", "http://x?y=1", "a b"] {
+            assert!(HttpAddress::parse(invalid, "--server").is_err(), "{invalid}");
         }
-        let error = Address::parse("http://user:hunter2@x:1", "--server").unwrap_err().to_string();
+        let error = HttpAddress::parse("http://user:hunter2@x:1", "--server").unwrap_err().to_string();
         assert!(error.contains("--server") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
-    fn ids_keep_to_their_part_of_a_path() {
+    fn an_encoded_id_is_one_path_segment() {
         assert_eq!(encoded("ro-1_a.b~c"), "ro-1_a.b~c");
         assert_eq!(encoded("a/b c?ü%"), "a%2Fb%20c%3F%C3%BC%25");
     }
 
     #[test]
-    fn answers_say_whether_to_ask_again_and_why() {
-        let answer = |status: u16, body| Answer { status: StatusCode::from_u16(status).unwrap(), body };
+    fn responses_say_whether_to_retry_and_why() {
+        let response = |status: u16, body| ServerResponse { status: StatusCode::from_u16(status).unwrap(), body };
         let unknown = json!({ "detail": "Internal server error", "error_type": "ValueError",
             "traceback": "Traceback\nValueError: Rollout x not found\n" });
-        for (answer, may_change, said) in [
-            (answer(200, JsonValue::Null), false, "200 OK"),
-            (answer(404, json!({ "detail": "Rollout x not found" })), false, "404 Not Found: Rollout x not found"),
-            (answer(500, unknown), false, "500 Internal Server Error: ValueError: Rollout x not found"),
-            (answer(503, json!("busy")), true, "503 Service Unavailable: busy"),
-            (answer(429, json!({ "error": "paused" })), true, "429 Too Many Requests: {\"error\":\"paused\"}"),
+        for (response, retryable, summary) in [
+            (response(200, JsonValue::Null), false, "200 OK"),
+            (response(404, json!({ "detail": "Rollout x not found" })), false, "404 Not Found: Rollout x not found"),
+            (response(500, unknown), false, "500 Internal Server Error: ValueError: Rollout x not found"),
+            (response(503, json!("busy")), true, "503 Service Unavailable: busy"),
+            (response(429, json!({ "error": "paused" })), true, "429 Too Many Requests: {\"error\":\"paused\"}"),
         ] {
-            assert_eq!(answer.may_change(), may_change, "{answer:?}");
-            assert_eq!(answer.said(), format!("the server answered {said}"));
+            assert_eq!(response.is_retryable(), retryable, "{response:?}");
+            assert_eq!(response.summary(), format!("the server responded with {summary}"));
         }
-        let refused = answer(401, json!({ "detail": "Invalid or missing API key" })).success().unwrap_err();
+        let refused = response(401, json!({ "detail": "Invalid or missing API key" })).into_success().unwrap_err();
         assert!(refused.to_string().contains("--token"), "{refused}");
     }
 }

@@ -1,8 +1,9 @@
-//! `tracewire demo`: the mock endpoint, a small agent started through `run`, and its timeline.
+//! `tracewire demo`: runs a small agent behind a proxy against the mock endpoint, and prints its timeline.
 
+use super::args::StoreArgs;
 use super::recorded::Recorded;
 use super::run::record_and_show;
-use super::{StoreArgs, show};
+use super::show;
 use crate::config::Config;
 use crate::mock::{Mock, MockOptions};
 use anyhow::{Context, Result};
@@ -21,8 +22,8 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
-    let https = TcpListener::bind("127.0.0.1:0").await.context("no free port on 127.0.0.1")?;
-    // Slow enough that the bars of the timeline show something.
+    let https = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on a free port of 127.0.0.1")?;
+    // Delays make the bars of the timeline visible.
     let options = MockOptions {
         delay: Duration::from_millis(120),
         chunk_delay: Duration::from_millis(40),
@@ -30,21 +31,21 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     };
     let mock = Mock::start(None, Some(https), options).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
-    let mut ca = tempfile::NamedTempFile::new().context("no temporary file")?;
+    let mut ca = tempfile::NamedTempFile::new().context("cannot create a temporary file; check TMPDIR")?;
     ca.write_all(mock.ca_pem().as_bytes())?;
     let mut config = Config::default();
     config.tls.upstream_ca.push(ca.path().to_owned());
     args.store.apply(&mut config.store);
     if args.store.is_default() {
-        // The demo leaves nothing behind unless told to.
+        // The demo stores nothing on disk unless --store is given.
         config.store.path = Some("memory:".into());
     }
     show::note("tracewire: starting a mock LLM endpoint and a small agent behind the proxy\n");
-    let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let program = std::env::current_exe().context("cannot find the path of this executable")?;
     let endpoint = format!("https://{endpoint}");
     let command = vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()];
     let recorded = Recorded { timeout: Some(Duration::from_secs(60)), ..Recorded::new("demo agent", command) };
     let code = Box::pin(record_and_show(&recorded, &config)).await?;
-    show::note("\nNow your own: tracewire run -- CMD");
+    show::note("\nTo trace your own agent: tracewire run -- CMD");
     Ok(code)
 }

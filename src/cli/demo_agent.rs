@@ -1,6 +1,6 @@
-//! The demo's agent, a process of its own: it talks to an LLM endpoint as any agent would.
+//! The demo's agent, a process of its own: it calls an LLM endpoint and a tool.
 //!
-//! It knows nothing of Tracewire. Like every client it reads HTTPS_PROXY and SSL_CERT_FILE from its environment.
+//! It contains nothing specific to Tracewire. Like other clients it reads HTTPS_PROXY and SSL_CERT_FILE.
 
 use super::show::out;
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::{Value, json};
+use serde_json::{Value as JsonValue, json};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,23 +33,23 @@ pub(super) async fn run(args: DemoAgentArgs) -> Result<ExitCode> {
     let question = json!({ "role": "user", "content": "What is the weather in Paris, and what should I wear?" });
     let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
     let tools = json!([{ "type": "function", "function": { "name": "get_weather", "parameters": parameters } }]);
-    out("agent: asking the model, with a weather tool at hand\n");
-    let asked = json!({ "model": "mock", "messages": [question], "tools": tools });
-    let answer = agent.json(Method::POST, "/v1/chat/completions", &asked).await?;
-    let call = &answer["choices"][0]["message"]["tool_calls"][0];
-    let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap_or("{}"))?;
+    out("agent: asking the model a question, with a weather tool\n");
+    let request = json!({ "model": "mock", "messages": [question], "tools": tools });
+    let response = agent.json(Method::POST, "/v1/chat/completions", &request).await?;
+    let call = &response["choices"][0]["message"]["tool_calls"][0];
+    let arguments: JsonValue = serde_json::from_str(call["function"]["arguments"].as_str().unwrap_or("{}"))?;
     let city = arguments["city"].as_str().context("the model did not call the tool")?;
     out(&format!("agent: the model wants {} for {city}\n", call["function"]["name"].as_str().unwrap_or("?")));
-    let weather = agent.json(Method::GET, &format!("/weather?city={city}"), &Value::Null).await?;
+    let weather = agent.json(Method::GET, &format!("/weather?city={city}"), &JsonValue::Null).await?;
     out(&format!("agent: the tool says {} °C and {}\n", weather["celsius"], weather["sky"].as_str().unwrap_or("?")));
     let result = json!({ "role": "tool", "tool_call_id": call["id"], "content": weather.to_string() });
-    let told =
-        json!({ "model": "mock", "messages": [question, answer["choices"][0]["message"], result], "tools": tools });
-    let answer = agent.json(Method::POST, "/v1/chat/completions", &told).await?;
-    out(&format!("agent: {}\n", answer["choices"][0]["message"]["content"].as_str().unwrap_or("?")));
+    let request =
+        json!({ "model": "mock", "messages": [question, response["choices"][0]["message"], result], "tools": tools });
+    let response = agent.json(Method::POST, "/v1/chat/completions", &request).await?;
+    out(&format!("agent: {}\n", response["choices"][0]["message"]["content"].as_str().unwrap_or("?")));
     let summary = json!({ "model": "mock", "stream": true, "messages": [{ "role": "user", "content": "Sum it up." }] });
-    let chunks = agent.stream("/v1/chat/completions", &summary).await?;
-    out(&format!("agent: a summary in {chunks} chunks, as they came\n"));
+    let chunks = agent.count_chunks("/v1/chat/completions", &summary).await?;
+    out(&format!("agent: received a summary in {chunks} chunks\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,14 +63,14 @@ impl Agent {
         let host = endpoint.strip_prefix("https://").context("the endpoint must be https://HOST:PORT")?.to_owned();
         let proxy = std::env::var("HTTPS_PROXY").context("HTTPS_PROXY is not set")?;
         let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');
-        let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("no connection to {proxy}"))?;
+        let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot connect to {proxy}"))?;
         stream.write_all(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.context("the proxy closed the connection")?);
         }
         if !head.starts_with(b"HTTP/1.1 200") {
-            bail!("the proxy refused: {}", String::from_utf8_lossy(&head));
+            bail!("the proxy rejected CONNECT: {}", String::from_utf8_lossy(&head));
         }
         let mut roots = RootCertStore::empty();
         let file = std::env::var("SSL_CERT_FILE").context("SSL_CERT_FILE is not set")?;
@@ -87,7 +87,7 @@ impl Agent {
         &mut self,
         method: Method,
         path: &str,
-        body: &Value,
+        body: &JsonValue,
     ) -> Result<hyper::Response<hyper::body::Incoming>> {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder()
@@ -98,20 +98,20 @@ impl Agent {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(text)))?;
         self.sender.ready().await?;
-        let response = self.sender.send_request(request).await.with_context(|| format!("no answer from {path}"))?;
+        let response = self.sender.send_request(request).await.with_context(|| format!("no response from {path}"))?;
         if !response.status().is_success() {
-            bail!("{path} answered {}", response.status());
+            bail!("{path} responded with {}", response.status());
         }
         Ok(response)
     }
 
-    async fn json(&mut self, method: Method, path: &str, body: &Value) -> Result<Value> {
+    async fn json(&mut self, method: Method, path: &str, body: &JsonValue) -> Result<JsonValue> {
         let response = self.send(method, path, body).await?;
         Ok(serde_json::from_slice(&response.collect().await?.to_bytes())?)
     }
 
-    /// How many chunks a streamed answer came in.
-    async fn stream(&mut self, path: &str, body: &Value) -> Result<usize> {
+    /// The number of chunks of a streamed response.
+    async fn count_chunks(&mut self, path: &str, body: &JsonValue) -> Result<usize> {
         let mut response = self.send(Method::POST, path, body).await?;
         let mut chunks = 0;
         while let Some(frame) = response.frame().await {

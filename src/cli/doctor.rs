@@ -1,7 +1,8 @@
-//! `tracewire doctor`: every client of this machine tried through the proxy, or one command watched.
+//! `tracewire doctor`: tests the HTTP clients of this machine through the proxy, or watches one command.
 
-use super::recorded::{Recorded, Run, command_name};
-use super::{DoorArgs, show};
+use super::args::ProxyArgs;
+use super::recorded::{Connections, Recorded, RunResult, command_name};
+use super::show;
 use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, Refused, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
@@ -28,47 +29,47 @@ use tokio::net::TcpListener;
   tracewire doctor --json | jq '.checks[] | select(.verdict != \"works\")'
   tracewire doctor -- python3 agent.py
 
-The exit code is 0 when everything found is traced, 1 when something is not.")]
+The exit code is 0 if everything was traced, otherwise 1.")]
 pub(super) struct DoctorArgs {
-    /// Print JSON; what the command prints goes to stderr then
+    /// Print JSON to stdout; the command's stdout goes to stderr
     #[arg(long)]
     json: bool,
-    /// End the command after so many seconds
+    /// Stop the command and its process group after this time
     #[arg(long, value_name = "SECS")]
     timeout: Option<u64>,
     #[command(flatten)]
-    door: DoorArgs,
-    /// A command to watch, and its arguments [default: try the clients of this machine]
+    proxy_args: ProxyArgs,
+    /// The command to watch, and its arguments [default: test the clients of this machine]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode> {
-    let mut config = args.door.config()?;
-    // A look leaves nothing behind.
+    let mut config = args.proxy_args.config()?;
+    // A diagnosis stores nothing on disk.
     config.store.path = Some("memory:".into());
     let healthy = match args.command.is_empty() {
-        true => try_clients(config, args.json).await?,
-        false => watch(config, args).await?,
+        true => test_clients(config, args.json).await?,
+        false => watch_command(config, args).await?,
     };
     Ok(ExitCode::from(u8::from(!healthy)))
 }
 
-/// Tries the clients of this machine, one after the other. True when all that are here work.
-async fn try_clients(mut config: Config, json: bool) -> Result<bool> {
-    let folder = tempfile::tempdir().context("no temporary folder")?;
-    let https = TcpListener::bind("127.0.0.1:0").await.context("no free port on 127.0.0.1")?;
+/// Tests the clients of this machine, one after the other. True if all installed ones work.
+async fn test_clients(mut config: Config, json: bool) -> Result<bool> {
+    let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
+    let https = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on a free port of 127.0.0.1")?;
     let mock = Mock::start(None, Some(https), MockOptions::default()).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
     let ca = folder.path().join("endpoint.pem");
-    fs::write(&ca, mock.ca_pem()).context("no temporary file")?;
+    fs::write(&ca, mock.ca_pem()).context("cannot write a temporary file; check TMPDIR")?;
     config.tls.upstream_ca.push(ca);
-    // The name has no address: whoever goes past the proxy doesn't get anywhere.
+    // The name does not resolve: a client that bypasses the proxy fails.
     config.upstream.connect_to = vec![format!("{HOST}:443:{endpoint}")];
     config.upstream.proxy = UpstreamProxy::None;
     let mut checks = Vec::new();
     for (number, probe) in PROBES.iter().enumerate() {
-        progress(json, &format!("trying {} ({} of {})", probe.client, number + 1, PROBES.len()));
+        progress(json, &format!("testing {} ({} of {})", probe.client, number + 1, PROBES.len()));
         checks.push(check(probe, &config, &folder).await?);
     }
     progress(json, "");
@@ -85,13 +86,15 @@ async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check
         return Ok(Check { client: probe.client, version: None, verdict: Verdict::NotHere, advice: None });
     };
     if let Some((name, text)) = probe.source {
-        fs::write(folder.path().join(name), text).context("no temporary file")?;
+        fs::write(folder.path().join(name), text).context("cannot write a temporary file; check TMPDIR")?;
     }
     let command = probe.command(&format!("https://{HOST}/"), folder.path());
     let output = folder.path().join("output");
     let recorded = Recorded {
         timeout: Some(TIMEOUT),
-        streams: Streams::Captured(Arc::new(File::create(&output).context("no temporary file")?)),
+        streams: Streams::Captured(Arc::new(
+            File::create(&output).context("cannot write a temporary file; check TMPDIR")?,
+        )),
         ..Recorded::new(probe.client, command.into_iter().map(OsString::from).collect())
     };
     let run = recorded.run(config).await?;
@@ -99,7 +102,7 @@ async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check
     Ok(Check { client: probe.client, version: Some(version), verdict, advice })
 }
 
-/// What a client says of its version, if it is here.
+/// The version that a client reports; `None` if it is not installed.
 async fn version(probe: &Probe) -> Option<String> {
     let mut command = tokio::process::Command::new(probe.version[0]);
     command.args(&probe.version[1..]).stdin(Stdio::null()).kill_on_drop(true);
@@ -116,77 +119,79 @@ fn read(path: &Path) -> String {
 }
 
 fn table(checks: &[Check]) -> String {
-    let (absent, here): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.verdict == Verdict::NotHere);
-    let width = here.iter().map(|check| check.client.len()).max().unwrap_or_default();
-    let versions = here.iter().filter_map(|check| check.version.as_deref()).map(str::len).max().unwrap_or_default();
+    let (missing, installed): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.verdict == Verdict::NotHere);
+    let width = installed.iter().map(|check| check.client.len()).max().unwrap_or_default();
+    let versions =
+        installed.iter().filter_map(|check| check.version.as_deref()).map(str::len).max().unwrap_or_default();
     let mut text = String::new();
-    for check in &here {
+    for check in &installed {
         let mark = if check.verdict == Verdict::Works { '✓' } else { '✗' };
         let (version, advice) = (check.version.as_deref().unwrap_or_default(), check.advice.as_deref());
         let _ = writeln!(text, "{mark} {:width$}  {version:versions$}  {}", check.client, advice.unwrap_or("works"));
     }
-    if !absent.is_empty() {
-        let names: Vec<_> = absent.iter().map(|check| check.client).collect();
-        let _ = writeln!(text, "\nnot on this machine: {}", names.join(", "));
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|check| check.client).collect();
+        let _ = writeln!(text, "\nnot installed: {}", names.join(", "));
     }
     text
 }
 
-/// Runs a command under watch and explains what was seen. True when all of it is traced.
-async fn watch(config: Config, args: DoctorArgs) -> Result<bool> {
+/// Runs a command, observes its connections, and prints a diagnosis. True if everything was traced.
+async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
     let name = command_name(&args.command);
     let recorded = Recorded {
         timeout: args.timeout.map(Duration::from_secs),
         streams: if args.json { Streams::ToStderr } else { Streams::Inherited },
-        watched: true,
+        connections: Connections::Observed,
         ..Recorded::new(&name, args.command)
     };
-    let Run { ended, spans, notes, seen, unproxied, .. } = recorded.run(&config).await?;
-    if let Err(error) = &ended {
+    let RunResult { result, spans, notes, seen, unproxied, .. } = recorded.run(&config).await?;
+    if let Err(error) = &result {
         show::note(&format!("tracewire: {error}"));
     }
-    let exit_code = ended.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
+    let exit_code = result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
     let diagnosis = Diagnosis::new(exit_code, &spans?, seen, &unproxied, notes);
     show::out(&match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&diagnosis)?),
-        false => explained(&name, &diagnosis),
+        false => format_diagnosis(&name, &diagnosis),
     });
     Ok(diagnosis.is_healthy())
 }
 
-fn explained(name: &str, diagnosis: &Diagnosis) -> String {
+fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
     let mut text = format!("\n{name} ended with exit code {}\n", diagnosis.exit_code);
     let mut line = |mark: char, what: &str| text.extend([mark.to_string().as_str(), " ", what, "\n"]);
     match diagnosis.exchanges {
         0 => line('✗', "no exchange was recorded"),
         some => {
             let hosts: Vec<_> = diagnosis.hosts.iter().map(String::as_str).collect();
-            line('✓', &format!("{some} exchanges recorded, with {}", hosts.join(", ")));
+            line('✓', &format!("{} recorded, with {}", show::count(some as u64, "exchange"), hosts.join(", ")));
         }
     }
     for Refused { host, client, connections, advice, pinned } in &diagnosis.distrusts {
-        let what = if *pinned { "distrusted, perhaps pinned" } else { "distrusted" };
-        line('✗', &format!("{what}: {host} by {client}, {connections} connections\n    {advice}"));
+        let what = if *pinned { "certificate rejected, perhaps pinned" } else { "certificate rejected" };
+        let connections = show::count(*connections as u64, "connection");
+        line('✗', &format!("{what}: {host} by {client}, {connections}\n    {advice}"));
     }
     for Bypass { sighting, expected, advice } in &diagnosis.bypasses {
-        let (what, mark) = if *expected { ("left alone", '–') } else { ("bypassed", '✗') };
-        let (program, pid, remote, connections) =
-            (&sighting.program, sighting.pid, sighting.remote, sighting.connections);
-        line(mark, &format!("{what}: {program} (pid {pid}) to {remote}, {connections} connections\n    {advice}"));
+        let (what, mark) = if *expected { ("not proxied, as configured", '–') } else { ("bypassed", '✗') };
+        let (program, pid, remote) = (&sighting.program, sighting.pid, sighting.remote);
+        let connections = show::count(sighting.connections, "connection");
+        line(mark, &format!("{what}: {program} (pid {pid}) to {remote}, {connections}\n    {advice}"));
     }
     for host in &diagnosis.unopened {
-        line('–', &format!("relayed unopened: {host} (proxy.passthrough, or not HTTP)"));
+        line('–', &format!("tunnelled without decryption: {host} (proxy.passthrough, or not HTTP)"));
     }
     for note in &diagnosis.notes {
         line('–', note);
     }
     if diagnosis.exchanges == 0 && diagnosis.distrusts.is_empty() && diagnosis.bypasses.is_empty() {
-        line('–', "it connected to nobody that could be seen: does it talk HTTP, and for longer than a moment?");
+        line('–', "no connections were observed; connections shorter than about 1 ms can be missed");
     }
     text
 }
 
-/// A line that the next one replaces, for people.
+/// Prints a line on the terminal that the next one replaces.
 fn progress(json: bool, text: &str) {
     if !json && std::io::stderr().is_terminal() {
         show::replace_line(text);
@@ -194,6 +199,6 @@ fn progress(json: bool, text: &str) {
 }
 
 const HOST: &str = "doctor.tracewire.test";
-/// Go and Java compile first.
+/// Includes the time in which Go and Java compile.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const VERSION_TIMEOUT: Duration = Duration::from_secs(30);

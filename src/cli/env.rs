@@ -1,6 +1,7 @@
-//! `tracewire env`: the variables that send a shell's commands through the proxy door of `serve`.
+//! `tracewire env`: prints the variables that send a shell's commands through the proxy of `serve`.
 
-use super::{read_config, show, variable};
+use super::settings::{read_config, variable};
+use super::show;
 use crate::app::ca_folder;
 use crate::run::Loopback;
 use crate::run::environment::Request;
@@ -16,16 +17,16 @@ use std::process::ExitCode;
 #[derive(Args)]
 #[command(after_help = "Example:\n  eval \"$(tracewire env)\"")]
 pub(super) struct EnvArgs {
-    /// For which shell, as JSON, or for a container
+    /// The output format
     #[arg(long, value_enum, default_value_t = EnvFormat::Sh)]
     format: EnvFormat,
-    /// Only what these read (comma-separated) [default: all]
+    /// Print only the variables of these runtimes (comma-separated) [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     runtime: Vec<Runtime>,
-    /// The proxy's URL, with ROLLOUT.ATTEMPT:TOKEN@ if wanted [default: the address in the settings]
+    /// The proxy's URL; may contain ROLLOUT.ATTEMPT:TOKEN@ [default: proxy.listen of the settings]
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
-    /// The CA certificate [default: the one in the CA's folder]
+    /// File with the CA certificate [default: the CA of the settings; created if there is none]
     #[arg(long, value_name = "PEM")]
     ca: Option<PathBuf>,
     /// The settings file
@@ -34,32 +35,35 @@ pub(super) struct EnvArgs {
 }
 
 pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
-    let config = read_config(args.config.as_ref())?;
+    let config = read_config(args.config.as_deref())?;
     let folder = ca_folder(&config);
     let ca_pem = match &args.ca {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?,
-        None => CertAuthority::open_or_create(&folder).context("the CA can't be used")?.ca_pem().to_owned(),
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {} (--ca)", path.display()))?
+        }
+        None => CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?.ca_pem().to_owned(),
     };
-    let contained = matches!(args.format, EnvFormat::Docker | EnvFormat::K8s);
-    let proxy_url = args.proxy.clone().unwrap_or_else(|| match contained {
+    let for_container = matches!(args.format, EnvFormat::Docker | EnvFormat::K8s);
+    let proxy_url = args.proxy.clone().unwrap_or_else(|| match for_container {
         true => format!("http://host.docker.internal:{}", config.proxy.listen.port()),
         false => format!("http://{}", config.proxy.listen),
     });
-    if contained && args.proxy.is_none() && config.proxy.listen.ip().is_loopback() {
+    if for_container && args.proxy.is_none() && config.proxy.listen.ip().is_loopback() {
         show::note(&format!(
-            "tracewire: the proxy door listens on {}, which no container reaches; set proxy.listen and proxy.token, or \
-             give --proxy",
+            "tracewire: the proxy listens on {}, which containers cannot reach; set proxy.listen and proxy.token, or \
+             pass --proxy",
             config.proxy.listen
         ));
     }
     let bundle_folder = folder.join("env");
-    std::fs::create_dir_all(&bundle_folder).with_context(|| format!("{} can't be made", bundle_folder.display()))?;
-    let working_directory = std::env::current_dir().context("the working directory is gone")?;
+    std::fs::create_dir_all(&bundle_folder)
+        .with_context(|| format!("cannot create the folder {}", bundle_folder.display()))?;
+    let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
     let mut settings = config.run;
-    let elsewhere =
+    let is_remote =
         |url: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|host| url.contains(&format!("{host}:")));
-    if settings.loopback == Loopback::Auto && elsewhere(&proxy_url) {
-        // The proxy's localhost is not the client's.
+    if settings.loopback == Loopback::Auto && is_remote(&proxy_url) {
+        // The proxy runs on another machine: its localhost is not the client's.
         settings.loopback = Loopback::Leave;
     }
     let request = Request {
@@ -67,7 +71,7 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
         proxy_url: &proxy_url,
         ca_pem: &ca_pem,
         settings: &settings,
-        // The proxy relays what is meant for its own API.
+        // The proxy relays requests to its own API server.
         bypass: &[],
         runtimes: &args.runtime,
         current: &variable,

@@ -1,7 +1,8 @@
-//! `tracewire key`: an API key that names a rollout, signed by the server.
+//! `tracewire key`: asks the server for an API key that identifies a rollout.
 
 use super::client::ServerArgs;
-use super::{read_config, show};
+use super::settings::read_config;
+use super::show;
 use anyhow::{Context, Result};
 use clap::Args;
 use http::Method;
@@ -14,13 +15,13 @@ use std::process::ExitCode;
 #[command(after_help = "Example:
   OPENAI_BASE_URL=http://127.0.0.1:4747/v1 OPENAI_API_KEY=$(tracewire key ro-0123456789ab) python3 agent.py")]
 pub(super) struct KeyArgs {
-    /// The rollout whose calls are made with it
+    /// The rollout that calls with this key belong to
     #[arg(value_name = "ROLLOUT")]
     rollout: String,
-    /// The attempt [default: one that belongs to the rollout]
+    /// The attempt [default: the server chooses one of the rollout]
     #[arg(long, value_name = "ID")]
     attempt: Option<String>,
-    /// For how long it is good; 0: for ever. Only keys that are signed (gateway.signing_key) expire
+    /// Time until the key expires; 0 means never. Requires signed keys (gateway.signing_key)
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     expires: u64,
     #[command(flatten)]
@@ -31,10 +32,12 @@ pub(super) struct KeyArgs {
 }
 
 pub(super) async fn run(args: KeyArgs) -> Result<ExitCode> {
-    let server = args.server.client(&read_config(args.config.as_ref())?)?;
-    let asked = json!({ "rollout_id": args.rollout, "attempt_id": args.attempt, "expires_in_seconds": args.expires });
-    let answer = server.call(Method::POST, "/v1/tracewire/keys", Some(&asked)).await?.success()?;
-    let key = answer.body["key"].as_str().context("the server gave no key; it may be an older tracewire")?;
+    let server = args.server.client(&read_config(args.config.as_deref())?)?;
+    let request = json!({ "rollout_id": args.rollout, "attempt_id": args.attempt, "expires_in_seconds": args.expires });
+    let response = server.call(Method::POST, "/v1/tracewire/keys", Some(&request)).await?.into_success()?;
+    let key = response.body["key"]
+        .as_str()
+        .context("the server returned no key; check that --server is a current `tracewire serve`")?;
     show::out(&format!("{key}\n"));
     Ok(ExitCode::SUCCESS)
 }

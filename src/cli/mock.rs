@@ -1,4 +1,4 @@
-//! `tracewire mock`: the mock LLM endpoint until it is stopped.
+//! `tracewire mock`: runs the mock LLM endpoint until it is stopped.
 
 use super::show;
 use crate::mock::{Mock, MockOptions};
@@ -17,28 +17,28 @@ use tokio::signal::unix::{SignalKind, signal};
   tracewire mock --http 127.0.0.1:8000 --chunk-delay-ms 100
   curl http://127.0.0.1:8000/v1/models
 
-A request can change its own answer by header or query: x-mock-delay-ms, x-mock-chunk-delay-ms, x-mock-chunks,
-x-mock-status, x-mock-fail (reset, truncate, stall, error-in-stream).")]
+A request can change its response with these headers or query parameters: x-mock-delay-ms, x-mock-chunk-delay-ms,
+x-mock-chunks, x-mock-status, x-mock-fail (reset, truncate, stall, error-in-stream).")]
 pub(super) struct MockArgs {
-    /// Where to serve HTTP
+    /// The address for HTTP (port 0: any free port)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     http: SocketAddr,
-    /// Where to serve HTTPS
+    /// The address for HTTPS (port 0: any free port)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     https: SocketAddr,
-    /// Before every answer
+    /// Delay before every response
     #[arg(long, value_name = "MS", default_value_t = 0)]
     delay_ms: u64,
-    /// Before every chunk of a streamed answer
+    /// Delay before every chunk of a streamed response
     #[arg(long, value_name = "MS", default_value_t = 0)]
     chunk_delay_ms: u64,
-    /// Content chunks of a streamed answer
+    /// Number of content chunks of a streamed response
     #[arg(long, default_value_t = 10)]
     chunks: usize,
-    /// Write the fields of token ids also when nobody asked for them, as vLLM does
+    /// Include the token id fields in every response, null unless requested, as vLLM does
     #[arg(long)]
     vllm: bool,
-    /// Where to write the CA certificate [default: a temporary file]
+    /// File to write the CA certificate to [default: a temporary file]
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
     /// Print the addresses as one JSON line
@@ -50,10 +50,9 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let http =
-        TcpListener::bind(args.http).await.with_context(|| format!("{} can't be listened on (--http)", args.http))?;
-    let https = TcpListener::bind(args.https)
-        .await
-        .with_context(|| format!("{} can't be listened on (--https)", args.https))?;
+        TcpListener::bind(args.http).await.with_context(|| format!("cannot listen on {} (--http)", args.http))?;
+    let https =
+        TcpListener::bind(args.https).await.with_context(|| format!("cannot listen on {} (--https)", args.https))?;
     let options = MockOptions {
         delay: Duration::from_millis(args.delay_ms),
         chunk_delay: Duration::from_millis(args.chunk_delay_ms),
@@ -61,9 +60,9 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
         vllm: args.vllm,
     };
     let mock = Mock::start(Some(http), Some(https), options).await?;
-    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
     let ca = args.ca_out.unwrap_or_else(|| folder.path().join("mock-ca.pem"));
-    std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("{} can't be written (--ca-out)", ca.display()))?;
+    std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("cannot write {} (--ca-out)", ca.display()))?;
     let http = mock.http_addr().map(|address| format!("http://{address}")).unwrap_or_default();
     let https = mock.https_addr().map(|address| format!("https://{address}")).unwrap_or_default();
     if args.json {

@@ -1,8 +1,10 @@
-//! One command behind a door of its own: started, recorded, its rollout opened and closed. What is said about it
-//! afterwards is its callers' business.
+//! Runs one command behind a proxy of its own, and stores its rollout, attempt and root span.
+//!
+//! It prints only errors of storing; the callers print the result.
 
-use super::{show, variable};
-use crate::app::{App, Ended, Parts, open_store};
+use super::settings::variable;
+use super::show;
+use crate::app::{App, Parts, StopReport, open_store};
 use crate::config::Config;
 use crate::doctor::watch::{Seen, Watch};
 use crate::net::listener::raise_descriptor_limit;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// One command to be run and recorded.
+/// A command to run and record.
 pub(super) struct Recorded {
     pub(super) rollout: RolloutId,
     pub(super) attempt: AttemptId,
@@ -32,27 +34,33 @@ pub(super) struct Recorded {
     pub(super) command: Vec<OsString>,
     pub(super) timeout: Option<Duration>,
     pub(super) streams: Streams,
-    /// True: what it connects to is watched.
-    pub(super) watched: bool,
+    pub(super) connections: Connections,
 }
 
-/// What came of it.
-pub(super) struct Run {
-    pub(super) ended: Result<ChildEnd, ChildError>,
+/// Whether the connections of the command's processes are looked up while it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connections {
+    Ignored,
+    Observed,
+}
+
+/// A command that has ended.
+pub(super) struct RunResult {
+    pub(super) result: Result<ChildEnd, ChildError>,
     pub(super) spans: Result<Vec<Span>, StoreError>,
-    /// What its environment has to say.
+    /// Notes on the command's environment, for the user.
     pub(super) notes: Vec<String>,
-    /// NO_PROXY as it saw it.
+    /// The command's NO_PROXY.
     pub(super) unproxied: String,
-    pub(super) stopped: Ended,
-    /// Its connections, if it was watched.
+    pub(super) stopped: StopReport,
+    /// The observed connections; empty with [`Connections::Ignored`].
     pub(super) seen: Seen,
 }
 
-impl Run {
-    /// The command's exit code, or a shell's where it could not be started.
+impl RunResult {
+    /// The command's exit code; if it could not be started, the code a shell would return.
     pub(super) fn exit_code(&self) -> ExitCode {
-        let code = self.ended.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
+        let code = self.result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
         ExitCode::from(u8::try_from(code).unwrap_or(1))
     }
 }
@@ -67,32 +75,35 @@ impl Recorded {
             command,
             timeout: None,
             streams: Streams::Inherited,
-            watched: false,
+            connections: Connections::Ignored,
         }
     }
 
-    /// Runs the command to its end.
-    pub(super) async fn run(&self, config: &Config) -> Result<Run> {
+    /// Runs the command until it ends.
+    pub(super) async fn run(&self, config: &Config) -> Result<RunResult> {
         let mut config = config.clone();
         config.proxy.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        // The command has ended; what it left running gets a moment to finish its exchanges.
+        // Processes that the command left behind get this time to finish their exchanges.
         config.shutdown.drain_timeout = config.shutdown.drain_timeout.min(DRAIN_AFTER_RUN);
         let authority = CertAuthority::ephemeral("Tracewire run")?;
-        let folder = tempfile::Builder::new().prefix("tracewire-").tempdir().context("no temporary folder")?;
-        let working_directory = std::env::current_dir().context("the working directory is gone")?;
-        // Whom the agent would trust without us, we trust in its place.
+        let folder = tempfile::Builder::new()
+            .prefix("tracewire-")
+            .tempdir()
+            .context("cannot create a temporary folder; check TMPDIR")?;
+        let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
+        // The proxy trusts every CA that the command would trust without it.
         config.tls.upstream_ca.extend(users_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
-        let began = Timestamp::from(SystemTime::now());
-        self.register(&store, began).await?;
+        let started = Timestamp::from(SystemTime::now());
+        self.register(&store, started).await?;
         let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false };
         let app = App::start(&config, parts).await?;
-        let door = app.proxy_address;
+        let proxy = app.proxy_address;
         let proxy_url = match config.proxy.token.expose() {
-            "" => format!("http://{door}"),
-            token => format!("http://:{}@{door}", utf8_percent_encode(token, NON_ALPHANUMERIC)),
+            "" => format!("http://{proxy}"),
+            token => format!("http://:{}@{proxy}", utf8_percent_encode(token, NON_ALPHANUMERIC)),
         };
         let environment = Request {
             folder: folder.path(),
@@ -114,47 +125,47 @@ impl Recorded {
             streams: self.streams.clone(),
         };
         let mut watch = None;
-        let ended = child::run(spec, |pid| {
-            // Not before: the command must find the limits that it would find without us.
+        let result = child::run(spec, |pid| {
+            // After the start: the command must inherit the original limit.
             raise_descriptor_limit();
-            watch = self.watched.then(|| Watch::start(pid, door));
+            watch = (self.connections == Connections::Observed).then(|| Watch::start(pid, proxy));
         })
         .await;
         let seen = watch.map(Watch::finish).unwrap_or_default();
-        self.close(&store, began, &ended).await;
-        // The store is read before it is closed, after everything is in it.
+        self.close(&store, started, &result).await;
+        // Spans are read after all are stored and before the store is closed.
         let spans_of = Arc::clone(&store);
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
-        Ok(Run { ended, spans, notes, unproxied, stopped, seen })
+        Ok(RunResult { result, spans, notes, unproxied, stopped, seen })
     }
 
-    async fn register(&self, store: &SharedStore, began: Timestamp) -> Result<()> {
+    async fn register(&self, store: &SharedStore, started: Timestamp) -> Result<()> {
         let mut rollout = match store.rollout(self.rollout.clone()).await? {
             Some(rollout) => Rollout { status: RolloutStatus::Running, end_time: None, ..rollout },
-            None => Rollout::running(self.rollout.clone(), began),
+            None => Rollout::running(self.rollout.clone(), started),
         };
         if let Some(metadata) = rollout.metadata.as_object_mut() {
             metadata.insert("name".to_owned(), self.name.clone().into());
         }
         store.upsert_rollout(rollout).await?;
-        store.upsert_attempt(Attempt::running(self.rollout.clone(), self.attempt.clone(), began)).await?;
+        store.upsert_attempt(Attempt::running(self.rollout.clone(), self.attempt.clone(), started)).await?;
         Ok(())
     }
 
-    /// Writes the root span and the end of rollout and attempt. What fails here is said, and the run's result stands.
-    async fn close(&self, store: &SharedStore, began: Timestamp, ended: &Result<ChildEnd, ChildError>) {
+    /// Stores the root span and the final status of rollout and attempt. Errors are printed and do not change the result.
+    async fn close(&self, store: &SharedStore, started: Timestamp, result: &Result<ChildEnd, ChildError>) {
         let now = Timestamp::from(SystemTime::now());
-        let closing = async {
-            store.append(vec![Arc::new(self.root_span(began, now, ended))]).await?;
-            let succeeded = matches!(ended, Ok(end) if end.exit_code == 0);
+        let store_end = async {
+            store.append(vec![Arc::new(self.root_span(started, now, result))]).await?;
+            let succeeded = matches!(result, Ok(end) if end.exit_code == 0);
             if let Some(rollout) = store.rollout(self.rollout.clone()).await? {
                 let status = if succeeded { RolloutStatus::Succeeded } else { RolloutStatus::Failed };
                 store.upsert_rollout(Rollout { status, end_time: Some(now), ..rollout }).await?;
             }
             let attempts = store.attempts(self.rollout.clone()).await?;
             if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.attempt_id == self.attempt) {
-                let status = match ended {
+                let status = match result {
                     Ok(end) if end.timed_out => AttemptStatus::Timeout,
                     _ if succeeded => AttemptStatus::Succeeded,
                     _ => AttemptStatus::Failed,
@@ -163,16 +174,16 @@ impl Recorded {
             }
             Ok::<_, StoreError>(())
         };
-        if let Err(error) = closing.await {
-            show::note(&format!("tracewire: the end of this run could not be stored: {error}"));
+        if let Err(error) = store_end.await {
+            show::note(&format!("tracewire: cannot store the end of this run: {error}"));
         }
     }
 
-    fn root_span(&self, began: Timestamp, now: Timestamp, ended: &Result<ChildEnd, ChildError>) -> Span {
+    fn root_span(&self, started: Timestamp, now: Timestamp, result: &Result<ChildEnd, ChildError>) -> Span {
         let trace_id = TraceId::of_attempt(&self.rollout, &self.attempt).to_string();
         let span_id = SpanId::of_attempt_root(&self.rollout, &self.attempt).to_string();
-        let (exit_code, description) = match ended {
-            Ok(end) if end.timed_out => (end.exit_code, Some("the time given by --timeout ran out".to_owned())),
+        let (exit_code, description) = match result {
+            Ok(end) if end.timed_out => (end.exit_code, Some("the command exceeded --timeout".to_owned())),
             Ok(end) => (end.exit_code, None),
             Err(error) => (error.exit_code(), Some(error.to_string())),
         };
@@ -196,13 +207,13 @@ impl Recorded {
             attributes: std::collections::BTreeMap::default(),
             events: Vec::new(),
             links: Vec::new(),
-            start_time: Some(began),
+            start_time: Some(started),
             end_time: Some(now),
             parent: None,
             resource: Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() },
         };
         span.resource.attributes.insert("service.name".to_owned(), "tracewire".into());
-        // Only the program's name: arguments may hold secrets.
+        // The program's name only: arguments may contain secrets.
         span.set(names::PROCESS_COMMAND, command_name(&self.command));
         span.set(names::PROCESS_EXIT_CODE, i64::from(exit_code));
         if exit_code != 0 {
@@ -214,7 +225,7 @@ impl Recorded {
 
 const DRAIN_AFTER_RUN: Duration = Duration::from_secs(2);
 
-/// The program's name, without its folder.
+/// The program's file name.
 pub(super) fn command_name(command: &[OsString]) -> String {
     let program = command.first().map(PathBuf::from).unwrap_or_default();
     program.file_name().unwrap_or_default().to_string_lossy().into_owned()

@@ -1,7 +1,8 @@
-//! `tracewire reward`: a reward put on a rollout from outside; and the span that a reward is.
+//! `tracewire reward`: gives a rollout a reward, which is stored as a span.
 
-use super::client::{Answer, Server, ServerArgs, encoded};
-use super::{read_config, show};
+use super::client::{ServerArgs, ServerClient, ServerResponse, encoded};
+use super::settings::read_config;
+use super::show;
 use crate::trace::span::Resource;
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp};
 use anyhow::{Context, Result, bail};
@@ -21,13 +22,13 @@ pub(super) struct RewardArgs {
     /// The rollout's id
     #[arg(value_name = "ROLLOUT")]
     rollout: String,
-    /// The reward, a number
-    #[arg(value_name = "VALUE", allow_negative_numbers = true, value_parser = finite)]
+    /// The reward, a finite number
+    #[arg(value_name = "VALUE", allow_negative_numbers = true, value_parser = finite_number)]
     value: f64,
-    /// What is rewarded; trainers go by `primary`
+    /// The name of the reward; trainers use `primary`
     #[arg(long, default_value = PRIMARY)]
     name: String,
-    /// The attempt [default: the latest]
+    /// The attempt [default: the latest attempt]
     #[arg(long, value_name = "ID")]
     attempt: Option<String>,
     #[command(flatten)]
@@ -38,52 +39,54 @@ pub(super) struct RewardArgs {
 }
 
 pub(super) async fn run(args: RewardArgs) -> Result<ExitCode> {
-    let server = args.server.client(&read_config(args.config.as_ref())?)?;
+    let server = args.server.client(&read_config(args.config.as_deref())?)?;
     let rollout = &args.rollout;
     let attempt = match args.attempt {
         Some(attempt) => attempt,
         None => latest_attempt(&server, rollout).await?,
     };
     let rewards = [(args.name, args.value)];
-    annotate(&server, rollout, &attempt, &rewards)
+    send_reward_span(&server, rollout, &attempt, &rewards)
         .await
-        .with_context(|| format!("rollout {rollout} is not rewarded"))?;
+        .with_context(|| format!("cannot store the reward of rollout {rollout}"))?;
     let [(name, value)] = &rewards;
     show::out(&format!("{name} {value} for rollout {rollout}, attempt {attempt}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn latest_attempt(server: &Server, rollout: &str) -> Result<String> {
+async fn latest_attempt(server: &ServerClient, rollout: &str) -> Result<String> {
     let path = format!("/v1/agl/rollouts/{}", encoded(rollout));
     let latest = server.call(Method::GET, &format!("{path}/attempts/latest"), None).await?;
     if let Some(id) = latest.body["attempt_id"].as_str() {
         return Ok(id.to_owned());
     }
     let known = server.call(Method::GET, &path, None).await?;
-    if known.is_missing() || known.success()?.body.is_null() {
+    if known.is_not_found() || known.into_success()?.body.is_null() {
         let url = server.address.url();
-        bail!("rollout {rollout} is not known at {url}; check its spelling, or give --server");
+        bail!("rollout {rollout} does not exist at {url}; check its spelling, or set --server");
     }
-    latest.success()?;
-    bail!("rollout {rollout} has no attempt yet; wait until one has begun, or name one with --attempt")
+    latest.into_success()?;
+    bail!("rollout {rollout} has no attempt yet; wait until one has started, or name one with --attempt")
 }
 
-/// Puts rewards on an attempt, the main one first. What can't be delivered at once is tried again for a while.
-pub(super) async fn annotate(
-    server: &Server,
+/// Stores rewards of an attempt as one span, the primary reward first. Retries for at most two minutes.
+pub(super) async fn send_reward_span(
+    server: &ServerClient,
     rollout: &str,
     attempt: &str,
     rewards: &[(String, f64)],
-) -> Result<Answer> {
-    let whose = json!({ "rollout_id": rollout, "attempt_id": attempt });
-    let next = server.deliver(Method::POST, "/v1/agl/spans/next", Some(&whose)).await?.success()?;
-    let sequence_id = next.body["sequence_id"].as_u64().context("the server gave no sequence id")?;
+) -> Result<ServerResponse> {
+    let ids = json!({ "rollout_id": rollout, "attempt_id": attempt });
+    let next = server.call_with_retries(Method::POST, "/v1/agl/spans/next", Some(&ids)).await?.into_success()?;
+    let sequence_id = next.body["sequence_id"]
+        .as_u64()
+        .context("the server returned no sequence id; check that it speaks Agent Lightning 0.3")?;
     let span = reward_span(rollout, attempt, sequence_id, rewards, SystemTime::now().into());
     let span = serde_json::to_value(span)?;
-    server.deliver(Method::POST, "/v1/agl/spans", Some(&span)).await?.success()
+    server.call_with_retries(Method::POST, "/v1/agl/spans", Some(&span)).await?.into_success()
 }
 
-/// A reward as Agent Lightning's adapters read it.
+/// The span that Agent Lightning's adapters read rewards from.
 fn reward_span(rollout: &str, attempt: &str, sequence_id: u64, rewards: &[(String, f64)], now: Timestamp) -> Span {
     let mut attributes = Attributes::default();
     for (at, (name, value)) in rewards.iter().enumerate() {
@@ -111,12 +114,15 @@ fn reward_span(rollout: &str, attempt: &str, sequence_id: u64, rewards: &[(Strin
     }
 }
 
-fn finite(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().map_err(|_| "a reward is a number".to_owned())?;
-    if number.is_finite() { Ok(number) } else { Err("a reward is a finite number".to_owned()) }
+#[derive(Debug, thiserror::Error)]
+#[error("a reward must be a finite number")]
+struct NotFinite;
+
+fn finite_number(text: &str) -> Result<f64, NotFinite> {
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or(NotFinite)
 }
 
-/// The name of the reward that trainers go by.
+/// The name of the reward that trainers use.
 pub(super) const PRIMARY: &str = "primary";
 
 #[cfg(test)]
@@ -126,13 +132,13 @@ mod tests {
     use serde_json::Value as JsonValue;
 
     #[derive(Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         args: RewardArgs,
     }
 
     #[test]
-    fn a_reward_has_the_shape_that_adapters_read() {
+    fn a_reward_span_has_the_shape_that_adapters_read() {
         let rewards = [(PRIMARY.to_owned(), 1.0), ("style".to_owned(), -0.5)];
         let span = reward_span("ro-1", "at-1", 7, &rewards, Timestamp::from_unix_nanos(1_700_000_000_500_000_000));
         let json = serde_json::to_value(span).unwrap();
@@ -149,8 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_a_finite_number() {
-        let read = |value: &str| Line::try_parse_from(["reward", "ro-1", value]).map(|line| line.args.value).ok();
+    fn only_finite_numbers_are_rewards() {
+        let read =
+            |value: &str| CommandLine::try_parse_from(["reward", "ro-1", value]).map(|line| line.args.value).ok();
         assert_eq!(["-0.5", "1", "1e-3"].map(read), [Some(-0.5), Some(1.0), Some(0.001)]);
         assert_eq!(["NaN", "inf", "1e999", "good"].map(read), [None; 4]);
     }

@@ -1,9 +1,11 @@
-//! `tracewire run -- CMD`: a proxy door for one command, its environment, its exit code, its timeline.
+//! `tracewire run -- CMD`: runs a command behind a proxy of its own, prints a timeline, and returns the command's exit
+//! code.
 //!
-//! stdin, stdout and stderr are the command's until it has ended.
+//! It prints nothing before the command has ended: stdin, stdout and stderr are the command's.
 
+use super::args::{ProxyArgs, StoreArgs};
 use super::recorded::{Recorded, command_name};
-use super::{DoorArgs, StoreArgs, show};
+use super::show;
 use crate::app::place_name;
 use crate::config::Config;
 use crate::trace::{Span, SpanKind};
@@ -19,19 +21,19 @@ use std::time::Duration;
   tracewire run -- python3 agent.py
   tracewire run --name nightly --include-bodies --timeout 600 -- ./agent --task 7")]
 pub(super) struct RunArgs {
-    /// What to call this run [default: the command's name]
+    /// The name of this run [default: the command's name]
     #[arg(long)]
     name: Option<String>,
-    /// The rollout it belongs to [default: a new one]
+    /// The rollout that this run belongs to [default: a new rollout]
     #[arg(long, value_name = "ID")]
     rollout: Option<String>,
-    /// The attempt of that rollout [default: a new one]
+    /// The attempt of the rollout [default: a new attempt]
     #[arg(long, value_name = "ID")]
     attempt: Option<String>,
-    /// End the command and all it started after so many seconds; the exit code is 124
+    /// Stop the command and its process group after this time; the exit code is 124
     #[arg(long, value_name = "SECS")]
     timeout: Option<u64>,
-    /// Record header fields, redacted
+    /// Record headers, redacted
     #[arg(long)]
     include_headers: bool,
     /// Record bodies, redacted
@@ -40,14 +42,14 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
-    door: DoorArgs,
+    proxy_args: ProxyArgs,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
-    let mut config = args.door.config()?;
+    let mut config = args.proxy_args.config()?;
     config.capture.include_headers |= args.include_headers;
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
@@ -62,7 +64,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
     record_and_show(&recorded, &config).await
 }
 
-/// Runs a command behind a door of its own and shows its timeline; also what `demo` is made of.
+/// Runs a command behind a proxy of its own and prints its timeline; `run` and `demo` share it.
 pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Result<ExitCode> {
     let run = recorded.run(config).await?;
     for note in &run.notes {
@@ -70,13 +72,13 @@ pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Res
     }
     match &run.spans {
         Ok(spans) => show_spans(recorded, spans, config),
-        Err(error) => show::note(&format!("tracewire: the store can't be read: {error}")),
+        Err(error) => show::note(&format!("tracewire: cannot read the store: {error}")),
     }
     if run.stopped.lost + run.stopped.dropped > 0 {
-        let (lost, dropped) = (run.stopped.lost, run.stopped.dropped);
-        show::note(&format!("tracewire: {lost} spans lost, {dropped} not recorded"));
+        let (lost, dropped) = (show::count(run.stopped.lost, "span"), show::count(run.stopped.dropped, "exchange"));
+        show::note(&format!("tracewire: {lost} lost (could not be stored), {dropped} not recorded (queue full)"));
     }
-    if let Err(error) = &run.ended {
+    if let Err(error) = &run.result {
         show::note(&format!("tracewire: {error}"));
     }
     Ok(run.exit_code())
@@ -86,8 +88,8 @@ fn show_spans(recorded: &Recorded, spans: &[Span], config: &Config) {
     if !spans.iter().any(|span| span.kind == SpanKind::Client) {
         let command = command_name(&recorded.command);
         return show::note(&format!(
-            "tracewire: no exchange was seen. If {command} talks HTTP, it goes past HTTPS_PROXY or distrusts the \
-             proxy's certificate: `tracewire doctor -- {command} …` says which, and what to do."
+            "tracewire: no exchange was seen. If {command} uses HTTP, it bypasses the proxy or rejects its certificate; \
+             `tracewire doctor -- {command} …` finds the cause and the fix."
         ));
     }
     show::note(show::timeline(&recorded.name, spans, &std::io::stderr()).trim_end());

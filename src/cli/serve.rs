@@ -1,6 +1,8 @@
-//! `tracewire serve`: both doors until SIGTERM or SIGINT, then an orderly end.
+//! `tracewire serve`: runs the proxy and the API server until SIGTERM or SIGINT, then drains them.
 
-use super::{StoreArgs, read_config, show};
+use super::args::StoreArgs;
+use super::settings::read_config;
+use super::show;
 use crate::app::{App, Parts, ca_folder, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::tls::CertAuthority;
@@ -12,34 +14,34 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Arguments of `serve`. Flags override the file.
+/// Arguments of `serve`. They override the settings file.
 #[derive(Args)]
 #[command(after_help = "Example:\n  tracewire serve --proxy 127.0.0.1:8080 --store traces.db")]
 pub(super) struct ServeArgs {
-    /// The settings file; every key is in proxy.toml
+    /// The settings file; proxy.toml lists every setting
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the proxy door listens (port 0 takes a free one)
+    /// The proxy's address (port 0: any free port)
     #[arg(long, value_name = "ADDR")]
     proxy: Option<SocketAddr>,
-    /// Where the server door listens
+    /// The API server's address (port 0: any free port)
     #[arg(long, value_name = "ADDR")]
     server: Option<SocketAddr>,
-    /// Where OTLP is taken over gRPC [default: nowhere]
+    /// The address for OTLP over gRPC [default: off]
     #[arg(long, value_name = "ADDR")]
     otlp_grpc: Option<SocketAddr>,
     #[command(flatten)]
     store: StoreArgs,
-    /// Folder of the CA; DIR/ca.pem is the public certificate
+    /// The CA's folder; DIR/ca.pem is the public certificate
     #[arg(long, value_name = "DIR")]
     ca_dir: Option<PathBuf>,
-    /// PEM file with roots for endpoints, besides the system's (may be given again)
+    /// PEM file with further root certificates for endpoints (repeatable)
     #[arg(long, value_name = "PEM")]
     upstream_ca: Vec<PathBuf>,
-    /// Dial another address for a host and port, as curl has it (may be given again)
+    /// Connect to another address for a host and port, as in curl (repeatable)
     #[arg(long, value_name = "HOST:PORT:HOST:PORT")]
     connect_to: Vec<String>,
-    /// Record header fields, redacted
+    /// Record headers, redacted
     #[arg(long)]
     include_headers: bool,
     /// Record bodies, redacted
@@ -51,10 +53,10 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
-    // Taken before anything is bound: a signal that comes early must not be lost.
+    // Handlers come first: a signal during the start must not be lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut config = read_config(args.config.as_ref())?;
+    let mut config = read_config(args.config.as_deref())?;
     config.proxy.listen = args.proxy.unwrap_or(config.proxy.listen);
     config.server.listen = args.server.unwrap_or(config.server.listen);
     config.server.otlp_grpc_listen = args.otlp_grpc.or(config.server.otlp_grpc_listen);
@@ -67,7 +69,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.check()?;
     raise_descriptor_limit();
     let folder = ca_folder(&config);
-    let authority = CertAuthority::open_or_create(&folder).context("the CA can't be used")?;
+    let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
     announce(&app, &certificate_path(&folder), &config.proxy.token, args.json);

@@ -1,6 +1,7 @@
-//! `tracewire trace`: what the store holds.
+//! `tracewire trace`: lists the rollouts of the store, and shows one.
 
-use super::{StoreArgs, show};
+use super::args::StoreArgs;
+use super::show;
 use crate::app::{open_store, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::json::spans_json;
@@ -25,21 +26,21 @@ pub(super) struct TraceArgs {
 enum TraceCommand {
     /// List rollouts, newest first
     List {
-        /// How many
+        /// Maximum number of rollouts
         #[arg(long, default_value_t = 20)]
         limit: usize,
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show what a rollout did
+    /// Show the spans of a rollout
     Show {
         /// The rollout's id
         rollout: String,
-        /// Only this attempt
+        /// Show this attempt only
         #[arg(long)]
         attempt: Option<String>,
-        /// How
+        /// The output format
         #[arg(long, value_enum, default_value_t = TraceFormat::Timeline)]
         format: TraceFormat,
     },
@@ -47,7 +48,9 @@ enum TraceCommand {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum TraceFormat {
+    /// A tree of spans on a time axis
     Timeline,
+    /// An array of spans
     Json,
 }
 
@@ -55,7 +58,7 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     let config = Config { store: args.store.settings(), ..Config::default() };
     let place = place_name(&config.store);
     if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
-        bail!("there is no trace store at {place}; `tracewire run` makes one, --store names another");
+        bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
     }
     let store = open_store(&config).await?;
     match args.command {
@@ -71,7 +74,7 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
             let id = RolloutId::from(rollout.as_str());
             let spans = store.spans(id.clone(), attempt.as_deref().map(Into::into)).await?;
             if spans.is_empty() {
-                bail!("{place} holds no spans of rollout {rollout}; `tracewire trace list` shows what it holds");
+                bail!("{place} has no spans of rollout {rollout}; list its rollouts with `tracewire trace list`");
             }
             match format {
                 TraceFormat::Json => show::out(&format!("{}\n", spans_json(&spans))),
@@ -94,8 +97,7 @@ fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
         format!("{:<24} {:<10} {:>8} {:>6} {:>6}  name\n", "rollout", "status", "attempts", "spans", "errors");
     for summary in rollouts {
         let rollout = &summary.rollout;
-        let status = serde_json::to_value(rollout.status).ok();
-        let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default();
+        let status = rollout.status.as_str();
         let (id, name) =
             (escape_for_terminal(rollout.rollout_id.as_str()), escape_for_terminal(rollout.name().unwrap_or("")));
         let (attempts, spans, errors) = (summary.attempts, summary.spans, summary.errors);

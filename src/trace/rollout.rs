@@ -193,6 +193,20 @@ pub enum AttemptStatus {
     Timeout,
 }
 
+impl AttemptStatus {
+    /// The status as stored and as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Succeeded => "succeeded",
+            Self::Unresponsive => "unresponsive",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 impl RolloutStatus {
     /// Every state.
     pub const ALL: [Self; 7] = [

@@ -387,9 +387,9 @@ fn a_reward_is_given_from_outside_and_only_to_what_there_is() {
         tracewire(bench.home()).args(arguments).output().unwrap()
     };
     for (rollout, words) in [
-        ("ro-none", "rollout ro-none is not known at http://127.0.0.1"),
-        ("ro-none", "check its spelling, or give --server"),
-        (rollout.as_str(), "has no attempt yet; wait until one has begun, or name one with --attempt"),
+        ("ro-none", "rollout ro-none does not exist at http://127.0.0.1"),
+        ("ro-none", "check its spelling, or set --server"),
+        (rollout.as_str(), "has no attempt yet; wait until one has started, or name one with --attempt"),
     ] {
         let refused = reward(rollout);
         assert!(refused.status.code() == Some(2) && text(&refused).contains(words), "{}", text(&refused));
@@ -417,7 +417,7 @@ fn a_worker_that_is_told_to_stop_finishes_what_runs() {
     eventually(|| begun.exists().then_some(()));
     signal(running.id(), rustix::process::Signal::TERM);
     let mut said = BufReader::new(running.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("waiting for what runs")));
+    assert!(said.any(|line| line.unwrap().contains("waiting for running commands")));
     assert_eq!(ended(&serve, &rollouts[0]), ["running", "running"]);
     // For reading too: that waits for nobody.
     let mut gate = OpenOptions::new().read(true).write(true).open(&go).unwrap();

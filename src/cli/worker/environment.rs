@@ -1,16 +1,16 @@
-//! What a task's command finds: the way through the proxy, base URLs with the task's ids, its input, a place for a reward.
+//! The environment of a task's command: the proxy, base URLs with the task's ids, its input, and a file for its reward.
 //!
-//! It must not start the command.
+//! It prepares commands and does not start them.
 
-use super::source::Task;
-use crate::cli::client::{Address, Server, encoded};
-use crate::cli::variable;
+use super::args::BaseUrlMode;
+use super::task::Task;
+use crate::cli::client::{HttpAddress, ServerClient, encoded};
+use crate::cli::settings::variable;
 use crate::config::Config;
 use crate::run::environment::{Environment, Request};
 use crate::run::{Loopback, RunSettings};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use http::Method;
 use serde_json::Value as JsonValue;
 use std::ffi::OsString;
@@ -18,113 +18,111 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// When commands are told to call their model through the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BaseUrl {
-    /// If it has a backend
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-/// What all tasks' environments have in common.
-pub(super) struct Surroundings {
+/// What the environments of all tasks have in common.
+pub(super) struct CommandEnvironment {
+    /// Holds one folder per running task; removed with the worker.
     folder: TempDir,
     working_directory: PathBuf,
     settings: RunSettings,
-    server: Address,
-    // What commands show the server.
-    key: String,
-    base_urls: bool,
-    proxy: Option<Proxy>,
+    server: HttpAddress,
+    /// The API key that commands send to the server.
+    api_key: String,
+    /// Whether base URLs point to the server's gateway.
+    set_base_urls: bool,
+    proxy: Option<RecordingProxy>,
 }
 
-struct Proxy {
-    address: Address,
+/// The proxy that records the commands' traffic.
+struct RecordingProxy {
+    address: HttpAddress,
     token: Secret,
     ca_pem: String,
 }
 
-/// What one task's command is started with. Its files live as long.
-pub(super) struct Prepared {
+/// A task's environment. Its files are removed when this is dropped.
+pub(super) struct PreparedTask {
     pub(super) environment: Environment,
+    /// For the command's stdin.
     pub(super) input: Vec<u8>,
-    /// Where it may write a reward.
+    /// The file that the command may write its reward to; it does not exist yet.
     pub(super) reward: PathBuf,
     _folder: TempDir,
 }
 
-impl Surroundings {
-    /// Asks the server what it has, and the proxy for its certificate. A server that is not ours has no proxy.
-    pub(super) async fn find(
-        server: &Server,
-        base_url: BaseUrl,
+impl CommandEnvironment {
+    /// Gets the proxy's address and the number of backends from the server, and the CA certificate from the proxy. Other
+    /// servers than `tracewire serve` report no proxy.
+    pub(super) async fn discover(
+        server: &ServerClient,
+        base_url: BaseUrlMode,
         proxy: Option<&str>,
         proxy_token: Option<String>,
         config: &Config,
     ) -> Result<Self> {
-        let told = server.call(Method::GET, "/v1/tracewire/info", None).await?;
-        let told = if told.is_missing() { JsonValue::Null } else { told.success()?.body };
+        let info = server.call(Method::GET, "/v1/tracewire/info", None).await?;
+        let info = if info.is_not_found() { JsonValue::Null } else { info.into_success()?.body };
         let address = match proxy {
-            Some(url) => Some(Address::parse(url, "--proxy")?),
-            None => told["proxy"].as_str().map(|url| reachable(url, &server.address)).transpose()?,
+            Some(url) => Some(HttpAddress::parse(url, "--proxy")?),
+            None => info["proxy"].as_str().map(|url| reachable_address(url, &server.address)).transpose()?,
         };
         let token = proxy_token.or_else(|| variable("TRACEWIRE_PROXY_TOKEN")?.into_string().ok());
-        let token = Secret::new(token.filter(|token| !token.is_empty()).unwrap_or_else(|| NO_TOKEN.to_owned()));
+        let token =
+            Secret::new(token.filter(|token| !token.is_empty()).unwrap_or_else(|| PLACEHOLDER_TOKEN.to_owned()));
         let proxy = match address {
-            Some(address) => Some(Proxy::at(address, token, config).await?),
+            Some(address) => Some(RecordingProxy::connect(address, token, config).await?),
             None => None,
         };
-        let base_urls = match base_url {
-            BaseUrl::Auto => told["backends"].as_u64().unwrap_or(0) > 0,
-            BaseUrl::Always => true,
-            BaseUrl::Never => false,
+        let set_base_urls = match base_url {
+            BaseUrlMode::Auto => info["backends"].as_u64().unwrap_or(0) > 0,
+            BaseUrlMode::Always => true,
+            BaseUrlMode::Never => false,
         };
         Ok(Self {
-            folder: tempfile::Builder::new().prefix("tracewire-").tempdir().context("no temporary folder")?,
-            working_directory: std::env::current_dir().context("the working directory is gone")?,
+            folder: tempfile::Builder::new()
+                .prefix("tracewire-")
+                .tempdir()
+                .context("cannot create a temporary folder; check TMPDIR")?,
+            working_directory: std::env::current_dir().context("the working directory no longer exists")?,
             settings: config.run.clone(),
             server: server.address.clone(),
-            key: server.token().unwrap_or(NO_KEY).to_owned(),
-            base_urls,
+            api_key: server.token().unwrap_or(PLACEHOLDER_KEY).to_owned(),
+            set_base_urls,
             proxy,
         })
     }
 
-    /// Which proxy door records what commands do, if one does.
+    /// The proxy that records the commands' traffic, if there is one.
     pub(super) fn proxy_url(&self) -> Option<String> {
         self.proxy.as_ref().map(|proxy| proxy.address.url())
     }
 
-    /// Writes a task's files, and puts its environment together.
-    pub(super) fn prepare(&self, task: &Task) -> Result<Prepared> {
+    /// Writes a task's files and builds its environment.
+    pub(super) fn prepare(&self, task: &Task) -> Result<PreparedTask> {
         let folder = tempfile::Builder::new().prefix("task-").tempdir_in(self.folder.path());
-        let folder = folder.context("a folder for the rollout can't be made")?;
+        let folder = folder.context("cannot create a folder for the rollout")?;
         let mut input = task.input.to_string().into_bytes();
         input.push(b'\n');
         let (file, reward) = (folder.path().join("input.json"), folder.path().join("reward"));
-        fs::write(&file, &input).with_context(|| format!("{} can't be written", file.display()))?;
+        fs::write(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
         let mut environment = match &self.proxy {
-            Some(proxy) => self.traced(proxy, task, folder.path())?,
+            Some(proxy) => self.proxy_environment(proxy, task, folder.path())?,
             None => Environment::default(),
         };
         environment.set.push(("TRACEWIRE_INPUT".to_owned(), file.into()));
         environment.set.push(("TRACEWIRE_REWARD".to_owned(), reward.clone().into()));
-        let own = self.variables(task, &variable);
-        environment.set.extend(own.into_iter().map(|(name, value)| (name.to_owned(), OsString::from(value))));
+        let variables = self.task_variables(task, &variable);
+        environment.set.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), OsString::from(value))));
         if task.mode.is_none() {
-            environment.unset.push(MODE.to_owned());
+            environment.unset.push(MODE_VARIABLE.to_owned());
         }
-        Ok(Prepared { environment, input, reward, _folder: folder })
+        Ok(PreparedTask { environment, input, reward, _folder: folder })
     }
 
-    /// What `tracewire env` sets, with the task's ids in the proxy's URL.
-    fn traced(&self, proxy: &Proxy, task: &Task, folder: &Path) -> Result<Environment> {
+    /// The variables of `tracewire env`, with the task's ids in the proxy's URL.
+    fn proxy_environment(&self, proxy: &RecordingProxy, task: &Task, folder: &Path) -> Result<Environment> {
         let mut settings = self.settings.clone();
         if settings.loopback == Loopback::Auto && !proxy.address.is_loopback() {
-            // The proxy's localhost is not the command's.
+            // The proxy runs on another machine: its localhost is not the command's.
             settings.loopback = Loopback::Leave;
         }
         let (proxy_url, bypass) = (proxy.url_for(task), self.bypass());
@@ -141,18 +139,18 @@ impl Surroundings {
         Ok(request.build()?)
     }
 
-    /// The server's host, which commands call directly. This machine is named only if commands are sent to the server:
-    /// then other calls to the same address are not proxied either. Without base URLs the proxy relays to its own API.
+    /// The server's host, which commands call directly. A loopback host is added only if base URLs point to it: other calls
+    /// to that address then bypass the proxy too. Without base URLs the proxy relays requests to its own API.
     fn bypass(&self) -> Vec<String> {
-        let named = self.base_urls || !self.server.is_loopback();
-        named.then(|| self.server.host.trim_matches(['[', ']']).to_owned()).into_iter().collect()
+        let bypasses = self.set_base_urls || !self.server.is_loopback();
+        bypasses.then(|| self.server.host.trim_matches(['[', ']']).to_owned()).into_iter().collect()
     }
 
-    /// Ids and URLs. A key that the user has set stays.
-    fn variables(&self, task: &Task, current: &dyn Fn(&str) -> Option<OsString>) -> Vec<(&'static str, String)> {
+    /// The task's ids, URLs and API keys. API keys that the user has set stay.
+    fn task_variables(&self, task: &Task, current: &dyn Fn(&str) -> Option<OsString>) -> Vec<(&'static str, String)> {
         let server = self.server.url();
         let (rollout, attempt) = (encoded(&task.rollout), encoded(&task.attempt));
-        // Agent Lightning 1.0 knows two modes.
+        // Agent Lightning 1.0 has two modes.
         let mode = if matches!(task.mode.as_deref(), None | Some("train")) { "train" } else { "val" };
         let mut set = vec![
             ("TRACEWIRE_ROLLOUT_ID", task.rollout.clone()),
@@ -162,35 +160,35 @@ impl Surroundings {
                 format!("{server}/proxy/rollout/{rollout}/attempt/{attempt}/mode/{mode}/openai/v1"),
             ),
             ("AGL_EVENT_URL", format!("{server}/api/rollouts/{rollout}/attempt/{attempt}/events")),
-            ("AGL_KEY", self.key.clone()),
+            ("AGL_KEY", self.api_key.clone()),
         ];
-        set.extend(task.mode.clone().map(|mode| (MODE, mode)));
-        if self.base_urls {
+        set.extend(task.mode.clone().map(|mode| (MODE_VARIABLE, mode)));
+        if self.set_base_urls {
             let base = format!("{server}/rollout/{rollout}/attempt/{attempt}");
             set.extend(["OPENAI_BASE_URL", "OPENAI_API_BASE"].map(|name| (name, format!("{base}/v1"))));
             set.extend(["ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"].map(|name| (name, base.clone())));
-            let free = KEYS.into_iter().filter(|name| current(name).is_none_or(|value| value.is_empty()));
-            set.extend(free.map(|name| (name, self.key.clone())));
+            let unset = API_KEY_VARIABLES.into_iter().filter(|name| current(name).is_none_or(|value| value.is_empty()));
+            set.extend(unset.map(|name| (name, self.api_key.clone())));
         }
         set
     }
 }
 
-impl Proxy {
-    async fn at(address: Address, token: Secret, config: &Config) -> Result<Self> {
+impl RecordingProxy {
+    async fn connect(address: HttpAddress, token: Secret, config: &Config) -> Result<Self> {
         if address.is_tls() {
-            bail!("--proxy is a URL with http://: the proxy door itself speaks no TLS");
+            bail!("--proxy must be an http:// URL: connections to the proxy itself do not use TLS");
         }
-        let place = address.url();
-        let door = Server::at(address.clone(), "--proxy", None, config)?;
-        let answer = door.call(Method::GET, "/ca.pem", None).await?.success();
-        let answer = answer.with_context(|| format!("{place} is no proxy door of Tracewire; give --proxy"))?;
-        let ca_pem = answer.body.as_str().filter(|text| text.contains("BEGIN CERTIFICATE"));
-        let ca_pem = ca_pem.with_context(|| format!("{place}/ca.pem is no certificate; give --proxy"))?.to_owned();
+        let url = address.url();
+        let client = ServerClient::with_flag(address.clone(), "--proxy", None, config)?;
+        let response = client.call(Method::GET, "/ca.pem", None).await?.into_success();
+        let response = response.with_context(|| format!("{url} is not a Tracewire proxy; check --proxy"))?;
+        let ca_pem = response.body.as_str().filter(|text| text.contains("BEGIN CERTIFICATE"));
+        let ca_pem = ca_pem.with_context(|| format!("{url}/ca.pem is not a certificate; check --proxy"))?.to_owned();
         Ok(Self { address, token, ca_pem })
     }
 
-    /// Its URL, with whose calls come by it.
+    /// The proxy's URL with the task's ids as user name, and the token.
     fn url_for(&self, task: &Task) -> String {
         let [rollout, attempt, token] =
             [task.rollout.as_str(), task.attempt.as_str(), self.token.expose()].map(encoded);
@@ -198,33 +196,33 @@ impl Proxy {
     }
 }
 
-/// The proxy's URL as its server tells it, seen from here.
-fn reachable(told: &str, server: &Address) -> Result<Address> {
-    let proxy = Address::parse(told, "the proxy's address that the server tells")?;
-    let elsewhere = proxy.is_unspecified() || !server.is_loopback();
-    Ok(if elsewhere { proxy.on_host(&server.host) } else { proxy })
+/// The proxy's address as reported by the server, on the server's host if the reported host is not reachable from here.
+fn reachable_address(reported: &str, server: &HttpAddress) -> Result<HttpAddress> {
+    let proxy = HttpAddress::parse(reported, "the proxy address reported by the server")?;
+    let on_server = proxy.is_unspecified() || !server.is_loopback();
+    Ok(if on_server { proxy.on_host(&server.host) } else { proxy })
 }
 
-const MODE: &str = "TRACEWIRE_MODE";
-const KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
-/// A proxy URL with a user has a password too.
-const NO_TOKEN: &str = "x";
-/// SDKs refuse to start without one.
-const NO_KEY: &str = "tracewire";
+const MODE_VARIABLE: &str = "TRACEWIRE_MODE";
+const API_KEY_VARIABLES: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
+/// For a proxy without a token: a URL with a user name must have a password too.
+const PLACEHOLDER_TOKEN: &str = "x";
+/// For a server without tokens: SDKs do not start without an API key.
+const PLACEHOLDER_KEY: &str = "tracewire";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn surroundings(server: &str, base_urls: bool, proxy: Option<Proxy>) -> Surroundings {
-        Surroundings {
+    fn environment(server: &str, set_base_urls: bool, proxy: Option<RecordingProxy>) -> CommandEnvironment {
+        CommandEnvironment {
             folder: tempfile::tempdir().unwrap(),
             working_directory: PathBuf::from("/"),
             settings: RunSettings::default(),
-            server: Address::parse(server, "--server").unwrap(),
-            key: "k".to_owned(),
-            base_urls,
+            server: HttpAddress::parse(server, "--server").unwrap(),
+            api_key: "k".to_owned(),
+            set_base_urls,
             proxy,
         }
     }
@@ -244,9 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn urls_have_the_tasks_ids_in_them() {
-        let set = surroundings("http://h:1", true, None)
-            .variables(&task(Some("test")), &|name| (name == "OPENAI_API_KEY").then(|| "mine".into()));
+    fn urls_contain_the_tasks_ids() {
+        let set = environment("http://h:1", true, None)
+            .task_variables(&task(Some("test")), &|name| (name == "OPENAI_API_KEY").then(|| "mine".into()));
         for (name, expected) in [
             ("TRACEWIRE_ROLLOUT_ID", Some("ro/ü")),
             ("TRACEWIRE_MODE", Some("test")),
@@ -263,29 +261,29 @@ mod tests {
         ] {
             assert_eq!(value(&set, name).as_deref(), expected, "{name}");
         }
-        let set = surroundings("http://h:1", false, None).variables(&task(None), &|_| None);
+        let set = environment("http://h:1", false, None).task_variables(&task(None), &|_| None);
         assert_eq!((value(&set, "OPENAI_BASE_URL"), value(&set, "TRACEWIRE_MODE")), (None, None));
         assert!(value(&set, "AGL_OPENAI_BASE_URL").unwrap().contains("/mode/train/"));
     }
 
     #[test]
-    fn the_input_is_in_a_file_and_the_proxy_knows_whose_calls_come() {
-        let address = Address::parse("http://127.0.0.1:8080", "--proxy").unwrap();
-        let proxy = Proxy { address, token: Secret::new("a b"), ca_pem: "-- ca --\n".to_owned() };
-        let surroundings = surroundings("http://127.0.0.1:4747", false, Some(proxy));
-        let prepared = surroundings.prepare(&task(None)).unwrap();
+    fn the_input_is_in_a_file_and_the_proxy_url_names_the_task() {
+        let address = HttpAddress::parse("http://127.0.0.1:8080", "--proxy").unwrap();
+        let proxy = RecordingProxy { address, token: Secret::new("a b"), ca_pem: "-- ca --\n".to_owned() };
+        let environment = environment("http://127.0.0.1:4747", false, Some(proxy));
+        let prepared = environment.prepare(&task(None)).unwrap();
         let get = |name| prepared.environment.value(name);
         assert_eq!(get("HTTPS_PROXY"), "http://ro%2F%C3%BC.at-1:a%20b@127.0.0.1:8080");
         assert_eq!(get("NO_PROXY"), "");
         assert!(fs::read_to_string(get("SSL_CERT_FILE")).unwrap().contains("-- ca --"));
         assert_eq!(fs::read(get("TRACEWIRE_INPUT")).unwrap(), b"{\"q\":1}\n");
         assert_eq!(prepared.input, b"{\"q\":1}\n");
-        assert!(!prepared.reward.exists() && prepared.environment.unset.contains(&MODE.to_owned()));
+        assert!(!prepared.reward.exists() && prepared.environment.unset.contains(&MODE_VARIABLE.to_owned()));
     }
 
     #[test]
-    fn the_server_is_called_past_the_proxy() {
-        let bypass = |server, base_urls| surroundings(server, base_urls, None).bypass();
+    fn calls_to_the_server_bypass_the_proxy() {
+        let bypass = |server, set_base_urls| environment(server, set_base_urls, None).bypass();
         assert!(bypass("http://127.0.0.1:1", false).is_empty());
         assert_eq!(bypass("http://127.0.0.1:1", true), ["127.0.0.1"]);
         assert_eq!(bypass("http://[::1]:1", true), ["::1"]);
@@ -293,15 +291,15 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_address_is_seen_from_here() {
-        for (told, server, expected) in [
+    fn a_reported_proxy_address_is_made_reachable() {
+        for (reported, server, expected) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:4747", "http://127.0.0.1:8080"),
             ("http://0.0.0.0:8080", "http://localhost:4747", "http://localhost:8080"),
             ("http://[::]:8080", "http://10.0.0.1:4747", "http://10.0.0.1:8080"),
             ("http://127.0.0.1:8080", "https://trainer", "http://trainer:8080"),
         ] {
-            let server = Address::parse(server, "--server").unwrap();
-            assert_eq!(reachable(told, &server).unwrap().url(), expected);
+            let server = HttpAddress::parse(server, "--server").unwrap();
+            assert_eq!(reachable_address(reported, &server).unwrap().url(), expected);
         }
     }
 }

@@ -1,14 +1,17 @@
-//! The jobs of a worker: each takes a task, runs it, and tells how it ended, until there is a reason to stop.
+//! The jobs of a worker: each takes a task, runs it, and reports the result, until the worker shuts down.
 //!
-//! A server that is away makes them wait. Nothing that was taken is forgotten: [`Worker::close`] knows.
+//! While the server does not respond, jobs wait and retry. Results that cannot be sent are counted, and decide
+//! [`JobPool::exit_code`].
 
-use super::WorkerArgs;
-use super::environment::Surroundings;
-use super::process::{self, End};
-use super::report::Report;
-use super::rewards::{self, Found};
-use super::source::{NoAnswer, Source, Task};
-use crate::cli::client::{LONGEST_DELIVERY, LONGEST_WAIT};
+use super::args::WorkerArgs;
+use super::environment::CommandEnvironment;
+use super::process::{self, TaskOutcome};
+use super::report::TaskReport;
+use super::rewards::{self, ParsedRewards};
+use super::shutdown::{Shutdown, ShutdownStage};
+use super::source::TaskSource;
+use super::task::{TakeError, Task};
+use crate::cli::client::{MAX_RETRY_DELAY, MAX_RETRY_TIME};
 use crate::cli::show;
 use crate::run::child::{ChildSpec, Streams};
 use anyhow::{Result, anyhow};
@@ -19,255 +22,254 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::io::AsyncWrite;
-use tokio::sync::watch;
 
-/// A worker: all its jobs share it.
-pub(super) struct Worker {
+/// What all jobs of the worker share.
+pub(super) struct JobPool {
     pub(super) args: WorkerArgs,
-    pub(super) source: Source,
-    pub(super) surroundings: Surroundings,
-    /// How much we were told to stop.
-    pub(super) stop: watch::Sender<u32>,
-    pub(super) state: Mutex<State>,
+    pub(super) source: TaskSource,
+    pub(super) environment: CommandEnvironment,
+    pub(super) shutdown: Shutdown,
+    pub(super) progress: Mutex<Progress>,
 }
 
-/// What has come of it so far.
+/// Counts, and what was printed already.
 #[derive(Default)]
-pub(super) struct State {
-    taken: usize,
-    over: usize,
+pub(super) struct Progress {
+    /// Rollouts taken or being requested, for `--max-rollouts`.
+    reserved: usize,
+    /// Tasks that have ended.
+    done: usize,
+    /// Tasks that have ended without success.
     failed: usize,
+    /// Results and rewards that the server did not accept, and rollouts that were taken but could not be started.
     undelivered: usize,
+    /// Rollout ids of the running tasks; at most one per job.
     running: BTreeSet<String>,
-    // What was last said of a server that does not answer.
-    trouble: Option<String>,
-    told_notes: bool,
-    fatal: Option<anyhow::Error>,
+    /// The last printed problem with the server; `None` while it responds.
+    server_problem: Option<String>,
+    environment_notes_printed: bool,
+    /// The first error that makes further work pointless.
+    fatal_error: Option<anyhow::Error>,
 }
 
-impl Worker {
-    /// One job: task after task.
-    pub(super) async fn work(self: Arc<Self>, id: String) {
-        let (poll, mut wait, mut away) = (self.args.poll, self.args.poll, None);
-        while *self.stop.borrow() == GO_ON && self.reserve() {
-            let taken = self.source.take(&id).await;
-            let error = match taken {
+impl JobPool {
+    /// Runs one job: task after task, until shutdown or until no task is left for it.
+    pub(super) async fn run_job(self: Arc<Self>, worker: String) {
+        let (poll, mut delay, mut unreachable_since) = (self.args.poll, self.args.poll, None);
+        while self.shutdown.stage() == ShutdownStage::Running && self.reserve() {
+            let error = match self.source.take(&worker).await {
                 Ok(task) => {
-                    (wait, away) = (poll, None);
-                    self.hear();
+                    (delay, unreachable_since) = (poll, None);
+                    self.clear_server_problem();
                     match task {
                         Some(task) => {
-                            self.perform(&id, &task).await;
+                            self.run_task(&worker, &task).await;
                             continue;
                         }
                         None if self.args.until_empty => return self.release(),
                         None => None,
                     }
                 }
-                Err(NoAnswer::Never(error)) => return self.fail(error),
-                Err(NoAnswer::Later(error)) => Some(error),
-                Err(NoAnswer::Lost(error)) => {
-                    self.state().undelivered += 1;
+                Err(TakeError::Fatal(error)) => return self.fail(error),
+                Err(TakeError::Retryable(error)) => Some(error),
+                Err(TakeError::TaskLost(error)) => {
+                    self.progress().undelivered += 1;
                     Some(error)
                 }
             };
             self.release();
             if let Some(error) = error {
-                let since: Instant = *away.get_or_insert_with(Instant::now);
-                if self.args.until_empty && since.elapsed() > LONGEST_DELIVERY {
+                let since: Instant = *unreachable_since.get_or_insert_with(Instant::now);
+                if self.args.until_empty && since.elapsed() > MAX_RETRY_TIME {
                     return self.fail(error);
                 }
-                self.complain(&error);
-                wait = (wait * 2).min(poll.max(LONGEST_WAIT));
+                self.print_server_problem(&error);
+                delay = (delay * 2).min(poll.max(MAX_RETRY_DELAY));
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.told(FINISH) => {}
+                () = tokio::time::sleep(delay) => {}
+                () = self.shutdown.reached(ShutdownStage::Draining) => {}
             }
         }
     }
 
-    /// One task: run, rewarded, ended, told.
-    async fn perform(&self, id: &str, task: &Task) {
-        let began = Instant::now();
-        self.state().running.insert(task.rollout.clone());
-        let (end, found) = self.execute(id, task).await;
-        let took = began.elapsed();
-        for note in &found.notes {
-            show::note(&format!("tracewire: rollout {}: {note}", task.rollout));
+    /// Runs one task and sends its rewards and result.
+    async fn run_task(&self, worker: &str, task: &Task) {
+        let started = Instant::now();
+        self.progress().running.insert(task.rollout.clone());
+        let (outcome, ParsedRewards { rewards, warnings }) = self.run_command(worker, task).await;
+        let duration = started.elapsed();
+        for warning in &warnings {
+            show::note(&format!("tracewire: rollout {}: {warning}", task.rollout));
         }
         let mut undelivered = Vec::new();
-        // Before its end: who waits for that finds the reward.
-        if !found.rewards.is_empty()
-            && let Err(error) = self.source.reward(task, &found.rewards).await
+        // Rewards first: a client that waits for the end of the rollout then finds them.
+        if !rewards.is_empty()
+            && let Err(error) = self.source.send_rewards(task, &rewards).await
         {
-            undelivered.push(format!("its rewards {:?}: {error:#}", found.rewards));
+            undelivered.push(format!("its rewards {rewards:?}: {error:#}"));
         }
-        if let Err(error) = self.source.finish(id, task, &end).await {
-            undelivered.push(format!("its end, {}: {error:#}", end.status()));
+        if let Err(error) = self.source.finish(worker, task, &outcome).await {
+            undelivered.push(format!("its status, {}: {error:#}", outcome.status_word()));
         }
-        self.report(&Report { task, end: &end, rewards: &found.rewards, took }, &undelivered);
+        self.record(&TaskReport { task, outcome: &outcome, rewards: &rewards, duration }, &undelivered);
     }
 
-    async fn execute(&self, id: &str, task: &Task) -> (End, Found) {
-        let mut prepared = match self.surroundings.prepare(task) {
+    async fn run_command(&self, worker: &str, task: &Task) -> (TaskOutcome, ParsedRewards) {
+        let mut prepared = match self.environment.prepare(task) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let problem = format!("{error:#}");
                 self.fail(error);
-                return (End::NotStarted(problem, None), Found::default());
+                return (TaskOutcome::NotStarted { problem, exit_code: None }, ParsedRewards::default());
             }
         };
         let environment = std::mem::take(&mut prepared.environment);
-        self.tell_once(&environment.notes);
+        self.print_environment_notes(&environment.notes);
         let command = self.args.command.clone();
         let spec = ChildSpec { command, environment, timeout: None, streams: Streams::Piped };
-        let ours: Box<dyn AsyncWrite + Send + Unpin> = match self.args.json {
+        let output: Box<dyn AsyncWrite + Send + Unpin> = match self.args.json {
             true => Box::new(tokio::io::stderr()),
             false => Box::new(tokio::io::stdout()),
         };
-        let (end, printed) = process::run(&spec, &prepared.input, ours, self.cut_short(id, task)).await;
-        match &end {
-            // So would all others be.
-            End::NotStarted(problem, _) => self.fail(anyhow!(problem.clone())),
-            End::Gone(_) | End::Stopped => {}
-            _ => return (end, rewards::find(&prepared.reward, &printed)),
+        let stop = self.stop_reason(worker, task);
+        let (outcome, output_tail) = process::run(&spec, &prepared.input, output, stop).await;
+        match &outcome {
+            // The command would not start for any other rollout either.
+            TaskOutcome::NotStarted { problem, .. } => self.fail(anyhow!(problem.clone())),
+            TaskOutcome::EndedByServer(_) | TaskOutcome::Stopped => {}
+            TaskOutcome::Exited(_) | TaskOutcome::Signaled(_) | TaskOutcome::TimedOut(_) => {
+                return (outcome, rewards::find(&prepared.reward, &output_tail));
+            }
         }
-        (end, Found::default())
+        (outcome, ParsedRewards::default())
     }
 
-    /// Waits for a reason to end a command: its time, the server's word, a signal to us.
-    async fn cut_short(&self, id: &str, task: &Task) -> End {
-        let out_of_time = async {
+    /// Waits until the command must be stopped: at its time limit, when the server ends the rollout, or by a signal.
+    async fn stop_reason(&self, worker: &str, task: &Task) -> TaskOutcome {
+        let time_limit = async {
             match self.args.timeout.or(task.timeout) {
                 Some(limit) => {
                     tokio::time::sleep(limit).await;
-                    End::TimedOut(limit)
+                    TaskOutcome::TimedOut(limit)
                 }
                 None => pending().await,
             }
         };
-        let given_up = async {
+        let ended_by_server = async {
             loop {
                 tokio::time::sleep(self.args.heartbeat).await;
-                if let Some(reason) = self.source.beat(id, task, &self.stats()).await {
-                    return End::Gone(reason);
+                if let Some(reason) = self.source.heartbeat(worker, task, &self.stats()).await {
+                    return TaskOutcome::EndedByServer(reason);
                 }
             }
         };
         tokio::select! {
-            end = out_of_time => end,
-            end = given_up => end,
-            () = self.told(END) => End::Stopped,
+            outcome = time_limit => outcome,
+            outcome = ended_by_server => outcome,
+            () = self.shutdown.reached(ShutdownStage::StoppingCommands) => TaskOutcome::Stopped,
         }
     }
 
-    /// What this worker says of itself.
+    /// The content of the worker's heartbeat.
     fn stats(&self) -> JsonValue {
-        let state = self.state();
-        json!({ "running": state.running.len(), "done": state.over, "failed": state.failed, "pid": std::process::id() })
+        let progress = self.progress();
+        json!({
+            "running": progress.running.len(),
+            "done": progress.done,
+            "failed": progress.failed,
+            "pid": std::process::id(),
+        })
     }
 
-    /// Says who works for whom.
-    pub(super) fn greet(&self, id: &str) {
+    /// Prints which server the worker uses, and which proxy records its commands.
+    pub(super) fn announce(&self, worker: &str) {
         let (url, version) = (self.source.server.address.url(), self.source.version());
-        let recorded = match self.surroundings.proxy_url() {
-            Some(proxy) => format!("{proxy} records what they do"),
-            None => "no proxy records what they do (--proxy names one)".to_owned(),
+        let recorded = match self.environment.proxy_url() {
+            Some(proxy) => format!("the proxy {proxy} records the commands' traffic"),
+            None => "no proxy records the commands' traffic (set one with --proxy)".to_owned(),
         };
-        show::note(&format!("tracewire: {id} takes rollouts from {url} (Agent Lightning {version}); {recorded}"));
+        show::note(&format!("tracewire: {worker} takes rollouts from {url} (Agent Lightning {version}); {recorded}"));
     }
 
-    /// Notes on the environment are the same for every task.
-    fn tell_once(&self, notes: &[String]) {
-        if !std::mem::replace(&mut self.state().told_notes, true) {
+    /// Prints the notes once: they are the same for every task.
+    fn print_environment_notes(&self, notes: &[String]) {
+        if !std::mem::replace(&mut self.progress().environment_notes_printed, true) {
             notes.iter().for_each(|note| show::note(&format!("tracewire: {note}")));
         }
     }
 
-    fn report(&self, report: &Report<'_>, undelivered: &[String]) {
+    /// Counts and prints a result.
+    fn record(&self, report: &TaskReport<'_>, undelivered: &[String]) {
         let task = report.task;
         for what in undelivered {
             show::note(&format!(
-                "tracewire: rollout {}, attempt {}: not delivered: {what}",
+                "tracewire: rollout {}, attempt {}: the server did not accept {what}",
                 task.rollout, task.attempt
             ));
         }
-        let mut state = self.state();
-        state.running.remove(&task.rollout);
-        state.over += 1;
-        state.failed += usize::from(!report.end.is_success());
-        state.undelivered += undelivered.len();
-        let text = report.text(state.over, state.failed);
-        drop(state);
+        let mut progress = self.progress();
+        progress.running.remove(&task.rollout);
+        progress.done += 1;
+        progress.failed += usize::from(!report.outcome.is_success());
+        progress.undelivered += undelivered.len();
+        let text = report.text(progress.done, progress.failed);
+        drop(progress);
         if self.args.json { show::out(&format!("{}\n", report.json())) } else { show::note(&text) }
     }
 
-    /// A place among `--max-rollouts`.
+    /// Reserves one of `--max-rollouts`; false if all are used.
     fn reserve(&self) -> bool {
-        let mut state = self.state();
-        let free = self.args.max_rollouts.is_none_or(|most| state.taken < most);
-        state.taken += usize::from(free);
+        let mut progress = self.progress();
+        let free = self.args.max_rollouts.is_none_or(|limit| progress.reserved < limit);
+        progress.reserved += usize::from(free);
         free
     }
 
     fn release(&self) {
-        self.state().taken -= 1;
+        self.progress().reserved -= 1;
     }
 
-    /// The server does not answer as it should: said once, until it does or something else is wrong.
-    fn complain(&self, error: &anyhow::Error) {
-        let trouble = format!("{error:#}");
-        let said = self.state().trouble.replace(trouble.clone());
-        if said.as_ref() != Some(&trouble) {
-            show::note(&format!("tracewire: {trouble}; trying again"));
+    /// Prints why the server gives no task, unless the same problem was the last one printed.
+    fn print_server_problem(&self, error: &anyhow::Error) {
+        let problem = format!("{error:#}");
+        let previous = self.progress().server_problem.replace(problem.clone());
+        if previous.as_ref() != Some(&problem) {
+            show::note(&format!("tracewire: {problem}; retrying"));
         }
     }
 
-    fn hear(&self) {
-        if self.state().trouble.take().is_some() {
-            show::note("tracewire: the server answers again");
+    fn clear_server_problem(&self) {
+        if self.progress().server_problem.take().is_some() {
+            show::note("tracewire: the server responds again");
         }
     }
 
-    /// No use in going on: what runs may finish, and then the error is told.
+    /// Stops taking rollouts because of `error`; running commands finish.
     pub(super) fn fail(&self, error: anyhow::Error) {
-        self.state().fatal.get_or_insert(error);
-        self.stop.send_modify(|level| *level = (*level).max(FINISH));
+        self.progress().fatal_error.get_or_insert(error);
+        self.shutdown.advance_to(ShutdownStage::Draining);
     }
 
-    /// Waits until we were told to stop, this much.
-    pub(super) async fn told(&self, wanted: u32) {
-        let mut stop = self.stop.subscribe();
-        // The other end is ours: it lives as long.
-        let _ = stop.wait_for(|level| *level >= wanted).await;
-    }
-
-    /// Says what nobody will be told about.
-    pub(super) fn leave_behind(&self) {
-        let mut state = self.state();
-        for rollout in std::mem::take(&mut state.running) {
-            show::note(&format!("tracewire: rollout {rollout}: not delivered: its end"));
-            state.undelivered += 1;
+    /// Prints the tasks that are still running; their results will not be sent.
+    pub(super) fn abandon_running(&self) {
+        let mut progress = self.progress();
+        for rollout in std::mem::take(&mut progress.running) {
+            show::note(&format!("tracewire: rollout {rollout}: the worker exits before it ends; no result was sent"));
+            progress.undelivered += 1;
         }
     }
 
-    /// The exit code, or what made an end of it.
-    pub(super) fn close(&self) -> Result<ExitCode> {
-        let mut state = self.state();
-        match state.fatal.take() {
+    /// The worker's exit code, or the fatal error.
+    pub(super) fn exit_code(&self) -> Result<ExitCode> {
+        let mut progress = self.progress();
+        match progress.fatal_error.take() {
             Some(error) => Err(error),
-            None => Ok(if state.undelivered == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }),
+            None => Ok(if progress.undelivered == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// How much we were told to stop: nothing more is taken, what runs is ended, what runs is left behind.
-pub(super) const GO_ON: u32 = 0;
-pub(super) const FINISH: u32 = 1;
-pub(super) const END: u32 = 2;
-pub(super) const LEAVE: u32 = 3;

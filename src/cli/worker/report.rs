@@ -1,40 +1,40 @@
-//! How a finished task is told: a line for people, or one of JSON for programs.
+//! Formats the result of a task: one line of text for people, or one line of JSON for programs.
 
-use super::process::End;
-use super::source::Task;
+use super::process::TaskOutcome;
+use super::task::Task;
 use crate::export::text::escape_for_terminal;
 use serde_json::json;
 use std::time::Duration;
 
-/// One task that is over.
-pub(super) struct Report<'a> {
+/// The result of one task.
+pub(super) struct TaskReport<'a> {
     pub(super) task: &'a Task,
-    pub(super) end: &'a End,
-    /// The main one first.
+    pub(super) outcome: &'a TaskOutcome,
+    /// The primary reward first.
     pub(super) rewards: &'a [(String, f64)],
-    pub(super) took: Duration,
+    pub(super) duration: Duration,
 }
 
-impl Report<'_> {
-    /// One JSON document, without a line's end.
+impl TaskReport<'_> {
+    /// One JSON object, without a line break.
     pub(super) fn json(&self) -> String {
         let line = json!({
             "rollout_id": self.task.rollout,
             "attempt_id": self.task.attempt,
-            "status": self.end.status(),
-            "exit_code": self.end.exit_code(),
+            "status": self.outcome.status_word(),
+            "exit_code": self.outcome.exit_code(),
             "reward": self.rewards.first().map(|(_, value)| value),
-            // Whole milliseconds.
-            "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
+            // Rounded to milliseconds.
+            "seconds": (self.duration.as_secs_f64() * 1000.0).round() / 1000.0,
         });
         line.to_string()
     }
 
-    /// For people, with how many are over by now, and how many of them did not succeed.
-    pub(super) fn text(&self, over: usize, failed: usize) -> String {
-        let (rollout, status) = (escape_for_terminal(&self.task.rollout), self.end.status());
+    /// A line for people. `done` counts the tasks that have ended, this one included; `failed` those without success.
+    pub(super) fn text(&self, done: usize, failed: usize) -> String {
+        let (rollout, status) = (escape_for_terminal(&self.task.rollout), self.outcome.status_word());
         let problem =
-            self.end.problem().map(|problem| format!(" ({})", escape_for_terminal(&problem))).unwrap_or_default();
+            self.outcome.problem().map(|problem| format!(" ({})", escape_for_terminal(&problem))).unwrap_or_default();
         let reward = match self.rewards {
             [] => String::new(),
             [(_, value)] => format!(", reward {value}"),
@@ -44,9 +44,9 @@ impl Report<'_> {
                 format!(", rewards {}", each.join(", "))
             }
         };
-        let seconds = self.took.as_secs_f64();
+        let seconds = self.duration.as_secs_f64();
         format!(
-            "tracewire: {rollout} {status}{problem} in {seconds:.1} s{reward}; {over} done, {failed} of them failed"
+            "tracewire: {rollout} {status}{problem} in {seconds:.1} s{reward}; {done} done, {failed} of them failed"
         )
     }
 }
@@ -57,7 +57,7 @@ mod tests {
     use serde_json::Value as JsonValue;
 
     #[test]
-    fn both_say_how_it_ended() {
+    fn text_and_json_contain_the_result() {
         let task = Task {
             rollout: "ro-1".to_owned(),
             attempt: "at-1".to_owned(),
@@ -66,8 +66,8 @@ mod tests {
             timeout: None,
         };
         let rewards = [("primary".to_owned(), 0.5), ("style".to_owned(), 1.0)];
-        let took = Duration::from_micros(1_234_567);
-        let good = Report { task: &task, end: &End::Exited(0), rewards: &rewards, took };
+        let duration = Duration::from_micros(1_234_567);
+        let good = TaskReport { task: &task, outcome: &TaskOutcome::Exited(0), rewards: &rewards, duration };
         let expected = json!({ "rollout_id": "ro-1", "attempt_id": "at-1", "status": "succeeded", "exit_code": 0,
             "reward": 0.5, "seconds": 1.235 });
         assert_eq!(serde_json::from_str::<JsonValue>(&good.json()).unwrap(), expected);
@@ -75,7 +75,7 @@ mod tests {
             good.text(2, 1),
             "tracewire: ro-1 succeeded in 1.2 s, rewards primary 0.5, style 1; 2 done, 1 of them failed"
         );
-        let bad = Report { end: &End::Killed(9), rewards: &[], ..good };
+        let bad = TaskReport { outcome: &TaskOutcome::Signaled(9), rewards: &[], ..good };
         assert_eq!(bad.text(1, 1), "tracewire: ro-1 failed (killed by signal 9) in 1.2 s; 1 done, 1 of them failed");
         let bad: JsonValue = serde_json::from_str(&bad.json()).unwrap();
         assert_eq!((&bad["exit_code"], &bad["reward"]), (&json!(137), &JsonValue::Null));

@@ -1,71 +1,71 @@
-//! The rewards that a command leaves: in its file, or in the last line that it prints.
+//! Reads the rewards of a command: from its reward file, or from the last line that it printed.
 //!
-//! Pure, but for reading that file. What looks like a reward and is none is said, never guessed at.
+//! The only I/O is reading that file. Text that looks like a reward but is invalid causes a warning; nothing is guessed.
 
 use crate::cli::reward::PRIMARY;
 use serde_json::{Map, Value as JsonValue};
 use std::fs;
 use std::path::Path;
 
-/// What was found.
+/// The rewards of one command.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Found {
-    /// By name, the main one first.
+pub(super) struct ParsedRewards {
+    /// Name and value. `primary` comes first; the others keep their order.
     pub(super) rewards: Vec<(String, f64)>,
-    /// What people should know.
-    pub(super) notes: Vec<String>,
+    /// Why some text is not a reward, for the user.
+    pub(super) warnings: Vec<String>,
 }
 
-/// The file counts if the command has written something, else what it printed.
-pub(super) fn find(file: &Path, printed: &[u8]) -> Found {
-    let written = fs::read(file).unwrap_or_default();
-    let written = String::from_utf8_lossy(&written);
-    if written.trim().is_empty() { in_line(&String::from_utf8_lossy(printed)) } else { in_file(written.trim()) }
+/// Reads the file if the command has written anything to it, otherwise the last line of `output`.
+pub(super) fn find(file: &Path, output: &[u8]) -> ParsedRewards {
+    let content = fs::read(file).unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    if content.trim().is_empty() { parse_output(&String::from_utf8_lossy(output)) } else { parse_file(content.trim()) }
 }
 
-/// All that the file holds is meant as a reward.
-fn in_file(text: &str) -> Found {
-    let mut found = Found::default();
+/// Everything in the file is a reward: a number, or an object with or without the key `reward`.
+fn parse_file(text: &str) -> ParsedRewards {
+    let mut parsed = ParsedRewards::default();
     match serde_json::from_str(text) {
         Ok(JsonValue::Object(all)) if !all.contains_key("reward") && !all.contains_key("rewards") => {
-            found.add_all(&all);
+            parsed.add_all(&all);
         }
-        Ok(JsonValue::Object(all)) => found.add_named(&all),
-        Ok(value) => found.add(PRIMARY, &value),
+        Ok(JsonValue::Object(all)) => parsed.add_reward_keys(&all),
+        Ok(value) => parsed.add(PRIMARY, &value),
         Err(error) => match text.parse::<f64>() {
-            Ok(number) => found.add_number(PRIMARY, number),
-            Err(_) => found.notes.push(format!("the reward file is neither a number nor JSON: {error}")),
+            Ok(number) => parsed.add_number(PRIMARY, number),
+            Err(_) => parsed.warnings.push(format!("the reward file contains neither a number nor JSON: {error}")),
         },
     }
-    found.main_first()
+    parsed.primary_first()
 }
 
-/// A last line is a reward only if it is a number, or an object that says so.
-fn in_line(printed: &str) -> Found {
-    let mut found = Found::default();
-    let Some(line) = printed.lines().map(str::trim).rfind(|line| !line.is_empty()) else { return found };
+/// The last line that is not empty is a reward only if it is a number, or an object with `reward` or `rewards`.
+fn parse_output(output: &str) -> ParsedRewards {
+    let mut parsed = ParsedRewards::default();
+    let Some(line) = output.lines().map(str::trim).rfind(|line| !line.is_empty()) else { return parsed };
     match serde_json::from_str(line) {
-        Ok(JsonValue::Object(all)) => found.add_named(&all),
-        Ok(value @ JsonValue::Number(_)) => found.add(PRIMARY, &value),
+        Ok(JsonValue::Object(all)) => parsed.add_reward_keys(&all),
+        Ok(value @ JsonValue::Number(_)) => parsed.add(PRIMARY, &value),
         Ok(_) => {}
         Err(error) if line.starts_with('{') && line.contains("\"reward") => {
-            found.notes.push(format!("the last line is no JSON, and no reward: {error}"));
+            parsed.warnings.push(format!("the last line looks like a reward but is not valid JSON: {error}"));
         }
         Err(_) => {}
     }
-    found.main_first()
+    parsed.primary_first()
 }
 
-impl Found {
-    /// `{"reward": x, "rewards": {name: x}}`, either or both.
-    fn add_named(&mut self, all: &Map<String, JsonValue>) {
+impl ParsedRewards {
+    /// Reads `{"reward": x, "rewards": {name: x}}`; either key may be missing.
+    fn add_reward_keys(&mut self, all: &Map<String, JsonValue>) {
         if let Some(value) = all.get("reward") {
             self.add(PRIMARY, value);
         }
         match all.get("rewards") {
             None => {}
             Some(JsonValue::Object(rewards)) => self.add_all(rewards),
-            Some(_) => self.notes.push("`rewards` is no object of names and numbers".to_owned()),
+            Some(_) => self.warnings.push("`rewards` must be an object of names and numbers; it is ignored".to_owned()),
         }
     }
 
@@ -77,20 +77,20 @@ impl Found {
         match value.as_f64() {
             Some(number) => self.add_number(name, number),
             None if value.is_null() => {}
-            None => self.notes.push(format!("the reward {name:?} is no number")),
+            None => self.warnings.push(format!("the reward {name:?} is not a number; it is ignored")),
         }
     }
 
     fn add_number(&mut self, name: &str, number: f64) {
         if !number.is_finite() {
-            self.notes.push(format!("the reward {name:?} is {number}, no finite number"));
+            self.warnings.push(format!("the reward {name:?} is {number}, which is not finite; it is ignored"));
         } else if self.rewards.iter().all(|(known, _)| known != name) {
             self.rewards.push((name.to_owned(), number));
         }
     }
 
-    /// Trainers go by the first.
-    fn main_first(mut self) -> Self {
+    /// Trainers use the first reward.
+    fn primary_first(mut self) -> Self {
         self.rewards.sort_by_key(|(name, _)| name != PRIMARY);
         self
     }
@@ -100,12 +100,12 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn rewards(found: &Found) -> Vec<(&str, f64)> {
+    fn rewards(found: &ParsedRewards) -> Vec<(&str, f64)> {
         found.rewards.iter().map(|(name, value)| (name.as_str(), *value)).collect()
     }
 
     #[test]
-    fn a_last_line_that_says_so_is_a_reward() {
+    fn a_last_line_with_a_reward_is_parsed() {
         for (printed, expected) in [
             ("thinking\n{\"reward\": 1.0}\n\n", vec![(PRIMARY, 1.0)]),
             ("0.25", vec![(PRIMARY, 0.25)]),
@@ -119,41 +119,41 @@ mod tests {
             ("{\"reward\": null}", vec![]),
             ("", vec![]),
         ] {
-            let found = in_line(printed);
-            assert_eq!((rewards(&found), found.notes.len()), (expected, 0), "{printed}");
+            let found = parse_output(printed);
+            assert_eq!((rewards(&found), found.warnings.len()), (expected, 0), "{printed}");
         }
     }
 
     #[test]
-    fn the_file_may_be_a_number_or_have_names() {
+    fn the_file_may_contain_a_number_or_named_rewards() {
         for (text, expected) in [
             ("0.5", vec![(PRIMARY, 0.5)]),
             (".5", vec![(PRIMARY, 0.5)]),
             ("{\"reward\": 2}", vec![(PRIMARY, 2.0)]),
             ("{\"b\": 1, \"primary\": 0.5, \"a\": 0}", vec![(PRIMARY, 0.5), ("a", 0.0), ("b", 1.0)]),
         ] {
-            let mut found = in_file(text);
+            let mut found = parse_file(text);
             found.rewards[1..].sort_by(|a, b| a.0.cmp(&b.0));
-            assert_eq!((rewards(&found), found.notes.len()), (expected, 0), "{text}");
+            assert_eq!((rewards(&found), found.warnings.len()), (expected, 0), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_reward_is_said() {
+    fn an_invalid_reward_causes_a_warning() {
         for text in
             ["NaN", "inf", "good", "true", "{\"reward\": true}", "{\"reward\": \"1\"}", "{\"rewards\": 1}", "[1]"]
         {
-            let found = in_file(text);
-            assert_eq!((found.rewards.len(), found.notes.len()), (0, 1), "{text}: {found:?}");
+            let found = parse_file(text);
+            assert_eq!((found.rewards.len(), found.warnings.len()), (0, 1), "{text}: {found:?}");
         }
         for line in ["{\"reward\": NaN}", "{\"reward\": true}", "{\"reward\": 1e999}"] {
-            let found = in_line(line);
-            assert_eq!((found.rewards.len(), found.notes.len()), (0, 1), "{line}: {found:?}");
+            let found = parse_output(line);
+            assert_eq!((found.rewards.len(), found.warnings.len()), (0, 1), "{line}: {found:?}");
         }
     }
 
     #[test]
-    fn the_file_counts_before_the_line() {
+    fn the_file_takes_precedence_over_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("reward");
         assert_eq!(find(&file, b"1").rewards, [(PRIMARY.to_owned(), 1.0)]);

@@ -1,0 +1,97 @@
+//! Parses the command line, starts the log and the runtime, and runs the subcommand.
+
+use super::{ca, demo, demo_agent, doctor, env, key, log, mock, reward, run, serve, show, trace, worker};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Record the HTTP traffic of AI agents as spans, in any language and without changes to the agent.
+#[derive(Parser)]
+#[command(name = "tracewire", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a command, record its HTTP traffic, and print a timeline
+    Run(run::RunArgs),
+    /// Run the proxy and the API server until stopped
+    Serve(serve::ServeArgs),
+    /// Print the environment variables that send a shell's commands through the proxy
+    Env(env::EnvArgs),
+    /// Print the CA certificate or its path
+    Ca(ca::CaArgs),
+    /// List rollouts, or show one
+    Trace(trace::TraceArgs),
+    /// Find out what is not traced, and why: test the HTTP clients of this machine, or watch a command
+    Doctor(doctor::DoctorArgs),
+    /// Run a command for each waiting rollout, and report the result to the server
+    Worker(worker::WorkerArgs),
+    /// Create an API key for a rollout, for agents that call the gateway
+    Key(key::KeyArgs),
+    /// Give a rollout a reward
+    Reward(reward::RewardArgs),
+    /// Run a mock LLM endpoint, for tests and experiments without an API key
+    Mock(mock::MockArgs),
+    /// Trace a small agent that calls a mock endpoint; needs no network and no API key
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoAgent(demo_agent::DemoAgentArgs),
+}
+
+impl Cli {
+    /// Runs the subcommand. An error is printed once, with its causes; the exit code is then 2.
+    pub fn run(self) -> ExitCode {
+        log::start(match self.command {
+            Command::Serve(_) => LevelFilter::INFO,
+            // stderr belongs to the traced command.
+            _ => LevelFilter::ERROR,
+        });
+        crate::tls::install_provider();
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&anyhow::Error::new(error).context("cannot start the async runtime")),
+        };
+        let result = runtime.block_on(async {
+            match self.command {
+                Command::Run(args) => Box::pin(run::run(args)).await,
+                Command::Serve(args) => Box::pin(serve::run(args)).await,
+                Command::Env(args) => env::run(&args),
+                Command::Ca(args) => ca::run(&args),
+                Command::Trace(args) => trace::run(args).await,
+                Command::Doctor(args) => Box::pin(doctor::run(args)).await,
+                Command::Worker(args) => Box::pin(worker::run(args)).await,
+                Command::Key(args) => Box::pin(key::run(args)).await,
+                Command::Reward(args) => Box::pin(reward::run(args)).await,
+                Command::Mock(args) => Box::pin(mock::run(args)).await,
+                Command::Demo(args) => Box::pin(demo::run(args)).await,
+                Command::DemoAgent(args) => Box::pin(demo_agent::run(args)).await,
+            }
+        });
+        // Connections that are still open must not keep the process alive.
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+        result.unwrap_or_else(|error| failed(&error))
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    show::note(&format!("tracewire: {error:#}"));
+    ExitCode::from(2)
+}
+
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
+
+const EXAMPLES: &str = "Examples:
+  tracewire demo
+  tracewire run -- python3 agent.py
+  tracewire doctor
+  tracewire trace list
+  tracewire serve --config proxy.toml
+
+Environment variables:
+  TRACEWIRE_HOME   the data folder [default: ~/.local/share/tracewire]
+  TRACEWIRE_TOKEN  the token of the proxy and of the API server
+  TRACEWIRE_LOG    what is logged to stderr: error, warn, info, debug, trace, or TARGET=LEVEL,…";
