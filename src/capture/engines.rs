@@ -2,7 +2,7 @@
 //!
 //! What is written here decides what later requests ask for, so one refusal ends it for as long as the program runs.
 
-use crate::trace::Engine;
+use crate::llm::engine::Engine;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -33,7 +33,7 @@ impl Engines {
     pub fn refused(&self, host: &str, port: u16) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = known.get_mut(&(host.to_owned(), port))
-            && *engine != Engine::Other
+            && *engine != Engine::OTHER
         {
             tracing::warn!(
                 host,
@@ -41,7 +41,7 @@ impl Engines {
                 ?engine,
                 "a request with token ids asked for was refused; no more are asked for"
             );
-            *engine = Engine::Other;
+            *engine = Engine::OTHER;
         }
     }
 }

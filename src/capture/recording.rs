@@ -5,12 +5,13 @@ use super::recorder::{Captured, Counters, Recorder};
 use super::tee::Direction;
 use super::{Absorb, is_trace_export};
 use crate::error::{ErrorKind, ProxyError, Side};
+use crate::llm::api::{may_be_call, websocket_calls};
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, GatewayFacts, Injection, Message, Outcome, RequestHead,
     ResponseHead, Truncation,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::HeaderMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -87,7 +88,7 @@ impl Recording {
             durable,
             commit_timeout: settings.commit_timeout,
             keep_bodies: settings.include_bodies || exchange.keeps_bodies,
-            keep_messages: settings.include_bodies || carries_calls(&exchange.request),
+            keep_messages: settings.include_bodies || websocket_calls(&exchange.request.target).is_some(),
             max_body_bytes: settings.max_body_bytes,
             max_messages: settings.max_messages,
             counters: Arc::clone(recorder.counters()),
@@ -257,7 +258,7 @@ impl Recording {
         body.size_bytes += data.len() as u64;
         body.frames += 1;
         if direction == Direction::Request && is_call.is_none() && !data.trim_ascii_start().is_empty() {
-            *is_call = Some(may_be_a_call(&exchange.request, data));
+            *is_call = Some(may_be_call(&exchange.request.method, &exchange.request.headers, data));
         }
         if !shared.keep_bodies && *is_call != Some(true) {
             return;
@@ -358,21 +359,6 @@ fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_
         held.give_back(body.kept.pack() as u64);
     }
     (part.len() < data.len()).then_some(Truncation::BodyLimit)
-}
-
-/// True when a request may call a model or tool: a posted JSON object, whatever its type says. One that is compressed is
-/// believed its type.
-fn may_be_a_call(request: &RequestHead, first: &[u8]) -> bool {
-    let field = |name| request.headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes);
-    let is_compressed = !field(header::CONTENT_ENCODING).is_empty();
-    let is_json = field(header::CONTENT_TYPE).to_ascii_lowercase().windows(4).any(|word| word == b"json");
-    request.method == Method::POST && (first.trim_ascii_start().starts_with(b"{") || (is_compressed && is_json))
-}
-
-/// True when a WebSocket that was opened here carries calls of a model: OpenAI's responses.
-fn carries_calls(request: &RequestHead) -> bool {
-    let path = request.target.split('?').next().unwrap_or_default();
-    path.trim_end_matches('/').ends_with("/responses")
 }
 
 /// Frames whose arrival is noted.

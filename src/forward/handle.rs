@@ -5,11 +5,11 @@ use super::connection::ConnectionContext;
 use super::expect::ContinueGate;
 use super::interims::{Interim, listen_for_interims, with_interims};
 use super::start::{ActiveExchange, TRACEPARENT, request_head};
-use super::terminal::ends_answer;
 use super::tokens::{TokenSettings, stripped};
 use super::{RequestInterceptor, TraceSettings, reply, rewrite, upgrade};
 use crate::capture::{Absorb, Direction, Engines, Recorder, Recording, SequenceAllocator, TeeBody, is_trace_export};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
+use crate::llm::api::ends_stream;
 use crate::net::interim::InterimSender;
 use crate::tls::Offer;
 use crate::trace::exchange::{ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
@@ -201,7 +201,7 @@ impl Forwarder {
         }
         let (mut parts, body) = response.into_parts();
         let body = IdleLimited::new(body, lease, limit);
-        let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_answer);
+        let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_stream);
         let body = match changes {
             Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
             None => tee.boxed_unsync(),

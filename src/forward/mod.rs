@@ -10,7 +10,6 @@ pub mod identity;
 pub mod reply;
 pub mod rewrite;
 mod start;
-pub mod terminal;
 pub mod tokens;
 pub mod upgrade;
 mod whole;

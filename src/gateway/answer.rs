@@ -6,14 +6,15 @@ use super::backends::{Backend, InFlight};
 use super::handle::{Call, Over, ResponseState};
 use super::pause::InFlightPermit;
 use super::prepare::ResponseHandling;
-use super::refusal::kind_of;
 use super::routing::ApiSurface;
 use crate::capture::{Direction, Recording, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::terminal::ends_answer;
-use crate::forward::tokens::{InjectedRequest, MAX_WHOLE_BYTES, stripped};
+use crate::forward::tokens::{MAX_WHOLE_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
-use crate::llm::translate::{Answer, AnswerStream, Client, error_body};
+use crate::llm::api::{ApiErrorKind, ErrorShape, ends_stream, error_message};
+use crate::llm::engine::Tokenizer;
+use crate::llm::token_ids::InjectedRequest;
+use crate::llm::translate::{Answer, AnswerStream};
 use crate::trace::exchange::Outcome;
 use crate::upstream::{Body, BodyError, Lease};
 use crate::upstream::{IdleLimited, body};
@@ -120,7 +121,7 @@ impl Gateway {
             over,
             _guards: guards,
         };
-        let tee = TeeBody::new(watched, recording.clone(), Direction::Response, response_error, ends_answer);
+        let tee = TeeBody::new(watched, recording.clone(), Direction::Response, response_error, ends_stream);
         let changes = asked.map(|asked| asked.changes).filter(|changes| *changes != Changes::default());
         if is_events {
             return match turn {
@@ -148,11 +149,11 @@ impl Gateway {
             };
         }
         let text = match (turn, changes) {
-            (ResponseHandling::Translated(client, answer), _) => match translated(client, &parts, &answer, &first) {
+            (ResponseHandling::Translated(shape, answer), _) => match translated(shape, &parts, &answer, &first) {
                 Ok(text) => text.into(),
                 Err(cause) => return unread(call, tee, cause).await,
             },
-            (ResponseHandling::Count, _) => match counted(&parts, &first) {
+            (ResponseHandling::Count(tokenizer), _) => match counted(tokenizer, &parts, &first) {
                 Ok(text) => text.into(),
                 Err(cause) => return unread(call, tee, cause).await,
             },
@@ -181,9 +182,10 @@ impl Gateway {
 }
 
 /// A whole answer in the agent's dialect, or why there is none.
-fn translated(client: Client, parts: &response::Parts, answer: &Answer, whole: &[u8]) -> Result<Vec<u8>, String> {
+fn translated(shape: ErrorShape, parts: &response::Parts, answer: &Answer, whole: &[u8]) -> Result<Vec<u8>, String> {
     if !parts.status.is_success() {
-        return Ok(error_body(client, parts.status.as_u16(), kind_of(parts.status), &said(whole)));
+        let status = parts.status.as_u16();
+        return Ok(shape.body(status, ApiErrorKind::of_status(status), &error_message(whole)));
     }
     if answer.streams() {
         return Err("a stream was asked for, and the backend answered without one".to_owned());
@@ -192,10 +194,12 @@ fn translated(client: Client, parts: &response::Parts, answer: &Answer, whole: &
 }
 
 /// The number of a prompt's tokens as Anthropic's API says it.
-fn counted(parts: &response::Parts, whole: &[u8]) -> Result<Vec<u8>, String> {
-    let count = serde_json::from_slice::<JsonValue>(whole).ok().and_then(|answer| answer.get("count")?.as_u64());
+fn counted(tokenizer: Tokenizer, parts: &response::Parts, whole: &[u8]) -> Result<Vec<u8>, String> {
+    let answer = serde_json::from_slice::<JsonValue>(whole).ok();
+    let count = answer.and_then(|answer| answer.get(tokenizer.count)?.as_u64());
     let count = count.filter(|_| parts.status.is_success());
-    let count = count.ok_or_else(|| format!("the backend can't count tokens ({}): {}", parts.status, said(whole)))?;
+    let count =
+        count.ok_or_else(|| format!("the backend can't count tokens ({}): {}", parts.status, error_message(whole)))?;
     Ok(serde_json::json!({ "input_tokens": count }).to_string().into_bytes())
 }
 
@@ -214,17 +218,6 @@ fn translating(call: &Arc<Call>, mut parts: response::Parts, tee: TeeBody<Watche
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type()));
     let stream = Translating { inner: tee, stream: Some(answer.stream()), told: Arc::clone(&call.told) };
     Response::from_parts(parts, stream.boxed_unsync())
-}
-
-/// What an error's body says, in whatever shape.
-pub(super) fn said(body: &[u8]) -> String {
-    let json = serde_json::from_slice::<JsonValue>(body).unwrap_or_default();
-    let error = json.get("error").unwrap_or(&json);
-    let message = error.get("message").or_else(|| error.get("detail")).unwrap_or(error);
-    match message.as_str() {
-        Some(message) => message.to_owned(),
-        None => String::from_utf8_lossy(body).chars().take(500).collect(),
-    }
 }
 
 fn is_events(headers: &HeaderMap) -> bool {
@@ -377,7 +370,8 @@ impl HttpBody for Translating {
                 Some(Ok(frame)) => frame.data_ref().map(|data| stream.push(data)).unwrap_or_default(),
                 Some(Err(BodyError::Proxy(error))) => {
                     this.told.mark_incomplete();
-                    let out = stream.fail(kind_of(error.status()), &super::refusal::message(&error));
+                    let out =
+                        stream.fail(ApiErrorKind::of_status(error.status().as_u16()), &super::refusal::message(&error));
                     this.stream = None;
                     out
                 }

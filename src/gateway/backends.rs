@@ -3,8 +3,9 @@
 //! A call holds the backend it was given; that it is registered anew changes its state, not its calls. It must not send
 //! anything: that is for `call` and `probe`.
 
-use super::routing::Api;
 use super::settings::{BackendEngine, BackendSettings};
+use crate::llm::api::ApiSpec;
+use crate::llm::engine::Engine;
 use crate::upstream::Origin;
 use crate::util::secret::Secret;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
@@ -34,7 +35,7 @@ pub struct Backend {
 struct State {
     engine: BackendEngine,
     // What asking it showed, where `engine` is auto.
-    learned: Option<BackendEngine>,
+    learned: Option<Engine>,
     weight: f64,
     key: Secret,
     // While this lasts it is asked only if there is no other.
@@ -108,7 +109,7 @@ impl Backend {
     pub fn engine(&self) -> BackendEngine {
         let state = self.state();
         match state.engine {
-            BackendEngine::Auto => state.learned.unwrap_or(BackendEngine::Auto),
+            BackendEngine::Auto => state.learned.map_or(BackendEngine::Auto, BackendEngine::Known),
             engine => engine,
         }
     }
@@ -119,19 +120,12 @@ impl Backend {
     }
 
     /// True when it takes calls of an API as they are.
-    pub fn speaks(&self, api: &Api) -> bool {
-        use BackendEngine as Engine;
-        match (self.engine(), api) {
-            (Engine::Anthropic, api) => matches!(api, Api::Messages | Api::CountTokens),
-            (Engine::Gemini, api) => matches!(api, Api::Gemini { .. }),
-            (_, Api::Chat | Api::Completions | Api::Embeddings) => true,
-            (engine, Api::Responses) => matches!(engine, Engine::Auto | Engine::Vllm | Engine::OpenAi),
-            (_, Api::Messages | Api::CountTokens | Api::Gemini { .. } | Api::Models(_)) => false,
-        }
+    pub(crate) fn speaks(&self, api: &ApiSpec) -> bool {
+        self.engine().assumed().serves(api)
     }
 
     /// RolloutLookupFuture it showed what it is; it counts where nobody has said.
-    pub fn learned(&self, engine: BackendEngine) {
+    pub fn learned(&self, engine: Engine) {
         let known = self.state().learned.replace(engine);
         if known != Some(engine) {
             tracing::info!(url = self.url, engine = engine.as_str(), "a backend has shown what it is");

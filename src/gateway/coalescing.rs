@@ -9,7 +9,7 @@ use super::response_cache::{End, Entry, Reader};
 use super::settings::{GatewaySettings, Join};
 use crate::capture::{Direction, TeeBody};
 use crate::forward::response_error;
-use crate::forward::terminal::ends_answer;
+use crate::llm::api::ends_stream;
 use crate::trace::exchange::ResponseHead;
 use crate::upstream::Body;
 use aws_lc_rs::digest;
@@ -218,7 +218,7 @@ async fn fill(entry: &Entry, answering: impl Future<Output = Response<Body>>, ma
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    is_near_its_end |= ends_answer(&data);
+                    is_near_its_end |= ends_stream(&data);
                     entry.push(&data, max_bytes);
                 }
             }

@@ -9,10 +9,11 @@ use super::prepare::malformed;
 use super::refusal::{Shape, pause_error};
 use super::rollout_lookup::RolloutRegistration;
 use super::rollout_state::RolloutGuard;
-use super::routing::{Api, ApiSurface, Mode, Route};
+use super::routing::{ApiSurface, Mode, Route};
 use super::settings::{Budget, PauseForm, Staleness};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionOverride, request_head};
+use crate::llm::operation::Operation;
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin};
@@ -240,8 +241,8 @@ impl Gateway {
             return Err(ProxyError::new(ErrorKind::RolloutEnded, "", cause));
         }
         let (parts, body) = request.into_parts();
-        if let Api::Models(name) = &route.api {
-            return self.models(begun, name.as_deref()).await.map(Read::Answered);
+        if route.api.operation() == Operation::ListModels {
+            return self.models(begun, route.api.model.as_deref()).await.map(Read::Answered);
         }
         if parts.method != Method::POST {
             return Err(malformed(&format!("{} is called with POST", route.api.path())));
@@ -251,15 +252,10 @@ impl Gateway {
         if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
             return Err(malformed("Invalid JSON in request body"));
         }
-        let named = match &route.api {
-            Api::Gemini { model, .. } => Some(model.clone()),
-            _ => value(&body, "model").and_then(|model| serde_json::from_slice::<String>(model).ok()),
-        };
+        let in_body = || value(&body, "model").and_then(|model| serde_json::from_slice::<String>(model).ok());
+        let named = route.api.model.clone().or_else(in_body);
         let model = self.model_for(&route, named.as_deref(), host)?;
-        let streams = match &route.api {
-            Api::Gemini { method, .. } => method == "streamGenerateContent" && route.query.contains("alt=sse"),
-            _ => value(&body, "stream") == Some(b"true"),
-        };
+        let streams = route.api.streams_events(&route.query, || value(&body, "stream") == Some(b"true"));
         let mode = route.mode.or(registration.mode);
         begun.recording.gateway(|facts| {
             facts.mode = mode.map(|mode| mode.as_str().to_owned());

@@ -2,8 +2,8 @@
 //!
 //! A comment is nothing to a reader of events (WHATWG HTML §9.2.6), but keeps clients and load balancers from giving up.
 
-use super::answer::said;
 use super::handle::ResponseState;
+use crate::llm::api::error_message;
 use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -35,7 +35,7 @@ pub(super) fn kept_alive(
         let read = Limited::new(body, MAX_ERROR_BYTES).collect().await;
         let text = read.map(|read| read.to_bytes()).unwrap_or_default();
         told.mark_incomplete();
-        crate::upstream::body::full(told.shape.event(parts.status, &said(&text)))
+        crate::upstream::body::full(told.shape.event(parts.status, &error_message(&text)))
     });
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

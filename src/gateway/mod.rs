@@ -31,6 +31,8 @@ pub use settings::{BackendSettings, GatewaySettings, PauseForm, Reroute};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::identity::ROLLOUT_HEADER;
 use crate::forward::{ActiveExchange, ConnectionContext, Forwarder, NamedRollout, RequestInterceptor};
+use crate::llm::api::ApiCall;
+use crate::llm::operation::Operation;
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{Outcome, ResponseHead};
 use crate::trace::{AttemptId, RolloutId};
@@ -149,7 +151,7 @@ impl Gateway {
         path.starts_with("/rollout/")
             || path.starts_with("/proxy/rollout/")
             || in_session()
-            || routing::Api::of(path).is_some()
+            || ApiCall::at_gateway(path).is_some()
     }
 
     /// Whose call a request to the server door is, if it says so.
@@ -325,7 +327,7 @@ impl RequestInterceptor for Gateway {
         let Some(reroute) = reroutes.iter().find(named) else { return false };
         let takes = match reroute.paths.as_slice() {
             // The list of models is the endpoint's own, unless it is named.
-            [] => Route::of_elsewhere(target).is_some_and(|route| !matches!(route.api, routing::Api::Models(_))),
+            [] => Route::of_elsewhere(target).is_some_and(|route| route.api.operation() != Operation::ListModels),
             // What is named and can't be read is refused, rather than sent to whom it must not reach.
             paths => paths.iter().any(|pattern| text_matches(pattern, path)),
         };

@@ -5,13 +5,15 @@
 
 use super::backends::Backend;
 use super::handle::Call;
-use super::routing::{Api, ApiSurface, Mode};
-use super::settings::{BackendEngine, GatewaySettings, Sampling};
+use super::routing::{ApiSurface, Mode};
+use super::settings::{GatewaySettings, Sampling};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::tokens::{InjectedRequest, Plan};
-use crate::llm::translate::{self, Client, GeminiPath, to_chat};
-use crate::trace::Engine;
-use crate::wire::json_edit::{set, value};
+use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
+use crate::llm::engine::{Credential, Tokenizer};
+use crate::llm::operation::Operation;
+use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
+use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
+use crate::wire::json_edit::{Object, set};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value as JsonValue, json};
@@ -34,46 +36,47 @@ pub(super) struct Prepared {
 pub(super) enum ResponseHandling {
     /// It goes to the agent as it is.
     AsItIs,
-    /// It is translated.
-    Translated(Client, translate::Answer),
+    /// It is translated; errors get this shape.
+    Translated(ErrorShape, translate::Answer),
     /// It is a count of tokens, for Anthropic's clients.
-    Count,
+    Count(Tokenizer),
 }
 
 impl Prepared {
     /// The call for a backend.
     pub(super) fn of(call: &Call, backend: &Backend, settings: &GatewaySettings) -> Result<Self, ProxyError> {
-        let engine = backend.engine();
         let mut headers = fields_for(call, backend);
-        let native = backend.speaks(&call.route.api);
-        let (body, api, turn) = match &call.route.api {
-            Api::CountTokens if !native => return count(call, backend, headers),
-            api if native => (call.body.clone(), api.clone(), ResponseHandling::AsItIs),
-            api => {
-                let (client, gemini) = translated_from(api, &call.route.query).ok_or_else(|| no_way(api, backend))?;
-                let translated = to_chat(client, &call.body, gemini)
-                    .map_err(|fault| ProxyError::new(ErrorKind::Untranslatable, "", fault.to_string()))?;
-                let body = serde_json::to_vec(&translated.body).unwrap_or_default();
-                headers.retain_others();
-                (body.into(), Api::Chat, ResponseHandling::Translated(client, translated.answer))
-            }
+        let asked = &call.route.api;
+        let (body, mut target, turn) = if backend.speaks(asked.api) {
+            (call.body.clone(), asked.clone(), ResponseHandling::AsItIs)
+        } else if asked.api == &ANTHROPIC_MESSAGES && asked.operation() == Operation::CountTokens {
+            return count(call, backend, headers);
+        } else {
+            let (source, gemini) = source_of(asked, &call.route.query).ok_or_else(|| no_way(asked, backend))?;
+            let translated = to_chat(source, &call.body, gemini)
+                .map_err(|fault| ProxyError::new(ErrorKind::Untranslatable, "", fault.to_string()))?;
+            let body = serde_json::to_vec(&translated.body).unwrap_or_default();
+            headers.retain_others();
+            let turn = ResponseHandling::Translated(asked.api.error_shape, translated.answer);
+            (body.into(), ApiCall::chat_completions(), turn)
         };
-        let body = match &api {
-            Api::Gemini { .. } | Api::Models(_) | Api::CountTokens => body,
-            api => {
-                let fields = fields(call, api, &body, backend, settings);
-                set(&body, &fields).ok_or_else(|| malformed("the body is no JSON object"))?.into()
-            }
+        let body = if target.has_model_in_path() {
+            target.model = Some(model_of(call, backend));
+            body
+        } else if target.operation() == Operation::CountTokens {
+            body
+        } else {
+            let no_object = || malformed("the body is no JSON object");
+            let object = Object::find(&body).ok_or_else(no_object)?;
+            let fields = fields(call, &target, &object, backend, settings);
+            set(&body, &fields).ok_or_else(no_object)?.into()
         };
-        let path = match &api {
-            Api::Gemini { method, .. } => Api::Gemini { model: model_of(call, backend), method: method.clone() }.path(),
-            api => api.path(),
-        };
+        let path = target.path();
         let query =
             if matches!(turn, ResponseHandling::AsItIs) { shown_query(&call.route.query) } else { String::new() };
         let mut headers = headers.0;
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let asked = plan(call, engine, &path, settings).and_then(|plan| plan.apply(&body, &mut headers));
+        let asked = plan(call, &target, backend, settings).and_then(|plan| plan.apply(&body, &mut headers));
         Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, asked, headers, turn })
     }
 
@@ -120,29 +123,33 @@ fn fields_for(call: &Call, backend: &Backend) -> Fields {
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let key = backend.key();
-    let engine = backend.engine();
+    let engine = backend.engine().assumed().spec();
     if !key.is_empty() {
-        let (name, text) = match engine {
-            BackendEngine::Anthropic => (HeaderName::from_static("x-api-key"), key.expose().to_owned()),
-            BackendEngine::Gemini => (HeaderName::from_static("x-goog-api-key"), key.expose().to_owned()),
-            _ => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
+        let (name, text) = match engine.credential {
+            Credential::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
+            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
         };
         if let Ok(mut value) = HeaderValue::from_str(&text) {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
     }
-    if engine == BackendEngine::Sglang
+    if let Some(affinity) = engine.affinity_header
         && let Ok(rollout) = HeaderValue::from_str(call.begun.identity.rollout_id.as_str())
     {
-        // SGLang's router keeps what has one key together.
-        headers.insert("x-smg-routing-key", rollout);
+        headers.insert(affinity, rollout);
     }
     Fields(headers)
 }
 
 /// What is set in a body, as JSON.
-fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &GatewaySettings) -> Vec<(String, String)> {
+fn fields(
+    call: &Call,
+    target: &ApiCall,
+    body: &Object<'_>,
+    backend: &Backend,
+    settings: &GatewaySettings,
+) -> Vec<(String, String)> {
     let mut fields: Vec<(&str, String)> = Vec::new();
     // One that serves any model is asked for the one that the agent named.
     let model = model_of(call, backend);
@@ -154,8 +161,7 @@ fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &Gat
         Some(Mode::Val) => settings.val,
         None => Sampling::default(),
     };
-    let samples = matches!(api, Api::Chat | Api::Completions | Api::Responses | Api::Messages);
-    if samples {
+    if target.operation().samples() {
         let defaults = (call.route.contract == ApiSurface::V1).then_some(()).and(call.mode).map(|mode| match mode {
             Mode::Train => TRAIN_TEMPERATURE,
             Mode::Val => VAL_TEMPERATURE,
@@ -163,22 +169,17 @@ fn fields(call: &Call, api: &Api, body: &[u8], backend: &Backend, settings: &Gat
         let float = |value: f64| json!(value).to_string();
         fields.extend(sampling.temperature.or(defaults).map(|value| ("temperature", float(value))));
         fields.extend(sampling.top_p.map(|value| ("top_p", float(value))));
-        fields.extend(sampling.max_tokens.and_then(|most| limited(api, body, most)));
+        fields.extend(sampling.max_tokens.into_iter().flat_map(|max| target.api.limit_length(body, max)));
         for (name, value) in &call.registration.sampling {
             fields.retain(|(set, _)| set != name);
             fields.push((name, value.to_string()));
         }
     }
-    if call.route.contract == ApiSurface::V1 && matches!(api, Api::Chat | Api::Completions) {
-        fields.push(("return_token_ids", "true".to_owned()));
-        if call.mode == Some(Mode::Train) && settings.include_log_probs {
-            // Completions take a number; Agent Lightning sends `true` there too, which vLLM reads as 1.
-            fields.push(("logprobs", if *api == Api::Chat { "true" } else { "1" }.to_owned()));
-            if *api == Api::Chat && backend.engine() == BackendEngine::Vllm {
-                // Without it vLLM may leave the list of log-probabilities out.
-                fields.push(("top_logprobs", "0".to_owned()));
-            }
-        }
+    if is_open(call, target) {
+        let wanted = call.mode == Some(Mode::Train) && settings.include_log_probs;
+        let logprobs = if wanted { Logprobs::Yes } else { Logprobs::No };
+        let open = open_request(target.api, backend.engine().known(), logprobs);
+        fields.extend(open.into_iter().map(|(name, value)| (name, value.to_owned())));
     }
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -188,79 +189,48 @@ fn model_of(call: &Call, backend: &Backend) -> String {
     if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
 }
 
-/// The limit of an answer's length, if the agent asks for more, or for none.
-fn limited(api: &Api, body: &[u8], most: u64) -> Option<(&'static str, String)> {
-    let names: &[&'static str] = match api {
-        Api::Chat => &["max_completion_tokens", "max_tokens"],
-        Api::Responses => &["max_output_tokens"],
-        _ => &["max_tokens"],
-    };
-    let asked = names.iter().find_map(|name| Some((*name, serde_json::from_slice::<u64>(value(body, name)?).ok()?)));
-    match asked {
-        Some((_, asked)) if asked <= most => None,
-        Some((name, _)) => Some((name, most.to_string())),
-        None => names.last().map(|name| (*name, most.to_string())),
-    }
+/// True for a call that asks for token ids in the open: the routes of Agent Lightning 1.0 do, for the APIs that it has,
+/// and leave what they asked for in the answer.
+fn is_open(call: &Call, target: &ApiCall) -> bool {
+    call.route.contract == ApiSurface::V1 && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
 }
 
-/// What is asked for on the agent's behalf. The routes of Agent Lightning 1.0 ask in the open, for the APIs that it has, and
-/// leave what they asked for in the answer.
-fn plan(call: &Call, engine: BackendEngine, path: &str, settings: &GatewaySettings) -> Option<Plan> {
-    let is_v1 = call.route.contract == ApiSurface::V1;
-    if is_v1 && path.ends_with("/completions") {
+/// What is asked for on the agent's behalf.
+fn plan(call: &Call, target: &ApiCall, backend: &Backend, settings: &GatewaySettings) -> Option<TokenIdPlan> {
+    if is_open(call, target) {
         return None;
     }
-    // One that nobody knows is asked as vLLM is, until it refuses.
-    let engine = if engine == BackendEngine::Auto { Some(Engine::Vllm) } else { engine.gives_ids() };
-    Plan::of(engine?, path, settings.strip && !is_v1)
+    let strips = settings.strip && call.route.contract != ApiSurface::V1;
+    let stripping = if strips { Stripping::Strip } else { Stripping::Keep };
+    TokenIdPlan::of(backend.engine().assumed(), target.api, stripping)
 }
 
-/// Anthropic's count of a prompt's tokens, asked of vLLM's tokenizer.
+/// Anthropic's count of a prompt's tokens, asked of the engine's tokenizer.
 fn count(call: &Call, backend: &Backend, headers: Fields) -> Result<Prepared, ProxyError> {
-    if !matches!(backend.engine(), BackendEngine::Vllm | BackendEngine::Auto) {
-        return Err(no_way(&Api::CountTokens, backend));
-    }
+    let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| no_way(&call.route.api, backend))?;
     let mut headers = headers;
     headers.retain_others();
-    let translated = to_chat(Client::Messages, &call.body, GeminiPath::default())
+    let translated = to_chat(SourceApi::Messages, &call.body, GeminiPath::default())
         .map_err(|fault| ProxyError::new(ErrorKind::Untranslatable, "", fault.to_string()))?;
     let mut asked = serde_json::Map::new();
     asked.insert("model".to_owned(), json!(model_of(call, backend)));
-    for name in ["messages", "tools", "chat_template_kwargs"] {
-        asked.extend(translated.body.get(name).map(|value| (name.to_owned(), value.clone())));
+    for name in tokenizer.fields {
+        asked.extend(translated.body.get(*name).map(|value| ((*name).to_owned(), value.clone())));
     }
     let body: Bytes = JsonValue::Object(asked).to_string().into();
     let root = backend.base_path.strip_suffix("/v1").unwrap_or(&backend.base_path);
     let mut headers = headers.0;
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Ok(Prepared { target: format!("{root}/tokenize"), body, asked: None, headers, turn: ResponseHandling::Count })
+    Ok(Prepared {
+        target: format!("{root}{}", tokenizer.path),
+        body,
+        asked: None,
+        headers,
+        turn: ResponseHandling::Count(tokenizer),
+    })
 }
 
-/// From which dialect a call is translated, if it is one of those.
-fn translated_from(api: &Api, query: &str) -> Option<(Client, GeminiPath)> {
-    match api {
-        Api::Messages => Some((Client::Messages, GeminiPath::default())),
-        Api::Responses => Some((Client::Responses, GeminiPath::default())),
-        Api::Gemini { method, .. } => {
-            let streams = method == "streamGenerateContent";
-            let sse = query.split('&').any(|pair| pair == "alt=sse");
-            (streams || method == "generateContent").then_some((Client::Gemini, GeminiPath { streams, sse }))
-        }
-        _ => None,
-    }
-}
-
-/// The dialect that a call's span names as its agent's, where that is translated.
-pub(super) fn dialect_of(api: &Api) -> &'static str {
-    match api {
-        Api::Messages | Api::CountTokens => "anthropic.messages",
-        Api::Responses => "openai.responses",
-        Api::Gemini { .. } => "gemini",
-        _ => "openai.chat",
-    }
-}
-
-fn no_way(api: &Api, backend: &Backend) -> ProxyError {
+fn no_way(api: &ApiCall, backend: &Backend) -> ProxyError {
     let cause = format!(
         "the backend {} ({}) has no {} and it can't be translated",
         backend.url,

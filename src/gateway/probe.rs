@@ -4,12 +4,12 @@
 
 use super::Gateway;
 use super::backends::Backend;
-use super::settings::BackendEngine;
+use crate::llm::api::models_path;
+use crate::llm::engine::Engine;
 use crate::tls::Offer;
 use crate::upstream::{PoolKey, body};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value as JsonValue;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Gateway {
     async fn ask(&self, backend: &Arc<Backend>) -> bool {
         let origin = &backend.origin;
         let scheme = if origin.tls { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{}/models", super::shown(origin), backend.base_path);
+        let uri = format!("{scheme}://{}{}{}", super::shown(origin), backend.base_path, models_path());
         let mut request = Request::new(body::empty());
         *request.method_mut() = Method::GET;
         let Ok(uri) = uri.parse() else { return false };
@@ -59,40 +59,12 @@ impl Gateway {
         let status = sent.response.status();
         let answer = Limited::new(sent.response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
-        if let Some(engine) = engine_of(&answer) {
+        if let Some(engine) = Engine::of_models(&answer) {
             backend.learned(engine);
         }
         !status.is_server_error()
     }
 }
 
-/// What a list of models says of its server.
-fn engine_of(answer: &[u8]) -> Option<BackendEngine> {
-    let list: JsonValue = serde_json::from_slice(answer).ok()?;
-    match list.get("data")?.get(0)?.get("owned_by")?.as_str()? {
-        "vllm" => Some(BackendEngine::Vllm),
-        "sglang" => Some(BackendEngine::Sglang),
-        "llamacpp" => Some(BackendEngine::LlamaCpp),
-        "openai" | "system" => Some(BackendEngine::OpenAi),
-        _ => None,
-    }
-}
-
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn engines_name_themselves() {
-        for (owner, expected) in
-            [("vllm", Some(BackendEngine::Vllm)), ("sglang", Some(BackendEngine::Sglang)), ("me", None)]
-        {
-            let answer = serde_json::json!({ "data": [{ "id": "m", "owned_by": owner }] }).to_string();
-            assert_eq!(engine_of(answer.as_bytes()), expected);
-        }
-        assert_eq!(engine_of(b"<html>"), None);
-    }
-}

@@ -1,9 +1,9 @@
 //! Errors of the gateway become responses here, in the shape that the client's API has for them.
 
 use super::pause::Pause;
-use super::routing::{Api, ApiSurface};
+use super::routing::ApiSurface;
 use crate::error::{ErrorKind, ProxyError};
-use crate::llm::translate::{Client, error_body, error_event};
+use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape};
 use crate::upstream::{Body, body};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -15,31 +15,25 @@ pub(super) enum Shape {
     /// Agent Lightning 1.0: `{"detail": …}`.
     Detail,
     /// That of an API.
-    Dialect(Client),
+    Api(ErrorShape),
 }
 
 impl Shape {
     /// The shape for a route; for one that can't be read, that of OpenAI.
-    pub(super) fn of(contract: ApiSurface, api: Option<&Api>) -> Self {
-        match (contract, api) {
-            (ApiSurface::V1, _) => Self::Detail,
-            (_, Some(Api::Messages | Api::CountTokens)) => Self::Dialect(Client::Messages),
-            (_, Some(Api::Gemini { .. })) => Self::Dialect(Client::Gemini),
-            _ => Self::Dialect(Client::Responses),
+    pub(super) fn of(contract: ApiSurface, call: Option<&ApiCall>) -> Self {
+        match contract {
+            ApiSurface::V1 => Self::Detail,
+            _ => Self::Api(call.map_or(ErrorShape::OpenAi, |call| call.api.error_shape)),
         }
     }
 
     /// An error as an event of a stream.
     pub(super) fn event(self, status: StatusCode, message: &str) -> Bytes {
-        match self {
-            Self::Dialect(Client::Messages) => error_event(Client::Messages, kind_of(status), message).into(),
-            Self::Dialect(Client::Gemini) => error_event(Client::Gemini, kind_of(status), message).into(),
-            // Chat completions have no event of their own for it: an object with `error`, and the end of the stream.
-            _ => {
-                let error = error_body(Client::Responses, status.as_u16(), kind_of(status), message);
-                [b"data: ", error.as_slice(), b"\n\n"].concat().into()
-            }
-        }
+        let shape = match self {
+            Self::Api(shape) => shape,
+            Self::Detail => ErrorShape::OpenAi,
+        };
+        shape.event(ApiErrorKind::of_status(status.as_u16()), message).into()
     }
 
     /// An error as a whole answer.
@@ -47,7 +41,7 @@ impl Shape {
         let status = error.status();
         let text = match self {
             Self::Detail => json!({ "detail": detail(error) }).to_string().into_bytes(),
-            Self::Dialect(client) => error_body(client, status.as_u16(), kind_of(status), &message(error)),
+            Self::Api(shape) => shape.body(status.as_u16(), ApiErrorKind::of_status(status.as_u16()), &message(error)),
         };
         let mut response = json_response(status, text);
         let headers = response.headers_mut();
@@ -69,7 +63,7 @@ impl Shape {
                 let text = json!({ "error": "gateway paused", "reason": pause.reason }).to_string();
                 json_response(error.status(), text.into_bytes())
             }
-            Self::Dialect(_) => self.response(&error),
+            Self::Api(_) => self.response(&error),
         };
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.retry_after_seconds));
@@ -108,17 +102,4 @@ fn detail(error: &ProxyError) -> String {
 fn is_worth_a_retry(kind: ErrorKind) -> bool {
     use ErrorKind::{BackendAnswerUnread, BudgetSpent, PolicyStale, RolloutEnded};
     !matches!(kind, RolloutEnded | BudgetSpent | PolicyStale | BackendAnswerUnread)
-}
-
-/// The dialect-neutral word for a status.
-pub(super) fn kind_of(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        401 | 403 => "authentication",
-        404 => "not_found",
-        429 => "rate_limit",
-        408 | 504 => "timeout",
-        503 | 529 => "overloaded",
-        400..=499 => "invalid_request",
-        _ => "api",
-    }
 }

@@ -5,13 +5,14 @@ use super::Gateway;
 use super::answer::{Answered, Fetched, Guards, fetch};
 use super::backends::Backend;
 use super::handle::{Call, Passed, Stopped};
-use super::prepare::{Prepared, ResponseHandling, dialect_of};
+use super::prepare::{Prepared, ResponseHandling};
 use super::routing::ApiSurface;
 use super::select::select;
 use super::settings::BackendEngine;
 use crate::capture::{Direction, Recording, TeeBody};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::forward::{note, response_error};
+use crate::llm::engine::Engine;
 use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::RequestHead;
@@ -64,7 +65,7 @@ impl Gateway {
                     }
                     if !asks && fetched.status().is_success() {
                         tracing::warn!(url = one.backend.url, "this backend takes no call that asks for token ids");
-                        one.backend.learned(BackendEngine::OpenAi);
+                        one.backend.learned(Engine::OPENAI);
                     }
                     let Try { backend, prepared, version, .. } = one;
                     let Prepared { turn, asked, .. } = prepared;
@@ -131,7 +132,7 @@ impl Gateway {
             facts.resend_count = one.number;
             facts.versions.clear();
             facts.translated_from =
-                (!matches!(one.prepared.turn, ResponseHandling::AsItIs)).then(|| dialect_of(&one.call.route.api));
+                (!matches!(one.prepared.turn, ResponseHandling::AsItIs)).then_some(one.call.route.api.api.name);
         });
         recording.policy_version(one.version, true);
         recording.request_body(&one.prepared.body);

@@ -4,6 +4,7 @@
 
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::NamedRollout;
+use crate::llm::api::ApiCall;
 use percent_encoding::percent_decode_str;
 
 /// Whose contract a call is made under: it decides what is checked, and how errors look.
@@ -58,32 +59,6 @@ impl Mode {
     }
 }
 
-/// The API that a call speaks, by the end of its path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Api {
-    /// OpenAI's chat completions.
-    Chat,
-    /// OpenAI's completions.
-    Completions,
-    /// OpenAI's responses.
-    Responses,
-    /// OpenAI's embeddings.
-    Embeddings,
-    /// Anthropic's messages.
-    Messages,
-    /// Anthropic's count of a prompt's tokens.
-    CountTokens,
-    /// Gemini's `models/{model}:{method}`.
-    Gemini {
-        /// The model.
-        model: String,
-        /// `generateContent`, `streamGenerateContent` …
-        method: String,
-    },
-    /// The list of models, or one of them.
-    Models(Option<String>),
-}
-
 /// A call's URL, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -93,8 +68,8 @@ pub struct Route {
     pub named: NamedRollout,
     /// What it is for, if the URL says so.
     pub mode: Option<Mode>,
-    /// The API.
-    pub api: Api,
+    /// The API, its endpoint, and the model that the path names.
+    pub(crate) api: ApiCall,
     /// The query, without `?`.
     pub query: String,
 }
@@ -108,7 +83,7 @@ impl Route {
                 ApiSurface::V1 => format!("Unsupported upstream path: {}", tail.trim_start_matches('/')),
                 _ => format!("no API of models has the path {}", shortened(tail)),
             };
-            let api = Api::of(tail).ok_or_else(|| unknown_route(unknown()))?;
+            let api = ApiCall::at_gateway(tail).ok_or_else(|| unknown_route(unknown()))?;
             Ok(Self { contract, named, mode, api, query: query.to_owned() })
         };
         if let Some(rest) = path.strip_prefix("/rollout/") {
@@ -150,60 +125,9 @@ impl Route {
     /// Reads a target that an agent meant for another host. `None`: it is no call of a model.
     pub fn of_elsewhere(target: &str) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let api = Api::by_end(path)?;
+        let api = ApiCall::elsewhere(path)?;
         let (named, query) = (NamedRollout::default(), query.to_owned());
         Some(Self { contract: ApiSurface::Reroute, named, mode: None, api, query })
-    }
-}
-
-impl Api {
-    /// By the path behind any prefix, with or without the `/v1`.
-    pub fn of(path: &str) -> Option<Self> {
-        let path = path.trim_end_matches('/');
-        let bare = ["/v1beta", "/v1alpha", "/v1"].iter().find_map(|version| path.strip_prefix(version)).unwrap_or(path);
-        Some(match bare {
-            "/chat/completions" => Self::Chat,
-            "/completions" => Self::Completions,
-            "/responses" => Self::Responses,
-            "/embeddings" => Self::Embeddings,
-            "/messages" => Self::Messages,
-            "/messages/count_tokens" => Self::CountTokens,
-            "/models" => Self::Models(None),
-            _ => {
-                let name = bare.strip_prefix("/models/")?;
-                match name.rsplit_once(':') {
-                    Some((model, method)) if GEMINI_METHODS.contains(&method) => {
-                        Self::Gemini { model: decoded(model)?, method: method.to_owned() }
-                    }
-                    _ => Self::Models(Some(decoded(name)?)),
-                }
-            }
-        })
-    }
-
-    /// By the end of a path, whatever another provider has before it (`/openai/v1`, `/api/v1`, a deployment of Azure's).
-    fn by_end(path: &str) -> Option<Self> {
-        let path = path.trim_end_matches('/');
-        let ends =
-            ["/chat/completions", "/completions", "/responses", "/embeddings", "/messages", "/messages/count_tokens"];
-        let tail = ends.iter().filter(|end| path.ends_with(**end)).max_by_key(|end| end.len());
-        let gemini = || path.rfind("/models/").map(|at| &path[at..]).filter(|tail| tail.contains(':'));
-        Self::of(tail.copied().or_else(gemini).unwrap_or(path))
-    }
-
-    /// The path behind a backend's base URL.
-    pub fn path(&self) -> String {
-        match self {
-            Self::Chat => "/chat/completions".to_owned(),
-            Self::Completions => "/completions".to_owned(),
-            Self::Responses => "/responses".to_owned(),
-            Self::Embeddings => "/embeddings".to_owned(),
-            Self::Messages => "/messages".to_owned(),
-            Self::CountTokens => "/messages/count_tokens".to_owned(),
-            Self::Gemini { model, method } => format!("/models/{model}:{method}"),
-            Self::Models(None) => "/models".to_owned(),
-            Self::Models(Some(model)) => format!("/models/{model}"),
-        }
     }
 }
 
@@ -255,81 +179,72 @@ fn shortened(text: &str) -> String {
 }
 
 const MAX_ID_BYTES: usize = 1024;
-const GEMINI_METHODS: [&str; 4] = ["generateContent", "streamGenerateContent", "countTokens", "embedContent"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(target: &str) -> Result<(ApiSurface, Option<String>, Option<String>, Api), String> {
+    fn read(target: &str) -> Result<(ApiSurface, Option<String>, Option<String>, String), String> {
         let route = Route::read(target).map_err(|error| error.cause)?;
         let text = |id: Option<String>| id;
         let rollout = route.named.rollout.map(|id| id.to_string());
         let attempt = route.named.attempt.map(|id| id.to_string());
-        Ok((route.contract, text(rollout), text(attempt), route.api))
+        Ok((route.contract, text(rollout), text(attempt), route.api.path()))
     }
 
     fn found(
         contract: ApiSurface,
         rollout: &str,
         attempt: &str,
-        api: Api,
-    ) -> Result<(ApiSurface, Option<String>, Option<String>, Api), String> {
+        api: &str,
+    ) -> Result<(ApiSurface, Option<String>, Option<String>, String), String> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok((contract, some(rollout), some(attempt), api))
+        Ok((contract, some(rollout), some(attempt), api.to_owned()))
     }
 
     #[test]
     fn urls_say_whose_call_it_is() {
         for (target, expected) in [
-            ("/api/v1/chat/completions", Some(Api::Chat)),
-            ("/openai/deployments/d/chat/completions?api-version=1", Some(Api::Chat)),
-            ("/backend-api/codex/responses", Some(Api::Responses)),
-            ("/v1/messages/count_tokens?beta=true", Some(Api::CountTokens)),
-            (
-                "/v1/projects/p/publishers/google/models/g:generateContent",
-                Some(Api::Gemini { model: "g".into(), method: "generateContent".into() }),
-            ),
+            ("/api/v1/chat/completions", Some("/chat/completions")),
+            ("/openai/deployments/d/chat/completions?api-version=1", Some("/chat/completions")),
+            ("/backend-api/codex/responses", Some("/responses")),
+            ("/v1/messages/count_tokens?beta=true", Some("/messages/count_tokens")),
+            ("/v1/projects/p/publishers/google/models/g:generateContent", Some("/models/g:generateContent")),
             ("/v1/responses/compact", None),
             ("/v1/files", None),
         ] {
-            assert_eq!(Route::of_elsewhere(target).map(|route| route.api), expected, "{target}");
+            assert_eq!(Route::of_elsewhere(target).map(|route| route.api.path()).as_deref(), expected, "{target}");
         }
         for (target, expected) in [
-            ("/rollout/ro-1/attempt/at-1/v1/chat/completions", found(ApiSurface::Plain, "ro-1", "at-1", Api::Chat)),
+            (
+                "/rollout/ro-1/attempt/at-1/v1/chat/completions",
+                found(ApiSurface::Plain, "ro-1", "at-1", "/chat/completions"),
+            ),
             ("/rollout/a%2Fb%2E%2E/attempt/..%00x/v1/messages", Err("an id holds control characters".to_owned())),
-            ("/rollout/a%2Fb/attempt/../v1/messages", found(ApiSurface::Plain, "a/b", "..", Api::Messages)),
-            ("/rollout/%61%2531/attempt/0/v1/completions?x=1", found(ApiSurface::Plain, "a%31", "0", Api::Completions)),
+            ("/rollout/a%2Fb/attempt/../v1/messages", found(ApiSurface::Plain, "a/b", "..", "/messages")),
+            ("/rollout/%61%2531/attempt/0/v1/completions?x=1", found(ApiSurface::Plain, "a%31", "0", "/completions")),
             (
                 "/rollout/r/attempt/a/v1beta/models/g-2:streamGenerateContent?alt=sse",
-                found(
-                    ApiSurface::Plain,
-                    "r",
-                    "a",
-                    Api::Gemini { model: "g-2".into(), method: "streamGenerateContent".into() },
-                ),
+                found(ApiSurface::Plain, "r", "a", "/models/g-2:streamGenerateContent"),
             ),
-            ("/rollout/r/attempt/a/v1/models", found(ApiSurface::Plain, "r", "a", Api::Models(None))),
-            (
-                "/rollout/r/attempt/a/v1/models/org%2Fm",
-                found(ApiSurface::Plain, "r", "a", Api::Models(Some("org/m".into()))),
-            ),
+            ("/rollout/r/attempt/a/v1/models", found(ApiSurface::Plain, "r", "a", "/models")),
+            ("/rollout/r/attempt/a/v1/models/org%2Fm", found(ApiSurface::Plain, "r", "a", "/models/org/m")),
             ("/rollout/r/attempts/a/v1/models", Err("the path is /rollout/{rollout}/attempt/{attempt}/v1/…".into())),
             ("/rollout//attempt/a/v1/models", Err("an id is empty".into())),
             (
                 "/proxy/rollout/r/attempt/0/mode/train/openai/v1/chat/completions",
-                found(ApiSurface::V1, "r", "0", Api::Chat),
+                found(ApiSurface::V1, "r", "0", "/chat/completions"),
             ),
             (
                 "/proxy/rollout/r/attempt/0/mode/test/openai/v1/chat/completions",
                 Err("Unsupported proxy mode: test".into()),
             ),
             ("/proxy/rollout/r/attempt/0/mode/val/openai/v1/files", Err("Unsupported upstream path: files".into())),
-            ("/sessions/task/7/v1/chat/completions", found(ApiSurface::Session, "task/7", "", Api::Chat)),
+            ("/sessions/task/7/v1/chat/completions", found(ApiSurface::Session, "task/7", "", "/chat/completions")),
             ("/sessions/v1/v1/v1/responses", Err("no API of models has the path /v1/v1/responses".into())),
             ("/sessions/s/v1", Err("no API of models has the path /v1".into())),
-            ("/v1/embeddings", found(ApiSurface::Plain, "", "", Api::Embeddings)),
+            ("/v1/embeddings", found(ApiSurface::Plain, "", "", "/embeddings")),
             ("/v1/agl", Err("no API of models has the path /v1/agl".into())),
         ] {
             assert_eq!(read(target), expected, "{target}");
@@ -343,7 +258,7 @@ mod tests {
         fn any_id_comes_back_as_it_was(rollout in "[^\\pC]{1,40}", attempt in "[^\\pC]{1,40}") {
             let encoded = |id: &str| percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string();
             let target = format!("/rollout/{}/attempt/{}/v1/chat/completions", encoded(&rollout), encoded(&attempt));
-            prop_assert_eq!(read(&target), found(ApiSurface::Plain, &rollout, &attempt, Api::Chat));
+            prop_assert_eq!(read(&target), found(ApiSurface::Plain, &rollout, &attempt, "/chat/completions"));
         }
 
         #[test]

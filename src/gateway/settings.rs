@@ -1,6 +1,6 @@
 //! `[gateway]` and `[[reroute]]` of the settings. Data only; every value has a default.
 
-use crate::trace::Engine;
+use crate::llm::engine::{Engine, UnknownEngine};
 use crate::trace::units::millis;
 use crate::util::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -188,47 +188,58 @@ fn one() -> f64 {
     1.0
 }
 
-/// What a backend is: what it is asked for, and which dialects it speaks.
+/// The engine of a backend: which token ids it is asked for, and which APIs it serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names say it all")]
+#[serde(try_from = "String", into = "String")]
 pub enum BackendEngine {
-    /// It is found out by asking.
+    /// The backend is asked. Until it shows its engine it counts as vLLM.
     #[default]
     Auto,
-    Vllm,
-    Sglang,
-    #[serde(rename = "llama.cpp")]
-    LlamaCpp,
-    OpenAi,
-    Anthropic,
-    Gemini,
+    /// This one.
+    Known(Engine),
 }
 
 impl BackendEngine {
-    /// The engine whose fields for token ids it takes, if it gives any.
-    pub fn gives_ids(self) -> Option<Engine> {
+    /// The engine that the backend is treated as.
+    pub fn assumed(self) -> Engine {
         match self {
-            Self::Vllm => Some(Engine::Vllm),
-            Self::Sglang => Some(Engine::Sglang),
-            Self::LlamaCpp => Some(Engine::LlamaCpp),
-            Self::Auto | Self::OpenAi | Self::Anthropic | Self::Gemini => None,
+            Self::Auto => Engine::VLLM,
+            Self::Known(engine) => engine,
         }
     }
 
-    /// The word for it.
+    /// The engine, once it is known.
+    pub fn known(self) -> Option<Engine> {
+        match self {
+            Self::Auto => None,
+            Self::Known(engine) => Some(engine),
+        }
+    }
+
+    /// The name in settings.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Auto => "auto",
-            Self::Vllm => "vllm",
-            Self::Sglang => "sglang",
-            Self::LlamaCpp => "llama.cpp",
-            Self::OpenAi => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
+            Self::Auto => AUTO,
+            Self::Known(engine) => engine.as_str(),
         }
     }
 }
+
+impl TryFrom<String> for BackendEngine {
+    type Error = UnknownEngine;
+
+    fn try_from(name: String) -> Result<Self, UnknownEngine> {
+        if name == AUTO { Ok(Self::Auto) } else { Engine::try_from(name).map(Self::Known) }
+    }
+}
+
+impl From<BackendEngine> for String {
+    fn from(engine: BackendEngine) -> Self {
+        engine.as_str().to_owned()
+    }
+}
+
+const AUTO: &str = "auto";
 
 /// One of `[[reroute]]`: calls that the proxy door takes for a host go to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 //! Messages have the shapes of OpenTelemetry's GenAI conventions (v1.41.1). It must not know any API's field names.
 
 use super::message::{Message, Part, finish_word, from_text};
-use crate::llm::token_ids::Tokens;
+use crate::llm::operation::Operation;
+use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
@@ -14,10 +15,10 @@ pub struct LlmCall {
     pub operation: Operation,
     /// Who serves it (`openai`, `vllm` …).
     pub provider: Cow<'static, str>,
-    /// The provider that an answer gave away.
-    pub mark: Option<&'static str>,
-    /// The dialect, as `openai.chat`.
-    pub dialect: &'static str,
+    /// The provider that a response shows by a field of its own, if any does.
+    pub shown_provider: Option<&'static str>,
+    /// The API, as `openai.chat`.
+    pub api: &'static str,
     /// What was asked for.
     pub request: Parameters,
     /// System instructions.
@@ -54,38 +55,6 @@ pub struct LlmCall {
     pub traceparent: Option<String>,
     /// Attributes of one API, such as `openai.response.service_tier`.
     pub extras: Vec<(&'static str, String)>,
-}
-
-/// `gen_ai.operation.name`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Operation {
-    /// A conversation.
-    #[default]
-    Chat,
-    /// Gemini's name for it.
-    GenerateContent,
-    /// A text that goes on.
-    TextCompletion,
-    /// Vectors.
-    Embeddings,
-    /// A tool, over MCP.
-    ExecuteTool,
-    /// Anything else, which has no operation name: MCP's other methods, counting tokens.
-    Other,
-}
-
-impl Operation {
-    /// The convention's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::GenerateContent => "generate_content",
-            Self::TextCompletion => "text_completion",
-            Self::Embeddings => "embeddings",
-            Self::ExecuteTool => "execute_tool",
-            Self::Other => "",
-        }
-    }
 }
 
 /// What was asked for.

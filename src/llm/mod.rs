@@ -5,9 +5,13 @@
 //! - [`translate`]: conversion between APIs
 //! - [`provider`]: which service answers
 
+pub(crate) mod api;
 pub mod call;
+pub mod engine;
 pub mod formats;
+mod json_object;
 pub mod message;
+pub(crate) mod operation;
 mod provider;
 pub mod token_ids;
 pub mod translate;

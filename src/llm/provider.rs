@@ -1,79 +1,80 @@
-//! Who serves an API: by its host, by its port, by the marks of its answer. Names by the GenAI conventions.
+//! Which provider serves a call: by its host, by marks of its response, by its API. Names follow the GenAI conventions.
 
-use crate::llm::call::LlmCall;
-use crate::llm::formats::CallRequest;
+use crate::llm::api::table::ApiSpec;
+use crate::llm::engine::table::Engine;
 use crate::wire::json::Json;
 use http::HeaderMap;
 use std::borrow::Cow;
 
-/// The provider of a call.
-pub(super) fn of(asked: &CallRequest<'_>, response: &HeaderMap, call: &LlmCall) -> Cow<'static, str> {
-    let known = by_host(asked).or(call.mark).or_else(|| by_header(response));
-    Cow::Borrowed(known.unwrap_or_else(|| by_dialect(asked, call.dialect)))
+/// Where a call was sent.
+pub(super) struct Service<'a> {
+    /// The host, lower case.
+    pub(super) host: &'a str,
+    /// The port.
+    pub(super) port: u16,
+    /// The path, without query.
+    pub(super) path: &'a str,
+    /// The API.
+    pub(super) api: &'a ApiSpec,
 }
 
-fn by_host(asked: &CallRequest<'_>) -> Option<&'static str> {
-    let host = asked.host;
+/// The provider of a call. `shown`: the one that its response shows, see [`of_response`].
+pub(super) fn of(service: &Service<'_>, response: &HeaderMap, shown: Option<&'static str>) -> Cow<'static, str> {
+    let known = by_host(service).or(shown).or_else(|| by_header(response));
+    Cow::Borrowed(known.unwrap_or_else(|| by_api(service)))
+}
+
+/// The provider that a response of OpenAI's shape, or one of its events, shows: its engine or its service.
+pub(super) fn of_response(body: &Json<'_>) -> Option<&'static str> {
+    let engine = Engine::of_marks(body).map(|engine| engine.spec().provider);
+    let service = || MARKS.iter().find(|(name, _)| body.has(name)).map(|(_, provider)| *provider);
+    engine.or_else(service)
+}
+
+/// Fields that only one service sends.
+const MARKS: [(&str, &str); 2] = [("x_groq", "groq"), ("prompt_filter_results", "azure.ai.openai")];
+
+fn by_host(service: &Service<'_>) -> Option<&'static str> {
+    let host = service.host;
     let under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    if under("services.ai.azure.com") && !asked.path.starts_with("/openai/") {
-        return Some("azure.ai.inference");
-    }
     if host.starts_with("bedrock") && (under("amazonaws.com") || under("api.aws")) {
         return Some("aws.bedrock");
     }
-    HOSTS
-        .iter()
-        .find(|(domain, _)| under(domain) || domain.strip_prefix('*').is_some_and(|end| host.ends_with(end)))
-        .map(|(_, name)| *name)
+    let is_there = |domain: &str| under(domain) || domain.strip_prefix('*').is_some_and(|end| host.ends_with(end));
+    let (_, _, provider) = HOSTS.iter().find(|(domain, path, _)| is_there(domain) && service.path.starts_with(path))?;
+    Some(provider)
 }
 
-const HOSTS: &[(&str, &str)] = &[
-    ("api.openai.com", "openai"),
-    ("openai.azure.com", "azure.ai.openai"),
-    ("cognitiveservices.azure.com", "azure.ai.openai"),
-    ("services.ai.azure.com", "azure.ai.openai"),
-    ("inference.ai.azure.com", "azure.ai.inference"),
-    ("api.anthropic.com", "anthropic"),
-    ("generativelanguage.googleapis.com", "gcp.gemini"),
-    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
-    ("*-aiplatform.googleapis.com", "gcp.vertex_ai"),
-    ("api.mistral.ai", "mistral_ai"),
-    ("codestral.mistral.ai", "mistral_ai"),
-    ("api.cohere.com", "cohere"),
-    ("api.cohere.ai", "cohere"),
-    ("api.groq.com", "groq"),
-    ("api.together.xyz", "together_ai"),
-    ("api.together.ai", "together_ai"),
-    ("api.fireworks.ai", "fireworks_ai"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.x.ai", "x_ai"),
-    ("openrouter.ai", "openrouter"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.moonshot.ai", "moonshot_ai"),
-    ("api.moonshot.cn", "moonshot_ai"),
-    ("api.hyperbolic.xyz", "hyperbolic"),
-    ("router.huggingface.co", "huggingface"),
-    ("api-inference.huggingface.co", "huggingface"),
+/// Domains, the beginning of their paths, and the provider there; the first that fits counts.
+const HOSTS: &[(&str, &str, &str)] = &[
+    ("api.openai.com", "", "openai"),
+    ("openai.azure.com", "", "azure.ai.openai"),
+    ("cognitiveservices.azure.com", "", "azure.ai.openai"),
+    ("services.ai.azure.com", "/openai/", "azure.ai.openai"),
+    ("services.ai.azure.com", "", "azure.ai.inference"),
+    ("inference.ai.azure.com", "", "azure.ai.inference"),
+    ("api.anthropic.com", "", "anthropic"),
+    ("generativelanguage.googleapis.com", "", "gcp.gemini"),
+    ("aiplatform.googleapis.com", "", "gcp.vertex_ai"),
+    ("*-aiplatform.googleapis.com", "", "gcp.vertex_ai"),
+    ("api.mistral.ai", "", "mistral_ai"),
+    ("codestral.mistral.ai", "", "mistral_ai"),
+    ("api.cohere.com", "", "cohere"),
+    ("api.cohere.ai", "", "cohere"),
+    ("api.groq.com", "", "groq"),
+    ("api.together.xyz", "", "together_ai"),
+    ("api.together.ai", "", "together_ai"),
+    ("api.fireworks.ai", "", "fireworks_ai"),
+    ("api.deepseek.com", "", "deepseek"),
+    ("api.x.ai", "", "x_ai"),
+    ("openrouter.ai", "", "openrouter"),
+    ("api.perplexity.ai", "", "perplexity"),
+    ("api.moonshot.ai", "", "moonshot_ai"),
+    ("api.moonshot.cn", "", "moonshot_ai"),
+    ("api.hyperbolic.xyz", "", "hyperbolic"),
+    ("router.huggingface.co", "", "huggingface"),
+    ("api-inference.huggingface.co", "", "huggingface"),
 ];
-
-/// What a server of OpenAI's API gives away of itself in an answer or an event.
-pub(super) fn mark(body: &Json<'_>) -> Option<&'static str> {
-    let first = body.get("choices").list().first().unwrap_or(&Json::Null);
-    match () {
-        () if body.has("sglext") || first.has("meta_info") || body.has("meta_info") => Some("sglang"),
-        () if ["prompt_token_ids", "kv_transfer_params", "prompt_logprobs", "output_messages"]
-            .iter()
-            .any(|name| body.has(name)) =>
-        {
-            Some("vllm")
-        }
-        () if body.has("x_groq") => Some("groq"),
-        () if body.has("prompt_filter_results") => Some("azure.ai.openai"),
-        () if body.has("timings") => Some("llama_cpp"),
-        () if body.get("system_fingerprint").text() == Some("fp_ollama") => Some("ollama"),
-        () => None,
-    }
-}
 
 fn by_header(response: &HeaderMap) -> Option<&'static str> {
     let marks =
@@ -81,32 +82,24 @@ fn by_header(response: &HeaderMap) -> Option<&'static str> {
     marks.iter().find(|(name, _)| response.contains_key(*name)).map(|(_, provider)| *provider)
 }
 
-fn by_dialect(asked: &CallRequest<'_>, dialect: &str) -> &'static str {
-    match dialect.split('.').next().unwrap_or_default() {
-        "anthropic" if asked.path.starts_with("/model/") => "aws.bedrock",
-        "anthropic" if asked.path.contains("/publishers/") => "gcp.vertex_ai",
-        "anthropic" => "anthropic",
-        "bedrock" => "aws.bedrock",
-        "cohere" => "cohere",
-        "gemini" if asked.path.contains("/publishers/") => "gcp.vertex_ai",
-        "gemini" => "gcp.gen_ai",
-        "ollama" => "ollama",
-        "sglang" => "sglang",
-        "vllm" => "vllm",
-        "llama_cpp" => "llama_cpp",
-        "mcp" => "",
-        _ if asked.port == 11434 => "ollama",
-        _ => "openai",
+fn by_api(service: &Service<'_>) -> &'static str {
+    let hosted = service.api.hosted.iter().find(|(part, _)| service.path.contains(part));
+    match (hosted, service.api.provider) {
+        (Some((_, provider)), _) => provider,
+        // Ollama's port, for the APIs that it shares with others.
+        (None, "openai") if service.port == 11434 => "ollama",
+        (None, provider) => provider,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::api::table::OPENAI_CHAT;
 
     #[test]
     fn hosts_tell_providers() {
-        let (headers, body) = (HeaderMap::new(), Json::Null);
+        let headers = HeaderMap::new();
         for (host, port, path, expected) in [
             ("api.openai.com", 443, "/v1/chat/completions", "openai"),
             ("eu.api.openai.com", 443, "/v1/chat/completions", "openai"),
@@ -118,9 +111,8 @@ mod tests {
             ("api.groq.com", 443, "/openai/v1/chat/completions", "groq"),
             ("localhost", 11434, "/v1/chat/completions", "ollama"),
         ] {
-            let asked = CallRequest { host, port, path, query: "", headers: &headers, body: &body };
-            let call = LlmCall { dialect: "openai.chat", ..LlmCall::default() };
-            assert_eq!(of(&asked, &headers, &call), expected, "{host}");
+            let service = Service { host, port, path, api: &OPENAI_CHAT };
+            assert_eq!(of(&service, &headers, None), expected, "{host}");
         }
     }
 }

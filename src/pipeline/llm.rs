@@ -5,8 +5,9 @@
 use super::gateway;
 use super::span::SpanOptions;
 use crate::error::Side;
-use crate::llm::call::{LlmCall, Operation, Parameters, Usage};
+use crate::llm::call::{LlmCall, Parameters, Usage};
 use crate::llm::formats::{Read, gaps};
+use crate::llm::operation::Operation;
 use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
 use crate::trace::exchange::{Arrival, Exchange, Outcome};
 use crate::trace::semconv as names;
@@ -111,7 +112,7 @@ fn faults_of(exchange: &Exchange) -> BTreeSet<TokenIdIssue> {
 }
 
 fn name(span: &mut Span, call: &LlmCall) {
-    span.set(names::DIALECT, call.dialect);
+    span.set(names::DIALECT, call.api);
     if !call.provider.is_empty() {
         span.set(names::GEN_AI_PROVIDER_NAME, call.provider.as_ref());
     }
@@ -129,7 +130,7 @@ fn name(span: &mut Span, call: &LlmCall) {
         }
     } else {
         let model = call.request.model.as_ref().or(call.response_model.as_ref());
-        let what = if operation.is_empty() { call.dialect.rsplit('.').next().unwrap_or_default() } else { operation };
+        let what = if operation.is_empty() { call.api.rsplit('.').next().unwrap_or_default() } else { operation };
         span.name = model.map_or_else(|| what.to_owned(), |model| format!("{what} {model}"));
         span.kind = SpanKind::Client;
     }

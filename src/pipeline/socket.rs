@@ -5,6 +5,7 @@
 
 use super::messages::Contents;
 use crate::error::Side;
+use crate::llm::api::websocket_calls;
 use crate::trace::SpanId;
 use crate::trace::exchange::{
     Arrival, Body, Exchange, ExchangeKind, Messages, Outcome, Timing, TraceContext, Truncation,
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 /// The calls that passed, oldest first, below the connection's span.
 pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchange> {
+    let Some(protocol) = websocket_calls(&exchange.request.target) else { return Vec::new() };
     let mut calls = Vec::new();
     let mut open: Option<Call> = None;
     for (message, content) in contents.iter().filter(|(message, _)| message.opcode == "text") {
@@ -22,12 +24,12 @@ pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchang
         let parsed = json::parse(bytes).unwrap_or_default();
         let kind = parsed.get("type").text().unwrap_or_default();
         if message.by_agent {
-            if kind == "response.create" {
+            if kind == protocol.begin {
                 calls.extend(open.replace(Call::begin(exchange, bytes.to_vec(), message.at)));
             }
         } else if let Some(call) = &mut open {
             call.add(bytes, message.at, content.whole && content.bytes.is_some());
-            if ENDS.contains(&kind) {
+            if protocol.ends.contains(&kind) {
                 call.exchange.outcome = Outcome::Complete;
                 calls.extend(open.take());
             }
@@ -36,9 +38,6 @@ pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchang
     calls.extend(open);
     calls.into_iter().map(|call| call.exchange).collect()
 }
-
-/// Events behind which nothing more of a response comes.
-const ENDS: [&str; 5] = ["response.completed", "response.incomplete", "response.failed", "response.done", "error"];
 
 /// A call, and when it began, from the start of its connection.
 struct Call {

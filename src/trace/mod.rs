@@ -3,7 +3,6 @@
 //! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
 
 pub mod body_buffer;
-pub mod engine;
 pub mod exchange;
 pub mod ids;
 pub mod rollout;
@@ -12,7 +11,6 @@ pub mod span;
 pub mod units;
 pub mod value;
 
-pub use engine::Engine;
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
 pub use rollout::{

@@ -1,20 +1,22 @@
-//! Fields put into a JSON object and taken out of one; every other byte stays what it was.
+//! Finding, adding, setting and removing fields of a JSON object; every other byte stays what it was.
 //!
-//! It must not read values, only find where they are. What is no JSON object, or breaks off, is left alone.
+//! Names are compared as decoded (`"mod\u0065l"` is `model`), and every duplicate of a field is treated alike. Values
+//! are not read, only their place is found. Text that is no JSON object, or is cut short, stays as it is.
 
 use super::json_scan::{skip_space, string_end, value_end};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It goes.
+    /// It is removed.
     Remove,
     /// Its value becomes null.
     Null,
 }
 
-/// What happens to the fields of an answer of OpenAI's shape: those of its root, or of the `response` that an event
+/// What happens to the fields of a response of OpenAI's shape: those of its root, or of the `response` that an event
 /// brings, and those of every element of its `choices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -24,61 +26,97 @@ pub struct Changes {
     pub choice: Vec<(&'static str, Change)>,
 }
 
+/// The fields of the object at the start of a text.
+#[derive(Debug)]
+pub struct Object<'a> {
+    text: &'a [u8],
+    members: Vec<Member<'a>>,
+}
+
 /// A field of an object.
+#[derive(Debug)]
 struct Member<'a> {
+    // Without quotes, as it is written.
     key: &'a [u8],
     value: Range<usize>,
     whole: Range<usize>,
 }
 
-/// True when `text` is an object with this field.
-pub fn has(text: &[u8], name: &str) -> bool {
-    let members = members(text, start(text));
-    members.iter().flatten().any(|member| member.key == name.as_bytes())
-}
-
-/// True when the object at the start of `text` has this field with a value other than null and false.
-pub fn asks(text: &[u8], name: &str) -> bool {
-    let members = members(text, start(text));
-    let value = members
-        .iter()
-        .flatten()
-        .rev()
-        .find(|member| member.key == name.as_bytes())
-        .map(|member| &text[member.value.clone()]);
-    value.is_some_and(|value| !matches!(value, b"null" | b"false"))
-}
-
-/// `text` with these fields in front of its own, each unless it has one of that name. `None`: it is no object.
-pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
-    let open = start(text);
-    let members = members(text, open)?;
-    let missing = fields.iter().filter(|(name, _)| members.iter().all(|member| member.key != name.as_bytes()));
-    let written: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
-    let mut out = Vec::with_capacity(text.len() + 100);
-    out.extend_from_slice(&text[..=open]);
-    out.extend_from_slice(written.join(",").as_bytes());
-    if !written.is_empty() && !members.is_empty() {
-        out.push(b',');
+impl Member<'_> {
+    /// True for the field of this name, however its letters are escaped.
+    fn is(&self, name: &str) -> bool {
+        if memchr::memchr(b'\\', self.key).is_none() {
+            return self.key == name.as_bytes();
+        }
+        let quoted = [b"\"", self.key, b"\""].concat();
+        serde_json::from_slice::<Cow<'_, str>>(&quoted).is_ok_and(|key| key == name)
     }
-    out.extend_from_slice(&text[open + 1..]);
-    Some(out)
 }
 
-/// The value of a field of the object at the start of `text`, as it is written; the last of that name.
+impl<'a> Object<'a> {
+    /// Finds the fields. `None`: the text begins with no object, or the object is cut short.
+    pub fn find(text: &'a [u8]) -> Option<Self> {
+        let members = members(text, start(text))?;
+        Some(Self { text, members })
+    }
+
+    /// True when it has this field, whatever its value.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.is(name))
+    }
+
+    /// The value of a field as it is written; of duplicates the last, which is the one that JSON readers take.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        let member = self.members.iter().rev().find(|member| member.is(name))?;
+        self.text.get(member.value.clone())
+    }
+
+    /// The values of a field and of its duplicates, in their order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.members
+            .iter()
+            .filter(move |member| member.is(name))
+            .filter_map(|member| self.text.get(member.value.clone()))
+    }
+
+    /// True when a field has a value other than null and false.
+    pub fn requests(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
+    }
+
+    /// The text with these fields in front of its own, each unless it has one of that name.
+    pub fn insert(&self, fields: &[(&str, &str)]) -> Vec<u8> {
+        let missing = fields.iter().filter(|(name, _)| !self.has(name));
+        let written: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let (before, after) = self.text.split_at(start(self.text) + 1);
+        let mut out = Vec::with_capacity(self.text.len() + 100);
+        out.extend_from_slice(before);
+        out.extend_from_slice(written.join(",").as_bytes());
+        if !written.is_empty() && !self.members.is_empty() {
+            out.push(b',');
+        }
+        out.extend_from_slice(after);
+        out
+    }
+}
+
+/// The value of a field of the object at the start of `text`; see [`Object::value`].
 pub fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let members = members(text, start(text))?;
-    let member = members.iter().rev().find(|member| member.key == name.as_bytes())?;
-    text.get(member.value.clone())
+    Object::find(text)?.value(name)
 }
 
-/// `text` with these fields having these values: in the place of those that are there, others in front. `None`: it is no
+/// `text` with these fields in front of its own; see [`Object::insert`]. `None`: it is no object.
+pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
+    Some(Object::find(text)?.insert(fields))
+}
+
+/// `text` with these fields having these values: in place of every one that is there, others in front. `None`: it is no
 /// object.
 pub fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
-    let members = members(text, start(text))?;
+    let object = Object::find(text)?;
     let (mut out, mut copied) = (Vec::with_capacity(text.len() + 200), 0);
-    for member in &members {
-        if let Some((_, value)) = fields.iter().find(|(name, _)| name.as_bytes() == member.key) {
+    for member in &object.members {
+        if let Some((_, value)) = fields.iter().find(|(name, _)| member.is(name)) {
             out.extend_from_slice(&text[copied..member.value.start]);
             out.extend_from_slice(value.as_bytes());
             copied = member.value.end;
@@ -93,12 +131,12 @@ pub fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
 pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
     let members = members(text, start(text))?;
     let mut cuts = cuts(&members, &changes.root, text);
-    let last = |name: &[u8]| members.iter().rev().find(|member| member.key == name);
-    if let Some(fields) = last(b"response").and_then(|response| self::members(text, response.value.start)) {
-        cuts.extend(self::cuts(&fields, &changes.root, text));
+    for response in members.iter().filter(|member| member.is("response")) {
+        if let Some(fields) = self::members(text, response.value.start) {
+            cuts.extend(self::cuts(&fields, &changes.root, text));
+        }
     }
-    let choices = last(b"choices");
-    if let Some(choices) = choices.filter(|choices| text[choices.value.start] == b'[') {
+    for choices in members.iter().filter(|member| member.is("choices") && text[member.value.start] == b'[') {
         let mut at = choices.value.start + 1;
         while at < choices.value.end {
             at = skip_space(text, at);
@@ -129,8 +167,7 @@ pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
 
 /// What is cut out of an object, and what stands there instead. A comma goes with every field that goes.
 fn cuts(members: &[Member<'_>], changes: &[(&str, Change)], text: &[u8]) -> Vec<(Range<usize>, &'static [u8])> {
-    let change_of =
-        |member: &Member<'_>| changes.iter().find(|(name, _)| name.as_bytes() == member.key).map(|(_, change)| *change);
+    let change_of = |member: &Member<'_>| changes.iter().find(|(name, _)| member.is(name)).map(|(_, change)| *change);
     let mut cuts: Vec<(Range<usize>, &'static [u8])> = Vec::new();
     let first_kept = members.iter().position(|member| change_of(member) != Some(Change::Remove));
     for (at, member) in members.iter().enumerate() {
@@ -250,7 +287,28 @@ mod tests {
         assert_eq!(put("{ }").unwrap(), r#"{"a":true,"b":0 }"#);
         assert_eq!(put(r#"{"b":1,"a":1}"#).unwrap(), r#"{"b":1,"a":1}"#);
         assert_eq!((put("[]"), put("{\"a\":"), put("")), (None, None, None));
-        assert!(asks(br#"{"a":true}"#, "a") && !asks(br#"{"a":false}"#, "a") && !asks(br#"{"x":{"a":1}}"#, "a"));
+        let requests = |text: &str| Object::find(text.as_bytes()).unwrap().requests("a");
+        assert!(requests(r#"{"a":true}"#) && !requests(r#"{"a":false}"#) && !requests(r#"{"x":{"a":1}}"#));
+    }
+
+    #[test]
+    fn every_spelling_of_a_name_is_the_field() {
+        let text =
+            r#"{"mod\u0065l":"a","model":"b","max_token\u0073":4000,"x":"\u006dodel","\ud800":1,"model\u0000":2}"#;
+        let fields = [("model", "\"c\""), ("max_tokens", "10")];
+        let set = set(text.as_bytes(), &fields.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        assert_eq!(
+            String::from_utf8(set).unwrap(),
+            r#"{"mod\u0065l":"c","model":"c","max_token\u0073":10,"x":"\u006dodel","\ud800":1,"model\u0000":2}"#
+        );
+        assert_eq!(value(text.as_bytes(), "max_tokens"), Some(&b"4000"[..]));
+        assert_eq!(insert(text.as_bytes(), &fields).unwrap(), text.as_bytes());
+        assert_eq!(
+            changed(
+                r#"{"\u0070rompt_token_ids":[1],"choic\u0065s":[{"token\u005fids":[1],"a":1}],"choices":[{"token_ids":[2]}]}"#
+            ),
+            r#"{"choic\u0065s":[{"a":1}],"choices":[{}]}"#
+        );
     }
 
     fn object() -> impl Strategy<Value = Value> {
@@ -286,8 +344,41 @@ mod tests {
         }
 
         #[test]
+        fn escaped_letters_of_a_name_change_nothing(
+            escaped in prop::collection::vec(any::<bool>(), 30),
+            capital in any::<bool>(),
+            twice in any::<bool>(),
+        ) {
+            // A name with the letters escaped that `escaped` says.
+            let spelled = |name: &str| -> String {
+                let letters = name.chars().zip(escaped.iter().cycle().skip(name.len()));
+                letters.map(|(letter, escape)| match (escape, capital) {
+                    (false, _) => letter.to_string(),
+                    (true, false) => format!("\\u{:04x}", u32::from(letter)),
+                    (true, true) => format!("\\u{:04X}", u32::from(letter)),
+                }).collect()
+            };
+            let duplicate = if twice { ",\"model\":\"z\"" } else { "" };
+            let text = format!(
+                "{{\"{}\":\"a\",\"{}\":4000{duplicate},\"{}\":[1],\"{}\":[{{\"{}\":[2]}}]}}",
+                spelled("model"), spelled("max_tokens"), spelled("prompt_token_ids"), spelled("choices"), spelled("token_ids"),
+            );
+            let object = Object::find(text.as_bytes()).unwrap();
+            for name in ["model", "max_tokens", "prompt_token_ids", "choices"] {
+                prop_assert!(object.has(name));
+            }
+            let fields = [("model".to_owned(), "\"b\"".to_owned()), ("max_tokens".to_owned(), "1".to_owned())];
+            let text = change(&set(text.as_bytes(), &fields).unwrap(), &changes()).unwrap();
+            let read: Value = serde_json::from_slice(&text).unwrap();
+            prop_assert_eq!(read, json!({ "model": "b", "max_tokens": 1, "choices": [{}] }));
+            // No duplicate keeps the agent's value either, for readers that take the first.
+            prop_assert!(memchr::memmem::find(&text, b"4000").is_none());
+            prop_assert!(memchr::memmem::find(&text, b"\"a\"").is_none() && memchr::memmem::find(&text, b"\"z\"").is_none());
+        }
+
+        #[test]
         fn nothing_panics(text in "[\\[\\]{}:,\" a\\\\1]{0,40}") {
-            let _ = (change(text.as_bytes(), &changes()), insert(text.as_bytes(), &[("a", "1")]), asks(text.as_bytes(), "a"));
+            let _ = (change(text.as_bytes(), &changes()), insert(text.as_bytes(), &[("a", "1")]), value(text.as_bytes(), "a"));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::capture::{Recording, TeeBody};
 use crate::forward::whole::read_whole;
 use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json::parse;
-use crate::wire::json_edit::{Changes, change, has};
+use crate::wire::json_edit::{Changes, Object, change};
 use crate::wire::sse::Events;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
@@ -147,7 +147,7 @@ fn strip_event(raw: &[u8], data: &[u8], changes: &Changes, out: &mut BytesMut) {
 
 /// An event that was only there for what was taken out of it: without choices and usage.
 fn is_empty_event(changed: &[u8], data: &[u8]) -> bool {
-    has(data, "sglext")
+    Object::find(data).is_some_and(|object| object.has("sglext"))
         && parse(changed).is_ok_and(|event| event.get("choices").is_empty_list() && event.get("usage").is_null())
 }
 

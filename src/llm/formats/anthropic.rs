@@ -1,35 +1,22 @@
 //! Anthropic messages, on whatever host: Anthropic's own, Bedrock, Vertex, vLLM, SGLang.
 
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation, Usage};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
+use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::{Message, Part};
+use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
 /// `…/v1/messages`, and Vertex's `:rawPredict`.
-pub(super) struct Messages;
+pub(crate) struct Messages;
 
 impl ApiFormat for Messages {
-    fn name(&self) -> &'static str {
-        "anthropic.messages"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let vertex = asked.path.contains("/publishers/anthropic/models/");
-        let bedrock = asked.path.starts_with("/model/") && asked.path.contains("/invoke");
-        let path = asked.ends("/messages") || asked.ends("/messages/count_tokens") || vertex || bedrock;
-        path && !asked.body.get("messages").is_null()
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         call.request = parts::parameters(body);
         call.request.reasoning_level = body.at(&["thinking", "type"]).word();
         if call.request.model.is_none() {
-            call.request.model = asked
-                .between("/models/", ":streamRawPredict")
-                .or_else(|| asked.between("/models/", ":rawPredict"))
-                .or_else(|| asked.between("/model/", "/invoke-with-response-stream"))
-                .or_else(|| asked.between("/model/", "/invoke"));
+            call.request.model = request.model.map(str::to_owned);
         }
         call.system = parts::content(body.get("system"));
         call.tools = parts::tools(body.get("tools"));
@@ -39,13 +26,12 @@ impl ApiFormat for Messages {
             ..Message::default()
         };
         call.input = body.get("messages").list().iter().map(message).collect();
-        if asked.ends("/count_tokens") {
-            call.dialect = "anthropic.count_tokens";
-            call.operation = Operation::Other;
+        if request.operation == Operation::CountTokens {
+            call.api = "anthropic.count_tokens";
         }
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         parts::root(body, call);
         call.usage = usage(if body.has("usage") { body.get("usage") } else { body });
         if body.has("content") {
@@ -58,10 +44,6 @@ impl ApiFormat for Messages {
     }
 
     fn event(&self, name: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
-        // Bedrock wraps each event: `{"bytes": base64}`.
-        if let Some(inner) = super::bedrock::unwrapped(data) {
-            return crate::wire::json::parse(&inner).is_ok_and(|data| self.event("", &data, call));
-        }
         let key = data.get("index").int().unwrap_or(0);
         match data.get("type").text().unwrap_or(name) {
             "message_start" => {
@@ -105,10 +87,6 @@ impl ApiFormat for Messages {
                 if let Some(reason) = data.at(&["delta", "stop_reason"]).word() {
                     call.choice(0).finish_reason = Some(reason);
                 }
-                false
-            }
-            "message_stop" => {
-                call.ended = true;
                 false
             }
             _ => false,

@@ -1,31 +1,24 @@
 //! Amazon Bedrock's Converse, and the wrapping of its other streams.
 
-use super::{ApiFormat, CallRequest, parts};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
+use crate::llm::api::endpoint::Streaming;
 use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::{Message, Part};
-use crate::wire::json::Json;
+use crate::wire::json::{Json, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
 
 /// `/model/{id}/converse` and `/converse-stream`.
-pub(super) struct Converse;
+pub(crate) struct Converse;
 
 impl ApiFormat for Converse {
-    fn name(&self) -> &'static str {
-        "bedrock.converse"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        asked.path.contains("/model/") && (asked.ends("/converse") || asked.ends("/converse-stream"))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         let config = body.get("inferenceConfig");
-        call.request.model =
-            asked.between("/model/", "/converse-stream").or_else(|| asked.between("/model/", "/converse"));
-        call.request.stream = asked.ends("/converse-stream");
+        call.request.model = request.model.map(str::to_owned);
+        call.request.stream = request.streaming == Streaming::Always;
         call.request.temperature = config.get("temperature").float();
         call.request.top_p = config.get("topP").float();
         call.request.max_tokens = config.get("maxTokens").int();
@@ -37,7 +30,7 @@ impl ApiFormat for Converse {
         }
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         let said = message(body.at(&["output", "message"]));
         call.usage = usage(body.get("usage"));
         let choice = call.choice(0);
@@ -67,10 +60,7 @@ impl ApiFormat for Converse {
                 }
                 return true;
             }
-            "messageStop" => {
-                call.choice(0).finish_reason = data.get("stopReason").word();
-                call.ended = true;
-            }
+            "messageStop" => call.choice(0).finish_reason = data.get("stopReason").word(),
             "metadata" => call.usage = usage(data.get("usage")),
             _ => {}
         }
@@ -78,9 +68,9 @@ impl ApiFormat for Converse {
     }
 }
 
-/// The event within an event of `invoke-with-response-stream`.
-pub(super) fn unwrapped(data: &Json<'_>) -> Option<Vec<u8>> {
-    STANDARD.decode(data.get("bytes").text()?).ok()
+/// The event within an event of `invoke-with-response-stream`: `{"bytes": BASE64}`. `None`: there is none within it.
+pub(super) fn inner_event(payload: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(parse(payload).ok()?.get("bytes").text()?).ok()
 }
 
 fn message(json: &Json<'_>) -> Message {

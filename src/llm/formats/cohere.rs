@@ -1,24 +1,17 @@
 //! Cohere's chat, version 2.
 
-use super::{ApiFormat, CallRequest, parts};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
 use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::Part;
 use crate::wire::json::Json;
 
 /// `/v2/chat`.
-pub(super) struct Chat;
+pub(crate) struct Chat;
 
 impl ApiFormat for Chat {
-    fn name(&self) -> &'static str {
-        "cohere.chat"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        asked.ends("/v2/chat") && asked.body.has("messages")
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         call.request = parts::parameters(body);
         call.request.top_p = body.get("p").float();
         call.request.top_k = body.get("k").float();
@@ -26,7 +19,7 @@ impl ApiFormat for Chat {
         call.input = body.get("messages").list().iter().map(parts::chat_message).collect();
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         call.response_id = body.get("id").word();
         call.usage = usage(body.get("usage"));
         let mut message = parts::chat_message(body.get("message"));
@@ -69,7 +62,6 @@ impl ApiFormat for Chat {
             "message-end" => {
                 call.choice(0).finish_reason = delta.get("finish_reason").word();
                 call.usage = usage(delta.get("usage"));
-                call.ended = true;
                 false
             }
             _ => false,

@@ -1,32 +1,23 @@
 //! Gemini's `generateContent`, on Google's hosts and Vertex: plain, server-sent events, or one list written in pieces.
 
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation, Usage};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
+use crate::llm::api::endpoint::Streaming;
+use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::{Message, Part};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
 /// `…/models/{model}:generateContent` and `:streamGenerateContent`.
-pub(super) struct Gemini;
-
-const METHODS: [&str; 2] = [":generateContent", ":streamGenerateContent"];
+pub(crate) struct Gemini;
 
 impl ApiFormat for Gemini {
-    fn name(&self) -> &'static str {
-        "gemini"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        METHODS.iter().any(|method| asked.ends(method))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
-        call.operation = Operation::GenerateContent;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         let config = body.any(&["generationConfig", "generation_config"]);
         let number = |names: [&str; 2]| config.any(&names).float();
-        call.request.model = METHODS.iter().find_map(|method| asked.between("/", method));
-        call.request.stream = asked.ends(METHODS[1]);
+        call.request.model = request.model.map(str::to_owned);
+        call.request.stream = request.streaming == Streaming::Always;
         call.request.temperature = number(["temperature", "temperature"]);
         call.request.top_p = number(["topP", "top_p"]);
         call.request.top_k = number(["topK", "top_k"]);
@@ -53,7 +44,7 @@ impl ApiFormat for Gemini {
         }
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
     }
 

@@ -1,33 +1,23 @@
 //! llama.cpp's native `/completion`.
 
+use super::format::{ApiFormat, CallRequest};
 use super::openai_completions::prompts;
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation, Usage};
+use super::parts;
+use crate::llm::call::{LlmCall, Usage};
 use crate::wire::json::Json;
 
 /// `/completion`, and `/completions` in its own shape.
-pub(super) struct Completion;
+pub(crate) struct Completion;
 
 impl ApiFormat for Completion {
-    fn name(&self) -> &'static str {
-        "llama_cpp.completion"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let body = asked.body;
-        let own = body.has("n_predict") || body.has("n_probs") || body.has("return_tokens");
-        body.has("prompt") && (asked.ends("/completion") || (asked.ends("/completions") && own))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
-        call.operation = Operation::TextCompletion;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         call.request = parts::parameters(body);
         call.request.max_tokens = body.get("n_predict").int();
         call.input = prompts(body.get("prompt"), call);
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
         call.ended = true;
     }

@@ -1,50 +1,20 @@
 //! MCP over streamable HTTP: one JSON-RPC request a POST, its answer plain or in events.
 
-use super::{ApiFormat, CallRequest};
-use crate::llm::call::{LlmCall, Operation, ToolUse};
+use super::format::{ApiFormat, CallRequest};
+use crate::llm::call::{LlmCall, ToolUse};
+use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
 /// JSON-RPC whose method is one of MCP's.
-pub(super) struct Mcp;
-
-const METHODS: &[&str] = &[
-    "initialize",
-    "ping",
-    "tools/call",
-    "tools/list",
-    "resources/list",
-    "resources/read",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "resources/templates/list",
-    "prompts/get",
-    "prompts/list",
-    "completion/complete",
-    "logging/setLevel",
-    "sampling/createMessage",
-    "elicitation/create",
-    "roots/list",
-    "server/discover",
-    "subscriptions/listen",
-];
+pub(crate) struct Mcp;
 
 impl ApiFormat for Mcp {
-    fn name(&self) -> &'static str {
-        "mcp"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let method = asked.body.get("method").text().unwrap_or_default();
-        asked.body.get("jsonrpc").text() == Some("2.0")
-            && (METHODS.contains(&method) || method.starts_with("notifications/"))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let (body, params) = (asked.body, asked.body.get("params"));
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let (body, params) = (request.body, request.body.get("params"));
         let method = body.get("method").word().unwrap_or_default();
         call.operation = if method == "tools/call" { Operation::ExecuteTool } else { Operation::Other };
         let id = body.get("id");
-        let field = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let field = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         for (name, value) in [
             ("mcp.protocol.version", field("mcp-protocol-version").or_else(|| params.get("protocolVersion").word())),
             ("mcp.resource.uri", params.get("uri").word()),
@@ -61,7 +31,7 @@ impl ApiFormat for Mcp {
         });
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
     }
 

@@ -1,38 +1,26 @@
 //! Ollama's own API: NDJSON unless the request says otherwise.
 
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation, Usage};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
+use crate::llm::api::endpoint::Streaming;
+use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::{Message, Part};
+use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
 /// `/api/chat`, `/api/generate`, `/api/embed`.
-pub(super) struct Ollama;
+pub(crate) struct Ollama;
 
 impl ApiFormat for Ollama {
-    fn name(&self) -> &'static str {
-        "ollama"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let body = asked.body;
-        (asked.ends("/api/chat") && body.has("messages"))
-            || (asked.ends("/api/generate") && body.has("model"))
-            || ((asked.ends("/api/embed") || asked.ends("/api/embeddings")) && body.has("model"))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         let options = body.get("options");
         call.request = parts::parameters(options);
         call.request.model = body.get("model").word();
         call.request.max_tokens = options.get("num_predict").int();
         call.request.output_type = (!body.get("format").is_null()).then_some("json");
-        call.operation = match () {
-            () if asked.ends("/api/chat") => Operation::Chat,
-            () if asked.ends("/api/generate") => Operation::TextCompletion,
-            () => Operation::Embeddings,
-        };
-        call.request.stream = call.operation != Operation::Embeddings && body.get("stream").bool() != Some(false);
+        // It streams unless the request says otherwise.
+        call.request.stream = request.streaming == Streaming::ByBody && body.get("stream").bool() != Some(false);
         call.system = parts::content(body.get("system"));
         call.tools = parts::tools(body.get("tools"));
         call.input = body.get("messages").list().iter().map(message).collect();
@@ -41,7 +29,7 @@ impl ApiFormat for Ollama {
         }
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
         call.ended = true;
     }

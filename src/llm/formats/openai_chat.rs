@@ -1,26 +1,19 @@
 //! OpenAI chat completions, and every server that speaks them: vLLM's and SGLang's token ids where they put them.
 
-use super::{ApiFormat, CallRequest, parts};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
 use crate::llm::call::{LlmCall, Parameters};
-use crate::llm::token_ids::{TokenIdIssue, Tokens};
+use crate::llm::token_ids::tokens::{TokenIdIssue, Tokens};
 use crate::wire::json::Json;
 
 /// `…/chat/completions`.
-pub(super) struct Chat;
+pub(crate) struct Chat;
 
 impl ApiFormat for Chat {
-    fn name(&self) -> &'static str {
-        "openai.chat"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        asked.ends("/chat/completions")
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
-        let deployment = asked.between("/deployments/", "/chat/completions");
-        let asks = |name: &str| asked.headers.get(name).is_some_and(|value| value == "1");
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
+        let deployment = request.model.map(str::to_owned);
+        let asks = |name: &str| request.headers.get(name).is_some_and(|value| value == "1");
         call.request = Parameters { model: body.get("model").word().or(deployment), ..parts::parameters(body) };
         call.request.wants_token_ids |= asks("x-sglext-return-output-ids");
         call.tools = parts::tools(body.any(&["tools", "functions"]));
@@ -28,7 +21,7 @@ impl ApiFormat for Chat {
         call.input = body.get("messages").list().iter().map(parts::chat_message).collect();
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         parts::root(body, call);
         for (index, choice) in parts::choices(body, call) {
             let message = parts::chat_message(choice.get("message"));
@@ -85,7 +78,6 @@ impl ApiFormat for Chat {
 fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     let extra = choice.get("provider_specific_fields");
     let meta = choice.get("meta_info");
-    call.saw_version(meta.get("weight_version"));
     let into = call.choice(index);
     let ids = if choice.get("token_ids").is_null() { extra.get("token_ids") } else { choice.get("token_ids") };
     into.tokens.push_ids(ids);

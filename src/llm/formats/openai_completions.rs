@@ -1,30 +1,22 @@
 //! OpenAI's legacy completions, as vLLM and SGLang serve them to trainers.
 
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation};
+use super::format::{ApiFormat, CallRequest};
+use super::parts;
+use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part};
-use crate::llm::token_ids::Tokens;
+use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 
 /// `…/completions`.
-pub(super) struct Completions;
+pub(crate) struct Completions;
 
 impl ApiFormat for Completions {
-    fn name(&self) -> &'static str {
-        "openai.completions"
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        call.request = parts::parameters(request.body);
+        call.input = prompts(request.body.get("prompt"), call);
     }
 
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        asked.ends("/completions") && !asked.body.get("prompt").is_null()
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        call.operation = Operation::TextCompletion;
-        call.request = parts::parameters(asked.body);
-        call.input = prompts(asked.body.get("prompt"), call);
-    }
-
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
     }
 

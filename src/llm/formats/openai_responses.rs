@@ -1,26 +1,18 @@
 //! OpenAI responses, over HTTP; the events are the same over a WebSocket.
 
+use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
-use super::{ApiFormat, CallRequest, parts};
+use super::parts;
 use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part, from_text};
 use crate::wire::json::Json;
 
 /// `…/responses`.
-pub(super) struct Responses;
+pub(crate) struct Responses;
 
 impl ApiFormat for Responses {
-    fn name(&self) -> &'static str {
-        "openai.responses"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let known = ["input", "prompt", "previous_response_id", "conversation", "model"];
-        (asked.ends("/responses") || asked.ends("/responses/compact")) && known.iter().any(|name| asked.body.has(name))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         call.request = parts::parameters(body);
         call.request.previous_response_id = body.get("previous_response_id").word();
         let conversation = body.get("conversation");
@@ -34,7 +26,7 @@ impl ApiFormat for Responses {
         };
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         parts::root(body, call);
         let choice = call.choice(0);
         let output = body.get("output").list();
@@ -71,8 +63,7 @@ impl ApiFormat for Responses {
                     let text = |name: &str| error.get(name).text().unwrap_or_default().to_owned();
                     call.error = Some((text("code"), text("message")));
                 }
-                call.ended = true;
-                self.answer(response, call);
+                self.response(response, call);
                 false
             }
             "response.created" | "response.in_progress" => {

@@ -64,8 +64,6 @@ pub(super) fn root(body: &Json<'_>, call: &mut LlmCall) {
             call.extras.push((name, value));
         }
     }
-    call.mark = call.mark.or_else(|| crate::llm::provider::mark(body));
-    call.saw_version(body.any(&["weight_version", "policy_version"]));
     call.usage.update(usage(body.get("usage")));
     call.prompt_ids_once(body.any(&["prompt_token_ids"]));
 }

@@ -1,27 +1,18 @@
 //! SGLang's native `/generate`: ids in, ids out.
 
+use super::format::{ApiFormat, CallRequest};
 use super::openai_completions::prompts;
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation};
+use super::parts;
+use crate::llm::call::LlmCall;
 use crate::wire::json::Json;
 
 /// `/generate`.
-pub(super) struct Generate;
+pub(crate) struct Generate;
 
 impl ApiFormat for Generate {
-    fn name(&self) -> &'static str {
-        "sglang.generate"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        let body = asked.body;
-        asked.ends("/generate") && (body.has("sampling_params") || body.has("input_ids"))
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         let sampling = body.get("sampling_params");
-        call.operation = Operation::TextCompletion;
         call.request = parts::parameters(sampling);
         call.request.model = body.get("model").word();
         call.request.stream = body.get("stream").bool() == Some(true);
@@ -32,14 +23,13 @@ impl ApiFormat for Generate {
         call.input = prompts(body.get("text"), call);
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
     }
 
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
         let meta = data.get("meta_info");
         call.response_id = meta.get("id").word().or(call.response_id.take());
-        call.saw_version(meta.get("weight_version"));
         call.usage.input = meta.get("prompt_tokens").int().or(call.usage.input);
         call.usage.output = meta.get("completion_tokens").int().or(call.usage.output);
         let choice = call.choice(data.get("index").int().unwrap_or(0));
@@ -52,7 +42,7 @@ impl ApiFormat for Generate {
         choice.push_text(text.get(known..).unwrap_or_default());
         let reason = meta.get("finish_reason");
         choice.finish_reason = reason.word().or_else(|| reason.get("type").word()).or(choice.finish_reason.take());
-        let mut so_far = crate::llm::token_ids::Tokens::default();
+        let mut so_far = crate::llm::token_ids::tokens::Tokens::default();
         so_far.push_ids(data.get("output_ids"));
         for token in meta.get("output_token_logprobs").list() {
             so_far.push_logprob(token.list().first().unwrap_or(&Json::Null));
@@ -73,7 +63,7 @@ impl ApiFormat for Generate {
 }
 
 /// What is cumulative replaces; what is only the newest is added.
-fn take_newer(known: &mut crate::llm::token_ids::Tokens, newer: crate::llm::token_ids::Tokens) {
+fn take_newer(known: &mut crate::llm::token_ids::tokens::Tokens, newer: crate::llm::token_ids::tokens::Tokens) {
     let is_cumulative = match (&known.ids, &newer.ids) {
         (Some(known), Some(newer)) => newer.starts_with(known),
         _ => true,

@@ -1,25 +1,17 @@
 //! vLLM's token-in, token-out `/inference/v1/generate`.
 
+use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
-use super::{ApiFormat, CallRequest, parts};
-use crate::llm::call::{LlmCall, Operation};
+use super::parts;
+use crate::llm::call::LlmCall;
 use crate::wire::json::Json;
 
 /// `/inference/v1/generate`.
-pub(super) struct Generate;
+pub(crate) struct Generate;
 
 impl ApiFormat for Generate {
-    fn name(&self) -> &'static str {
-        "vllm.generate"
-    }
-
-    fn claims(&self, asked: &CallRequest<'_>) -> bool {
-        asked.ends("/inference/v1/generate") && asked.body.has("token_ids")
-    }
-
-    fn request(&self, asked: &CallRequest<'_>, call: &mut LlmCall) {
-        let body = asked.body;
-        call.operation = Operation::TextCompletion;
+    fn request(&self, request: &CallRequest<'_>, call: &mut LlmCall) {
+        let body = request.body;
         call.request = parts::parameters(body.get("sampling_params"));
         call.request.model = body.get("model").word();
         call.request.stream = body.get("stream").bool() == Some(true);
@@ -27,7 +19,7 @@ impl ApiFormat for Generate {
         call.prompt_ids_once(body.get("token_ids"));
     }
 
-    fn answer(&self, body: &Json<'_>, call: &mut LlmCall) {
+    fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         self.event("", body, call);
     }
 

@@ -2,8 +2,7 @@
 //!
 //! It must not know where the pieces come from, nor where they go.
 
-use super::Untranslatable;
-use super::chat::refusal;
+use super::untranslatable::{Untranslatable, refusal};
 use crate::wire::json::parse;
 
 /// What happens in a stream. The numbers are those of blocks.

@@ -2,9 +2,10 @@
 //!
 //! A whole answer is read as one piece, so that both ways tell the same. It must not know the dialect of the client.
 
-use super::Untranslatable;
 use super::blocks::{Block, Blocks, Event, Kind};
-use super::value::text_of;
+use super::untranslatable::{Untranslatable, refusal};
+use crate::llm::api::error::ApiErrorKind;
+use crate::llm::json_object::text_of;
 use crate::wire::json::{Json, parse};
 
 /// Writes answers in one dialect. Of a stream every event is told in its order, and then once `end` or `fail`.
@@ -16,7 +17,7 @@ pub(super) trait Writer: Send + Sync {
     /// The end of a stream.
     fn end(&mut self, reply: &Reply, out: &mut Vec<u8>);
     /// The end of a stream that is not whole.
-    fn fail(&mut self, reply: &Reply, kind: &str, message: &str, out: &mut Vec<u8>);
+    fn fail(&mut self, reply: &Reply, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>);
 }
 
 /// Why an answer ended.
@@ -270,11 +271,6 @@ fn error_of(chunk: &Json<'_>) -> Option<String> {
         Json::Null => Some(chunk.get("message").word().unwrap_or_else(|| text_of(chunk))),
         error => Some(error.get("message").word().or_else(|| error.word()).unwrap_or_else(|| text_of(error))),
     }
-}
-
-/// Why an answer can't be told.
-pub(super) fn refusal(place: &str, cause: &str) -> Untranslatable {
-    Untranslatable { place: place.to_owned(), cause: cause.to_owned() }
 }
 
 #[cfg(test)]

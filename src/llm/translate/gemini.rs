@@ -3,10 +3,11 @@
 //! It must not leave out silently what can't be expressed. The model's name is not in the body but in the path, and for
 //! the caller to add.
 
-use super::Untranslatable;
 use super::gemini_schema::schema;
+use super::node::{NO_COUNTERPART, Node};
 use super::request::{Turns, data_url, function, image_part, json_schema, named_function, stream_options, text_part};
-use super::value::{IntoJson, NO_COUNTERPART, Node, object, text_of};
+use super::untranslatable::Untranslatable;
+use crate::llm::json_object::{IntoJson, object, text_of};
 use crate::wire::json::Json;
 
 /// The fields of a request that are known. The last of them are read by nobody here: nothing filters what a backend
@@ -253,7 +254,7 @@ fn response_format<'a>(config: &Node<'a>) -> Result<Option<Json<'a>>, Untranslat
 
 #[cfg(test)]
 mod tests {
-    use crate::llm::translate::Client::Gemini;
+    use crate::llm::translate::SourceApi::Gemini;
     use crate::llm::translate::tests::{chat, refused_at};
     use serde_json::json;
 

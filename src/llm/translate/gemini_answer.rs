@@ -2,11 +2,11 @@
 //!
 //! It must not show the agent more than that API does: no token ids, no logprobs.
 
-use super::Untranslatable;
 use super::blocks::{Block, Event, Kind};
 use super::chat::{Finish, Reply, Writer};
-use super::error::gemini_error;
-use super::value::{lean, object, text_of, write_data};
+use super::untranslatable::Untranslatable;
+use crate::llm::api::error::{ApiErrorKind, google_error};
+use crate::llm::json_object::{lean, object, text_of, write_data};
 use crate::wire::json::Json;
 
 /// Writes them.
@@ -68,8 +68,8 @@ impl Writer for AsGemini {
         self.send_last(&answer(reply, vec![object! {"text": ""}], true), out);
     }
 
-    fn fail(&mut self, _reply: &Reply, kind: &str, message: &str, out: &mut Vec<u8>) {
-        self.send_last(&gemini_error(None, kind, message), out);
+    fn fail(&mut self, _reply: &Reply, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
+        self.send_last(&google_error(None, kind, message), out);
     }
 }
 

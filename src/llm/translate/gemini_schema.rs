@@ -2,7 +2,7 @@
 //!
 //! It must not check a schema, only reword it.
 
-use super::value::IntoJson;
+use crate::llm::json_object::IntoJson;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
@@ -76,7 +76,7 @@ fn camel(name: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::translate::value::text_of;
+    use crate::llm::json_object::text_of;
     use crate::wire::json::parse;
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! It must not leave out silently what can't be expressed.
 
-use super::Untranslatable;
+use super::node::{NO_COUNTERPART, Node};
 use super::request::{
     Turns, content, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
 };
-use super::value::{NO_COUNTERPART, Node, object, text_of};
+use super::untranslatable::Untranslatable;
+use crate::llm::json_object::{object, text_of};
 use crate::wire::json::Json;
 
 /// The fields of a request that are known. The last of them change nothing in what the model says: they are about
@@ -257,7 +258,7 @@ fn output<'a>(root: &Node<'a>) -> Result<(&'a Json<'a>, Option<Json<'a>>), Untra
 
 #[cfg(test)]
 mod tests {
-    use crate::llm::translate::Client::Messages;
+    use crate::llm::translate::SourceApi::Messages;
     use crate::llm::translate::tests::{chat, refused_at};
     use serde_json::json;
 

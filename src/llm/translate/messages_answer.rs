@@ -4,8 +4,9 @@
 
 use super::blocks::{Block, Event, Kind};
 use super::chat::{Finish, Reply, Writer};
-use super::value::{object, write_event};
-use super::{Client, Untranslatable, error_event};
+use super::untranslatable::Untranslatable;
+use crate::llm::api::error::{ApiErrorKind, ErrorShape};
+use crate::llm::json_object::{object, write_event};
 use crate::wire::json::Json;
 
 /// Writes them.
@@ -52,8 +53,8 @@ impl Writer for AsMessages {
         write_event(&object! {"type": "message_stop"}, out);
     }
 
-    fn fail(&mut self, _reply: &Reply, kind: &str, message: &str, out: &mut Vec<u8>) {
-        out.extend(error_event(Client::Messages, kind, message));
+    fn fail(&mut self, _reply: &Reply, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
+        out.extend(ErrorShape::Anthropic.event(kind, message));
     }
 }
 

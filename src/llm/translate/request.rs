@@ -2,7 +2,7 @@
 //!
 //! It must not know where they come from.
 
-use super::value::{IntoJson, field, lean, object};
+use crate::llm::json_object::{IntoJson, field, lean, object};
 use crate::wire::json::Json;
 use serde_json::{Map, Value};
 

@@ -2,9 +2,10 @@
 //!
 //! It must not leave out silently what can't be expressed.
 
-use super::Untranslatable;
+use super::node::{NO_COUNTERPART, Node};
 use super::request::{Turns, content, function, image_part, json_schema, named_function, stream_options, text_part};
-use super::value::{NO_COUNTERPART, Node, object};
+use super::untranslatable::Untranslatable;
+use crate::llm::json_object::object;
 use crate::wire::json::Json;
 
 /// The fields of a request that are known. The last of them change nothing in what the model says: they are about
@@ -202,7 +203,7 @@ fn response_format<'a>(node: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatab
 
 #[cfg(test)]
 mod tests {
-    use crate::llm::translate::Client::Responses;
+    use crate::llm::translate::SourceApi::Responses;
     use crate::llm::translate::tests::{chat, refused_at};
     use serde_json::json;
 

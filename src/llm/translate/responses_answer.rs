@@ -2,11 +2,12 @@
 //!
 //! It must not show the agent more than that API does: no token ids, no logprobs.
 
-use super::Untranslatable;
 use super::blocks::{Block, Event, Kind};
 use super::chat::{Finish, Reply, Writer};
-use super::error::{openai_code, responses_event};
-use super::value::{Node, field, lean, object, write_event};
+use super::node::Node;
+use super::untranslatable::Untranslatable;
+use crate::llm::api::error::ApiErrorKind;
+use crate::llm::json_object::{field, lean, object, write_event};
 use crate::wire::json::Json;
 use std::sync::Arc;
 
@@ -137,12 +138,12 @@ impl Writer for AsResponses {
         self.send(&format!("response.{status}"), object! {"response": response}, out);
     }
 
-    fn fail(&mut self, reply: &Reply, kind: &str, message: &str, out: &mut Vec<u8>) {
+    fn fail(&mut self, reply: &Reply, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
         // There is no response that could fail before one began.
         if self.sequence == 0 {
             return write_event(&responses_event(kind, message), out);
         }
-        let error = object! {"code": openai_code(kind), "message": message};
+        let error = object! {"code": kind.openai_response_code(), "message": message};
         let response = response((*self.echo).clone(), reply, "failed", Some(error));
         self.send("response.failed", object! {"response": response}, out);
     }
@@ -247,5 +248,16 @@ fn usage(reply: &Reply) -> Json<'static> {
         "output_tokens": usage.output,
         "output_tokens_details": object! {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.input + usage.output,
+    }
+}
+
+/// An error in a stream of OpenAI responses, before anything else.
+fn responses_event<'a>(kind: ApiErrorKind, message: &'a str) -> Json<'a> {
+    object! {
+        "type": "error",
+        "sequence_number": 0_i64,
+        "code": kind.openai_response_code(),
+        "message": message,
+        "param": None::<bool>,
     }
 }

@@ -1,37 +1,40 @@
 //! Answers in every dialect: whole, streamed, cut anywhere. Also what the tests of requests share.
 
-use super::*;
+use super::answer::Answer;
+use super::request_to_chat::to_chat;
+use super::source::{GeminiPath, SourceApi};
+use crate::wire::sse::Events;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
-const CLIENTS: [Client; 3] = [Client::Messages, Client::Responses, Client::Gemini];
+const SOURCES: [SourceApi; 3] = [SourceApi::Messages, SourceApi::Responses, SourceApi::Gemini];
 const SSE: GeminiPath = GeminiPath { streams: true, sse: true };
 
 /// The chat request that this one becomes.
-pub(super) fn chat(client: Client, request: &str) -> Value {
-    Value::Object(to_chat(client, request.as_bytes(), GeminiPath::default()).unwrap().body)
+pub(super) fn chat(source: SourceApi, request: &str) -> Value {
+    Value::Object(to_chat(source, request.as_bytes(), GeminiPath::default()).unwrap().body)
 }
 
 /// Where this request is refused.
-pub(super) fn refused_at(client: Client, request: &Value) -> String {
-    to_chat(client, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
+pub(super) fn refused_at(source: SourceApi, request: &Value) -> String {
+    to_chat(source, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
 }
 
-/// The way back to a client that wants to see everything.
-fn answer(client: Client) -> Answer {
-    let asked = match client {
-        Client::Messages => r#"{"model":"asked","stream":true,"thinking":{"type":"enabled","budget_tokens":1024}}"#,
-        Client::Responses => r#"{"model":"asked","stream":true}"#,
-        Client::Gemini => r#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#,
+/// The way back to a source that wants to see everything.
+fn answer(source: SourceApi) -> Answer {
+    let asked = match source {
+        SourceApi::Messages => r#"{"model":"asked","stream":true,"thinking":{"type":"enabled","budget_tokens":1024}}"#,
+        SourceApi::Responses => r#"{"model":"asked","stream":true}"#,
+        SourceApi::Gemini => r#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#,
     };
-    to_chat(client, asked.as_bytes(), SSE).unwrap().answer
+    to_chat(source, asked.as_bytes(), SSE).unwrap().answer
 }
 
-fn whole(client: Client, chat: &Value) -> Value {
-    serde_json::from_slice(&answer(client).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
+fn whole(source: SourceApi, chat: &Value) -> Value {
+    serde_json::from_slice(&answer(source).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
 }
 
-/// What the client gets when the backend's stream is cut at these places.
+/// What the source gets when the backend's stream is cut at these places.
 fn streamed(answer: &Answer, stream: &str, cuts: &[usize]) -> String {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
     cuts.extend([0, stream.len()]);
@@ -42,7 +45,7 @@ fn streamed(answer: &Answer, stream: &str, cuts: &[usize]) -> String {
         out.extend(to_client.push(&stream.as_bytes()[pair[0]..pair[1]]));
     }
     out.extend(to_client.finish());
-    assert!(to_client.ended);
+    assert!(to_client.has_ended());
     assert!(to_client.push(b"data: {}\n\n").is_empty() && to_client.finish().is_empty());
     String::from_utf8(out).unwrap()
 }
@@ -128,11 +131,11 @@ fn example() -> Said {
 }
 
 /// The whole answer that the events of a stream make.
-fn put_together(client: Client, events: &[Value]) -> Value {
-    match client {
-        Client::Messages => message_of(events),
-        Client::Responses => events.last().unwrap()["response"].clone(),
-        Client::Gemini => {
+fn put_together(source: SourceApi, events: &[Value]) -> Value {
+    match source {
+        SourceApi::Messages => message_of(events),
+        SourceApi::Responses => events.last().unwrap()["response"].clone(),
+        SourceApi::Gemini => {
             let mut whole = events.last().unwrap().clone();
             let parts = events.iter().flat_map(|event| event["candidates"][0]["content"]["parts"].as_array().unwrap());
             let mut merged: Vec<Value> = Vec::new();
@@ -203,20 +206,20 @@ fn anything_said() -> impl Strategy<Value = Said> {
 proptest! {
     #[test]
     fn any_division_of_a_stream_gives_the_same(said in anything_said(), cuts in prop::collection::vec(0_usize..4000, 0..12)) {
-        for client in CLIENTS {
+        for source in SOURCES {
             let stream = said.stream();
-            prop_assert_eq!(streamed(&answer(client), &stream, &cuts), streamed(&answer(client), &stream, &[]));
+            prop_assert_eq!(streamed(&answer(source), &stream, &cuts), streamed(&answer(source), &stream, &[]));
         }
     }
 
     #[test]
     fn the_pieces_of_a_stream_make_the_whole_answer(said in anything_said()) {
-        for client in CLIENTS {
-            let told = streamed(&answer(client), &said.stream(), &[]);
+        for source in SOURCES {
+            let told = streamed(&answer(source), &said.stream(), &[]);
             prop_assert!(!told.contains("token_ids") && !told.contains("logprobs"));
-            let expected = whole(client, &said.whole());
+            let expected = whole(source, &said.whole());
             prop_assert!(!expected.to_string().contains("token_ids") && !expected.to_string().contains("logprobs"));
-            prop_assert_eq!(put_together(client, &events(&told)), expected);
+            prop_assert_eq!(put_together(source, &events(&told)), expected);
         }
     }
 }
@@ -236,11 +239,11 @@ fn a_whole_answer_of_messages() {
             "input_tokens": 4, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 3, "output_tokens": 5,
         },
     });
-    assert_eq!(whole(Client::Messages, &example().whole()), expected);
-    let bytes = answer(Client::Messages).whole(example().whole().to_string().as_bytes()).unwrap();
+    assert_eq!(whole(SourceApi::Messages, &example().whole()), expected);
+    let bytes = answer(SourceApi::Messages).whole(example().whole().to_string().as_bytes()).unwrap();
     assert!(String::from_utf8(bytes).unwrap().contains(r#""input":{"b":1,"a":2}"#), "arguments keep their order");
     let stopped = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop", "stop_reason": "END"}]});
-    let stopped = whole(Client::Messages, &stopped);
+    let stopped = whole(SourceApi::Messages, &stopped);
     assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!("END")));
     assert_eq!(stopped["model"], "asked");
 }
@@ -248,7 +251,7 @@ fn a_whole_answer_of_messages() {
 #[test]
 fn a_whole_answer_of_responses() {
     let body = br#"{"model":"asked","input":"hi","instructions":"be","tools":[{"type":"function","name":"f"}]}"#;
-    let answer = to_chat(Client::Responses, body, GeminiPath::default()).unwrap().answer;
+    let answer = to_chat(SourceApi::Responses, body, GeminiPath::default()).unwrap().answer;
     assert!(!answer.streams());
     let bytes = answer.whole(example().whole().to_string().as_bytes()).unwrap();
     let whole: Value = serde_json::from_slice(&bytes).unwrap();
@@ -298,14 +301,14 @@ fn a_whole_answer_of_gemini() {
         "modelVersion": "m",
         "responseId": "chatcmpl-1",
     });
-    assert_eq!(whole(Client::Gemini, &example().whole()), expected);
+    assert_eq!(whole(SourceApi::Gemini, &example().whole()), expected);
 }
 
 #[test]
 fn the_events_of_a_stream_have_their_order() {
-    let types = |client: Client| {
-        let told = events(&streamed(&answer(client), &example().stream(), &[]));
-        for (number, event) in told.iter().enumerate().filter(|_| client == Client::Responses) {
+    let types = |source: SourceApi| {
+        let told = events(&streamed(&answer(source), &example().stream(), &[]));
+        for (number, event) in told.iter().enumerate().filter(|_| source == SourceApi::Responses) {
             assert_eq!(event["sequence_number"], number);
         }
         told.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -316,7 +319,7 @@ fn the_events_of_a_stream_have_their_order() {
     };
     let expected =
         [vec!["message_start"], block(2), block(2), block(2), block(1), vec!["message_delta", "message_stop"]];
-    assert_eq!(types(Client::Messages), expected.concat());
+    assert_eq!(types(SourceApi::Messages), expected.concat());
     #[rustfmt::skip]
     let expected = [
         "created", "in_progress",
@@ -329,33 +332,33 @@ fn the_events_of_a_stream_have_their_order() {
         "output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done",
         "completed",
     ];
-    assert_eq!(types(Client::Responses), expected.map(|name| format!("response.{name}")));
+    assert_eq!(types(SourceApi::Responses), expected.map(|name| format!("response.{name}")));
 }
 
 #[test]
 fn a_stream_that_is_cut_ends_with_an_error() {
     let stream = example().stream();
     let cut = &stream[..stream.find("llo").unwrap()];
-    for (client, mark) in CLIENTS.into_iter().zip(["event: error", "event: response.failed", "{\"error\":"]) {
-        let told = streamed(&answer(client), cut, &[]);
+    for (source, mark) in SOURCES.into_iter().zip(["event: error", "event: response.failed", "{\"error\":"]) {
+        let told = streamed(&answer(source), cut, &[]);
         assert!(told.contains(mark), "{told}");
-        let broken = streamed(&answer(client), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", &[]);
+        let broken = streamed(&answer(source), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", &[]);
         assert!(broken.contains("out of memory") && broken.contains("error"), "{broken}");
         // The reason for the end is enough, and so is the mark behind it without its blank line.
         let finished = &stream[..stream.find("\"usage\":{").unwrap()];
         let finished = &finished[..finished.rfind("data:").unwrap()];
-        assert!(!streamed(&answer(client), finished, &[]).contains("error\":{"), "{client:?}");
-        assert!(!streamed(&answer(client), "data: [DONE]", &[]).contains("error\":{"), "{client:?}");
+        assert!(!streamed(&answer(source), finished, &[]).contains("error\":{"), "{source:?}");
+        assert!(!streamed(&answer(source), "data: [DONE]", &[]).contains("error\":{"), "{source:?}");
     }
 }
 
 #[test]
 fn gemini_also_streams_a_list() {
     let asked = br#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#;
-    let answer = to_chat(Client::Gemini, asked, GeminiPath { streams: true, sse: false }).unwrap().answer;
+    let answer = to_chat(SourceApi::Gemini, asked, GeminiPath { streams: true, sse: false }).unwrap().answer;
     assert_eq!((answer.content_type(), answer.streams()), ("application/json", true));
     let list: Vec<Value> = serde_json::from_str(&streamed(&answer, &example().stream(), &[3, 500])).unwrap();
-    assert_eq!(put_together(Client::Gemini, &list), whole(Client::Gemini, &example().whole()));
+    assert_eq!(put_together(SourceApi::Gemini, &list), whole(SourceApi::Gemini, &example().whole()));
     let failed: Vec<Value> = serde_json::from_str(&streamed(&answer, "", &[])).unwrap();
     assert_eq!(failed[0]["error"]["code"], 500);
 }
@@ -363,8 +366,8 @@ fn gemini_also_streams_a_list() {
 #[test]
 fn thoughts_go_to_clients_that_asked_for_them() {
     let chat = example().whole().to_string();
-    for (client, asked) in [(Client::Messages, &br#"{"model":"m"}"#[..]), (Client::Gemini, b"{}")] {
-        let answer = to_chat(client, asked, GeminiPath::default()).unwrap().answer;
+    for (source, asked) in [(SourceApi::Messages, &br#"{"model":"m"}"#[..]), (SourceApi::Gemini, b"{}")] {
+        let answer = to_chat(source, asked, GeminiPath::default()).unwrap().answer;
         let whole = String::from_utf8(answer.whole(chat.as_bytes()).unwrap()).unwrap();
         assert!(whole.contains("h\u{e9}llo") && !whole.contains("thinking") && !whole.contains("thought\""), "{whole}");
     }
@@ -375,14 +378,14 @@ fn what_the_client_can_not_be_told_is_refused() {
     let odd =
         json!({"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}}]});
     let odd = odd.to_string();
-    for client in [Client::Messages, Client::Gemini] {
-        let refused = answer(client).whole(odd.as_bytes()).unwrap_err();
+    for source in [SourceApi::Messages, SourceApi::Gemini] {
+        let refused = answer(source).whole(odd.as_bytes()).unwrap_err();
         assert_eq!(refused.place, "choices[0].message.tool_calls[0].function.arguments");
     }
-    assert!(answer(Client::Responses).whole(odd.as_bytes()).is_ok());
-    for client in CLIENTS {
-        assert_eq!(answer(client).whole(b"<html>").unwrap_err().place, "answer");
-        assert_eq!(to_chat(client, b"{", SSE).unwrap_err().place, "body");
-        assert_eq!(to_chat(client, b"[]", SSE).unwrap_err().to_string(), "body: must be an object");
+    assert!(answer(SourceApi::Responses).whole(odd.as_bytes()).is_ok());
+    for source in SOURCES {
+        assert_eq!(answer(source).whole(b"<html>").unwrap_err().place, "answer");
+        assert_eq!(to_chat(source, b"{", SSE).unwrap_err().place, "body");
+        assert_eq!(to_chat(source, b"[]", SSE).unwrap_err().to_string(), "body: must be an object");
     }
 }

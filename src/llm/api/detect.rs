@@ -1,0 +1,152 @@
+//! Which API a request belongs to, whether it may be a call at all, and whether a response is complete.
+//!
+//! Everybody who asks one of these asks here. Nothing here reads a body, except [`detect`], which takes one that was
+//! read: the rest is safe on the hot path.
+
+use super::endpoint::{Endpoint, PathMatch, Sharing, Streaming, Support, decoded};
+use super::stream_end::{StreamHead, StreamTail};
+use super::table::{ALL, ApiSpec, CHAT_COMPLETIONS, MODELS, OPENAI_CHAT, WebSocketCalls};
+use crate::llm::operation::Operation;
+use crate::wire::json::Json;
+use http::{HeaderMap, HeaderValue, Method, header};
+
+/// A request's path, read: the API, its endpoint, and the model that the path names.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiCall {
+    /// The API.
+    pub api: &'static ApiSpec,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The model, percent-decoded, where the path has one.
+    pub model: Option<String>,
+}
+
+impl PartialEq for ApiCall {
+    fn eq(&self, other: &Self) -> bool {
+        (self.api, self.endpoint.pattern, &self.model) == (other.api, other.endpoint.pattern, &other.model)
+    }
+}
+
+impl Eq for ApiCall {}
+
+impl ApiCall {
+    /// Reads a path of the gateway behind any prefix of its own. `None`: it is no endpoint that the gateway serves.
+    pub(crate) fn at_gateway(path: &str) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        served().find_map(|(api, endpoint)| {
+            let found = api.base_paths.iter().find_map(|base| endpoint.match_whole(path.strip_prefix(base)?))?;
+            call(api, endpoint, found)
+        })
+    }
+
+    /// Reads a path that an agent meant for another host, with any prefix. `None`: the gateway serves no such endpoint.
+    pub(crate) fn elsewhere(path: &str) -> Option<Self> {
+        let calls = served().filter(|(_, endpoint)| endpoint.operation != Operation::ListModels);
+        longest(calls, path).or_else(|| Self::at_gateway(path))
+    }
+
+    /// Reads any path, with any prefix. `None`: it is no API's.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        longest(read().filter(|(_, endpoint)| endpoint.sharing == Sharing::Own), path)
+    }
+
+    /// OpenAI's chat completions, which calls of other APIs are translated to.
+    pub(crate) fn chat_completions() -> Self {
+        Self { api: &OPENAI_CHAT, endpoint: CHAT_COMPLETIONS, model: None }
+    }
+
+    /// The path behind a base URL, with the model that this call names.
+    pub(crate) fn path(&self) -> String {
+        self.endpoint.path(self.model.as_deref().unwrap_or_default())
+    }
+
+    /// What it does.
+    pub(crate) fn operation(&self) -> Operation {
+        self.endpoint.operation
+    }
+
+    /// True when the model is named in the path, and not in the body.
+    pub(crate) fn has_model_in_path(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// True when the response is a stream of server-sent events. `asks`: whether the body has `"stream": true`.
+    pub(crate) fn streams_events(&self, query: &str, asks: impl FnOnce() -> bool) -> bool {
+        match self.endpoint.streaming {
+            Streaming::ByBody => asks(),
+            // Gemini's streams are lists unless the query says otherwise.
+            Streaming::Always => wants_events(query),
+            Streaming::Never => false,
+        }
+    }
+}
+
+/// True for a query by which Gemini's streams become server-sent events.
+pub(crate) fn wants_events(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "alt=sse")
+}
+
+/// The path behind a base URL by which an engine lists its models.
+pub(crate) fn models_path() -> String {
+    MODELS.path("")
+}
+
+/// The API and endpoint of a request whose body was read. `None`: it calls no model or tool that is known.
+pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
+    let fits =
+        |(api, endpoint): &(&ApiSpec, &Endpoint)| endpoint.match_end(path).is_some() && api.takes(endpoint, body);
+    let (api, _) = read().find(fits)?;
+    longest(read().filter(|(other, endpoint)| *other == api && api.takes(endpoint, body)), path)
+}
+
+/// True when a request may call a model or tool: a posted JSON object, whatever its content type. Of a compressed body
+/// the content type decides. `first` is the beginning of the body, with at least one byte that is not white space.
+pub(crate) fn may_be_call(method: &Method, headers: &HeaderMap, first: &[u8]) -> bool {
+    let field = |name| headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    let is_compressed = !field(header::CONTENT_ENCODING).is_empty();
+    let is_json = field(header::CONTENT_TYPE).to_ascii_lowercase().windows(4).any(|word| word == b"json");
+    method == Method::POST && (first.trim_ascii_start().starts_with(b"{") || (is_compressed && is_json))
+}
+
+/// How a WebSocket that was opened with this target carries calls. `None`: it carries none.
+pub(crate) fn websocket_calls(target: &str) -> Option<WebSocketCalls> {
+    ApiCall::of_path(target.split('?').next().unwrap_or_default())?.api.websocket
+}
+
+/// True when a frame of a streamed response has the event by which an agent knows that the response is complete.
+///
+/// A wrong "no" delivers that event before the span is stored, a wrong "yes" delays a frame until it is; neither changes
+/// a byte.
+pub(crate) fn ends_stream(frame: &[u8]) -> bool {
+    let (head, tail) = (StreamHead::of(frame), StreamTail::of(frame));
+    tail.is_done()
+        || ALL.iter().flat_map(|api| api.stream_end.events()).any(|kind| head.names(kind) || tail.names(kind))
+}
+
+fn all() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+    ALL.iter().flat_map(|api| api.endpoints.iter().map(|endpoint| (*api, endpoint)))
+}
+
+fn read() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+    all().filter(|(_, endpoint)| endpoint.support != Support::Served)
+}
+
+fn served() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+    all().filter(|(_, endpoint)| endpoint.support != Support::Read)
+}
+
+/// The endpoint with the longest pattern that a path ends with.
+fn longest(among: impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)>, path: &str) -> Option<ApiCall> {
+    let matching = among.filter_map(|(api, endpoint)| Some((api, endpoint, endpoint.match_end(path)?)));
+    let (api, endpoint, found) = matching.max_by_key(|(_, endpoint, _)| endpoint.precision())?;
+    call(api, endpoint, found)
+}
+
+/// `None`: the model's name is not UTF-8.
+fn call(api: &'static ApiSpec, endpoint: &Endpoint, found: PathMatch<'_>) -> Option<ApiCall> {
+    let model = match found.model {
+        Some(model) => Some(decoded(model)?),
+        None => None,
+    };
+    Some(ApiCall { api, endpoint: *endpoint, model })
+}

@@ -1,0 +1,16 @@
+//! The APIs of models and tools: a table with one row an API, and the questions that it answers.
+//!
+//! "Is this a call, of which API, is its response complete, how does it report errors": every other part asks here.
+//! Everything but [`detect`] costs the same for a body of any size and is safe on the hot path.
+
+pub(crate) mod detect;
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod stream_end;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use detect::{ApiCall, ends_stream, may_be_call, models_path, websocket_calls};
+pub(crate) use error::{ApiErrorKind, ErrorShape, error_message};
+pub(crate) use table::{ANTHROPIC_MESSAGES, ApiSpec, OPENAI_CHAT, OPENAI_COMPLETIONS};

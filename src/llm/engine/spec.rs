@@ -1,0 +1,169 @@
+//! What is known of an engine: the type of a row of the table.
+
+use crate::llm::api::table::ApiSpec;
+use crate::wire::json_edit::Change;
+
+/// One engine: the software that samples.
+#[derive(Debug)]
+pub(crate) struct EngineSpec {
+    /// The name in settings, such as `llama.cpp`.
+    pub name: &'static str,
+    /// The provider's name (`gen_ai.provider.name`).
+    pub provider: &'static str,
+    /// What `owned_by` of its models may be, in its list of models. Empty: the list does not tell it.
+    pub owners: &'static [&'static str],
+    /// Fields of a response that only this engine sends.
+    pub marks: &'static [Mark],
+    /// Where its responses and events say the version of the weights: names of fields, one within the other. `choices`
+    /// stands for each of them.
+    pub weight_versions: &'static [&'static [&'static str]],
+    /// APIs that it serves.
+    pub apis: &'static [&'static ApiSpec],
+    /// How it is asked for token ids, by API. Empty: it gives none.
+    pub token_ids: &'static [TokenIdRequest],
+    /// How a backend's key is sent to it.
+    pub credential: Credential,
+    /// A header field by which its router keeps calls with the same value at one worker, for its prefix cache.
+    pub affinity_header: Option<&'static str>,
+    /// How it counts the tokens of a chat prompt.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// What most engines have.
+pub(crate) const COMMON: EngineSpec = EngineSpec {
+    name: "",
+    provider: "",
+    owners: &[],
+    marks: &[],
+    weight_versions: &[],
+    apis: &[],
+    token_ids: &[],
+    credential: Credential::Bearer,
+    affinity_header: None,
+    tokenizer: None,
+};
+
+/// A field of a response of OpenAI's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A field of the body, or of an event.
+    Root(&'static str),
+    /// A field of the first choice.
+    Choice(&'static str),
+    /// A field of the body, or of an event, with this text.
+    RootText(&'static str, &'static str),
+}
+
+/// How a key is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// `Authorization: Bearer KEY`
+    Bearer,
+    /// The field of this name.
+    Header(&'static str),
+}
+
+/// An endpoint that counts a prompt's tokens, beside the base path of the API (not below its `/v1`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tokenizer {
+    /// The path.
+    pub path: &'static str,
+    /// Fields of a chat request that it takes, beside `model`.
+    pub fields: &'static [&'static str],
+    /// The field of its response with the number.
+    pub count: &'static str,
+}
+
+/// How token ids are asked for at one API, and what comes back only because of it.
+#[derive(Debug)]
+pub(crate) struct TokenIdRequest {
+    /// The API.
+    pub api: &'static ApiSpec,
+    /// Fields that are added to the body of a request.
+    pub fields: &'static [AddedField],
+    /// Fields that are added to its header.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// What is taken out of the response.
+    pub strip: &'static [StripRule],
+    /// Requests that must not be changed at all.
+    pub not_for: &'static [Combination],
+}
+
+/// A field that is added to the body of a request.
+#[derive(Debug)]
+pub(crate) struct AddedField {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, as JSON.
+    pub value: &'static str,
+    /// What comes of it.
+    pub purpose: Purpose,
+    /// Requests that it must not be added to.
+    pub not_for: &'static [Combination],
+}
+
+/// What a field asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Token ids.
+    Ids,
+    /// Logprobs.
+    Logprobs,
+    /// Which logprobs: alone it asks for nothing.
+    LogprobDetail,
+}
+
+impl AddedField {
+    /// A field that asks for token ids.
+    pub(crate) const fn ids(name: &'static str, value: &'static str) -> Self {
+        Self { name, value, purpose: Purpose::Ids, not_for: &[] }
+    }
+
+    /// A field that asks for logprobs.
+    pub(crate) const fn logprobs(name: &'static str, value: &'static str) -> Self {
+        Self { name, value, purpose: Purpose::Logprobs, not_for: &[] }
+    }
+
+    /// A field that says which logprobs.
+    pub(crate) const fn logprob_detail(name: &'static str, value: &'static str) -> Self {
+        Self { name, value, purpose: Purpose::LogprobDetail, not_for: &[] }
+    }
+
+    /// With requests that it must not be added to.
+    pub(crate) const fn not_for(self, not_for: &'static [Combination]) -> Self {
+        Self { not_for, ..self }
+    }
+}
+
+/// A combination of the agent's fields with which asking fails, or changes more than can be taken out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Combination {
+    /// The first field without the second: the agent's own mistake, which adding the second would hide.
+    Without(&'static str, &'static str),
+    /// All these fields have a value other than null, false, 0 and 1.
+    All(&'static [&'static str]),
+    /// The field is a list with anything but numbers in it: several prompts, whose responses come as a list.
+    SeveralPrompts(&'static str),
+}
+
+/// A field that is taken out of a response, unless the agent asked for it itself.
+#[derive(Debug)]
+pub(crate) struct StripRule {
+    /// Fields of a request by which an agent asks for it. Empty: it asks by the header fields.
+    pub requested_by: &'static [&'static str],
+    /// Where it is.
+    pub place: Place,
+    /// Its name.
+    pub name: &'static str,
+    /// What happens to it: some engines write null where nothing was asked for, others leave the field out.
+    pub change: Change,
+}
+
+/// Where a field of a response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the body, in an event, or in the `response` that an event brings.
+    Root,
+    /// In every element of `choices`.
+    Choice,
+}

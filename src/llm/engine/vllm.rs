@@ -1,0 +1,80 @@
+//! vLLM: token ids in its chat completions, completions and responses.
+//!
+//! Seen with 0.32. Where it was not asked for them it writes null, and leaves no field out.
+
+use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer};
+use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
+use crate::wire::json_edit::Change;
+
+pub(super) static VLLM: EngineSpec = EngineSpec {
+    name: "vllm",
+    provider: "vllm",
+    owners: &["vllm"],
+    marks: &[
+        Mark::Root("prompt_token_ids"),
+        Mark::Root("kv_transfer_params"),
+        Mark::Root("prompt_logprobs"),
+        Mark::Root("output_messages"),
+    ],
+    // Servers of trainers add them.
+    weight_versions: &[&["weight_version"], &["policy_version"]],
+    apis: &[&OPENAI_CHAT, &OPENAI_COMPLETIONS, &OPENAI_EMBEDDINGS, &OPENAI_RESPONSES, &VLLM_GENERATE],
+    token_ids: &[
+        TokenIdRequest {
+            api: &OPENAI_CHAT,
+            fields: &[
+                AddedField::ids(IDS, "true"),
+                // The server answers `top_logprobs` without `logprobs` with 400.
+                AddedField::logprobs("logprobs", "true").not_for(TOP_ALONE),
+                AddedField::logprob_detail("top_logprobs", "0").not_for(TOP_ALONE),
+            ],
+            headers: &[],
+            strip: &[
+                nulled(&[IDS], Place::Root, "prompt_token_ids"),
+                nulled(&[IDS], Place::Choice, "token_ids"),
+                nulled(&["logprobs"], Place::Choice, "logprobs"),
+            ],
+            not_for: &[],
+        },
+        TokenIdRequest {
+            api: &OPENAI_COMPLETIONS,
+            fields: &[
+                AddedField::ids(IDS, "true"),
+                // The engine fails in mid-stream: KeyError.
+                AddedField::logprobs("logprobs", "1").not_for(&[Combination::All(&["echo", "stream", "n"])]),
+            ],
+            headers: &[],
+            strip: &[
+                nulled(&[IDS], Place::Choice, "prompt_token_ids"),
+                nulled(&[IDS], Place::Choice, "token_ids"),
+                nulled(&["logprobs"], Place::Choice, "logprobs"),
+            ],
+            not_for: &[],
+        },
+        TokenIdRequest {
+            api: &OPENAI_RESPONSES,
+            fields: &[AddedField::ids(MESSAGES, "true")],
+            headers: &[],
+            strip: &[removed("input_messages"), removed("output_messages")],
+            not_for: &[],
+        },
+    ],
+    tokenizer: Some(Tokenizer {
+        path: "/tokenize",
+        fields: &["messages", "tools", "chat_template_kwargs"],
+        count: "count",
+    }),
+    ..COMMON
+};
+
+const IDS: &str = "return_token_ids";
+const MESSAGES: &str = "enable_response_messages";
+const TOP_ALONE: &[Combination] = &[Combination::Without("top_logprobs", "logprobs")];
+
+const fn nulled(requested_by: &'static [&'static str], place: Place, name: &'static str) -> StripRule {
+    StripRule { requested_by, place, name, change: Change::Null }
+}
+
+const fn removed(name: &'static str) -> StripRule {
+    StripRule { requested_by: &[MESSAGES], place: Place::Root, name, change: Change::Remove }
+}

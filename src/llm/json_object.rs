@@ -1,0 +1,122 @@
+//! Writing JSON objects with their fields in a given order, as texts and as events.
+
+use crate::wire::json::Json;
+use std::borrow::Cow;
+
+/// An object with its fields in this order: `object! {"type": "text", "text": text}`.
+macro_rules! object {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $crate::wire::json::Json::Object(vec![$($crate::llm::json_object::field($name, $value)),*])
+    };
+}
+pub(crate) use object;
+
+/// A field of an [`object!`].
+pub(crate) fn field<'a>(name: &'static str, value: impl IntoJson<'a>) -> (Cow<'a, str>, Json<'a>) {
+    (Cow::Borrowed(name), value.into_json())
+}
+
+/// What can stand in an [`object!`].
+pub(crate) trait IntoJson<'a> {
+    /// As JSON.
+    fn into_json(self) -> Json<'a>;
+}
+
+impl<'a> IntoJson<'a> for Json<'a> {
+    fn into_json(self) -> Self {
+        self
+    }
+}
+
+impl<'a> IntoJson<'a> for &Json<'a> {
+    fn into_json(self) -> Json<'a> {
+        self.clone()
+    }
+}
+
+impl<'a> IntoJson<'a> for &'a str {
+    fn into_json(self) -> Json<'a> {
+        Json::Text(Cow::Borrowed(self))
+    }
+}
+
+impl<'a> IntoJson<'a> for &'a String {
+    fn into_json(self) -> Json<'a> {
+        Json::Text(Cow::Borrowed(self))
+    }
+}
+
+impl<'a> IntoJson<'a> for String {
+    fn into_json(self) -> Json<'a> {
+        Json::Text(Cow::Owned(self))
+    }
+}
+
+impl<'a> IntoJson<'a> for bool {
+    fn into_json(self) -> Json<'a> {
+        Json::Bool(self)
+    }
+}
+
+impl<'a> IntoJson<'a> for i64 {
+    fn into_json(self) -> Json<'a> {
+        Json::Int(self)
+    }
+}
+
+impl<'a> IntoJson<'a> for usize {
+    fn into_json(self) -> Json<'a> {
+        Json::Int(i64::try_from(self).unwrap_or(i64::MAX))
+    }
+}
+
+impl<'a> IntoJson<'a> for Vec<Json<'a>> {
+    fn into_json(self) -> Json<'a> {
+        Json::List(self)
+    }
+}
+
+/// Nothing is null.
+impl<'a, T: IntoJson<'a>> IntoJson<'a> for Option<T> {
+    fn into_json(self) -> Json<'a> {
+        self.map_or(Json::Null, T::into_json)
+    }
+}
+
+/// An object without its fields that are null.
+pub(crate) fn lean(json: Json<'_>) -> Json<'_> {
+    match json {
+        Json::Object(fields) => Json::Object(fields.into_iter().filter(|(_, value)| !value.is_null()).collect()),
+        other => other,
+    }
+}
+
+/// JSON as text, its fields in their order.
+pub(crate) fn text_of(json: &Json<'_>) -> String {
+    // Writing to memory can't fail, and every key is a text.
+    serde_json::to_string(json).unwrap_or_default()
+}
+
+/// An event of a stream whose name is the `type` of its data.
+pub(crate) fn write_event(data: &Json<'_>, out: &mut Vec<u8>) {
+    let name = data.get("type").text().unwrap_or("message");
+    out.extend_from_slice(format!("event: {name}\n").as_bytes());
+    write_data(data, out);
+}
+
+/// An event of a stream without a name.
+pub(crate) fn write_data(data: &Json<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("data: {}\n\n", text_of(data)).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_keep_their_order_and_lean_ones_lose_their_nulls() {
+        let object = object! {"z": "text", "a": object! {"n": 1_i64}, "none": None::<bool>, "list": vec![Json::Null]};
+        assert_eq!(text_of(&object), r#"{"z":"text","a":{"n":1},"none":null,"list":[null]}"#);
+        assert_eq!(text_of(&lean(object)), r#"{"z":"text","a":{"n":1},"list":[null]}"#);
+    }
+}

@@ -1,0 +1,194 @@
+//! Asking an engine for token ids on an agent's behalf, and what its response must lose again.
+//!
+//! Pure. What an engine takes and returns is in its row ([`crate::llm::engine`]); a request that can't be changed stays
+//! as it is.
+
+use crate::llm::api::table::ApiSpec;
+use crate::llm::engine::spec::{Combination, Place, Purpose, TokenIdRequest};
+use crate::llm::engine::table::Engine;
+use crate::trace::exchange::Injection;
+use crate::wire::json::{Json, parse};
+use crate::wire::json_edit::{Changes, Object};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// How an engine is asked for token ids at an API.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenIdPlan {
+    request: &'static TokenIdRequest,
+    stripping: Stripping,
+}
+
+/// Whether a response loses what was asked for on the agent's behalf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stripping {
+    /// The agent sees what it would have seen without us.
+    Strip,
+    /// It sees everything.
+    Keep,
+}
+
+/// A request that asks for token ids.
+pub(crate) struct InjectedRequest {
+    /// The body.
+    pub body: Bytes,
+    /// What was added to body and header.
+    pub injection: Injection,
+    /// What is taken out of the response.
+    pub changes: Changes,
+}
+
+impl TokenIdPlan {
+    /// How an engine is asked at an API. `None`: it gives no ids there.
+    pub(crate) fn of(engine: Engine, api: &ApiSpec, stripping: Stripping) -> Option<Self> {
+        Some(Self { request: engine.token_id_request(api)?, stripping })
+    }
+
+    /// Adds the fields to a request. `None`: its body is no JSON object, it has them all, or it must not be asked.
+    pub(crate) fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<InjectedRequest> {
+        let object = Object::find(body)?;
+        if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
+            return None;
+        }
+        let allowed = self.request.fields.iter().filter(|field| !field.not_for.iter().any(|not| not.is_in(&object)));
+        let fields: Vec<(&'static str, &'static str)> =
+            allowed.filter(|field| !object.has(field.name)).map(|field| (field.name, field.value)).collect();
+        let missing = self.request.headers.iter().filter(|(name, _)| !headers.contains_key(*name)).collect::<Vec<_>>();
+        if fields.is_empty() && missing.is_empty() {
+            return None;
+        }
+        let changes = match self.stripping {
+            Stripping::Strip => self.changes(&object, missing.len() < self.request.headers.len()),
+            Stripping::Keep => Changes::default(),
+        };
+        let body = object.insert(&fields);
+        let mut names: Vec<&'static str> = fields.iter().map(|(name, _)| *name).collect();
+        for (name, value) in missing {
+            names.push(name);
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let strips = changes != Changes::default();
+        Some(InjectedRequest { body: body.into(), injection: Injection { fields: names, strips }, changes })
+    }
+
+    /// What the response loses. `by_header`: the agent sent one of the header fields itself.
+    fn changes(&self, object: &Object<'_>, by_header: bool) -> Changes {
+        let mut changes = Changes::default();
+        for rule in self.request.strip {
+            let is_requested = match rule.requested_by {
+                [] => by_header,
+                fields => fields.iter().any(|field| object.requests(field)),
+            };
+            match (is_requested, rule.place) {
+                (true, _) => {}
+                (false, Place::Root) => changes.root.push((rule.name, rule.change)),
+                (false, Place::Choice) => changes.choice.push((rule.name, rule.change)),
+            }
+        }
+        changes
+    }
+}
+
+/// The fields by which token ids are requested openly, so that the agent gets them as well: vLLM's, which Agent Lightning
+/// sends to every engine. `known`: the engine, where it is known; only vLLM gets those that refine the logprobs.
+pub(crate) fn open_request(
+    api: &ApiSpec,
+    known: Option<Engine>,
+    logprobs: Logprobs,
+) -> Vec<(&'static str, &'static str)> {
+    let own = known.and_then(|engine| engine.token_id_request(api));
+    let takes = |name: &str| own.is_some_and(|request| request.fields.iter().any(|field| field.name == name));
+    let fields = Engine::VLLM.token_id_request(api).map_or(&[][..], |request| request.fields);
+    let wanted = fields.iter().filter(|field| match (field.purpose, logprobs) {
+        (Purpose::Ids, _) => true,
+        (_, Logprobs::No) => false,
+        (Purpose::Logprobs, Logprobs::Yes) => true,
+        (Purpose::LogprobDetail, Logprobs::Yes) => takes(field.name),
+    });
+    wanted.map(|field| (field.name, field.value)).collect()
+}
+
+/// Whether logprobs are requested beside token ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logprobs {
+    /// They are.
+    Yes,
+    /// They are not.
+    No,
+}
+
+impl Combination {
+    fn is_in(self, object: &Object<'_>) -> bool {
+        match self {
+            Self::Without(field, other) => object.requests(field) && !object.has(other),
+            Self::All(fields) => fields.iter().all(|field| {
+                object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false" | b"0" | b"1"))
+            }),
+            Self::SeveralPrompts(field) => {
+                let Some(Ok(Json::List(prompts))) = object.value(field).map(parse) else { return false };
+                prompts.iter().any(|prompt| prompt.int().is_none())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::api::table::{LLAMA_CPP_COMPLETION, OPENAI_CHAT, OPENAI_COMPLETIONS};
+    use crate::wire::json_edit::Change::Null;
+
+    fn headers() -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("100"))])
+    }
+
+    fn apply(engine: Engine, api: &ApiSpec, body: &str) -> Option<InjectedRequest> {
+        TokenIdPlan::of(engine, api, Stripping::Strip)?.apply(body.as_bytes(), &mut headers())
+    }
+
+    /// What is added to a request.
+    fn added(engine: &str, api: &ApiSpec, body: &str) -> Vec<&'static str> {
+        let engine = Engine::of_name(engine).unwrap();
+        apply(engine, api, body).map_or_else(Vec::new, |injected| injected.injection.fields)
+    }
+
+    #[test]
+    fn what_the_agent_asked_for_stays_in_its_answer() {
+        let injected = apply(Engine::VLLM, &OPENAI_CHAT, r#"{"model":"m","logprobs":true}"#).unwrap();
+        assert_eq!(injected.body, r#"{"return_token_ids":true,"top_logprobs":0,"model":"m","logprobs":true}"#);
+        assert_eq!(injected.injection.fields, ["return_token_ids", "top_logprobs"]);
+        assert_eq!(injected.changes.choice, [("token_ids", Null)]);
+        assert!(apply(Engine::VLLM, &OPENAI_CHAT, "not json").is_none());
+        let all = r#"{"return_token_ids":true,"logprobs":true,"top_logprobs":5}"#;
+        assert!(apply(Engine::VLLM, &OPENAI_CHAT, all).is_none());
+        assert!(apply(Engine::OPENAI, &OPENAI_CHAT, "{}").is_none());
+    }
+
+    #[test]
+    fn engines_are_not_asked_in_combinations_that_they_fail_in() {
+        let ids_only = ["return_token_ids"];
+        for (body, expected) in [
+            (r#"{"prompt":"p","echo":true,"n":2,"stream":true}"#, &ids_only[..]),
+            (r#"{"prompt":"p","echo":true,"n":1,"stream":true}"#, &["return_token_ids", "logprobs"]),
+            (r#"{"prompt":"p","echo":true,"n":2,"stream":false}"#, &["return_token_ids", "logprobs"]),
+            (r#"{"prompt":"p","echo":true,"n":2,"str\u0065am":true}"#, &ids_only),
+        ] {
+            assert_eq!(added("vllm", &OPENAI_COMPLETIONS, body), expected, "{body}");
+        }
+        assert_eq!(added("vllm", &OPENAI_CHAT, r#"{"top_logprobs":2}"#), ids_only);
+        assert_eq!(added("vllm", &OPENAI_CHAT, r#"{"top_logprobs":null}"#), ["return_token_ids", "logprobs"]);
+        assert_eq!(added("vllm", &OPENAI_CHAT, r#"{"top_logprobs":2,"logprobs":true}"#), ids_only);
+        for (body, asks) in [
+            (r#"{"prompt":"p"}"#, true),
+            (r#"{"prompt":[1,2]}"#, true),
+            (r#"{"prompt":["p","q"]}"#, false),
+            (r#"{"prompt":[[1],[2]]}"#, false),
+            (r#"{"prompt":"p","n_cmpl":2}"#, false),
+        ] {
+            assert_eq!(!added("llama.cpp", &LLAMA_CPP_COMPLETION, body).is_empty(), asks, "{body}");
+        }
+    }
+}
