@@ -206,3 +206,80 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::super::drain::Drain;
+    use super::*;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    /// A client whose connection is served: 204 for a request, 400 for a fault.
+    fn client(header_timeout: Duration) -> (DuplexStream, Drain) {
+        let (client, server) = tokio::io::duplex(4096);
+        let drain = Drain::new();
+        let connection = HttpConnection {
+            io: Box::new(server),
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            drain: drain.guard(),
+            header_timeout,
+            responses: ResponseOrigin::Local,
+        };
+        tokio::spawn(serve(connection, |request| async move {
+            let mut response = Response::new(Full::new(Bytes::new()));
+            *response.status_mut() = if request.is_ok() { StatusCode::NO_CONTENT } else { StatusCode::BAD_REQUEST };
+            response
+        }));
+        (client, drain)
+    }
+
+    async fn response(client: &mut DuplexStream) -> String {
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    const START: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n";
+    const END: &[u8] = b"Connection: close\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_must_arrive_within_the_timeout() {
+        for (limit, sent_before) in [(5, START), (5, b""), (0, START), (0, b"")] {
+            let (mut client, _drain) = client(Duration::from_secs(limit));
+            client.write_all(sent_before).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            // The server may have closed the connection.
+            let _ = client.write_all(&[&START[sent_before.len()..], END].concat()).await;
+            let response = response(&mut client).await;
+            assert_eq!(response.starts_with("HTTP/1.1 204"), limit == 0, "{limit} s: {response:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_is_answered_and_ends_the_connection() {
+        for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\0\x01\r\n\r\n", b"garbage\r\n\r\n"] {
+            let (mut client, _drain) = client(Duration::ZERO);
+            client.write_all(request).await.unwrap();
+            client.shutdown().await.unwrap();
+            let response = response(&mut client).await;
+            assert!(response.starts_with("HTTP/1.1 400"), "{request:?}: {response:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_is_recognized_by_its_preface() {
+        let (client, _drain) = client(Duration::ZERO);
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::NO_CONTENT);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_when_the_drain_starts() {
+        let (mut idle, drain) = client(Duration::ZERO);
+        assert_eq!(drain.drain(Duration::from_secs(60)).await, super::super::drain::Drained::InTime);
+        assert_eq!(response(&mut idle).await, "");
+    }
+}

@@ -65,3 +65,37 @@ fn is_connection_error(error: &std::io::Error) -> bool {
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(5)).with_max_delay(MAX_PAUSE).without_max_times();
+
+#[cfg(test)]
+mod tests {
+    use super::super::drain::Drain;
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (drain, counted) = (Drain::new(), (Arc::clone(&open), Arc::clone(&most)));
+        tokio::spawn(accept(listener, 2, drain.guard(), move |mut stream, _, guard| {
+            let (open, most) = counted.clone();
+            async move {
+                let _guard = guard;
+                most.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                stream.write_all(b"!").await.unwrap();
+                let _ = stream.read(&mut [0]).await;
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+        }));
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        for mut client in clients {
+            client.read_exact(&mut [0]).await.unwrap();
+        }
+        assert_eq!(most.load(Ordering::Relaxed), 2);
+    }
+}

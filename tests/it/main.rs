@@ -1,4 +1,4 @@
-//! One integration binary: behaviour through the public doors, with real clients. Ports are always 0.
+//! One integration binary: behaviour through the public interfaces, with real clients. Ports are always 0.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,6 @@ mod capture;
 mod cli;
 mod clients;
 mod doctor;
-mod door;
 mod durability;
 mod framing;
 mod gateway;
@@ -25,6 +24,7 @@ mod llm;
 mod metrics;
 mod otlp;
 mod protocols;
+mod proxy_listener;
 mod store_suite;
 mod support;
 mod tls_input;

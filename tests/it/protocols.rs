@@ -1,7 +1,7 @@
-//! What agents speak besides HTTP/1.1 in a CONNECT: HTTP/2 everywhere, SOCKS, TLS to the door, WebSocket both ways, gRPC.
+//! Protocols other than HTTP/1.1 in a CONNECT: HTTP/2 everywhere, SOCKS5, TLS to the proxy, WebSocket both ways, gRPC.
 
 use crate::support::certificates::TestCa;
-use crate::support::{Bench, Running, endpoint, python, read_head, root, say, text, tunnel};
+use crate::support::{Bench, Running, connect, endpoint, eventually, python, read_head, root, say, text, tunnel};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -40,28 +40,83 @@ fn http2_by_prior_knowledge_inside_a_connect_is_opened() {
 }
 
 #[test]
-fn socks5_and_tls_are_taken_at_the_door() {
+fn the_proxy_speaks_socks5_and_tls() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let door = serve.address("proxy");
+    let proxy = serve.address("proxy");
     let ca = serve.path("ca");
     let (ca, url) = (ca.to_str().unwrap(), format!("{}/echo", bench.https()));
-    curl(&["--proxy", &format!("socks5h://ro-socks.at-1:@{door}"), "--cacert", ca, &url]);
+    curl(&["--proxy", &format!("socks5h://ro-socks.at-1:@{proxy}"), "--cacert", ca, &url]);
     assert_eq!(bench.exchanges("ro-socks", 1)[0]["attributes"]["tracewire.identity.source"], "credentials");
-    curl(&["--proxy", &format!("https://ro-tls.at-1:@{door}"), "--proxy-cacert", ca, "--cacert", ca, &url]);
+    curl(&["--proxy", &format!("https://ro-tls.at-1:@{proxy}"), "--proxy-cacert", ca, "--cacert", ca, &url]);
     curl(&[
         "--proxy",
-        &format!("https://ro-tls.at-1:@{door}"),
+        &format!("https://ro-tls.at-1:@{proxy}"),
         "--proxy-cacert",
         ca,
         &format!("{}/echo", bench.http()),
     ]);
     assert_eq!(bench.exchanges("ro-tls", 2).len(), 2);
     let refused = Command::new("curl")
-        .args(["-sS", "--proxy", &format!("socks5h://{door}"), "http://127.0.0.1:1/"])
+        .args(["-sS", "--proxy", &format!("socks5h://{proxy}"), "http://127.0.0.1:1/"])
         .output()
         .unwrap();
     assert!(!refused.status.success() && text(&refused).contains("SOCKS5"), "{}", text(&refused));
+}
+
+/// Begins SOCKS5 with user name and password, and returns the stream behind the authentication.
+fn socks(proxy: SocketAddr, rollout: &str) -> TcpStream {
+    let mut stream = connect(proxy);
+    let credentials = [&[1, u8::try_from(rollout.len()).unwrap()], rollout.as_bytes(), &[0]].concat();
+    stream.write_all(&[&[5, 1, 2], &credentials[..]].concat()).unwrap();
+    let mut accepted = [0; 4];
+    stream.read_exact(&mut accepted).unwrap();
+    assert_eq!(accepted, [5, 2, 1, 0]);
+    stream
+}
+
+#[test]
+fn an_unsupported_socks_request_gets_the_reply_code_for_it() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let ipv4 = &[1, 127, 0, 0, 1, 0, 80][..];
+    for (name, command, address, code, cause) in [
+        ("bind", 2, ipv4, 7, "only the SOCKS command CONNECT"),
+        ("udp-associate", 3, ipv4, 7, "only the SOCKS command CONNECT"),
+        ("bind-unknown", 2, &[9, 1, 2, 3][..], 7, "only the SOCKS command CONNECT"),
+        ("address-type", 1, &[2, 127, 0, 0, 1, 0, 80], 8, "neither IPv4, IPv6 nor a name"),
+        ("not-utf8", 1, &[3, 2, 0xff, 0xfe, 0, 80], 1, "not UTF-8"),
+    ] {
+        let rollout = format!("ro-{name}");
+        let mut stream = socks(serve.address("proxy"), &rollout);
+        stream.write_all(&[&[5, command, 0], address].concat()).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        assert_eq!(reply, [5, code, 0, 1, 0, 0, 0, 0, 0, 0], "{name}");
+        let span = eventually(|| bench.spans(&rollout).into_iter().find(|span| span["name"] == "CONNECT"));
+        assert!(span["status"]["description"].as_str().unwrap().contains(cause), "{span:#}");
+    }
+}
+
+#[test]
+fn a_socks_client_without_an_acceptable_method_is_refused() {
+    let bench = Bench::new();
+    let config = bench.home().join("token.toml");
+    std::fs::write(&config, "[proxy]\ntoken = \"s3cret\"\n").unwrap();
+    let (open, guarded) = (bench.serve(&[]), bench.serve(&["--config", config.to_str().unwrap()]));
+    // GSSAPI is not supported, and without user name and password there is no token.
+    for (serve, offer) in [(&open, &[5, 1, 1][..]), (&open, &[5, 0]), (&guarded, &[5, 2, 0, 1])] {
+        let mut stream = connect(serve.address("proxy"));
+        stream.write_all(offer).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        assert_eq!(reply, [5, 0xff], "{offer:?}");
+    }
+    let mut stream = connect(guarded.address("proxy"));
+    stream.write_all(b"\x05\x01\x02\x01\x04ro-1\x05wrong").unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, [5, 2, 1, 1], "a wrong token");
 }
 
 /// An HTTP/2 connection over any stream.
@@ -79,16 +134,16 @@ fn request(method: Method, uri: &str) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_door_speaks_http2_and_takes_its_connect() {
+async fn the_proxy_speaks_http2_and_accepts_its_connect() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let stream = tokio::net::TcpStream::connect(serve.address("proxy")).await.unwrap();
-    let mut door = http2(stream).await;
-    let answer = door.send_request(request(Method::GET, &format!("{}/echo", bench.http()))).await.unwrap();
+    let mut proxy = http2(stream).await;
+    let answer = proxy.send_request(request(Method::GET, &format!("{}/echo", bench.http()))).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert!(!answer.into_body().collect().await.unwrap().to_bytes().is_empty());
     let target = bench.mock.address("http").to_string();
-    let mut answer = door.send_request(request(Method::CONNECT, &target)).await.unwrap();
+    let mut answer = proxy.send_request(request(Method::CONNECT, &target)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let inside = TokioIo::new(hyper::upgrade::on(&mut answer).await.unwrap());
     let (mut inner, connection) =
@@ -96,7 +151,7 @@ async fn the_door_speaks_http2_and_takes_its_connect() {
     tokio::spawn(connection);
     let request = Request::get("/weather").header("host", &target).body(Empty::new()).unwrap();
     assert_eq!(inner.send_request(request).await.unwrap().status(), StatusCode::OK);
-    let refused = door.send_request(self::request(Method::CONNECT, "127.0.0.1:1")).await.unwrap();
+    let refused = proxy.send_request(self::request(Method::CONNECT, "127.0.0.1:1")).await.unwrap();
     assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
     let paths: Vec<_> = bench.exchanges("ro-h2", 2).iter().map(|span| span["attributes"]["url.full"].clone()).collect();
     assert!(paths.contains(&json!(format!("http://{target}/weather"))), "{paths:?}");
@@ -104,7 +159,7 @@ async fn the_door_speaks_http2_and_takes_its_connect() {
 
 type Socket<S> = WebSocketStream<S>;
 
-/// A Realtime session: everything sent and received, in order.
+/// Runs a Realtime session and returns everything sent and received, in order.
 async fn realtime<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>) -> Vec<(&'static str, String)> {
     let mut log = Vec::new();
     let item = json!({ "type": "message", "role": "user", "content": [{ "type": "input_text", "text": "hello" }] });
@@ -145,7 +200,7 @@ fn same(span: &Value, log: &[(&'static str, String)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realtime_session_over_http1_is_on_its_span_message_by_message() {
+async fn a_realtime_session_over_http1_is_recorded_message_by_message() {
     let bench = Bench::new();
     let serve = bench.serve(&["--include-bodies"]);
     let target = bench.mock.address("http");
@@ -177,13 +232,13 @@ async fn over_http2(
         .body(Empty::<Bytes>::new())
         .unwrap();
     request.extensions_mut().insert(Protocol::from_static("websocket"));
-    // Our SETTINGS may still be on their way.
+    // The proxy's SETTINGS may still be on their way.
     sender.ready().await.unwrap();
     tokio::time::timeout(crate::support::TIMEOUT, sender.send_request(request)).await.unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_realtime_session_over_http2_is_on_its_span_message_by_message() {
+async fn a_realtime_session_over_http2_is_recorded_message_by_message() {
     let bench = Bench::new();
     let serve = bench.serve(&["--include-bodies"]);
     let mut answer = over_http2(&serve, bench.mock.address("http"), "/v1/realtime", "ro-realtime2").await;
@@ -199,7 +254,7 @@ async fn a_realtime_session_over_http2_is_on_its_span_message_by_message() {
 async fn an_endpoint_without_extended_connect_gets_an_upgrade() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    // Its HTTP/2 has no extended CONNECT; its HTTP/1.1 takes an upgrade and sends what it gets back.
+    // Its HTTP/2 has no extended CONNECT; its HTTP/1.1 accepts an upgrade and echoes what it gets.
     let target = endpoint(|mut stream| {
         let mut start = [0; 3];
         stream.read_exact(&mut start).unwrap();
@@ -230,7 +285,7 @@ async fn an_endpoint_without_extended_connect_gets_an_upgrade() {
 }
 
 #[test]
-fn a_refused_upgrade_goes_on_as_http_and_odd_frames_pass() {
+fn after_a_refused_upgrade_http_goes_on_and_odd_frames_pass() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = bench.mock.address("http");
@@ -309,7 +364,7 @@ fn a_large_repository_is_cloned_whole() {
     };
     std::fs::create_dir(bench.home().join("origin")).unwrap();
     git("origin", &["init", "--quiet"]);
-    // Nothing that compresses: all of it goes over the wire.
+    // Random bytes do not compress: all of them go over the wire.
     let mut noise = vec![0; 50 << 20];
     fastrand::Rng::with_seed(7).fill(&mut noise);
     std::fs::write(bench.home().join("origin/noise"), noise).unwrap();
@@ -343,7 +398,7 @@ fn a_large_upload_arrives_as_it_was_sent() {
     }
 }
 
-/// The literal HPACK of a field, without a table and without Huffman's code.
+/// A field as an HPACK literal, without table and Huffman code.
 fn literal(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
@@ -355,7 +410,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn malformed_http2_is_refused_and_the_door_lives_on() {
+fn malformed_http2_is_rejected_and_the_proxy_serves_on() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let (target, seen) = (bench.mock.address("http"), format!("{}/requests", bench.http()));
@@ -383,7 +438,7 @@ fn malformed_http2_is_refused_and_the_door_lives_on() {
     assert!(refused(&mut stream), "a body shorter than its content-length");
     let mut stream = tunnel(serve.address("proxy"), target, "ro-flood");
     let reset = |at: u32| [frame(1, 5, at, &fields(&[])), frame(3, 0, at, &[0, 0, 0, 8])].concat();
-    // The other side may close before all of it is written.
+    // The proxy may close the connection before all of it is written.
     let _ = stream.write_all(&[preface.clone(), (0..2000).flat_map(|at| reset(2 * at + 1)).collect()].concat());
     assert!(refused(&mut stream), "a flood of resets");
     let mut stream = tunnel(serve.address("proxy"), target, "ro-flood");
@@ -394,8 +449,8 @@ fn malformed_http2_is_refused_and_the_door_lives_on() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// True when the stream is reset, or the connection given up, without an answer of the endpoint.
-fn refused(stream: &mut std::net::TcpStream) -> bool {
+/// True when the stream is reset, or the connection closed, without a response.
+fn refused(stream: &mut TcpStream) -> bool {
     loop {
         let mut head = [0; 9];
         if stream.read_exact(&mut head).is_err() {

@@ -1,9 +1,17 @@
-//! Endpoints that misbehave: the agent gets the right status or a clean close, the span says why, nothing hangs.
+//! Faulty endpoints: the client gets the right status or a clean close, and the span has the cause.
 
 use crate::support::{Bench, Running, connect, endpoint, read_head, say};
+#[cfg(target_os = "linux")]
+use crate::support::{TRACEWIRE, at_home};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener};
+#[cfg(target_os = "linux")]
+use std::{
+    net::TcpStream,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 fn get(serve: &Running, target: SocketAddr, rollout: &str) -> String {
     let request = format!(
@@ -34,7 +42,7 @@ fn a_reset_in_the_head_is_a_502_with_a_span() {
 }
 
 #[test]
-fn a_cut_in_a_chunked_body_reaches_the_agent_as_a_cut() {
+fn a_truncated_chunked_body_reaches_the_client_truncated() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = endpoint(|mut stream| {
@@ -44,7 +52,7 @@ fn a_cut_in_a_chunked_body_reaches_the_agent_as_a_cut() {
     });
     let answer = get(&serve, target, "ro-chunk");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(!answer.contains("0\r\n\r\n"), "a cut body must not look whole: {answer}");
+    assert!(!answer.contains("0\r\n\r\n"), "a truncated body must not look complete: {answer}");
     let span = only_span(&bench, "ro-chunk");
     assert_eq!(span["attributes"]["error.type"], "http_response_incomplete");
 }
@@ -80,6 +88,56 @@ fn a_dead_host_and_an_unknown_one_are_explained() {
     let answer =
         say(serve.address("proxy"), b"CONNECT nowhere.invalid:443 HTTP/1.1\r\nHost: nowhere.invalid:443\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("dns_error"), "{answer}");
+}
+
+/// A listener with a full queue of connections. The system discards further SYNs, so connecting to it never ends.
+#[cfg(target_os = "linux")]
+fn black_hole(address: &str) -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind(address).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let queued = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, queued)
+}
+
+/// A command that runs `tracewire` with another /etc/hosts; `None` where the system forbids the namespace for it.
+#[cfg(target_os = "linux")]
+fn with_hosts(hosts: &Path) -> Option<Command> {
+    let in_namespace = |run: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts).args(run);
+        command
+    };
+    let allowed = in_namespace(&["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    allowed.then(|| in_namespace(&[TRACEWIRE]))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_that_never_answers_does_not_hide_the_next_one() {
+    let bench = Bench::new();
+    let hosts = bench.home().join("hosts");
+    std::fs::write(&hosts, "127.0.0.2 many.test\n127.0.0.3 many.test\n").unwrap();
+    let Some(mut serve) = with_hosts(&hosts) else {
+        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "no namespace for another /etc/hosts");
+        return;
+    };
+    let (hole, _queued) = black_hole("127.0.0.2:0");
+    let port = hole.local_addr().unwrap().port();
+    let answering = TcpListener::bind(("127.0.0.3", port)).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = answering.accept().unwrap();
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    });
+    serve.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0"]);
+    let serve = Running::start(at_home(serve, bench.home()));
+    let request = format!(
+        "GET http://many.test:{port}/ HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-many\r\nConnection: close\r\n\r\n"
+    );
+    let answer = say(serve.address("proxy"), request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(only_span(&bench, "ro-many")["attributes"]["network.peer.address"], "127.0.0.3");
 }
 
 #[test]
