@@ -4,7 +4,7 @@
 //!
 //! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
 //! - DATA: [`trace`], [`wire`], [`llm`], [`util`]: bytes in, values out; no I/O, no clock
-//! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path)
+//! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path), [`shared_state`] (what they share with others)
 //! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`], [`doctor`] (why is something not traced?)
 //! - BACK: [`pipeline`], [`rollout`] (what trainers and runners do), [`store`], [`export`]
 //! - [`mock`]: an LLM endpoint to try, test and measure with
@@ -28,6 +28,7 @@ pub mod pipeline;
 pub mod proxy;
 pub mod rollout;
 pub mod run;
+pub mod shared_state;
 pub mod store;
 pub mod tls;
 pub mod trace;

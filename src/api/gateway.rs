@@ -4,6 +4,7 @@ use super::ApiState;
 use super::access::Access;
 use super::agent_lightning::{Answer, Refusal, created, ok, read, read_some};
 use crate::gateway::{Backend, BackendSettings, Gateway, PauseForm, Reroute, key};
+use crate::net::deferred_error::DeferredError;
 use crate::util::secret::Secret;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -52,7 +53,11 @@ pub(super) async fn call(state: &ApiState, peer: SocketAddr, access: &Access, re
         let text = "this token is for some rollouts only, and the call names none of them";
         return (StatusCode::FORBIDDEN, Json(json!({ "detail": text, "error": { "message": text } }))).into_response();
     }
-    state.gateway.at_server_door(peer, state.guard.clone(), request).await.map(Body::new)
+    state
+        .gateway
+        .at_server_door(peer, state.guard.clone(), request)
+        .await
+        .map(|body| Body::new(DeferredError::new(body)))
 }
 
 /// `GET /v1/tracewire/info`: what a worker must know.

@@ -28,7 +28,7 @@ impl Counted {
         let stored = Arc::clone(pipeline.counters());
         Arc::new(move |registry| {
             let captured = self.recorder.counters();
-            counter(registry, "exchanges", "Exchanges recorded", &captured.begun);
+            counter(registry, "exchanges", "Exchanges recorded", &captured.started);
             counter(registry, "exchanges_dropped", "Exchanges not recorded: the queue was full", &captured.dropped);
             counter(
                 registry,
@@ -50,7 +50,7 @@ impl Counted {
             registry.register(
                 "token_ids_unproved",
                 "LLM calls with incomplete token ids, by reason",
-                by_reason(&stored.unproved),
+                by_reason(&stored.token_id_issues),
             );
             let latencies = &stored.latencies;
             for (name, help, histogram) in [

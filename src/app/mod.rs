@@ -7,17 +7,17 @@ mod service;
 
 use crate::api::otlp::IngestCounters;
 use crate::api::{self, ApiState};
-use crate::capture::{Absorb, Calls, Engines, Recorder, SequenceAllocator, TokenUsageTracker};
+use crate::capture::Recorder;
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::forward::Forwarder;
 use crate::gateway::Gateway;
 use crate::net::drain::{Drain, Drained};
 use crate::net::listener::accept;
-use crate::pipeline::Pipeline;
-use crate::pipeline::span::SpanOptions;
+use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, Proxy, serve_connection};
 use crate::rollout::{Rollouts, lifecycle};
 use crate::run::runtime::advice;
+use crate::shared_state::SequenceAllocator;
 use crate::store::memory::MemoryStore;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::spool::SpooledStore;
@@ -86,10 +86,10 @@ impl App {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
         let (recorder, queue) = Recorder::new(config.capture.clone());
-        let (engines, calls, token_usage) = (Engines::default(), Calls::default(), TokenUsageTracker::default());
-        let options = span_options(config, engines.clone(), calls.clone(), token_usage.clone());
-        let pipeline =
-            Pipeline::start(queue, Arc::clone(&store), options).context("cannot start the pipeline's thread")?;
+        let observed = ObservedState::default();
+        let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
+        let pipeline = Pipeline::start(queue, Arc::clone(&store), options, observed.clone())
+            .context("cannot start the pipeline's thread")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
         let sequences = SequenceAllocator::new(sequence_starts(&store));
@@ -97,12 +97,13 @@ impl App {
         let service = SequenceService {
             rollouts: rollouts.clone(),
             sequences: sequences.clone(),
-            calls,
+            recorded_calls: observed.recorded_calls,
             reserved: Mutex::default(),
         };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
-        let forwarder = Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, engines);
-        let registered = Arc::new(RegisteredRollouts { store: Arc::clone(&store), token_usage });
+        let forwarder =
+            Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, observed.detected_engines);
+        let registered = Arc::new(RegisteredRollouts { store: Arc::clone(&store), token_usage: observed.token_usage });
         let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), registered)
             .context("[[gateway.backends]]")?;
         // Without an API server the gateway is used only for the calls that `[[reroute]]` names.
@@ -156,7 +157,7 @@ impl App {
     pub async fn stop_with<T>(self, before_close: impl Future<Output = T>) -> (StopReport, T) {
         let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
-        let lost = self.pipeline.finish(&self.recorder.counters().begun).await;
+        let lost = self.pipeline.finish(&self.recorder.counters().started).await;
         let result = before_close.await;
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         if let Err(error) = self.store.close().await {
@@ -310,22 +311,6 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
             "cannot listen on {address}; choose another address with {flag} or {setting} (port 0 takes any free port)"
         )
     })
-}
-
-fn span_options(config: &Config, engines: Engines, calls: Calls, token_usage: TokenUsageTracker) -> SpanOptions {
-    SpanOptions {
-        include_headers: config.capture.include_headers,
-        include_bodies: config.capture.include_bodies,
-        llm_content: config.capture.llm_content,
-        max_body_bytes: usize::try_from(config.capture.max_body_bytes).unwrap_or(usize::MAX),
-        header_allow: config.capture.header_allow.clone(),
-        header_deny: config.capture.header_deny.clone(),
-        absorb: config.capture.absorb_telemetry != Absorb::Off,
-        redactor: Redactor::new(config.redact.clone()),
-        calls,
-        engines,
-        spent: token_usage,
-    }
 }
 
 /// How long the last bytes of LLM responses may take to reach the agent, after the backend has sent them.

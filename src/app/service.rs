@@ -1,10 +1,10 @@
 //! Answers the questions of the API server and the gateway about rollouts, from the store and from counters in memory.
 
 use crate::api::Sequences;
-use crate::capture::{Calls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
 use crate::gateway::routing::Mode;
 use crate::gateway::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 use crate::rollout::Rollouts;
+use crate::shared_state::{RecordedCalls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
 use crate::store::{BoxFuture, SequenceAuthority, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
 use crate::trace::{Rollout, RolloutId};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct SequenceService {
     pub(super) rollouts: Rollouts,
     pub(super) sequences: SequenceAllocator,
-    pub(super) calls: Calls,
+    pub(super) recorded_calls: RecordedCalls,
     /// The highest id reserved in the store per rollout: a restart continues after it. Cleared at [`MAX_RESERVED`] entries,
     /// which costs one more write per rollout.
     pub(super) reserved: Mutex<HashMap<RolloutId, u64>>,
@@ -52,19 +52,20 @@ const MAX_RESERVED: usize = 16 * 1024;
 impl Sequences for SequenceService {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
         Box::pin(async move {
-            let (id, _) = self.sequences.next(rollout, None).await;
-            self.reserve(rollout, id).await;
-            id
+            // Its lease ends when the store knows the id.
+            let allocated = self.sequences.next(rollout).await;
+            self.reserve(rollout, allocated.sequence_id).await;
+            allocated.sequence_id
         })
     }
 
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
-        self.calls.of(rollout, response_id)
+        self.recorded_calls.span_of(rollout, response_id)
     }
 
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let _ = self.sequences.next(rollout, Some(to)).await;
+            let _ = self.sequences.allocate(rollout, Some(to)).await;
         })
     }
 }

@@ -1,123 +1,107 @@
-//! Where recordings begin: a slot in the bounded queue is reserved first, so that what was admitted is delivered.
+//! Starts recordings: a slot of the bounded queue is reserved first, so that whatever is recorded is delivered.
 
-use super::budget::{Budget, Held};
-use super::recording::Recording;
-use super::{CaptureSettings, Durability};
+use super::captured::Captured;
+use super::counters::CaptureCounters;
+use super::memory_budget::MemoryBudget;
+use super::recording::{Recording, RecordingOptions};
+use super::settings::{Absorb, CaptureSettings, Durability};
 use crate::error::Side;
+use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
     Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Injection, Messages, Outcome, RequestHead, Timing,
     TraceContext,
 };
+use http::Method;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-/// Begins recordings.
+/// Starts recordings.
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Captured>,
     settings: Arc<CaptureSettings>,
-    budget: Budget,
-    counters: Arc<Counters>,
+    budget: MemoryBudget,
+    counters: Arc<CaptureCounters>,
 }
 
-/// A finished exchange on its way to the pipeline.
-#[derive(Debug)]
-pub struct Captured {
-    /// What was seen.
-    pub exchange: Exchange,
-    /// When the exchange ended and entered the queue.
-    pub queued_at: Instant,
-    /// Told true once the span is committed, false if it can't be for now.
-    pub committed: Option<oneshot::Sender<bool>>,
-    /// Its part of the memory budget, given back when this is dropped.
-    pub held: Held,
-}
-
-/// What capture counts; every one is a metric.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Recordings begun.
-    pub begun: AtomicU64,
-    /// Exchanges that passed unrecorded because the queue was full.
-    pub dropped: AtomicU64,
-    /// Exchanges that passed unrecorded because a setting says so.
-    pub filtered: AtomicU64,
-    /// Bodies cut short in the record.
-    pub truncated: AtomicU64,
-    /// Answers whose end was delivered before their commit.
-    pub commit_missed: AtomicU64,
-    /// Exchanges whose carriers named different rollouts.
-    pub identity_conflicts: AtomicU64,
-}
-
-/// What must be known to begin.
+/// What is known of an exchange when it starts.
 pub struct ExchangeStart {
-    /// Whose exchange it is.
+    /// The rollout it belongs to.
     pub identity: Identity,
-    /// Where it stands in its trace.
+    /// Held until the exchange is stored.
+    pub sequence: SequenceLease,
+    /// Its place in its trace.
     pub trace: TraceContext,
-    /// What sort it is.
+    /// What sort of exchange it is.
     pub kind: ExchangeKind,
-    /// The request.
+    /// The request's head.
     pub request: RequestHead,
     /// The connections, as far as known.
     pub connection: ConnectionFacts,
     /// When the request's head had been read.
     pub started: Instant,
-    /// True when the rollout is registered.
-    pub registered: bool,
-    /// True when bodies are recorded whatever the settings say.
-    pub keeps_bodies: bool,
+    /// With `durability = auto`: true if the response waits for its commit.
+    pub auto_durable: bool,
+    /// True when bodies are recorded whatever `capture.include_bodies` says.
+    pub records_bodies: bool,
 }
 
 impl Recorder {
-    /// A recorder, and the queue it feeds.
+    /// A recorder, and the queue that it feeds.
     pub fn new(settings: CaptureSettings) -> (Self, mpsc::Receiver<Captured>) {
         let (queue, receiver) = mpsc::channel(settings.queue_exchanges.max(1));
-        let budget = Budget::new(settings.memory_budget_bytes);
+        let budget = MemoryBudget::new(settings.memory_budget_bytes);
         (Self { queue, settings: Arc::new(settings), budget, counters: Arc::default() }, receiver)
     }
 
-    /// The settings it records by.
+    /// Its settings.
     pub fn settings(&self) -> &CaptureSettings {
         &self.settings
     }
 
     /// What it counts.
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub fn counters(&self) -> &Arc<CaptureCounters> {
         &self.counters
     }
 
     /// The memory budget of all recordings.
-    pub fn budget(&self) -> &Budget {
+    pub fn budget(&self) -> &MemoryBudget {
         &self.budget
     }
 
-    /// Begins to record an exchange. Without a free slot nothing is recorded, and that is counted.
-    pub fn begin(&self, begin: ExchangeStart) -> Recording {
+    /// Starts to record an exchange. If the queue is full the exchange is counted and passes unrecorded.
+    pub fn start(&self, start: ExchangeStart) -> Recording {
         let Ok(permit) = self.queue.clone().try_reserve_owned() else {
             if self.counters.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
-                tracing::error!("the capture queue is full; exchanges pass unrecorded (raise capture.queue_exchanges)");
+                tracing::error!("the capture queue is full: exchanges pass unrecorded; raise capture.queue_exchanges");
             }
             return Recording::off();
         };
-        self.counters.begun.fetch_add(1, Ordering::Relaxed);
-        if begin.identity.conflict.is_some() {
+        self.counters.started.fetch_add(1, Ordering::Relaxed);
+        if start.identity.conflict.is_some() {
             self.counters.identity_conflicts.fetch_add(1, Ordering::Relaxed);
         }
         let durable = match self.settings.durability {
-            Durability::Auto => begin.registered,
+            Durability::Auto => start.auto_durable,
             Durability::Commit => true,
             Durability::Async => false,
         };
-        let wall = SystemTime::now().checked_sub(begin.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let absorbs = self.settings.absorb_telemetry != Absorb::Off && is_trace_export(&start.request);
+        let options = RecordingOptions {
+            started: start.started,
+            durable,
+            is_absorbed: absorbs,
+            settings: Arc::clone(&self.settings),
+            counters: Arc::clone(&self.counters),
+        };
+        let wall = SystemTime::now().checked_sub(start.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let exchange = Exchange {
-            identity: begin.identity,
-            trace: begin.trace,
-            kind: begin.kind,
-            request: begin.request,
+            identity: start.identity,
+            trace: start.trace,
+            kind: start.kind,
+            request: start.request,
             response: None,
             informational: Vec::new(),
             injection: Injection::default(),
@@ -125,12 +109,18 @@ impl Recorder {
             response_body: Body::default(),
             messages: Messages::default(),
             timing: Timing { started_at: wall.into(), ..Timing::default() },
-            connection: begin.connection,
-            keeps_bodies: begin.keeps_bodies,
+            connection: start.connection,
+            records_bodies: start.records_bodies,
             gateway: None,
-            // Until something better is known: whoever drops the recording went away.
+            // If the recording is dropped without another outcome, the agent's connection went away.
             outcome: Outcome::Aborted { by: Side::Downstream },
         };
-        Recording::new(exchange, permit, self, begin.started, durable)
+        Recording::new(exchange, permit, self.budget.share(), start.sequence, options)
     }
+}
+
+/// True for a request that exports spans by OTLP over HTTP.
+pub fn is_trace_export(request: &RequestHead) -> bool {
+    let path = request.target.split('?').next().unwrap_or_default();
+    request.method == Method::POST && path.trim_end_matches('/').ends_with("/v1/traces")
 }

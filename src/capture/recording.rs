@@ -1,14 +1,16 @@
-//! One exchange being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
+//! One exchange that is being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
 
-use super::budget::Held;
-use super::recorder::{Captured, Counters, Recorder};
-use super::tee::Direction;
-use super::{Absorb, is_trace_export};
+use super::captured::{Captured, CommitStatus};
+use super::counters::CaptureCounters;
+use super::memory_budget::MemoryShare;
+use super::recorded_body;
+use super::settings::CaptureSettings;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::llm::api::{may_be_call, websocket_calls};
+use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
-    Arrival, Body, ConnectionFacts, Exchange, ExchangeKind, GatewayFacts, Injection, Message, Outcome, RequestHead,
-    ResponseHead, Truncation,
+    Arrival, Body, ConnectionFacts, Direction, Exchange, ExchangeKind, GatewayFacts, Injection, Message, MessageOpcode,
+    Outcome, RequestHead, ResponseHead,
 };
 use bytes::Bytes;
 use http::HeaderMap;
@@ -18,55 +20,71 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
-/// A handle on an exchange being recorded. When the last one is dropped the exchange is delivered as it stands.
+/// A handle on an exchange that is being recorded. When the last one is dropped the exchange is delivered as it stands.
 #[derive(Clone)]
 pub struct Recording {
+    // None: nothing is recorded.
     shared: Option<Arc<Shared>>,
 }
 
-struct Shared {
-    started: Instant,
-    durable: bool,
-    commit_timeout: Duration,
-    keep_bodies: bool,
-    keep_messages: bool,
-    max_body_bytes: u64,
-    max_messages: usize,
-    counters: Arc<Counters>,
-    // Locked for moments only, by the tasks of one exchange; never over an await.
-    state: Mutex<Option<State>>,
+/// Which bytes of a response a version of the policy answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionChange {
+    /// Those from now on, behind the earlier version's.
+    Follows,
+    /// Those from now on, in place of versions that have not sent a byte.
+    Replaces,
 }
 
-struct State {
+/// How an exchange is recorded.
+pub(super) struct RecordingOptions {
+    /// When the exchange started.
+    pub(super) started: Instant,
+    /// The end of the response waits for the commit.
+    pub(super) durable: bool,
+    /// The spans in the request's body are stored: it is recorded whatever the settings say.
+    pub(super) is_absorbed: bool,
+    pub(super) settings: Arc<CaptureSettings>,
+    pub(super) counters: Arc<CaptureCounters>,
+}
+
+struct Shared {
+    options: RecordingOptions,
+    records_bodies: bool,
+    records_messages: bool,
+    // Locked for moments only, by the tasks of one exchange; never across an await. None once it is delivered.
+    state: Mutex<Option<RecordingState>>,
+}
+
+struct RecordingState {
     exchange: Exchange,
     permit: OwnedPermit<Captured>,
-    held: Held,
-    // Whether the request began like a call of a model or tool, whose content is what all this is for; not known before
-    // its first byte that is no white space.
+    memory: MemoryShare,
+    sequence: SequenceLease,
+    // Whether the request may be a call of a model or tool, so that its content is recorded. None before the first byte
+    // of its body that is not white space.
     is_call: Option<bool>,
-    ends_as: Option<Outcome>,
+    final_outcome: Option<Outcome>,
 }
 
-/// The wait for a commit; see [`Recording::finish`].
+/// A response's wait for its commit; see [`Recording::finish`].
 pub(super) struct CommitWait {
-    pub(super) committed: oneshot::Receiver<bool>,
-    pub(super) limit: Duration,
-    counters: Arc<Counters>,
+    pub(super) committed: oneshot::Receiver<CommitStatus>,
+    pub(super) timeout: Duration,
+    counters: Arc<CaptureCounters>,
 }
 
 impl CommitWait {
-    /// The wait is over; anything but a commit is counted.
-    pub(super) fn over(&self, committed: bool) {
-        if !committed {
+    /// Ends the wait. Anything but a commit is counted; `None` is a timeout, or a pipeline that is gone.
+    pub(super) fn end(&self, status: Option<CommitStatus>) {
+        if status != Some(CommitStatus::Committed) {
             self.counters.commit_missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-const MAX_INFORMATIONAL: usize = 100;
-
 impl Recording {
-    /// Records nothing.
+    /// A handle that records nothing.
     pub fn off() -> Self {
         Self { shared: None }
     }
@@ -74,40 +92,39 @@ impl Recording {
     pub(super) fn new(
         exchange: Exchange,
         permit: OwnedPermit<Captured>,
-        recorder: &Recorder,
-        started: Instant,
-        durable: bool,
+        memory: MemoryShare,
+        sequence: SequenceLease,
+        options: RecordingOptions,
     ) -> Self {
-        let settings = recorder.settings();
-        let request = &exchange.request;
-        let absorbs = settings.absorb_telemetry != Absorb::Off && is_trace_export(&request.method, &request.target);
-        // Known before its first byte.
-        let is_call = absorbs.then_some(true);
+        let include_bodies = options.settings.include_bodies;
+        let is_call = options.is_absorbed.then_some(true);
         let shared = Shared {
-            started,
-            durable,
-            commit_timeout: settings.commit_timeout,
-            keep_bodies: settings.include_bodies || exchange.keeps_bodies,
-            keep_messages: settings.include_bodies || websocket_calls(&exchange.request.target).is_some(),
-            max_body_bytes: settings.max_body_bytes,
-            max_messages: settings.max_messages,
-            counters: Arc::clone(recorder.counters()),
-            state: Mutex::new(Some(State { exchange, permit, held: recorder.budget().hold(), is_call, ends_as: None })),
+            records_bodies: include_bodies || exchange.records_bodies,
+            records_messages: include_bodies || websocket_calls(&exchange.request.target).is_some(),
+            options,
+            state: Mutex::new(Some(RecordingState {
+                exchange,
+                permit,
+                memory,
+                sequence,
+                is_call,
+                final_outcome: None,
+            })),
         };
         Self { shared: Some(Arc::new(shared)) }
     }
 
-    /// True when something is recorded.
+    /// True when the exchange is recorded.
     pub fn is_on(&self) -> bool {
         self.shared.is_some()
     }
 
-    /// True when the end of the answer waits for the commit.
+    /// True when the end of the response waits for the commit.
     pub fn is_durable(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.durable)
+        self.shared.as_ref().is_some_and(|shared| shared.options.durable)
     }
 
-    /// The final response head has come.
+    /// Records the head of the final response.
     pub fn response(&self, head: ResponseHead) {
         self.update(|exchange, elapsed| {
             exchange.timing.response_headers = Some(elapsed);
@@ -115,13 +132,13 @@ impl Recording {
         });
     }
 
-    /// The response that had begun broke off before anybody saw it; there will be another.
-    pub fn unanswered(&self) {
+    /// Forgets the response: it broke off before the agent saw any of it, and another will follow.
+    pub fn discard_response(&self) {
         self.update(|exchange, _| exchange.response = None);
     }
 
-    /// An interim response has come. An endpoint that floods us with them is noted so far.
-    pub fn informational(&self, status: u16) {
+    /// Records the status of an interim response; at most `MAX_INFORMATIONAL` of one exchange.
+    pub fn interim_response(&self, status: u16) {
         self.update(|exchange, _| {
             if exchange.informational.len() < MAX_INFORMATIONAL {
                 exchange.informational.push(status);
@@ -129,63 +146,63 @@ impl Recording {
         });
     }
 
-    /// More is known of the connections.
+    /// Changes what is known of the connections.
     pub fn connection(&self, update: impl FnOnce(&mut ConnectionFacts)) {
         self.update(|exchange, _| update(&mut exchange.connection));
     }
 
-    /// The upstream connection was made for this exchange and took this long.
+    /// Records how long the upstream connection took that was made for this exchange.
     pub fn connected(&self, connect: Option<Duration>, tls: Option<Duration>) {
         self.update(|exchange, _| (exchange.timing.connect, exchange.timing.tls) = (connect, tls));
     }
 
-    /// It turned out to be another sort of exchange.
+    /// Changes the sort of exchange.
     pub fn kind(&self, kind: ExchangeKind) {
         self.update(|exchange, _| exchange.kind = kind);
     }
 
-    /// Something was added to the request on the agent's behalf.
+    /// Records what was added to the request on the agent's behalf.
     pub fn injected(&self, injection: Injection) {
         self.update(|exchange, _| exchange.injection = injection);
     }
 
-    /// What was added can't be taken out of the answer: the agent sees what came of it.
-    pub fn unstripped(&self) {
+    /// Records that the response keeps the fields that were requested on the agent's behalf.
+    pub fn not_stripped(&self) {
         self.update(|exchange, _| exchange.injection.strips = false);
     }
 
-    /// The gateway did something with it.
+    /// Changes what is known of the gateway's work.
     pub fn gateway(&self, update: impl FnOnce(&mut GatewayFacts)) {
         self.update(|exchange, _| update(exchange.gateway.get_or_insert_default()));
     }
 
-    /// It ended for the agent as `outcome` says, whatever becomes of the bytes.
-    pub fn ends_as(&self, outcome: Outcome) {
+    /// Sets the outcome for the agent: it wins over every other one, earlier or later.
+    pub fn set_final_outcome(&self, outcome: Outcome) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = guard.as_mut() {
-            state.ends_as = Some(outcome);
+            state.final_outcome = Some(outcome);
         }
     }
 
-    /// From here on, another version of the policy answers; `instead`: no byte is that of the one before.
-    pub fn policy_version(&self, version: i64, instead: bool) {
+    /// Records that another version of the policy answers.
+    pub fn policy_version(&self, version: i64, change: VersionChange) {
         self.update(|exchange, _| {
-            let kept = exchange.response_body.kept.len();
+            let recorded = exchange.response_body.buffer.len();
             let versions = &mut exchange.gateway.get_or_insert_default().versions;
-            if instead {
-                versions.retain(|(_, from)| *from < kept);
+            if change == VersionChange::Replaces {
+                versions.retain(|(_, from)| *from < recorded);
             }
-            versions.push((version, kept));
+            versions.push((version, recorded));
         });
     }
 
-    /// The request turned out to go elsewhere.
+    /// Changes the request's head: it goes elsewhere than the agent said.
     pub fn request(&self, update: impl FnOnce(&mut RequestHead)) {
         self.update(|exchange, _| update(&mut exchange.request));
     }
 
-    /// The whole body of the request, where no tee sees it pass; in place of the one before.
+    /// Records the whole body of a request that passes no tee, in place of an earlier one.
     pub fn request_body(&self, body: &Bytes) {
         self.update(|exchange, _| exchange.request_body = Body::default());
         if !body.is_empty() {
@@ -194,65 +211,65 @@ impl Recording {
         self.body_complete(Direction::Request);
     }
 
-    /// Bytes passed that no tee saw, as in a tunnel.
-    pub fn passed(&self, direction: Direction, bytes: u64) {
+    /// Sets the number of bytes that passed without a tee, as in a tunnel.
+    pub fn relayed_bytes(&self, direction: Direction, bytes: u64) {
         self.update(|exchange, _| body_of(exchange, direction).size_bytes = bytes);
     }
 
-    /// Bytes kept of one message's payload.
-    pub fn message_bytes(&self) -> usize {
-        let kept = self.shared.as_ref().filter(|shared| shared.keep_messages).map_or(0, |shared| shared.max_body_bytes);
-        usize::try_from(kept).unwrap_or(usize::MAX)
+    /// Maximum recorded bytes of a WebSocket message's payload.
+    pub fn max_message_bytes(&self) -> usize {
+        let shared = self.shared.as_ref().filter(|shared| shared.records_messages);
+        shared.map_or(0, |shared| usize::try_from(shared.options.settings.max_body_bytes).unwrap_or(usize::MAX))
     }
 
-    /// A WebSocket message has passed; its time is set here. Beyond `capture.max_messages` they are only counted.
+    /// Records a WebSocket message that has just passed. Above `capture.max_messages` it is only counted.
     pub fn message(&self, mut message: Message) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { exchange, held, .. }) = guard.as_mut() else { return };
+        let Some(RecordingState { exchange, memory, .. }) = guard.as_mut() else { return };
         exchange.messages.count += 1;
-        if exchange.messages.kept.len() < shared.max_messages {
-            if !shared.keep_messages || !held.take(message.payload.len() as u64) {
-                // The code of a close is no content.
-                message.payload.truncate(if message.opcode == "close" { 2 } else { 0 });
+        if exchange.messages.recorded.len() < shared.options.settings.max_messages {
+            if !shared.records_messages || !memory.try_grow(message.payload.len() as u64) {
+                // The status code of a close frame is not content.
+                message.payload.truncate(if message.opcode == MessageOpcode::Close { 2 } else { 0 });
             }
-            message.at = shared.started.elapsed();
-            exchange.messages.kept.push(message);
+            message.at = shared.options.started.elapsed();
+            exchange.messages.recorded.push(message);
         }
     }
 
-    /// What passed was not WebSocket.
+    /// Records that the bytes were not WebSocket frames.
     pub fn message_fault(&self, fault: &'static str) {
         self.update(|exchange, _| exchange.messages.fault = Some(fault));
     }
 
-    /// How it ends, unless somebody says otherwise before it is delivered.
+    /// Sets the outcome. A later one replaces it until the exchange is delivered.
     pub fn outcome(&self, outcome: Outcome) {
         self.update(|exchange, _| exchange.outcome = outcome);
     }
 
-    /// It failed: delivered at once.
+    /// Records that it failed, and delivers it.
     pub fn fail(&self, error: &ProxyError) {
         self.failing(error);
         drop(self.finish());
     }
 
-    /// It fails, unless somebody says otherwise before it is delivered.
+    /// Sets the outcome of a failure. A later one replaces it until the exchange is delivered.
     pub(super) fn failing(&self, error: &ProxyError) {
         self.outcome(match error.kind {
-            // Nothing failed but the agent's patience.
+            // The agent went away.
             ErrorKind::HttpRequestIncomplete => Outcome::Aborted { by: Side::Downstream },
             _ => Outcome::Failed { error: error.clone() },
         });
     }
 
-    /// Data passed; `following` bytes will, as far as they are declared.
-    pub(super) fn frame(&self, direction: Direction, data: &Bytes, following: u64) {
+    /// Records a data frame. `declared_rest` is the number of bytes that follow by Content-Length, 0 if it is unknown.
+    pub(super) fn frame(&self, direction: Direction, data: &Bytes, declared_rest: u64) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { exchange, held, is_call, .. }) = guard.as_mut() else { return };
+        let Some(RecordingState { exchange, memory, is_call, .. }) = guard.as_mut() else { return };
         if direction == Direction::Response && exchange.timing.first_body_byte.is_none() {
-            exchange.timing.first_body_byte = Some(shared.started.elapsed());
+            exchange.timing.first_body_byte = Some(shared.options.started.elapsed());
         }
         let body = body_of(exchange, direction);
         body.size_bytes += data.len() as u64;
@@ -260,18 +277,19 @@ impl Recording {
         if direction == Direction::Request && is_call.is_none() && !data.trim_ascii_start().is_empty() {
             *is_call = Some(may_be_call(&exchange.request.method, &exchange.request.headers, data));
         }
-        if !shared.keep_bodies && *is_call != Some(true) {
+        if !shared.records_bodies && *is_call != Some(true) {
             return;
         }
         let body = body_of(exchange, direction);
         if body.truncated.is_none()
-            && let Some(why) = keep(body, held, data, following, shared.max_body_bytes)
+            && let Some(why) =
+                recorded_body::record(body, memory, data, declared_rest, shared.options.settings.max_body_bytes)
         {
             body.truncated = Some(why);
-            shared.counters.truncated.fetch_add(1, Ordering::Relaxed);
+            shared.options.counters.truncated.fetch_add(1, Ordering::Relaxed);
         }
         if direction == Direction::Response && body.arrivals.len() < MAX_ARRIVALS {
-            body.arrivals.push(Arrival { end: body.kept.len(), at: shared.started.elapsed() });
+            body.arrivals.push(Arrival { end: body.buffer.len(), at: shared.options.started.elapsed() });
         }
     }
 
@@ -283,25 +301,26 @@ impl Recording {
         self.update(|exchange, _| body_of(exchange, direction).complete = true);
     }
 
-    /// Delivers the exchange now. The first call does; later ones find nothing left. With a durable exchange the wait
-    /// for its commit comes back.
+    /// Delivers the exchange. Only the first call does something. If the exchange is durable it returns the wait for the
+    /// commit.
     pub(super) fn finish(&self) -> Option<CommitWait> {
         let shared = self.shared.as_ref()?;
         let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        if !shared.durable {
-            deliver(state, shared.started, None);
+        let RecordingOptions { started, durable, settings, counters, .. } = &shared.options;
+        if !durable {
+            deliver(state, *started, None);
             return None;
         }
         let (sender, committed) = oneshot::channel();
-        deliver(state, shared.started, Some(sender));
-        Some(CommitWait { committed, limit: shared.commit_timeout, counters: Arc::clone(&shared.counters) })
+        deliver(state, *started, Some(sender));
+        Some(CommitWait { committed, timeout: settings.commit_timeout, counters: Arc::clone(counters) })
     }
 
-    /// Delivers an exchange without response body, and waits for its commit if it is durable.
-    pub async fn finish_now(&self) {
+    /// Delivers an exchange whose response has no body, and waits for its commit if it is durable.
+    pub async fn finish_and_wait(&self) {
         if let Some(mut wait) = self.finish() {
-            let committed = tokio::time::timeout(wait.limit, &mut wait.committed).await;
-            wait.over(matches!(committed, Ok(Ok(true))));
+            let status = tokio::time::timeout(wait.timeout, &mut wait.committed).await;
+            wait.end(status.ok().and_then(Result::ok));
         }
     }
 
@@ -309,7 +328,7 @@ impl Recording {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = guard.as_mut() {
-            update(&mut state.exchange, shared.started.elapsed());
+            update(&mut state.exchange, shared.options.started.elapsed());
         }
     }
 }
@@ -317,18 +336,19 @@ impl Recording {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(state) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            deliver(state, self.started, None);
+            deliver(state, self.options.started, None);
         }
     }
 }
 
-fn deliver(mut state: State, started: Instant, committed: Option<oneshot::Sender<bool>>) {
-    state.exchange.timing.ended = started.elapsed();
-    if let Some(outcome) = state.ends_as {
-        state.exchange.outcome = outcome;
+fn deliver(state: RecordingState, started: Instant, committed: Option<oneshot::Sender<CommitStatus>>) {
+    let RecordingState { mut exchange, permit, memory, sequence, final_outcome, .. } = state;
+    exchange.timing.ended = started.elapsed();
+    if let Some(outcome) = final_outcome {
+        exchange.outcome = outcome;
     }
-    // A permit's send reaches the queue even when the receiver is closing.
-    state.permit.send(Captured { exchange: state.exchange, queued_at: Instant::now(), committed, held: state.held });
+    // A reserved slot is valid even while the queue is closing.
+    permit.send(Captured { exchange, queued_at: Instant::now(), committed, memory, sequence });
 }
 
 fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
@@ -338,33 +358,7 @@ fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
     }
 }
 
-/// Keeps a copy of `data`, or says why not. Not a clone: that would keep the reader's whole buffer for the bytes in it,
-/// and have a new one made for the next.
-fn keep(body: &mut Body, held: &mut Held, data: &[u8], following: u64, max_body_bytes: u64) -> Option<Truncation> {
-    let kept = body.size_bytes - data.len() as u64;
-    let room = usize::try_from(max_body_bytes.saturating_sub(kept)).unwrap_or(usize::MAX);
-    let part = &data[..data.len().min(room)];
-    if !held.take(part.len() as u64) {
-        return Some(Truncation::MemoryBudget);
-    }
-    if body.kept.is_empty() && part.len() == data.len() {
-        // Of what is only declared no more than costs little.
-        body.kept
-            .reserve_exact(part.len() + usize::try_from(following).unwrap_or(usize::MAX).min(MAX_IN_ADVANCE_BYTES));
-    }
-    body.kept.push(part);
-    // Many small frames: a stream that may go on for long.
-    let is_slow = body.frames >= PACKED_FRAMES && body.size_bytes / body.frames < PACKED_FRAME_BYTES;
-    if is_slow && body.kept.unpacked_bytes() >= PACKED_AT_BYTES {
-        held.give_back(body.kept.pack() as u64);
-    }
-    (part.len() < data.len()).then_some(Truncation::BodyLimit)
-}
-
-/// Frames whose arrival is noted.
+/// Maximum recorded interim responses of one exchange: an endpoint may send any number.
+const MAX_INFORMATIONAL: usize = 100;
+/// Maximum frames whose arrival is recorded.
 const MAX_ARRIVALS: usize = 16 * 1024;
-/// From when on a body is packed: so many frames of less than so many bytes, in blocks of so many.
-const PACKED_FRAMES: u64 = 64;
-const PACKED_FRAME_BYTES: u64 = 4096;
-const PACKED_AT_BYTES: usize = 32 * 1024;
-const MAX_IN_ADVANCE_BYTES: usize = 64 * 1024;

@@ -2,9 +2,9 @@
 
 use super::handle::request_error;
 use super::start::ActiveExchange;
-use crate::capture::{Direction, TeeBody};
+use crate::capture::TeeBody;
 use crate::error::{ErrorKind, ProxyError};
-use crate::trace::exchange::ResponseHead;
+use crate::trace::exchange::{Direction, ResponseHead};
 use crate::upstream::Body;
 use bytes::Bytes;
 use http::{Request, Response, header};

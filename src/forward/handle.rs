@@ -7,12 +7,13 @@ use super::interims::{Interim, listen_for_interims, with_interims};
 use super::start::{ActiveExchange, TRACEPARENT, request_head};
 use super::tokens::{TokenSettings, stripped};
 use super::{RequestInterceptor, TraceSettings, reply, rewrite, upgrade};
-use crate::capture::{Absorb, Direction, Engines, Recorder, Recording, SequenceAllocator, TeeBody, is_trace_export};
+use crate::capture::{Absorb, Recorder, Recording, TeeBody, is_trace_export};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::llm::api::ends_stream;
 use crate::net::interim::InterimSender;
+use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::tls::Offer;
-use crate::trace::exchange::{ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
+use crate::trace::exchange::{Direction, ExchangeKind, Outcome, RequestHead, ResponseHead, TraceContext};
 use crate::upstream::authority;
 use crate::upstream::{Body, BodyError, Lease, Origin, Sent, Upstream};
 use crate::upstream::{IdleLimited, body};
@@ -37,7 +38,7 @@ pub struct Forwarder {
     pub(super) sequences: SequenceAllocator,
     trace: Arc<TraceSettings>,
     tokens: Arc<TokenSettings>,
-    engines: Engines,
+    engines: DetectedEngines,
     detour: Option<Arc<dyn RequestInterceptor>>,
 }
 
@@ -49,7 +50,7 @@ impl Forwarder {
         sequences: SequenceAllocator,
         trace: TraceSettings,
         tokens: TokenSettings,
-        engines: Engines,
+        engines: DetectedEngines,
     ) -> Self {
         Self { upstream, recorder, sequences, trace: Arc::new(trace), tokens: Arc::new(tokens), engines, detour: None }
     }
@@ -103,9 +104,7 @@ impl Forwarder {
 
     /// True for telemetry that must not leave the machine.
     fn stays_here(&self, request: &RequestHead) -> bool {
-        self.recorder.settings().absorb_telemetry == Absorb::Local
-            && is_trace_export(&request.method, &request.target)
-            && self.records(request)
+        self.recorder.settings().absorb_telemetry == Absorb::Local && is_trace_export(request) && self.records(request)
     }
 
     async fn forward(
@@ -196,7 +195,7 @@ impl Forwarder {
         let limit = self.upstream.body_idle_timeout();
         if response.body().is_end_stream() || head_only {
             recording.outcome(Outcome::Complete);
-            recording.finish_now().await;
+            recording.finish_and_wait().await;
             return response.map(|body| IdleLimited::new(body, lease, limit).boxed_unsync());
         }
         let (mut parts, body) = response.into_parts();

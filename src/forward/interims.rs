@@ -23,7 +23,7 @@ pub(super) async fn with_interims(
         tokio::select! {
             biased;
             Some((status, headers)) = interims.recv() => {
-                recording.informational(status.as_u16());
+                recording.interim_response(status.as_u16());
                 if let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) {
                     interim.send(&interim_head(status, headers));
                 }

@@ -5,6 +5,7 @@ use super::identity::{OWN_TRAFFIC_HEADER, identify};
 use super::{ConnectionContext, reply};
 use crate::capture::{ExchangeStart, Recording};
 use crate::error::ProxyError;
+use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::{SpanId, TraceId};
 use crate::upstream::{Body, Origin, PoolKey};
@@ -22,8 +23,10 @@ pub struct ActiveExchange {
     pub recording: Recording,
     /// Whose it is.
     pub identity: Identity,
-    /// Where it stands.
+    /// Its place in its trace.
     pub trace: TraceContext,
+    // Held as long as the exchange may start further records: the tries of a call.
+    sequence: SequenceLease,
 }
 
 /// What is kept of an exchange whatever the settings say.
@@ -75,7 +78,7 @@ impl Forwarder {
         self.recorder.counters().filtered.fetch_add(1, Ordering::Relaxed);
         let (identity, _) = identify(conversation, &request.headers);
         let trace = trace_context(&identity, &request.headers);
-        ActiveExchange { recording: Recording::off(), identity, trace }
+        ActiveExchange { recording: Recording::off(), identity, trace, sequence: SequenceLease::default() }
     }
 
     /// Decides whose an exchange is and begins to record it, whatever its host.
@@ -89,8 +92,8 @@ impl Forwarder {
     ) -> ActiveExchange {
         let (mut identity, given) = identify(conversation, &request.headers);
         let trace = trace_context(&identity, &request.headers);
-        let (sequence_id, registered) = self.sequences.next(&identity.rollout_id, given).await;
-        identity.sequence_id = sequence_id;
+        let allocated = self.sequences.allocate(&identity.rollout_id, given).await;
+        identity.sequence_id = allocated.sequence_id;
         let connection = ConnectionFacts {
             client: Some(conversation.client),
             downstream_id: conversation.id,
@@ -104,10 +107,11 @@ impl Forwarder {
             request,
             connection,
             started,
-            registered: registered || keep.durably,
-            keeps_bodies: keep.bodies,
+            auto_durable: allocated.registered || keep.durably,
+            records_bodies: keep.bodies,
+            sequence: allocated.lease.clone(),
         };
-        ActiveExchange { recording: self.recorder.begin(begin), identity, trace }
+        ActiveExchange { recording: self.recorder.start(begin), identity, trace, sequence: allocated.lease }
     }
 
     /// Begins to record a try of the call that `begun` is: a span below it, under its sequence id.
@@ -121,15 +125,16 @@ impl Forwarder {
             parent_is_remote: false,
             ..begun.trace.clone()
         };
-        self.recorder.begin(ExchangeStart {
+        self.recorder.start(ExchangeStart {
             identity: begun.identity.clone(),
             trace,
             kind: ExchangeKind::Http,
             request,
             connection: ConnectionFacts::default(),
             started,
-            registered: false,
-            keeps_bodies: false,
+            auto_durable: false,
+            records_bodies: false,
+            sequence: begun.sequence.clone(),
         })
     }
 

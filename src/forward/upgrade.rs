@@ -2,13 +2,12 @@
 //! come, counted; the messages in them are recorded.
 
 use super::rewrite;
-use crate::capture::{Direction, Recording};
+use crate::capture::Recording;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::net::drain::DrainGuard;
-use crate::trace::exchange::{ExchangeKind, Message, Outcome};
+use crate::trace::exchange::{Direction, ExchangeKind, MessageOpcode, Outcome};
 use crate::upstream::{Body, Lease, body};
-use crate::wire::websocket::deflate::Agreed;
-use crate::wire::websocket::frames::{self, Frames, Opcode};
+use crate::wire::websocket::{DeflateAgreement, FrameParser};
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
@@ -17,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The agent's side of an upgrade, if the request asks for one: by `Upgrade`, or by an extended CONNECT (RFC 8441).
@@ -60,12 +58,12 @@ pub(super) fn relay(
     };
     recording.kind(ExchangeKind::Upgrade);
     recording.outcome(Outcome::Aborted { by: Side::Internal });
-    let watch = Watch::of(response.headers(), version, recording);
+    let observers = WebSocketObservers::of(response.headers(), version, recording);
     let (endpoint, recording) = (hyper::upgrade::on(&mut response), recording.clone());
     tokio::spawn(guard.run(async move {
         let _lease = lease;
         match tokio::try_join!(agent, endpoint) {
-            Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording, watch).await,
+            Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording, observers).await,
             Err(error) => {
                 recording.fail(&ProxyError::from_source(ErrorKind::ConnectionTerminated, "", &error));
             }
@@ -82,19 +80,18 @@ pub(super) fn relay(
     Ok(response.map(|_| body::empty()))
 }
 
-/// An eye on one direction of a WebSocket.
-struct Eye {
-    frames: Frames,
-    by_agent: bool,
+/// Records the messages of one direction of a WebSocket.
+struct WebSocketObserver {
+    parser: FrameParser,
     recording: Recording,
-    // True once a close frame went either way; shared by both directions.
+    // True once a close frame passed in either direction; shared by both.
     closed: Arc<AtomicBool>,
 }
 
-/// An eye on each direction, agent's first; none where the protocol is not WebSocket.
-pub(super) struct Watch(Option<[Eye; 2]>);
+/// The observers of both directions, the agent's first. None if the protocol is not WebSocket, or nothing is recorded.
+pub(super) struct WebSocketObservers(Option<[WebSocketObserver; 2]>);
 
-impl Watch {
+impl WebSocketObservers {
     fn of(response: &HeaderMap, version: Version, recording: &Recording) -> Self {
         let field = |name| response.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
         let websocket = version == Version::HTTP_2
@@ -102,50 +99,37 @@ impl Watch {
         if !websocket || !recording.is_on() {
             return Self(None);
         }
-        let deflate = Agreed::parse(field(header::SEC_WEBSOCKET_EXTENSIONS).unwrap_or_default()).deflate;
+        let agreement = DeflateAgreement::parse(field(header::SEC_WEBSOCKET_EXTENSIONS).unwrap_or_default());
         let closed = Arc::new(AtomicBool::new(false));
-        Self(Some([true, false].map(|by_agent| Eye {
-            frames: Frames::new(by_agent, deflate, recording.message_bytes()),
-            by_agent,
+        Self(Some([Direction::Request, Direction::Response].map(|direction| WebSocketObserver {
+            parser: FrameParser::new(direction, agreement, recording.max_message_bytes()),
             recording: recording.clone(),
             closed: Arc::clone(&closed),
         })))
     }
 }
 
-impl Eye {
-    fn look(&mut self, bytes: &[u8]) {
-        let Self { frames, by_agent, recording, closed } = self;
-        if frames.fault().is_some() {
+impl WebSocketObserver {
+    fn observe(&mut self, bytes: &[u8]) {
+        let Self { parser, recording, closed } = self;
+        if parser.fault().is_some() {
             return;
         }
-        frames.push(bytes, &mut |message| {
-            closed.fetch_or(message.opcode == Opcode::Close, Ordering::Relaxed);
-            recording.message(seen(message, *by_agent));
+        parser.push(bytes, &mut |message| {
+            closed.fetch_or(message.opcode == MessageOpcode::Close, Ordering::Relaxed);
+            recording.message(message);
         });
-        if let Some(fault) = frames.fault() {
+        if let Some(fault) = parser.fault() {
             recording.message_fault(fault);
         }
     }
 }
 
-impl Drop for Eye {
+impl Drop for WebSocketObserver {
     fn drop(&mut self) {
-        if let Some(message) = self.frames.finish() {
-            self.recording.message(seen(message, self.by_agent));
+        if let Some(message) = self.parser.finish() {
+            self.recording.message(message);
         }
-    }
-}
-
-fn seen(message: frames::Message, by_agent: bool) -> Message {
-    Message {
-        by_agent,
-        at: Duration::ZERO,
-        opcode: message.opcode.as_str(),
-        size_bytes: message.size_bytes,
-        payload: message.payload,
-        compressed: message.compressed,
-        complete: message.complete,
     }
 }
 
@@ -155,12 +139,12 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     E: AsyncRead + AsyncWrite + Unpin,
 {
-    pump(agent, endpoint, recording, Watch(None)).await;
+    pump(agent, endpoint, recording, WebSocketObservers(None)).await;
 }
 
 /// Copies both ways until both sides have ended, keeping half-closes, and records how many bytes passed and who broke
 /// off, if somebody did.
-async fn pump<A, E>(agent: A, endpoint: E, recording: &Recording, watch: Watch)
+async fn pump<A, E>(agent: A, endpoint: E, recording: &Recording, observers: WebSocketObservers)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     E: AsyncRead + AsyncWrite + Unpin,
@@ -170,12 +154,13 @@ where
     let counts = CountsOnDrop { recording: recording.clone(), up: Arc::clone(&up), down: Arc::clone(&down) };
     let (agent_read, agent_write) = tokio::io::split(agent);
     let (endpoint_read, endpoint_write) = tokio::io::split(endpoint);
-    let closed = watch.0.as_ref().map(|[eye, _]| Arc::clone(&eye.closed));
-    let (agent_eye, endpoint_eye) = watch.0.map_or((None, None), |[agent, endpoint]| (Some(agent), Some(endpoint)));
+    let closed = observers.0.as_ref().map(|[agent, _]| Arc::clone(&agent.closed));
+    let (agent_observer, endpoint_observer) =
+        observers.0.map_or((None, None), |[agent, endpoint]| (Some(agent), Some(endpoint)));
     let first_end = OnceLock::new();
     let ended = tokio::try_join!(
-        copy((agent_read, Side::Downstream), (endpoint_write, Side::Upstream), &up, agent_eye, &first_end),
-        copy((endpoint_read, Side::Upstream), (agent_write, Side::Downstream), &down, endpoint_eye, &first_end),
+        copy((agent_read, Side::Downstream), (endpoint_write, Side::Upstream), &up, agent_observer, &first_end),
+        copy((endpoint_read, Side::Upstream), (agent_write, Side::Downstream), &down, endpoint_observer, &first_end),
     );
     recording.outcome(match (ended, closed) {
         // A close frame is a WebSocket's end, however its connection is torn down; without one it broke off.
@@ -195,8 +180,8 @@ struct CountsOnDrop {
 
 impl Drop for CountsOnDrop {
     fn drop(&mut self) {
-        self.recording.passed(Direction::Request, self.up.load(Ordering::Relaxed));
-        self.recording.passed(Direction::Response, self.down.load(Ordering::Relaxed));
+        self.recording.relayed_bytes(Direction::Request, self.up.load(Ordering::Relaxed));
+        self.recording.relayed_bytes(Direction::Response, self.down.load(Ordering::Relaxed));
     }
 }
 
@@ -205,7 +190,7 @@ async fn copy(
     (mut from, from_side): (impl AsyncRead + Unpin, Side),
     (mut to, to_side): (impl AsyncWrite + Unpin, Side),
     passed: &AtomicU64,
-    mut eye: Option<Eye>,
+    mut observer: Option<WebSocketObserver>,
     first_end: &OnceLock<Side>,
 ) -> Result<(), Side> {
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -224,8 +209,8 @@ async fn copy(
         to.write_all(&buffer[..read]).await.map_err(|_| to_side)?;
         to.flush().await.map_err(|_| to_side)?;
         passed.fetch_add(read as u64, Ordering::Relaxed);
-        if let Some(eye) = &mut eye {
-            eye.look(&buffer[..read]);
+        if let Some(observer) = &mut observer {
+            observer.observe(&buffer[..read]);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::handle::{Call, Over, ResponseState};
 use super::pause::InFlightPermit;
 use super::prepare::ResponseHandling;
 use super::routing::ApiSurface;
-use crate::capture::{Direction, Recording, TeeBody};
+use crate::capture::{Direction, Recording, TeeBody, VersionChange};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::tokens::{MAX_WHOLE_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
@@ -107,7 +107,7 @@ impl Gateway {
         let is_events = is_events(&parts.headers);
         if is_whole && first.is_empty() {
             recording.outcome(Outcome::Complete);
-            recording.finish_now().await;
+            recording.finish_and_wait().await;
             return Response::from_parts(parts, body::empty());
         }
         let over = call.over();
@@ -142,7 +142,7 @@ impl Gateway {
             };
         }
         if !is_whole {
-            recording.unstripped();
+            recording.not_stripped();
             return match turn {
                 ResponseHandling::AsItIs => Response::from_parts(parts, tee.boxed_unsync()),
                 _ => unread(call, tee, format!("its answer is longer than {MAX_WHOLE_BYTES} bytes")).await,
@@ -166,7 +166,7 @@ impl Gateway {
             }
             (ResponseHandling::AsItIs, changes) => {
                 if changes.is_some() {
-                    recording.unstripped();
+                    recording.not_stripped();
                 }
                 return Response::from_parts(parts, tee.boxed_unsync());
             }
@@ -207,7 +207,7 @@ fn counted(tokenizer: Tokenizer, parts: &response::Parts, whole: &[u8]) -> Resul
 async fn unread(call: &Call, tee: TeeBody<Watched>, cause: String) -> Response<Body> {
     let error = ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause);
     tracing::warn!(rollout_id = %call.begun.identity.rollout_id, %error, "an answer can't be told");
-    call.begun.recording.ends_as(Outcome::Failed { error: error.clone() });
+    call.begun.recording.set_final_outcome(Outcome::Failed { error: error.clone() });
     drop(tee.collect().await);
     call.shape.response(&error)
 }
@@ -265,7 +265,8 @@ impl HttpBody for Watched {
         if version != this.version {
             this.version = version;
             // A stream that begins now is the new weights'; which token of a whole answer is whose, nobody knows.
-            this.recording.policy_version(version, is_first && this.is_events);
+            let change = if is_first && this.is_events { VersionChange::Replaces } else { VersionChange::Follows };
+            this.recording.policy_version(version, change);
         }
         polled
     }

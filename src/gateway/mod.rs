@@ -309,7 +309,7 @@ impl Gateway {
         let (status, headers) = (response.status(), response.headers().clone());
         begun.recording.response(ResponseHead { status, version: Version::HTTP_11, headers });
         begun.recording.outcome(Outcome::Complete);
-        begun.recording.finish_now().await;
+        begun.recording.finish_and_wait().await;
         Ok(response)
     }
 }

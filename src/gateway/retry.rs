@@ -9,7 +9,7 @@ use super::prepare::{Prepared, ResponseHandling};
 use super::routing::ApiSurface;
 use super::select::select;
 use super::settings::BackendEngine;
-use crate::capture::{Direction, Recording, TeeBody};
+use crate::capture::{Direction, Recording, TeeBody, VersionChange};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::forward::{note, response_error};
 use crate::llm::engine::Engine;
@@ -134,7 +134,7 @@ impl Gateway {
             facts.translated_from =
                 (!matches!(one.prepared.turn, ResponseHandling::AsItIs)).then_some(one.call.route.api.api.name);
         });
-        recording.policy_version(one.version, true);
+        recording.policy_version(one.version, VersionChange::Replaces);
         recording.request_body(&one.prepared.body);
         recording.injected(one.prepared.asked.as_ref().map(|asked| asked.injection.clone()).unwrap_or_default());
     }
@@ -166,7 +166,7 @@ impl Gateway {
             Err(error) => return self.failed(one, error),
         };
         if one.is_refused_for_asking(&fetched) {
-            recording.unanswered();
+            recording.discard_response();
             let cause = "the backend refused what was asked for on the agent's behalf";
             self.try_of(one).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
             return Err(Failed::RolloutLookupFuture);
@@ -184,7 +184,7 @@ impl Gateway {
 
     /// A try without an answer. It is recorded below its call if there may be another; the call itself says the last.
     fn failed(&self, one: &Try<'_>, error: ProxyError) -> Result<Fetched, Failed> {
-        one.call.begun.recording.unanswered();
+        one.call.begun.recording.discard_response();
         if error.side() != Side::Upstream {
             return Err(Failed::Call(error));
         }

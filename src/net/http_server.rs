@@ -4,6 +4,7 @@
 //! connections are kept alive by pings and have at most [`MAX_STREAMS`] streams. When the drain starts, a connection
 //! finishes the requests in progress and takes no new ones. It must not know what a request means.
 
+use super::deferred_error::DeferredError;
 use super::drain::DrainGuard;
 use super::guard::{AfterResponse, GuardedIo};
 use super::interim::{InterimIo, InterimSender};
@@ -75,7 +76,7 @@ pub async fn serve<A, F, B>(mut connection: HttpConnection, answer: A)
 where
     A: Fn(Result<Request<Incoming>, FramingFault>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (limit, drain) = (connection.header_timeout, connection.drain.clone());
@@ -96,7 +97,7 @@ pub async fn serve_http1<A, F, B>(connection: HttpConnection, answer: A)
 where
     A: Fn(Result<Request<Incoming>, FramingFault>, InterimSender) -> F,
     F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let HttpConnection { io, peer, drain, header_timeout, responses } = connection;
@@ -127,7 +128,7 @@ pub async fn serve_http2<A, F, B>(connection: HttpConnection, answer: A)
 where
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let HttpConnection { io, peer, drain, responses, .. } = connection;
@@ -156,8 +157,8 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
     log_end(peer, ended);
 }
 
-fn infallible<B>(response: Response<B>) -> Result<Response<B>, Infallible> {
-    Ok(response)
+fn infallible<B>(response: Response<B>) -> Result<Response<DeferredError<B>>, Infallible> {
+    Ok(response.map(DeferredError::new))
 }
 
 fn http2_builder(responses: ResponseOrigin) -> http2::Builder<TokioExecutor> {

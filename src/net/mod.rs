@@ -2,6 +2,7 @@
 //!
 //! Both listeners are built from it. It must not know about certificates, spans, or what a request means.
 
+pub(crate) mod deferred_error;
 pub mod drain;
 pub mod guard;
 pub mod http_server;

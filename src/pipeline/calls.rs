@@ -1,54 +1,56 @@
-//! The call of a model or tool that an exchange was: read by its format, written on its span, related to others.
+//! The call of a model or tool in an exchange: read by its format, written on its span, related to other calls.
 //!
-//! A format that fails on its input costs the call, never the span.
+//! A format that panics on its input costs the call, never the span.
 
-use super::llm::describe;
+use super::call_attributes::describe;
+use super::observed::{EngineObservation, ObservedCall};
+use super::options::SpanOptions;
 use super::relations::Relations;
-use super::span::SpanOptions;
 use crate::llm::call::LlmCall;
 use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView};
-use crate::llm::token_ids::TokenIdIssue;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
 use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
-use http::{HeaderMap, header};
-use std::collections::BTreeSet;
+use http::HeaderMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Writes the call onto `span`, if there is one; gives back the spans of the tools whose results it brings, and what
-/// speaks against its token ids.
+/// Writes the call onto `span`, if the exchange is one. Returns what was observed, and the spans of the tools whose
+/// results the request carries.
 pub(super) fn read_into(
     span: &mut Span,
     exchange: &Exchange,
-    (asked, said): (&Decoded, &Decoded),
+    (request, response): (&Decoded, &Decoded),
     relations: &mut Relations,
     options: &SpanOptions,
-) -> Option<(Vec<Span>, Vec<BTreeSet<TokenIdIssue>>)> {
-    let read = read_safely(span, exchange, asked, said)?;
-    let coded = |fields: &HeaderMap| fields.contains_key(header::CONTENT_ENCODING);
-    let offsets_hold = !exchange.response.as_ref().is_some_and(|response| coded(&response.headers));
-    let (call, faults) = describe(span, read, exchange, offsets_hold, options);
-    notice(&call, exchange, &said.bytes, options);
-    join(span, &call, exchange);
-    if exchange.gateway.is_some() {
-        let usage = call.usage.input.unwrap_or_default() + call.usage.output.unwrap_or_default();
-        let counted = call.choices.iter().map(|choice| choice.tokens.count() as u64).sum::<u64>();
-        let prompt = call.prompt_ids.count() as u64;
-        options
-            .spent
-            .add(&span.rollout_id, u64::try_from(usage).ok().filter(|usage| *usage > 0).unwrap_or(prompt + counted));
-    }
-    if let (Some(id), Some(context)) = (&call.response_id, &span.context) {
-        options.calls.saw(&span.rollout_id, id, context);
-    }
-    let digest = relations.digest(&exchange.request.target, &asked.bytes);
-    Some((relations.observe(span, &call, digest, exchange, options), vec![faults]))
+) -> Option<(ObservedCall, Vec<Span>)> {
+    let read = read_safely(span, exchange, request, response)?;
+    let (call, token_id_issues) = describe(span, read, exchange, options);
+    join_callers_trace(span, &call, exchange);
+    let observed = ObservedCall {
+        rollout_id: span.rollout_id.clone(),
+        span_name: span.name.clone(),
+        response: call.response_id.as_ref().and_then(|id| Some((id.clone(), span.context.clone()?))),
+        used_tokens: exchange.gateway.is_some().then(|| used_tokens(&call)),
+        engine: engine_observation(&call, exchange, &response.bytes),
+        token_id_issues,
+    };
+    let digest = relations.digest(&exchange.request.target, &request.bytes);
+    let tools = relations.observe(span, &call, digest, exchange, options);
+    Some((observed, tools))
 }
 
-/// MCP carries the caller's place in its trace in the body; where the header has none, it is the span's parent.
-fn join(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
+/// The usage that the response reports, else the number of its token ids.
+fn used_tokens(call: &LlmCall) -> u64 {
+    let reported = call.usage.input.unwrap_or_default() + call.usage.output.unwrap_or_default();
+    let reported = u64::try_from(reported).ok().filter(|reported| *reported > 0);
+    let sampled = || call.choices.iter().map(|choice| choice.tokens.count() as u64).sum::<u64>();
+    reported.unwrap_or_else(|| call.prompt_ids.count() as u64 + sampled())
+}
+
+/// MCP carries `traceparent` in the body. It names the span's parent if the header did not.
+fn join_callers_trace(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
     let caller = call.traceparent.as_deref().and_then(TraceParent::parse);
     let Some(caller) = caller.filter(|_| !exchange.trace.parent_is_remote) else { return };
     let (trace_id, parent_id) = (caller.trace_id.to_string(), caller.span_id.to_string());
@@ -61,44 +63,42 @@ fn join(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
     (span.trace_id, span.parent_id) = (trace_id, Some(parent_id));
 }
 
-/// Takes note of what serves there, or that it refuses what was added. A refusal names the field: a request may be bad
-/// for other reasons.
-fn notice(call: &LlmCall, exchange: &Exchange, answer: &[u8], options: &SpanOptions) {
-    let (host, port) = (&exchange.request.host, exchange.request.port);
+/// An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
+fn engine_observation(call: &LlmCall, exchange: &Exchange, response: &[u8]) -> Option<EngineObservation> {
     let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
-    let named = |field: &&str| memchr::memmem::find(answer, field.as_bytes()).is_some();
-    if matches!(status, 400 | 422) && exchange.injection.fields.iter().any(named) {
-        options.engines.refused(host, port);
-    } else if let Some(engine) = Engine::of_provider(&call.provider) {
-        options.engines.saw(host, port, engine);
-    }
+    let is_named = |field: &&str| memchr::memmem::find(response, field.as_bytes()).is_some();
+    let is_rejected = matches!(status, 400 | 422) && exchange.injection.fields.iter().any(is_named);
+    let engine = Engine::of_provider(&call.provider).filter(|_| !is_rejected);
+    (is_rejected || engine.is_some()).then(|| EngineObservation {
+        host: exchange.request.host.clone(),
+        port: exchange.request.port,
+        engine,
+    })
 }
 
-/// As `read_call`; a format that fails on its input costs the call, never the span.
-fn read_safely(span: &mut Span, exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<formats::Read> {
-    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, asked, said)));
+fn read_safely(span: &mut Span, exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::Read> {
+    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response)));
     read.unwrap_or_else(|_| {
-        tracing::error!(host = exchange.request.host, "a call could not be read; its span tells the exchange alone");
+        tracing::error!(host = exchange.request.host, "a call could not be read; its span describes the exchange only");
         span.set(names::LLM_UNREAD, vec!["fault".to_owned()]);
         None
     })
 }
 
-/// The call of a model or tool that an exchange was, if it was one.
-fn read_call(exchange: &Exchange, asked: &Decoded, said: &Decoded) -> Option<formats::Read> {
-    if asked.bytes.is_empty() {
+fn read_call(exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::Read> {
+    if request.bytes.is_empty() {
         return None;
     }
-    let none = HeaderMap::new();
-    let request = &exchange.request;
+    let no_headers = HeaderMap::new();
+    let head = &exchange.request;
     formats::read(&HttpExchangeView {
-        host: &request.host,
-        port: request.port,
-        target: &request.target,
-        request_headers: &request.headers,
-        request_body: &asked.bytes,
+        host: &head.host,
+        port: head.port,
+        target: &head.target,
+        request_headers: &head.headers,
+        request_body: &request.bytes,
         status: exchange.response.as_ref().map(|response| response.status.as_u16()),
-        response_headers: exchange.response.as_ref().map_or(&none, |response| &response.headers),
-        response_body: &said.bytes,
+        response_headers: exchange.response.as_ref().map_or(&no_headers, |response| &response.headers),
+        response_body: &response.bytes,
     })
 }

@@ -1,9 +1,9 @@
-//! What calls of one attempt have to do with each other: a call that was tried again, a tool that was called and whose
-//! result came back in a later request.
+//! Relations between the calls of an attempt: a call that was retried, a tool that was called and its result in a later
+//! request.
 //!
-//! It remembers a bounded number of calls, the newest. What it does not remember is not said; nothing waits for it.
+//! Bounded: the least recently used calls are forgotten, and their relations are not recorded.
 
-use super::span::SpanOptions;
+use super::options::SpanOptions;
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
 use crate::trace::exchange::Exchange;
@@ -14,16 +14,16 @@ use crate::util::lru::{LruCache, lru};
 use crate::wire::json::Json;
 use std::hash::{BuildHasher, RandomState};
 
-/// The memory of the pipeline.
+/// Earlier calls, for the spans of later ones.
 pub struct Relations {
     hasher: RandomState,
-    tools: LruCache<ToolKey, Called>,
-    requests: LruCache<RequestKey, Asked>,
+    tools: LruCache<ToolKey, ToolCall>,
+    requests: LruCache<RequestKey, EarlierRequest>,
 }
 
 impl Default for Relations {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), tools: lru(MAX_REMEMBERED), requests: lru(MAX_REMEMBERED) }
+        Self { hasher: RandomState::new(), tools: lru(MAX_CALLS), requests: lru(MAX_CALLS) }
     }
 }
 
@@ -31,25 +31,27 @@ type ToolKey = (RolloutId, AttemptId, String);
 type RequestKey = (RolloutId, AttemptId, u64);
 
 /// A tool that a model called.
-struct Called {
-    by: SpanContext,
+struct ToolCall {
+    // The span of the model's call.
+    span: SpanContext,
     sequence_id: u64,
     at: Option<Timestamp>,
     name: String,
-    // As JSON; none if it is too long to keep for a result that may never come.
+    // Redacted JSON. None if it is longer than `MAX_ARGUMENT_BYTES`: the result may never come.
     arguments: Option<String>,
 }
 
-/// A request that was made.
-struct Asked {
-    by: SpanContext,
-    times: u64,
+/// A request that an agent sent.
+struct EarlierRequest {
+    span: SpanContext,
+    // How many times it had been sent before.
+    resend_count: u64,
     failed: bool,
 }
 
 impl Relations {
-    /// Takes note of a call, says on its span what it has to do with others, and gives back the spans of the tools whose
-    /// results it brings. `body` is the request's, decoded.
+    /// Notes a call, adds its relations to its span, and returns the spans of the tools whose results its request
+    /// carries.
     pub(super) fn observe(
         &mut self,
         span: &mut Span,
@@ -58,48 +60,50 @@ impl Relations {
         exchange: &Exchange,
         options: &SpanOptions,
     ) -> Vec<Span> {
-        self.retries(span, body_digest, exchange);
-        let tools = self.answered(span, call, options);
-        self.called(span, call, options);
+        self.add_retry(span, body_digest, exchange);
+        let tools = self.tool_results(span, call, options);
+        self.note_tool_calls(span, call, options);
         tools
     }
 
-    /// A number that tells request bodies apart.
+    /// A digest of a decoded request body. It is only comparable within this process.
     pub(super) fn digest(&self, target: &str, body: &[u8]) -> u64 {
         self.hasher.hash_one((target, body))
     }
 
-    /// The same request once more: an SDK says so, or the one before failed. Sampling a prompt again is no retry.
-    fn retries(&mut self, span: &mut Span, body_digest: u64, exchange: &Exchange) {
-        let said = exchange.request.headers.get("x-stainless-retry-count");
-        let said: Option<u64> = said.and_then(|count| count.to_str().ok()?.parse().ok()).filter(|count| *count > 0);
+    /// Marks a retry: the SDK says that it is one, or the same request failed before. Sampling a prompt again is none.
+    fn add_retry(&mut self, span: &mut Span, body_digest: u64, exchange: &Exchange) {
+        let header = exchange.request.headers.get("x-stainless-retry-count");
+        let reported: Option<u64> =
+            header.and_then(|count| count.to_str().ok()?.parse().ok()).filter(|count| *count > 0);
         let key = (span.rollout_id.clone(), span.attempt_id.clone(), body_digest);
         let before = self.requests.get(&key);
-        let is_retry = said.is_some() || before.is_some_and(|before| before.failed);
-        let times = before.map_or(0, |before| before.times);
+        let is_retry = reported.is_some() || before.is_some_and(|before| before.failed);
+        let resend_count = before.map_or(0, |before| before.resend_count);
         if is_retry {
-            span.set(names::HTTP_REQUEST_RESEND_COUNT, said.unwrap_or(times + 1));
+            span.set(names::HTTP_REQUEST_RESEND_COUNT, reported.unwrap_or(resend_count + 1));
             if let Some(before) = before {
                 let attributes = Attributes::from([(names::LINK.to_owned(), "retry_of".into())]);
-                span.links.push(Link { context: before.by.clone(), attributes: Some(attributes) });
+                span.links.push(Link { context: before.span.clone(), attributes: Some(attributes) });
             }
         }
         let failed =
             span.is_error() || span.attributes.get(names::OUTCOME).and_then(|word| word.as_str()) != Some("complete");
-        if let Some(by) = span.context.clone() {
-            self.requests.put(key, Asked { by, times: if is_retry { times + 1 } else { 0 }, failed });
+        if let Some(span) = span.context.clone() {
+            let resend_count = if is_retry { resend_count + 1 } else { 0 };
+            self.requests.put(key, EarlierRequest { span, resend_count, failed });
         }
     }
 
-    /// Remembers the tools that the answer calls.
-    fn called(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) {
-        let Some(by) = &span.context else { return };
+    /// Notes the tools that the response calls.
+    fn note_tool_calls(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) {
+        let Some(context) = &span.context else { return };
         for part in call.choices.iter().flat_map(|choice| &choice.parts) {
             if let Part::ToolCall { id: Some(id), name, arguments } = part
                 && id.len().max(name.len()) <= MAX_NAME_BYTES
             {
-                let called = Called {
-                    by: by.clone(),
+                let called = ToolCall {
+                    span: context.clone(),
                     sequence_id: span.sequence_id,
                     at: span.end_time,
                     name: name.clone(),
@@ -110,8 +114,8 @@ impl Relations {
         }
     }
 
-    /// The spans of the tools whose results come with this request. Each result is told once: later requests repeat it.
-    fn answered(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) -> Vec<Span> {
+    /// The spans of the tools whose results the request carries. Later requests repeat a result; it counts once.
+    fn tool_results(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) -> Vec<Span> {
         let mut tools = Vec::new();
         for part in call.input.iter().flat_map(|message| &message.parts) {
             if let Part::ToolCallResponse { id: Some(id), response } = part
@@ -125,15 +129,15 @@ impl Relations {
     }
 }
 
-/// From the end of the call to the start of the request that brings the result: what an agent took for its tool, as far
-/// as the wire shows it.
-fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: Called, options: &SpanOptions) -> Span {
+/// The span of a tool: from the end of the call that asked for it to the start of the request with its result, which is
+/// what the wire shows of the time that the tool took.
+fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: ToolCall, options: &SpanOptions) -> Span {
     let span_id = SpanId::from_random(fastrand::u64(1..)).to_string();
     let mut span = Span {
         rollout_id: next.rollout_id.clone(),
         attempt_id: next.attempt_id.clone(),
         sequence_id: called.sequence_id,
-        trace_id: called.by.trace_id.clone(),
+        trace_id: called.span.trace_id.clone(),
         name: options.redactor.text(&format!("execute_tool {}", called.name)).into_owned(),
         kind: SpanKind::Internal,
         status: Status::default(),
@@ -142,9 +146,9 @@ fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: Called, options
         links: Vec::new(),
         start_time: called.at,
         end_time: next.start_time.max(called.at),
-        context: Some(SpanContext { span_id: span_id.clone(), ..called.by.clone() }),
-        parent_id: Some(called.by.span_id.clone()),
-        parent: Some(called.by),
+        context: Some(SpanContext { span_id: span_id.clone(), ..called.span.clone() }),
+        parent_id: Some(called.span.span_id.clone()),
+        parent: Some(called.span),
         span_id,
         resource: next.resource.clone(),
     };
@@ -164,7 +168,7 @@ fn text_of(json: &Json<'_>, options: &SpanOptions) -> Option<String> {
     Some(options.redactor.body(Some("application/json"), "", &text).into_owned())
 }
 
-const MAX_REMEMBERED: usize = 16 * 1024;
+const MAX_CALLS: usize = 16 * 1024;
 const MAX_ARGUMENT_BYTES: usize = 16 * 1024;
-/// Ids and names beyond it are no tool's.
+/// Longer ids and names are ignored.
 const MAX_NAME_BYTES: usize = 256;

@@ -1,17 +1,20 @@
 //! The pipeline against a store that refuses spans.
 
-use super::*;
+use super::{ObservedState, Pipeline, SpanOptions};
 use crate::capture::{CaptureSettings, ExchangeStart, Recorder, Recording};
+use crate::shared_state::SequenceLease;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, Statistics, Store,
+    SequenceAuthority, SharedStore, Statistics, Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::{
-    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, SpanId, TraceId, Worker,
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, SpanId, TraceId, Worker,
 };
-use std::sync::atomic::AtomicU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// A store that never takes a span of `poison`, and takes none at all for the first `outage` appends.
 struct Picky {
@@ -82,8 +85,8 @@ impl Store for Picky {
     }
 }
 
-fn begin(recorder: &Recorder, rollout: &str) -> Recording {
-    recorder.begin(ExchangeStart {
+fn start(recorder: &Recorder, rollout: &str) -> Recording {
+    recorder.start(ExchangeStart {
         identity: Identity {
             rollout_id: rollout.into(),
             attempt_id: "at".into(),
@@ -109,8 +112,9 @@ fn begin(recorder: &Recorder, rollout: &str) -> Recording {
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        registered: false,
-        keeps_bodies: false,
+        auto_durable: false,
+        records_bodies: false,
+        sequence: SequenceLease::default(),
     })
 }
 
@@ -119,15 +123,16 @@ async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
     let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(outage) });
     let (recorder, queue) = Recorder::new(CaptureSettings::default());
     for rollout in rollouts {
-        drop(begin(&recorder, rollout));
+        drop(start(&recorder, rollout));
     }
-    let pipeline = Pipeline::start(queue, Arc::clone(&store), SpanOptions::default()).unwrap();
+    let pipeline =
+        Pipeline::start(queue, Arc::clone(&store), SpanOptions::default(), ObservedState::default()).unwrap();
     let counters = Arc::clone(pipeline.counters());
     // What is admitted is stored or given up before the last recorder is gone.
     while counters.stored.load(Ordering::Relaxed) + counters.lost.load(Ordering::Relaxed) < rollouts.len() as u64 {
         tokio::task::yield_now().await;
     }
-    let lost = pipeline.finish(&recorder.counters().begun).await;
+    let lost = pipeline.finish(&recorder.counters().started).await;
     (counters.stored.load(Ordering::Relaxed), lost)
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
 
-pub mod body_buffer;
 pub mod exchange;
 pub mod ids;
 pub mod rollout;

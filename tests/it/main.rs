@@ -10,6 +10,7 @@
 )]
 
 mod agent_lightning;
+mod broken_responses;
 mod capture;
 mod cli;
 mod clients;

@@ -1,21 +1,26 @@
 //! Every way a body can end, seen by the tee.
 
-use super::*;
-use crate::capture::{CaptureSettings, Captured, Durability, ExchangeStart, Recorder};
-use crate::error::ErrorKind;
+use super::TeeBody;
+use crate::capture::{CaptureSettings, Captured, CommitStatus, Durability, ExchangeStart, Recorder};
+use crate::error::{ErrorKind, ProxyError, Side};
+use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
-    ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext, Truncation,
+    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, Outcome, RequestHead, TraceContext, Truncation,
 };
 use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
+use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Body, Frame};
 use proptest::prelude::*;
-use std::time::Instant;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 
 type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
 
-fn begin(registered: bool) -> ExchangeStart {
+fn exchange_start() -> ExchangeStart {
     let (rollout_id, attempt_id) = (RolloutId::from("ro-1"), AttemptId::from("at-1"));
     ExchangeStart {
         trace: TraceContext {
@@ -37,8 +42,9 @@ fn begin(registered: bool) -> ExchangeStart {
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        registered,
-        keeps_bodies: false,
+        auto_durable: false,
+        records_bodies: false,
+        sequence: SequenceLease::default(),
     }
 }
 
@@ -55,7 +61,7 @@ fn tee<B: Body<Data = Bytes> + Unpin>(
     recorder: &Recorder,
     error_of: fn(&B::Error) -> ProxyError,
 ) -> TeeBody<B> {
-    TeeBody::new(body, recorder.begin(begin(false)), Direction::Response, error_of, |_| false)
+    TeeBody::new(body, recorder.start(exchange_start()), Direction::Response, error_of, |_| false)
 }
 
 fn frames(parts: Frames) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
@@ -63,7 +69,7 @@ fn frames(parts: Frames) -> impl Body<Data = Bytes, Error = std::io::Error> + Un
     StreamBody::new(futures_stream(move || parts.next()))
 }
 
-/// A stream from a closure, without another crate.
+/// A stream of the items that a closure returns.
 fn futures_stream<T>(next: impl FnMut() -> Option<T> + Unpin) -> impl futures_core::Stream<Item = T> + Unpin {
     struct Next<F>(F);
     impl<T, F: FnMut() -> Option<T> + Unpin> futures_core::Stream for Next<F> {
@@ -95,7 +101,7 @@ async fn a_plain_body_completes_with_its_last_declared_byte() {
     // The reader does not poll again.
     let exchange = queue.try_recv().unwrap().exchange;
     assert!(matches!(exchange.outcome, Outcome::Complete) && exchange.response_body.complete);
-    assert_eq!(exchange.response_body.kept.into_bytes(), b"hello");
+    assert_eq!(exchange.response_body.buffer.into_bytes(), b"hello");
     drop(body);
     assert!(queue.try_recv().is_err(), "delivered once");
 }
@@ -134,12 +140,12 @@ async fn over_the_cap_the_body_passes_whole_and_is_marked() {
     let body = tee(frames(vec![data("abc"), data("def"), data("ghi")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "abcdefghi");
     let body = queue.recv().await.unwrap().exchange.response_body;
-    assert_eq!((body.kept.clone().into_bytes(), body.size_bytes), (b"abcd".to_vec(), 9));
+    assert_eq!((body.buffer.clone().into_bytes(), body.size_bytes), (b"abcd".to_vec(), 9));
     assert_eq!(body.truncated, Some(Truncation::BodyLimit));
 }
 
 #[tokio::test]
-async fn a_spent_budget_truncates_and_is_given_back() {
+async fn an_exhausted_budget_truncates_and_is_returned() {
     let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 2, ..CaptureSettings::default() };
     let (recorder, mut queue) = Recorder::new(settings);
     tee(frames(vec![data("abc")]), &recorder, error_of).collect().await.unwrap();
@@ -152,7 +158,7 @@ async fn a_spent_budget_truncates_and_is_given_back() {
 #[tokio::test]
 async fn a_full_queue_lets_traffic_pass_and_counts() {
     let (recorder, _queue) = Recorder::new(CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() });
-    let first = recorder.begin(begin(false));
+    let first = recorder.start(exchange_start());
     let body = tee(frames(vec![data("abc")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
     assert_eq!(recorder.counters().dropped.load(std::sync::atomic::Ordering::Relaxed), 1);
@@ -168,18 +174,62 @@ async fn until_pending<B: Body<Data = Bytes> + Unpin>(body: &mut TeeBody<B>) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_durable_answer_keeps_its_last_frame_until_the_commit() {
+async fn the_last_frame_of_a_durable_response_waits_for_the_commit() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
     let (recorder, mut queue) = Recorder::new(settings);
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n\n")];
-    let recording = recorder.begin(begin(false));
+    let recording = recorder.start(exchange_start());
     let mut body =
         TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.ends_with(b"[DONE]\n\n"));
     assert_eq!(until_pending(&mut body).await, 1, "all but the terminal frame pass at once");
     let captured = queue.try_recv().unwrap();
-    captured.committed.unwrap().send(true).unwrap();
+    captured.committed.unwrap().send(CommitStatus::Committed).unwrap();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "data: [DONE]\n\n");
     assert_eq!(recorder.counters().commit_missed.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// The frames that pass, and the error behind them.
+async fn passed<B: Body<Data = Bytes> + Unpin>(mut body: TeeBody<B>) -> (Vec<u8>, Option<B::Error>) {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes.extend(frame.into_data().unwrap_or_default()),
+            Err(error) => return (bytes, Some(error)),
+        }
+    }
+    (bytes, None)
+}
+
+fn durable(parts: Frames, recorder: &Recorder) -> TeeBody<impl Body<Data = Bytes, Error = std::io::Error> + Unpin> {
+    let recording = recorder.start(exchange_start());
+    TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.starts_with(b"data: [DONE]"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_frame_before_an_error_is_delivered_before_the_error() {
+    let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
+    let (recorder, mut queue) = Recorder::new(settings);
+    let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n"), data("\n"), Err(std::io::Error::other("reset"))];
+    let (bytes, error) = passed(durable(parts, &recorder)).await;
+    assert_eq!(bytes, b"data: 1\n\ndata: [DONE]\n\n");
+    assert_eq!(error.unwrap().to_string(), "reset");
+    assert!(matches!(queue.recv().await.unwrap().exchange.outcome, Outcome::Failed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_goes_on_after_its_last_frame_is_not_held() {
+    let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
+    let (recorder, _queue) = Recorder::new(settings);
+    let more: &'static str = "x".repeat(20_000).leak();
+    let mut sent = vec![data("data: [DONE]\n\n"), data(more)].into_iter();
+    let body = StreamBody::new(futures_util::stream::poll_fn(move |_| match sent.next() {
+        Some(frame) => Poll::Ready(Some(frame)),
+        None => Poll::Pending,
+    }));
+    let recording = recorder.start(exchange_start());
+    let mut body =
+        TeeBody::new(body, recording, Direction::Response, error_of, |data| data.starts_with(b"data: [DONE]"));
+    assert_eq!(until_pending(&mut body).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,15 +243,15 @@ async fn a_commit_that_never_comes_is_waited_for_and_counted() {
 
 proptest! {
     #[test]
-    fn any_chunking_passes_unchanged_and_is_kept_whole(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5000), 0..12)) {
+    fn any_chunking_passes_unchanged_and_is_recorded_whole(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5000), 0..12)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (recorder, mut queue) = recorder(1 << 20);
             let parts = chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk.clone())))).collect();
             let passed = tee(frames(parts), &recorder, error_of).collect().await.unwrap().to_bytes();
-            let kept = queue.recv().await.unwrap().exchange.response_body;
+            let recorded = queue.recv().await.unwrap().exchange.response_body;
             assert_eq!(passed, chunks.concat());
-            assert_eq!(kept.kept.into_bytes(), chunks.concat());
+            assert_eq!(recorded.buffer.into_bytes(), chunks.concat());
         });
     }
 }

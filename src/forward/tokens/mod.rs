@@ -3,10 +3,10 @@
 //! What is recorded is what the agent sent and what the endpoint answered. What can't be changed without doubt passes as
 //! it is.
 
-use crate::capture::Engines;
 use crate::llm::api::ApiCall;
 use crate::llm::engine::Engine;
 use crate::llm::token_ids::{Stripping, TokenIdPlan};
+use crate::shared_state::DetectedEngines;
 use crate::util::glob::any_matches;
 use http::{HeaderMap, HeaderName, Method, header};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ impl TokenSettings {
     pub(super) fn plan(
         &self,
         (host, port): (&str, u16),
-        known: &Engines,
+        known: &DetectedEngines,
         method: &Method,
         path: &str,
         headers: &HeaderMap,
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn only_what_the_route_allows_is_asked_for() {
         let plan = |settings: &TokenSettings, host, path, headers: &HeaderMap| {
-            settings.plan((host, 80), &Engines::default(), &Method::POST, path, headers).is_some()
+            settings.plan((host, 80), &DetectedEngines::default(), &Method::POST, path, headers).is_some()
         };
         let (auto, chat) = (settings(), "/v1/chat/completions");
         assert!(plan(&auto, "vllm", chat, &headers()) && plan(&auto, "sgl", "/v1/completions", &headers()));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_gave_itself_away_is_asked_until_it_refuses() {
-        let known = Engines::default();
+        let known = DetectedEngines::default();
         let plan = |settings: &TokenSettings| {
             let path = "/v1/chat/completions";
             settings.plan(("gpu", 80), &known, &Method::POST, path, &headers()).is_some()
@@ -148,10 +148,10 @@ mod tests {
             ..TokenSettings::default()
         };
         assert!(!plan(&settings()));
-        known.saw("gpu", 80, Engine::VLLM);
+        known.detected("gpu", 80, Engine::VLLM);
         assert!(plan(&settings()) && !plan(&named));
-        known.refused("gpu", 80);
-        known.saw("gpu", 80, Engine::VLLM);
+        known.rejected_token_ids("gpu", 80);
+        known.detected("gpu", 80, Engine::VLLM);
         assert!(!plan(&settings()));
     }
 }

@@ -23,7 +23,7 @@ where
 {
     match shape_of(headers) {
         Shape::Other => {
-            recording.unstripped();
+            recording.not_stripped();
             tee.boxed_unsync()
         }
         Shape::Events => {

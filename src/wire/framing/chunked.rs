@@ -7,12 +7,12 @@ use crate::error::{FramingFault, FramingRule};
 
 /// Where in a chunked body a scan stands.
 #[derive(Debug, Default)]
-pub struct Chunked {
-    state: State,
+pub(crate) struct Chunked {
+    state: ChunkState,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ChunkState {
     #[default]
     SizeStart,
     Size {
@@ -36,15 +36,15 @@ enum State {
 
 impl Chunked {
     /// Goes over `bytes`: how many belong to the body, and whether it is over with them.
-    pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), FramingFault> {
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), FramingFault> {
         let mut at = 0;
         while at < bytes.len() {
-            if let State::Data(left) = &mut self.state {
+            if let ChunkState::Data(left) = &mut self.state {
                 let taken = (bytes.len() - at).min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= taken as u64;
                 at += taken;
                 if *left == 0 {
-                    self.state = State::DataEnd;
+                    self.state = ChunkState::DataEnd;
                 }
                 continue;
             }
@@ -60,27 +60,29 @@ impl Chunked {
     /// One byte outside chunk data; true when it was the body's last.
     fn step(&mut self, byte: u8) -> Result<bool, FramingFault> {
         self.state = match (std::mem::take(&mut self.state), byte) {
-            (State::SizeStart, _) => State::Size { size: digit(byte)?, digits: 1 },
-            (State::Size { size, .. }, b'\r') => State::SizeEnd(size),
-            (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension { size, length: 1 },
-            (State::Size { digits: MAX_DIGITS.., .. }, _) => return Err(fault("a chunk size that overflows")),
-            (State::Size { size, digits }, _) => State::Size { size: size << 4 | digit(byte)?, digits: digits + 1 },
-            (State::Extension { size, .. }, b'\r') => State::SizeEnd(size),
-            (State::Extension { length: MAX_EXTENSION_BYTES.., .. }, _) => {
+            (ChunkState::SizeStart, _) => ChunkState::Size { size: digit(byte)?, digits: 1 },
+            (ChunkState::Size { size, .. }, b'\r') => ChunkState::SizeEnd(size),
+            (ChunkState::Size { size, .. }, b';' | b' ' | b'\t') => ChunkState::Extension { size, length: 1 },
+            (ChunkState::Size { digits: MAX_DIGITS.., .. }, _) => return Err(fault("a chunk size that overflows")),
+            (ChunkState::Size { size, digits }, _) => {
+                ChunkState::Size { size: size << 4 | digit(byte)?, digits: digits + 1 }
+            }
+            (ChunkState::Extension { size, .. }, b'\r') => ChunkState::SizeEnd(size),
+            (ChunkState::Extension { length: MAX_EXTENSION_BYTES.., .. }, _) => {
                 return Err(fault("a chunk extension over 4 KiB"));
             }
-            (State::Extension { size, length }, _) if byte == b'\t' || !byte.is_ascii_control() => {
-                State::Extension { size, length: length + 1 }
+            (ChunkState::Extension { size, length }, _) if byte == b'\t' || !byte.is_ascii_control() => {
+                ChunkState::Extension { size, length: length + 1 }
             }
-            (State::Extension { .. }, _) => return Err(fault("control characters in a chunk extension")),
-            (State::SizeEnd(0), b'\n') => State::Trailer { line: Vec::new(), total: 0 },
-            (State::SizeEnd(size), b'\n') => State::Data(size),
-            (State::SizeEnd(_), _) => return Err(fault("a chunk size line that does not end in CRLF")),
-            (State::DataEnd, b'\r') => State::DataEndLf,
-            (State::DataEndLf, b'\n') => State::SizeStart,
-            (State::DataEnd | State::DataEndLf, _) => return Err(fault("a chunk longer than its size")),
-            (State::Trailer { line, total }, _) => return self.trailer(line, total, byte),
-            (State::Data(left), _) => State::Data(left),
+            (ChunkState::Extension { .. }, _) => return Err(fault("control characters in a chunk extension")),
+            (ChunkState::SizeEnd(0), b'\n') => ChunkState::Trailer { line: Vec::new(), total: 0 },
+            (ChunkState::SizeEnd(size), b'\n') => ChunkState::Data(size),
+            (ChunkState::SizeEnd(_), _) => return Err(fault("a chunk size line that does not end in CRLF")),
+            (ChunkState::DataEnd, b'\r') => ChunkState::DataEndLf,
+            (ChunkState::DataEndLf, b'\n') => ChunkState::SizeStart,
+            (ChunkState::DataEnd | ChunkState::DataEndLf, _) => return Err(fault("a chunk longer than its size")),
+            (ChunkState::Trailer { line, total }, _) => return self.trailer(line, total, byte),
+            (ChunkState::Data(left), _) => ChunkState::Data(left),
         };
         Ok(false)
     }
@@ -94,7 +96,7 @@ impl Chunked {
                 return Err(fault("a bare CR in the trailers"));
             }
             line.push(byte);
-            self.state = State::Trailer { line, total: total + 1 };
+            self.state = ChunkState::Trailer { line, total: total + 1 };
             return Ok(false);
         }
         let Some(whole) = line.strip_suffix(b"\r") else { return Err(fault("a bare LF in the trailers")) };
@@ -106,7 +108,7 @@ impl Chunked {
             return Err(fault("a framing field in the trailers"));
         }
         line.clear();
-        self.state = State::Trailer { line, total: total + 1 };
+        self.state = ChunkState::Trailer { line, total: total + 1 };
         Ok(false)
     }
 }

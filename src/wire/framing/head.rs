@@ -6,18 +6,18 @@ use crate::error::{FramingFault, FramingRule};
 
 /// What a head says about what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     /// The body behind it.
-    pub body: Body,
+    pub(crate) body: Body,
     /// True when another protocol may follow: CONNECT, an Upgrade, a 101.
-    pub switches: bool,
+    pub(crate) switches: bool,
     /// True when nothing follows the message: `Connection: close`, or HTTP/1.0 without keep-alive.
-    pub is_last: bool,
+    pub(crate) is_last: bool,
 }
 
 /// How a body's end is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     /// There is none.
     None,
     /// By its length in bytes.
@@ -29,7 +29,7 @@ pub enum Body {
 }
 
 /// Where the head that starts `bytes` ends, if all of it is there; `searched` bytes were looked at before.
-pub fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingFault> {
+pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingFault> {
     // RFC 9112 §2.2: an empty line before a message is passed over.
     let lead = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
     // An end may straddle what was searched before.
@@ -55,7 +55,7 @@ pub fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingF
 }
 
 /// Judges a request's head, its empty line included.
-pub fn request(head: &[u8]) -> Result<Head, FramingFault> {
+pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
@@ -97,7 +97,7 @@ pub fn request(head: &[u8]) -> Result<Head, FramingFault> {
 }
 
 /// Judges a response's head, its empty line included. `to_head`: it answers a HEAD request.
-pub fn response(head: &[u8], to_head: bool) -> Result<Head, FramingFault> {
+pub(crate) fn response(head: &[u8], to_head: bool) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
     let (version, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
     let old = is_old(version)?;
@@ -239,4 +239,4 @@ fn fault(cause: &'static str) -> FramingFault {
 const MAX_HEAD_BYTES: usize = 256 * 1024;
 const MAX_TARGET_BYTES: usize = 65_534;
 /// As many as the HTTP library is told to take.
-pub const MAX_FIELDS: usize = 512;
+pub(crate) const MAX_FIELDS: usize = 512;

@@ -1,6 +1,6 @@
 //! The smuggling table, row by row, and the promise that no cut of the bytes changes a verdict.
 
-use super::*;
+use super::scanner::{Next, Scan, Scanner};
 use proptest::prelude::*;
 
 fn requests(bytes: &[u8]) -> Scan {

@@ -1,75 +1,92 @@
-//! permessage-deflate (RFC 7692), one direction: message payloads back to what was meant.
+//! permessage-deflate (RFC 7692): decompresses the message payloads of one direction.
 
+use crate::trace::exchange::Direction;
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// What the endpoint agreed to, from its `Sec-WebSocket-Extensions`.
+/// What the endpoint agreed to in its `Sec-WebSocket-Extensions`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Agreed {
-    /// permessage-deflate is on.
-    pub deflate: bool,
+pub(crate) struct DeflateAgreement {
+    /// permessage-deflate is in use.
+    pub(crate) deflate: bool,
     /// The client starts every message with an empty window.
-    pub client_no_context_takeover: bool,
-    /// The server does.
-    pub server_no_context_takeover: bool,
+    pub(crate) client_no_context_takeover: bool,
+    /// The server starts every message with an empty window.
+    pub(crate) server_no_context_takeover: bool,
 }
 
-impl Agreed {
-    /// Reads the field; anything but permessage-deflate is passed over.
-    pub fn parse(field: &str) -> Self {
-        let mut agreed = Self::default();
+impl DeflateAgreement {
+    /// Reads the field. Other extensions are ignored.
+    pub(crate) fn parse(field: &str) -> Self {
+        let mut agreement = Self::default();
         for extension in field.split(',') {
             let mut words = extension.split(';').map(str::trim);
             if words.next() != Some("permessage-deflate") {
                 continue;
             }
-            agreed.deflate = true;
+            agreement.deflate = true;
             for word in words {
-                agreed.client_no_context_takeover |= word == "client_no_context_takeover";
-                agreed.server_no_context_takeover |= word == "server_no_context_takeover";
+                agreement.client_no_context_takeover |= word == "client_no_context_takeover";
+                agreement.server_no_context_takeover |= word == "server_no_context_takeover";
             }
         }
-        agreed
+        agreement
+    }
+
+    /// A decompressor of the messages of one direction.
+    pub(crate) fn inflater(self, direction: Direction) -> Inflater {
+        let resets = match direction {
+            Direction::Request => self.client_no_context_takeover,
+            Direction::Response => self.server_no_context_takeover,
+        };
+        Inflater { state: Decompress::new(false), resets, has_gap: false }
     }
 }
 
-/// Inflates the messages of one direction, in order.
+/// Decompresses the messages of one direction, in order.
 #[derive(Debug)]
-pub struct Inflater {
+pub(crate) struct Inflater {
     state: Decompress,
-    fresh_each: bool,
-    // A message that was not seen whole: what follows may refer to what it held.
-    broken: bool,
+    // Each message starts with an empty window.
+    resets: bool,
+    // A message was missing or truncated: later ones may refer to its text.
+    has_gap: bool,
 }
 
 impl Inflater {
-    /// `no_context_takeover`: each message stands alone.
-    pub fn new(no_context_takeover: bool) -> Self {
-        Self { state: Decompress::new(false), fresh_each: no_context_takeover, broken: false }
+    /// The first `max_bytes` of a message, decompressed. None if an earlier message that it may refer to is missing, or
+    /// it is no deflate stream.
+    pub(crate) fn inflate(&mut self, payload: &[u8], max_bytes: usize) -> Option<Vec<u8>> {
+        // RFC 7692 §7.2.2: the tail that the sender removed.
+        self.inflate_parts([payload, &[0x00, 0x00, 0xff, 0xff]], max_bytes)
     }
 
-    /// The first `keep_bytes` of what a payload says; `None` if that can't be told. `whole`: the payload is all there.
-    pub fn inflate(&mut self, payload: &[u8], whole: bool, keep_bytes: usize) -> Option<Vec<u8>> {
-        if self.fresh_each {
+    /// The same for a message of which only the start was recorded. Those that refer to it can't be decompressed.
+    pub(crate) fn inflate_truncated(&mut self, payload: &[u8], max_bytes: usize) -> Option<Vec<u8>> {
+        let start = self.inflate_parts([payload, &[]], max_bytes);
+        self.has_gap = true;
+        start
+    }
+
+    fn inflate_parts(&mut self, parts: [&[u8]; 2], max_bytes: usize) -> Option<Vec<u8>> {
+        if self.resets {
             self.state.reset(false);
-            self.broken = false;
+            self.has_gap = false;
         }
-        if self.broken {
+        if self.has_gap {
             return None;
         }
-        self.broken = !whole;
-        let mut kept = Vec::new();
-        // RFC 7692 §7.2.2: the tail that the sender took away.
-        let tail: &[u8] = if whole { &[0x00, 0x00, 0xff, 0xff] } else { &[] };
-        for part in [payload, tail] {
-            if !self.feed(part, &mut kept, keep_bytes) {
-                self.broken = true;
+        let mut text = Vec::new();
+        for part in parts {
+            if !self.feed(part, &mut text, max_bytes) {
+                self.has_gap = true;
                 return None;
             }
         }
-        Some(kept)
+        Some(text)
     }
 
-    fn feed(&mut self, mut part: &[u8], kept: &mut Vec<u8>, keep_bytes: usize) -> bool {
+    /// False if `part` is no deflate stream, or decompresses to too much.
+    fn feed(&mut self, mut part: &[u8], text: &mut Vec<u8>, max_bytes: usize) -> bool {
         let mut buffer = [0; 16 * 1024];
         let mut produced = 0;
         loop {
@@ -78,8 +95,8 @@ impl Inflater {
             let taken = usize::try_from(self.state.total_in() - before_in).unwrap_or(part.len());
             let made = usize::try_from(self.state.total_out() - before_out).unwrap_or(0);
             part = &part[taken.min(part.len())..];
-            let room = keep_bytes.saturating_sub(kept.len()).min(made);
-            kept.extend_from_slice(&buffer[..room]);
+            let room = max_bytes.saturating_sub(text.len()).min(made);
+            text.extend_from_slice(&buffer[..room]);
             produced += made;
             if produced > MAX_INFLATED_BYTES {
                 return false;
@@ -91,7 +108,7 @@ impl Inflater {
     }
 }
 
-/// What one message may inflate to before it is taken for an attack on whoever reads it.
+/// A message that decompresses to more is taken for a decompression bomb.
 const MAX_INFLATED_BYTES: usize = 256 * 1024 * 1024;
 
 #[cfg(test)]
@@ -108,33 +125,37 @@ mod tests {
 
     #[test]
     fn messages_refer_to_those_before_them() {
-        let (mut sender, mut reader) = (Compress::new(Compression::best(), false), Inflater::new(false));
+        let mut sender = Compress::new(Compression::best(), false);
+        let mut reader = DeflateAgreement::default().inflater(Direction::Request);
         let text = b"the same words in every message, so that the window matters".repeat(3);
         for _ in 0..3 {
             let payload = deflate(&mut sender, &text);
-            assert_eq!(reader.inflate(&payload, true, 1 << 20).unwrap(), text);
+            assert_eq!(reader.inflate(&payload, 1 << 20).unwrap(), text);
         }
         let payload = deflate(&mut sender, &text);
-        assert!(reader.inflate(&payload[..payload.len() / 2], false, 1 << 20).is_some());
-        assert_eq!(reader.inflate(&deflate(&mut sender, &text), true, 1 << 20), None, "a gap before it");
+        assert!(reader.inflate_truncated(&payload[..payload.len() / 2], 1 << 20).is_some());
+        assert_eq!(reader.inflate(&deflate(&mut sender, &text), 1 << 20), None, "a gap before it");
     }
 
     #[test]
     fn without_takeover_a_gap_heals_and_a_cap_holds() {
-        let mut reader = Inflater::new(true);
+        let agreement = DeflateAgreement { client_no_context_takeover: true, ..DeflateAgreement::default() };
+        let mut reader = agreement.inflater(Direction::Request);
         let text = vec![b'z'; 1 << 20];
         let payload = deflate(&mut Compress::new(Compression::best(), false), &text);
-        reader.inflate(&payload[..3], false, 10);
-        assert_eq!(reader.inflate(&payload, true, 10).unwrap(), b"zzzzzzzzzz");
-        assert_eq!(reader.inflate(b"\xff\xff\xff", true, 10), None);
+        reader.inflate_truncated(&payload[..3], 10);
+        assert_eq!(reader.inflate(&payload, 10).unwrap(), b"zzzzzzzzzz");
+        assert_eq!(reader.inflate(b"\xff\xff\xff", 10), None);
     }
 
     #[test]
     fn the_agreement_is_read() {
-        let agreed =
-            Agreed::parse("x-other, permessage-deflate; server_no_context_takeover; client_max_window_bits=12");
-        let expected = Agreed { deflate: true, server_no_context_takeover: true, client_no_context_takeover: false };
-        assert_eq!(agreed, expected);
-        assert_eq!(Agreed::parse(""), Agreed::default());
+        let agreement = DeflateAgreement::parse(
+            "x-other, permessage-deflate; server_no_context_takeover; client_max_window_bits=12",
+        );
+        let expected =
+            DeflateAgreement { deflate: true, server_no_context_takeover: true, client_no_context_takeover: false };
+        assert_eq!(agreement, expected);
+        assert_eq!(DeflateAgreement::parse(""), DeflateAgreement::default());
     }
 }

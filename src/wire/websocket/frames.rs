@@ -1,56 +1,20 @@
-//! Frames to messages: headers read, payloads unmasked, fragments joined, control frames told apart.
+//! Frames to messages: reads headers, unmasks payloads, joins fragments, separates control frames.
 //!
-//! What is not WebSocket ends the watching, never the traffic.
+//! Bytes that are not WebSocket end the parsing, never the traffic. Memory is bounded by the recorded payload of one
+//! message and one control frame.
 
-/// A message, or a control frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// What sort it is.
-    pub opcode: Opcode,
-    /// Bytes of payload on the wire, compressed if it was.
-    pub size_bytes: u64,
-    /// The payload, unmasked, as far as it was kept.
-    pub payload: Vec<u8>,
-    /// True when the payload is compressed by permessage-deflate.
-    pub compressed: bool,
-    /// False when the connection ended within it.
-    pub complete: bool,
-}
+use super::deflate::DeflateAgreement;
+use crate::trace::exchange::{Direction, Message, MessageOpcode};
+use std::time::Duration;
 
-/// What a message holds (RFC 6455 §11.8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opcode {
-    /// UTF-8 text.
-    Text,
-    /// Bytes.
-    Binary,
-    /// The connection is to be closed; the payload is a code and a reason.
-    Close,
-    /// Are you there?
-    Ping,
-    /// I am.
-    Pong,
-}
-
-impl Opcode {
-    /// The word used in attributes.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Binary => "binary",
-            Self::Close => "close",
-            Self::Ping => "ping",
-            Self::Pong => "pong",
-        }
-    }
-}
-
-/// Follows one direction of a connection.
+/// Parses one direction of a connection.
 #[derive(Debug)]
-pub struct Frames {
-    from_client: bool,
-    compression: bool,
-    keep_bytes: usize,
+pub(crate) struct FrameParser {
+    direction: Direction,
+    // permessage-deflate was agreed: a frame may say that it is compressed.
+    allows_compression: bool,
+    max_payload_bytes: usize,
+    // The bytes of a frame header that is not complete yet.
     header: Vec<u8>,
     frame: Option<Frame>,
     message: Option<Message>,
@@ -67,27 +31,35 @@ struct Frame {
     control: bool,
 }
 
-impl Frames {
-    /// For bytes from the client or from the server; `compression`: permessage-deflate was agreed. Of each payload at
-    /// most `keep_bytes` are kept.
-    pub fn new(from_client: bool, compression: bool, keep_bytes: usize) -> Self {
-        let header = Vec::with_capacity(MAX_HEADER_BYTES);
-        Self { from_client, compression, keep_bytes, header, frame: None, message: None, control: None, fault: None }
+impl FrameParser {
+    /// A parser of one direction. At most `max_payload_bytes` of each payload are recorded, of a control frame all.
+    pub(crate) fn new(direction: Direction, agreement: DeflateAgreement, max_payload_bytes: usize) -> Self {
+        Self {
+            direction,
+            allows_compression: agreement.deflate,
+            max_payload_bytes,
+            header: Vec::with_capacity(MAX_HEADER_BYTES),
+            frame: None,
+            message: None,
+            control: None,
+            fault: None,
+        }
     }
 
-    /// Why the watching ended, if it did.
-    pub fn fault(&self) -> Option<&'static str> {
+    /// Why the parsing ended. None while it goes on.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
         self.fault
     }
 
-    /// Goes over `bytes`; every message that ends in them is given to `found`.
-    pub fn push(&mut self, mut bytes: &[u8], found: &mut dyn FnMut(Message)) {
+    /// Parses `bytes` and calls `on_message` with every message that ends in them. Its time is left at zero.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], on_message: &mut dyn FnMut(Message)) {
         while self.fault.is_none() {
             if let Some(frame) = &mut self.frame {
                 let taken = bytes.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
                 let message = if frame.control { &mut self.control } else { &mut self.message };
                 if let Some(message) = message {
-                    let room = self.keep_bytes.max(MAX_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
+                    let room =
+                        self.max_payload_bytes.max(MAX_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
                     let unmasked = bytes[..room].iter().zip(frame.at..).map(|(byte, at)| byte ^ frame.mask[at % 4]);
                     message.payload.extend(unmasked);
                     message.size_bytes += taken as u64;
@@ -100,9 +72,9 @@ impl Frames {
                 }
                 let (last, control) = (frame.last, frame.control);
                 self.frame = None;
-                let over = if control { self.control.take() } else { self.message.take_if(|_| last) };
-                if let Some(message) = over {
-                    found(Message { complete: true, ..message });
+                let ended = if control { self.control.take() } else { self.message.take_if(|_| last) };
+                if let Some(message) = ended {
+                    on_message(Message { complete: true, ..message });
                 }
                 continue;
             }
@@ -110,7 +82,7 @@ impl Frames {
             self.header.push(*byte);
             bytes = rest;
             if self.header.len() == header_length(&self.header) {
-                match self.open() {
+                match self.start_frame() {
                     Ok(frame) => self.frame = Some(frame),
                     Err(fault) => self.fault = Some(fault),
                 }
@@ -119,20 +91,20 @@ impl Frames {
         }
     }
 
-    /// The connection is over: a message that was under way.
-    pub fn finish(&mut self) -> Option<Message> {
+    /// The message that was incomplete when the connection ended.
+    pub(crate) fn finish(&mut self) -> Option<Message> {
         self.message.take()
     }
 
-    /// A frame by its whole header.
-    fn open(&mut self) -> Result<Frame, &'static str> {
+    /// Starts the frame of the complete header.
+    fn start_frame(&mut self) -> Result<Frame, &'static str> {
         let (first, second) = (self.header[0], self.header[1]);
         let (last, compressed, kind) = (first & 0x80 != 0, first & 0x40 != 0, first & 0x0f);
         let masked = second & 0x80 != 0;
-        if first & 0x30 != 0 || (compressed && !self.compression) {
+        if first & 0x30 != 0 || (compressed && !self.allows_compression) {
             return Err("a reserved bit is set");
         }
-        if masked != self.from_client {
+        if masked != (self.direction == Direction::Request) {
             return Err(if masked { "a server's frame is masked" } else { "a client's frame is not masked" });
         }
         let rest = &self.header[2..];
@@ -152,24 +124,26 @@ impl Frames {
         if control && (!last || left > MAX_CONTROL_BYTES as u64 || compressed) {
             return Err("a control frame that is long, fragmented or compressed");
         }
-        let message =
-            |opcode| Some(Message { opcode, size_bytes: 0, payload: Vec::new(), compressed, complete: false });
+        let message = |opcode| {
+            let (direction, at) = (self.direction, Duration::ZERO);
+            Some(Message { direction, at, opcode, size_bytes: 0, payload: Vec::new(), compressed, complete: false })
+        };
         match (kind, self.message.is_some()) {
             (0, true) if !compressed => {}
             (0, _) => return Err("a continuation of nothing"),
             (1 | 2, true) => return Err("a message within a message"),
-            (1, false) => self.message = message(Opcode::Text),
-            (2, false) => self.message = message(Opcode::Binary),
-            (8, _) => self.control = message(Opcode::Close),
-            (9, _) => self.control = message(Opcode::Ping),
-            (10, _) => self.control = message(Opcode::Pong),
+            (1, false) => self.message = message(MessageOpcode::Text),
+            (2, false) => self.message = message(MessageOpcode::Binary),
+            (8, _) => self.control = message(MessageOpcode::Close),
+            (9, _) => self.control = message(MessageOpcode::Ping),
+            (10, _) => self.control = message(MessageOpcode::Pong),
             _ => return Err("an unknown opcode"),
         }
         Ok(Frame { left, mask, at: 0, last, control })
     }
 }
 
-/// How long a header is that starts like this; 2 until that can be told.
+/// The length of the frame header that starts with these bytes; 2 while that is not known.
 fn header_length(start: &[u8]) -> usize {
     let Some(second) = start.get(1) else { return 2 };
     let length = match second & 0x7f {
@@ -209,12 +183,12 @@ mod tests {
     }
 
     fn messages(pieces: &[&[u8]]) -> (Vec<Message>, Option<&'static str>) {
-        let mut frames = Frames::new(true, false, 1 << 20);
+        let mut parser = FrameParser::new(Direction::Request, DeflateAgreement::default(), 1 << 20);
         let mut found = Vec::new();
         for piece in pieces {
-            frames.push(piece, &mut |message| found.push(message));
+            parser.push(piece, &mut |message| found.push(message));
         }
-        (found, frames.fault())
+        (found, parser.fault())
     }
 
     proptest! {
@@ -237,20 +211,20 @@ mod tests {
             let (found, fault) = messages(&pieces);
             prop_assert_eq!(fault, None);
             let texts: Vec<usize> =
-                found.iter().filter(|found| found.opcode == Opcode::Text).map(|found| found.payload.len()).collect();
-            let pings = found.iter().filter(|found| found.opcode == Opcode::Ping).count();
+                found.iter().filter(|found| found.opcode == MessageOpcode::Text).map(|found| found.payload.len()).collect();
+            let pings = found.iter().filter(|found| found.opcode == MessageOpcode::Ping).count();
             prop_assert_eq!(pings, lengths.len());
             prop_assert_eq!(texts, lengths);
         }
 
         #[test]
-        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             messages(&[&bytes]);
         }
     }
 
     #[test]
-    fn what_is_not_websocket_is_said() {
+    fn bytes_that_are_not_websocket_are_a_fault() {
         for (bytes, fault) in [
             (frame(0x91, b""), "a reserved bit is set"),
             (frame(0xc1, b""), "a reserved bit is set"),
@@ -266,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_kept_up_to_its_limit_and_counted_whole() {
-        let mut frames = Frames::new(true, false, 200);
+    fn a_payload_is_recorded_up_to_its_limit_and_counted_whole() {
+        let mut parser = FrameParser::new(Direction::Request, DeflateAgreement::default(), 200);
         let mut found = Vec::new();
-        frames.push(&frame(0x82, &[7; 1000]), &mut |message| found.push(message));
+        parser.push(&frame(0x82, &[7; 1000]), &mut |message| found.push(message));
         assert_eq!((found[0].size_bytes, found[0].payload.len()), (1000, 200));
-        frames.push(&frame(0x02, b"begun"), &mut |_| {});
-        assert!(!frames.finish().unwrap().complete);
+        parser.push(&frame(0x02, b"begun"), &mut |_| {});
+        assert!(!parser.finish().unwrap().complete);
     }
 }

@@ -1,7 +1,10 @@
-//! WebSocket (RFC 6455) as seen by somebody who only watches: messages out of the bytes of one direction.
+//! WebSocket (RFC 6455) for an observer: the messages in the bytes of one direction.
 //!
-//! [`frames`] finds messages and unmasks them, [`deflate`] undoes permessage-deflate (RFC 7692). They must not answer,
-//! change or hold anything.
+//! [`FrameParser`] finds messages and unmasks them, [`Inflater`] undoes permessage-deflate (RFC 7692). They never
+//! answer, change or hold back anything.
 
-pub mod deflate;
-pub mod frames;
+mod deflate;
+mod frames;
+
+pub(crate) use deflate::{DeflateAgreement, Inflater};
+pub(crate) use frames::FrameParser;

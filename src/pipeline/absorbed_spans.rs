@@ -1,29 +1,31 @@
-//! An agent's own telemetry: the spans of an OTLP export that passed, for the rollout that they name, else for that of the
-//! exchange. What could not be taken in is told on the exchange's own span.
+//! The spans in an OTLP export that an agent sent through the proxy, for the rollout that they name, else for that of the
+//! exchange.
+//!
+//! What can't be read is reported on the span of the exchange, never dropped silently.
 
-use super::span::SpanOptions;
+use super::options::SpanOptions;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
 use crate::wire::otlp;
 use http::header;
 
-/// The spans of an export, whose exchange has the span `export`.
-pub(super) fn spans(export: &mut Span, exchange: &Exchange, body: &[u8], options: &SpanOptions) -> Vec<Span> {
+/// The spans of an export, redacted. `export` is the span of the exchange.
+pub(super) fn read(export: &mut Span, exchange: &Exchange, body: &[u8], options: &SpanOptions) -> Vec<Span> {
     let kind = exchange.request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_json = kind.is_some_and(|kind| kind.contains("json"));
-    let mut not_taken = |why: String| {
-        tracing::warn!(host = exchange.request.host, why, "spans of an export could not be taken in");
+    let mut report = |why: String| {
+        tracing::warn!(host = exchange.request.host, why, "spans of an OTLP export can't be read and are not stored");
         export.set(names::CAPTURE_UNDECODED, why);
     };
     let request = match otlp::request(is_json, body) {
         Ok(request) => request,
         Err(error) => {
-            not_taken(format!("this is no export of spans: {error}"));
+            report(format!("the body is not an OTLP export of spans: {error}"));
             return Vec::new();
         }
     };
     let identity = &exchange.identity;
-    let (mut absorbed, mut refused) = (Vec::new(), Vec::new());
+    let (mut absorbed, mut rejected) = (Vec::new(), Vec::new());
     for span in otlp::spans(request) {
         match span {
             Ok((mut span, named)) => {
@@ -34,11 +36,11 @@ pub(super) fn spans(export: &mut Span, exchange: &Exchange, body: &[u8], options
                 options.redactor.span(&mut span);
                 absorbed.push(span);
             }
-            Err(why) => refused.push(why),
+            Err(why) => rejected.push(why),
         }
     }
-    if let Some(why) = refused.first() {
-        not_taken(format!("{} spans: {why}", refused.len()));
+    if let Some(why) = rejected.first() {
+        report(format!("{} spans: {why}", rejected.len()));
     }
     absorbed
 }

@@ -1,46 +1,47 @@
-//! The bytes that are kept of a body: as they came, or packed where a long stream would hold much room for long.
+//! The recorded bytes of a body: plain, or compressed in blocks where a long stream would occupy much memory for long.
 //!
-//! An answer of a thousand small events is nine parts in ten the same text over and over.
+//! A streamed response of a thousand small events is nine tenths the same text over and over.
 
 use std::cell::RefCell;
 use zstd::bulk::{Compressor, Decompressor};
 
-/// Bytes that grow at their end and are read once.
+/// Bytes that are appended to, and read once.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
-    // Compressed, each with the length it had.
+pub struct BodyBuffer {
+    // Compressed blocks, each with its uncompressed length.
     blocks: Vec<(Box<[u8]>, usize)>,
+    // Sum of the uncompressed lengths of `blocks`.
     packed_bytes: usize,
     tail: Vec<u8>,
 }
 
-impl Kept {
-    /// How many there are.
+impl BodyBuffer {
+    /// Bytes, uncompressed.
     pub fn len(&self) -> usize {
         self.packed_bytes + self.tail.len()
     }
 
-    /// True when there is none.
+    /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds some.
+    /// Appends bytes.
     pub fn push(&mut self, data: &[u8]) {
         self.tail.extend_from_slice(data);
     }
 
-    /// Makes room for that many at once.
+    /// Allocates room for exactly `bytes` more.
     pub fn reserve_exact(&mut self, bytes: usize) {
         self.tail.reserve_exact(bytes);
     }
 
-    /// How many are not packed.
+    /// Bytes that are not compressed.
     pub fn unpacked_bytes(&self) -> usize {
         self.tail.len()
     }
 
-    /// Packs what is not packed; gives how many bytes that saved.
+    /// Compresses what is not compressed yet. Returns how many bytes of memory that freed.
     pub fn pack(&mut self) -> usize {
         let packed = COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(&self.tail).ok());
         let Some(packed) = packed.filter(|packed| packed.len() < self.tail.len()) else { return 0 };
@@ -51,7 +52,7 @@ impl Kept {
         before - after
     }
 
-    /// All of them.
+    /// All bytes, uncompressed.
     pub fn into_bytes(self) -> Vec<u8> {
         if self.blocks.is_empty() {
             return self.tail;
@@ -59,7 +60,7 @@ impl Kept {
         let mut bytes = Vec::with_capacity(self.len());
         let Ok(mut decompressor) = Decompressor::new() else { return bytes };
         for (block, length) in &self.blocks {
-            // What we packed ourselves a moment ago is whole.
+            // It is our own block from this process's memory: it decompresses.
             bytes.extend(decompressor.decompress(block, *length).unwrap_or_default());
         }
         bytes.extend_from_slice(&self.tail);
@@ -67,7 +68,7 @@ impl Kept {
     }
 }
 
-impl From<Vec<u8>> for Kept {
+impl From<Vec<u8>> for BodyBuffer {
     fn from(tail: Vec<u8>) -> Self {
         Self { tail, ..Self::default() }
     }
@@ -84,28 +85,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_kept_comes_back(pieces in prop::collection::vec(("[a-d]{0,40}", any::<bool>()), 0..60)) {
-            let (mut kept, mut whole) = (Kept::default(), Vec::new());
+        fn bytes_come_back_unchanged(pieces in prop::collection::vec(("[a-d]{0,40}", any::<bool>()), 0..60)) {
+            let (mut buffer, mut whole) = (BodyBuffer::default(), Vec::new());
             for (piece, pack) in &pieces {
-                kept.push(piece.as_bytes());
+                buffer.push(piece.as_bytes());
                 whole.extend_from_slice(piece.as_bytes());
                 if *pack {
-                    kept.pack();
+                    buffer.pack();
                 }
-                prop_assert_eq!(kept.len(), whole.len());
+                prop_assert_eq!(buffer.len(), whole.len());
             }
-            prop_assert_eq!(kept.into_bytes(), whole);
+            prop_assert_eq!(buffer.into_bytes(), whole);
         }
     }
 
     #[test]
-    fn a_stream_of_events_is_packed_well() {
-        let mut kept = Kept::default();
+    fn a_stream_of_events_compresses_well() {
+        let mut buffer = BodyBuffer::default();
         for at in 0..100 {
-            kept.push(format!("data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" {at}\"}}}}]}}\n\n").as_bytes());
+            buffer.push(format!("data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" {at}\"}}}}]}}\n\n").as_bytes());
         }
-        let before = kept.len();
-        assert!(kept.pack() > before * 8 / 10);
-        assert_eq!((kept.len(), kept.unpacked_bytes()), (before, 0));
+        let before = buffer.len();
+        assert!(buffer.pack() > before * 8 / 10);
+        assert_eq!((buffer.len(), buffer.unpacked_bytes()), (before, 0));
     }
 }

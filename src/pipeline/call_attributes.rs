@@ -1,9 +1,9 @@
-//! A call of a model or tool becomes attributes of its span: GenAI conventions v1.41.1, and the proof of its token ids.
+//! The attributes of a call of a model or tool: GenAI conventions v1.41.1, and whether its token ids are complete.
 //!
-//! Content is redacted here, like everything else, before anybody can store it.
+//! Everything is redacted here, content included.
 
-use super::gateway;
-use super::span::SpanOptions;
+use super::gateway_attributes;
+use super::options::SpanOptions;
 use crate::error::Side;
 use crate::llm::call::{LlmCall, Parameters, Usage};
 use crate::llm::formats::{Read, gaps};
@@ -12,24 +12,27 @@ use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
 use crate::trace::exchange::{Arrival, Exchange, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, StatusCode, Value};
+use http::header;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Writes a call onto the span of its exchange; gives it back with what speaks against its token ids. `offsets_hold`: indexes into the decoded body are those of the kept one.
+/// Writes a call onto the span of its exchange. Returns it with the issues of its token ids.
 pub(super) fn describe(
     span: &mut Span,
     read: Read,
     exchange: &Exchange,
-    offsets_hold: bool,
     options: &SpanOptions,
 ) -> (LlmCall, BTreeSet<TokenIdIssue>) {
     let Read { mut call, progress, counts } = read;
     let arrivals = &exchange.response_body.arrivals;
+    // Indexes into the decoded body are those of the recorded one only if that was not compressed.
+    let response = exchange.response.as_ref();
+    let offsets_hold = !response.is_some_and(|response| response.headers.contains_key(header::CONTENT_ENCODING));
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
-    let proof = validate(&mut call, faults_of(exchange));
+    let check = validate(&mut call, capture_issues(exchange));
     name(span, &call);
     parameters(span, &call.request);
     usage(span, call.usage);
@@ -43,51 +46,51 @@ pub(super) fn describe(
     }
     if let Some(facts) = &exchange.gateway {
         let progress = if offsets_hold { progress.as_slice() } else { &[] };
-        gateway::versions(span, facts, &call, (progress, &counts));
+        gateway_attributes::versions(span, facts, &call, (progress, &counts));
     }
-    let mut unproved = BTreeSet::new();
+    let mut issues = BTreeSet::new();
     if !exchange.injection.fields.is_empty() {
         let added = exchange.injection.fields.iter().map(|name| (*name).to_owned());
         span.set(names::TOKENS_INJECTED, added.collect::<Vec<_>>());
         span.set(names::TOKENS_STRIPPED, exchange.injection.strips);
     }
-    if let Some(proof) = proof {
-        span.set(names::TOKENS_STATUS, proof.status);
-        if !proof.faults.is_empty() {
-            let reasons: Vec<String> = proof.faults.iter().map(|fault| fault.as_str().to_owned()).collect();
+    if let Some(check) = check {
+        span.set(names::TOKENS_STATUS, check.status);
+        if !check.faults.is_empty() {
+            let reasons: Vec<String> = check.faults.iter().map(|issue| issue.as_str().to_owned()).collect();
             span.set(names::TOKENS_REASONS, reasons);
         }
-        unproved = proof.faults;
+        issues = check.faults;
     }
     status(span, &call, exchange, options);
-    redact_words(span, options);
-    (call, unproved)
+    redact_parameters(span, options);
+    (call, issues)
 }
 
-/// Whatever an agent or an endpoint may have put into a name or parameter.
-fn redact_words(span: &mut Span, options: &SpanOptions) {
+/// Redacts the span's name and the attributes that are not content: an agent or an endpoint may put anything there.
+fn redact_parameters(span: &mut Span, options: &SpanOptions) {
     let redactor = &options.redactor;
-    let plain = |name: &str| {
+    let is_parameter = |name: &str| {
         let prefixes = ["gen_ai.", "mcp.", "openai.", "jsonrpc.", "tracewire.policy."];
         prefixes.iter().any(|prefix| name.starts_with(prefix)) && !CONTENT.contains(&name)
     };
-    for (name, value) in span.attributes.iter_mut().filter(|(name, _)| plain(name)) {
-        let clean = |text: &mut String| {
+    for (name, value) in span.attributes.iter_mut().filter(|(name, _)| is_parameter(name)) {
+        let redact = |text: &mut String| {
             let redacted = if name.ends_with(".uri") { redactor.url(text) } else { redactor.text(text) };
             if let std::borrow::Cow::Owned(redacted) = redacted {
                 *text = redacted;
             }
         };
         match value {
-            Value::String(text) => clean(text),
-            Value::Strings(texts) => texts.iter_mut().for_each(clean),
+            Value::String(text) => redact(text),
+            Value::Strings(texts) => texts.iter_mut().for_each(redact),
             _ => {}
         }
     }
     span.name = redactor.text(&span.name).into_owned();
 }
 
-/// What is redacted as a body.
+/// Attributes that are redacted as bodies are.
 const CONTENT: [&str; 6] = [
     names::GEN_AI_INPUT_MESSAGES,
     names::GEN_AI_OUTPUT_MESSAGES,
@@ -97,18 +100,18 @@ const CONTENT: [&str; 6] = [
     names::GEN_AI_TOOL_CALL_RESULT,
 ];
 
-/// What the exchange itself says of the record's completeness.
-fn faults_of(exchange: &Exchange) -> BTreeSet<TokenIdIssue> {
-    let mut faults = BTreeSet::new();
+/// The issues that capture itself knows of: an end that did not come, a body that was recorded in part.
+fn capture_issues(exchange: &Exchange) -> BTreeSet<TokenIdIssue> {
+    let mut issues = BTreeSet::new();
     match exchange.outcome {
-        Outcome::Aborted { by: Side::Downstream } => drop(faults.insert(TokenIdIssue::AbortedByAgent)),
-        Outcome::Aborted { .. } | Outcome::Failed { .. } => drop(faults.insert(TokenIdIssue::AbortedByEndpoint)),
+        Outcome::Aborted { by: Side::Downstream } => drop(issues.insert(TokenIdIssue::AbortedByAgent)),
+        Outcome::Aborted { .. } | Outcome::Failed { .. } => drop(issues.insert(TokenIdIssue::AbortedByEndpoint)),
         Outcome::Complete => {}
     }
     if exchange.request_body.truncated.is_some() || exchange.response_body.truncated.is_some() {
-        faults.insert(TokenIdIssue::Truncated);
+        issues.insert(TokenIdIssue::Truncated);
     }
-    faults
+    issues
 }
 
 fn name(span: &mut Span, call: &LlmCall) {
@@ -130,8 +133,8 @@ fn name(span: &mut Span, call: &LlmCall) {
         }
     } else {
         let model = call.request.model.as_ref().or(call.response_model.as_ref());
-        let what = if operation.is_empty() { call.api.rsplit('.').next().unwrap_or_default() } else { operation };
-        span.name = model.map_or_else(|| what.to_owned(), |model| format!("{what} {model}"));
+        let label = if operation.is_empty() { call.api.rsplit('.').next().unwrap_or_default() } else { operation };
+        span.name = model.map_or_else(|| label.to_owned(), |model| format!("{label} {model}"));
         span.kind = SpanKind::Client;
     }
     for (name, value) in &call.extras {
@@ -139,40 +142,40 @@ fn name(span: &mut Span, call: &LlmCall) {
     }
 }
 
-fn parameters(span: &mut Span, asked: &Parameters) {
-    span.set_some(names::GEN_AI_REQUEST_MODEL, asked.model.clone());
-    span.set_some(names::GEN_AI_REQUEST_STREAM, asked.stream.then_some(true));
+fn parameters(span: &mut Span, request: &Parameters) {
+    span.set_some(names::GEN_AI_REQUEST_MODEL, request.model.clone());
+    span.set_some(names::GEN_AI_REQUEST_STREAM, request.stream.then_some(true));
     for (name, value) in [
-        (names::GEN_AI_REQUEST_TEMPERATURE, asked.temperature),
-        (names::GEN_AI_REQUEST_TOP_P, asked.top_p),
-        (names::GEN_AI_REQUEST_TOP_K, asked.top_k),
-        (names::GEN_AI_REQUEST_FREQUENCY_PENALTY, asked.frequency_penalty),
-        (names::GEN_AI_REQUEST_PRESENCE_PENALTY, asked.presence_penalty),
+        (names::GEN_AI_REQUEST_TEMPERATURE, request.temperature),
+        (names::GEN_AI_REQUEST_TOP_P, request.top_p),
+        (names::GEN_AI_REQUEST_TOP_K, request.top_k),
+        (names::GEN_AI_REQUEST_FREQUENCY_PENALTY, request.frequency_penalty),
+        (names::GEN_AI_REQUEST_PRESENCE_PENALTY, request.presence_penalty),
     ] {
         span.set_some(name, value.filter(|value| value.is_finite()));
     }
     for (name, value) in [
-        (names::GEN_AI_REQUEST_SEED, asked.seed),
-        (names::GEN_AI_REQUEST_MAX_TOKENS, asked.max_tokens),
-        (names::GEN_AI_REQUEST_CHOICE_COUNT, asked.choice_count),
-        (names::GEN_AI_EMBEDDINGS_DIMENSION_COUNT, asked.dimensions),
+        (names::GEN_AI_REQUEST_SEED, request.seed),
+        (names::GEN_AI_REQUEST_MAX_TOKENS, request.max_tokens),
+        (names::GEN_AI_REQUEST_CHOICE_COUNT, request.choice_count),
+        (names::GEN_AI_EMBEDDINGS_DIMENSION_COUNT, request.dimensions),
     ] {
         span.set_some(name, value);
     }
     for (name, value) in [
-        (names::GEN_AI_REQUEST_STOP_SEQUENCES, &asked.stop),
-        (names::GEN_AI_REQUEST_ENCODING_FORMATS, &asked.encoding_formats),
+        (names::GEN_AI_REQUEST_STOP_SEQUENCES, &request.stop),
+        (names::GEN_AI_REQUEST_ENCODING_FORMATS, &request.encoding_formats),
     ] {
         span.set_some(name, Some(value.clone()).filter(|list| !list.is_empty()));
     }
     for (name, value) in [
-        (names::GEN_AI_REQUEST_REASONING_LEVEL, &asked.reasoning_level),
-        (names::GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID, &asked.previous_response_id),
-        (names::GEN_AI_CONVERSATION_ID, &asked.conversation_id),
+        (names::GEN_AI_REQUEST_REASONING_LEVEL, &request.reasoning_level),
+        (names::GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID, &request.previous_response_id),
+        (names::GEN_AI_CONVERSATION_ID, &request.conversation_id),
     ] {
         span.set_some(name, value.clone());
     }
-    span.set_some(names::GEN_AI_OUTPUT_TYPE, asked.output_type);
+    span.set_some(names::GEN_AI_OUTPUT_TYPE, request.output_type);
 }
 
 fn usage(span: &mut Span, usage: Usage) {
@@ -180,7 +183,7 @@ fn usage(span: &mut Span, usage: Usage) {
         (names::GEN_AI_USAGE_INPUT_TOKENS, usage.input),
         (names::GEN_AI_USAGE_OUTPUT_TOKENS, usage.output),
         (names::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cache_read),
-        // The old name and the new one.
+        // The conventions renamed it; both names are in use.
         (names::GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, usage.cache_write),
         (names::GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, usage.cache_write),
         (names::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning),
@@ -213,7 +216,7 @@ fn timing(span: &mut Span, times: &[Duration]) {
     span.set_some(names::CHUNK_GAP_MAX_MS, gaps.last().map(millis));
 }
 
-/// When the frame came that ended at or behind each of these indexes.
+/// When the frame arrived that ended at or behind each of these indexes.
 fn times_of(progress: &[usize], arrivals: &[Arrival]) -> Vec<Duration> {
     let arrived = |end: &usize| {
         let at = arrivals.partition_point(|arrival| arrival.end < *end);
@@ -229,16 +232,16 @@ fn content(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanO
         std::borrow::Cow::Borrowed(_) => json,
     };
     let mut set = |name: &str, json: Option<String>| span.set_some(name, json.map(&redact));
-    set(names::GEN_AI_SYSTEM_INSTRUCTIONS, written(&call.system));
-    set(names::GEN_AI_INPUT_MESSAGES, written(&call.input));
+    set(names::GEN_AI_SYSTEM_INSTRUCTIONS, list_json(&call.system));
+    set(names::GEN_AI_INPUT_MESSAGES, list_json(&call.input));
     let output: Vec<_> = call.choices.iter().map(crate::llm::call::Choice::message).collect();
-    set(names::GEN_AI_OUTPUT_MESSAGES, written(&output));
+    set(names::GEN_AI_OUTPUT_MESSAGES, list_json(&output));
     if let Some(tool) = call.tool.as_ref().filter(|_| call.operation == Operation::ExecuteTool) {
         set(names::GEN_AI_TOOL_CALL_ARGUMENTS, Some(&tool.arguments).filter(|json| !json.is_null()).and_then(json_of));
         set(names::GEN_AI_TOOL_CALL_RESULT, Some(&tool.result).filter(|json| !json.is_null()).and_then(json_of));
     }
-    // A schema names its secrets without having any: of a function only what looks like one by its own shape goes. Other
-    // tools, such as servers to ask, may have credentials under their names.
+    // A function's schema has names of secrets without their values, so names are not redacted. Other tools, such as MCP
+    // servers, may have credentials under their names.
     let tools = call.tools.iter().filter_map(|tool| {
         let json = json_of(tool)?;
         let is_function = tool.get("type").text() == Some("function");
@@ -249,7 +252,7 @@ fn content(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanO
     token_attributes(span, call);
 }
 
-/// Ids and logprobs: those of the first choice under the names that Agent Lightning reads, others with their index.
+/// Token ids and logprobs: those of the first choice under the names that Agent Lightning reads, others with their index.
 fn token_attributes(span: &mut Span, call: &LlmCall) {
     let mut set = |name: &str, index: i64, value: Option<Value>| {
         let Some(value) = value else { return };
@@ -272,7 +275,7 @@ fn token_attributes(span: &mut Span, call: &LlmCall) {
     }
 }
 
-fn written<T: Serialize>(list: &[T]) -> Option<String> {
+fn list_json<T: Serialize>(list: &[T]) -> Option<String> {
     if list.is_empty() { None } else { json_of(list) }
 }
 
@@ -280,8 +283,8 @@ fn json_of<T: Serialize + ?Sized>(value: &T) -> Option<String> {
     serde_json::to_string(value).ok()
 }
 
-/// An error within a stream, or a stream without its end, is an error whatever the status said; an agent that left is
-/// none.
+/// An error within a stream, or a stream without its end, is an error whatever the status said. An agent that went away
+/// is none.
 fn status(span: &mut Span, call: &LlmCall, exchange: &Exchange, options: &SpanOptions) {
     if let Some((kind, message)) = &call.error {
         span.status.status_code = StatusCode::Error;

@@ -8,7 +8,7 @@ use crate::trace::{Attributes, Span, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Whatever is no content.
+/// Adds what the gateway did.
 pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&str) -> String) {
     let Some(facts) = &exchange.gateway else { return };
     span.set_some(names::GATEWAY_BACKEND, facts.backend.as_deref().map(&redact));
@@ -22,7 +22,7 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
     }
     span.set_some(names::POLICY_STALENESS, facts.staleness);
     span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|(version, _)| *version));
-    // The version that was registered; what the answer itself says of it is written over this.
+    // The version that was registered. If the response reports one, that replaces it.
     span.set_some(names::POLICY_VERSION, facts.versions.last().map(|(version, _)| version.to_string()));
     if let Some((first, in_flight)) = facts.joined {
         span.set(names::GATEWAY_JOINED, if in_flight { "in_flight" } else { "stored" });
@@ -37,8 +37,8 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
     }
 }
 
-/// The versions of the policy that answered, and with which token of the first choice each began, unless the engine
-/// itself said which they were. `progress` and `counts` tell where in the answer how many tokens were known.
+/// Adds the policy versions that answered, and at which token of the first choice each started, unless the engine
+/// reported them. `progress` has the end of each event in the recorded body, `counts` the tokens known by then.
 pub(super) fn versions(
     span: &mut Span,
     facts: &GatewayFacts,
@@ -51,11 +51,11 @@ pub(super) fn versions(
     let versions: Vec<String> = facts.versions.iter().map(|(version, _)| version.to_string()).collect();
     span.set(names::POLICY_VERSIONS, versions);
     let total = call.choices.first().map_or(0, |choice| choice.tokens.count());
-    // Ids that come all at once at the end say nothing of when they were sampled.
+    // Ids that arrive all at once at the end do not show when they were sampled.
     let counts_grow = total > 0 && counts.first().is_some_and(|first| *first < total);
     if counts_grow && progress.len() == counts.len() {
         let start_of = |from: usize| {
-            // The tokens of all events that had ended when it began.
+            // The tokens of all events that had ended when the version started.
             let ended = progress.partition_point(|end| *end <= from);
             let known = ended.checked_sub(1).and_then(|last| counts.get(last)).copied().unwrap_or_default();
             i64::try_from(known).unwrap_or(i64::MAX)

@@ -1,34 +1,38 @@
-//! Calls of a model over a WebSocket (OpenAI's responses): each `response.create` with the events that answer it becomes
-//! the exchange that it would have been over HTTP, for the same readers.
+//! Calls of a model over a WebSocket (OpenAI's responses): each `response.create` and the events that answer it become
+//! the exchange that they would have been over HTTP, for the same parsers.
 //!
-//! One response is made at a time; what an endpoint says between two belongs to none.
+//! An endpoint makes one response at a time; events between two responses belong to none.
 
-use super::messages::Contents;
+use super::websocket_messages::MessageContents;
 use crate::error::Side;
 use crate::llm::api::websocket_calls;
 use crate::trace::SpanId;
 use crate::trace::exchange::{
-    Arrival, Body, Exchange, ExchangeKind, Messages, Outcome, Timing, TraceContext, Truncation,
+    Arrival, Body, Direction, Exchange, ExchangeKind, MessageOpcode, Messages, Outcome, Timing, TraceContext,
+    Truncation,
 };
 use crate::wire::json;
 use std::time::Duration;
 
-/// The calls that passed, oldest first, below the connection's span.
-pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchange> {
+/// The calls, oldest first, as exchanges below the span of the connection.
+pub(super) fn exchanges(exchange: &Exchange, contents: &MessageContents<'_>) -> Vec<Exchange> {
     let Some(protocol) = websocket_calls(&exchange.request.target) else { return Vec::new() };
     let mut calls = Vec::new();
-    let mut open: Option<Call> = None;
-    for (message, content) in contents.iter().filter(|(message, _)| message.opcode == "text") {
-        // One before it is missing that it refers to: what it said is not known, and that is told of the call.
+    let mut open: Option<WebSocketCall> = None;
+    for (message, content) in contents.iter().filter(|(message, _)| message.opcode == MessageOpcode::Text) {
+        // Without bytes an earlier message is missing that it refers to: the call is marked truncated.
         let bytes = content.bytes.as_deref().unwrap_or_default();
         let parsed = json::parse(bytes).unwrap_or_default();
         let kind = parsed.get("type").text().unwrap_or_default();
-        if message.by_agent {
+        if message.direction == Direction::Request {
             if kind == protocol.begin {
-                calls.extend(open.replace(Call::begin(exchange, bytes.to_vec(), message.at)));
+                calls.extend(open.replace(WebSocketCall::start(exchange, bytes.to_vec(), message.at)));
             }
         } else if let Some(call) = &mut open {
-            call.add(bytes, message.at, content.whole && content.bytes.is_some());
+            call.add(bytes, message.at);
+            if !content.whole || content.bytes.is_none() {
+                call.exchange.response_body.truncated = Some(Truncation::BodyLimit);
+            }
             if protocol.ends.contains(&kind) {
                 call.exchange.outcome = Outcome::Complete;
                 calls.extend(open.take());
@@ -39,14 +43,14 @@ pub(super) fn calls(exchange: &Exchange, contents: &Contents<'_>) -> Vec<Exchang
     calls.into_iter().map(|call| call.exchange).collect()
 }
 
-/// A call, and when it began, from the start of its connection.
-struct Call {
+struct WebSocketCall {
     exchange: Exchange,
-    began: Duration,
+    // Since the start of the connection.
+    started: Duration,
 }
 
-impl Call {
-    fn begin(socket: &Exchange, asked: Vec<u8>, began: Duration) -> Self {
+impl WebSocketCall {
+    fn start(socket: &Exchange, request: Vec<u8>, started: Duration) -> Self {
         let trace = TraceContext {
             span_id: SpanId::from_random(fastrand::u64(1..)),
             parent_id: socket.trace.span_id,
@@ -61,46 +65,43 @@ impl Call {
             response: socket.response.clone(),
             informational: Vec::new(),
             request_body: Body {
-                size_bytes: asked.len() as u64,
-                kept: asked.into(),
+                size_bytes: request.len() as u64,
+                buffer: request.into(),
                 complete: true,
                 ..Body::default()
             },
             response_body: Body::default(),
             messages: Messages::default(),
             timing: Timing {
-                started_at: socket.timing.started_at.after(began),
-                ended: socket.timing.ended.saturating_sub(began),
+                started_at: socket.timing.started_at.after(started),
+                ended: socket.timing.ended.saturating_sub(started),
                 ..Timing::default()
             },
             connection: socket.connection.clone(),
             injection: socket.injection.clone(),
-            keeps_bodies: socket.keeps_bodies,
+            records_bodies: socket.records_bodies,
             gateway: None,
-            // Until its end is seen. An agent that closes without waiting for it has left.
+            // Until its end is seen: an agent that closes before that has gone away.
             outcome: match &socket.outcome {
                 Outcome::Complete => Outcome::Aborted { by: Side::Downstream },
                 broken => broken.clone(),
             },
         };
-        Self { exchange, began }
+        Self { exchange, started }
     }
 
-    /// One more event of the answer, in the framing that a stream over HTTP has.
-    fn add(&mut self, event: &[u8], at: Duration, whole: bool) {
+    /// Appends an event of the response, framed as server-sent events are.
+    fn add(&mut self, event: &[u8], at: Duration) {
         let Exchange { response_body: body, timing, .. } = &mut self.exchange;
-        timing.ended = at.saturating_sub(self.began);
+        timing.ended = at.saturating_sub(self.started);
         timing.first_body_byte.get_or_insert(timing.ended);
-        body.kept.push(b"data: ");
-        // Between the parts of a JSON text a line's end is white space, and within a string there is none.
+        body.buffer.push(b"data: ");
+        // A line break in JSON text is white space between tokens, never part of a string.
         let line: Vec<u8> = event.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
-        body.kept.push(&line);
-        body.kept.push(b"\n\n");
+        body.buffer.push(&line);
+        body.buffer.push(b"\n\n");
         body.size_bytes += event.len() as u64;
         body.frames += 1;
-        body.arrivals.push(Arrival { end: body.kept.len(), at: timing.ended });
-        if !whole {
-            body.truncated = Some(Truncation::BodyLimit);
-        }
+        body.arrivals.push(Arrival { end: body.buffer.len(), at: timing.ended });
     }
 }

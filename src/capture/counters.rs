@@ -1,0 +1,20 @@
+//! What capture counts. Each is a metric.
+
+use std::sync::atomic::AtomicU64;
+
+/// What capture counts.
+#[derive(Debug, Default)]
+pub struct CaptureCounters {
+    /// Exchanges whose recording started.
+    pub started: AtomicU64,
+    /// Exchanges that passed unrecorded because the queue was full.
+    pub dropped: AtomicU64,
+    /// Exchanges that passed unrecorded because a setting excludes them.
+    pub filtered: AtomicU64,
+    /// Bodies that were recorded in part.
+    pub truncated: AtomicU64,
+    /// Responses whose end was delivered before their commit.
+    pub commit_missed: AtomicU64,
+    /// Exchanges for which two sources named different rollouts.
+    pub identity_conflicts: AtomicU64,
+}

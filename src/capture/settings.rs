@@ -1,0 +1,91 @@
+//! `[capture]` of the settings.
+
+use crate::trace::units::millis;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// `[capture]` of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureSettings {
+    /// Record header fields, redacted.
+    pub include_headers: bool,
+    /// Record bodies, redacted.
+    pub include_bodies: bool,
+    /// Record the content of calls of models and tools: messages, tool calls, token ids. Without it only usage and times
+    /// are recorded.
+    pub llm_content: bool,
+    /// What happens to OTLP exports that agents send through the proxy.
+    pub absorb_telemetry: Absorb,
+    /// Record the traffic of Agent Lightning itself (`x-agentlightning-client: true`).
+    pub own_traffic: bool,
+    /// Maximum recorded bytes of one body. A longer body passes whole and is marked truncated.
+    pub max_body_bytes: u64,
+    /// Maximum recorded WebSocket messages of one connection. Later ones pass and are counted.
+    pub max_messages: usize,
+    /// Maximum bytes of all bodies that are being recorded.
+    pub memory_budget_bytes: u64,
+    /// Maximum exchanges that are in flight or wait to be stored. Further ones pass unrecorded and are counted.
+    pub queue_exchanges: usize,
+    /// When the end of a response is delivered.
+    pub durability: Durability,
+    /// How long the end of a response waits for its commit. After that it is delivered and counted.
+    #[serde(rename = "commit_timeout_ms", with = "millis")]
+    pub commit_timeout: Duration,
+    /// Header fields to record, as patterns with `*`; empty: all.
+    pub header_allow: Vec<String>,
+    /// Header fields not to record, as patterns with `*`. They win over `header_allow`.
+    pub header_deny: Vec<String>,
+    /// Hosts to record, as patterns; empty: all.
+    pub only_hosts: Vec<String>,
+    /// Hosts not to record, as patterns. They win over `only_hosts`.
+    pub skip_hosts: Vec<String>,
+}
+
+/// What happens to an OTLP export of spans that an agent sends through the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Absorb {
+    /// It is an exchange like any other.
+    #[default]
+    Off,
+    /// It is forwarded, and its spans are stored as well.
+    On,
+    /// It is answered by the proxy and its spans are stored: no span leaves the machine.
+    Local,
+}
+
+/// When the end of a response is delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// `commit` for registered rollouts, `async` for others.
+    #[default]
+    Auto,
+    /// Once its span is committed.
+    Commit,
+    /// At once.
+    Async,
+}
+
+impl Default for CaptureSettings {
+    fn default() -> Self {
+        Self {
+            include_headers: false,
+            include_bodies: false,
+            llm_content: true,
+            absorb_telemetry: Absorb::Off,
+            own_traffic: false,
+            max_body_bytes: 8 * 1024 * 1024,
+            max_messages: 10_000,
+            memory_budget_bytes: 256 * 1024 * 1024,
+            queue_exchanges: 16_384,
+            durability: Durability::Auto,
+            commit_timeout: Duration::from_secs(5),
+            header_allow: Vec::new(),
+            header_deny: Vec::new(),
+            only_hosts: Vec::new(),
+            skip_hosts: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Delivers what came before an error before the error.
+//!
+//! hyper drops what it has buffered when a body fails: an HTTP/1 connection is closed at once, an HTTP/2 stream is reset
+//! and its queued frames are cleared. Every response body passes through here on its way to a client: its error waits a
+//! moment, in which hyper writes what it has. A client that reads more slowly than that may still lose the last bytes.
+
+use hyper::body::{Body, Frame, SizeHint};
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// A body whose error comes a moment after its last frame.
+pub(crate) struct DeferredError<B> {
+    inner: B,
+    // Boxed: only a body that fails pays for it.
+    failing: Option<Box<Failing>>,
+}
+
+struct Failing {
+    // None once it is delivered.
+    error: Option<BoxError>,
+    delay: Pin<Box<Sleep>>,
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl<B> DeferredError<B> {
+    /// Defers the error of `inner`.
+    pub(crate) fn new(inner: B) -> Self {
+        Self { inner, failing: None }
+    }
+}
+
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for DeferredError<B> {
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = &mut *self;
+        if this.failing.is_none() {
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => {
+                    let delay = Box::pin(tokio::time::sleep(DELAY));
+                    this.failing = Some(Box::new(Failing { error: Some(error.into()), delay }));
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+        let Some(failing) = &mut this.failing else { return Poll::Ready(None) };
+        ready!(failing.delay.as_mut().poll(cx));
+        Poll::Ready(failing.error.take().map(Err))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failing.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Enough for the task of an HTTP/2 connection to run on a busy machine.
+const DELAY: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+    use std::io;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_comes_a_moment_after_the_last_frame_and_once() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"last"))), Err(io::Error::other("reset"))];
+        let mut body = DeferredError::new(StreamBody::new(stream::iter(frames)));
+        let start = Instant::now();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "last");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(!body.is_end_stream());
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "reset");
+        assert!(start.elapsed() >= DELAY);
+        assert!(body.frame().await.is_none());
+    }
+}

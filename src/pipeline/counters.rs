@@ -1,0 +1,22 @@
+//! What the pipeline counts. Each is a metric.
+
+use super::latency::Latencies;
+use crate::llm::token_ids::TokenIdIssue;
+use std::sync::atomic::AtomicU64;
+
+/// What the pipeline counts.
+#[derive(Debug, Default)]
+pub struct PipelineCounters {
+    /// Spans stored.
+    pub stored: AtomicU64,
+    /// Appends that failed; each is retried.
+    pub store_errors: AtomicU64,
+    /// Spans that could not be built or stored.
+    pub lost: AtomicU64,
+    /// Spans besides those of exchanges: of tools, of calls on WebSockets, of OTLP exports.
+    pub inferred: AtomicU64,
+    /// Calls whose token ids have an issue, by its index in [`TokenIdIssue::ALL`].
+    pub token_id_issues: [AtomicU64; TokenIdIssue::ALL.len()],
+    /// How long exchanges, and the steps behind them, take.
+    pub latencies: Latencies,
+}

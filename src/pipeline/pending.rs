@@ -1,0 +1,92 @@
+//! Spans on their way into the store.
+
+use super::counters::PipelineCounters;
+use crate::capture::CommitStatus;
+use crate::shared_state::SequenceLease;
+use crate::store::{Appended, SharedStore, StoreError};
+use crate::trace::Span;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Spans that are not stored yet, and what their storage releases.
+#[derive(Default)]
+pub(super) struct PendingSpans {
+    pub(super) spans: Vec<Arc<Span>>,
+    /// Responses whose end waits for the commit.
+    pub(super) waiting: Vec<oneshot::Sender<CommitStatus>>,
+    /// Dropped with the batch: when all spans are stored or lost.
+    pub(super) sequences: Vec<SequenceLease>,
+}
+
+impl PendingSpans {
+    /// Tells the responses that wait. Those that have gone need no answer.
+    pub(super) fn notify(&mut self, status: CommitStatus) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(status);
+        }
+    }
+
+    /// Appends all spans as one commit. After `MAX_BATCH_TRIES` they are appended one by one; a span that fails while
+    /// others can be stored is lost and counted. What remains in `spans` is to be retried.
+    pub(super) async fn append(
+        &mut self,
+        store: &SharedStore,
+        counters: &PipelineCounters,
+        tries: u32,
+    ) -> Result<(), StoreError> {
+        let all = self.spans.len() as u64;
+        let Err(mut failure) = append_measured(store, counters, self.spans.clone()).await else {
+            counters.stored.fetch_add(all, Ordering::Relaxed);
+            self.spans.clear();
+            self.notify(CommitStatus::Committed);
+            return Ok(());
+        };
+        if tries < MAX_BATCH_TRIES || self.spans.len() < 2 {
+            return Err(failure);
+        }
+        let mut stored = None;
+        for span in std::mem::take(&mut self.spans) {
+            match append_measured(store, counters, vec![Arc::clone(&span)]).await {
+                Ok(_) => {
+                    counters.stored.fetch_add(1, Ordering::Relaxed);
+                    stored = Some(span);
+                }
+                Err(error) => {
+                    failure = error;
+                    self.spans.push(span);
+                }
+            }
+        }
+        let Some(stored) = stored else { return Err(failure) };
+        for span in std::mem::take(&mut self.spans) {
+            match append_measured(store, counters, vec![Arc::clone(&span)]).await {
+                Ok(_) => drop(counters.stored.fetch_add(1, Ordering::Relaxed)),
+                // To append a stored span again changes nothing: it shows whether the store works at all.
+                Err(error) if append_measured(store, counters, vec![Arc::clone(&stored)]).await.is_ok() => {
+                    counters.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "a span is lost: the store rejects it while it stores others");
+                }
+                Err(error) => {
+                    failure = error;
+                    self.spans.push(span);
+                }
+            }
+        }
+        if self.spans.is_empty() { Ok(()) } else { Err(failure) }
+    }
+}
+
+async fn append_measured(
+    store: &SharedStore,
+    counters: &PipelineCounters,
+    spans: Vec<Arc<Span>>,
+) -> Result<Appended, StoreError> {
+    let started = Instant::now();
+    let appended = store.append(spans).await;
+    counters.latencies.store.observe(started.elapsed().as_secs_f64());
+    appended
+}
+
+const MAX_BATCH_TRIES: u32 = 3;

@@ -1,0 +1,207 @@
+//! The worker: takes exchanges from the capture queue, builds their spans, and appends them to the store in batches.
+
+use super::counters::PipelineCounters;
+use super::observed::{BuiltSpans, ObservedCall};
+use super::observed_state::ObservedState;
+use super::options::SpanOptions;
+use super::pending::PendingSpans;
+use super::relations::Relations;
+use super::span::build_spans;
+use crate::capture::{Captured, CommitStatus};
+use crate::llm::token_ids::TokenIdIssue;
+use crate::store::SharedStore;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+/// A running pipeline.
+pub struct Pipeline {
+    stopping: Arc<AtomicBool>,
+    finish: mpsc::Sender<()>,
+    done: oneshot::Receiver<()>,
+    counters: Arc<PipelineCounters>,
+}
+
+impl Pipeline {
+    /// Starts the thread. `store` is used on the current tokio runtime.
+    pub fn start(
+        queue: mpsc::Receiver<Captured>,
+        store: SharedStore,
+        options: SpanOptions,
+        observed: ObservedState,
+    ) -> std::io::Result<Self> {
+        let (stopping, counters) = (Arc::new(AtomicBool::new(false)), Arc::new(PipelineCounters::default()));
+        let (finish, finishing) = mpsc::channel(1);
+        let (ended, done) = oneshot::channel();
+        let runtime = Handle::current();
+        let worker = PipelineWorker {
+            store,
+            options,
+            observed,
+            stopping: Arc::clone(&stopping),
+            counters: Arc::clone(&counters),
+            relations: Relations::default(),
+        };
+        std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
+            runtime.block_on(worker.run(queue, finishing));
+            let _ = ended.send(());
+        })?;
+        Ok(Self { stopping, finish, done, counters })
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Arc<PipelineCounters> {
+        &self.counters
+    }
+
+    /// Stores what is in flight or queued, and ends. Returns how many of the `started` exchanges and of the inferred
+    /// spans are not stored, for whatever reason, the deadline included.
+    pub async fn finish(self, started: &AtomicU64) -> u64 {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.finish.send(()).await;
+        if tokio::time::timeout(FINISH_TIMEOUT, self.done).await.is_err() {
+            tracing::error!("the pipeline did not store everything in time; the rest is lost");
+        }
+        let expected = started.load(Ordering::Relaxed) + self.counters.inferred.load(Ordering::Relaxed);
+        expected.saturating_sub(self.counters.stored.load(Ordering::Relaxed))
+    }
+}
+
+struct PipelineWorker {
+    store: SharedStore,
+    options: SpanOptions,
+    observed: ObservedState,
+    stopping: Arc<AtomicBool>,
+    counters: Arc<PipelineCounters>,
+    relations: Relations,
+}
+
+impl PipelineWorker {
+    async fn run(mut self, mut queue: mpsc::Receiver<Captured>, mut finishing: mpsc::Receiver<()>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut is_closed = false;
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = queue.recv_many(&mut batch, BATCH) => received,
+                _ = finishing.recv(), if !is_closed => {
+                    // No slot is reserved any more. Reserved ones still deliver, and the queue ends after the last.
+                    queue.close();
+                    is_closed = true;
+                    continue;
+                }
+            };
+            if received == 0 {
+                return;
+            }
+            if !is_closed && batch.len() < BATCH {
+                gather(&mut batch, &mut queue).await;
+            }
+            self.store(std::mem::take(&mut batch), &mut queue).await;
+        }
+    }
+
+    /// Stores a batch. While the store fails, further exchanges are taken from the queue as well: if some spans can be
+    /// stored and one can't, it is that span that is at fault, not the store.
+    async fn store(&mut self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+        let mut pending = PendingSpans::default();
+        self.build(batch, &mut pending);
+        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
+        loop {
+            let Err(error) = pending.append(&self.store, &self.counters, tries).await else {
+                if tries > 0 {
+                    tracing::info!(tries, "the store accepts spans again");
+                }
+                return;
+            };
+            // Responses don't wait for the store to recover.
+            pending.notify(CommitStatus::NotCommitted);
+            self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
+            tries += 1;
+            let spans = pending.spans.len();
+            if tries == 1 {
+                tracing::error!(%error, spans, "spans can't be stored; retrying, traffic continues");
+            }
+            if self.stopping.load(Ordering::Relaxed) && tries >= MAX_TRIES_AT_END {
+                self.counters.lost.fetch_add(spans as u64, Ordering::Relaxed);
+                tracing::error!(%error, spans, "spans are lost: the store failed until the end of the program");
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+            let mut more = Vec::new();
+            while pending.spans.len() + more.len() < MAX_PENDING
+                && let Ok(captured) = queue.try_recv()
+            {
+                more.push(captured);
+            }
+            self.build(more, &mut pending);
+        }
+    }
+
+    /// Builds the spans of exchanges. One that can't be built is counted as lost.
+    fn build(&mut self, batch: Vec<Captured>, pending: &mut PendingSpans) {
+        for Captured { mut exchange, queued_at, committed, memory, sequence } in batch {
+            self.counters.latencies.exchange_received(&exchange.timing, queued_at.elapsed());
+            match catch_unwind(AssertUnwindSafe(|| build_spans(&mut exchange, &mut self.relations, &self.options))) {
+                Ok(BuiltSpans { span, inferred, calls }) => {
+                    calls.iter().for_each(|call| self.apply(call));
+                    self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
+                    pending.spans.push(Arc::new(span));
+                    pending.spans.extend(inferred.into_iter().map(Arc::new));
+                    pending.waiting.extend(committed);
+                    pending.sequences.push(sequence);
+                }
+                Err(_) => {
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(
+                        host = exchange.request.host,
+                        "an exchange is lost: its span could not be built (a bug in Tracewire)"
+                    );
+                }
+            }
+            // The recorded bytes are in the span now, or dropped with the exchange.
+            drop(memory);
+        }
+    }
+
+    /// Applies what was observed of a call, and counts the issues of its token ids.
+    fn apply(&self, call: &ObservedCall) {
+        self.observed.apply(call);
+        for (issue, counter) in TokenIdIssue::ALL.iter().zip(&self.counters.token_id_issues) {
+            if call.token_id_issues.contains(issue) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if call.token_id_issues.contains(&TokenIdIssue::IdsAbsent) {
+            tracing::warn!(rollout_id = %call.rollout_id, call = call.span_name, "token ids were requested, but the response has none");
+        }
+    }
+}
+
+/// Adds the exchanges that arrive within a while, so that they share the cost of a commit. It ends at once if a response
+/// waits for one.
+async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+    let timeout = tokio::time::sleep(GATHER);
+    tokio::pin!(timeout);
+    while batch.len() < MAX_PENDING && batch.iter().all(|captured| captured.committed.is_none()) {
+        tokio::select! {
+            biased;
+            received = queue.recv_many(batch, BATCH) => if received == 0 { return },
+            () = &mut timeout => return,
+        }
+    }
+}
+
+const BATCH: usize = 256;
+/// Maximum spans that wait for a store that fails. The others wait in the capture queue.
+const MAX_PENDING: usize = 4 * BATCH;
+/// How long an exchange without a waiting response waits for others.
+const GATHER: Duration = Duration::from_millis(40);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+const MAX_TRIES_AT_END: u32 = 3;
+const FINISH_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,19 @@
+//! One request and its response on the wire, before it becomes a span: filled in by `capture`, read by `pipeline`.
+//!
+//! It holds the bytes as they passed, undecoded and unredacted, so it must never be stored or logged.
+
+mod body;
+mod body_buffer;
+mod connection;
+mod gateway;
+mod identity;
+mod record;
+mod websocket;
+
+pub use body::{Arrival, Body, Direction, Truncation};
+pub use body_buffer::BodyBuffer;
+pub use connection::{ConnectionFacts, Refusal, TlsFacts};
+pub use gateway::GatewayFacts;
+pub use identity::{Identity, IdentitySource, TraceContext};
+pub use record::{ConnectPolicy, Exchange, ExchangeKind, Injection, Outcome, RequestHead, ResponseHead, Timing};
+pub use websocket::{Message, MessageOpcode, Messages};
