@@ -1,6 +1,6 @@
-//! The settings of a program, composed of what each part owns. Read from `proxy.toml`; flags override it.
+//! The settings of the program: one section per part, defined by that part. Read from a TOML file; flags override it.
 //!
-//! A key that nobody knows is an error that names the nearest one that somebody does.
+//! An unknown key is an error that suggests the most similar known key.
 
 use crate::api::ServerSettings;
 use crate::capture::CaptureSettings;
@@ -15,52 +15,54 @@ use crate::trace::units::millis;
 use crate::upstream::{ConnectTo, UpstreamSettings};
 use crate::wire::redact::RedactSettings;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-/// All settings; every one has a default.
+/// All settings. Every setting has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The proxy door.
+    /// The proxy listener.
     pub proxy: ProxySettings,
-    /// The server door.
+    /// The API listener.
     pub server: ServerSettings,
-    /// Certificates.
+    /// The CA, and the roots that endpoints are verified with.
     pub tls: TlsSettings,
-    /// The way to endpoints.
+    /// Connections to endpoints.
     pub upstream: UpstreamSettings,
-    /// What is recorded.
+    /// What is recorded, and the bounds of the capture queue.
     pub capture: CaptureSettings,
-    /// What is redacted.
+    /// What is redacted before storage.
     pub redact: RedactSettings,
-    /// What happens to `traceparent`.
+    /// Which hosts receive a `traceparent` header.
     pub trace: TraceSettings,
-    /// Token ids on agents' behalf.
+    /// Whether token ids are requested from engines.
     pub tokens: TokenSettings,
-    /// The LLM gateway.
+    /// The LLM gateway and its backends.
     pub gateway: GatewaySettings,
-    /// Calls of the proxy door that go to the gateway.
+    /// Requests to the proxy that the gateway handles instead of their endpoint.
     pub reroute: Vec<Reroute>,
-    /// What is done to a command's environment.
+    /// The environment of a traced command.
     pub run: RunSettings,
-    /// Where spans are kept.
+    /// Where spans are stored, and for how long.
     pub store: StoreSettings,
-    /// Stopping.
+    /// How the program stops.
     pub shutdown: ShutdownSettings,
 }
 
-/// `[store]` of the settings.
+/// The section `[store]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// A file, `memory:`, or the URL of a PostgreSQL server; empty: `traces.db` under the data folder.
+    /// A file, `memory:`, or the URL of a PostgreSQL server. `None`: `traces.db` in the data folder.
     pub path: Option<PathBuf>,
-    /// `normal` survives a crash of the program, `full` also one of the machine.
+    /// `normal`: commits survive a crash of the program. `full`: also a crash of the machine.
     pub synchronous: Synchronous,
-    /// The most bytes of the file in which spans wait while a PostgreSQL server is away.
+    /// Maximum size of the file that buffers spans while the PostgreSQL server is unreachable.
     pub max_spool_bytes: u64,
-    /// Limits on what is kept.
+    /// Limits on stored data; the oldest is deleted first.
     pub retention: Retention,
 }
 
@@ -75,19 +77,19 @@ impl Default for StoreSettings {
     }
 }
 
-/// Where a store is.
+/// The kind of a store, and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorePlace {
-    /// In memory.
+    /// In memory; lost when the program ends.
     Memory,
-    /// In a file; none: the one under the data folder.
+    /// An SQLite file. `None`: `traces.db` in the data folder.
     File(Option<PathBuf>),
-    /// In a PostgreSQL server.
+    /// A PostgreSQL-compatible server, by its URL.
     Postgres(String),
 }
 
 impl StoreSettings {
-    /// Where the store is.
+    /// The store that `path` names.
     pub fn place(&self) -> StorePlace {
         match self.path.as_ref().and_then(|path| path.to_str()) {
             Some("memory:") => StorePlace::Memory,
@@ -99,11 +101,11 @@ impl StoreSettings {
     }
 }
 
-/// `[shutdown]` of the settings.
+/// The section `[shutdown]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownSettings {
-    /// How long exchanges in flight may take to finish after SIGTERM or SIGINT.
+    /// How long exchanges in flight may take to finish after SIGTERM or SIGINT; then they are aborted.
     #[serde(rename = "drain_timeout_ms", with = "millis")]
     pub drain_timeout: Duration,
 }
@@ -114,111 +116,119 @@ impl Default for ShutdownSettings {
     }
 }
 
-/// Why settings can't be used. Messages name the file, the place and the fix.
+/// Why settings cannot be used. Messages name the setting, the cause and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("{path} can't be read: {cause}")]
+    /// The file cannot be read.
+    #[error("cannot read {path}: {cause}")]
     Read {
-        /// The file.
+        /// As given by the user.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
-    /// The file is not what it should be.
+    /// The file is not valid TOML, or has an unknown setting or a value of the wrong type.
     #[error("{path}: {cause}")]
-    Parse {
-        /// The file.
+    Syntax {
+        /// As given by the user.
         path: PathBuf,
-        /// What is wrong, where, and what was meant perhaps.
-        cause: String,
+        /// Names the place in the file.
+        cause: SyntaxError,
     },
-    /// Values that can't be used together, or at all.
-    #[error("{0}")]
-    Invalid(String),
+    /// The proxy would be open to other machines without authentication.
+    #[error(
+        "proxy.listen is {0}, which other machines can reach, but proxy.token is empty; set proxy.token (or \
+         TRACEWIRE_TOKEN), or listen on 127.0.0.1"
+    )]
+    ProxyWithoutToken(SocketAddr),
+    /// The API server would be open to other machines without authentication.
+    #[error(
+        "{setting} is {listen}, which other machines can reach, but server.tokens is empty; add a token to server.tokens, \
+         or listen on 127.0.0.1"
+    )]
+    ServerWithoutToken {
+        /// The name of the setting with the address.
+        setting: &'static str,
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// A token that every request without a token would match.
+    #[error("an entry of server.tokens has an empty token; set its `token`, or remove the entry")]
+    EmptyServerToken,
+    /// A rule of `upstream.connect_to` is malformed.
+    #[error("upstream.connect_to: {0}")]
+    ConnectTo(<ConnectTo as FromStr>::Err),
+}
+
+/// Why the text of a settings file cannot be parsed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}{}", suggestion.as_ref().map(|key| format!("did you mean `{key}`?")).unwrap_or_default())]
+pub struct SyntaxError {
+    /// Contains line, column and an excerpt; ends with a line break.
+    message: String,
+    /// The known key that is most similar to an unknown one.
+    suggestion: Option<String>,
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a settings file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-        Self::parse(&text).map_err(|cause| ConfigError::Parse { path: path.to_owned(), cause })
+        Self::parse(&text).map_err(|cause| ConfigError::Syntax { path: path.to_owned(), cause })
     }
 
-    /// Reads the text of a file.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the text of a settings file.
+    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
         toml::from_str(text).map_err(|error| {
-            let hint = unknown_key(error.message()).and_then(|key| nearest(&key, error.message()));
-            match hint {
-                Some(known) => format!("{error}did you mean `{known}`?"),
-                None => error.to_string(),
-            }
+            let suggestion = unknown_key(error.message()).and_then(|key| most_similar(&key, error.message()));
+            SyntaxError { message: error.to_string(), suggestion }
         })
     }
 
-    /// Checks what no type can: addresses that need a token, rules that must parse.
+    /// Checks what the types cannot: listeners that need a token, and rules that must parse.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.proxy.listen.ip().is_loopback() && self.proxy.token.is_empty() {
-            return Err(ConfigError::Invalid(format!(
-                "the proxy door would listen on {}, where others can reach it, without a token; set proxy.token (or \
-                 TRACEWIRE_TOKEN), or listen on 127.0.0.1",
-                self.proxy.listen
-            )));
+        let (proxy, server) = (&self.proxy, &self.server);
+        if !proxy.listen.ip().is_loopback() && proxy.token.is_empty() {
+            return Err(ConfigError::ProxyWithoutToken(proxy.listen));
         }
-        let server = &self.server;
-        let doors = [Some(server.listen), server.otlp_grpc_listen];
-        if let Some(open) = doors.into_iter().flatten().find(|listen| !listen.ip().is_loopback())
-            && server.tokens.is_empty()
-        {
-            return Err(ConfigError::Invalid(format!(
-                "the server door would listen on {open}, where others can reach it, without a token; add one to \
-                 server.tokens, or listen on 127.0.0.1"
-            )));
+        let listeners = [("server.listen", Some(server.listen)), ("server.otlp_grpc_listen", server.otlp_grpc_listen)];
+        for (setting, listen) in listeners {
+            if let Some(listen) = listen
+                && !listen.ip().is_loopback()
+                && server.tokens.is_empty()
+            {
+                return Err(ConfigError::ServerWithoutToken { setting, listen });
+            }
         }
         if server.tokens.iter().any(|token| token.token.is_empty()) {
-            return Err(ConfigError::Invalid("a token of server.tokens is empty; give it a text".to_owned()));
+            return Err(ConfigError::EmptyServerToken);
         }
         for rule in &self.upstream.connect_to {
-            rule.parse::<ConnectTo>().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+            rule.parse::<ConnectTo>().map_err(ConfigError::ConnectTo)?;
         }
         Ok(())
     }
 }
 
-/// The key that serde did not know.
+/// The unknown key in an error message of serde.
 fn unknown_key(message: &str) -> Option<String> {
     let rest = message.split("unknown field `").nth(1)?;
     rest.split('`').next().map(str::to_owned)
 }
 
-/// The known key nearest to `key`, if any is near. serde lists them all in its message.
-fn nearest(key: &str, message: &str) -> Option<String> {
+/// The known key most similar to `key`, if one is similar. serde's message lists all known keys.
+fn most_similar(key: &str, message: &str) -> Option<String> {
     let known = message.split("expected").nth(1)?.split('`').skip(1).step_by(2);
-    let scored = known.map(|known| (distance(key, known), known));
-    let (score, known) = scored.min()?;
-    // A missing or wrong unit suffix is the commonest slip.
+    let (distance, known) = known.map(|known| (strsim::levenshtein(key, known), known)).min()?;
+    // A missing or wrong unit suffix is a common mistake.
     let same_stem = known.starts_with(key) || key.rsplit_once('_').is_some_and(|(stem, _)| known.starts_with(stem));
-    (score <= 3 || same_stem).then(|| known.to_owned())
+    (distance <= MAX_TYPOS || same_stem).then(|| known.to_owned())
 }
 
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
+const MAX_TYPOS: usize = 3;
 
-/// The folder for stores and the CA: `TRACEWIRE_HOME`, else `tracewire` under `XDG_DATA_HOME`, else under
-/// `~/.local/share`.
+/// The folder for stores and the CA: `TRACEWIRE_HOME`, or `tracewire` in `XDG_DATA_HOME`, or `tracewire` in
+/// `~/.local/share`. `None` if none of the variables is set.
 pub fn data_folder(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("TRACEWIRE_HOME")
@@ -231,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_file_says_the_defaults() {
+    fn the_shipped_file_contains_the_defaults() {
         let shipped = Config::parse(include_str!("../proxy.toml")).unwrap();
         assert_eq!(shipped, Config::default());
     }
@@ -253,20 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_and_a_wrong_unit_are_explained() {
-        let error = Config::parse("[upstream]\nconnect_timeout_secs = 5\n").unwrap_err();
-        assert!(error.contains("did you mean `connect_timeout_ms`?"), "{error}");
-        let error = Config::parse("[capture]\ninclude_heders = true\n").unwrap_err();
-        assert!(error.contains("did you mean `include_headers`?"), "{error}");
-        let error = Config::parse("[upstream]\nconnect_timeout_ms = \"5s\"\n").unwrap_err();
-        assert!(error.contains("connect_timeout_ms"), "{error}");
+    fn an_unknown_key_gets_a_suggestion() {
+        let error = |text| Config::parse(text).unwrap_err().to_string();
+        let unit = error("[upstream]\nconnect_timeout_secs = 5\n");
+        assert!(unit.contains("did you mean `connect_timeout_ms`?"), "{unit}");
+        let typo = error("[capture]\ninclude_heders = true\n");
+        assert!(typo.contains("did you mean `include_headers`?"), "{typo}");
+        let kind = error("[upstream]\nconnect_timeout_ms = \"5s\"\n");
+        assert!(kind.contains("connect_timeout_ms"), "{kind}");
     }
 
     #[test]
-    fn a_public_door_needs_a_token() {
+    fn a_public_listener_needs_a_token() {
         let mut config = Config::parse("[proxy]\nlisten = \"0.0.0.0:8080\"\n").unwrap();
         assert!(config.check().unwrap_err().to_string().contains("proxy.token"));
         config.proxy.token = crate::proxy::Secret::new("t");
         assert!(config.check().is_ok());
+        config.server.otlp_grpc_listen = Some(SocketAddr::from(([0, 0, 0, 0], 4317)));
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("server.otlp_grpc_listen") && error.contains("server.tokens"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
-//! Spans as Agent Lightning's adapters (0.3) read them: its triplet and message adapters give the right thing from
-//! traffic that only we saw.
+//! Converts recorded LLM calls to the spans that Agent Lightning's triplet and message adapters (0.3) expect.
 //!
-//! A view for whoever asks, never stored. Spans of others pass as they came, but for keys that those adapters fail on.
+//! The result is computed for each request and never stored. Spans of other tracers are unchanged, except for attributes
+//! that make those adapters fail.
 
 use crate::trace::semconv as names;
 use crate::trace::span::SpanContext;
@@ -9,30 +9,31 @@ use crate::trace::{Attributes, Span, SpanKind, Status, Value};
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
-/// The view of a rollout's spans. Spans without both times are left out: adapters compare them.
+/// Converts the spans of a rollout. Spans without start or end time are left out, because the adapters compare times.
 pub fn view(spans: Vec<Span>) -> Vec<Span> {
-    let mut seen = Vec::with_capacity(spans.len());
+    let mut view = Vec::with_capacity(spans.len());
     for mut span in spans.into_iter().filter(|span| span.start_time.is_some() && span.end_time.is_some()) {
-        defuse(&mut span.attributes);
-        if is_answered_call(&span) {
+        remove_conflicting_names(&mut span.attributes);
+        if is_completed_call(&span) {
             let children = to_agent_lightning(&mut span);
-            seen.push(span);
-            seen.extend(children);
+            view.push(span);
+            view.extend(children);
         } else {
             if span.attributes.contains_key(names::DIALECT) {
-                hide(&mut span.attributes);
+                hide_llm_attributes(&mut span.attributes);
             }
-            seen.push(span);
+            view.push(span);
         }
     }
-    share_ids(&mut seen);
-    seen
+    copy_token_ids(&mut view);
+    view
 }
 
-/// A call that is no sample, as one of embeddings or one that failed, must not look like an empty conversation.
-fn hide(attributes: &mut Attributes) {
-    let told = |name: &&String| name.starts_with("gen_ai.request.") || name.starts_with("gen_ai.response.");
-    let names: Vec<String> = attributes.keys().filter(told).cloned().collect();
+/// Renames the attributes of a call that is not a sample (embeddings, a failed call), which would otherwise become an empty
+/// conversation.
+fn hide_llm_attributes(attributes: &mut Attributes) {
+    let is_llm = |name: &&String| name.starts_with("gen_ai.request.") || name.starts_with("gen_ai.response.");
+    let names: Vec<String> = attributes.keys().filter(is_llm).cloned().collect();
     for name in names {
         if let Some(value) = attributes.remove(&name) {
             attributes.insert(format!("tracewire.{name}"), value);
@@ -40,37 +41,37 @@ fn hide(attributes: &mut Attributes) {
     }
 }
 
-/// A call that the agent's own tracer recorded too is counted once, by the id of its response, and its span may be the one
-/// that counts: it has our ids as well then.
-fn share_ids(spans: &mut [Span]) {
+/// Copies token ids and logprobs to the agent's own span of the same response. The adapters count a response id once, and
+/// may use either span.
+fn copy_token_ids(spans: &mut [Span]) {
     let id_of = |span: &Span| span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str).map(str::to_owned);
-    let shared = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, "logprobs.content"];
-    let mut ours: BTreeMap<String, Vec<(&str, Value)>> = BTreeMap::new();
+    let copied = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, "logprobs.content"];
+    let mut recorded: BTreeMap<String, Vec<(&str, Value)>> = BTreeMap::new();
     for span in spans.iter().filter(|span| span.attributes.contains_key(names::DIALECT)) {
-        let values = shared.into_iter().filter_map(|name| Some((name, span.attributes.get(name)?.clone())));
+        let values = copied.into_iter().filter_map(|name| Some((name, span.attributes.get(name)?.clone())));
         if let Some(id) = id_of(span) {
-            ours.insert(id, values.collect());
+            recorded.insert(id, values.collect());
         }
     }
     for span in spans.iter_mut().filter(|span| !span.attributes.contains_key(names::DIALECT)) {
-        let values = id_of(span).and_then(|id| ours.get(&id));
+        let values = id_of(span).and_then(|id| recorded.get(&id));
         for (name, value) in values.into_iter().flatten() {
             span.attributes.entry((*name).to_owned()).or_insert_with(|| value.clone());
         }
     }
 }
 
-/// A call of a model that we recorded and that was answered: one that failed is no sample.
-fn is_answered_call(span: &Span) -> bool {
+/// True for a recorded LLM call with a response. A failed call is not a sample.
+fn is_completed_call(span: &Span) -> bool {
     let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
     span.attributes.contains_key(names::DIALECT)
         && matches!(operation, Some("chat" | "generate_content" | "text_completion"))
         && !span.is_error()
 }
 
-/// Takes away what those adapters fail on: they take dots for nesting.
-fn defuse(attributes: &mut Attributes) {
-    for (name, instead) in [
+/// Renames attributes that the adapters cannot read. They treat dots as nesting, so that `a` and `a.b` conflict.
+fn remove_conflicting_names(attributes: &mut Attributes) {
+    for (name, replacement) in [
         ("gen_ai.prompt", "tracewire.gen_ai.prompt"),
         ("gen_ai.completion", "tracewire.gen_ai.completion"),
         ("gen_ai.prompt.name", "tracewire.gen_ai.prompt.name"),
@@ -79,7 +80,7 @@ fn defuse(attributes: &mut Attributes) {
         ("agentlightning.reward", "tracewire.agentlightning.reward"),
     ] {
         if let Some(value) = attributes.remove(name) {
-            attributes.insert(instead.to_owned(), value);
+            attributes.insert(replacement.to_owned(), value);
         }
     }
     let variables: Vec<String> =
@@ -91,7 +92,7 @@ fn defuse(attributes: &mut Attributes) {
     }
 }
 
-/// Writes a call in the flattened names, and gives the children that carry its ids and tools.
+/// Adds the flattened attributes to a call, and returns child spans with its token ids and tool calls.
 fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     let parsed = |name: &str| -> Vec<JsonValue> {
         let text = span.attributes.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -99,7 +100,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     };
     let system = parsed(names::GEN_AI_SYSTEM_INSTRUCTIONS);
     let mut prompt = parsed(names::GEN_AI_INPUT_MESSAGES);
-    let answers = parsed(names::GEN_AI_OUTPUT_MESSAGES);
+    let outputs = parsed(names::GEN_AI_OUTPUT_MESSAGES);
     let tools = parsed(names::GEN_AI_TOOL_DEFINITIONS);
     if !system.is_empty() {
         prompt.insert(0, json!({ "role": "system", "parts": system }));
@@ -108,7 +109,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     for (at, message) in prompt.iter().enumerate() {
         flatten(span, &format!("gen_ai.prompt.{at}"), message);
     }
-    for (at, message) in answers.iter().enumerate() {
+    for (at, message) in outputs.iter().enumerate() {
         flatten(span, &format!("gen_ai.completion.{at}"), message);
     }
     for (at, tool) in tools.iter().enumerate() {
@@ -134,8 +135,8 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
         children.push(child);
         span.set_some("logprobs.content", logprobs);
     }
-    // Only of the first choice: it is the one whose ids are the sample.
-    for call in calls(answers.first().unwrap_or(&JsonValue::Null)) {
+    // Of the first choice only: its token ids are the sample.
+    for call in tool_calls(outputs.first().unwrap_or(&JsonValue::Null)) {
         let name = call["name"].as_str().unwrap_or_default();
         let mut child = child(span, children.len(), &format!("tool_call.{name}"));
         child.set("tool.name", name);
@@ -147,7 +148,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     children
 }
 
-/// A logprob for each id, in the shape of OpenAI's chat; what the token reads is not known here, its id is.
+/// One logprob per token id, as in OpenAI's chat completions. `token` contains the id, because its text is unknown here.
 fn logprobs(span: &Span) -> Option<String> {
     let Some(Value::Floats(logprobs)) = span.attributes.get(names::RESPONSE_LOGPROBS) else { return None };
     let Some(Value::Ints(ids)) = span.attributes.get(names::RESPONSE_TOKEN_IDS) else { return None };
@@ -173,7 +174,7 @@ fn flatten(span: &mut Span, prefix: &str, message: &JsonValue) {
     if let Some(id) = response.and_then(|part| part["id"].as_str()) {
         span.set(&format!("{prefix}.tool_call_id"), id);
     }
-    for (at, call) in calls(message).enumerate() {
+    for (at, call) in tool_calls(message).enumerate() {
         let prefix = format!("{prefix}.tool_calls.{at}");
         span.set(&format!("{prefix}.id"), call["id"].as_str().unwrap_or_default());
         span.set(&format!("{prefix}.name"), call["name"].as_str().unwrap_or_default());
@@ -181,7 +182,7 @@ fn flatten(span: &mut Span, prefix: &str, message: &JsonValue) {
     }
 }
 
-/// The texts of a message; with images, the list of parts as OpenAI has it, written as JSON.
+/// The texts of a message. With images: OpenAI's list of content parts, as JSON.
 fn content(parts: &[JsonValue]) -> Option<String> {
     let image =
         |part: &&JsonValue| part["modality"] == "image" && matches!(part["type"].as_str(), Some("uri" | "blob"));
@@ -212,7 +213,7 @@ fn content(parts: &[JsonValue]) -> Option<String> {
     (!texts.is_empty()).then(|| texts.concat())
 }
 
-fn calls(message: &JsonValue) -> impl Iterator<Item = &JsonValue> {
+fn tool_calls(message: &JsonValue) -> impl Iterator<Item = &JsonValue> {
     message["parts"].as_array().into_iter().flatten().filter(|part| part["type"] == "tool_call")
 }
 
@@ -224,7 +225,7 @@ fn arguments(call: &JsonValue) -> String {
     }
 }
 
-/// A span below another, in its sequence and its time; the same every time the view is made.
+/// A child span with the parent's sequence id and times. Its id depends on `of` and `number` only.
 fn child(of: &Span, number: usize, name: &str) -> Span {
     let id = u64::from_str_radix(&of.span_id, 16).unwrap_or(0);
     let span_id = format!("{:016x}", id.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));

@@ -1,6 +1,6 @@
-//! Spans as people and other programs read them. Pure: spans in, text out.
+//! Formats of spans for people and other programs. Pure functions: spans in, text or spans out.
 //!
-//! It must not print, and must not read a store.
+//! It does not print, and does not read the store.
 
 pub mod agent_lightning;
 pub mod json;

@@ -1,29 +1,29 @@
-//! A model's call as trainers' own APIs give it back: Agent Lightning 1.0's events and triplets.
+//! Converts recorded LLM calls to Agent Lightning 1.0's `model_request` events and triplets.
 //!
-//! What was recorded of the bodies is given as it is; what was not is put together from the span's attributes.
+//! Recorded bodies are returned unchanged; bodies that were not recorded are rebuilt from the span's attributes.
 
 use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde_json::{Map, Value as JsonValue, json};
 
-/// True for a span of a model's call, answered or not.
+/// True for the span of an LLM call, with or without a response.
 pub fn is_call(span: &Span) -> bool {
     let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
     match operation {
         Some(operation) => matches!(operation, "chat" | "generate_content" | "text_completion"),
-        None => is_unread_call(span),
+        None => is_unparsed_call(span),
     }
 }
 
-/// A call that the gateway sent and that no format claims: something was wrong with it, but it was one.
-fn is_unread_call(span: &Span) -> bool {
+/// True for a call that the gateway sent and that no API format could parse.
+fn is_unparsed_call(span: &Span) -> bool {
     let sent =
         span.attributes.contains_key(names::GATEWAY_BACKEND) && !span.attributes.contains_key(names::GATEWAY_JOINED);
     let called = span.attributes.get(names::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
     sent && called.trim_end_matches('/').ends_with("/completions")
 }
 
-/// The request's body; of one that was not recorded, what is known of it.
+/// The request's body; if it was not recorded, its known fields.
 pub fn request(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {
         return body;
@@ -43,7 +43,7 @@ pub fn request(span: &Span) -> JsonValue {
     JsonValue::Object(request)
 }
 
-/// The answer's body as one object; that of a stream, or of one that was not recorded, from what is known of it.
+/// The response's body as one object; for a stream, or if it was not recorded, its known fields.
 pub fn response(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_RESPONSE_BODY_CONTENT) {
         return body;
@@ -53,12 +53,12 @@ pub fn response(span: &Span) -> JsonValue {
     {
         return json!({});
     }
-    let answers = messages(span, names::GEN_AI_OUTPUT_MESSAGES);
+    let outputs = messages(span, names::GEN_AI_OUTPUT_MESSAGES);
     let reasons = match span.attributes.get(names::GEN_AI_RESPONSE_FINISH_REASONS) {
         Some(Value::Strings(reasons)) => reasons.clone(),
         _ => Vec::new(),
     };
-    let choices = answers.as_array().into_iter().flatten().enumerate().map(|(index, message)| {
+    let choices = outputs.as_array().into_iter().flatten().enumerate().map(|(index, message)| {
         let mut choice = json!({
             "index": index,
             "message": message,
@@ -85,14 +85,14 @@ pub fn response(span: &Span) -> JsonValue {
     response
 }
 
-/// The data of Agent Lightning 1.0's `model_request`.
+/// The `data` of a `model_request` event.
 pub fn event_data(span: &Span) -> JsonValue {
     let response = response(span);
     let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
-    // One that never answered: what its agent was told.
+    // Without a response: the status that the agent received.
     let http_status = status.unwrap_or(if timed_out(span) { 504 } else { 502 });
     let model = text(span, names::GEN_AI_REQUEST_MODEL);
-    // That of the registration, at the time of the call; what the engine says of itself is on the span.
+    // The version of the backend's registration at the time of the call; the engine's own version is on the span.
     let version = span
         .attributes
         .get(names::GATEWAY_VERSION)
@@ -120,7 +120,7 @@ pub fn event_data(span: &Span) -> JsonValue {
     })
 }
 
-/// False for an answer that broke off, or that its agent left: what came of it is no sample.
+/// False if the response ended early or the agent disconnected: such a call is not a sample.
 fn is_complete(span: &Span) -> bool {
     text(span, names::OUTCOME).is_none_or(|outcome| outcome == "complete")
 }
@@ -129,7 +129,7 @@ fn timed_out(span: &Span) -> bool {
     text(span, "error.type").is_some_and(|kind| kind.ends_with("_timeout"))
 }
 
-/// The version of the policy that answered, as a number if it is one.
+/// The policy version of the response: a number if possible, otherwise a string; 0 if unknown.
 pub fn version(span: &Span) -> JsonValue {
     match text(span, names::POLICY_VERSION) {
         Some(version) => version.parse::<i64>().map_or_else(|_| JsonValue::from(version), JsonValue::from),
@@ -137,7 +137,7 @@ pub fn version(span: &Span) -> JsonValue {
     }
 }
 
-/// The event's data in the form that `format=triplet` asks for.
+/// The data of an event for `format=triplet`.
 pub fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
     match event_type {
         "reward" => {
@@ -152,8 +152,8 @@ pub fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
             let response = data.get("response").unwrap_or(&JsonValue::Null);
             let chunks = response.as_array();
             let (prompt, sampled) = match chunks {
-                Some(chunks) => (from_chunks(chunks), ids_of_chunks(chunks)),
-                None => (prompt_of(response), list(response.pointer("/choices/0/token_ids"))),
+                Some(chunks) => (prompt_of_chunks(chunks), ids_of_chunks(chunks)),
+                None => (prompt_of(response), array(response.pointer("/choices/0/token_ids"))),
             };
             let logprobs = if chunks.is_some() { None } else { logprobs(response) };
             let mut out = json!({
@@ -180,23 +180,23 @@ pub fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
 }
 
 fn prompt_of(response: &JsonValue) -> Vec<JsonValue> {
-    let root = list(response.get("prompt_token_ids"));
-    if root.is_empty() { list(response.pointer("/choices/0/prompt_token_ids")) } else { root }
+    let root = array(response.get("prompt_token_ids"));
+    if root.is_empty() { array(response.pointer("/choices/0/prompt_token_ids")) } else { root }
 }
 
-fn from_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
+fn prompt_of_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
     chunks.iter().map(prompt_of).find(|ids| !ids.is_empty()).unwrap_or_default()
 }
 
 fn ids_of_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
-    chunks.iter().flat_map(|chunk| list(chunk.pointer("/choices/0/token_ids"))).collect()
+    chunks.iter().flat_map(|chunk| array(chunk.pointer("/choices/0/token_ids"))).collect()
 }
 
-fn list(value: Option<&JsonValue>) -> Vec<JsonValue> {
+fn array(value: Option<&JsonValue>) -> Vec<JsonValue> {
     value.and_then(JsonValue::as_array).cloned().unwrap_or_default()
 }
 
-/// All or none: one that is missing or not finite would shift the others.
+/// `None` if any logprob is missing or not finite: the others would no longer match the token ids.
 fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
     let logprobs = response.pointer("/choices/0/logprobs")?;
     let finite = |value: &JsonValue| value.as_f64().filter(|value| value.is_finite());
@@ -206,7 +206,7 @@ fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
     logprobs.get("token_logprobs")?.as_array()?.iter().map(finite).collect()
 }
 
-/// Messages as chat completions have them, from the parts that spans keep.
+/// Converts the messages of an attribute to those of chat completions.
 pub fn messages(span: &Span, attribute: &str) -> JsonValue {
     let parsed: Vec<JsonValue> =
         text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -247,7 +247,7 @@ fn chat_messages(message: &JsonValue) -> Vec<JsonValue> {
     vec![chat]
 }
 
-/// Usage in the names of chat completions.
+/// Token usage with the field names of chat completions. `None` if the input tokens are unknown.
 pub fn usage(span: &Span) -> Option<JsonValue> {
     let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
     let input = number(names::GEN_AI_USAGE_INPUT_TOKENS)?;
@@ -255,7 +255,7 @@ pub fn usage(span: &Span) -> Option<JsonValue> {
     Some(json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output }))
 }
 
-/// Token ids of a choice.
+/// The integers of an attribute for choice `index`, for example token ids; empty if missing.
 pub fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
     match span.attributes.get(&indexed(name, index)) {
         Some(Value::Ints(ids)) => ids.clone(),
@@ -263,7 +263,7 @@ pub fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
     }
 }
 
-/// Log-probabilities of a choice.
+/// The floats of an attribute for choice `index`, for example logprobs; `None` if missing.
 pub fn floats(span: &Span, name: &str, index: usize) -> Option<Vec<f64>> {
     match span.attributes.get(&indexed(name, index)) {
         Some(Value::Floats(values)) => Some(values.clone()),
@@ -275,12 +275,12 @@ fn indexed(name: &str, index: usize) -> String {
     if index == 0 { name.to_owned() } else { format!("{name}.{index}") }
 }
 
-/// An attribute's text.
+/// The text of an attribute; `None` if it is missing or not text.
 pub fn text(span: &Span, name: &str) -> Option<String> {
     span.attributes.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-/// A body that is one JSON object.
+/// A recorded body, if it is a JSON object.
 fn body(span: &Span, name: &str) -> Option<JsonValue> {
     let text = span.attributes.get(name).and_then(Value::as_str)?;
     serde_json::from_str::<JsonValue>(text).ok().filter(JsonValue::is_object)
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn triplets_follow_the_contract() {
+    fn triplets_have_the_fields_of_agent_lightning() {
         let response = json!({
             "prompt_token_ids": [1, 2],
             "choices": [{ "token_ids": [3], "logprobs": { "content": [{ "logprob": -0.5 }] } }],

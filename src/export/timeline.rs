@@ -1,6 +1,6 @@
-//! The timeline: the tree of spans with marks, durations and bars on one time axis, for a terminal.
+//! The timeline for terminals: a tree of spans with durations and bars on a common time axis.
 //!
-//! Readable in 80 columns and without colour. Whatever came over the wire is neutralised.
+//! It needs 80 columns and no colour. Text from the network is escaped.
 
 use super::text::escape_for_terminal;
 use crate::trace::semconv as names;
@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// How to draw.
+/// How the timeline is drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct TimelineOptions {
-    /// Columns.
+    /// Maximum number of columns; no line is longer.
     pub width: usize,
-    /// Colour for marks and bars.
+    /// Whether marks and bars are coloured with ANSI sequences.
     pub color: bool,
 }
 
@@ -24,7 +24,7 @@ impl Default for TimelineOptions {
     }
 }
 
-/// The timeline of one attempt's spans, or of all attempts of a rollout. `title` names the root if no span does.
+/// Draws the spans of an attempt or a rollout. `title` is the first line if there is no root span.
 pub fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> String {
     let start = spans.iter().filter_map(|span| span.start_time).min().unwrap_or_default();
     let end = spans.iter().filter_map(|span| span.end_time).max().unwrap_or_default();
@@ -40,7 +40,7 @@ pub fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> String 
         let branch = if is_root(root) { Branch::Root } else { Branch::of(at + 1 == roots.len()) };
         draw(&mut out, root, "", branch, &children, &mut drawn, &axis, options);
     }
-    // Spans in a cycle hang under nothing; they are shown all the same.
+    // Spans whose parents form a cycle were not reached from a root.
     for span in spans {
         if !drawn.contains(span.span_id.as_str()) {
             draw(&mut out, span, "", Branch::Last, &children, &mut drawn, &axis, options);
@@ -74,11 +74,11 @@ fn is_root(span: &Span) -> bool {
     span.parent_id.is_none()
 }
 
-/// Spans without a parent; if there are none, those whose parent is not here.
+/// Spans without a parent first, then spans whose parent is not among `spans`.
 fn roots(spans: &[Span]) -> Vec<&Span> {
     let known: HashSet<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
-    let orphan = |span: &&Span| span.parent_id.as_deref().is_some_and(|parent| !known.contains(parent));
-    let mut roots: Vec<&Span> = spans.iter().filter(|span| is_root(span) || orphan(span)).collect();
+    let is_orphan = |span: &&Span| span.parent_id.as_deref().is_some_and(|parent| !known.contains(parent));
+    let mut roots: Vec<&Span> = spans.iter().filter(|span| is_root(span) || is_orphan(span)).collect();
     roots.sort_by_key(|span| (!is_root(span), span.sequence_id, span.start_time));
     roots
 }
@@ -117,8 +117,8 @@ fn draw<'a>(
     };
     line(out, span, &format!("{indent}{elbow}"), axis, options);
     let below = format!("{indent}{below}");
-    // Deeper than this nothing would fit beside the indent.
-    let below = if below.chars().count() > DEEPEST { indent.to_owned() } else { below };
+    // A deeper indent would leave no room for the label.
+    let below = if below.chars().count() > MAX_INDENT { indent.to_owned() } else { below };
     let list = children.get(span.span_id.as_str()).map_or(&[][..], Vec::as_slice);
     if let Some(details) = details(span) {
         let rule = if list.is_empty() { "  " } else { "│ " };
@@ -151,7 +151,7 @@ fn line(out: &mut String, span: &Span, indent: &str, axis: &Axis, options: &Time
     let _ = writeln!(out, "{indent}{on}{mark}{off} {label}{:room$}{tail}{on}{}{off}", "", bar.trim_end());
 }
 
-/// What a model's call came to: tokens in and out, why it ended, when its first piece came, whether its ids are proved.
+/// The second line of an LLM call: tokens, finish reasons, time to first chunk, token id status, policy version, attempts.
 fn details(span: &Span) -> Option<String> {
     text(span, names::DIALECT)?;
     let number = |name: &str| span.attributes.get(name);
@@ -165,7 +165,7 @@ fn details(span: &Span) -> Option<String> {
         found.push(reasons.join(", "));
     }
     if let Some(seconds) = number(names::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK).and_then(Value::as_float) {
-        found.push(format!("first chunk {}", words(Duration::from_secs_f64(seconds.clamp(0.0, 1e6)))));
+        found.push(format!("first chunk {}", human_duration(Duration::from_secs_f64(seconds.clamp(0.0, 1e6)))));
     }
     if let Some(status) = text(span, names::TOKENS_STATUS) {
         let reasons = match number(names::TOKENS_REASONS) {
@@ -183,12 +183,12 @@ fn details(span: &Span) -> Option<String> {
         found.push(format!("try {}", count + 1));
     }
     if let Some(millis) = number(names::GATEWAY_HELD_MS).and_then(Value::as_float) {
-        found.push(format!("held {}", words(Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 1e6)))));
+        found.push(format!("held {}", human_duration(Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 1e6)))));
     }
     (!found.is_empty()).then(|| escape_for_terminal(&found.join(" · ")).into_owned())
 }
 
-/// What it was: a model's call by its name, else method, host and path, or the span's name.
+/// The name of an LLM call or of a span without HTTP; otherwise method, host and path.
 fn label(span: &Span) -> String {
     if text(span, names::DIALECT).is_some() {
         return escape_for_terminal(&span.name).into_owned();
@@ -233,12 +233,12 @@ fn result(span: &Span) -> String {
 
 fn duration(span: &Span) -> String {
     match (span.start_time, span.end_time) {
-        (Some(start), Some(end)) => words(end.since(start)),
+        (Some(start), Some(end)) => human_duration(end.since(start)),
         _ => "-".to_owned(),
     }
 }
 
-fn words(duration: Duration) -> String {
+fn human_duration(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1000.0;
     match millis {
         _ if millis < 9.95 => format!("{millis:.1} ms"),
@@ -248,7 +248,7 @@ fn words(duration: Duration) -> String {
     }
 }
 
-/// Where on the axis the span lies, in cells; never empty, so that a short span is seen.
+/// The span's position on the axis; at least one cell wide.
 fn bar(span: &Span, axis: &Axis, width: usize) -> String {
     let (Some(start), Some(end)) = (span.start_time, span.end_time) else { return String::new() };
     let whole = axis.length.as_secs_f64().max(1e-9);
@@ -273,13 +273,13 @@ fn summary(spans: &[Span], axis: &Axis) -> String {
         "{}, {}, {} in all, {} B up, {} B down",
         plural(count, "exchange"),
         plural(errors, "error"),
-        words(axis.length),
+        human_duration(axis.length),
         up,
         down
     )
 }
 
-/// At most `width` characters; what doesn't fit goes from the middle, since both ends tell more.
+/// At most `width` characters. The middle is replaced by `…`, because the ends are more informative.
 fn shortened(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
@@ -296,7 +296,7 @@ fn text<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     span.attributes.get(name).and_then(|value| value.as_str())
 }
 
-const DEEPEST: usize = 24;
+const MAX_INDENT: usize = 24;
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
 const YELLOW: &str = "\u{1b}[33m";
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn orphans_cycles_and_hostile_names_are_shown() {
+    fn orphans_cycles_and_unsafe_names_are_drawn() {
         let spans = [
             span("a", Some("gone"), "or\u{1b}[2Jphan", 0, 5),
             span("b", Some("c"), "one", 0, 5),
@@ -350,7 +350,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_wider_than_asked(names in prop::collection::vec(".{0,200}", 1..8), width in 10usize..160) {
+        fn no_line_is_wider_than_the_limit(names in prop::collection::vec(".{0,200}", 1..8), width in 10usize..160) {
             let spans: Vec<Span> = names.iter().enumerate().map(|(at, name)| {
                 let parent = at.checked_sub(1).map(|above| above.to_string());
                 span(&at.to_string(), parent.as_deref(), name, at as u64, at as u64 + 7)

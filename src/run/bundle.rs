@@ -4,6 +4,7 @@
 //! the user already named for a variable stays in that variable's file.
 
 use super::runtime::{Role, VARIABLES};
+use super::user_environment::UserEnvironment;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::collections::HashMap;
@@ -42,19 +43,18 @@ impl Bundles {
     }
 }
 
-/// Writes the files into `folder`. `current` reads the user's variables; a relative path in one counts from
-/// `working_directory`.
+/// Writes the files into `folder`. A relative path in a variable of the user counts from `working_directory`.
 pub fn write_bundles(
     folder: &Path,
     ca_pem: &str,
-    current: &dyn Fn(&str) -> Option<OsString>,
+    user: &UserEnvironment<'_>,
     working_directory: &Path,
 ) -> Result<Bundles, BundleError> {
     let mut bundles = Bundles::default();
     let alone = write(folder.join("ca.pem"), ca_pem)?;
-    let system = system_roots(current, &mut bundles.notes);
+    let system = system_roots(user, &mut bundles.notes);
     let mut folders = String::new();
-    if let Some(directories) = current("SSL_CERT_DIR") {
+    if let Some(directories) = user.value("SSL_CERT_DIR") {
         folders = std::env::split_paths(&directories).map(|directory| folder_roots(&directory)).collect();
         bundles.merged_folder = true;
     }
@@ -66,7 +66,7 @@ pub fn write_bundles(
             Role::ReplacingCa => &whole,
             _ => continue,
         };
-        let users = current(variable.name).filter(|path| !path.is_empty());
+        let users = user.value(variable.name).filter(|path| !path.is_empty());
         let file = match users.map(|path| working_directory.join(path)) {
             None => default.clone(),
             Some(path) => match users_roots(&path) {
@@ -89,7 +89,7 @@ pub fn write_bundles(
     Ok(bundles)
 }
 
-/// `roots`, and our CA last unless it is in there, as it is when runs are nested.
+/// `roots`, and our CA last unless they contain it.
 fn joined(roots: &str, ca_pem: &str) -> String {
     let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
     if roots.contains(ca_pem.trim()) { roots.to_owned() } else { format!("{roots}{gap}{ca_pem}") }
@@ -110,8 +110,8 @@ pub fn users_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory
 }
 
 /// The system's own roots, also where the user's variables stand in their place.
-fn system_roots(current: &dyn Fn(&str) -> Option<OsString>, notes: &mut Vec<String>) -> String {
-    let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| current(name).is_some());
+fn system_roots(user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> String {
+    let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| user.inherited(name).is_some());
     let files = SYSTEM_FILES.iter().filter(|_| replaced).filter_map(|file| CertificateDer::pem_file_iter(file).ok());
     let mut roots: Vec<CertificateDer<'static>> = files.take(1).flatten().flatten().collect();
     if roots.is_empty() {
@@ -183,7 +183,8 @@ mod tests {
             "PIP_CERT" => Some("/nowhere".into()),
             _ => None,
         };
-        let bundles = write_bundles(folder.path(), "-- ours --\n", &current, folder.path()).unwrap();
+        let user = UserEnvironment::new(&current);
+        let bundles = write_bundles(folder.path(), "-- ours --\n", &user, folder.path()).unwrap();
         let text = |variable| fs::read_to_string(bundles.file(variable).unwrap()).unwrap();
         assert_eq!(text("SSL_CERT_FILE"), "-- corporate --\n-- ours --\n");
         assert_eq!(text("NODE_EXTRA_CA_CERTS"), "-- ours --\n");

@@ -2,7 +2,8 @@
 
 use super::bundle::{BundleError, Bundles, write_bundles};
 use super::extras::{Extras, Reach, write_extras};
-use super::runtime::{Role, Runtime, VARIABLES};
+use super::runtime::{Extension, Role, Runtime, VARIABLES};
+use super::user_environment::{ADDED_NO_PROXY_VARIABLE, UserEnvironment, original_variable};
 use super::{Loopback, RunSettings};
 use std::ffi::OsString;
 use std::path::Path;
@@ -40,7 +41,7 @@ pub struct Request<'a> {
     pub bypass: &'a [String],
     /// Whose variables; empty for all.
     pub runtimes: &'a [Runtime],
-    /// Reads the user's variables.
+    /// Reads the variables of this process, which an outer Tracewire environment may have set.
     pub current: &'a dyn Fn(&str) -> Option<OsString>,
     /// What a relative path in them counts from.
     pub working_directory: &'a Path,
@@ -49,15 +50,16 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Writes the files and puts the variables together. What the user has set is carried along, never lost.
     pub fn build(&self) -> Result<Environment, BundleError> {
-        let bundles = write_bundles(self.folder, self.ca_pem, self.current, self.working_directory)?;
-        let extras = write_extras(self.folder, &bundles, self.settings, self.current)?;
-        Ok(self.compose(&bundles, &extras))
+        let user = UserEnvironment::new(self.current);
+        let bundles = write_bundles(self.folder, self.ca_pem, &user, self.working_directory)?;
+        let extras = write_extras(self.folder, &bundles, self.settings, &user)?;
+        Ok(self.compose(&user, &bundles, &extras))
     }
 
-    fn compose(&self, bundles: &Bundles, extras: &Extras) -> Environment {
+    fn compose(&self, user: &UserEnvironment<'_>, bundles: &Bundles, extras: &Extras) -> Environment {
         let notes = bundles.notes.iter().chain(&extras.notes).cloned().collect();
         let mut environment = Environment { notes, ..Environment::default() };
-        let unproxied = self.unproxied(&mut environment.notes);
+        let (unproxied, added) = self.unproxied(user, &mut environment.notes);
         let (host, port) = host_and_port(self.proxy_url);
         let reach = Reach { host, port, unproxied: &unproxied };
         for variable in VARIABLES {
@@ -67,55 +69,85 @@ impl Request<'_> {
             if !wanted {
                 continue;
             }
-            let users = (self.current)(variable.name).filter(|value| !value.is_empty());
+            let users = user.value(variable.name).filter(|value| !value.is_empty());
             let value = match variable.role {
                 Role::Proxy => Some(self.proxy_url.into()),
                 Role::AdditiveCa | Role::ReplacingCa => {
                     bundles.file(variable.name).map(|path| path.as_os_str().to_owned())
                 }
-                // Also when there is none now: the user's other spelling must not be left alone.
-                Role::NoProxy => (!unproxied.is_empty() || users.is_some()).then(|| unproxied.join(",").into()),
+                // An empty value overrides an inherited one.
+                Role::NoProxy => {
+                    let is_set = user.inherited(variable.name).is_some_and(|value| !value.is_empty());
+                    (!unproxied.is_empty() || is_set).then(|| unproxied.join(",").into())
+                }
+                Role::Files => Some(self.folder.into()),
                 Role::Flag(value) => Some(value.into()),
                 Role::Extended(extension) => extras.value(extension, users.as_deref(), &reach),
             };
             if let Some(value) = value {
                 environment.set.push((variable.name.to_owned(), value));
             }
+            if matches!(variable.role, Role::AdditiveCa | Role::ReplacingCa | Role::Extended(Extension::Wgetrc)) {
+                let original = users.map(|path| self.working_directory.join(path).into_os_string());
+                self.keep_for_nested(&mut environment, original_variable(variable.name), original);
+            }
         }
+        self.keep_for_nested(&mut environment, original_variable("SSL_CERT_DIR"), user.value("SSL_CERT_DIR"));
+        self.keep_for_nested(&mut environment, ADDED_NO_PROXY_VARIABLE.to_owned(), Some(added.join(",").into()));
         if bundles.merged_folder {
             environment.unset.push("SSL_CERT_DIR".to_owned());
         }
         environment
     }
 
-    /// Both spellings of the user's list together, each host once, and what is said about this machine itself.
-    fn unproxied(&self, notes: &mut Vec<String>) -> Vec<String> {
-        let users = ["NO_PROXY", "no_proxy"]
-            .map(|name| (self.current)(name).unwrap_or_default().to_string_lossy().into_owned());
-        let mut hosts: Vec<String> = Vec::new();
-        let mut add = |host: &str| {
-            if !host.is_empty() && !hosts.iter().any(|known| known == host) {
-                hosts.push(host.to_owned());
-            }
-        };
+    /// Sets a variable that a nested environment reads, or removes the one of an outer environment.
+    fn keep_for_nested(&self, environment: &mut Environment, name: String, value: Option<OsString>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            environment.set.push((name, value));
+        } else if (self.current)(&name).is_some() {
+            environment.unset.push(name);
+        }
+    }
+
+    /// Both spellings of the user's list together, each host once, and the hosts that are not the user's. Notes say what
+    /// happens to calls to this machine itself.
+    fn unproxied(&self, user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> (Vec<String>, Vec<String>) {
+        let users =
+            ["NO_PROXY", "no_proxy"].map(|name| user.value(name).unwrap_or_default().to_string_lossy().into_owned());
+        let mut hosts = UniqueHosts::default();
         for host in users.iter().flat_map(|list| list.split([',', ' ', '\t', '\n'])) {
-            add(host.trim());
+            hosts.add(host.trim());
         }
-        self.bypass.iter().for_each(|host| add(host));
+        let users_hosts = hosts.0.len();
+        self.bypass.iter().for_each(|host| hosts.add(host));
         if self.settings.loopback == Loopback::Leave {
-            LOOPBACK.iter().for_each(|host| add(host));
-            notes.push("calls to this machine itself are left alone (run.loopback = \"leave\")".to_owned());
+            LOOPBACK.iter().for_each(|host| hosts.add(host));
+            notes.push("calls to this machine itself are not traced (run.loopback = \"leave\")".to_owned());
         }
-        let named: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
+        let mut hosts = hosts.0;
+        let added = hosts[users_hosts..].to_vec();
+        let loopback: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
         match self.settings.loopback {
-            Loopback::Auto if !named.is_empty() => notes.push(format!(
-                "left alone, since NO_PROXY names them: {} (--loopback trace traces them)",
-                named.join(", ")
+            Loopback::Auto if !loopback.is_empty() => notes.push(format!(
+                "not traced because NO_PROXY names them: {} (trace them with --loopback trace)",
+                loopback.join(", ")
             )),
             Loopback::Trace => hosts.retain(|host| !LOOPBACK.contains(&host.as_str())),
             _ => {}
         }
-        hosts
+        (hosts, added)
+    }
+}
+
+/// Hosts in their first order, each once.
+#[derive(Default)]
+struct UniqueHosts(Vec<String>);
+
+impl UniqueHosts {
+    fn add(&mut self, host: &str) {
+        if !host.is_empty() && !self.0.iter().any(|known| known == host) {
+            self.0.push(host.to_owned());
+        }
     }
 }
 
@@ -187,6 +219,50 @@ mod tests {
         assert!(auto.0.notes.iter().any(|note| note.contains("localhost")), "{:?}", auto.0.notes);
         assert_eq!(with(Loopback::Trace).get("NO_PROXY"), "corp,trainer");
         assert!(with(Loopback::Leave).get("NO_PROXY").contains("127.0.0.1,::1"));
+    }
+
+    #[test]
+    fn a_nested_environment_replaces_the_outer_one() {
+        let corporate = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(corporate.path(), "-- corporate --\n").unwrap();
+        let corporate = corporate.path().to_str().unwrap().to_owned();
+        let users = [
+            ("NO_PROXY", "corp"),
+            ("NODE_OPTIONS", "--inspect"),
+            ("PYTHONPATH", "/mine"),
+            ("JAVA_TOOL_OPTIONS", "-Xmx1g"),
+            ("PHP_INI_SCAN_DIR", "/php"),
+            ("SSL_CERT_FILE", corporate.as_str()),
+        ];
+        let leave = RunSettings { loopback: Loopback::Leave, hooks: true };
+        let outer = built(&leave, &[], &users);
+        let outer_files = outer.get("TRACEWIRE_FILES");
+        let inherited = |level: &Built| -> Vec<(String, String)> {
+            let mut all: Vec<(String, String)> =
+                users.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let set = level.0.set.iter().map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()));
+            let set: Vec<_> = set.collect();
+            all.retain(|(name, _)| set.iter().all(|(other, _)| other != name));
+            all.extend(set);
+            all
+        };
+        let variables = inherited(&outer);
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let nested = built(&RunSettings::default(), &[], &variables);
+        let direct = built(&RunSettings::default(), &[], &users);
+        let (nested_files, direct_files) = (nested.get("TRACEWIRE_FILES"), direct.get("TRACEWIRE_FILES"));
+        assert_eq!(nested.0.notes, direct.0.notes);
+        for (name, value) in &nested.0.set {
+            let value = value.to_string_lossy().into_owned();
+            assert!(!value.contains(&outer_files), "{name}={value}");
+            assert_eq!(value.replace(&nested_files, &direct_files), direct.get(name), "{name}");
+        }
+        for environment in [&outer, &nested] {
+            let roots = std::fs::read_to_string(environment.get("SSL_CERT_FILE")).unwrap();
+            assert_eq!(roots, "-- corporate --\n-- ca --\n");
+        }
+        assert_eq!(nested.get("NO_PROXY"), "corp,trainer");
     }
 
     #[test]

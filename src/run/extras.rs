@@ -6,6 +6,7 @@ use super::RunSettings;
 use super::bundle::{BundleError, Bundles, write};
 use super::runtime::Extension;
 use super::truststore::java_trust_store;
+use super::user_environment::UserEnvironment;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,17 +35,17 @@ pub struct Reach<'a> {
     pub unproxied: &'a [String],
 }
 
-/// Writes the files into `folder`. `current` reads the user's variables.
+/// Writes the files into `folder`.
 pub fn write_extras(
     folder: &Path,
     bundles: &Bundles,
     settings: &RunSettings,
-    current: &dyn Fn(&str) -> Option<OsString>,
+    user: &UserEnvironment<'_>,
 ) -> Result<Extras, BundleError> {
     let whole = bundles.whole();
     let roots = fs::read_to_string(whole).unwrap_or_default();
     let trust_store = write(folder.join("truststore.jks"), java_trust_store(&roots))?;
-    let system = current("SYSTEM_WGETRC").map_or_else(|| PathBuf::from("/etc/wgetrc"), PathBuf::from);
+    let system = user.value("SYSTEM_WGETRC").map_or_else(|| PathBuf::from("/etc/wgetrc"), PathBuf::from);
     let system = fs::read_to_string(system).unwrap_or_default();
     // The last one counts.
     let wgetrc = write(folder.join("wgetrc"), format!("{system}\nca_certificate = {}\n", whole.display()))?;
@@ -52,7 +53,7 @@ pub fn write_extras(
     let ini = format!("curl.cainfo = \"{0}\"\nopenssl.cafile = \"{0}\"\n", whole.display());
     write(php.join("tracewire.ini"), ini)?;
     let mut extras = Extras { trust_store, wgetrc, php_folder: php, ..Extras::default() };
-    let java = current("JAVA_TOOL_OPTIONS").unwrap_or_default();
+    let java = user.value("JAVA_TOOL_OPTIONS").unwrap_or_default();
     if java.to_string_lossy().contains(JAVA_TRUST_STORE) {
         extras.trust_store = PathBuf::new();
         extras.notes.push("JAVA_TOOL_OPTIONS names a trust store, which stays: import the CA there".to_owned());

@@ -9,6 +9,7 @@ pub mod extras;
 pub mod render;
 pub mod runtime;
 pub mod truststore;
+pub mod user_environment;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

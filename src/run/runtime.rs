@@ -49,6 +49,8 @@ pub enum Role {
     NoProxy,
     /// Takes a fixed value.
     Flag(&'static str),
+    /// Takes the folder of Tracewire's files, for nested environments.
+    Files,
     /// Takes the user's value and ours behind or before it.
     Extended(Extension),
 }
@@ -83,7 +85,7 @@ const fn variable(name: &'static str, role: Role, runtimes: &'static [Runtime]) 
     Variable { name, role, runtimes }
 }
 
-use Role::{AdditiveCa, Extended, Flag, NoProxy, Proxy, ReplacingCa};
+use Role::{AdditiveCa, Extended, Files, Flag, NoProxy, Proxy, ReplacingCa};
 use Runtime::{Curl, Deno, Docker, Git, Go, Grpc, Java, Node, Perl, Php, Python, Ruby, Rust, Wget};
 
 /// All variables that are set, whatever the command is.
@@ -144,6 +146,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("PHP_INI_SCAN_DIR", Extended(Extension::PhpIni), &[Php]),
     // For scripts that want to know.
     variable("TRACEWIRE_ACTIVE", Flag("1"), &[]),
+    variable(super::user_environment::FILES_VARIABLE, Files, &[]),
 ];
 
 /// What a client must set to trust a CA of ours, by its `User-Agent` or, failing that, by its program's name.

@@ -1,39 +1,21 @@
-//! How the mock behaves: delays and failures, from its options, a request's `x-mock-*` headers or its query.
+//! How the mock responds to one request: its delays and failures, from the options, `x-mock-*` headers or the query.
 
-use super::tools::MockState;
+use super::options::MockOptions;
+use super::state::MockState;
 use axum::Json;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::Value as JsonValue;
 use std::time::Duration;
 
-/// The behaviour of requests that don't say otherwise.
-#[derive(Clone, Copy, Debug)]
-pub struct MockOptions {
-    /// Before every answer of the LLM routes.
-    pub delay: Duration,
-    /// Before every chunk of a streamed answer but the first.
-    pub chunk_delay: Duration,
-    /// Content chunks of a streamed answer, and words of any answer.
-    pub chunks: usize,
-    /// Write the fields of token ids also when nobody asked for them, as vLLM does.
-    pub vllm: bool,
-}
-
-impl Default for MockOptions {
-    fn default() -> Self {
-        Self { delay: Duration::ZERO, chunk_delay: Duration::ZERO, chunks: 10, vllm: false }
-    }
-}
-
-/// The behaviour of one request.
+/// Delays and failures of one response.
 #[derive(Clone, Debug)]
-pub(super) struct Behaviour {
+pub(super) struct Behavior {
     pub(super) options: MockOptions,
-    /// `x-mock-status`: answer with this error instead.
+    /// `x-mock-status`: respond with this error instead.
     pub(super) status: Option<u16>,
-    /// `x-mock-fail`: how to break.
+    /// `x-mock-fail`: how to fail.
     pub(super) fail: Option<Failure>,
 }
 
@@ -41,16 +23,16 @@ pub(super) struct Behaviour {
 pub(super) enum Failure {
     /// The connection breaks at the start of the body.
     Reset,
-    /// The connection breaks half-way through the chunks.
+    /// The connection breaks halfway through the chunks.
     Truncate,
-    /// No answer, ever.
+    /// There is never a response.
     Stall,
-    /// An error event half-way through the chunks.
+    /// An error event halfway through the chunks.
     ErrorInStream,
 }
 
-impl Behaviour {
-    pub(super) fn of(options: MockOptions, headers: &HeaderMap, uri: &Uri) -> Self {
+impl Behavior {
+    pub(super) fn of_request(options: MockOptions, headers: &HeaderMap, uri: &Uri) -> Self {
         let value = |name: &str| {
             let header = headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             header.or_else(|| query(uri, name))
@@ -79,22 +61,22 @@ impl Behaviour {
 }
 
 /// A request with a JSON body to an LLM route.
-pub(super) struct Call {
-    pub(super) behaviour: Behaviour,
-    pub(super) body: Value,
+pub(super) struct LlmRequest {
+    pub(super) behavior: Behavior,
+    pub(super) body: JsonValue,
 }
 
-impl FromRequest<MockState> for Call {
+impl FromRequest<MockState> for LlmRequest {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &MockState) -> Result<Self, Response> {
-        let behaviour = Behaviour::of(state.options, request.headers(), request.uri());
-        let body = Json::<Value>::from_request(request, state).await.map_err(IntoResponse::into_response)?;
-        Ok(Self { behaviour, body: body.0 })
+        let behavior = Behavior::of_request(state.options, request.headers(), request.uri());
+        let body = Json::<JsonValue>::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        Ok(Self { behavior, body: body.0 })
     }
 }
 
-/// A query value as written.
+/// The value of a query parameter, without percent-decoding.
 pub(super) fn query(uri: &Uri, name: &str) -> Option<String> {
     let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
