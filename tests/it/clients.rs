@@ -1,8 +1,8 @@
 //! Unmodified clients: the programs of tests/clients and curl, against the mock over HTTPS, without a change of code.
 
-use crate::support::{Bench, TRACEWIRE, at_home, clients, node_modules, python, root, text};
+use crate::support::{Bench, Running, TRACEWIRE, at_home, clients, node_modules, python, root, text};
 use serde_json::Value;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 /// One entry of tests/clients/clients.toml.
 #[derive(serde::Deserialize)]
@@ -52,14 +52,18 @@ impl Client {
 
     /// Runs it behind the proxy, and looks at what is in the store.
     fn check(&self, bench: &Bench) -> Result<(), String> {
+        let to_mock = to_mock(bench);
+        self.check_with(bench, |rollout, command| bench.run(&["--rollout", rollout, "--connect-to", &to_mock], command))
+    }
+
+    /// As `check`; `run` runs the command so that its exchanges are recorded in a rollout.
+    fn check_with(&self, bench: &Bench, run: impl FnOnce(&str, &[&str]) -> Output) -> Result<(), String> {
         let command = self.command()?;
         let rollout = format!("ro-{}", self.name);
-        let at = bench.mock.address("https");
-        let to_mock = format!("api.tracewire.test:443:{at}");
         let mut arguments: Vec<&str> = command.iter().map(String::as_str).collect();
         // The name has no address: only by way of the proxy is it reached.
         arguments.push("https://api.tracewire.test");
-        let output = bench.run(&["--rollout", &rollout, "--connect-to", &to_mock], &arguments);
+        let output = run(&rollout, &arguments);
         if !output.status.success() || !String::from_utf8_lossy(&output.stdout).trim_end().ends_with("done") {
             return Err(text(&output));
         }
@@ -77,6 +81,11 @@ impl Client {
             None => Ok(()),
         }
     }
+}
+
+/// The rule that leads api.tracewire.test to the mock.
+fn to_mock(bench: &Bench) -> String {
+    format!("api.tracewire.test:443:{}", bench.mock.address("https"))
 }
 
 /// Method and path of a span.
@@ -202,6 +211,33 @@ const URLLIB: &str = "import urllib.request, sys; [print(urllib.request.urlopen(
 const FETCH: &str =
     "(async () => { for (const url of process.argv.slice(1)) console.log(await (await fetch(url)).text()); })()";
 
+/// A shell that has the variables of `env`, and runs the command in the arguments that are added.
+fn in_our_shell(bench: &Bench, serve: &Running, proxy: &str) -> Command {
+    let script = r#"eval "$("$0" env --proxy "$1" --ca "$2")" && shift 2 && exec "$@""#;
+    let mut shell = at_home(Command::new("sh"), bench.home());
+    shell.args(["-c", script, TRACEWIRE, proxy]).arg(serve.path("ca")).stdin(Stdio::null());
+    shell.current_dir(root()).env("NODE_PATH", node_modules());
+    shell
+}
+
+#[test]
+fn a_run_in_a_shell_with_our_variables_traces_the_same() {
+    let bench = Bench::new();
+    let serve = bench.serve(&["--connect-to", &to_mock(&bench)]);
+    let names = ["python-aiohttp", "python-requests", "node-undici", "node-ws", "java-http-client", "php-curl", "wget"];
+    for client in manifest().iter().filter(|client| names.contains(&client.name.as_str())) {
+        if client.command().is_err() {
+            // The test of its group says so.
+            continue;
+        }
+        let traced = client.check_with(&bench, |rollout, command| {
+            let mut shell = in_our_shell(&bench, &serve, &serve.url("proxy"));
+            shell.args([TRACEWIRE, "run", "--rollout", rollout, "--"]).args(command).output().unwrap()
+        });
+        assert_eq!(traced, Ok(()), "{}", client.name);
+    }
+}
+
 #[test]
 fn in_a_shell_with_our_variables_the_api_is_reached_and_endpoints_on_this_machine_are_traced() {
     let bench = Bench::new();
@@ -217,10 +253,7 @@ fn in_a_shell_with_our_variables_the_api_is_reached_and_endpoints_on_this_machin
     ] {
         let rollout = format!("ro-env-{name}");
         let proxy = format!("http://{rollout}.at-1:x@{}", serve.address("proxy"));
-        let script = r#"eval "$("$0" env --proxy "$1" --ca "$2")" && shift 2 && exec "$@""#;
-        let mut shell = at_home(Command::new("sh"), bench.home());
-        shell.args(["-c", script, TRACEWIRE, &proxy]).arg(serve.path("ca")).args(client);
-        let output = shell.args([&api, &weather]).output().unwrap();
+        let output = in_our_shell(&bench, &serve, &proxy).args(client).args([&api, &weather]).output().unwrap();
         let printed = text(&output);
         assert!(output.status.success() && printed.contains("\"status\":\"ok\""), "{name}: {printed}");
         assert!(printed.contains("celsius"), "{name}: {printed}");

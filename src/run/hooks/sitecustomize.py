@@ -14,6 +14,8 @@ _MODULE = "aiohttp.client"
 class _Finder:
     """Waits for one module to be looked up, and has it mended once it is loaded."""
 
+    tracewire_hook = True
+
     def find_spec(self, name, path=None, target=None):
         if name != _MODULE:
             return None
@@ -85,6 +87,7 @@ def _run_users_own():
         sys.modules.setdefault("sitecustomize", ours)
 
 
-if sys.version_info >= (3, 4):
+# One run inside another, or in a shell with our variables, brings a second copy of this file.
+if sys.version_info >= (3, 4) and not any(getattr(finder, "tracewire_hook", False) for finder in sys.meta_path):
     sys.meta_path.insert(0, _Finder())
 _run_users_own()
