@@ -3,7 +3,7 @@
 use super::ApiState;
 use super::access::Access;
 use super::agent_lightning::{Answer, Refusal, created, ok, read, read_some};
-use crate::gateway::{Backend, BackendSettings, Gateway, PauseForm, Reroute, key};
+use crate::gateway::{Backend, BackendEngine, BackendSettings, Gateway, PauseForm, Reroute, issue_key};
 use crate::net::deferred_error::DeferredError;
 use crate::util::secret::Secret;
 use axum::body::Body;
@@ -53,11 +53,7 @@ pub(super) async fn call(state: &ApiState, peer: SocketAddr, access: &Access, re
         let text = "this token is for some rollouts only, and the call names none of them";
         return (StatusCode::FORBIDDEN, Json(json!({ "detail": text, "error": { "message": text } }))).into_response();
     }
-    state
-        .gateway
-        .at_server_door(peer, state.guard.clone(), request)
-        .await
-        .map(|body| Body::new(DeferredError::new(body)))
+    state.gateway.serve_api(peer, state.guard.clone(), request).await.map(|body| Body::new(DeferredError::new(body)))
 }
 
 /// `GET /v1/tracewire/info`: what a worker must know.
@@ -140,7 +136,7 @@ async fn new_key(State(state): State<ApiState>, access: Extension<Access>, body:
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let expires = if expires_in_seconds == 0 { 0 } else { now.saturating_add(expires_in_seconds) };
     let signing_key = &state.gateway.settings().signing_key;
-    ok(json!({ "key": key::write(&rollout_id, attempt_id.as_deref(), expires, signing_key) }))
+    ok(json!({ "key": issue_key(&rollout_id, attempt_id.as_deref(), expires, signing_key) }))
 }
 
 #[derive(Deserialize)]
@@ -209,7 +205,7 @@ struct Model {
     #[serde(default)]
     weight: Option<f64>,
     #[serde(default)]
-    engine: Option<crate::gateway::settings::BackendEngine>,
+    engine: Option<BackendEngine>,
     #[serde(default)]
     key: Option<Secret>,
 }
@@ -282,7 +278,7 @@ pub(super) fn register_worker(state: &ApiState, body: &Bytes) -> Result<Value, S
         url: format!("{base}{path}"),
         version: state.gateway.backends().common_version().unwrap_or_default(),
         weight: worker.weight.unwrap_or(1.0),
-        engine: crate::gateway::settings::BackendEngine::Auto,
+        engine: BackendEngine::Auto,
         key: Secret::default(),
     };
     let id = worker.worker_id.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));

@@ -85,6 +85,8 @@ impl Counted {
             );
             counter(registry, "gateway_failed_tries", "Requests to backends that were retried", &calls.failed_tries);
             counter(registry, "gateway_joined", "Retries by agents that got the first try's response", &calls.joined);
+            let help = "Calls sent without coalescing because too many responses are cached";
+            counter(registry, "gateway_uncoalesced", help, self.gateway.uncoalesced());
             let help = "Idle rollouts evicted from the gateway's table; their budgets start anew";
             counter(registry, "gateway_rollouts_forgotten", help, self.gateway.rollouts().forgotten());
             let (state, backends) = (self.gateway.gate().state(), self.gateway.backends().all());

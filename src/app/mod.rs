@@ -132,8 +132,8 @@ impl App {
             let ended_rollouts = rollouts.ended();
             let address = app.start_server(config, service, gateway.clone()).await?;
             app.tasks.push(tokio::spawn(rollouts.watch()));
-            app.tasks.push(tokio::spawn(gateway.clone().probe()));
-            app.tasks.push(tokio::spawn(gateway.clone().recheck()));
+            app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
+            app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
             app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));
             upstream.dialler().refuse(address);
             if let Some(address) = app.otlp_grpc_address {

@@ -1,8 +1,7 @@
 //! Answers the questions of the API server and the gateway about rollouts, from the store and from counters in memory.
 
 use crate::api::Sequences;
-use crate::gateway::routing::Mode;
-use crate::gateway::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
+use crate::gateway::{CallMode, RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 use crate::rollout::Rollouts;
 use crate::shared_state::{RecordedCalls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
 use crate::store::{BoxFuture, SequenceAuthority, SharedStore, StoreError};
@@ -102,7 +101,7 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
     }
     RolloutRegistration {
         final_status: rollout.status.is_final().then_some(rollout.status),
-        mode: rollout.mode.as_deref().and_then(Mode::of),
+        mode: rollout.mode.as_deref().and_then(CallMode::from_name),
         budget: read(rollout, "budget"),
         staleness: read(rollout, "staleness"),
         max_staleness: read(rollout, "max_staleness"),

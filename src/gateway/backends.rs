@@ -1,81 +1,88 @@
-//! The model servers that calls go to: registered, changed and removed at any time, while calls are on their way.
+//! Backends: the model servers that calls are sent to. They are registered, changed and removed at any time, while calls are
+//! in flight.
 //!
-//! A call holds the backend it was given; that it is registered anew changes its state, not its calls. It must not send
-//! anything: that is for `call` and `probe`.
+//! A call keeps the backend that it was sent to: registering it again changes its state, and removing it does not end its
+//! calls. Bound: [`MAX_BACKENDS`] at a time; registering more is an error. This file sends nothing.
 
+use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
 use crate::llm::engine::Engine;
-use crate::upstream::Origin;
+use crate::upstream::{Origin, authority};
 use crate::util::secret::Secret;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A model server.
 #[derive(Debug)]
 pub struct Backend {
-    /// The model it serves; empty: whatever an agent names.
+    /// The model that it serves; empty: any model.
     pub model: String,
-    /// Its base URL as it was registered.
+    /// The base URL, as it was registered.
     pub url: String,
-    /// How admin APIs call it.
+    /// The name by which the admin APIs remove it.
     pub id: String,
-    /// Where it is.
+    /// The host and port of the base URL.
     pub origin: Origin,
-    /// The path of its base URL, without a slash at its end.
+    /// The path of the base URL, without a slash at its end.
     pub base_path: String,
     version: AtomicI64,
-    in_flight: AtomicUsize,
-    faults: AtomicU32,
-    state: Mutex<State>,
+    in_flight: InFlightCounter,
+    state: Mutex<BackendState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct BackendState {
     engine: BackendEngine,
-    // What asking it showed, where `engine` is auto.
-    learned: Option<Engine>,
+    /// The engine by its responses; used if `engine` is `auto`.
+    detected_engine: Option<Engine>,
     weight: f64,
     key: Secret,
-    // While this lasts it is asked only if there is no other.
+    /// Until then, calls go to other backends if there are any; `None` if the last call succeeded.
     ejected_until: Option<Instant>,
+    /// The durations of the next ejections. Starts again with the first success.
+    ejections: ExponentialBackoff,
+    /// Probes without an answer since the last answer.
     missed_probes: u32,
-}
-
-/// A call on its way to a backend.
-#[derive(Debug)]
-pub struct InFlight(Arc<Backend>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Why a backend can't be registered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// The URL is none.
-    #[error("{0} is no http(s) URL of a model server; write it as http://HOST:PORT/v1")]
+    /// The URL is not that of an HTTP server, or contains credentials.
+    #[error("{0:?} is not the URL of a model server; write it as http://HOST:PORT/v1, without credentials")]
     Url(String),
-    /// The weight is no share.
+    /// The weight is not a positive number.
     #[error("the weight of {0} must be a number above 0")]
     Weight(String),
+    /// There are [`MAX_BACKENDS`].
+    #[error("{MAX_BACKENDS} backends are registered, which is the limit; remove those that are gone")]
+    TooMany,
+}
+
+/// What a probe of a backend found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeResult {
+    /// It answered, with any status below 500.
+    Answered,
+    /// It could not be reached, did not answer in time, or answered 5xx.
+    Missed,
 }
 
 impl Backend {
     fn new(settings: &BackendSettings, id: Option<String>) -> Result<Self, BackendError> {
-        let wrong = || BackendError::Url(settings.url.clone());
+        let invalid = || BackendError::Url(settings.url.clone());
         let url = settings.url.trim().trim_end_matches('/');
-        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let uri: http::Uri = url.parse().map_err(|_| invalid())?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
-        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        let host = uri.host().filter(|host| !host.is_empty() && !has_user).ok_or_else(wrong)?;
+        let has_credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let host = uri.host().filter(|host| !host.is_empty() && !has_credentials).ok_or_else(invalid)?;
         if !settings.weight.is_finite() || settings.weight <= 0.0 {
             return Err(BackendError::Weight(settings.url.clone()));
         }
@@ -87,146 +94,156 @@ impl Backend {
             origin,
             base_path: uri.path().trim_end_matches('/').to_owned(),
             version: AtomicI64::new(settings.version),
-            in_flight: AtomicUsize::new(0),
-            faults: AtomicU32::new(0),
-            state: Mutex::new(State {
+            in_flight: InFlightCounter::default(),
+            state: Mutex::new(BackendState {
                 engine: settings.engine,
-                learned: None,
+                detected_engine: None,
                 weight: settings.weight,
                 key: settings.key.clone(),
                 ejected_until: None,
+                ejections: EJECTIONS.build(),
                 missed_probes: 0,
             }),
         })
     }
 
-    /// The version of its weights.
+    /// The version of the weights that it serves.
     pub fn version(&self) -> i64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// What it is, as far as it is known.
+    /// The engine: as registered, or else as detected.
     pub fn engine(&self) -> BackendEngine {
         let state = self.state();
         match state.engine {
-            BackendEngine::Auto => state.learned.map_or(BackendEngine::Auto, BackendEngine::Known),
+            BackendEngine::Auto => state.detected_engine.map_or(BackendEngine::Auto, BackendEngine::Known),
             engine => engine,
         }
     }
 
-    /// True when it serves a model.
-    pub fn serves(&self, model: &str) -> bool {
+    /// True if it serves a model.
+    pub(super) fn serves(&self, model: &str) -> bool {
         self.model.is_empty() || self.model == model
     }
 
-    /// True when it takes calls of an API as they are.
-    pub(crate) fn speaks(&self, api: &ApiSpec) -> bool {
+    /// True if it takes calls of an API without translation.
+    pub(super) fn speaks(&self, api: &ApiSpec) -> bool {
         self.engine().assumed().serves(api)
     }
 
-    /// RolloutLookupFuture it showed what it is; it counts where nobody has said.
-    pub fn learned(&self, engine: Engine) {
-        let known = self.state().learned.replace(engine);
-        if known != Some(engine) {
-            tracing::info!(url = self.url, engine = engine.as_str(), "a backend has shown what it is");
+    /// Its responses show which engine it is. Has no effect if the engine was registered.
+    pub(super) fn set_detected_engine(&self, engine: Engine) {
+        let before = self.state().detected_engine.replace(engine);
+        if before != Some(engine) {
+            tracing::info!(url = self.url, engine = engine.as_str(), "the engine of a backend was detected");
         }
     }
 
-    /// Its share.
+    /// Its share of the rollouts, relative to the other backends of its model.
     pub fn weight(&self) -> f64 {
         self.state().weight
     }
 
-    /// What it is shown.
-    pub fn key(&self) -> Secret {
+    /// The API key that is sent to it; empty: none.
+    pub(super) fn key(&self) -> Secret {
         self.state().key.clone()
     }
 
-    /// Calls on their way to it.
+    /// Calls in flight to it.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.count()
     }
 
-    /// One call more.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    /// Counts a call to it, until the permit is dropped.
+    pub(super) fn enter(&self) -> InFlightPermit {
+        self.in_flight.enter()
     }
 
-    /// True when it is asked before others.
+    /// True if calls are sent to it before others: it is not ejected, and answers probes.
     pub fn is_healthy(&self) -> bool {
         let state = self.state();
-        state.missed_probes < MAX_MISSED && state.ejected_until.is_none_or(|until| Instant::now() >= until)
+        state.missed_probes < MAX_MISSED_PROBES && state.ejected_until.is_none_or(|until| Instant::now() >= until)
     }
 
-    /// It answered a call: it is there, whatever it says to probes.
-    pub fn answered(&self) {
-        let had_faults = self.faults.swap(0, Ordering::Relaxed) > 0;
+    /// A call succeeded: the backend is healthy, whatever it answers to probes.
+    pub(super) fn on_success(&self) {
         let mut state = self.state();
         state.missed_probes = 0;
-        if had_faults {
-            state.ejected_until = None;
+        if state.ejected_until.take().is_some() {
+            state.ejections = EJECTIONS.build();
         }
     }
 
-    /// It could not be reached, or broke off. It is left out for a while, the longer the more often it happens.
-    pub fn failed(&self) {
-        let faults = self.faults.fetch_add(1, Ordering::Relaxed).min(5);
-        self.state().ejected_until = Some(Instant::now() + EJECTED_FIRST * 2u32.pow(faults));
+    /// A call failed: the backend is ejected for a time that doubles with each failure in a row.
+    pub(super) fn on_failure(&self) {
+        let mut state = self.state();
+        let ejection = state.ejections.next().unwrap_or(MAX_EJECTION);
+        state.ejected_until = Some(Instant::now() + ejection);
     }
 
-    /// What came of asking whether it is there.
-    pub fn probed(&self, is_there: bool) {
+    pub(super) fn on_probe(&self, result: ProbeResult) {
         let mut state = self.state();
-        let missed = if is_there { 0 } else { state.missed_probes.saturating_add(1) };
-        if (missed < MAX_MISSED) != (state.missed_probes < MAX_MISSED) {
-            tracing::info!(url = self.url, is_there, "a backend's health has changed");
+        let missed = match result {
+            ProbeResult::Answered => 0,
+            ProbeResult::Missed => state.missed_probes.saturating_add(1),
+        };
+        if (missed < MAX_MISSED_PROBES) != (state.missed_probes < MAX_MISSED_PROBES) {
+            tracing::info!(url = self.url, answers = missed == 0, "the health of a backend has changed");
         }
         state.missed_probes = missed;
     }
 
-    fn change(&self, to: &Self) {
-        self.version.store(to.version(), Ordering::Release);
-        let mut to = to.state();
+    /// Takes over what can change when a backend is registered again.
+    fn update_from(&self, new: &Self) {
+        self.version.store(new.version(), Ordering::Release);
+        let mut new = new.state();
         let mut state = self.state();
-        (state.engine, state.learned, state.weight) = (to.engine, None, to.weight);
-        state.key = std::mem::take(&mut to.key);
+        (state.engine, state.detected_engine, state.weight) = (new.engine, None, new.weight);
+        state.key = std::mem::take(&mut new.key);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BackendState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All of them. Cheap to clone.
+/// The registered backends. Cheap to clone; clones are the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Backends {
+    /// In the order of their registration.
     all: Arc<RwLock<Arc<Vec<Arc<Backend>>>>>,
-    // What was said to be the version of them all, those to come included.
-    version: Arc<Mutex<Option<i64>>>,
+    /// The version that was last set for all backends; `None` if none was.
+    common_version: Arc<Mutex<Option<i64>>>,
 }
 
 impl Backends {
-    /// Those that are registered now.
+    /// All backends that are registered now.
     pub fn all(&self) -> Arc<Vec<Arc<Backend>>> {
         Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Those of a model.
-    pub fn of(&self, model: &str) -> Vec<Arc<Backend>> {
+    /// The backends of a model.
+    pub(super) fn of(&self, model: &str) -> Vec<Arc<Backend>> {
         self.all().iter().filter(|backend| backend.serves(model)).cloned().collect()
     }
 
-    /// Adds one, or changes the one with its model and URL: its calls go on.
-    pub fn register(&self, settings: &BackendSettings, id: Option<String>) -> Result<Arc<Backend>, BackendError> {
+    /// Registers a backend, or changes the one with this model and URL.
+    pub(super) fn register(
+        &self,
+        settings: &BackendSettings,
+        id: Option<String>,
+    ) -> Result<Arc<Backend>, BackendError> {
         let new = Arc::new(Backend::new(settings, id)?);
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        let same = all.iter().find(|known| {
-            known.model == new.model && (&known.origin, &known.base_path) == (&new.origin, &new.base_path)
-        });
-        if let Some(known) = same {
-            known.change(&new);
-            return Ok(Arc::clone(known));
+        let is_same = |backend: &&Arc<Backend>| {
+            backend.model == new.model && (&backend.origin, &backend.base_path) == (&new.origin, &new.base_path)
+        };
+        if let Some(registered) = all.iter().find(is_same) {
+            registered.update_from(&new);
+            return Ok(Arc::clone(registered));
+        }
+        if all.len() >= MAX_BACKENDS {
+            return Err(BackendError::TooMany);
         }
         let mut list = Vec::clone(&all);
         list.push(Arc::clone(&new));
@@ -234,33 +251,47 @@ impl Backends {
         Ok(new)
     }
 
-    /// Takes those away that `goes` names; their calls go on. Gives how many.
-    pub fn remove(&self, goes: impl Fn(&Backend) -> bool) -> usize {
+    /// Removes the backends for which `is_removed` is true; their calls go on. Returns how many were removed.
+    pub fn remove(&self, is_removed: impl Fn(&Backend) -> bool) -> usize {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        let kept: Vec<_> = all.iter().filter(|backend| !goes(backend)).cloned().collect();
-        let gone = all.len() - kept.len();
-        *all = Arc::new(kept);
-        gone
+        let rest: Vec<_> = all.iter().filter(|backend| !is_removed(backend)).cloned().collect();
+        let removed = all.len() - rest.len();
+        *all = Arc::new(rest);
+        removed
     }
 
-    /// What was said to be the version of them all.
+    /// The version that was last set for all backends.
     pub fn common_version(&self) -> Option<i64> {
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.common_version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All have new weights.
+    /// Sets the version of all backends.
     pub fn set_version(&self, version: i64) {
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        *self.common_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         for backend in self.all().iter() {
             backend.version.store(version, Ordering::Release);
         }
     }
 }
 
-/// So many probes in a row without an answer, and it is not asked before others. One may just be late.
-const MAX_MISSED: u32 = 3;
-/// How long a backend is left out after its first failure.
-const EJECTED_FIRST: Duration = Duration::from_secs(1);
+/// The host of a URL, with the port unless it is the scheme's default.
+pub(super) fn url_authority(origin: &Origin) -> String {
+    match (origin.tls, origin.port) {
+        (true, 443) | (false, 80) if !origin.host.contains(':') => origin.host.clone(),
+        _ => authority(&origin.host, origin.port),
+    }
+}
+
+const MAX_BACKENDS: usize = 4096;
+/// After so many probes in a row without an answer a backend is unhealthy. A single one may be late.
+const MAX_MISSED_PROBES: u32 = 3;
+const MAX_EJECTION: Duration = Duration::from_secs(32);
+/// How long a backend is ejected after its first, second … failure in a row.
+const EJECTIONS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(1))
+    .with_max_delay(MAX_EJECTION)
+    .with_factor(2.0)
+    .without_max_times();
 
 #[cfg(test)]
 mod tests {
@@ -272,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn registering_anew_changes_the_same_backend() {
+    fn registering_again_changes_the_same_backend() {
         let backends = Backends::default();
         let first = backends.register(&settings("http://gpu:8000/v1/"), None).unwrap();
         let call = first.enter();
@@ -285,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn invalid_backends_are_rejected() {
         let backends = Backends::default();
         for url in ["gpu:8000", "ftp://gpu/v1", "http://", "http://user:secret@gpu/v1", ""] {
             assert!(backends.register(&settings(url), None).is_err(), "{url}");
@@ -295,18 +326,41 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_is_left_out_until_it_answers() {
+    fn the_number_of_backends_is_bounded() {
+        let backends = Backends::default();
+        for at in 0..MAX_BACKENDS {
+            backends.register(&settings(&format!("http://gpu{at}/v1")), None).unwrap();
+        }
+        assert_eq!(backends.register(&settings("http://other/v1"), None).unwrap_err(), BackendError::TooMany);
+        assert!(backends.register(&settings("http://gpu0/v1"), None).is_ok(), "it is registered");
+    }
+
+    #[test]
+    fn a_failing_backend_is_ejected_until_it_answers() {
         let backends = Backends::default();
         let backend = backends.register(&settings("http://gpu/v1"), None).unwrap();
-        backend.failed();
+        backend.on_failure();
         assert!(!backend.is_healthy());
-        backend.answered();
+        backend.on_success();
         assert!(backend.is_healthy());
-        backend.probed(false);
+        backend.on_probe(ProbeResult::Missed);
         assert!(backend.is_healthy(), "one probe may be late");
-        (0..2).for_each(|_| backend.probed(false));
+        (0..2).for_each(|_| backend.on_probe(ProbeResult::Missed));
         assert!(!backend.is_healthy());
-        backend.probed(true);
+        backend.on_probe(ProbeResult::Answered);
         assert!(backend.is_healthy());
+    }
+
+    #[test]
+    fn ejections_double_up_to_a_limit_and_start_again_after_a_success() {
+        let ejections: Vec<u64> = EJECTIONS.build().take(8).map(|ejection| ejection.as_secs()).collect();
+        assert_eq!(ejections, [1, 2, 4, 8, 16, 32, 32, 32]);
+        let backends = Backends::default();
+        let backend = backends.register(&settings("http://gpu/v1"), None).unwrap();
+        let next_ejection = || backend.state().ejections.next().unwrap().as_secs();
+        (0..3).for_each(|_| backend.on_failure());
+        assert_eq!(next_ejection(), 8);
+        backend.on_success();
+        assert_eq!(next_ejection(), 1);
     }
 }

@@ -1,11 +1,16 @@
-//! Retries of agents: a call that is made again while its answer is on the way gets that answer, and so does one that is
-//! made again shortly after. A retry never samples twice; and no sample is given to two calls that are not one.
+//! Request coalescing: an agent's retry gets the response of the call that it repeats, while that call is in flight and for
+//! `join_window_ms` after it. A retry never samples twice, and two calls that are not one never share a sample.
 //!
-//! A call that may be joined runs in a task of its own, so that it goes on for a while when its agent hangs up. Its end
-//! is not read from the backend before somebody is there to take it: an answer that nobody got is not recorded as whole.
+//! A call that may be retried runs in a task of its own, so that it continues for `join_window_ms` when its agent hangs up.
+//! The last piece of its response is not read from the backend before there is a reader: a response that no agent got is
+//! not recorded as complete.
+//!
+//! Bounds: the responses of [`MAX_RESPONSES`] calls; a call beyond that is sent without a record of it, so a retry of it
+//! samples again. `/metrics` counts those as `gateway_uncoalesced_total`. The bytes of all responses are bounded by
+//! `join_memory_bytes`: see [`CachedResponse`].
 
-use super::handle::{Call, ResponseState};
-use super::response_cache::{End, Entry, Reader};
+use super::cached_response::{CachedResponse, ResponseEnd, ResponseReader};
+use super::call::{GatewayCall, ResponseState};
 use super::settings::{GatewaySettings, Join};
 use crate::capture::{Direction, TeeBody};
 use crate::forward::response_error;
@@ -15,226 +20,268 @@ use crate::upstream::Body;
 use aws_lc_rs::digest;
 use http::{HeaderValue, Response, Version, header};
 use http_body_util::BodyExt;
-use std::collections::HashMap;
-use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
-type Key = [u8; 32];
+/// SHA-256 of what makes two requests the same: rollout, attempt, API path and body.
+type RequestDigest = [u8; 32];
 
-/// Responses that retries can reuse. Cheap to clone.
+/// Responses that retries can get. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct ResponseCache {
-    calls: Arc<Mutex<HashMap<Key, CoalescingGroup>>>,
-    // Bytes of all answers together.
-    held: Arc<AtomicUsize>,
-}
+pub(super) struct ResponseCache(Arc<Cache>);
 
-/// Calls with one body, of one attempt.
 #[derive(Default)]
-struct CoalescingGroup {
-    entries: Vec<Arc<Entry>>,
-    /// Calls that were no retries: samples of their own.
-    samples: u32,
+struct Cache {
+    groups: Mutex<Groups>,
+    /// Bytes of all responses together.
+    cached_bytes: Arc<AtomicUsize>,
+    uncoalesced: AtomicU64,
 }
 
-/// What a call is.
+#[derive(Default)]
+struct Groups {
+    by_request: HashMap<RequestDigest, Group>,
+    /// Responses in all groups together.
+    responses: usize,
+}
+
+/// The calls of one attempt that have the same request: samples of one prompt.
+#[derive(Default)]
+struct Group {
+    /// By the number of the sample, from 0.
+    responses: BTreeMap<u64, Arc<CachedResponse>>,
+    /// How many samples there were since the group began; retries are none.
+    samples: u64,
+}
+
+/// What to do with a call.
 pub(super) enum CoalescingDecision {
-    /// A retry of this one.
-    Joins(CoalescedCall),
-    /// One that may be retried.
-    First(Publisher),
-    /// One whose agent would not say if it were a retry.
-    Alone,
+    /// It is a retry of an earlier call: it gets that response.
+    Join(EarlierCall),
+    /// It is sent, and retries of it can get its response.
+    Publish(Publisher),
+    /// It is sent. Nothing would show whether a later call is a retry of it, or the cache is full.
+    SendAlone,
 }
 
 /// The call that another is a retry of.
-pub(super) struct CoalescedCall(Arc<Entry>);
+pub(super) struct EarlierCall(Arc<CachedResponse>);
 
 /// Runs a call that may be retried.
 pub(super) struct Publisher {
-    kept: KeptEntry,
+    published: Published,
     window: Duration,
     max_bytes: usize,
 }
 
-/// An entry among the others; it goes when this is dropped, and whoever waits for its answer hears that there is none.
-struct KeptEntry {
-    answers: ResponseCache,
-    key: Key,
-    entry: Arc<Entry>,
+/// A response in the cache. Dropping this removes it, and ends its readers if it is not complete.
+struct Published {
+    cache: ResponseCache,
+    request: RequestDigest,
+    sample: u64,
+    response: Arc<CachedResponse>,
 }
 
 impl ResponseCache {
-    /// What a call is, by its body and by what its agent says.
-    pub(super) async fn claim(&self, settings: &GatewaySettings, call: &Call) -> CoalescingDecision {
-        let count = call.headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok()?.trim().parse::<u32>().ok());
-        let count = match (settings.join, count) {
-            (Join::Off, _) | (Join::Header, None) => return CoalescingDecision::Alone,
+    /// Decides by the body of a call and its agent's retry count. A retry may arrive before the hang-up of the call that it
+    /// repeats: it waits up to [`HANG_UP_DELAY`] for that.
+    pub(super) async fn decide(&self, settings: &GatewaySettings, call: &GatewayCall) -> CoalescingDecision {
+        let header = call.headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok()?.trim().parse::<u32>().ok());
+        let retry_count = match (settings.join, header) {
+            (Join::Off, _) | (Join::Header, None) => return CoalescingDecision::SendAlone,
             (Join::Header, Some(count)) => count,
             (Join::Digest, _) => u32::MAX,
         };
-        let key = key_of(call);
-        // A server hears of a client that hung up a moment after its retry, at worst.
-        let retry = (count > 0).then(|| tokio::time::Instant::now() + HANG_UP_HEARD);
+        let request = digest_of(call);
+        let wait_until = Instant::now() + HANG_UP_DELAY;
         loop {
-            let left = {
-                let mut calls = self.lock();
-                let same = calls.entry(key).or_default();
-                match retry.map(|_| same.find(count, settings.join)) {
-                    Some(Found::One(entry)) => {
-                        entry.count.store(count, Ordering::Relaxed);
-                        return CoalescingDecision::Joins(CoalescedCall(entry));
+            let mut readers = {
+                let mut groups = self.lock();
+                let earlier = groups.by_request.get(&request).filter(|_| retry_count > 0);
+                match earlier.map_or(Match::None, |group| group.find(retry_count, settings.join)) {
+                    Match::Certain(response) => {
+                        response.retry_count.store(retry_count, Ordering::Relaxed);
+                        return CoalescingDecision::Join(EarlierCall(response));
                     }
-                    Some(Found::Perhaps(entry)) if retry.is_some_and(|until| tokio::time::Instant::now() < until) => {
-                        entry.readers.subscribe()
-                    }
-                    _ => {
-                        same.samples += 1;
-                        let entry = Arc::new(Entry::new(call.begun.trace.span_id, count, Arc::clone(&self.held)));
-                        same.entries.push(Arc::clone(&entry));
-                        let kept = KeptEntry { answers: self.clone(), key, entry };
+                    Match::IfHungUp(response) if Instant::now() < wait_until => response.readers(),
+                    Match::IfHungUp(_) | Match::None => {
+                        let span_id = call.exchange.trace.span_id;
+                        let Some((sample, response)) = groups
+                            .add(request, || CachedResponse::new(span_id, retry_count, self.0.cached_bytes.clone()))
+                        else {
+                            self.0.uncoalesced.fetch_add(1, Ordering::Relaxed);
+                            return CoalescingDecision::SendAlone;
+                        };
+                        let published = Published { cache: self.clone(), request, sample, response };
                         let (window, max_bytes) = (settings.join_window, settings.join_memory_bytes);
-                        return CoalescingDecision::First(Publisher { kept, window, max_bytes });
+                        return CoalescingDecision::Publish(Publisher { published, window, max_bytes });
                     }
                 }
             };
-            let mut left = left;
-            let gone = left.wait_for(|readers| *readers == 0);
-            if let Some(until) = retry {
-                drop(tokio::time::timeout_at(until, gone).await);
-            }
+            drop(tokio::time::timeout_at(wait_until, readers.wait_for(|count| *count == 0)).await);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, CoalescingGroup>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Calls that could not be published because the cache was full.
+    pub(super) fn uncoalesced(&self) -> &AtomicU64 {
+        &self.0.uncoalesced
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.0.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a retry may be a retry of.
-enum Found {
-    One(Arc<Entry>),
-    /// This one, if its agent has hung up, which is not heard yet.
-    Perhaps(Arc<Entry>),
+impl Groups {
+    /// Adds a response; returns the number of its sample. `None`: there are [`MAX_RESPONSES`].
+    fn add(
+        &mut self,
+        request: RequestDigest,
+        response: impl FnOnce() -> CachedResponse,
+    ) -> Option<(u64, Arc<CachedResponse>)> {
+        if self.responses >= MAX_RESPONSES {
+            return None;
+        }
+        self.responses += 1;
+        let group = self.by_request.entry(request).or_default();
+        let (sample, response) = (group.samples, Arc::new(response()));
+        group.samples += 1;
+        group.responses.insert(sample, Arc::clone(&response));
+        Some((sample, response))
+    }
+
+    fn remove(&mut self, request: &RequestDigest, sample: u64) {
+        let Some(group) = self.by_request.get_mut(request) else { return };
+        if group.responses.remove(&sample).is_some() {
+            self.responses -= 1;
+        }
+        if group.responses.is_empty() {
+            self.by_request.remove(request);
+        }
+    }
+}
+
+/// The call that a retry may repeat.
+enum Match {
+    Certain(Arc<CachedResponse>),
+    /// It is this one if its agent has hung up, which has not been noticed yet.
+    IfHungUp(Arc<CachedResponse>),
     None,
 }
 
-impl CoalescingGroup {
-    /// The call that a retry repeats: one of fewer tries whose agent hung up; or, if there is but one call that it can
-    /// mean, that one also when its answer was sent. What others sample from one prompt is theirs.
-    fn find(&self, count: u32, join: Join) -> Found {
-        let joinable = |entry: &&Arc<Entry>| {
-            let fewer = entry.count.load(Ordering::Relaxed) < count || join == Join::Digest;
-            let said = entry.said();
-            fewer && !said.is_passing && said.end != Some(End::Broken)
+impl Group {
+    /// Finds the call that a retry repeats: one with a lower retry count, if its agent hung up. If the group has had only one
+    /// sample, it is that one, also if its response was delivered. With more samples a delivered response is never given to
+    /// another call.
+    fn find(&self, retry_count: u32, join: Join) -> Match {
+        let joinable = |response: &&Arc<CachedResponse>| {
+            let is_later = response.retry_count.load(Ordering::Relaxed) < retry_count || join == Join::Digest;
+            let progress = response.progress();
+            is_later && !progress.is_pass_through && progress.end != Some(ResponseEnd::Broken)
         };
-        let mut entries = self.entries.iter().filter(joinable);
-        let waits = |entry: &&Arc<Entry>| *entry.readers.borrow() == 0 && !entry.said().delivered;
-        if let Some(left) = entries.clone().find(waits) {
-            return Found::One(Arc::clone(left));
+        let mut candidates = self.responses.values().filter(joinable);
+        let was_left = |response: &&Arc<CachedResponse>| !response.has_readers() && !response.progress().was_delivered;
+        if let Some(left) = candidates.clone().find(was_left) {
+            return Match::Certain(Arc::clone(left));
         }
         if self.samples == 1 || join == Join::Digest {
-            return entries.next().map_or(Found::None, |only| Found::One(Arc::clone(only)));
+            return candidates.next().map_or(Match::None, |only| Match::Certain(Arc::clone(only)));
         }
-        let on_its_way = entries.find(|entry| entry.said().end.is_none());
-        on_its_way.map_or(Found::None, |entry| Found::Perhaps(Arc::clone(entry)))
+        let in_flight = candidates.find(|response| response.progress().end.is_none());
+        in_flight.map_or(Match::None, |response| Match::IfHungUp(Arc::clone(response)))
     }
 }
 
-fn key_of(call: &Call) -> Key {
-    let identity = &call.begun.identity;
+fn digest_of(call: &GatewayCall) -> RequestDigest {
+    let identity = &call.exchange.identity;
     let mut context = digest::Context::new(&digest::SHA256);
     let path = call.route.api.path();
-    for part in [identity.rollout_id.as_str().as_bytes(), identity.attempt_id.as_str().as_bytes(), path.as_bytes()] {
+    for part in [identity.rollout_id.as_str(), identity.attempt_id.as_str(), &path] {
         context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
+        context.update(part.as_bytes());
     }
     context.update(&call.body);
-    let mut key = [0; 32];
-    key.copy_from_slice(context.finish().as_ref());
-    key
+    let mut request = [0; 32];
+    request.copy_from_slice(context.finish().as_ref());
+    request
 }
 
-impl Drop for KeptEntry {
+impl Drop for Published {
     fn drop(&mut self) {
-        if self.entry.said().end.is_none() {
-            self.entry.say(|said| said.end = Some(End::Broken));
+        if self.response.progress().end.is_none() {
+            self.response.update(|progress| progress.end = Some(ResponseEnd::Broken));
         }
-        let mut calls = self.answers.lock();
-        if let Some(same) = calls.get_mut(&self.key) {
-            same.entries.retain(|known| !Arc::ptr_eq(known, &self.entry));
-            if same.entries.is_empty() {
-                calls.remove(&self.key);
-            }
-        }
+        self.cache.lock().remove(&self.request, self.sample);
     }
 }
 
 impl Publisher {
-    /// Runs a call to its end, and gives its answer.
+    /// Sends the call in a task of its own, and returns its response.
     pub(super) async fn run(
         self,
-        told: Arc<ResponseState>,
-        answering: impl Future<Output = Response<Body>> + Send + 'static,
+        state: Arc<ResponseState>,
+        respond: impl Future<Output = Response<Body>> + Send + 'static,
     ) -> Response<Body> {
-        let reader = Reader::of(Arc::clone(&self.kept.entry));
-        tokio::spawn(self.publish(told, answering));
-        reader.response().await
+        let reader = ResponseReader::new(Arc::clone(&self.published.response));
+        tokio::spawn(self.publish(state, respond));
+        reader.into_response().await
     }
 
-    async fn publish(self, told: Arc<ResponseState>, answering: impl Future<Output = Response<Body>> + Send + 'static) {
-        // However this ends, the entry goes with it.
-        let Self { kept, window, max_bytes } = self;
-        let whole = tokio::select! {
-            whole = fill(&kept.entry, answering, max_bytes) => whole,
-            () = kept.entry.abandoned(window) => false,
+    async fn publish(self, state: Arc<ResponseState>, respond: impl Future<Output = Response<Body>> + Send + 'static) {
+        // The response is in the cache until this function returns.
+        let Self { published, window, max_bytes } = self;
+        let response = &published.response;
+        let end = tokio::select! {
+            end = copy(response, respond, max_bytes) => end,
+            () = response.abandoned(window) => ResponseEnd::Broken,
         };
-        kept.entry.say(|said| said.end = Some(if whole { End::Whole } else { End::Broken }));
-        let is_worth_it = {
-            let said = kept.entry.said();
-            let is_success = said.head.as_ref().is_some_and(|(status, _)| status.is_success());
-            whole && is_success && !said.is_passing && !told.is_incomplete()
+        response.update(|progress| progress.end = Some(end));
+        let is_reusable = {
+            let progress = response.progress();
+            let is_success = progress.head.as_ref().is_some_and(|(status, _)| status.is_success());
+            end == ResponseEnd::Complete && is_success && !progress.is_pass_through && !state.is_incomplete()
         };
-        drop(told);
-        if is_worth_it {
+        drop(state);
+        if is_reusable {
             tokio::time::sleep(window).await;
         }
     }
 }
 
-/// Takes an answer to its end. True: it was whole.
-async fn fill(entry: &Entry, answering: impl Future<Output = Response<Body>>, max_bytes: usize) -> bool {
-    let (parts, mut body) = answering.await.into_parts();
-    let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let mut is_near_its_end = !kind.starts_with(b"text/event-stream");
-    entry.say(|said| said.head = Some((parts.status, parts.headers)));
+/// Reads a response to its end into the cache.
+async fn copy(cached: &CachedResponse, respond: impl Future<Output = Response<Body>>, max_bytes: usize) -> ResponseEnd {
+    let (parts, mut body) = respond.await.into_parts();
+    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let mut is_near_end = !content_type.starts_with(b"text/event-stream");
+    cached.update(|progress| progress.head = Some((parts.status, parts.headers)));
     loop {
-        if is_near_its_end {
-            entry.wanted().await;
+        if is_near_end {
+            cached.has_reader().await;
         }
-        entry.read_by_its_reader().await;
+        cached.reader_caught_up().await;
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    is_near_its_end |= ends_stream(&data);
-                    entry.push(&data, max_bytes);
+                    is_near_end |= ends_stream(&data);
+                    cached.push(&data, max_bytes);
                 }
             }
-            Some(Err(_)) => return false,
-            None => return true,
+            Some(Err(_)) => return ResponseEnd::Broken,
+            None => return ResponseEnd::Complete,
         }
     }
 }
 
-impl CoalescedCall {
-    /// The first call's answer as that of its retry, whose own span says so.
-    pub(super) async fn answer_to(self, call: &Call) -> Response<Body> {
-        let recording = &call.begun.recording;
-        let in_flight = self.0.said().end.is_none();
+impl EarlierCall {
+    /// Responds to a retry; its span names the earlier call.
+    pub(super) async fn respond_to(self, retry: &GatewayCall) -> Response<Body> {
+        let recording = &retry.exchange.recording;
+        let in_flight = self.0.progress().end.is_none();
         recording.gateway(|facts| facts.joined = Some((self.0.span_id, in_flight)));
-        let (parts, body) = Reader::of(self.0).response().await.into_parts();
+        let (parts, body) = ResponseReader::new(self.0).into_response().await.into_parts();
         recording.response(ResponseHead {
             status: parts.status,
             version: Version::HTTP_11,
@@ -245,7 +292,41 @@ impl CoalescedCall {
     }
 }
 
-/// How often the SDKs of OpenAI and Anthropic have tried.
+/// The request header in which the SDKs of OpenAI and Anthropic count retries, from 0.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
-/// How long it may take to hear that a client has hung up.
-const HANG_UP_HEARD: Duration = Duration::from_millis(250);
+/// How long a retry waits until the hang-up of the call that it repeats is noticed. Both arrive at the same time, on two
+/// connections.
+const HANG_UP_DELAY: Duration = Duration::from_millis(250);
+/// Responses in the cache.
+const MAX_RESPONSES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::SpanId;
+
+    #[test]
+    fn the_cache_is_bounded_and_removes_a_response_without_a_scan() {
+        let mut groups = Groups::default();
+        let response = || CachedResponse::new(SpanId::from_random(1), 0, Arc::default());
+        let request = |at: usize| {
+            let mut request = RequestDigest::default();
+            request[..8].copy_from_slice(&at.to_be_bytes());
+            request
+        };
+        // Half of them are samples of one prompt.
+        let added: Vec<_> = (0..MAX_RESPONSES)
+            .map(|at| {
+                let request = if at % 2 == 0 { request(0) } else { request(at) };
+                (request, groups.add(request, response).unwrap().0)
+            })
+            .collect();
+        assert!(groups.add(request(1), response).is_none());
+        groups.remove(&added[0].0, added[0].1);
+        assert_eq!(groups.add(request(0), response).unwrap().0, MAX_RESPONSES as u64 / 2, "samples are counted on");
+        for (request, sample) in &added[1..] {
+            groups.remove(request, *sample);
+        }
+        assert_eq!((groups.responses, groups.by_request.len()), (1, 1));
+    }
+}

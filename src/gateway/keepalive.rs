@@ -1,67 +1,66 @@
-//! The answer to a client that waits for a stream while the gateway is paused: its head at once, comments meanwhile.
+//! The response to a client that asks for a stream while the gateway is paused: the head at once, then comments until there is
+//! a response.
 //!
-//! A comment is nothing to a reader of events (WHATWG HTML §9.2.6), but keeps clients and load balancers from giving up.
+//! Readers of event streams ignore comments (WHATWG HTML §9.2.6), and clients and load balancers do not time out.
 
-use super::handle::ResponseState;
+use super::call::ResponseState;
 use crate::llm::api::error_message;
 use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame};
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-type Waiting = Pin<Box<dyn Future<Output = Body> + Send>>;
+type BodyFuture = Pin<Box<dyn Future<Output = Body> + Send>>;
 
-/// The head of a stream of events, and a body that says something now and then until there is an answer.
-pub(super) fn kept_alive(
-    answering: impl Future<Output = Response<Body>> + Send + 'static,
-    told: Arc<ResponseState>,
+/// A stream of events that sends a comment every `every` until `response` is there, and then its body. If `response` is not a
+/// stream, it is an error, and is sent as an event: the head has been sent.
+pub(super) fn with_keepalive(
+    response: impl Future<Output = Response<Body>> + Send + 'static,
+    state: Arc<ResponseState>,
     every: Duration,
 ) -> Response<Body> {
-    let waiting: Waiting = Box::pin(async move {
-        let response = answering.await;
-        let (parts, body) = response.into_parts();
-        let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if parts.status.is_success() && kind.starts_with(b"text/event-stream") {
+    let body: BodyFuture = Box::pin(async move {
+        let (parts, body) = response.await.into_parts();
+        let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if parts.status.is_success() && content_type.starts_with(EVENT_STREAM.as_bytes()) {
             return body;
         }
-        // The head has been sent: an error can only be an event.
-        let read = Limited::new(body, MAX_ERROR_BYTES).collect().await;
-        let text = read.map(|read| read.to_bytes()).unwrap_or_default();
-        told.mark_incomplete();
-        crate::upstream::body::full(told.shape.event(parts.status, &error_message(&text)))
+        let error = Limited::new(body, MAX_ERROR_BYTES).collect().await;
+        let error = error.map(|error| error.to_bytes()).unwrap_or_default();
+        state.mark_incomplete();
+        crate::upstream::body::full(state.error_format.event(parts.status, &error_message(&error)))
     });
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut response = Response::new(KeptAlive::Waiting { waiting, ticks }.boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    let mut response = Response::new(KeepaliveBody::Waiting { body, ticks }.boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
-enum KeptAlive {
-    Waiting { waiting: Waiting, ticks: Interval },
-    Flowing(Body),
+enum KeepaliveBody {
+    Waiting { body: BodyFuture, ticks: Interval },
+    Streaming(Body),
 }
 
-impl HttpBody for KeptAlive {
+impl HttpBody for KeepaliveBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             match &mut *self {
-                Self::Flowing(body) => return Pin::new(body).poll_frame(cx),
-                Self::Waiting { waiting, ticks } => match waiting.as_mut().poll(cx) {
-                    Poll::Ready(body) => *self = Self::Flowing(body),
+                Self::Streaming(body) => return Pin::new(body).poll_frame(cx),
+                Self::Waiting { body, ticks } => match body.as_mut().poll(cx) {
+                    Poll::Ready(body) => *self = Self::Streaming(body),
                     Poll::Pending => {
-                        std::task::ready!(ticks.poll_tick(cx));
+                        ready!(ticks.poll_tick(cx));
                         return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b": waiting\n\n")))));
                     }
                 },
@@ -70,4 +69,5 @@ impl HttpBody for KeptAlive {
     }
 }
 
+const EVENT_STREAM: &str = "text/event-stream";
 const MAX_ERROR_BYTES: usize = 64 * 1024;

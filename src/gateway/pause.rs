@@ -1,136 +1,107 @@
-//! The gate that calls pass: open, or paused while weights change. It counts who is inside, so that a trainer can wait
-//! until nobody is.
+//! The pause gate: calls pass it before they are sent, unless the gateway is paused while weights change. It counts the
+//! calls in flight, so that a trainer can wait until there are none.
 //!
-//! It must not know what a call is.
+//! This file must not know what a call is.
 
+use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::PauseForm;
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-/// The gate. Cheap to clone.
+/// The gate. Cheap to clone; clones are the same gate.
 #[derive(Clone, Debug)]
-pub struct PauseGate(Arc<Inner>);
+pub struct PauseGate(Arc<Gate>);
 
 #[derive(Debug)]
-struct Inner {
+struct Gate {
     pause: watch::Sender<Pause>,
-    inside: AtomicUsize,
-    left: Notify,
+    calls: InFlightCounter,
 }
 
-/// Whether it is paused, and how.
+/// Whether the gate is paused, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// What callers meet; `None` while it is open.
-    pub form: Option<PauseForm>,
-    /// What callers that are refused are told to wait.
-    pub retry_after_seconds: u64,
-    /// Why it is paused.
-    pub reason: Option<String>,
+pub(super) struct Pause {
+    /// What happens to calls meanwhile; `None`: the gate is open.
+    pub(super) form: Option<PauseForm>,
+    /// `Retry-After` of calls that are refused.
+    pub(super) retry_after_seconds: u64,
+    /// Why the trainer paused the gateway, if it said so.
+    pub(super) reason: Option<String>,
 }
 
 impl Pause {
-    fn holds(&self) -> bool {
+    fn holds_calls(&self) -> bool {
         self.form == Some(PauseForm::Hold)
     }
 }
 
-/// What `GET /proxy/state` says (Agent Lightning 1.0).
+/// The response of `GET /proxy/state` (Agent Lightning 1.0).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GateState {
-    /// Whether it is paused.
+    /// Whether the gate is paused.
     pub paused: bool,
-    /// Seconds.
+    /// `Retry-After` of calls that are refused; the last one set while the gate is open.
     pub retry_after_seconds: u64,
-    /// Why.
+    /// Why the gate is paused; `None` while it is open.
     pub reason: Option<String>,
-    /// Calls from their acceptance to the end of their answers.
+    /// Calls that passed the gate, until the end of their responses. Calls that wait for the gate are not counted.
     pub inflight: usize,
-}
-
-/// One caller inside.
-#[derive(Debug)]
-pub struct InFlightPermit(Arc<Inner>);
-
-impl Drop for InFlightPermit {
-    fn drop(&mut self) {
-        if self.0.inside.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.left.notify_waiters();
-        }
-    }
 }
 
 impl Default for PauseGate {
     fn default() -> Self {
-        let pause = Pause { form: None, retry_after_seconds: 5, reason: None };
-        Self(Arc::new(Inner { pause: watch::Sender::new(pause), inside: AtomicUsize::new(0), left: Notify::new() }))
+        let open = Pause { form: None, retry_after_seconds: 5, reason: None };
+        Self(Arc::new(Gate { pause: watch::Sender::new(open), calls: InFlightCounter::default() }))
     }
 }
 
 impl PauseGate {
-    /// Goes in, unless it is paused.
-    pub fn enter(&self) -> Result<InFlightPermit, Pause> {
-        // Counted first: whoever pauses and then sees nobody inside is right.
-        self.0.inside.fetch_add(1, Ordering::AcqRel);
-        let inside = InFlightPermit(Arc::clone(&self.0));
+    /// Lets a call pass, or says how the gate is paused.
+    pub(super) fn admit(&self) -> Result<InFlightPermit, Pause> {
+        // Counted before the pause is read: a trainer that pauses and then reads zero calls is right.
+        let permit = self.0.calls.enter();
         let pause = self.0.pause.borrow();
-        if pause.form.is_none() { Ok(inside) } else { Err(pause.clone()) }
+        if pause.form.is_none() { Ok(permit) } else { Err(pause.clone()) }
     }
 
-    /// Completes when callers need not wait any more: it is open, or refuses them.
-    pub async fn released(&self) {
+    /// Completes when calls no longer wait: the gate is open, or refuses them.
+    pub(super) async fn released(&self) {
         let mut pause = self.0.pause.subscribe();
-        // The sender lives as long as we do.
-        let _ = pause.wait_for(|pause| !pause.holds()).await;
+        // The sender is ours.
+        let _ = pause.wait_for(|pause| !pause.holds_calls()).await;
     }
 
-    /// True while callers wait.
-    pub fn holds(&self) -> bool {
-        self.0.pause.borrow().holds()
+    /// True while calls wait.
+    pub(super) fn holds_calls(&self) -> bool {
+        self.0.pause.borrow().holds_calls()
     }
 
-    /// Pauses it. Who is inside stays.
+    /// Pauses the gate. Calls in flight go on.
     pub fn pause(&self, form: PauseForm, retry_after_seconds: u64, reason: Option<String>) {
         self.0.pause.send_replace(Pause { form: Some(form), retry_after_seconds, reason });
     }
 
-    /// Opens it. Opening it twice is as good as once.
+    /// Opens the gate. Does nothing if it is open.
     pub fn resume(&self) {
         self.0.pause.send_modify(|pause| (pause.form, pause.reason) = (None, None));
     }
 
-    /// Completes when nobody is inside: true; false when that took too long.
+    /// Waits until no call is in flight. Returns false if that takes longer than `limit`.
     pub async fn drained(&self, limit: Duration) -> bool {
-        let empty = async {
-            loop {
-                let left = self.0.left.notified();
-                tokio::pin!(left);
-                left.as_mut().enable();
-                if self.inside() == 0 {
-                    return;
-                }
-                left.await;
-            }
-        };
-        tokio::time::timeout(limit, empty).await.is_ok()
+        tokio::time::timeout(limit, self.0.calls.zero()).await.is_ok()
     }
 
-    /// How it stands.
+    /// The state of the gate.
     pub fn state(&self) -> GateState {
         let pause = self.0.pause.borrow().clone();
         GateState {
             paused: pause.form.is_some(),
             retry_after_seconds: pause.retry_after_seconds,
             reason: pause.reason,
-            inflight: self.inside(),
+            inflight: self.0.calls.count(),
         }
-    }
-
-    fn inside(&self) -> usize {
-        self.0.inside.load(Ordering::Acquire)
     }
 }
 
@@ -139,18 +110,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_is_inside_stays_and_nobody_else_comes_in() {
+    async fn calls_in_flight_go_on_and_no_other_passes() {
         let gate = PauseGate::default();
-        let inside = gate.enter().unwrap();
+        let permit = gate.admit().unwrap();
         gate.pause(PauseForm::Hold, 7, Some("weights".to_owned()));
-        assert_eq!(gate.enter().unwrap_err().form, Some(PauseForm::Hold));
+        assert_eq!(gate.admit().unwrap_err().form, Some(PauseForm::Hold));
         assert_eq!(gate.state().inflight, 1);
         assert!(!gate.drained(Duration::from_millis(1)).await);
         let draining = tokio::spawn({
             let gate = gate.clone();
             async move { gate.drained(Duration::from_secs(60)).await }
         });
-        drop(inside);
+        drop(permit);
         assert!(draining.await.unwrap());
         gate.resume();
         gate.resume();

@@ -1,70 +1,78 @@
-//! Asks backends now and then whether they are there, and what they are.
+//! Probes: asks each backend at intervals whether it is reachable, and which engine it is.
 //!
-//! `GET {base}/models` is what every one of them answers; vLLM, SGLang and llama.cpp name themselves in it.
+//! A probe is `GET {base}/models`, which every supported engine has.
 
-use super::Gateway;
-use super::backends::Backend;
+use super::backends::{Backend, ProbeResult, url_authority};
+use super::service::Gateway;
 use crate::llm::api::models_path;
 use crate::llm::engine::Engine;
 use crate::tls::Offer;
-use crate::upstream::{PoolKey, body};
+use crate::upstream::{Body, PoolKey, body};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 impl Gateway {
-    /// Asks for as long as it runs; at once when somebody was registered.
-    pub async fn probe(self) {
-        let every = self.settings().probe_interval;
-        if every.is_zero() {
+    /// Probes all backends every `probe_interval_ms`, and when one is registered, for as long as it runs. Returns at once
+    /// if the interval is 0.
+    pub async fn run_probes(self) {
+        let interval = self.settings().probe_interval;
+        if interval.is_zero() {
             return;
         }
         loop {
-            let mut asking = tokio::task::JoinSet::new();
+            let mut probes = JoinSet::new();
             for backend in self.backends().all().iter() {
                 let (gateway, backend) = (self.clone(), Arc::clone(backend));
-                asking.spawn(async move {
-                    let answer = tokio::time::timeout(PROBE_TIMEOUT, gateway.ask(&backend)).await;
-                    backend.probed(answer.is_ok_and(|there| there));
+                probes.spawn(async move {
+                    let result = tokio::time::timeout(PROBE_TIMEOUT, gateway.probe(&backend)).await;
+                    backend.on_probe(result.unwrap_or(ProbeResult::Missed));
                 });
             }
-            asking.join_all().await;
+            probes.join_all().await;
             tokio::select! {
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(interval) => {}
                 () = self.registered().notified() => {}
             }
         }
     }
 
-    /// True when it answers.
-    async fn ask(&self, backend: &Arc<Backend>) -> bool {
+    async fn probe(&self, backend: &Backend) -> ProbeResult {
+        let Some(request) = probe_request(backend) else { return ProbeResult::Missed };
         let origin = &backend.origin;
-        let scheme = if origin.tls { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{}{}", super::shown(origin), backend.base_path, models_path());
-        let mut request = Request::new(body::empty());
-        *request.method_mut() = Method::GET;
-        let Ok(uri) = uri.parse() else { return false };
-        *request.uri_mut() = uri;
-        let key = backend.key();
-        if !key.is_empty()
-            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-        {
-            value.set_sensitive(true);
-            request.headers_mut().insert(header::AUTHORIZATION, value);
-        }
         let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
         let sent = self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await;
-        let Ok(sent) = sent else { return false };
+        let Ok(sent) = sent else { return ProbeResult::Missed };
         let status = sent.response.status();
-        let answer = Limited::new(sent.response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
-        if let Some(engine) = Engine::of_models(&answer) {
-            backend.learned(engine);
+        let models = Limited::new(sent.response.into_body(), MAX_RESPONSE_BYTES).collect().await;
+        let models = models.map(|models| models.to_bytes()).unwrap_or_default();
+        if let Some(engine) = Engine::of_models(&models) {
+            backend.set_detected_engine(engine);
         }
-        !status.is_server_error()
+        if status.is_server_error() { ProbeResult::Missed } else { ProbeResult::Answered }
     }
 }
 
+/// `None` if the base URL and the path make no valid URL.
+fn probe_request(backend: &Backend) -> Option<Request<Body>> {
+    let origin = &backend.origin;
+    let scheme = if origin.tls { "https" } else { "http" };
+    let uri = format!("{scheme}://{}{}{}", url_authority(origin), backend.base_path, models_path());
+    let mut request = Request::new(body::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = uri.parse().ok()?;
+    let key = backend.key();
+    if !key.is_empty()
+        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+    {
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Some(request)
+}
+
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// A longer list of models counts as an empty one: the engine stays unknown.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;

@@ -2,7 +2,7 @@
 //!
 //! The gateway must not import the store: `app` implements [`RolloutLookup`] and passes it in.
 
-use super::routing::Mode;
+use super::routing::CallMode;
 use super::settings::{Budget, Staleness};
 use crate::trace::{RolloutId, RolloutStatus};
 use serde_json::{Map, Value as JsonValue};
@@ -40,7 +40,7 @@ pub struct RolloutRegistration {
     /// The state in which the rollout ended; `None` while it is not in a final state.
     pub final_status: Option<RolloutStatus>,
     /// What the rollout is for; `None` if it has no mode, or one without settings of its own (`test`).
-    pub mode: Option<Mode>,
+    pub mode: Option<CallMode>,
     /// `metadata.budget`; replaces the setting `gateway.budget`.
     pub budget: Option<Budget>,
     /// `metadata.staleness`; replaces the setting `gateway.staleness`.

@@ -270,7 +270,7 @@ impl CachedRegistration {
 /// How long a registration is used before the store is read again. The end of a rollout is known sooner if this process
 /// ends it.
 const REGISTRATION_TTL: Duration = Duration::from_secs(1);
-/// Rollouts without a call in flight that are remembered; some 400 bytes each.
+/// Rollouts without a call in flight that are remembered.
 const MAX_IDLE: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 #[cfg(test)]

@@ -11,63 +11,63 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// The model that backends are asked for where the agent names none of theirs; empty: the only one there is.
+    /// The model of calls that name no served model; empty: the only model that is served, if there is one.
     pub model: String,
-    /// Other names of models: what an agent says, and what is meant.
+    /// Other names of models: the agent's name, and the served model.
     pub aliases: BTreeMap<String, String>,
-    /// Take out of answers what the agent did not ask for. Agent Lightning's v1.0 routes keep it whatever this says.
+    /// Remove from responses what only Tracewire asked for. The routes of Agent Lightning 1.0 never remove it.
     pub strip: bool,
-    /// Ask for log-probabilities in train mode.
+    /// Ask for log-probabilities of calls in train mode.
     pub include_log_probs: bool,
-    /// Record the bodies of calls by routes whose own API gives them back (v1.0, sessions).
+    /// Store the bodies of calls on routes that have an API which returns them: Agent Lightning 1.0, and sessions.
     pub keep_bodies: bool,
-    /// The longest body of a call.
+    /// The longest body of a request, also after decoding its content coding.
     pub max_body_bytes: usize,
-    /// What callers meet while it is paused, unless `POST /proxy/pause` says another form.
+    /// What happens to calls while the gateway is paused, unless `POST /proxy/pause` names another form.
     pub pause: PauseForm,
-    /// How long callers wait while it is paused.
+    /// How long a call waits while the gateway is paused; then it fails.
     #[serde(rename = "hold_timeout_ms", with = "millis")]
     pub hold_timeout: Duration,
-    /// A caller that waits for a stream is sent a comment this often; 0: never.
+    /// While the gateway is paused, a call that asks for a stream gets a comment this often; 0: never.
     #[serde(rename = "keepalive_ms", with = "millis")]
     pub keepalive: Duration,
-    /// Further tries of a call that a backend did not answer, or answered with 408, 409, 429 or 5xx.
+    /// How often a call is tried again if a backend did not respond, or responded with 408, 409, 429 or 5xx.
     pub retries: u32,
-    /// The first wait before another try; it doubles each time.
+    /// The wait before the first retry; it doubles with each further one, and varies by a quarter.
     #[serde(rename = "retry_wait_ms", with = "millis")]
     pub retry_wait: Duration,
-    /// The longest such wait. A `Retry-After` is honoured up to ten times that.
+    /// The longest such wait, without the variation. A `Retry-After` is honoured up to ten times this.
     #[serde(rename = "retry_wait_max_ms", with = "millis")]
     pub retry_wait_max: Duration,
-    /// How long a try may take to the first event of a stream, or to the end of any other answer; 0: any time.
+    /// How long a try may take until the first event of a stream, or the end of any other response; 0: no limit.
     #[serde(rename = "try_timeout_ms", with = "millis")]
     pub try_timeout: Duration,
-    /// Silence allowed within an answer; 0: any.
+    /// How long a response may be silent before it is ended; 0: no limit.
     #[serde(rename = "idle_timeout_ms", with = "millis")]
     pub idle_timeout: Duration,
-    /// How often backends are asked whether they are there; 0: never.
+    /// How often backends are probed; 0: never.
     #[serde(rename = "probe_interval_ms", with = "millis")]
     pub probe_interval: Duration,
-    /// When an agent's call is its retry of another, and gets that one's answer.
+    /// Which calls are retries of an earlier call, and get its response.
     pub join: Join,
-    /// How long an answer is kept for retries, and a call that its agent left goes on for one.
+    /// How long a response is cached for retries, and how long a call continues after its agent hung up.
     #[serde(rename = "join_window_ms", with = "millis")]
     pub join_window: Duration,
-    /// Bytes that answers kept for retries may hold together.
+    /// How many bytes the cached responses may hold together. A response beyond that is not cached.
     pub join_memory_bytes: usize,
-    /// What happens to a call when the policy is too far ahead of the one that its rollout began with.
+    /// What happens to a call if the policy is more than `max_staleness` versions ahead of the rollout's first call.
     pub staleness: Staleness,
-    /// By how many versions it may be ahead.
+    /// By how many versions the policy may be ahead.
     pub max_staleness: i64,
-    /// What a rollout may spend; its own `metadata.budget` overrides it.
+    /// The budget of each rollout, unless its `metadata.budget` sets another.
     pub budget: Budget,
-    /// Signs keys of rollouts (`sk-tw-…`); empty: they are not signed.
+    /// The key that signs API keys of rollouts (`sk-tw-…`); empty: they are neither signed nor checked.
     pub signing_key: Secret,
-    /// Sampling parameters that calls in train mode are made with.
+    /// Sampling parameters of calls in train mode.
     pub train: Sampling,
-    /// Sampling parameters that calls in val mode are made with.
+    /// Sampling parameters of calls in val mode.
     pub val: Sampling,
-    /// Model servers.
+    /// The backends that are registered at the start.
     pub backends: Vec<BackendSettings>,
 }
 
@@ -103,54 +103,54 @@ impl Default for GatewaySettings {
     }
 }
 
-/// What callers meet while the gateway is paused.
+/// What happens to calls while the gateway is paused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PauseForm {
-    /// 429, as Agent Lightning has it.
+    /// They get 429, as in Agent Lightning.
     #[default]
     Refuse,
     /// They wait.
     Hold,
 }
 
-/// When an agent's call is its retry of another.
+/// Which calls are retries of an earlier call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Join {
-    /// When it says so (`x-stainless-retry-count`), and its body is the same.
+    /// Those with a retry count (`x-stainless-retry-count`) above 0 and the same body.
     #[default]
     Header,
-    /// When its body is the same. Not for agents that sample one prompt several times.
+    /// Those with the same body. Wrong for agents that sample one prompt several times.
     Digest,
-    /// Never.
+    /// None.
     Off,
 }
 
-/// What happens to a call when the policy is too far ahead.
+/// What happens to a call if the policy is too far ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Staleness {
-    /// Its span says by how much.
+    /// It is sent, and its span says by how many versions.
     #[default]
     Tag,
     /// It is refused.
     Refuse,
 }
 
-/// What a rollout may spend. 0 means no limit.
+/// What a rollout may use. 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budget {
-    /// Calls of models.
+    /// LLM calls; retries by agents are not counted again if they are coalesced.
     pub calls: u64,
-    /// Tokens, of prompts and answers together, as the backends count them.
+    /// Tokens of prompts and responses together, as the backends report them.
     pub tokens: u64,
-    /// Seconds from its first call.
+    /// Seconds from the first call.
     pub seconds: u64,
 }
 
-/// Sampling parameters; what is not there stays as the agent has it.
+/// Sampling parameters; those that are `None` stay as the agent set them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
@@ -158,33 +158,33 @@ pub struct Sampling {
     pub temperature: Option<f64>,
     /// `top_p`
     pub top_p: Option<f64>,
-    /// `max_tokens`: the most, an agent may ask for less.
+    /// The upper limit of `max_tokens`; an agent may ask for less.
     pub max_tokens: Option<u64>,
 }
 
-/// One of `[[gateway.backends]]`, and what `POST /v1/tracewire/backends` takes.
+/// An entry of `[[gateway.backends]]`, and the body of `POST /v1/tracewire/backends`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSettings {
-    /// The model it serves, as calls name it; empty: whatever an agent names.
+    /// The model that it serves, by the name that calls use; empty: any model.
     pub model: String,
-    /// Its API's base URL, with the `/v1`.
+    /// The base URL of its API, with the `/v1`.
     pub url: String,
     /// The version of its weights.
     #[serde(default)]
     pub version: i64,
-    /// Its share of the rollouts, beside the others of its model.
-    #[serde(default = "one")]
+    /// Its share of the rollouts, relative to the other backends of its model.
+    #[serde(default = "default_weight")]
     pub weight: f64,
-    /// What it is.
+    /// Its engine.
     #[serde(default)]
     pub engine: BackendEngine,
-    /// What it is shown as bearer token; kept in memory only.
+    /// The API key that it gets; kept in memory only.
     #[serde(default, skip_serializing_if = "Secret::is_empty")]
     pub key: Secret,
 }
 
-fn one() -> f64 {
+fn default_weight() -> f64 {
     1.0
 }
 
@@ -241,16 +241,17 @@ impl From<BackendEngine> for String {
 
 const AUTO: &str = "auto";
 
-/// One of `[[reroute]]`: calls that the proxy door takes for a host go to the gateway.
+/// An entry of `[[reroute]]`: LLM calls to a host that arrive at the proxy go to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reroute {
     /// The hosts that agents call (patterns).
     pub hosts: Vec<String>,
-    /// The paths (patterns with `*`); none: those of LLM APIs. What does not match goes where it says.
+    /// The paths (patterns with `*`); empty: those of LLM APIs. Other requests are forwarded to the host. A matching request
+    /// that is not an LLM call is refused.
     #[serde(default)]
     pub paths: Vec<String>,
-    /// The model that is asked for; empty: what the agent names, or the gateway's.
+    /// The model of the calls; empty: the one that the agent names, or `gateway.model`.
     #[serde(default)]
     pub model: String,
 }

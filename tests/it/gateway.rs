@@ -3,8 +3,8 @@
 use crate::support::client::{ask, begin, get, post, register_model, send, until_state};
 use crate::support::{Bench, Running, endpoint, eventually, is_exchange, read_head};
 use serde_json::{Value, json};
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,39 +41,42 @@ fn given(bench: &Bench, body: &Value) -> Value {
     post(bench.mock.address("http"), "/v1/chat/completions", &body).json()
 }
 
-/// A model server that answers each request in its turn: with a status and a body, and then for ever with the last.
-fn scripted(answers: &'static [(u16, &'static str, &'static str)]) -> (SocketAddr, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+/// Reads a request with its body off a socket: its head in lower case; empty at the end of the connection.
+fn read_request(stream: &mut TcpStream) -> String {
+    let head = read_head(stream).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).unwrap();
+    head
+}
+
+/// A model server that answers the first calls with one response each, and all further calls with the last one. Also returns
+/// the number of calls.
+fn scripted(responses: &'static [(u16, &'static str, &'static str)]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
     let address = endpoint(move |mut stream| {
         loop {
-            let head = read_head(&mut stream).to_ascii_lowercase();
+            let head = read_request(&mut stream);
             if head.is_empty() {
                 return;
             }
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "))
-                .map_or(0, |length| length.parse().unwrap());
-            let mut body = vec![0; length];
-            std::io::Read::read_exact(&mut stream, &mut body).unwrap();
-            let turn = if head.starts_with("get ") { 0 } else { count.fetch_add(1, Ordering::SeqCst) };
-            let (status, kind, text) = if head.starts_with("get ") {
+            let (status, content_type, text) = if head.starts_with("get ") {
                 (200, "application/json", "{}")
             } else {
-                answers[turn.min(answers.len() - 1)]
+                responses[count.fetch_add(1, Ordering::SeqCst).min(responses.len() - 1)]
             };
             let more = if status == 429 { "Retry-After: 0\r\n" } else { "" };
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{more}Content-Length: {}\r\n\r\n{text}",
+            let response = format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\n{more}Content-Length: {}\r\n\r\n{text}",
                 text.len()
             );
-            if stream.write_all(answer.as_bytes()).is_err() {
+            if stream.write_all(response.as_bytes()).is_err() {
                 return;
             }
         }
     });
-    (address, asked)
+    (address, calls)
 }
 
 fn register(serve: &Running, address: SocketAddr, more: &Value) {
@@ -192,6 +195,37 @@ fn a_backend_that_dies_before_the_first_byte_is_left_for_another() {
     assert!(reply.text().contains("[DONE]"));
     let call = &calls(&bench, "ro", 1)[0];
     assert_eq!(call["attributes"]["tracewire.outcome"], "complete");
+}
+
+#[test]
+fn what_a_backend_sent_before_it_broke_off_reaches_the_agent() {
+    const EVENTS: [&str; 3] = [
+        "data: {\"id\":\"a\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n",
+        "data: {\"id\":\"a\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+        "data: [DONE]\n\n",
+    ];
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    // The connection is closed without the last chunk: HTTP says that the response broke off.
+    let breaking = endpoint(|mut stream| {
+        if read_request(&mut stream).starts_with("get ") {
+            return;
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunks = EVENTS.map(|event| format!("{:x}\r\n{event}\r\n", event.len())).concat();
+        let _ = stream.write_all(format!("{head}{chunks}").as_bytes());
+    });
+    register(&serve, breaking, &json!({ "engine": "openai" }));
+    // Session routes deliver the end of a response after its span is stored. A call with a retry count can be coalesced.
+    for path in [path("ro"), "/sessions/s/v1/chat/completions".to_owned()] {
+        for headers in [&[][..], &[("x-stainless-retry-count", "0")][..]] {
+            let body = streamed(&format!("{path}{headers:?}")).to_string();
+            for _ in 0..20 {
+                let reply = ask(serve.address("server"), "POST", &path, headers, &body);
+                assert_eq!((reply.status, reply.text()), (200, EVENTS.concat()), "{path} {headers:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -540,7 +574,7 @@ fn errors_are_the_clients_dialects_and_spans() {
         ("/rollout/ro/attempt/0/v1/chat/completions", "nonsense", 400, "Invalid JSON"),
         ("/rollout/ro/attempt/0/v1/chat/completions", "[]", 503, "No servers available"),
         ("/rollout/ro/attempt/0/v1/chat/completions", &long, 413, "longer than 1000 bytes"),
-        ("/rollout/ro/attempt/0/v1/files", "{}", 404, "no API of models"),
+        ("/rollout/ro/attempt/0/v1/files", "{}", 404, "no LLM API"),
     ];
     for (path, body, status, said) in cases {
         let reply = ask(server, "POST", path, &[], body);

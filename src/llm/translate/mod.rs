@@ -23,3 +23,4 @@ mod untranslatable;
 pub(crate) use answer::{Answer, AnswerStream};
 pub(crate) use request_to_chat::to_chat;
 pub(crate) use source::{GeminiPath, SourceApi, source_of};
+pub(crate) use untranslatable::Untranslatable;

@@ -1,4 +1,4 @@
-//! Errors of the gateway become responses here, in the shape that the client's API has for them.
+//! Responses for errors of the gateway itself, in the format of the API that the agent called.
 
 use super::pause::Pause;
 use super::routing::ApiSurface;
@@ -9,25 +9,25 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-/// Which shape an error has.
+/// The format of error responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// Agent Lightning 1.0: `{"detail": …}`.
+pub(super) enum ErrorFormat {
+    /// `{"detail": …}`, as in Agent Lightning 1.0.
     Detail,
-    /// That of an API.
+    /// The format of an LLM API.
     Api(ErrorShape),
 }
 
-impl Shape {
-    /// The shape for a route; for one that can't be read, that of OpenAI.
-    pub(super) fn of(contract: ApiSurface, call: Option<&ApiCall>) -> Self {
-        match contract {
+impl ErrorFormat {
+    /// The format for a route; that of OpenAI if the path is that of no API.
+    pub(super) fn of(surface: ApiSurface, call: Option<&ApiCall>) -> Self {
+        match surface {
             ApiSurface::V1 => Self::Detail,
             _ => Self::Api(call.map_or(ErrorShape::OpenAi, |call| call.api.error_shape)),
         }
     }
 
-    /// An error as an event of a stream.
+    /// An error as an event, for a stream that has begun.
     pub(super) fn event(self, status: StatusCode, message: &str) -> Bytes {
         let shape = match self {
             Self::Api(shape) => shape,
@@ -36,7 +36,7 @@ impl Shape {
         shape.event(ApiErrorKind::of_status(status.as_u16()), message).into()
     }
 
-    /// An error as a whole answer.
+    /// An error as a response.
     pub(super) fn response(self, error: &ProxyError) -> Response<Body> {
         let status = error.status();
         let text = match self {
@@ -45,8 +45,8 @@ impl Shape {
         };
         let mut response = json_response(status, text);
         let headers = response.headers_mut();
-        if !is_worth_a_retry(error.kind) {
-            // The SDKs of OpenAI and Anthropic would try 409 and 429 again.
+        if !is_retryable(error.kind) {
+            // Without it, the SDKs of OpenAI and Anthropic retry 409 and 429.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if let Ok(status) = HeaderValue::from_str(&format!("tracewire; error={}", error.kind.as_str())) {
@@ -55,7 +55,7 @@ impl Shape {
         response
     }
 
-    /// The answer of a paused gateway: 429 as Agent Lightning 1.0 has it, in the API's own shape elsewhere.
+    /// The response of a paused gateway: 429, with the headers of Agent Lightning 1.0.
     pub(super) fn paused(self, pause: &Pause) -> Response<Body> {
         let error = pause_error(pause);
         let mut response = match self {
@@ -72,13 +72,13 @@ impl Shape {
     }
 }
 
-/// What a paused gateway is recorded as.
+/// The error that is recorded for a call that a paused gateway refuses.
 pub(super) fn pause_error(pause: &Pause) -> ProxyError {
-    let why = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-    ProxyError::new(ErrorKind::GatewayPaused, "", format!("the gateway is paused{why}"))
+    let reason = pause.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    ProxyError::new(ErrorKind::GatewayPaused, "", format!("the gateway is paused{reason}"))
 }
 
-/// What an error says to people.
+/// What happened, why, and what to do.
 pub(super) fn message(error: &ProxyError) -> String {
     format!("tracewire: {error}; {}", error.fix())
 }
@@ -90,7 +90,7 @@ fn json_response(status: StatusCode, text: Vec<u8>) -> Response<Body> {
     response
 }
 
-/// Agent Lightning's words where it has some.
+/// The text of Agent Lightning 1.0 where it has one.
 fn detail(error: &ProxyError) -> String {
     match error.status() {
         StatusCode::GATEWAY_TIMEOUT => "Upstream model server timed out".to_owned(),
@@ -99,7 +99,7 @@ fn detail(error: &ProxyError) -> String {
     }
 }
 
-fn is_worth_a_retry(kind: ErrorKind) -> bool {
+fn is_retryable(kind: ErrorKind) -> bool {
     use ErrorKind::{BackendAnswerUnread, BudgetSpent, PolicyStale, RolloutEnded};
     !matches!(kind, RolloutEnded | BudgetSpent | PolicyStale | BackendAnswerUnread)
 }

@@ -1,13 +1,14 @@
-//! Which backend a rollout's call goes to: always the same while the set stays, few move when it changes.
+//! Selects the backend of a call: the same for all calls of a rollout while the set of backends is the same; when the set
+//! changes, few rollouts move.
 //!
-//! Weighted rendezvous hashing: each backend draws a number from the rollout's id, the highest wins. One that has more
-//! than its share of the load passes the call on to the next.
+//! Weighted rendezvous hashing: the hash of rollout and backend is a score, and the highest score wins. If the winner has
+//! more calls in flight than its share, the next one gets the call.
 
 use super::backends::Backend;
 use aws_lc_rs::digest;
 use std::sync::Arc;
 
-/// The backend for a key among those, but for the ones that were tried. `None`: there is none left.
+/// The backend for a key, without those that were tried. `None`: all were.
 pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Option<Arc<Backend>> {
     let is_tried = |backend: &&Arc<Backend>| tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
     let mut ranked: Vec<(f64, &Arc<Backend>)> = backends
@@ -15,21 +16,21 @@ pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>
         .filter(|backend| !is_tried(backend))
         .map(|backend| (score(key, &backend.id, backend.weight()), backend))
         .collect();
-    ranked.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    ranked.sort_by(|(left, _), (right, _)| right.total_cmp(left));
     let healthy: Vec<_> = ranked.iter().filter(|(_, backend)| backend.is_healthy()).collect();
     let in_flight: usize = healthy.iter().map(|(_, backend)| backend.in_flight()).sum();
     let weight: f64 = healthy.iter().map(|(_, backend)| backend.weight()).sum();
     #[expect(clippy::cast_precision_loss, reason = "numbers of calls in flight are small")]
     let has_room = |backend: &Backend| {
         let share = (in_flight + 1) as f64 * backend.weight() / weight;
-        (backend.in_flight() as f64) < (share * MAX_OF_SHARE).ceil()
+        (backend.in_flight() as f64) < (share * MAX_LOAD_FACTOR).ceil()
     };
     let chosen = healthy.iter().find(|(_, backend)| has_room(backend)).or(healthy.first()).copied();
-    // Rather one that was not there just now than none.
+    // An unhealthy backend is better than none.
     chosen.or(ranked.first()).map(|(_, backend)| Arc::clone(backend))
 }
 
-/// The number that a backend draws: `-weight / ln(u)` with `u` uniform in (0, 1), which gives each its share.
+/// `-weight / ln(u)`, with `u` uniform in (0, 1) by a hash: with it each backend wins its share of the keys.
 fn score(key: &str, backend: &str, weight: f64) -> f64 {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(key.as_bytes());
@@ -43,8 +44,8 @@ fn score(key: &str, backend: &str, weight: f64) -> f64 {
     -weight / uniform.ln()
 }
 
-/// How much more than its share a backend may have before a call passes on.
-const MAX_OF_SHARE: f64 = 1.25;
+/// How many times its share of the calls in flight a backend may have.
+const MAX_LOAD_FACTOR: f64 = 1.25;
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn few_rollouts_move_when_a_server_comes() {
+    fn few_rollouts_move_when_a_backend_is_added() {
         let (_, list) = backends(5);
         let before: Vec<String> = (0..1000).map(|rollout| choice(rollout, &list[..4])).collect();
         let moved: Vec<String> = (0..1000)
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn load_and_health_pass_a_call_on() {
+    fn overloaded_and_unhealthy_backends_are_skipped() {
         let (_, list) = backends(3);
         let first = select("ro", &list, &[]).unwrap();
         let calls: Vec<_> = (0..10).map(|_| first.enter()).collect();
@@ -91,11 +92,11 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second), "it has more than its share");
         drop(calls);
         assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()));
-        first.failed();
+        first.on_failure();
         assert!(Arc::ptr_eq(&second, &select("ro", &list, &[]).unwrap()));
         assert!(select("ro", &list, &list).is_none());
-        list.iter().for_each(|backend| backend.failed());
-        assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()), "rather it than none");
+        list.iter().for_each(|backend| backend.on_failure());
+        assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()), "an unhealthy backend is better than none");
     }
 
     #[test]

@@ -1,0 +1,272 @@
+//! The request to a backend, made from an agent's call: with the backend's name of the model, sampling parameters, a request
+//! for token ids, and translated if the backend does not have the agent's API.
+//!
+//! Pure. Without translation the body keeps every byte of the agent's, except for the fields that are set.
+
+use super::backends::Backend;
+use super::call::GatewayCall;
+use super::routing::{ApiSurface, CallMode};
+use super::settings::{GatewaySettings, Sampling};
+use crate::error::{ErrorKind, ProxyError};
+use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
+use crate::llm::engine::{Credential, Tokenizer};
+use crate::llm::operation::Operation;
+use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
+use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
+use crate::wire::json_edit::{Object, set};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::{Value as JsonValue, json};
+
+/// A request to one backend.
+pub(super) struct BackendRequest {
+    /// Path and query.
+    pub(super) target: String,
+    /// The body as it is recorded: without the fields that only Tracewire asks for.
+    pub(super) body: Bytes,
+    /// The body with those fields; `None` if Tracewire asks for none.
+    pub(super) injected: Option<InjectedRequest>,
+    pub(super) headers: HeaderMap,
+    pub(super) handling: ResponseHandling,
+}
+
+/// What is done with a backend's response.
+pub(super) enum ResponseHandling {
+    /// It is passed on, without the fields that only Tracewire asked for.
+    PassOn,
+    /// It is translated into the agent's API; errors get this shape.
+    Translate(ErrorShape, translate::Answer),
+    /// It holds the number of tokens of a prompt, for `count_tokens` of Anthropic's API.
+    CountTokens(Tokenizer),
+}
+
+impl BackendRequest {
+    /// The request for `backend`; an error if the call can't be expressed in an API that the backend has.
+    pub(super) fn new(call: &GatewayCall, backend: &Backend, settings: &GatewaySettings) -> Result<Self, ProxyError> {
+        let mut headers = headers_for(call, backend);
+        let requested = &call.route.api;
+        let (body, mut target, handling) = if backend.speaks(requested.api) {
+            (call.body.clone(), requested.clone(), ResponseHandling::PassOn)
+        } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
+            return count_tokens(call, backend, headers);
+        } else {
+            let (source, gemini) =
+                source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
+            let translated = to_chat(source, &call.body, gemini)
+                .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
+            let body = serde_json::to_vec(&translated.body).unwrap_or_default();
+            headers.remove_api_specific();
+            let handling = ResponseHandling::Translate(requested.api.error_shape, translated.answer);
+            (body.into(), ApiCall::chat_completions(), handling)
+        };
+        let body = if target.has_model_in_path() {
+            target.model = Some(model_at(call, backend));
+            body
+        } else if target.operation() == Operation::CountTokens {
+            body
+        } else {
+            let not_an_object = || malformed("the body is not a JSON object");
+            let object = Object::find(&body).ok_or_else(not_an_object)?;
+            let fields = body_fields(call, &target, &object, backend, settings);
+            set(&body, &fields).ok_or_else(not_an_object)?.into()
+        };
+        let path = target.path();
+        let query = if matches!(handling, ResponseHandling::PassOn) {
+            forwarded_query(&call.route.query)
+        } else {
+            String::new()
+        };
+        let mut headers = headers.0;
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let plan = token_id_plan(call, &target, backend, settings);
+        let injected = plan.and_then(|plan| plan.apply(&body, &mut headers));
+        Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling })
+    }
+
+    /// The body that is sent.
+    pub(super) fn sent_body(&self) -> Bytes {
+        self.injected.as_ref().map_or_else(|| self.body.clone(), |injected| injected.body.clone())
+    }
+
+    /// The same request without the fields that only Tracewire asks for.
+    pub(super) fn without_injection(mut self) -> Self {
+        if let Some(injected) = self.injected.take() {
+            for name in injected.injection.fields {
+                self.headers.remove(name);
+            }
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
+        self
+    }
+}
+
+/// The headers of a request to a backend.
+struct BackendHeaders(HeaderMap);
+
+impl BackendHeaders {
+    /// Removes the headers of the agent's API, for a request to another API.
+    fn remove_api_specific(&mut self) {
+        let is_specific =
+            |name: &HeaderName| name.as_str().starts_with("anthropic-") || name.as_str().starts_with("x-goog-");
+        let names: Vec<HeaderName> = self.0.keys().filter(|name| is_specific(name)).cloned().collect();
+        for name in names {
+            self.0.remove(name);
+        }
+    }
+}
+
+/// Headers of the agent that model servers use, and those for the backend. Any other header of the agent may be a credential.
+fn headers_for(call: &GatewayCall, backend: &Backend) -> BackendHeaders {
+    let mut headers = HeaderMap::new();
+    // Agent Lightning 1.0 forwards none.
+    if call.route.surface != ApiSurface::V1 {
+        for name in FORWARDED_HEADERS {
+            headers.extend(call.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
+        }
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let key = backend.key();
+    let engine = backend.engine().assumed().spec();
+    if !key.is_empty() {
+        let (name, text) = match engine.credential {
+            Credential::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
+            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
+        };
+        if let Ok(mut value) = HeaderValue::from_str(&text) {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    if let Some(affinity) = engine.affinity_header
+        && let Ok(rollout) = HeaderValue::from_str(call.exchange.identity.rollout_id.as_str())
+    {
+        headers.insert(affinity, rollout);
+    }
+    BackendHeaders(headers)
+}
+
+/// The fields that are set in a body: names, and values as JSON.
+fn body_fields(
+    call: &GatewayCall,
+    target: &ApiCall,
+    body: &Object<'_>,
+    backend: &Backend,
+    settings: &GatewaySettings,
+) -> Vec<(String, String)> {
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    let model = model_at(call, backend);
+    if !model.is_empty() {
+        fields.push(("model", json!(model).to_string()));
+    }
+    let sampling = match call.mode {
+        Some(CallMode::Train) => settings.train,
+        Some(CallMode::Val) => settings.val,
+        None => Sampling::default(),
+    };
+    if target.operation().samples() {
+        let defaults = (call.route.surface == ApiSurface::V1).then_some(()).and(call.mode).map(|mode| match mode {
+            CallMode::Train => V1_TRAIN_TEMPERATURE,
+            CallMode::Val => V1_VAL_TEMPERATURE,
+        });
+        let float = |value: f64| json!(value).to_string();
+        fields.extend(sampling.temperature.or(defaults).map(|value| ("temperature", float(value))));
+        fields.extend(sampling.top_p.map(|value| ("top_p", float(value))));
+        fields.extend(sampling.max_tokens.into_iter().flat_map(|max| target.api.limit_length(body, max)));
+        for (name, value) in &call.registration.sampling {
+            fields.retain(|(earlier, _)| earlier != name);
+            fields.push((name, value.to_string()));
+        }
+    }
+    if asks_openly(call, target) {
+        let wants_logprobs = call.mode == Some(CallMode::Train) && settings.include_log_probs;
+        let logprobs = if wants_logprobs { Logprobs::Yes } else { Logprobs::No };
+        let token_id_fields = open_request(target.api, backend.engine().known(), logprobs);
+        fields.extend(token_id_fields.into_iter().map(|(name, value)| (name, value.to_owned())));
+    }
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The model, as the backend calls it. A backend for any model gets the name that the call was matched by.
+fn model_at(call: &GatewayCall, backend: &Backend) -> String {
+    if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
+}
+
+/// True for a call on the routes and APIs of Agent Lightning 1.0: token ids are requested as if the agent did, and stay in the
+/// response.
+fn asks_openly(call: &GatewayCall, target: &ApiCall) -> bool {
+    call.route.surface == ApiSurface::V1 && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
+}
+
+/// How token ids are requested without the agent's knowledge.
+fn token_id_plan(
+    call: &GatewayCall,
+    target: &ApiCall,
+    backend: &Backend,
+    settings: &GatewaySettings,
+) -> Option<TokenIdPlan> {
+    if asks_openly(call, target) {
+        return None;
+    }
+    let strips = settings.strip && call.route.surface != ApiSurface::V1;
+    let stripping = if strips { Stripping::Strip } else { Stripping::Keep };
+    TokenIdPlan::of(backend.engine().assumed(), target.api, stripping)
+}
+
+/// A request to the engine's tokenizer, for `count_tokens` of Anthropic's API.
+fn count_tokens(call: &GatewayCall, backend: &Backend, headers: BackendHeaders) -> Result<BackendRequest, ProxyError> {
+    let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| unsupported(&call.route.api, backend))?;
+    let mut headers = headers;
+    headers.remove_api_specific();
+    let translated = to_chat(SourceApi::Messages, &call.body, GeminiPath::default())
+        .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
+    let mut request = serde_json::Map::new();
+    request.insert("model".to_owned(), json!(model_at(call, backend)));
+    for name in tokenizer.fields {
+        request.extend(translated.body.get(*name).map(|value| ((*name).to_owned(), value.clone())));
+    }
+    let body: Bytes = JsonValue::Object(request).to_string().into();
+    let root = backend.base_path.strip_suffix("/v1").unwrap_or(&backend.base_path);
+    let mut headers = headers.0;
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Ok(BackendRequest {
+        target: format!("{root}{}", tokenizer.path),
+        body,
+        injected: None,
+        headers,
+        handling: ResponseHandling::CountTokens(tokenizer),
+    })
+}
+
+fn unsupported(api: &ApiCall, backend: &Backend) -> ProxyError {
+    let (url, engine, path) = (&backend.url, backend.engine(), api.path());
+    let cause =
+        format!("the backend {url} ({}) does not have {path}, and a call of it can't be translated", engine.as_str());
+    ProxyError::new(ErrorKind::Untranslatable, "", cause)
+}
+
+pub(super) fn malformed(cause: &str) -> ProxyError {
+    ProxyError::new(ErrorKind::CallMalformed, "", cause)
+}
+
+/// The parameters of a query that are forwarded. Clients also put API keys there.
+fn forwarded_query(query: &str) -> String {
+    let is_forwarded = |pair: &&str| FORWARDED_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
+    let pairs: Vec<&str> = query.split('&').filter(is_forwarded).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+/// The defaults of Agent Lightning 1.0.
+const V1_TRAIN_TEMPERATURE: f64 = 1.0;
+const V1_VAL_TEMPERATURE: f64 = 0.7;
+const FORWARDED_HEADERS: &[&str] = &[
+    "accept",
+    "user-agent",
+    "anthropic-version",
+    "anthropic-beta",
+    "openai-beta",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+    "x-client-request-id",
+];
+const FORWARDED_PARAMETERS: [&str; 3] = ["alt", "api-version", "beta"];

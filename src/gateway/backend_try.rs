@@ -1,0 +1,223 @@
+//! One request to one backend: sent, recorded, and judged by whether another try may succeed.
+
+use super::backend_request::{BackendRequest, ResponseHandling};
+use super::backend_response::BackendResponse;
+use super::backends::{Backend, url_authority};
+use super::call::GatewayCall;
+use super::routing::ApiSurface;
+use super::service::{Gateway, increment};
+use super::settings::BackendEngine;
+use crate::capture::{Direction, Recording, TeeBody, VersionChange};
+use crate::error::{ErrorKind, ProxyError, Side};
+use crate::forward::{note, response_error};
+use crate::net::within;
+use crate::tls::Offer;
+use crate::trace::exchange::RequestHead;
+use crate::upstream::{IdleLimited, PoolKey, Sent, body};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use http_body_util::{BodyExt, Collected, Limited};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One request to one backend.
+pub(super) struct BackendTry<'a> {
+    pub(super) call: &'a GatewayCall,
+    pub(super) backend: Arc<Backend>,
+    pub(super) request: BackendRequest,
+    /// 0 for the first try of the call.
+    pub(super) number: u32,
+    /// The version of the backend's weights when the request is sent.
+    pub(super) version: i64,
+    pub(super) started: Instant,
+}
+
+/// Why there is no response to deliver.
+pub(super) enum TryFailure {
+    /// Another try may succeed. `retry_after` is the wait that the backend asked for.
+    Retryable { retry_after: Option<Duration> },
+    /// The backend rejected the fields that only Tracewire asks for.
+    InjectionRefused,
+    /// No try is left, or none can succeed.
+    Final(ProxyError),
+}
+
+impl Gateway {
+    /// Sends a request, and waits for the beginning of the response for up to `try_timeout_ms`.
+    pub(super) async fn try_backend(&self, one_try: &BackendTry<'_>) -> Result<BackendResponse, TryFailure> {
+        one_try.record_request();
+        let timeout = self.settings().try_timeout;
+        match within(timeout, Box::pin(self.request_beginning(one_try))).await {
+            Some(result) => result,
+            None => {
+                let timeout_ms = timeout.as_millis();
+                let cause = format!("no response began within {timeout_ms} ms (gateway.try_timeout_ms)");
+                let host = url_authority(&one_try.backend.origin);
+                self.fail_try(one_try, ProxyError::new(ErrorKind::HttpResponseTimeout, host, cause))
+            }
+        }
+    }
+
+    async fn request_beginning(&self, one_try: &BackendTry<'_>) -> Result<BackendResponse, TryFailure> {
+        let sent = match self.send_request(one_try).await {
+            Ok(sent) => sent,
+            Err(error) => return self.fail_try(one_try, error),
+        };
+        let sent = self.check_status(one_try, sent).await?;
+        let recording = &one_try.call.exchange.recording;
+        let (response, lease) = note(recording, sent);
+        let response = match BackendResponse::read(response, lease, self.settings().idle_timeout).await {
+            Ok(response) => response,
+            Err(error) => return self.fail_try(one_try, error),
+        };
+        if one_try.is_refused_for_injection(&response) {
+            recording.discard_response();
+            let cause = "the backend rejected the fields that request token ids";
+            self.record_failed_try(one_try).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
+            return Err(TryFailure::InjectionRefused);
+        }
+        // On the routes of Agent Lightning 1.0 the agent gets such a response.
+        if response.is_meaningless_success() && one_try.call.route.surface != ApiSurface::V1 {
+            let cause = format!("the backend responded {} with neither JSON nor events", response.status());
+            let host = url_authority(&one_try.backend.origin);
+            return self.fail_try(one_try, ProxyError::new(ErrorKind::BackendAnswerUnread, host, cause));
+        }
+        Ok(response)
+    }
+
+    async fn send_request(&self, one_try: &BackendTry<'_>) -> Result<Sent, ProxyError> {
+        let origin = &one_try.backend.origin;
+        let (head, host) = (one_try.head(), url_authority(origin));
+        let uri = Uri::builder()
+            .scheme(head.scheme)
+            .authority(host.as_str())
+            .path_and_query(head.target.as_str())
+            .build()
+            .map_err(|error| ProxyError::from_source(ErrorKind::ProxyInternalError, host, &error))?;
+        let mut request = Request::new(body::full(one_try.request.sent_body()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = one_try.request.headers.clone();
+        let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
+        self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await
+    }
+
+    /// Returns the response, unless its status is temporary and there is another try.
+    async fn check_status(&self, one_try: &BackendTry<'_>, sent: Sent) -> Result<Sent, TryFailure> {
+        let status = sent.response.status();
+        if !is_temporary(status) || one_try.number >= self.settings().retries {
+            return Ok(sent);
+        }
+        if status.is_server_error() {
+            one_try.backend.on_failure();
+        }
+        let retry_after = self.retry_after(sent.response.headers());
+        let recording = self.record_failed_try(one_try);
+        let (response, lease) = note(&recording, sent);
+        let limited = IdleLimited::new(response.into_body(), lease, self.forwarder().upstream().body_idle_timeout());
+        let tee = TeeBody::new(limited, recording, Direction::Response, response_error, |_| false);
+        let read = tokio::time::timeout(ERROR_BODY_TIMEOUT, Limited::new(tee, MAX_ERROR_BYTES).collect()).await;
+        let body = read.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+        tracing::info!(url = one_try.backend.url, %status, response = beginning_of(&body), "an LLM call is tried again");
+        Err(TryFailure::Retryable { retry_after })
+    }
+
+    /// Ends a try without a response. If there is another, it is recorded as a span below that of the call; the error of the
+    /// last is that of the call.
+    fn fail_try(&self, one_try: &BackendTry<'_>, error: ProxyError) -> Result<BackendResponse, TryFailure> {
+        one_try.call.exchange.recording.discard_response();
+        if error.side() != Side::Upstream {
+            return Err(TryFailure::Final(error));
+        }
+        one_try.backend.on_failure();
+        if one_try.number >= self.settings().retries {
+            return Err(TryFailure::Final(error));
+        }
+        tracing::info!(url = one_try.backend.url, %error, "an LLM call is tried again");
+        self.record_failed_try(one_try).fail(&error);
+        Err(TryFailure::Retryable { retry_after: None })
+    }
+
+    fn record_failed_try(&self, one_try: &BackendTry<'_>) -> Recording {
+        increment(&self.counters().failed_tries);
+        let recording = self.forwarder().record_try(&one_try.call.exchange, one_try.head(), one_try.started);
+        recording.gateway(|facts| {
+            facts.backend = Some(one_try.backend.url.clone());
+            facts.resend_count = one_try.number;
+            facts.is_failed_try = true;
+        });
+        recording
+    }
+
+    /// The wait that a backend asks for (RFC 9110 §10.2.3, and `retry-after-ms` of OpenAI), up to [`MAX_RETRY_AFTER_FACTOR`]
+    /// times our own longest wait. Up to a tenth is added, so that not all clients return at the same moment.
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+        let number = |name: &str| text(name)?.parse::<f64>().ok();
+        let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(header::RETRY_AFTER.as_str()));
+        let date = || httpdate::parse_http_date(text(header::RETRY_AFTER.as_str())?).ok();
+        let until_date = || date().map(|date| date.duration_since(SystemTime::now()).unwrap_or_default());
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).or_else(until_date)?;
+        let max_wait = self.settings().retry_wait_max * MAX_RETRY_AFTER_FACTOR;
+        Some(wait.min(max_wait).mul_f64(1.0 + 0.1 * fastrand::f64()))
+    }
+}
+
+impl BackendTry<'_> {
+    /// Records in the span of the call where it is sent now, and what.
+    fn record_request(&self) {
+        let recording = &self.call.exchange.recording;
+        let head = self.head();
+        recording.request(|request| {
+            (request.method, request.scheme, request.host, request.port, request.target) =
+                (head.method, head.scheme, head.host, head.port, head.target);
+        });
+        let is_passed_on = matches!(self.request.handling, ResponseHandling::PassOn);
+        recording.gateway(|facts| {
+            facts.backend = Some(self.backend.url.clone());
+            facts.resend_count = self.number;
+            facts.versions.clear();
+            facts.translated_from = (!is_passed_on).then_some(self.call.route.api.api.name);
+        });
+        recording.policy_version(self.version, VersionChange::Replaces);
+        recording.request_body(&self.request.body);
+        recording
+            .injected(self.request.injected.as_ref().map(|injected| injected.injection.clone()).unwrap_or_default());
+    }
+
+    /// True if a backend of unknown engine rejects the request and names a field that the agent did not send.
+    fn is_refused_for_injection(&self, response: &BackendResponse) -> bool {
+        let Some(injected) = &self.request.injected else { return false };
+        let is_named = |field: &&str| memchr::memmem::find(&response.beginning, field.as_bytes()).is_some();
+        matches!(response.status().as_u16(), 400 | 422)
+            && self.backend.engine() == BackendEngine::Auto
+            && injected.injection.fields.iter().any(is_named)
+    }
+
+    fn head(&self) -> RequestHead {
+        let origin = &self.backend.origin;
+        RequestHead {
+            method: Method::POST,
+            scheme: if origin.tls { "https" } else { "http" },
+            host: origin.host.clone(),
+            port: origin.port,
+            target: self.request.target.clone(),
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        }
+    }
+}
+
+/// Statuses after which the same request may succeed; those that Agent Lightning retries.
+fn is_temporary(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 409 | 429) || status.is_server_error()
+}
+
+/// For the log.
+fn beginning_of(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().take(200).collect()
+}
+
+/// Limits the wait that a backend may ask for.
+const MAX_RETRY_AFTER_FACTOR: u32 = 10;
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_ERROR_BYTES: usize = 64 * 1024;

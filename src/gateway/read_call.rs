@@ -1,0 +1,119 @@
+//! Reads a request: everything about a call that can be known before it may be sent.
+
+use super::backend_request::malformed;
+use super::call::{GatewayCall, ResponseState};
+use super::error_response::ErrorFormat;
+use super::routing::{ApiSurface, Route};
+use super::service::Gateway;
+use crate::error::{ErrorKind, ProxyError};
+use crate::forward::ActiveExchange;
+use crate::llm::operation::Operation;
+use crate::net::drain::DrainGuard;
+use crate::upstream::{Body, Origin};
+use crate::wire::encoding::decode;
+use crate::wire::json_edit::value;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::error::Error;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What a request is.
+pub(super) enum ReadResult {
+    /// A call that needs a backend.
+    Call(Box<GatewayCall>),
+    /// A request that the gateway answered itself: for the list of models.
+    Answered(Response<Body>),
+}
+
+impl Gateway {
+    /// Reads a request. The checks are in the order of Agent Lightning 1.0: the rollout, then the request, then the model.
+    pub(super) async fn read_call<B>(
+        &self,
+        exchange: &ActiveExchange,
+        route: Route,
+        error_format: ErrorFormat,
+        (host, drain): (&Origin, DrainGuard),
+        request: Request<B>,
+    ) -> Result<ReadResult, ProxyError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let rollout_id = route.identity.rollout.as_ref().unwrap_or(&exchange.identity.rollout_id);
+        let rollout = self.rollouts().enter(rollout_id);
+        let registration = match route.surface {
+            ApiSurface::V1 => rollout.required_registration(self.lookup()).await?,
+            _ => rollout.registration(self.lookup()).await.unwrap_or_default(),
+        };
+        if let Some(status) = registration.final_status {
+            let cause = format!("rollout {rollout_id} has ended ({})", status.as_str());
+            return Err(ProxyError::new(ErrorKind::RolloutEnded, "", cause));
+        }
+        let (parts, body) = request.into_parts();
+        if route.api.operation() == Operation::ListModels {
+            return self.list_models(exchange, route.api.model.as_deref()).await.map(ReadResult::Answered);
+        }
+        if parts.method != Method::POST {
+            return Err(malformed(&format!("the method is {}, but {} takes POST", parts.method, route.api.path())));
+        }
+        let body = self.read_body(body, &parts.headers).await?;
+        let body = if body.trim_ascii().is_empty() { Bytes::from_static(b"{}") } else { body };
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
+            return Err(malformed("Invalid JSON in request body"));
+        }
+        let in_body = || value(&body, "model").and_then(|model| serde_json::from_slice::<String>(model).ok());
+        let requested_model = route.api.model.clone().or_else(in_body);
+        let model = self.model_for(&route, requested_model.as_deref(), host)?;
+        let wants_events = route.api.streams_events(&route.query, || value(&body, "stream") == Some(b"true"));
+        let mode = route.mode.or(registration.mode);
+        exchange.recording.gateway(|facts| {
+            facts.mode = mode.map(|mode| mode.as_str().to_owned());
+            facts.requested_model = requested_model.filter(|requested| *requested != model);
+        });
+        let budget = registration.budget.unwrap_or(self.settings().budget);
+        Ok(ReadResult::Call(Box::new(GatewayCall {
+            exchange: exchange.clone(),
+            route,
+            error_format,
+            headers: parts.headers,
+            body,
+            rollout: Arc::new(rollout),
+            registration,
+            mode,
+            budget,
+            model,
+            wants_events,
+            keepalive_due: Notify::new(),
+            response_state: Arc::new(ResponseState::new(error_format, self.open_calls().enter())),
+            drain,
+        })))
+    }
+
+    /// Reads a whole body and decodes its content coding. `max_body_bytes` limits both forms.
+    async fn read_body<B>(&self, body: B, headers: &HeaderMap) -> Result<Bytes, ProxyError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let max_bytes = self.settings().max_body_bytes;
+        let too_large = || {
+            let cause = format!("the body is longer than {max_bytes} bytes (gateway.max_body_bytes)");
+            ProxyError::new(ErrorKind::CallTooLarge, "", cause)
+        };
+        let encoded = Limited::new(body, max_bytes).collect().await.map_err(|error| {
+            if error.downcast_ref::<LengthLimitError>().is_some() {
+                return too_large();
+            }
+            ProxyError::new(ErrorKind::HttpRequestIncomplete, "", error.to_string())
+        })?;
+        let coding = headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok()).unwrap_or_default();
+        let decoded = decode(coding, encoded.to_bytes().into(), max_bytes);
+        match (decoded.error, decoded.truncated) {
+            (Some(error), _) => Err(malformed(&error.to_string())),
+            (None, true) => Err(too_large()),
+            (None, false) => Ok(decoded.bytes.into()),
+        }
+    }
+}

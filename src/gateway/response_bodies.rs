@@ -1,0 +1,198 @@
+//! The bodies of responses to agents: that of a backend, and what is made of it.
+//!
+//! They hold at most one frame.
+
+use super::backends::Backend;
+use super::call::{CallEnd, ResponseState};
+use super::error_response::message;
+use super::in_flight::InFlightPermit;
+use crate::capture::{Recording, TeeBody, VersionChange};
+use crate::llm::api::ApiErrorKind;
+use crate::llm::translate::AnswerStream;
+use crate::upstream::{Body, BodyError, IdleLimited};
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// The permits of a call, held until the end of its response.
+pub(super) struct CallPermits {
+    /// Of the pause gate.
+    pub(super) _gate: InFlightPermit,
+    pub(super) _backend: InFlightPermit,
+}
+
+/// The body of a backend's response. Records when the weights change, and fails when the call must end.
+pub(super) struct BackendBody {
+    /// What has been read already; `None` once it was returned.
+    pub(super) beginning: Option<Bytes>,
+    /// What follows; `None` if nothing does.
+    pub(super) rest: Option<IdleLimited>,
+    pub(super) backend: Arc<Backend>,
+    /// The version of the weights that was recorded last.
+    pub(super) version: i64,
+    pub(super) is_stream: bool,
+    pub(super) recording: Recording,
+    pub(super) must_end: CallEnd,
+    pub(super) _permits: CallPermits,
+}
+
+impl HttpBody for BackendBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let (polled, is_first) = match (this.beginning.take(), &mut this.rest) {
+            (Some(beginning), _) => (Poll::Ready(Some(Ok(Frame::data(beginning)))), true),
+            (None, Some(rest)) => (Pin::new(rest).poll_frame(cx), false),
+            (None, None) => return Poll::Ready(None),
+        };
+        if polled.is_pending() {
+            let error = ready!(this.must_end.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        let version = this.backend.version();
+        if version != this.version {
+            this.version = version;
+            // If this is the first event of a stream, all of the stream is from the new weights. Of a whole response it is not
+            // known which weights sampled which token.
+            let replaces = is_first && this.is_stream;
+            let change = if replaces { VersionChange::Replaces } else { VersionChange::Follows };
+            this.recording.policy_version(version, change);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.beginning.is_none() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let beginning = self.beginning.as_ref().map_or(0, |data| data.len() as u64);
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + beginning);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + beginning);
+        }
+        hint
+    }
+}
+
+/// Sends another text instead of a backend's body, which is read and recorded before that.
+pub(super) struct ReplacedBody {
+    pub(super) original: TeeBody<BackendBody>,
+    /// `None` once it was returned.
+    pub(super) text: Option<Bytes>,
+}
+
+impl HttpBody for ReplacedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.text.is_none() {
+            return Poll::Ready(None);
+        }
+        while let Some(frame) = ready!(Pin::new(&mut self.original).poll_frame(cx)) {
+            frame?;
+        }
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
+    }
+}
+
+/// A stream of events. If the gateway ends it, it ends with an error event of the agent's API; if the backend breaks it off, it
+/// breaks off.
+pub(super) struct EventStreamBody {
+    inner: Body,
+    state: Arc<ResponseState>,
+    has_ended: bool,
+}
+
+impl EventStreamBody {
+    pub(super) fn new(inner: Body, state: Arc<ResponseState>) -> Self {
+        Self { inner, state, has_ended: false }
+    }
+}
+
+impl HttpBody for EventStreamBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Err(BodyError::Proxy(error))) => {
+                self.has_ended = true;
+                self.state.mark_incomplete();
+                let event = self.state.error_format.event(error.status(), &message(&error));
+                Poll::Ready(Some(Ok(Frame::data(event))))
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // An error event may be added.
+        SizeHint::default()
+    }
+}
+
+/// A stream of events, translated into the agent's API. It always ends with the last event of that API, which says how the
+/// response ended.
+pub(super) struct TranslatedBody {
+    pub(super) original: TeeBody<BackendBody>,
+    /// `None` once the last event was returned.
+    pub(super) translation: Option<AnswerStream>,
+    pub(super) state: Arc<ResponseState>,
+}
+
+impl HttpBody for TranslatedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let this = &mut *self;
+            let Some(translation) = &mut this.translation else { return Poll::Ready(None) };
+            let events = match ready!(Pin::new(&mut this.original).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.data_ref().map(|data| translation.push(data)).unwrap_or_default(),
+                Some(Err(BodyError::Proxy(error))) => {
+                    this.state.mark_incomplete();
+                    let kind = ApiErrorKind::of_status(error.status().as_u16());
+                    let events = translation.fail(kind, &message(&error));
+                    this.translation = None;
+                    events
+                }
+                ended @ (Some(Err(BodyError::Http(_))) | None) => {
+                    if ended.is_some() {
+                        this.state.mark_incomplete();
+                    }
+                    // Says that the response is incomplete if its last event is missing.
+                    let events = translation.finish();
+                    this.translation = None;
+                    events
+                }
+            };
+            if !events.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(events.into()))));
+            }
+        }
+    }
+}
