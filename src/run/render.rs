@@ -8,15 +8,15 @@ use std::path::Path;
 /// How to write an environment down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EnvFormat {
-    /// POSIX shells.
+    /// Commands for POSIX shells.
     Sh,
-    /// The fish shell.
+    /// Commands for the fish shell.
     Fish,
-    /// One object.
+    /// A JSON object with the keys `set` and `unset`.
     Json,
-    /// Arguments of `docker run`, one a line.
+    /// Arguments for `docker run`, one per line.
     Docker,
-    /// A part of a Kubernetes container.
+    /// `env` and `volumeMounts` of a Kubernetes container.
     K8s,
 }
 

@@ -8,11 +8,11 @@ use clap::ValueEnum;
 pub enum Runtime {
     /// Python and its packages.
     Python,
-    /// Node, npm, yarn, and what is built on them.
+    /// Node.js, npm, yarn, and programs built on them.
     Node,
     /// Deno.
     Deno,
-    /// curl, and programs on libcurl.
+    /// curl, and programs that use libcurl.
     Curl,
     /// wget.
     Wget,
