@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("run", &["util"]),
     ("doctor", &["net", "run", "util"]),
     ("store", &["wire", "util"]),
-    ("export", &["llm", "wire", "util"]),
+    ("export", &["wire", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("rollout", &["store", "util"]),
     ("api", &["net", "store", "export", "rollout", "gateway", "wire", "util"]),

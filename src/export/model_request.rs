@@ -2,7 +2,6 @@
 //!
 //! Recorded bodies are returned unchanged; bodies that were not recorded are rebuilt from the span's attributes.
 
-use crate::llm::api::{ApiCall, OPENAI_CHAT, OPENAI_COMPLETIONS};
 use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde_json::{Map, Value as JsonValue, json};
@@ -21,8 +20,7 @@ fn is_unparsed_call(span: &Span) -> bool {
     let sent =
         span.attributes.contains_key(names::GATEWAY_BACKEND) && !span.attributes.contains_key(names::GATEWAY_JOINED);
     let called = span.attributes.get(names::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
-    let api = ApiCall::of_path(called).map(|call| call.api);
-    sent && api.is_some_and(|api| [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&api))
+    sent && called.trim_end_matches('/').ends_with("/completions")
 }
 
 /// The request's body; if it was not recorded, its known fields.

@@ -54,9 +54,9 @@ pub fn write_extras(
     write(php.join("tracewire.ini"), ini)?;
     let mut extras = Extras { trust_store, wgetrc, php_folder: php, ..Extras::default() };
     let java = user.value("JAVA_TOOL_OPTIONS").unwrap_or_default();
-    if java.to_string_lossy().contains(JAVA_TRUST_STORE) {
+    if names_own_trust_store(&java.to_string_lossy()) {
         extras.trust_store = PathBuf::new();
-        extras.notes.push("JAVA_TOOL_OPTIONS names a trust store, which is kept; import Tracewire's CA into it, or Java programs reject the proxy's certificates".to_owned());
+        extras.notes.push("JAVA_TOOL_OPTIONS names a trust store, which stays: import the CA there".to_owned());
     }
     if settings.hooks {
         extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
@@ -110,6 +110,13 @@ impl Extras {
     }
 }
 
+/// True when JVM options name a trust store other than one that a shell or a run around this one got from us.
+fn names_own_trust_store(options: &str) -> bool {
+    let values = options.split(JAVA_TRUST_STORE).skip(1).filter_map(|rest| rest.strip_prefix('='));
+    let path = |rest: &str| rest.split(" -").next().unwrap_or_default().trim_end().trim_end_matches('"').to_owned();
+    values.map(path).any(|path| !Path::new(&path).ends_with(TRUST_STORE_FILE))
+}
+
 /// A user's value, empty or not, with ours behind it.
 fn joined(users: Option<&OsStr>, between: &str, ours: &OsStr) -> OsString {
     let mut value = OsString::new();
@@ -137,7 +144,26 @@ fn folder_in(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
     Ok(path)
 }
 
+/// Known by its name when a command inside the environment is given one of its own.
 const TRUST_STORE_FILE: &str = "tracewire-truststore.jks";
 const JAVA_TRUST_STORE: &str = "javax.net.ssl.trustStore";
 const NODE_HOOK: &str = include_str!("hooks/node.cjs");
 const PYTHON_HOOK: &str = include_str!("hooks/sitecustomize.py");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trust_store_of_ours_is_replaced_and_one_of_the_users_stays() {
+        let ours = format!("\"-Djavax.net.ssl.trustStore=/a b/{TRUST_STORE_FILE}\" -Djavax.net.ssl.trustStoreType=JKS");
+        for (options, is_own) in [
+            ("-Xmx1g", false),
+            ("-Djavax.net.ssl.trustStore=/mine.jks -Xmx1g", true),
+            (&format!("-Xmx1g {ours}"), false),
+            (&format!("-Djavax.net.ssl.trustStore=/mine.jks {ours}"), true),
+        ] {
+            assert_eq!(names_own_trust_store(options), is_own, "{options}");
+        }
+    }
+}

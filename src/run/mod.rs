@@ -18,22 +18,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
-    /// Whether requests to this machine itself are traced.
+    /// Whether calls to this machine itself are traced.
     pub loopback: Loopback,
     /// Load a module into Node and Python programs whose HTTP libraries read no proxy from the environment.
     pub hooks: bool,
 }
 
-/// Whether requests to this machine itself are traced.
+/// Whether calls to this machine itself are traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Loopback {
-    /// Traced, unless NO_PROXY contains this machine.
+    /// Yes, unless the user's NO_PROXY names it.
     #[default]
     Auto,
-    /// Traced, whatever NO_PROXY contains.
+    /// Yes, whatever NO_PROXY says.
     Trace,
-    /// Not traced.
+    /// No.
     Leave,
 }
 

@@ -8,15 +8,15 @@ use std::path::Path;
 /// How to write an environment down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EnvFormat {
-    /// Commands for POSIX shells.
+    /// POSIX shells.
     Sh,
-    /// Commands for the fish shell.
+    /// The fish shell.
     Fish,
-    /// A JSON object with the keys `set` and `unset`.
+    /// One object.
     Json,
-    /// Arguments for `docker run`, one per line.
+    /// Arguments of `docker run`, one a line.
     Docker,
-    /// `env` and `volumeMounts` of a Kubernetes container.
+    /// A part of a Kubernetes container.
     K8s,
 }
 

@@ -8,11 +8,11 @@ use clap::ValueEnum;
 pub enum Runtime {
     /// Python and its packages.
     Python,
-    /// Node.js, npm, yarn, and programs built on them.
+    /// Node, npm, yarn, and what is built on them.
     Node,
     /// Deno.
     Deno,
-    /// curl, and programs that use libcurl.
+    /// curl, and programs on libcurl.
     Curl,
     /// wget.
     Wget,

@@ -4,7 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
 
-use crate::support::postgres::{database, let_in};
+use crate::support::postgres::database;
+use crate::support::store::{START_NANOS, no_tls, shared, span};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,18 +16,11 @@ use tokio::task::JoinSet;
 use tracewire::rollout::{AttemptChange, NewRollout, Rollouts};
 use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
-use tracewire::store::spool::SpooledStore;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
     Appended, Retention, RolloutFilter, RolloutSequenceState, SharedStore, Store, StoreError, StoreExt,
 };
-use tracewire::trace::span::Resource;
-use tracewire::trace::{
-    Attempt, AttemptStatus, Attributes, Rollout, RolloutStatus, Span, SpanKind, Status, Timestamp, Value,
-};
-
-/// 2024, so that no age limit of a test meets it by accident.
-const START_NANOS: u64 = 1_720_000_000_123_456_789;
+use tracewire::trace::{Attempt, AttemptStatus, Rollout, RolloutStatus, Span, Timestamp, Value};
 
 struct Opened {
     store: SharedStore,
@@ -48,39 +42,6 @@ async fn postgres(retention: Retention) -> Opened {
     let options = PostgresOptions { retention, ..PostgresOptions::default() };
     let store = PostgresStore::open(&database(), no_tls(), options).await.unwrap();
     Opened { store: Arc::new(store), _folder: None }
-}
-
-fn no_tls() -> Arc<rustls::ClientConfig> {
-    tracewire::tls::install_provider();
-    Arc::new(
-        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
-    )
-}
-
-fn shared(spans: impl IntoIterator<Item = Span>) -> Vec<Arc<Span>> {
-    spans.into_iter().map(Arc::new).collect()
-}
-
-fn span(rollout: &str, attempt: &str, sequence_id: u64, span_id: &str) -> Span {
-    Span {
-        rollout_id: rollout.into(),
-        attempt_id: attempt.into(),
-        sequence_id,
-        trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
-        span_id: span_id.to_owned(),
-        parent_id: None,
-        name: "chat".to_owned(),
-        kind: SpanKind::Client,
-        status: Status::default(),
-        attributes: Attributes::new(),
-        events: Vec::new(),
-        links: Vec::new(),
-        start_time: Some(Timestamp::from_unix_nanos(START_NANOS + sequence_id)),
-        end_time: Some(Timestamp::from_unix_nanos(START_NANOS + sequence_id + 7)),
-        context: None,
-        parent: None,
-        resource: Resource::default(),
-    }
 }
 
 fn ids(spans: &[Span]) -> Vec<&str> {
@@ -401,51 +362,6 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
     let mut ids: Vec<u64> = all.join_all().await.into_iter().flatten().collect();
     ids.sort_unstable();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn spans_wait_while_the_server_is_away() {
-    let (url, folder) = (database(), tempfile::tempdir().unwrap());
-    let open = async || {
-        let server = PostgresStore::open(&url, no_tls(), PostgresOptions::default()).await.unwrap();
-        SpooledStore::new(Arc::new(server), folder.path(), 1 << 20).unwrap()
-    };
-    let store = open().await;
-    store.append(shared([span("r", "a", 1, "before")])).await.unwrap();
-    let_in(&url, false);
-    let away = store.rollouts(1).await.unwrap_err();
-    assert!(matches!(away, StoreError::Unreachable { .. }), "{away}");
-    let kept = store.append(shared([span("r", "a", 2, "during"), span("s", "a", 1, "too")])).await.unwrap();
-    assert_eq!(kept, Appended { stored: 2, duplicates: 0 });
-    // It ends while the server is still away, and the next start has them.
-    store.close().await.unwrap();
-    drop(store);
-    let_in(&url, true);
-    let store = open().await;
-    let spans = async |rollout: &str| store.spans(rollout.into(), None).await.unwrap_or_default().len();
-    while (spans("r").await, spans("s").await) != (2, 1) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // A full file is a store in trouble.
-    let_in(&url, false);
-    let mut tries = 0;
-    let refused = loop {
-        let mut long = span("r", "a", tries, &format!("long{tries}"));
-        long.set("text", (0..4000).map(|_| fastrand::u64(..).to_string()).collect::<String>());
-        match store.append(shared([long])).await {
-            Ok(_) => tries += 1,
-            Err(error) => break error,
-        }
-    };
-    assert!(tries > 5 && matches!(refused, StoreError::Unreachable { .. }), "{tries} {refused}");
-    let_in(&url, true);
-    while spans("r").await != 2 + usize::try_from(tries).unwrap() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // The file is removed after the last span has arrived.
-    while store.statistics().await.unwrap().waiting > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn closed(store: SharedStore) {

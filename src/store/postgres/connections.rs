@@ -1,13 +1,14 @@
 //! Connections to the server.
 //!
 //! A connection returns to the pool only after its work is complete. If the work takes too long, or its caller no longer
-//! waits for it, a statement may still be running: it is cancelled, and the connection is closed.
+//! waits for it, a statement may still be running: it is cancelled, and the connection is closed. A cancellation can reach the
+//! server before the statement does, so that the server limits the time of statements too.
 
 use super::error::{QueryError, cause};
 use super::options::server_name;
 use crate::store::api::BoxFuture;
 use crate::store::error::StoreError;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use rustls::ClientConfig;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -37,6 +38,7 @@ impl Connections {
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .runtime(Runtime::Tokio1)
+            .post_create(limit_statements(answer_timeout))
             .build()
             .map_err(|error| StoreError::Other(error.to_string()))?;
         Ok(Self { pool, tls, server, answer_timeout })
@@ -70,7 +72,8 @@ impl Connections {
         work: impl FnOnce(&mut Object, &Blocking) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
         let mut lease = self.lease().await?;
-        let blocking = Blocking { runtime: Handle::current(), answer_timeout: self.answer_timeout };
+        let blocking =
+            Blocking { runtime: Handle::current(), answer_timeout: self.answer_timeout, server: self.server.clone() };
         let running = tokio::task::spawn_blocking(move || {
             let done = work(lease.connection()?, &blocking);
             if !matches!(done, Err(QueryError::Timeout(_))) {
@@ -99,10 +102,24 @@ impl Connections {
     }
 }
 
+/// Makes the server end statements of a new connection that take too long.
+fn limit_statements(limit: Duration) -> Hook {
+    let sql = format!("SET statement_timeout = {}", limit.as_millis());
+    Hook::async_fn(move |client, _| {
+        let sql = sql.clone();
+        Box::pin(async move {
+            let done = timeout(CONNECT_TIMEOUT, client.batch_execute(&sql)).await;
+            done.map_err(|_| HookError::message("no answer in time"))?.map_err(HookError::Backend)
+        })
+    })
+}
+
 /// Waits for statements on a thread that may block.
 pub(super) struct Blocking {
     runtime: Handle,
     answer_timeout: Duration,
+    /// Host and port, for messages.
+    pub(super) server: String,
 }
 
 impl Blocking {

@@ -32,16 +32,24 @@ impl QueryError {
     }
 
     pub(super) fn into_store_error(self, server: &str) -> StoreError {
-        let unreachable = |cause: String| StoreError::Unreachable { server: server.to_owned(), cause };
         match self {
             Self::Connection(error) | Self::Rejected(error) => error,
+            other => other.store_error(server),
+        }
+    }
+
+    /// As [`QueryError::into_store_error`], for an error that is needed again.
+    pub(super) fn store_error(&self, server: &str) -> StoreError {
+        let unreachable = |cause: String| StoreError::Unreachable { server: server.to_owned(), cause };
+        match self {
+            Self::Connection(error) | Self::Rejected(error) => StoreError::Other(error.to_string()),
             Self::Timeout(limit) => unreachable(format!("no answer within {} ms", limit.as_millis())),
             Self::Damaged(cause) => StoreError::Other(format!("PostgreSQL at {server}: {cause}")),
-            Self::Server(error) => match class_of_error(&error) {
-                ErrorClass::Unreachable => unreachable(cause(&error)),
-                ErrorClass::InvalidData => StoreError::InvalidData { cause: cause(&error) },
+            Self::Server(error) => match class_of_error(error) {
+                ErrorClass::Unreachable => unreachable(cause(error)),
+                ErrorClass::InvalidData => StoreError::InvalidData { cause: cause(error) },
                 ErrorClass::Conflict | ErrorClass::Other => {
-                    StoreError::Other(format!("PostgreSQL at {server}: {}", cause(&error)))
+                    StoreError::Other(format!("PostgreSQL at {server}: {}", cause(error)))
                 }
             },
         }

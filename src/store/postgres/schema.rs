@@ -125,6 +125,8 @@ pub(super) async fn migrate(connection: &mut Object) -> Result<Option<i64>, Erro
     let first = "INSERT INTO tracewire_schema (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING";
     connection.batch_execute(first).await?;
     let transaction = connection.transaction().await?;
+    // A migration may take longer than other statements.
+    transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
     let row = transaction.query_one("SELECT version FROM tracewire_schema WHERE id = 1 FOR UPDATE", &[]).await?;
     let found: i64 = row.get(0);
     if found > known_version() {

@@ -64,9 +64,9 @@ impl BlockingRecords<'_> {
         done.map_err(|failure| self.failed(failure))
     }
 
-    /// Notes a failure, and returns an error for the change.
+    /// Notes a failure, and returns it as an error for the change.
     fn failed(&mut self, failure: QueryError) -> StoreError {
-        let error = StoreError::RolledBack("a statement failed".to_owned());
+        let error = failure.store_error(&self.blocking.server);
         self.failure.get_or_insert(failure);
         error
     }

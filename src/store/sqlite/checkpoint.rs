@@ -1,5 +1,11 @@
 //! Checkpoints of the write-ahead log on a thread of their own, since a commit that does one takes as long as hundreds of
-//! others; and the erasure of removed content, whose old pages are still in the log.
+//! others; and the erasure of removed content.
+//!
+//! SQLite overwrites removed content with zeros (`secure_delete`), but two kinds of copies remain. Old pages are in the log: it
+//! is truncated before a removal returns. And when SQLite moves rows between pages, it leaves a few of them in unallocated
+//! space: the file is compacted when no commits arrive for [`IDLE_TIME`], and when the store is closed. A file of more than
+//! [`MAX_COMPACTED_BYTES`] is not, since that would block the writer for long: there such copies last until SQLite reuses
+//! their space.
 //!
 //! A checkpoint may block the writer only briefly, see [`BUSY_TIMEOUT`]. The thread must end before the writer's connection
 //! is closed.
@@ -7,6 +13,8 @@
 use super::schema::open_beside;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,6 +27,7 @@ pub(super) struct Checkpoints {
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
     written_bytes: usize,
+    commits: Arc<AtomicU64>,
 }
 
 enum Request {
@@ -32,16 +41,24 @@ impl Checkpoints {
     /// Starts the thread. If that fails, SQLite checkpoints the log when the store is closed.
     pub(super) fn start(path: &Path) -> Self {
         let (requests, inbox) = sync_channel(MAX_REQUESTS);
-        let worker = CheckpointThread { path: path.to_owned(), connection: None, erasure: None };
+        let commits = Arc::new(AtomicU64::new(0));
+        let worker = CheckpointThread {
+            path: path.to_owned(),
+            connection: None,
+            erasure: None,
+            compaction_due: false,
+            commits: Arc::clone(&commits),
+        };
         let thread = thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || worker.serve(&inbox));
         let thread = thread.inspect_err(|error| {
             tracing::warn!(path = %path.display(), %error, "the checkpoint thread can't be started; the write-ahead log grows until the store is closed");
         });
-        Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes: 0 }
+        Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes: 0, commits }
     }
 
     /// Records a commit of about `bytes`; requests a checkpoint when enough was written.
     pub(super) fn committed(&mut self, bytes: usize) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.written_bytes += bytes;
         if self.written_bytes >= CHECKPOINT_EVERY_BYTES {
             self.written_bytes = 0;
@@ -75,6 +92,10 @@ struct CheckpointThread {
     connection: Option<Connection>,
     /// An erasure that a reader of an old snapshot prevents. It is tried again.
     erasure: Option<Erasure>,
+    /// True if unallocated space may contain removed content.
+    compaction_due: bool,
+    /// Commits of the writer, to see whether it is idle.
+    commits: Arc<AtomicU64>,
 }
 
 struct Erasure {
@@ -85,23 +106,42 @@ struct Erasure {
 impl CheckpointThread {
     fn serve(mut self, inbox: &Receiver<Request>) {
         loop {
-            let request = match &self.erasure {
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => inbox.recv_timeout(ERASE_RETRY),
+            let commits = self.commits.load(Ordering::Relaxed);
+            let request = match (&self.erasure, self.compaction_due) {
+                (Some(_), _) => inbox.recv_timeout(ERASE_RETRY),
+                (None, true) => inbox.recv_timeout(IDLE_TIME),
+                (None, false) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match request {
                 Ok(Request::Checkpoint) => drop(self.run(checkpoint)),
                 Ok(Request::Erase(on_erased)) => {
                     let erasure = self.erasure.get_or_insert(Erasure { on_erased: Vec::new(), since: Instant::now() });
                     erasure.on_erased.extend(on_erased);
+                    self.compaction_due = true;
                     self.erase();
                 }
-                Err(RecvTimeoutError::Timeout) => self.erase(),
+                Err(RecvTimeoutError::Timeout) if self.erasure.is_some() => self.erase(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.commits.load(Ordering::Relaxed) == commits {
+                        self.compact();
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // Closing the store removes the log.
+        // The writer has ended. Closing its connection removes the log.
+        if self.compaction_due {
+            self.compact();
+        }
         self.erasure.take().into_iter().for_each(Erasure::finish);
+    }
+
+    /// Rewrites the file without unallocated space. Tried once for a removal.
+    fn compact(&mut self) {
+        self.compaction_due = false;
+        if self.run(compact).is_some() {
+            self.run(truncate);
+        }
     }
 
     fn erase(&mut self) {
@@ -149,6 +189,14 @@ fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn compact(connection: &Connection) -> rusqlite::Result<()> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    if number("PRAGMA page_count")? * number("PRAGMA page_size")? > MAX_COMPACTED_BYTES {
+        return Ok(());
+    }
+    connection.execute_batch("VACUUM")
+}
+
 /// True if the log is empty now.
 fn truncate(connection: &Connection) -> rusqlite::Result<bool> {
     let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -165,5 +213,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 const ERASE_RETRY: Duration = Duration::from_millis(20);
 /// How long a removal waits for its erasure. The erasure itself is tried until it succeeds.
 const MAX_ERASE_WAIT: Duration = Duration::from_secs(5);
+/// Time without commits after which the file is compacted.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+/// Maximum size of a file that is compacted: the writer is blocked for about half a second.
+const MAX_COMPACTED_BYTES: i64 = 64 * 1024 * 1024;
 /// Requests that wait for the thread.
 const MAX_REQUESTS: usize = 64;

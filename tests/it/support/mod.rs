@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client;
 pub mod gate;
 pub mod postgres;
+pub mod store;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

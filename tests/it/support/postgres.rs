@@ -23,11 +23,38 @@ pub fn database() -> String {
 
 /// Ends every connection to a database, as a restart of the server does, and refuses or takes new ones.
 pub fn let_in(url: &str, open: bool) {
-    let name = url.split('?').next().unwrap().rsplit('/').next().unwrap();
+    let name = database_name(url);
     run(server(), &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {open}"));
     if !open {
-        run(server(), &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
+        end_sessions(name);
     }
+}
+
+/// Makes new sessions of a database read-only or writable, and ends the open ones.
+pub fn set_read_only(url: &str, read_only: bool) {
+    let name = database_name(url);
+    run(server(), &format!("ALTER DATABASE {name} SET default_transaction_read_only = {read_only}"));
+    end_sessions(name);
+}
+
+/// Runs SQL in a database.
+pub fn execute(url: &str, sql: &str) {
+    run(url, sql);
+}
+
+/// A session of a test's own.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn database_name(url: &str) -> &str {
+    url.split('?').next().unwrap().rsplit('/').next().unwrap()
+}
+
+fn end_sessions(name: &str) {
+    run(server(), &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
 }
 
 /// The URL of the server's own database.
