@@ -23,47 +23,47 @@ use std::time::Duration;
 /// All settings. Every setting has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The proxy listener.
-    pub proxy: ProxySettings,
+    pub(crate) proxy: ProxySettings,
     /// The API listener.
-    pub server: ServerSettings,
+    pub(crate) server: ServerSettings,
     /// The CA, and the roots that endpoints are verified with.
-    pub tls: TlsSettings,
+    pub(crate) tls: TlsSettings,
     /// Connections to endpoints.
-    pub upstream: UpstreamSettings,
+    pub(crate) upstream: UpstreamSettings,
     /// What is recorded, and the bounds of the capture queue.
-    pub capture: CaptureSettings,
+    pub(crate) capture: CaptureSettings,
     /// What is redacted before storage.
-    pub redact: RedactSettings,
+    pub(crate) redact: RedactSettings,
     /// Which hosts receive a `traceparent` header.
-    pub trace: TraceSettings,
+    pub(crate) trace: TraceSettings,
     /// Whether token ids are requested from engines.
-    pub tokens: TokenSettings,
+    pub(crate) tokens: TokenSettings,
     /// The LLM gateway and its backends.
-    pub gateway: GatewaySettings,
+    pub(crate) gateway: GatewaySettings,
     /// Requests to the proxy that the gateway handles instead of their endpoint.
-    pub reroute: Vec<Reroute>,
+    pub(crate) reroute: Vec<Reroute>,
     /// The environment of a traced command.
-    pub run: RunSettings,
+    pub(crate) run: RunSettings,
     /// Where spans are stored, and for how long.
-    pub store: StoreSettings,
+    pub(crate) store: StoreSettings,
     /// How the program stops.
-    pub shutdown: ShutdownSettings,
+    pub(crate) shutdown: ShutdownSettings,
 }
 
 /// The section `[store]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StoreSettings {
+pub(crate) struct StoreSettings {
     /// A file, `memory:`, or the URL of a PostgreSQL server. `None`: `traces.db` in the data folder.
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// `normal`: commits survive a crash of the program. `full`: also a crash of the machine.
-    pub synchronous: Synchronous,
+    pub(crate) synchronous: Synchronous,
     /// Maximum size of the file that buffers spans while the PostgreSQL server is unreachable.
-    pub max_spool_bytes: u64,
+    pub(crate) max_spool_bytes: u64,
     /// Limits on stored data; the oldest is deleted first.
-    pub retention: Retention,
+    pub(crate) retention: Retention,
 }
 
 impl Default for StoreSettings {
@@ -79,7 +79,7 @@ impl Default for StoreSettings {
 
 /// The kind of a store, and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorePlace {
+pub(crate) enum StorePlace {
     /// In memory; lost when the program ends.
     Memory,
     /// An SQLite file. `None`: `traces.db` in the data folder.
@@ -90,7 +90,7 @@ pub enum StorePlace {
 
 impl StoreSettings {
     /// The store that `path` names.
-    pub fn place(&self) -> StorePlace {
+    pub(crate) fn place(&self) -> StorePlace {
         match self.path.as_ref().and_then(|path| path.to_str()) {
             Some("memory:") => StorePlace::Memory,
             Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
@@ -104,10 +104,10 @@ impl StoreSettings {
 /// The section `[shutdown]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ShutdownSettings {
+pub(crate) struct ShutdownSettings {
     /// How long exchanges in flight may take to finish after SIGTERM or SIGINT; then they are aborted.
     #[serde(rename = "drain_timeout_ms", with = "millis")]
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 }
 
 impl Default for ShutdownSettings {
@@ -118,7 +118,7 @@ impl Default for ShutdownSettings {
 
 /// Why settings cannot be used. Messages name the setting, the cause and the fix.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {path}: {cause}")]
     Read {
@@ -163,7 +163,7 @@ pub enum ConfigError {
 /// Why the text of a settings file cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}{}", suggestion.as_ref().map(|key| format!("did you mean `{key}`?")).unwrap_or_default())]
-pub struct SyntaxError {
+pub(crate) struct SyntaxError {
     /// Contains line, column and an excerpt; ends with a line break.
     message: String,
     /// The known key that is most similar to an unknown one.
@@ -172,13 +172,13 @@ pub struct SyntaxError {
 
 impl Config {
     /// Reads a settings file.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         Self::parse(&text).map_err(|cause| ConfigError::Syntax { path: path.to_owned(), cause })
     }
 
     /// Parses the text of a settings file.
-    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
         toml::from_str(text).map_err(|error| {
             let suggestion = unknown_key(error.message()).and_then(|key| most_similar(&key, error.message()));
             SyntaxError { message: error.to_string(), suggestion }
@@ -186,7 +186,7 @@ impl Config {
     }
 
     /// Checks what the types cannot: listeners that need a token, and rules that must parse.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let (proxy, server) = (&self.proxy, &self.server);
         if !proxy.listen.ip().is_loopback() && proxy.token.is_empty() {
             return Err(ConfigError::ProxyWithoutToken(proxy.listen));
@@ -229,7 +229,7 @@ const MAX_TYPOS: usize = 3;
 
 /// The folder for stores and the CA: `TRACEWIRE_HOME`, or `tracewire` in `XDG_DATA_HOME`, or `tracewire` in
 /// `~/.local/share`. `None` if none of the variables is set.
-pub fn data_folder(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+pub(crate) fn data_folder(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("TRACEWIRE_HOME")
         .or_else(|| set("XDG_DATA_HOME").map(|folder| folder.join("tracewire")))

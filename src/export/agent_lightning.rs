@@ -10,7 +10,7 @@ use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
 /// Converts the spans of a rollout. Spans without start or end time are left out, because the adapters compare times.
-pub fn view(spans: Vec<Span>) -> Vec<Span> {
+pub(crate) fn view(spans: Vec<Span>) -> Vec<Span> {
     let mut view = Vec::with_capacity(spans.len());
     for mut span in spans.into_iter().filter(|span| span.start_time.is_some() && span.end_time.is_some()) {
         remove_conflicting_names(&mut span.attributes);

@@ -3,6 +3,6 @@
 use crate::trace::Span;
 
 /// An indented JSON array. Spans always serialize; if one did not, the array would be empty.
-pub fn spans_json(spans: &[Span]) -> String {
+pub(crate) fn spans_json(spans: &[Span]) -> String {
     serde_json::to_string_pretty(spans).unwrap_or_else(|_| "[]".to_owned())
 }

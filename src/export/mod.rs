@@ -2,8 +2,8 @@
 //!
 //! It does not print, and does not read the store.
 
-pub mod agent_lightning;
-pub mod json;
-pub mod model_request;
-pub mod text;
-pub mod timeline;
+pub(crate) mod agent_lightning;
+pub(crate) mod json;
+pub(crate) mod model_request;
+pub(crate) mod text;
+pub(crate) mod timeline;

@@ -7,7 +7,7 @@ use crate::trace::{Span, Value};
 use serde_json::{Map, Value as JsonValue, json};
 
 /// True for the span of an LLM call, with or without a response.
-pub fn is_call(span: &Span) -> bool {
+pub(crate) fn is_call(span: &Span) -> bool {
     let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
     match operation {
         Some(operation) => matches!(operation, "chat" | "generate_content" | "text_completion"),
@@ -24,7 +24,7 @@ fn is_unparsed_call(span: &Span) -> bool {
 }
 
 /// The request's body; if it was not recorded, its known fields.
-pub fn request(span: &Span) -> JsonValue {
+pub(crate) fn request(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {
         return body;
     }
@@ -44,7 +44,7 @@ pub fn request(span: &Span) -> JsonValue {
 }
 
 /// The response's body as one object; for a stream, or if it was not recorded, its known fields.
-pub fn response(span: &Span) -> JsonValue {
+pub(crate) fn response(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_RESPONSE_BODY_CONTENT) {
         return body;
     }
@@ -86,7 +86,7 @@ pub fn response(span: &Span) -> JsonValue {
 }
 
 /// The `data` of a `model_request` event.
-pub fn event_data(span: &Span) -> JsonValue {
+pub(crate) fn event_data(span: &Span) -> JsonValue {
     let response = response(span);
     let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
     // Without a response: the status that the agent received.
@@ -130,7 +130,7 @@ fn timed_out(span: &Span) -> bool {
 }
 
 /// The policy version of the response: a number if possible, otherwise a string; 0 if unknown.
-pub fn version(span: &Span) -> JsonValue {
+pub(crate) fn version(span: &Span) -> JsonValue {
     match text(span, names::POLICY_VERSION) {
         Some(version) => version.parse::<i64>().map_or_else(|_| JsonValue::from(version), JsonValue::from),
         None => JsonValue::from(0),
@@ -138,7 +138,7 @@ pub fn version(span: &Span) -> JsonValue {
 }
 
 /// The data of an event for `format=triplet`.
-pub fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
+pub(crate) fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
     match event_type {
         "reward" => {
             let mut reward = Map::new();
@@ -207,7 +207,7 @@ fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
 }
 
 /// Converts the messages of an attribute to those of chat completions.
-pub fn messages(span: &Span, attribute: &str) -> JsonValue {
+pub(crate) fn messages(span: &Span, attribute: &str) -> JsonValue {
     let parsed: Vec<JsonValue> =
         text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     parsed.iter().flat_map(chat_messages).collect()
@@ -248,7 +248,7 @@ fn chat_messages(message: &JsonValue) -> Vec<JsonValue> {
 }
 
 /// Token usage with the field names of chat completions. `None` if the input tokens are unknown.
-pub fn usage(span: &Span) -> Option<JsonValue> {
+pub(crate) fn usage(span: &Span) -> Option<JsonValue> {
     let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
     let input = number(names::GEN_AI_USAGE_INPUT_TOKENS)?;
     let output = number(names::GEN_AI_USAGE_OUTPUT_TOKENS).unwrap_or(0);
@@ -256,7 +256,7 @@ pub fn usage(span: &Span) -> Option<JsonValue> {
 }
 
 /// The integers of an attribute for choice `index`, for example token ids; empty if missing.
-pub fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
+pub(crate) fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
     match span.attributes.get(&indexed(name, index)) {
         Some(Value::Ints(ids)) => ids.clone(),
         _ => Vec::new(),
@@ -264,7 +264,7 @@ pub fn ints(span: &Span, name: &str, index: usize) -> Vec<i64> {
 }
 
 /// The floats of an attribute for choice `index`, for example logprobs; `None` if missing.
-pub fn floats(span: &Span, name: &str, index: usize) -> Option<Vec<f64>> {
+pub(crate) fn floats(span: &Span, name: &str, index: usize) -> Option<Vec<f64>> {
     match span.attributes.get(&indexed(name, index)) {
         Some(Value::Floats(values)) => Some(values.clone()),
         _ => None,
@@ -276,7 +276,7 @@ fn indexed(name: &str, index: usize) -> String {
 }
 
 /// The text of an attribute; `None` if it is missing or not text.
-pub fn text(span: &Span, name: &str) -> Option<String> {
+pub(crate) fn text(span: &Span, name: &str) -> Option<String> {
     span.attributes.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 

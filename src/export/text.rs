@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// Replaces characters that could control a terminal or reorder a line by `\u{…}`: control characters (C0, DEL, C1), line
 /// and paragraph separators, zero-width and directional marks.
-pub fn escape_for_terminal(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape_for_terminal(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
     }

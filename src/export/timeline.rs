@@ -11,11 +11,11 @@ use std::time::Duration;
 
 /// How the timeline is drawn.
 #[derive(Clone, Copy, Debug)]
-pub struct TimelineOptions {
+pub(crate) struct TimelineOptions {
     /// Maximum number of columns; no line is longer.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Whether marks and bars are coloured with ANSI sequences.
-    pub color: bool,
+    pub(crate) color: bool,
 }
 
 impl Default for TimelineOptions {
@@ -25,7 +25,7 @@ impl Default for TimelineOptions {
 }
 
 /// Draws the spans of an attempt or a rollout. `title` is the first line if there is no root span.
-pub fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> String {
+pub(crate) fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> String {
     let start = spans.iter().filter_map(|span| span.start_time).min().unwrap_or_default();
     let end = spans.iter().filter_map(|span| span.end_time).max().unwrap_or_default();
     let axis = Axis { start, length: end.since(start) };

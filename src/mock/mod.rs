@@ -18,5 +18,5 @@ mod state;
 mod tools;
 mod websocket;
 
-pub use options::MockOptions;
-pub use server::{Mock, MockError};
+pub(crate) use options::MockOptions;
+pub(crate) use server::Mock;

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// Delays and size of responses. A request overrides all but `vllm` with `x-mock-*` headers or query parameters.
 #[derive(Clone, Copy, Debug)]
-pub struct MockOptions {
+pub(crate) struct MockOptions {
     /// Delay before every response of the LLM routes.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Delay before every chunk of a streamed response except the first.
-    pub chunk_delay: Duration,
+    pub(crate) chunk_delay: Duration,
     /// Number of content chunks of a streamed response, and of words of any response.
-    pub chunks: usize,
+    pub(crate) chunks: usize,
     /// Include the token id fields in every response, null unless requested, as vLLM does.
-    pub vllm: bool,
+    pub(crate) vllm: bool,
 }
 
 impl Default for MockOptions {

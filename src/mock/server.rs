@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 
 /// A running mock endpoint. It stops when dropped.
-pub struct Mock {
+pub(crate) struct Mock {
     http: Option<SocketAddr>,
     https: Option<SocketAddr>,
     ca_pem: String,
@@ -29,7 +29,7 @@ pub struct Mock {
 
 /// Why the endpoint cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum MockError {
+pub(crate) enum MockError {
     /// The CA cannot be created.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -40,7 +40,7 @@ pub enum MockError {
 
 impl Mock {
     /// Serves HTTP/1.1 and HTTP/2 on the given listeners; HTTPS with certificates of a CA created for this endpoint.
-    pub async fn start(
+    pub(crate) async fn start(
         http: Option<TcpListener>,
         https: Option<TcpListener>,
         options: MockOptions,
@@ -65,17 +65,17 @@ impl Mock {
     }
 
     /// The address of the HTTP listener; `None` if there is none.
-    pub fn http_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn http_addr(&self) -> Option<SocketAddr> {
         self.http
     }
 
     /// The address of the HTTPS listener; `None` if there is none.
-    pub fn https_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn https_addr(&self) -> Option<SocketAddr> {
         self.https
     }
 
     /// The CA certificate as PEM.
-    pub fn ca_pem(&self) -> &str {
+    pub(crate) fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 }

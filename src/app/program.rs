@@ -1,0 +1,255 @@
+//! A running program: creates the parts, connects them, and stops them in order.
+
+use super::metrics::Counted;
+use super::service::{RegisteredRollouts, SequenceService, sequence_starts};
+use crate::api::otlp::IngestCounters;
+use crate::api::{self, ApiState};
+use crate::capture::Recorder;
+use crate::config::Config;
+use crate::forward::Forwarder;
+use crate::gateway::Gateway;
+use crate::net::drain::{Drain, Drained};
+use crate::net::listener::accept;
+use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
+use crate::proxy::{CertificateRejections, Proxy, serve_connection};
+use crate::rollout::Rollouts;
+use crate::run::runtime::advice;
+use crate::shared_state::SequenceAllocator;
+use crate::store::SharedStore;
+use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
+use crate::trace::{AttemptId, RolloutId};
+use crate::upstream::Upstream;
+use crate::wire::redact::Redactor;
+use anyhow::{Context, Result};
+use axum::serve::ListenerExt;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+/// A running program: the listeners, the pipeline and the store.
+pub(crate) struct App {
+    /// The proxy's bound address.
+    pub(crate) proxy_address: SocketAddr,
+    /// The API server's bound address; `None` without an API server.
+    pub(crate) server_address: Option<SocketAddr>,
+    /// The bound address for OTLP over gRPC; `None` if the setting is empty.
+    pub(crate) otlp_grpc_address: Option<SocketAddr>,
+    /// The store that spans go to; [`Self::stop`] closes it.
+    pub(crate) store: SharedStore,
+    recorder: Recorder,
+    pipeline: Pipeline,
+    rejections: Arc<CertificateRejections>,
+    drain: Drain,
+    drain_timeout: Duration,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// What a program needs besides its settings.
+pub(crate) struct Parts {
+    /// Signs the certificates that agents see.
+    pub(crate) authority: CertAuthority,
+    /// Where spans go; opened by the caller.
+    pub(crate) store: SharedStore,
+    /// The rollout and attempt of all traffic that names none; `None`: each connection gets a rollout of its own.
+    pub(crate) binding: Option<(RolloutId, AttemptId)>,
+    /// Whether the API server is started too.
+    pub(crate) with_server: bool,
+}
+
+/// The result of stopping a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StopReport {
+    /// False if exchanges were aborted at the deadline (`shutdown.drain_timeout_ms`).
+    pub(crate) drained: bool,
+    /// Number of spans that could not be stored.
+    pub(crate) lost: u64,
+    /// Number of exchanges that were forwarded but not recorded, because the capture queue was full.
+    pub(crate) dropped: u64,
+}
+
+impl App {
+    /// Binds the listeners and starts all parts.
+    pub(crate) async fn start(config: &Config, parts: Parts) -> Result<Self> {
+        config.check()?;
+        let Parts { authority, store, binding, with_server } = parts;
+        let (recorder, queue) = Recorder::new(config.capture.clone());
+        let observed = ObservedState::default();
+        let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
+        let pipeline = Pipeline::start(queue, Arc::clone(&store), options, observed.clone())
+            .context("cannot start the pipeline's thread")?;
+        let tls = UpstreamTls::new(&config.tls)?;
+        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
+        let sequences = SequenceAllocator::new(sequence_starts(&store));
+        let rollouts = Rollouts::new(Arc::clone(&store));
+        let service = SequenceService {
+            rollouts: rollouts.clone(),
+            sequences: sequences.clone(),
+            recorded_calls: observed.recorded_calls,
+            reserved: Mutex::default(),
+        };
+        let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
+        let forwarder =
+            Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, observed.detected_engines);
+        let registered = Arc::new(RegisteredRollouts { store: Arc::clone(&store), token_usage: observed.token_usage });
+        let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), registered)
+            .context("[[gateway.backends]]")?;
+        // Without an API server the gateway is used only for the calls that `[[reroute]]` names.
+        let intercepts = with_server || !config.reroute.is_empty();
+        let forwarder = if intercepts { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
+        let rejections = Arc::new(CertificateRejections::new(advice));
+        let leaves = Arc::new(LeafCache::new(authority)?);
+        let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));
+        let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
+        let proxy_address = listener.local_addr()?;
+        upstream.dialler().refuse(proxy_address);
+        let drain = Drain::new();
+        let mut app = Self {
+            proxy_address,
+            server_address: None,
+            otlp_grpc_address: None,
+            store,
+            recorder,
+            pipeline,
+            rejections,
+            drain,
+            drain_timeout: config.shutdown.drain_timeout,
+            tasks: Vec::new(),
+        };
+        if with_server {
+            let ended_rollouts = rollouts.ended();
+            let address = app.start_server(config, service, gateway.clone()).await?;
+            app.tasks.push(tokio::spawn(rollouts.watch()));
+            app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
+            app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
+            app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));
+            upstream.dialler().refuse(address);
+            if let Some(address) = app.otlp_grpc_address {
+                upstream.dialler().refuse(address);
+            }
+            app.server_address = Some(address);
+        }
+        let proxy = proxy.relaying_to(app.server_address.into_iter().chain(app.otlp_grpc_address));
+        tokio::spawn(accept(listener, config.proxy.max_connections, app.drain.guard(), move |stream, peer, guard| {
+            serve_connection(proxy.clone(), stream, peer, guard)
+        }));
+        Ok(app)
+    }
+
+    /// Stops accepting connections, waits for exchanges in flight up to the deadline, stores all spans, closes the store.
+    pub(crate) async fn stop(self) -> StopReport {
+        self.stop_with(std::future::ready(())).await.0
+    }
+
+    /// As [`Self::stop`]; `before_close` runs after all spans are stored and before the store is closed.
+    pub(crate) async fn stop_with<T>(self, before_close: impl Future<Output = T>) -> (StopReport, T) {
+        let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
+        let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
+        let lost = self.pipeline.finish(&self.recorder.counters().started).await;
+        let result = before_close.await;
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "cannot close the store; its last writes may be missing");
+        }
+        if dropped > 0 {
+            tracing::error!(
+                dropped,
+                "exchanges were not recorded because the capture queue was full; raise capture.queue_exchanges"
+            );
+        }
+        (StopReport { drained, lost, dropped }, result)
+    }
+
+    async fn start_server(
+        &mut self,
+        config: &Config,
+        service: SequenceService,
+        gateway: Gateway,
+    ) -> Result<SocketAddr> {
+        let listener = bind(config.server.listen, "server.listen", "--server").await?;
+        let address = listener.local_addr()?;
+        let ingest = Arc::new(IngestCounters::default());
+        let state = ApiState {
+            rollouts: service.rollouts.clone(),
+            sequences: Arc::new(service),
+            redactor: Arc::new(Redactor::new(config.redact.clone())),
+            started: Instant::now(),
+            metrics: Counted {
+                recorder: self.recorder.clone(),
+                rejections: Arc::clone(&self.rejections),
+                ingest: Arc::clone(&ingest),
+                gateway: gateway.clone(),
+            }
+            .source(&self.pipeline),
+            ingest,
+            allowed_hosts: config.server.allowed_hosts.clone().into(),
+            tokens: config.server.tokens.clone().into(),
+            cors_origins: config.server.cors_origins.clone().into(),
+            gateway: gateway.clone(),
+            guard: self.drain.guard(),
+            proxy_address: self.proxy_address,
+        };
+        if let Some(listen) = config.server.otlp_grpc_listen {
+            let listener = bind(listen, "server.otlp_grpc_listen", "--otlp-grpc").await?;
+            self.otlp_grpc_address = Some(listener.local_addr()?);
+            self.serve(listener, api::grpc(state.clone()), None);
+        }
+        self.serve(listener, api::door(state), Some(gateway));
+        Ok(address)
+    }
+
+    /// Serves a listener until the program stops; LLM calls of `gateway` are waited for.
+    fn serve(&self, listener: TcpListener, router: axum::Router, gateway: Option<Gateway>) {
+        let guard = self.drain.guard();
+        let draining = self.drain.guard();
+        let listener = listener.tap_io(|io| {
+            if let Err(error) = io.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY on a connection");
+            }
+        });
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { draining.started().await });
+        tokio::spawn(async move {
+            // LLM calls may be long and are waited for. Other requests are short: they are not.
+            let calls_ended = async {
+                guard.started().await;
+                if let Some(gateway) = gateway
+                    && !gateway.is_idle()
+                {
+                    // Each call ends by itself or at the drain deadline.
+                    gateway.idle().await;
+                    tokio::time::sleep(FLUSH_TIMEOUT).await;
+                }
+            };
+            tokio::select! {
+                _ = serving => {}
+                () = calls_ended => {}
+            }
+        });
+    }
+}
+
+/// Aborts the LLM calls of rollouts that have ended.
+async fn end_calls(mut ended_rollouts: broadcast::Receiver<RolloutId>, gateway: Gateway) {
+    loop {
+        match ended_rollouts.recv().await {
+            Ok(rollout) => gateway.rollout_ended(&rollout),
+            // The next call of a missed rollout finds that it has ended.
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}; choose another address with {flag} or {setting} (port 0 takes any free port)"
+        )
+    })
+}
+
+/// How long the last bytes of LLM responses may take to reach the agent, after the backend has sent them.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
