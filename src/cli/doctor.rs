@@ -4,7 +4,7 @@ use super::args::ProxyArgs;
 use super::recorded::{Connections, Recorded, RunResult, command_name};
 use super::show;
 use crate::config::Config;
-use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, Refused, Verdict, judge};
+use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, RejectedHost, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
 use crate::mock::{Mock, MockOptions};
 use crate::run::child::{ChildError, Streams};
@@ -73,7 +73,7 @@ async fn test_clients(mut config: Config, json: bool) -> Result<bool> {
         checks.push(check(probe, &config, &folder).await?);
     }
     progress(json, "");
-    let healthy = checks.iter().all(|check| matches!(check.verdict, Verdict::Works | Verdict::NotHere));
+    let healthy = checks.iter().all(|check| matches!(check.verdict, Verdict::Works | Verdict::NotInstalled));
     show::out(&match json {
         true => format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks })),
         false => table(&checks),
@@ -83,7 +83,7 @@ async fn test_clients(mut config: Config, json: bool) -> Result<bool> {
 
 async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check> {
     let Some(version) = version(probe).await else {
-        return Ok(Check { client: probe.client, version: None, verdict: Verdict::NotHere, advice: None });
+        return Ok(Check { client: probe.client, version: None, verdict: Verdict::NotInstalled, advice: None });
     };
     if let Some((name, text)) = probe.source {
         fs::write(folder.path().join(name), text).context("cannot write a temporary file; check TMPDIR")?;
@@ -119,7 +119,8 @@ fn read(path: &Path) -> String {
 }
 
 fn table(checks: &[Check]) -> String {
-    let (missing, installed): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.verdict == Verdict::NotHere);
+    let (missing, installed): (Vec<_>, Vec<_>) =
+        checks.iter().partition(|check| check.verdict == Verdict::NotInstalled);
     let width = installed.iter().map(|check| check.client.len()).max().unwrap_or_default();
     let versions =
         installed.iter().filter_map(|check| check.version.as_deref()).map(str::len).max().unwrap_or_default();
@@ -145,12 +146,12 @@ async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
         connections: Connections::Observed,
         ..Recorded::new(&name, args.command)
     };
-    let RunResult { result, spans, notes, seen, unproxied, .. } = recorded.run(&config).await?;
+    let RunResult { result, spans, notes, observed, unproxied, .. } = recorded.run(&config).await?;
     if let Err(error) = &result {
         show::note(&format!("tracewire: {error}"));
     }
     let exit_code = result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
-    let diagnosis = Diagnosis::new(exit_code, &spans?, seen, &unproxied, notes);
+    let diagnosis = Diagnosis::new(exit_code, &spans?, observed, &unproxied, notes);
     show::out(&match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&diagnosis)?),
         false => format_diagnosis(&name, &diagnosis),
@@ -168,16 +169,16 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
             line('✓', &format!("{} recorded, with {}", show::count(some as u64, "exchange"), hosts.join(", ")));
         }
     }
-    for Refused { host, client, connections, advice, pinned } in &diagnosis.distrusts {
+    for RejectedHost { host, client, connections, advice, pinned } in &diagnosis.rejections {
         let what = if *pinned { "certificate rejected, perhaps pinned" } else { "certificate rejected" };
         let connections = show::count(*connections as u64, "connection");
         line('✗', &format!("{what}: {host} by {client}, {connections}\n    {advice}"));
     }
-    for Bypass { sighting, expected, advice } in &diagnosis.bypasses {
+    for Bypass { connections, expected, advice } in &diagnosis.bypasses {
         let (what, mark) = if *expected { ("not proxied, as configured", '–') } else { ("bypassed", '✗') };
-        let (program, pid, remote) = (&sighting.program, sighting.pid, sighting.remote);
-        let connections = show::count(sighting.connections, "connection");
-        line(mark, &format!("{what}: {program} (pid {pid}) to {remote}, {connections}\n    {advice}"));
+        let (program, pid, remote) = (&connections.program, connections.pid, connections.remote);
+        let count = show::count(connections.connections, "connection");
+        line(mark, &format!("{what}: {program} (pid {pid}) to {remote}, {count}\n    {advice}"));
     }
     for host in &diagnosis.unopened {
         line('–', &format!("tunnelled without decryption: {host} (proxy.passthrough, or not HTTP)"));
@@ -185,7 +186,7 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
     for note in &diagnosis.notes {
         line('–', note);
     }
-    if diagnosis.exchanges == 0 && diagnosis.distrusts.is_empty() && diagnosis.bypasses.is_empty() {
+    if diagnosis.exchanges == 0 && diagnosis.rejections.is_empty() && diagnosis.bypasses.is_empty() {
         line('–', "no connections were observed; connections shorter than about 1 ms can be missed");
     }
     text

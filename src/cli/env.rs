@@ -4,7 +4,7 @@ use super::settings::{read_config, variable};
 use super::show;
 use crate::app::ca_folder;
 use crate::run::Loopback;
-use crate::run::environment::Request;
+use crate::run::environment::EnvironmentRequest;
 use crate::run::render::{EnvFormat, render};
 use crate::run::runtime::Runtime;
 use crate::tls::CertAuthority;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &EnvArgs) -> Result<ExitCode> {
         // The proxy runs on another machine: its localhost is not the client's.
         settings.loopback = Loopback::Leave;
     }
-    let request = Request {
+    let request = EnvironmentRequest {
         folder: &bundle_folder,
         proxy_url: &proxy_url,
         ca_pem: &ca_pem,

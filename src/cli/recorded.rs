@@ -6,11 +6,11 @@ use super::settings::variable;
 use super::show;
 use crate::app::{App, Parts, StopReport, open_store};
 use crate::config::Config;
-use crate::doctor::watch::{Seen, Watch};
+use crate::doctor::monitor::{ConnectionMonitor, Observations};
 use crate::net::listener::raise_descriptor_limit;
-use crate::run::bundle::users_files;
+use crate::run::bundle::user_ca_files;
 use crate::run::child::{self, ChildEnd, ChildError, ChildSpec, Streams};
-use crate::run::environment::Request;
+use crate::run::environment::EnvironmentRequest;
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
@@ -54,7 +54,7 @@ pub(super) struct RunResult {
     pub(super) unproxied: String,
     pub(super) stopped: StopReport,
     /// The observed connections; empty with [`Connections::Ignored`].
-    pub(super) seen: Seen,
+    pub(super) observed: Observations,
 }
 
 impl RunResult {
@@ -92,7 +92,7 @@ impl Recorded {
             .context("cannot create a temporary folder; check TMPDIR")?;
         let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
         // The proxy trusts every CA that the command would trust without it.
-        config.tls.upstream_ca.extend(users_files(&variable, &working_directory));
+        config.tls.upstream_ca.extend(user_ca_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
@@ -105,7 +105,7 @@ impl Recorded {
             "" => format!("http://{proxy}"),
             token => format!("http://:{}@{proxy}", utf8_percent_encode(token, NON_ALPHANUMERIC)),
         };
-        let environment = Request {
+        let environment = EnvironmentRequest {
             folder: folder.path(),
             proxy_url: &proxy_url,
             ca_pem: &ca_pem,
@@ -124,20 +124,20 @@ impl Recorded {
             timeout: self.timeout,
             streams: self.streams.clone(),
         };
-        let mut watch = None;
+        let mut monitor = None;
         let result = child::run(spec, |pid| {
             // After the start: the command must inherit the original limit.
             raise_descriptor_limit();
-            watch = (self.connections == Connections::Observed).then(|| Watch::start(pid, proxy));
+            monitor = (self.connections == Connections::Observed).then(|| ConnectionMonitor::start(pid, proxy));
         })
         .await;
-        let seen = watch.map(Watch::finish).unwrap_or_default();
+        let observed = monitor.map(ConnectionMonitor::finish).unwrap_or_default();
         self.close(&store, started, &result).await;
         // Spans are read after all are stored and before the store is closed.
         let spans_of = Arc::clone(&store);
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
-        Ok(RunResult { result, spans, notes, unproxied, stopped, seen })
+        Ok(RunResult { result, spans, notes, unproxied, stopped, observed })
     }
 
     async fn register(&self, store: &SharedStore, started: Timestamp) -> Result<()> {

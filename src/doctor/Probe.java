@@ -3,7 +3,7 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 
-/** One HTTPS call by the JDK's own client, set up by nothing but the environment. */
+/** One HTTPS call by the JDK's own client, configured by the environment alone. */
 public class Probe {
     public static void main(String[] arguments) throws Exception {
         HttpRequest request = HttpRequest.newBuilder(URI.create(arguments[0])).build();

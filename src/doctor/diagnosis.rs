@@ -1,169 +1,174 @@
-//! What was seen, explained: of a probe's call, and of a command that was watched.
+//! Explains observations: those of a probe's call, and those of a monitored command.
 //!
-//! Values in, values out: it must not run, read or print anything.
+//! Pure functions: it must not run, read or print anything.
 
-use super::watch::{Seen, Sighting};
-use crate::net::peer::Protocol;
-use crate::run::runtime::bypass_advice;
+use super::monitor::{Observations, ObservedConnections};
+use crate::net::peer::Transport;
+use crate::run::runtime::{ProgramOrigin, bypass_advice};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Value};
 use serde::Serialize;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One client of this machine, tried.
+/// The result for one client of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What people call it.
+    /// The name of the client.
     pub client: &'static str,
-    /// Its version; none: it is not on this machine.
+    /// The version; `None` if the client is not installed.
     pub version: Option<String>,
-    /// How it went.
+    /// The result of its call.
     pub verdict: Verdict,
-    /// What was seen, and what to do; none where it works.
+    /// The cause and the fix; `None` if the client works or is not installed.
     pub advice: Option<String>,
 }
 
-/// How a client's call went.
+/// The result of a client's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Its call is in the store.
+    /// The call was recorded.
     Works,
-    /// It refused our certificate.
-    Distrusts,
-    /// It called nobody, or somebody else.
+    /// The client rejected our certificate.
+    #[serde(rename = "distrusts")]
+    RejectsCertificate,
+    /// No connection reached the proxy.
     NotSeen,
-    /// It reached us, and its call failed.
+    /// The call reached the proxy and failed.
     Fails,
-    /// It is not on this machine.
-    NotHere,
+    /// The client is not installed.
+    #[serde(rename = "not_here")]
+    NotInstalled,
 }
 
-/// Judges a probe by the spans it left. `output` is what it printed.
+/// Returns the verdict on a probe and the advice, given the spans of its call. `output` is what `program` printed.
 pub fn judge(program: &str, spans: &[Span], output: &str) -> (Verdict, Option<String>) {
     if spans.iter().any(is_exchange) {
         return (Verdict::Works, None);
     }
     let last_words =
-        output.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!("; it said: {}", line.trim()));
+        output.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!("; its last output: {}", line.trim()));
     let last_words = last_words.unwrap_or_default();
-    if let Some(advice) = spans.iter().find_map(|span| word(span, names::CLIENT_ADVICE)) {
-        return (Verdict::Distrusts, Some(format!("it refuses the certificate: {advice}")));
+    if let Some(advice) = spans.iter().find_map(|span| text(span, names::CLIENT_ADVICE)) {
+        return (Verdict::RejectsCertificate, Some(format!("it rejects the certificate: {advice}")));
     }
     match spans.iter().find(|span| span.kind == SpanKind::Client && span.is_error()) {
         Some(span) => (Verdict::Fails, Some(format!("{}{last_words}", error_of(span)))),
-        None => (Verdict::NotSeen, Some(format!("{}{last_words}", bypass_advice(program, false)))),
+        None => (Verdict::NotSeen, Some(format!("{}{last_words}", bypass_advice(program, ProgramOrigin::Unknown)))),
     }
 }
 
-/// A watched command, explained.
+/// The diagnosis of a monitored command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// Its exit code.
+    /// The command's exit code.
     pub exit_code: i32,
-    /// How many exchanges were recorded.
+    /// The number of recorded exchanges.
     pub exchanges: usize,
-    /// With whom.
+    /// The hosts of the recorded exchanges.
     pub hosts: BTreeSet<String>,
-    /// What went past the door.
+    /// Connections that did not go through the proxy.
     pub bypasses: Vec<Bypass>,
-    /// Whose client did not trust us.
-    pub distrusts: Vec<Refused>,
-    /// Hosts whose bytes were relayed unopened: a setting says so, or they were not HTTP.
+    /// Clients that rejected our certificate.
+    #[serde(rename = "distrusts")]
+    pub rejections: Vec<RejectedHost>,
+    /// Hosts with connections that were relayed without decryption: by a setting, or because they were not HTTP.
     pub unopened: BTreeSet<String>,
-    /// What its environment has to say.
+    /// Notes about the command's environment.
     pub notes: Vec<String>,
 }
 
-/// Connections that did not lead to the door, and why.
+/// Connections that bypass the proxy, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bypass {
-    /// What was seen.
+    /// The connections.
     #[serde(flatten)]
-    pub sighting: Sighting,
-    /// True when it is as the user, or the protocol, will have it.
+    pub connections: ObservedConnections,
+    /// True when a setting of the user, or a protocol other than HTTP, explains it.
     pub expected: bool,
-    /// Why it is so, and what to do.
+    /// The cause and the fix.
     pub advice: String,
 }
 
-/// A host whose connections a client refused.
+/// A host and a client that rejected our certificate for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Refused {
+pub struct RejectedHost {
     /// The host.
     pub host: String,
-    /// The client: its user agent, or its program.
+    /// The client's user agent, or else its program.
     pub client: String,
-    /// How many connections.
+    /// The number of rejected connections.
     pub connections: usize,
-    /// True when the command's other hosts were trusted, so that this one seems pinned.
+    /// True when the certificates for other hosts were accepted, which suggests that the client pins this one.
     pub pinned: bool,
-    /// What to do.
+    /// The fix.
     pub advice: String,
 }
 
 impl Diagnosis {
-    /// Explains what was recorded and what was seen. `unproxied` is NO_PROXY as the command saw it.
-    pub fn new(exit_code: i32, spans: &[Span], seen: Seen, unproxied: &str, notes: Vec<String>) -> Self {
+    /// Explains the recorded spans and the observed connections. `no_proxy` is the command's NO_PROXY.
+    pub fn new(exit_code: i32, spans: &[Span], observed: Observations, no_proxy: &str, notes: Vec<String>) -> Self {
         let hosts: BTreeSet<String> = spans.iter().filter(|span| is_exchange(span)).filter_map(host_of).collect();
-        let unopened = |span: &&Span| word(span, names::CONNECT_POLICY) == Some("tunnel");
+        let unopened = |span: &&Span| text(span, names::CONNECT_POLICY) == Some("tunnel");
         Self {
             exit_code,
             exchanges: spans.iter().filter(|span| is_exchange(span)).count(),
-            distrusts: refused(spans, &hosts, &seen),
-            bypasses: seen.sightings.into_iter().map(|sighting| explain(sighting, unproxied)).collect(),
+            rejections: rejections(spans, &hosts, &observed),
+            bypasses: observed.bypasses.into_iter().map(|connections| explain(connections, no_proxy)).collect(),
             unopened: spans.iter().filter(unopened).filter_map(host_of).collect(),
             hosts,
             notes,
         }
     }
 
-    /// True when exchanges were seen, and nothing that should have been one and was not.
+    /// True when exchanges were recorded, and all traffic that should be traced was.
     pub fn is_healthy(&self) -> bool {
-        self.exchanges > 0 && self.distrusts.is_empty() && self.bypasses.iter().all(|bypass| bypass.expected)
+        self.exchanges > 0 && self.rejections.is_empty() && self.bypasses.iter().all(|bypass| bypass.expected)
     }
 }
 
-fn explain(sighting: Sighting, unproxied: &str) -> Bypass {
-    let remote = sighting.remote;
+fn explain(connections: ObservedConnections, no_proxy: &str) -> Bypass {
+    let remote = connections.remote;
     let named = |entry: &str| {
         let entry = entry.trim().trim_matches(['[', ']']);
         entry == "*" || entry == remote.ip().to_string() || (remote.ip().is_loopback() && entry == "localhost")
     };
     let service = OTHER_PROTOCOLS.iter().find(|(port, _)| *port == remote.port()).map(|(_, service)| service);
-    let unproxied = unproxied.split(',').any(named);
+    let excluded = no_proxy.split(',').any(named);
     let advice = if let Some(service) = service {
-        format!("by its port this is {service}, not HTTP: nothing to trace")
-    } else if sighting.protocol == Protocol::Udp {
-        "it speaks HTTP/3, which no proxy setting leads anywhere: turn HTTP/3 (QUIC) off in it".to_owned()
-    } else if sighting.environment_lost {
-        "it was started without our HTTPS_PROXY: pass the environment on (sudo -E, no `env -i`, no variables of its own \
-         for it, `tracewire env --format docker` for a container)"
+        format!("the port is that of {service}, which is not HTTP and not traced")
+    } else if connections.protocol == Transport::Udp {
+        "it speaks HTTP/3, which proxies do not carry: disable HTTP/3 (QUIC) in it".to_owned()
+    } else if connections.environment_lost {
+        "it was started without Tracewire's HTTPS_PROXY: pass the environment on (use sudo -E, not `env -i`; set no other \
+         proxy variables; for a container use `tracewire env --format docker`)"
             .to_owned()
-    } else if unproxied {
-        "NO_PROXY names it: take it out there, or start with --loopback trace if it is this machine".to_owned()
+    } else if excluded {
+        "NO_PROXY excludes it: remove it there, or use --loopback trace if it is this machine".to_owned()
     } else {
-        bypass_advice(&sighting.program, sighting.built_by_go)
+        let origin = if connections.built_by_go { ProgramOrigin::Go } else { ProgramOrigin::Unknown };
+        bypass_advice(&connections.program, origin)
     };
-    Bypass { expected: service.is_some() || unproxied, sighting, advice }
+    Bypass { expected: service.is_some() || excluded, connections, advice }
 }
 
-/// Refused connections, by host and client.
-fn refused(spans: &[Span], trusted: &BTreeSet<String>, seen: &Seen) -> Vec<Refused> {
-    let mut found: BTreeMap<(String, String), Refused> = BTreeMap::new();
+/// Returns the rejections by host and client.
+fn rejections(spans: &[Span], accepted: &BTreeSet<String>, observed: &Observations) -> Vec<RejectedHost> {
+    let mut found: BTreeMap<(String, String), RejectedHost> = BTreeMap::new();
     for span in spans {
-        let (Some(advice), Some(host)) = (word(span, names::CLIENT_ADVICE), host_of(span)) else { continue };
+        let (Some(advice), Some(host)) = (text(span, names::CLIENT_ADVICE), host_of(span)) else { continue };
         let port = span.attributes.get(names::CLIENT_PORT).and_then(Value::as_int);
-        let watched = port.and_then(|port| seen.clients.get(&u16::try_from(port).ok()?)).map(String::as_str);
-        let client = word(span, names::USER_AGENT_ORIGINAL).or_else(|| word(span, names::CLIENT_PROGRAM)).or(watched);
-        let client = client.unwrap_or("a client without a name").to_owned();
-        let pinned = !trusted.is_empty() && !trusted.contains(&host);
+        let program = port.and_then(|port| observed.clients.get(&u16::try_from(port).ok()?)).map(String::as_str);
+        let client = text(span, names::USER_AGENT_ORIGINAL).or_else(|| text(span, names::CLIENT_PROGRAM)).or(program);
+        let client = client.unwrap_or("an unknown client").to_owned();
+        let pinned = !accepted.is_empty() && !accepted.contains(&host);
         let advice = match pinned {
             false => advice.to_owned(),
-            true => format!("{advice}; if it pins this host's certificate, nothing but proxy.passthrough lets it work"),
+            true => format!(
+                "{advice}; if it pins this host's certificate, it only works with the host in proxy.passthrough"
+            ),
         };
-        let new = Refused { host: host.clone(), client: client.clone(), connections: 0, pinned, advice };
+        let new = RejectedHost { host: host.clone(), client: client.clone(), connections: 0, pinned, advice };
         found.entry((host, client)).or_insert(new).connections += 1;
     }
     found.into_values().collect()
@@ -176,18 +181,18 @@ fn is_exchange(span: &Span) -> bool {
 }
 
 fn host_of(span: &Span) -> Option<String> {
-    word(span, names::SERVER_ADDRESS).map(str::to_owned)
+    text(span, names::SERVER_ADDRESS).map(str::to_owned)
 }
 
-fn word<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
+fn text<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     span.attributes.get(name).and_then(Value::as_str)
 }
 
 fn error_of(span: &Span) -> &str {
-    span.status.description.as_deref().or_else(|| word(span, names::ERROR_TYPE)).unwrap_or("its call failed")
+    span.status.description.as_deref().or_else(|| text(span, names::ERROR_TYPE)).unwrap_or("the call failed")
 }
 
-/// Ports of services that agents often use and that are no HTTP.
+/// Ports of services that agents often use and that do not speak HTTP.
 const OTHER_PROTOCOLS: &[(u16, &str)] = &[
     (22, "SSH"),
     (25, "SMTP"),
@@ -203,12 +208,12 @@ const OTHER_PROTOCOLS: &[(u16, &str)] = &[
 mod tests {
     use super::*;
 
-    fn sighting(program: &str, remote: &str) -> Sighting {
-        Sighting {
+    fn connections(program: &str, remote: &str) -> ObservedConnections {
+        ObservedConnections {
             program: program.to_owned(),
             pid: 7,
             remote: remote.parse().unwrap(),
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             connections: 1,
             environment_lost: false,
             built_by_go: false,
@@ -216,16 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bypass_is_explained_by_its_likeliest_cause() {
-        let advice = |sighting, unproxied| explain(sighting, unproxied).advice;
-        assert!(advice(sighting("node", "10.0.0.1:443"), "").contains("dispatcher"));
+    fn a_bypass_is_explained_by_its_most_likely_cause() {
+        let advice = |connections, no_proxy| explain(connections, no_proxy).advice;
+        assert!(advice(connections("node", "10.0.0.1:443"), "").contains("dispatcher"));
         assert!(
-            advice(Sighting { built_by_go: true, ..sighting("agent", "10.0.0.1:443") }, "").contains("http.Transport")
+            advice(ObservedConnections { built_by_go: true, ..connections("agent", "10.0.0.1:443") }, "")
+                .contains("http.Transport")
         );
-        assert!(advice(sighting("node", "127.0.0.1:8000"), "localhost").contains("NO_PROXY"));
-        assert!(advice(sighting("python3", "10.0.0.1:5432"), "").contains("PostgreSQL"));
-        assert!(advice(Sighting { environment_lost: true, ..sighting("node", "10.0.0.1:1") }, "").contains("sudo -E"));
-        let udp = Sighting { protocol: Protocol::Udp, ..sighting("chrome", "10.0.0.1:443") };
+        assert!(advice(connections("node", "127.0.0.1:8000"), "localhost").contains("NO_PROXY"));
+        assert!(advice(connections("python3", "10.0.0.1:5432"), "").contains("PostgreSQL"));
+        assert!(
+            advice(ObservedConnections { environment_lost: true, ..connections("node", "10.0.0.1:1") }, "")
+                .contains("sudo -E")
+        );
+        let udp = ObservedConnections { protocol: Transport::Udp, ..connections("chrome", "10.0.0.1:443") };
         assert!(advice(udp, "").contains("HTTP/3"));
     }
 

@@ -1,7 +1,7 @@
-//! Why is something not traced? Clients of this machine tried one by one, and one command watched while it runs.
+//! Finds out why traffic is not traced: tries the clients of this machine, and monitors the connections of one command.
 //!
-//! It finds out and explains; running things and printing is the command line's.
+//! It diagnoses and explains. The command line runs the programs and prints the results.
 
 pub mod diagnosis;
+pub mod monitor;
 pub mod probes;
-pub mod watch;

@@ -1,4 +1,4 @@
-// One HTTPS call by Go's own client, set up by nothing but the environment.
+// One HTTPS call by Go's own client, configured by the environment alone.
 package main
 
 import (

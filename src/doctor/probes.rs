@@ -1,28 +1,28 @@
-//! The clients that are tried, as data: how each is found, asked for its version, and made to do one HTTPS call.
+//! The table of clients to try: how each prints its version, and how it makes one HTTPS call.
 //!
-//! A probe is what a user would write, and takes nothing but the environment. It must not need a file of ours, but for
-//! the two languages that can't run a line.
+//! A probe is code as a user would write it, configured by the environment alone. Only the two languages that can't run a
+//! one-line program have a source file.
 
 use crate::run::runtime::Runtime;
 use std::path::Path;
 
-/// One client.
+/// One client to try.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// What people call it.
+    /// The name to display.
     pub client: &'static str,
-    /// Whose variables it reads.
+    /// The runtime with the variables that it reads.
     pub runtime: Runtime,
-    /// Prints its version; fails when it, or its package, is not there. The first word is the program.
+    /// The command that prints its version. It fails if the client is not installed. The first word is the program.
     pub version: &'static [&'static str],
-    /// Calls `{url}`. What the server answers is of no interest.
+    /// The command that calls `{url}`. The response does not matter.
     pub call: &'static [&'static str],
-    /// A source file that `call` names, with its text.
+    /// The name and text of the source file that `call` runs as `{folder}/NAME`.
     pub source: Option<(&'static str, &'static str)>,
 }
 
 impl Probe {
-    /// The command that calls `url`, its source file in `folder`.
+    /// Returns the command that calls `url`. Its source file is in `folder`.
     pub fn command(&self, url: &str, folder: &Path) -> Vec<String> {
         let filled = |word: &&str| word.replace("{url}", url).replace("{folder}", &folder.display().to_string());
         self.call.iter().map(filled).collect()
@@ -38,7 +38,7 @@ const fn probe(
     Probe { client, runtime, version, call, source: None }
 }
 
-/// A package of Python, known by its distribution.
+/// A Python package, by the name of its distribution.
 macro_rules! python {
     ($package:literal, $call:literal) => {
         probe(
@@ -50,7 +50,7 @@ macro_rules! python {
     };
 }
 
-/// A package of Node, looked up from the working folder and NODE_PATH.
+/// A Node package, looked up from the working folder and NODE_PATH.
 macro_rules! node {
     ($package:literal, $call:literal) => {
         probe(

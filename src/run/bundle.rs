@@ -1,7 +1,8 @@
-//! The CA files a client needs: our CA alone for variables that add, and a whole bundle for variables that replace.
+//! Writes the CA files for clients: our CA alone for variables that add to a client's roots, and a full bundle for variables
+//! that replace them.
 //!
-//! A client that gets our CA alone where the file replaces its roots can't reach any host that is passed through. What
-//! the user already named for a variable stays in that variable's file.
+//! With our CA alone, a client could not reach hosts that are passed through. Certificates that the user configured for a
+//! variable stay in that variable's file.
 
 use super::runtime::{Role, VARIABLES};
 use super::user_environment::UserEnvironment;
@@ -10,41 +11,43 @@ use rustls::pki_types::pem::PemObject;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files, by the variable that names them.
+/// The CA files that were written.
 #[derive(Debug, Default)]
 pub struct Bundles {
+    // By the variable that names the file.
     files: HashMap<&'static str, PathBuf>,
-    whole: PathBuf,
-    /// `SSL_CERT_DIR` was merged and must go: OpenSSL would read it besides.
+    full: PathBuf,
+    /// True when `SSL_CERT_DIR` was merged into the files. It must be unset, because OpenSSL would read it as well.
     pub merged_folder: bool,
-    /// What could not be read, for people.
+    /// Notes for the user about files that could not be read.
     pub notes: Vec<String>,
 }
 
 /// A file could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} can't be written: {cause}")]
+#[error("{path} could not be written: {cause}")]
 pub struct BundleError {
     path: PathBuf,
-    cause: std::io::Error,
+    cause: io::Error,
 }
 
 impl Bundles {
-    /// The system's roots and our CA.
-    pub fn whole(&self) -> &Path {
-        &self.whole
+    /// The file with the system's roots and our CA.
+    pub fn full(&self) -> &Path {
+        &self.full
     }
 
-    /// The file for a variable.
+    /// The file for a variable of the table.
     pub fn file(&self, variable: &str) -> Option<&Path> {
         self.files.get(variable).map(PathBuf::as_path)
     }
 }
 
-/// Writes the files into `folder`. A relative path in a variable of the user counts from `working_directory`.
-pub fn write_bundles(
+/// Writes the files into `folder`. Relative paths in variables of the user refer to `working_directory`.
+pub(super) fn write_bundles(
     folder: &Path,
     ca_pem: &str,
     user: &UserEnvironment<'_>,
@@ -58,27 +61,27 @@ pub fn write_bundles(
         folders = std::env::split_paths(&directories).map(|directory| folder_roots(&directory)).collect();
         bundles.merged_folder = true;
     }
-    let whole = write(folder.join("bundle.pem"), joined(&format!("{system}{folders}"), ca_pem))?;
-    bundles.whole.clone_from(&whole);
+    let full = write(folder.join("bundle.pem"), with_ca(&format!("{system}{folders}"), ca_pem))?;
+    bundles.full.clone_from(&full);
     for variable in VARIABLES {
         let default = match variable.role {
             Role::AdditiveCa => &alone,
-            Role::ReplacingCa => &whole,
+            Role::ReplacingCa => &full,
             _ => continue,
         };
         let users = user.value(variable.name).filter(|path| !path.is_empty());
         let file = match users.map(|path| working_directory.join(path)) {
             None => default.clone(),
-            Some(path) => match users_roots(&path) {
+            Some(path) => match read_user_roots(&path) {
                 Ok(mut roots) => {
                     if variable.name == "SSL_CERT_FILE" {
-                        // Its companion is unset.
+                        // SSL_CERT_DIR, which belongs to it, is unset.
                         roots.push_str(&folders);
                     }
-                    write(folder.join(format!("{}.pem", variable.name)), joined(&roots, ca_pem))?
+                    write(folder.join(format!("{}.pem", variable.name)), with_ca(&roots, ca_pem))?
                 }
                 Err(cause) => {
-                    let note = format!("{}={} is not used: {cause}", variable.name, path.display());
+                    let note = format!("{}={} is ignored: {cause}", variable.name, path.display());
                     bundles.notes.push(note);
                     default.clone()
                 }
@@ -89,14 +92,15 @@ pub fn write_bundles(
     Ok(bundles)
 }
 
-/// `roots`, and our CA last unless they contain it.
-fn joined(roots: &str, ca_pem: &str) -> String {
+/// Appends our CA to `roots`, unless they contain it already.
+fn with_ca(roots: &str, ca_pem: &str) -> String {
     let gap = if roots.is_empty() || roots.ends_with('\n') { "" } else { "\n" };
     if roots.contains(ca_pem.trim()) { roots.to_owned() } else { format!("{roots}{gap}{ca_pem}") }
 }
 
-/// Files with certificates that the user's variables name, each once: whom the agent trusts without us.
-pub fn users_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory: &Path) -> Vec<PathBuf> {
+/// Returns the certificate files that the variables of this process name, each once: the roots that the agent would trust
+/// without us.
+pub fn user_ca_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for variable in VARIABLES.iter().filter(|variable| matches!(variable.role, Role::AdditiveCa | Role::ReplacingCa)) {
         let Some(named) = current(variable.name).filter(|path| !path.is_empty()) else { continue };
@@ -109,7 +113,7 @@ pub fn users_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory
     files
 }
 
-/// The system's own roots, also where the user's variables stand in their place.
+/// The system's roots. If variables replace them in this process, they are read from their usual file.
 fn system_roots(user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> String {
     let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| user.inherited(name).is_some());
     let files = SYSTEM_FILES.iter().filter(|_| replaced).filter_map(|file| CertificateDer::pem_file_iter(file).ok());
@@ -118,12 +122,12 @@ fn system_roots(user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> String {
         roots = rustls_native_certs::load_native_certs().certs;
     }
     if roots.is_empty() {
-        notes.push("this system has no root certificates; only hosts behind the proxy can be reached".to_owned());
+        notes.push("this system has no root certificates; hosts that are passed through can't be reached".to_owned());
     }
     pem_of(roots.iter())
 }
 
-/// Every certificate in a folder; other files are passed over.
+/// All certificates in a folder. Other files are ignored.
 fn folder_roots(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let certificates = entries.filter_map(|entry| CertificateDer::pem_file_iter(entry.path()).ok());
@@ -134,16 +138,16 @@ fn pem_of<'a>(certificates: impl Iterator<Item = &'a CertificateDer<'static>>) -
     certificates.map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec()))).collect()
 }
 
-fn users_roots(path: &Path) -> Result<String, String> {
-    let size = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > LARGEST_USER_FILE_BYTES {
-        return Err(format!("{size} bytes are more than any list of certificates has"));
+fn read_user_roots(path: &Path) -> io::Result<String> {
+    let size = fs::metadata(path)?.len();
+    if size > MAX_USER_FILE_BYTES {
+        return Err(io::Error::other(format!("it has {size} bytes, and at most {MAX_USER_FILE_BYTES} are read")));
     }
     if path.is_dir() {
         return Ok(folder_roots(path));
     }
     // Comments between certificates may be in any encoding.
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(|error| error.to_string())
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<PathBuf, BundleError> {
@@ -154,12 +158,12 @@ pub(super) fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<PathBuf,
 }
 
 impl BundleError {
-    pub(super) fn new(path: PathBuf, cause: std::io::Error) -> Self {
+    pub(super) fn new(path: PathBuf, cause: io::Error) -> Self {
         Self { path, cause }
     }
 }
 
-/// Where systems keep their roots in one file: Debian, Fedora, openSUSE, Alpine and macOS, Nix.
+/// The files with the system's roots on Debian, Fedora, openSUSE, Alpine and macOS, and Nix.
 const SYSTEM_FILES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -167,14 +171,14 @@ const SYSTEM_FILES: &[&str] = &[
     "/etc/ssl/cert.pem",
     "/etc/ssl/certs/ca-bundle.crt",
 ];
-const LARGEST_USER_FILE_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_USER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_users_own_file_stays_and_ours_is_added_once() {
+    fn our_ca_is_added_once_to_the_users_own_file() {
         let folder = tempfile::tempdir().unwrap();
         let users = folder.path().join("corporate.pem");
         fs::write(&users, "-- corporate --").unwrap();
@@ -190,6 +194,6 @@ mod tests {
         assert_eq!(text("NODE_EXTRA_CA_CERTS"), "-- ours --\n");
         assert!(text("CURL_CA_BUNDLE").ends_with("-- ours --\n"));
         assert!(bundles.notes.iter().any(|note| note.contains("PIP_CERT")));
-        assert_eq!(joined(&text("SSL_CERT_FILE"), "-- ours --\n"), text("SSL_CERT_FILE"));
+        assert_eq!(with_ca(&text("SSL_CERT_FILE"), "-- ours --\n"), text("SSL_CERT_FILE"));
     }
 }

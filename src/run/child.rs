@@ -1,7 +1,7 @@
-//! The command's process: started with its environment, signalled, timed, its exit code told.
+//! The process of a command: starts it, forwards signals, enforces its timeout, and returns its exit code.
 //!
-//! Without a terminal it gets a process group of its own, so that all it
-//! started can be ended; on a terminal it must stay in ours, or it could not read from it.
+//! Without a terminal the command gets its own process group, so that all its descendants can be stopped. On a terminal it
+//! stays in our group, because other groups can't read from the terminal; its descendants are found in /proc.
 
 use super::environment::Environment;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -16,35 +16,35 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// What to run.
+/// A command to run.
 #[derive(Debug)]
 pub struct ChildSpec {
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// What to change in its environment.
+    /// The changes to its environment.
     pub environment: Environment,
-    /// When to end it.
+    /// The time after which it is stopped; `None` means no limit.
     pub timeout: Option<Duration>,
     /// Its standard streams.
     pub streams: Streams,
 }
 
-/// Where a command reads and writes.
+/// The standard streams of a command.
 #[derive(Clone, Debug, Default)]
 pub enum Streams {
-    /// Where we do, untouched.
+    /// Ours.
     #[default]
     Inherited,
-    /// As inherited, but what it prints goes to our stderr.
+    /// Ours, with stdout redirected to our stderr.
     ToStderr,
-    /// It reads nothing, and all it prints goes to a file.
+    /// No input; stdout and stderr go to this file.
     Captured(Arc<File>),
-    /// Its starter writes what it reads and reads what it prints; its errors go where ours do.
+    /// Pipes to and from the caller for stdin and stdout; stderr is ours.
     Piped,
 }
 
 impl Streams {
-    fn direct(&self, command: &mut Command) -> std::io::Result<()> {
+    fn apply_to(&self, command: &mut Command) -> std::io::Result<()> {
         match self {
             Self::Inherited => {}
             Self::ToStderr => {
@@ -61,31 +61,31 @@ impl Streams {
     }
 }
 
-/// How it ended.
+/// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChildEnd {
-    /// Its exit code; 128 + n after death by signal n, 124 after a timeout.
+    /// The exit code: 128 + n if signal n killed it, 124 after a timeout.
     pub exit_code: i32,
-    /// True when its time ran out.
+    /// True if it was stopped because of its timeout.
     pub timed_out: bool,
 }
 
-/// Why it could not be started.
+/// Why a command could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// No such program.
+    /// The program was not found.
     #[error("{0}: command not found; check its spelling and PATH")]
     NotFound(String),
-    /// Not a program.
+    /// The file is not executable.
     #[error("{0}: permission denied; make it executable (chmod +x), or name its interpreter")]
     NotExecutable(String),
-    /// Anything else.
-    #[error("{0} can't be started: {1}")]
+    /// Any other error of the system.
+    #[error("{0} could not be started: {1}")]
     Spawn(String, std::io::Error),
 }
 
 impl ChildError {
-    /// What a shell would return.
+    /// The exit code that a shell returns for this error.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::NotFound(_) => 127,
@@ -94,16 +94,17 @@ impl ChildError {
     }
 }
 
-/// Runs a command to its end. `started` is told its process.
+/// Runs a command to its end. `started` is called with its process id.
 pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd, ChildError> {
     let on_terminal = std::io::stdin().is_terminal() && !matches!(spec.streams, Streams::Captured(_));
-    let mut signals = forwarded(on_terminal);
-    let mut child = spawn(&spec, on_terminal)?;
+    let scope = if on_terminal { SignalScope::Process } else { SignalScope::Group };
+    let mut signals = forwarded_signals(scope);
+    let mut child = spawn(&spec, scope)?;
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return Ok(ended(child.wait().await));
     };
     started(pid);
-    let target = Target { pid, group: !on_terminal };
+    let target = Target { pid, scope };
     let timeout = async {
         match spec.timeout {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -123,23 +124,23 @@ pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd,
     }
 }
 
-/// A command in a process group of its own, whose end its starter waits for.
+/// A running command in its own process group.
 #[derive(Debug)]
-pub struct Started {
-    /// Its process.
+pub struct RunningChild {
+    /// The process, for the caller to wait for.
     pub child: Child,
     target: Option<Target>,
 }
 
-/// Starts a command. Its time and the signals to us are its starter's business.
-pub fn start(spec: &ChildSpec) -> Result<Started, ChildError> {
-    let child = spawn(spec, false)?;
+/// Starts a command. The timeout and signals are the caller's responsibility.
+pub fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
+    let child = spawn(spec, SignalScope::Group)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    Ok(Started { child, target: pid.map(|pid| Target { pid, group: true }) })
+    Ok(RunningChild { child, target: pid.map(|pid| Target { pid, scope: SignalScope::Group }) })
 }
 
-impl Started {
-    /// Asks it and all it started to end, then makes them.
+impl RunningChild {
+    /// Stops the command and its process group: SIGTERM, then SIGKILL after 2 seconds.
     pub async fn end(&mut self) {
         if let Some(target) = &self.target {
             target.end(&mut self.child).await;
@@ -147,7 +148,7 @@ impl Started {
     }
 }
 
-fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
+fn spawn(spec: &ChildSpec, scope: SignalScope) -> Result<Child, ChildError> {
     let program = spec.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&program);
     command.args(spec.command.iter().skip(1)).kill_on_drop(true);
@@ -155,11 +156,11 @@ fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
     for name in &spec.environment.unset {
         command.env_remove(name);
     }
-    if !on_terminal {
+    if scope == SignalScope::Group {
         command.process_group(0);
     }
     let shown = program.to_string_lossy().into_owned();
-    let spawned = spec.streams.direct(&mut command).and_then(|()| command.spawn());
+    let spawned = spec.streams.apply_to(&mut command).and_then(|()| command.spawn());
     spawned.map_err(|error| match error.kind() {
         ErrorKind::NotFound => ChildError::NotFound(shown),
         ErrorKind::PermissionDenied => ChildError::NotExecutable(shown),
@@ -167,22 +168,36 @@ fn spawn(spec: &ChildSpec, on_terminal: bool) -> Result<Child, ChildError> {
     })
 }
 
-/// Whom signals go to.
+/// The receiver of signals.
 #[derive(Debug)]
 struct Target {
     pid: Pid,
-    group: bool,
+    scope: SignalScope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignalScope {
+    /// The command's own process group.
+    Group,
+    /// The command alone, which shares our group.
+    Process,
 }
 
 impl Target {
-    /// The process may be gone already: then there is nobody to tell.
+    /// Sends a signal. Errors are ignored: the process may have ended already.
     fn signal(&self, signal: Signal) {
-        let _ = if self.group { kill_process_group(self.pid, signal) } else { kill_process(self.pid, signal) };
+        let _ = match self.scope {
+            SignalScope::Group => kill_process_group(self.pid, signal),
+            SignalScope::Process => kill_process(self.pid, signal),
+        };
     }
 
-    /// Asks all of it to end, then makes it.
+    /// Stops the command and its descendants: SIGTERM, then SIGKILL after 2 seconds.
     async fn end(&self, child: &mut Child) {
-        let descendants = if self.group { Vec::new() } else { descendants(self.pid) };
+        let descendants = match self.scope {
+            SignalScope::Group => Vec::new(),
+            SignalScope::Process => descendants(self.pid),
+        };
         let all = |signal| {
             self.signal(signal);
             for pid in &descendants {
@@ -191,19 +206,19 @@ impl Target {
         };
         all(Signal::TERM);
         let _ = tokio::time::timeout(TERM_GRACE, child.wait()).await;
-        // The child may be gone while what it started ignores the request.
+        // The command may have ended while a descendant ignores SIGTERM.
         all(Signal::KILL);
         let _ = child.wait().await;
     }
 }
 
-/// Everything below a process, by the parent ids in /proc; empty where there is no /proc.
+/// Returns the descendants of a process, by the parent ids in /proc. Empty without /proc.
 pub fn descendants(root: Pid) -> Vec<Pid> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The command's name is in parentheses and may hold anything.
+        // The program's name is in parentheses and may contain anything.
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
         parents.extend(parent.map(|parent| (pid, parent)));
     }
@@ -217,9 +232,9 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
     found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
 }
 
-/// The signals that are passed on. On a terminal, interrupt and quit reach the command by themselves; we take them too,
-/// only in order not to die of them.
-fn forwarded(on_terminal: bool) -> mpsc::Receiver<Signal> {
+/// Receives the signals to forward. A terminal sends interrupt and quit to the command as well; then they are received but
+/// not forwarded, so that they don't end this process.
+fn forwarded_signals(scope: SignalScope) -> mpsc::Receiver<Signal> {
     let (sender, receiver) = mpsc::channel(16);
     for (kind, number, by_terminal) in [
         (SignalKind::terminate(), Signal::TERM, false),
@@ -233,7 +248,8 @@ fn forwarded(on_terminal: bool) -> mpsc::Receiver<Signal> {
         let sender = sender.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
-                let gone = !(on_terminal && by_terminal) && sender.send(number).await.is_err();
+                let is_delivered = by_terminal && scope == SignalScope::Process;
+                let gone = !is_delivered && sender.send(number).await.is_err();
                 if gone {
                     return;
                 }
@@ -251,7 +267,7 @@ fn ended(status: std::io::Result<ExitStatus>) -> ChildEnd {
     ChildEnd { exit_code, timed_out: false }
 }
 
-/// As `timeout(1)` has it.
+/// The exit code of `timeout(1)`.
 const TIMED_OUT: i32 = 124;
 const TERM_GRACE: Duration = Duration::from_secs(2);
 
@@ -269,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn exit_codes_are_the_commands() {
+    async fn exit_codes_are_those_of_the_command() {
         assert_eq!(run_shell("exit 7", None).await.unwrap().exit_code, 7);
         assert_eq!(run_shell("kill -9 $$", None).await.unwrap().exit_code, 137);
         let missing = spec(vec!["no-such-program-here".into()], None);
@@ -277,18 +293,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_timeout_ends_the_whole_group() {
+    async fn a_timeout_stops_the_whole_group() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
         let script = format!("sleep 300 & echo $! > {}; wait", file.display());
         let end = run_shell(&script, Some(Duration::from_millis(500))).await.unwrap();
         assert_eq!(end, ChildEnd { exit_code: 124, timed_out: true });
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        // A killed process takes a moment to be gone.
+        // A killed process ends a moment later.
         let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let began = std::time::Instant::now();
         while !state().is_empty() && !state().contains(") Z ") {
-            assert!(began.elapsed() < Duration::from_secs(30), "the grandchild lives: {}", state());
+            assert!(began.elapsed() < Duration::from_secs(30), "the grandchild is still running: {}", state());
             tokio::task::yield_now().await;
         }
     }

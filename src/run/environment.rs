@@ -1,54 +1,56 @@
-//! The environment of a traced command: every variable of the table, with its value.
+//! Builds the environment of a traced command: every variable of the table with its value.
+//!
+//! The user's values are extended, never lost, and values of an outer Tracewire environment are replaced.
 
 use super::bundle::{BundleError, Bundles, write_bundles};
-use super::extras::{Extras, Reach, write_extras};
-use super::runtime::{Extension, Role, Runtime, VARIABLES};
-use super::user_environment::{ADDED_NO_PROXY_VARIABLE, UserEnvironment, original_variable};
-use super::{Loopback, RunSettings};
+use super::extras::{Extras, ProxyReach, write_extras};
+use super::runtime::{ADDED_NO_PROXY_VARIABLE, Extension, Role, Runtime, VARIABLES};
+use super::settings::{Loopback, RunSettings};
+use super::user_environment::{UserEnvironment, original_variable};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Variables to set and to unset.
+/// The changes to an environment.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
-    /// Name and value, in the table's order.
+    /// Names and values of variables to set, in the order of the table.
     pub set: Vec<(String, OsString)>,
-    /// Names to take away.
+    /// Names of variables to unset.
     pub unset: Vec<String>,
-    /// What people should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl Environment {
-    /// What a variable is set to; nothing where it is not.
+    /// Returns the value that a variable is set to, or an empty text.
     pub fn value(&self, name: &str) -> String {
         let found = self.set.iter().find(|(set, _)| set == name);
         found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
-/// What an environment is made of.
-pub struct Request<'a> {
-    /// Where files for clients are written.
+/// The inputs of an environment.
+pub struct EnvironmentRequest<'a> {
+    /// The folder for the files that variables name.
     pub folder: &'a Path,
-    /// The proxy's URL, credentials included.
+    /// The proxy's URL, with credentials if it needs any.
     pub proxy_url: &'a str,
-    /// The CA that signs for the proxy.
+    /// The certificate of the proxy's CA, as PEM.
     pub ca_pem: &'a str,
-    /// What the user wants of it.
+    /// The user's settings.
     pub settings: &'a RunSettings,
-    /// Hosts that are not proxied, besides the user's. Without ports: curl and Python's requests compare hosts only.
+    /// Hosts to reach directly, in addition to the user's. Without ports: curl and Python's requests compare hosts only.
     pub bypass: &'a [String],
-    /// Whose variables; empty for all.
+    /// The runtimes to set variables for; if empty, all.
     pub runtimes: &'a [Runtime],
-    /// Reads the variables of this process, which an outer Tracewire environment may have set.
+    /// Reads a variable of this process, which an outer Tracewire environment may have set.
     pub current: &'a dyn Fn(&str) -> Option<OsString>,
-    /// What a relative path in them counts from.
+    /// The folder to which relative paths in variables refer.
     pub working_directory: &'a Path,
 }
 
-impl Request<'_> {
-    /// Writes the files and puts the variables together. What the user has set is carried along, never lost.
+impl EnvironmentRequest<'_> {
+    /// Writes the files and returns the variables.
     pub fn build(&self) -> Result<Environment, BundleError> {
         let user = UserEnvironment::new(self.current);
         let bundles = write_bundles(self.folder, self.ca_pem, &user, self.working_directory)?;
@@ -59,9 +61,9 @@ impl Request<'_> {
     fn compose(&self, user: &UserEnvironment<'_>, bundles: &Bundles, extras: &Extras) -> Environment {
         let notes = bundles.notes.iter().chain(&extras.notes).cloned().collect();
         let mut environment = Environment { notes, ..Environment::default() };
-        let (unproxied, added) = self.unproxied(user, &mut environment.notes);
+        let (no_proxy, added) = self.no_proxy(user, &mut environment.notes);
         let (host, port) = host_and_port(self.proxy_url);
-        let reach = Reach { host, port, unproxied: &unproxied };
+        let reach = ProxyReach { host, port, no_proxy: &no_proxy };
         for variable in VARIABLES {
             let wanted = self.runtimes.is_empty()
                 || variable.runtimes.is_empty()
@@ -78,7 +80,7 @@ impl Request<'_> {
                 // An empty value overrides an inherited one.
                 Role::NoProxy => {
                     let is_set = user.inherited(variable.name).is_some_and(|value| !value.is_empty());
-                    (!unproxied.is_empty() || is_set).then(|| unproxied.join(",").into())
+                    (!no_proxy.is_empty() || is_set).then(|| no_proxy.join(",").into())
                 }
                 Role::Files => Some(self.folder.into()),
                 Role::Flag(value) => Some(value.into()),
@@ -109,9 +111,9 @@ impl Request<'_> {
         }
     }
 
-    /// Both spellings of the user's list together, each host once, and the hosts that are not the user's. Notes say what
-    /// happens to calls to this machine itself.
-    fn unproxied(&self, user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> (Vec<String>, Vec<String>) {
+    /// Returns the hosts to reach directly, and those of them that are not the user's. Both spellings of the user's list are
+    /// merged, and `run.loopback` is applied.
+    fn no_proxy(&self, user: &UserEnvironment<'_>, notes: &mut Vec<String>) -> (Vec<String>, Vec<String>) {
         let users =
             ["NO_PROXY", "no_proxy"].map(|name| user.value(name).unwrap_or_default().to_string_lossy().into_owned());
         let mut hosts = UniqueHosts::default();
@@ -122,14 +124,14 @@ impl Request<'_> {
         self.bypass.iter().for_each(|host| hosts.add(host));
         if self.settings.loopback == Loopback::Leave {
             LOOPBACK.iter().for_each(|host| hosts.add(host));
-            notes.push("calls to this machine itself are not traced (run.loopback = \"leave\")".to_owned());
+            notes.push("requests to this machine itself are not traced (run.loopback = \"leave\")".to_owned());
         }
         let mut hosts = hosts.0;
         let added = hosts[users_hosts..].to_vec();
         let loopback: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
         match self.settings.loopback {
             Loopback::Auto if !loopback.is_empty() => notes.push(format!(
-                "not traced because NO_PROXY names them: {} (trace them with --loopback trace)",
+                "not traced, because NO_PROXY excludes them: {} (--loopback trace traces them)",
                 loopback.join(", ")
             )),
             Loopback::Trace => hosts.retain(|host| !LOOPBACK.contains(&host.as_str())),
@@ -139,7 +141,7 @@ impl Request<'_> {
     }
 }
 
-/// Hosts in their first order, each once.
+/// A list of hosts without duplicates, in the order of their first occurrence.
 #[derive(Default)]
 struct UniqueHosts(Vec<String>);
 
@@ -151,7 +153,7 @@ impl UniqueHosts {
     }
 }
 
-/// Of a proxy URL that we made.
+/// Host and port of a proxy URL that this program made.
 fn host_and_port(url: &str) -> (&str, u16) {
     let place = url.split("://").last().unwrap_or_default().trim_end_matches('/');
     let place = place.rsplit('@').next().unwrap_or_default();
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    struct Built(Environment, #[allow(dead_code, reason = "the files live as long")] TempDir);
+    struct Built(Environment, #[allow(dead_code, reason = "keeps the files")] TempDir);
 
     impl Built {
         fn get(&self, name: &str) -> String {
@@ -176,7 +178,7 @@ mod tests {
 
     fn built(settings: &RunSettings, runtimes: &[Runtime], users: &[(&str, &str)]) -> Built {
         let folder = tempfile::tempdir().unwrap();
-        let request = Request {
+        let request = EnvironmentRequest {
             folder: folder.path(),
             proxy_url: "http://ro:secret@127.0.0.1:8080",
             ca_pem: "-- ca --\n",
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_has_set_is_carried_along() {
+    fn values_of_the_user_are_extended() {
         let users = [
             ("no_proxy", "a.example, b"),
             ("NODE_OPTIONS", "--max-old-space-size=64"),
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_follows_its_rule_and_says_so() {
+    fn loopback_follows_its_setting_with_a_note() {
         let users = [("NO_PROXY", "localhost,corp")];
         let with = |loopback| built(&RunSettings { loopback, hooks: true }, &[], &users);
         let auto = with(Loopback::Auto);
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_a_choice_and_runtimes_a_filter() {
+    fn hooks_are_optional_and_runtimes_filter() {
         let settings = RunSettings { hooks: false, ..RunSettings::default() };
         let without = built(&settings, &[], &[]);
         assert_eq!((without.get("NODE_OPTIONS"), without.get("PYTHONPATH")), (String::new(), String::new()));

@@ -1,66 +1,68 @@
-//! What some clients need besides CA files: hooks for Node and Python, a wgetrc, a PHP ini file, a Java trust store.
+//! Files that some clients need besides CA files: hooks for Node and Python, a wgetrc, a PHP ini file, a Java trust store.
 //!
-//! Everything goes into one folder; nothing of the user's is changed, and what the user had is carried along.
+//! All are written into one folder. The user's own files are not changed, and their settings are kept.
 
-use super::RunSettings;
 use super::bundle::{BundleError, Bundles, write};
 use super::runtime::Extension;
+use super::settings::RunSettings;
 use super::truststore::java_trust_store;
 use super::user_environment::UserEnvironment;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files.
+/// The files that were written.
 #[derive(Debug, Default)]
-pub struct Extras {
-    // Empty: the user has one.
-    trust_store: PathBuf,
+pub(super) struct Extras {
+    // None: the user has one.
+    trust_store: Option<PathBuf>,
     node_hook: Option<PathBuf>,
     python_folder: Option<PathBuf>,
     wgetrc: PathBuf,
     php_folder: PathBuf,
-    /// What people should know.
-    pub notes: Vec<String>,
+    /// Notes for the user.
+    pub(super) notes: Vec<String>,
 }
 
-/// How the environment reaches the proxy, for clients that take no URL.
+/// The proxy, for clients that take no URL.
 #[derive(Clone, Copy, Debug)]
-pub struct Reach<'a> {
-    /// The proxy's host.
-    pub host: &'a str,
-    /// Its port.
-    pub port: u16,
-    /// Hosts that are not proxied.
-    pub unproxied: &'a [String],
+pub(super) struct ProxyReach<'a> {
+    /// The host, without brackets.
+    pub(super) host: &'a str,
+    /// The TCP port.
+    pub(super) port: u16,
+    /// Hosts to reach directly.
+    pub(super) no_proxy: &'a [String],
 }
 
 /// Writes the files into `folder`.
-pub fn write_extras(
+pub(super) fn write_extras(
     folder: &Path,
     bundles: &Bundles,
     settings: &RunSettings,
     user: &UserEnvironment<'_>,
 ) -> Result<Extras, BundleError> {
-    let whole = bundles.whole();
-    let roots = fs::read_to_string(whole).unwrap_or_default();
-    let trust_store = write(folder.join(TRUST_STORE_FILE), java_trust_store(&roots))?;
+    let bundle = bundles.full();
+    let roots = fs::read_to_string(bundle).unwrap_or_default();
+    let trust_store = write(folder.join("truststore.jks"), java_trust_store(&roots))?;
     let system = user.value("SYSTEM_WGETRC").map_or_else(|| PathBuf::from("/etc/wgetrc"), PathBuf::from);
     let system = fs::read_to_string(system).unwrap_or_default();
-    // The last one counts.
-    let wgetrc = write(folder.join("wgetrc"), format!("{system}\nca_certificate = {}\n", whole.display()))?;
-    let php = folder_in(folder, "php")?;
-    let ini = format!("curl.cainfo = \"{0}\"\nopenssl.cafile = \"{0}\"\n", whole.display());
+    // In a wgetrc the last value is used.
+    let wgetrc = write(folder.join("wgetrc"), format!("{system}\nca_certificate = {}\n", bundle.display()))?;
+    let php = create_folder(folder, "php")?;
+    let ini = format!("curl.cainfo = \"{0}\"\nopenssl.cafile = \"{0}\"\n", bundle.display());
     write(php.join("tracewire.ini"), ini)?;
-    let mut extras = Extras { trust_store, wgetrc, php_folder: php, ..Extras::default() };
+    let mut extras = Extras { trust_store: Some(trust_store), wgetrc, php_folder: php, ..Extras::default() };
     let java = user.value("JAVA_TOOL_OPTIONS").unwrap_or_default();
-    if names_own_trust_store(&java.to_string_lossy()) {
-        extras.trust_store = PathBuf::new();
-        extras.notes.push("JAVA_TOOL_OPTIONS names a trust store, which stays: import the CA there".to_owned());
+    if java.to_string_lossy().contains(JAVA_TRUST_STORE) {
+        extras.trust_store = None;
+        extras
+            .notes
+            .push("JAVA_TOOL_OPTIONS names a trust store, which is not changed; import the CA into it".to_owned());
     }
     if settings.hooks {
         extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
-        let python = folder_in(folder, "python")?;
+        let python = create_folder(folder, "python")?;
         write(python.join("sitecustomize.py"), PYTHON_HOOK)?;
         extras.python_folder = Some(python);
     }
@@ -68,8 +70,13 @@ pub fn write_extras(
 }
 
 impl Extras {
-    /// The value of a variable that extends what the user has; `None` leaves the variable alone.
-    pub fn value(&self, extension: Extension, users: Option<&OsStr>, reach: &Reach<'_>) -> Option<OsString> {
+    /// Returns the user's value of a variable with ours added; `None` leaves the variable unchanged.
+    pub(super) fn value(
+        &self,
+        extension: Extension,
+        users: Option<&OsStr>,
+        reach: &ProxyReach<'_>,
+    ) -> Option<OsString> {
         match extension {
             Extension::JavaOptions => Some(joined(users, " ", self.java_options(reach).as_ref())),
             Extension::NodeHook => {
@@ -86,9 +93,9 @@ impl Extras {
         }
     }
 
-    fn java_options(&self, reach: &Reach<'_>) -> String {
+    fn java_options(&self, reach: &ProxyReach<'_>) -> String {
         let hosts: Vec<_> = reach
-            .unproxied
+            .no_proxy
             .iter()
             .map(|host| host.strip_prefix('.').map_or_else(|| host.clone(), |host| format!("*.{host}")))
             .collect();
@@ -98,26 +105,19 @@ impl Extras {
                 [format!("-D{scheme}.proxyHost={}", reach.host), format!("-D{scheme}.proxyPort={}", reach.port)]
             })
             .collect();
-        // Without it a JVM spares loopback.
+        // By default a JVM reaches loopback directly.
         options.push(format!("-Dhttp.nonProxyHosts={}", hosts.join("|")));
-        if !self.trust_store.as_os_str().is_empty() {
-            options.push(format!("-D{JAVA_TRUST_STORE}={}", self.trust_store.display()));
+        if let Some(trust_store) = &self.trust_store {
+            options.push(format!("-D{JAVA_TRUST_STORE}={}", trust_store.display()));
             options.push(format!("-D{JAVA_TRUST_STORE}Type=JKS"));
         }
-        // The JVM divides at spaces, but not within quotation marks.
+        // The JVM splits the value at spaces outside quotation marks.
         let quoted = |option: String| if option.contains(' ') { format!("\"{option}\"") } else { option };
         options.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// True when JVM options name a trust store other than one that a shell or a run around this one got from us.
-fn names_own_trust_store(options: &str) -> bool {
-    let values = options.split(JAVA_TRUST_STORE).skip(1).filter_map(|rest| rest.strip_prefix('='));
-    let path = |rest: &str| rest.split(" -").next().unwrap_or_default().trim_end().trim_end_matches('"').to_owned();
-    values.map(path).any(|path| !Path::new(&path).ends_with(TRUST_STORE_FILE))
-}
-
-/// A user's value, empty or not, with ours behind it.
+/// Appends our value to the user's, which may be empty.
 fn joined(users: Option<&OsStr>, between: &str, ours: &OsStr) -> OsString {
     let mut value = OsString::new();
     if let Some(users) = users {
@@ -128,7 +128,7 @@ fn joined(users: Option<&OsStr>, between: &str, ours: &OsStr) -> OsString {
     value
 }
 
-/// For NODE_OPTIONS, which divides at spaces.
+/// Quotes a path for NODE_OPTIONS, which is split at spaces.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     if text.contains([' ', '"', '\\']) {
@@ -138,32 +138,12 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-fn folder_in(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
+fn create_folder(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
     let path = folder.join(name);
     fs::create_dir_all(&path).map_err(|cause| BundleError::new(path.clone(), cause))?;
     Ok(path)
 }
 
-/// Known by its name when a command inside the environment is given one of its own.
-const TRUST_STORE_FILE: &str = "tracewire-truststore.jks";
 const JAVA_TRUST_STORE: &str = "javax.net.ssl.trustStore";
 const NODE_HOOK: &str = include_str!("hooks/node.cjs");
 const PYTHON_HOOK: &str = include_str!("hooks/sitecustomize.py");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trust_store_of_ours_is_replaced_and_one_of_the_users_stays() {
-        let ours = format!("\"-Djavax.net.ssl.trustStore=/a b/{TRUST_STORE_FILE}\" -Djavax.net.ssl.trustStoreType=JKS");
-        for (options, is_own) in [
-            ("-Xmx1g", false),
-            ("-Djavax.net.ssl.trustStore=/mine.jks -Xmx1g", true),
-            (&format!("-Xmx1g {ours}"), false),
-            (&format!("-Djavax.net.ssl.trustStore=/mine.jks {ours}"), true),
-        ] {
-            assert_eq!(names_own_trust_store(options), is_own, "{options}");
-        }
-    }
-}

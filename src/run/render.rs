@@ -1,29 +1,30 @@
-//! An environment written down: for shells, programs, containers.
+//! Prints an environment for shells, programs and containers.
 
 use super::environment::Environment;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// How to write an environment down.
+/// A format for an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EnvFormat {
-    /// POSIX shells.
+    /// `export` commands for POSIX shells
     Sh,
-    /// The fish shell.
+    /// `set` commands for the fish shell
     Fish,
-    /// One object.
+    /// One JSON object
     Json,
-    /// Arguments of `docker run`, one a line.
+    /// Arguments for `docker run`, one per line
     Docker,
-    /// A part of a Kubernetes container.
+    /// Fields for a container in a Kubernetes manifest
     K8s,
 }
 
-/// The environment as text. `folder` holds the files that it names; a container gets it at `/tracewire`.
+/// Returns the environment as text. `folder` contains the files that the variables name; a container has it at
+/// `/tracewire`.
 pub fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> String {
     let set = environment.set.iter().map(|(name, value)| (name.as_str(), value.to_string_lossy()));
-    let inside = |value: &str| value.replace(&*folder.to_string_lossy(), INSIDE);
+    let inside = |value: &str| value.replace(&*folder.to_string_lossy(), CONTAINER_FOLDER);
     let mut text = String::new();
     match format {
         EnvFormat::Sh => {
@@ -41,7 +42,7 @@ pub fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> St
             text.push('\n');
         }
         EnvFormat::Docker => {
-            let volume = format!("{}:{INSIDE}:ro", folder.display());
+            let volume = format!("{}:{CONTAINER_FOLDER}:ro", folder.display());
             text = format!("--add-host=host.docker.internal:host-gateway\n--volume={}\n", quoted(&volume));
             text.extend(set.map(|(name, value)| format!("--env={}\n", quoted(&format!("{name}={}", inside(&value))))));
         }
@@ -52,7 +53,7 @@ pub fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> St
                 format!("  - name: {name}\n    value: {}\n", serde_json::Value::from(inside(&value)))
             }));
             text.push_str(&format!(
-                "volumeMounts:\n  - name: tracewire\n    mountPath: {INSIDE}\n    readOnly: true\n"
+                "volumeMounts:\n  - name: tracewire\n    mountPath: {CONTAINER_FOLDER}\n    readOnly: true\n"
             ));
         }
     }
@@ -63,15 +64,15 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Where a container finds the files.
-const INSIDE: &str = "/tracewire";
+/// The folder of the files in a container.
+const CONTAINER_FOLDER: &str = "/tracewire";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn any_value_survives_a_shell() {
+    fn any_value_is_quoted_for_a_shell() {
         let hostile = "a'b\"c $(touch x) \\ `y`\n z";
         let environment = Environment { set: vec![("X".into(), hostile.into())], ..Environment::default() };
         let text = render(&environment, EnvFormat::Sh, Path::new("/nowhere"));
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_finds_the_files_in_its_own_place() {
+    fn paths_are_those_in_the_container() {
         let set = vec![("SSL_CERT_FILE".into(), "/home/x/env/bundle.pem".into())];
         let environment = Environment { set, ..Environment::default() };
         let folder = Path::new("/home/x/env");

@@ -1,83 +1,82 @@
-//! The table of environment variables that clients read, as data, and what each client is told to set. Every emitter
-//! works from it.
+//! The table of environment variables that clients read, and the advice for each client. All output formats use it.
 
 use clap::ValueEnum;
 
-/// Whose variable it is.
+/// A language, a library or a program with variables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Runtime {
-    /// Python and its packages.
+    /// Python and its packages
     Python,
-    /// Node, npm, yarn, and what is built on them.
+    /// Node, npm, yarn, and programs built on them
     Node,
-    /// Deno.
+    /// Deno
     Deno,
-    /// curl, and programs on libcurl.
+    /// curl, and programs with libcurl
     Curl,
-    /// wget.
+    /// wget
     Wget,
-    /// git.
+    /// git
     Git,
-    /// The JVM.
+    /// The JVM
     Java,
-    /// Go.
+    /// Go
     Go,
-    /// Rust and cargo.
+    /// Rust and cargo
     Rust,
-    /// Ruby and bundler.
+    /// Ruby and bundler
     Ruby,
-    /// PHP.
+    /// PHP
     Php,
-    /// Perl.
+    /// Perl
     Perl,
-    /// gRPC in C++, Python, Ruby, PHP.
+    /// gRPC in C++, Python, Ruby and PHP
     Grpc,
-    /// Docker's tools.
+    /// Docker's tools
     Docker,
 }
 
-/// What a variable is for.
+/// The value that a variable gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Takes the proxy's URL.
+    /// The proxy's URL.
     Proxy,
-    /// Takes a CA file that is added to the client's own roots.
+    /// A CA file that the client adds to its own roots.
     AdditiveCa,
-    /// Takes a CA file that replaces the client's own roots.
+    /// A CA file that replaces the client's own roots.
     ReplacingCa,
-    /// Takes hosts that are not proxied.
+    /// Hosts to reach directly.
     NoProxy,
-    /// Takes a fixed value.
+    /// A fixed value.
     Flag(&'static str),
-    /// Takes the folder of Tracewire's files, for nested environments.
+    /// The folder of Tracewire's files, by which a nested environment recognizes values of this one.
     Files,
-    /// Takes the user's value and ours behind or before it.
+    /// The user's value with ours added.
     Extended(Extension),
 }
 
-/// What is added to a variable that has a value of the user's.
+/// The value that is added to the user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// JVM options: proxy, hosts that are not proxied, a trust store.
+    /// JVM options: the proxy, hosts to reach directly, a trust store.
     JavaOptions,
-    /// A module that Node loads first. Off with the setting `run.hooks`.
+    /// A module that Node loads first. The setting `run.hooks` disables it.
     NodeHook,
-    /// A folder with a `sitecustomize`. Off with the setting `run.hooks`.
+    /// A folder with a `sitecustomize`. The setting `run.hooks` disables it.
     PythonHook,
-    /// A system-wide wgetrc. The user's own is read after it, and stays where it is: it may hold passwords.
+    /// A system-wide wgetrc. wget reads the user's own after it. That file is not copied, because it may contain passwords.
     Wgetrc,
     /// A folder with an ini file.
     PhpIni,
 }
 
-/// One variable.
+/// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
-    /// Its name.
+    /// The name of the variable.
     pub name: &'static str,
-    /// What it is for.
+    /// The value that it gets.
     pub role: Role,
-    /// Who reads it; nobody in particular means nearly everybody.
+    /// The runtimes that read it. If empty, nearly all do.
     pub runtimes: &'static [Runtime],
 }
 
@@ -88,11 +87,11 @@ const fn variable(name: &'static str, role: Role, runtimes: &'static [Runtime]) 
 use Role::{AdditiveCa, Extended, Files, Flag, NoProxy, Proxy, ReplacingCa};
 use Runtime::{Curl, Deno, Docker, Git, Go, Grpc, Java, Node, Perl, Php, Python, Ruby, Rust, Wget};
 
-/// All variables that are set, whatever the command is.
+/// All variables, set for every command.
 pub const VARIABLES: &[Variable] = &[
     variable("HTTP_PROXY", Proxy, &[]),
     variable("HTTPS_PROXY", Proxy, &[]),
-    // curl reads only this one for plain HTTP, wget knows no upper case.
+    // curl reads only this one for plain HTTP; wget reads only lower case.
     variable("http_proxy", Proxy, &[]),
     variable("https_proxy", Proxy, &[]),
     variable("ALL_PROXY", Proxy, &[]),
@@ -118,7 +117,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DOCKER_HTTPS_PROXY", Proxy, &[Docker]),
     variable("GLOBAL_AGENT_HTTP_PROXY", Proxy, &[Node]),
     variable("ELECTRON_GET_USE_PROXY", Flag("true"), &[Node]),
-    // A request can't set this one in a CGI program, as it can HTTP_PROXY.
+    // In a CGI program a request can set HTTP_PROXY, but not this variable.
     variable("CGI_HTTP_PROXY", Proxy, &[Php, Ruby]),
     // Node 22.21 and 24.5, and later.
     variable("NODE_USE_ENV_PROXY", Flag("1"), &[Node]),
@@ -144,91 +143,102 @@ pub const VARIABLES: &[Variable] = &[
     variable("PYTHONPATH", Extended(Extension::PythonHook), &[Python]),
     variable("SYSTEM_WGETRC", Extended(Extension::Wgetrc), &[Wget]),
     variable("PHP_INI_SCAN_DIR", Extended(Extension::PhpIni), &[Php]),
-    // For scripts that want to know.
+    // Tells scripts that they run under Tracewire.
     variable("TRACEWIRE_ACTIVE", Flag("1"), &[]),
-    variable(super::user_environment::FILES_VARIABLE, Files, &[]),
+    variable(FILES_VARIABLE, Files, &[]),
 ];
 
-/// What a client must set to trust a CA of ours, by its `User-Agent` or, failing that, by its program's name.
+/// Names the folder of an environment's files.
+pub(super) const FILES_VARIABLE: &str = "TRACEWIRE_FILES";
+/// Names the hosts that Tracewire added to NO_PROXY.
+pub(super) const ADDED_NO_PROXY_VARIABLE: &str = "TRACEWIRE_ADDED_NO_PROXY";
+
+/// Returns how to make a client trust our CA, by its `User-Agent` or else by its program's name.
 pub fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
     let known = |text: &str| {
         let text = text.to_ascii_lowercase();
-        CURES.iter().find(|(names, _)| names.iter().any(|name| text.contains(name))).map(|(_, cure)| *cure)
+        CA_ADVICE.iter().find(|(names, _)| names.iter().any(|name| text.contains(name))).map(|(_, advice)| *advice)
     };
-    let cure = user_agent.and_then(known).or_else(|| program.and_then(known)).unwrap_or(UNKNOWN_CURE);
-    format!("{cure}, or start it with `tracewire run`, which sets it")
+    let advice = user_agent.and_then(known).or_else(|| program.and_then(known)).unwrap_or(UNKNOWN_CA_ADVICE);
+    format!("{advice}, or start it with `tracewire run`, which sets it")
 }
 
-/// Why a program may go past the proxy, by its name, and what to do.
-pub fn bypass_advice(program: &str, built_by_go: bool) -> String {
-    let program = if built_by_go { "go" } else { program };
+/// What is known about a program besides its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramOrigin {
+    /// Its file has Go's build information.
+    Go,
+    /// Nothing.
+    Unknown,
+}
+
+/// Returns why a program may bypass the proxy, and the fix.
+pub fn bypass_advice(program: &str, origin: ProgramOrigin) -> String {
+    let program = match origin {
+        ProgramOrigin::Go => "go",
+        ProgramOrigin::Unknown => program,
+    };
     let starts = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
-    let detour = DETOURS.iter().find(|(names, _)| starts(names)).map_or(UNKNOWN_DETOUR, |(_, detour)| *detour);
-    format!("it goes past the proxy that HTTPS_PROXY names; {detour}")
+    let advice = BYPASS_ADVICE.iter().find(|(names, _)| starts(names));
+    format!("it bypasses the proxy in HTTPS_PROXY; {}", advice.map_or(UNKNOWN_BYPASS_ADVICE, |(_, advice)| *advice))
 }
 
-/// Programs, and how theirs goes past the proxy.
-const DETOURS: &[(&[&str], &str)] = &[
+/// Beginnings of program names, with the likely cause of a bypass and its fix.
+const BYPASS_ADVICE: &[(&[&str], &str)] = &[
     (
         &["node", "MainThread", "bun"],
-        "a dispatcher or agent of its own does that: give it undici's EnvHttpProxyAgent or an https-proxy-agent, or leave \
-         the default one in place",
+        "likely cause: its own dispatcher or agent. Use undici's EnvHttpProxyAgent or an https-proxy-agent, or keep the \
+         default",
     ),
-    (&["deno"], "an HTTP client of its own does that: give Deno.createHttpClient the proxy"),
+    (&["deno"], "likely cause: its own HTTP client. Pass the proxy to Deno.createHttpClient"),
     (
         &["python", "pypy", "uvicorn", "gunicorn"],
-        "trust_env=False, an explicit proxies={} or a transport of its own does that: take it out, or pass the proxy",
+        "likely cause: trust_env=False, an explicit proxies={} or its own transport. Remove it, or pass the proxy",
     ),
     (
         &["go"],
-        "an http.Transport without `Proxy: http.ProxyFromEnvironment` does that, and Go never proxies localhost: set it, \
-         or name the host otherwise",
+        "likely cause: an http.Transport without `Proxy: http.ProxyFromEnvironment`, so set it; or a localhost URL, which \
+         Go never proxies, so use another name of the host",
     ),
-    (&["java"], "a ProxySelector or `proxy(…)` of its own does that: take it out, or pass the proxy"),
-    (&["curl"], "--noproxy, --proxy or a .curlrc does that"),
-    (&["git"], "http.proxy of a git configuration does that"),
-    (&["wget"], "--no-proxy or `use_proxy = off` in a wgetrc does that"),
-    (&["ruby"], "`Net::HTTP.new(host, port, nil)` or a client of its own does that: pass the proxy"),
-    (
-        &["php"],
-        "CURLOPT_PROXY or a stream context of its own does that: PHP's streams read no proxy from the environment",
-    ),
-    (&["perl"], "a client of its own does that: give LWP::UserAgent `env_proxy => 1`"),
-    (&["dotnet"], "HttpClientHandler.UseProxy = false or a Proxy of its own does that"),
-    (&["chrome", "chromium", "firefox"], "start it with --proxy-server, or set its proxy in its preferences"),
+    (&["java"], "likely cause: its own ProxySelector or `proxy(…)`. Remove it, or pass the proxy"),
+    (&["curl"], "likely cause: --noproxy, --proxy or a .curlrc. Remove it"),
+    (&["git"], "likely cause: http.proxy in a git configuration. Remove it"),
+    (&["wget"], "likely cause: --no-proxy, or `use_proxy = off` in a wgetrc. Remove it"),
+    (&["ruby"], "likely cause: `Net::HTTP.new(host, port, nil)` or its own client. Pass the proxy"),
+    (&["php"], "likely cause: CURLOPT_PROXY, or a stream, which reads no proxy from the environment. Pass the proxy"),
+    (&["perl"], "likely cause: its own client. Pass `env_proxy => 1` to LWP::UserAgent"),
+    (&["dotnet"], "likely cause: HttpClientHandler.UseProxy = false or its own Proxy. Remove it"),
+    (&["chrome", "chromium", "firefox"], "start it with --proxy-server, or set the proxy in its preferences"),
 ];
-const UNKNOWN_DETOUR: &str = "look for a proxy setting of its own, or point its base URL at another name";
+const UNKNOWN_BYPASS_ADVICE: &str = "look for a proxy setting of its own, or use another host name in its base URL";
 
-/// Names by which a client is known, most telling first, and its cure.
-const CURES: &[(&[&str], &str)] = &[
+/// Names of clients, the most specific first, with the settings that make them trust the CA.
+const CA_ADVICE: &[(&[&str], &str)] = &[
     (&["claude", "node", "undici", "axios", "bun", "got ("], "set NODE_EXTRA_CA_CERTS before it starts"),
     (&["codex"], "set CODEX_CA_CERTIFICATE or SSL_CERT_FILE"),
     (&["deno"], "set DENO_CERT"),
     (&["boto3", "aws-cli", "botocore"], "set AWS_CA_BUNDLE"),
     (
         &["python-requests", "urllib3", "python-urllib"],
-        "set REQUESTS_CA_BUNDLE and SSL_CERT_FILE, and pass no `verify=` of its own",
+        "set REQUESTS_CA_BUNDLE and SSL_CERT_FILE, and don't pass `verify=`",
     ),
-    (
-        &["httpx", "openai", "anthropic", "aiohttp"],
-        "set SSL_CERT_FILE, and pass no `verify=` or SSL context of its own",
-    ),
-    (&["python"], "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE, and pass no CA bundle of its own"),
+    (&["httpx", "openai", "anthropic", "aiohttp"], "set SSL_CERT_FILE, and don't pass `verify=` or an SSL context"),
+    (&["python"], "set SSL_CERT_FILE and REQUESTS_CA_BUNDLE, and don't pass a CA bundle"),
     (&["go-http-client"], "set SSL_CERT_FILE (Linux), or trust the CA in the system's store"),
     (&["git"], "set GIT_SSL_CAINFO"),
     (&["cargo"], "set CARGO_HTTP_CAINFO"),
     (&["pip"], "set PIP_CERT"),
     (&["npm", "yarn"], "set NODE_EXTRA_CA_CERTS and npm_config_cafile"),
-    (&["curl"], "set CURL_CA_BUNDLE, and pass no --cacert of its own"),
-    (&["wget"], "name the CA in a wgetrc as ca_certificate and that file in WGETRC"),
+    (&["curl"], "set CURL_CA_BUNDLE, and don't pass --cacert"),
+    (&["wget"], "set ca_certificate in a wgetrc, and WGETRC to that file"),
     (
         &["java", "okhttp", "apache-httpclient"],
-        "name a trust store that holds the CA by -Djavax.net.ssl.trustStore in JAVA_TOOL_OPTIONS",
+        "put -Djavax.net.ssl.trustStore with a trust store that contains the CA into JAVA_TOOL_OPTIONS",
     ),
     (&["perl", "libwww"], "set PERL_LWP_SSL_CA_FILE"),
     (&["ruby"], "set SSL_CERT_FILE"),
-    (&["php"], "name the CA as curl.cainfo and openssl.cafile in a folder of PHP_INI_SCAN_DIR"),
+    (&["php"], "set curl.cainfo and openssl.cafile in an ini file, and PHP_INI_SCAN_DIR to its folder"),
     (&["dotnet"], "set SSL_CERT_FILE"),
 ];
-const UNKNOWN_CURE: &str =
-    "make it trust the CA that `tracewire ca path` names (SSL_CERT_FILE is what most programs read)";
+const UNKNOWN_CA_ADVICE: &str =
+    "make it trust the file that `tracewire ca path` prints (most programs read SSL_CERT_FILE)";

@@ -1,16 +1,16 @@
-//! The user's environment without what an outer Tracewire environment set, so that nested environments replace one
-//! another and never stack.
+//! The user's environment without the values of an outer Tracewire environment, so that a nested environment replaces the
+//! outer one.
 //!
 //! An environment names the folder of its files ([`FILES_VARIABLE`]); values that point there are Tracewire's. Values of
 //! the user that were replaced are kept in `TRACEWIRE_ORIGINAL_*`.
 
-use super::runtime::{Extension, Role, VARIABLES};
+use super::runtime::{ADDED_NO_PROXY_VARIABLE, Extension, FILES_VARIABLE, Role, VARIABLES};
 use std::env::{join_paths, split_paths};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Reads variables as the user set them.
-pub struct UserEnvironment<'a> {
+pub(super) struct UserEnvironment<'a> {
     inherited: &'a dyn Fn(&str) -> Option<OsString>,
     /// The files of the outer environment; `None` if there is no outer environment.
     outer_files: Option<PathBuf>,
@@ -18,19 +18,19 @@ pub struct UserEnvironment<'a> {
 
 impl<'a> UserEnvironment<'a> {
     /// `inherited` reads the variables of this process.
-    pub fn new(inherited: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+    pub(super) fn new(inherited: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         let outer_files = inherited(FILES_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         Self { inherited, outer_files }
     }
 
-    /// The variable of this process, whoever set it.
-    pub fn inherited(&self, name: &str) -> Option<OsString> {
+    /// Returns the variable of this process, also if an outer environment set it.
+    pub(super) fn inherited(&self, name: &str) -> Option<OsString> {
         (self.inherited)(name)
     }
 
-    /// The user's value. Options and entries that the outer environment added are removed from it, and a file that it put
-    /// in place of the user's is undone.
-    pub fn value(&self, name: &str) -> Option<OsString> {
+    /// Returns the user's value: without the options and entries that the outer environment added, and with the user's own
+    /// file where the outer environment replaced it.
+    pub(super) fn value(&self, name: &str) -> Option<OsString> {
         let value = self.inherited(name);
         let Some(outer_files) = self.outer_files.as_deref() else { return value };
         if name == "SSL_CERT_DIR" {
@@ -112,10 +112,6 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     split.filter(|word| !word.is_empty())
 }
 
-/// Names the folder of an environment's files.
-pub(super) const FILES_VARIABLE: &str = "TRACEWIRE_FILES";
-/// Hosts that Tracewire added to NO_PROXY.
-pub(super) const ADDED_NO_PROXY_VARIABLE: &str = "TRACEWIRE_ADDED_NO_PROXY";
 const JAVA_PROXY_OPTIONS: [&str; 5] =
     ["-Dhttp.proxyHost=", "-Dhttp.proxyPort=", "-Dhttps.proxyHost=", "-Dhttps.proxyPort=", "-Dhttp.nonProxyHosts="];
 

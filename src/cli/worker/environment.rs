@@ -7,7 +7,7 @@ use super::task::Task;
 use crate::cli::client::{HttpAddress, ServerClient, encoded};
 use crate::cli::settings::variable;
 use crate::config::Config;
-use crate::run::environment::{Environment, Request};
+use crate::run::environment::{Environment, EnvironmentRequest};
 use crate::run::{Loopback, RunSettings};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
@@ -126,7 +126,7 @@ impl CommandEnvironment {
             settings.loopback = Loopback::Leave;
         }
         let (proxy_url, bypass) = (proxy.url_for(task), self.bypass());
-        let request = Request {
+        let request = EnvironmentRequest {
             folder,
             proxy_url: &proxy_url,
             ca_pem: &proxy.ca_pem,
