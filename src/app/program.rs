@@ -98,7 +98,7 @@ impl App {
             .context("[[gateway.backends]]")?;
         // Without an API server the gateway is used only for the calls that `[[reroute]]` names.
         let intercepts = with_server || !config.reroute.is_empty();
-        let forwarder = if intercepts { forwarder.with_detour(Arc::new(gateway.clone())) } else { forwarder };
+        let forwarder = if intercepts { forwarder.with_interceptor(Arc::new(gateway.clone())) } else { forwarder };
         let rejections = Arc::new(CertificateRejections::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));

@@ -1,33 +1,35 @@
-//! Who an exchange belongs to: the first carrier that is present wins, and one that disagrees is recorded.
+//! Which rollout a request belongs to: the first source that names one wins, and a source that disagrees is recorded.
 //!
-//! Order: gateway URL prefix, request headers, API key, proxy credentials, the door's binding, a rollout of the connection's own.
+//! Order: gateway URL prefix, request headers, API key, proxy credentials, the listener's binding, a rollout for the
+//! connection alone.
 
-use super::connection::{ConnectionContext, NamedRollout};
+use super::connection_context::{ConnectionContext, NamedRollout};
 use crate::trace::exchange::{Identity, IdentitySource};
 use crate::trace::{AttemptId, RolloutId};
 use http::HeaderMap;
 
-/// The rollout.
-pub const ROLLOUT_HEADER: &str = "x-rollout-id";
-/// The attempt.
-pub const ATTEMPT_HEADER: &str = "x-attempt-id";
-/// The sequence id.
-pub const SEQUENCE_HEADER: &str = "x-sequence-id";
-/// Agent Lightning's own calls carry it with the value `true`.
-pub const OWN_TRAFFIC_HEADER: &str = "x-agentlightning-client";
+/// Names the rollout of a request.
+pub(crate) const ROLLOUT_HEADER: &str = "x-rollout-id";
+/// Names the attempt of a request.
+pub(crate) const ATTEMPT_HEADER: &str = "x-attempt-id";
+/// Names the sequence id of a request.
+pub(crate) const SEQUENCE_HEADER: &str = "x-sequence-id";
+/// Agent Lightning marks its own traffic with it; the value is `true`.
+pub(crate) const OWN_TRAFFIC_HEADER: &str = "x-agentlightning-client";
 
+/// A source, and the rollout and attempt that it names.
 type Claim = (IdentitySource, RolloutId, Option<AttemptId>);
 
-/// The identity of a request, its sequence id still 0, and the sequence id it asks for.
-pub fn identify(conversation: &ConnectionContext, headers: &HeaderMap) -> (Identity, Option<u64>) {
-    let claims = claims(conversation, headers);
-    let given = text(headers, SEQUENCE_HEADER).and_then(|digits| digits.parse().ok());
+/// The identity of a request, with sequence id 0, and the sequence id that the request names.
+pub(super) fn identify(connection: &ConnectionContext, headers: &HeaderMap) -> (Identity, Option<u64>) {
+    let claims = claims(connection, headers);
+    let named_id = text(headers, SEQUENCE_HEADER).and_then(|digits| digits.parse().ok());
     let Some((source, rollout_id, attempt)) = claims.first().cloned() else {
-        let (rollout_id, attempt_id) = conversation.own.clone();
+        let (rollout_id, attempt_id) = connection.fallback_identity.clone();
         let source = IdentitySource::Connection;
-        return (Identity { rollout_id, attempt_id, sequence_id: 0, source, conflict: None }, given);
+        return (Identity { rollout_id, attempt_id, sequence_id: 0, source, conflict: None }, named_id);
     };
-    // A carrier further down may know the attempt that this one left open, if it means the same rollout.
+    // A later source may name the attempt that this one leaves open, if it names the same rollout.
     let same = claims.iter().filter(|(_, rollout, _)| *rollout == rollout_id);
     let attempt_id = attempt
         .or_else(|| same.into_iter().find_map(|(_, _, attempt)| attempt.clone()))
@@ -37,25 +39,25 @@ pub fn identify(conversation: &ConnectionContext, headers: &HeaderMap) -> (Ident
         let attempt = attempt.as_ref().map_or("", |attempt| attempt.as_str());
         differs.then(|| format!("{}={rollout}/{attempt}", source.as_str()))
     });
-    (Identity { rollout_id, attempt_id, sequence_id: 0, source, conflict }, given)
+    (Identity { rollout_id, attempt_id, sequence_id: 0, source, conflict }, named_id)
 }
 
-fn claims(conversation: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
+fn claims(connection: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(3);
     let mut claim = |source, named: &NamedRollout| {
         if let Some(rollout) = &named.rollout {
             claims.push((source, rollout.clone(), named.attempt.clone()));
         }
     };
-    claim(IdentitySource::Url, &conversation.prefix);
+    claim(IdentitySource::Url, &connection.prefix);
     let headers = NamedRollout {
         rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
         attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
     };
     claim(IdentitySource::Headers, &headers);
-    claim(IdentitySource::Key, &conversation.key);
-    claim(IdentitySource::NamedRollout, &conversation.credentials);
-    if let Some((rollout, attempt)) = &conversation.binding {
+    claim(IdentitySource::Key, &connection.key);
+    claim(IdentitySource::Credentials, &connection.credentials);
+    if let Some((rollout, attempt)) = &connection.binding {
         claims.push((IdentitySource::Binding, rollout.clone(), Some(attempt.clone())));
     }
     claims
@@ -71,38 +73,40 @@ mod tests {
     use super::*;
     use crate::net::drain::Drain;
 
-    fn conversation(user: &str, bound: bool) -> ConnectionContext {
-        let binding = bound.then(|| ("ro-bound".into(), "at-bound".into()));
-        let mut conversation = ConnectionContext::new("127.0.0.1:1".parse().unwrap(), binding, Drain::new().guard());
-        conversation.credentials = NamedRollout::from_user(user);
-        conversation
+    fn connection(user: &str, binding: Option<(&str, &str)>) -> ConnectionContext {
+        let binding = binding.map(|(rollout, attempt)| (rollout.into(), attempt.into()));
+        let mut connection = ConnectionContext::new("127.0.0.1:1".parse().unwrap(), binding, Drain::new().guard());
+        connection.credentials = NamedRollout::from_user(user);
+        connection
     }
+
+    const BOUND: Option<(&str, &str)> = Some(("ro-bound", "at-bound"));
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
     #[test]
-    fn the_first_carrier_wins_and_a_conflict_is_kept() {
+    fn the_first_source_wins_and_a_conflict_is_recorded() {
         let named = headers(&[(ROLLOUT_HEADER, "ro-h"), (ATTEMPT_HEADER, "at-h"), (SEQUENCE_HEADER, "9")]);
-        let (identity, given) = identify(&conversation("ro-c.at-c", true), &named);
-        assert_eq!((identity.rollout_id.as_str(), identity.attempt_id.as_str(), given), ("ro-h", "at-h", Some(9)));
+        let (identity, named_id) = identify(&connection("ro-c.at-c", BOUND), &named);
+        assert_eq!((identity.rollout_id.as_str(), identity.attempt_id.as_str(), named_id), ("ro-h", "at-h", Some(9)));
         assert_eq!(identity.source, IdentitySource::Headers);
         assert_eq!(identity.conflict.as_deref(), Some("credentials=ro-c/at-c"));
 
-        let (identity, _) = identify(&conversation("ro-bound", true), &HeaderMap::new());
-        assert_eq!(identity.source, IdentitySource::NamedRollout);
+        let (identity, _) = identify(&connection("ro-bound", BOUND), &HeaderMap::new());
+        assert_eq!(identity.source, IdentitySource::Credentials);
         assert_eq!((identity.attempt_id.as_str(), identity.conflict), ("at-bound", None));
 
-        let (identity, _) = identify(&conversation("", true), &HeaderMap::new());
+        let (identity, _) = identify(&connection("", BOUND), &HeaderMap::new());
         assert_eq!(identity.source, IdentitySource::Binding);
     }
 
     #[test]
-    fn nobodys_exchange_gets_the_connections_own_rollout() {
-        let conversation = conversation("", false);
-        let (first, _) = identify(&conversation, &HeaderMap::new());
-        let (second, _) = identify(&conversation, &HeaderMap::new());
+    fn a_request_without_identity_gets_the_rollout_of_its_connection() {
+        let connection = connection("", None);
+        let (first, _) = identify(&connection, &HeaderMap::new());
+        let (second, _) = identify(&connection, &HeaderMap::new());
         assert_eq!(first, second);
         assert_eq!(first.source, IdentitySource::Connection);
     }
@@ -110,7 +114,7 @@ mod tests {
     #[test]
     fn a_rollout_alone_has_one_attempt() {
         let named = headers(&[(ROLLOUT_HEADER, "ro-h")]);
-        let (identity, _) = identify(&conversation("", false), &named);
+        let (identity, _) = identify(&connection("", None), &named);
         assert_eq!(identity.attempt_id, AttemptId::default_of(&"ro-h".into()));
     }
 }

@@ -1,12 +1,12 @@
-//! Errors become responses here, and nowhere else.
+//! The response for an error of the proxy.
 
 use crate::error::ProxyError;
 use crate::upstream::{Body, body};
 use http::{HeaderValue, Response, StatusCode, header};
 
-/// The response for an error: JSON that names cause and fix, and `Proxy-Status` (RFC 9209), so that an agent's author
-/// sees that it was the proxy who answered.
-pub fn error(error: &ProxyError) -> Response<Body> {
+/// The response for an error: JSON with cause and fix, and `Proxy-Status` (RFC 9209), which shows that the proxy answered
+/// and not the endpoint.
+pub(crate) fn error(error: &ProxyError) -> Response<Body> {
     let text = serde_json::json!({
         "error": {
             "type": error.kind.as_str(),

@@ -1,12 +1,22 @@
-//! What changes in a message on its way: hop-by-hop fields and our routing fields go, everything else stays.
+//! Header fields that change between agent and endpoint: hop-by-hop fields and our routing fields are removed.
 //!
-//! RFC 9110 §7.6.1. Pure functions on header maps; no `Via` and no `X-Forwarded-*` is added.
+//! RFC 9110 §7.6.1. Pure functions on header maps. No `Via` and no `X-Forwarded-*` is added: the endpoint sees what it
+//! would see without a proxy.
 
 use super::identity::{ATTEMPT_HEADER, ROLLOUT_HEADER, SEQUENCE_HEADER};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Takes out of a request what was meant for us or for this hop. `upgrade` keeps the fields of an upgrade.
-pub fn request(headers: &mut HeaderMap, upgrade: bool) {
+/// What happens to the fields of a protocol upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpgradeFields {
+    /// They are sent on: the message upgrades the connection.
+    Keep,
+    /// They are removed as other hop-by-hop fields are.
+    Remove,
+}
+
+/// Removes from a request what was meant for us or for this hop.
+pub(crate) fn request(headers: &mut HeaderMap, upgrade: UpgradeFields) {
     for name in [ROLLOUT_HEADER, ATTEMPT_HEADER, SEQUENCE_HEADER] {
         headers.remove(name);
     }
@@ -14,35 +24,35 @@ pub fn request(headers: &mut HeaderMap, upgrade: bool) {
     hop_by_hop(headers, upgrade);
 }
 
-/// Takes out of a request to this process's own API listener what was meant for the proxy. The routing fields stay: the
+/// Removes from a request to this process's own API listener what was meant for the proxy. The routing fields stay: the
 /// gateway reads them.
-pub fn request_to_api(headers: &mut HeaderMap) {
+pub(crate) fn request_to_api(headers: &mut HeaderMap) {
     headers.remove(header::PROXY_AUTHORIZATION);
-    hop_by_hop(headers, false);
+    hop_by_hop(headers, UpgradeFields::Remove);
 }
 
-/// Takes out of a response what was meant for this hop.
-pub fn response(headers: &mut HeaderMap, upgrade: bool) {
+/// Removes from a response what was meant for this hop.
+pub(crate) fn response(headers: &mut HeaderMap, upgrade: UpgradeFields) {
     headers.remove(header::PROXY_AUTHENTICATE);
     hop_by_hop(headers, upgrade);
 }
 
-/// The protocol that a request or a 101 wants to upgrade to. HTTP/2 in clear is ignored, as any server may: what follows
-/// would be exchanges that nobody sees.
-pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocol that a request or a 101 upgrades to. An upgrade to cleartext HTTP/2 is ignored, as any server may: the
+/// exchanges after it could not be recorded.
+pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let wants = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
     let named = headers.get(header::UPGRADE).filter(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"));
     if wants { named.cloned() } else { None }
 }
 
-fn hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let kept_upgrade = if upgrade { upgrade_of(headers) } else { None };
+fn hop_by_hop(headers: &mut HeaderMap, upgrade: UpgradeFields) {
+    let kept_upgrade = if upgrade == UpgradeFields::Keep { upgrade_of(headers) } else { None };
     let wants_trailers = headers.get_all(header::TE).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
     });
     let nominated: Vec<HeaderName> = connection_options(headers)
         .filter_map(|option| option.parse().ok())
-        // Naming an end-to-end field here is an attack on whoever believes it.
+        // `Connection` must not name end-to-end fields. To remove them would be an attack on the endpoint.
         .filter(|name| !END_TO_END.contains(name))
         .collect();
     for name in nominated {
@@ -95,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_and_routing_fields_go_and_others_stay() {
+    fn hop_by_hop_and_routing_fields_are_removed_and_others_stay() {
         let mut map = headers(&[
             ("connection", "close, x-hop, Authorization"),
             ("x-hop", "1"),
@@ -111,7 +121,7 @@ mod tests {
             ("x-sequence-id", "1"),
             ("x-other", "kept"),
         ]);
-        request(&mut map, false);
+        request(&mut map, UpgradeFields::Remove);
         assert_eq!(map, headers(&[("authorization", "Bearer x"), ("te", "trailers"), ("x-other", "kept")]));
     }
 
@@ -119,7 +129,7 @@ mod tests {
     fn an_upgrade_keeps_its_fields() {
         let mut map =
             headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
-        request(&mut map, true);
+        request(&mut map, UpgradeFields::Keep);
         let kept = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")];
         assert_eq!(map, headers(&kept));
         assert_eq!(upgrade_of(&headers(&[("upgrade", "websocket")])), None, "not named in Connection");

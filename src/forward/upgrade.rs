@@ -1,7 +1,7 @@
-//! Protocol upgrades (WebSocket): the endpoint's consent is relayed, and only then do bytes flow, both ways, as they
-//! come, counted; the messages in them are recorded.
+//! Protocol upgrades (WebSocket): the endpoint's answer is relayed; after its consent bytes flow in both directions. They
+//! are counted, and the messages in them are recorded.
 
-use super::rewrite;
+use super::rewrite::{self, UpgradeFields};
 use crate::capture::Recording;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::net::drain::DrainGuard;
@@ -19,15 +19,15 @@ use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The agent's side of an upgrade, if the request asks for one: by `Upgrade`, or by an extended CONNECT (RFC 8441).
-/// With a body it is refused: what follows could be taken for the body by one hop and for the new protocol by the next
+/// With a body it is refused: one hop could take what follows for the body and the next for the new protocol
 /// (CVE-2026-58055).
-pub(super) fn wanted(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade>, ProxyError> {
-    let wants = match request.version() {
+pub(super) fn requested(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade>, ProxyError> {
+    let is_requested = match request.version() {
         Version::HTTP_2 => request.extensions().get::<Protocol>().is_some(),
         Version::HTTP_11 => rewrite::upgrade_of(request.headers()).is_some(),
         _ => false,
     };
-    if !wants {
+    if !is_requested {
         return Ok(None);
     }
     if request.version() == Version::HTTP_11 && !request.body().is_end_stream() {
@@ -37,15 +37,15 @@ pub(super) fn wanted(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade
     Ok(Some(hyper::upgrade::on(request)))
 }
 
-/// True when a response agrees to the upgrade that was asked for over `version`.
-pub(super) fn agrees<B>(response: &Response<B>, version: Version) -> bool {
-    // Over HTTP/2 an endpoint that takes extended CONNECTs answers 200; where we made an upgrade of it, 101.
+/// True when a response accepts the upgrade that was requested over `version`.
+pub(super) fn is_accepted<B>(response: &Response<B>, version: Version) -> bool {
+    // An extended CONNECT over HTTP/2 is accepted with a 2xx; for HTTP/1.1 we make an upgrade of it, accepted with 101.
     response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (version == Version::HTTP_2 && response.status().is_success())
 }
 
-/// Passes the endpoint's consent on and lets bytes flow once both sides have switched. The relay holds `guard`, and is
-/// recorded as ended by us if the drain's deadline ends it.
+/// Passes the endpoint's consent on, and relays bytes once both sides have switched. The relay holds the guards. If the
+/// drain ends it, it is recorded as aborted by us.
 pub(super) fn relay(
     mut response: Response<Incoming>,
     agent: Option<OnUpgrade>,
@@ -54,7 +54,11 @@ pub(super) fn relay(
     (guard, lease): (DrainGuard, Lease),
 ) -> Result<Response<Body>, ProxyError> {
     let Some(agent) = agent else {
-        return Err(ProxyError::new(ErrorKind::HttpProtocolError, "", "the endpoint switched protocols unasked"));
+        return Err(ProxyError::new(
+            ErrorKind::HttpProtocolError,
+            "",
+            "the endpoint switched protocols without a request to do so",
+        ));
     };
     recording.kind(ExchangeKind::Upgrade);
     recording.outcome(Outcome::Aborted { by: Side::Internal });
@@ -70,10 +74,11 @@ pub(super) fn relay(
         }
     }));
     let headers = response.headers_mut();
-    rewrite::response(headers, version == Version::HTTP_11);
+    let is_http1 = version == Version::HTTP_11;
+    rewrite::response(headers, if is_http1 { UpgradeFields::Keep } else { UpgradeFields::Remove });
     *response.version_mut() = version;
     if version == Version::HTTP_2 {
-        // RFC 8441 §5: neither the status nor the proof of HTTP/1.1 exists there.
+        // RFC 8441 §5: HTTP/2 has neither the status nor the `Sec-WebSocket-Accept` of HTTP/1.1.
         response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
         *response.status_mut() = StatusCode::OK;
     }
@@ -133,8 +138,8 @@ impl Drop for WebSocketObserver {
     }
 }
 
-/// Copies both ways until both sides have ended, keeping half-closes, unwatched.
-pub async fn relay_bytes<A, E>(agent: A, endpoint: E, recording: &Recording)
+/// Copies in both directions until both sides have ended, half-closes included, without reading the bytes.
+pub(crate) async fn relay_bytes<A, E>(agent: A, endpoint: E, recording: &Recording)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     E: AsyncRead + AsyncWrite + Unpin,
@@ -142,15 +147,15 @@ where
     pump(agent, endpoint, recording, WebSocketObservers(None)).await;
 }
 
-/// Copies both ways until both sides have ended, keeping half-closes, and records how many bytes passed and who broke
-/// off, if somebody did.
+/// Copies in both directions until both sides have ended, half-closes included. Records how many bytes passed, and which
+/// side broke off, if one did.
 async fn pump<A, E>(agent: A, endpoint: E, recording: &Recording, observers: WebSocketObservers)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     E: AsyncRead + AsyncWrite + Unpin,
 {
     let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    // The agent may vanish with this task: what passed until then is still recorded.
+    // This task may be dropped at any await: what passed until then is still recorded.
     let counts = CountsOnDrop { recording: recording.clone(), up: Arc::clone(&up), down: Arc::clone(&down) };
     let (agent_read, agent_write) = tokio::io::split(agent);
     let (endpoint_read, endpoint_write) = tokio::io::split(endpoint);
@@ -163,7 +168,7 @@ where
         copy((endpoint_read, Side::Upstream), (agent_write, Side::Downstream), &down, endpoint_observer, &first_end),
     );
     recording.outcome(match (ended, closed) {
-        // A close frame is a WebSocket's end, however its connection is torn down; without one it broke off.
+        // A WebSocket ends with a close frame, however its connection is torn down. Without one it broke off.
         (_, Some(closed)) if closed.load(Ordering::Relaxed) => Outcome::Complete,
         (Ok(_), Some(_)) => Outcome::Aborted { by: first_end.get().copied().unwrap_or(Side::Downstream) },
         (Ok(_), None) => Outcome::Complete,
@@ -172,6 +177,7 @@ where
     drop(counts);
 }
 
+/// Records the numbers of bytes when it is dropped.
 struct CountsOnDrop {
     recording: Recording,
     up: Arc<AtomicU64>,
@@ -185,7 +191,7 @@ impl Drop for CountsOnDrop {
     }
 }
 
-/// One direction. The error is the side that broke off.
+/// Copies one direction. The error is the side that broke off.
 async fn copy(
     (mut from, from_side): (impl AsyncRead + Unpin, Side),
     (mut to, to_side): (impl AsyncWrite + Unpin, Side),
@@ -197,13 +203,13 @@ async fn copy(
     loop {
         let read = match from.read(&mut buffer).await {
             Ok(read) => read,
-            // TLS without its goodbye, as many servers close.
+            // TLS without close_notify, as many servers end connections.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             Err(_) => return Err(from_side),
         };
         if read == 0 {
             let _ = first_end.set(from_side);
-            // Half-close: the other direction goes on.
+            // A half-close: the other direction goes on.
             return to.shutdown().await.map_err(|_| to_side);
         }
         to.write_all(&buffer[..read]).await.map_err(|_| to_side)?;

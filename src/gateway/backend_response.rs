@@ -1,9 +1,9 @@
 //! The response of a backend, as far as it has to be there before it is decided whether there is another try: of a stream the
-//! first event, of any other response the whole body, up to [`MAX_WHOLE_BYTES`].
+//! first event, of any other response the whole body, up to [`MAX_BUFFERED_BYTES`].
 
 use crate::error::ProxyError;
 use crate::forward::response_error;
-use crate::forward::tokens::MAX_WHOLE_BYTES;
+use crate::forward::tokens::MAX_BUFFERED_BYTES;
 use crate::upstream::{IdleLimited, Lease};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, header, response};
@@ -31,7 +31,7 @@ impl BackendResponse {
         let mut rest = IdleLimited::new(body, lease, idle_timeout);
         let is_stream = is_event_stream(&parts.headers);
         let mut beginning = BytesMut::new();
-        while beginning.is_empty() || !is_stream && beginning.len() <= MAX_WHOLE_BYTES {
+        while beginning.is_empty() || !is_stream && beginning.len() <= MAX_BUFFERED_BYTES {
             let Some(frame) = rest.frame().await else {
                 return Ok(Self { parts, beginning: beginning.freeze(), rest: None });
             };

@@ -9,7 +9,7 @@ use super::service::{Gateway, increment};
 use super::settings::BackendEngine;
 use crate::capture::{Direction, Recording, TeeBody, VersionChange};
 use crate::error::{ErrorKind, ProxyError, Side};
-use crate::forward::{note, response_error};
+use crate::forward::{record_response, response_error};
 use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::RequestHead;
@@ -64,7 +64,7 @@ impl Gateway {
         };
         let sent = self.check_status(one_try, sent).await?;
         let recording = &one_try.call.exchange.recording;
-        let (response, lease) = note(recording, sent);
+        let (response, lease) = record_response(recording, sent);
         let response = match BackendResponse::read(response, lease, self.settings().idle_timeout).await {
             Ok(response) => response,
             Err(error) => return self.fail_try(one_try, error),
@@ -112,7 +112,7 @@ impl Gateway {
         }
         let retry_after = self.retry_after(sent.response.headers());
         let recording = self.record_failed_try(one_try);
-        let (response, lease) = note(&recording, sent);
+        let (response, lease) = record_response(&recording, sent);
         let limited = IdleLimited::new(response.into_body(), lease, self.forwarder().upstream().body_idle_timeout());
         let tee = TeeBody::new(limited, recording, Direction::Response, response_error, |_| false);
         let read = tokio::time::timeout(ERROR_BODY_TIMEOUT, Limited::new(tee, MAX_ERROR_BYTES).collect()).await;
@@ -139,7 +139,7 @@ impl Gateway {
 
     fn record_failed_try(&self, one_try: &BackendTry<'_>) -> Recording {
         increment(&self.counters().failed_tries);
-        let recording = self.forwarder().record_try(&one_try.call.exchange, one_try.head(), one_try.started);
+        let recording = self.forwarder().start_try(&one_try.call.exchange, one_try.head(), one_try.started);
         recording.gateway(|facts| {
             facts.backend = Some(one_try.backend.url.clone());
             facts.resend_count = one_try.number;

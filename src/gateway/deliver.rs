@@ -9,7 +9,7 @@ use super::response_bodies::{BackendBody, CallPermits, EventStreamBody, Replaced
 use super::routing::ApiSurface;
 use crate::capture::{Direction, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::tokens::{MAX_WHOLE_BYTES, stripped};
+use crate::forward::tokens::{MAX_BUFFERED_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
 use crate::llm::api::{ApiErrorKind, ErrorShape, ends_stream, error_message};
 use crate::llm::engine::Tokenizer;
@@ -40,7 +40,7 @@ enum UndeliverableResponse {
     UnexpectedStream,
     #[error("the request asked for a stream, and the backend responded without one")]
     MissingStream,
-    #[error("the response is longer than {MAX_WHOLE_BYTES} bytes, too long to translate")]
+    #[error("the response is longer than {MAX_BUFFERED_BYTES} bytes, too long to translate")]
     TooLong,
     #[error("the backend did not count the tokens ({status}): {message}")]
     NoCount { status: StatusCode, message: String },
@@ -58,7 +58,7 @@ pub(super) async fn deliver(
     let recording = &call.exchange.recording;
     let SentRequest { backend, version, handling, injected } = request;
     let BackendResponse { mut parts, beginning, rest } = response;
-    rewrite::response(&mut parts.headers, false);
+    rewrite::response(&mut parts.headers, rewrite::UpgradeFields::Remove);
     parts.version = Version::HTTP_11;
     let is_stream = is_event_stream(&parts.headers);
     let is_whole = rest.is_none();

@@ -38,7 +38,7 @@ impl Gateway {
             |authority| Origin::new(false, authority.host(), authority.port_u16().unwrap_or(80)),
         );
         let mut connection = ConnectionContext::new(client, None, drain);
-        connection.own = fallback_identity(client);
+        connection.fallback_identity = fallback_identity(client);
         self.serve(connection, route, host, request).await
     }
 
@@ -72,10 +72,10 @@ impl Gateway {
         // Trainers read these calls right after the response, through APIs that return whole bodies.
         let is_read_back = parsed.is_some_and(|route| matches!(route.surface, ApiSurface::V1 | ApiSurface::Session));
         let retention =
-            RetentionOverride { bodies: is_read_back && self.settings().keep_bodies, durably: is_read_back };
+            RetentionOverride { bodies: is_read_back && self.settings().keep_bodies, durable: is_read_back };
         let head = request_head(&host, &request);
         let called_url = format!("{}://{}{}", head.scheme, url_authority(&host), head.target);
-        let exchange = self.forwarder().record(&connection, ExchangeKind::Http, head, started, retention).await;
+        let exchange = self.forwarder().start_recorded(&connection, ExchangeKind::Http, head, started, retention).await;
         exchange.recording.gateway(|facts| facts.called = Some(called_url));
         let read = match key.and(route) {
             Ok(route) => {

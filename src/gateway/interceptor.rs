@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 
 impl RequestInterceptor for Gateway {
-    fn may_take(&self, origin: &Origin) -> bool {
+    fn may_intercept(&self, origin: &Origin) -> bool {
         self.reroutes().iter().any(|reroute| any_matches(&reroute.hosts, &origin.host, origin.port))
     }
 
-    fn takes(&self, origin: &Origin, request: &Request<Incoming>) -> bool {
+    fn intercepts(&self, origin: &Origin, request: &Request<Incoming>) -> bool {
         let path = request.uri().path();
         let has_host = |reroute: &&Reroute| any_matches(&reroute.hosts, &origin.host, origin.port);
         let reroutes = self.reroutes();

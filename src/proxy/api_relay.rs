@@ -87,7 +87,7 @@ pub(super) async fn relay(api: SocketAddr, mut request: Request<Incoming>) -> Re
     let version = std::mem::replace(request.version_mut(), Version::HTTP_11);
     rewrite::request_to_api(request.headers_mut());
     let mut response = sender.send_request(request).await.map_err(failed)?;
-    rewrite::response(response.headers_mut(), false);
+    rewrite::response(response.headers_mut(), rewrite::UpgradeFields::Remove);
     *response.version_mut() = version;
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
 }

@@ -68,7 +68,8 @@ impl Proxy {
         started: Instant,
     ) -> Result<Established, ProxyError> {
         let policy = self.policy(&head.host, head.port);
-        let exchange = self.inner.forwarder.begin(connection, ExchangeKind::Connect(policy), head, started).await;
+        let exchange =
+            self.inner.forwarder.start_exchange(connection, ExchangeKind::Connect(policy), head, started).await;
         let pool_key = exchange.pool_key();
         let connected = match (refusal, target) {
             (Some(error), _) | (None, Err(error)) => Err(error),
@@ -105,8 +106,8 @@ impl Proxy {
         let origin = Origin::new(true, &host, port);
         let upstream = self.inner.forwarder.upstream();
         // A request that may be sent elsewhere must not fail because the endpoint it names can't be reached.
-        let may_detour = || self.inner.forwarder.may_detour(&origin);
-        if policy == ConnectPolicy::Intercept && (may_detour() || upstream.has_connection(pool_key, &origin)) {
+        let may_intercept = || self.inner.forwarder.may_intercept(&origin);
+        if policy == ConnectPolicy::Intercept && (may_intercept() || upstream.has_connection(pool_key, &origin)) {
             return Ok((origin, None));
         }
         let dialled = upstream.dialler().dial(&origin.host, port, DialPurpose::Stream).await?;

@@ -19,7 +19,7 @@ use tokio_rustls::LazyConfigAcceptor;
 /// with or without TLS, or SOCKS5.
 pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
     let mut connection = ConnectionContext::new(peer, proxy.inner.binding.clone(), guard.clone());
-    let pool_key = PoolKey::PerConnection(connection.own.0.shared());
+    let pool_key = PoolKey::PerConnection(connection.fallback_identity.0.shared());
     connection.guard = guard.clone().holding(ConnectionPool::open(proxy.inner.forwarder.upstream().clone(), pool_key));
     let local = stream.local_addr().map(|address| address.ip().to_string()).unwrap_or_default();
     let mut io: BoxedIo = Box::new(stream);

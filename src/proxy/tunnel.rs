@@ -218,7 +218,7 @@ impl Proxy {
         if let Some(error) = self.blocked(&origin.host, origin.port) {
             return Err(error);
         }
-        if self.inner.forwarder.may_detour(origin) {
+        if self.inner.forwarder.may_intercept(origin) {
             return Ok(if offer == Offer::Http2OrHttp1 { HttpVersion::Http2 } else { HttpVersion::Http1 });
         }
         let upstream = self.inner.forwarder.upstream();

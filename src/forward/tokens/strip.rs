@@ -1,10 +1,11 @@
-//! Answers without what was only asked for on the agent's behalf.
+//! Removes from responses what was requested on the agent's behalf.
 //!
-//! An event is passed on when its last byte is there; a whole answer is read to its end. It must not hold back more.
+//! A stream is held back event by event, at most `MAX_EVENT_BYTES`; a JSON response is buffered whole, at most
+//! [`MAX_BUFFERED_BYTES`].
 
-use super::MAX_WHOLE_BYTES;
+use super::settings::MAX_BUFFERED_BYTES;
 use crate::capture::{Recording, TeeBody};
-use crate::forward::whole::read_whole;
+use crate::forward::replay::buffer;
 use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json::parse;
 use crate::wire::json_edit::{Changes, Object, change};
@@ -16,8 +17,13 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// An answer without what the agent did not ask for. The record has it all.
-pub async fn stripped<B>(tee: TeeBody<B>, changes: Changes, headers: &mut HeaderMap, recording: &Recording) -> AnyBody
+/// The response without what the agent did not request. The record has it all.
+pub(crate) async fn stripped<B>(
+    tee: TeeBody<B>,
+    changes: Changes,
+    headers: &mut HeaderMap,
+    recording: &Recording,
+) -> AnyBody
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
@@ -30,31 +36,31 @@ where
             headers.remove(header::CONTENT_LENGTH);
             StrippedEvents::new(tee, changes).boxed_unsync()
         }
-        Shape::Whole => match read_whole(tee, MAX_WHOLE_BYTES).await {
+        Shape::Whole => match buffer(tee, MAX_BUFFERED_BYTES).await {
             Ok((whole, rest)) => {
                 let bytes = strip_whole(whole, &changes);
                 if headers.contains_key(header::CONTENT_LENGTH) {
                     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
                 }
-                rest.with(bytes).boxed_unsync()
+                rest.with_bytes(bytes).boxed_unsync()
             }
-            Err(broken) => broken.boxed_unsync(),
+            Err(unchanged) => unchanged.boxed_unsync(),
         },
     }
 }
 
-/// How an answer is changed.
+/// How a response is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     /// One JSON text.
     Whole,
     /// Server-sent events.
     Events,
-    /// It can't be: compressed, or something else.
+    /// Not at all: it is compressed, or of another type.
     Other,
 }
 
-/// How the answer with these fields is to be changed.
+/// How the response with these header fields is changed.
 fn shape_of(headers: &HeaderMap) -> Shape {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     match kind.split(';').next().unwrap_or_default().trim() {
@@ -65,29 +71,28 @@ fn shape_of(headers: &HeaderMap) -> Shape {
     }
 }
 
-/// A stream of events with each of them changed. An event, or a comment, is passed on when the blank line behind it is
-/// there.
+/// A stream with each of its events changed. An event, or a comment, is passed on with the blank line that ends it.
 struct StrippedEvents<B: Body> {
     inner: B,
     changes: Changes,
     unfinished: BytesMut,
-    // Where the line begins that has no end yet, and from where its end is looked for.
+    // Start of the line that has no end yet, and how far its end has been searched for, as indexes into `unfinished`.
     line: usize,
-    looked: usize,
+    searched: usize,
     next: Option<Result<Frame<Bytes>, B::Error>>,
     ended: bool,
 }
 
 impl<B: Body> StrippedEvents<B> {
     fn new(inner: B, changes: Changes) -> Self {
-        Self { inner, changes, unfinished: BytesMut::new(), line: 0, looked: 0, next: None, ended: false }
+        Self { inner, changes, unfinished: BytesMut::new(), line: 0, searched: 0, next: None, ended: false }
     }
 
-    /// What is finished by now, changed.
-    fn finished(&mut self) -> Bytes {
+    /// The events that are complete, changed.
+    fn take_complete(&mut self) -> Bytes {
         let whole = self.find_blank_line();
         let raw = self.unfinished.split_to(whole);
-        (self.line, self.looked) = (self.line - whole, self.looked - whole);
+        (self.line, self.searched) = (self.line - whole, self.searched - whole);
         let mut out = BytesMut::with_capacity(raw.len());
         let mut from = 0;
         for event in Events::new(&raw) {
@@ -98,15 +103,15 @@ impl<B: Body> StrippedEvents<B> {
         out.freeze()
     }
 
-    /// The index behind the last blank line. Every byte is looked at once.
+    /// The index after the last blank line. Every byte is searched once.
     fn find_blank_line(&mut self) -> usize {
         let bytes = &self.unfinished[..];
         let mut whole = 0;
-        while let Some(end) = memchr::memchr2(b'\n', b'\r', &bytes[self.looked..]).map(|at| self.looked + at) {
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', &bytes[self.searched..]).map(|at| self.searched + at) {
             let after = match (bytes[end], bytes.get(end + 1)) {
-                // Whether a line feed follows is not known yet.
+                // It is not known yet whether a line feed follows.
                 (b'\r', None) => {
-                    self.looked = end;
+                    self.searched = end;
                     return whole;
                 }
                 (b'\r', Some(b'\n')) => end + 2,
@@ -115,20 +120,20 @@ impl<B: Body> StrippedEvents<B> {
             if end == self.line {
                 whole = after;
             }
-            (self.line, self.looked) = (after, after);
+            (self.line, self.searched) = (after, after);
         }
-        self.looked = bytes.len();
+        self.searched = bytes.len();
         whole
     }
 
-    /// Everything that is there, as it is.
-    fn rest(&mut self) -> Option<Frame<Bytes>> {
-        (self.line, self.looked) = (0, 0);
+    /// Everything that is held back, unchanged.
+    fn take_rest(&mut self) -> Option<Frame<Bytes>> {
+        (self.line, self.searched) = (0, 0);
         (!self.unfinished.is_empty()).then(|| Frame::data(self.unfinished.split().freeze()))
     }
 }
 
-/// One event as it was, but for its data.
+/// Appends an event with its data changed.
 fn strip_event(raw: &[u8], data: &[u8], changes: &Changes, out: &mut BytesMut) {
     let Some(changed) = change(data, changes) else { return out.extend_from_slice(raw) };
     if is_empty_event(&changed, data) {
@@ -140,12 +145,12 @@ fn strip_event(raw: &[u8], data: &[u8], changes: &Changes, out: &mut BytesMut) {
             out.extend_from_slice(&changed);
             out.extend_from_slice(&raw[at + data.len()..]);
         }
-        // Data of several lines has no place of its own.
+        // Data of several lines is not contiguous in the event.
         None => out.extend_from_slice(raw),
     }
 }
 
-/// An event that was only there for what was taken out of it: without choices and usage.
+/// True for an event that was sent only for what was removed from it: it has neither choices nor usage.
 fn is_empty_event(changed: &[u8], data: &[u8]) -> bool {
     Object::find(data).is_some_and(|object| object.has("sglext"))
         && parse(changed).is_ok_and(|event| event.get("choices").is_empty_list() && event.get("usage").is_null())
@@ -171,13 +176,13 @@ where
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         this.unfinished.extend_from_slice(&data);
-                        let finished = this.finished();
-                        if !finished.is_empty() {
-                            return Poll::Ready(Some(Ok(Frame::data(finished))));
+                        let complete = this.take_complete();
+                        if !complete.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(complete))));
                         }
-                        // Not an event that anybody waits for.
+                        // Too long to hold back: it passes unchanged.
                         if this.unfinished.len() > MAX_EVENT_BYTES
-                            && let Some(rest) = this.rest()
+                            && let Some(rest) = this.take_rest()
                         {
                             return Poll::Ready(Some(Ok(rest)));
                         }
@@ -192,8 +197,8 @@ where
                 }
             };
             this.next = next;
-            // What came before an end or an error is not lost with it.
-            if let Some(rest) = this.rest() {
+            // What is held back passes before the end, trailers or error.
+            if let Some(rest) = this.take_rest() {
                 return Poll::Ready(Some(Ok(rest)));
             }
         }
@@ -208,12 +213,12 @@ where
     }
 }
 
-/// A whole answer, changed.
+/// A whole response, changed.
 fn strip_whole(body: Bytes, changes: &Changes) -> Bytes {
     change(&body, changes).map_or(body, Bytes::from)
 }
 
-/// The largest event that is waited for.
+/// Maximum size of an event that is held back until it is complete.
 const MAX_EVENT_BYTES: usize = 16 << 20;
 
 #[cfg(test)]
@@ -242,7 +247,7 @@ mod tests {
         let mut body = StrippedEvents::new(http_body_util::Empty::<Bytes>::new(), Changes::default());
         let mut push = |part: &str| {
             body.unfinished.extend_from_slice(part.as_bytes());
-            String::from_utf8(body.finished().to_vec()).unwrap()
+            String::from_utf8(body.take_complete().to_vec()).unwrap()
         };
         assert_eq!(push(": ping\n"), "");
         assert_eq!(push("\n: pong\r\n\r"), ": ping\n\n");

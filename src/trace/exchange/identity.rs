@@ -27,7 +27,7 @@ pub enum IdentitySource {
     /// An API key that Tracewire issued for a rollout.
     Key,
     /// The user name of the proxy credentials.
-    NamedRollout,
+    Credentials,
     /// The rollout that the proxy listener is bound to (`tracewire run`).
     Binding,
     /// Nothing: the connection got a rollout of its own.
@@ -41,7 +41,7 @@ impl IdentitySource {
             Self::Url => "url",
             Self::Headers => "headers",
             Self::Key => "key",
-            Self::NamedRollout => "credentials",
+            Self::Credentials => "credentials",
             Self::Binding => "binding",
             Self::Connection => "connection",
         }

@@ -1,4 +1,4 @@
-//! A body that is read before it is passed on: what was read, then whatever comes after it.
+//! A body that is buffered before it is passed on: the buffered bytes, then what follows them.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -6,9 +6,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// What was read, then the rest, or the error that came in its place.
+/// The buffered bytes, then the rest of the body, or the error in its place.
 pub(super) struct Replay<B: Body> {
-    first: Option<Bytes>,
+    // None once they have passed.
+    buffered: Option<Bytes>,
     rest: Rest<B>,
 }
 
@@ -19,13 +20,14 @@ enum Rest<B: Body> {
     More(B),
 }
 
-/// Reads a body to its end, or to a limit. `Ok`: its bytes, and its trailers if it had any.
-pub(super) async fn read_whole<B: Body<Data = Bytes> + Unpin>(
+/// Buffers a body to its end. `Ok` has all its bytes, and a replay of its trailers. `Err` replays a body that is longer
+/// than `max_bytes`, or that failed.
+pub(super) async fn buffer<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
     max_bytes: usize,
 ) -> Result<(Bytes, Replay<B>), Replay<B>> {
     let mut read = BytesMut::new();
-    let replay = |read: BytesMut, rest| Replay { first: Some(read.freeze()), rest };
+    let replay = |read: BytesMut, rest| Replay { buffered: Some(read.freeze()), rest };
     loop {
         match body.frame().await {
             Some(Ok(frame)) => match frame.into_data() {
@@ -34,18 +36,18 @@ pub(super) async fn read_whole<B: Body<Data = Bytes> + Unpin>(
                     return Err(replay(read, Rest::More(body)));
                 }
                 Ok(data) => read.extend_from_slice(&data),
-                Err(trailers) => return Ok((read.freeze(), Replay { first: None, rest: Rest::Trailers(trailers) })),
+                Err(trailers) => return Ok((read.freeze(), Replay { buffered: None, rest: Rest::Trailers(trailers) })),
             },
             Some(Err(error)) => return Err(replay(read, Rest::Error(error))),
-            None => return Ok((read.freeze(), Replay { first: None, rest: Rest::None })),
+            None => return Ok((read.freeze(), Replay { buffered: None, rest: Rest::None })),
         }
     }
 }
 
 impl<B: Body> Replay<B> {
-    /// Other bytes in place of those that were read.
-    pub(super) fn with(self, bytes: Bytes) -> Self {
-        Self { first: Some(bytes), ..self }
+    /// The same with other bytes in place of the buffered ones.
+    pub(super) fn with_bytes(self, bytes: Bytes) -> Self {
+        Self { buffered: Some(bytes), ..self }
     }
 }
 
@@ -57,8 +59,8 @@ where
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
+        if let Some(buffered) = self.buffered.take().filter(|buffered| !buffered.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(buffered))));
         }
         match std::mem::replace(&mut self.rest, Rest::None) {
             Rest::None => Poll::Ready(None),
@@ -73,13 +75,13 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.as_ref().is_none_or(Bytes::is_empty) && matches!(self.rest, Rest::None)
+        self.buffered.as_ref().is_none_or(Bytes::is_empty) && matches!(self.rest, Rest::None)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.first, &self.rest) {
-            // With a length there would be no trailers in HTTP/1.1.
-            (first, Rest::None) => SizeHint::with_exact(first.as_ref().map_or(0, |first| first.len() as u64)),
+        match (&self.buffered, &self.rest) {
+            // Trailers need a chunked body in HTTP/1.1: then there is no length.
+            (buffered, Rest::None) => SizeHint::with_exact(buffered.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             _ => SizeHint::default(),
         }
     }

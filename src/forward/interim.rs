@@ -1,6 +1,6 @@
 //! Interim (1xx) responses of the endpoint on their way to the agent.
 
-use super::rewrite;
+use super::rewrite::{self, UpgradeFields};
 use crate::capture::Recording;
 use crate::error::ProxyError;
 use crate::net::interim::InterimSender;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Status and fields.
 pub(super) type Interim = (StatusCode, HeaderMap);
 
-/// Waits for the response, passing interim ones on as they come.
+/// Waits for the final response and passes interim ones on as they come.
 pub(super) async fn with_interims(
     mut sending: Pin<&mut impl Future<Output = Result<Sent, ProxyError>>>,
     mut interims: mpsc::Receiver<Interim>,
@@ -24,6 +24,7 @@ pub(super) async fn with_interims(
             biased;
             Some((status, headers)) = interims.recv() => {
                 recording.interim_response(status.as_u16());
+                // hyper itself sends the agent a 100.
                 if let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) {
                     interim.send(&interim_head(status, headers));
                 }
@@ -33,9 +34,9 @@ pub(super) async fn with_interims(
     }
 }
 
-/// Has interim responses delivered; a 100 also lets the body go.
+/// Delivers interim responses of `request` to the returned queue. A 100 also opens the request's gate through `go`.
 pub(super) fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Sender<()>) -> mpsc::Receiver<Interim> {
-    let (sender, receiver) = mpsc::channel(MAX_INTERIMS);
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED_INTERIMS);
     let go = std::sync::Mutex::new(Some(go));
     hyper::ext::on_informational(request, move |response| {
         if response.status() == StatusCode::CONTINUE
@@ -44,14 +45,14 @@ pub(super) fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Send
         {
             let _ = go.send(());
         }
-        // An endpoint that floods us with interim responses loses the surplus.
+        // What does not fit is dropped: interim responses are hints, and an endpoint may send any number.
         let _ = sender.try_send((response.status(), response.headers().clone()));
     });
     receiver
 }
 
 fn interim_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
-    rewrite::response(&mut headers, false);
+    rewrite::response(&mut headers, UpgradeFields::Remove);
     let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
     for (name, value) in &headers {
         head.extend_from_slice(name.as_str().as_bytes());
@@ -63,4 +64,4 @@ fn interim_head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
     head
 }
 
-const MAX_INTERIMS: usize = 16;
+const MAX_QUEUED_INTERIMS: usize = 16;

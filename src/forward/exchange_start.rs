@@ -1,8 +1,9 @@
-//! Where a record begins: whose exchange it is, where it stands in its trace, and whether it is recorded at all.
+//! Starts the record of an exchange: which rollout it belongs to, its place in its trace, and whether it is recorded.
 
-use super::handle::Forwarder;
+use super::connection_context::ConnectionContext;
+use super::forwarder::Forwarder;
 use super::identity::{OWN_TRAFFIC_HEADER, identify};
-use super::{ConnectionContext, reply};
+use super::reply;
 use crate::capture::{ExchangeStart, Recording};
 use crate::error::ProxyError;
 use crate::shared_state::SequenceLease;
@@ -12,16 +13,16 @@ use crate::upstream::{Body, Origin, PoolKey};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::traceparent::TraceParent;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// A request that is being recorded.
+/// An exchange in progress.
 #[derive(Clone)]
 pub struct ActiveExchange {
-    /// The record.
+    /// Its record. It records nothing if a setting excludes the exchange, or the queue was full.
     pub recording: Recording,
-    /// Whose it is.
+    /// The rollout it belongs to.
     pub identity: Identity,
     /// Its place in its trace.
     pub trace: TraceContext,
@@ -29,13 +30,13 @@ pub struct ActiveExchange {
     sequence: SequenceLease,
 }
 
-/// What is kept of an exchange whatever the settings say.
+/// What an exchange records and waits for beyond the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetentionOverride {
-    /// Its bodies.
+    /// Its bodies are recorded.
     pub bodies: bool,
-    /// Its span before the end of its answer is delivered, if `capture.durability` is `auto`.
-    pub durably: bool,
+    /// The end of its response waits for the commit, if `capture.durability` is `auto`.
+    pub durable: bool,
 }
 
 impl ActiveExchange {
@@ -50,83 +51,84 @@ impl ActiveExchange {
 }
 
 impl Forwarder {
-    /// Answers a request that must not be sent anywhere, and has that recorded.
+    /// Answers a request that must not be sent anywhere, and records it.
     pub async fn refuse(
         &self,
-        conversation: &ConnectionContext,
+        connection: &ConnectionContext,
         kind: ExchangeKind,
         head: RequestHead,
         error: &ProxyError,
     ) -> Response<Body> {
-        let begun = self.begin(conversation, kind, head, Instant::now()).await;
-        tracing::warn!(rollout_id = %begun.identity.rollout_id, %error, "request refused");
-        begun.recording.fail(error);
+        let exchange = self.start_exchange(connection, kind, head, Instant::now()).await;
+        tracing::warn!(rollout_id = %exchange.identity.rollout_id, %error, "request refused");
+        exchange.recording.fail(error);
         reply::error(error)
     }
 
-    /// Decides whose an exchange is and begins to record it, unless a setting says that it isn't recorded.
-    pub async fn begin(
+    /// Starts an exchange. It is recorded unless a setting excludes it.
+    pub async fn start_exchange(
         &self,
-        conversation: &ConnectionContext,
+        connection: &ConnectionContext,
         kind: ExchangeKind,
         request: RequestHead,
         started: Instant,
     ) -> ActiveExchange {
         if self.records(&request) {
-            return self.record(conversation, kind, request, started, RetentionOverride::default()).await;
+            return self.start_recorded(connection, kind, request, started, RetentionOverride::default()).await;
         }
         self.recorder.counters().filtered.fetch_add(1, Ordering::Relaxed);
-        let (identity, _) = identify(conversation, &request.headers);
+        let (identity, _) = identify(connection, &request.headers);
         let trace = trace_context(&identity, &request.headers);
         ActiveExchange { recording: Recording::off(), identity, trace, sequence: SequenceLease::default() }
     }
 
-    /// Decides whose an exchange is and begins to record it, whatever its host.
-    pub async fn record(
+    /// Starts an exchange that is recorded whatever its host.
+    pub async fn start_recorded(
         &self,
-        conversation: &ConnectionContext,
+        connection: &ConnectionContext,
         kind: ExchangeKind,
         request: RequestHead,
         started: Instant,
-        keep: RetentionOverride,
+        retention: RetentionOverride,
     ) -> ActiveExchange {
-        let (mut identity, given) = identify(conversation, &request.headers);
+        let (mut identity, named_id) = identify(connection, &request.headers);
         let trace = trace_context(&identity, &request.headers);
-        let allocated = self.sequences.allocate(&identity.rollout_id, given).await;
+        let allocated = self.sequences.allocate(&identity.rollout_id, named_id).await;
         identity.sequence_id = allocated.sequence_id;
-        let connection = ConnectionFacts {
-            client: Some(conversation.client),
-            downstream_id: conversation.id,
-            downstream_tls: conversation.tunnel.as_ref().and_then(|tunnel| tunnel.tls.clone()),
+        let facts = ConnectionFacts {
+            client: Some(connection.client),
+            downstream_id: connection.id,
+            downstream_tls: connection.tunnel.as_ref().and_then(|tunnel| tunnel.tls.clone()),
             ..ConnectionFacts::default()
         };
-        let begin = ExchangeStart {
+        let recording = self.recorder.start(ExchangeStart {
             identity: identity.clone(),
+            sequence: allocated.lease.clone(),
             trace: trace.clone(),
             kind,
             request,
-            connection,
+            connection: facts,
             started,
-            auto_durable: allocated.registered || keep.durably,
-            records_bodies: keep.bodies,
-            sequence: allocated.lease.clone(),
-        };
-        ActiveExchange { recording: self.recorder.start(begin), identity, trace, sequence: allocated.lease }
+            auto_durable: allocated.registered || retention.durable,
+            records_bodies: retention.bodies,
+        });
+        ActiveExchange { recording, identity, trace, sequence: allocated.lease }
     }
 
-    /// Begins to record a try of the call that `begun` is: a span below it, under its sequence id.
-    pub fn record_try(&self, begun: &ActiveExchange, request: RequestHead, started: Instant) -> Recording {
-        if !begun.recording.is_on() {
+    /// Starts the record of a try of a call: a span below that of the call, with its sequence id.
+    pub fn start_try(&self, call: &ActiveExchange, request: RequestHead, started: Instant) -> Recording {
+        if !call.recording.is_on() {
             return Recording::off();
         }
         let trace = TraceContext {
             span_id: SpanId::from_random(fastrand::u64(..)),
-            parent_id: begun.trace.span_id,
+            parent_id: call.trace.span_id,
             parent_is_remote: false,
-            ..begun.trace.clone()
+            ..call.trace.clone()
         };
         self.recorder.start(ExchangeStart {
-            identity: begun.identity.clone(),
+            identity: call.identity.clone(),
+            sequence: call.sequence.clone(),
             trace,
             kind: ExchangeKind::Http,
             request,
@@ -134,15 +136,15 @@ impl Forwarder {
             started,
             auto_durable: false,
             records_bodies: false,
-            sequence: begun.sequence.clone(),
         })
     }
 
+    /// False if a setting excludes the request from recording.
     pub(super) fn records(&self, request: &RequestHead) -> bool {
         let settings = self.recorder.settings();
-        let own = request.headers.get(OWN_TRAFFIC_HEADER).is_some_and(|value| value == "true");
+        let is_own_traffic = request.headers.get(OWN_TRAFFIC_HEADER).is_some_and(|value| value == "true");
         let (host, port) = (&request.host, request.port);
-        (!own || settings.own_traffic)
+        (!is_own_traffic || settings.own_traffic)
             && (settings.only_hosts.is_empty() || any_matches(&settings.only_hosts, host, port))
             && !any_matches(&settings.skip_hosts, host, port)
     }
@@ -161,19 +163,30 @@ pub fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestHead {
     }
 }
 
+/// The caller's trace if exactly one valid `traceparent` names it, else the attempt's.
 fn trace_context(identity: &Identity, headers: &HeaderMap) -> TraceContext {
     let mut values = headers.get_all(TRACEPARENT).iter();
-    let incoming = match (values.next(), values.next()) {
+    let caller = match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok().and_then(TraceParent::parse),
         _ => None,
     };
     let (rollout, attempt) = (&identity.rollout_id, &identity.attempt_id);
     TraceContext {
-        trace_id: incoming.as_ref().map_or_else(|| TraceId::of_attempt(rollout, attempt), |parent| parent.trace_id),
+        trace_id: caller.as_ref().map_or_else(|| TraceId::of_attempt(rollout, attempt), |caller| caller.trace_id),
         span_id: SpanId::from_random(fastrand::u64(..)),
-        parent_id: incoming.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |parent| parent.span_id),
-        parent_is_remote: incoming.is_some(),
+        parent_id: caller.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |caller| caller.span_id),
+        parent_is_remote: caller.is_some(),
     }
 }
 
-pub(super) const TRACEPARENT: &str = "traceparent";
+/// Sets `traceparent` so that the endpoint's spans are below ours. The caller's flags stay; without one it is sampled.
+pub(super) fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
+    let caller = headers.get(TRACEPARENT).and_then(|value| TraceParent::parse(value.to_str().ok()?));
+    let flags = caller.map_or(1, |caller| caller.flags);
+    let parent = TraceParent { trace_id: trace.trace_id, span_id: trace.span_id, flags };
+    if let Ok(value) = HeaderValue::from_str(&parent.to_string()) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+const TRACEPARENT: &str = "traceparent";

@@ -1,5 +1,6 @@
-//! What is known of an agent's connection: every request on it is handled with this.
+//! What is known of an agent's connection. Every request on it is handled with this.
 
+use crate::error::ProxyError;
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::TlsFacts;
 use crate::trace::{AttemptId, RolloutId};
@@ -7,56 +8,56 @@ use crate::upstream::Origin;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An agent's connection to a door, or the inside of one of its tunnels.
+/// An agent's connection to a listener, or the inside of one of its tunnels.
 #[derive(Clone, Debug)]
 pub struct ConnectionContext {
     /// Number of the connection in this process.
     pub id: u64,
     /// The agent's address.
     pub client: SocketAddr,
-    /// What the door is bound to, if it is.
+    /// The rollout that the listener is bound to. None for `tracewire serve`.
     pub binding: Option<(RolloutId, AttemptId)>,
-    /// What the gateway's URL prefix named.
+    /// The rollout that the gateway's URL prefix names.
     pub prefix: NamedRollout,
-    /// What the gateway's API key named.
+    /// The rollout that the gateway's API key names.
     pub key: NamedRollout,
-    /// What the proxy credentials named.
+    /// The rollout that the user name of the proxy credentials names.
     pub credentials: NamedRollout,
-    /// The rollout of the connection's own, for exchanges that nobody names.
-    pub own: (RolloutId, AttemptId),
-    /// `User-Agent` of the CONNECT that opened the tunnel.
+    /// A rollout for this connection alone, for requests without any other identity.
+    pub fallback_identity: (RolloutId, AttemptId),
+    /// `User-Agent` of the CONNECT that opened the tunnel, if it had one.
     pub user_agent: Option<String>,
-    /// The tunnel that the request came through, if it did.
+    /// The tunnel that requests on this connection come through. None outside of tunnels.
     pub tunnel: Option<Tunnel>,
-    /// Holds the drain until everything of this connection is over.
+    /// A drain waits until all guards of the connection are dropped.
     pub guard: DrainGuard,
 }
 
-/// The user name of proxy credentials, read as `ROLLOUT.ATTEMPT` or `ROLLOUT`.
+/// A rollout and attempt as an agent names them. Without a rollout the attempt is ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamedRollout {
-    /// The rollout.
+    /// The rollout, if it is named.
     pub rollout: Option<RolloutId>,
-    /// The attempt.
+    /// The attempt, if it is named.
     pub attempt: Option<AttemptId>,
 }
 
-/// The inside of an intercepted CONNECT.
+/// The inside of a CONNECT that is intercepted.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
-    /// Where it leads: no request inside may name another host.
+    /// The endpoint that it leads to. Requests inside must not name another host.
     pub origin: Origin,
-    /// TLS toward the agent.
+    /// TLS with the agent. None for plaintext HTTP in the tunnel.
     pub tls: Option<TlsFacts>,
-    /// Why the endpoint can't be reached, when that came out after the CONNECT was answered.
-    pub unreachable: Option<crate::error::ProxyError>,
+    /// Why the endpoint can't be reached, if that was known only after the CONNECT was answered.
+    pub unreachable: Option<ProxyError>,
 }
 
 impl ConnectionContext {
     /// A new connection from `client`.
     pub fn new(client: SocketAddr, binding: Option<(RolloutId, AttemptId)>, guard: DrainGuard) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
-        let own = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
+        let fallback_identity = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         Self {
             id,
@@ -65,7 +66,7 @@ impl ConnectionContext {
             prefix: NamedRollout::default(),
             key: NamedRollout::default(),
             credentials: NamedRollout::default(),
-            own,
+            fallback_identity,
             user_agent: None,
             tunnel: None,
             guard,
@@ -74,7 +75,7 @@ impl ConnectionContext {
 }
 
 impl NamedRollout {
-    /// Reads a user name. The last dot divides; an attempt id has none, a rollout id may.
+    /// Reads `ROLLOUT.ATTEMPT` or `ROLLOUT`. The part after the last dot is the attempt id.
     pub fn from_user(user: &str) -> Self {
         let (rollout, attempt) = match user.rsplit_once('.') {
             Some((rollout, attempt)) if !rollout.is_empty() && !attempt.is_empty() => (rollout, Some(attempt)),

@@ -1,7 +1,7 @@
-//! `Expect: 100-continue`, end to end: the agent is told to go on when the endpoint says so.
+//! `Expect: 100-continue`, end to end: the agent is asked for its body when the endpoint asks for it.
 //!
-//! hyper sends the 100 to the agent when the request body is first polled, and its client polls at once. The gate keeps
-//! the body still until the endpoint's 100, or until a client would lose patience (RFC 9110 §10.1.1).
+//! hyper sends the 100 to the agent when the request body is first polled, and its client polls at once. The gate holds
+//! the body back until the endpoint's 100, or for as long as a client would wait (RFC 9110 §10.1.1).
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -13,20 +13,21 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 /// A body that is not polled before the gate opens.
-pub struct ContinueGate<B> {
+pub(super) struct ContinueGate<B> {
     inner: B,
+    // None once it is open.
     closed: Option<(oneshot::Receiver<()>, Pin<Box<Sleep>>)>,
 }
 
 impl<B> ContinueGate<B> {
-    /// Lets everything through.
-    pub fn open(inner: B) -> Self {
+    /// A gate that is open from the start.
+    pub(super) fn open(inner: B) -> Self {
         Self { inner, closed: None }
     }
 
-    /// Waits for `go`, for a moment at most.
-    pub fn closed(inner: B, go: oneshot::Receiver<()>) -> Self {
-        Self { inner, closed: Some((go, Box::pin(tokio::time::sleep(TIMEOUT)))) }
+    /// A gate that opens with `go`, or after [`CONTINUE_TIMEOUT`].
+    pub(super) fn closed(inner: B, go: oneshot::Receiver<()>) -> Self {
+        Self { inner, closed: Some((go, Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)))) }
     }
 }
 
@@ -35,9 +36,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ContinueGate<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some((go, patience)) = &mut self.closed {
+        if let Some((go, timeout)) = &mut self.closed {
             if !matches!(Pin::new(go).poll(cx), Poll::Ready(Ok(()))) {
-                std::task::ready!(patience.as_mut().poll(cx));
+                std::task::ready!(timeout.as_mut().poll(cx));
             }
             self.closed = None;
         }
@@ -53,5 +54,5 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ContinueGate<B> {
     }
 }
 
-/// curl waits one second by itself; longer would make us the slower one.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// curl waits as long.
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,54 @@
+//! Where a request goes: its absolute target, and whether it may name that host at all.
+
+use super::connection_context::ConnectionContext;
+use crate::error::{ErrorKind, ProxyError};
+use crate::upstream::{Origin, authority};
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Uri, header};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+
+/// Why a request inside a tunnel must not be sent: one that names another host would bypass the policy that the tunnel
+/// passed. None for requests outside a tunnel.
+pub(super) fn misdirected(
+    connection: &ConnectionContext,
+    origin: &Origin,
+    request: &Request<Incoming>,
+) -> Option<ProxyError> {
+    let tunnel = connection.tunnel.as_ref()?;
+    if let Some(error) = &tunnel.unreachable {
+        return Some(error.clone());
+    }
+    if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
+        let shown = authority(&tunnel.origin.host, tunnel.origin.port);
+        return Some(ProxyError::new(ErrorKind::HttpRequestError, shown, "a CONNECT inside a tunnel"));
+    }
+    // Every place that names a host must name this one: the next server may read another of them than we do.
+    let hosts = request.headers().get_all(header::HOST);
+    let fields = hosts.iter().map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let named: Vec<Option<Authority>> = fields.chain(request.uri().authority().cloned().map(Some)).collect();
+    let leads = &tunnel.origin;
+    let is_inside = origin == leads || (origin.dial_host.as_ref() == Some(&leads.host) && origin.port == leads.port);
+    let is_origin = |named: &&Option<Authority>| {
+        named.as_ref().is_some_and(|named| named.host().trim_matches(['[', ']']).eq_ignore_ascii_case(&origin.host))
+    };
+    let other = named.iter().find(|named| !is_origin(named));
+    (!is_inside || other.is_some()).then(|| {
+        let host = other.and_then(|named| named.as_ref()).map_or(origin.host.as_str(), |named| named.host());
+        let cause = format!("the request names {host} inside a tunnel to {}", leads.host);
+        ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
+    })
+}
+
+/// The absolute target. The authority is the one that the agent wrote, since a signature may cover it.
+pub(super) fn absolute(origin: &Origin, uri: &Uri, headers: &HeaderMap) -> Result<Uri, ProxyError> {
+    let written = uri.authority().map(|authority| authority.as_str().to_owned());
+    let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let shown = authority(&origin.host, origin.port);
+    let built = Uri::builder()
+        .scheme(if origin.tls { "https" } else { "http" })
+        .authority(written.or_else(host).unwrap_or_else(|| shown.clone()))
+        .path_and_query(uri.path_and_query().map_or("/", |path| path.as_str()))
+        .build();
+    built.map_err(|error| ProxyError::from_source(ErrorKind::HttpRequestError, shown, &error))
+}

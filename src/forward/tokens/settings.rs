@@ -1,0 +1,152 @@
+//! `[tokens]` of the settings, and which requests they change.
+
+use crate::llm::api::ApiCall;
+use crate::llm::engine::Engine;
+use crate::llm::token_ids::{Stripping, TokenIdPlan};
+use crate::shared_state::DetectedEngines;
+use crate::util::glob::any_matches;
+use http::{HeaderMap, HeaderName, Method, header};
+use serde::{Deserialize, Serialize};
+
+/// `[tokens]` of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenSettings {
+    /// When token ids are requested on behalf of agents that do not request them.
+    pub inject: Inject,
+    /// Remove from responses what the agent did not request.
+    pub strip: bool,
+    /// The engines of hosts. The first entry that names a host counts.
+    pub engines: Vec<EngineHosts>,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self { inject: Inject::default(), strip: true, engines: Vec::new() }
+    }
+}
+
+/// When token ids are requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inject {
+    /// From the hosts in `engines`, and from those whose responses show which engine serves there.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// From all other hosts as well, with the fields of vLLM. Endpoints that do not know the fields may reject them.
+    Always,
+}
+
+/// One of `[[tokens.engines]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineHosts {
+    /// The hosts, as patterns with an optional port.
+    pub hosts: Vec<String>,
+    /// The engine that serves there.
+    pub engine: Engine,
+}
+
+impl TokenSettings {
+    /// How a request is changed to request token ids. None for most requests.
+    pub(crate) fn plan(
+        &self,
+        (host, port): (&str, u16),
+        detected: &DetectedEngines,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<TokenIdPlan> {
+        if self.inject == Inject::Off || method != Method::POST || !is_plain_json(headers) {
+            return None;
+        }
+        let named = self.engines.iter().find(|entry| any_matches(&entry.hosts, host, port)).map(|entry| entry.engine);
+        let always = || (self.inject == Inject::Always).then_some(Engine::VLLM);
+        let engine = named.or_else(|| detected.at(host, port)).or_else(always)?;
+        let stripping = if self.strip { Stripping::Strip } else { Stripping::Keep };
+        TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping)
+    }
+}
+
+/// True for a JSON body that may be changed: its length is known, it is not compressed, not signed (SigV4 covers the
+/// body), and not held back by `Expect`.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let has = |name: HeaderName, word: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.to_ascii_lowercase().contains(word))
+    };
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    has(header::CONTENT_TYPE, "json")
+        && length.is_some_and(|length| length <= MAX_BUFFERED_BYTES)
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && !headers.contains_key(header::EXPECT)
+        && !has(header::AUTHORIZATION, "aws4-")
+        && !headers.contains_key("x-amz-content-sha256")
+        && !headers.contains_key("content-digest")
+}
+
+/// Maximum size of a body that is buffered whole to be changed. A larger request passes unchanged, a larger response
+/// keeps what was requested on the agent's behalf.
+pub(crate) const MAX_BUFFERED_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers() -> HeaderMap {
+        let fields = [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_LENGTH, "100")];
+        HeaderMap::from_iter(fields.map(|(name, value)| (name, HeaderValue::from_static(value))))
+    }
+
+    fn settings() -> TokenSettings {
+        let engines = vec![
+            EngineHosts { hosts: vec!["vllm".into()], engine: Engine::VLLM },
+            EngineHosts { hosts: vec!["sgl".into()], engine: Engine::of_name("sglang").unwrap() },
+        ];
+        TokenSettings { engines, ..TokenSettings::default() }
+    }
+
+    #[test]
+    fn only_plain_json_for_known_engines_is_changed() {
+        let plan = |settings: &TokenSettings, host, path, headers: &HeaderMap| {
+            settings.plan((host, 80), &DetectedEngines::default(), &Method::POST, path, headers).is_some()
+        };
+        let (auto, chat) = (settings(), "/v1/chat/completions");
+        assert!(plan(&auto, "vllm", chat, &headers()) && plan(&auto, "sgl", "/v1/completions", &headers()));
+        assert!(!plan(&auto, "api.openai.com", chat, &headers()) && !plan(&auto, "vllm", "/v1/embeddings", &headers()));
+        let off = TokenSettings { inject: Inject::Off, ..settings() };
+        let always = TokenSettings { inject: Inject::Always, ..settings() };
+        assert!(!plan(&off, "vllm", chat, &headers()) && plan(&always, "other", chat, &headers()));
+        for (name, value) in
+            [("content-encoding", "zstd"), ("authorization", "AWS4-HMAC-SHA256 x"), ("expect", "100-continue")]
+        {
+            let mut signed = headers();
+            signed.insert(name, HeaderValue::from_static(value));
+            assert!(!plan(&auto, "vllm", chat, &signed), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_detected_engine_is_asked_until_it_rejects_the_fields() {
+        let detected = DetectedEngines::default();
+        let plan = |settings: &TokenSettings| {
+            let path = "/v1/chat/completions";
+            settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers()).is_some()
+        };
+        let named = TokenSettings {
+            engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine: Engine::OTHER }],
+            ..TokenSettings::default()
+        };
+        assert!(!plan(&settings()));
+        detected.detected("gpu", 80, Engine::VLLM);
+        assert!(plan(&settings()) && !plan(&named));
+        detected.rejected_token_ids("gpu", 80);
+        detected.detected("gpu", 80, Engine::VLLM);
+        assert!(!plan(&settings()));
+    }
+}
