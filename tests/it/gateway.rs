@@ -1,4 +1,4 @@
-//! The gateway: whose calls, to which backend, under which policy; what happens when something is in the way.
+//! The gateway: how calls are identified, sent to backends, retried, coalesced, paused and limited.
 
 use crate::support::client::{ask, begin, get, post, register_model, send, until_state};
 use crate::support::{Bench, Running, endpoint, eventually, is_exchange, read_head};
@@ -22,7 +22,7 @@ fn path(rollout: &str) -> String {
     format!("/rollout/{rollout}/attempt/0/v1/chat/completions")
 }
 
-/// The calls of a rollout: spans with a model's operation.
+/// The spans of the LLM calls of a rollout, once there are `count`.
 fn calls(bench: &Bench, rollout: &str, count: usize) -> Vec<Value> {
     eventually(|| {
         let spans = bench.spans(rollout);
@@ -32,8 +32,8 @@ fn calls(bench: &Bench, rollout: &str, count: usize) -> Vec<Value> {
     })
 }
 
-/// What the mock gives to whoever asks it for ids.
-fn given(bench: &Bench, body: &Value) -> Value {
+/// The response of the mock to a request for token ids.
+fn from_mock(bench: &Bench, body: &Value) -> Value {
     let mut body = body.clone();
     body["return_token_ids"] = true.into();
     body["logprobs"] = true.into();
@@ -89,19 +89,19 @@ fn register(serve: &Running, address: SocketAddr, more: &Value) {
 const QUICK: &str = "[gateway]\nretry_wait_ms = 1\n";
 
 #[test]
-fn ids_are_those_that_the_backend_gave_and_the_agent_sees_none() {
+fn token_ids_are_recorded_and_hidden_from_the_agent() {
     let bench = Bench::with_mock(&["--vllm"]);
     let serve = bench.gateway("");
     for (at, body) in [chat("one two three"), streamed("one two three")].iter().enumerate() {
         let rollout = format!("ro-{at}");
         let reply = post(serve.address("server"), &path(&rollout), body);
         assert_eq!(reply.status, 200);
-        // As vLLM writes them unasked: null.
+        // vLLM writes them as null if they are not requested.
         assert!(!reply.text().contains("token_ids\":["), "{}", reply.text());
-        let given = given(&bench, body);
+        let from_mock = from_mock(&bench, body);
         let call = &calls(&bench, &rollout, 1)[0];
-        assert_eq!(call["attributes"]["prompt_token_ids"], given["prompt_token_ids"]);
-        assert_eq!(call["attributes"]["response_token_ids"], given["choices"][0]["token_ids"]);
+        assert_eq!(call["attributes"]["prompt_token_ids"], from_mock["prompt_token_ids"]);
+        assert_eq!(call["attributes"]["response_token_ids"], from_mock["choices"][0]["token_ids"]);
         assert_eq!(call["attributes"]["tracewire.tokens.status"], "exact");
         assert_eq!(call["attributes"]["tracewire.identity.source"], "url");
         assert_eq!(call["attributes"]["tracewire.gateway.backend"], format!("{}/v1", bench.http()));
@@ -109,29 +109,29 @@ fn ids_are_those_that_the_backend_gave_and_the_agent_sees_none() {
 }
 
 #[test]
-fn a_stream_comes_as_the_backend_sends_it() {
+fn streams_are_forwarded_event_by_event() {
     let bench = Bench::new();
     let (serve, gate) = bench.gated_gateway("");
     gate.pass_events(1);
     let mut coming = begin(serve.address("server"), "POST", &path("ro"), &[], &streamed("x").to_string());
-    // It comes although the backend sends no more until it is here.
+    // The backend sends no more until the agent has this.
     coming.line_with("data: ").unwrap();
     gate.open();
     assert!(coming.read().text().contains("[DONE]"));
 }
 
 #[test]
-fn a_retryable_answer_is_tried_again_and_each_try_is_a_span() {
+fn retryable_responses_are_retried_and_each_try_is_a_span() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends(QUICK);
     let whole = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
     const OK: &str = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
-    let (address, asked) =
+    let (address, requests) =
         scripted(&[(503, "text/plain", "busy"), (429, "application/json", "{}"), (200, "application/json", OK)]);
     register(&serve, address, &json!({ "engine": "openai" }));
     let reply = post(serve.address("server"), &path("ro"), &chat("x"));
     assert_eq!((reply.status, reply.text().as_str()), (200, whole));
-    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    assert_eq!(requests.load(Ordering::SeqCst), 3);
     let call = &calls(&bench, "ro", 1)[0];
     assert_eq!(call["attributes"]["http.request.resend_count"], 2);
     let spans = eventually(|| {
@@ -148,21 +148,21 @@ fn a_retryable_answer_is_tried_again_and_each_try_is_a_span() {
 }
 
 #[test]
-fn the_last_answer_goes_to_the_agent_as_it_is() {
+fn the_response_of_the_last_try_reaches_the_agent_unchanged() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends("[gateway]\nretries = 1\nretry_wait_ms = 1\n");
-    let (address, asked) = scripted(&[(500, "application/json", r#"{"error":{"message":"no"}}"#)]);
+    let (address, requests) = scripted(&[(500, "application/json", r#"{"error":{"message":"no"}}"#)]);
     register(&serve, address, &json!({ "engine": "openai" }));
     let reply = post(serve.address("server"), &path("ro"), &chat("x"));
     assert_eq!((reply.status, reply.text().as_str()), (500, r#"{"error":{"message":"no"}}"#));
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn another_backend_answers_when_one_is_down() {
     let bench = Bench::new();
     let serve = bench.gateway(QUICK);
-    // Nobody listens there any more.
+    // The port is closed.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     register(&serve, gone, &json!({ "weight": 100.0 }));
     for at in 0..20 {
@@ -175,7 +175,7 @@ fn another_backend_answers_when_one_is_down() {
 }
 
 #[test]
-fn a_backend_that_dies_before_the_first_byte_is_left_for_another() {
+fn a_backend_that_breaks_off_before_the_first_byte_is_replaced() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends(QUICK);
     for head in [
@@ -229,33 +229,33 @@ fn what_a_backend_sent_before_it_broke_off_reaches_the_agent() {
 }
 
 #[test]
-fn a_backend_that_does_not_know_the_fields_for_ids_is_asked_without() {
+fn a_backend_that_rejects_token_id_fields_gets_none() {
     const NO: &str = r#"{"error":{"message":"Unrecognized request argument supplied: return_token_ids","type":"invalid_request_error"}}"#;
     const OK: &str = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
     let bench = Bench::new();
     let serve = bench.gateway_without_backends(QUICK);
-    let (address, asked) = scripted(&[(400, "application/json", NO), (200, "application/json", OK)]);
+    let (address, requests) = scripted(&[(400, "application/json", NO), (200, "application/json", OK)]);
     register(&serve, address, &json!({}));
     for _ in 0..2 {
         assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 3, "it is asked once");
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "it is asked once");
 }
 
 #[test]
-fn a_bad_request_is_the_agents_own() {
+fn bad_requests_of_agents_are_not_retried() {
     const NO: &str = r#"{"error":{"message":"max_tokens is too large","type":"invalid_request_error"}}"#;
     let bench = Bench::new();
     let serve = bench.gateway_without_backends(QUICK);
-    let (address, asked) = scripted(&[(400, "application/json", NO)]);
+    let (address, requests) = scripted(&[(400, "application/json", NO)]);
     register(&serve, address, &json!({}));
     let reply = post(serve.address("server"), &path("ro"), &chat("x"));
     assert_eq!((reply.status, reply.text().as_str()), (400, NO));
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn a_paused_gateway_holds_callers_until_it_goes_on() {
+fn a_paused_gateway_holds_calls_until_it_resumes() {
     let bench = Bench::new();
     let serve = bench.gateway("[gateway]\nkeepalive_ms = 20\n");
     let server = serve.address("server");
@@ -277,7 +277,7 @@ fn a_paused_gateway_holds_callers_until_it_goes_on() {
 }
 
 #[test]
-fn waiting_ends_with_an_error_in_the_clients_dialect() {
+fn a_hold_timeout_is_an_error_in_the_format_of_the_api() {
     let bench = Bench::new();
     let serve = bench.gateway("[gateway]\nkeepalive_ms = 20\nhold_timeout_ms = 1000\npause = \"hold\"\n");
     let server = serve.address("server");
@@ -302,13 +302,13 @@ fn waiting_ends_with_an_error_in_the_clients_dialect() {
 }
 
 #[test]
-fn the_span_says_with_which_token_the_weights_changed() {
+fn spans_record_the_token_at_which_the_weights_changed() {
     let bench = Bench::new();
     let (serve, gate) = bench.gated_gateway("");
     let server = serve.address("server");
     gate.pass_events(3);
     let mut coming = begin(server, "POST", &path("ro"), &[], &streamed("x").to_string());
-    // The head of the answer, then two words.
+    // The first chunk has the role, the next two a word each.
     for _ in 0..3 {
         coming.line_with("data: ").unwrap();
     }
@@ -323,7 +323,7 @@ fn the_span_says_with_which_token_the_weights_changed() {
 }
 
 #[test]
-fn a_hundred_streams_live_through_a_weight_update() {
+fn a_hundred_streams_survive_a_weight_update() {
     let bench = Bench::new();
     let (serve, gate) = bench.gated_gateway("[gateway]\nkeepalive_ms = 50\n");
     let server = serve.address("server");
@@ -372,13 +372,13 @@ fn a_policy_that_is_too_far_ahead_is_tagged_or_refused() {
 }
 
 #[test]
-fn an_agents_retry_gets_the_answer_of_the_call_it_repeats() {
+fn retries_get_the_response_of_the_call_they_repeat() {
     let bench = Bench::new();
     let (serve, gate) = bench.gated_gateway("");
     gate.pass_events(1);
     let server = serve.address("server");
     let body = streamed("the same").to_string();
-    // The agent hangs up in the middle, and tries again.
+    // The agent hangs up in the middle, and retries.
     let mut first = begin(server, "POST", &path("ro"), &[("x-stainless-retry-count", "0")], &body);
     first.line_with("data: ").unwrap();
     drop(first);
@@ -387,16 +387,19 @@ fn an_agents_retry_gets_the_answer_of_the_call_it_repeats() {
     gate.open();
     let again = again.read();
     assert!(again.text().contains("[DONE]"));
-    // And once more, when it is over.
+    // It retries again after the call has ended.
     let stored = ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", "2")], &body);
     assert!(stored.text().starts_with(&begins) && stored.text().ends_with(&again.text()), "{}", stored.text());
-    // Another sample of the same prompt is no retry.
+    // Another sample of the same prompt is not a retry.
     let other = ask(server, "POST", &path("ro"), &[("x-stainless-retry-count", "0")], &body);
     assert_eq!(other.status, 200);
     assert_eq!(calls(&bench, "ro", 2).len(), 2, "two calls, whatever was repeated");
-    let asked = get(bench.mock.address("http"), "/requests").json();
-    let posts =
-        asked.as_array().unwrap().iter().filter(|one| one["method"] == "POST" && one["path"] == "/v1/chat/completions");
+    let requests = get(bench.mock.address("http"), "/requests").json();
+    let posts = requests
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["method"] == "POST" && one["path"] == "/v1/chat/completions");
     assert_eq!(posts.count(), 2);
     let spans = eventually(|| {
         Some(bench.spans("ro")).filter(|spans| spans.iter().filter(|span| is_exchange(span)).count() == 4)
@@ -409,7 +412,7 @@ fn an_agents_retry_gets_the_answer_of_the_call_it_repeats() {
 }
 
 #[test]
-fn samples_of_one_prompt_stay_samples_when_they_are_asked_for_again() {
+fn retried_samples_of_one_prompt_stay_separate() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     let server = serve.address("server");
@@ -428,7 +431,7 @@ fn samples_of_one_prompt_stay_samples_when_they_are_asked_for_again() {
 }
 
 #[test]
-fn an_answer_that_nobody_took_is_not_recorded_as_whole() {
+fn undelivered_responses_are_not_recorded_as_complete() {
     let bench = Bench::new();
     for (rollout, body) in [
         ("ro-s", streamed("x")),
@@ -452,7 +455,7 @@ fn an_answer_that_nobody_took_is_not_recorded_as_whole() {
 }
 
 #[test]
-fn weights_that_change_before_the_first_token_are_those_that_answer() {
+fn weights_that_change_before_the_first_token_are_recorded() {
     let bench = Bench::new();
     let (serve, gate) = bench.gated_gateway("");
     let server = serve.address("server");
@@ -470,13 +473,13 @@ fn weights_that_change_before_the_first_token_are_those_that_answer() {
         (&stream["tracewire.policy.version"], &stream["tracewire.policy.versions"]),
         (&json!("1"), &Value::Null)
     );
-    // Which of its tokens are whose, nobody knows.
+    // It is not known which weights sampled which token.
     assert_eq!(whole["tracewire.policy.versions"], json!(["1", "2"]));
     assert_eq!(whole["tracewire.policy.version_starts"], Value::Null);
 }
 
 #[test]
-fn streams_that_outlast_the_shutdown_are_recorded_as_far_as_they_came() {
+fn streams_that_a_shutdown_ends_are_recorded_up_to_there() {
     let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
     let serve = bench.gateway("[shutdown]\ndrain_timeout_ms = 300\n");
     let server = serve.address("server");
@@ -499,22 +502,22 @@ fn streams_that_outlast_the_shutdown_are_recorded_as_far_as_they_came() {
 }
 
 #[test]
-fn an_answer_without_content_is_asked_for_elsewhere() {
+fn meaningless_responses_are_retried_at_another_backend() {
     for (kind, text) in [("text/html", "<html>"), ("application/json", "")] {
         let bench = Bench::new();
         let serve = bench.gateway_without_backends(QUICK);
         let answers: &'static [_] = Box::leak(Box::new([(200, kind, text)]));
-        let (address, asked) = scripted(answers);
+        let (address, requests) = scripted(answers);
         register(&serve, address, &json!({ "weight": 1000.0, "engine": "openai" }));
         bench.register(&serve, 0);
         let reply = post(serve.address("server"), &path("ro"), &chat("x"));
         assert_eq!(reply.json()["model"], "mock", "{}", reply.text());
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
     }
 }
 
 #[test]
-fn a_rollout_that_ends_takes_its_calls_along() {
+fn the_end_of_a_rollout_ends_its_calls() {
     let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
     let serve = bench.gateway("");
     let server = serve.address("server");
@@ -531,7 +534,7 @@ fn a_rollout_that_ends_takes_its_calls_along() {
 }
 
 #[test]
-fn a_rollout_spends_what_it_may() {
+fn rollouts_are_held_to_their_budgets() {
     let bench = Bench::new();
     let serve = bench.gateway("[gateway.budget]\ncalls = 2\n");
     let server = serve.address("server");
@@ -551,20 +554,20 @@ fn a_rollout_spends_what_it_may() {
             let reply = post(server, path, &body);
             assert_eq!(reply.status, expected, "{path} {}", reply.text());
             if expected == 429 {
-                let said = reply.json().pointer(field).unwrap().as_str().unwrap().to_owned();
-                assert!(said.contains("has made all of its 2 calls"), "{said}");
+                let message = reply.json().pointer(field).unwrap().as_str().unwrap().to_owned();
+                assert!(message.contains("has made all of its 2 calls"), "{message}");
                 assert_eq!(reply.header("x-should-retry"), Some("false"));
             }
         }
     }
-    let own = json!({ "input": 1, "metadata": { "budget": { "tokens": 5 } } });
-    let own = post(server, "/v1/agl/rollouts", &own).json()["rollout_id"].as_str().unwrap().to_owned();
-    assert_eq!(post(server, &path(&own), &chat("x")).status, 200);
-    eventually(|| (post(server, &path(&own), &chat("x")).status == 429).then_some(()));
+    let limited = json!({ "input": 1, "metadata": { "budget": { "tokens": 5 } } });
+    let limited = post(server, "/v1/agl/rollouts", &limited).json()["rollout_id"].as_str().unwrap().to_owned();
+    assert_eq!(post(server, &path(&limited), &chat("x")).status, 200);
+    eventually(|| (post(server, &path(&limited), &chat("x")).status == 429).then_some(()));
 }
 
 #[test]
-fn errors_are_the_clients_dialects_and_spans() {
+fn errors_have_the_format_of_the_api_and_are_recorded() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends("[gateway]\nmax_body_bytes = 1000\nretries = 0\n");
     let server = serve.address("server");
@@ -576,10 +579,10 @@ fn errors_are_the_clients_dialects_and_spans() {
         ("/rollout/ro/attempt/0/v1/chat/completions", &long, 413, "longer than 1000 bytes"),
         ("/rollout/ro/attempt/0/v1/files", "{}", 404, "no LLM API"),
     ];
-    for (path, body, status, said) in cases {
+    for (path, body, status, message) in cases {
         let reply = ask(server, "POST", path, &[], body);
         assert_eq!(reply.status, *status, "{path} {}", reply.text());
-        assert!(reply.json()["error"]["message"].as_str().unwrap().contains(said), "{}", reply.text());
+        assert!(reply.json()["error"]["message"].as_str().unwrap().contains(message), "{}", reply.text());
     }
     bench.register(&serve, 0);
     let reply = ask(server, "POST", "/rollout/ro/attempt/0/v1/chat/completions", &[], "[]");
@@ -604,7 +607,7 @@ fn errors_are_the_clients_dialects_and_spans() {
 }
 
 #[test]
-fn an_answer_that_can_not_be_translated_is_an_error_and_nothing_is_dropped() {
+fn what_can_not_be_translated_is_an_error() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends("[gateway]\nretries = 0\n");
     let (address, _) = scripted(&[(200, "text/html", "<html>")]);
@@ -646,7 +649,7 @@ fn keys_name_rollouts_and_can_not_be_forged() {
     assert_eq!(call("sk-tw-ro-k.at-1", "/v1/chat/completions"), 401);
     assert_eq!(call("sk-proj-other", "/v1/chat/completions"), 401);
     assert_eq!(call("admin", &path("ro-any")), 200);
-    // It is for calls, and for nothing else.
+    // The key is for LLM calls only.
     let bearer = format!("Bearer {good}");
     for (method, path) in [
         ("POST", "/v1/agl/rollouts"),
@@ -708,7 +711,7 @@ fn models_are_listed_and_aliased() {
 }
 
 #[test]
-fn a_key_of_a_backend_goes_to_it_and_nowhere_else() {
+fn the_key_of_a_backend_is_sent_only_to_it() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends("[capture]\ninclude_headers = true\ninclude_bodies = true\n");
     let server = serve.address("server");
@@ -721,8 +724,8 @@ fn a_key_of_a_backend_goes_to_it_and_nowhere_else() {
         &chat("x").to_string(),
     );
     assert_eq!(reply.status, 200);
-    let asked = get(bench.mock.address("http"), "/requests").text();
-    assert!(asked.contains("sk-very-secret-backend-key-1") && !asked.contains("sk-agent-own-key"), "{asked}");
+    let requests = get(bench.mock.address("http"), "/requests").text();
+    assert!(requests.contains("sk-very-secret-backend-key-1") && !requests.contains("sk-agent-own-key"), "{requests}");
     calls(&bench, "ro", 1);
     let listed = get(server, "/v1/tracewire/backends").text();
     assert!(!listed.contains("secret"), "{listed}");

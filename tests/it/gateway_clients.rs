@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tracewire::trace::AttemptId;
 
-/// One of tests/clients/gateway.
+/// Runs a script of tests/clients/gateway.
 fn client(script: &str) -> Command {
     let mut command = Command::new(if script.ends_with(".py") { python() } else { "node".to_owned() });
     command.arg(root().join("tests/clients/gateway").join(script));
@@ -20,7 +20,7 @@ fn client(script: &str) -> Command {
     command
 }
 
-/// What a command prints, as JSON.
+/// The output of a command, which must be JSON.
 fn printed(command: &mut Command) -> Value {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -31,8 +31,8 @@ fn question(text: &str) -> Value {
     json!([{ "role": "user", "content": text }])
 }
 
-/// What the mock itself answers, when it is asked for ids: the text, the prompt's ids, the answer's.
-fn given(bench: &Bench, messages: &Value, more: &Value) -> [Value; 3] {
+/// The response of the mock to a request for token ids: the text, the ids of the prompt, and those of the response.
+fn from_mock(bench: &Bench, messages: &Value, more: &Value) -> [Value; 3] {
     let mut body = json!({ "model": "mock", "messages": messages, "return_token_ids": true });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut answer = post(bench.mock.address("http"), "/v1/chat/completions", &body).json();
@@ -47,7 +47,7 @@ fn spans(serve: &Running, rollout: &str) -> Vec<Value> {
     spans
 }
 
-/// A rollout's exchanges, once they are there: as many, and no more.
+/// The exchanges of a rollout, once there are `count`; fails if there are more.
 fn exchanges(serve: &Running, rollout: &str, count: usize) -> Vec<Value> {
     let found = eventually(|| {
         let found: Vec<_> = spans(serve, rollout).into_iter().filter(is_exchange).collect();
@@ -57,15 +57,15 @@ fn exchanges(serve: &Running, rollout: &str, count: usize) -> Vec<Value> {
     found
 }
 
-/// A call's span has the very ids, and says that they are proved.
-fn has_ids(call: &Value, [_, prompt, answer]: &[Value; 3]) {
+/// Checks that the span of a call has these ids, and that they were validated.
+fn check_ids(call: &Value, [_, prompt, answer]: &[Value; 3]) {
     let attributes = &call["attributes"];
     assert_eq!(attributes["tracewire.tokens.status"], "exact", "{call:#}");
     assert_eq!((&attributes["prompt_token_ids"], &attributes["response_token_ids"]), (prompt, answer), "{call:#}");
     assert!(!prompt.as_array().unwrap().is_empty() && !answer.as_array().unwrap().is_empty());
 }
 
-/// The ways to a gateway: what a base URL ends with before its /v1, the key, and the carrier of ids that spans name.
+/// Each way to name a rollout: its name, the base URL before its /v1, the API key, and the identity source that spans record.
 const WAYS: &[(&str, &str, &str, &str)] = &[
     ("url", "/rollout/ROLLOUT/attempt/at-1", "sk-test", "url"),
     ("v1", "/proxy/rollout/ROLLOUT/attempt/at-1/mode/train/openai", "sk-test", "url"),
@@ -89,9 +89,9 @@ fn sdks_reach_the_gateway_by_every_route() {
             .map(|(way, base, key, _)| {
                 let (rollout, server) = (id(way), serve(way).address("server"));
                 let fill = |text: &str| text.replace("ROLLOUT", &rollout);
-                let whose = json!({ "rollout_id": rollout, "attempt_id": "at-1" });
+                let identity = json!({ "rollout_id": rollout, "attempt_id": "at-1" });
                 let key = match *way {
-                    "signed" => post(server, "/v1/tracewire/keys", &whose).json()["key"].clone(),
+                    "signed" => post(server, "/v1/tracewire/keys", &identity).json()["key"].clone(),
                     _ => fill(key).into(),
                 };
                 if *way == "v1" {
@@ -106,10 +106,10 @@ fn sdks_reach_the_gateway_by_every_route() {
                 json!({ "base": base, "key": key, "headers": headers, "messages": messages(way) })
             })
             .collect();
-        let said = printed(client(script).arg(json!(arguments).to_string()));
-        for ((way, _, _, source), said) in WAYS.iter().zip(said.as_array().unwrap()) {
-            let (rollout, given) = (id(way), given(&bench, &messages(way), &json!({})));
-            assert_eq!(*said, json!(vec![&given[0]; 6]), "{rollout}");
+        let output = printed(client(script).arg(json!(arguments).to_string()));
+        for ((way, _, _, source), output) in WAYS.iter().zip(output.as_array().unwrap()) {
+            let (rollout, from_mock) = (id(way), from_mock(&bench, &messages(way), &json!({})));
+            assert_eq!(*output, json!(vec![&from_mock[0]; 6]), "{rollout}");
             let attempt = match *way {
                 "session" => AttemptId::default_of(&rollout.as_str().into()).to_string(),
                 _ => "at-1".to_owned(),
@@ -124,25 +124,25 @@ fn sdks_reach_the_gateway_by_every_route() {
                 assert_eq!(attributes["tracewire.identity.source"], *source, "{call:#}");
                 let dialect = if at < 4 { Value::Null } else { json!("anthropic.messages") };
                 assert_eq!(attributes["tracewire.gateway.translated_from"], dialect, "{call:#}");
-                has_ids(call, &given);
+                check_ids(call, &from_mock);
             }
         }
     }
 }
 
-/// A gateway that is given what agents send to OpenAI and Anthropic, and how often something was dialled all the same.
+/// A gateway that gets what agents send to OpenAI and Anthropic. Also returns the number of connections to those hosts.
 fn rerouting(bench: &Bench) -> (Running, Arc<AtomicUsize>) {
     let dialled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&dialled);
-    let nobody = endpoint(move |_| {
+    let refusing = endpoint(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     });
     let hosts = ["api.openai.com", "api.anthropic.com"];
-    let rules = hosts.map(|host| format!("{host}:443:{nobody}"));
+    let rules = hosts.map(|host| format!("{host}:443:{refusing}"));
     (bench.gateway(&format!("[upstream]\nconnect_to = {rules:?}\n[[reroute]]\nhosts = {hosts:?}\n")), dialled)
 }
 
-/// A script of tests/clients/gateway as it is, behind the proxy door.
+/// Runs a script of tests/clients/gateway behind the proxy.
 fn unmodified(bench: &Bench, serve: &Running, rollout: &str, script: &str) -> Command {
     let proxy = format!("http://{rollout}.at-1:x@{}", serve.address("proxy"));
     let ca = serve.path("ca");
@@ -165,15 +165,15 @@ fn strings(list: &Value) -> impl Iterator<Item = &str> {
 fn an_unmodified_agent_of_anthropics_sdk_trains_the_gateways_model() {
     let bench = Bench::new();
     let (serve, dialled) = rerouting(&bench);
-    let said = printed(&mut unmodified(&bench, &serve, "ro-agent", "anthropic_agent.py"));
+    let output = printed(&mut unmodified(&bench, &serve, "ro-agent", "anthropic_agent.py"));
     assert_eq!(dialled.load(Ordering::SeqCst), 0);
     let calls = exchanges(&serve, "ro-agent", 4);
-    let asked = get(bench.mock.address("http"), "/requests").json();
-    let asked = asked.as_array().unwrap().iter().filter(|request| request["path"] == "/v1/chat/completions");
-    let asked: Vec<&Value> = asked.map(|request| &request["body"]).collect();
-    assert_eq!(asked.len(), 4, "{asked:#?}");
-    for (at, (body, call)) in asked.into_iter().zip(&calls).enumerate() {
-        // Plain first, then streamed; in both the tool is called first.
+    let requests = get(bench.mock.address("http"), "/requests").json();
+    let requests = requests.as_array().unwrap().iter().filter(|request| request["path"] == "/v1/chat/completions");
+    let requests: Vec<&Value> = requests.map(|request| &request["body"]).collect();
+    assert_eq!(requests.len(), 4, "{requests:#?}");
+    for (at, (body, call)) in requests.into_iter().zip(&calls).enumerate() {
+        // Not streamed first, then streamed. Both call the tool first.
         let mut expected = json!([{ "role": "system", "content": "You know the weather." }]);
         let ask = if at < 2 { "Is it clear in Paris?" } else { "And is it warm there?" };
         expected.as_array_mut().unwrap().push(json!({ "role": "user", "content": ask }));
@@ -187,10 +187,10 @@ fn an_unmodified_agent_of_anthropics_sdk_trains_the_gateways_model() {
         }
         assert_eq!(body["messages"], expected);
         assert_eq!(body["stream"] == true, at >= 2);
-        let given = given(&bench, &body["messages"], &json!({ "tools": body["tools"] }));
-        has_ids(call, &given);
+        let from_mock = from_mock(&bench, &body["messages"], &json!({ "tools": body["tools"] }));
+        check_ids(call, &from_mock);
         if at % 2 == 1 {
-            assert_eq!(said[at / 2], given[0]);
+            assert_eq!(output[at / 2], from_mock[0]);
         }
         let attributes = &call["attributes"];
         assert_eq!(call["attempt_id"], "at-1");
@@ -205,19 +205,19 @@ fn an_unmodified_agent_of_anthropics_sdk_trains_the_gateways_model() {
 }
 
 #[test]
-fn unmodified_agents_of_openais_sdks_are_rerouted_but_for_what_is_no_call() {
+fn unmodified_agents_of_openais_sdks_are_rerouted_except_for_other_requests() {
     let bench = Bench::new();
     let (serve, dialled) = rerouting(&bench);
     for (at, script) in ["openai_agent.py", "openai_agent.cjs"].into_iter().enumerate() {
         let (rollout, messages) = (format!("ro-{at}"), question(&format!("what does {script} do")));
-        let said = printed(unmodified(&bench, &serve, &rollout, script).arg(messages.to_string()));
-        let given = given(&bench, &messages, &json!({}));
-        // The last one asked for the list of files, of an endpoint that is not there.
-        assert_eq!(said, json!([given[0], given[0], 502]));
+        let output = printed(unmodified(&bench, &serve, &rollout, script).arg(messages.to_string()));
+        let from_mock = from_mock(&bench, &messages, &json!({}));
+        // The last request is for the list of files, at an endpoint that does not respond.
+        assert_eq!(output, json!([from_mock[0], from_mock[0], 502]));
         assert_eq!(dialled.load(Ordering::SeqCst), at + 1);
         let calls = exchanges(&serve, &rollout, 3);
         for call in &calls[..2] {
-            has_ids(call, &given);
+            check_ids(call, &from_mock);
             assert_eq!(call["attributes"]["tracewire.gateway.called"], "https://api.openai.com/v1/chat/completions");
             assert_eq!(call["attributes"]["tracewire.gateway.requested_model"], "gpt-5");
         }
@@ -231,7 +231,7 @@ fn unmodified_agents_of_openais_sdks_are_rerouted_but_for_what_is_no_call() {
 }
 
 #[test]
-fn calls_of_the_gateway_that_come_through_the_proxy_are_recorded_once() {
+fn calls_to_the_gateway_through_the_proxy_are_recorded_once() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     let messages = question("what passes twice");
@@ -239,18 +239,18 @@ fn calls_of_the_gateway_that_come_through_the_proxy_are_recorded_once() {
         let rollout = format!("ro-through-{at}");
         let base = format!("{}/rollout/{rollout}/attempt/at-1/v1", serve.url("server"));
         let mut agent = unmodified(&bench, &serve, &rollout, script);
-        let said = printed(agent.env("OPENAI_BASE_URL", base).arg(messages.to_string()));
-        let given = given(&bench, &messages, &json!({}));
+        let output = printed(agent.env("OPENAI_BASE_URL", base).arg(messages.to_string()));
+        let from_mock = from_mock(&bench, &messages, &json!({}));
         // The gateway has no list of files; it records the request.
-        assert_eq!(said, json!([given[0], given[0], 404]));
+        assert_eq!(output, json!([from_mock[0], from_mock[0], 404]));
         for call in &exchanges(&serve, &rollout, 3)[..2] {
-            has_ids(call, &given);
+            check_ids(call, &from_mock);
             assert_eq!(call["attributes"]["tracewire.identity.source"], "url");
         }
     }
 }
 
-/// Puts tasks into the queue of Agent Lightning 0.3; their ids.
+/// Enqueues tasks through the API of Agent Lightning 0.3; returns the ids of the rollouts.
 fn enqueued(serve: &Running, inputs: &[Value]) -> Vec<String> {
     let rollouts: Vec<Value> = inputs.iter().map(|input| json!({ "input": input, "mode": "train" })).collect();
     ids(&post(serve.address("server"), "/v1/agl/queues/rollouts/enqueue", &json!({ "rollouts": rollouts })).json())
@@ -260,7 +260,7 @@ fn ids(rollouts: &Value) -> Vec<String> {
     rollouts.as_array().unwrap().iter().map(|rollout| rollout["rollout_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A worker that is not started yet.
+/// The command of a worker, not started yet.
 fn worker(bench: &Bench, serve: &Running, flags: &[&str], command: &[&str]) -> Command {
     let mut worker = tracewire(bench.home());
     worker.args(["worker", "--server", &serve.url("server")]).args(flags).arg("--").args(command);
@@ -268,8 +268,8 @@ fn worker(bench: &Bench, serve: &Running, flags: &[&str], command: &[&str]) -> C
     worker
 }
 
-/// What comes of a rollout's attempt, and of the rollout.
-fn ended(serve: &Running, rollout: &str) -> [Value; 2] {
+/// The statuses of the latest attempt of a rollout, and of the rollout.
+fn statuses(serve: &Running, rollout: &str) -> [Value; 2] {
     let rollout = get(serve.address("server"), &format!("/v1/agl/rollouts/{rollout}")).json();
     [rollout["attempt"]["status"].clone(), rollout["status"].clone()]
 }
@@ -278,16 +278,16 @@ fn ended(serve: &Running, rollout: &str) -> [Value; 2] {
 const AGENTS: &[(&[&str], usize, f64)] =
     &[(&["sh", "tests/clients/worker/agent.sh"], 1, 1.0), (&["node", "tests/clients/worker/agent.mjs"], 2, 0.5)];
 
-/// What the mock gives for each call of an agent.
-fn given_to_agent(bench: &Bench, input: &Value, calls: usize) -> Vec<[Value; 3]> {
+/// The responses of the mock to the calls of an agent.
+fn from_mock_for_agent(bench: &Bench, input: &Value, calls: usize) -> Vec<[Value; 3]> {
     let mut messages = question(&input.to_string());
-    let first = given(bench, &messages, &json!({}));
+    let first = from_mock(bench, &messages, &json!({}));
     let again = [
         json!({ "role": "assistant", "content": first[0] }),
         json!({ "role": "user", "content": "Say it again, shorter." }),
     ];
     messages.as_array_mut().unwrap().extend(again);
-    let second = given(bench, &messages, &json!({}));
+    let second = from_mock(bench, &messages, &json!({}));
     [first, second].into_iter().take(calls).collect()
 }
 
@@ -304,16 +304,16 @@ fn workers_run_agents_in_any_language_and_agent_lightning_reads_the_calls() {
         adapter.arg(root().join("tests/clients/gateway/triplets.py")).arg(serve.url("server")).args(&rollouts);
         let triplets = printed(adapter.env("AGENTOPS_API_KEY", ""));
         for (at, (rollout, input)) in rollouts.iter().zip(&inputs).enumerate() {
-            assert_eq!(ended(&serve, rollout), ["succeeded", "succeeded"], "{}", text(&output));
-            let given = given_to_agent(&bench, input, *calls);
+            assert_eq!(statuses(&serve, rollout), ["succeeded", "succeeded"], "{}", text(&output));
+            let from_mock = from_mock_for_agent(&bench, input, *calls);
             let spans = exchanges(&serve, rollout, *calls);
             let triplets = triplets[at].as_array().unwrap();
             assert_eq!(triplets.len(), *calls);
-            for ((span, triplet), given) in spans.iter().zip(triplets).zip(&given) {
-                has_ids(span, given);
+            for ((span, triplet), from_mock) in spans.iter().zip(triplets).zip(&from_mock) {
+                check_ids(span, from_mock);
                 assert_eq!(
                     [&triplet["prompt"]["token_ids"], &triplet["response"]["token_ids"]],
-                    [&given[1], &given[2]]
+                    [&from_mock[1], &from_mock[2]]
                 );
             }
             assert_eq!(triplets.last().unwrap()["reward"], *reward, "{triplets:#?}");
@@ -322,7 +322,7 @@ fn workers_run_agents_in_any_language_and_agent_lightning_reads_the_calls() {
 }
 
 #[test]
-fn workers_speak_version_1_too() {
+fn workers_use_the_api_of_version_1() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     let server = serve.address("server");
@@ -336,7 +336,7 @@ fn workers_speak_version_1_too() {
         for (rollout, input) in rollouts.iter().zip(&inputs) {
             let shown = get(server, &format!("/api/rollouts/{rollout}")).json();
             assert_eq!(shown["rollout"]["status"]["state"], "succeeded", "{shown:#}");
-            let given = given_to_agent(&bench, input, *calls);
+            let from_mock = from_mock_for_agent(&bench, input, *calls);
             let events = eventually(|| {
                 let events = get(server, &format!("/api/rollouts/{rollout}/events?format=triplet")).json();
                 (events.as_array().unwrap().len() > *calls).then_some(events)
@@ -350,7 +350,7 @@ fn workers_speak_version_1_too() {
                     json!([kind, data["prompt_token_ids"], data["response_token_ids"], data["value"]])
                 })
                 .collect();
-            let calls = given.iter().map(|[_, prompt, answer]| json!(["model_request", prompt, answer, null]));
+            let calls = from_mock.iter().map(|[_, prompt, answer]| json!(["model_request", prompt, answer, null]));
             let expected: Vec<Value> = calls.chain([json!(["reward", null, null, reward])]).collect();
             assert_eq!(seen, expected, "{events:#}");
         }
@@ -358,7 +358,7 @@ fn workers_speak_version_1_too() {
 }
 
 #[test]
-fn a_command_that_fails_or_takes_too_long_ends_its_attempt() {
+fn a_command_that_fails_or_times_out_ends_its_attempt() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     for (flags, command, status, code) in [
@@ -373,12 +373,12 @@ fn a_command_that_fails_or_takes_too_long_ends_its_attempt() {
             (&json!(status), &json!(code), &Value::Null)
         );
         assert_eq!(line["rollout_id"], rollout);
-        assert_eq!(ended(&serve, &rollout), [status, "failed"]);
+        assert_eq!(statuses(&serve, &rollout), [status, "failed"]);
     }
 }
 
 #[test]
-fn a_reward_is_given_from_outside_and_only_to_what_there_is() {
+fn rewards_are_stored_only_for_existing_attempts() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     let rollout = enqueued(&serve, &[json!({})]).remove(0);
@@ -396,8 +396,8 @@ fn a_reward_is_given_from_outside_and_only_to_what_there_is() {
         assert!(spans(&serve, rollout).is_empty());
     }
     assert!(worker(&bench, &serve, &["--until-empty"], &["true"]).output().unwrap().status.success());
-    let given = reward(&rollout);
-    assert!(given.status.success(), "{}", text(&given));
+    let output = reward(&rollout);
+    assert!(output.status.success(), "{}", text(&output));
     let spans = spans(&serve, &rollout);
     let expected = json!({ "agentlightning.reward.0.name": "style", "agentlightning.reward.0.value": -0.75 });
     assert_eq!((spans.len(), &spans[0]["name"]), (1, &json!("agentlightning.annotation")));
@@ -405,25 +405,25 @@ fn a_reward_is_given_from_outside_and_only_to_what_there_is() {
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_finishes_what_runs() {
+fn a_stopped_worker_finishes_its_running_attempts() {
     let bench = Bench::new();
     let serve = bench.gateway("");
     let rollouts = enqueued(&serve, &[json!({}), json!({})]);
-    let (begun, go) = (bench.home().join("begun"), bench.home().join("go"));
+    let (started, go) = (bench.home().join("begun"), bench.home().join("go"));
     let script = "mkfifo \"$1\" && touch \"$0\" && read -r _ < \"$1\" && echo 0.5";
-    let paths = [begun.to_str().unwrap(), go.to_str().unwrap()];
+    let paths = [started.to_str().unwrap(), go.to_str().unwrap()];
     let mut worker = worker(&bench, &serve, &["--timeout", "60"], &["sh", "-c", script, paths[0], paths[1]]);
     let mut running = worker.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually(|| begun.exists().then_some(()));
+    eventually(|| started.exists().then_some(()));
     signal(running.id(), rustix::process::Signal::TERM);
-    let mut said = BufReader::new(running.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("waiting for running commands")));
-    assert_eq!(ended(&serve, &rollouts[0]), ["running", "running"]);
-    // For reading too: that waits for nobody.
+    let mut output = BufReader::new(running.stderr.take().unwrap()).lines();
+    assert!(output.any(|line| line.unwrap().contains("waiting for running commands")));
+    assert_eq!(statuses(&serve, &rollouts[0]), ["running", "running"]);
+    // Opened for reading too, so that it does not block.
     let mut gate = OpenOptions::new().read(true).write(true).open(&go).unwrap();
     gate.write_all(b"\n").unwrap();
-    assert_eq!(running.wait().unwrap().code(), Some(0), "{:?}", said.collect::<Vec<_>>());
-    assert_eq!(ended(&serve, &rollouts[0]), ["succeeded", "succeeded"]);
+    assert_eq!(running.wait().unwrap().code(), Some(0), "{:?}", output.collect::<Vec<_>>());
+    assert_eq!(statuses(&serve, &rollouts[0]), ["succeeded", "succeeded"]);
     assert_eq!(spans(&serve, &rollouts[0])[0]["attributes"]["agentlightning.reward.0.value"], 0.5);
-    assert_eq!(ended(&serve, &rollouts[1]), [Value::Null, json!("queuing")]);
+    assert_eq!(statuses(&serve, &rollouts[1]), [Value::Null, json!("queuing")]);
 }

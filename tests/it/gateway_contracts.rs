@@ -1,6 +1,6 @@
-//! The REST contracts of others' trainers, as their clients use them: Agent Lightning's (1.0), and rLLM's.
+//! The REST APIs of other trainers, as their clients use them: Agent Lightning 1.0, and rLLM.
 //!
-//! Every answer is compared whole. Only what a clock wrote is taken out before, once it is seen to be a time.
+//! Every response is compared whole. Only times are removed before that, after a check that they are times.
 
 use crate::support::client::{Reply, ask, post, send, until_state};
 use crate::support::{Bench, Running, endpoint, eventually, read_head, read_to_end};
@@ -9,12 +9,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 
-/// A call has one try, and its model is the one that a trainer configures.
+/// A call has one try. The model is the one in the settings.
 const ONE_TRY: &str = "[gateway]\nmodel = \"mock\"\nretries = 0\n";
 const CHAT: &str = "chat/completions";
 const NO: Value = Value::Null;
 
-/// Whoever trains, its agents, and the server between them.
+/// A trainer with its agents, and the server between them.
 struct Trainer {
     server: SocketAddr,
     _serve: Running,
@@ -28,7 +28,7 @@ impl Trainer {
         Self { server: serve.address("server"), _serve: serve, bench }
     }
 
-    /// With this server of the model only, whose weights are of version 2, and a rollout `ro`.
+    /// With one backend, which serves version 2 of the weights, and a rollout `ro`.
     fn with(endpoint: &str) -> Self {
         let trainer = Self::start(ONE_TRY);
         trainer.serve_by(endpoint);
@@ -36,7 +36,7 @@ impl Trainer {
         trainer
     }
 
-    /// With the mock as the model's server, a rollout `ro`, and the mock's base URL.
+    /// With the mock as the backend, and a rollout `ro`. Also returns the base URL of the mock.
     fn with_mock() -> (Self, String) {
         let trainer = Self::start(ONE_TRY);
         let endpoint = format!("{}/v1", trainer.bench.http());
@@ -45,7 +45,7 @@ impl Trainer {
         (trainer, endpoint)
     }
 
-    /// As rLLM's trainer starts it, with the mock as its worker.
+    /// As rLLM's trainer starts it, with the mock as the worker.
     fn with_worker() -> Self {
         let trainer = Self::start("[gateway]\nretries = 0\n");
         trainer.ask("POST /admin/workers", &json!({ "url": trainer.bench.http(), "model_name": "mock" }));
@@ -58,7 +58,7 @@ impl Trainer {
         assert_eq!(self.ask("POST /api/models", &models).1, models);
     }
 
-    /// Asks with a method, a path and a body, which may be none.
+    /// Sends a request (`METHOD path`) with a body, unless that is null; returns the status and the body of the response.
     fn ask(&self, what: &str, body: &Value) -> (u16, Value) {
         let (method, path) = what.split_once(' ').unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -66,7 +66,8 @@ impl Trainer {
         (reply.status, if reply.body.is_empty() { NO } else { reply.json() })
     }
 
-    /// Asks line by line: what, with which body, and the status and body that must come. A 422 is told as FastAPI does.
+    /// Sends requests one after the other: method and path, body, and the expected status and body. A 422 must have the form of
+    /// FastAPI.
     fn play(&self, script: &[(&str, Value, u16, Value)]) {
         for (what, body, status, expected) in script {
             let (code, answer) = self.ask(what, body);
@@ -94,12 +95,12 @@ impl Trainer {
         self.ask(&format!("PATCH /api/rollouts/{rollout}"), &json!({ "status": status, "other": 1 }))
     }
 
-    /// An agent's call in train mode.
+    /// A call of an agent in train mode.
     fn call(&self, rollout: &str, body: &Value) -> Reply {
         post(self.server, &call_path(rollout, "train", CHAT), body)
     }
 
-    /// An agent's call in a session.
+    /// A call of an agent in a session.
     fn in_session(&self, session: &str, body: &Value) -> Reply {
         post(self.server, &format!("/sessions/{session}/v1/{CHAT}"), body)
     }
@@ -114,7 +115,7 @@ impl Trainer {
         self.list(&format!("/api/rollouts/{rollout}/events{query}")).into_iter().map(timeless_event).collect()
     }
 
-    /// A rollout's only event. That of a call without an answer may be a moment behind.
+    /// The only event of a rollout. It may be stored a moment after the call if there was no response.
     fn event(&self, rollout: &str) -> Value {
         let mut events = eventually(|| Some(self.events(rollout, "")).filter(|events| !events.is_empty()));
         assert_eq!(events.len(), 1, "{events:#?}");
@@ -126,7 +127,7 @@ fn call_path(rollout: &str, mode: &str, path: &str) -> String {
     format!("/proxy/rollout/{rollout}/attempt/0/mode/{mode}/openai/v1/{path}")
 }
 
-/// Takes a clock's field out of an object: seconds since 1970, in this century.
+/// Removes a time from an object: seconds since 1970, in this century.
 fn take_time(object: &mut Value, name: &str) -> f64 {
     let time = object.as_object_mut().unwrap().remove(name).and_then(|time| time.as_f64());
     time.filter(|seconds| (1.7e9..4.2e9).contains(seconds)).unwrap_or_else(|| panic!("no {name}: {object}"))
@@ -146,7 +147,7 @@ fn timeless_event(mut event: Value) -> Value {
     event
 }
 
-/// A rollout that was just created.
+/// A new rollout, as the API shows it.
 fn fresh(rollout: &str, input: &Value) -> Value {
     json!({ "rollout_id": rollout, "input": input, "is_train": true,
         "config": { "timeout_seconds": 3600, "local": null, "k8s": null },
@@ -155,7 +156,7 @@ fn fresh(rollout: &str, input: &Value) -> Value {
                     "version": 1 } })
 }
 
-/// A call's event as the contract has it.
+/// The event of a call, as the API shows it.
 fn model_request(rollout: &str, endpoint: &str, request: &Value, (http_status, response): (u16, &Value)) -> Value {
     let status = if http_status < 400 { "ok" } else { "error" };
     let server = json!({ "model": "mock", "endpoint": endpoint, "version": 2 });
@@ -169,32 +170,33 @@ fn question(text: &str) -> Value {
     json!({ "messages": [{ "role": "user", "content": text }] })
 }
 
-/// An object with further fields, which win.
+/// An object with further fields, which replace those of the same name.
 fn with(object: &Value, more: &Value) -> Value {
     let mut object = object.clone();
     object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     object
 }
 
-/// What a chat's backend is asked in train mode.
+/// The body that a backend gets for a chat in train mode.
 fn in_training(body: &Value) -> Value {
     with(body, &json!({ "model": "mock", "temperature": 1.0, "return_token_ids": true, "logprobs": true }))
 }
 
-/// The heads and bodies that a model's server got.
-type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+/// The heads and bodies of the requests to a backend.
+type Requests = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A model's server: its base URL, and what it was asked. It answers a call with a status, a type and a body.
-fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + Sync + 'static) -> (String, Asked) {
-    let asked = Asked::default();
-    let noted = Arc::clone(&asked);
+/// Starts a backend that responds to a call with a status, a content type and a body. Returns its base URL, and the requests that
+/// it gets.
+fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + Sync + 'static) -> (String, Requests) {
+    let requests = Requests::default();
+    let noted = Arc::clone(&requests);
     let address = endpoint(move |mut stream| {
         let head = read_head(&mut stream).to_ascii_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        // Whether it is there is asked with GET.
+        // Probes use GET.
         let (mut status, mut kind, mut text) = (200, "application/json", "{}".to_owned());
         if head.starts_with("post ") {
             noted.lock().unwrap().push((head, body.clone()));
@@ -203,11 +205,11 @@ fn model_server(answer: impl Fn(&Value) -> (u16, &'static str, String) + Send + 
         let head = format!("HTTP/1.1 {status} So\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n", text.len());
         let _ = write!(stream, "{head}connection: close\r\n\r\n{text}");
     });
-    (format!("http://{address}/v1"), asked)
+    (format!("http://{address}/v1"), requests)
 }
 
-/// One that answers `{}`.
-fn empty_server() -> (String, Asked) {
+/// A backend that responds `{}`.
+fn empty_server() -> (String, Requests) {
     model_server(|_| (200, "application/json", "{}".to_owned()))
 }
 
@@ -239,13 +241,16 @@ fn rollouts_are_created_once_and_listed_in_their_order() {
     let (status, new) =
         trainer.ask("POST /api/rollouts", &json!([first, second, { "rollout_id": "a-last", "input": null }]));
     assert_eq!(status, 201, "{new}");
-    let given = new[1]["rollout_id"].as_str().unwrap();
-    assert!(given.len() == 32 && given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{given}");
+    let from_mock = new[1]["rollout_id"].as_str().unwrap();
+    assert!(
+        from_mock.len() == 32 && from_mock.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+        "{from_mock}"
+    );
     let config = with(&config, &json!({ "local": { "agent_class": null, "env_map": {} } }));
     let metadata = with(&metadata, &json!({ "sample_idx_in_batch": null }));
-    let own = json!({ "is_train": false, "config": config, "metadata": metadata });
+    let more = json!({ "is_train": false, "config": config, "metadata": metadata });
     assert_eq!(timeless(new[0].clone()), fresh("z-first", &first["input"]));
-    assert_eq!(timeless(new[1].clone()), with(&fresh(given, &json!("text")), &own));
+    assert_eq!(timeless(new[1].clone()), with(&fresh(from_mock, &json!("text")), &more));
     assert_eq!(timeless(new[2].clone()), fresh("a-last", &NO));
 
     let wrong = |body: Value| ("POST /api/rollouts", body, 422, NO);
@@ -253,7 +258,7 @@ fn rollouts_are_created_once_and_listed_in_their_order() {
     trainer.play(&[wrong(NO), wrong(json!({})), wrong(json!([{}])), wrong_config]);
     trainer.play(&[wrong(json!([{ "input": 1, "rollout_id": 5 }])), wrong(json!([{ "input": 1, "is_train": [] }]))]);
 
-    // Attempts are in the order of their first events, and a second creation leaves these be.
+    // Attempts are in the order of their first events. Creating a rollout again changes nothing.
     for attempt in ["9", "1", "9"] {
         let note = json!({ "event_type": "note" });
         trainer.ask(&format!("POST /api/rollouts/z-first/attempt/{attempt}/events"), &note);
@@ -277,7 +282,7 @@ fn rollouts_are_created_once_and_listed_in_their_order() {
 }
 
 #[test]
-fn what_is_null_is_as_what_is_not_there() {
+fn null_is_the_same_as_absent() {
     let trainer = Trainer::start(ONE_TRY);
     let nulls = json!([{ "rollout_id": "ro", "input": 1, "config": null, "metadata": null }]);
     let (status, new) = trainer.ask("POST /api/rollouts", &nulls);
@@ -288,7 +293,7 @@ fn what_is_null_is_as_what_is_not_there() {
 }
 
 #[test]
-fn states_follow_each_other_one_way() {
+fn only_allowed_transitions_are_accepted() {
     let (queuing, running, succeeded, failed) = ("queuing", "running", "succeeded", "failed");
     let allowed = [(queuing, running), (queuing, failed), (running, succeeded), (running, failed)];
     let trainer = Trainer::start(ONE_TRY);
@@ -314,7 +319,7 @@ fn states_follow_each_other_one_way() {
 }
 
 #[test]
-fn a_patch_writes_what_it_names() {
+fn a_patch_changes_the_fields_that_it_names() {
     let trainer = Trainer::start(ONE_TRY);
     let mut before = trainer.create("ro");
     for (status, code, expected) in [
@@ -344,24 +349,25 @@ fn a_patch_writes_what_it_names() {
 }
 
 #[test]
-fn a_call_is_made_as_its_mode_says() {
-    let (endpoint, asked) = empty_server();
+fn sampling_parameters_follow_the_mode() {
+    let (endpoint, requests) = empty_server();
     let by_default = Trainer::with(&format!("{endpoint}/"));
-    let own = Trainer::start(&format!("{ONE_TRY}include_log_probs = false\n[gateway.train]\ntemperature = 0.5\n"));
-    own.serve_by(&endpoint);
-    own.create("ro");
+    let configured =
+        Trainer::start(&format!("{ONE_TRY}include_log_probs = false\n[gateway.train]\ntemperature = 0.5\n"));
+    configured.serve_by(&endpoint);
+    configured.create("ro");
     let sent = json!({ "model": "theirs", "temperature": 0.1, "logprobs": false, "return_token_ids": false, "x": [1] });
     for (trainer, mode, path, set) in [
         (&by_default, "train", CHAT, json!({ "temperature": 1.0, "logprobs": true })),
-        // The contract's `true` is this number to the engine that takes it at all.
+        // Agent Lightning sends `true`; vLLM reads that as 1, other engines reject it.
         (&by_default, "train", "completions", json!({ "temperature": 1.0, "logprobs": 1 })),
         (&by_default, "val", CHAT, json!({ "temperature": 0.7 })),
         (&by_default, "val", "completions", json!({ "temperature": 0.7 })),
-        (&own, "train", CHAT, json!({ "temperature": 0.5 })),
-        (&own, "val", CHAT, json!({ "temperature": 0.7 })),
+        (&configured, "train", CHAT, json!({ "temperature": 0.5 })),
+        (&configured, "val", CHAT, json!({ "temperature": 0.7 })),
     ] {
         assert_eq!(post(trainer.server, &call_path("ro", mode, path), &sent).status, 200);
-        let (head, body) = asked.lock().unwrap().pop().unwrap();
+        let (head, body) = requests.lock().unwrap().pop().unwrap();
         let expected = with(&with(&sent, &json!({ "model": "mock", "return_token_ids": true })), &set);
         assert_eq!(body, expected, "{mode} {path}");
         assert!(head.starts_with(&format!("post /v1/{path} http/1.1\r\n")), "{head}");
@@ -370,18 +376,18 @@ fn a_call_is_made_as_its_mode_says() {
 }
 
 #[test]
-fn no_field_of_an_agents_header_goes_on() {
-    let (endpoint, asked) = empty_server();
+fn headers_of_agents_are_not_forwarded() {
+    let (endpoint, requests) = empty_server();
     let trainer = Trainer::with(&endpoint);
     let names = ["authorization", "x-api-key", "cookie", "traceparent", "x-session-id", "x-stainless-lang"];
     let fields = names.map(|name| (name, "agents-own"));
     assert_eq!(ask(trainer.server, "POST", &call_path("ro", "train", CHAT), &fields, "{}").status, 200);
-    let head = asked.lock().unwrap().pop().unwrap().0;
+    let head = requests.lock().unwrap().pop().unwrap().0;
     assert!(!head.contains("agents-own") && head.contains("content-type: application/json\r\n"), "{head}");
 }
 
 #[test]
-fn an_answer_comes_whole_and_its_event_has_all_of_it() {
+fn responses_are_unchanged_and_events_complete() {
     let (trainer, endpoint) = Trainer::with_mock();
     let prompt = json!({ "prompt": "go on", "max_tokens": 5 });
     for (path, sent, set) in
@@ -389,13 +395,13 @@ fn an_answer_comes_whole_and_its_event_has_all_of_it() {
     {
         let (id, request) = (path.replace('/', "-"), with(&in_training(&sent), &set));
         trainer.create(&id);
-        let given = post(trainer.bench.mock.address("http"), &format!("/v1/{path}"), &request).json();
-        let choice = &given["choices"][0];
-        assert!(choice["token_ids"].as_array().is_some_and(|ids| !ids.is_empty()), "{given}");
+        let from_mock = post(trainer.bench.mock.address("http"), &format!("/v1/{path}"), &request).json();
+        let choice = &from_mock["choices"][0];
+        assert!(choice["token_ids"].as_array().is_some_and(|ids| !ids.is_empty()), "{from_mock}");
         let reply = post(trainer.server, &call_path(&id, "train", path), &sent);
-        assert_eq!((reply.status, reply.json()), (200, given.clone()));
-        assert_eq!(trainer.event(&id), model_request(&id, &endpoint, &request, (200, &given)));
-        let prompt = given.get("prompt_token_ids").unwrap_or(&choice["prompt_token_ids"]);
+        assert_eq!((reply.status, reply.json()), (200, from_mock.clone()));
+        assert_eq!(trainer.event(&id), model_request(&id, &endpoint, &request, (200, &from_mock)));
+        let prompt = from_mock.get("prompt_token_ids").unwrap_or(&choice["prompt_token_ids"]);
         let logprobs = choice["logprobs"]["content"].as_array();
         let logprobs = logprobs.map(|tokens| tokens.iter().map(|token| &token["logprob"]).collect::<Vec<_>>());
         let triplet = json!({ "prompt_token_ids": prompt, "response_token_ids": choice["token_ids"], "status": "ok",
@@ -405,7 +411,7 @@ fn an_answer_comes_whole_and_its_event_has_all_of_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_call_is_said_in_order() {
+fn errors_are_checked_in_the_order_of_agent_lightning() {
     let trainer = Trainer::start(&format!("{ONE_TRY}[[server.tokens]]\ntoken = \"k\"\n"));
     let (key, bearer) = ([("x-api-key", "k")], [("authorization", "Bearer k")]);
     let say = |path: &str, fields: &[(&str, &str)], body: &str| ask(trainer.server, "POST", path, fields, body);
@@ -419,7 +425,7 @@ fn what_is_wrong_with_a_call_is_said_in_order() {
         (("x-api-key", "x"), ("ro", "val", CHAT), "{}", 401, no_key),
         (key[0], ("no", "test", "files"), "{", 404, "Unsupported proxy mode: test"),
         (bearer[0], ("no", "val", "files"), "{", 404, "Unsupported upstream path: files"),
-        // The contract knows two APIs; here the others are served too.
+        // Agent Lightning serves two APIs, the gateway also the others.
         (key[0], ("no", "val", "responses"), "{", 404, "Rollout not found: no"),
         (key[0], ("ro", "train", "messages"), "{}", 503, "No servers available for model 'mock'"),
         (key[0], ("no", "val", CHAT), "{", 404, "Rollout not found: no"),
@@ -440,11 +446,11 @@ fn what_is_wrong_with_a_call_is_said_in_order() {
 }
 
 #[test]
-fn a_rollout_that_nobody_created_is_not_made_by_a_call() {
+fn a_call_does_not_create_a_rollout() {
     let (trainer, _) = Trainer::with_mock();
     let unknown = json!({ "detail": "Rollout not found: late" });
     assert_eq!(trainer.call("late", &question("hi")).json(), unknown);
-    // What the call left would be stored before this one.
+    // A span of the refused call would be stored before that of this one.
     trainer.call("ro", &question("hi"));
     trainer.play(&[
         ("GET /api/rollouts/late", NO, 404, unknown.clone()),
@@ -455,8 +461,8 @@ fn a_rollout_that_nobody_created_is_not_made_by_a_call() {
 }
 
 #[test]
-fn a_rollout_that_has_ended_calls_no_more() {
-    // The contract has no such check; a call that outlives its rollout would be sampled for nobody.
+fn a_rollout_that_has_ended_makes_no_calls() {
+    // Agent Lightning does not check this. The samples of such a call would be lost.
     let (trainer, _) = Trainer::with_mock();
     assert_eq!(trainer.patch("ro", &json!({ "state": "failed" })).0, 200);
     let reply = trainer.call("ro", &question("hi"));
@@ -492,7 +498,7 @@ fn a_pause_refuses_new_calls_and_lets_others_end() {
         let fields = ["retry-after", "x-agl-paused", "content-type"].map(|name| reply.header(name).unwrap());
         assert_eq!(fields, [seconds.to_string().as_str(), "true", "application/json"]);
     }
-    // The call was given to these weights before they changed.
+    // The call was sent before the weights changed.
     trainer.ask("POST /api/models", &json!([{ "model": "mock", "endpoint": endpoint, "version": 9 }]));
     go.send(()).unwrap();
     let answer = read_to_end(&mut waiting);
@@ -524,7 +530,7 @@ fn events_are_those_of_one_attempt() {
         let (status, answer) = report(attempt, &json!({ "event_type": kind, "data": data }));
         assert_eq!((status, timeless_event(answer)), (200, event((attempt, kind, data))));
     }
-    assert!(trainer.events("ro", "").is_empty(), "where none is named it is attempt 0");
+    assert!(trainer.events("ro", "").is_empty(), "the default is attempt 0");
     report("0", &json!({ "event_type": "note" }));
     assert_eq!(trainer.events("ro", ""), [event(("0", "note", &json!({})))]);
     trainer.patch("ro", &json!({ "last_attempt_id": "7" }));
@@ -553,7 +559,7 @@ fn events_are_those_of_one_attempt() {
 }
 
 #[test]
-fn whatever_a_server_answers_is_an_event() {
+fn every_response_of_a_backend_is_an_event() {
     let trainer = Trainer::start(ONE_TRY);
     let (json_type, page) = ("application/json; charset=utf-8", "<html>no</html>".to_owned());
     let error = json!({ "error": { "message": "bad" } });
@@ -566,18 +572,18 @@ fn whatever_a_server_answers_is_an_event() {
         (500, json_type, error.to_string(), &error, &none),
         (200, "text/html", page.clone(), &json!({}), &none),
         (503, "text/html", page, &json!({}), &none),
-        // An engine's word for its weights is no version of the model that was registered.
+        // What an engine says about its weights does not replace the registered version.
         (200, json_type, stamped.to_string(), &stamped, &some),
     ]
     .into_iter()
     .enumerate()
     {
         let id = format!("ro-{at}");
-        let (endpoint, asked) = model_server(move |_| (status, kind, text.clone()));
+        let (endpoint, requests) = model_server(move |_| (status, kind, text.clone()));
         trainer.serve_by(&endpoint);
         trainer.create(&id);
         let reply = trainer.call(&id, &question("hi"));
-        assert_eq!((reply.status, reply.json(), asked.lock().unwrap().len()), (status, response.clone(), 1), "{id}");
+        assert_eq!((reply.status, reply.json(), requests.lock().unwrap().len()), (status, response.clone(), 1), "{id}");
         let expected = model_request(&id, &endpoint, &in_training(&question("hi")), (status, response));
         assert_eq!(trainer.event(&id), expected);
         let triplet = trainer.events(&id, "?format=triplet")[0]["data"].take();
@@ -587,8 +593,8 @@ fn whatever_a_server_answers_is_an_event() {
 }
 
 #[test]
-fn a_call_without_an_answer_is_an_event() {
-    // Nobody listens there.
+fn a_call_without_a_response_is_an_event() {
+    // The port is closed.
     let endpoint = format!("http://{}/v1", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let trainer = Trainer::with(&endpoint);
     let reply = trainer.call("ro", &question("hi"));
@@ -598,21 +604,21 @@ fn a_call_without_an_answer_is_an_event() {
 }
 
 #[test]
-fn a_call_that_is_tried_again_is_one_event() {
+fn a_retried_call_is_one_event() {
     let trainer = Trainer::start("[gateway]\nmodel = \"mock\"\nretries = 2\nretry_wait_ms = 1\n");
     let statuses = Mutex::new([503, 408].into_iter());
     let next = move || statuses.lock().unwrap().next().unwrap_or(200);
-    let (endpoint, asked) = model_server(move |_| (next(), "application/json", "{}".to_owned()));
+    let (endpoint, requests) = model_server(move |_| (next(), "application/json", "{}".to_owned()));
     trainer.serve_by(&endpoint);
     trainer.create("ro");
-    assert_eq!((trainer.call("ro", &question("hi")).status, asked.lock().unwrap().len()), (200, 3));
+    assert_eq!((trainer.call("ro", &question("hi")).status, requests.lock().unwrap().len()), (200, 3));
     let mut expected = model_request("ro", &endpoint, &in_training(&question("hi")), (200, &json!({})));
     expected["data"]["retry_count"] = json!(2);
     assert_eq!(trainer.event("ro"), expected);
 }
 
 #[test]
-fn a_stream_is_taken_and_its_event_has_the_ids() {
+fn streams_have_token_ids_in_their_event() {
     let (trainer, _) = Trainer::with_mock();
     let reply = trainer.call("ro", &with(&question("say something"), &json!({ "stream": true })));
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/event-stream")));
@@ -632,7 +638,7 @@ fn a_stream_is_taken_and_its_event_has_the_ids() {
 }
 
 #[test]
-fn samples_of_one_prompt_are_all_kept() {
+fn all_samples_of_one_prompt_are_kept() {
     let (trainer, _) = Trainer::with_mock();
     let prompts =
         ["hi", "other", "hi"].map(|text| trainer.call("ro", &question(text)).json()["prompt_token_ids"].take());
@@ -640,7 +646,7 @@ fn samples_of_one_prompt_are_all_kept() {
     trainer.ask("POST /api/rollouts/ro/attempt/0/events", &reward);
     let [first, other, last] = prompts;
     assert!(first == last && first != other);
-    // The latter is Agent Lightning's own way.
+    // Agent Lightning removes earlier samples of the same prompt.
     let kept = [other.clone(), last.clone(), NO];
     for (query, expected) in [("", &[first, other, last, NO][..]), ("&dedup=last", &kept[..])] {
         let mut events = trainer.events("ro", &format!("?format=triplet{query}"));
@@ -655,7 +661,7 @@ fn samples_of_one_prompt_are_all_kept() {
 }
 
 #[test]
-fn what_has_ended_is_read_page_by_page() {
+fn ended_rollouts_are_listed_in_pages() {
     let trainer = Trainer::start(ONE_TRY);
     let mut items = Vec::new();
     for (input, data_id) in [
@@ -665,7 +671,7 @@ fn what_has_ended_is_read_page_by_page() {
         (json!("data_id"), ""),
         (json!({ "data_id": null, "instance_id": "b" }), "b"),
     ] {
-        // Later ones come before by their names.
+        // Sorted by name, later rollouts would come first.
         let (id, is_train) = (format!("ro-{}", 9 - items.len()), items.len() != 2);
         let state = if is_train { "succeeded" } else { "failed" };
         trainer.ask("POST /api/rollouts", &json!([{ "rollout_id": id, "input": input, "is_train": is_train }]));
@@ -698,7 +704,7 @@ fn what_has_ended_is_read_page_by_page() {
 }
 
 #[test]
-fn sessions_are_made_told_of_and_deleted() {
+fn sessions_are_created_shown_and_deleted() {
     let trainer = Trainer::with_worker();
     let new = json!({ "session_id": "s", "metadata": { "k": [1] } });
     trainer.play(&[("POST /sessions", new, 200, json!({ "session_id": "s", "url": "/sessions/s/v1" }))]);
@@ -708,7 +714,7 @@ fn sessions_are_made_told_of_and_deleted() {
         assert_eq!((&made["url"], id.len() >= 32), (&json!(format!("/sessions/{id}/v1")), true), "{body}");
         trainer.play(&[(&format!("DELETE /sessions/{id}"), NO, 200, json!({ "deleted": 0 }))]);
     }
-    // A session is made by its call, if not before. The models that an agent lists are no trace.
+    // A call creates its session. Listing the models is not a trace.
     for session in ["s", "s", "own"] {
         assert_eq!(trainer.in_session(session, &question("hi")).status, 200);
     }
@@ -738,19 +744,22 @@ fn sessions_are_made_told_of_and_deleted() {
 }
 
 #[test]
-fn traces_are_what_the_worker_gave() {
+fn traces_are_the_responses_of_the_worker() {
     let trainer = Trainer::with_worker();
     trainer.ask("POST /admin/weight_version", &json!({ "weight_version": 7 }));
-    let asked = with(&question("say something to me"), &json!({ "model": "mock", "top_p": 0.5 }));
-    let asking = with(&asked, &json!({ "return_token_ids": true, "logprobs": true }));
-    let given = post(trainer.bench.mock.address("http"), &format!("/v1/{CHAT}"), &asking).json();
-    let (choice, usage) = (&given["choices"][0], &given["usage"]);
-    // The agent sees what it asked for.
-    let seen = trainer.in_session("s", &asked).json();
-    let own = &seen["choices"][0];
-    assert!(seen["prompt_token_ids"].is_null() && own["token_ids"].is_null() && own["logprobs"].is_null(), "{seen}");
-    assert_eq!((&own["message"], &seen["usage"]), (&choice["message"], usage));
-    let seen = trainer.in_session("s", &with(&asked, &json!({ "logprobs": true }))).json();
+    let requests = with(&question("say something to me"), &json!({ "model": "mock", "top_p": 0.5 }));
+    let with_ids = with(&requests, &json!({ "return_token_ids": true, "logprobs": true }));
+    let from_mock = post(trainer.bench.mock.address("http"), &format!("/v1/{CHAT}"), &with_ids).json();
+    let (choice, usage) = (&from_mock["choices"][0], &from_mock["usage"]);
+    // The agent sees only what it requested.
+    let seen = trainer.in_session("s", &requests).json();
+    let choice_seen = &seen["choices"][0];
+    assert!(
+        seen["prompt_token_ids"].is_null() && choice_seen["token_ids"].is_null() && choice_seen["logprobs"].is_null(),
+        "{seen}"
+    );
+    assert_eq!((&choice_seen["message"], &seen["usage"]), (&choice["message"], usage));
+    let seen = trainer.in_session("s", &with(&requests, &json!({ "logprobs": true }))).json();
     assert_eq!(seen["choices"][0]["logprobs"], choice["logprobs"]);
 
     let mut traces = trainer.list("/sessions/s/traces");
@@ -771,54 +780,57 @@ fn traces_are_what_the_worker_gave() {
     let [id, latency, request] =
         ["trace_id", "latency_ms", "raw_request"].map(|name| trace.as_object_mut().unwrap().remove(name).unwrap());
     assert!(id.is_string() && latency.as_f64().is_some_and(|ms| ms > 0.0), "{id} {latency}");
-    asked.as_object().unwrap().iter().for_each(|(name, value)| assert_eq!(request[name], *value));
+    requests.as_object().unwrap().iter().for_each(|(name, value)| assert_eq!(request[name], *value));
     let logprobs: Vec<Value> = choice["token_ids"].as_array().unwrap().iter().map(|_| json!(-0.25)).collect();
-    let expected = json!({ "session_id": "s", "model": "mock", "messages": asked["messages"], "weight_version": 7,
-        "prompt_token_ids": given["prompt_token_ids"], "response_message": choice["message"], "metadata": {},
+    let expected = json!({ "session_id": "s", "model": "mock", "messages": requests["messages"], "weight_version": 7,
+        "prompt_token_ids": from_mock["prompt_token_ids"], "response_message": choice["message"], "metadata": {},
         "completion_token_ids": choice["token_ids"], "logprobs": logprobs, "routing_matrices": null,
-        "finish_reason": "stop", "raw_response": given,
+        "finish_reason": "stop", "raw_response": from_mock,
         "token_counts": { "prompt": usage["prompt_tokens"], "completion": usage["completion_tokens"] } });
     assert_eq!(*trace, expected);
 }
 
 #[test]
-fn a_sessions_sampling_parameters_win() {
-    let (endpoint, asked) = empty_server();
+fn sampling_parameters_of_a_session_replace_the_agents() {
+    let (endpoint, requests) = empty_server();
     let trainer = Trainer::start("[gateway]\nretries = 0\n");
     trainer.ask("POST /admin/workers", &json!({ "url": endpoint, "model_name": "mock" }));
-    let own = json!({ "temperature": 0.3, "max_tokens": 9, "stop": ["x"], "ignore_eos": true, "stop_token_ids": [1] });
-    trainer.ask("POST /sessions", &json!({ "session_id": "s", "sampling_params": own }));
+    let params =
+        json!({ "temperature": 0.3, "max_tokens": 9, "stop": ["x"], "ignore_eos": true, "stop_token_ids": [1] });
+    trainer.ask("POST /sessions", &json!({ "session_id": "s", "sampling_params": params }));
     let sent = with(&question("hi"), &json!({ "model": "mock", "temperature": 1.5, "max_tokens": 100, "top_p": 0.5 }));
-    let asks = |asks: bool| with(&sent, &json!({ "logprobs": asks, "return_token_ids": asks }));
-    for (session, sent, expected) in
-        [("no", &sent, asks(true)), ("no", &asks(false), asks(false)), ("s", &sent, with(&asks(true), &own))]
-    {
+    let with_ids = |with_ids: bool| with(&sent, &json!({ "logprobs": with_ids, "return_token_ids": with_ids }));
+    for (session, sent, expected) in [
+        ("no", &sent, with_ids(true)),
+        ("no", &with_ids(false), with_ids(false)),
+        ("s", &sent, with(&with_ids(true), &params)),
+    ] {
         assert_eq!(trainer.in_session(session, sent).status, 200);
-        let mut body = asked.lock().unwrap().pop().unwrap().1;
-        // Ours: without it an engine may leave the list out.
+        let mut body = requests.lock().unwrap().pop().unwrap().1;
+        // Tracewire adds this: without it an engine may leave the list out.
         body.as_object_mut().unwrap().remove("top_logprobs");
         assert_eq!(body, expected, "{session}");
     }
 }
 
 #[test]
-fn a_sessions_id_may_hold_slashes() {
+fn session_ids_may_contain_slashes() {
     let trainer = Trainer::with_worker();
     for (session, encoded) in [("task/hello:7", "task%2Fhello:7"), ("v1/x", "v1%2Fx"), ("a/v1b", "a%2Fv1b")] {
         assert_eq!(trainer.in_session(session, &question("hi")).status, 200);
         let mut traces = trainer.list(&format!("/sessions/{encoded}/traces"));
         assert_eq!((traces.len(), &traces[0]["session_id"]), (1, &json!(session)));
-        // Its client does not encode the id of a trace.
+        // rLLM's client does not encode the id of a trace.
         let one = format!("GET /traces/{}", traces[0]["trace_id"].as_str().unwrap());
         let delete = format!("DELETE /sessions/{encoded}");
         trainer.play(&[(&one, NO, 200, traces.remove(0)), (&delete, NO, 200, json!({ "deleted": 1 }))]);
     }
-    // The shortest id that leaves a tail wins: here it is `s`, and no API has the path /v1/v1/…
+    // The shortest id is taken: here it is `s`, and no API has the path /v1/v1/…
     assert_eq!(trainer.in_session("s/v1", &question("hi")).status, 404);
 }
 
 #[test]
-fn the_version_of_the_weights_is_the_gateways() {
+fn the_version_of_the_weights_is_set_for_all_workers() {
     let trainer = Trainer::start("[gateway]\nretries = 0\n");
     let (endpoint, _) = model_server(|body| {
         let answer = json!({ "id": "x", "choices": [{ "message": { "role": "assistant", "content": "hi" } }] });
@@ -834,7 +846,7 @@ fn the_version_of_the_weights_is_the_gateways() {
     };
     let wrong = |body: Value| (write.as_str(), body, 400, json!({ "error": "weight_version must be an integer" }));
     trainer.play(&[wrong(NO), wrong(json!({})), wrong(named(json!("7"))), wrong(named(json!(1.5)))]);
-    // It is known before there is a worker, and whoever comes has it.
+    // It can be set before there is a worker, and holds for later workers.
     trainer.play(&[(&read, NO, 200, named(NO)), (&write, named(json!(7)), 200, named(json!(7)))]);
     worker();
     trainer.play(&[(&read, NO, 200, named(json!(7)))]);
@@ -846,13 +858,13 @@ fn the_version_of_the_weights_is_the_gateways() {
 }
 
 #[test]
-fn workers_come_and_go() {
+fn workers_are_registered_and_removed() {
     let trainer = Trainer::start("[gateway]\nretries = 0\nprobe_interval_ms = 0\n");
-    let (endpoint, asked) = empty_server();
+    let (endpoint, requests) = empty_server();
     let base = endpoint.trim_end_matches("/v1");
     let mut listed = Vec::new();
     for (sent, api_path) in [
-        // As its client says it; the others as people do.
+        // As rLLM's client writes it; the others as people do.
         (json!({ "url": base, "api_path": "/v1", "weight": 1 }), "/v1"),
         (json!({ "url": base, "model_name": "m", "weight": 3 }), "/v1"),
         (json!({ "url": format!("{base}/deep/v2"), "model_name": "m" }), "/deep/v2"),
@@ -878,7 +890,7 @@ fn workers_come_and_go() {
         wrong(json!({ "worker_id": "x" })),
         wrong(json!({ "url": "" })),
     ]);
-    // A worker without a model is asked for the agent's.
+    // A worker without a model gets the model that the agent names.
     trainer.in_session("s", &with(&question("hi"), &json!({ "model": "theirs" })));
-    assert_eq!(asked.lock().unwrap().pop().unwrap().1["model"], "theirs");
+    assert_eq!(requests.lock().unwrap().pop().unwrap().1["model"], "theirs");
 }
