@@ -2,7 +2,7 @@
 
 use super::args::ProxyArgs;
 use super::recorded::{Connections, Recorded, RunResult, command_name};
-use super::show;
+use super::show::{self, OutputFormat};
 use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, RejectedHost, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
@@ -49,14 +49,14 @@ pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode> {
     // A diagnosis stores nothing on disk.
     config.store.path = Some("memory:".into());
     let healthy = match args.command.is_empty() {
-        true => test_clients(config, args.json).await?,
+        true => test_clients(config, args.json.into()).await?,
         false => watch_command(config, args).await?,
     };
     Ok(ExitCode::from(u8::from(!healthy)))
 }
 
 /// Tests the clients of this machine, one after the other. True if all installed ones work.
-async fn test_clients(mut config: Config, json: bool) -> Result<bool> {
+async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> {
     let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
     let https = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on a free port of 127.0.0.1")?;
     let mock = Mock::start(None, Some(https), MockOptions::default()).await?;
@@ -69,14 +69,14 @@ async fn test_clients(mut config: Config, json: bool) -> Result<bool> {
     config.upstream.proxy = UpstreamProxy::None;
     let mut checks = Vec::new();
     for (number, probe) in PROBES.iter().enumerate() {
-        progress(json, &format!("testing {} ({} of {})", probe.client, number + 1, PROBES.len()));
+        show_progress(format, &format!("testing {} ({} of {})", probe.client, number + 1, PROBES.len()));
         checks.push(check(probe, &config, &folder).await?);
     }
-    progress(json, "");
+    show_progress(format, "");
     let healthy = checks.iter().all(|check| matches!(check.verdict, Verdict::Works | Verdict::NotInstalled));
-    show::out(&match json {
-        true => format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks })),
-        false => table(&checks),
+    show::out(&match format {
+        OutputFormat::Json => format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks })),
+        OutputFormat::Text => table(&checks),
     });
     Ok(healthy)
 }
@@ -193,8 +193,8 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
 }
 
 /// Prints a line on the terminal that the next one replaces.
-fn progress(json: bool, text: &str) {
-    if !json && std::io::stderr().is_terminal() {
+fn show_progress(format: OutputFormat, text: &str) {
+    if format == OutputFormat::Text && std::io::stderr().is_terminal() {
         show::replace_line(text);
     }
 }

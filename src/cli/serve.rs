@@ -2,15 +2,16 @@
 
 use super::args::StoreArgs;
 use super::settings::read_config;
-use super::show;
+use super::show::{self, OutputFormat};
 use crate::app::{App, Parts, ca_folder, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::tls::CertAuthority;
 use crate::tls::certificate_path;
+use crate::util::secret::Secret;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -72,7 +73,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
-    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json);
+    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json.into());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -83,17 +84,18 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     Ok(if ended.lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn announce(app: &App, ca: &std::path::Path, token: &crate::proxy::Secret, json: bool) {
+/// Prints the addresses, and how to use the proxy.
+fn announce(app: &App, ca: &Path, token: &Secret, format: OutputFormat) {
     let (proxy, server) = (app.proxy_address, app.server_address);
     let server = server.map(|address| address.to_string()).unwrap_or_default();
-    if json {
+    if format == OutputFormat::Json {
         let grpc = app.otlp_grpc_address.map(|address| address.to_string());
         let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca });
         return show::out(&format!("{line}\n"));
     }
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
     show::out(&format!(
-        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n\nTo send a shell's commands through it:\n  \
+        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n\nTo send a shell's commands through the proxy:\n  \
          export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
          eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
         ca.display(),

@@ -10,6 +10,20 @@ pub(super) fn timeline(title: &str, spans: &[Span], terminal: &impl IsTerminal) 
     render(title, spans, &TimelineOptions { width: 80, color })
 }
 
+/// What a subcommand writes to stdout.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutputFormat {
+    Text,
+    Json,
+}
+
+impl From<bool> for OutputFormat {
+    /// From the flag `--json`.
+    fn from(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
 /// Writes to stdout. A closed pipe (as after `| head`) is no error.
 pub(super) fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();

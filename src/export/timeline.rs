@@ -37,7 +37,7 @@ pub(crate) fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> 
     let children = children(spans);
     let mut drawn = HashSet::new();
     for (at, root) in roots.iter().enumerate() {
-        let branch = if is_root(root) { Branch::Root } else { Branch::of(at + 1 == roots.len()) };
+        let branch = if is_root(root) { Branch::Root } else { Branch::in_list(at, roots.len()) };
         draw(&mut out, root, "", branch, &children, &mut drawn, &axis, options);
     }
     // Spans whose parents form a cycle were not reached from a root.
@@ -63,8 +63,9 @@ enum Branch {
 }
 
 impl Branch {
-    fn of(last: bool) -> Self {
-        if last { Self::Last } else { Self::Middle }
+    /// The branch of the item at `index` in a list of `count` items.
+    fn in_list(index: usize, count: usize) -> Self {
+        if index + 1 == count { Self::Last } else { Self::Middle }
     }
 }
 
@@ -125,7 +126,7 @@ fn draw<'a>(
         let _ = writeln!(out, "{}", shortened(&format!("{below}{rule}{details}"), options.width));
     }
     for (at, child) in list.iter().enumerate() {
-        draw(out, child, &below, Branch::of(at + 1 == list.len()), children, drawn, axis, options);
+        draw(out, child, &below, Branch::in_list(at, list.len()), children, drawn, axis, options);
     }
 }
 
