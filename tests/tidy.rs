@@ -28,11 +28,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gateway", &["net", "tls", "forward", "upstream", "capture", "llm", "wire", "util"]),
     ("run", &["util"]),
     ("doctor", &["net", "run", "util"]),
-    ("store", &["wire", "util"]),
+    ("store", &["llm", "wire", "util"]),
     ("export", &["wire", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("rollout", &["store", "util"]),
-    ("api", &["net", "store", "export", "rollout", "gateway", "wire", "util"]),
+    ("api", &["net", "llm", "store", "export", "rollout", "gateway", "wire", "util"]),
     ("mock", &["net", "tls", "util"]),
     // Composes the settings that each part owns.
     ("config", &["api", "capture", "forward", "gateway", "proxy", "run", "store", "tls", "upstream", "wire"]),

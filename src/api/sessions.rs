@@ -4,7 +4,8 @@ use super::ApiState;
 use super::access::Access;
 use super::agent_lightning::{Answer, Refusal, ok};
 use super::gateway::register_worker;
-use crate::export::model_request::{floats, ints, is_call, request, response, text, usage, version};
+use crate::export::model_request::{floats, ints, request, response, text, usage, version};
+use crate::llm::recorded::is_llm_call;
 use crate::rollout::RolloutError;
 use crate::trace::semconv as names;
 use crate::trace::{Rollout, RolloutId, Span, Timestamp, Value};
@@ -80,13 +81,12 @@ struct Page {
 async fn list(State(state): State<ApiState>, Query(page): Query<Page>) -> Answer {
     let summaries = state.rollouts.store().rollouts(usize::MAX).await?;
     let since = page.since.map(Timestamp::from_unix_secs);
-    let wanted = summaries.iter().filter(|one| since.is_none_or(|since| one.rollout.start_time >= since));
-    let mut shown = Vec::new();
-    for one in wanted.take(page.limit.unwrap_or(usize::MAX)) {
-        let calls = calls(&state, &one.rollout.rollout_id).await?.len() as u64;
-        shown.push(session(&one.rollout, calls));
-    }
-    ok(shown)
+    let matching = summaries.iter().filter(|one| since.is_none_or(|since| one.rollout.start_time >= since));
+    let page: Vec<&Rollout> = matching.take(page.limit.unwrap_or(usize::MAX)).map(|one| &one.rollout).collect();
+    let ids = page.iter().map(|rollout| rollout.rollout_id.clone()).collect();
+    let counts = state.rollouts.store().llm_calls(ids).await?;
+    let count = |rollout: &Rollout| counts.get(&rollout.rollout_id).copied().unwrap_or_default();
+    ok(page.into_iter().map(|rollout| session(rollout, count(rollout))).collect::<Vec<_>>())
 }
 
 fn session(rollout: &Rollout, traces: u64) -> JsonValue {
@@ -100,8 +100,8 @@ async fn one(State(state): State<ApiState>, access: Extension<Access>, Path(id):
     let Some(rollout) = state.rollouts.store().rollout(id.as_str().into()).await? else {
         return Ok(failed(StatusCode::NOT_FOUND, format!("Session {id} not found")));
     };
-    let calls = calls(&state, &rollout.rollout_id).await?.len() as u64;
-    ok(session(&rollout, calls))
+    let traces = trace_count(&state, &rollout.rollout_id).await?;
+    ok(session(&rollout, traces))
 }
 
 /// `DELETE /sessions/{session}`
@@ -109,11 +109,16 @@ async fn remove(State(state): State<ApiState>, Path(id): Path<String>) -> Answer
     ok(json!({ "deleted": removed(&state, &id).await? }))
 }
 
-async fn removed(state: &ApiState, id: &str) -> Result<usize, Refusal> {
+async fn removed(state: &ApiState, id: &str) -> Result<u64, Refusal> {
     let id = RolloutId::from(id);
-    let traces = calls(state, &id).await?.len();
+    let traces = trace_count(state, &id).await?;
     state.rollouts.remove(id).await?;
     Ok(traces)
+}
+
+async fn trace_count(state: &ApiState, rollout: &RolloutId) -> Result<u64, Refusal> {
+    let counts = state.rollouts.store().llm_calls(vec![rollout.clone()]).await?;
+    Ok(counts.get(rollout).copied().unwrap_or_default())
 }
 
 /// The ids of `session_ids`.
@@ -173,7 +178,7 @@ async fn trace(State(state): State<ApiState>, access: Extension<Access>, Path(id
 
 async fn calls(state: &ApiState, rollout: &RolloutId) -> Result<Vec<Span>, Refusal> {
     let mut spans = state.rollouts.store().spans(rollout.clone(), None).await?;
-    spans.retain(is_call);
+    spans.retain(is_llm_call);
     Ok(spans)
 }
 

@@ -70,7 +70,7 @@ impl Counted {
                 registry.register(name, help, histogram.clone());
             }
 
-            counter(registry, "otlp_spans", "Spans received by OTLP", &self.ingest.taken);
+            counter(registry, "otlp_spans", "Spans received by OTLP", &self.ingest.accepted);
             counter(registry, "otlp_spans_rejected", "Spans rejected by OTLP ingest", &self.ingest.rejected);
             let help = "Spans received by OTLP that belong to no rollout";
             counter(registry, "otlp_spans_unassigned", help, &self.ingest.unassigned);

@@ -119,9 +119,9 @@ impl App {
             tasks: Vec::new(),
         };
         if with_server {
-            let ended_rollouts = rollouts.ended();
+            let ended_rollouts = rollouts.subscribe_ended();
             let address = app.start_server(config, service, gateway.clone()).await?;
-            app.tasks.push(tokio::spawn(rollouts.watch()));
+            app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
             app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));

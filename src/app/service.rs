@@ -33,7 +33,9 @@ impl SequenceService {
             return;
         }
         let (owner, last) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) = self.rollouts.quietly(move |records, _| Ok(records.raise_sequence(&owner, last)?)).await {
+        if let Err(error) =
+            self.rollouts.transact_silently(move |records, _| Ok(records.raise_sequence(&owner, last)?)).await
+        {
             return tracing::warn!(%error, rollout_id = %rollout, "cannot reserve sequence ids in the store; after a restart ids may be used twice");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,23 +6,6 @@ use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde_json::{Map, Value as JsonValue, json};
 
-/// True for the span of an LLM call, with or without a response.
-pub(crate) fn is_call(span: &Span) -> bool {
-    let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
-    match operation {
-        Some(operation) => matches!(operation, "chat" | "generate_content" | "text_completion"),
-        None => is_unparsed_call(span),
-    }
-}
-
-/// True for a call that the gateway sent and that no API format could parse.
-fn is_unparsed_call(span: &Span) -> bool {
-    let sent =
-        span.attributes.contains_key(names::GATEWAY_BACKEND) && !span.attributes.contains_key(names::GATEWAY_JOINED);
-    let called = span.attributes.get(names::GATEWAY_CALLED).and_then(Value::as_str).unwrap_or_default();
-    sent && called.trim_end_matches('/').ends_with("/completions")
-}
-
 /// The request's body; if it was not recorded, its known fields.
 pub(crate) fn request(span: &Span) -> JsonValue {
     if let Some(body) = body(span, names::HTTP_REQUEST_BODY_CONTENT) {

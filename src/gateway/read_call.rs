@@ -10,10 +10,10 @@ use crate::forward::ActiveExchange;
 use crate::llm::operation::Operation;
 use crate::net::drain::DrainGuard;
 use crate::upstream::{Body, Origin};
-use crate::wire::encoding::decode;
+use crate::wire::encoding::{DecodeError, decode_whole};
 use crate::wire::json_edit::value;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::error::Error;
 use std::sync::Arc;
@@ -108,12 +108,9 @@ impl Gateway {
             }
             ProxyError::new(ErrorKind::HttpRequestIncomplete, "", error.to_string())
         })?;
-        let coding = headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok()).unwrap_or_default();
-        let decoded = decode(coding, encoded.to_bytes().into(), max_bytes);
-        match (decoded.error, decoded.truncated) {
-            (Some(error), _) => Err(malformed(&error.to_string())),
-            (None, true) => Err(too_large()),
-            (None, false) => Ok(decoded.bytes.into()),
-        }
+        decode_whole(headers, encoded.to_bytes().into(), max_bytes).map(Bytes::from).map_err(|error| match error {
+            DecodeError::TooLarge(_) => too_large(),
+            error => malformed(&error.to_string()),
+        })
     }
 }

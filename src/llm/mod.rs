@@ -13,5 +13,6 @@ mod json_object;
 pub mod message;
 pub(crate) mod operation;
 mod provider;
+pub(crate) mod recorded;
 pub mod token_ids;
 pub mod translate;

@@ -6,18 +6,18 @@
 use super::options::SpanOptions;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
-use crate::wire::otlp;
+use crate::wire::otlp::{self, OtlpFormat};
 use http::header;
 
 /// The spans of an export, redacted. `export` is the span of the exchange.
 pub(super) fn read(export: &mut Span, exchange: &Exchange, body: &[u8], options: &SpanOptions) -> Vec<Span> {
     let kind = exchange.request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let is_json = kind.is_some_and(|kind| kind.contains("json"));
+    let format = kind.and_then(OtlpFormat::of_content_type).unwrap_or(OtlpFormat::Protobuf);
     let mut report = |why: String| {
         tracing::warn!(host = exchange.request.host, why, "spans of an OTLP export can't be read and are not stored");
         export.set(names::CAPTURE_UNDECODED, why);
     };
-    let request = match otlp::request(is_json, body) {
+    let request = match otlp::request(format, body) {
         Ok(request) => request,
         Err(error) => {
             report(format!("the body is not an OTLP export of spans: {error}"));

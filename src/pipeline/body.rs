@@ -19,8 +19,7 @@ pub(super) const RESPONSE: BodyAttributes = (names::HTTP_RESPONSE_BODY_CONTENT, 
 
 /// Takes the recorded bytes out of a body and undoes their content coding.
 pub(super) fn take_decoded(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
-    let coding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    decode(coding, std::mem::take(&mut body.buffer).into_bytes(), options.max_body_bytes)
+    decode(headers, std::mem::take(&mut body.buffer).into_bytes(), options.max_body_bytes)
 }
 
 /// Adds a decoded body to its span.
@@ -41,7 +40,7 @@ pub(super) fn describe(
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
     // A body with an unknown coding can't be searched for secrets, so it is not shown as text.
-    let is_opaque = matches!(decoded.error, Some(DecodeError::Unknown(_)));
+    let is_opaque = matches!(decoded.error, Some(DecodeError::Unknown(_) | DecodeError::TooMany));
     let text = if is_opaque { Err(decoded.bytes) } else { textual(content_type, decoded.bytes) };
     match text {
         Ok(text) => {

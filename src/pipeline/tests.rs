@@ -62,6 +62,9 @@ impl Store for Picky {
     ) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
         self.inner.trace_owners(traces)
     }
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> Answer<'_, std::collections::HashMap<RolloutId, u64>> {
+        self.inner.llm_calls(rollouts)
+    }
     fn sequence_authority(&self) -> SequenceAuthority {
         self.inner.sequence_authority()
     }

@@ -1,90 +1,98 @@
-//! What follows from what: attempts move their rollouts, spans and silence move attempts, both move workers.
+//! The state machine: how the status of an attempt changes its rollout and its worker, and how spans and deadlines
+//! change attempts.
 //!
-//! Pure: no store, no clock. The rules are Agent Lightning's (0.3), but that a cancelled rollout stays cancelled, and
-//! that a rollout which goes on has no end.
+//! Pure: no store, no clock. The rules are those of Agent Lightning 0.3, with two differences: a cancelled rollout stays
+//! cancelled, and a rollout that leaves a final state has no end time.
 
 use crate::trace::{Attempt, AttemptPosition, AttemptStatus, Rollout, RolloutStatus, Timestamp, Worker, WorkerStatus};
 use std::time::Duration;
 
-/// The state that a rollout has by its latest attempt.
-pub fn status_by(attempt: &Attempt, rollout: &Rollout) -> RolloutStatus {
+/// The status of a rollout whose latest attempt is `attempt`.
+pub fn status_from_attempt(attempt: &Attempt, rollout: &Rollout) -> RolloutStatus {
     match attempt.status {
         AttemptStatus::Preparing => RolloutStatus::Preparing,
         AttemptStatus::Running => RolloutStatus::Running,
         AttemptStatus::Succeeded => RolloutStatus::Succeeded,
         AttemptStatus::Failed | AttemptStatus::Timeout | AttemptStatus::Unresponsive => {
-            let again = rollout.config.retry_condition.contains(&attempt.status)
+            let is_retried = rollout.config.retry_condition.contains(&attempt.status)
                 && attempt.sequence_id < rollout.config.max_attempts;
-            if again { RolloutStatus::Requeuing } else { RolloutStatus::Failed }
+            if is_retried { RolloutStatus::Requeuing } else { RolloutStatus::Failed }
         }
     }
 }
 
-/// Moves a rollout to a state. True: it belongs into the queue now.
-pub fn enter(rollout: &mut Rollout, status: RolloutStatus, now: Timestamp) -> bool {
-    rollout.status = status;
-    rollout.end_time = status.is_final().then(|| rollout.end_time.unwrap_or(now));
+/// True for a rollout that waits in the queue.
+pub fn is_queued(status: RolloutStatus) -> bool {
     matches!(status, RolloutStatus::Queuing | RolloutStatus::Requeuing)
 }
 
-/// The latest attempt has changed: its rollout follows. `None`: it stays as it is; else whether it belongs into the queue.
-pub fn follow(rollout: &mut Rollout, attempt: &Attempt, now: Timestamp) -> Option<bool> {
-    let status = status_by(attempt, rollout);
-    let stays = rollout.status == status || rollout.status == RolloutStatus::Cancelled;
-    (!stays).then(|| enter(rollout, status, now))
+/// Sets the status of a rollout. Returns true if the rollout must be put into the queue now.
+pub fn set_rollout_status(rollout: &mut Rollout, status: RolloutStatus, now: Timestamp) -> bool {
+    rollout.status = status;
+    rollout.end_time = status.is_final().then(|| rollout.end_time.unwrap_or(now));
+    is_queued(status)
 }
 
-/// Updates an attempt, of which spans were stored, and its rollout if the attempt is the latest.
+/// Updates a rollout after its latest attempt changed. Returns `None` if the rollout did not change, otherwise whether it
+/// must be put into the queue now.
+pub fn follow_attempt(rollout: &mut Rollout, attempt: &Attempt, now: Timestamp) -> Option<bool> {
+    let status = status_from_attempt(attempt, rollout);
+    let is_unchanged = rollout.status == status || rollout.status == RolloutStatus::Cancelled;
+    (!is_unchanged).then(|| set_rollout_status(rollout, status, now))
+}
+
+/// Updates an attempt and its rollout after a span of the attempt was stored: the span is a heartbeat, and a sign that the
+/// attempt runs.
 pub fn on_span_stored(rollout: &mut Rollout, attempt: &mut Attempt, position: AttemptPosition, now: Timestamp) {
     attempt.last_heartbeat_time = Some(now);
     if matches!(attempt.status, AttemptStatus::Preparing | AttemptStatus::Unresponsive) {
         attempt.status = AttemptStatus::Running;
     }
-    let waits = matches!(rollout.status, RolloutStatus::Preparing | RolloutStatus::Requeuing);
-    if position == AttemptPosition::Latest && waits && attempt.status == AttemptStatus::Running {
-        enter(rollout, RolloutStatus::Running, now);
+    let is_waiting = matches!(rollout.status, RolloutStatus::Preparing | RolloutStatus::Requeuing);
+    if position == AttemptPosition::Latest && is_waiting && attempt.status == AttemptStatus::Running {
+        set_rollout_status(rollout, RolloutStatus::Running, now);
     }
 }
 
-/// Moves an attempt to a state that somebody says it has.
-pub fn put(attempt: &mut Attempt, status: AttemptStatus, now: Timestamp) {
+/// Sets the status of an attempt as reported by its runner, or by a deadline.
+pub fn set_attempt_status(attempt: &mut Attempt, status: AttemptStatus, now: Timestamp) {
     attempt.status = status;
     if matches!(status, AttemptStatus::Failed | AttemptStatus::Succeeded) {
         attempt.end_time = Some(now);
     }
 }
 
-/// What time has made of an attempt, if it has. A time-out is looked for first: it is final.
-pub fn overdue(rollout: &Rollout, attempt: &Attempt, now: Timestamp) -> Option<AttemptStatus> {
-    let [timeout, silence] = deadlines(rollout, attempt);
+/// The status of an attempt that has passed a deadline. The timeout is checked first: it is final.
+pub fn overdue_status(rollout: &Rollout, attempt: &Attempt, now: Timestamp) -> Option<AttemptStatus> {
+    let [timeout, unresponsive] = deadlines(rollout, attempt);
     let passed = |deadline: Option<Timestamp>| deadline.is_some_and(|due| now > due);
-    match (passed(timeout), passed(silence)) {
+    match (passed(timeout), passed(unresponsive)) {
         (true, _) => Some(AttemptStatus::Timeout),
         (false, true) => Some(AttemptStatus::Unresponsive),
         (false, false) => None,
     }
 }
 
-/// When an attempt will be given up if nothing more is heard from it.
+/// When an attempt passes its first deadline if no span and no heartbeat arrives.
 pub fn next_deadline(rollout: &Rollout, attempt: &Attempt) -> Option<Timestamp> {
     deadlines(rollout, attempt).into_iter().flatten().min()
 }
 
-/// By when it must have ended, and by when something must be heard.
+/// By when an attempt must have ended, and by when it must have sent a span or a heartbeat; `None`: no such limit.
 fn deadlines(rollout: &Rollout, attempt: &Attempt) -> [Option<Timestamp>; 2] {
     if !matches!(attempt.status, AttemptStatus::Preparing | AttemptStatus::Running) {
         return [None, None];
     }
-    // What is no length of time is no limit.
+    // A negative number, NaN or infinity is no limit.
     let after = |from: Timestamp, seconds: f64| Duration::try_from_secs_f64(seconds).ok().map(|by| from.after(by));
     let timeout = rollout.config.timeout_seconds.and_then(|seconds| after(attempt.start_time, seconds));
     let last = attempt.last_heartbeat_time.unwrap_or(attempt.start_time);
-    let silence = rollout.config.unresponsive_seconds.and_then(|seconds| after(last, seconds));
-    [timeout, silence]
+    let unresponsive = rollout.config.unresponsive_seconds.and_then(|seconds| after(last, seconds));
+    [timeout, unresponsive]
 }
 
-/// A worker's attempt has changed.
-pub fn work_changed(worker: &mut Worker, attempt: &Attempt, now: Timestamp) {
+/// Updates a worker after the status of its attempt changed.
+pub fn follow_attempt_as_worker(worker: &mut Worker, attempt: &Attempt, now: Timestamp) {
     match attempt.status {
         AttemptStatus::Preparing | AttemptStatus::Running => {
             worker.status = WorkerStatus::Busy;
@@ -100,8 +108,8 @@ pub fn work_changed(worker: &mut Worker, attempt: &Attempt, now: Timestamp) {
     (worker.current_rollout_id, worker.current_attempt_id) = (None, None);
 }
 
-/// A worker has found nothing to do.
-pub fn found_nothing(worker: &mut Worker, now: Timestamp) {
+/// Updates a worker that asked for a rollout while the queue was empty.
+pub fn on_empty_queue(worker: &mut Worker, now: Timestamp) {
     worker.last_dequeue_time = Some(now);
     if worker.status != WorkerStatus::Idle {
         worker.status = WorkerStatus::Idle;
@@ -133,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_move_their_rollouts() {
+    fn rollouts_follow_their_latest_attempt() {
         let once = RolloutConfig::default;
         for (before, attempt, config, after, queued) in [
             (R::Preparing, A::Running, once(), R::Running, Some(false)),
@@ -149,7 +157,7 @@ mod tests {
             (R::Cancelled, A::Succeeded, once(), R::Cancelled, None),
         ] {
             let (mut rollout, attempt) = pair(before, attempt, config);
-            assert_eq!(follow(&mut rollout, &attempt, NOW), queued, "{before:?} {:?}", attempt.status);
+            assert_eq!(follow_attempt(&mut rollout, &attempt, NOW), queued, "{before:?} {:?}", attempt.status);
             assert_eq!(rollout.status, after, "{before:?} {:?}", attempt.status);
             let ended = after.is_final() && before != after;
             assert!(!ended || rollout.end_time == Some(NOW));
@@ -158,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_wake_attempts_and_their_rollouts() {
+    fn spans_show_that_attempts_and_their_rollouts_run() {
         for (rollout, attempt, position, rollout_after, attempt_after) in [
             (R::Preparing, A::Preparing, AttemptPosition::Latest, R::Running, A::Running),
             (R::Preparing, A::Preparing, AttemptPosition::Earlier, R::Preparing, A::Running),
@@ -177,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_told_from_time_outs() {
-        let limits = |timeout, silence| RolloutConfig {
+    fn unresponsive_attempts_are_distinguished_from_timeouts() {
+        let limits = |timeout, unresponsive| RolloutConfig {
             timeout_seconds: timeout,
-            unresponsive_seconds: silence,
+            unresponsive_seconds: unresponsive,
             ..RolloutConfig::default()
         };
         for (config, heartbeat, expected) in [
@@ -196,27 +204,27 @@ mod tests {
         ] {
             let (rollout, attempt) = pair(R::Running, A::Running, config.clone());
             let attempt = Attempt { last_heartbeat_time: heartbeat, ..attempt };
-            assert_eq!(overdue(&rollout, &attempt, NOW), expected, "{config:?}");
+            assert_eq!(overdue_status(&rollout, &attempt, NOW), expected, "{config:?}");
         }
         let (rollout, attempt) = pair(R::Failed, A::Failed, limits(Some(1.0), Some(1.0)));
-        assert_eq!(overdue(&rollout, &attempt, NOW), None);
+        assert_eq!(overdue_status(&rollout, &attempt, NOW), None);
     }
 
     #[test]
     fn workers_follow_their_attempts() {
         let mut worker = Worker::new("w");
-        for (status, expected, works) in [
+        for (status, expected, has_attempt) in [
             (A::Preparing, WorkerStatus::Busy, true),
             (A::Succeeded, WorkerStatus::Idle, false),
             (A::Running, WorkerStatus::Busy, true),
             (A::Timeout, WorkerStatus::Unknown, false),
         ] {
             let (_, attempt) = pair(R::Running, status, RolloutConfig::default());
-            work_changed(&mut worker, &attempt, NOW);
-            assert_eq!((worker.status, worker.current_attempt_id.is_some()), (expected, works));
+            follow_attempt_as_worker(&mut worker, &attempt, NOW);
+            assert_eq!((worker.status, worker.current_attempt_id.is_some()), (expected, has_attempt));
         }
-        found_nothing(&mut worker, at(200));
-        found_nothing(&mut worker, at(300));
+        on_empty_queue(&mut worker, at(200));
+        on_empty_queue(&mut worker, at(300));
         assert_eq!((worker.last_idle_time, worker.last_dequeue_time), (Some(at(200)), Some(at(300))));
     }
 }

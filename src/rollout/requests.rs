@@ -1,4 +1,4 @@
-//! What is asked for: new rollouts, and changes of rollouts and attempts.
+//! The arguments of operations: new rollouts, and changes of rollouts and attempts.
 
 use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
 use serde::Deserialize;
@@ -7,18 +7,18 @@ use serde_json::Value as JsonValue;
 /// A new rollout.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NewRollout {
-    /// The task.
+    /// The task; any JSON, opaque to Tracewire.
     pub input: JsonValue,
-    /// `train`, `val` or `test`.
+    /// What the rollout is for.
     #[serde(default)]
-    pub mode: Option<Mode>,
-    /// The resources it runs with; the latest if it does not say.
+    pub mode: Option<RolloutMode>,
+    /// The resources that the rollout runs with; `None`: the latest set.
     #[serde(default)]
     pub resources_id: Option<String>,
-    /// Time-outs and retries.
+    /// Timeouts and retries; `None`: the defaults.
     #[serde(default)]
     pub config: Option<RolloutConfig>,
-    /// Free data.
+    /// Free-form data.
     #[serde(default)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }
@@ -27,13 +27,13 @@ pub struct NewRollout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
-pub enum Mode {
+pub enum RolloutMode {
     Train,
     Val,
     Test,
 }
 
-impl Mode {
+impl RolloutMode {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -43,36 +43,37 @@ impl Mode {
     }
 }
 
-/// Changes of a rollout; what is `None` stays.
+/// Changes of a rollout; fields that are `None` keep their value. In an `Option<Option<_>>`, `Some(None)` removes the
+/// value.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutChange {
     /// The task.
     pub input: Option<JsonValue>,
-    /// Null takes it away.
-    pub mode: Option<Option<Mode>>,
-    /// Null takes it away.
+    /// What the rollout is for.
+    pub mode: Option<Option<RolloutMode>>,
+    /// The resources that the rollout runs with.
     pub resources_id: Option<Option<String>>,
-    /// The state.
+    /// The new status.
     pub status: Option<RolloutStatus>,
-    /// Time-outs and retries.
+    /// Timeouts and retries.
     pub config: Option<RolloutConfig>,
-    /// Free data, null takes it away.
+    /// Free-form data; JSON `null` removes it.
     pub metadata: Option<JsonValue>,
 }
 
-/// Changes of an attempt; what is `None` stays.
+/// Changes of an attempt; fields that are `None` keep their value.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct AttemptChange {
-    /// The state.
+    /// The new status.
     #[serde(default)]
     pub status: Option<AttemptStatus>,
-    /// Who works on it.
+    /// The worker that runs the attempt.
     #[serde(default)]
     pub worker_id: Option<String>,
-    /// When something was last heard from it.
+    /// When the attempt last sent a span or a heartbeat.
     #[serde(default)]
     pub last_heartbeat_time: Option<Timestamp>,
-    /// Free data.
+    /// Free-form data.
     #[serde(default)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }

@@ -1,57 +1,62 @@
-//! Gives up attempts that took too long or went silent, when it is time, whether somebody asks or not.
+//! Ends attempts that passed a deadline: `timeout_seconds`, or `unresponsive_seconds` without a span or heartbeat.
+//!
+//! Reads never end an attempt: only this task does, a few milliseconds after the deadline.
 
-use super::{Rollouts, lifecycle};
+use super::attempts::{store_attempt, update_worker_of};
+use super::lifecycle;
+use super::rollouts::{Result, Rollouts};
 use crate::trace::Timestamp;
 use std::time::Duration;
 
 impl Rollouts {
-    /// Looks for overdue attempts for ever: at the next deadline, when a rollout has changed, and from time to time, since
-    /// other processes may share the store.
-    pub async fn watch(self) {
+    /// Ends overdue attempts for as long as it runs. It checks at the next deadline, after each change, and at least every
+    /// [`MAX_WAIT`], since other processes may share the store.
+    pub async fn run_watchdog(self) {
         loop {
-            let changed = self.changed.notified();
-            let wait = match self.give_up_overdue().await {
-                Ok(Some(deadline)) => deadline.since((self.clock)()) + AFTER_DEADLINE,
-                Ok(None) => LONGEST_WAIT,
+            let changed = self.next_change();
+            let wait = match self.end_overdue_attempts().await {
+                Ok(Some(deadline)) => deadline.since(self.now()) + AFTER_DEADLINE,
+                Ok(None) => MAX_WAIT,
                 Err(error) => {
-                    tracing::warn!(%error, "overdue attempts could not be looked for; trying again");
-                    LONGEST_WAIT
+                    tracing::warn!(%error, "the store could not be searched for overdue attempts; trying again in 5 s");
+                    MAX_WAIT
                 }
             };
             tokio::select! {
-                () = changed => tokio::time::sleep(SHORTEST_WAIT).await,
-                () = tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)) => {}
+                () = changed => tokio::time::sleep(MIN_WAIT).await,
+                () = tokio::time::sleep(wait.clamp(MIN_WAIT, MAX_WAIT)) => {}
             }
         }
     }
 
-    /// Gives up what is overdue now; the next deadline comes back.
-    pub async fn give_up_overdue(&self) -> Result<Option<Timestamp>, super::RolloutError> {
-        let (next, given_up) = self.quietly(|records, now| {
-            let (mut next, mut given_up): (Option<Timestamp>, bool) = (None, false);
+    /// Ends the attempts that are overdue now; returns the next deadline of the others.
+    async fn end_overdue_attempts(&self) -> Result<Option<Timestamp>> {
+        let (next, changed) = self.transact_silently(|records, now| {
+            let (mut next, mut changed): (Option<Timestamp>, bool) = (None, false);
             for (mut rollout, mut attempt) in records.rollouts_with_deadline()? {
-                if let Some(status) = lifecycle::overdue(&rollout, &attempt, now) {
-                    tracing::info!(rollout_id = %rollout.rollout_id, attempt_id = %attempt.attempt_id, ?status, "an attempt is given up");
-                    lifecycle::put(&mut attempt, status, now);
-                    let attempt = super::changed_attempt(records, &mut rollout, attempt, now)?;
-                    super::tell_worker(records, &attempt, now)?;
-                    given_up = true;
+                if let Some(status) = lifecycle::overdue_status(&rollout, &attempt, now) {
+                    tracing::info!(rollout_id = %rollout.rollout_id, attempt_id = %attempt.attempt_id, ?status, "an attempt passed its deadline");
+                    lifecycle::set_attempt_status(&mut attempt, status, now);
+                    let attempt = store_attempt(records, &mut rollout, attempt, now)?;
+                    update_worker_of(records, &attempt, now)?;
+                    changed = true;
                 } else if let Some(deadline) = lifecycle::next_deadline(&rollout, &attempt) {
                     next = Some(next.map_or(deadline, |next| next.min(deadline)));
                 }
             }
-            Ok((next, given_up))
+            Ok((next, changed))
         })
         .await?;
-        if given_up {
-            self.changed.notify_waiters();
+        if changed {
+            self.notify_changed();
         }
         Ok(next)
     }
 }
 
-/// So that the deadline has surely passed.
+/// Added to a deadline, so that the clock is past it when the timer fires.
 const AFTER_DEADLINE: Duration = Duration::from_millis(1);
-/// Many changes come together; one look serves them all.
-const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Changes often come together: one check after this time serves them all.
+const MIN_WAIT: Duration = Duration::from_millis(20);
+/// Also the wait after the store failed.
+const MAX_WAIT: Duration = Duration::from_secs(5);

@@ -59,6 +59,10 @@ pub trait Store: Send + Sync + 'static {
     /// All resources, in the order of their first insertion.
     fn all_resources(&self) -> BoxFuture<'_, Result<Vec<ResourcesUpdate>>>;
 
+    /// The number of LLM calls of each of these rollouts (`llm::recorded::is_llm_call`), without reading spans. Rollouts without
+    /// calls are absent.
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>>;
+
     /// The owner of each of these traces: rollout and attempt of the first span that was stored with the trace id. A
     /// trace without stored spans has no owner.
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>>;

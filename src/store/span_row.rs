@@ -5,6 +5,7 @@
 use super::error::StoreError;
 use super::externalized::{ExternalizedValue, externalize};
 use super::sql::{signed, unsigned};
+use crate::llm::recorded::is_llm_call;
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, Timestamp, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -33,7 +34,7 @@ pub(super) enum ColumnValue<'a> {
 }
 
 /// The columns of a new row, in the order of [`insert_columns`].
-pub(super) const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 9] = [
     Column { name: "rollout_id", value: |row| ColumnValue::Text(row.span.rollout_id.as_str()) },
     Column { name: "attempt_id", value: |row| ColumnValue::Text(row.span.attempt_id.as_str()) },
     Column { name: "sequence_id", value: |row| ColumnValue::Integer(Some(signed(row.span.sequence_id))) },
@@ -42,6 +43,7 @@ pub(super) const COLUMNS: [Column; 8] = [
     Column { name: "end_ns", value: |row| ColumnValue::Integer(nanos(row.span.end_time)) },
     Column { name: "is_error", value: |row| ColumnValue::Boolean(row.span.is_error()) },
     Column { name: "json", value: |row| ColumnValue::Text(&row.json) },
+    Column { name: "is_llm_call", value: |row| ColumnValue::Boolean(is_llm_call(&row.span)) },
 ];
 
 /// The columns that identify a span, see [`SpanKey`].

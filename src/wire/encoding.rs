@@ -1,84 +1,188 @@
-//! Content codings of captured bodies, decoded after the fact and under a cap. What was forwarded is never touched.
+//! HTTP content codings (RFC 9110 §8.4): gzip, deflate, br and zstd, for recorded bodies, gateway requests and OTLP.
+//!
+//! The output of every coding is bounded, and so is the number of codings. Forwarded bytes are never decoded. The
+//! store's own compression and WebSocket's permessage-deflate are other formats, which this module does not handle.
 
+use http::{HeaderMap, header};
 use std::io::Read;
 
-/// What came out.
+/// A body after decoding. Recording keeps what could be decoded, also of a damaged body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// The decoded bytes, or the raw ones if the coding is unknown.
+    /// The decoded bytes, or the raw ones if a coding is not supported.
     pub bytes: Vec<u8>,
-    /// True when the cap cut it.
+    /// True when the limit cut the output.
     pub truncated: bool,
-    /// Why it isn't whole.
+    /// Why the bytes are not the whole body. A body cut by the limit alone has no error.
     pub error: Option<DecodeError>,
 }
 
-/// Why a body could not be decoded, or not to its end.
+/// Why a body could not be decoded completely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A coding we don't know.
+    /// A coding that this module does not support, in lower case.
     #[error("unknown coding {0}")]
     Unknown(String),
+    /// More codings than [`MAX_CODINGS`].
+    #[error("more than {MAX_CODINGS} codings")]
+    TooMany,
     /// The bytes end early, or are damaged.
     #[error("{0} data is cut or damaged")]
-    Damaged(String),
+    Damaged(&'static str),
+    /// The decoded body is larger than this limit in bytes. Only [`decode_whole`] reports it.
+    #[error("the decoded body is larger than {0} bytes")]
+    TooLarge(usize),
 }
 
-/// Decodes `data` by a `Content-Encoding` value (RFC 9110 §8.4), the last coding first, to at most `max_decoded_bytes`.
-pub fn decode(content_encoding: &str, data: Vec<u8>, max_decoded_bytes: usize) -> Decoded {
-    if content_encoding.is_empty() {
-        return Decoded { bytes: data, ..Decoded::default() };
+/// The codings that a body may have, one applied after another. Real clients use one, rarely two; each more multiplies
+/// the work that a small body can cause.
+const MAX_CODINGS: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+impl Coding {
+    /// Names are case-insensitive, and `x-gzip` means gzip (RFC 9110 §8.4.1.3).
+    fn of(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => Self::Gzip,
+            "deflate" => Self::Deflate,
+            "br" => Self::Brotli,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
     }
-    let mut decoded = Decoded { bytes: data.clone(), ..Decoded::default() };
-    for coding in content_encoding.rsplit(',').map(|coding| coding.trim().to_ascii_lowercase()) {
-        if coding.is_empty() || coding == "identity" {
-            continue;
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
         }
-        let raw = std::mem::take(&mut decoded.bytes);
-        let Some((bytes, truncated, whole)) = one(&coding, &raw, max_decoded_bytes) else {
-            return Decoded { bytes: data, truncated: false, error: Some(DecodeError::Unknown(coding)) };
-        };
-        decoded.bytes = bytes;
-        decoded.truncated |= truncated;
-        if !whole {
-            decoded.error = Some(DecodeError::Damaged(coding));
+    }
+
+    fn decode(self, raw: &[u8], max_bytes: usize) -> Output {
+        match self {
+            // A gzip body may have several members (RFC 1952 §2.2).
+            Self::Gzip => read(flate2::read::MultiGzDecoder::new(raw), max_bytes),
+            Self::Deflate => {
+                // The RFC means zlib; some servers send raw deflate.
+                let zlib = read(flate2::read::ZlibDecoder::new(raw), max_bytes);
+                if zlib.bytes.is_empty() && zlib.end == End::Damaged {
+                    return read(flate2::read::DeflateDecoder::new(raw), max_bytes);
+                }
+                zlib
+            }
+            Self::Brotli => read(brotli_decompressor::Decompressor::new(raw, 4096), max_bytes),
+            Self::Zstd => match zstd::stream::read::Decoder::new(raw) {
+                Ok(decoder) => read(decoder, max_bytes),
+                Err(_) => Output { bytes: Vec::new(), end: End::Damaged },
+            },
+        }
+    }
+}
+
+/// Decodes a body by the `Content-Encoding` fields of its message, the last coding first, to at most `max_bytes`.
+pub fn decode(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Decoded {
+    let codings = match codings(headers) {
+        Ok(codings) => codings,
+        Err(error) => return Decoded { bytes: body, truncated: false, error: Some(error) },
+    };
+    let mut decoded = Decoded { bytes: body, ..Decoded::default() };
+    for coding in codings.into_iter().rev() {
+        let output = coding.decode(&decoded.bytes, max_bytes);
+        decoded.bytes = output.bytes;
+        match output.end {
+            End::Whole => {}
+            End::Limit => decoded.truncated = true,
+            End::Damaged => decoded.error = Some(DecodeError::Damaged(coding.as_str())),
         }
     }
     decoded
 }
 
-fn one(coding: &str, raw: &[u8], cap: usize) -> Option<(Vec<u8>, bool, bool)> {
-    Some(match coding {
-        "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(raw), cap),
-        "deflate" => {
-            // The RFC means zlib; some servers send raw deflate.
-            let zlib = read(flate2::read::ZlibDecoder::new(raw), cap);
-            if zlib.0.is_empty() && !zlib.2 { read(flate2::read::DeflateDecoder::new(raw), cap) } else { zlib }
-        }
-        "br" => read(brotli_decompressor::Decompressor::new(raw, 4096), cap),
-        "zstd" => match zstd::stream::read::Decoder::new(raw) {
-            Ok(decoder) => read(decoder, cap),
-            Err(_) => (Vec::new(), false, false),
-        },
-        _ => return None,
-    })
+/// Decodes a body as [`decode`] does; a body that is damaged or larger than `max_bytes` is an error.
+pub fn decode_whole(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
+    let decoded = decode(headers, body, max_bytes);
+    match decoded.error {
+        // The next coding cannot read a body that the limit cut.
+        Some(_) | None if decoded.truncated => Err(DecodeError::TooLarge(max_bytes)),
+        Some(error) => Err(error),
+        None => Ok(decoded.bytes),
+    }
 }
 
-/// Bytes, whether the cap cut them, and whether the end was reached without an error.
-fn read(mut decoder: impl Read, cap: usize) -> (Vec<u8>, bool, bool) {
+/// True when the `Accept-Encoding` fields of a request allow a gzip response (RFC 9110 §12.5.3). A missing field counts
+/// as no: an uncompressed response is always acceptable.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|field| field.to_str().ok());
+    let mut any = false;
+    for item in fields.flat_map(|field| field.split(',')) {
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let weight = parameters.trim().strip_prefix("q=").or_else(|| parameters.trim().strip_prefix("Q="));
+        let accepted = weight.is_none_or(|weight| weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0));
+        match Coding::of(name.trim()) {
+            Some(Coding::Gzip) => return accepted,
+            _ => any |= name.trim() == "*" && accepted,
+        }
+    }
+    any
+}
+
+/// `body` compressed with gzip, fast rather than small.
+pub fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut compressed = Vec::new();
+    flate2::read::GzEncoder::new(body, flate2::Compression::fast()).read_to_end(&mut compressed)?;
+    Ok(compressed)
+}
+
+/// The codings of a message in the order in which they were applied.
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, DecodeError> {
+    let mut codings = Vec::new();
+    for field in headers.get_all(header::CONTENT_ENCODING) {
+        let field = String::from_utf8_lossy(field.as_bytes());
+        for name in field.split(',').map(str::trim) {
+            if name.is_empty() || name.eq_ignore_ascii_case("identity") {
+                continue;
+            }
+            codings.push(Coding::of(name).ok_or_else(|| DecodeError::Unknown(name.to_ascii_lowercase()))?);
+        }
+    }
+    if codings.len() > MAX_CODINGS { Err(DecodeError::TooMany) } else { Ok(codings) }
+}
+
+struct Output {
+    bytes: Vec<u8>,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    Limit,
+    Damaged,
+}
+
+fn read(mut decoder: impl Read, max_bytes: usize) -> Output {
     let mut bytes = Vec::new();
     let mut buffer = [0; 8192];
     loop {
         match decoder.read(&mut buffer) {
-            Ok(0) => return (bytes, false, true),
+            Ok(0) => return Output { bytes, end: End::Whole },
             Ok(read) => {
-                let room = cap - bytes.len();
+                let room = max_bytes - bytes.len();
                 bytes.extend_from_slice(&buffer[..read.min(room)]);
                 if read > room {
-                    return (bytes, true, true);
+                    return Output { bytes, end: End::Limit };
                 }
             }
-            Err(_) => return (bytes, false, false),
+            Err(_) => return Output { bytes, end: End::Damaged },
         }
     }
 }
@@ -86,54 +190,97 @@ fn read(mut decoder: impl Read, cap: usize) -> (Vec<u8>, bool, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use proptest::prelude::*;
     use std::io::Write;
 
-    fn gzip(data: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    fn coded(fields: &[&str]) -> HeaderMap {
+        let fields = fields.iter().map(|field| (header::CONTENT_ENCODING, field.parse().unwrap()));
+        fields.collect()
+    }
+
+    fn zlib(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(data).unwrap();
         encoder.finish().unwrap()
     }
 
     #[test]
-    fn several_members_and_several_codings() {
-        let both = [gzip(b"a"), gzip(b"b")].concat();
-        assert_eq!(decode("gzip", both, 100).bytes, b"ab");
-        let nested = zstd::encode_all(&gzip(b"deep")[..], 1).unwrap();
-        assert_eq!(decode("gzip, zstd", nested, 100).bytes, b"deep");
-        let unknown = decode("snappy", b"raw".to_vec(), 100);
-        assert_eq!(
-            (unknown.bytes.as_slice(), unknown.error),
-            (&b"raw"[..], Some(DecodeError::Unknown("snappy".into())))
-        );
+    fn members_lists_and_spellings() {
+        let two_members = [gzip(b"a").unwrap(), gzip(b"b").unwrap()].concat();
+        let nested = zstd::encode_all(&gzip(b"deep").unwrap()[..], 1).unwrap();
+        for (fields, data, expected) in [
+            (&["gzip"][..], two_members.clone(), &b"ab"[..]),
+            (&["GZIP"], two_members.clone(), b"ab"),
+            (&["X-Gzip"], two_members, b"ab"),
+            (&["gzip, zstd"], nested.clone(), b"deep"),
+            (&["gzip", " Zstd , identity,"], nested, b"deep"),
+            (&[], b"raw".to_vec(), b"raw"),
+            (&["identity"], b"raw".to_vec(), b"raw"),
+        ] {
+            assert_eq!(decode_whole(&coded(fields), data, 100).as_deref(), Ok(expected), "{fields:?}");
+        }
     }
 
     #[test]
-    fn a_bomb_is_capped() {
-        let bomb = gzip(&vec![0; 1 << 20]);
-        let decoded = decode("gzip", bomb, 1000);
-        assert_eq!((decoded.bytes.len(), decoded.truncated), (1000, true));
+    fn unsupported_codings_leave_the_body_as_it_is() {
+        for (fields, error) in [
+            (vec!["Snappy"], DecodeError::Unknown("snappy".to_owned())),
+            (vec!["gzip, snappy"], DecodeError::Unknown("snappy".to_owned())),
+            (vec!["gzip"; MAX_CODINGS + 1], DecodeError::TooMany),
+        ] {
+            let decoded = decode(&coded(&fields), b"raw".to_vec(), 100);
+            assert_eq!((decoded.bytes.as_slice(), decoded.error), (&b"raw"[..], Some(error)));
+        }
+    }
+
+    #[test]
+    fn output_is_bounded() {
+        let bomb = gzip(&vec![0; 1 << 20]).unwrap();
+        let decoded = decode(&coded(&["gzip"]), bomb.clone(), 1000);
+        assert_eq!((decoded.bytes.len(), decoded.truncated, decoded.error), (1000, true, None));
+        let nested = gzip(&bomb).unwrap();
+        assert_eq!(decode_whole(&coded(&["gzip, gzip"]), nested, 1000), Err(DecodeError::TooLarge(1000)));
+    }
+
+    #[test]
+    fn accept_encoding_names_weights_and_wildcards() {
+        for (fields, expected) in [
+            (&[][..], false),
+            (&["gzip"], true),
+            (&["br;q=1, X-GZIP ; q=0.5"], true),
+            (&["gzip;q=0"], false),
+            (&["gzip; q=0.0, *"], false),
+            (&["br", "*;q=0.1"], true),
+            (&["*;q=0"], false),
+            (&["gzipped"], false),
+        ] {
+            let headers: HeaderMap =
+                fields.iter().map(|field| (header::ACCEPT_ENCODING, HeaderValue::from_static(field))).collect();
+            assert_eq!(accepts_gzip(&headers), expected, "{fields:?}");
+        }
     }
 
     proptest! {
         #[test]
         fn a_cut_body_decodes_to_a_prefix(data in prop::collection::vec(any::<u8>(), 0..3000), cut in 0usize..3000) {
-            let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-            zlib.write_all(&data).unwrap();
-            for (coding, whole) in [("gzip", gzip(&data)), ("deflate", zlib.finish().unwrap()), ("zstd", zstd::encode_all(&data[..], 1).unwrap())] {
-                prop_assert_eq!(&decode(coding, whole.clone(), 1 << 20).bytes, &data);
+            let whole = [("gzip", gzip(&data).unwrap()), ("deflate", zlib(&data)), ("zstd", zstd::encode_all(&data[..], 1).unwrap())];
+            for (coding, whole) in whole {
+                prop_assert_eq!(&decode(&coded(&[coding]), whole.clone(), 1 << 20).bytes, &data);
                 if coding != "deflate" {
-                    let part = decode(coding, whole[..cut.min(whole.len())].to_vec(), 1 << 20).bytes;
+                    let part = decode(&coded(&[coding]), whole[..cut.min(whole.len())].to_vec(), 1 << 20).bytes;
                     prop_assert!(data.starts_with(&part));
                 }
             }
         }
 
         #[test]
-        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..300)) {
-            for coding in ["gzip", "deflate", "br", "zstd"] {
-                let _ = decode(coding, data.clone(), 1 << 16);
+        fn never_panics(data in prop::collection::vec(any::<u8>(), 0..300), names in "[a-z, ;=*-]{0,20}") {
+            for coding in ["gzip", "deflate", "br", "zstd", &names] {
+                let _ = decode(&coded(&[coding]), data.clone(), 1 << 16);
             }
+            let accepted = HeaderMap::from_iter([(header::ACCEPT_ENCODING, names.parse().unwrap())]);
+            let _ = accepts_gzip(&accepted);
         }
     }
 }

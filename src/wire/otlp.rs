@@ -1,6 +1,7 @@
-//! OTLP spans as ours (opentelemetry-proto 1, trace.v1): ids in hexadecimal, attributes flat.
+//! OTLP spans (opentelemetry-proto 1, trace.v1) in our model: ids in hexadecimal, attributes flat.
 //!
-//! Pure. What our model has no place for is written as JSON text; what is not a span is refused with the reason.
+//! Pure. Attribute values that our model has no type for become JSON text. A span that breaks the protocol is rejected
+//! with its reason, and the others of the request stay.
 
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value};
@@ -11,53 +12,109 @@ use prost::Message;
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
-/// What a span says of whose it is.
+/// The attribution that a span, or its resource, carries in `agentlightning.*` attributes. Each part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
-    /// Its rollout.
+pub struct Attribution {
+    /// `agentlightning.rollout_id`; never empty.
     pub rollout: Option<String>,
-    /// The attempt of that.
+    /// `agentlightning.attempt_id`; never empty.
     pub attempt: Option<String>,
-    /// Its place in the rollout.
+    /// `agentlightning.span_sequence_id`; `None` also when it is not a whole number.
     pub sequence_id: Option<u64>,
 }
 
-/// Reads a request; none of it is there, none is in it.
-pub fn request(is_json: bool, body: &[u8]) -> Result<ExportTraceServiceRequest, String> {
-    match is_json {
-        _ if body.is_empty() => Ok(ExportTraceServiceRequest::default()),
-        true => from_json(body).map_err(|error| error.to_string()),
-        false => ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string()),
+/// How an OTLP/HTTP body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpFormat {
+    /// Binary protobuf.
+    Protobuf,
+    /// Protobuf's JSON mapping, with ids in hexadecimal.
+    Json,
+}
+
+impl OtlpFormat {
+    /// The format that a `Content-Type` names; `None` for any other type.
+    pub fn of_content_type(content_type: &str) -> Option<Self> {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media_type.as_str() {
+            "application/x-protobuf" => Some(Self::Protobuf),
+            "application/json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    /// The `Content-Type` of the format.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        }
     }
 }
 
-/// The spans of a request, each with what it says of whose it is, or why it is none.
-pub fn spans(request: ExportTraceServiceRequest) -> Vec<Result<(Span, Named), &'static str>> {
+/// Why a body is not an `ExportTraceServiceRequest`.
+#[derive(Debug, thiserror::Error)]
+pub enum OtlpError {
+    /// The protobuf is damaged, or is another message.
+    #[error(transparent)]
+    Protobuf(#[from] prost::DecodeError),
+    /// The JSON is damaged, or has another shape.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+/// Why a span is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum SpanDefect {
+    /// The protocol requires 16 bytes that are not all zero.
+    #[error("the trace id is not 16 bytes, or all zero")]
+    TraceId,
+    /// The protocol requires 8 bytes that are not all zero.
+    #[error("the span id is not 8 bytes, or all zero")]
+    SpanId,
+    /// The protocol requires 8 bytes, or none for a root span.
+    #[error("the parent span id is not 8 bytes")]
+    ParentSpanId,
+}
+
+/// Decodes a request. An empty body is a request without spans.
+pub fn request(format: OtlpFormat, body: &[u8]) -> Result<ExportTraceServiceRequest, OtlpError> {
+    match format {
+        _ if body.is_empty() => Ok(ExportTraceServiceRequest::default()),
+        OtlpFormat::Json => Ok(from_json(body)?),
+        OtlpFormat::Protobuf => Ok(ExportTraceServiceRequest::decode(body)?),
+    }
+}
+
+/// The spans of a request. Their rollout and attempt are empty, and their sequence id is 0, until the caller has assigned
+/// them by the attribution.
+pub fn spans(request: ExportTraceServiceRequest) -> Vec<Result<(Span, Attribution), SpanDefect>> {
     let mut spans = Vec::new();
-    for of_resource in request.resource_spans {
-        let attributes = of_resource.resource.map(|resource| resource.attributes).unwrap_or_default();
-        let resource = resource(attributes, of_resource.schema_url);
-        let all = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+    for resource_spans in request.resource_spans {
+        let attributes = resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let resource = resource(attributes, resource_spans.schema_url);
+        let all = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
         spans.extend(all.map(|one| span(one, &resource)));
     }
     spans
 }
 
-/// A request in JSON. A span with an id that can't be read gets an empty one, and is refused for that: the others stay.
+/// A request in JSON. An id that is not hexadecimal is replaced by one of an invalid length, so that only its span is
+/// rejected.
 fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
     let strict = serde_json::from_slice(body);
     if strict.is_ok() {
         return strict;
     }
     let mut json: JsonValue = serde_json::from_slice(body)?;
-    for of_resource in within(&mut json, "resourceSpans") {
-        for scope in within(of_resource, "scopeSpans") {
+    for resource_spans in within(&mut json, "resourceSpans") {
+        for scope in within(resource_spans, "scopeSpans") {
             for span in within(scope, "spans") {
                 for name in ["traceId", "spanId", "parentSpanId"] {
                     if let Some(JsonValue::String(id)) = span.get_mut(name)
                         && (id.len() % 2 == 1 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
                     {
-                        // One byte is an id of no length that is allowed.
+                        // One byte is an invalid length for every id.
                         "ff".clone_into(id);
                     }
                 }
@@ -67,22 +124,21 @@ fn from_json(body: &[u8]) -> serde_json::Result<ExportTraceServiceRequest> {
     serde_json::from_value(json)
 }
 
-/// The elements of a list in an object; none of anything else.
+/// The elements of the list in a field; empty for anything else.
 fn within<'a>(json: &'a mut JsonValue, name: &str) -> impl Iterator<Item = &'a mut JsonValue> {
     json.get_mut(name).and_then(JsonValue::as_array_mut).into_iter().flatten()
 }
 
-/// A span whose rollout, attempt and sequence id are still to be set, and what it says of them itself.
-fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named), &'static str> {
-    let trace_id = hex::<16>(&span.trace_id).ok_or("the trace id is not 16 bytes, or all zero")?;
-    let span_id = hex::<8>(&span.span_id).ok_or("the span id is not 8 bytes, or all zero")?;
+fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Attribution), SpanDefect> {
+    let trace_id = hex::<16>(&span.trace_id).ok_or(SpanDefect::TraceId)?;
+    let span_id = hex::<8>(&span.span_id).ok_or(SpanDefect::SpanId)?;
     let parent_id = match span.parent_span_id.as_slice() {
-        // All zero is how some exporters write that there is none.
+        // Some exporters write "no parent" as zeros.
         parent if parent.iter().all(|byte| *byte == 0) => None,
-        parent => Some(hex::<8>(parent).ok_or("the parent span id is not 8 bytes")?),
+        parent => Some(hex::<8>(parent).ok_or(SpanDefect::ParentSpanId)?),
     };
     let attributes = attributes(span.attributes);
-    let word = |name: &str| {
+    let text = |name: &str| {
         let value = attributes.get(name).or_else(|| resource.attributes.get(name))?;
         Some(match value {
             Value::String(text) => text.clone(),
@@ -90,10 +146,10 @@ fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named), &'static
             other => serde_json::to_string(other).ok()?,
         })
     };
-    let named = Named {
-        rollout: word("agentlightning.rollout_id").filter(|id| !id.is_empty()),
-        attempt: word("agentlightning.attempt_id").filter(|id| !id.is_empty()),
-        sequence_id: word("agentlightning.span_sequence_id").and_then(|number| number.parse().ok()),
+    let attribution = Attribution {
+        rollout: text("agentlightning.rollout_id").filter(|id| !id.is_empty()),
+        attempt: text("agentlightning.attempt_id").filter(|id| !id.is_empty()),
+        sequence_id: text("agentlightning.span_sequence_id").and_then(|number| number.parse().ok()),
     };
     let context = SpanContext {
         trace_id: trace_id.clone(),
@@ -126,10 +182,9 @@ fn span(span: otlp::Span, resource: &Resource) -> Result<(Span, Named), &'static
         parent: None,
         resource: resource.clone(),
     };
-    Ok((span, named))
+    Ok((span, attribution))
 }
 
-/// What produced spans.
 fn resource(attributes_of: Vec<KeyValue>, schema_url: String) -> Resource {
     Resource { attributes: attributes(attributes_of), schema_url }
 }
@@ -162,7 +217,7 @@ fn time(nanos: u64) -> Option<Timestamp> {
     (nanos > 0).then_some(Timestamp::from_unix_nanos(nanos))
 }
 
-/// W3C `tracestate`: `a=1,b=2`.
+/// The list members of a W3C `tracestate` field, such as `a=1,b=2`.
 fn trace_state(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split(',').filter_map(|pair| pair.trim().split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -172,24 +227,24 @@ fn attributes(list: Vec<KeyValue>) -> Attributes {
     list.into_iter().filter_map(|pair| Some((pair.key, value(pair.value?.value?)?))).collect()
 }
 
-/// A value in our model; none for a value that is nothing.
+/// The value in our model; `None` for a value that is not set.
 fn value(value: any_value::Value) -> Option<Value> {
     Some(match value {
         any_value::Value::StringValue(text) => Value::String(text),
         any_value::Value::BoolValue(truth) => Value::Bool(truth),
         any_value::Value::IntValue(number) => Value::Int(number),
         any_value::Value::DoubleValue(number) => Value::Float(number),
-        any_value::Value::BytesValue(bytes) => Value::String(hex_of(&bytes)),
+        any_value::Value::BytesValue(bytes) => Value::String(const_hex::encode(&bytes)),
         any_value::Value::ArrayValue(list) => {
             let json = JsonValue::Array(list.values.into_iter().map(any_json).collect());
-            // Lists of one sort have a place in our model.
+            // Our model has lists of one type only.
             match serde_json::from_value::<Value>(json.clone()) {
                 Ok(list) => list,
                 Err(_) => Value::String(json.to_string()),
             }
         }
         any_value::Value::KvlistValue(map) => Value::String(map_json(map.values).to_string()),
-        // Strings by their number belong to profiles.
+        // References into a string table occur in profiles only.
         any_value::Value::StringValueStrindex(_) => return None,
     })
 }
@@ -201,7 +256,7 @@ fn any_json(value: AnyValue) -> JsonValue {
         Some(any_value::Value::BoolValue(truth)) => json!(truth),
         Some(any_value::Value::IntValue(number)) => json!(number),
         Some(any_value::Value::DoubleValue(number)) => json!(number),
-        Some(any_value::Value::BytesValue(bytes)) => json!(hex_of(&bytes)),
+        Some(any_value::Value::BytesValue(bytes)) => json!(const_hex::encode(&bytes)),
         Some(any_value::Value::ArrayValue(list)) => JsonValue::Array(list.values.into_iter().map(any_json).collect()),
         Some(any_value::Value::KvlistValue(map)) => map_json(map.values),
     }
@@ -211,14 +266,9 @@ fn map_json(pairs: Vec<KeyValue>) -> JsonValue {
     JsonValue::Object(pairs.into_iter().map(|pair| (pair.key, pair.value.map_or(JsonValue::Null, any_json))).collect())
 }
 
-/// `N` bytes that are not all zero, in hexadecimal.
+/// An id of `N` bytes in hexadecimal; `None` for another length or all zeros.
 fn hex<const N: usize>(bytes: &[u8]) -> Option<String> {
-    (bytes.len() == N && bytes.iter().any(|byte| *byte != 0)).then(|| hex_of(bytes))
-}
-
-fn hex_of(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    (bytes.len() == N && bytes.iter().any(|byte| *byte != 0)).then(|| const_hex::encode(bytes))
 }
 
 #[cfg(test)]
@@ -240,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn values_find_their_place() {
+    fn values_are_mapped() {
         let map = Any::KvlistValue(KeyValueList { values: vec![pair("k", Any::IntValue(1))] });
         for (given, expected) in [
             (Any::IntValue(7), Some(Value::Int(7))),
@@ -257,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn names_on_the_span_win_and_bad_ids_are_refused() {
+    fn attributes_of_the_span_win_and_bad_ids_are_rejected() {
         let of = |trace: usize, span: usize, parent: usize| otlp::Span {
             trace_id: vec![1; trace],
             span_id: vec![2; span],
@@ -272,8 +322,11 @@ mod tests {
             pair("agentlightning.attempt_id", Any::StringValue("at-1".into())),
             pair("agentlightning.span_sequence_id", Any::StringValue("-3".into())),
         ];
-        let (decoded, named) = span(of(16, 8, 0), &resource(names, String::new())).unwrap();
-        assert_eq!(named, Named { rollout: Some("5".into()), attempt: Some("at-2".into()), sequence_id: None });
+        let (decoded, attribution) = span(of(16, 8, 0), &resource(names, String::new())).unwrap();
+        assert_eq!(
+            attribution,
+            Attribution { rollout: Some("5".into()), attempt: Some("at-2".into()), sequence_id: None }
+        );
         assert_eq!((decoded.trace_id.as_str(), decoded.parent_id), ("01".repeat(16).as_str(), None));
         assert_eq!(decoded.context.unwrap().trace_state["b"], "2");
         assert_eq!((decoded.start_time, decoded.end_time), (Some(Timestamp::from_unix_nanos(5)), None));

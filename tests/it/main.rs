@@ -10,6 +10,7 @@
 )]
 
 mod agent_lightning;
+mod api;
 mod broken_responses;
 mod capture;
 mod cli;

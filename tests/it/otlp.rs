@@ -71,7 +71,8 @@ fn bad_requests_are_told_why() {
         (JSON, "{\"resourceSpans\":7}", 400, "no ExportTraceServiceRequest"),
         ("content-type: application/x-protobuf\r\n", "\u{7f}\u{7f}", 400, "no ExportTraceServiceRequest"),
         ("content-type: application/json\r\ncontent-encoding: gzip\r\n", "{}", 400, "gzip"),
-        ("content-type: application/json\r\ncontent-encoding: br\r\n", "{}", 400, "br is not understood"),
+        ("content-type: application/json\r\ncontent-encoding: br\r\n", "{}", 400, "br data is cut or damaged"),
+        ("content-type: application/json\r\ncontent-encoding: snappy\r\n", "{}", 400, "unknown coding snappy"),
         ("content-type: application/x-protobuf\r\n", "", 200, ""),
         (JSON, "", 200, ""),
     ] {
@@ -81,6 +82,29 @@ fn bad_requests_are_told_why() {
     }
     assert_eq!(ask(&serve, "POST", "/v1/metrics", JSON, "{}").0, 501);
     assert_eq!(ask(&serve, "GET", "/v1/agl/nothing", "", "").0, 404);
+}
+
+#[test]
+fn every_spelling_of_gzip_is_decoded() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-gzip" } }]);
+    for (number, (coding, members)) in
+        [("gzip", 1), ("GZIP", 1), ("x-gzip", 1), ("gzip", 3), ("identity, gzip", 2)].into_iter().enumerate()
+    {
+        let id = format!("00f067aa0ba902b{number}");
+        let json = request(&named, &json!([span("0af7651916cd43dd8448eb211c80319c", &id)]));
+        let parts = json.as_bytes().chunks(json.len().div_ceil(members));
+        let body: Vec<u8> = parts.flat_map(|part| tracewire::wire::encoding::gzip(part).unwrap()).collect();
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n{JSON}content-encoding: {coding}\r\naccept-encoding: gzip;q=0\r\n\
+             content-length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        let answer = say(serve.address("server"), &[head.into_bytes(), body].concat());
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{coding} {members}: {answer}");
+        assert_eq!(bench.spans("ro-gzip").len(), number + 1);
+    }
 }
 
 #[test]

@@ -315,17 +315,17 @@ async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
     long.trace_id = trace.clone();
     long.set("text", "long ".repeat(1000));
     store.append(shared([long.clone(), span("other", "at", 1, "x")])).await.unwrap();
-    rollouts.must_exist(&id, &"at".into()).await.unwrap();
+    rollouts.require_attempt(&id, &"at".into()).await.unwrap();
     assert_eq!(store.trace_owners(vec![trace.clone()]).await.unwrap().len(), 1);
     assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 1);
     assert_eq!(rollouts.remove(id.clone()).await.unwrap(), 0);
-    assert!(rollouts.must_exist(&id, &"at".into()).await.is_err());
+    assert!(rollouts.require_attempt(&id, &"at".into()).await.is_err());
     assert_eq!(store.rollout(id.clone()).await.unwrap(), None);
     assert!(store.attempts(id.clone()).await.unwrap().is_empty());
     assert!(store.spans(id.clone(), None).await.unwrap().is_empty());
     assert_eq!(store.sequence_state(id.clone()).await.unwrap(), RolloutSequenceState::default());
     assert!(store.trace_owners(vec![trace.clone()]).await.unwrap().is_empty());
-    let queued = rollouts.quietly(|records, _| Ok(records.dequeue()?)).await.unwrap();
+    let queued = rollouts.transact_silently(|records, _| Ok(records.dequeue()?)).await.unwrap();
     assert_eq!(queued, None);
     assert_eq!(store.spans("other".into(), None).await.unwrap(), [span("other", "at", 1, "x")]);
     // The same span makes it anew.

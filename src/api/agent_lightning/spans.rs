@@ -24,7 +24,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
     }
     let rollouts = &state.rollouts;
     // Those of nobody's rollout are a mistake here; by OTLP they are kept.
-    rollouts.must_exist(&span.rollout_id, &span.attempt_id).await?;
+    rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;
     state.adopt(&mut span);
     state.sequences.raise(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);

@@ -1,6 +1,6 @@
-//! OTLP over gRPC: `opentelemetry.proto.collector.trace.v1.TraceService/Export`.
+//! OTLP over gRPC: `opentelemetry.proto.collector.trace.v1.TraceService/Export`, plain or gzip, on a listener of its own.
 
-use super::{Caller, take};
+use super::ingest::{Caller, ingest};
 use crate::api::ApiState;
 use crate::api::access::Access;
 use axum::Router;
@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-/// The service, as it is served on a port of its own.
+/// The router of the gRPC listener, without authorisation.
 pub(in crate::api) fn service(state: ApiState) -> Router {
     let server = TraceServiceServer::new(Service(state))
         .accept_compressed(CompressionEncoding::Gzip)
@@ -28,9 +28,9 @@ impl TraceService for Service {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let access = request.extensions().get::<Access>().cloned().unwrap_or_else(Access::full);
         let caller = Caller::of(request.metadata().as_ref(), access);
-        let taken = take(&self.0, request.into_inner(), &caller).await;
-        taken.map(Response::new).map_err(|error| {
-            tracing::error!(%error, "spans could not be stored");
+        let ingested = ingest(&self.0, request.into_inner(), &caller).await;
+        ingested.map(Response::new).map_err(|error| {
+            tracing::error!(%error, "the spans of an OTLP request could not be stored");
             Status::unavailable(error.to_string())
         })
     }

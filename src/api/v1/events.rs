@@ -6,7 +6,8 @@ use super::rollouts::{KEY, known, last_attempt, text};
 use crate::api::ApiState;
 use crate::api::access::Access;
 use crate::api::agent_lightning::{Answer, Refusal, ok, read};
-use crate::export::model_request::{event_data, is_call, triplet};
+use crate::export::model_request::{event_data, triplet};
+use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId, Value};
@@ -167,7 +168,7 @@ fn event_of(span: &Span) -> Option<(Timestamp, String, JsonValue)> {
         let data = span.attributes.get(names::EVENT_DATA).and_then(Value::as_str).unwrap_or("{}");
         return Some((at, event_type.to_owned(), serde_json::from_str(data).unwrap_or_default()));
     }
-    if is_call(span) {
+    if is_llm_call(span) {
         return Some((at, "model_request".to_owned(), event_data(span)));
     }
     let value = span.attributes.get(REWARD).and_then(Value::as_float)?;

@@ -180,7 +180,7 @@ pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>
         }
         if let Some(to) = to.and_then(<[RolloutStatus]>::first) {
             // Nobody takes from the queue what has left it.
-            lifecycle::enter(&mut rollout, *to, now);
+            lifecycle::set_rollout_status(&mut rollout, *to, now);
         }
         records.upsert_rollout(&rollout)?;
         if let Some(attempt) = attempt {
@@ -197,8 +197,8 @@ fn follow(records: &mut dyn Records, rollout: &Rollout, attempt: &str, now: Time
     let known = records.attempt(&rollout_id, &attempt_id)?;
     let mut attempt = known.unwrap_or_else(|| Attempt::running(rollout_id, attempt_id, now));
     match rollout.status {
-        RolloutStatus::Succeeded => lifecycle::put(&mut attempt, AttemptStatus::Succeeded, now),
-        RolloutStatus::Failed => lifecycle::put(&mut attempt, AttemptStatus::Failed, now),
+        RolloutStatus::Succeeded => lifecycle::set_attempt_status(&mut attempt, AttemptStatus::Succeeded, now),
+        RolloutStatus::Failed => lifecycle::set_attempt_status(&mut attempt, AttemptStatus::Failed, now),
         _ => {}
     }
     // What was only named has no events yet.

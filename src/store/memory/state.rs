@@ -1,5 +1,6 @@
 //! The content of the memory store: spans by insertion, and rollouts with their attempts.
 
+use crate::llm::recorded::is_llm_call;
 use crate::store::api::{
     Appended, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics, UNASSIGNED,
 };
@@ -157,6 +158,11 @@ impl State {
             spans: entry.spans.len() as u64,
             errors: entry.spans.iter().filter(is_error).count() as u64,
         }
+    }
+
+    pub(super) fn llm_calls(&self, rollout: &RolloutId) -> u64 {
+        let numbers = self.rollouts.get(rollout).into_iter().flat_map(|entry| &entry.spans);
+        numbers.filter(|number| self.spans.get(number).is_some_and(|span| is_llm_call(span))).count() as u64
     }
 
     pub(super) fn attempted_rollouts(&self, filter: &RolloutFilter) -> Vec<AttemptedRollout> {

@@ -82,6 +82,16 @@ impl Store for MemoryStore {
         self.with(|state| state.resources.clone())
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        self.with(move |state| {
+            let counts = rollouts.into_iter().map(|id| {
+                let calls = state.llm_calls(&id);
+                (id, calls)
+            });
+            counts.filter(|(_, calls)| *calls > 0).collect()
+        })
+    }
+
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         self.with(move |state| {
             let owner = |trace: String| state.trace_owner(&trace).map(|owner| (trace, owner));

@@ -97,6 +97,14 @@ fn sequence_state_of(row: &Row) -> RolloutSequenceState {
     RolloutSequenceState { registered: row.get(0), last_sequence_id: unsigned(row.get(1)) }
 }
 
+/// The number of LLM calls of each rollout that has any. An index holds them, so no span is read.
+pub(super) async fn llm_calls(connection: &Object, rollouts: &[RolloutId]) -> Answer<HashMap<RolloutId, u64>> {
+    let sql = "SELECT rollout_id, COUNT(*) FROM span WHERE is_llm_call AND rollout_id = ANY($1) GROUP BY rollout_id";
+    let ids: Vec<&str> = rollouts.iter().map(RolloutId::as_str).collect();
+    let rows = connection.query(&connection.prepare_cached(sql).await?, &[&ids]).await?;
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), unsigned(row.get(1)))).collect())
+}
+
 pub(super) async fn trace_owners(
     connection: &Object,
     traces: &[String],

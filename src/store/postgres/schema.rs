@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -114,6 +114,15 @@ CREATE TABLE orphaned_text (
 INSERT INTO orphaned_text (hash) SELECT hash FROM text
     WHERE NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.hash = text.hash)
     AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.hash);
+";
+
+/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+const LLM_CALLS: &str = "
+ALTER TABLE span ADD COLUMN is_llm_call BOOLEAN NOT NULL DEFAULT FALSE;
+UPDATE span SET is_llm_call = TRUE
+    WHERE replace(json, '\\u0000', '\\u0020')::JSON -> 'attributes' ->> 'gen_ai.operation.name'
+        IN ('chat', 'generate_content', 'text_completion');
+CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call;
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

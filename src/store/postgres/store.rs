@@ -194,6 +194,10 @@ impl Store for PostgresStore {
         Box::pin(self.run(|connection| Box::pin(queries::all(connection, "resources"))))
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { queries::llm_calls(connection, &rollouts).await })))
+    }
+
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         Box::pin(self.run(move |connection| Box::pin(async move { queries::trace_owners(connection, &traces).await })))
     }

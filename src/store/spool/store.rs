@@ -122,6 +122,10 @@ impl Store for SpooledStore {
         self.server.all_resources()
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        self.server.llm_calls(rollouts)
+    }
+
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         self.server.trace_owners(traces)
     }

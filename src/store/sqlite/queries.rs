@@ -108,6 +108,18 @@ pub(super) fn all<T: DeserializeOwned>(connection: &Connection, table: &'static 
     rows.collect()
 }
 
+/// The number of LLM calls of each rollout that has any. An index holds them, so no span is read.
+pub(super) fn llm_calls(connection: &Connection, rollouts: &[RolloutId]) -> rusqlite::Result<HashMap<RolloutId, u64>> {
+    let sql = "SELECT rollout_id, COUNT(*) FROM span
+         WHERE is_llm_call = 1 AND rollout_id IN (SELECT value FROM json_each(?1)) GROUP BY rollout_id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let ids: Vec<&str> = rollouts.iter().map(RolloutId::as_str).collect();
+    let rows = statement.query_map(params![serde_json::Value::from(ids).to_string()], |row| {
+        Ok((RolloutId::from(row.get::<_, String>(0)?.as_str()), unsigned(row.get(1)?)))
+    })?;
+    rows.collect()
+}
+
 /// The owners of traces.
 pub(super) fn trace_owners(
     connection: &Connection,

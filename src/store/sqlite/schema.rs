@@ -19,7 +19,7 @@ const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
 /// script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS];
+const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -175,7 +175,15 @@ CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEG
 END;
 ";
 
-/// The newest schema version that this program knows.
+/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+const LLM_CALLS: &str = "
+ALTER TABLE span ADD COLUMN is_llm_call INTEGER NOT NULL DEFAULT 0;
+UPDATE span SET is_llm_call = 1
+    WHERE json_extract(json, '$.attributes.\"gen_ai.operation.name\"') IN ('chat', 'generate_content', 'text_completion');
+CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
+";
+
+/// This program's schema version that this program knows.
 fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
@@ -349,6 +357,21 @@ mod tests {
         remove_orphaned_texts(&connection).unwrap();
         let left: i64 = connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap();
         assert_eq!((left, texts(1)), (1, "xone".to_owned()));
+    }
+
+    #[test]
+    fn calls_stored_before_they_were_counted_are_counted() {
+        let connection = database(6);
+        let rows = r#"
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (1, 'r', 'a', 1, 's', 0, '{"attributes":{"gen_ai.operation.name":"chat"}}'),
+                (2, 'r', 'a', 2, 't', 0, '{"attributes":{"gen_ai.operation.name":"embeddings"}}'),
+                (3, 'r', 'a', 3, 'u', 0, '{"attributes":{}}');"#;
+        connection.execute_batch(rows).unwrap();
+        migrate_from(&connection, 6, 7);
+        let sql = "SELECT group_concat(id) FROM span WHERE is_llm_call = 1";
+        let calls: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(calls, "1");
     }
 
     #[test]

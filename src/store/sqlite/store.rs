@@ -88,6 +88,10 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(|connection| queries::all(connection, "resources")))
     }
 
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
+        Box::pin(self.readers.read(move |connection| queries::llm_calls(connection, &rollouts)))
+    }
+
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
         Box::pin(self.readers.read(move |connection| queries::trace_owners(connection, &traces)))
     }

@@ -1,23 +1,24 @@
-//! Sees which rollouts a transaction ends, so that the rest of the process can be told of them once it is committed.
+//! A wrapper around the records of a transaction that notes which rollouts it ends, so that this can be announced after the
+//! commit.
 
 use crate::store::{Records, Result};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
 use std::collections::BTreeSet;
 
-/// The records of a transaction, and what is done to rollouts in it.
-pub(super) struct Watching<'a> {
+/// Passes every operation on to the records.
+pub(super) struct EndedRollouts<'a> {
     records: &'a mut dyn Records,
-    /// The rollouts that are in a final state now, or removed, as this transaction leaves them; each once.
+    /// The rollouts that the transaction so far leaves in a final state, or removes.
     pub(super) ended: BTreeSet<RolloutId>,
 }
 
-impl<'a> Watching<'a> {
+impl<'a> EndedRollouts<'a> {
     pub(super) fn new(records: &'a mut dyn Records) -> Self {
         Self { records, ended: BTreeSet::new() }
     }
 }
 
-impl Records for Watching<'_> {
+impl Records for EndedRollouts<'_> {
     fn rollout(&mut self, id: &RolloutId) -> Result<Option<Rollout>> {
         self.records.rollout(id)
     }
@@ -89,7 +90,7 @@ impl Records for Watching<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RolloutError, Rollouts};
+    use crate::rollout::{RolloutError, Rollouts};
     use crate::store::Retention;
     use crate::store::memory::MemoryStore;
     use crate::trace::{Rollout, RolloutStatus, Timestamp};
@@ -100,9 +101,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_are_told_once_they_are_committed() {
+    async fn ends_are_announced_after_the_commit() {
         let rollouts = Rollouts::new(Arc::new(MemoryStore::new(Retention::default())));
-        let mut ended = rollouts.ended();
+        let mut ended = rollouts.subscribe_ended();
         let put = |id: &'static str, states: &'static [RolloutStatus]| {
             rollouts.transact(move |records, _| {
                 for status in states {
@@ -112,16 +113,16 @@ mod tests {
             })
         };
         put("runs", &[RolloutStatus::Running]).await.unwrap();
-        put("goes on", &[RolloutStatus::Failed, RolloutStatus::Requeuing]).await.unwrap();
+        put("is requeued", &[RolloutStatus::Failed, RolloutStatus::Requeuing]).await.unwrap();
         assert!(ended.try_recv().is_err());
         put("ends", &[RolloutStatus::Running, RolloutStatus::Failed, RolloutStatus::Succeeded]).await.unwrap();
         assert_eq!(ended.try_recv().unwrap().as_str(), "ends");
         assert!(ended.try_recv().is_err());
-        let undone = rollouts.transact(|records, _| {
-            records.upsert_rollout(&in_state("undone", RolloutStatus::Failed))?;
+        let rolled_back = rollouts.transact(|records, _| {
+            records.upsert_rollout(&in_state("rolled back", RolloutStatus::Failed))?;
             Err::<(), _>(RolloutError::NotFound("something else".to_owned()))
         });
-        assert!(undone.await.is_err() && ended.try_recv().is_err());
+        assert!(rolled_back.await.is_err() && ended.try_recv().is_err());
         rollouts.remove("runs".into()).await.unwrap();
         assert_eq!(ended.try_recv().unwrap().as_str(), "runs");
     }
