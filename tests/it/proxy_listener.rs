@@ -26,7 +26,7 @@ fn bad_requests_are_answered_and_explained() {
     long.resize(1 << 20, b'a');
     let answer = say(door, &long);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
-    assert!(say(door, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").contains("proxy door of Tracewire"));
+    assert!(say(door, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").contains("This is the Tracewire proxy"));
     assert!(say(door, b"GET /ca.pem HTTP/1.1\r\nHost: x\r\n\r\n").contains("BEGIN CERTIFICATE"));
 }
 
