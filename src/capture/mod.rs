@@ -13,7 +13,6 @@ mod recording;
 mod settings;
 mod tee;
 
-pub use crate::trace::exchange::Direction;
 pub use captured::{Captured, CommitStatus};
 pub use counters::CaptureCounters;
 pub use memory_budget::{MemoryBudget, MemoryShare};

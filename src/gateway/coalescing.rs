@@ -12,10 +12,10 @@
 use super::cached_response::{CachedResponse, ResponseEnd, ResponseReader};
 use super::call::{GatewayCall, ResponseState};
 use super::settings::{GatewaySettings, Join};
-use crate::capture::{Direction, TeeBody};
+use crate::capture::TeeBody;
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
-use crate::trace::exchange::ResponseHead;
+use crate::trace::exchange::{Direction, ResponseHead};
 use crate::upstream::Body;
 use aws_lc_rs::digest;
 use http::{HeaderValue, Response, Version, header};

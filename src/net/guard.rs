@@ -7,6 +7,7 @@
 
 use super::io::{BoxedIo, write_through};
 use crate::error::FramingFault;
+use crate::wire::framing::head::ResponseTo;
 use crate::wire::framing::{Next, Scanner};
 use bytes::{Buf, BytesMut};
 use http::Method;
@@ -40,7 +41,8 @@ struct GuardState {
     fault: Option<(u64, FramingFault)>,
     // The number of the last request with a response, and what follows that response.
     decided: Option<(u64, AfterResponse)>,
-    awaits_response_to_head: bool,
+    // What the next response answers.
+    response_to: ResponseTo,
     waker: Option<Waker>,
 }
 
@@ -65,7 +67,7 @@ impl FramingGuard {
 
     /// Sets the method of the request that the next response answers: a response to HEAD has no body.
     pub fn expect_response_to(&self, method: &Method) {
-        self.lock().awaits_response_to_head = method == Method::HEAD;
+        self.lock().response_to = if method == Method::HEAD { ResponseTo::Head } else { ResponseTo::Other };
     }
 
     /// True while one of the first `heads` requests has no response yet.
@@ -84,8 +86,8 @@ impl FramingGuard {
         }
     }
 
-    fn awaits_response_to_head(&self) -> bool {
-        self.lock().awaits_response_to_head
+    fn response_to(&self) -> ResponseTo {
+        self.lock().response_to
     }
 
     fn report(&self, number: u64, fault: FramingFault) {
@@ -156,7 +158,7 @@ impl GuardedIo {
     /// but most that close have gone: the end is reported after a grace period, which is longer for a client that
     /// announced its last request.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let last = self.scanner.is_over();
+        let last = self.scanner.is_finished();
         if self.direction == Direction::Responses || !(last || self.guard.owes_a_response(self.scanner.heads())) {
             return Poll::Ready(Ok(()));
         }
@@ -171,7 +173,7 @@ impl GuardedIo {
             Next::More => {}
             // A response decides by itself; the bytes that came with it may pass.
             Next::Switch if self.direction == Direction::Responses => {
-                self.scanner.switch(true);
+                self.scanner.switched();
                 self.judge_held();
             }
             Next::Switch => self.undecided = true,
@@ -191,14 +193,17 @@ impl GuardedIo {
 
     /// Judges the held bytes that were not found sound yet.
     fn judge_held(&mut self) {
-        let scan = self.scanner.scan(&self.held[self.ready..], self.guard.awaits_response_to_head());
+        let scan = self.scanner.scan(&self.held[self.ready..], self.guard.response_to());
         self.ready += scan.pass;
         self.follow(scan.next);
     }
 
     fn decided(&mut self, after: AfterResponse) {
         self.undecided = false;
-        self.scanner.switch(after == AfterResponse::OtherProtocol);
+        match after {
+            AfterResponse::OtherProtocol => self.scanner.switched(),
+            AfterResponse::Http => self.scanner.not_switched(),
+        }
     }
 
     /// Reads into `buf` and judges the bytes there, so that sound bytes are not copied. Ready(false) at the socket's end.
@@ -210,7 +215,7 @@ impl GuardedIo {
             return Poll::Ready(Ok(false));
         }
         if self.held.is_empty() && !self.undecided {
-            let scan = self.scanner.scan(fresh, self.guard.awaits_response_to_head());
+            let scan = self.scanner.scan(fresh, self.guard.response_to());
             self.held.extend_from_slice(&fresh[scan.pass..]);
             buf.set_filled(before + scan.pass);
             self.follow(scan.next);

@@ -1,7 +1,6 @@
-//! Identifiers: W3C trace and span ids, Agent Lightning rollout and attempt ids.
+//! Identifiers: W3C trace and span ids, Agent Lightning's rollout and attempt ids.
 //!
-//! Ids that come from outside are kept as they came. Random ones are made by the caller's generator, so that this
-//! module stays a pure function of its input.
+//! Ids from outside are kept unchanged. Random bits come from the caller, so that this module stays pure.
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -16,26 +15,26 @@ pub struct TraceId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanId(pub [u8; 8]);
 
-/// One task's execution: `ro-` and 12 hexadecimal digits when made here, any text when given.
+/// The id of a rollout, one execution of a task: `ro-` and 12 hexadecimal digits if made here, any text from outside.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RolloutId(Arc<str>);
 
-/// One try at a rollout: `at-` and 8 hexadecimal digits when made here, any text when given.
+/// The id of an attempt, one try of a rollout: `at-` and 8 hexadecimal digits if made here, any text from outside.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AttemptId(Arc<str>);
 
 impl TraceId {
-    /// The trace id of an attempt whose agent sent none: the first 16 bytes of SHA-256 over both ids, so that a restart
-    /// and a second process go on with the same trace.
+    /// The trace id of an attempt without a `traceparent`: the first 16 bytes of SHA-256 over both ids, so that it is the
+    /// same after a restart and in every process.
     pub fn of_attempt(rollout: &RolloutId, attempt: &AttemptId) -> Self {
         Self(non_zero(attempt_digest("trace", rollout, attempt)))
     }
 }
 
 impl SpanId {
-    /// The id of the root span that an attempt's spans hang under.
+    /// The id of the root span of an attempt.
     pub fn of_attempt_root(rollout: &RolloutId, attempt: &AttemptId) -> Self {
         Self(non_zero(attempt_digest("root", rollout, attempt)))
     }
@@ -52,7 +51,7 @@ impl RolloutId {
         Self(format!("ro-{:012x}", bits & 0xffff_ffff_ffff).into())
     }
 
-    /// The id's text, shared.
+    /// The id as shared text.
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -69,7 +68,7 @@ impl AttemptId {
         Self(format!("at-{bits:08x}").into())
     }
 
-    /// The attempt of a rollout whose caller named no attempt: always the same one for the same rollout.
+    /// The attempt of a rollout for which no attempt was named. It is derived from the rollout's id.
     pub fn default_of(rollout: &RolloutId) -> Self {
         let digest = digest::digest(&digest::SHA256, rollout.as_str().as_bytes());
         let mut bits = [0; 4];
@@ -98,7 +97,7 @@ impl From<&str> for AttemptId {
 fn attempt_digest<const N: usize>(label: &str, rollout: &RolloutId, attempt: &AttemptId) -> [u8; N] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [label, rollout.as_str(), attempt.as_str()] {
-        // Length first, so that no two pairs of ids run together into the same bytes.
+        // With its length, so that different pairs of ids never give the same bytes.
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
@@ -115,10 +114,10 @@ fn non_zero<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
 }
 
 macro_rules! hex_display {
-    ($($id:ty),*) => {$(
+    ($($id:ty: $bytes:literal),*) => {$(
         impl fmt::Display for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(const_hex::Buffer::<$bytes>::new().format(&self.0))
             }
         }
         impl fmt::Debug for $id {
@@ -128,7 +127,7 @@ macro_rules! hex_display {
         }
     )*};
 }
-hex_display!(TraceId, SpanId);
+hex_display!(TraceId: 16, SpanId: 8);
 
 macro_rules! text_display {
     ($($id:ty),*) => {$(
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempts_trace_is_stable_and_its_own() {
+    fn the_trace_of_an_attempt_is_stable_and_unique() {
         let (rollout, attempt) = (RolloutId::from("ro-1"), AttemptId::from("at-1"));
         assert_eq!(TraceId::of_attempt(&rollout, &attempt), TraceId::of_attempt(&rollout, &attempt));
         let shifted = TraceId::of_attempt(&RolloutId::from("ro-1a"), &AttemptId::from("t-1"));

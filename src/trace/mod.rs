@@ -1,6 +1,6 @@
-//! The words of the program: ids, spans, exchanges, rollouts, and the names of attributes.
+//! The data types of the program: ids, spans, exchanges, rollouts, and the names of attributes.
 //!
-//! Plain values that every other part may name. It must not do I/O, read a clock, or know about tokio.
+//! Plain values that every other module may import. No I/O, no clock, no tokio.
 
 pub mod exchange;
 pub mod ids;

@@ -14,7 +14,7 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The instant `unix_nanos` nanoseconds after the epoch.
+    /// The instant that many nanoseconds after the Unix epoch.
     pub const fn from_unix_nanos(unix_nanos: u64) -> Self {
         Self { unix_nanos }
     }
@@ -30,12 +30,12 @@ impl Timestamp {
         self.unix_nanos as f64 / 1e9
     }
 
-    /// This instant moved later by `by`.
+    /// The instant `by` later.
     pub fn after(self, by: Duration) -> Self {
         Self { unix_nanos: self.unix_nanos.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)) }
     }
 
-    /// The time from `earlier` to this instant, zero if it is later.
+    /// The time from `earlier` to this instant. Zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.unix_nanos.saturating_sub(earlier.unix_nanos))
     }

@@ -1,6 +1,6 @@
-//! Attribute values as OpenTelemetry has them and Agent Lightning accepts them: scalars and lists of one type.
+//! Attribute values of OpenTelemetry that Agent Lightning accepts: scalars, and lists of one type.
 //!
-//! There is no null, no object and no nested list on purpose: Agent Lightning's span model refuses a trace that has one.
+//! There is no null, no object and no nested list: Agent Lightning's span model rejects a trace that has one.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// A span's attributes, in name order so that output is stable.
 pub type Attributes = BTreeMap<String, Value>;
 
-/// One attribute value.
+/// An attribute value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -31,17 +31,17 @@ pub enum Value {
 }
 
 impl Value {
-    /// The text of a string value.
+    /// The text of a string. None for other types.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
-    /// The number of an integer value.
+    /// The number of an integer. None for other types.
     pub fn as_int(&self) -> Option<i64> {
         if let Self::Int(number) = self { Some(*number) } else { None }
     }
 
-    /// The number of a float or integer value.
+    /// The number of a double or integer. None for other types.
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(number) => Some(*number),
@@ -50,7 +50,7 @@ impl Value {
         }
     }
 
-    /// The truth of a boolean value.
+    /// The value of a boolean. None for other types.
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn null_objects_and_nested_lists_are_refused() {
+    fn null_objects_and_nested_lists_are_rejected() {
         for text in ["null", "{}", "[[1]]", "[1,\"a\"]"] {
             assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
         }

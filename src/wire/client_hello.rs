@@ -1,19 +1,18 @@
-//! What a TLS ClientHello says: the name it asks for, and a fingerprint (JA4) by which a client that refuses us can be
-//! told from others.
+//! What a TLS ClientHello says: the server name, and a fingerprint (JA4) that identifies the kind of client.
 //!
-//! It must not judge: what can't be read has no fingerprint.
+//! It never fails a handshake: what can't be read has no name and no fingerprint.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// How many bytes the TLS record that starts like this has, its header included.
-pub fn record_bytes(start: &[u8]) -> Option<usize> {
+/// The length of the TLS record that starts with these bytes, its header included. None if they are too few.
+pub(crate) fn record_bytes(start: &[u8]) -> Option<usize> {
     let length = start.get(3..5)?;
     Some(RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([length[0], length[1]])))
 }
 
-/// The host name that the ClientHello in a TLS record asks for (RFC 6066 §3).
-pub fn server_name(record: &[u8]) -> Option<&str> {
-    let (_, _, mut rest) = open(record)?;
+/// The host name in the ClientHello of a TLS record (SNI, RFC 6066 §3). None if it has none.
+pub(crate) fn server_name(record: &[u8]) -> Option<&str> {
+    let (_, _, mut rest) = parse(record)?;
     while let Some(kind) = rest.u16() {
         let mut data = rest.long_list()?;
         if kind == SERVER_NAME {
@@ -24,8 +23,8 @@ pub fn server_name(record: &[u8]) -> Option<&str> {
     None
 }
 
-/// Version, cipher suites and extensions of a ClientHello (RFC 8446 §4.1.2).
-fn open(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
+/// Version, cipher suites and extensions of the ClientHello in a TLS record (RFC 8446 §4.1.2).
+fn parse(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
     let mut hello = Reader(record.get(RECORD_HEADER_BYTES..)?);
     // Handshake type and length, then the version, the random, the session id.
     if hello.take(1)? != [CLIENT_HELLO] {
@@ -40,9 +39,9 @@ fn open(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
     Some((version, ciphers, hello.long_list().unwrap_or(Reader(&[]))))
 }
 
-/// The JA4 of the ClientHello in a TLS record (<https://github.com/FoxIO-LLC/ja4>).
-pub fn ja4(record: &[u8]) -> Option<String> {
-    let (mut version, ciphers, mut rest) = open(record)?;
+/// The JA4 fingerprint of the ClientHello in a TLS record (<https://github.com/FoxIO-LLC/ja4>).
+pub(crate) fn ja4(record: &[u8]) -> Option<String> {
+    let (mut version, ciphers, mut rest) = parse(record)?;
     let ciphers: Vec<u16> = ciphers.u16s();
     let mut extensions = Vec::new();
     let (mut server_name, mut alpn, mut signatures) = (false, None, Vec::new());
@@ -60,15 +59,15 @@ pub fn ja4(record: &[u8]) -> Option<String> {
     }
     let head = format!(
         "t{}{}{:02}{:02}{}",
-        version_word(version),
+        version_code(version),
         if server_name { 'd' } else { 'i' },
         ciphers.len().min(99),
         extensions.len().min(99),
-        alpn_word(alpn.as_deref().unwrap_or_default()),
+        alpn_code(alpn.as_deref().unwrap_or_default()),
     );
-    let mut hidden = extensions;
-    hidden.retain(|kind| *kind != SERVER_NAME && *kind != ALPN);
-    let mut described = sorted(hidden);
+    let mut hashed = extensions;
+    hashed.retain(|kind| *kind != SERVER_NAME && *kind != ALPN);
+    let mut described = sorted(hashed);
     if !signatures.is_empty() {
         described = format!("{described}_{}", listed(&signatures));
     }
@@ -88,19 +87,19 @@ impl<'a> Reader<'a> {
         self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    /// What a one-byte length announces.
+    /// The bytes behind a length of one byte.
     fn short_list(&mut self) -> Option<Self> {
         let length = usize::from(self.take(1)?[0]);
         self.take(length).map(Self)
     }
 
-    /// What a two-byte length announces.
+    /// The bytes behind a length of two bytes.
     fn long_list(&mut self) -> Option<Self> {
         let length = usize::from(self.u16()?);
         self.take(length).map(Self)
     }
 
-    /// All numbers but those that are there to be ignored (RFC 8701).
+    /// All numbers except GREASE values (RFC 8701).
     fn u16s(mut self) -> Vec<u16> {
         std::iter::from_fn(|| self.u16()).filter(|number| !is_grease(*number)).collect()
     }
@@ -110,7 +109,7 @@ fn is_grease(number: u16) -> bool {
     number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff
 }
 
-fn version_word(version: u16) -> &'static str {
+fn version_code(version: u16) -> &'static str {
     match version {
         0x0304 => "13",
         0x0303 => "12",
@@ -121,7 +120,7 @@ fn version_word(version: u16) -> &'static str {
     }
 }
 
-fn alpn_word(name: &[u8]) -> String {
+fn alpn_code(name: &[u8]) -> String {
     match (name.first(), name.last()) {
         (Some(first), Some(last)) if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() => {
             format!("{}{}", char::from(*first), char::from(*last))
@@ -144,7 +143,7 @@ fn short_hash(text: &str) -> String {
     if text.is_empty() {
         return "0".repeat(12);
     }
-    digest(&SHA256, text.as_bytes()).as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&digest(&SHA256, text.as_bytes()).as_ref()[..6])
 }
 
 const HOST_NAME: u8 = 0;
@@ -198,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_or_damaged_hello_is_survived(end in 0usize..120, at in 0usize..120, byte in any::<u8>()) {
+        fn a_truncated_or_damaged_hello_never_panics(end in 0usize..120, at in 0usize..120, byte in any::<u8>()) {
             let mut record = hello();
             let length = record.len();
             record[at % length] = byte;

@@ -1,55 +1,55 @@
-//! AWS event stream frames (`application/vnd.amazon.eventstream`, Smithy's specification).
+//! AWS event stream messages (`application/vnd.amazon.eventstream`, Smithy's specification).
 //!
-//! Two lengths, a checksum, headers, payload, a checksum. It must not know what the payloads mean.
+//! Two lengths, a checksum, headers, payload, a checksum. The payloads are not interpreted.
 
-/// One message.
+/// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
-    /// `:event-type`, or `:exception-type`, or `:error-code`.
-    pub kind: &'a [u8],
+pub(crate) struct EventStreamMessage<'a> {
+    /// Its `:event-type`, `:exception-type` or `:error-code`.
+    pub(crate) kind: &'a [u8],
     /// True for an exception or an error.
-    pub is_error: bool,
-    /// The payload.
-    pub payload: &'a [u8],
-    /// Where the message ends in what was read.
-    pub end: usize,
+    pub(crate) is_error: bool,
+    /// The payload, undecoded.
+    pub(crate) payload: &'a [u8],
+    /// The index after the message in the input.
+    pub(crate) end: usize,
 }
 
-/// The messages up to the first that is cut or damaged; `Err` says that there was one.
-pub fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Damaged>> {
+/// The messages. The iteration ends with the first that is truncated or damaged, as an error.
+pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<EventStreamMessage<'_>, DamagedMessage>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
         let Some(length) = length_of(rest) else {
             at = bytes.len();
-            return Some(Err(Damaged));
+            return Some(Err(DamagedMessage));
         };
         at += length;
         Some(message(&rest[..length], at))
     })
 }
 
-/// A message is cut, or its checksum is wrong.
+/// A message is truncated, or its checksum is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an event stream message is cut or damaged")]
-pub struct Damaged;
+#[error("an event stream message is truncated or damaged")]
+pub(crate) struct DamagedMessage;
 
-/// The length of the whole message that `bytes` begin with.
+/// The length of the message that `bytes` start with. None if it is truncated or its prelude is damaged.
 fn length_of(bytes: &[u8]) -> Option<usize> {
     let length = usize::try_from(number(bytes, 0)?).ok()?;
     let prelude_is_right = number(bytes, 8)? == crc32fast::hash(&bytes[..8]);
     (prelude_is_right && (OVERHEAD_BYTES..=MAX_BYTES).contains(&length) && length <= bytes.len()).then_some(length)
 }
 
-fn message(bytes: &[u8], end: usize) -> Result<Message<'_>, Damaged> {
-    let (body, sum) = bytes.split_at_checked(bytes.len() - 4).ok_or(Damaged)?;
+fn message(bytes: &[u8], end: usize) -> Result<EventStreamMessage<'_>, DamagedMessage> {
+    let (body, sum) = bytes.split_at_checked(bytes.len() - 4).ok_or(DamagedMessage)?;
     if number(sum, 0) != Some(crc32fast::hash(body)) {
-        return Err(Damaged);
+        return Err(DamagedMessage);
     }
-    let headers_length = number(body, 4).and_then(|length| usize::try_from(length).ok()).ok_or(Damaged)?;
+    let headers_length = number(body, 4).and_then(|length| usize::try_from(length).ok()).ok_or(DamagedMessage)?;
     let (mut headers, payload) =
-        body.get(PRELUDE_BYTES..).and_then(|rest| rest.split_at_checked(headers_length)).ok_or(Damaged)?;
-    let mut message = Message { kind: b"", is_error: false, payload, end };
+        body.get(PRELUDE_BYTES..).and_then(|rest| rest.split_at_checked(headers_length)).ok_or(DamagedMessage)?;
+    let mut message = EventStreamMessage { kind: b"", is_error: false, payload, end };
     while let Some((name, value, rest)) = header(headers) {
         match name {
             b":event-type" | b":exception-type" | b":error-code" => message.kind = value,
@@ -61,7 +61,7 @@ fn message(bytes: &[u8], end: usize) -> Result<Message<'_>, Damaged> {
     Ok(message)
 }
 
-/// Name and value of the first header, and the rest. Only texts and bytes have a value here.
+/// Name and value of the first header, and the rest. The value of a number or boolean is its bytes.
 fn header(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (length, rest) = bytes.split_first()?;
     let (name, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -91,7 +91,7 @@ const PRELUDE_BYTES: usize = 12;
 const OVERHEAD_BYTES: usize = 16;
 const MAX_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
 
-/// Writes a message: what tests and the mock endpoint send.
+/// Writes a message with string headers, for tests and the mock endpoint.
 pub fn write(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
     let mut fields = Vec::new();
     for (name, value) in headers {
@@ -127,14 +127,14 @@ mod tests {
         assert_eq!(read, expected.map(Ok));
         let last = bytes.len() - 5;
         bytes[last] ^= 1;
-        assert_eq!(messages(&bytes).last(), Some(Err(Damaged)));
+        assert_eq!(messages(&bytes).last(), Some(Err(DamagedMessage)));
         bytes.truncate(last);
-        assert_eq!(messages(&bytes).last(), Some(Err(Damaged)));
+        assert_eq!(messages(&bytes).last(), Some(Err(DamagedMessage)));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_end_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), flip in 0_usize..60) {
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100), flip in 0_usize..60) {
             prop_assert!(messages(&bytes).count() <= bytes.len());
             let mut written = write(&[(":event-type", "chunk")], b"payload");
             let at = flip % written.len();

@@ -1,18 +1,18 @@
-//! Header fields apart from the message they came in.
+//! Header fields that outlive the message they came in.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
-/// A copy whose values share one buffer of their own. Those of a message that was read are slices of what the reader
-/// read, and whoever keeps one keeps all of that.
-pub fn copy(headers: &HeaderMap) -> HeaderMap {
+/// A copy whose values share one buffer. The values of a received message are slices of the reader's buffer: to keep one
+/// of them would keep all of that buffer.
+pub(crate) fn copy(headers: &HeaderMap) -> HeaderMap {
     let length = headers.values().map(HeaderValue::len).sum();
     let mut values = BytesMut::with_capacity(length);
     headers.values().for_each(|value| values.extend_from_slice(value.as_bytes()));
     let mut values: Bytes = values.freeze();
     let mut copied = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
-        // What was a value is one.
+        // The bytes of a value are a valid value again.
         if let Ok(mut copy) = HeaderValue::from_maybe_shared(values.split_to(value.len())) {
             copy.set_sensitive(value.is_sensitive());
             copied.append(name, copy);

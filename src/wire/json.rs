@@ -1,7 +1,7 @@
-//! JSON as it comes from servers: read in one pass, borrowed where it can be, in the order in which it was written.
+//! JSON as servers send it: parsed in one pass, borrowed where possible, with its fields in their order.
 //!
-//! It must not refuse what only looks odd: the last of two equal keys counts, `NaN` and its like are null and said so,
-//! bytes that are no UTF-8 are replaced and said so. Depth is limited by the reader (128).
+//! It is lenient: the last of two equal keys counts; on request `NaN` and infinities become null and invalid UTF-8 is
+//! replaced, both reported. serde_json limits the depth to 128.
 
 use super::json_scan::string_end;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -17,7 +17,7 @@ pub enum Json<'a> {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number without fraction that fits.
+    /// A whole number that fits.
     Int(i64),
     /// Any other number.
     Float(f64),
@@ -25,14 +25,14 @@ pub enum Json<'a> {
     Text(Cow<'a, str>),
     /// A list.
     List(Vec<Self>),
-    /// An object, its fields in their order.
+    /// An object, with its fields in their order.
     Object(Vec<(Cow<'a, str>, Self)>),
 }
 
-/// What had to be mended before it could be read.
+/// What was repaired before the text could be parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mended {
-    /// Bytes that are no UTF-8 were replaced.
+pub struct JsonRepairs {
+    /// Invalid UTF-8 was replaced.
     pub utf8: bool,
     /// `NaN`, `Infinity` or `-Infinity` became null (Python writes them).
     pub not_finite: bool,
@@ -40,29 +40,29 @@ pub struct Mended {
 
 const NULL: Json<'static> = Json::Null;
 
-/// Reads one JSON text.
+/// Parses a JSON text.
 pub fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
     serde_json::from_slice(text)
 }
 
-/// Reads one JSON text of an answer without what is most of it: `bytes` and `top_logprobs` of every token.
-pub fn parse_answer(text: &[u8]) -> serde_json::Result<Json<'_>> {
+/// Parses the JSON text of a response, without `bytes` and `top_logprobs` of its logprobs: they are most of it, and unused.
+pub fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let json = Any::Answer.deserialize(&mut reader)?;
+    let json = AnyValue::Response.deserialize(&mut reader)?;
     reader.end()?;
     Ok(json)
 }
 
-/// Reads what is not quite JSON, and says what was wrong with it.
-pub fn parse_mended(text: &[u8]) -> serde_json::Result<(Json<'static>, Mended)> {
+/// Parses a text that is almost JSON. Returns what was repaired.
+pub fn parse_repaired(text: &[u8]) -> serde_json::Result<(Json<'static>, JsonRepairs)> {
     let whole = String::from_utf8_lossy(text);
-    let mut mended = Mended { utf8: matches!(whole, Cow::Owned(_)), not_finite: false };
+    let mut repairs = JsonRepairs { utf8: matches!(whole, Cow::Owned(_)), not_finite: false };
     let finite = without_not_finite(&whole);
-    mended.not_finite = matches!(finite, Cow::Owned(_));
-    Ok((serde_json::from_str::<Json<'_>>(&finite)?.into_owned(), mended))
+    repairs.not_finite = matches!(finite, Cow::Owned(_));
+    Ok((serde_json::from_str::<Json<'_>>(&finite)?.into_owned(), repairs))
 }
 
-/// `null` in place of the numbers that JSON does not have.
+/// The text with `null` in place of the numbers that JSON does not have.
 fn without_not_finite(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
@@ -92,7 +92,7 @@ fn without_not_finite(text: &str) -> Cow<'_, str> {
 }
 
 impl<'a> Json<'a> {
-    /// A field of an object; null where there is none.
+    /// A field of an object. Null if there is none.
     pub fn get(&self, name: &str) -> &Self {
         match self {
             Self::Object(fields) => fields.iter().rev().find(|(key, _)| key == name).map_or(&NULL, |(_, value)| value),
@@ -100,32 +100,32 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The first of these fields that is there and not null.
+    /// The first of these fields that is present and not null. Null if there is none.
     pub fn any(&self, names: &[&str]) -> &Self {
         names.iter().map(|name| self.get(name)).find(|value| !value.is_null()).unwrap_or(&NULL)
     }
 
-    /// The field at the end of a path.
+    /// The field at the end of a path of field names. Null if there is none.
     pub fn at(&self, path: &[&str]) -> &Self {
         path.iter().fold(self, |value, name| value.get(name))
     }
 
-    /// True for null, and for what is not there.
+    /// True for null, and for a field that is missing.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
-    /// A string's text.
+    /// The text of a string. None for other types.
     pub fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// A string's text that is not empty.
+    /// The text of a string that is not empty. None for other values.
     pub fn word(&self) -> Option<String> {
         self.text().filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    /// A number without fraction.
+    /// A whole number, also one that is written as `1.0`. None for other values.
     pub fn int(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
@@ -135,7 +135,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Any number.
+    /// A number. None for other types.
     pub fn float(&self) -> Option<f64> {
         match self {
             Self::Int(number) => Some(*number as f64),
@@ -144,12 +144,12 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// A truth value.
+    /// A boolean. None for other types.
     pub fn bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
 
-    /// The elements of a list; of anything else none.
+    /// The elements of a list. Empty for other types.
     pub fn list(&self) -> &[Self] {
         if let Self::List(elements) = self { elements } else { &[] }
     }
@@ -159,17 +159,17 @@ impl<'a> Json<'a> {
         matches!(self, Self::List(elements) if elements.is_empty())
     }
 
-    /// The fields of an object; of anything else none.
+    /// The fields of an object. Empty for other types.
     pub fn fields(&self) -> &[(Cow<'a, str>, Self)] {
         if let Self::Object(fields) = self { fields } else { &[] }
     }
 
-    /// True when an object has the field, whatever its value.
+    /// True if an object has the field, whatever its value.
     pub fn has(&self, name: &str) -> bool {
         self.fields().iter().any(|(key, _)| key == name)
     }
 
-    /// The same without borrowing.
+    /// The same value without borrowed text.
     pub fn into_owned(self) -> Json<'static> {
         match self {
             Self::Null => Json::Null,
@@ -187,22 +187,22 @@ impl<'a> Json<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Any::Whole.deserialize(deserializer)
+        AnyValue::Whole.deserialize(deserializer)
     }
 }
 
-/// Reads any value.
+/// Deserializes any value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Any {
-    // As it is.
+enum AnyValue {
+    // Completely.
     Whole,
-    // An answer: what nobody asks for is passed over within its `logprobs`.
-    Answer,
-    // A part of an answer's `logprobs`.
+    // A response: without the unused parts of its `logprobs`.
+    Response,
+    // Within the `logprobs` of a response.
     Logprobs,
 }
 
-impl<'de> DeserializeSeed<'de> for Any {
+impl<'de> DeserializeSeed<'de> for AnyValue {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
@@ -210,7 +210,7 @@ impl<'de> DeserializeSeed<'de> for Any {
     }
 }
 
-impl<'de> Visitor<'de> for Any {
+impl<'de> Visitor<'de> for AnyValue {
     type Value = Json<'de>;
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("JSON")
@@ -250,7 +250,7 @@ impl<'de> Visitor<'de> for Any {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let next = if self == Self::Answer && name == "logprobs" { Self::Logprobs } else { self };
+            let next = if self == Self::Response && name == "logprobs" { Self::Logprobs } else { self };
             let value = map.next_value_seed(next)?;
             fields.push((name, value));
         }
@@ -258,7 +258,7 @@ impl<'de> Visitor<'de> for Any {
     }
 }
 
-/// An object's key: serde would copy every one.
+/// An object's key. serde's own `Cow` is always owned.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
@@ -308,18 +308,18 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn odd_json_is_read() {
+    fn unusual_json_is_parsed() {
         let doubled = parse(br#"{"a":1,"a":"last","b":{"c":[1,2.5,true,null]}}"#).unwrap();
         assert_eq!(doubled.get("a").text(), Some("last"));
         assert_eq!(doubled.at(&["b", "c"]).list().len(), 4);
         assert!(doubled.at(&["b", "nowhere", "deep"]).is_null());
         assert!(parse("[".repeat(200).as_bytes()).is_err());
-        let answer = br#"{"logprobs":{"content":[{"logprob":-1,"bytes":[1],"top_logprobs":[]}]},"bytes":[1]}"#;
-        let lean = br#"{"logprobs":{"content":[{"logprob":-1}]},"bytes":[1]}"#;
-        assert_eq!(parse_answer(answer).unwrap(), parse(lean).unwrap());
-        assert!(parse_answer(b"{} x").is_err());
-        let (json, mended) = parse_mended(b"{\"logprob\":NaN,\"x\":[-Infinity,-1],\"t\":\"NaN \xff\"}").unwrap();
-        assert_eq!(mended, Mended { utf8: true, not_finite: true });
+        let response = br#"{"logprobs":{"content":[{"logprob":-1,"bytes":[1],"top_logprobs":[]}]},"bytes":[1]}"#;
+        let reduced = br#"{"logprobs":{"content":[{"logprob":-1}]},"bytes":[1]}"#;
+        assert_eq!(parse_response(response).unwrap(), parse(reduced).unwrap());
+        assert!(parse_response(b"{} x").is_err());
+        let (json, repairs) = parse_repaired(b"{\"logprob\":NaN,\"x\":[-Infinity,-1],\"t\":\"NaN \xff\"}").unwrap();
+        assert_eq!(repairs, JsonRepairs { utf8: true, not_finite: true });
         assert!(json.get("logprob").is_null());
         assert_eq!(json.get("x").list()[1].int(), Some(-1));
         assert_eq!(json.get("t").text(), Some("NaN \u{fffd}"));
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_what_serde_json_reads_and_writes_it_back(text in "[\\[\\]{}:,\"a-c0-9.\\- ntruefalsN]{0,40}") {
+        fn it_parses_what_serde_json_parses_and_writes_it_back(text in "[\\[\\]{}:,\"a-c0-9.\\- ntruefalsN]{0,40}") {
             let ours = parse(text.as_bytes());
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
             prop_assert_eq!(ours.is_ok(), theirs.is_ok());
@@ -335,7 +335,7 @@ mod tests {
                 let written = serde_json::to_string(&ours).unwrap();
                 prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), theirs);
             }
-            let _ = parse_mended(text.as_bytes());
+            let _ = parse_repaired(text.as_bytes());
         }
     }
 }

@@ -1,21 +1,21 @@
-//! JSON values that follow each other: one a line (NDJSON), or the elements of a list that is written piece by piece.
+//! JSON values that follow each other: one a line (NDJSON), or the elements of a list that arrives piece by piece.
 //!
-//! It must not read the values, only find where they are.
+//! It finds the values and does not parse them.
 
 use super::json_scan::string_end;
 use memchr::memchr;
 
-/// A value, and where it ends in what was read. The last one may be cut.
+/// The text of a value. The last one may be truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece<'a> {
-    /// The value's text.
-    pub text: &'a [u8],
-    /// The index behind it.
-    pub end: usize,
+pub(crate) struct Piece<'a> {
+    /// The text, without white space around it.
+    pub(crate) text: &'a [u8],
+    /// The index after it in the input.
+    pub(crate) end: usize,
 }
 
-/// The lines that are not blank.
-pub fn lines(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+/// The values of NDJSON: the lines that are not blank.
+pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
@@ -30,8 +30,8 @@ pub fn lines(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// The elements of a list, also of one that is not finished.
-pub fn elements(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+/// The elements of a list, also of one that is truncated.
+pub(crate) fn elements(bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let mut at = bytes.iter().position(|byte| *byte == b'[').map_or(bytes.len(), |open| open + 1);
     std::iter::from_fn(move || {
         while bytes.get(at).is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b',') {

@@ -1,4 +1,4 @@
-//! Formats on the wire, as pure functions: bytes in, values out. No I/O, no clock.
+//! Formats on the wire, as pure functions: bytes in, values out. No I/O, no clock, and no knowledge of LLM APIs.
 
 pub mod client_hello;
 pub mod encoding;

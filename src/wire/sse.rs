@@ -1,24 +1,24 @@
 //! Server-sent events (WHATWG HTML §9.2), found in bytes without copying them.
 //!
-//! It must not decode: events are cut at line ends first, so that a character divided between two reads needs no care.
+//! It does not decode text: lines are found in bytes, so a character that two frames divide needs no care.
 
 use memchr::memchr2;
 use std::borrow::Cow;
 
-/// One event.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// Its `event` field; empty means `message`.
+    /// Its `event` field. Empty means `message`.
     pub name: &'a [u8],
     /// Its `data` lines, joined by LF.
     pub data: Cow<'a, [u8]>,
-    /// Where it ends in what was read, the blank line included.
+    /// The index after its blank line in the input.
     pub end: usize,
-    /// False when the stream ended within it.
+    /// False when the input ended within it.
     pub complete: bool,
 }
 
-/// The events of a whole stream. What is left unfinished at the end comes last.
+/// The events of a stream. An incomplete event at the end comes last.
 #[derive(Clone, Debug)]
 pub struct Events<'a> {
     bytes: &'a [u8],
@@ -26,12 +26,12 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Reads `bytes`.
+    /// The events in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: if bytes.starts_with(BOM) { BOM.len() } else { 0 } }
     }
 
-    /// The next line, and the index behind its end. The last one may have none.
+    /// The line at `from`, the index after its line end, and whether it has one: the last line may have none.
     fn line(&self, from: usize) -> Option<(&'a [u8], usize, bool)> {
         let rest = self.bytes.get(from..).filter(|rest| !rest.is_empty())?;
         let Some(length) = memchr2(b'\n', b'\r', rest) else { return Some((rest, self.bytes.len(), false)) };
@@ -75,7 +75,7 @@ impl<'a> Iterator for Events<'a> {
     }
 }
 
-/// A line's field and value. A comment has an empty field.
+/// Field name and value of a line. A comment has an empty name.
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr(b':', line) {
         Some(colon) => {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_in_any_way() {
+    fn lines_end_with_cr_lf_or_both() {
         for end in ["\n", "\r\n", "\r"] {
             let text = format!(
                 "\u{feff}: hello{end}event: x{end}data:a{end}data:  b{end}id: 7{end}retry: 1{end}{end}data{end}{end}"
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_data_is_no_event_and_an_unfinished_one_is_said() {
+    fn events_without_data_are_skipped_and_an_incomplete_one_is_marked() {
         assert_eq!(read("event: a\n\n: only a comment\n\ndata: 1\n\n"), [whole("", "1")]);
         assert_eq!(read("data: 1\n\ndata: 2"), [whole("", "1"), (String::new(), "2".to_owned(), false)]);
         assert_eq!(read("data: 1\n"), [(String::new(), "1".to_owned(), false)]);

@@ -1,12 +1,12 @@
-//! W3C `traceparent` (Trace Context Level 1 and 2): parse and write. `tracestate` is passed on, not read.
+//! W3C `traceparent` (Trace Context Level 1 and 2): parsed and written. `tracestate` is forwarded unread.
 
 use crate::trace::{SpanId, TraceId};
 use std::fmt;
 
-/// A caller's place in its trace.
+/// The caller's place in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
-    /// The trace.
+    /// The caller's trace.
     pub trace_id: TraceId,
     /// The caller's span.
     pub span_id: SpanId,
@@ -15,7 +15,7 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Reads a header value; `None` if it is invalid. A higher version is read as version 00.
+    /// Parses a header value. None if it is invalid. A higher version is read as version 00, as the specification says.
     pub fn parse(value: &str) -> Option<Self> {
         let bytes = value.trim().as_bytes();
         let version: [u8; 1] = hex(bytes.get(..2)?)?;
@@ -41,22 +41,12 @@ impl fmt::Display for TraceParent {
 
 /// Lower-case hexadecimal digits only, as the specification demands.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+    let is_lower_case = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    const_hex::decode_to_array(digits).ok().filter(|_| is_lower_case)
 }
 
 const LENGTH: usize = 55;
+/// Sampled, and random trace id (Level 2).
 const KNOWN_FLAGS: u8 = 0b11;
 
 #[cfg(test)]
@@ -65,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn invalid_values_are_refused() {
+    fn invalid_values_are_rejected() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert!(TraceParent::parse(good).is_some());
         for bad in [

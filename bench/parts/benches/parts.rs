@@ -5,15 +5,15 @@ use divan::Bencher;
 use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Instant;
-use tracewire::capture::{ExchangeStart, CaptureSettings, Captured, Direction, Recorder, TeeBody};
+use tracewire::capture::{CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
 use tracewire::llm::formats::{HttpExchangeView, read};
-use tracewire::pipeline::Relations;
-use tracewire::pipeline::span::{SpanOptions, span_of};
+use tracewire::pipeline::{Relations, SpanOptions, build_spans};
+use tracewire::shared_state::SequenceLease;
 use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::tls::{CertAuthority, LeafCache};
 use tracewire::trace::exchange::{
-    ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, ResponseHead, TraceContext,
+    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, RequestHead, ResponseHead, TraceContext,
 };
 use tracewire::trace::{Span, SpanId, TraceId};
 use tracewire::wire::redact::Redactor;
@@ -52,7 +52,7 @@ fn tee(bencher: Bencher) {
     let body = Bytes::from(json());
     bencher.bench_local(|| {
         runtime.block_on(async {
-            let recording = recorder.begin(begin());
+            let recording = recorder.start(exchange_start());
             let tee = TeeBody::new(
                 Full::new(body.clone()),
                 recording,
@@ -71,7 +71,7 @@ fn tee(bencher: Bencher) {
 fn span(bencher: Bencher) {
     let options = options();
     let mut relations = Relations::default();
-    bencher.with_inputs(|| captured().exchange).bench_local_refs(|exchange| span_of(exchange, &mut relations, &options).span);
+    bencher.with_inputs(|| captured().exchange).bench_local_refs(|exchange| build_spans(exchange, &mut relations, &options).span);
 }
 
 /// The redaction of 9 kB of JSON.
@@ -96,11 +96,11 @@ fn span_of_answer(bencher: Bencher) {
     bencher
         .with_inputs(|| {
             let mut exchange = captured().exchange;
-            exchange.request_body.kept = REQUEST.into();
-            exchange.response_body.kept = answer.clone();
+            exchange.request_body.buffer = REQUEST.to_vec().into();
+            exchange.response_body.buffer = answer.clone().into();
             exchange
         })
-        .bench_local_refs(|exchange| span_of(exchange, &mut relations, &options).span);
+        .bench_local_refs(|exchange| build_spans(exchange, &mut relations, &options).span);
 }
 
 /// The events of 1 MB of a stream, found.
@@ -138,7 +138,7 @@ fn append_256(bencher: Bencher) {
         let _entered = runtime.enter();
         SqliteStore::open(&folder.path().join("traces.db"), SqliteOptions::default()).unwrap()
     };
-    let span = span_of(&mut captured().exchange, &mut Relations::default(), &options()).span;
+    let span = build_spans(&mut captured().exchange, &mut Relations::default(), &options()).span;
     bencher
         .with_inputs(|| (0..256).map(|_| Arc::new(another(&span))).collect::<Vec<_>>())
         .bench_local_values(|spans| runtime.block_on(store.append(spans)).unwrap());
@@ -165,7 +165,7 @@ fn captured() -> Captured {
     let runtime = runtime();
     let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() });
     runtime.block_on(async {
-        let recording = recorder.begin(begin());
+        let recording = recorder.start(exchange_start());
         let mut headers = http::HeaderMap::new();
         headers.insert("content-type", http::HeaderValue::from_static("application/json"));
         recording.response(ResponseHead { status: http::StatusCode::OK, version: http::Version::HTTP_11, headers });
@@ -176,7 +176,7 @@ fn captured() -> Captured {
     })
 }
 
-fn begin() -> ExchangeStart {
+fn exchange_start() -> ExchangeStart {
     let (rollout, attempt) = ("ro-bench".into(), "at-bench".into());
     let trace = TraceContext {
         trace_id: TraceId::of_attempt(&rollout, &attempt),
@@ -200,7 +200,9 @@ fn begin() -> ExchangeStart {
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        registered: false,
+        auto_durable: false,
+        records_bodies: false,
+        sequence: SequenceLease::default(),
     }
 }
 

@@ -235,11 +235,11 @@ fn any_json<'a>(text: &'a [u8], what: &'static str, call: &mut LlmCall) -> Json<
     if text.trim_ascii().is_empty() {
         return Json::Null;
     }
-    let read = if what == REQUEST { json::parse(text) } else { json::parse_answer(text) };
+    let read = if what == REQUEST { json::parse(text) } else { json::parse_response(text) };
     if let Ok(json) = read {
         return json;
     }
-    match json::parse_mended(text) {
+    match json::parse_repaired(text) {
         Ok((json, mended)) => {
             if mended.utf8 {
                 call.could_not_read("invalid_utf8");

@@ -10,7 +10,7 @@ use super::untranslatable::{Untranslatable, refusal};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::api::stream_end::DONE;
 use crate::llm::json_object::text_of;
-use crate::wire::json::{Json, parse_answer, parse_mended};
+use crate::wire::json::{Json, parse_repaired, parse_response};
 use crate::wire::sse::Events;
 use std::sync::Arc;
 
@@ -187,5 +187,5 @@ impl AnswerStream {
 
 /// JSON of a backend, which may have `NaN` among its logprobs.
 fn read(text: &[u8]) -> serde_json::Result<Json<'_>> {
-    parse_answer(text).or_else(|_| parse_mended(text).map(|(json, _)| json))
+    parse_response(text).or_else(|_| parse_repaired(text).map(|(json, _)| json))
 }

@@ -1,11 +1,11 @@
-//! A chunked body, followed byte by byte: where it ends, and where it is not one.
+//! A chunked body, followed byte by byte: where it ends, and where it is malformed (RFC 9112 §7.1).
 //!
-//! RFC 9112 §7.1. It must not hold or change anything: what it has accepted may pass at once.
+//! It holds and changes nothing: accepted bytes may pass at once.
 
 use super::head::field;
 use crate::error::{FramingFault, FramingRule};
 
-/// Where in a chunked body a scan stands.
+/// The position of a scan within a chunked body.
 #[derive(Debug, Default)]
 pub(crate) struct Chunked {
     state: ChunkState,
@@ -27,7 +27,7 @@ enum ChunkState {
     Data(u64),
     DataEnd,
     DataEndLf,
-    /// Within the trailer section; the line so far, its CR included.
+    /// Within the trailer section: the current line so far, its CR included, and the bytes of the section.
     Trailer {
         line: Vec<u8>,
         total: usize,
@@ -35,7 +35,7 @@ enum ChunkState {
 }
 
 impl Chunked {
-    /// Goes over `bytes`: how many belong to the body, and whether it is over with them.
+    /// Scans `bytes`. Returns how many belong to the body, and whether it ends with them.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), FramingFault> {
         let mut at = 0;
         while at < bytes.len() {
@@ -48,16 +48,16 @@ impl Chunked {
                 }
                 continue;
             }
-            let over = self.step(bytes[at])?;
+            let is_last = self.step(bytes[at])?;
             at += 1;
-            if over {
+            if is_last {
                 return Ok((at, true));
             }
         }
         Ok((at, false))
     }
 
-    /// One byte outside chunk data; true when it was the body's last.
+    /// Scans one byte outside chunk data. True if it was the last of the body.
     fn step(&mut self, byte: u8) -> Result<bool, FramingFault> {
         self.state = match (std::mem::take(&mut self.state), byte) {
             (ChunkState::SizeStart, _) => ChunkState::Size { size: digit(byte)?, digits: 1 },
@@ -121,9 +121,9 @@ fn fault(cause: &'static str) -> FramingFault {
     FramingFault { rule: FramingRule::Ambiguous, cause }
 }
 
-/// 60 bits: no sum of sizes overflows.
+/// Sizes below 2^60: no sum of them overflows.
 const MAX_DIGITS: u8 = 15;
 const MAX_EXTENSION_BYTES: usize = 4096;
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
-/// RFC 9110 §6.5.1: fields that must not come after what they frame.
+/// RFC 9110 §6.5.1: fields that must not be in trailers.
 const FRAMING_FIELDS: [&str; 3] = ["transfer-encoding", "content-length", "host"];

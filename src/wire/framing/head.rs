@@ -1,38 +1,48 @@
-//! One HTTP/1 message head: is it well-formed, and what frames the body behind it.
+//! One HTTP/1 message head: whether it is well-formed, and what frames the body behind it.
 //!
-//! It must not be lenient: bare CR or LF, folded lines, odd names and doubled framing fields are faults.
+//! It is never lenient: bare CR or LF, folded lines, malformed names and repeated framing fields are faults.
 
 use crate::error::{FramingFault, FramingRule};
 
-/// What a head says about what follows.
+/// What a head says about the bytes that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// The body behind it.
-    pub(crate) body: Body,
-    /// True when another protocol may follow: CONNECT, an Upgrade, a 101.
+    /// How the end of the body is known.
+    pub(crate) body: BodyFraming,
+    /// True when another protocol may follow: after CONNECT, an Upgrade, a 101.
     pub(crate) switches: bool,
-    /// True when nothing follows the message: `Connection: close`, or HTTP/1.0 without keep-alive.
+    /// True when no message follows on the connection: `Connection: close`, or HTTP/1.0 without keep-alive.
     pub(crate) is_last: bool,
 }
 
-/// How a body's end is known.
+/// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// There is none.
+pub(crate) enum BodyFraming {
+    /// There is no body.
     None,
     /// By its length in bytes.
     Length(u64),
     /// By its last chunk.
     Chunked,
-    /// By the end of the connection; only a response's.
+    /// By the end of the connection. Only responses have such bodies.
     UntilClose,
 }
 
-/// Where the head that starts `bytes` ends, if all of it is there; `searched` bytes were looked at before.
+/// The request that a response answers, as far as its framing depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ResponseTo {
+    /// A HEAD request: the response has no body, whatever its fields say.
+    Head,
+    /// Any other request.
+    #[default]
+    Other,
+}
+
+/// The end of the head that `bytes` start with. None if the head is not complete. `searched` bytes were searched before.
 pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingFault> {
-    // RFC 9112 §2.2: an empty line before a message is passed over.
+    // RFC 9112 §2.2: an empty line before a message is skipped.
     let lead = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
-    // An end may straddle what was searched before.
+    // The end may start within the bytes that were searched before.
     let mut at = searched.saturating_sub(3).max(lead);
     while let Some(found) = bytes[at..].iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
         let index = at + found;
@@ -41,7 +51,7 @@ pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, F
             (b'\r', Some(b'\n')) if bytes[index + 2..].starts_with(b"\r\n") => return Ok(Some(index + 4)),
             (b'\r', Some(b'\n')) => at = index + 2,
             (b'\r', _) => return Err(fault("a bare CR in the message head")),
-            // The middle of a pair that the search before ended in.
+            // The LF of a pair whose CR was the last byte of the search before.
             _ if index > 0 && bytes[index - 1] == b'\r' => at = index + 1,
             _ => return Err(fault("a bare LF in the message head")),
         }
@@ -54,7 +64,7 @@ pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, F
     Ok(None)
 }
 
-/// Judges a request's head, its empty line included.
+/// Judges the head of a request, its empty line included.
 pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
     let mut words = line.split(|byte| *byte == b' ');
@@ -72,35 +82,34 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
         let cause = "the request target is over 65534 bytes";
         return Err(FramingFault { rule: FramingRule::TargetTooLong, cause });
     }
-    let old = is_old(version)?;
-    let fields = Fields::read(fields, old)?;
+    let is_http10 = is_http10(version)?;
+    let fields = Fields::read(fields, is_http10)?;
     if fields.hosts > 1 {
         return Err(fault("several Host fields"));
     }
-    if fields.hosts == 0 && !old {
+    if fields.hosts == 0 && !is_http10 {
         return Err(fault("no Host field in an HTTP/1.1 request"));
     }
-    if fields.ends_early {
+    if fields.is_identity {
         return Err(fault("Transfer-Encoding in a request must be chunked"));
     }
     let body = match (fields.chunked, fields.length) {
-        (true, _) => Body::Chunked,
-        (false, Some(length)) => Body::Length(length),
-        (false, None) => Body::None,
+        (true, _) => BodyFraming::Chunked,
+        (false, Some(length)) => BodyFraming::Length(length),
+        (false, None) => BodyFraming::None,
     };
-    let connect = method == b"CONNECT";
-    let switches = connect || fields.upgrades;
-    if switches && !matches!(body, Body::None | Body::Length(0)) {
+    let switches = method == b"CONNECT" || fields.upgrades;
+    if switches && !matches!(body, BodyFraming::None | BodyFraming::Length(0)) {
         return Err(fault("a CONNECT or Upgrade request must not have a body"));
     }
     Ok(Head { body, switches, is_last: fields.is_last })
 }
 
-/// Judges a response's head, its empty line included. `to_head`: it answers a HEAD request.
-pub(crate) fn response(head: &[u8], to_head: bool) -> Result<Head, FramingFault> {
+/// Judges the head of a response, its empty line included.
+pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
     let (version, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
-    let old = is_old(version)?;
+    let is_http10 = is_http10(version)?;
     let status = match rest {
         [b' ', digits @ ..] if digits.len() == 3 || digits.get(3) == Some(&b' ') => {
             std::str::from_utf8(&digits[..3]).ok().and_then(|digits| digits.parse::<u16>().ok())
@@ -108,35 +117,35 @@ pub(crate) fn response(head: &[u8], to_head: bool) -> Result<Head, FramingFault>
         _ => None,
     };
     let status = status.filter(|status| *status >= 100).ok_or_else(|| fault("the status line has no status code"))?;
-    let fields = Fields::read(fields, old)?;
+    let fields = Fields::read(fields, is_http10)?;
     let bodiless = status < 200 || status == 204;
-    if bodiless && (fields.chunked || fields.ends_early) {
+    if bodiless && (fields.chunked || fields.is_identity) {
         return Err(fault("Transfer-Encoding in a 1xx or 204 response"));
     }
     let body = match (fields.chunked, fields.length) {
-        _ if to_head || bodiless || status == 304 => Body::None,
-        (true, _) => Body::Chunked,
-        (false, Some(length)) => Body::Length(length),
-        (false, None) => Body::UntilClose,
+        _ if request == ResponseTo::Head || bodiless || status == 304 => BodyFraming::None,
+        (true, _) => BodyFraming::Chunked,
+        (false, Some(length)) => BodyFraming::Length(length),
+        (false, None) => BodyFraming::UntilClose,
     };
     Ok(Head { body, switches: status == 101, is_last: fields.is_last })
 }
 
-/// What of the fields matters for framing.
+/// The fields that framing depends on.
 #[derive(Default)]
 struct Fields {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
-    /// `Transfer-Encoding: identity`, which an old server may say for "until I close".
-    ends_early: bool,
+    /// `Transfer-Encoding: identity`: old servers send it for a body that ends with the connection.
+    is_identity: bool,
     upgrades: bool,
     is_last: bool,
 }
 
 impl Fields {
-    fn read(block: &[u8], old: bool) -> Result<Self, FramingFault> {
-        let mut fields = Self { is_last: old, ..Self::default() };
+    fn read(block: &[u8], is_http10: bool) -> Result<Self, FramingFault> {
+        let mut fields = Self { is_last: is_http10, ..Self::default() };
         let (mut codings, mut lengths, mut upgrade, mut connection_upgrade, mut count) = (0, 0, false, false, 0);
         for line in block.split_inclusive(|byte| *byte == b'\n') {
             let (name, value) = field(line.strip_suffix(b"\r\n").unwrap_or(line))?;
@@ -149,13 +158,13 @@ impl Fields {
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 codings += 1;
                 fields.chunked = value.eq_ignore_ascii_case(b"chunked");
-                fields.ends_early = value.eq_ignore_ascii_case(b"identity");
-                if !fields.chunked && !fields.ends_early {
-                    // Another coding could not be passed on: the field is of this hop, the coding of the bytes is not.
+                fields.is_identity = value.eq_ignore_ascii_case(b"identity");
+                if !fields.chunked && !fields.is_identity {
+                    // No other coding can be forwarded: the field is removed at this hop, but the bytes stay coded.
                     return Err(fault("Transfer-Encoding is not chunked"));
                 }
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                // HTTP/2 in clear is an offer that may be ignored, and is (RFC 9113 §3.1): the request is HTTP/1.1.
+                // Cleartext HTTP/2 is an offer that may be ignored (RFC 9113 §3.1), and is: the request is HTTP/1.1.
                 upgrade |= !value.trim_ascii().eq_ignore_ascii_case(b"h2c");
             } else if name.eq_ignore_ascii_case(b"connection") {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -178,7 +187,7 @@ impl Fields {
         if codings > 0 && lengths > 0 {
             return Err(fault("both Transfer-Encoding and Content-Length"));
         }
-        if codings > 0 && old {
+        if codings > 0 && is_http10 {
             return Err(fault("Transfer-Encoding in an HTTP/1.0 message"));
         }
         fields.upgrades = upgrade && connection_upgrade;
@@ -186,7 +195,7 @@ impl Fields {
     }
 }
 
-/// The start line, and the field lines with their ends.
+/// The start line, and the field lines with their line ends.
 fn lines(head: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     let lead = head.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
     let head = &head[lead..head.len().saturating_sub(2).max(lead)];
@@ -194,7 +203,7 @@ fn lines(head: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     Ok((&head[..end], &head[end + 2..]))
 }
 
-/// Name and value of a field line (RFC 9112 §5).
+/// Name and value of a field line without its line end (RFC 9112 §5).
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
         return Err(fault("a folded field line"));
@@ -210,7 +219,7 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     Ok((name, value))
 }
 
-/// `0`, or digits that don't start with one; never a list.
+/// A Content-Length: `0`, or digits without a leading zero; never a list.
 fn length(value: &[u8]) -> Result<u64, FramingFault> {
     let plain =
         value == b"0" || (value.first().is_some_and(|digit| *digit != b'0') && value.iter().all(u8::is_ascii_digit));
@@ -219,7 +228,7 @@ fn length(value: &[u8]) -> Result<u64, FramingFault> {
     number.filter(|length| *length <= u64::MAX / 2).ok_or_else(|| fault("Content-Length is not a plain number"))
 }
 
-fn is_old(version: &[u8]) -> Result<bool, FramingFault> {
+fn is_http10(version: &[u8]) -> Result<bool, FramingFault> {
     match version {
         b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
@@ -227,7 +236,7 @@ fn is_old(version: &[u8]) -> Result<bool, FramingFault> {
     }
 }
 
-/// RFC 9110 §5.6.2.
+/// True for a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
@@ -238,5 +247,5 @@ fn fault(cause: &'static str) -> FramingFault {
 
 const MAX_HEAD_BYTES: usize = 256 * 1024;
 const MAX_TARGET_BYTES: usize = 65_534;
-/// As many as the HTTP library is told to take.
+/// Maximum header fields of a message. The HTTP library gets the same limit.
 pub(crate) const MAX_FIELDS: usize = 512;

@@ -1,36 +1,37 @@
 //! Follows the messages of one direction of an HTTP/1 connection.
 
 use super::chunked::Chunked;
-use super::head::{Body, find_end, request, response};
+use super::head::{BodyFraming, ResponseTo, find_end, request, response};
 use crate::error::FramingFault;
 
 /// Follows the messages of one direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Scanner {
-    requests: bool,
+    is_of_requests: bool,
     state: ScannerState,
     heads: u64,
+    // The last head said that no message follows.
     is_last: bool,
 }
 
 #[derive(Debug)]
 enum ScannerState {
-    /// In a head; so many of its bytes were searched for its end.
+    /// Within a head, of which `searched` bytes were searched for its end.
     Head {
         searched: usize,
     },
     Length(u64),
     Chunked(Chunked),
-    /// Everything up to the end of the connection.
+    /// All bytes up to the end of the connection.
     Rest,
-    /// After a head that asks for a change of protocol.
+    /// After a head that asks for another protocol.
     Switching,
 }
 
-/// How far a look went.
+/// The result of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Bytes that may pass. Those behind them must be shown again, with what comes next.
+    /// Bytes that may pass. Those behind them must be scanned again, with the bytes that follow.
     pub(crate) pass: usize,
     /// What follows them.
     pub(crate) next: Next,
@@ -39,9 +40,9 @@ pub(crate) struct Scan {
 /// What follows the bytes that may pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// More of the same.
+    /// More bytes of a message, or the next message.
     More,
-    /// Whatever was agreed by the exchange that began with the last head; see [`Scanner::switch`].
+    /// The protocol that the exchange of the last head decides: [`Scanner::switched`] or [`Scanner::not_switched`].
     Switch,
     /// A head that must not pass.
     BadHead(FramingFault),
@@ -50,33 +51,38 @@ pub(crate) enum Next {
 }
 
 impl Scanner {
-    /// For the direction that requests come from.
+    /// A scanner of the direction that requests come from.
     pub(crate) fn of_requests() -> Self {
-        Self { requests: true, state: ScannerState::Head { searched: 0 }, heads: 0, is_last: false }
+        Self { is_of_requests: true, state: ScannerState::Head { searched: 0 }, heads: 0, is_last: false }
     }
 
-    /// For the direction that responses come from.
+    /// A scanner of the direction that responses come from.
     pub(crate) fn of_responses() -> Self {
-        Self { requests: false, ..Self::of_requests() }
+        Self { is_of_requests: false, ..Self::of_requests() }
     }
 
-    /// Heads that passed or were refused.
+    /// Number of heads that passed or were faulty.
     pub(crate) fn heads(&self) -> u64 {
         self.heads
     }
 
-    /// True when the message said that it is the last of its connection, and all of it has passed.
-    pub(crate) fn is_over(&self) -> bool {
+    /// True when the last message of the connection, as its head says, has passed completely.
+    pub(crate) fn is_finished(&self) -> bool {
         self.is_last && matches!(self.state, ScannerState::Head { .. })
     }
 
-    /// Ends [`Next::Switch`]: the connection speaks another protocol now, or goes on with HTTP.
-    pub(crate) fn switch(&mut self, switched: bool) {
-        self.state = if switched { ScannerState::Rest } else { ScannerState::Head { searched: 0 } };
+    /// Ends [`Next::Switch`]: the connection speaks another protocol now.
+    pub(crate) fn switched(&mut self) {
+        self.state = ScannerState::Rest;
     }
 
-    /// Looks at `bytes`. `to_head`: the response answers a HEAD request.
-    pub(crate) fn scan(&mut self, bytes: &[u8], to_head: bool) -> Scan {
+    /// Ends [`Next::Switch`]: the connection continues with HTTP.
+    pub(crate) fn not_switched(&mut self) {
+        self.state = ScannerState::Head { searched: 0 };
+    }
+
+    /// Scans `bytes`. `request` is what a response in them answers; it has no meaning for requests.
+    pub(crate) fn scan(&mut self, bytes: &[u8], request: ResponseTo) -> Scan {
         let mut pass = 0;
         loop {
             let rest = &bytes[pass..];
@@ -100,7 +106,7 @@ impl Scanner {
                         }
                     };
                     self.heads += 1;
-                    match self.after_head(&rest[..end], to_head) {
+                    match self.after_head(&rest[..end], request) {
                         Ok(state) => self.state = state,
                         Err(fault) => return Scan { pass, next: Next::BadHead(fault) },
                     }
@@ -115,9 +121,9 @@ impl Scanner {
                     }
                 }
                 ScannerState::Chunked(chunked) => match chunked.scan(rest) {
-                    Ok((taken, over)) => {
+                    Ok((taken, is_complete)) => {
                         pass += taken;
-                        if over {
+                        if is_complete {
                             self.state = ScannerState::Head { searched: 0 };
                         }
                     }
@@ -129,15 +135,15 @@ impl Scanner {
         }
     }
 
-    fn after_head(&mut self, head: &[u8], to_head: bool) -> Result<ScannerState, FramingFault> {
-        let facts = if self.requests { request(head)? } else { response(head, to_head)? };
+    fn after_head(&mut self, head: &[u8], answers: ResponseTo) -> Result<ScannerState, FramingFault> {
+        let facts = if self.is_of_requests { request(head)? } else { response(head, answers)? };
         self.is_last = facts.is_last;
         Ok(match facts.body {
             _ if facts.switches => ScannerState::Switching,
-            Body::None | Body::Length(0) => ScannerState::Head { searched: 0 },
-            Body::Length(length) => ScannerState::Length(length),
-            Body::Chunked => ScannerState::Chunked(Chunked::default()),
-            Body::UntilClose => ScannerState::Rest,
+            BodyFraming::None | BodyFraming::Length(0) => ScannerState::Head { searched: 0 },
+            BodyFraming::Length(length) => ScannerState::Length(length),
+            BodyFraming::Chunked => ScannerState::Chunked(Chunked::default()),
+            BodyFraming::UntilClose => ScannerState::Rest,
         })
     }
 }

@@ -1,10 +1,11 @@
 //! The smuggling table, row by row, and the promise that no cut of the bytes changes a verdict.
 
+use super::head::ResponseTo;
 use super::scanner::{Next, Scan, Scanner};
 use proptest::prelude::*;
 
 fn requests(bytes: &[u8]) -> Scan {
-    Scanner::of_requests().scan(bytes, false)
+    Scanner::of_requests().scan(bytes, ResponseTo::Other)
 }
 
 fn refused(text: &str) -> &'static str {
@@ -15,7 +16,7 @@ fn refused(text: &str) -> &'static str {
 }
 
 fn refused_response(text: &str) -> &'static str {
-    match Scanner::of_responses().scan(text.as_bytes(), false).next {
+    match Scanner::of_responses().scan(text.as_bytes(), ResponseTo::Other).next {
         Next::BadHead(fault) | Next::BadBody(fault) => fault.cause,
         other => panic!("{text:?} passed: {other:?}"),
     }
@@ -124,7 +125,7 @@ fn pipelined_messages_are_followed_to_the_first_fault() {
                 \r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
     let bad = "GET / HTTP/1.1\r\n\r\n";
     let mut scanner = Scanner::of_requests();
-    let scan = scanner.scan(format!("{good}{bad}").as_bytes(), false);
+    let scan = scanner.scan(format!("{good}{bad}").as_bytes(), ResponseTo::Other);
     assert_eq!(scan.pass, good.len());
     assert!(matches!(scan.next, Next::BadHead(_)));
     assert_eq!(scanner.heads(), 3);
@@ -135,11 +136,11 @@ fn a_change_of_protocol_stops_the_scan_until_it_is_decided() {
     let head = "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n";
     let mut scanner = Scanner::of_requests();
     let bytes = format!("{head}\0\u{1}raw");
-    assert_eq!(scanner.scan(bytes.as_bytes(), false), Scan { pass: head.len(), next: Next::Switch });
-    scanner.switch(true);
-    assert_eq!(scanner.scan(b"\0\x01raw", false), Scan { pass: 5, next: Next::More });
-    scanner.switch(false);
-    assert!(matches!(scanner.scan(b"\0\x01raw\r\n\r\n", false).next, Next::BadHead(_)));
+    assert_eq!(scanner.scan(bytes.as_bytes(), ResponseTo::Other), Scan { pass: head.len(), next: Next::Switch });
+    scanner.switched();
+    assert_eq!(scanner.scan(b"\0\x01raw", ResponseTo::Other), Scan { pass: 5, next: Next::More });
+    scanner.not_switched();
+    assert!(matches!(scanner.scan(b"\0\x01raw\r\n\r\n", ResponseTo::Other).next, Next::BadHead(_)));
 }
 
 #[test]
@@ -147,11 +148,11 @@ fn responses_without_a_body_have_none() {
     let head = answer("Content-Length: 5\r\n");
     let both = format!("{head}{head}");
     let mut scanner = Scanner::of_responses();
-    assert_eq!(scanner.scan(both.as_bytes(), true).pass, both.len());
+    assert_eq!(scanner.scan(both.as_bytes(), ResponseTo::Head).pass, both.len());
     assert_eq!(scanner.heads(), 2);
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n";
     let mut scanner = Scanner::of_responses();
-    assert_eq!(scanner.scan(interim.as_bytes(), false), Scan { pass: interim.len(), next: Next::More });
+    assert_eq!(scanner.scan(interim.as_bytes(), ResponseTo::Other), Scan { pass: interim.len(), next: Next::More });
     assert_eq!(scanner.heads(), 2);
 }
 
@@ -165,8 +166,8 @@ fn the_last_message_of_a_connection_is_known() {
         ("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\na", false),
     ] {
         let mut scanner = Scanner::of_requests();
-        scanner.scan(text.as_bytes(), false);
-        assert_eq!(scanner.is_over(), over, "{text:?}");
+        scanner.scan(text.as_bytes(), ResponseTo::Other);
+        assert_eq!(scanner.is_finished(), over, "{text:?}");
     }
 }
 
@@ -178,12 +179,12 @@ fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (usize, Option<&'static str>, u64)
     cuts.sort_unstable();
     for pair in cuts.windows(2) {
         held.extend_from_slice(&bytes[pair[0]..pair[1]]);
-        let scan = scanner.scan(&held, false);
+        let scan = scanner.scan(&held, ResponseTo::Other);
         passed += scan.pass;
         held.drain(..scan.pass);
         match scan.next {
             Next::More => {}
-            Next::Switch => scanner.switch(false),
+            Next::Switch => scanner.not_switched(),
             Next::BadHead(fault) | Next::BadBody(fault) => return (passed, Some(fault.cause), scanner.heads()),
         }
     }
