@@ -1,122 +1,160 @@
-//! What every dialect is read into: one call of a model, its request, its choices, its token ids.
+//! The call that every format is read into: request, choices, token ids.
 //!
-//! Messages have the shapes of OpenTelemetry's GenAI conventions (v1.41.1). It must not know any API's field names.
+//! Messages have the shapes of OpenTelemetry's GenAI conventions (v1.41.1). No API's field names are known here.
 
-use super::message::{Message, Part, finish_word, from_text};
+use super::message::{Message, Part, arguments_of_text, finish_reason};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
-/// One call.
+/// One call of a model or tool.
 #[derive(Clone, Debug, Default)]
 pub struct LlmCall {
-    /// What sort of call.
+    /// What the endpoint does.
     pub operation: Operation,
-    /// Who serves it (`openai`, `vllm` …).
+    /// `gen_ai.provider.name`: `openai`, `vllm` … Set last, when the whole exchange was read.
     pub provider: Cow<'static, str>,
     /// The provider that a response shows by a field of its own, if any does.
     pub shown_provider: Option<&'static str>,
-    /// The API, as `openai.chat`.
+    /// The name of the API, such as `openai.chat`.
     pub api: &'static str,
-    /// What was asked for.
+    /// The request's parameters.
     pub request: Parameters,
-    /// System instructions.
+    /// System instructions, where the API has a field of its own for them; elsewhere they are messages of `input`.
     pub system: Vec<Part>,
-    /// The conversation so far.
+    /// The messages of the prompt.
     pub input: Vec<Message>,
-    /// Tools on offer, as `{type, name, description, parameters}`.
+    /// The tools that the model may call, as `{type, name, description, parameters}`.
     pub tools: Vec<Json<'static>>,
-    /// The answer's id.
+    /// The response's id.
     pub response_id: Option<String>,
-    /// The model that answered.
+    /// The model as the response names it.
     pub response_model: Option<String>,
-    /// What it cost.
+    /// Tokens used, as the endpoint counts them.
     pub usage: Usage,
-    /// The answers, in the order of their index.
+    /// The choices, in the order of their index. At most 1024; more are noted in `unread`.
     pub choices: Vec<Choice>,
-    /// The prompt's token ids, where all choices share one.
+    /// The prompt's token ids, where the response has them once for all choices.
     pub prompt_ids: Tokens,
-    /// The version of the weights that answered, at each place that says it; they may change under way.
+    /// The versions of the weights, in the order in which the response names them; more than one when the weights changed
+    /// while it was sampled.
     pub weight_versions: Vec<String>,
-    /// The endpoint's error, in the answer or within a stream: type and message.
+    /// The endpoint's error, in the response or within a stream: type and message. Either may be empty.
     pub error: Option<(String, String)>,
-    /// True when the answer came in events.
+    /// True when the response came in events.
     pub streamed: bool,
-    /// True once the end was seen: the event that ends a stream, or a whole answer.
+    /// True once the end of the response was seen: the event that ends a stream, or a whole body.
     pub ended: bool,
-    /// Events that moved the answer on.
+    /// Events that advanced the answer.
     pub chunks: u64,
-    /// Events and bodies that could not be read.
-    pub unread: Vec<&'static str>,
-    /// A tool call over MCP.
+    /// What could not be read, each once.
+    pub unread: Vec<UnreadPart>,
+    /// MCP: the request and its result.
     pub tool: Option<ToolUse>,
-    /// The caller's `traceparent`, where the body carries one.
+    /// The caller's `traceparent`, where the body has one (MCP).
     pub traceparent: Option<String>,
-    /// Attributes of one API, such as `openai.response.service_tier`.
+    /// Attributes that only one API has, such as `openai.response.service_tier`.
     pub extras: Vec<(&'static str, String)>,
 }
 
-/// What was asked for.
+/// A part of an exchange that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadPart {
+    /// The body of the request is no JSON.
+    Request,
+    /// The body of the response is no JSON.
+    Response,
+    /// An event of the response is no JSON, or its framing is broken.
+    ResponseEvent,
+    /// The response is JSON without choices.
+    ResponseShape,
+    /// Text is not UTF-8; it was read with replacement characters.
+    InvalidUtf8,
+    /// There are more choices than any request asks for.
+    Choices,
+    /// Two choices have the same index.
+    ChoiceIndex,
+    /// The format failed on its input.
+    Fault,
+}
+
+impl UnreadPart {
+    /// The word in the attribute `tracewire.llm.unread`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+            Self::ResponseEvent => "response_event",
+            Self::ResponseShape => "response_shape",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::Choices => "choices",
+            Self::ChoiceIndex => "choice_index",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// The parameters of a request. `None` and empty where the request does not set them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
-    /// The model.
+    /// The model's name, from the body or the path.
     pub model: Option<String>,
-    /// An answer in events.
+    /// True when the response is to come in events.
     pub stream: bool,
-    /// Sampling.
+    /// `temperature`
     pub temperature: Option<f64>,
-    /// Sampling.
+    /// `top_p`
     pub top_p: Option<f64>,
-    /// Sampling.
+    /// `top_k`
     pub top_k: Option<f64>,
-    /// Sampling.
+    /// `frequency_penalty`
     pub frequency_penalty: Option<f64>,
-    /// Sampling.
+    /// `presence_penalty`
     pub presence_penalty: Option<f64>,
-    /// Sampling.
+    /// `seed`
     pub seed: Option<i64>,
-    /// The most tokens of an answer.
+    /// The limit of the answer's length, in tokens.
     pub max_tokens: Option<i64>,
-    /// Where to stop.
+    /// Stop sequences.
     pub stop: Vec<String>,
-    /// How many choices, if not one.
+    /// The number of choices; `None` for one.
     pub choice_count: Option<i64>,
-    /// `text`, `json`, `image`, `speech`, if the request says it.
+    /// `gen_ai.output.type`: `text` or `json`.
     pub output_type: Option<&'static str>,
-    /// How much to think.
+    /// The reasoning effort, in the API's word.
     pub reasoning_level: Option<String>,
-    /// The answer that this one goes on from.
+    /// The stored response that this one continues.
     pub previous_response_id: Option<String>,
-    /// A conversation that the endpoint keeps.
+    /// The conversation that the endpoint keeps.
     pub conversation_id: Option<String>,
-    /// Dimensions of a vector.
+    /// Embeddings: dimensions of a vector.
     pub dimensions: Option<i64>,
-    /// Encodings of a vector.
+    /// Embeddings: encodings of the vectors.
     pub encoding_formats: Vec<String>,
-    /// True when the request asks for token ids.
+    /// True when the request, as it was sent on, asks for token ids.
     pub wants_token_ids: bool,
-    /// True when the request asks for logprobs.
+    /// True when the request, as it was sent on, asks for logprobs.
     pub wants_logprobs: bool,
 }
 
-/// Tokens used, by the convention: input includes what was cached, output what was thought.
+/// Tokens used, by the conventions: the input includes cached tokens, the output includes reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub input: Option<i64>,
-    /// Tokens of all choices.
+    /// Tokens of all choices together.
     pub output: Option<i64>,
-    /// Of the input, read from a cache.
+    /// Input tokens that were read from a cache.
     pub cache_read: Option<i64>,
-    /// Of the input, written to a cache.
+    /// Input tokens that were written to a cache.
     pub cache_write: Option<i64>,
-    /// Of the output, thought.
+    /// Output tokens of reasoning.
     pub reasoning: Option<i64>,
 }
 
 impl Usage {
-    /// Takes what is newer; what it does not say stays.
+    /// Takes newer counts; those that `newer` lacks stay.
     pub fn update(&mut self, newer: Self) {
         self.input = newer.input.or(self.input);
         self.output = newer.output.or(self.output);
@@ -126,29 +164,29 @@ impl Usage {
     }
 }
 
-/// One answer.
+/// One of the answers to a prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choice {
-    /// Its index.
+    /// The index that the endpoint gives it.
     pub index: i64,
-    /// Usually `assistant`.
+    /// The role of the message; usually `assistant`.
     pub role: Option<String>,
-    /// What it consists of so far.
+    /// The parts of the message that have come.
     pub parts: Vec<Part>,
-    /// Why it ended, in the endpoint's word.
+    /// The reason for the end, in the endpoint's word. `None` until it has come.
     pub finish_reason: Option<String>,
-    /// Token ids and logprobs.
+    /// Its token ids and logprobs.
     pub tokens: Tokens,
-    /// The prompt's, where each choice has one.
+    /// The prompt's token ids, where each choice has its own.
     pub prompt_ids: Tokens,
-    // Tool calls whose arguments are still coming: their key, their part, the text so far.
-    open: Vec<(i64, usize, String)>,
-    // Parts by the key that a stream names them with.
+    // Tool calls with incomplete arguments: the stream's key, the index of the part, the text so far.
+    open_calls: Vec<(i64, usize, String)>,
+    // Indexes of parts by the key that the stream gives them.
     blocks: Vec<(i64, usize)>,
 }
 
 impl Choice {
-    /// More text.
+    /// Adds text to the last part, or as a new one.
     pub fn push_text(&mut self, text: &str) {
         match self.parts.last_mut() {
             Some(Part::Text { content }) => content.push_str(text),
@@ -157,7 +195,7 @@ impl Choice {
         }
     }
 
-    /// More thinking.
+    /// Adds reasoning to the last part, or as a new one.
     pub fn push_reasoning(&mut self, text: &str) {
         match self.parts.last_mut() {
             Some(Part::Reasoning { content }) => content.push_str(text),
@@ -166,18 +204,18 @@ impl Choice {
         }
     }
 
-    /// More of the tool call that the stream calls `key`.
+    /// Adds to the tool call to which the stream gives this key. Beyond 1024 calls, new ones are ignored.
     pub fn push_call(&mut self, key: i64, id: Option<String>, name: Option<&str>, arguments: &str) {
-        let at = match self.open.iter().position(|(open, ..)| *open == key) {
+        let at = match self.open_calls.iter().position(|(open, ..)| *open == key) {
             Some(at) => at,
-            None if self.open.len() >= MAX_PARTS => return,
+            None if self.open_calls.len() >= MAX_PARTS => return,
             None => {
                 self.parts.push(Part::ToolCall { id: None, name: String::new(), arguments: Json::Null });
-                self.open.push((key, self.parts.len() - 1, String::new()));
-                self.open.len() - 1
+                self.open_calls.push((key, self.parts.len() - 1, String::new()));
+                self.open_calls.len() - 1
             }
         };
-        let (_, part, text) = &mut self.open[at];
+        let (_, part, text) = &mut self.open_calls[at];
         text.push_str(arguments);
         if let Some(Part::ToolCall { id: known, name: called, .. }) = self.parts.get_mut(*part) {
             if known.is_none() {
@@ -189,25 +227,25 @@ impl Choice {
         }
     }
 
-    /// A part that the stream calls `key`; more of it comes by the same key.
+    /// Adds a part to which the stream gives this key; see [`Self::block`].
     pub fn open_block(&mut self, key: i64, part: Part) {
         self.parts.push(part);
         self.blocks.push((key, self.parts.len() - 1));
     }
 
-    /// The part that the stream calls `key`.
+    /// The part to which the stream gives this key.
     pub fn block(&mut self, key: i64) -> Option<&mut Part> {
         let at = self.blocks.iter().rev().find(|(block, _)| *block == key)?.1;
         self.parts.get_mut(at)
     }
 
-    /// Nothing more comes: arguments that came in pieces are read.
+    /// Ends the choice: arguments that came in pieces are parsed.
     pub fn close(&mut self) {
-        for (_, at, text) in self.open.drain(..) {
+        for (_, at, text) in self.open_calls.drain(..) {
             if let Some(Part::ToolCall { arguments, .. }) = self.parts.get_mut(at)
                 && !text.is_empty()
             {
-                *arguments = from_text(&text);
+                *arguments = arguments_of_text(&text);
             }
         }
         self.blocks.clear();
@@ -219,37 +257,37 @@ impl Choice {
             role: self.role.clone().unwrap_or_else(|| "assistant".to_owned()),
             parts: self.parts.clone(),
             name: None,
-            finish_reason: Some(finish_word(self.finish_reason.as_deref().unwrap_or("error")).to_owned()),
+            finish_reason: Some(finish_reason(self.finish_reason.as_deref().unwrap_or("error")).to_owned()),
         }
     }
 }
 
-/// Choices of a call, and tool calls of a choice.
+/// The bound on choices of a call and on tool calls of a choice: an endpoint must not make up so many that reading takes
+/// long.
 const MAX_PARTS: usize = 1024;
 
-/// A tool call over MCP.
+/// A request over MCP, usually a tool call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ToolUse {
-    /// `mcp.method.name`.
+    /// The method, such as `tools/call`.
     pub method: String,
-    /// The tool, prompt or resource.
+    /// The name of the tool, prompt or resource.
     pub name: Option<String>,
-    /// The request's id.
+    /// The id of the JSON-RPC request; `None` for a notification.
     pub id: Option<String>,
-    /// What it was called with.
+    /// The arguments of the request.
     pub arguments: Json<'static>,
-    /// What came back.
+    /// The result; null until it has come.
     pub result: Json<'static>,
 }
 
 impl LlmCall {
-    /// The choice with this index.
+    /// The choice with this index, which is added if it is new. At the bound, an existing one.
     pub fn choice(&mut self, index: i64) -> &mut Choice {
         let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
             Ok(at) => at,
-            // Nobody asks for so many: what an endpoint makes up must not take all our time.
             Err(at) if self.choices.len() >= MAX_PARTS => {
-                self.could_not_read("choices");
+                self.mark_unread(UnreadPart::Choices);
                 at.min(self.choices.len() - 1)
             }
             Err(at) => {
@@ -260,8 +298,8 @@ impl LlmCall {
         &mut self.choices[at]
     }
 
-    /// The version of the weights, as some place says it.
-    pub fn saw_version(&mut self, version: &Json<'_>) {
+    /// Adds a version of the weights, unless it is the last one or none.
+    pub fn add_weight_version(&mut self, version: &Json<'_>) {
         let version = version.word().or_else(|| version.int().map(|number| number.to_string()));
         if let Some(version) = version
             && self.weight_versions.last() != Some(&version)
@@ -270,10 +308,10 @@ impl LlmCall {
         }
     }
 
-    /// Something could not be read; said once.
-    pub fn could_not_read(&mut self, what: &'static str) {
-        if !self.unread.contains(&what) {
-            self.unread.push(what);
+    /// Notes, once, that something could not be read.
+    pub fn mark_unread(&mut self, part: UnreadPart) {
+        if !self.unread.contains(&part) {
+            self.unread.push(part);
         }
     }
 }

@@ -4,17 +4,17 @@ use crate::wire::json::Json;
 use serde::Serialize;
 use std::borrow::Cow;
 
-/// A message of the conversation.
+/// A message of a prompt or an answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`.
     pub role: String,
-    /// What it consists of.
+    /// Its parts, in order.
     pub parts: Vec<Part>,
-    /// Who, if it says so.
+    /// The name of the participant, where the message has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Why it ended; answers only.
+    /// The reason for the end, in the conventions' word; answers only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
 }
@@ -28,23 +28,23 @@ pub enum Part {
         /// The text.
         content: String,
     },
-    /// Thinking.
+    /// Reasoning of the model.
     Reasoning {
         /// The text.
         content: String,
     },
-    /// A tool is called.
+    /// The model calls a tool.
     ToolCall {
         /// The call's id.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// The tool.
+        /// The tool's name.
         name: String,
-        /// Its arguments: an object, or the text that is none.
+        /// The arguments: an object, or a text if they are no object.
         #[serde(skip_serializing_if = "Json::is_null")]
         arguments: Json<'static>,
     },
-    /// What a tool gave back.
+    /// The result of a tool.
     ToolCallResponse {
         /// The call's id.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,52 +54,73 @@ pub enum Part {
     },
     /// Bytes, in base64.
     Blob {
-        /// Their type.
+        /// Their MIME type.
         #[serde(skip_serializing_if = "Option::is_none")]
         mime_type: Option<String>,
-        /// `image`, `video`, `audio`, `document`.
-        modality: &'static str,
-        /// The bytes.
+        /// What kind of content it is.
+        modality: Modality,
+        /// The bytes, in base64.
         content: String,
     },
-    /// Something at an address.
+    /// Content at a URL.
     Uri {
-        /// Its type.
+        /// Its MIME type.
         #[serde(skip_serializing_if = "Option::is_none")]
         mime_type: Option<String>,
-        /// As of a blob.
-        modality: &'static str,
-        /// The address.
+        /// What kind of content it is.
+        modality: Modality,
+        /// The URL.
         uri: String,
     },
-    /// A file that the endpoint has.
+    /// A file that the endpoint stores.
     File {
-        /// Its type.
+        /// Its MIME type.
         #[serde(skip_serializing_if = "Option::is_none")]
         mime_type: Option<String>,
-        /// As of a blob.
-        modality: &'static str,
-        /// Its id.
+        /// What kind of content it is.
+        modality: Modality,
+        /// The endpoint's id for it.
         file_id: String,
     },
-    /// Whatever else: the object as it came, which has a `type` of its own.
+    /// Any other part: the object as it came, with a `type` of its own.
     #[serde(untagged)]
     Other(Json<'static>),
 }
 
+/// What kind of content a part has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// Pictures.
+    Image,
+    /// Moving pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Any other, such as PDF.
+    Document,
+}
+
+impl Modality {
+    /// The kind of a MIME type.
+    pub fn of_mime_type(mime_type: Option<&str>) -> Self {
+        match mime_type.and_then(|mime| mime.split('/').next()) {
+            Some("image") => Self::Image,
+            Some("video") => Self::Video,
+            Some("audio") => Self::Audio,
+            _ => Self::Document,
+        }
+    }
+}
+
 impl Part {
-    /// A text.
+    /// A text part.
     pub fn text(content: impl Into<String>) -> Self {
         Self::Text { content: content.into() }
     }
 
-    /// A tool call whose arguments came as text.
-    pub fn call(id: Option<String>, name: impl Into<String>, arguments: &str) -> Self {
-        Self::ToolCall { id, name: name.into(), arguments: from_text(arguments) }
-    }
-
-    /// What a `data:` or other URL shows.
-    pub fn at_url(modality: &'static str, url: &str) -> Self {
+    /// The content of a `data:` URL, or the content at another URL.
+    pub fn at_url(modality: Modality, url: &str) -> Self {
         let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
         match data {
             Some((head, content)) if head.ends_with(";base64") => {
@@ -112,8 +133,8 @@ impl Part {
     }
 }
 
-/// Arguments that came as text: an object if they are one.
-pub fn from_text(arguments: &str) -> Json<'static> {
+/// Arguments that came as text: the object that the text is, or the text itself; null if it is empty.
+pub fn arguments_of_text(arguments: &str) -> Json<'static> {
     match crate::wire::json::parse(arguments.as_bytes()) {
         Ok(json @ Json::Object(_)) => json.into_owned(),
         _ if arguments.is_empty() => Json::Null,
@@ -121,8 +142,8 @@ pub fn from_text(arguments: &str) -> Json<'static> {
     }
 }
 
-/// The convention's word for a reason to end; an endpoint's own word stays what it is.
-pub fn finish_word(word: &str) -> &str {
+/// The conventions' word for a finish reason. A word that they don't know stays as it is.
+pub fn finish_reason(word: &str) -> &str {
     match word {
         "tool_calls" | "function_call" | "tool_use" | "TOOL_CALL" => "tool_call",
         "end_turn" | "stop_sequence" | "STOP" | "COMPLETE" | "STOP_SEQUENCE" | "completed" | "eos" => "stop",
@@ -147,7 +168,7 @@ mod tests {
     fn other_parts_stay_as_they_came() {
         let part = Part::Other(crate::wire::json::parse(br#"{"type":"compaction","id":"c"}"#).unwrap().into_owned());
         assert_eq!(serde_json::to_string(&part).unwrap(), r#"{"type":"compaction","id":"c"}"#);
-        let blob = Part::at_url("image", "data:image/png;base64,AAAA");
+        let blob = Part::at_url(Modality::Image, "data:image/png;base64,AAAA");
         assert_eq!(
             serde_json::to_string(&blob).unwrap(),
             r#"{"type":"blob","mime_type":"image/png","modality":"image","content":"AAAA"}"#

@@ -6,7 +6,7 @@ use super::gateway_attributes;
 use super::options::SpanOptions;
 use crate::error::Side;
 use crate::llm::call::{LlmCall, Parameters, Usage};
-use crate::llm::formats::{Read, gaps};
+use crate::llm::formats::{ReadCall, gaps};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
 use crate::trace::exchange::{Arrival, Exchange, Outcome};
@@ -20,11 +20,11 @@ use std::time::Duration;
 /// Writes a call onto the span of its exchange. Returns it with the issues of its token ids.
 pub(super) fn describe(
     span: &mut Span,
-    read: Read,
+    read: ReadCall,
     exchange: &Exchange,
     options: &SpanOptions,
 ) -> (LlmCall, BTreeSet<TokenIdIssue>) {
-    let Read { mut call, progress, counts } = read;
+    let ReadCall { mut call, event_ends: progress, token_counts: counts } = read;
     let arrivals = &exchange.response_body.arrivals;
     // Indexes into the decoded body are those of the recorded one only if that was not compressed.
     let response = exchange.response.as_ref();
@@ -55,12 +55,12 @@ pub(super) fn describe(
         span.set(names::TOKENS_STRIPPED, exchange.injection.strips);
     }
     if let Some(check) = check {
-        span.set(names::TOKENS_STATUS, check.status);
-        if !check.faults.is_empty() {
-            let reasons: Vec<String> = check.faults.iter().map(|issue| issue.as_str().to_owned()).collect();
+        span.set(names::TOKENS_STATUS, check.status.as_str());
+        if !check.issues.is_empty() {
+            let reasons: Vec<String> = check.issues.iter().map(|issue| issue.as_str().to_owned()).collect();
             span.set(names::TOKENS_REASONS, reasons);
         }
-        issues = check.faults;
+        issues = check.issues;
     }
     status(span, &call, exchange, options);
     redact_parameters(span, options);
@@ -203,7 +203,7 @@ fn answer(span: &mut Span, call: &LlmCall) {
         span.set(names::POLICY_VERSIONS, call.weight_versions.clone());
     }
     if !call.unread.is_empty() {
-        span.set(names::LLM_UNREAD, call.unread.iter().map(|what| (*what).to_owned()).collect::<Vec<_>>());
+        span.set(names::LLM_UNREAD, call.unread.iter().map(|part| part.as_str().to_owned()).collect::<Vec<_>>());
     }
 }
 

@@ -6,7 +6,7 @@ use super::call_attributes::describe;
 use super::observed::{EngineObservation, ObservedCall};
 use super::options::SpanOptions;
 use super::relations::Relations;
-use crate::llm::call::LlmCall;
+use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView};
 use crate::trace::exchange::Exchange;
@@ -76,16 +76,21 @@ fn engine_observation(call: &LlmCall, exchange: &Exchange, response: &[u8]) -> O
     })
 }
 
-fn read_safely(span: &mut Span, exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::Read> {
+fn read_safely(
+    span: &mut Span,
+    exchange: &Exchange,
+    request: &Decoded,
+    response: &Decoded,
+) -> Option<formats::ReadCall> {
     let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response)));
     read.unwrap_or_else(|_| {
         tracing::error!(host = exchange.request.host, "a call could not be read; its span describes the exchange only");
-        span.set(names::LLM_UNREAD, vec!["fault".to_owned()]);
+        span.set(names::LLM_UNREAD, vec![UnreadPart::Fault.as_str().to_owned()]);
         None
     })
 }
 
-fn read_call(exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::Read> {
+fn read_call(exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::ReadCall> {
     if request.bytes.is_empty() {
         return None;
     }

@@ -66,12 +66,12 @@ impl Endpoint {
     }
 
     /// An endpoint that is only read.
-    pub(crate) const fn read(pattern: &'static str, operation: Operation) -> Self {
+    pub(crate) const fn read_only(pattern: &'static str, operation: Operation) -> Self {
         Self::new(pattern, operation, Support::Read)
     }
 
     /// An endpoint that is only served.
-    pub(crate) const fn unread(pattern: &'static str, operation: Operation) -> Self {
+    pub(crate) const fn served_only(pattern: &'static str, operation: Operation) -> Self {
         Self::new(pattern, operation, Support::Served)
     }
 

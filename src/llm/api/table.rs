@@ -133,7 +133,7 @@ pub(crate) static MCP: ApiSpec = ApiSpec {
     name: "mcp",
     format: Some(&mcp::Mcp),
     // Its requests are known by their body, at any path.
-    endpoints: &[Endpoint::read("", Other).needs(&[&["jsonrpc"], &["method"]]).shared()],
+    endpoints: &[Endpoint::read_only("", Other).needs(&[&["jsonrpc"], &["method"]]).shared()],
     json_rpc_methods: &[
         "initialize",
         "ping",
@@ -166,7 +166,7 @@ pub(crate) static OPENAI_CHAT: ApiSpec = ApiSpec {
     name: "openai.chat",
     format: Some(&openai_chat::Chat),
     // Azure has the model in the path.
-    endpoints: &[CHAT_COMPLETIONS, Endpoint::read("/deployments/{model}/chat/completions", Chat)],
+    endpoints: &[CHAT_COMPLETIONS, Endpoint::read_only("/deployments/{model}/chat/completions", Chat)],
     stream_end: StreamEnd::Done,
     length_limits: &["max_completion_tokens", "max_tokens"],
     ..COMMON
@@ -185,7 +185,7 @@ pub(crate) static OPENAI_RESPONSES: ApiSpec = ApiSpec {
     format: Some(&openai_responses::Responses),
     endpoints: &[
         Endpoint::served("/responses", Chat).needs(&[RESPONSES_FIELDS]),
-        Endpoint::read("/responses/compact", Chat).needs(&[RESPONSES_FIELDS]),
+        Endpoint::read_only("/responses/compact", Chat).needs(&[RESPONSES_FIELDS]),
     ],
     stream_end: StreamEnd::Events(&["response.completed", "response.incomplete", "response.failed", "response.done"]),
     length_limits: &["max_output_tokens"],
@@ -205,12 +205,12 @@ pub(crate) static OPENAI_EMBEDDINGS: ApiSpec = ApiSpec {
 };
 
 /// The endpoint by which engines are probed.
-pub(crate) const MODELS: Endpoint = Endpoint::unread("/models", ListModels).streaming(Streaming::Never);
+pub(crate) const MODELS: Endpoint = Endpoint::served_only("/models", ListModels).streaming(Streaming::Never);
 
 /// The list of models, which every engine has, and one of them. No call of a model.
 pub(crate) static OPENAI_MODELS: ApiSpec = ApiSpec {
     name: "openai.models",
-    endpoints: &[MODELS, Endpoint::unread("/models/{model}", ListModels).streaming(Streaming::Never)],
+    endpoints: &[MODELS, Endpoint::served_only("/models/{model}", ListModels).streaming(Streaming::Never)],
     ..COMMON
 };
 
@@ -221,10 +221,10 @@ pub(crate) static ANTHROPIC_MESSAGES: ApiSpec = ApiSpec {
     endpoints: &[
         Endpoint::served("/messages", Chat).needs(MESSAGES),
         Endpoint::served("/messages/count_tokens", CountTokens).needs(MESSAGES).streaming(Streaming::Never),
-        Endpoint::read("/publishers/anthropic/models/{model}:rawPredict", Chat).needs(MESSAGES),
-        Endpoint::read("/publishers/anthropic/models/{model}:streamRawPredict", Chat).needs(MESSAGES),
-        Endpoint::read("/model/{model}/invoke", Chat).needs(MESSAGES),
-        Endpoint::read("/model/{model}/invoke-with-response-stream", Chat).needs(MESSAGES),
+        Endpoint::read_only("/publishers/anthropic/models/{model}:rawPredict", Chat).needs(MESSAGES),
+        Endpoint::read_only("/publishers/anthropic/models/{model}:streamRawPredict", Chat).needs(MESSAGES),
+        Endpoint::read_only("/model/{model}/invoke", Chat).needs(MESSAGES),
+        Endpoint::read_only("/model/{model}/invoke-with-response-stream", Chat).needs(MESSAGES),
     ],
     stream_end: StreamEnd::Events(&["message_stop"]),
     error_shape: ErrorShape::Anthropic,
@@ -241,10 +241,10 @@ pub(crate) static GEMINI: ApiSpec = ApiSpec {
     endpoints: &[
         Endpoint::served("/models/{model}:generateContent", GenerateContent).streaming(Streaming::Never),
         Endpoint::served("/models/{model}:streamGenerateContent", GenerateContent).streaming(Streaming::Always),
-        Endpoint::unread("/models/{model}:countTokens", CountTokens).streaming(Streaming::Never),
-        Endpoint::unread("/models/{model}:embedContent", Embeddings).streaming(Streaming::Never),
-        Endpoint::read("/{model}:generateContent", GenerateContent).streaming(Streaming::Never),
-        Endpoint::read("/{model}:streamGenerateContent", GenerateContent).streaming(Streaming::Always),
+        Endpoint::served_only("/models/{model}:countTokens", CountTokens).streaming(Streaming::Never),
+        Endpoint::served_only("/models/{model}:embedContent", Embeddings).streaming(Streaming::Never),
+        Endpoint::read_only("/{model}:generateContent", GenerateContent).streaming(Streaming::Never),
+        Endpoint::read_only("/{model}:streamGenerateContent", GenerateContent).streaming(Streaming::Always),
     ],
     error_shape: ErrorShape::Google,
     provider: "gcp.gen_ai",
@@ -256,8 +256,8 @@ pub(crate) static BEDROCK_CONVERSE: ApiSpec = ApiSpec {
     name: "bedrock.converse",
     format: Some(&bedrock::Converse),
     endpoints: &[
-        Endpoint::read("/model/{model}/converse", Chat).streaming(Streaming::Never),
-        Endpoint::read("/model/{model}/converse-stream", Chat).streaming(Streaming::Always),
+        Endpoint::read_only("/model/{model}/converse", Chat).streaming(Streaming::Never),
+        Endpoint::read_only("/model/{model}/converse-stream", Chat).streaming(Streaming::Always),
     ],
     base_paths: &[""],
     stream_end: StreamEnd::Events(&["messageStop"]),
@@ -268,7 +268,7 @@ pub(crate) static BEDROCK_CONVERSE: ApiSpec = ApiSpec {
 pub(crate) static COHERE_CHAT: ApiSpec = ApiSpec {
     name: "cohere.chat",
     format: Some(&cohere::Chat),
-    endpoints: &[Endpoint::read("/v2/chat", Chat).needs(MESSAGES)],
+    endpoints: &[Endpoint::read_only("/v2/chat", Chat).needs(MESSAGES)],
     base_paths: &[""],
     stream_end: StreamEnd::Events(&["message-end"]),
     provider: "cohere",
@@ -279,10 +279,10 @@ pub(crate) static OLLAMA: ApiSpec = ApiSpec {
     name: "ollama",
     format: Some(&ollama::Ollama),
     endpoints: &[
-        Endpoint::read("/api/chat", Chat).needs(MESSAGES),
-        Endpoint::read("/api/generate", TextCompletion).needs(&[&["model"]]),
-        Endpoint::read("/api/embed", Embeddings).needs(&[&["model"]]).streaming(Streaming::Never),
-        Endpoint::read("/api/embeddings", Embeddings).needs(&[&["model"]]).streaming(Streaming::Never),
+        Endpoint::read_only("/api/chat", Chat).needs(MESSAGES),
+        Endpoint::read_only("/api/generate", TextCompletion).needs(&[&["model"]]),
+        Endpoint::read_only("/api/embed", Embeddings).needs(&[&["model"]]).streaming(Streaming::Never),
+        Endpoint::read_only("/api/embeddings", Embeddings).needs(&[&["model"]]).streaming(Streaming::Never),
     ],
     base_paths: &[""],
     provider: "ollama",
@@ -292,7 +292,7 @@ pub(crate) static OLLAMA: ApiSpec = ApiSpec {
 pub(crate) static VLLM_GENERATE: ApiSpec = ApiSpec {
     name: "vllm.generate",
     format: Some(&vllm::Generate),
-    endpoints: &[Endpoint::read("/inference/v1/generate", TextCompletion).needs(&[&["token_ids"]])],
+    endpoints: &[Endpoint::read_only("/inference/v1/generate", TextCompletion).needs(&[&["token_ids"]])],
     base_paths: &[""],
     stream_end: StreamEnd::Done,
     provider: "vllm",
@@ -302,7 +302,7 @@ pub(crate) static VLLM_GENERATE: ApiSpec = ApiSpec {
 pub(crate) static SGLANG_GENERATE: ApiSpec = ApiSpec {
     name: "sglang.generate",
     format: Some(&sglang::Generate),
-    endpoints: &[Endpoint::read("/generate", TextCompletion).needs(&[&["sampling_params", "input_ids"]])],
+    endpoints: &[Endpoint::read_only("/generate", TextCompletion).needs(&[&["sampling_params", "input_ids"]])],
     base_paths: &[""],
     stream_end: StreamEnd::Done,
     provider: "sglang",
@@ -314,8 +314,8 @@ pub(crate) static LLAMA_CPP_COMPLETION: ApiSpec = ApiSpec {
     format: Some(&llama_cpp::Completion),
     // The server takes OpenAI's completions at the same path; fields of its own tell them apart.
     endpoints: &[
-        Endpoint::read("/completion", TextCompletion).needs(&[&["prompt"]]),
-        Endpoint::read("/completions", TextCompletion)
+        Endpoint::read_only("/completion", TextCompletion).needs(&[&["prompt"]]),
+        Endpoint::read_only("/completions", TextCompletion)
             .needs(&[&["prompt"], &["n_predict", "n_probs", "return_tokens"]])
             .shared(),
     ],

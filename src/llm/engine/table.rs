@@ -79,13 +79,15 @@ impl Engine {
         all().find(|engine| engine.0.marks.iter().any(shows))
     }
 
-    /// The versions of the weights in a response or an event, of whatever engine.
-    pub(crate) fn weight_versions<'a>(body: &'a Json<'a>) -> impl Iterator<Item = &'a Json<'a>> {
-        let paths = ALL.iter().flat_map(|spec| spec.weight_versions);
-        paths.flat_map(|path| match path {
-            ["choices", path @ ..] => body.get("choices").list().iter().map(|choice| choice.at(path)).collect(),
-            path => vec![body.at(path)],
-        })
+    /// Calls `each` with every version of the weights in a response or an event, of whatever engine; null where there is
+    /// none.
+    pub(crate) fn for_each_weight_version(body: &Json<'_>, mut each: impl FnMut(&Json<'_>)) {
+        for path in ALL.iter().flat_map(|spec| spec.weight_versions) {
+            match path {
+                ["choices", path @ ..] => body.get("choices").list().iter().for_each(|choice| each(choice.at(path))),
+                path => each(body.at(path)),
+            }
+        }
     }
 
     /// True when it can be asked for token ids.

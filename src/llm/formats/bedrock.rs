@@ -4,7 +4,7 @@ use super::format::{ApiFormat, CallRequest};
 use super::parts;
 use crate::llm::api::endpoint::Streaming;
 use crate::llm::call::{LlmCall, Usage};
-use crate::llm::message::{Message, Part};
+use crate::llm::message::{Message, Modality, Part};
 use crate::wire::json::{Json, parse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -108,7 +108,7 @@ fn part(json: &Json<'_>) -> Part {
     }
     if let Some(content) = image.at(&["source", "bytes"]).word() {
         let mime_type = image.get("format").text().map(|format| format!("image/{format}"));
-        return Part::Blob { mime_type, modality: "image", content };
+        return Part::Blob { mime_type, modality: Modality::Image, content };
     }
     Part::Other(json.clone().into_owned())
 }

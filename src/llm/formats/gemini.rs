@@ -4,7 +4,7 @@ use super::format::{ApiFormat, CallRequest};
 use super::parts;
 use crate::llm::api::endpoint::Streaming;
 use crate::llm::call::{LlmCall, Usage};
-use crate::llm::message::{Message, Part};
+use crate::llm::message::{Message, Modality, Part};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
@@ -111,24 +111,15 @@ fn part(json: &Json<'_>) -> Part {
     }
     if !inline.is_null() {
         let mime_type = mime_type(inline);
-        let modality = modality(mime_type.as_deref());
+        let modality = Modality::of_mime_type(mime_type.as_deref());
         return Part::Blob { modality, mime_type, content: inline.get("data").word().unwrap_or_default() };
     }
     if !file.is_null() {
         let mime_type = mime_type(file);
         let uri = file.any(&["fileUri", "file_uri"]).word().unwrap_or_default();
-        return Part::Uri { modality: modality(mime_type.as_deref()), mime_type, uri };
+        return Part::Uri { modality: Modality::of_mime_type(mime_type.as_deref()), mime_type, uri };
     }
     Part::Other(json.clone().into_owned())
-}
-
-fn modality(mime_type: Option<&str>) -> &'static str {
-    match mime_type.and_then(|mime| mime.split('/').next()) {
-        Some("image") => "image",
-        Some("video") => "video",
-        Some("audio") => "audio",
-        _ => "document",
-    }
 }
 
 /// Candidates are counted without thoughts.

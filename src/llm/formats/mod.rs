@@ -20,4 +20,4 @@ pub(super) mod read;
 pub(super) mod sglang;
 pub(super) mod vllm;
 
-pub use read::{HttpExchangeView, Read, gaps, read};
+pub use read::{HttpExchangeView, ReadCall, gaps, read};

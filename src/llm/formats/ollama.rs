@@ -4,7 +4,7 @@ use super::format::{ApiFormat, CallRequest};
 use super::parts;
 use crate::llm::api::endpoint::Streaming;
 use crate::llm::call::{LlmCall, Usage};
-use crate::llm::message::{Message, Part};
+use crate::llm::message::{Message, Modality, Part};
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
@@ -72,7 +72,7 @@ impl ApiFormat for Ollama {
 fn message(json: &Json<'_>) -> Message {
     let mut message = parts::chat_message(json);
     for image in json.get("images").list().iter().filter_map(Json::text) {
-        message.parts.push(Part::Blob { mime_type: None, modality: "image", content: image.to_owned() });
+        message.parts.push(Part::Blob { mime_type: None, modality: Modality::Image, content: image.to_owned() });
     }
     message
 }

@@ -122,8 +122,8 @@ fn root_tokens(body: &Json<'_>, call: &mut LlmCall) {
         if tokens.ids.is_none() {
             tokens.ids = whole.ids;
         } else if tokens.ids != whole.ids {
-            tokens.faults.insert(TokenIdIssue::IdsDiffer);
+            tokens.issues.insert(TokenIdIssue::IdsDiffer);
         }
-        tokens.faults.extend(whole.faults);
+        tokens.issues.extend(whole.issues);
     }
 }

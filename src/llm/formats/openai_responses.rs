@@ -4,7 +4,7 @@ use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
 use super::parts;
 use crate::llm::call::LlmCall;
-use crate::llm::message::{Message, Part, from_text};
+use crate::llm::message::{Message, Part, arguments_of_text};
 use crate::wire::json::Json;
 
 /// `…/responses`.
@@ -104,7 +104,7 @@ fn item(json: &Json<'_>) -> Message {
     let id = || json.any(&["call_id", "id"]).word();
     match json.get("type").text().unwrap_or("message") {
         "function_call" | "custom_tool_call" => {
-            let arguments = json.any(&["arguments", "input"]).text().map_or(Json::Null, from_text);
+            let arguments = json.any(&["arguments", "input"]).text().map_or(Json::Null, arguments_of_text);
             let name = json.get("name").word().unwrap_or_default();
             message("assistant", vec![Part::ToolCall { id: id(), name, arguments }])
         }

@@ -1,7 +1,7 @@
 //! What several formats share: fields of OpenAI's shape, content lists, tool definitions.
 
-use crate::llm::call::{LlmCall, Parameters, Usage};
-use crate::llm::message::{Message, Part, from_text};
+use crate::llm::call::{LlmCall, Parameters, UnreadPart, Usage};
+use crate::llm::message::{Message, Modality, Part, arguments_of_text};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
@@ -76,7 +76,7 @@ pub(super) fn choices<'a, 'b>(body: &'b Json<'a>, call: &mut LlmCall) -> Vec<(i6
     let mut indexes: Vec<i64> = list.iter().map(|(index, _)| *index).collect();
     indexes.sort_unstable();
     if indexes.windows(2).any(|pair| pair[0] == pair[1]) {
-        call.could_not_read("choice_index");
+        call.mark_unread(UnreadPart::ChoiceIndex);
     }
     list
 }
@@ -125,8 +125,8 @@ fn part(json: &Json<'_>) -> Part {
         "image_url" | "input_image" => {
             let url = json.get("image_url");
             match (url.text().or_else(|| url.get("url").text()), text("file_id")) {
-                (Some(url), _) => Part::at_url("image", url),
-                (None, Some(file_id)) => Part::File { mime_type: None, modality: "image", file_id },
+                (Some(url), _) => Part::at_url(Modality::Image, url),
+                (None, Some(file_id)) => Part::File { mime_type: None, modality: Modality::Image, file_id },
                 (None, None) => other(),
             }
         }
@@ -134,10 +134,10 @@ fn part(json: &Json<'_>) -> Part {
             let audio = json.get("input_audio");
             let mime_type = audio.get("format").text().map(|format| format!("audio/{format}"));
             let content = audio.get("data").text().unwrap_or_default().to_owned();
-            Part::Blob { mime_type, modality: "audio", content }
+            Part::Blob { mime_type, modality: Modality::Audio, content }
         }
         kind @ ("image" | "document") => {
-            let modality = if kind == "image" { "image" } else { "document" };
+            let modality = if kind == "image" { Modality::Image } else { Modality::Document };
             let source = json.get("source");
             let mime_type = source.get("media_type").word();
             match (source.get("data").word(), source.get("url").word(), source.get("file_id").word()) {
@@ -152,8 +152,8 @@ fn part(json: &Json<'_>) -> Part {
         "file" | "input_file" => {
             let file = if json.get("file").is_null() { json } else { json.get("file") };
             match (file.get("file_id").word(), file.get("file_data").text()) {
-                (Some(file_id), _) => Part::File { mime_type: None, modality: "document", file_id },
-                (None, Some(data)) => Part::at_url("document", data),
+                (Some(file_id), _) => Part::File { mime_type: None, modality: Modality::Document, file_id },
+                (None, Some(data)) => Part::at_url(Modality::Document, data),
                 (None, None) => other(),
             }
         }
@@ -204,7 +204,7 @@ pub(super) fn chat_message(json: &Json<'_>) -> Message {
 pub(super) fn tool_call(json: &Json<'_>) -> Part {
     let function = json.any(&["function", "function_call", "custom"]);
     let arguments = match function.any(&["arguments", "input"]) {
-        Json::Text(text) => from_text(text),
+        Json::Text(text) => arguments_of_text(text),
         other => other.clone().into_owned(),
     };
     Part::ToolCall { id: json.get("id").word(), name: function.get("name").word().unwrap_or_default(), arguments }

@@ -1,11 +1,13 @@
-//! Reading an exchange: its API, the framing of its response, and every event in its format.
+//! Reading an exchange: its API, the framing of its response, and each event in the API's format.
+//!
+//! Pure. What can't be read is noted on the call; nothing here fails.
 
 use super::bedrock::inner_event;
 use super::format::{ApiFormat, CallRequest};
 use crate::llm::api::detect::{ApiCall, detect};
 use crate::llm::api::stream_end::DONE;
 use crate::llm::api::table::ApiSpec;
-use crate::llm::call::{Choice, LlmCall};
+use crate::llm::call::{Choice, LlmCall, UnreadPart};
 use crate::llm::engine::table::Engine;
 use crate::llm::provider::{self, Service};
 use crate::wire::json::{self, Json};
@@ -13,59 +15,59 @@ use crate::wire::{event_stream, json_stream, sse};
 use http::HeaderMap;
 use std::time::Duration;
 
-/// An exchange, as much of it as a dialect may see. Bodies are decoded.
+/// The parts of an exchange that formats read. Content codings are removed from the bodies.
 pub struct HttpExchangeView<'a> {
     /// The endpoint's host, lower case.
     pub host: &'a str,
-    /// Its port.
+    /// The endpoint's port.
     pub port: u16,
     /// Path and query, as sent.
     pub target: &'a str,
-    /// The request's fields.
+    /// The header fields of the request.
     pub request_headers: &'a HeaderMap,
-    /// The request's body.
+    /// The body of the request; what was kept of it, if it was truncated.
     pub request_body: &'a [u8],
-    /// The response's status, if there was one.
+    /// The status of the response; `None` if there was none.
     pub status: Option<u16>,
-    /// The response's fields.
+    /// The header fields of the response.
     pub response_headers: &'a HeaderMap,
-    /// The response's body.
+    /// The body of the response; what was kept of it, if it was truncated or broke off.
     pub response_body: &'a [u8],
 }
 
-/// A call, and where in the body each event ended that moved its answer on.
+/// A call, and the progress of its streamed response. Both lists have one element for each event that advanced the
+/// answer.
 #[derive(Debug)]
-pub struct Read {
+pub struct ReadCall {
     /// The call.
     pub call: LlmCall,
-    /// Indexes into the decoded body, rising.
-    pub progress: Vec<usize>,
-    /// How many tokens of the first choice were known by then.
-    pub counts: Vec<usize>,
+    /// Where the event ends in the decoded body, in bytes; ascending.
+    pub event_ends: Vec<usize>,
+    /// How many tokens of the first choice had come by then.
+    pub token_counts: Vec<usize>,
 }
 
 /// Reads an exchange. `None`: it calls no API that is known.
-pub fn read(seen: &HttpExchangeView<'_>) -> Option<Read> {
-    let path = seen.target.split('?').next().unwrap_or_default();
+pub fn read(exchange: &HttpExchangeView<'_>) -> Option<ReadCall> {
+    let path = exchange.target.split('?').next().unwrap_or_default();
     let mut call = LlmCall::default();
-    let body = any_json(seen.request_body, REQUEST, &mut call);
+    let body = any_json(exchange.request_body, UnreadPart::Request, &mut call);
     let ApiCall { api, endpoint, model } = detect(path, &body)?;
     let format = api.format?;
     (call.api, call.operation) = (api.name, endpoint.operation);
     let (operation, streaming, model) = (endpoint.operation, endpoint.streaming, model.as_deref());
-    let request = CallRequest { operation, streaming, model, headers: seen.request_headers, body: &body };
+    let request = CallRequest { operation, streaming, model, headers: exchange.request_headers, body: &body };
     format.request(&request, &mut call);
-    let mut seen_events = Progress::default();
-    let progress = &mut seen_events;
-    match framing_of(seen.response_body) {
+    let mut progress = Progress::default();
+    match framing_of(exchange.response_body) {
         Framing::None => {}
         Framing::Whole => {
-            let answer = any_json(seen.response_body, "response", &mut call);
-            read_response(format, &answer, seen.status, &mut call);
+            let body = any_json(exchange.response_body, UnreadPart::Response, &mut call);
+            read_response(format, &body, exchange.status, &mut call);
         }
         Framing::Events => {
             call.streamed = true;
-            for event in sse::Events::new(seen.response_body) {
+            for event in sse::Events::new(exchange.response_body) {
                 if event.data.as_ref() == DONE {
                     call.ended = true;
                 } else if event.data.iter().all(u8::is_ascii_whitespace) {
@@ -73,25 +75,25 @@ pub fn read(seen: &HttpExchangeView<'_>) -> Option<Read> {
                 } else {
                     let data = if event.complete { &event.data[..] } else { event.data.trim_ascii_end() };
                     let name = std::str::from_utf8(event.name).unwrap_or_default();
-                    read_event(api, name, data, event.end, &mut call, progress);
+                    read_event(api, name, data, event.end, &mut call, &mut progress);
                 }
             }
         }
         Framing::Lines => {
             call.streamed = true;
-            for line in json_stream::lines(seen.response_body) {
-                read_event(api, "", line.text, line.end, &mut call, progress);
+            for line in json_stream::lines(exchange.response_body) {
+                read_event(api, "", line.text, line.end, &mut call, &mut progress);
             }
         }
         Framing::List => {
             call.streamed = true;
-            for element in json_stream::elements(seen.response_body) {
-                read_event(api, "", element.text, element.end, &mut call, progress);
+            for element in json_stream::elements(exchange.response_body) {
+                read_event(api, "", element.text, element.end, &mut call, &mut progress);
             }
         }
         Framing::Messages => {
             call.streamed = true;
-            for message in event_stream::messages(seen.response_body) {
+            for message in event_stream::messages(exchange.response_body) {
                 match message {
                     Ok(message) => {
                         let kind = std::str::from_utf8(message.kind).unwrap_or_default();
@@ -101,35 +103,35 @@ pub fn read(seen: &HttpExchangeView<'_>) -> Option<Read> {
                             call.error = Some((kind.to_owned(), text));
                         } else {
                             match inner_event(message.payload) {
-                                Some(inner) => read_event(api, "", &inner, message.end, &mut call, progress),
-                                None => read_event(api, kind, message.payload, message.end, &mut call, progress),
+                                Some(inner) => read_event(api, "", &inner, message.end, &mut call, &mut progress),
+                                None => read_event(api, kind, message.payload, message.end, &mut call, &mut progress),
                             }
                         }
                     }
-                    Err(_) => call.could_not_read("response_event"),
+                    Err(_) => call.mark_unread(UnreadPart::ResponseEvent),
                 }
             }
         }
     }
     call.choices.iter_mut().for_each(Choice::close);
     call.provider = provider::of(
-        &Service { host: seen.host, port: seen.port, path, api },
-        seen.response_headers,
+        &Service { host: exchange.host, port: exchange.port, path, api },
+        exchange.response_headers,
         call.shown_provider,
     );
-    let Progress { ends: progress, counts } = seen_events;
-    call.chunks = progress.len() as u64;
-    Some(Read { call, progress, counts })
+    let Progress { event_ends, token_counts } = progress;
+    call.chunks = event_ends.len() as u64;
+    Some(ReadCall { call, event_ends, token_counts })
 }
 
-/// As `Read` has it, being made.
+/// The lists of a [`ReadCall`].
 #[derive(Default)]
 struct Progress {
-    ends: Vec<usize>,
-    counts: Vec<usize>,
+    event_ends: Vec<usize>,
+    token_counts: Vec<usize>,
 }
 
-/// How an answer is divided. Told by its bytes, since types lie.
+/// How a response is divided. Its bytes decide, since content types are not reliable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     None,
@@ -144,7 +146,7 @@ fn framing_of(body: &[u8]) -> Framing {
     let start = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     match start.first() {
         None => Framing::None,
-        // A whole JSON text is one object; several are one a line.
+        // A whole response is one object; several objects are one a line.
         Some(b'{') => match json_stream::lines(start).nth(1) {
             Some(second) if second.text.starts_with(b"{") => Framing::Lines,
             _ => Framing::Whole,
@@ -159,30 +161,30 @@ fn framing_of(body: &[u8]) -> Framing {
 
 const EVENT_FIELDS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b"retry:"];
 
-fn read_response(format: &dyn ApiFormat, answer: &Json<'_>, status: Option<u16>, call: &mut LlmCall) {
-    if let Some(error) = error_of(answer) {
+fn read_response(format: &dyn ApiFormat, body: &Json<'_>, status: Option<u16>, call: &mut LlmCall) {
+    if let Some(error) = error_of(body) {
         call.error = Some(error);
         call.ended = true;
         return;
     }
     if status >= Some(400) {
-        let message = answer.get("message").text().unwrap_or_default().to_owned();
+        let message = body.get("message").text().unwrap_or_default().to_owned();
         call.error = Some((String::new(), message));
         call.ended = true;
         return;
     }
-    if !answer.is_null() {
+    if !body.is_null() {
         call.ended = true;
-        note_server(answer, call);
-        format.response(answer, call);
-        if call.operation.samples() && call.choices.is_empty() && !answer.get("choices").is_empty_list() {
-            call.could_not_read("response_shape");
+        note_server(body, call);
+        format.response(body, call);
+        if call.operation.samples() && call.choices.is_empty() && !body.get("choices").is_empty_list() {
+            call.mark_unread(UnreadPart::ResponseShape);
         }
     }
 }
 
 fn read_event(api: &ApiSpec, name: &str, data: &[u8], end: usize, call: &mut LlmCall, progress: &mut Progress) {
-    let data = any_json(data, "response_event", call);
+    let data = any_json(data, UnreadPart::ResponseEvent, call);
     if data.is_null() {
         return;
     }
@@ -194,21 +196,21 @@ fn read_event(api: &ApiSpec, name: &str, data: &[u8], end: usize, call: &mut Llm
     let kind = data.get("type").text().unwrap_or(name);
     call.ended |= api.stream_end.is_end_event(kind);
     if api.format.is_some_and(|format| format.event(name, &data, call)) {
-        progress.ends.push(end);
-        progress.counts.push(call.choices.first().map_or(0, |choice| choice.tokens.count()));
+        progress.event_ends.push(end);
+        progress.token_counts.push(call.choices.first().map_or(0, |choice| choice.tokens.count()));
     }
 }
 
-/// Takes note of what a response, or an event, shows of the server: its provider and the version of its weights. Events
-/// may bring the response, or its message, in a field.
+/// Notes what a response, or an event, shows of the server: its provider, and the version of its weights. An event may
+/// have the response, or its message, in a field.
 fn note_server(data: &Json<'_>, call: &mut LlmCall) {
-    for body in [data, data.get("response"), data.get("message")] {
+    for body in [data, data.get("response"), data.get("message")].into_iter().filter(|body| !body.is_null()) {
         call.shown_provider = call.shown_provider.or_else(|| provider::of_response(body));
-        Engine::weight_versions(body).for_each(|version| call.saw_version(version));
+        Engine::for_each_weight_version(body, |version| call.add_weight_version(version));
     }
 }
 
-/// An error object, in the shapes that APIs have for it: type and message.
+/// The type and message of an error, in whatever API's shape. `None`: it is no error.
 fn error_of(json: &Json<'_>) -> Option<(String, String)> {
     let object = if json.get("object").text() == Some("error")
         || json.get("type").text() == Some("error") && json.has("message")
@@ -224,36 +226,33 @@ fn error_of(json: &Json<'_>) -> Option<(String, String)> {
     };
     let kind = object.any(&["type", "status", "code"]);
     let kind = kind.text().map(str::to_owned).or_else(|| kind.int().map(|code| code.to_string()));
-    let kind = if object.get("object").text() == Some("error") && kind.is_none() { None } else { kind };
     Some((kind.unwrap_or_default(), object.get("message").text().unwrap_or_default().to_owned()))
 }
 
-const REQUEST: &str = "request";
-
-/// JSON, mended if need be; null when it can't be read, which the call remembers.
-fn any_json<'a>(text: &'a [u8], what: &'static str, call: &mut LlmCall) -> Json<'a> {
+/// Reads JSON, repaired where that is possible. Null if it can't be read, which is noted on the call.
+fn any_json<'a>(text: &'a [u8], part: UnreadPart, call: &mut LlmCall) -> Json<'a> {
     if text.trim_ascii().is_empty() {
         return Json::Null;
     }
-    let read = if what == REQUEST { json::parse(text) } else { json::parse_response(text) };
+    let read = if part == UnreadPart::Request { json::parse(text) } else { json::parse_response(text) };
     if let Ok(json) = read {
         return json;
     }
     match json::parse_repaired(text) {
         Ok((json, mended)) => {
             if mended.utf8 {
-                call.could_not_read("invalid_utf8");
+                call.mark_unread(UnreadPart::InvalidUtf8);
             }
             json
         }
         Err(_) => {
-            call.could_not_read(what);
+            call.mark_unread(part);
             Json::Null
         }
     }
 }
 
-/// A span from the first piece of an answer to the next, and so on.
+/// The times between consecutive events.
 pub fn gaps(times: &[Duration]) -> Vec<Duration> {
     times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
 }

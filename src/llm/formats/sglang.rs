@@ -68,7 +68,7 @@ fn take_newer(known: &mut crate::llm::token_ids::tokens::Tokens, newer: crate::l
         (Some(known), Some(newer)) => newer.starts_with(known),
         _ => true,
     };
-    known.faults.extend(&newer.faults);
+    known.issues.extend(&newer.issues);
     if is_cumulative {
         known.ids = newer.ids.or(known.ids.take());
         known.logprobs = newer.logprobs.or(known.logprobs.take());

@@ -1,9 +1,13 @@
-//! Token ids, logprobs and weight versions: what engines return, and whether it is complete.
+//! Token ids and logprobs: requesting them, taking them out of responses again, and checking that they are complete.
+//!
+//! Pure. Which engine takes and returns what is in its row ([`crate::llm::engine`]).
 
 pub(crate) mod request;
+mod strip;
 pub(crate) mod tokens;
 mod validate;
 
 pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
+pub(crate) use strip::{EventStripper, strip_whole};
 pub use tokens::{TokenIdIssue, Tokens};
-pub use validate::{TokenIdCheck, validate};
+pub use validate::{TokenIdCheck, TokenIdStatus, validate};

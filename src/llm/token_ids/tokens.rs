@@ -5,56 +5,56 @@
 use crate::wire::json::Json;
 use std::collections::BTreeSet;
 
-/// What was sampled.
+/// The tokens of a prompt or a choice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tokens {
-    /// The ids, where the endpoint sent some.
+    /// The ids; `None` where the endpoint sent none.
     pub ids: Option<Vec<u32>>,
-    /// A logprob for each.
+    /// The logprobs, in the order of the tokens; `None` where the endpoint sent none.
     pub logprobs: Option<Vec<f32>>,
-    /// What was wrong with them.
-    pub faults: BTreeSet<TokenIdIssue>,
+    /// What is wrong with them.
+    pub issues: BTreeSet<TokenIdIssue>,
 }
 
-/// Why token ids are not proved.
+/// A reason why the token ids of a call are not complete or not consistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenIdIssue {
-    /// There are none, though they were asked for.
+    /// A choice has no ids, though they were requested or other choices have them.
     IdsAbsent,
-    /// An id is negative, has a fraction, is too large or no number.
+    /// An id is no number from 0 to 2^32 - 1.
     IdsMalformed,
-    /// A choice has other ids than its events had together.
+    /// The ids that a choice has as a whole differ from those of its events.
     IdsDiffer,
-    /// The prompt's are not there.
+    /// The prompt has no ids.
     PromptIdsAbsent,
-    /// A choice has ids but no logprobs, though others have or they were asked for.
+    /// A choice has ids without logprobs, though they were requested or other choices have them.
     LogprobsAbsent,
-    /// As many logprobs as ids are needed.
+    /// A choice has more or fewer logprobs than ids.
     LogprobsCount,
-    /// A logprob is not finite, or -9999, by which engines mean none.
+    /// A logprob is not finite, or not above -9999, which engines send for "no value".
     LogprobNotFinite,
-    /// `usage` counts other output tokens.
+    /// `usage` has another number of output tokens.
     UsageOutput,
-    /// `usage` counts other prompt tokens.
+    /// `usage` has another number of prompt tokens.
     UsagePrompt,
-    /// The end of the answer was not seen.
+    /// The end of the response was not seen.
     NoEnd,
-    /// The record was cut.
+    /// A body was not recorded whole.
     Truncated,
-    /// The agent left before the end.
+    /// The agent closed the connection before the end.
     AbortedByAgent,
-    /// The endpoint left before the end.
+    /// The endpoint closed the connection before the end.
     AbortedByEndpoint,
-    /// The weights changed while it answered.
+    /// The weights changed during the response.
     WeightsChanged,
-    /// The endpoint broke off with an error.
+    /// The endpoint reported an error.
     EndpointError,
-    /// A part of the answer could not be read.
+    /// A part of the exchange could not be read.
     Unread,
 }
 
 impl TokenIdIssue {
-    /// As attributes and counters spell it.
+    /// The word in attributes and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::IdsAbsent => "ids_absent",
@@ -76,7 +76,7 @@ impl TokenIdIssue {
         }
     }
 
-    /// All of them, for counters.
+    /// All issues, for metrics.
     pub const ALL: &'static [Self] = &[
         Self::IdsAbsent,
         Self::IdsMalformed,
@@ -98,17 +98,17 @@ impl TokenIdIssue {
 }
 
 impl Tokens {
-    /// How many there are, as far as is known.
+    /// The number of tokens: of ids or of logprobs, whichever are more.
     pub fn count(&self) -> usize {
-        let length = |ids: Option<usize>| ids.unwrap_or_default();
-        length(self.ids.as_ref().map(Vec::len)).max(length(self.logprobs.as_ref().map(Vec::len)))
+        let (ids, logprobs) = (self.ids.as_ref().map_or(0, Vec::len), self.logprobs.as_ref().map_or(0, Vec::len));
+        ids.max(logprobs)
     }
 
-    /// More ids. A list with something else in it is kept out as a whole: a gap would shift what follows.
+    /// Adds ids. A list with anything else in it is left out as a whole: a gap would shift what follows.
     pub fn push_ids(&mut self, ids: &Json<'_>) {
         let Json::List(elements) = ids else {
             if !ids.is_null() {
-                self.faults.insert(TokenIdIssue::IdsMalformed);
+                self.issues.insert(TokenIdIssue::IdsMalformed);
             }
             return;
         };
@@ -118,47 +118,47 @@ impl Tokens {
                 Some(known) => known.append(&mut ids),
                 None => self.ids = Some(ids),
             },
-            None => drop(self.faults.insert(TokenIdIssue::IdsMalformed)),
+            None => drop(self.issues.insert(TokenIdIssue::IdsMalformed)),
         }
     }
 
-    /// One more logprob.
+    /// Adds a logprob; NaN for what is no number.
     pub fn push_logprob(&mut self, logprob: &Json<'_>) {
         #[expect(clippy::cast_possible_truncation, reason = "engines compute them as f32")]
         let logprob = logprob.float().map_or(f32::NAN, |number| number as f32);
-        if !logprob.is_finite() || logprob <= NONE {
-            self.faults.insert(TokenIdIssue::LogprobNotFinite);
+        if !logprob.is_finite() || logprob <= NO_VALUE {
+            self.issues.insert(TokenIdIssue::LogprobNotFinite);
         }
         self.logprobs.get_or_insert_default().push(logprob);
     }
 
-    /// One more id that a token's text names: `token_id:<number>`.
+    /// Adds the id that a token's text names as `token_id:NUMBER`. False: it names none.
     pub fn push_named_id(&mut self, token: &str) -> bool {
         let Some(id) = token.strip_prefix("token_id:") else { return false };
         match id.parse() {
             Ok(id) => self.ids.get_or_insert_default().push(id),
-            Err(_) => drop(self.faults.insert(TokenIdIssue::IdsMalformed)),
+            Err(_) => drop(self.issues.insert(TokenIdIssue::IdsMalformed)),
         }
         true
     }
 
-    /// Checks what belongs together; logprobs that can't be trusted go.
+    /// Checks ids and logprobs against each other. Ids and logprobs that can't be trusted are removed.
     pub(super) fn check(&mut self) {
-        if self.faults.contains(&TokenIdIssue::IdsMalformed) {
-            // What is left of them would be shifted.
+        if self.issues.contains(&TokenIdIssue::IdsMalformed) {
+            // Those that are left would be shifted.
             self.ids = None;
         }
         if let (Some(ids), Some(logprobs)) = (&self.ids, &self.logprobs)
             && ids.len() != logprobs.len()
         {
-            self.faults.insert(TokenIdIssue::LogprobsCount);
+            self.issues.insert(TokenIdIssue::LogprobsCount);
         }
-        if self.faults.iter().any(|fault| matches!(fault, TokenIdIssue::LogprobsCount | TokenIdIssue::LogprobNotFinite))
+        if self.issues.iter().any(|issue| matches!(issue, TokenIdIssue::LogprobsCount | TokenIdIssue::LogprobNotFinite))
         {
             self.logprobs = None;
         }
     }
 }
 
-/// vLLM's "no value".
-const NONE: f32 = -9999.0;
+/// What vLLM sends for "no value".
+const NO_VALUE: f32 = -9999.0;

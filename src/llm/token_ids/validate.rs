@@ -4,83 +4,105 @@ use super::tokens::TokenIdIssue;
 use crate::llm::call::LlmCall;
 use std::collections::BTreeSet;
 
-/// How far token ids are proved.
+/// Whether the token ids of a call are complete and consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenIdCheck {
-    /// `exact`: prompt and every choice have theirs, and nothing speaks against them. `none`: there are none.
-    pub status: &'static str,
-    /// What speaks against them.
-    pub faults: BTreeSet<TokenIdIssue>,
+    /// The result.
+    pub status: TokenIdStatus,
+    /// Everything that was found wrong.
+    pub issues: BTreeSet<TokenIdIssue>,
 }
 
-/// Checks a call's token ids (`faults` begins with what the exchange itself says). `None`: nobody asked for any, and
-/// none came.
-pub fn validate(call: &mut LlmCall, mut faults: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
+/// The result of the check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenIdStatus {
+    /// The prompt and every choice have ids, and no issue was found.
+    Exact,
+    /// There are ids, and at least one issue.
+    Partial,
+    /// No choice has ids.
+    None,
+}
+
+impl TokenIdStatus {
+    /// The word in the attribute `tracewire.tokens.status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Partial => "partial",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Checks the token ids of a call, and removes those that can't be trusted. `issues`: those that the exchange itself has,
+/// such as truncation. `None`: no ids were requested, and none came.
+pub fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
     call.prompt_ids.check();
     let mut output = Some(0_usize);
     for choice in &mut call.choices {
         choice.tokens.check();
         choice.prompt_ids.check();
-        faults.extend(choice.tokens.faults.iter().chain(&choice.prompt_ids.faults));
+        issues.extend(choice.tokens.issues.iter().chain(&choice.prompt_ids.issues));
         if call.usage.output != Some(0) && choice.tokens.ids.as_ref().is_some_and(Vec::is_empty) {
-            // No ids at all are none, not a whole list of them.
+            // An empty list is no complete list of ids.
             choice.tokens.ids = None;
         }
         output = output.zip(choice.tokens.ids.as_ref()).map(|(sum, ids)| sum + ids.len());
     }
-    faults.extend(&call.prompt_ids.faults);
+    issues.extend(&call.prompt_ids.issues);
     let has_ids = call.choices.iter().any(|choice| choice.tokens.ids.is_some());
     let prompt = call.choices.iter().find_map(|choice| choice.prompt_ids.ids.as_ref()).or(call.prompt_ids.ids.as_ref());
-    let malformed = faults.contains(&TokenIdIssue::IdsMalformed);
+    let malformed = issues.contains(&TokenIdIssue::IdsMalformed);
     if !has_ids && prompt.is_none() && !malformed && !call.request.wants_token_ids {
         return None;
     }
     if !call.ended {
-        faults.insert(TokenIdIssue::NoEnd);
+        issues.insert(TokenIdIssue::NoEnd);
     }
     if call.error.is_some() {
-        faults.insert(TokenIdIssue::EndpointError);
+        issues.insert(TokenIdIssue::EndpointError);
     }
     if !call.unread.is_empty() {
-        faults.insert(TokenIdIssue::Unread);
+        issues.insert(TokenIdIssue::Unread);
     }
     if call.weight_versions.len() > 1 {
-        faults.insert(TokenIdIssue::WeightsChanged);
+        issues.insert(TokenIdIssue::WeightsChanged);
     }
     match (has_ids, output) {
-        (false, _) => drop(faults.insert(TokenIdIssue::IdsAbsent)),
+        (false, _) => drop(issues.insert(TokenIdIssue::IdsAbsent)),
         // Some choices have ids and others have none.
-        (true, None) => drop(faults.insert(TokenIdIssue::IdsAbsent)),
+        (true, None) => drop(issues.insert(TokenIdIssue::IdsAbsent)),
         (true, Some(output)) => {
             if call.usage.output.is_some_and(|usage| usize::try_from(usage) != Ok(output)) {
-                faults.insert(TokenIdIssue::UsageOutput);
+                issues.insert(TokenIdIssue::UsageOutput);
             }
         }
     }
     let with_logprobs = call.choices.iter().filter(|choice| choice.tokens.logprobs.is_some()).count();
-    let unasked = with_logprobs == 0 && !call.request.wants_logprobs;
+    let unrequested = with_logprobs == 0 && !call.request.wants_logprobs;
     let sampled_nothing = output == Some(0);
-    if has_ids && !unasked && !sampled_nothing && with_logprobs < call.choices.len() {
-        faults.insert(TokenIdIssue::LogprobsAbsent);
+    if has_ids && !unrequested && !sampled_nothing && with_logprobs < call.choices.len() {
+        issues.insert(TokenIdIssue::LogprobsAbsent);
     }
-    // All choices of one prompt, or each of a prompt of its own: then usage counts all of them.
-    let own: Vec<usize> =
+    // Either all choices have one prompt, or each has its own: then usage counts all prompts.
+    let prompts: Vec<usize> =
         call.choices.iter().filter_map(|choice| Some(choice.prompt_ids.ids.as_ref()?.len())).collect();
     let counts = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
     match prompt {
-        None => drop(faults.insert(TokenIdIssue::PromptIdsAbsent)),
+        None => drop(issues.insert(TokenIdIssue::PromptIdsAbsent)),
         Some(prompt) => {
-            let one = own.iter().all(|length| *length == prompt.len()) && counts(prompt.len());
-            let each = own.len() == call.choices.len() && counts(own.iter().sum());
+            let one = prompts.iter().all(|length| *length == prompt.len()) && counts(prompt.len());
+            let each = prompts.len() == call.choices.len() && counts(prompts.iter().sum());
             if !one && !each {
-                faults.insert(TokenIdIssue::UsagePrompt);
+                issues.insert(TokenIdIssue::UsagePrompt);
             }
         }
     }
-    let status = match (has_ids, faults.is_empty()) {
-        (false, _) => "none",
-        (true, true) => "exact",
-        (true, false) => "partial",
+    let status = match (has_ids, issues.is_empty()) {
+        (false, _) => TokenIdStatus::None,
+        (true, true) => TokenIdStatus::Exact,
+        (true, false) => TokenIdStatus::Partial,
     };
-    Some(TokenIdCheck { status, faults })
+    Some(TokenIdCheck { status, issues })
 }
