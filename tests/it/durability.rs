@@ -1,4 +1,5 @@
-//! What was delivered is stored: through a kill, and through an orderly stop with an answer in flight.
+//! Delivered responses and acknowledged spans are stored: after a kill of Tracewire or PostgreSQL, and after an orderly stop with
+//! a response in flight.
 
 use crate::support::{Bench, connect, eventually, is_exchange, read_head, tracewire};
 use serde_json::{Value, json};
@@ -8,9 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Asks for a streamed answer and reads it to its end; true if it came whole.
-fn whole_answer(door: SocketAddr, mock: &str, call: &str) -> bool {
-    let Ok(mut stream) = TcpStream::connect(door) else { return false };
+/// Requests a streamed response. True if it arrived completely.
+fn is_answered(proxy: SocketAddr, mock: &str, call: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(proxy) else { return false };
     let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
     let request = format!(
         "POST {mock}/v1/chat/completions?call={call} HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-kill\r\n\
@@ -29,7 +30,7 @@ fn every_answer_delivered_before_a_kill_is_stored() {
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[capture]\ndurability = \"commit\"\n").unwrap();
     let serve = bench.serve(&["--config", config.to_str().unwrap()]);
-    let (door, mock) = (serve.address("proxy"), bench.http());
+    let (proxy, mock) = (serve.address("proxy"), bench.http());
     let delivered = Arc::new(Mutex::new(Vec::new()));
     let over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..8)
@@ -38,7 +39,7 @@ fn every_answer_delivered_before_a_kill_is_stored() {
             std::thread::spawn(move || {
                 for number in 0..10_000 {
                     let call = format!("{caller}-{number}");
-                    if over.load(Ordering::Relaxed) || !whole_answer(door, &mock, &call) {
+                    if over.load(Ordering::Relaxed) || !is_answered(proxy, &mock, &call) {
                         return;
                     }
                     delivered.lock().unwrap().push(call);
@@ -77,7 +78,7 @@ fn sigterm_lets_an_answer_finish_and_stores_it() {
     assert_eq!(bench.exchanges("ro-drain", 1)[0]["attributes"]["tracewire.outcome"], "complete");
 }
 
-/// Sends spans by OTLP as fast as they are taken, until `over`; which were acknowledged.
+/// Exports spans by OTLP as fast as they are acknowledged, until `over`. Returns the ids of the acknowledged spans.
 fn exporting(server: SocketAddr, worker: usize, over: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut acknowledged = Vec::new();
@@ -107,7 +108,7 @@ fn exporting(server: SocketAddr, worker: usize, over: Arc<AtomicBool>) -> std::t
     })
 }
 
-/// Everything acknowledged is there, once.
+/// Asserts that each acknowledged span is stored once.
 fn all_there(bench: &Bench, store: &[&str], acknowledged: &[String]) {
     let stored = eventually(|| {
         let command = [&["trace", "show", "ro-load", "--format", "json"], store].concat();
@@ -115,7 +116,7 @@ fn all_there(bench: &Bench, store: &[&str], acknowledged: &[String]) {
         let spans: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let ids: Vec<String> = spans.iter().map(|span| span["span_id"].as_str().unwrap().to_owned()).collect();
         let known: HashSet<&String> = ids.iter().collect();
-        assert_eq!(known.len(), ids.len(), "a span is there twice");
+        assert_eq!(known.len(), ids.len(), "a span is stored twice");
         acknowledged.iter().all(|id| known.contains(id)).then_some(ids)
     });
     assert!(stored.len() >= acknowledged.len());

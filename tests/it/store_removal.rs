@@ -82,7 +82,7 @@ fn file(folder: &TempDir) -> PathBuf {
 }
 
 /// Tables that removals do not empty: versions, and the log of ended rollouts with its counter, which has ids only.
-const LASTING: [&str; 4] = ["tracewire_schema", "terminal", "terminal_count", "resources"];
+const LASTING: [&str; 3] = ["tracewire_schema", "terminal", "terminal_count"];
 
 const SPANS: u64 = 1500;
 
@@ -90,8 +90,8 @@ fn trace(number: u64) -> String {
     format!("{number:032x}")
 }
 
-/// Spans with a trace, an attempt and texts of their own: of one registered rollout, of one that nobody registered, of the
-/// unassigned ones, and of a rollout each.
+/// Spans with distinct traces, attempts and texts, in a registered rollout, an unregistered one, the unassigned one, and
+/// rollouts with one span.
 fn spans() -> Vec<Span> {
     (0..SPANS)
         .map(|number| {
@@ -260,13 +260,13 @@ async fn shared_texts_survive(store: SharedStore) {
         span.set("gen_ai.input.messages", format!("[{}]", all.join(",")));
         span
     };
-    let mut hands = JoinSet::new();
-    for hand in 0..6 {
+    let mut writers = JoinSet::new();
+    for writer in 0..6 {
         let store = Arc::clone(&store);
-        hands.spawn(async move {
+        writers.spawn(async move {
             let rollouts = Rollouts::new(Arc::clone(&store));
             for round in 0..12 {
-                let (kept, removed) = (format!("kept-{hand}-{round}"), format!("removed-{hand}-{round}"));
+                let (kept, removed) = (format!("kept-{writer}-{round}"), format!("removed-{writer}-{round}"));
                 store.append(shared([long(&removed, "x", 4 + round % 3)])).await.unwrap();
                 let removing = rollouts.remove(removed.as_str().into());
                 let (stored, removed) = tokio::join!(store.append(shared([long(&kept, "x", 5)])), removing);
@@ -277,10 +277,10 @@ async fn shared_texts_survive(store: SharedStore) {
             }
         });
     }
-    hands.join_all().await;
-    for hand in 0..6 {
+    writers.join_all().await;
+    for writer in 0..6 {
         for round in (1..12).step_by(2) {
-            let kept = format!("kept-{hand}-{round}");
+            let kept = format!("kept-{writer}-{round}");
             assert_eq!(store.spans(kept.as_str().into(), None).await.unwrap(), [long(&kept, "x", 5)]);
         }
     }

@@ -1,6 +1,6 @@
-//! What every store must do, run against each of them, and what only a file can get wrong.
+//! The contract of all stores, tested with each of them, and the properties of the SQLite file.
 //!
-//! It must use the public contract only, and look into the file only where the contract can't show a property.
+//! Tests use the public interface, and read the file only for properties that the interface does not show.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
 
@@ -161,7 +161,7 @@ async fn long_numbers(store: SharedStore) {
     assert_eq!(store.spans("r".into(), None).await.unwrap(), [long]);
 }
 
-/// Many runners at one queue: every rollout is taken once, a single runner takes them in their order.
+/// With many workers, each rollout is dequeued once. A single worker gets them in their order.
 async fn queue_is_fair(store: SharedStore) {
     let rollouts = Rollouts::new(store);
     let new =
@@ -176,7 +176,7 @@ async fn queue_is_fair(store: SharedStore) {
         let rollouts = rollouts.clone();
         runners.spawn(async move {
             let mut taken = Vec::new();
-            // Another's hand on the head may leave this one empty though there is more.
+            // A concurrent dequeue of the head can leave this one empty although the queue is not.
             while taken.len() < 60 {
                 let got = rollouts.dequeue(1, Some(format!("w{runner}"))).await.unwrap();
                 if got.is_empty() && rollouts.store().attempted_rollouts(queued()).await.unwrap().is_empty() {
@@ -199,7 +199,7 @@ fn queued() -> RolloutFilter {
     RolloutFilter { ids: None, statuses: Some(vec![RolloutStatus::Queuing]) }
 }
 
-/// An attempt that only a span names does not stand before those that somebody started.
+/// An attempt that only a span names is never the latest if attempts were started.
 async fn a_span_makes_no_latest_attempt(store: SharedStore) {
     let rollouts = Rollouts::new(Arc::clone(&store));
     let new = NewRollout { input: 1.into(), mode: None, resources_id: None, config: None, metadata: None };
@@ -214,24 +214,25 @@ async fn a_span_makes_no_latest_attempt(store: SharedStore) {
     assert_eq!(store.attempts(id).await.unwrap().len(), 4);
 }
 
-/// Attempts, spans and changes of one rollout from many sides at once: numbers stay apart, nothing is lost.
-async fn one_rollout_many_hands(store: SharedStore) {
+/// Concurrent attempts, spans and changes of one rollout: attempts have distinct numbers, and nothing is lost.
+async fn one_rollout_many_writers(store: SharedStore) {
     let rollouts = Rollouts::new(Arc::clone(&store));
     let new = NewRollout { input: 1.into(), mode: None, resources_id: None, config: None, metadata: None };
     let id = rollouts.start(new, None).await.unwrap().rollout.rollout_id;
-    let mut hands = JoinSet::new();
-    for hand in 0..12_u64 {
+    let mut writers = JoinSet::new();
+    for writer in 0..12_u64 {
         let (rollouts, store, id) = (rollouts.clone(), Arc::clone(&store), id.clone());
-        hands.spawn(async move {
-            let attempt = rollouts.start_attempt(id.clone(), Some(format!("w{hand}"))).await.unwrap().attempt.unwrap();
-            let spans =
-                (0..3).map(|n| span(id.as_str(), attempt.attempt_id.as_str(), hand * 3 + n, &format!("{hand}-{n}")));
+        writers.spawn(async move {
+            let attempt =
+                rollouts.start_attempt(id.clone(), Some(format!("w{writer}"))).await.unwrap().attempt.unwrap();
+            let spans = (0..3)
+                .map(|n| span(id.as_str(), attempt.attempt_id.as_str(), writer * 3 + n, &format!("{writer}-{n}")));
             store.append(shared(spans)).await.unwrap();
             let change = AttemptChange { status: Some(AttemptStatus::Succeeded), ..AttemptChange::default() };
             rollouts.update_attempt(id, Some(attempt.attempt_id), change).await.unwrap();
         });
     }
-    hands.join_all().await;
+    writers.join_all().await;
     let attempts = store.attempts(id.clone()).await.unwrap();
     let numbers: Vec<u64> = attempts.iter().map(|attempt| attempt.sequence_id).collect();
     assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
@@ -245,14 +246,14 @@ fn in_state(id: &str, status: RolloutStatus) -> Rollout {
     Rollout { status, ..Rollout::running(id.into(), Timestamp::default()) }
 }
 
-/// What the log of ended rollouts has from `after` on, and how long it is.
+/// The log of ended rollouts from `after` on, and its length.
 async fn log(store: &SharedStore, after: u64, limit: usize) -> (String, u64) {
     let page = store.ended_rollouts(after, limit).await.unwrap();
     let ids: Vec<&str> = page.ids.iter().map(|id| id.as_str()).collect();
     (ids.join(" "), page.total)
 }
 
-/// Each end of a rollout has its place in the log, for good.
+/// Each end of a rollout has an entry in the log, also after the removal of the rollout.
 async fn ends_are_logged(store: SharedStore) {
     let put = async |id: &str, status: RolloutStatus| store.upsert_rollout(in_state(id, status)).await.unwrap();
     put("a", RolloutStatus::Running).await;
@@ -260,11 +261,11 @@ async fn ends_are_logged(store: SharedStore) {
     assert_eq!(log(&store, 0, 10).await, (String::new(), 0));
     put("b", RolloutStatus::Failed).await;
     put("a", RolloutStatus::Succeeded).await;
-    // From one final state into another is no end, and neither is a span that comes late.
+    // A change from one final state to another, or a late span, is not an end.
     put("b", RolloutStatus::Failed).await;
     put("b", RolloutStatus::Cancelled).await;
     store.append(shared([span("a", "at", 1, "x"), span("running", "at", 1, "x")])).await.unwrap();
-    // The first that is heard of it is its end.
+    // A rollout that is new and has ended.
     put("c", RolloutStatus::Cancelled).await;
     assert_eq!(log(&store, 0, 10).await, ("b a c".to_owned(), 3));
     assert_eq!(log(&store, 1, 1).await, ("a".to_owned(), 3));
@@ -279,29 +280,30 @@ async fn ends_are_logged(store: SharedStore) {
     assert_eq!(log(&store, 0, 1).await, ("b".to_owned(), 4));
 }
 
-async fn ends_from_many_sides_leave_no_gap(store: SharedStore) {
-    let mut hands = JoinSet::new();
-    for hand in 0..24 {
+async fn concurrent_ends_leave_no_gap(store: SharedStore) {
+    let mut writers = JoinSet::new();
+    for writer in 0..24 {
         let store = Arc::clone(&store);
-        hands.spawn(async move {
-            // Every second one is told of twice at once.
-            store.upsert_rollout(in_state(&format!("r{}", hand / 2 * 2), RolloutStatus::Succeeded)).await.unwrap();
-            store.upsert_rollout(in_state(&format!("own{hand}"), RolloutStatus::Failed)).await.unwrap();
+        writers.spawn(async move {
+            // Two tasks end the same rollout concurrently.
+            store.upsert_rollout(in_state(&format!("r{}", writer / 2 * 2), RolloutStatus::Succeeded)).await.unwrap();
+            store.upsert_rollout(in_state(&format!("own{writer}"), RolloutStatus::Failed)).await.unwrap();
         });
     }
-    hands.join_all().await;
+    writers.join_all().await;
     let page = store.ended_rollouts(0, 100).await.unwrap();
     let distinct: BTreeSet<_> = page.ids.iter().collect();
     assert_eq!((distinct.len(), page.ids.len(), page.total), (36, 36, 36));
 }
 
-/// What is undone did not end anything. (Memory can't take back.)
+/// A transaction that is rolled back ends nothing. (The memory store can't roll back.)
 async fn undone_ends_are_not_logged(store: SharedStore) {
     let undone = store.change(Box::new(|records| {
         records.upsert_rollout(&in_state("undone", RolloutStatus::Failed))?;
-        Err(StoreError::Other("something else".to_owned()))
+        Err(StoreError::RolledBack("on purpose".to_owned()))
     }));
-    assert!(undone.await.is_err());
+    let error = undone.await.unwrap_err();
+    assert!(matches!(&error, StoreError::RolledBack(cause) if cause == "on purpose"), "{error}");
     store.upsert_rollout(in_state("done", RolloutStatus::Failed)).await.unwrap();
     assert_eq!(log(&store, 0, 10).await, ("done".to_owned(), 1));
 }
@@ -328,7 +330,7 @@ async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
     let queued = rollouts.transact_silently(|records, _| Ok(records.dequeue()?)).await.unwrap();
     assert_eq!(queued, None);
     assert_eq!(store.spans("other".into(), None).await.unwrap(), [span("other", "at", 1, "x")]);
-    // The same span makes it anew.
+    // The same span creates it again.
     long.sequence_id = 1;
     assert_eq!(store.append(shared([long.clone()])).await.unwrap(), Appended { stored: 1, duplicates: 0 });
     assert_eq!(store.spans(id.clone(), None).await.unwrap(), [long]);
@@ -340,7 +342,7 @@ async fn a_removed_rollout_leaves_nothing(store: SharedStore) {
     assert_eq!(store.trace_owners(vec![trace.clone()]).await.unwrap()[&trace].0, id);
 }
 
-/// Two programs on one server count together.
+/// Processes that share a server get distinct sequence ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_share_a_server_never_give_an_id_twice() {
     let url = database();
@@ -362,6 +364,18 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
     let mut ids: Vec<u64> = all.join_all().await.into_iter().flatten().collect();
     ids.sort_unstable();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+}
+
+/// Ids continue from those of stored spans. The rollout is created if it is missing, and is not registered by that.
+async fn sequence_ids_are_assigned(store: SharedStore) {
+    let next = async || store.next_sequence("r".into()).await.unwrap();
+    assert_eq!(next().await, RolloutSequenceState { registered: false, last_sequence_id: 1 });
+    store.append(shared([span("r", "a", 7, "x")])).await.unwrap();
+    assert_eq!(next().await.last_sequence_id, 8);
+    store.change(Box::new(|records| records.raise_sequence(&"r".into(), 20))).await.unwrap();
+    store.upsert_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
+    assert_eq!(next().await, RolloutSequenceState { registered: true, last_sequence_id: 21 });
+    assert_eq!(store.sequence_state("r".into()).await.unwrap().last_sequence_id, 21);
 }
 
 async fn closed(store: SharedStore) {
@@ -400,9 +414,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_hands, a_span_makes_no_latest_attempt, ends_are_logged, ends_from_many_sides_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -416,7 +430,7 @@ fn open(path: &Path) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(path, options)
 }
 
-fn refusal(path: &Path) -> StoreError {
+fn open_error(path: &Path) -> StoreError {
     match open(path) {
         Ok(_) => panic!("{} was opened", path.display()),
         Err(error) => error,
@@ -451,7 +465,7 @@ async fn files_are_their_owners() {
 }
 
 #[tokio::test]
-async fn a_text_is_stored_once_and_goes_with_its_last_span() {
+async fn a_text_is_stored_once_and_removed_with_its_last_span() {
     let (_folder, path) = fresh();
     let retention = Retention { max_spans: 10, ..Retention::default() };
     let store = SqliteStore::open(&path, SqliteOptions { retention, ..SqliteOptions::default() }).unwrap();
@@ -461,16 +475,16 @@ async fn a_text_is_stored_once_and_goes_with_its_last_span() {
         span
     });
     store.append(shared(spans)).await.unwrap();
-    let blobs = || -> i64 {
+    let texts = || -> i64 {
         let connection = Connection::open(&path).unwrap();
         connection.query_row("SELECT COUNT(*) FROM text", [], |row| row.get(0)).unwrap()
     };
     store.prune().await.unwrap();
     assert_eq!(store.statistics().await.unwrap().spans, 9);
-    assert_eq!(blobs(), 1);
+    assert_eq!(texts(), 1);
 }
 
-/// What came before the removal goes with it, whatever waits for the same commit; nobody else's texts do.
+/// A removal takes the texts that were stored before it, also in the same commit, but no text of another rollout.
 #[tokio::test]
 async fn a_removed_rollout_takes_its_texts_along() {
     let (_folder, path) = fresh();
@@ -493,7 +507,7 @@ async fn a_removed_rollout_takes_its_texts_along() {
     assert_eq!(count("SELECT COUNT(*) FROM orphaned_text"), 0);
 }
 
-/// A conversation of 4 kB a turn, as an agent sends it: all of it with every call, as messages and as token ids.
+/// A conversation with 4 kB per turn, as an agent sends it: the whole conversation with each call, as messages and token ids.
 fn conversation(turns: u64) -> Vec<Span> {
     let turn = |number: u64| {
         let mut random = fastrand::Rng::with_seed(number);
@@ -514,33 +528,33 @@ fn conversation(turns: u64) -> Vec<Span> {
 }
 
 #[tokio::test]
-async fn a_growing_conversation_takes_about_what_is_new_in_it() {
+async fn a_growing_conversation_stores_what_is_new_in_each_call() {
     let (_folder, path) = fresh();
     let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
     let spans = conversation(100);
     for span in &spans {
         store.append(shared([span.clone()])).await.unwrap();
     }
-    assert!(store.spans("r".into(), None).await.unwrap() == spans, "what was stored does not come back");
+    assert!(store.spans("r".into(), None).await.unwrap() == spans, "the stored spans are not restored");
     // Random text takes 6 bits a character, an id 4 bytes.
     let (size, distinct) = (store.statistics().await.unwrap().size_bytes, 100 * (4000 + 4 * 1000));
     assert!(size <= 2 * distinct, "{size} bytes for {distinct}");
 }
 
 #[tokio::test]
-async fn pieces_go_with_the_last_span_that_needs_them() {
+async fn pieces_are_removed_with_their_last_span() {
     let (_folder, path) = fresh();
     let retention = Retention { max_spans: 10, ..Retention::default() };
     let store = SqliteStore::open(&path, SqliteOptions { retention, ..SqliteOptions::default() }).unwrap();
     let mut spans = conversation(30);
     spans.reverse();
-    // The longest go first, and what only they had goes with them.
+    // The longest are removed first, with the pieces that only they have.
     store.append(shared(spans.clone())).await.unwrap();
     store.prune().await.unwrap();
     let left = store.spans("r".into(), None).await.unwrap();
     assert!(!left.is_empty() && left.len() <= 10);
     let kept: Vec<&Span> = spans.iter().rev().take(left.len()).collect();
-    assert!(left.iter().eq(kept), "what is left is not whole");
+    assert!(left.iter().eq(kept), "the remaining spans are incomplete");
     let connection = Connection::open(&path).unwrap();
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let unused = "SELECT COUNT(*) FROM text WHERE NOT EXISTS (SELECT 1 FROM span_text WHERE span_text.text = text.id)
@@ -553,7 +567,7 @@ fn garbage_is_refused() {
     let (folder, _) = fresh();
     let path = folder.path().join("garbage.db");
     std::fs::write(&path, b"this is no database ".repeat(500)).unwrap();
-    let error = refusal(&path);
+    let error = open_error(&path);
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("garbage.db"));
 }
@@ -564,7 +578,7 @@ fn another_programs_database_is_refused_and_left_alone() {
     let path = folder.path().join("foreign.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (id INTEGER)").unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(refusal(&path), StoreError::Corrupt { .. }));
+    assert!(matches!(open_error(&path), StoreError::Corrupt { .. }));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -573,7 +587,7 @@ fn a_newer_schema_is_refused() {
     let (_folder, path) = fresh();
     drop(open(&path).unwrap());
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
-    assert!(matches!(refusal(&path), StoreError::TooNew { found: 999, .. }));
+    assert!(matches!(open_error(&path), StoreError::TooNew { found: 999, .. }));
 }
 
 #[test]
@@ -582,9 +596,9 @@ fn a_place_that_cannot_hold_a_file_is_unusable() {
     let (folder, _) = fresh();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(matches!(refusal(&file.join("spans.db")), StoreError::Unusable { .. }));
-    assert!(matches!(refusal(&file.join("deeper").join("spans.db")), StoreError::Unusable { .. }));
-    assert!(matches!(refusal(folder.path()), StoreError::Unusable { .. }));
+    assert!(matches!(open_error(&file.join("spans.db")), StoreError::Unusable { .. }));
+    assert!(matches!(open_error(&file.join("deeper").join("spans.db")), StoreError::Unusable { .. }));
+    assert!(matches!(open_error(folder.path()), StoreError::Unusable { .. }));
 }
 
 #[test]
@@ -593,7 +607,7 @@ fn a_locked_file_is_named_as_such() {
     drop(open(&path).unwrap());
     let holder = Connection::open(&path).unwrap();
     holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    assert!(matches!(refusal(&path), StoreError::Locked { .. }));
+    assert!(matches!(open_error(&path), StoreError::Locked { .. }));
     holder.execute_batch("ROLLBACK").unwrap();
     drop(open(&path).unwrap());
 }

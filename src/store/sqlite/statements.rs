@@ -12,7 +12,7 @@ use crate::trace::{Attempt, AttemptId, AttemptPosition, Rollout, RolloutId, Roll
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 /// A span, encoded for its row, with the packed pieces of its long attributes.
@@ -258,13 +258,14 @@ pub(super) fn upsert_attempt(connection: &Connection, mut attempt: Attempt) -> r
     Ok(attempt)
 }
 
+static INSERT_SPAN: LazyLock<String> = LazyLock::new(|| {
+    let (columns, places) = (insert_columns(), COLUMNS.map(|_| "?").join(", "));
+    format!("INSERT INTO span ({columns}) VALUES ({places}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING")
+});
+
 /// Inserts a span with its externalized attributes. Returns the number of its row; `None` if the span is stored already.
 fn insert_span(connection: &Connection, row: &PackedRow, recent: &mut RecentTexts) -> rusqlite::Result<Option<i64>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "INSERT INTO span ({}) VALUES ({}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING",
-        insert_columns(),
-        COLUMNS.map(|_| "?").join(", ")
-    ))?;
+    let mut statement = connection.prepare_cached(&INSERT_SPAN)?;
     let values = COLUMNS.iter().map(|column| (column.value)(&row.row));
     if statement.execute(params_from_iter(values))? == 0 {
         return Ok(None);

@@ -21,20 +21,21 @@ pub fn database() -> String {
     format!("{host}/{name}{options}")
 }
 
-/// Ends every connection to a database, as a restart of the server does, and refuses or takes new ones.
-pub fn let_in(url: &str, open: bool) {
-    let name = database_name(url);
-    run(server(), &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {open}"));
-    if !open {
-        end_sessions(name);
-    }
+/// What a database allows new sessions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Nothing,
+    Reads,
+    Everything,
 }
 
-/// Makes new sessions of a database read-only or writable, and ends the open ones.
-pub fn set_read_only(url: &str, read_only: bool) {
+/// Changes what a database allows, and ends its sessions, as a restart of the server does.
+pub fn set_access(url: &str, access: Access) {
     let name = database_name(url);
+    let (connections, read_only) = (access != Access::Nothing, access == Access::Reads);
+    run(server(), &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {connections}"));
     run(server(), &format!("ALTER DATABASE {name} SET default_transaction_read_only = {read_only}"));
-    end_sessions(name);
+    run(server(), &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
 }
 
 /// Runs SQL in a database.
@@ -51,10 +52,6 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
 
 fn database_name(url: &str) -> &str {
     url.split('?').next().unwrap().rsplit('/').next().unwrap()
-}
-
-fn end_sessions(name: &str) {
-    run(server(), &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
 }
 
 /// The URL of the server's own database.
