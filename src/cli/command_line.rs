@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Record the HTTP traffic of AI agents as spans, in any language and without changes to the agent.
 #[derive(Parser)]
-#[command(name = "tracewire", version, about, after_help = EXAMPLES)]
+#[command(name = "tracewire", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 /// Arguments of `demo`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tracewire demo")]
+#[command(after_help = "Example:\n  tracewire demo\n\nWithout --store the trace is kept in memory only.")]
 pub(super) struct DemoArgs {
     #[command(flatten)]
     store: StoreArgs,

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 /// Arguments of `key`.
 #[derive(Args)]
 #[command(after_help = "Example:
-  OPENAI_BASE_URL=http://127.0.0.1:4747/v1 OPENAI_API_KEY=$(tracewire key ro-0123456789ab) python3 agent.py")]
+  export OPENAI_BASE_URL=http://127.0.0.1:4747/v1
+  export OPENAI_API_KEY=$(tracewire key ro-0123456789ab)")]
 pub(super) struct KeyArgs {
     /// The rollout that calls with this key belong to
     #[arg(value_name = "ROLLOUT")]

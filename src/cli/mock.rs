@@ -17,8 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
   tracewire mock --http 127.0.0.1:8000 --chunk-delay-ms 100
   curl http://127.0.0.1:8000/v1/models
 
-A request can change its response with these headers or query parameters: x-mock-delay-ms, x-mock-chunk-delay-ms,
-x-mock-chunks, x-mock-status, x-mock-fail (reset, truncate, stall, error-in-stream).")]
+A request can change its response with these headers or query parameters:
+  x-mock-delay-ms, x-mock-chunk-delay-ms, x-mock-chunks, x-mock-status,
+  x-mock-fail (reset, truncate, stall, error-in-stream)")]
 pub(super) struct MockArgs {
     /// The address for HTTP (port 0: any free port)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]

@@ -7,6 +7,7 @@
 
 pub(crate) mod api;
 pub mod call;
+pub mod clients;
 pub mod engine;
 pub mod formats;
 mod json_object;

@@ -58,7 +58,7 @@ pub(super) fn write_extras(
         extras.trust_store = None;
         extras
             .notes
-            .push("JAVA_TOOL_OPTIONS names a trust store, which is not changed; import the CA into it".to_owned());
+            .push("JAVA_TOOL_OPTIONS names a trust store, which is kept; import Tracewire's CA into it, or Java programs reject the proxy's certificates".to_owned());
     }
     if settings.hooks {
         extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);

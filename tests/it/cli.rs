@@ -1,10 +1,10 @@
-//! The commands: exit codes, streams left alone, what is said when something is wrong.
+//! The subcommands: exit codes, unchanged streams, messages, and nested environments.
 
-use crate::support::{Bench, text, tracewire};
+use crate::support::{Bench, TRACEWIRE, at_home, text, tracewire};
 use std::process::Command;
 
 #[test]
-fn run_returns_the_commands_exit_code_and_leaves_its_streams_alone() {
+fn run_returns_the_commands_exit_code_and_keeps_its_streams() {
     let bench = Bench::new();
     let output = bench.run(&["--rollout", "ro-exit"], &["sh", "-c", "echo out; exit 7"]);
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
@@ -15,7 +15,7 @@ fn run_returns_the_commands_exit_code_and_leaves_its_streams_alone() {
 }
 
 #[test]
-fn run_shows_a_timeline_and_where_it_is_stored() {
+fn run_prints_a_timeline_and_its_location() {
     let bench = Bench::new();
     let url = format!("{}/echo", bench.https());
     let output = bench.run(&["--name", "try", "--rollout", "ro-line"], &["curl", "-sS", "--fail", &url]);
@@ -77,7 +77,7 @@ fn a_span_has_every_field_of_the_model() {
 }
 
 #[test]
-fn env_and_ca_are_for_shells() {
+fn env_and_ca_print_what_shells_need() {
     let bench = Bench::new();
     let env = tracewire(bench.home()).args(["env", "--proxy", "http://127.0.0.1:9"]).output().unwrap();
     assert!(env.status.success(), "{}", text(&env));
@@ -95,7 +95,7 @@ fn env_and_ca_are_for_shells() {
 }
 
 #[test]
-fn the_demo_needs_nothing() {
+fn the_demo_runs_without_setup() {
     let folder = tempfile::tempdir().unwrap();
     let output = tracewire(folder.path()).arg("demo").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -110,7 +110,7 @@ fn the_demo_needs_nothing() {
 }
 
 #[test]
-fn the_example_does_what_it_says() {
+fn the_example_runs() {
     let folder = tempfile::tempdir().unwrap();
     let mut example = Command::new("bash");
     example.args(["examples/run-agent.sh", env!("CARGO_BIN_EXE_tracewire")]).env("TRACEWIRE_HOME", folder.path());
@@ -118,4 +118,34 @@ fn the_example_does_what_it_says() {
     assert!(output.status.success(), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("chatcmpl-mock"), "{}", text(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("1 exchange, 0 errors"), "{}", text(&output));
+}
+
+#[test]
+fn a_run_in_the_environment_of_env_uses_its_own_files_only() {
+    let bench = Bench::new();
+    let env = tracewire(bench.home()).args(["env", "--proxy", "http://127.0.0.1:9"]).output().unwrap();
+    let script = format!("{}\n\"$0\" run --store memory: -- sh -c 'env'", String::from_utf8_lossy(&env.stdout));
+    let mut shell = at_home(Command::new("sh"), bench.home());
+    let nested = shell.args(["-c", &script, TRACEWIRE]).output().unwrap();
+    assert!(nested.status.success(), "{}", text(&nested));
+    let variables = String::from_utf8_lossy(&nested.stdout);
+    let outer_files = bench.home().join("ca/env");
+    for name in
+        ["JAVA_TOOL_OPTIONS", "NODE_OPTIONS", "PYTHONPATH", "PHP_INI_SCAN_DIR", "SSL_CERT_FILE", "SYSTEM_WGETRC"]
+    {
+        let prefix = format!("{name}=");
+        let value = variables.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
+        assert!(!value.contains(outer_files.to_str().unwrap()) && value.contains("/tracewire-"), "{name}={value}");
+    }
+    assert_eq!(variables.matches("-Dhttps.proxyHost=").count(), 1, "{variables}");
+    assert!(!text(&nested).contains("trust store"), "{}", text(&nested));
+}
+
+#[test]
+fn an_invalid_log_filter_is_reported_with_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = tracewire(folder.path()).args(["ca", "path"]).env("TRACEWIRE_LOG", "infoo").output().unwrap();
+    assert!(output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("TRACEWIRE_LOG is ignored: `infoo` is not a log level; use off, error"), "{stderr}");
 }

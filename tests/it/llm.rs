@@ -1,8 +1,10 @@
 //! Calls of models through the doors: the ids that were sent are the ids that are stored, tools and retries are told, and
 //! settings and secrets are respected.
 
-use crate::support::{Bench, Running, eventually, python, say, text};
+use crate::support::client::{ask, post as post_json};
+use crate::support::{Bench, Running, endpoint, eventually, python, read_head, say, text};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 
 /// What an SDK saw of its own calls, as one JSON line.
 const SDK: &str = r#"
@@ -421,5 +423,61 @@ async fn responses_over_a_websocket_are_calls_below_it() {
             assert_eq!(attributes["tracewire.tokens.status"], "exact", "{span:#}");
             assert!(attributes["gen_ai.response.time_to_first_chunk"].as_f64().is_some(), "{span:#}");
         }
+    }
+}
+
+/// A model server that gives each body of a call to the test, and answers it.
+fn recording_backend() -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let (sender, bodies) = std::sync::mpsc::channel();
+    let address = endpoint(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream).to_ascii_lowercase();
+            if head.is_empty() {
+                return;
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            if head.starts_with("post ") {
+                let _ = sender.send(String::from_utf8(body).unwrap());
+            }
+            let answer = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:";
+            if write!(stream, "{head} {}\r\n\r\n{answer}", answer.len()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, bodies)
+}
+
+#[test]
+fn a_backend_gets_the_enforced_values_however_an_agent_spells_their_names() {
+    let bench = Bench::new();
+    let settings = "[gateway]\nmodel = \"policy\"\n[gateway.train]\nmax_tokens = 16\ntemperature = 0.5\n";
+    let serve = bench.gateway_without_backends(settings);
+    let server = serve.address("server");
+    let (backend, bodies) = recording_backend();
+    let registration = json!({ "model": "policy", "url": format!("http://{backend}/v1"), "engine": "openai" });
+    assert_eq!(post_json(server, "/v1/tracewire/backends", &registration).status, 200);
+    let rollout = post_json(server, "/v1/agl/rollouts", &json!({ "input": 1, "mode": "train" })).json();
+    let path = format!("/rollout/{}/attempt/0/v1/chat/completions", rollout["rollout_id"].as_str().unwrap());
+    for request in [
+        r#"{"mod\u0065l":"mine","max_token\u0073":4000,"\u0074emperature":2,"messages":[]}"#,
+        r#"{"model":"policy","mod\u0065l":"mine","max_tokens":4,"max_token\u0073":4000,"messages":[]}"#,
+        r#"{"mod\u0065l":"mine","model":"policy","max_token\u0073":4000,"max_tokens":4,"temperature":2,"temperatur\u0065":3}"#,
+        r#"{"max_completion_tokens":4,"max\u005ftokens":4000,"\u006d\u006f\u0064\u0065\u006c":"mine"}"#,
+        r#"{"max_completion_tokens":"4000","max_tokens":4}"#,
+        "{}",
+    ] {
+        assert_eq!(ask(server, "POST", &path, &[], request).status, 200);
+        let body = bodies.recv().unwrap();
+        for wrong in ["mine", "4000", "temperature\":2", ":3"] {
+            assert!(!body.contains(wrong), "{body}");
+        }
+        let read: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&read["model"], &read["temperature"]), (&json!("policy"), &json!(0.5)), "{body}");
+        let limits = ["max_tokens", "max_completion_tokens"].map(|name| read[name].as_u64());
+        assert!(limits.iter().flatten().all(|limit| *limit <= 16) && limits != [None, None], "{body}");
     }
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
   tracewire worker -- python3 agent.py
   tracewire worker --server http://trainer:4747 --jobs 8 --timeout 600 -- ./agent
 
-The command reads the rollout's input as JSON from stdin or from the file TRACEWIRE_INPUT. Exit code 0 means success.
-The reward is a last line such as {\"reward\": 1.0}, or what the command writes to the file TRACEWIRE_REWARD.")]
+Input:   JSON, on stdin and in the file TRACEWIRE_INPUT
+Success: exit code 0
+Reward:  a last line such as {\"reward\": 1.0}, or the content of the file TRACEWIRE_REWARD")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(super) server: ServerArgs,
