@@ -89,7 +89,7 @@ pub struct ApiState {
     /// Origins whose pages may use it.
     pub cors_origins: Arc<[String]>,
     /// Answers calls of models.
-    pub gateway: Gateway,
+    pub(crate) gateway: Gateway,
     /// Held by calls of models until they are over.
     pub guard: DrainGuard,
     /// Where the proxy door is.

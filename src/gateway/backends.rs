@@ -17,17 +17,17 @@ use std::time::{Duration, Instant};
 
 /// A model server.
 #[derive(Debug)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// The model that it serves; empty: any model.
-    pub model: String,
+    pub(crate) model: String,
     /// The base URL, as it was registered.
-    pub url: String,
+    pub(crate) url: String,
     /// The name by which the admin APIs remove it.
-    pub id: String,
+    pub(crate) id: String,
     /// The host and port of the base URL.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The path of the base URL, without a slash at its end.
-    pub base_path: String,
+    pub(crate) base_path: String,
     version: AtomicI64,
     in_flight: InFlightCounter,
     state: Mutex<BackendState>,
@@ -50,7 +50,7 @@ struct BackendState {
 
 /// Why a backend can't be registered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BackendError {
+pub(crate) enum BackendError {
     /// The URL is not that of an HTTP server, or contains credentials.
     #[error("{0:?} is not the URL of a model server; write it as http://HOST:PORT/v1, without credentials")]
     Url(String),
@@ -108,12 +108,12 @@ impl Backend {
     }
 
     /// The version of the weights that it serves.
-    pub fn version(&self) -> i64 {
+    pub(crate) fn version(&self) -> i64 {
         self.version.load(Ordering::Acquire)
     }
 
     /// The engine: as registered, or else as detected.
-    pub fn engine(&self) -> BackendEngine {
+    pub(crate) fn engine(&self) -> BackendEngine {
         let state = self.state();
         match state.engine {
             BackendEngine::Auto => state.detected_engine.map_or(BackendEngine::Auto, BackendEngine::Known),
@@ -140,7 +140,7 @@ impl Backend {
     }
 
     /// Its share of the rollouts, relative to the other backends of its model.
-    pub fn weight(&self) -> f64 {
+    pub(crate) fn weight(&self) -> f64 {
         self.state().weight
     }
 
@@ -150,7 +150,7 @@ impl Backend {
     }
 
     /// Calls in flight to it.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.count()
     }
 
@@ -160,7 +160,7 @@ impl Backend {
     }
 
     /// True if calls are sent to it before others: it is not ejected, and answers probes.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         let state = self.state();
         state.missed_probes < MAX_MISSED_PROBES && state.ejected_until.is_none_or(|until| Instant::now() >= until)
     }
@@ -209,7 +209,7 @@ impl Backend {
 
 /// The registered backends. Cheap to clone; clones are the same set.
 #[derive(Clone, Debug, Default)]
-pub struct Backends {
+pub(crate) struct Backends {
     /// In the order of their registration.
     all: Arc<RwLock<Arc<Vec<Arc<Backend>>>>>,
     /// The version that was last set for all backends; `None` if none was.
@@ -218,7 +218,7 @@ pub struct Backends {
 
 impl Backends {
     /// All backends that are registered now.
-    pub fn all(&self) -> Arc<Vec<Arc<Backend>>> {
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Backend>>> {
         Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -252,7 +252,7 @@ impl Backends {
     }
 
     /// Removes the backends for which `is_removed` is true; their calls go on. Returns how many were removed.
-    pub fn remove(&self, is_removed: impl Fn(&Backend) -> bool) -> usize {
+    pub(crate) fn remove(&self, is_removed: impl Fn(&Backend) -> bool) -> usize {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let rest: Vec<_> = all.iter().filter(|backend| !is_removed(backend)).cloned().collect();
         let removed = all.len() - rest.len();
@@ -261,12 +261,12 @@ impl Backends {
     }
 
     /// The version that was last set for all backends.
-    pub fn common_version(&self) -> Option<i64> {
+    pub(crate) fn common_version(&self) -> Option<i64> {
         *self.common_version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the version of all backends.
-    pub fn set_version(&self, version: i64) {
+    pub(crate) fn set_version(&self, version: i64) {
         *self.common_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         for backend in self.all().iter() {
             backend.version.store(version, Ordering::Release);

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 impl Gateway {
     /// True for a path of the API listener that is an LLM call.
-    pub fn is_call_path(path: &str) -> bool {
+    pub(crate) fn is_call_path(path: &str) -> bool {
         let in_session = || path.strip_prefix("/sessions/").is_some_and(|rest| rest.contains("/v1"));
         path.starts_with("/rollout/")
             || path.starts_with("/proxy/rollout/")
@@ -25,7 +25,7 @@ impl Gateway {
     }
 
     /// The rollout that a request to the API listener names; `None` if it names none.
-    pub fn rollout_of<B>(&self, request: &Request<B>) -> Option<String> {
+    pub(crate) fn rollout_of<B>(&self, request: &Request<B>) -> Option<String> {
         let path = request.uri().path();
         let in_url = Route::parse(path).map_or_else(|_| Route::identity_in(path), |route| route.identity).rollout;
         let in_header = || request.headers().get(ROLLOUT_HEADER).and_then(|id| id.to_str().ok()).map(Into::into);
@@ -39,7 +39,7 @@ impl Gateway {
 
     /// The identity in the API key of a request; `None` if it has no key, or one that does not name a rollout. An error if the
     /// key names a rollout but its signature is missing, wrong or expired.
-    pub fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
+    pub(crate) fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
         let Some(key) = api_key(headers, query) else { return Ok(None) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         rollout_key::parse(&key, &self.settings().signing_key, now)

@@ -24,7 +24,12 @@ use std::time::Instant;
 
 impl Gateway {
     /// Handles a call that an agent made to the API listener.
-    pub async fn serve_api<B>(&self, client: SocketAddr, drain: DrainGuard, request: Request<B>) -> Response<Body>
+    pub(crate) async fn serve_api<B>(
+        &self,
+        client: SocketAddr,
+        drain: DrainGuard,
+        request: Request<B>,
+    ) -> Response<Body>
     where
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -41,10 +41,9 @@ mod routing;
 mod service;
 mod settings;
 
-pub use backends::{Backend, BackendError, Backends};
-pub use pause::{GateState, PauseGate};
-pub use rollout_key::issue as issue_key;
-pub use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
-pub use routing::CallMode;
-pub use service::{Gateway, GatewayCounters};
+pub(crate) use backends::Backend;
+pub(crate) use rollout_key::issue as issue_key;
+pub(crate) use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
+pub(crate) use routing::CallMode;
+pub(crate) use service::Gateway;
 pub use settings::{BackendEngine, BackendSettings, GatewaySettings, PauseForm, Reroute};

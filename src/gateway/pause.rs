@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// The gate. Cheap to clone; clones are the same gate.
 #[derive(Clone, Debug)]
-pub struct PauseGate(Arc<Gate>);
+pub(crate) struct PauseGate(Arc<Gate>);
 
 #[derive(Debug)]
 struct Gate {
@@ -39,15 +39,15 @@ impl Pause {
 
 /// The response of `GET /proxy/state` (Agent Lightning 1.0).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct GateState {
+pub(crate) struct GateState {
     /// Whether the gate is paused.
-    pub paused: bool,
+    pub(crate) paused: bool,
     /// `Retry-After` of calls that are refused; the last one set while the gate is open.
-    pub retry_after_seconds: u64,
+    pub(crate) retry_after_seconds: u64,
     /// Why the gate is paused; `None` while it is open.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Calls that passed the gate, until the end of their responses. Calls that wait for the gate are not counted.
-    pub inflight: usize,
+    pub(crate) inflight: usize,
 }
 
 impl Default for PauseGate {
@@ -79,22 +79,22 @@ impl PauseGate {
     }
 
     /// Pauses the gate. Calls in flight go on.
-    pub fn pause(&self, form: PauseForm, retry_after_seconds: u64, reason: Option<String>) {
+    pub(crate) fn pause(&self, form: PauseForm, retry_after_seconds: u64, reason: Option<String>) {
         self.0.pause.send_replace(Pause { form: Some(form), retry_after_seconds, reason });
     }
 
     /// Opens the gate. Does nothing if it is open.
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.0.pause.send_modify(|pause| (pause.form, pause.reason) = (None, None));
     }
 
     /// Waits until no call is in flight. Returns false if that takes longer than `limit`.
-    pub async fn drained(&self, limit: Duration) -> bool {
+    pub(crate) async fn drained(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.0.calls.zero()).await.is_ok()
     }
 
     /// The state of the gate.
-    pub fn state(&self) -> GateState {
+    pub(crate) fn state(&self) -> GateState {
         let pause = self.0.pause.borrow().clone();
         GateState {
             paused: pause.form.is_some(),

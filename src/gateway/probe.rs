@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 impl Gateway {
     /// Probes all backends every `probe_interval_ms`, and when one is registered, for as long as it runs. Returns at once
     /// if the interval is 0.
-    pub async fn run_probes(self) {
+    pub(crate) async fn run_probes(self) {
         let interval = self.settings().probe_interval;
         if interval.is_zero() {
             return;

@@ -17,7 +17,7 @@ const PREFIX: &str = "sk-tw-";
 
 /// A key for a rollout or one of its attempts; signed if there is a signing key. `expires` is in Unix seconds, 0 for never, and
 /// has no effect without a signature.
-pub fn issue(rollout: &str, attempt: Option<&str>, expires: u64, signing_key: &Secret) -> String {
+pub(crate) fn issue(rollout: &str, attempt: Option<&str>, expires: u64, signing_key: &Secret) -> String {
     let encoded = |id: &str| utf8_percent_encode(id, ENCODED).to_string();
     let attempt = attempt.map_or_else(String::new, encoded);
     let key = format!("{PREFIX}{}.{attempt}", encoded(rollout));

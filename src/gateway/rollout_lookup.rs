@@ -10,11 +10,11 @@ use std::error::Error;
 use std::pin::Pin;
 
 /// The result of [`RolloutLookup::registered`]; `Ok(None)` means that the rollout is not registered.
-pub type RolloutLookupFuture<'a> =
+pub(crate) type RolloutLookupFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Option<RolloutRegistration>, RolloutLookupError>> + Send + 'a>>;
 
 /// Reads what the store knows about rollouts.
-pub trait RolloutLookup: Send + Sync {
+pub(crate) trait RolloutLookup: Send + Sync {
     /// Reads the registration of a rollout from the store.
     fn registered<'a>(&'a self, rollout: &'a RolloutId) -> RolloutLookupFuture<'a>;
 
@@ -25,28 +25,28 @@ pub trait RolloutLookup: Send + Sync {
 /// The store could not be read. Displays the store's own error.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct RolloutLookupError(Box<dyn Error + Send + Sync>);
+pub(crate) struct RolloutLookupError(Box<dyn Error + Send + Sync>);
 
 impl RolloutLookupError {
     /// Wraps the store's error.
-    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into())
     }
 }
 
 /// The properties of a registered rollout that affect its calls. The default is that of an unregistered rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RolloutRegistration {
+pub(crate) struct RolloutRegistration {
     /// The state in which the rollout ended; `None` while it is not in a final state.
-    pub final_status: Option<RolloutStatus>,
+    pub(crate) final_status: Option<RolloutStatus>,
     /// What the rollout is for; `None` if it has no mode, or one without settings of its own (`test`).
-    pub mode: Option<CallMode>,
+    pub(crate) mode: Option<CallMode>,
     /// `metadata.budget`; replaces the setting `gateway.budget`.
-    pub budget: Option<Budget>,
+    pub(crate) budget: Option<Budget>,
     /// `metadata.staleness`; replaces the setting `gateway.staleness`.
-    pub staleness: Option<Staleness>,
+    pub(crate) staleness: Option<Staleness>,
     /// `metadata.max_staleness`; replaces the setting `gateway.max_staleness`.
-    pub max_staleness: Option<i64>,
+    pub(crate) max_staleness: Option<i64>,
     /// `metadata.sampling_params`: request fields that replace those of the agent and those of the settings.
-    pub sampling: Map<String, JsonValue>,
+    pub(crate) sampling: Map<String, JsonValue>,
 }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 /// The states of all rollouts. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RolloutStates(Arc<Shared>);
+pub(crate) struct RolloutStates(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -46,14 +46,14 @@ struct InUse {
 
 /// Keeps the state of a rollout from being forgotten. A call holds it until the end of its response.
 #[derive(Debug)]
-pub struct RolloutGuard {
+pub(crate) struct RolloutGuard {
     states: RolloutStates,
     state: Arc<RolloutState>,
 }
 
 /// The state of one rollout.
 #[derive(Debug)]
-pub struct RolloutState {
+pub(crate) struct RolloutState {
     rollout: RolloutId,
     first_call: Instant,
     calls: AtomicU64,
@@ -82,7 +82,7 @@ impl RolloutStates {
     }
 
     /// The state of a rollout, for as long as the guard lives; a new one if there is none.
-    pub fn enter(&self, rollout: &RolloutId) -> RolloutGuard {
+    pub(crate) fn enter(&self, rollout: &RolloutId) -> RolloutGuard {
         let mut states = self.lock();
         let state = if let Some(in_use) = states.in_use.get_mut(rollout) {
             in_use.guards += 1;
@@ -98,12 +98,12 @@ impl RolloutStates {
     }
 
     /// The rollouts that have calls in flight.
-    pub fn with_calls(&self) -> Vec<RolloutId> {
+    pub(crate) fn with_calls(&self) -> Vec<RolloutId> {
         self.lock().in_use.keys().cloned().collect()
     }
 
     /// Ends the calls of a rollout that has ended. If it is called again later, it starts with a new state.
-    pub fn end(&self, rollout: &RolloutId) {
+    pub(crate) fn end(&self, rollout: &RolloutId) {
         let mut states = self.lock();
         let in_use = states.in_use.remove(rollout).map(|in_use| in_use.state);
         let state = in_use.or_else(|| states.idle.pop(rollout));
@@ -114,7 +114,7 @@ impl RolloutStates {
     }
 
     /// Rollouts that were forgotten because more than [`MAX_IDLE`] were idle.
-    pub fn forgotten(&self) -> &AtomicU64 {
+    pub(crate) fn forgotten(&self) -> &AtomicU64 {
         &self.0.forgotten
     }
 
@@ -169,7 +169,7 @@ impl RolloutState {
 
     /// The registration of the rollout; `None` if it is not registered, also if the store can't be read and never could.
     /// An answer of the store is reused for [`REGISTRATION_TTL`], and for as long as the store can't be read.
-    pub async fn registration(&self, lookup: &dyn RolloutLookup) -> Option<RolloutRegistration> {
+    pub(crate) async fn registration(&self, lookup: &dyn RolloutLookup) -> Option<RolloutRegistration> {
         let cached = self.cached_registration();
         if let Some(cached) = &cached
             && cached.is_fresh()
@@ -184,7 +184,10 @@ impl RolloutState {
 
     /// The registration of a rollout that must have one. As [`Self::registration`], but the store is read each time
     /// while the rollout is not registered, so that a new registration counts at once.
-    pub async fn required_registration(&self, lookup: &dyn RolloutLookup) -> Result<RolloutRegistration, ProxyError> {
+    pub(crate) async fn required_registration(
+        &self,
+        lookup: &dyn RolloutLookup,
+    ) -> Result<RolloutRegistration, ProxyError> {
         let cached = self.cached_registration();
         if let Some(CachedRegistration { registration: Some(registration), .. }) =
             cached.as_ref().filter(|cached| cached.is_fresh())
@@ -213,7 +216,7 @@ impl RolloutState {
     }
 
     /// Counts one call, or says which part of the budget is used up.
-    pub fn count_call(&self, budget: &Budget, tokens_spent: u64) -> Result<(), ProxyError> {
+    pub(crate) fn count_call(&self, budget: &Budget, tokens_spent: u64) -> Result<(), ProxyError> {
         let refused = |cause: String| Err(ProxyError::new(ErrorKind::BudgetSpent, "", cause));
         let rollout = &self.rollout;
         if budget.tokens > 0 && tokens_spent >= budget.tokens {
@@ -231,12 +234,12 @@ impl RolloutState {
     }
 
     /// By how many versions `version` is ahead of the version of the rollout's first call; negative if it is behind.
-    pub fn versions_ahead(&self, version: i64) -> i64 {
+    pub(crate) fn versions_ahead(&self, version: i64) -> i64 {
         version.saturating_sub(*self.first_version.get_or_init(|| version))
     }
 
     /// Completes when the rollout has ended or has used up its seconds, with the error for its calls.
-    pub async fn until_over(&self, budget: &Budget) -> ProxyError {
+    pub(crate) async fn until_over(&self, budget: &Budget) -> ProxyError {
         let mut ended = self.ended.subscribe();
         let ended = async {
             // The sender is ours.

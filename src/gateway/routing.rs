@@ -33,7 +33,7 @@ impl ApiSurface {
 
 /// What a call is for. It decides about sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallMode {
+pub(crate) enum CallMode {
     /// Training.
     Train,
     /// Validation.
@@ -42,7 +42,7 @@ pub enum CallMode {
 
 impl CallMode {
     /// The mode with this name; `None` for any other text.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "train" => Some(Self::Train),
             "val" => Some(Self::Val),

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 /// The gateway. Cheap to clone; clones are the same gateway.
 #[derive(Clone)]
-pub struct Gateway(Arc<Parts>);
+pub(crate) struct Gateway(Arc<Parts>);
 
 struct Parts {
     settings: GatewaySettings,
@@ -37,20 +37,20 @@ struct Parts {
 
 /// Event counts; each is a metric.
 #[derive(Debug, Default)]
-pub struct GatewayCounters {
+pub(crate) struct GatewayCounters {
     /// Calls received.
-    pub calls: AtomicU64,
+    pub(crate) calls: AtomicU64,
     /// Calls that the gateway itself answered with an error.
-    pub refused: AtomicU64,
+    pub(crate) refused: AtomicU64,
     /// Requests to a backend that were followed by another.
-    pub failed_tries: AtomicU64,
+    pub(crate) failed_tries: AtomicU64,
     /// Retries by agents that got the response of the call that they repeat.
-    pub joined: AtomicU64,
+    pub(crate) joined: AtomicU64,
 }
 
 impl Gateway {
     /// A gateway that sends through `forwarder`. Fails if a backend in the settings is invalid.
-    pub fn new(
+    pub(crate) fn new(
         settings: GatewaySettings,
         reroutes: Vec<Reroute>,
         forwarder: Forwarder,
@@ -76,70 +76,74 @@ impl Gateway {
     }
 
     /// The settings.
-    pub fn settings(&self) -> &GatewaySettings {
+    pub(crate) fn settings(&self) -> &GatewaySettings {
         &self.0.settings
     }
 
     /// The event counts.
-    pub fn counters(&self) -> &GatewayCounters {
+    pub(crate) fn counters(&self) -> &GatewayCounters {
         &self.0.counters
     }
 
     /// Calls that could not be coalesced with a later retry because too many responses are cached.
-    pub fn uncoalesced(&self) -> &AtomicU64 {
+    pub(crate) fn uncoalesced(&self) -> &AtomicU64 {
         self.0.responses.uncoalesced()
     }
 
     /// The registered backends.
-    pub fn backends(&self) -> &Backends {
+    pub(crate) fn backends(&self) -> &Backends {
         &self.0.backends
     }
 
     /// Registers a backend, or changes the one with this model and URL, and probes it at once.
-    pub fn register(&self, settings: &BackendSettings, id: Option<String>) -> Result<Arc<Backend>, BackendError> {
+    pub(crate) fn register(
+        &self,
+        settings: &BackendSettings,
+        id: Option<String>,
+    ) -> Result<Arc<Backend>, BackendError> {
         let backend = self.0.backends.register(settings, id)?;
         self.0.registered.notify_one();
         Ok(backend)
     }
 
     /// For which hosts the proxy hands LLM calls to the gateway.
-    pub fn reroutes(&self) -> Arc<Vec<Reroute>> {
+    pub(crate) fn reroutes(&self) -> Arc<Vec<Reroute>> {
         Arc::clone(&self.0.reroutes.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the reroutes. A connection through the proxy is intercepted, or not, as it was when it was opened.
-    pub fn set_reroutes(&self, reroutes: Vec<Reroute>) {
+    pub(crate) fn set_reroutes(&self, reroutes: Vec<Reroute>) {
         *self.0.reroutes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reroutes);
     }
 
     /// The pause gate.
-    pub fn gate(&self) -> &PauseGate {
+    pub(crate) fn gate(&self) -> &PauseGate {
         &self.0.gate
     }
 
     /// What is remembered about each rollout.
-    pub fn rollouts(&self) -> &RolloutStates {
+    pub(crate) fn rollouts(&self) -> &RolloutStates {
         &self.0.rollouts
     }
 
     /// True if there is no call, not even one that waits at the gate.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.0.open_calls.count() == 0
     }
 
     /// Completes when there is no call.
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         self.0.open_calls.zero().await;
     }
 
     /// Ends the calls of a rollout that has ended.
-    pub fn rollout_ended(&self, rollout: &RolloutId) {
+    pub(crate) fn rollout_ended(&self, rollout: &RolloutId) {
         self.0.rollouts.end(rollout);
     }
 
     /// Every [`RECHECK_INTERVAL`], for as long as it runs, ends the calls of rollouts that another process has ended in a shared
     /// store.
-    pub async fn recheck_rollouts(self) {
+    pub(crate) async fn recheck_rollouts(self) {
         loop {
             tokio::time::sleep(RECHECK_INTERVAL).await;
             for rollout in self.rollouts().with_calls() {
