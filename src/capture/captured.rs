@@ -13,7 +13,7 @@ pub struct Captured {
     pub exchange: Exchange,
     /// When the exchange ended and entered the queue.
     pub queued_at: Instant,
-    /// Set if the end of the response waits: to be told when the span is committed, or can't be for now.
+    /// Set if the end of the response waits for the commit: it receives the outcome.
     pub committed: Option<oneshot::Sender<CommitStatus>>,
     /// Its share of the memory budget, to be dropped with the recorded bytes.
     pub memory: MemoryShare,

@@ -10,7 +10,7 @@ use crate::llm::api::{may_be_call, websocket_calls};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Direction, Exchange, ExchangeKind, GatewayFacts, Injection, Message, MessageOpcode,
-    Outcome, RequestHead, ResponseHead,
+    Outcome, PolicyVersionStart, RequestHead, ResponseHead,
 };
 use bytes::Bytes;
 use http::HeaderMap;
@@ -188,16 +188,16 @@ impl Recording {
     /// Records that another version of the policy answers.
     pub fn policy_version(&self, version: i64, change: VersionChange) {
         self.update(|exchange, _| {
-            let recorded = exchange.response_body.buffer.len();
+            let from = exchange.response_body.buffer.len();
             let versions = &mut exchange.gateway.get_or_insert_default().versions;
             if change == VersionChange::Replaces {
-                versions.retain(|(_, from)| *from < recorded);
+                versions.retain(|earlier| earlier.from < from);
             }
-            versions.push((version, recorded));
+            versions.push(PolicyVersionStart { version, from });
         });
     }
 
-    /// Changes the request's head: it goes elsewhere than the agent said.
+    /// Changes the request's head: it goes elsewhere than the agent meant.
     pub fn request(&self, update: impl FnOnce(&mut RequestHead)) {
         self.update(|exchange, _| update(&mut exchange.request));
     }

@@ -91,6 +91,6 @@ impl Gateway {
 
 fn record_held(call: &GatewayCall, since: Option<Instant>) {
     if let Some(since) = since {
-        call.exchange.recording.gateway(|facts| facts.held += since.elapsed());
+        call.exchange.recording.gateway(|facts| facts.paused_for += since.elapsed());
     }
 }

@@ -15,7 +15,7 @@ use super::settings::{GatewaySettings, Join};
 use crate::capture::TeeBody;
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
-use crate::trace::exchange::{Direction, ResponseHead};
+use crate::trace::exchange::{Direction, JoinedCall, ResponseHead};
 use crate::upstream::Body;
 use aws_lc_rs::digest;
 use http::{HeaderValue, Response, Version, header};
@@ -279,8 +279,8 @@ impl EarlierCall {
     /// Responds to a retry; its span names the earlier call.
     pub(super) async fn respond_to(self, retry: &GatewayCall) -> Response<Body> {
         let recording = &retry.exchange.recording;
-        let in_flight = self.0.progress().end.is_none();
-        recording.gateway(|facts| facts.joined = Some((self.0.span_id, in_flight)));
+        let earlier = JoinedCall { span_id: self.0.span_id, was_in_flight: self.0.progress().end.is_none() };
+        recording.gateway(|facts| facts.joined = Some(earlier));
         let (parts, body) = ResponseReader::new(self.0).into_response().await.into_parts();
         recording.response(ResponseHead {
             status: parts.status,

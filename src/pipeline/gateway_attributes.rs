@@ -17,18 +17,18 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
     span.set_some(names::GATEWAY_MODE, facts.mode.clone());
     span.set_some(names::GATEWAY_TRANSLATED_FROM, facts.translated_from);
     span.set_some(names::HTTP_REQUEST_RESEND_COUNT, (facts.resend_count > 0).then_some(facts.resend_count));
-    if facts.held > Duration::ZERO {
-        span.set(names::GATEWAY_HELD_MS, facts.held.as_secs_f64() * 1000.0);
+    if facts.paused_for > Duration::ZERO {
+        span.set(names::GATEWAY_HELD_MS, facts.paused_for.as_secs_f64() * 1000.0);
     }
     span.set_some(names::POLICY_STALENESS, facts.staleness);
-    span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|(version, _)| *version));
+    span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|start| start.version));
     // The version that was registered. If the response reports one, that replaces it.
-    span.set_some(names::POLICY_VERSION, facts.versions.last().map(|(version, _)| version.to_string()));
-    if let Some((first, in_flight)) = facts.joined {
-        span.set(names::GATEWAY_JOINED, if in_flight { "in_flight" } else { "stored" });
+    span.set_some(names::POLICY_VERSION, facts.versions.last().map(|start| start.version.to_string()));
+    if let Some(earlier) = facts.joined {
+        span.set(names::GATEWAY_JOINED, if earlier.was_in_flight { "in_flight" } else { "stored" });
         let context = SpanContext {
             trace_id: span.trace_id.clone(),
-            span_id: first.to_string(),
+            span_id: earlier.span_id.to_string(),
             is_remote: false,
             trace_state: BTreeMap::default(),
         };
@@ -48,7 +48,7 @@ pub(super) fn versions(
     if !call.weight_versions.is_empty() || facts.versions.len() < 2 {
         return;
     }
-    let versions: Vec<String> = facts.versions.iter().map(|(version, _)| version.to_string()).collect();
+    let versions: Vec<String> = facts.versions.iter().map(|start| start.version.to_string()).collect();
     span.set(names::POLICY_VERSIONS, versions);
     let total = call.choices.first().map_or(0, |choice| choice.tokens.count());
     // Ids that arrive all at once at the end do not show when they were sampled.
@@ -60,7 +60,7 @@ pub(super) fn versions(
             let known = ended.checked_sub(1).and_then(|last| counts.get(last)).copied().unwrap_or_default();
             i64::try_from(known).unwrap_or(i64::MAX)
         };
-        let starts = facts.versions.iter().map(|(_, from)| start_of(*from)).collect();
+        let starts = facts.versions.iter().map(|start| start_of(start.from)).collect();
         span.attributes.insert(names::POLICY_VERSION_STARTS.to_owned(), Value::Ints(starts));
     }
 }

@@ -1,8 +1,8 @@
 //! A body whose frames are recorded as they pass unchanged.
 //!
 //! It finishes exactly once: at the end, at trailers, at the last declared byte, at an error, or when dropped. It never
-//! panics, awaits or blocks. It holds back only the last frame of a durable exchange, until the commit; what was held
-//! when the endpoint fails is delivered before the error.
+//! panics, awaits or blocks. It holds back only the last frame of a durable exchange, until the commit. If the endpoint
+//! fails meanwhile, that frame is delivered before the error.
 
 use crate::capture::recording::{CommitWait, Recording};
 use crate::error::{ProxyError, Side};

@@ -1,4 +1,4 @@
-//! One direction's body: sizes, times, and the bytes that are kept of it.
+//! One direction's body: sizes, times, and its recorded bytes.
 
 use super::body_buffer::BodyBuffer;
 use http::HeaderMap;

@@ -19,14 +19,31 @@ pub struct GatewayFacts {
     /// Which try this is: 0 for the first.
     pub resend_count: u32,
     /// How long the call waited while the gateway was paused.
-    pub held: Duration,
-    /// The policy versions in the order in which they answered, each with the length of the recorded response body when
-    /// it started.
-    pub versions: Vec<(i64, usize)>,
+    pub paused_for: Duration,
+    /// The policy versions in the order in which they answered.
+    pub versions: Vec<PolicyVersionStart>,
     /// By how many versions the policy is ahead of the version that the rollout started with.
     pub staleness: Option<i64>,
-    /// For a retry that got the answer of an earlier call: the span of that call, and whether it was still in flight.
-    pub joined: Option<(SpanId, bool)>,
+    /// For a retry that got the response of an earlier call: that call.
+    pub joined: Option<JoinedCall>,
     /// True for a try that was followed by another: it is not a call of its own.
     pub is_failed_try: bool,
+}
+
+/// A policy version that answered a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyVersionStart {
+    /// The version.
+    pub version: i64,
+    /// Length of the recorded response body when the version started.
+    pub from: usize,
+}
+
+/// An earlier call that a retry got the response of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinedCall {
+    /// The span of the earlier call.
+    pub span_id: SpanId,
+    /// True when the earlier call was still in flight, false when its response had been stored.
+    pub was_in_flight: bool,
 }

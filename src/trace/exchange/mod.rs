@@ -13,7 +13,7 @@ mod websocket;
 pub use body::{Arrival, Body, Direction, Truncation};
 pub use body_buffer::BodyBuffer;
 pub use connection::{ConnectionFacts, Refusal, TlsFacts};
-pub use gateway::GatewayFacts;
+pub use gateway::{GatewayFacts, JoinedCall, PolicyVersionStart};
 pub use identity::{Identity, IdentitySource, TraceContext};
 pub use record::{ConnectPolicy, Exchange, ExchangeKind, Injection, Outcome, RequestHead, ResponseHead, Timing};
 pub use websocket::{Message, MessageOpcode, Messages};

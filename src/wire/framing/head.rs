@@ -3,6 +3,7 @@
 //! It is never lenient: bare CR or LF, folded lines, malformed names and repeated framing fields are faults.
 
 use crate::error::{FramingFault, FramingRule};
+use http::Version;
 
 /// What a head says about the bytes that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +83,12 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
         let cause = "the request target is over 65534 bytes";
         return Err(FramingFault { rule: FramingRule::TargetTooLong, cause });
     }
-    let is_http10 = is_http10(version)?;
-    let fields = Fields::read(fields, is_http10)?;
+    let version = http_version(version)?;
+    let fields = Fields::read(fields, version)?;
     if fields.hosts > 1 {
         return Err(fault("several Host fields"));
     }
-    if fields.hosts == 0 && !is_http10 {
+    if fields.hosts == 0 && version == Version::HTTP_11 {
         return Err(fault("no Host field in an HTTP/1.1 request"));
     }
     if fields.is_identity {
@@ -109,7 +110,7 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
 pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
     let (version, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
-    let is_http10 = is_http10(version)?;
+    let version = http_version(version)?;
     let status = match rest {
         [b' ', digits @ ..] if digits.len() == 3 || digits.get(3) == Some(&b' ') => {
             std::str::from_utf8(&digits[..3]).ok().and_then(|digits| digits.parse::<u16>().ok())
@@ -117,7 +118,7 @@ pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, Framing
         _ => None,
     };
     let status = status.filter(|status| *status >= 100).ok_or_else(|| fault("the status line has no status code"))?;
-    let fields = Fields::read(fields, is_http10)?;
+    let fields = Fields::read(fields, version)?;
     let bodiless = status < 200 || status == 204;
     if bodiless && (fields.chunked || fields.is_identity) {
         return Err(fault("Transfer-Encoding in a 1xx or 204 response"));
@@ -144,8 +145,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(block: &[u8], is_http10: bool) -> Result<Self, FramingFault> {
-        let mut fields = Self { is_last: is_http10, ..Self::default() };
+    fn read(block: &[u8], version: Version) -> Result<Self, FramingFault> {
+        let mut fields = Self { is_last: version == Version::HTTP_10, ..Self::default() };
         let (mut codings, mut lengths, mut upgrade, mut connection_upgrade, mut count) = (0, 0, false, false, 0);
         for line in block.split_inclusive(|byte| *byte == b'\n') {
             let (name, value) = field(line.strip_suffix(b"\r\n").unwrap_or(line))?;
@@ -187,7 +188,7 @@ impl Fields {
         if codings > 0 && lengths > 0 {
             return Err(fault("both Transfer-Encoding and Content-Length"));
         }
-        if codings > 0 && is_http10 {
+        if codings > 0 && version == Version::HTTP_10 {
             return Err(fault("Transfer-Encoding in an HTTP/1.0 message"));
         }
         fields.upgrades = upgrade && connection_upgrade;
@@ -228,10 +229,10 @@ fn length(value: &[u8]) -> Result<u64, FramingFault> {
     number.filter(|length| *length <= u64::MAX / 2).ok_or_else(|| fault("Content-Length is not a plain number"))
 }
 
-fn is_http10(version: &[u8]) -> Result<bool, FramingFault> {
+fn http_version(version: &[u8]) -> Result<Version, FramingFault> {
     match version {
-        b"HTTP/1.1" => Ok(false),
-        b"HTTP/1.0" => Ok(true),
+        b"HTTP/1.1" => Ok(Version::HTTP_11),
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
         _ => Err(fault("the version is not HTTP/1.1 or HTTP/1.0")),
     }
 }
