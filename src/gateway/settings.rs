@@ -188,11 +188,11 @@ fn default_weight() -> f64 {
     1.0
 }
 
-/// The engine of a backend: which token ids it is asked for, and which APIs it serves.
+/// The engine of a backend. It decides how token ids are requested, and which APIs are served without translation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum BackendEngine {
-    /// The backend is asked. Until it shows its engine it counts as vLLM.
+    /// Detected by probes. Until then the backend is treated as vLLM.
     #[default]
     Auto,
     /// This one.

@@ -7,7 +7,7 @@
 use crate::trace::{Attempt, AttemptPosition, AttemptStatus, Rollout, RolloutStatus, Timestamp, Worker, WorkerStatus};
 use std::time::Duration;
 
-/// The status of a rollout whose latest attempt is `attempt`.
+/// The status of a rollout, by its latest attempt.
 pub fn status_from_attempt(attempt: &Attempt, rollout: &Rollout) -> RolloutStatus {
     match attempt.status {
         AttemptStatus::Preparing => RolloutStatus::Preparing,

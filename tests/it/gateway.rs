@@ -239,7 +239,7 @@ fn a_backend_that_rejects_token_id_fields_gets_none() {
     for _ in 0..2 {
         assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
     }
-    assert_eq!(requests.load(Ordering::SeqCst), 3, "it is asked once");
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "one request with token ids, then none");
 }
 
 #[test]
