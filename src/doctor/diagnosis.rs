@@ -4,7 +4,7 @@
 
 use super::monitor::{Observations, ObservedConnections};
 use crate::net::peer::Transport;
-use crate::run::runtime::{ProgramOrigin, bypass_advice};
+use crate::run::runtime::{ProgramOrigin, advice, bypass_advice};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Value};
 use serde::Serialize;
@@ -156,14 +156,17 @@ fn explain(connections: ObservedConnections, no_proxy: &str) -> Bypass {
 fn rejections(spans: &[Span], accepted: &BTreeSet<String>, observed: &Observations) -> Vec<RejectedHost> {
     let mut found: BTreeMap<(String, String), RejectedHost> = BTreeMap::new();
     for span in spans {
-        let (Some(advice), Some(host)) = (text(span, names::CLIENT_ADVICE), host_of(span)) else { continue };
+        let (Some(_), Some(host)) = (text(span, names::CLIENT_ADVICE), host_of(span)) else { continue };
         let port = span.attributes.get(names::CLIENT_PORT).and_then(Value::as_int);
         let program = port.and_then(|port| observed.clients.get(&u16::try_from(port).ok()?)).map(String::as_str);
-        let client = text(span, names::USER_AGENT_ORIGINAL).or_else(|| text(span, names::CLIENT_PROGRAM)).or(program);
-        let client = client.unwrap_or("an unknown client").to_owned();
+        let (user_agent, program) =
+            (text(span, names::USER_AGENT_ORIGINAL), text(span, names::CLIENT_PROGRAM).or(program));
+        // The proxy may not have known the program: it exits at once.
+        let advice = advice(user_agent, program);
+        let client = user_agent.or(program).unwrap_or("an unknown client").to_owned();
         let pinned = !accepted.is_empty() && !accepted.contains(&host);
         let advice = match pinned {
-            false => advice.to_owned(),
+            false => advice,
             true => format!(
                 "{advice}; if it pins this host's certificate, it only works with the host in proxy.passthrough"
             ),
