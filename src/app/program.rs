@@ -104,7 +104,7 @@ impl App {
         let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));
         let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
         let proxy_address = listener.local_addr()?;
-        upstream.dialler().refuse(proxy_address);
+        upstream.dialler().add_own_listener(proxy_address);
         let drain = Drain::new();
         let mut app = Self {
             proxy_address,
@@ -125,9 +125,9 @@ impl App {
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
             app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));
-            upstream.dialler().refuse(address);
+            upstream.dialler().add_own_listener(address);
             if let Some(address) = app.otlp_grpc_address {
-                upstream.dialler().refuse(address);
+                upstream.dialler().add_own_listener(address);
             }
             app.server_address = Some(address);
         }

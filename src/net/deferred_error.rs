@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// A body whose error comes a moment after its last frame.
+/// A body that delays its error a moment after its last frame.
 pub(crate) struct DeferredError<B> {
     inner: B,
     // Boxed: only a body that fails pays for it.

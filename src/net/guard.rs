@@ -2,8 +2,8 @@
 //!
 //! The library repairs ambiguous messages silently; behind this guard it never sees them. A request with a faulty head
 //! is replaced by an empty request, and the fault is reported through the [`FramingGuard`]. A faulty response becomes an
-//! error of the socket. Bytes behind a request for another protocol are held until the response decides whose they are
-//! (CVE-2026-2833). The guard holds at most one message head plus one read.
+//! error of the socket. Bytes behind a request for another protocol are held until the response decides which protocol they
+//! belong to (CVE-2026-2833). The guard holds at most one message head plus one read.
 
 use super::io::{BoxedIo, write_through};
 use crate::error::FramingFault;
@@ -55,7 +55,7 @@ impl FramingGuard {
         state.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
     }
 
-    /// Reports that the request begun last has a response, and whose the bytes behind the request are.
+    /// Reports that the request begun last has a response, and the protocol of the bytes behind the request.
     pub fn responded(&self, after: AfterResponse) {
         let mut state = self.lock();
         state.responded = state.begun;
@@ -99,7 +99,7 @@ impl FramingGuard {
     }
 }
 
-/// A socket whose reads are judged. Writes pass unchanged.
+/// A socket that judges what is read from it. Writes pass unchanged.
 pub struct GuardedIo {
     inner: BoxedIo,
     scanner: Scanner,
@@ -108,7 +108,7 @@ pub struct GuardedIo {
     // Read and not passed yet; the first `ready` bytes may pass.
     held: BytesMut,
     ready: usize,
-    // True while the response to the last head must decide whose the held bytes are.
+    // True while the response to the last head must decide the protocol of the held bytes.
     undecided: bool,
     end: Option<End>,
     // Runs from the end of the socket until the end is reported.

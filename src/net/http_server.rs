@@ -215,7 +215,7 @@ mod tests {
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-    /// A client whose connection is served: 204 for a request, 400 for a fault.
+    /// The client of a served connection: it gets 204 for a request, and 400 for a fault.
     fn client(header_timeout: Duration) -> (DuplexStream, Drain) {
         let (client, server) = tokio::io::duplex(4096);
         let drain = Drain::new();

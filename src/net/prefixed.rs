@@ -1,4 +1,4 @@
-//! A stream whose first bytes were already consumed and are replayed.
+//! A stream that replays its first bytes, which were already consumed.
 
 use super::io::{BoxedIo, write_through};
 use bytes::{Buf, Bytes};

@@ -35,7 +35,7 @@ impl Proxy {
         };
         if refusal.is_none()
             && !origin.tls
-            && let Some(api) = self.api_behind(connection.client, &origin.host, origin.port).await
+            && let Some(api) = self.api_listener_for(connection.client, &origin.host, origin.port).await
         {
             return api_relay::relay(api, request).await.unwrap_or_else(|error| reply::error(&error));
         }

@@ -27,7 +27,7 @@ impl Proxy {
     }
 
     /// Returns the address to dial if `host:port` leads to an API listener that `client` could connect to.
-    pub(super) async fn api_behind(&self, client: SocketAddr, host: &str, port: u16) -> Option<SocketAddr> {
+    pub(super) async fn api_listener_for(&self, client: SocketAddr, host: &str, port: u16) -> Option<SocketAddr> {
         let api = self.api.iter().find(|api| api.port() == port)?;
         let reachable = !api.ip().is_loopback() || client.ip().to_canonical().is_loopback();
         let leads_there = reachable

@@ -62,7 +62,7 @@ impl CertificateRejections {
         Self { advise, count: AtomicU64::new(0), by_host: Mutex::new(lru(MAX_HOSTS)) }
     }
 
-    /// The number of connections whose client rejected our certificate.
+    /// The number of connections with a client that rejected our certificate.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }

@@ -36,7 +36,7 @@ impl Proxy {
         let target = target_of(&request);
         let head = connect_head(&request, &target);
         if let (None, Ok((host, port))) = (&refusal, &target)
-            && let Some(api) = self.api_behind(connection.client, host, *port).await
+            && let Some(api) = self.api_listener_for(connection.client, host, *port).await
         {
             return api_relay::connect(connection, api, request).await;
         }

@@ -58,7 +58,7 @@ impl Proxy {
         let handshake = within(self.inner.settings.header_timeout, self.handshake(&mut io, &mut connection)).await;
         let (reply, error) = match handshake {
             Some(Ok(target)) => {
-                if let Some(api) = self.api_behind(connection.client, &target.host, target.port).await {
+                if let Some(api) = self.api_listener_for(connection.client, &target.host, target.port).await {
                     match api_relay::dial(api).await {
                         Ok(api) if send_reply(&mut io, Reply::Succeeded).await.is_ok() => {
                             api_relay::tunnel(&connection, io, api).await;

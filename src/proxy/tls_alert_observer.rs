@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// An open TLS connection whose first read decides whether the client accepts our certificate.
+/// An open TLS connection. Its first read decides whether the client accepts our certificate.
 pub(super) struct TlsAlertObserver {
     inner: BoxedIo,
     // None once it is decided.

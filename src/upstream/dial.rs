@@ -79,7 +79,7 @@ impl Dialler {
     }
 
     /// Rejects connections to `listener`, a listener of this process, from now on.
-    pub fn refuse(&self, listener: SocketAddr) {
+    pub fn add_own_listener(&self, listener: SocketAddr) {
         self.own_listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
@@ -223,8 +223,8 @@ mod tests {
         crate::tls::install_provider();
         let tls = Arc::new(UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap());
         let dialler = Dialler::new(&UpstreamSettings::default(), tls, &|_| None).unwrap();
-        dialler.refuse("127.0.0.1:8080".parse().unwrap());
-        dialler.refuse("0.0.0.0:9090".parse().unwrap());
+        dialler.add_own_listener("127.0.0.1:8080".parse().unwrap());
+        dialler.add_own_listener("0.0.0.0:9090".parse().unwrap());
         for own in ["127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", "0.0.0.0:8080", "127.0.0.2:8080", "[::1]:9090"] {
             assert!(dialler.is_own_listener(own.parse().unwrap()), "{own}");
         }

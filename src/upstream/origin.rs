@@ -29,7 +29,7 @@ pub enum PoolKey {
     Rollout(Arc<str>),
     /// The gateway's calls to its own backends, which carry no credentials of agents.
     Gateway,
-    /// One client connection whose exchanges name no rollout, by the id of the rollout made for it. Such a pool exists
+    /// One client connection with exchanges that name no rollout, by the id of the rollout made for it. Such a pool exists
     /// from [`Upstream::open_pool`](super::Upstream::open_pool) to [`close_pool`](super::Upstream::close_pool).
     PerConnection(Arc<str>),
 }

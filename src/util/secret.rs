@@ -1,31 +1,31 @@
-//! Secrets of the settings: compared, handed on, never printed.
+//! Secrets of the settings, which are never printed.
 
 use serde::{Deserialize, Serialize};
 
-/// A text that is never printed.
+/// A secret text. `Debug` shows only whether there is one.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a secret; an empty text means that there is none.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// True when there is none.
+    /// True when there is no secret.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The text itself, for where it must be handed on.
+    /// The text itself, for the code that must send or write it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Compares in time that does not depend on where they differ.
-    pub fn matches(&self, given: &str) -> bool {
-        aws_lc_rs::constant_time::verify_slices_are_equal(self.0.as_bytes(), given.as_bytes()).is_ok()
+    /// Compares in constant time.
+    pub fn matches(&self, candidate: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.0.as_bytes(), candidate.as_bytes()).is_ok()
     }
 }
 

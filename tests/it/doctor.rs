@@ -1,4 +1,4 @@
-//! `doctor`: every client of this machine works, and a command that goes past the proxy or distrusts it is told why.
+//! `doctor`: all clients of this machine work; bypasses and certificate rejections are explained.
 
 use crate::support::{Bench, clients, installed, node_modules, python, root, text, tracewire};
 use serde_json::Value;
@@ -37,8 +37,8 @@ fn the_clients_of_this_machine_work() {
 }
 
 #[test]
-fn programs_that_go_past_the_proxy_are_named() {
-    // Their connections last as long as those of agents do, so that a look finds them on a busy machine too.
+fn programs_that_bypass_the_proxy_are_named() {
+    // The delay makes connections as long as those of agents, so that they are observed on a busy machine too.
     let bench = Bench::with_mock(&["--delay-ms", "200"]);
     let (url, http, ca) = (bench.https(), bench.http(), bench.mock.path("ca"));
     let (ca, python, weather) = (ca.to_str().unwrap(), python(), format!("{url}/weather"));
@@ -64,7 +64,7 @@ fn programs_that_go_past_the_proxy_are_named() {
 }
 
 #[test]
-fn a_client_with_its_own_certificates_is_told_the_cure() {
+fn a_client_with_its_own_certificates_gets_advice() {
     let bench = Bench::new();
     let (url, ca, python) = (bench.https(), bench.mock.path("ca"), python());
     let command = [&python, "tests/clients/untraceable/pinned_bundle.py", &url, ca.to_str().unwrap()];
@@ -86,7 +86,7 @@ fn a_client_with_its_own_certificates_is_told_the_cure() {
 }
 
 #[test]
-fn a_traced_command_is_healthy_and_its_services_are_left_alone() {
+fn a_traced_command_is_healthy() {
     let bench = Bench::new();
     let (output, found) = doctor(&bench, &[], &["curl", "--silent", "--fail", &format!("{}/weather", bench.https())]);
     assert!(output.status.success(), "{}", text(&output));

@@ -1,5 +1,5 @@
-//! The smuggling table through the built binary: what two readers could frame differently is refused, with a span, and
-//! nothing behind it is taken for another message.
+//! Request and response smuggling against the built binary: ambiguous messages are rejected with a span, and bytes behind
+//! them are never read as another message.
 
 use crate::support::{Bench, Running, connect, endpoint, read_head, read_to_end, say, tunnel};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// An endpoint that answers everything, and keeps what it was sent.
+/// An endpoint that answers every request, and the heads that it received.
 fn listening() -> (SocketAddr, Arc<Mutex<String>>) {
     let seen = Arc::new(Mutex::new(String::new()));
     let kept = Arc::clone(&seen);
@@ -52,14 +52,14 @@ const REQUESTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn an_ambiguous_request_is_a_400_with_a_span_and_nothing_behind_it_is_sent() {
+fn an_ambiguous_request_gets_a_400_and_nothing_behind_it_is_sent() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for (at, (request, cause)) in REQUESTS.iter().enumerate() {
         let (target, seen) = listening();
         let rollout = format!("ro-request-{at}");
         let mut stream = tunnel(serve.address("proxy"), target, &rollout);
-        // The host is the tunnel's, so that only the framing is at fault.
+        // With the tunnel's host, only the framing is faulty.
         let request = request.replace("Host: a", &format!("Host: {target}"));
         let smuggled = format!("GET /smuggled HTTP/1.1\r\nHost: {target}\r\n\r\n");
         stream.write_all(format!("{request}{smuggled}").as_bytes()).unwrap();
@@ -74,7 +74,7 @@ fn an_ambiguous_request_is_a_400_with_a_span_and_nothing_behind_it_is_sent() {
 }
 
 #[test]
-fn the_door_itself_judges_as_tunnels_do() {
+fn the_listener_applies_the_same_rules_as_tunnels() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let (target, seen) = listening();
@@ -120,7 +120,7 @@ fn get(serve: &Running, target: SocketAddr, rollout: &str) -> String {
 }
 
 #[test]
-fn an_ambiguous_response_is_a_502_with_a_span_and_its_connection_is_not_used_again() {
+fn an_ambiguous_response_is_a_502_and_its_connection_is_not_reused() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for (at, (response, cause)) in RESPONSES.iter().enumerate() {
@@ -145,7 +145,7 @@ fn an_ambiguous_response_is_a_502_with_a_span_and_its_connection_is_not_used_aga
 }
 
 #[test]
-fn a_faulty_chunk_in_a_response_cuts_it_and_says_why() {
+fn a_faulty_chunk_truncates_the_response_and_is_recorded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for (at, chunk) in ["zz\r\n", "1\r\nabc\r\n", "1;\n\r\n", "0\r\nContent-Length: 9\r\n\r\n"].iter().enumerate() {
@@ -153,7 +153,7 @@ fn a_faulty_chunk_in_a_response_cuts_it_and_says_why() {
             read_head(&mut stream);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
             let _ = stream.write_all(chunk.as_bytes());
-            // Held open: the cut is ours.
+            // Kept open, so that the truncation is the proxy's.
             read_head(&mut stream);
         });
         let rollout = format!("ro-chunk-{at}");
@@ -164,7 +164,7 @@ fn a_faulty_chunk_in_a_response_cuts_it_and_says_why() {
 }
 
 #[test]
-fn extra_bytes_after_a_bodiless_answer_are_nobodys() {
+fn extra_bytes_after_a_response_without_body_are_discarded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for head in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"] {
@@ -196,7 +196,7 @@ fn pipelined_requests_are_answered_in_order() {
     };
     let requests = [one("/echo?n=1", false), one("/echo?n=2", false), one("/echo?n=3", true)].concat();
     stream.write_all(requests.as_bytes()).unwrap();
-    // Half-closed: the last of them said that nothing follows.
+    // The last request announced the end, so the client may close its sending side.
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let answers = read_to_end(&mut stream);
     let at = |n: u8| answers.find(&format!("/echo?n={n}")).unwrap_or_else(|| panic!("{n} is missing: {answers}"));
@@ -205,7 +205,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn http_1_0_is_spoken() {
+fn http_1_0_is_supported() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = bench.mock.address("http");
@@ -219,7 +219,7 @@ fn http_1_0_is_spoken() {
 }
 
 #[test]
-fn inside_a_tunnel_every_place_must_name_its_host() {
+fn requests_inside_a_tunnel_must_name_its_host() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let port = bench.mock.address("http").port();
@@ -231,13 +231,13 @@ fn inside_a_tunnel_every_place_must_name_its_host() {
     };
     let answer = ask(format!("GET http://{target}/echo HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    // A client that resolved the name itself names it in the request only.
+    // A client that resolves names itself sends the name in the request only.
     let answer = ask(format!("GET /echo HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("localhost"), "{answer}");
 }
 
 #[test]
-fn names_on_the_block_list_are_blocked_however_they_are_named() {
+fn the_block_list_applies_to_names_inside_tunnels() {
     let bench = Bench::new();
     let file = bench.home().join("block.toml");
     std::fs::write(&file, "[proxy]\nblock = [\"localhost\"]\n").unwrap();
@@ -253,7 +253,7 @@ fn names_on_the_block_list_are_blocked_however_they_are_named() {
 }
 
 #[test]
-fn an_offer_of_http2_in_clear_is_ignored_as_any_server_may() {
+fn an_upgrade_to_http2_without_tls_is_ignored() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let mut curl = std::process::Command::new("curl");
@@ -265,7 +265,7 @@ fn an_offer_of_http2_in_clear_is_ignored_as_any_server_may() {
 }
 
 #[test]
-fn a_client_that_closes_its_side_still_gets_its_answer() {
+fn a_client_that_closes_its_sending_side_still_gets_its_response() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for connection in ["close", "keep-alive"] {

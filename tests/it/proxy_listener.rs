@@ -1,4 +1,4 @@
-//! The proxy door on raw sockets: what it refuses, how it tells rollouts apart, what reaches the endpoint.
+//! The proxy listener on raw sockets: rejected requests, the identity of rollouts, and what reaches the endpoint.
 
 use crate::support::{
     Bench, Running, connect, endpoint, eventually, find, read_head, read_to_end, say, text, tracewire,
@@ -9,38 +9,38 @@ use std::net::Shutdown;
 use std::process::Command;
 
 #[test]
-fn bad_requests_are_answered_and_explained() {
+fn bad_requests_get_an_explanation() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let door = serve.address("proxy");
+    let proxy = serve.address("proxy");
     for (request, expected) in [
         (&b"\x00\x01\x02garbage\r\n\r\n"[..], "400"),
         (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
         (b"CONNECT example.com HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
         (b"GET ftp://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
     ] {
-        let answer = say(door, request);
+        let answer = say(proxy, request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{request:?}: {answer}");
     }
     let mut long = b"GET http://example.com/".to_vec();
     long.resize(1 << 20, b'a');
-    let answer = say(door, &long);
+    let answer = say(proxy, &long);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
-    assert!(say(door, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").contains("This is the Tracewire proxy"));
-    assert!(say(door, b"GET /ca.pem HTTP/1.1\r\nHost: x\r\n\r\n").contains("BEGIN CERTIFICATE"));
+    assert!(say(proxy, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").contains("This is the Tracewire proxy."));
+    assert!(say(proxy, b"GET /ca.pem HTTP/1.1\r\nHost: x\r\n\r\n").contains("BEGIN CERTIFICATE"));
 }
 
 /// Some of the names by which this machine reaches itself.
 const LOOPBACK_NAMES: [&str; 5] = ["127.0.0.1", "localhost", "127.0.0.9", "0.0.0.0", "[::ffff:127.0.0.1]"];
 
 #[test]
-fn it_never_talks_to_itself() {
+fn connections_to_itself_are_rejected() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let door = serve.address("proxy");
+    let proxy = serve.address("proxy");
     for name in LOOPBACK_NAMES {
-        let target = format!("{name}:{}", door.port());
-        let answer = say(door, format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes());
+        let target = format!("{name}:{}", proxy.port());
+        let answer = say(proxy, format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes());
         assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("proxy_loop_detected"), "{name}: {answer}");
     }
 }
@@ -78,24 +78,24 @@ fn a_block_list_and_a_token_are_enforced() {
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[proxy]\nblock = [\"*.blocked.test\"]\ntoken = \"s3cret\"\n").unwrap();
     let serve = bench.serve(&["--config", config.to_str().unwrap()]);
-    let door = serve.address("proxy");
+    let proxy = serve.address("proxy");
     let target = bench.http();
-    let without = say(door, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    let without = say(proxy, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
     assert!(without.starts_with("HTTP/1.1 407") && without.contains("proxy-authenticate: Basic"), "{without}");
     // ro-a.at-a:s3cret
     let auth = "Proxy-Authorization: Basic cm8tYS5hdC1hOnMzY3JldA==";
-    let with = say(door, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n{auth}\r\n\r\n").as_bytes());
+    let with = say(proxy, format!("GET {target}/echo HTTP/1.1\r\nHost: x\r\n{auth}\r\n\r\n").as_bytes());
     assert!(with.starts_with("HTTP/1.1 200") && !with.to_lowercase().contains("proxy-authorization"), "{with}");
-    let blocked = say(door, format!("CONNECT a.blocked.test:443 HTTP/1.1\r\nHost: a\r\n{auth}\r\n\r\n").as_bytes());
+    let blocked = say(proxy, format!("CONNECT a.blocked.test:443 HTTP/1.1\r\nHost: a\r\n{auth}\r\n\r\n").as_bytes());
     assert!(blocked.starts_with("HTTP/1.1 403") && blocked.contains("http_request_denied"), "{blocked}");
     assert_eq!(bench.exchanges("ro-a", 1)[0]["attempt_id"], "at-a");
 }
 
 #[test]
-fn rollouts_are_told_apart_and_upstream_sees_no_routing() {
+fn rollouts_are_identified_and_endpoints_see_no_routing() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let (door, url) = (serve.address("proxy"), format!("{}/echo", bench.https()));
+    let (proxy, url) = (serve.address("proxy"), format!("{}/echo", bench.https()));
     let ca = serve.path("ca");
     let curl = |proxy: String, headers: &[&str]| {
         let mut curl = Command::new("curl");
@@ -105,8 +105,8 @@ fn rollouts_are_told_apart_and_upstream_sees_no_routing() {
         }
         curl.spawn().unwrap()
     };
-    let mut by_headers = curl(format!("http://{door}"), &["x-rollout-id: ro-h", "x-attempt-id: at-h"]);
-    let mut by_credentials = curl(format!("http://ro-c.at-c:x@{door}"), &[]);
+    let mut by_headers = curl(format!("http://{proxy}"), &["x-rollout-id: ro-h", "x-attempt-id: at-h"]);
+    let mut by_credentials = curl(format!("http://ro-c.at-c:x@{proxy}"), &[]);
     assert!(by_headers.wait().unwrap().success() && by_credentials.wait().unwrap().success());
     for (rollout, attempt) in [("ro-h", "at-h"), ("ro-c", "at-c")] {
         let spans = bench.exchanges(rollout, 3);
@@ -122,7 +122,7 @@ fn rollouts_are_told_apart_and_upstream_sees_no_routing() {
 }
 
 #[test]
-fn sequence_ids_go_on_after_a_restart() {
+fn sequence_ids_continue_after_a_restart() {
     let bench = Bench::new();
     let get = |serve: &Running| {
         let request =
@@ -171,7 +171,7 @@ fn what_is_neither_tls_nor_http_is_tunnelled_and_counted() {
 }
 
 #[test]
-fn plain_http_inside_a_connect_is_seen() {
+fn plain_http_inside_a_connect_is_recorded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = bench.mock.address("http");
@@ -214,7 +214,7 @@ fn an_upgrade_is_relayed_and_counted() {
 }
 
 #[test]
-fn an_agent_that_leaves_mid_stream_is_recorded_as_an_abort_without_error() {
+fn a_client_that_leaves_mid_stream_is_recorded_as_an_abort_without_error() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let mut stream = connect(serve.address("proxy"));
@@ -234,7 +234,7 @@ fn an_agent_that_leaves_mid_stream_is_recorded_as_an_abort_without_error() {
 }
 
 #[test]
-fn the_server_door_tells_health_and_counts_and_refuses_other_names() {
+fn the_api_reports_health_and_metrics_and_rejects_other_hosts() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let server = serve.address("server");
@@ -247,7 +247,7 @@ fn the_server_door_tells_health_and_counts_and_refuses_other_names() {
 }
 
 #[test]
-fn own_traffic_passes_unrecorded() {
+fn own_traffic_is_forwarded_but_not_recorded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let get = |extra: &str| {
@@ -295,7 +295,7 @@ fn secrets_never_reach_the_store() {
 }
 
 #[test]
-fn bad_starts_name_cause_and_fix() {
+fn startup_errors_name_cause_and_fix() {
     let bench = Bench::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! TLS from agents that is cut short, old, or of two minds: refused or relayed, with a span, and the door lives on.
+//! Truncated, outdated or contradictory TLS from clients: rejected or relayed, with a span.
 
 use crate::support::{Bench, Running, eventually, read_to_end, say, text, tunnel};
 use serde_json::Value;
@@ -19,10 +19,10 @@ fn connect_span(bench: &Bench, rollout: &str) -> Value {
 }
 
 #[test]
-fn a_hello_that_cannot_be_answered_ends_its_connection_with_a_span() {
+fn an_unacceptable_client_hello_ends_the_connection_with_a_span() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let (door, target) = (serve.address("proxy"), bench.mock.address("https"));
+    let (proxy, target) = (serve.address("proxy"), bench.mock.address("https"));
     let whole = client_hello([3, 3]);
     let cases: [(&str, &[u8]); 4] = [
         ("ro-cut", &whole[..20]),
@@ -31,7 +31,7 @@ fn a_hello_that_cannot_be_answered_ends_its_connection_with_a_span() {
         ("ro-garbage", &[0x16, 3, 1, 0, 4, 9, 9, 9, 9]),
     ];
     for (rollout, hello) in cases {
-        let mut stream = tunnel(door, target, rollout);
+        let mut stream = tunnel(proxy, target, rollout);
         stream.write_all(hello).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         read_to_end(&mut stream);
@@ -39,11 +39,11 @@ fn a_hello_that_cannot_be_answered_ends_its_connection_with_a_span() {
         assert_eq!(span["attributes"]["error.type"], "client_tls_error", "{rollout}: {span:#}");
         assert!(span["status"]["description"].as_str().is_some_and(|why| !why.is_empty()), "{rollout}: {span:#}");
     }
-    assert!(say(door, format!("GET {}/echo HTTP/1.1\r\nHost: x\r\n\r\n", bench.http()).as_bytes()).contains("200"));
+    assert!(say(proxy, format!("GET {}/echo HTTP/1.1\r\nHost: x\r\n\r\n", bench.http()).as_bytes()).contains("200"));
 }
 
 #[test]
-fn what_is_neither_tls_nor_http_is_relayed_unopened_with_a_span() {
+fn an_unknown_protocol_is_relayed_unopened_with_a_span() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let target = crate::support::endpoint(|mut stream| {
@@ -69,11 +69,11 @@ fn curl(serve: &Running, rollout: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_name_in_tls_wins_over_the_connect_and_a_host_that_differs_is_refused() {
+fn the_name_in_tls_has_precedence_and_a_different_host_is_rejected() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let at = bench.mock.address("https");
-    // CONNECT to an address, another name in TLS: the endpoint is dialled at the address, asked for by the name.
+    // CONNECT to an address, and a name in TLS: the address is dialled, and the endpoint sees the name.
     let connect_to = format!("localhost:443:127.0.0.1:{}", at.port());
     let answer = curl(&serve, "ro-sni", &["--connect-to", &connect_to, "https://localhost/echo"]);
     assert!(answer.contains("//localhost/echo"), "{answer}");

@@ -39,7 +39,7 @@ function install(environment) {
     return unproxied.some(hit) ? null : proxy;
   }
 
-  /** A socket that `done` finds connected to the destination, or is told why not. */
+  /** Returns a socket. `done` is called when it is connected to the destination, or with the error. */
   function tunnel(proxy, host, port, done) {
     const authority = `${bare(host).includes(':') ? `[${bare(host)}]` : host}:${port}`;
     const socket = net.connect(proxy.port, bare(proxy.host));
@@ -105,7 +105,7 @@ function install(environment) {
     };
   }
 
-  // Agents. Whoever asks a plain agent for a connection gets one through the tunnel. That takes a while, yet an
+  // Agents. A plain agent gets its connections through the tunnel. That takes a while, yet an
   // agent's own createConnection may want a socket at once: so the first call only finds out whether Node's own
   // createConnection is reached (then it throws the attempt), and a second one is given the finished tunnel.
   let current = null;
@@ -123,7 +123,7 @@ function install(environment) {
     const [req, options, callback] = args;
     const target = Object.assign({}, options, agent.options);
     const direct = () => Reflect.apply(original, agent, args);
-    // With a path of its own or an absolute URL, a socket, or `proxyEnv`, somebody has chosen the route already.
+    // With a path of its own or an absolute URL, a socket, or `proxyEnv`, the program has chosen the route already.
     const routed = target.socketPath || target.socket || 'proxyEnv' in target || /^[a-z]+:\/\//i.test(req.path);
     if (routed || req.method === 'CONNECT') return within(null, direct);
     const attempt = { host: target.host, port: target.port, proxy: null, socket: null };
