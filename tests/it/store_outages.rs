@@ -139,7 +139,7 @@ async fn a_read_that_takes_too_long_leaves_no_busy_connection() {
     }
 }
 
-/// The SQL of a migration is tested with a database of the first version, which has leftovers of removed rollouts.
+/// A database of schema version 2 has leftovers of removed rollouts. The migration removes them, and keeps everything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_database_loses_its_leftovers() {
     let url = database();
@@ -150,7 +150,7 @@ async fn an_older_database_loses_its_leftovers() {
     store.close().await.unwrap();
     execute(
         &url,
-        "DROP TABLE orphaned_text; ALTER TABLE trace DROP COLUMN last_span;
+        "DROP TABLE orphaned_text; ALTER TABLE trace DROP COLUMN last_span; ALTER TABLE span DROP COLUMN is_llm_call;
          INSERT INTO text (hash, parent, data) VALUES ('a', NULL, 'left'), ('b', 'a', 'over');
          INSERT INTO trace (trace_id, rollout_id, attempt_id) VALUES ('gone', 'gone', 'a');
          UPDATE tracewire_schema SET version = 2",

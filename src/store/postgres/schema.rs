@@ -116,7 +116,7 @@ INSERT INTO orphaned_text (hash) SELECT hash FROM text
     AND NOT EXISTS (SELECT 1 FROM text AS next WHERE next.parent = text.hash);
 ";
 
-/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+/// LLM calls are counted without reading spans. Spans of older versions are classified by the name of their operation.
 const LLM_CALLS: &str = "
 ALTER TABLE span ADD COLUMN is_llm_call BOOLEAN NOT NULL DEFAULT FALSE;
 UPDATE span SET is_llm_call = TRUE

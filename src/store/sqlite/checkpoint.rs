@@ -10,7 +10,7 @@
 //! A checkpoint may block the writer only briefly, see [`BUSY_TIMEOUT`]. The thread must end before the writer's connection
 //! is closed.
 
-use super::schema::open_beside;
+use super::file::open_beside;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,12 +4,13 @@
 
 mod checkpoint;
 mod error;
+mod file;
+mod migrations;
 mod options;
 mod queries;
 mod readers;
 mod retention;
 mod rows;
-mod schema;
 mod statements;
 mod store;
 mod texts;

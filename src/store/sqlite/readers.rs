@@ -3,7 +3,7 @@
 //! Each job sees one snapshot of the file, independent of concurrent writes.
 
 use super::error::store_error;
-use super::schema;
+use super::file;
 use crate::store::error::{Result, StoreError};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Readers {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => schema::open_reader(&self.path, self.busy_timeout)?,
+            None => file::open_reader(&self.path, self.busy_timeout)?,
         };
         let snapshot = connection.unchecked_transaction()?;
         let result = job(&snapshot);

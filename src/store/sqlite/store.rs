@@ -1,9 +1,9 @@
 //! The store: reads go to the readers, writes to the writer thread.
 
+use super::file;
 use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
-use super::schema;
 use super::writer::{Outcome, Work, Writer};
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
@@ -27,7 +27,7 @@ impl SqliteStore {
     /// Opens the file and migrates it. Creates the file and its folder if they are missing. Blocks, so that it belongs to
     /// the start of the program.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
-        let connection = schema::open_writer(path, &options)?;
+        let connection = file::open_writer(path, &options)?;
         let readers = Arc::new(Readers::new(path, options.busy_timeout));
         let writer = Writer::start(path, connection, options)?;
         Ok(Self { path: path.to_owned(), readers, writer })

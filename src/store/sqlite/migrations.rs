@@ -1,21 +1,7 @@
-//! Opening of the file: creation, identification, migration and configuration.
-//!
-//! A file is not changed before it is identified as a trace store.
+//! The tables and their history.
 
-use super::error::store_error;
-use super::options::{SqliteOptions, Synchronous};
-use crate::store::error::{Result, StoreError};
 use crate::store::sql::with_final_states;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::time::Duration;
-
-/// Identifies a SQLite file as a trace store: `TWTS`.
-const APPLICATION_ID: i64 = 0x5457_5453;
+use rusqlite::Connection;
 
 /// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
 /// script never changes.
@@ -175,7 +161,7 @@ CREATE TRIGGER text_removed AFTER DELETE ON text WHEN OLD.parent IS NOT NULL BEG
 END;
 ";
 
-/// LLM calls are counted without reading spans. Of spans stored before, the operation's name decides.
+/// LLM calls are counted without reading spans. Spans of older versions are classified by the name of their operation.
 const LLM_CALLS: &str = "
 ALTER TABLE span ADD COLUMN is_llm_call INTEGER NOT NULL DEFAULT 0;
 UPDATE span SET is_llm_call = 1
@@ -183,116 +169,15 @@ UPDATE span SET is_llm_call = 1
 CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
 ";
 
-/// This program's schema version that this program knows.
-fn known_version() -> i64 {
+/// The newest schema version that this program knows.
+pub(super) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// Opens the file for writing. Creates and migrates it if needed. `Ok` means that a write succeeded.
-pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection> {
-    create(path).map_err(|error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() })?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = open(path, flags, options.busy_timeout);
-    let mut connection = opened.map_err(|error| store_error(path, &error))?;
-    let state = identify(path, &connection)?;
-    configure(&connection, state, options.synchronous).map_err(|error| store_error(path, &error))?;
-    migrate(path, &mut connection)?;
-    Ok(connection)
-}
-
-/// Opens the file for reading. The writer has opened it before.
-pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
-}
-
-/// Opens the file for checkpoints. The writer has opened it before.
-pub(super) fn open_beside(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
-}
-
-fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(busy_timeout)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// Creates the file and its folder with access for their owner only, because they contain what agents send. The permissions
-/// of existing files and folders do not change.
-fn create(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Rejects files of other programs and of newer versions.
-fn identify(path: &Path, connection: &Connection) -> Result<FileState> {
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let map = |error: rusqlite::Error| store_error(path, &error);
-    let application = number("PRAGMA application_id").map_err(map)?;
-    let found = number("PRAGMA user_version").map_err(map)?;
-    let is_empty = number("SELECT COUNT(*) FROM sqlite_schema").map_err(map)? == 0;
-    let is_fresh = is_empty && application == 0 && found == 0;
-    if application != APPLICATION_ID && !is_fresh {
-        return Err(StoreError::Corrupt {
-            path: path.to_owned(),
-            cause: "it is another program's database".to_owned(),
-        });
-    }
-    if found > known_version() {
-        return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
-    }
-    Ok(if is_empty { FileState::New } else { FileState::Existing })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FileState {
-    New,
-    Existing,
-}
-
-fn configure(connection: &Connection, state: FileState, synchronous: Synchronous) -> rusqlite::Result<()> {
-    if state == FileState::New {
-        // Only possible before the first page is written, which the switch to WAL does. The row of a span has some
-        // kilobytes.
-        connection.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")?;
-    }
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    if mode != "wal" {
-        tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
-    }
-    // Plans do not depend on the bound values. Otherwise SQLite plans some statements again at each execution.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // Checkpoints run on a thread of their own, see `checkpoint`. Removed content is overwritten with zeros.
-    let pragmas = "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = ON;";
-    connection.execute_batch(pragmas)?;
-    connection.execute_batch(match synchronous {
-        Synchronous::Normal => "PRAGMA synchronous = NORMAL",
-        Synchronous::Full => "PRAGMA synchronous = FULL",
-    })
-}
-
-fn migrate(path: &Path, connection: &mut Connection) -> Result<()> {
-    let map = |error: rusqlite::Error| store_error(path, &error);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(map)?;
-    // Read again under the lock, because another process may have migrated the file.
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(map)?;
-    if found > known_version() {
-        return Err(StoreError::TooNew { path: path.to_owned(), found, known: known_version() });
-    }
-    for script in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(&with_final_states(script)).map_err(map)?;
-    }
-    // Written even without a change, to test that the file can be written.
-    let version = known_version();
-    let stamp = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};");
-    transaction.execute_batch(&stamp).map_err(map)?;
-    transaction.commit().map_err(map)
+/// Applies the scripts that a database of this version lacks, within a transaction of the caller.
+pub(super) fn apply_from(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    let applied = usize::try_from(version).unwrap_or_default();
+    MIGRATIONS.iter().skip(applied).try_for_each(|script| connection.execute_batch(&with_final_states(script)))
 }
 
 #[cfg(test)]
