@@ -53,6 +53,7 @@ pub(super) async fn call(state: &ApiState, peer: SocketAddr, access: &Access, re
         let text = "this token is for some rollouts only, and the call names none of them";
         return (StatusCode::FORBIDDEN, Json(json!({ "detail": text, "error": { "message": text } }))).into_response();
     }
+    // `axum::serve` does not defer errors as `net::http_server` does.
     state.gateway.serve_api(peer, state.guard.clone(), request).await.map(|body| Body::new(DeferredError::new(body)))
 }
 

@@ -65,7 +65,7 @@ impl<B: Body<Error: Into<BoxError>> + Unpin> Body for DeferredError<B> {
 }
 
 /// Enough for the task of an HTTP/2 connection to run on a busy machine.
-const DELAY: Duration = Duration::from_millis(50);
+const DELAY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

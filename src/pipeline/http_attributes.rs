@@ -153,10 +153,10 @@ pub(super) fn outcome(span: &mut Span, exchange: &Exchange, options: &SpanOption
         span.status.status_code = StatusCode::Error;
         span.set(names::ERROR_TYPE, status.as_str());
     }
+    span.set(names::OUTCOME, exchange.outcome.as_str());
     match &exchange.outcome {
-        Outcome::Complete => span.set(names::OUTCOME, "complete"),
+        Outcome::Complete => {}
         Outcome::Aborted { by } => {
-            span.set(names::OUTCOME, "aborted");
             span.set(names::ABORTED_BY, by.as_str());
             if *by != Side::Downstream {
                 span.status.status_code = StatusCode::Error;
@@ -164,7 +164,6 @@ pub(super) fn outcome(span: &mut Span, exchange: &Exchange, options: &SpanOption
             }
         }
         Outcome::Failed { error } => {
-            span.set(names::OUTCOME, "failed");
             span.set(names::ERROR_TYPE, error.kind.as_str());
             let description = Some(options.redactor.text(&error.cause).into_owned());
             span.status = Status { status_code: StatusCode::Error, description };

@@ -6,7 +6,7 @@
 use super::options::SpanOptions;
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
-use crate::trace::exchange::Exchange;
+use crate::trace::exchange::{Exchange, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::span::{Link, SpanContext};
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, Timestamp};
@@ -87,8 +87,7 @@ impl Relations {
                 span.links.push(Link { context: before.span.clone(), attributes: Some(attributes) });
             }
         }
-        let failed =
-            span.is_error() || span.attributes.get(names::OUTCOME).and_then(|word| word.as_str()) != Some("complete");
+        let failed = span.is_error() || !matches!(exchange.outcome, Outcome::Complete);
         if let Some(span) = span.context.clone() {
             let resend_count = if is_retry { resend_count + 1 } else { 0 };
             self.requests.put(key, EarlierRequest { span, resend_count, failed });

@@ -1,8 +1,8 @@
-//! The pipeline against a store that refuses spans.
+//! The pipeline with a store that rejects spans.
 
 use super::{ObservedState, Pipeline, SpanOptions};
 use crate::capture::{CaptureSettings, ExchangeStart, Recorder, Recording};
-use crate::shared_state::SequenceLease;
+use crate::shared_state::{SequenceAllocator, SequenceLease, SequenceStart};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
@@ -89,6 +89,10 @@ impl Store for Picky {
 }
 
 fn start(recorder: &Recorder, rollout: &str) -> Recording {
+    start_leased(recorder, rollout, SequenceLease::default())
+}
+
+fn start_leased(recorder: &Recorder, rollout: &str, sequence: SequenceLease) -> Recording {
     recorder.start(ExchangeStart {
         identity: Identity {
             rollout_id: rollout.into(),
@@ -117,7 +121,7 @@ fn start(recorder: &Recorder, rollout: &str) -> Recording {
         started: Instant::now(),
         auto_durable: false,
         records_bodies: false,
-        sequence: SequenceLease::default(),
+        sequence,
     })
 }
 
@@ -131,7 +135,7 @@ async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
     let pipeline =
         Pipeline::start(queue, Arc::clone(&store), SpanOptions::default(), ObservedState::default()).unwrap();
     let counters = Arc::clone(pipeline.counters());
-    // What is admitted is stored or given up before the last recorder is gone.
+    // Every exchange is stored or lost in the end.
     while counters.stored.load(Ordering::Relaxed) + counters.lost.load(Ordering::Relaxed) < rollouts.len() as u64 {
         tokio::task::yield_now().await;
     }
@@ -140,11 +144,29 @@ async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_span_that_the_store_cannot_take_does_not_hold_up_the_others() {
+async fn a_span_that_the_store_rejects_does_not_block_the_others() {
     assert_eq!(stored_and_lost(0, &["a", "poison", "b"]).await, (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_loses_nothing() {
     assert_eq!(stored_and_lost(6, &["a", "b", "c"]).await, (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
+    let inner = MemoryStore::new(crate::store::Retention::default());
+    let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(u32::MAX) });
+    let (recorder, queue) = Recorder::new(CaptureSettings::default());
+    let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
+    let allocator = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::ready(Some(SequenceStart::default())))));
+    let rollout = RolloutId::from("a");
+    let allocated = allocator.next(&rollout).await;
+    drop(start_leased(&recorder, "a", allocated.lease));
+    // More rollouts than the allocator keeps.
+    for other in 0..1 << 16 {
+        allocator.next(&RolloutId::from_random(other)).await;
+    }
+    assert_eq!(allocator.next(&rollout).await.sequence_id, allocated.sequence_id + 1);
+    assert_eq!(pipeline.finish(&recorder.counters().started).await, 1, "the store takes no span until the end");
 }

@@ -151,3 +151,14 @@ pub enum Outcome {
         error: ProxyError,
     },
 }
+
+impl Outcome {
+    /// The word used in attributes.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Aborted { .. } => "aborted",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
