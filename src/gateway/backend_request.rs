@@ -35,7 +35,7 @@ pub(super) enum ResponseHandling {
     /// It is passed on, without the fields that only Tracewire asked for.
     PassOn,
     /// It is translated into the agent's API; errors get this shape.
-    Translate(ErrorShape, translate::Answer),
+    Translate(ErrorShape, translate::ResponseTranslator),
     /// It holds the number of tokens of a prompt, for `count_tokens` of Anthropic's API.
     CountTokens(Tokenizer),
 }
@@ -56,7 +56,7 @@ impl BackendRequest {
                 .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
             let body = serde_json::to_vec(&translated.body).unwrap_or_default();
             headers.remove_api_specific();
-            let handling = ResponseHandling::Translate(requested.api.error_shape, translated.answer);
+            let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
             (body.into(), ApiCall::chat_completions(), handling)
         };
         let body = if target.has_model_in_path() {

@@ -14,7 +14,7 @@ use crate::forward::{response_error, rewrite};
 use crate::llm::api::{ApiErrorKind, ErrorShape, ends_stream, error_message};
 use crate::llm::engine::Tokenizer;
 use crate::llm::token_ids::InjectedRequest;
-use crate::llm::translate::{Answer, Untranslatable};
+use crate::llm::translate::{ResponseTranslator, Untranslatable};
 use crate::trace::exchange::{Direction, Outcome};
 use crate::upstream::{Body, body};
 use crate::wire::json_edit::{Changes, change};
@@ -81,8 +81,8 @@ pub(super) async fn deliver(
     let changes = injected.map(|injected| injected.changes).filter(|changes| *changes != Changes::default());
     if is_stream {
         return match handling {
-            ResponseHandling::Translate(_, answer) if parts.status.is_success() && answer.streams() => {
-                translated_stream(call, parts, tee, &answer)
+            ResponseHandling::Translate(_, translator) if parts.status.is_success() && translator.streams() => {
+                translated_stream(call, parts, tee, &translator)
             }
             ResponseHandling::PassOn => {
                 let body = match changes {
@@ -103,8 +103,8 @@ pub(super) async fn deliver(
         };
     }
     let text = match (handling, changes) {
-        (ResponseHandling::Translate(shape, answer), _) => {
-            translated_body(shape, &parts, &answer, &beginning).map(Bytes::from)
+        (ResponseHandling::Translate(shape, translator), _) => {
+            translated_body(shape, &parts, &translator, &beginning).map(Bytes::from)
         }
         (ResponseHandling::CountTokens(tokenizer), _) => {
             token_count(tokenizer, parts.status, &beginning).map(Bytes::from)
@@ -139,17 +139,17 @@ pub(super) async fn deliver(
 fn translated_body(
     shape: ErrorShape,
     parts: &response::Parts,
-    answer: &Answer,
+    translator: &ResponseTranslator,
     body: &[u8],
 ) -> Result<Vec<u8>, UndeliverableResponse> {
     if !parts.status.is_success() {
         let status = parts.status.as_u16();
         return Ok(shape.body(status, ApiErrorKind::of_status(status), &error_message(body)));
     }
-    if answer.streams() {
+    if translator.streams() {
         return Err(UndeliverableResponse::MissingStream);
     }
-    Ok(answer.whole(body)?)
+    Ok(translator.whole(body)?)
 }
 
 /// A tokenizer's response as that of Anthropic's `count_tokens`.
@@ -175,11 +175,11 @@ fn translated_stream(
     call: &GatewayCall,
     mut parts: response::Parts,
     tee: TeeBody<BackendBody>,
-    answer: &Answer,
+    translator: &ResponseTranslator,
 ) -> Response<Body> {
     parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type()));
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
     let state = Arc::clone(&call.response_state);
-    let body = TranslatedBody { original: tee, translation: Some(answer.stream()), state };
+    let body = TranslatedBody { original: tee, translation: Some(translator.stream()), state };
     Response::from_parts(parts, body.boxed_unsync())
 }

@@ -8,7 +8,7 @@ use super::error_response::message;
 use super::in_flight::InFlightPermit;
 use crate::capture::{Recording, TeeBody, VersionChange};
 use crate::llm::api::ApiErrorKind;
-use crate::llm::translate::AnswerStream;
+use crate::llm::translate::StreamTranslator;
 use crate::upstream::{Body, BodyError, IdleLimited};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -159,7 +159,7 @@ impl HttpBody for EventStreamBody {
 pub(super) struct TranslatedBody {
     pub(super) original: TeeBody<BackendBody>,
     /// `None` once the last event was returned.
-    pub(super) translation: Option<AnswerStream>,
+    pub(super) translation: Option<StreamTranslator>,
     pub(super) state: Arc<ResponseState>,
 }
 

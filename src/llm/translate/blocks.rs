@@ -1,107 +1,107 @@
-//! The blocks of an answer as they grow, and what happens to them in which order.
+//! The blocks of a response as they grow, and the events of it in order.
 //!
-//! It must not know where the pieces come from, nor where they go.
+//! Neither the format that is read nor the one that is written is known here.
 
-use super::untranslatable::{Untranslatable, refusal};
+use super::untranslatable::{Untranslatable, untranslatable};
 use crate::wire::json::parse;
 
-/// What happens in a stream. The numbers are those of blocks.
+/// An event of a streamed response. The numbers are indexes of blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The answer has begun.
-    Began,
-    /// A block has begun.
+pub(super) enum BlockEvent {
+    /// The response begins.
+    Started,
+    /// A block begins.
     Opened(usize),
-    /// More of a block.
-    Grew(usize, String),
-    /// A block is whole.
+    /// This text is added to a block.
+    Appended(usize, String),
+    /// A block is complete.
     Closed(usize),
 }
 
-/// What a block is.
+/// The kind of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// What the model thought.
+pub(super) enum BlockKind {
+    /// Reasoning of the model.
     Reasoning,
-    /// What it said.
+    /// Text of the answer.
     Text,
-    /// The call of a function; the block's text are its arguments.
-    Call {
-        /// The call's own id.
+    /// A tool call; the block's text is its arguments.
+    ToolCall {
+        /// The id of the call.
         id: String,
-        /// The function.
+        /// The name of the function.
         name: String,
     },
 }
 
-/// A part of an answer.
+/// A part of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// What it is.
-    pub(super) kind: Kind,
-    /// Its text so far.
+    /// Its kind.
+    pub(super) kind: BlockKind,
+    /// The text that has come.
     pub(super) text: String,
     open: bool,
 }
 
 impl Block {
-    /// True when nothing more is to come once another block begins. Pieces of calls may come in turns.
-    fn is_over(&self) -> bool {
-        !matches!(self.kind, Kind::Call { .. }) || parse(self.text.as_bytes()).is_ok()
+    /// True when no more text can come once another block begins. Pieces of several tool calls may alternate.
+    fn is_complete(&self) -> bool {
+        !matches!(self.kind, BlockKind::ToolCall { .. }) || parse(self.text.as_bytes()).is_ok()
     }
 }
 
-/// The blocks, and what has happened to them that is not told yet.
+/// The blocks, and the events that were not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     list: Vec<Block>,
-    events: Vec<Event>,
+    events: Vec<BlockEvent>,
 }
 
 impl Blocks {
-    /// All of them.
+    /// The blocks, in order.
     pub(super) fn list(&self) -> &[Block] {
         &self.list
     }
 
-    /// What has happened since it was asked last.
-    pub(super) fn happened(&mut self) -> Vec<Event> {
+    /// Takes the events since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<BlockEvent> {
         std::mem::take(&mut self.events)
     }
 
-    /// The answer begins.
-    pub(super) fn begin(&mut self) {
-        self.events.push(Event::Began);
+    /// Begins the response.
+    pub(super) fn start(&mut self) {
+        self.events.push(BlockEvent::Started);
     }
 
-    /// More of the last block if it is of this kind, else a new one.
-    pub(super) fn say(&mut self, kind: Kind, text: &str) -> Result<(), Untranslatable> {
+    /// Adds text to the last block if that is open and of this kind, else to a new one.
+    pub(super) fn append_or_open(&mut self, kind: BlockKind, text: &str) -> Result<(), Untranslatable> {
         if text.is_empty() {
             return Ok(());
         }
-        let goes_on = self.list.last().is_some_and(|last| last.open && last.kind == kind);
-        let block = if goes_on { self.list.len().saturating_sub(1) } else { self.open(kind) };
-        self.grow(block, text)
+        let continues = self.list.last().is_some_and(|last| last.open && last.kind == kind);
+        let block = if continues { self.list.len().saturating_sub(1) } else { self.open(kind) };
+        self.append(block, text)
     }
 
-    /// A new block. What is over ends with its beginning.
-    pub(super) fn open(&mut self, kind: Kind) -> usize {
-        self.close(Block::is_over);
+    /// Opens a new block, and closes those that are complete.
+    pub(super) fn open(&mut self, kind: BlockKind) -> usize {
+        self.close(Block::is_complete);
         let block = self.list.len();
         self.list.push(Block { kind, text: String::new(), open: true });
-        self.events.push(Event::Opened(block));
+        self.events.push(BlockEvent::Opened(block));
         block
     }
 
-    /// More of a block.
-    pub(super) fn grow(&mut self, block: usize, text: &str) -> Result<(), Untranslatable> {
+    /// Adds text to a block.
+    pub(super) fn append(&mut self, block: usize, text: &str) -> Result<(), Untranslatable> {
         if text.is_empty() {
             return Ok(());
         }
         let open = self.list.get_mut(block).filter(|block| block.open);
-        let late = || refusal("choices[0].delta.tool_calls", "a piece of a call came after its end");
+        let late = || untranslatable("choices[0].delta.tool_calls", "a piece of a tool call came after its end");
         open.ok_or_else(late)?.text.push_str(text);
-        self.events.push(Event::Grew(block, text.to_owned()));
+        self.events.push(BlockEvent::Appended(block, text.to_owned()));
         Ok(())
     }
 
@@ -109,12 +109,12 @@ impl Blocks {
         for (index, block) in self.list.iter_mut().enumerate() {
             if block.open && which(block) {
                 block.open = false;
-                self.events.push(Event::Closed(index));
+                self.events.push(BlockEvent::Closed(index));
             }
         }
     }
 
-    /// The end of every block.
+    /// Closes every block.
     pub(super) fn close_all(&mut self) {
         self.close(|_| true);
     }

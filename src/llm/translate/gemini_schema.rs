@@ -1,12 +1,12 @@
-//! Schemas in Gemini's own words as JSON Schema has them.
+//! Gemini's schemas become JSON Schemas.
 //!
-//! It must not check a schema, only reword it.
+//! A schema is reworded, not checked.
 
 use crate::llm::json_object::IntoJson;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
-/// A schema, with every schema in it.
+/// Translates a schema, and every schema in it.
 pub(super) fn schema<'a>(json: &'a Json<'a>) -> Json<'a> {
     match json {
         Json::List(list) => Json::List(list.iter().map(schema).collect()),
@@ -16,13 +16,13 @@ pub(super) fn schema<'a>(json: &'a Json<'a>) -> Json<'a> {
                 let name = camel(name);
                 let value = match &*name {
                     "type" => kind(value, may_be_null),
-                    // It is said with the type, and the order of properties by their own.
+                    // Both are expressed otherwise: by the type, and by the order of the properties.
                     "nullable" if json.get("type").text().is_some() => return None,
                     "propertyOrdering" => return None,
                     "properties" => properties(value, json),
                     "$defs" | "defs" => properties(value, &Json::Null),
                     "items" | "prefixItems" | "anyOf" | "additionalProperties" => schema(value),
-                    // Large numbers are texts in Google's JSON.
+                    // Google's JSON has 64-bit numbers as strings.
                     "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties" | "maxProperties" => {
                         let number = value.text().and_then(|text| text.parse().ok());
                         number.map_or_else(|| value.clone(), Json::Int)
@@ -44,7 +44,7 @@ fn kind<'a>(value: &'a Json<'a>, may_be_null: bool) -> Json<'a> {
     if may_be_null { Json::List(vec![kind, "null".into_json()]) } else { kind }
 }
 
-/// Schemas by their names, in the order that the schema around them asks for.
+/// Named schemas, in the order that the schema around them requires.
 fn properties<'a>(json: &'a Json<'a>, around: &Json<'_>) -> Json<'a> {
     let ordering = around.any(&["propertyOrdering", "property_ordering"]).list();
     let place = |name: &str| ordering.iter().position(|known| known.text() == Some(name)).unwrap_or(usize::MAX);

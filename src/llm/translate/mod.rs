@@ -1,26 +1,26 @@
-//! Requests of other APIs become requests of OpenAI's chat completions, and their responses go back.
+//! Requests of other APIs become requests of OpenAI's chat completions, and their responses are translated back.
 //!
-//! Pure. What chat completions can't express is never dropped silently: the request is refused, with the place of it.
+//! Pure. Fields that chat completions can't express are never dropped silently: the request is refused, with their place.
 
-mod answer;
 mod blocks;
-mod chat;
-mod gemini;
-mod gemini_answer;
+mod chat_request;
+mod chat_response;
+mod gemini_request;
+mod gemini_response;
 mod gemini_schema;
-mod messages;
-mod messages_answer;
+mod messages_request;
+mod messages_response;
 mod node;
-mod request;
-mod request_to_chat;
-mod responses;
-mod responses_answer;
+mod response;
+mod responses_request;
+mod responses_response;
 mod source;
 #[cfg(test)]
 mod tests;
+mod to_chat;
 mod untranslatable;
 
-pub(crate) use answer::{Answer, AnswerStream};
-pub(crate) use request_to_chat::to_chat;
+pub(crate) use response::{ResponseTranslator, StreamTranslator};
 pub(crate) use source::{GeminiPath, SourceApi, source_of};
+pub(crate) use to_chat::to_chat;
 pub(crate) use untranslatable::Untranslatable;

@@ -1,11 +1,11 @@
-//! JSON as it is read from a request: each value, and where it stands.
+//! A value of a request together with its place, for errors that name it.
 //!
-//! It must not know any API.
+//! No API is known here.
 
 use super::untranslatable::Untranslatable;
 use crate::wire::json::Json;
 
-/// A value of a request, and where it stands there.
+/// A value of a request, and its place, such as `messages[2].content`.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'a> {
     json: &'a Json<'a>,
@@ -18,12 +18,12 @@ impl<'a> Node<'a> {
         Self { json, place: String::new() }
     }
 
-    /// The value itself.
+    /// The value.
     pub(super) fn json(&self) -> &'a Json<'a> {
         self.json
     }
 
-    /// A field of an object; null where there is none. A name `inCamelCase` also finds `in_camel_case`.
+    /// A field of an object; null if it is missing. The name `inCamelCase` also finds `in_camel_case`.
     pub(super) fn get(&self, name: &str) -> Self {
         let other = snake(name);
         let name = if self.json.has(name) || !self.json.has(&other) { name } else { other.as_str() };
@@ -35,27 +35,27 @@ impl<'a> Node<'a> {
         Self { json, place }
     }
 
-    /// True for null, and for what is not there.
+    /// True for null, and for a value that is missing.
     pub(super) fn is_null(&self) -> bool {
         self.json.is_null()
     }
 
-    /// True for `true`.
+    /// True if the value is `true`.
     pub(super) fn flag(&self) -> bool {
         self.json.bool() == Some(true)
     }
 
-    /// A text that has to be there.
+    /// A text that is required.
     pub(super) fn text(&self) -> Result<&'a str, Untranslatable> {
         self.json.text().ok_or_else(|| self.refuse("must be a text"))
     }
 
-    /// A text that may be missing.
+    /// A text that is optional.
     pub(super) fn word(&self) -> Result<Option<&'a str>, Untranslatable> {
         if self.is_null() { Ok(None) } else { self.text().map(Some) }
     }
 
-    /// The elements of a list; none where there is no list.
+    /// The elements of a list; none if it is missing.
     pub(super) fn list(&self) -> Result<Vec<Self>, Untranslatable> {
         match self.json {
             Json::Null => Ok(Vec::new()),
@@ -67,7 +67,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Refuses an object with a field that is not among these. A field that is null says nothing.
+    /// Refuses an object with other fields than these, unless they are null.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Untranslatable> {
         if !matches!(self.json, Json::Null | Json::Object(_)) {
             return Err(self.refuse("must be an object"));
@@ -79,14 +79,14 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Why this can't be translated.
+    /// The error that this value can't be translated.
     pub(super) fn refuse(&self, cause: impl Into<String>) -> Untranslatable {
         let place = if self.place.is_empty() { "body" } else { self.place.as_str() };
         Untranslatable { place: place.to_owned(), cause: cause.into() }
     }
 }
 
-/// What is said of something that only one of the two dialects has.
+/// The cause for something that chat completions don't have.
 pub(super) const NO_COUNTERPART: &str = "has no counterpart in chat completions";
 
 /// `inCamelCase` as `in_camel_case`.

@@ -1,4 +1,4 @@
-//! The APIs whose calls are translated to OpenAI's chat completions.
+//! The APIs that are translated to OpenAI's chat completions.
 
 use crate::llm::api::detect::{ApiCall, wants_events};
 use crate::llm::api::endpoint::Streaming;
@@ -15,7 +15,7 @@ pub(crate) enum SourceApi {
     Gemini,
 }
 
-/// What the path of a Gemini request says: its body has no fields for it.
+/// What the path and query of a Gemini request say; its body has no fields for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GeminiPath {
     /// `:streamGenerateContent`

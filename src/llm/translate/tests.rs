@@ -1,8 +1,8 @@
-//! Answers in every dialect: whole, streamed, cut anywhere. Also what the tests of requests share.
+//! Responses in every format: whole, streamed, cut anywhere. Also helpers of the tests of requests.
 
-use super::answer::Answer;
-use super::request_to_chat::to_chat;
+use super::response::ResponseTranslator;
 use super::source::{GeminiPath, SourceApi};
+use super::to_chat::to_chat;
 use crate::wire::sse::Events;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -20,26 +20,26 @@ pub(super) fn refused_at(source: SourceApi, request: &Value) -> String {
     to_chat(source, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
 }
 
-/// The way back to a source that wants to see everything.
-fn answer(source: SourceApi) -> Answer {
-    let asked = match source {
+/// The translator for a client that asks for a stream and for reasoning.
+fn translator(source: SourceApi) -> ResponseTranslator {
+    let request = match source {
         SourceApi::Messages => r#"{"model":"asked","stream":true,"thinking":{"type":"enabled","budget_tokens":1024}}"#,
         SourceApi::Responses => r#"{"model":"asked","stream":true}"#,
         SourceApi::Gemini => r#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#,
     };
-    to_chat(source, asked.as_bytes(), SSE).unwrap().answer
+    to_chat(source, request.as_bytes(), SSE).unwrap().response
 }
 
 fn whole(source: SourceApi, chat: &Value) -> Value {
-    serde_json::from_slice(&answer(source).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
+    serde_json::from_slice(&translator(source).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
 }
 
-/// What the source gets when the backend's stream is cut at these places.
-fn streamed(answer: &Answer, stream: &str, cuts: &[usize]) -> String {
+/// The client's stream when the backend's is cut at these places.
+fn streamed(translator: &ResponseTranslator, stream: &str, cuts: &[usize]) -> String {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
     cuts.extend([0, stream.len()]);
     cuts.sort_unstable();
-    let mut to_client = answer.stream();
+    let mut to_client = translator.stream();
     let mut out = Vec::new();
     for pair in cuts.windows(2) {
         out.extend(to_client.push(&stream.as_bytes()[pair[0]..pair[1]]));
@@ -61,9 +61,9 @@ fn events(stream: &str) -> Vec<Value> {
     events.collect()
 }
 
-/// What a backend says: thoughts, texts, and calls with the pieces of their arguments.
+/// What a model samples: reasoning, text, and tool calls, each in pieces.
 #[derive(Clone, Debug)]
-struct Said {
+struct Sampled {
     thought: Vec<String>,
     text: Vec<String>,
     calls: Vec<Vec<String>>,
@@ -72,8 +72,8 @@ struct Said {
 
 const USAGE: &str = r#"{"prompt_tokens":7,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":3}}"#;
 
-impl Said {
-    /// All of it in one chat completion, with what is not for the agent.
+impl Sampled {
+    /// As one chat completion, with fields that the agent must not get.
     fn whole(&self) -> Value {
         let calls = self.calls.iter().enumerate().map(|(index, pieces)| {
             json!({"id": format!("c{index}"), "type": "function", "function": {"name": "f", "arguments": pieces.concat()}})
@@ -93,7 +93,7 @@ impl Said {
         })
     }
 
-    /// All of it piece by piece, as vLLM does it.
+    /// As a stream of chunks, in vLLM's form.
     fn stream(&self) -> String {
         let chunk = |choices: Value, usage: Value| {
             let (id, created, model) = ("chatcmpl-1", 9, "m");
@@ -121,8 +121,8 @@ impl Said {
     }
 }
 
-fn example() -> Said {
-    Said {
+fn example() -> Sampled {
+    Sampled {
         thought: vec!["h".to_owned(), "m".to_owned()],
         text: vec!["hé".to_owned(), "llo".to_owned()],
         calls: vec![vec!["{\"b\":".to_owned(), "1,\"a\":2}".to_owned()], vec!["{}".to_owned()]],
@@ -130,7 +130,7 @@ fn example() -> Said {
     }
 }
 
-/// The whole answer that the events of a stream make.
+/// The whole response that the events of a stream make.
 fn put_together(source: SourceApi, events: &[Value]) -> Value {
     match source {
         SourceApi::Messages => message_of(events),
@@ -190,12 +190,12 @@ fn message_of(events: &[Value]) -> Value {
     message
 }
 
-fn anything_said() -> impl Strategy<Value = Said> {
+fn any_sampled() -> impl Strategy<Value = Sampled> {
     let pieces = || prop::collection::vec("[a\u{e9}\\\\\" \n]{0,3}", 0..4);
     let call = prop::sample::select(vec![vec!["{}"], vec!["{\"a\"", ":[1]", "}"], vec!["", "{\"a\":\"\\u00e9", "\"}"]]);
     let call = call.prop_map(|pieces| pieces.into_iter().map(str::to_owned).collect::<Vec<String>>());
     let finish = prop::sample::select(vec!["stop", "length", "tool_calls", "content_filter"]);
-    (pieces(), pieces(), prop::collection::vec(call, 0..3), finish).prop_map(|(thought, text, calls, finish)| Said {
+    (pieces(), pieces(), prop::collection::vec(call, 0..3), finish).prop_map(|(thought, text, calls, finish)| Sampled {
         thought,
         text,
         calls,
@@ -205,21 +205,21 @@ fn anything_said() -> impl Strategy<Value = Said> {
 
 proptest! {
     #[test]
-    fn any_division_of_a_stream_gives_the_same(said in anything_said(), cuts in prop::collection::vec(0_usize..4000, 0..12)) {
+    fn any_division_of_a_stream_gives_the_same(sampled in any_sampled(), cuts in prop::collection::vec(0_usize..4000, 0..12)) {
         for source in SOURCES {
-            let stream = said.stream();
-            prop_assert_eq!(streamed(&answer(source), &stream, &cuts), streamed(&answer(source), &stream, &[]));
+            let stream = sampled.stream();
+            prop_assert_eq!(streamed(&translator(source), &stream, &cuts), streamed(&translator(source), &stream, &[]));
         }
     }
 
     #[test]
-    fn the_pieces_of_a_stream_make_the_whole_answer(said in anything_said()) {
+    fn the_pieces_of_a_stream_make_the_whole_answer(sampled in any_sampled()) {
         for source in SOURCES {
-            let told = streamed(&answer(source), &said.stream(), &[]);
-            prop_assert!(!told.contains("token_ids") && !told.contains("logprobs"));
-            let expected = whole(source, &said.whole());
+            let translated = streamed(&translator(source), &sampled.stream(), &[]);
+            prop_assert!(!translated.contains("token_ids") && !translated.contains("logprobs"));
+            let expected = whole(source, &sampled.whole());
             prop_assert!(!expected.to_string().contains("token_ids") && !expected.to_string().contains("logprobs"));
-            prop_assert_eq!(put_together(source, &events(&told)), expected);
+            prop_assert_eq!(put_together(source, &events(&translated)), expected);
         }
     }
 }
@@ -240,7 +240,7 @@ fn a_whole_answer_of_messages() {
         },
     });
     assert_eq!(whole(SourceApi::Messages, &example().whole()), expected);
-    let bytes = answer(SourceApi::Messages).whole(example().whole().to_string().as_bytes()).unwrap();
+    let bytes = translator(SourceApi::Messages).whole(example().whole().to_string().as_bytes()).unwrap();
     assert!(String::from_utf8(bytes).unwrap().contains(r#""input":{"b":1,"a":2}"#), "arguments keep their order");
     let stopped = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop", "stop_reason": "END"}]});
     let stopped = whole(SourceApi::Messages, &stopped);
@@ -251,9 +251,9 @@ fn a_whole_answer_of_messages() {
 #[test]
 fn a_whole_answer_of_responses() {
     let body = br#"{"model":"asked","input":"hi","instructions":"be","tools":[{"type":"function","name":"f"}]}"#;
-    let answer = to_chat(SourceApi::Responses, body, GeminiPath::default()).unwrap().answer;
-    assert!(!answer.streams());
-    let bytes = answer.whole(example().whole().to_string().as_bytes()).unwrap();
+    let translator = to_chat(SourceApi::Responses, body, GeminiPath::default()).unwrap().response;
+    assert!(!translator.streams());
+    let bytes = translator.whole(example().whole().to_string().as_bytes()).unwrap();
     let whole: Value = serde_json::from_slice(&bytes).unwrap();
     let call = |at: usize, call: &str, arguments: &str| {
         json!({
@@ -307,11 +307,11 @@ fn a_whole_answer_of_gemini() {
 #[test]
 fn the_events_of_a_stream_have_their_order() {
     let types = |source: SourceApi| {
-        let told = events(&streamed(&answer(source), &example().stream(), &[]));
-        for (number, event) in told.iter().enumerate().filter(|_| source == SourceApi::Responses) {
+        let translated = events(&streamed(&translator(source), &example().stream(), &[]));
+        for (number, event) in translated.iter().enumerate().filter(|_| source == SourceApi::Responses) {
             assert_eq!(event["sequence_number"], number);
         }
-        told.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        translated.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let block = |deltas: usize| {
         let delta = std::iter::repeat_n("content_block_delta", deltas);
@@ -340,51 +340,51 @@ fn a_stream_that_is_cut_ends_with_an_error() {
     let stream = example().stream();
     let cut = &stream[..stream.find("llo").unwrap()];
     for (source, mark) in SOURCES.into_iter().zip(["event: error", "event: response.failed", "{\"error\":"]) {
-        let told = streamed(&answer(source), cut, &[]);
-        assert!(told.contains(mark), "{told}");
-        let broken = streamed(&answer(source), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", &[]);
+        let translated = streamed(&translator(source), cut, &[]);
+        assert!(translated.contains(mark), "{translated}");
+        let broken = streamed(&translator(source), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", &[]);
         assert!(broken.contains("out of memory") && broken.contains("error"), "{broken}");
-        // The reason for the end is enough, and so is the mark behind it without its blank line.
+        // A finish reason completes a stream, and so does `[DONE]` without its blank line.
         let finished = &stream[..stream.find("\"usage\":{").unwrap()];
         let finished = &finished[..finished.rfind("data:").unwrap()];
-        assert!(!streamed(&answer(source), finished, &[]).contains("error\":{"), "{source:?}");
-        assert!(!streamed(&answer(source), "data: [DONE]", &[]).contains("error\":{"), "{source:?}");
+        assert!(!streamed(&translator(source), finished, &[]).contains("error\":{"), "{source:?}");
+        assert!(!streamed(&translator(source), "data: [DONE]", &[]).contains("error\":{"), "{source:?}");
     }
 }
 
 #[test]
 fn gemini_also_streams_a_list() {
-    let asked = br#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#;
-    let answer = to_chat(SourceApi::Gemini, asked, GeminiPath { streams: true, sse: false }).unwrap().answer;
-    assert_eq!((answer.content_type(), answer.streams()), ("application/json", true));
-    let list: Vec<Value> = serde_json::from_str(&streamed(&answer, &example().stream(), &[3, 500])).unwrap();
+    let request = br#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#;
+    let translator = to_chat(SourceApi::Gemini, request, GeminiPath { streams: true, sse: false }).unwrap().response;
+    assert_eq!((translator.content_type(), translator.streams()), ("application/json", true));
+    let list: Vec<Value> = serde_json::from_str(&streamed(&translator, &example().stream(), &[3, 500])).unwrap();
     assert_eq!(put_together(SourceApi::Gemini, &list), whole(SourceApi::Gemini, &example().whole()));
-    let failed: Vec<Value> = serde_json::from_str(&streamed(&answer, "", &[])).unwrap();
+    let failed: Vec<Value> = serde_json::from_str(&streamed(&translator, "", &[])).unwrap();
     assert_eq!(failed[0]["error"]["code"], 500);
 }
 
 #[test]
-fn thoughts_go_to_clients_that_asked_for_them() {
+fn reasoning_goes_to_clients_that_ask_for_it() {
     let chat = example().whole().to_string();
-    for (source, asked) in [(SourceApi::Messages, &br#"{"model":"m"}"#[..]), (SourceApi::Gemini, b"{}")] {
-        let answer = to_chat(source, asked, GeminiPath::default()).unwrap().answer;
-        let whole = String::from_utf8(answer.whole(chat.as_bytes()).unwrap()).unwrap();
+    for (source, request) in [(SourceApi::Messages, &br#"{"model":"m"}"#[..]), (SourceApi::Gemini, b"{}")] {
+        let translator = to_chat(source, request, GeminiPath::default()).unwrap().response;
+        let whole = String::from_utf8(translator.whole(chat.as_bytes()).unwrap()).unwrap();
         assert!(whole.contains("h\u{e9}llo") && !whole.contains("thinking") && !whole.contains("thought\""), "{whole}");
     }
 }
 
 #[test]
-fn what_the_client_can_not_be_told_is_refused() {
+fn responses_without_counterpart_are_refused() {
     let odd =
         json!({"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}}]});
     let odd = odd.to_string();
     for source in [SourceApi::Messages, SourceApi::Gemini] {
-        let refused = answer(source).whole(odd.as_bytes()).unwrap_err();
+        let refused = translator(source).whole(odd.as_bytes()).unwrap_err();
         assert_eq!(refused.place, "choices[0].message.tool_calls[0].function.arguments");
     }
-    assert!(answer(SourceApi::Responses).whole(odd.as_bytes()).is_ok());
+    assert!(translator(SourceApi::Responses).whole(odd.as_bytes()).is_ok());
     for source in SOURCES {
-        assert_eq!(answer(source).whole(b"<html>").unwrap_err().place, "answer");
+        assert_eq!(translator(source).whole(b"<html>").unwrap_err().place, "answer");
         assert_eq!(to_chat(source, b"{", SSE).unwrap_err().place, "body");
         assert_eq!(to_chat(source, b"[]", SSE).unwrap_err().to_string(), "body: must be an object");
     }

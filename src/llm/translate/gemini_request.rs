@@ -1,21 +1,22 @@
-//! Requests of Gemini's generateContent as chat completions take them.
+//! Requests of Gemini's generateContent become requests of chat completions.
 //!
-//! It must not leave out silently what can't be expressed. The model's name is not in the body but in the path, and for
-//! the caller to add.
+//! Fields that can't be expressed are refused. The model's name is in the path: the caller adds it.
 
+use super::chat_request::{
+    ChatMessages, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
+};
 use super::gemini_schema::schema;
 use super::node::{NO_COUNTERPART, Node};
-use super::request::{Turns, data_url, function, image_part, json_schema, named_function, stream_options, text_part};
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::{IntoJson, object, text_of};
 use crate::wire::json::Json;
 
-/// The fields of a request that are known. The last of them are read by nobody here: nothing filters what a backend
-/// says, and labels are for bills.
+/// The known fields of a request. The last two are left out: the gateway does not filter answers, and labels are about
+/// billing.
 const FIELDS: &[&str] =
     &["contents", "generationConfig", "model", "systemInstruction", "toolConfig", "tools", "labels", "safetySettings"];
 
-/// Those of its `generationConfig`.
+/// The known fields of `generationConfig`.
 #[rustfmt::skip]
 const CONFIG_FIELDS: &[&str] = &[
     "_responseJsonSchema", "candidateCount", "frequencyPenalty", "maxOutputTokens", "presencePenalty",
@@ -23,26 +24,26 @@ const CONFIG_FIELDS: &[&str] = &[
     "temperature", "thinkingConfig", "topK", "topP",
 ];
 
-/// A request. Its path says whether the answer streams.
+/// Translates a request. `streams`: whether its path asks for a stream.
 pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Untranslatable> {
     root.only(FIELDS)?;
     let config = root.get("generationConfig");
     config.only(CONFIG_FIELDS)?;
     check(&config)?;
-    let mut turns = Turns::default();
+    let mut messages = ChatMessages::default();
     let system = root.get("systemInstruction");
     if !system.is_null() {
         let texts: Result<Vec<&str>, _> =
             system.get("parts").list()?.iter().map(|part| part.get("text").text()).collect();
-        turns.system(&texts?.join("\n"));
+        messages.system(&texts?.join("\n"));
     }
-    let mut calls = Calls::default();
+    let mut calls = PendingCalls::default();
     for content in root.get("contents").list()? {
         content.only(&["role", "parts"])?;
         let (role, parts) = (content.get("role"), content.get("parts").list()?);
         match role.word()? {
-            Some("model") => model(&parts, &mut turns, &mut calls)?,
-            None | Some("user" | "function") => user(&parts, &mut turns, &mut calls)?,
+            Some("model") => model(&parts, &mut messages, &mut calls)?,
+            None | Some("user" | "function") => user(&parts, &mut messages, &mut calls)?,
             Some(other) => return Err(role.refuse(format!("`{other}` is no role of a content"))),
         }
     }
@@ -53,11 +54,11 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Un
             tools.push(declared(&declaration)?);
         }
     }
-    let (thinks, effort) = thinking(&config.get("thinkingConfig"))?;
+    let (enable_thinking, effort) = thinking(&config.get("thinkingConfig"))?;
     let model = root.get("model").word()?.map(|model| model.strip_prefix("models/").unwrap_or(model));
     Ok(object! {
         "model": model,
-        "messages": turns.finish(),
+        "messages": messages.finish(),
         "tool_choice": tool_choice(&root.get("toolConfig"), &tools)?,
         "tools": tools,
         "max_tokens": config.get("maxOutputTokens").json(),
@@ -68,7 +69,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Un
         "seed": config.get("seed").json(),
         "presence_penalty": config.get("presencePenalty").json(),
         "frequency_penalty": config.get("frequencyPenalty").json(),
-        "chat_template_kwargs": thinks.map(|thinks| object! {"enable_thinking": thinks}),
+        "chat_template_kwargs": enable_thinking.map(|enabled| object! {"enable_thinking": enabled}),
         "reasoning_effort": effort,
         "response_format": response_format(&config)?,
         "stream": streams.then_some(true),
@@ -76,11 +77,11 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Un
     })
 }
 
-/// Refuses what only some models can do: several answers, answers that are no text.
+/// Refuses several candidates, and answers other than text.
 fn check(config: &Node<'_>) -> Result<(), Untranslatable> {
     let count = config.get("candidateCount");
     if !count.is_null() && count.json().int() != Some(1) {
-        return Err(count.refuse("one answer is given"));
+        return Err(count.refuse("the gateway gives one candidate"));
     }
     for modality in config.get("responseModalities").list()? {
         if !modality.text()?.eq_ignore_ascii_case("text") {
@@ -90,48 +91,54 @@ fn check(config: &Node<'_>) -> Result<(), Untranslatable> {
     Ok(())
 }
 
-/// Calls that are not answered yet, with their ids and names. Gemini needs no ids, chat does.
+/// Function calls without a response, with their ids and names. Ids are optional in Gemini, but not in chat completions.
 #[derive(Debug, Default)]
-struct Calls {
-    open: Vec<(String, String)>,
-    made: usize,
+struct PendingCalls {
+    calls: Vec<(String, String)>,
+    // Calls so far, which number the ids that are made up.
+    count: usize,
 }
 
-impl Calls {
-    /// A call's id, made up where it has none.
-    fn asked(&mut self, id: Option<&str>, name: &str) -> String {
-        let id = id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{}", self.made), str::to_owned);
-        self.made += 1;
-        self.open.push((id.clone(), name.to_owned()));
+impl PendingCalls {
+    /// Adds a call and gives its id, which is made up where it has none.
+    fn add(&mut self, id: Option<&str>, name: &str) -> String {
+        let id = id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{}", self.count), str::to_owned);
+        self.count += 1;
+        self.calls.push((id.clone(), name.to_owned()));
         id
     }
 
-    /// The id of the call that is answered: the one that is named, else the first of that function.
-    fn answered(&mut self, id: Option<&str>, name: &str) -> Option<String> {
-        let by_id = self.open.iter().position(|(known, _)| Some(known.as_str()) == id);
-        let at = by_id.or_else(|| self.open.iter().position(|(_, known)| known == name))?;
-        Some(self.open.remove(at).0)
+    /// Removes the call that a response belongs to, and gives its id: the call with this id, else the first of this
+    /// function.
+    fn remove(&mut self, id: Option<&str>, name: &str) -> Option<String> {
+        let by_id = self.calls.iter().position(|(known, _)| Some(known.as_str()) == id);
+        let at = by_id.or_else(|| self.calls.iter().position(|(_, known)| known == name))?;
+        Some(self.calls.remove(at).0)
     }
 }
 
-/// A part, whatever it is.
+/// Refuses parts with unknown fields.
 fn check_part(part: &Node<'_>) -> Result<(), Untranslatable> {
-    // A signature of a thought says who thought it; nobody here can check it.
+    // The signature can't be checked here and is left out.
     part.only(&["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"])
 }
 
-fn model<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Result<(), Untranslatable> {
+fn model<'a>(
+    parts: &[Node<'a>],
+    messages: &mut ChatMessages<'a>,
+    calls: &mut PendingCalls,
+) -> Result<(), Untranslatable> {
     for part in parts {
         check_part(part)?;
         for name in ["inlineData", "fileData", "functionResponse"] {
             let other = part.get(name);
             if !other.is_null() {
-                return Err(other.refuse("a model's turn has only texts and calls in chat completions"));
+                return Err(other.refuse("messages of the model have only text and calls in chat completions"));
             }
         }
         let call = part.get("functionCall");
         let text = part.get("text").word()?.unwrap_or_default();
-        let assistant = turns.assistant();
+        let assistant = messages.assistant();
         if part.get("thought").flag() {
             assistant.reasoning.push_str(text);
         } else {
@@ -141,28 +148,32 @@ fn model<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Re
             call.only(&["id", "name", "args"])?;
             let (name, args) = (call.get("name").text()?, call.get("args"));
             let arguments = if args.is_null() { "{}".to_owned() } else { text_of(args.json()) };
-            assistant.call(&calls.asked(call.get("id").word()?, name), name, arguments);
+            assistant.call(&calls.add(call.get("id").word()?, name), name, arguments);
         }
     }
     Ok(())
 }
 
-/// What functions answered goes first, as messages of its own, then what else the user says.
-fn user<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Result<(), Untranslatable> {
-    let mut said = Vec::new();
+/// Responses of functions come first, as messages of their own, then the other parts as one message.
+fn user<'a>(
+    parts: &[Node<'a>],
+    messages: &mut ChatMessages<'a>,
+    calls: &mut PendingCalls,
+) -> Result<(), Untranslatable> {
+    let mut content = Vec::new();
     for part in parts {
         check_part(part)?;
         let (response, data, file) = (part.get("functionResponse"), part.get("inlineData"), part.get("fileData"));
         if !response.is_null() {
             response.only(&["id", "name", "response"])?;
             let name = response.get("name").text()?;
-            let Some(id) = calls.answered(response.get("id").word()?, name) else {
-                return Err(response.refuse(format!("no call of `{name}` is without an answer")));
+            let Some(id) = calls.remove(response.get("id").word()?, name) else {
+                return Err(response.refuse(format!("no call of `{name}` waits for a response")));
             };
-            turns.tool(id, text_of(response.get("response").json()).into_json());
+            messages.tool(id, text_of(response.get("response").json()).into_json());
         } else if !data.is_null() {
             data.only(&["mimeType", "data", "displayName"])?;
-            said.push(image_part(data_url(image(&data)?, data.get("data").text()?), None));
+            content.push(image_part(data_url(image(&data)?, data.get("data").text()?), None));
         } else if !file.is_null() {
             file.only(&["mimeType", "fileUri", "displayName"])?;
             image(&file)?;
@@ -170,17 +181,17 @@ fn user<'a>(parts: &[Node<'a>], turns: &mut Turns<'a>, calls: &mut Calls) -> Res
             if !uri.text()?.starts_with("http") {
                 return Err(uri.refuse("the backend can only fetch images over HTTP"));
             }
-            said.push(image_part(uri.text()?, None));
+            content.push(image_part(uri.text()?, None));
         } else {
             let call = part.get("functionCall");
             if !call.is_null() {
                 return Err(call.refuse("only the model calls functions"));
             }
-            said.push(text_part(part.get("text").text()?));
+            content.push(text_part(part.get("text").text()?));
         }
     }
-    if !said.is_empty() {
-        turns.user(said);
+    if !content.is_empty() {
+        messages.user(content);
     }
     Ok(())
 }
@@ -196,8 +207,9 @@ fn image<'a>(node: &Node<'a>) -> Result<&'a str, Untranslatable> {
 
 fn declared<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     node.only(&["name", "description", "parameters", "parametersJsonSchema"])?;
-    let as_it_is = node.get("parametersJsonSchema");
-    let parameters = if as_it_is.is_null() { schema(node.get("parameters").json()) } else { as_it_is.json().clone() };
+    let json_schema = node.get("parametersJsonSchema");
+    let parameters =
+        if json_schema.is_null() { schema(node.get("parameters").json()) } else { json_schema.json().clone() };
     Ok(function(node.get("name").text()?, node.get("description").json(), parameters, None::<bool>))
 }
 
@@ -218,31 +230,31 @@ fn tool_choice<'a>(node: &Node<'a>, tools: &[Json<'_>]) -> Result<Json<'a>, Untr
         ("ANY", []) => Ok("required".into_json()),
         ("ANY", [name]) => Ok(named_function(name)),
         ("ANY", _) if all_allowed() => Ok("required".into_json()),
-        ("ANY" | "AUTO", _) => Err(allowed.refuse("chat completions can't name some of the functions")),
+        ("ANY" | "AUTO", _) => Err(allowed.refuse("chat completions can't allow only some of the functions")),
         (other, _) => Err(mode.refuse(format!("`{other}` {NO_COUNTERPART}"))),
     }
 }
 
-/// Whether the model is to think, and how hard. A budget is a bound that it need not reach.
-/// True when the client wants to see thoughts.
+/// True when the client asks for reasoning.
 pub(super) fn includes_thoughts(request: &Json<'_>) -> bool {
     let config = request.any(&["generationConfig", "generation_config"]);
     let thinking = config.any(&["thinkingConfig", "thinking_config"]);
     thinking.any(&["includeThoughts", "include_thoughts"]).bool() == Some(true)
 }
 
+/// Whether reasoning is enabled, and its effort. A budget is an upper bound; only 0 has an effect.
 fn thinking(node: &Node<'_>) -> Result<(Option<bool>, Option<String>), Untranslatable> {
     node.only(&["includeThoughts", "thinkingBudget", "thinkingLevel"])?;
-    let thinks = (node.get("thinkingBudget").json().int() == Some(0)).then_some(false);
+    let enabled = (node.get("thinkingBudget").json().int() == Some(0)).then_some(false);
     let level = node.get("thinkingLevel").word()?.filter(|level| *level != "THINKING_LEVEL_UNSPECIFIED");
-    Ok((thinks, level.map(str::to_lowercase)))
+    Ok((enabled, level.map(str::to_lowercase)))
 }
 
 fn response_format<'a>(config: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatable> {
     let json_schemas = [config.get("responseJsonSchema"), config.get("_responseJsonSchema")];
-    let theirs = config.get("responseSchema");
+    let schema_of_gemini = config.get("responseSchema");
     let wanted = json_schemas.iter().find(|schema| !schema.is_null()).map(|schema| schema.json().clone());
-    let wanted = wanted.or_else(|| (!theirs.is_null()).then(|| schema(theirs.json())));
+    let wanted = wanted.or_else(|| (!schema_of_gemini.is_null()).then(|| schema(schema_of_gemini.json())));
     let kind = config.get("responseMimeType");
     match (kind.word()?, wanted) {
         (None | Some("application/json"), Some(schema)) => Ok(Some(json_schema("answer", None, schema, true))),
@@ -336,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_expressed_is_refused_with_its_place() {
+    fn fields_without_counterpart_are_refused_with_their_place() {
         let user = |part: serde_json::Value| json!({"contents": [{"role": "user", "parts": [part]}]});
         let model = |part: serde_json::Value| json!({"contents": [{"role": "model", "parts": [part]}]});
         let config = |field: serde_json::Value| json!({"generationConfig": field});

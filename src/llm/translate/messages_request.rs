@@ -1,17 +1,17 @@
-//! Requests of Anthropic messages as chat completions take them.
+//! Requests of Anthropic messages become requests of chat completions.
 //!
-//! It must not leave out silently what can't be expressed.
+//! Fields that can't be expressed are refused.
 
-use super::node::{NO_COUNTERPART, Node};
-use super::request::{
-    Turns, content, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
+use super::chat_request::{
+    ChatMessages, content, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
 };
+use super::node::{NO_COUNTERPART, Node};
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::{object, text_of};
 use crate::wire::json::Json;
 
-/// The fields of a request that are known. The last of them change nothing in what the model says: they are about
-/// versions, billing, routing and caching.
+/// The known fields of a request. Those of the last line have no effect on the answer: they are about versions, billing,
+/// routing and caching. They are left out.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
     "context_management", "max_tokens", "mcp_servers", "messages", "metadata", "model", "output_config",
@@ -20,39 +20,39 @@ const FIELDS: &[&str] = &[
     "anthropic_beta", "anthropic_version", "betas", "cache_control", "inference_geo", "service_tier", "speed",
 ];
 
-/// Those of a tool, the last of them without effect on the answer.
+/// The known fields of a tool. The last two have no effect on the answer.
 #[rustfmt::skip]
 const TOOL_FIELDS: &[&str] = &[
     "defer_loading", "description", "input_schema", "name", "strict", "type", "cache_control", "eager_input_streaming",
 ];
 
-/// A request.
+/// Translates a request.
 pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     root.only(FIELDS)?;
     if let Some(server) = root.get("mcp_servers").list()?.first() {
-        return Err(server.refuse("the backend calls no servers"));
+        return Err(server.refuse("the backend calls no MCP servers"));
     }
     check_context_management(&root.get("context_management"))?;
-    let mut turns = Turns::default();
+    let mut messages = ChatMessages::default();
     if let Some(system) = system(&root.get("system"))? {
-        turns.system(&system);
+        messages.system(&system);
     }
     for message in root.get("messages").list()? {
         message.only(&["role", "content"])?;
         let role = message.get("role");
         match role.text()? {
-            "user" => user(&message.get("content"), &mut turns)?,
-            "assistant" => assistant(&message.get("content"), &mut turns)?,
+            "user" => user(&message.get("content"), &mut messages)?,
+            "assistant" => assistant(&message.get("content"), &mut messages)?,
             other => return Err(role.refuse(format!("`{other}` is no role of a message"))),
         }
     }
-    let messages = turns.finish();
-    // The answer goes on from a last message of the assistant.
+    let messages = messages.finish();
+    // The answer continues a last message of the assistant.
     let last = messages.last().filter(|last| last.get("tool_calls").is_null());
-    let goes_on = last.is_some_and(|last| last.get("role").text() == Some("assistant"));
+    let continues = last.is_some_and(|last| last.get("role").text() == Some("assistant"));
     let choice = root.get("tool_choice");
     let one_call = choice.get("disable_parallel_tool_use").flag();
-    let thinks = thinking(&root.get("thinking"))?;
+    let enable_thinking = thinking(&root.get("thinking"))?;
     let (effort, format) = output(root)?;
     let streams = root.get("stream").flag();
     Ok(object! {
@@ -66,9 +66,9 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
         "top_p": root.get("top_p").json(),
         "top_k": root.get("top_k").json(),
         "stop": root.get("stop_sequences").json(),
-        "continue_final_message": goes_on.then_some(true),
-        "add_generation_prompt": goes_on.then_some(false),
-        "chat_template_kwargs": thinks.map(|thinks| object! {"enable_thinking": thinks}),
+        "continue_final_message": continues.then_some(true),
+        "add_generation_prompt": continues.then_some(false),
+        "chat_template_kwargs": enable_thinking.map(|enabled| object! {"enable_thinking": enabled}),
         "reasoning_effort": effort,
         "response_format": format,
         "user": root.get("metadata").get("user_id").json(),
@@ -77,7 +77,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     })
 }
 
-/// Edits of the context are refused, but for the one that edits nothing.
+/// Refuses edits of the context, except the one that keeps everything.
 fn check_context_management(node: &Node<'_>) -> Result<(), Untranslatable> {
     node.only(&["edits"])?;
     for edit in node.get("edits").list()? {
@@ -100,7 +100,7 @@ fn system(node: &Node<'_>) -> Result<Option<String>, Untranslatable> {
     Ok(Some(texts?.join("\n")))
 }
 
-/// A block that has to be a text.
+/// The text of a block that must be text.
 fn text<'a>(block: &Node<'a>) -> Result<&'a str, Untranslatable> {
     let kind = block.get("type").text()?;
     if kind != "text" {
@@ -114,27 +114,27 @@ fn text<'a>(block: &Node<'a>) -> Result<&'a str, Untranslatable> {
     block.get("text").text()
 }
 
-/// What the tools answered goes first, as messages of its own, then what else the user says.
-fn user<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
+/// Results of tools come first, as messages of their own, then the other parts as one message.
+fn user<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     if let Some(text) = node.json().text() {
-        turns.user(vec![text_part(text)]);
+        messages.user(vec![text_part(text)]);
         return Ok(());
     }
     let mut parts = Vec::new();
     for block in node.list()? {
         if block.get("type").text()? == "tool_result" {
-            tool_result(&block, turns)?;
+            tool_result(&block, messages)?;
         } else {
             parts.push(part(&block)?);
         }
     }
     if !parts.is_empty() {
-        turns.user(parts);
+        messages.user(parts);
     }
     Ok(())
 }
 
-/// A block of the user or of a tool.
+/// A block of the user, or of a tool's result.
 fn part<'a>(block: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     let source = block.get("source");
     match (block.get("type").text()?, source.get("type").json().text()) {
@@ -153,32 +153,32 @@ fn part<'a>(block: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
             block.only(&["type", "source", "cache_control"])?;
             Ok(text_part(source.get("data").text()?))
         }
-        ("document", _) => Err(block.refuse("a document that is no plain text has no counterpart in chat completions")),
+        ("document", _) => Err(block.refuse("documents other than plain text have no counterpart in chat completions")),
         _ => Ok(text_part(text(block)?)),
     }
 }
 
-fn tool_result<'a>(block: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
+fn tool_result<'a>(block: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     block.only(&["type", "tool_use_id", "content", "is_error", "cache_control"])?;
     let node = block.get("content");
     let mut parts = match node.json().text() {
         Some(text) => vec![text_part(text)],
         None => node.list()?.iter().map(part).collect::<Result<Vec<_>, _>>()?,
     };
-    // Chat has no mark for what went wrong, so that it is said in the text.
+    // Chat completions have no field for failure: the text says it.
     if block.get("is_error").flag() {
-        let said = parts.first().and_then(|first| first.get("text").text()).map(|text| format!("Error: {text}"));
-        if said.is_some() {
+        let text = parts.first().and_then(|first| first.get("text").text()).map(|text| format!("Error: {text}"));
+        if text.is_some() {
             parts.remove(0);
         }
-        parts.insert(0, text_part(said.unwrap_or_else(|| "Error:".to_owned())));
+        parts.insert(0, text_part(text.unwrap_or_else(|| "Error:".to_owned())));
     }
-    turns.tool(block.get("tool_use_id").text()?, content(parts));
+    messages.tool(block.get("tool_use_id").text()?, content(parts));
     Ok(())
 }
 
-fn assistant<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
-    let assistant = turns.assistant();
+fn assistant<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
+    let assistant = messages.assistant();
     if let Some(text) = node.json().text() {
         assistant.text.push_str(text);
         return Ok(());
@@ -194,7 +194,7 @@ fn assistant<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untransla
                 let arguments = text_of(block.get("input").json());
                 assistant.call(block.get("id").text()?, block.get("name").text()?, arguments);
             }
-            // The signature says who thought it; nobody here can check it.
+            // The signature can't be checked here and is left out.
             "thinking" => {
                 block.only(&["type", "thinking", "signature", "cache_control"])?;
                 assistant.reasoning.push_str(block.get("thinking").text()?);
@@ -207,7 +207,7 @@ fn assistant<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untransla
 
 fn tool<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     if let Some(kind) = node.get("type").word()?.filter(|kind| *kind != "custom") {
-        return Err(node.refuse(format!("the tool `{kind}` is the server's own, and the backend has none")));
+        return Err(node.refuse(format!("the tool `{kind}` is run by Anthropic's server, and the backend has none")));
     }
     node.only(TOOL_FIELDS)?;
     let deferred = node.get("defer_loading");
@@ -230,7 +230,7 @@ fn tool_choice<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     }
 }
 
-/// Whether the model is to think. How much is a bound that it need not reach.
+/// Whether reasoning is enabled. Its budget is an upper bound and is left out.
 fn thinking(node: &Node<'_>) -> Result<Option<bool>, Untranslatable> {
     node.only(&["type", "budget_tokens", "display"])?;
     match node.get("type").word()? {
@@ -241,7 +241,7 @@ fn thinking(node: &Node<'_>) -> Result<Option<bool>, Untranslatable> {
     }
 }
 
-/// How hard the model is to try, and the format of the answer, which older clients have at the root.
+/// The effort, and the format of the answer, which older clients send at the root.
 fn output<'a>(root: &Node<'a>) -> Result<(&'a Json<'a>, Option<Json<'a>>), Untranslatable> {
     let config = root.get("output_config");
     config.only(&["effort", "format"])?;
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_expressed_is_refused_with_its_place() {
+    fn fields_without_counterpart_are_refused_with_their_place() {
         let user = |block: serde_json::Value| json!({"messages": [{"role": "user", "content": [block]}]});
         let assistant = |block: serde_json::Value| json!({"messages": [{"role": "assistant", "content": [block]}]});
         for (request, place) in [

@@ -1,15 +1,17 @@
-//! Requests of OpenAI responses as chat completions take them.
+//! Requests of OpenAI responses become requests of chat completions.
 //!
-//! It must not leave out silently what can't be expressed.
+//! Fields that can't be expressed are refused.
 
+use super::chat_request::{
+    ChatMessages, content, function, image_part, json_schema, named_function, stream_options, text_part,
+};
 use super::node::{NO_COUNTERPART, Node};
-use super::request::{Turns, content, function, image_part, json_schema, named_function, stream_options, text_part};
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::object;
 use crate::wire::json::Json;
 
-/// The fields of a request that are known. The last of them change nothing in what the model says: they are about
-/// storing, billing, routing, caching and counting.
+/// The known fields of a request. Those of the last two lines have no effect on the answer: they are about storage,
+/// billing, routing, caching and usage. They are left out.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
     "background", "include", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls",
@@ -19,18 +21,18 @@ const FIELDS: &[&str] = &[
     "store", "stream_options",
 ];
 
-/// A request.
+/// Translates a request.
 pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     root.only(FIELDS)?;
     check(root)?;
-    let mut turns = Turns::default();
+    let mut messages = ChatMessages::default();
     if let Some(text) = root.get("instructions").word()? {
-        turns.system(text);
+        messages.system(text);
     }
     let input = root.get("input");
     match input.json().text() {
-        Some(text) => turns.user(vec![text_part(text)]),
-        None => input.list()?.iter().try_for_each(|node| item(node, &mut turns))?,
+        Some(text) => messages.user(vec![text_part(text)]),
+        None => input.list()?.iter().try_for_each(|node| item(node, &mut messages))?,
     }
     let reasoning = root.get("reasoning");
     reasoning.only(&["effort", "summary", "generate_summary"])?;
@@ -39,7 +41,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     let streams = root.get("stream").flag();
     Ok(object! {
         "model": root.get("model").json(),
-        "messages": turns.finish(),
+        "messages": messages.finish(),
         "tools": root.get("tools").list()?.iter().map(tool).collect::<Result<Vec<_>, _>>()?,
         "tool_choice": tool_choice(&root.get("tool_choice"))?,
         "parallel_tool_calls": root.get("parallel_tool_calls").json(),
@@ -55,22 +57,22 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     })
 }
 
-/// Refuses what only a server that keeps responses can do.
+/// Refuses fields that need a server which stores responses.
 fn check(root: &Node<'_>) -> Result<(), Untranslatable> {
     let previous = root.get("previous_response_id");
     if !previous.is_null() {
-        return Err(previous.refuse("the gateway keeps no responses"));
+        return Err(previous.refuse("the gateway stores no responses"));
     }
     let background = root.get("background");
     if background.flag() {
-        return Err(background.refuse("the gateway keeps no responses"));
+        return Err(background.refuse("the gateway stores no responses"));
     }
     let truncation = root.get("truncation");
     if truncation.word()?.is_some_and(|how| how != "disabled") {
         return Err(truncation.refuse(NO_COUNTERPART));
     }
     for included in root.get("include").list()? {
-        // What is thought comes in the open, and logprobs are not for the agent.
+        // Reasoning is sent unencrypted, and the agent gets no logprobs.
         if !matches!(included.text()?, "reasoning.encrypted_content" | "message.output_text.logprobs") {
             return Err(included.refuse(NO_COUNTERPART));
         }
@@ -78,44 +80,44 @@ fn check(root: &Node<'_>) -> Result<(), Untranslatable> {
     Ok(())
 }
 
-fn item<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
+fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     let kind = node.get("type").word()?;
     match kind.or_else(|| node.json().has("role").then_some("message")) {
-        Some("message") => message(node, turns),
+        Some("message") => message(node, messages),
         Some("function_call") => {
             node.only(&["type", "id", "call_id", "name", "arguments", "status"])?;
             let arguments = node.get("arguments").text()?.to_owned();
-            turns.assistant().call(node.get("call_id").text()?, node.get("name").text()?, arguments);
+            messages.assistant().call(node.get("call_id").text()?, node.get("name").text()?, arguments);
             Ok(())
         }
         Some("function_call_output") => {
             node.only(&["type", "id", "call_id", "output", "status"])?;
-            let said = parts(&node.get("output"))?;
-            turns.tool(node.get("call_id").text()?, content(said));
+            let parts = parts(&node.get("output"))?;
+            messages.tool(node.get("call_id").text()?, content(parts));
             Ok(())
         }
-        Some("reasoning") => reasoning(node, turns),
-        Some("item_reference") | None => Err(node.refuse("the gateway keeps no items")),
+        Some("reasoning") => reasoning(node, messages),
+        Some("item_reference") | None => Err(node.refuse("the gateway stores no items")),
         Some(other) => Err(node.refuse(format!("`{other}` {NO_COUNTERPART}"))),
     }
 }
 
-fn message<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
+fn message<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     node.only(&["type", "id", "role", "content", "status"])?;
-    let (role, said) = (node.get("role"), parts(&node.get("content"))?);
+    let (role, parts) = (node.get("role"), parts(&node.get("content"))?);
     match role.text()? {
-        "user" => turns.user(said),
-        "system" | "developer" => turns.system(&texts(node, &said)?.join("\n")),
-        "assistant" => turns.assistant().text.push_str(&texts(node, &said)?.concat()),
+        "user" => messages.user(parts),
+        "system" | "developer" => messages.system(&texts(node, &parts)?.join("\n")),
+        "assistant" => messages.assistant().text.push_str(&texts(node, &parts)?.concat()),
         other => return Err(role.refuse(format!("`{other}` is no role of a message"))),
     }
     Ok(())
 }
 
-/// The texts of parts that have to be nothing else.
+/// The texts of parts that must all be text.
 fn texts<'b>(node: &Node<'_>, parts: &'b [Json<'_>]) -> Result<Vec<&'b str>, Untranslatable> {
     let texts: Option<Vec<&str>> = parts.iter().map(|part| part.get("text").text()).collect();
-    texts.ok_or_else(|| node.get("content").refuse("only the user and the tools can show images"))
+    texts.ok_or_else(|| node.get("content").refuse("only messages of the user and results of tools can have images"))
 }
 
 /// A text, or a list of parts.
@@ -145,18 +147,18 @@ fn part<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     }
 }
 
-/// What was thought, in full where it is there, else its summary.
-fn reasoning<'a>(node: &Node<'a>, turns: &mut Turns<'a>) -> Result<(), Untranslatable> {
+/// Reasoning: its content if there is any, else its summary.
+fn reasoning<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     node.only(&["type", "id", "summary", "content", "encrypted_content", "status"])?;
-    let (thought, summary) = (node.get("content").list()?, node.get("summary").list()?);
+    let (content, summary) = (node.get("content").list()?, node.get("summary").list()?);
     let encrypted = node.get("encrypted_content");
-    if thought.is_empty() && !encrypted.is_null() {
-        return Err(encrypted.refuse("the gateway encrypts nothing, and can't read what others encrypted"));
+    if content.is_empty() && !encrypted.is_null() {
+        return Err(encrypted.refuse("the gateway can't read encrypted reasoning"));
     }
-    let parts = if thought.is_empty() { summary } else { thought };
+    let parts = if content.is_empty() { summary } else { content };
     for part in parts {
         part.only(&["type", "text"])?;
-        turns.assistant().reasoning.push_str(part.get("text").text()?);
+        messages.assistant().reasoning.push_str(part.get("text").text()?);
     }
     Ok(())
 }
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_expressed_is_refused_with_its_place() {
+    fn fields_without_counterpart_are_refused_with_their_place() {
         let input = |item: serde_json::Value| json!({"input": [item]});
         for (request, place) in [
             (json!({"previous_response_id": "r"}), "previous_response_id"),

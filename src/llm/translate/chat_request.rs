@@ -1,30 +1,30 @@
-//! The parts of a chat request that every dialect comes to need.
+//! Building blocks of a chat request.
 //!
-//! It must not know where they come from.
+//! The API that is translated is not known here.
 
 use crate::llm::json_object::{IntoJson, field, lean, object};
 use crate::wire::json::Json;
 use serde_json::{Map, Value};
 
-/// The messages of a chat as they come together. What an assistant says in a row is one message.
+/// The messages of a chat. Consecutive messages of the assistant become one.
 #[derive(Debug, Default)]
-pub(super) struct Turns<'a> {
+pub(super) struct ChatMessages<'a> {
     messages: Vec<Json<'a>>,
-    assistant: Option<Assistant>,
+    assistant: Option<AssistantMessage>,
 }
 
-/// What an assistant says in a row. Its pieces follow each other without anything between them, as they were said.
+/// A message of the assistant. Its pieces are joined without separators, as the model sampled them.
 #[derive(Debug, Default)]
-pub(super) struct Assistant {
-    /// What it thought.
+pub(super) struct AssistantMessage {
+    /// The reasoning.
     pub(super) reasoning: String,
-    /// What it said.
+    /// The text.
     pub(super) text: String,
     calls: Vec<Json<'static>>,
 }
 
-impl Assistant {
-    /// Adds a call of a function.
+impl AssistantMessage {
+    /// Adds a tool call.
     pub(super) fn call(&mut self, id: &str, name: &str, arguments: String) {
         self.calls.push(object! {
             "id": id.to_owned(),
@@ -34,8 +34,8 @@ impl Assistant {
     }
 
     fn message(self) -> Json<'static> {
-        let silent = self.text.is_empty() && !self.calls.is_empty();
-        let mut fields = vec![field("role", "assistant"), field("content", (!silent).then_some(self.text))];
+        let has_calls_only = self.text.is_empty() && !self.calls.is_empty();
+        let mut fields = vec![field("role", "assistant"), field("content", (!has_calls_only).then_some(self.text))];
         if !self.reasoning.is_empty() {
             fields.push(field("reasoning_content", self.reasoning));
         }
@@ -46,34 +46,34 @@ impl Assistant {
     }
 }
 
-impl<'a> Turns<'a> {
-    /// The assistant's turn, a new one unless it is its turn already.
-    pub(super) fn assistant(&mut self) -> &mut Assistant {
+impl<'a> ChatMessages<'a> {
+    /// The assistant's message at the end, a new one if the last is another's.
+    pub(super) fn assistant(&mut self) -> &mut AssistantMessage {
         self.assistant.get_or_insert_default()
     }
 
-    /// A message of the user.
+    /// Adds a message of the user.
     pub(super) fn user(&mut self, parts: Vec<Json<'a>>) {
         self.push(object! {"role": "user", "content": content(parts)});
     }
 
-    /// What a tool answered.
+    /// Adds the result of a tool.
     pub(super) fn tool(&mut self, id: impl IntoJson<'a>, content: Json<'a>) {
         self.push(object! {"role": "tool", "tool_call_id": id, "content": content});
     }
 
-    /// What the system says. In a row it is one message: many chat templates take no second one.
+    /// Adds system instructions. Consecutive ones become one message: many chat templates take no second.
     pub(super) fn system(&mut self, text: &str) {
         self.end_assistant();
-        let said = self.messages.last().filter(|last| last.get("role").text() == Some("system"));
-        let joined = said.map(|said| format!("{}\n\n{text}", said.get("content").text().unwrap_or_default()));
+        let last = self.messages.last().filter(|last| last.get("role").text() == Some("system"));
+        let joined = last.map(|last| format!("{}\n\n{text}", last.get("content").text().unwrap_or_default()));
         if joined.is_some() {
             self.messages.pop();
         }
         self.push(object! {"role": "system", "content": joined.unwrap_or_else(|| text.to_owned())});
     }
 
-    /// All messages.
+    /// Ends the chat and gives its messages.
     pub(super) fn finish(mut self) -> Vec<Json<'a>> {
         self.end_assistant();
         self.messages
@@ -91,23 +91,23 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// A text in a message.
+/// A text part of a message.
 pub(super) fn text_part<'a>(text: impl IntoJson<'a>) -> Json<'a> {
     object! {"type": "text", "text": text}
 }
 
-/// An image in a message, at a URL or within a `data:` one.
+/// An image part of a message, at a URL or in a `data:` URL.
 pub(super) fn image_part<'a>(url: impl IntoJson<'a>, detail: Option<&'a str>) -> Json<'a> {
     object! {"type": "image_url", "image_url": lean(object! {"url": url, "detail": detail})}
 }
 
-/// Bytes in base64 as a URL.
+/// Bytes in base64 as a `data:` URL.
 pub(super) fn data_url(media_type: &str, base64: &str) -> String {
     format!("data:{media_type};base64,{base64}")
 }
 
-/// Parts as the content of a message. Texts alone become one: not every chat template takes a list, and backends differ
-/// in what they put between the elements of one.
+/// Parts as the content of a message. If all are texts, they become one text: not every chat template takes a list, and
+/// backends differ in what they put between its elements.
 pub(super) fn content(parts: Vec<Json<'_>>) -> Json<'_> {
     let texts: Option<Vec<&str>> = parts.iter().map(|part| part.get("text").text()).collect();
     let joined = texts.map(|texts| texts.join("\n"));
@@ -125,12 +125,12 @@ pub(super) fn function<'a>(
     object! {"type": "function", "function": lean(function)}
 }
 
-/// The choice of one function.
+/// The `tool_choice` for one function.
 pub(super) fn named_function(name: &str) -> Json<'_> {
     object! {"type": "function", "function": object! {"name": name}}
 }
 
-/// A format of the answer by a schema.
+/// The `response_format` for a JSON schema.
 pub(super) fn json_schema<'a>(
     name: &'a str,
     description: Option<&'a str>,
@@ -141,15 +141,15 @@ pub(super) fn json_schema<'a>(
     object! {"type": "json_schema", "json_schema": lean(schema)}
 }
 
-/// What a stream is asked for beside itself: without it no usage is told.
+/// The options of a stream: without them no usage is sent.
 pub(super) fn stream_options(streams: bool) -> Option<Json<'static>> {
     streams.then(|| object! {"include_usage": true})
 }
 
-/// A request's fields without those that say nothing. Backends refuse a choice of tools where there are none.
+/// The body of a request, without fields that have no effect. Backends refuse `tool_choice` without tools.
 pub(super) fn body(chat: Json<'_>) -> Map<String, Value> {
     let no_tools = chat.get("tools").list().is_empty();
-    let says_nothing = |name: &str, value: &Json<'_>| match name {
+    let has_no_effect = |name: &str, value: &Json<'_>| match name {
         "tool_choice" if no_tools => value.is_null() || matches!(value.text(), Some("auto" | "none")),
         "parallel_tool_calls" => no_tools || value.is_null(),
         _ => value.is_null() || value.is_empty_list(),
@@ -157,8 +157,8 @@ pub(super) fn body(chat: Json<'_>) -> Map<String, Value> {
     let Json::Object(fields) = chat else { return Map::new() };
     fields
         .into_iter()
-        .filter(|(name, value)| !says_nothing(name, value))
-        // Every key is a text, so it can't fail.
+        .filter(|(name, value)| !has_no_effect(name, value))
+        // Every key is a string, so this can't fail.
         .map(|(name, value)| (name.into_owned(), serde_json::to_value(value).unwrap_or_default()))
         .collect()
 }
@@ -169,22 +169,22 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_said_in_a_row_is_one_message() {
-        let mut turns = Turns::default();
-        turns.system("a");
-        turns.system("b");
-        turns.assistant().text.push_str("on");
-        turns.assistant().text.push_str("ce");
-        turns.assistant().call("c", "f", "{}".to_owned());
-        turns.tool("c", content(vec![text_part("1"), text_part("2")]));
-        turns.assistant().call("d", "g", "{}".to_owned());
-        turns.user(vec![text_part("look"), image_part("http://x/y.png", None)]);
+    fn consecutive_messages_of_one_role_are_joined() {
+        let mut messages = ChatMessages::default();
+        messages.system("a");
+        messages.system("b");
+        messages.assistant().text.push_str("on");
+        messages.assistant().text.push_str("ce");
+        messages.assistant().call("c", "f", "{}".to_owned());
+        messages.tool("c", content(vec![text_part("1"), text_part("2")]));
+        messages.assistant().call("d", "g", "{}".to_owned());
+        messages.user(vec![text_part("look"), image_part("http://x/y.png", None)]);
         let call = |id: &str, name: &str| {
             let function = json!({"name": name, "arguments": "{}"});
             json!([{"id": id, "type": "function", "function": function}])
         };
         assert_eq!(
-            serde_json::to_value(turns.finish()).unwrap(),
+            serde_json::to_value(messages.finish()).unwrap(),
             json!([
                 {"role": "system", "content": "a\n\nb"},
                 {"role": "assistant", "content": "once", "tool_calls": call("c", "f")},

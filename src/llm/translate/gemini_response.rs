@@ -1,0 +1,121 @@
+//! Responses in the format of Gemini's generateContent.
+//!
+//! The agent gets no more than that API has: no token ids, no logprobs.
+
+use super::blocks::{Block, BlockEvent, BlockKind};
+use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
+use super::untranslatable::Untranslatable;
+use crate::llm::api::error::{ApiErrorKind, google_error};
+use crate::llm::json_object::{lean, object, text_of, write_data};
+use crate::wire::json::Json;
+
+/// Writes responses of Gemini's generateContent.
+#[derive(Debug)]
+pub(super) struct GeminiWriter {
+    // False: a stream is one list, written element by element.
+    sse: bool,
+    started: bool,
+}
+
+impl GeminiWriter {
+    /// `sse`: streams are server-sent events, else one list.
+    pub(super) fn new(sse: bool) -> Self {
+        Self { sse, started: false }
+    }
+
+    fn send(&mut self, data: &Json<'_>, out: &mut Vec<u8>) {
+        if self.sse {
+            return write_data(data, out);
+        }
+        let before = if self.started { ",\r\n" } else { "[" };
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(text_of(data).as_bytes());
+        self.started = true;
+    }
+
+    fn send_last(&mut self, data: &Json<'_>, out: &mut Vec<u8>) {
+        self.send(data, out);
+        if !self.sse {
+            out.extend_from_slice(b"]");
+        }
+    }
+}
+
+impl ResponseWriter for GeminiWriter {
+    fn whole<'a>(&self, response: &'a ChatResponse) -> Result<Json<'a>, Untranslatable> {
+        let blocks = response.blocks().iter().enumerate();
+        let parts = blocks.map(|(index, block)| part(response, index, block, &block.text));
+        Ok(generated(response, parts.collect::<Result<_, _>>()?, true))
+    }
+
+    fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
+        // Text is sent as it comes, a call when it is complete.
+        let (index, text) = match event {
+            BlockEvent::Appended(index, text) => (*index, Some(text)),
+            BlockEvent::Closed(index) => (*index, None),
+            BlockEvent::Started | BlockEvent::Opened(_) => return Ok(()),
+        };
+        let Some(block) = response.blocks().get(index) else { return Ok(()) };
+        let is_call = matches!(block.kind, BlockKind::ToolCall { .. });
+        if is_call == text.is_none() {
+            let part = part(response, index, block, text.unwrap_or(&block.text))?;
+            self.send(&generated(response, vec![part], false), out);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, response: &ChatResponse, out: &mut Vec<u8>) {
+        self.send_last(&generated(response, vec![object! {"text": ""}], true), out);
+    }
+
+    fn fail(&mut self, _reply: &ChatResponse, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
+        self.send_last(&google_error(None, kind, message), out);
+    }
+}
+
+/// A response with these parts. `finished`: with the finish reason and the usage.
+fn generated<'a>(response: &'a ChatResponse, parts: Vec<Json<'a>>, finished: bool) -> Json<'a> {
+    let reason = match response.finish_reason() {
+        FinishReason::Stop | FinishReason::ToolCalls => "STOP",
+        FinishReason::Length => "MAX_TOKENS",
+        FinishReason::ContentFilter => "SAFETY",
+    };
+    let candidate = object! {
+        "content": object! {"parts": parts, "role": "model"},
+        "finishReason": finished.then_some(reason),
+        "index": 0_i64,
+    };
+    lean(object! {
+        "candidates": vec![lean(candidate)],
+        "usageMetadata": finished.then(|| usage(response)),
+        "modelVersion": &response.model,
+        "responseId": &response.id,
+    })
+}
+
+fn part<'a>(
+    response: &'a ChatResponse,
+    index: usize,
+    block: &'a Block,
+    text: &'a str,
+) -> Result<Json<'a>, Untranslatable> {
+    Ok(match &block.kind {
+        BlockKind::Reasoning => object! {"text": text, "thought": true},
+        BlockKind::Text => object! {"text": text},
+        BlockKind::ToolCall { id, name } => {
+            object! {"functionCall": object! {"id": id, "name": name, "args": response.arguments(index)?}}
+        }
+    })
+}
+
+/// Tokens of reasoning are not part of `candidatesTokenCount`.
+fn usage(response: &ChatResponse) -> Json<'static> {
+    let usage = response.usage;
+    object! {
+        "promptTokenCount": usage.input,
+        "cachedContentTokenCount": usage.cached,
+        "candidatesTokenCount": (usage.output - usage.reasoning).max(0),
+        "thoughtsTokenCount": usage.reasoning,
+        "totalTokenCount": usage.input + usage.output,
+    }
+}
