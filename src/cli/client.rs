@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 use crate::tls::{Offer, UpstreamTls};
-use crate::upstream::{Origin, PoolKey, Sent, Upstream, body};
+use crate::upstream::{Origin, PoolKey, Scheme, Sent, Upstream, body};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -199,7 +199,8 @@ impl ServerClient {
             }
             None => request.body(body::empty())?,
         };
-        let origin = Origin::new(self.address.tls, &self.address.host, self.address.port);
+        let scheme = if self.address.tls { Scheme::Https } else { Scheme::Http };
+        let origin = Origin::new(scheme, &self.address.host, Some(self.address.port));
         let sent = self.upstream.send(request, &self.pool_key, &origin, Offer::Http1).await?;
         let Sent { response, lease: _lease, .. } = sent;
         let status = response.status();

@@ -8,7 +8,7 @@ use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
 use crate::llm::engine::Engine;
-use crate::upstream::{Origin, authority};
+use crate::upstream::{Origin, Scheme, authority};
 use crate::util::secret::Secret;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -76,17 +76,13 @@ impl Backend {
         let invalid = || BackendError::Url(settings.url.clone());
         let url = settings.url.trim().trim_end_matches('/');
         let uri: http::Uri = url.parse().map_err(|_| invalid())?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(invalid()),
-        };
+        let scheme = uri.scheme_str().and_then(Scheme::parse).ok_or_else(invalid)?;
         let has_credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         let host = uri.host().filter(|host| !host.is_empty() && !has_credentials).ok_or_else(invalid)?;
         if !settings.weight.is_finite() || settings.weight <= 0.0 {
             return Err(BackendError::Weight(settings.url.clone()));
         }
-        let origin = Origin::new(tls, host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+        let origin = Origin::new(scheme, host, uri.port_u16());
         Ok(Self {
             model: settings.model.clone(),
             url: settings.url.clone(),

@@ -14,7 +14,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionOverride, request_head};
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
-use crate::upstream::{Body, Origin};
+use crate::upstream::{Body, Origin, Scheme};
 use bytes::Bytes;
 use http::{Request, Response, header};
 use std::error::Error;
@@ -39,8 +39,8 @@ impl Gateway {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
         let authority: Option<http::uri::Authority> = host.or_else(|| request.uri().authority().cloned());
         let host = authority.map_or_else(
-            || Origin::new(false, "localhost", 80),
-            |authority| Origin::new(false, authority.host(), authority.port_u16().unwrap_or(80)),
+            || Origin::new(Scheme::Http, "localhost", None),
+            |authority| Origin::new(Scheme::Http, authority.host(), authority.port_u16()),
         );
         let mut connection = ConnectionContext::new(client, None, drain);
         connection.fallback_identity = fallback_identity(client);

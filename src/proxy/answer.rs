@@ -6,7 +6,7 @@ use crate::error::FramingFault;
 use crate::forward::{ConnectionContext, Tunnel, reply};
 use crate::net::interim::InterimSender;
 use crate::trace::exchange::{ExchangeKind, RequestHead};
-use crate::upstream::{Body, Origin};
+use crate::upstream::{Body, Origin, Scheme};
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, Version};
@@ -74,12 +74,12 @@ impl Proxy {
 /// The endpoint of an absolute-form request; `None` for any other form. `ws` and `wss` count as `http` and `https`.
 fn origin_of(request: &mut Request<Incoming>) -> Option<Origin> {
     let uri = request.uri();
-    let tls = match uri.scheme_str()? {
-        "http" | "ws" => false,
-        "https" | "wss" => true,
-        _ => return None,
+    let scheme = match uri.scheme_str()? {
+        "ws" => Scheme::Http,
+        "wss" => Scheme::Https,
+        scheme => Scheme::parse(scheme)?,
     };
-    let origin = Origin::new(tls, uri.host()?, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+    let origin = Origin::new(scheme, uri.host()?, uri.port_u16());
     // RFC 9112 §3.2.2: the target takes precedence, and a different Host is replaced.
     let host = uri.authority().and_then(|written| written.as_str().rsplit('@').next()?.parse().ok());
     if let Some(host) = host {
@@ -99,15 +99,15 @@ fn origin_inside(tunnel: &Tunnel, request: &Request<Incoming>) -> Origin {
         && tunnel_origin.host.parse::<IpAddr>().is_ok()
         && named.port_u16().unwrap_or(tunnel_origin.port) == tunnel_origin.port
     {
-        let origin = Origin::new(false, named.host(), tunnel_origin.port);
+        let origin = Origin::new(Scheme::Http, named.host(), Some(tunnel_origin.port));
         let dial_host = (origin.host != tunnel_origin.host).then(|| tunnel_origin.host.clone());
         return Origin { dial_host, ..origin };
     }
     // In HTTP/2 every target is absolute, and only the tunnel's origin knows which host to dial.
     match (request.version(), uri.scheme_str(), uri.host()) {
         (Version::HTTP_11 | Version::HTTP_10, Some(scheme), Some(host)) => {
-            let tls = scheme == "https";
-            Origin::new(tls, host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }))
+            let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+            Origin::new(scheme, host, uri.port_u16())
         }
         _ => tunnel_origin.clone(),
     }

@@ -5,7 +5,7 @@ use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, reply};
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
-use crate::upstream::{Body, DialPurpose, Dialled, Origin, PoolKey, body};
+use crate::upstream::{Body, DialPurpose, Dialled, Origin, PoolKey, Scheme, body};
 use crate::wire::fields;
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
@@ -103,7 +103,7 @@ impl Proxy {
         port: u16,
         policy: ConnectPolicy,
     ) -> Result<(Origin, Option<Dialled>), ProxyError> {
-        let origin = Origin::new(true, &host, port);
+        let origin = Origin::new(Scheme::Https, &host, Some(port));
         let upstream = self.inner.forwarder.upstream();
         // A request that may be sent elsewhere must not fail because the endpoint it names can't be reached.
         let may_intercept = || self.inner.forwarder.may_intercept(&origin);

@@ -23,7 +23,7 @@ pub use connect_to::ConnectTo;
 pub use connection::{Lease, UpstreamFacts};
 pub use dial::{DialPurpose, Dialled, Dialler, UpstreamError};
 pub use idle_limit::IdleLimited;
-pub use origin::{Origin, PoolKey, authority};
+pub use origin::{Origin, PoolKey, Scheme, authority};
 pub use proxies::UpstreamProxy;
 pub use send::{Sent, Upstream};
 pub use settings::UpstreamSettings;

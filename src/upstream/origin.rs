@@ -16,9 +16,35 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An endpoint that is dialled under its own name. Brackets around an IPv6 address are removed.
-    pub fn new(tls: bool, host: &str, port: u16) -> Self {
-        Self { tls, host: host.trim_matches(['[', ']']).to_ascii_lowercase(), port, dial_host: None }
+    /// An endpoint that is dialled under its own name. Without `port` it is the scheme's default. Brackets around an IPv6
+    /// address are removed.
+    pub fn new(scheme: Scheme, host: &str, port: Option<u16>) -> Self {
+        let (tls, default_port) = match scheme {
+            Scheme::Http => (false, 80),
+            Scheme::Https => (true, 443),
+        };
+        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+        Self { tls, host, port: port.unwrap_or(default_port), dial_host: None }
+    }
+}
+
+/// The scheme of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP without TLS.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// Reads the scheme of a URL; `None` for any other scheme than these two.
+    pub fn parse(scheme: &str) -> Option<Self> {
+        match scheme {
+            "http" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
     }
 }
 
