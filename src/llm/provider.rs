@@ -2,6 +2,7 @@
 
 use crate::llm::api::table::ApiSpec;
 use crate::llm::engine::table::Engine;
+use crate::util::glob::name_matches;
 use crate::wire::json::Json;
 use http::HeaderMap;
 use std::borrow::Cow;
@@ -40,7 +41,7 @@ fn by_host(service: &Service<'_>) -> Option<&'static str> {
     if host.starts_with("bedrock") && (under("amazonaws.com") || under("api.aws")) {
         return Some("aws.bedrock");
     }
-    let is_there = |domain: &str| under(domain) || domain.strip_prefix('*').is_some_and(|end| host.ends_with(end));
+    let is_there = |domain: &str| under(domain) || name_matches(domain, host);
     let (_, _, provider) = HOSTS.iter().find(|(domain, path, _)| is_there(domain) && service.path.starts_with(path))?;
     Some(provider)
 }
