@@ -1,4 +1,4 @@
-//! Writing JSON objects with their fields in a given order, as texts and as events.
+//! Writing JSON objects with fields in a given order, as text and as server-sent events.
 
 use crate::wire::json::Json;
 use std::borrow::Cow;
@@ -16,9 +16,9 @@ pub(crate) fn field<'a>(name: &'static str, value: impl IntoJson<'a>) -> (Cow<'a
     (Cow::Borrowed(name), value.into_json())
 }
 
-/// What can stand in an [`object!`].
+/// A value that can be a field of an [`object!`].
 pub(crate) trait IntoJson<'a> {
-    /// As JSON.
+    /// The value as JSON.
     fn into_json(self) -> Json<'a>;
 }
 
@@ -76,35 +76,35 @@ impl<'a> IntoJson<'a> for Vec<Json<'a>> {
     }
 }
 
-/// Nothing is null.
+/// `None` becomes null.
 impl<'a, T: IntoJson<'a>> IntoJson<'a> for Option<T> {
     fn into_json(self) -> Json<'a> {
         self.map_or(Json::Null, T::into_json)
     }
 }
 
-/// An object without its fields that are null.
-pub(crate) fn lean(json: Json<'_>) -> Json<'_> {
+/// An object without the fields that are null.
+pub(crate) fn without_nulls(json: Json<'_>) -> Json<'_> {
     match json {
         Json::Object(fields) => Json::Object(fields.into_iter().filter(|(_, value)| !value.is_null()).collect()),
         other => other,
     }
 }
 
-/// JSON as text, its fields in their order.
+/// JSON as text, with the fields in their order.
 pub(crate) fn text_of(json: &Json<'_>) -> String {
-    // Writing to memory can't fail, and every key is a text.
+    // Writing to memory can't fail, and every key is a string.
     serde_json::to_string(json).unwrap_or_default()
 }
 
-/// An event of a stream whose name is the `type` of its data.
+/// Writes a server-sent event that is named by the `type` of its data.
 pub(crate) fn write_event(data: &Json<'_>, out: &mut Vec<u8>) {
     let name = data.get("type").text().unwrap_or("message");
     out.extend_from_slice(format!("event: {name}\n").as_bytes());
     write_data(data, out);
 }
 
-/// An event of a stream without a name.
+/// Writes a server-sent event without a name.
 pub(crate) fn write_data(data: &Json<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("data: {}\n\n", text_of(data)).as_bytes());
 }
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_keep_their_order_and_lean_ones_lose_their_nulls() {
+    fn objects_keep_their_order_and_may_lose_their_nulls() {
         let object = object! {"z": "text", "a": object! {"n": 1_i64}, "none": None::<bool>, "list": vec![Json::Null]};
         assert_eq!(text_of(&object), r#"{"z":"text","a":{"n":1},"none":null,"list":[null]}"#);
-        assert_eq!(text_of(&lean(object)), r#"{"z":"text","a":{"n":1},"list":[null]}"#);
+        assert_eq!(text_of(&without_nulls(object)), r#"{"z":"text","a":{"n":1},"list":[null]}"#);
     }
 }

@@ -1,4 +1,6 @@
-//! Which provider serves a call: by its host, by marks of its response, by its API. Names follow the GenAI conventions.
+//! The provider that serves a call, by its host, by marks of its response, or by its API.
+//!
+//! Names follow the GenAI conventions.
 
 use crate::llm::api::table::ApiSpec;
 use crate::llm::engine::table::Engine;
@@ -46,7 +48,8 @@ fn by_host(service: &Service<'_>) -> Option<&'static str> {
     Some(provider)
 }
 
-/// Domains, the beginning of their paths, and the provider there; the first that fits counts.
+/// Domains, the path prefix that they need, and the provider there. The first that fits counts; `*` stands for any
+/// prefix of the name.
 const HOSTS: &[(&str, &str, &str)] = &[
     ("api.openai.com", "", "openai"),
     ("openai.azure.com", "", "azure.ai.openai"),
@@ -87,7 +90,7 @@ fn by_api(service: &Service<'_>) -> &'static str {
     let hosted = service.api.hosted.iter().find(|(part, _)| service.path.contains(part));
     match (hosted, service.api.provider) {
         (Some((_, provider)), _) => provider,
-        // Ollama's port, for the APIs that it shares with others.
+        // Ollama's port: it serves OpenAI's APIs too.
         (None, "openai") if service.port == 11434 => "ollama",
         (None, provider) => provider,
     }
@@ -99,7 +102,7 @@ mod tests {
     use crate::llm::api::table::OPENAI_CHAT;
 
     #[test]
-    fn hosts_tell_providers() {
+    fn hosts_have_providers() {
         let headers = HeaderMap::new();
         for (host, port, path, expected) in [
             ("api.openai.com", 443, "/v1/chat/completions", "openai"),

@@ -1,4 +1,4 @@
-//! Anthropic messages, on whatever host: Anthropic's own, Bedrock, Vertex, vLLM, SGLang.
+//! Anthropic messages, from any host: Anthropic, Bedrock, Vertex, vLLM, SGLang.
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
@@ -7,7 +7,7 @@ use crate::llm::message::{Message, Part};
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
-/// `…/v1/messages`, and Vertex's `:rawPredict`.
+/// The format of Anthropic messages and of token counts for them.
 pub(crate) struct Messages;
 
 impl ApiFormat for Messages {
@@ -81,7 +81,7 @@ impl ApiFormat for Messages {
                 !text.is_empty()
             }
             "message_delta" => {
-                // Cumulative: it replaces.
+                // Its counts are cumulative.
                 let newer = usage(data.get("usage"));
                 call.usage.update(Usage { input: newer.input.filter(|input| *input > 0), ..newer });
                 if let Some(reason) = data.at(&["delta", "stop_reason"]).word() {
@@ -94,7 +94,7 @@ impl ApiFormat for Messages {
     }
 }
 
-/// Input counts what was read from and written to the cache, which Anthropic counts apart.
+/// Tokens used. Anthropic's `input_tokens` does not include cached tokens; the conventions' count does.
 fn usage(usage: &Json<'_>) -> Usage {
     let number = |name: &str| usage.get(name).int();
     let (read, write) = (number("cache_read_input_tokens"), number("cache_creation_input_tokens"));

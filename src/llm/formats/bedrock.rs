@@ -1,4 +1,4 @@
-//! Amazon Bedrock's Converse, and the wrapping of its other streams.
+//! Amazon Bedrock's Converse, and the events within events of its other streams.
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
 
-/// `/model/{id}/converse` and `/converse-stream`.
+/// The format of Converse, whole and streamed.
 pub(crate) struct Converse;
 
 impl ApiFormat for Converse {
@@ -31,10 +31,10 @@ impl ApiFormat for Converse {
     }
 
     fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
-        let said = message(body.at(&["output", "message"]));
+        let message = message(body.at(&["output", "message"]));
         call.usage = usage(body.get("usage"));
         let choice = call.choice(0);
-        (choice.role, choice.parts) = (Some(said.role), said.parts);
+        (choice.role, choice.parts) = (Some(message.role), message.parts);
         choice.finish_reason = body.get("stopReason").word();
     }
 

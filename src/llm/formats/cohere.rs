@@ -6,7 +6,7 @@ use crate::llm::call::{LlmCall, Usage};
 use crate::llm::message::Part;
 use crate::wire::json::Json;
 
-/// `/v2/chat`.
+/// The format of Cohere's chat.
 pub(crate) struct Chat;
 
 impl ApiFormat for Chat {

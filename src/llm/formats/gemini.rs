@@ -1,4 +1,4 @@
-//! Gemini's `generateContent`, on Google's hosts and Vertex: plain, server-sent events, or one list written in pieces.
+//! Gemini's generateContent, from Google AI and Vertex: whole, as server-sent events, or as one list in pieces.
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
@@ -8,7 +8,7 @@ use crate::llm::message::{Message, Modality, Part};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
-/// `…/models/{model}:generateContent` and `:streamGenerateContent`.
+/// The format of generateContent and streamGenerateContent.
 pub(crate) struct Gemini;
 
 impl ApiFormat for Gemini {
@@ -35,7 +35,7 @@ impl ApiFormat for Gemini {
         for tool in body.get("tools").list() {
             let declared = tool.any(&["functionDeclarations", "function_declarations"]);
             if declared.is_null() {
-                // A tool of Google's own: `{"googleSearch": {}}`.
+                // A tool that Google runs, such as `{"googleSearch": {}}`.
                 let name = tool.fields().first().map_or("", |(name, _)| name);
                 let kind = (Cow::Borrowed("type"), Json::Text(Cow::Owned(name.to_owned())));
                 call.tools.push(Json::Object(vec![kind.clone(), (Cow::Borrowed("name"), kind.1)]));
@@ -70,7 +70,7 @@ impl ApiFormat for Gemini {
         if let Some(reason) = data.at(&["promptFeedback", "blockReason"]).word() {
             call.choice(0).finish_reason = Some(reason);
         }
-        // There is no end mark; the reason to end comes last.
+        // No event ends a stream; the finish reason comes last.
         call.ended |= !call.choices.is_empty() && call.choices.iter().all(|choice| choice.finish_reason.is_some());
         moved
     }
@@ -122,7 +122,7 @@ fn part(json: &Json<'_>) -> Part {
     Part::Other(json.clone().into_owned())
 }
 
-/// Candidates are counted without thoughts.
+/// Tokens used. Gemini's `candidatesTokenCount` does not include reasoning; the conventions' count does.
 fn usage(usage: &Json<'_>) -> Usage {
     let number = |name: &str| usage.get(name).int();
     let sum = |a: Option<i64>, b: Option<i64>| a.or(b).map(|_| a.unwrap_or(0).saturating_add(b.unwrap_or(0)));

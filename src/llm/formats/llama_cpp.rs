@@ -6,7 +6,7 @@ use super::parts;
 use crate::llm::call::{LlmCall, Usage};
 use crate::wire::json::Json;
 
-/// `/completion`, and `/completions` in its own shape.
+/// The format of llama.cpp's native completions.
 pub(crate) struct Completion;
 
 impl ApiFormat for Completion {

@@ -1,11 +1,11 @@
-//! MCP over streamable HTTP: one JSON-RPC request a POST, its answer plain or in events.
+//! MCP over streamable HTTP: one JSON-RPC request a POST, with the response whole or in events.
 
 use super::format::{ApiFormat, CallRequest};
 use crate::llm::call::{LlmCall, ToolUse};
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
-/// JSON-RPC whose method is one of MCP's.
+/// The format of MCP's requests and results.
 pub(crate) struct Mcp;
 
 impl ApiFormat for Mcp {
@@ -39,7 +39,7 @@ impl ApiFormat for Mcp {
         let Some(tool) = &mut call.tool else { return false };
         let id = data.get("id");
         let id = id.word().or_else(|| id.int().map(|id| id.to_string()));
-        // Requests of the server's own may come along, with ids of their own.
+        // The server may send requests too, with ids of its own.
         if id != tool.id || data.has("method") {
             return data.has("method");
         }

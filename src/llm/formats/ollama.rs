@@ -1,4 +1,4 @@
-//! Ollama's own API: NDJSON unless the request says otherwise.
+//! Ollama's native API: NDJSON unless the request says otherwise.
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
@@ -8,7 +8,7 @@ use crate::llm::message::{Message, Modality, Part};
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 
-/// `/api/chat`, `/api/generate`, `/api/embed`.
+/// The format of Ollama's chat, completions and embeddings.
 pub(crate) struct Ollama;
 
 impl ApiFormat for Ollama {
@@ -46,7 +46,7 @@ impl ApiFormat for Ollama {
         }
         let (mut moved, choice) = (false, call.choice(0));
         let message = data.get("message");
-        for (text, is_thought) in [
+        for (text, is_reasoning) in [
             (message.get("thinking"), true),
             (data.get("thinking"), true),
             (message.get("content"), false),
@@ -54,7 +54,7 @@ impl ApiFormat for Ollama {
         ] {
             let text = text.text().unwrap_or_default();
             moved |= !text.is_empty();
-            if is_thought { choice.push_reasoning(text) } else { choice.push_text(text) }
+            if is_reasoning { choice.push_reasoning(text) } else { choice.push_text(text) }
         }
         for tool in message.get("tool_calls").list() {
             choice.parts.push(parts::tool_call(tool));
@@ -68,7 +68,7 @@ impl ApiFormat for Ollama {
     }
 }
 
-/// As OpenAI's, with images beside the text.
+/// A message in OpenAI's shape, with images beside the text.
 fn message(json: &Json<'_>) -> Message {
     let mut message = parts::chat_message(json);
     for image in json.get("images").list().iter().filter_map(Json::text) {

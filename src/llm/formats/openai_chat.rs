@@ -1,12 +1,12 @@
-//! OpenAI chat completions, and every server that speaks them: vLLM's and SGLang's token ids where they put them.
+//! OpenAI chat completions, from any server; with the token ids of vLLM and SGLang.
 
 use super::format::{ApiFormat, CallRequest};
-use super::parts;
+use super::parts::{self, TokenNames};
 use crate::llm::call::{LlmCall, Parameters};
 use crate::llm::token_ids::tokens::{TokenIdIssue, Tokens};
 use crate::wire::json::Json;
 
-/// `…/chat/completions`.
+/// The format of chat completions.
 pub(crate) struct Chat;
 
 impl ApiFormat for Chat {
@@ -17,7 +17,7 @@ impl ApiFormat for Chat {
         call.request = Parameters { model: body.get("model").word().or(deployment), ..parts::parameters(body) };
         call.request.wants_token_ids |= asks("x-sglext-return-output-ids");
         call.tools = parts::tools(body.any(&["tools", "functions"]));
-        // What the conversation opens with instructs; OpenAI's own models call it developer.
+        // System instructions are messages here, with the role `system` or `developer`.
         call.input = body.get("messages").list().iter().map(parts::chat_message).collect();
     }
 
@@ -43,7 +43,7 @@ impl ApiFormat for Chat {
             if let Some(role) = delta.get("role").word() {
                 into.role = Some(role);
             }
-            // Some servers send the thinking under both names.
+            // Some servers send the reasoning under both names.
             let reasoning = delta.any(&["reasoning_content", "reasoning"]).text().unwrap_or_default();
             into.push_reasoning(reasoning);
             moved |= !reasoning.is_empty();
@@ -74,7 +74,7 @@ impl ApiFormat for Chat {
     }
 }
 
-/// Ids and logprobs of a choice, in every place that is known for them.
+/// Reads the token ids and logprobs of a choice, in each of the places where servers put them.
 fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     let extra = choice.get("provider_specific_fields");
     let meta = choice.get("meta_info");
@@ -91,24 +91,26 @@ fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     }
     let sampled = meta.get("output_token_logprobs").list();
     if sampled.is_empty() {
-        named_logprobs(choice.at(&["logprobs", "content"]).list(), ids.is_null(), &mut into.tokens);
+        named_logprobs(choice.at(&["logprobs", "content"]).list(), TokenNames::beside(ids), &mut into.tokens);
     } else {
-        // Some versions of SGLang cut `logprobs.content` short, and this is whole.
+        // Complete, whereas some versions of SGLang truncate `logprobs.content`.
         sampled.iter().for_each(|token| into.tokens.push_logprob(token.list().first().unwrap_or(&Json::Null)));
     }
 }
 
-/// `[{token, logprob}]`; a token may name its id, which counts where there are no others.
-pub(super) fn named_logprobs(content: &[Json<'_>], names_count: bool, into: &mut Tokens) {
+/// Reads `[{token, logprob}]`. Tokens may name their ids; see [`TokenNames`].
+pub(super) fn named_logprobs(content: &[Json<'_>], names: TokenNames, into: &mut Tokens) {
     for token in content {
         into.push_logprob(token.get("logprob"));
-        if names_count && let Some(text) = token.get("token").text() {
+        if names == TokenNames::AreIds
+            && let Some(text) = token.get("token").text()
+        {
             into.push_named_id(text);
         }
     }
 }
 
-/// SGLang's ids at the root, late and once.
+/// Reads SGLang's ids at the root, which come once, with the last event.
 fn root_tokens(body: &Json<'_>, call: &mut LlmCall) {
     let sglext = body.get("sglext");
     if sglext.is_null() {

@@ -1,13 +1,13 @@
-//! OpenAI's legacy completions, as vLLM and SGLang serve them to trainers.
+//! OpenAI's completions, which vLLM and SGLang serve to trainers.
 
 use super::format::{ApiFormat, CallRequest};
-use super::parts;
+use super::parts::{self, TokenNames};
 use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part};
 use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 
-/// `…/completions`.
+/// The format of completions.
 pub(crate) struct Completions;
 
 impl ApiFormat for Completions {
@@ -35,13 +35,13 @@ impl ApiFormat for Completions {
             if into.prompt_ids.ids.is_none() {
                 into.prompt_ids.push_ids(choice.get("prompt_token_ids"));
             }
-            listed_logprobs(choice.get("logprobs"), choice.get("token_ids").is_null(), &mut into.tokens);
+            listed_logprobs(choice.get("logprobs"), TokenNames::beside(choice.get("token_ids")), &mut into.tokens);
         }
         moved
     }
 }
 
-/// A prompt is a text, several, or token ids: those are the prompt's own.
+/// Reads a prompt: a text, several texts, or token ids, which become those of the call's prompt.
 pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
     if prompt.list().first().is_some_and(|first| first.int().is_some()) {
         call.prompt_ids_once(prompt);
@@ -52,10 +52,10 @@ pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
     parts::texts(prompt).into_iter().map(message).collect()
 }
 
-/// `{tokens, token_logprobs}`.
-fn listed_logprobs(logprobs: &Json<'_>, names_count: bool, into: &mut Tokens) {
+/// Reads `{tokens, token_logprobs}`. Tokens may name their ids; see [`TokenNames`].
+fn listed_logprobs(logprobs: &Json<'_>, names: TokenNames, into: &mut Tokens) {
     logprobs.get("token_logprobs").list().iter().for_each(|logprob| into.push_logprob(logprob));
-    if names_count {
+    if names == TokenNames::AreIds {
         for token in logprobs.get("tokens").list().iter().filter_map(Json::text) {
             into.push_named_id(token);
         }

@@ -1,11 +1,11 @@
-//! OpenAI's embeddings. Vectors are not kept: they are large, and nobody reads them.
+//! OpenAI's embeddings. The vectors are not kept, because of their size.
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
 use crate::llm::call::LlmCall;
 use crate::wire::json::Json;
 
-/// `…/embeddings`.
+/// The format of embeddings.
 pub(crate) struct Embeddings;
 
 impl ApiFormat for Embeddings {

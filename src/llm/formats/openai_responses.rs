@@ -1,13 +1,13 @@
-//! OpenAI responses, over HTTP; the events are the same over a WebSocket.
+//! OpenAI responses. The events are the same over HTTP and over a WebSocket.
 
 use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
-use super::parts;
+use super::parts::{self, TokenNames};
 use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part, arguments_of_text};
 use crate::wire::json::Json;
 
-/// `…/responses`.
+/// The format of responses.
 pub(crate) struct Responses;
 
 impl ApiFormat for Responses {
@@ -38,12 +38,12 @@ impl ApiFormat for Responses {
         choice.finish_reason = reason.or(status).or(choice.finish_reason.take());
         let content = output.iter().flat_map(|element| element.get("content").list());
         for part in content {
-            named_logprobs(part.get("logprobs").list(), true, &mut choice.tokens);
+            named_logprobs(part.get("logprobs").list(), TokenNames::AreIds, &mut choice.tokens);
         }
         let ids = |list: &str| -> Vec<Json<'_>> {
             body.get(list).list().iter().flat_map(|message| message.get("tokens").list()).cloned().collect()
         };
-        // vLLM, when asked for `enable_response_messages`.
+        // Sent by vLLM for `enable_response_messages`.
         if body.has("output_messages") {
             choice.tokens.ids = None;
             choice.tokens.push_ids(&Json::List(ids("output_messages")));

@@ -1,11 +1,11 @@
-//! What several formats share: fields of OpenAI's shape, content lists, tool definitions.
+//! Parts that several formats share: fields of OpenAI's shape, content lists, tool definitions.
 
 use crate::llm::call::{LlmCall, Parameters, UnreadPart, Usage};
 use crate::llm::message::{Message, Modality, Part, arguments_of_text};
 use crate::wire::json::Json;
 use std::borrow::Cow;
 
-/// Sampling parameters by the names that most APIs have for them.
+/// Reads the parameters of a request, by the names that most APIs have for them.
 pub(super) fn parameters(body: &Json<'_>) -> Parameters {
     Parameters {
         model: body.get("model").word(),
@@ -25,8 +25,8 @@ pub(super) fn parameters(body: &Json<'_>) -> Parameters {
         },
         reasoning_level: body.get("reasoning_effort").word().or_else(|| body.at(&["reasoning", "effort"]).word()),
         wants_logprobs: ["logprobs", "return_logprob", "n_probs"].iter().any(|name| {
-            let asked = body.get(name);
-            asked.bool() == Some(true) || asked.int().is_some_and(|count| count > 0)
+            let value = body.get(name);
+            value.bool() == Some(true) || value.int().is_some_and(|count| count > 0)
         }),
         wants_token_ids: ["return_token_ids", "return_tokens", "return_output_ids"]
             .iter()
@@ -43,7 +43,7 @@ fn output_type(kind: &str) -> Option<&'static str> {
     }
 }
 
-/// A text, or a list of them.
+/// A text, or the texts of a list.
 pub(super) fn texts(json: &Json<'_>) -> Vec<String> {
     match json {
         Json::Text(text) => vec![text.clone().into_owned()],
@@ -51,7 +51,7 @@ pub(super) fn texts(json: &Json<'_>) -> Vec<String> {
     }
 }
 
-/// What every answer of OpenAI's shape has at its root.
+/// Reads the fields that every response of OpenAI's shape has at its root.
 pub(super) fn root(body: &Json<'_>, call: &mut LlmCall) {
     call.response_id = body.get("id").word().or(call.response_id.take());
     call.response_model = body.get("model").word().or(call.response_model.take());
@@ -68,7 +68,8 @@ pub(super) fn root(body: &Json<'_>, call: &mut LlmCall) {
     call.prompt_ids_once(body.any(&["prompt_token_ids"]));
 }
 
-/// The choices of an answer with their index, or their place where they have none. Two with one index can't be told apart.
+/// The choices of a response with their index, or with their position where they have none. Two with the same index are
+/// noted on the call.
 pub(super) fn choices<'a, 'b>(body: &'b Json<'a>, call: &mut LlmCall) -> Vec<(i64, &'b Json<'a>)> {
     let places = (0..).zip(body.get("choices").list());
     let list: Vec<(i64, &Json<'_>)> =
@@ -81,7 +82,7 @@ pub(super) fn choices<'a, 'b>(body: &'b Json<'a>, call: &mut LlmCall) -> Vec<(i6
     list
 }
 
-/// Usage in OpenAI's two shapes.
+/// Reads `usage`, in the shape of chat completions or of responses.
 pub(super) fn usage(usage: &Json<'_>) -> Usage {
     let details = |names: [&str; 2], field: &str| usage.any(&names).get(field).int();
     Usage {
@@ -95,7 +96,7 @@ pub(super) fn usage(usage: &Json<'_>) -> Usage {
 }
 
 impl LlmCall {
-    /// The prompt's ids, which a stream has once and some endpoints repeat.
+    /// Reads the prompt's ids, unless they were read: some endpoints repeat them in each event.
     pub(super) fn prompt_ids_once(&mut self, ids: &Json<'_>) {
         if self.prompt_ids.ids.is_none() {
             self.prompt_ids.push_ids(ids);
@@ -167,7 +168,7 @@ fn part(json: &Json<'_>) -> Part {
     }
 }
 
-/// A tool's result: the text, if it is nothing but one.
+/// The result of a tool: its text, if it is a single text part, else all of it.
 pub(super) fn flat(content: &Json<'_>) -> Json<'static> {
     match content.list() {
         [one] if one.get("type").text() == Some("text") => one.get("text").clone().into_owned(),
@@ -200,7 +201,7 @@ pub(super) fn chat_message(json: &Json<'_>) -> Message {
     Message { role: role.to_owned(), parts, name: json.get("name").word(), finish_reason: None }
 }
 
-/// A tool call in the shape of OpenAI's chat; its arguments are a text, with some endpoints an object.
+/// A tool call in the shape of OpenAI's chat. Its arguments are a text; some endpoints send an object.
 pub(super) fn tool_call(json: &Json<'_>) -> Part {
     let function = json.any(&["function", "function_call", "custom"]);
     let arguments = match function.any(&["arguments", "input"]) {
@@ -210,7 +211,7 @@ pub(super) fn tool_call(json: &Json<'_>) -> Part {
     Part::ToolCall { id: json.get("id").word(), name: function.get("name").word().unwrap_or_default(), arguments }
 }
 
-/// Tool definitions, in the convention's shape.
+/// Tool definitions, in the conventions' shape.
 pub(super) fn tools(list: &Json<'_>) -> Vec<Json<'static>> {
     list.list().iter().map(tool).collect()
 }
@@ -235,4 +236,20 @@ fn tool(json: &Json<'_>) -> Json<'static> {
         }
     }
     Json::Object(fields)
+}
+
+/// Whether the texts of tokens may be `token_id:NUMBER`, by which a server names their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenNames {
+    /// They may; no other ids were sent.
+    AreIds,
+    /// They are texts; the ids were sent elsewhere, or none are expected.
+    AreTexts,
+}
+
+impl TokenNames {
+    /// How tokens are read beside a list of ids: names count only where that is null.
+    pub(super) fn beside(ids: &Json<'_>) -> Self {
+        if ids.is_null() { Self::AreIds } else { Self::AreTexts }
+    }
 }

@@ -1,12 +1,14 @@
-//! SGLang's native `/generate`: ids in, ids out.
+//! SGLang's native generate: token ids in, token ids out.
 
 use super::format::{ApiFormat, CallRequest};
 use super::openai_completions::prompts;
 use super::parts;
 use crate::llm::call::LlmCall;
+use crate::llm::message::Part;
+use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 
-/// `/generate`.
+/// The format of SGLang's generate.
 pub(crate) struct Generate;
 
 impl ApiFormat for Generate {
@@ -33,16 +35,16 @@ impl ApiFormat for Generate {
         call.usage.input = meta.get("prompt_tokens").int().or(call.usage.input);
         call.usage.output = meta.get("completion_tokens").int().or(call.usage.output);
         let choice = call.choice(data.get("index").int().unwrap_or(0));
-        // Each event has the whole text so far; with incremental output only what is new.
+        // Each event has the whole text so far; with incremental streaming only the new part.
         let text = data.get("text").text().unwrap_or_default();
         let known = match choice.parts.last() {
-            Some(crate::llm::message::Part::Text { content }) if text.starts_with(content.as_str()) => content.len(),
+            Some(Part::Text { content }) if text.starts_with(content.as_str()) => content.len(),
             _ => 0,
         };
         choice.push_text(text.get(known..).unwrap_or_default());
         let reason = meta.get("finish_reason");
         choice.finish_reason = reason.word().or_else(|| reason.get("type").word()).or(choice.finish_reason.take());
-        let mut so_far = crate::llm::token_ids::tokens::Tokens::default();
+        let mut so_far = Tokens::default();
         so_far.push_ids(data.get("output_ids"));
         for token in meta.get("output_token_logprobs").list() {
             so_far.push_logprob(token.list().first().unwrap_or(&Json::Null));
@@ -56,14 +58,14 @@ impl ApiFormat for Generate {
         if so_far.ids.is_none() && !sampled.is_empty() {
             so_far.push_ids(&Json::List(sampled));
         }
-        take_newer(&mut choice.tokens, so_far);
+        add_tokens(&mut choice.tokens, so_far);
         call.ended |= !reason.is_null();
         !text.is_empty()
     }
 }
 
-/// What is cumulative replaces; what is only the newest is added.
-fn take_newer(known: &mut crate::llm::token_ids::tokens::Tokens, newer: crate::llm::token_ids::tokens::Tokens) {
+/// Adds the tokens of an event: cumulative ones replace the known, incremental ones are appended.
+fn add_tokens(known: &mut Tokens, newer: Tokens) {
     let is_cumulative = match (&known.ids, &newer.ids) {
         (Some(known), Some(newer)) => newer.starts_with(known),
         _ => true,

@@ -1,12 +1,12 @@
-//! vLLM's token-in, token-out `/inference/v1/generate`.
+//! vLLM's generate: token ids in, token ids out.
 
 use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
-use super::parts;
+use super::parts::{self, TokenNames};
 use crate::llm::call::LlmCall;
 use crate::wire::json::Json;
 
-/// `/inference/v1/generate`.
+/// The format of vLLM's generate.
 pub(crate) struct Generate;
 
 impl ApiFormat for Generate {
@@ -30,7 +30,7 @@ impl ApiFormat for Generate {
         for (index, choice) in parts::choices(data, call) {
             let into = call.choice(index);
             into.tokens.push_ids(choice.get("token_ids"));
-            named_logprobs(choice.at(&["logprobs", "content"]).list(), false, &mut into.tokens);
+            named_logprobs(choice.at(&["logprobs", "content"]).list(), TokenNames::AreTexts, &mut into.tokens);
             if let Some(reason) = choice.get("finish_reason").word() {
                 into.finish_reason = Some(reason);
             }

@@ -58,7 +58,7 @@ impl TokenIdPlan {
             return None;
         }
         let changes = match self.stripping {
-            Stripping::Strip => self.changes(&object, missing.len() < self.request.headers.len()),
+            Stripping::Strip => self.changes(&object, missing.len()),
             Stripping::Keep => Changes::default(),
         };
         let body = object.insert(&fields);
@@ -74,12 +74,12 @@ impl TokenIdPlan {
         Some(InjectedRequest { body: body.into(), injection: Injection { fields: names, strips }, changes })
     }
 
-    /// What the response loses. `by_header`: the agent sent one of the header fields itself.
-    fn changes(&self, object: &Object<'_>, by_header: bool) -> Changes {
+    /// What the response loses. `added_headers`: the number of header fields that the agent did not send itself.
+    fn changes(&self, object: &Object<'_>, added_headers: usize) -> Changes {
         let mut changes = Changes::default();
         for rule in self.request.strip {
             let is_requested = match rule.requested_by {
-                [] => by_header,
+                [] => added_headers < self.request.headers.len(),
                 fields => fields.iter().any(|field| object.requests(field)),
             };
             match (is_requested, rule.place) {

@@ -2,7 +2,7 @@
 //!
 //! The API that is translated is not known here.
 
-use crate::llm::json_object::{IntoJson, field, lean, object};
+use crate::llm::json_object::{IntoJson, field, object, without_nulls};
 use crate::wire::json::Json;
 use serde_json::{Map, Value};
 
@@ -98,7 +98,7 @@ pub(super) fn text_part<'a>(text: impl IntoJson<'a>) -> Json<'a> {
 
 /// An image part of a message, at a URL or in a `data:` URL.
 pub(super) fn image_part<'a>(url: impl IntoJson<'a>, detail: Option<&'a str>) -> Json<'a> {
-    object! {"type": "image_url", "image_url": lean(object! {"url": url, "detail": detail})}
+    object! {"type": "image_url", "image_url": without_nulls(object! {"url": url, "detail": detail})}
 }
 
 /// Bytes in base64 as a `data:` URL.
@@ -122,7 +122,7 @@ pub(super) fn function<'a>(
     strict: impl IntoJson<'a>,
 ) -> Json<'a> {
     let function = object! {"name": name, "description": description, "parameters": parameters, "strict": strict};
-    object! {"type": "function", "function": lean(function)}
+    object! {"type": "function", "function": without_nulls(function)}
 }
 
 /// The `tool_choice` for one function.
@@ -138,12 +138,12 @@ pub(super) fn json_schema<'a>(
     strict: impl IntoJson<'a>,
 ) -> Json<'a> {
     let schema = object! {"name": name, "description": description, "schema": schema, "strict": strict};
-    object! {"type": "json_schema", "json_schema": lean(schema)}
+    object! {"type": "json_schema", "json_schema": without_nulls(schema)}
 }
 
 /// The options of a stream: without them no usage is sent.
-pub(super) fn stream_options(streams: bool) -> Option<Json<'static>> {
-    streams.then(|| object! {"include_usage": true})
+pub(super) fn stream_options() -> Json<'static> {
+    object! {"include_usage": true}
 }
 
 /// The body of a request, without fields that have no effect. Backends refuse `tool_choice` without tools.

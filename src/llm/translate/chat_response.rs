@@ -47,6 +47,16 @@ pub(super) struct ChatUsage {
     pub(super) reasoning: i64,
 }
 
+/// Whether the client gets the reasoning of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reasoning {
+    /// It does.
+    Shown,
+    /// Reasoning is left out.
+    #[default]
+    Hidden,
+}
+
 /// A response, as much of it as has come.
 #[derive(Debug, Default)]
 pub(super) struct ChatResponse {
@@ -60,8 +70,7 @@ pub(super) struct ChatResponse {
     pub(super) stop: Option<String>,
     /// Tokens used.
     pub(super) usage: ChatUsage,
-    // False: reasoning is left out.
-    shows_reasoning: bool,
+    reasoning: Reasoning,
     finish_reason: Option<FinishReason>,
     started: bool,
     blocks: Blocks,
@@ -81,13 +90,13 @@ struct StreamedToolCall {
 
 impl ChatResponse {
     /// A response of which nothing has come.
-    pub(super) fn new(model: &str, shows_reasoning: bool) -> Self {
-        Self { model: model.to_owned(), shows_reasoning, ..Self::default() }
+    pub(super) fn new(model: &str, reasoning: Reasoning) -> Self {
+        Self { model: model.to_owned(), reasoning, ..Self::default() }
     }
 
     /// A whole response.
-    pub(super) fn whole(chat: &Json<'_>, model: &str, shows_reasoning: bool) -> Result<Self, Untranslatable> {
-        let mut response = Self::new(model, shows_reasoning);
+    pub(super) fn whole(chat: &Json<'_>, model: &str, reasoning: Reasoning) -> Result<Self, Untranslatable> {
+        let mut response = Self::new(model, reasoning);
         response.push_chunk(chat)?;
         if chat.get("choices").list().is_empty() {
             return Err(untranslatable("choices", "the backend sent no choice"));
@@ -203,7 +212,7 @@ impl ChatResponse {
     fn read_message(&mut self, message: &Json<'_>) -> Result<(), Untranslatable> {
         // vLLM has both names; some versions send the same text under each.
         let reasoning = ["reasoning_content", "reasoning"].iter().find_map(|name| message.get(name).word());
-        let reasoning = reasoning.filter(|_| self.shows_reasoning);
+        let reasoning = reasoning.filter(|_| self.reasoning == Reasoning::Shown);
         self.blocks.append_or_open(BlockKind::Reasoning, &reasoning.unwrap_or_default())?;
         self.blocks.append_or_open(BlockKind::Text, &plain_text(message.get("content")))?;
         self.blocks.append_or_open(BlockKind::Text, message.get("refusal").text().unwrap_or_default())?;
@@ -287,7 +296,7 @@ mod tests {
     use super::*;
 
     fn events(chunks: &[&str]) -> (ChatResponse, Vec<BlockEvent>) {
-        let mut response = ChatResponse::new("asked", true);
+        let mut response = ChatResponse::new("asked", Reasoning::Shown);
         let mut events = Vec::new();
         for chunk in chunks {
             events.extend(response.push_chunk(&parse(chunk.as_bytes()).unwrap()).unwrap());
@@ -361,7 +370,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                ChatResponse::whole(&parse(chat.as_bytes()).unwrap(), "m", true).unwrap_err().place,
+                ChatResponse::whole(&parse(chat.as_bytes()).unwrap(), "m", Reasoning::Shown).unwrap_err().place,
                 place,
                 "{chat}"
             );

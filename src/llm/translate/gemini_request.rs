@@ -7,6 +7,7 @@ use super::chat_request::{
 };
 use super::gemini_schema::schema;
 use super::node::{NO_COUNTERPART, Node};
+use super::source::GeminiPath;
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::{IntoJson, object, text_of};
 use crate::wire::json::Json;
@@ -24,8 +25,9 @@ const CONFIG_FIELDS: &[&str] = &[
     "temperature", "thinkingConfig", "topK", "topP",
 ];
 
-/// Translates a request. `streams`: whether its path asks for a stream.
-pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Untranslatable> {
+/// Translates a request. Its path says whether the response is a stream.
+pub(super) fn to_chat<'a>(root: &Node<'a>, path: GeminiPath) -> Result<Json<'a>, Untranslatable> {
+    let streams = path.streams;
     root.only(FIELDS)?;
     let config = root.get("generationConfig");
     config.only(CONFIG_FIELDS)?;
@@ -73,7 +75,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, streams: bool) -> Result<Json<'a>, Un
         "reasoning_effort": effort,
         "response_format": response_format(&config)?,
         "stream": streams.then_some(true),
-        "stream_options": stream_options(streams),
+        "stream_options": streams.then(stream_options),
     })
 }
 

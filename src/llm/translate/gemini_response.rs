@@ -6,7 +6,7 @@ use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::untranslatable::Untranslatable;
 use crate::llm::api::error::{ApiErrorKind, google_error};
-use crate::llm::json_object::{lean, object, text_of, write_data};
+use crate::llm::json_object::{object, text_of, without_nulls, write_data};
 use crate::wire::json::Json;
 
 /// Writes responses of Gemini's generateContent.
@@ -18,9 +18,14 @@ pub(super) struct GeminiWriter {
 }
 
 impl GeminiWriter {
-    /// `sse`: streams are server-sent events, else one list.
-    pub(super) fn new(sse: bool) -> Self {
-        Self { sse, started: false }
+    /// Writes streams as server-sent events.
+    pub(super) fn of_events() -> Self {
+        Self { sse: true, started: false }
+    }
+
+    /// Writes streams as one list.
+    pub(super) fn of_list() -> Self {
+        Self { sse: false, started: false }
     }
 
     fn send(&mut self, data: &Json<'_>, out: &mut Vec<u8>) {
@@ -45,7 +50,7 @@ impl ResponseWriter for GeminiWriter {
     fn whole<'a>(&self, response: &'a ChatResponse) -> Result<Json<'a>, Untranslatable> {
         let blocks = response.blocks().iter().enumerate();
         let parts = blocks.map(|(index, block)| part(response, index, block, &block.text));
-        Ok(generated(response, parts.collect::<Result<_, _>>()?, true))
+        Ok(generated(response, parts.collect::<Result<_, _>>()?, Some(response.finish_reason())))
     }
 
     fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
@@ -59,13 +64,13 @@ impl ResponseWriter for GeminiWriter {
         let is_call = matches!(block.kind, BlockKind::ToolCall { .. });
         if is_call == text.is_none() {
             let part = part(response, index, block, text.unwrap_or(&block.text))?;
-            self.send(&generated(response, vec![part], false), out);
+            self.send(&generated(response, vec![part], None), out);
         }
         Ok(())
     }
 
     fn end(&mut self, response: &ChatResponse, out: &mut Vec<u8>) {
-        self.send_last(&generated(response, vec![object! {"text": ""}], true), out);
+        self.send_last(&generated(response, vec![object! {"text": ""}], Some(response.finish_reason())), out);
     }
 
     fn fail(&mut self, _reply: &ChatResponse, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
@@ -73,21 +78,21 @@ impl ResponseWriter for GeminiWriter {
     }
 }
 
-/// A response with these parts. `finished`: with the finish reason and the usage.
-fn generated<'a>(response: &'a ChatResponse, parts: Vec<Json<'a>>, finished: bool) -> Json<'a> {
-    let reason = match response.finish_reason() {
+/// A response with these parts; the last one has the finish reason and the usage.
+fn generated<'a>(response: &'a ChatResponse, parts: Vec<Json<'a>>, finish: Option<FinishReason>) -> Json<'a> {
+    let word = |reason| match reason {
         FinishReason::Stop | FinishReason::ToolCalls => "STOP",
         FinishReason::Length => "MAX_TOKENS",
         FinishReason::ContentFilter => "SAFETY",
     };
     let candidate = object! {
         "content": object! {"parts": parts, "role": "model"},
-        "finishReason": finished.then_some(reason),
+        "finishReason": finish.map(word),
         "index": 0_i64,
     };
-    lean(object! {
-        "candidates": vec![lean(candidate)],
-        "usageMetadata": finished.then(|| usage(response)),
+    without_nulls(object! {
+        "candidates": vec![without_nulls(candidate)],
+        "usageMetadata": finish.map(|_| usage(response)),
         "modelVersion": &response.model,
         "responseId": &response.id,
     })

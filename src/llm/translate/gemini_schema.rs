@@ -15,7 +15,8 @@ pub(super) fn schema<'a>(json: &'a Json<'a>) -> Json<'a> {
             let fields = fields.iter().filter_map(|(name, value)| {
                 let name = camel(name);
                 let value = match &*name {
-                    "type" => kind(value, may_be_null),
+                    "type" if may_be_null => nullable(kind(value)),
+                    "type" => kind(value),
                     // Both are expressed otherwise: by the type, and by the order of the properties.
                     "nullable" if json.get("type").text().is_some() => return None,
                     "propertyOrdering" => return None,
@@ -38,10 +39,13 @@ pub(super) fn schema<'a>(json: &'a Json<'a>) -> Json<'a> {
 }
 
 /// `STRING` as `string`.
-fn kind<'a>(value: &'a Json<'a>, may_be_null: bool) -> Json<'a> {
-    let Some(kind) = value.text() else { return value.clone() };
-    let kind = kind.to_ascii_lowercase().into_json();
-    if may_be_null { Json::List(vec![kind, "null".into_json()]) } else { kind }
+fn kind<'a>(value: &'a Json<'a>) -> Json<'a> {
+    value.text().map_or_else(|| value.clone(), |kind| kind.to_ascii_lowercase().into_json())
+}
+
+/// A type that may be null as well.
+fn nullable(kind: Json<'_>) -> Json<'_> {
+    if kind.text().is_some() { Json::List(vec![kind, "null".into_json()]) } else { kind }
 }
 
 /// Named schemas, in the order that the schema around them requires.

@@ -73,7 +73,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
         "response_format": format,
         "user": root.get("metadata").get("user_id").json(),
         "stream": streams.then_some(true),
-        "stream_options": stream_options(streams),
+        "stream_options": streams.then(stream_options),
     })
 }
 

@@ -21,14 +21,14 @@ impl ResponseWriter for MessagesWriter {
                 if matches!(block.kind, BlockKind::ToolCall { .. }) { response.arguments(index)? } else { Json::Null };
             Ok(content(block, &block.text, input))
         });
-        Ok(message(response, content.collect::<Result<Vec<_>, Untranslatable>>()?, true))
+        Ok(message(response, content.collect::<Result<Vec<_>, Untranslatable>>()?, Some(response.finish_reason())))
     }
 
     fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
         let block = |index: &usize| response.blocks().get(*index);
         match event {
             BlockEvent::Started => {
-                let message = message(response, Vec::new(), false);
+                let message = message(response, Vec::new(), None);
                 write_event(&object! {"type": "message_start", "message": message}, out);
             }
             BlockEvent::Opened(index) => {
@@ -59,16 +59,16 @@ impl ResponseWriter for MessagesWriter {
     }
 }
 
-/// The message with this content. `finished`: with the reason for the end.
-fn message<'a>(response: &'a ChatResponse, content: Vec<Json<'a>>, finished: bool) -> Json<'a> {
+/// The message with this content, and with the reason for the end where it has ended.
+fn message<'a>(response: &'a ChatResponse, content: Vec<Json<'a>>, finish: Option<FinishReason>) -> Json<'a> {
     object! {
         "id": &response.id,
         "type": "message",
         "role": "assistant",
         "model": &response.model,
         "content": content,
-        "stop_reason": finished.then(|| stop_reason(response)),
-        "stop_sequence": if finished { stop_sequence(response) } else { None },
+        "stop_reason": finish.map(|_| stop_reason(response)),
+        "stop_sequence": finish.and_then(|_| stop_sequence(response)),
         "usage": usage(response),
     }
 }

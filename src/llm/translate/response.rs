@@ -1,7 +1,7 @@
 //! Responses of chat completions become responses of another API: whole, or event by event.
 
 use super::blocks::BlockEvent;
-use super::chat_response::{ChatResponse, ResponseWriter};
+use super::chat_response::{ChatResponse, Reasoning, ResponseWriter};
 use super::gemini_response::GeminiWriter;
 use super::messages_response::MessagesWriter;
 use super::responses_response::ResponsesWriter;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseTranslator {
     pub(super) source: SourceApi,
-    pub(super) shows_reasoning: bool,
+    pub(super) reasoning: Reasoning,
     pub(super) streams: bool,
     // Gemini: events, not a list.
     pub(super) sse: bool,
@@ -42,7 +42,7 @@ impl ResponseTranslator {
     /// Translates a whole chat completion.
     pub(crate) fn whole(&self, chat: &[u8]) -> Result<Vec<u8>, Untranslatable> {
         let json = read(chat).map_err(|error| untranslatable("answer", &format!("is no JSON: {error}")))?;
-        let response = ChatResponse::whole(&json, &self.model, self.shows_reasoning)?;
+        let response = ChatResponse::whole(&json, &self.model, self.reasoning)?;
         Ok(text_of(&self.writer().whole(&response)?).into_bytes())
     }
 
@@ -50,7 +50,7 @@ impl ResponseTranslator {
     pub(crate) fn stream(&self) -> StreamTranslator {
         StreamTranslator {
             unread: Vec::new(),
-            response: ChatResponse::new(&self.model, self.shows_reasoning),
+            response: ChatResponse::new(&self.model, self.reasoning),
             writer: self.writer(),
             ended: false,
         }
@@ -60,7 +60,7 @@ impl ResponseTranslator {
         match self.source {
             SourceApi::Messages => Box::new(MessagesWriter),
             SourceApi::Responses => Box::new(ResponsesWriter::new(Arc::clone(&self.echo))),
-            SourceApi::Gemini => Box::new(GeminiWriter::new(self.sse)),
+            SourceApi::Gemini => Box::new(if self.sse { GeminiWriter::of_events() } else { GeminiWriter::of_list() }),
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
         "response_format": response_format(&text.get("format"))?,
         "user": root.get("user").json(),
         "stream": streams.then_some(true),
-        "stream_options": stream_options(streams),
+        "stream_options": streams.then(stream_options),
     })
 }
 

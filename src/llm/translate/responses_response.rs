@@ -7,7 +7,7 @@ use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::node::Node;
 use super::untranslatable::Untranslatable;
 use crate::llm::api::error::ApiErrorKind;
-use crate::llm::json_object::{field, lean, object, write_event};
+use crate::llm::json_object::{field, object, without_nulls, write_event};
 use crate::wire::json::Json;
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ impl ResponseWriter for ResponsesWriter {
             BlockEvent::Appended(index, text) => {
                 if let Some(block) = block(index) {
                     let content_index = (!matches!(block.kind, BlockKind::ToolCall { .. })).then_some(0_i64);
-                    let fields = lean(object! {
+                    let fields = without_nulls(object! {
                         "item_id": item_id(chat, *index, &block.kind),
                         "output_index": *index,
                         "content_index": content_index,

@@ -1,5 +1,6 @@
 //! Requests of other APIs become requests of chat completions.
 
+use super::chat_response::Reasoning;
 use super::node::Node;
 use super::response::ResponseTranslator;
 use super::source::{GeminiPath, SourceApi};
@@ -25,17 +26,17 @@ pub(crate) fn to_chat(source: SourceApi, body: &[u8], gemini: GeminiPath) -> Res
     let (chat, echo) = match source {
         SourceApi::Messages => (messages_request::to_chat(&root)?, Json::Null),
         SourceApi::Responses => (responses_request::to_chat(&root)?, responses_response::echo(&root)),
-        SourceApi::Gemini => (gemini_request::to_chat(&root, gemini.streams)?, Json::Null),
+        SourceApi::Gemini => (gemini_request::to_chat(&root, gemini)?, Json::Null),
     };
     // Clients that did not ask for reasoning take the first part of an answer for its text.
-    let shows_reasoning = match source {
+    let wants_reasoning = match source {
         SourceApi::Messages => chat.get("chat_template_kwargs").get("enable_thinking").bool() == Some(true),
         SourceApi::Responses => true,
         SourceApi::Gemini => gemini_request::includes_thoughts(&json),
     };
     let response = ResponseTranslator {
         source,
-        shows_reasoning,
+        reasoning: if wants_reasoning { Reasoning::Shown } else { Reasoning::Hidden },
         streams: chat.get("stream").bool() == Some(true),
         sse: source != SourceApi::Gemini || gemini.sse,
         model: chat.get("model").word().unwrap_or_default(),
