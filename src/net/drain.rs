@@ -19,12 +19,25 @@ pub struct Drain {
 }
 
 /// Held by each connection and by what the connection starts: the drain is complete when the last guard is dropped.
+/// Clones are cheap, and share no lock with other connections.
 #[derive(Clone, Debug)]
 pub struct DrainGuard {
+    stages: Arc<Stages>,
+    held: Option<Arc<Held>>,
+}
+
+#[derive(Debug)]
+struct Stages {
     draining: CancellationToken,
     ending: CancellationToken,
-    _alive: TaskTrackerToken,
-    held: Vec<Arc<dyn Any + Send + Sync>>,
+    alive: TaskTrackerToken,
+}
+
+/// A list of the values that a guard keeps alive.
+#[derive(Debug)]
+struct Held {
+    _value: Box<dyn Any + Send + Sync>,
+    _rest: Option<Arc<Self>>,
 }
 
 /// The result of a drain.
@@ -43,10 +56,10 @@ impl Drain {
         Self { draining, ending, guards: TaskTracker::new() }
     }
 
-    /// A guard for one more connection.
+    /// A guard for a task, such as that of a listener.
     pub fn guard(&self) -> DrainGuard {
-        let [draining, ending] = [&self.draining, &self.ending].map(|stage| stage.token().clone());
-        DrainGuard { draining, ending, _alive: self.guards.token(), held: Vec::new() }
+        let [draining, ending] = [&self.draining, &self.ending].map(|stage| stage.token().child_token());
+        DrainGuard { stages: Arc::new(Stages { draining, ending, alive: self.guards.token() }), held: None }
     }
 
     /// Starts the drain and waits until every guard is dropped, for at most `deadline`. Connections that are left then
@@ -71,21 +84,29 @@ impl Default for Drain {
 }
 
 impl DrainGuard {
+    /// A guard for one connection of a listener. It follows the same drain, with locks of its own.
+    #[must_use]
+    pub fn for_connection(&self) -> Self {
+        let Stages { draining, ending, alive } = &*self.stages;
+        let stages = Stages { draining: draining.child_token(), ending: ending.child_token(), alive: alive.clone() };
+        Self { stages: Arc::new(stages), held: self.held.clone() }
+    }
+
     /// Keeps `value` alive until this guard and all its clones are dropped.
     #[must_use]
-    pub fn holding(mut self, value: impl Any + Send + Sync) -> Self {
-        self.held.push(Arc::new(value));
-        self
+    pub fn holding(self, value: impl Any + Send + Sync) -> Self {
+        let held = Held { _value: Box::new(value), _rest: self.held };
+        Self { stages: self.stages, held: Some(Arc::new(held)) }
     }
 
     /// Completes when the drain starts, or when its [`Drain`] is dropped.
     pub async fn started(&self) {
-        self.draining.cancelled().await;
+        self.stages.draining.cancelled().await;
     }
 
     /// Completes when the drain's deadline has passed, or when its [`Drain`] is dropped.
     pub async fn ending(&self) {
-        self.ending.cancelled().await;
+        self.stages.ending.cancelled().await;
     }
 
     /// Runs `task` until it completes. At the drain's deadline the task is dropped.
@@ -95,7 +116,7 @@ impl DrainGuard {
         async move {
             // Moves the whole guard into the task, not only the field in use.
             let guard = self;
-            let _ = guard.ending.run_until_cancelled(task).await;
+            let _ = guard.stages.ending.run_until_cancelled(task).await;
         }
     }
 }
@@ -127,8 +148,19 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_drain_ends_its_tasks() {
         let drain = Drain::new();
-        let task = tokio::spawn(drain.guard().run(std::future::pending()));
+        let task = tokio::spawn(drain.guard().for_connection().run(std::future::pending()));
         drop(drain);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_held_value_lives_as_long_as_any_clone() {
+        let (drain, value) = (Drain::new(), Arc::new(()));
+        let guard = drain.guard().for_connection().holding(Arc::clone(&value)).holding("another");
+        let clone = guard.clone();
+        drop(guard);
+        assert_eq!(Arc::strong_count(&value), 2);
+        drop(clone);
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 }

@@ -33,8 +33,8 @@ where
                 // Nagle's algorithm together with delayed acknowledgements costs 40 ms.
                 let _ = stream.set_nodelay(true);
                 // Tunnels of the connection clone the guard, so they count as part of it.
-                let guard = drain.clone().holding(permit);
-                tokio::spawn(drain.clone().run(serve(stream, peer, guard)));
+                let guard = drain.for_connection().holding(permit);
+                tokio::spawn(guard.clone().run(serve(stream, peer, guard)));
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
