@@ -4,6 +4,7 @@
 
 use super::ApiState;
 use crate::gateway::Gateway;
+use crate::llm::api::api_key;
 use crate::util::glob::text_matches;
 use crate::util::secret::Secret;
 use axum::extract::{Request, State};
@@ -118,10 +119,7 @@ fn allowed(tokens: &[Token], method: &Method, path: &str, headers: &HeaderMap) -
     if tokens.is_empty() || OPEN.contains(&path) {
         return Ok(Access::full());
     }
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    let keys = ["x-api-key", "api-key", "x-goog-api-key"].into_iter().map(header::HeaderName::from_static);
-    let given = bearer.or_else(|| keys.into_iter().find_map(text)).unwrap_or_default();
+    let given = api_key(headers).unwrap_or_default();
     // All are looked at, so that time does not tell which is nearest.
     let known = tokens.iter().fold(None, |known, token| if token.token.matches(given) { Some(token) } else { known });
     let Some(token) = known.filter(|_| !given.is_empty()) else {

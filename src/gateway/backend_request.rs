@@ -43,19 +43,17 @@ pub(super) enum ResponseHandling {
 impl BackendRequest {
     /// The request for `backend`; an error if the call can't be expressed in an API that the backend has.
     pub(super) fn new(call: &GatewayCall, backend: &Backend, settings: &GatewaySettings) -> Result<Self, ProxyError> {
-        let mut headers = headers_for(call, backend);
         let requested = &call.route.api;
         let (body, mut target, handling) = if backend.speaks(requested.api) {
             (call.body.clone(), requested.clone(), ResponseHandling::PassOn)
         } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
-            return count_tokens(call, backend, headers);
+            return count_tokens(call, backend);
         } else {
             let (source, gemini) =
                 source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
             let translated = to_chat(source, &call.body, gemini)
                 .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
             let body = serde_json::to_vec(&translated.body).unwrap_or_default();
-            headers.remove_api_specific();
             let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
             (body.into(), ApiCall::chat_completions(), handling)
         };
@@ -76,7 +74,7 @@ impl BackendRequest {
         } else {
             String::new()
         };
-        let mut headers = headers.0;
+        let mut headers = headers_for(call, backend, target.api.request_headers);
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let plan = token_id_plan(call, &target, backend, settings);
         let injected = plan.and_then(|plan| plan.apply(&body, &mut headers));
@@ -100,27 +98,13 @@ impl BackendRequest {
     }
 }
 
-/// The headers of a request to a backend.
-struct BackendHeaders(HeaderMap);
-
-impl BackendHeaders {
-    /// Removes the headers of the agent's API, for a request to another API.
-    fn remove_api_specific(&mut self) {
-        let is_specific =
-            |name: &HeaderName| name.as_str().starts_with("anthropic-") || name.as_str().starts_with("x-goog-");
-        let names: Vec<HeaderName> = self.0.keys().filter(|name| is_specific(name)).cloned().collect();
-        for name in names {
-            self.0.remove(name);
-        }
-    }
-}
-
-/// Headers of the agent that model servers use, and those for the backend. Any other header of the agent may be a credential.
-fn headers_for(call: &GatewayCall, backend: &Backend) -> BackendHeaders {
+/// Headers of the agent that model servers use, with those of the API that is called, and those for the backend. Any other
+/// header of the agent may be a credential.
+fn headers_for(call: &GatewayCall, backend: &Backend, api_headers: &[&'static str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // Agent Lightning 1.0 forwards none.
     if call.route.surface != ApiSurface::V1 {
-        for name in FORWARDED_HEADERS {
+        for name in FORWARDED_HEADERS.iter().chain(api_headers) {
             headers.extend(call.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
         }
     }
@@ -142,7 +126,7 @@ fn headers_for(call: &GatewayCall, backend: &Backend) -> BackendHeaders {
     {
         headers.insert(affinity, rollout);
     }
-    BackendHeaders(headers)
+    headers
 }
 
 /// The fields that are set in a body: names, and values as JSON.
@@ -213,10 +197,8 @@ fn token_id_plan(
 }
 
 /// A request to the engine's tokenizer, for `count_tokens` of Anthropic's API.
-fn count_tokens(call: &GatewayCall, backend: &Backend, headers: BackendHeaders) -> Result<BackendRequest, ProxyError> {
+fn count_tokens(call: &GatewayCall, backend: &Backend) -> Result<BackendRequest, ProxyError> {
     let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| unsupported(&call.route.api, backend))?;
-    let mut headers = headers;
-    headers.remove_api_specific();
     let translated = to_chat(SourceApi::Messages, &call.body, GeminiPath::default())
         .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
     let mut request = serde_json::Map::new();
@@ -225,8 +207,8 @@ fn count_tokens(call: &GatewayCall, backend: &Backend, headers: BackendHeaders) 
         request.extend(translated.body.get(*name).map(|value| ((*name).to_owned(), value.clone())));
     }
     let body: Bytes = JsonValue::Object(request).to_string().into();
-    let root = backend.base_path.strip_suffix("/v1").unwrap_or(&backend.base_path);
-    let mut headers = headers.0;
+    let root = OPENAI_CHAT.without_base_path(&backend.base_path);
+    let mut headers = headers_for(call, backend, &[]);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     Ok(BackendRequest {
         target: format!("{root}{}", tokenizer.path),
@@ -258,15 +240,6 @@ fn forwarded_query(query: &str) -> String {
 /// The defaults of Agent Lightning 1.0.
 const V1_TRAIN_TEMPERATURE: f64 = 1.0;
 const V1_VAL_TEMPERATURE: f64 = 0.7;
-const FORWARDED_HEADERS: &[&str] = &[
-    "accept",
-    "user-agent",
-    "anthropic-version",
-    "anthropic-beta",
-    "openai-beta",
-    "traceparent",
-    "tracestate",
-    "x-request-id",
-    "x-client-request-id",
-];
+const FORWARDED_HEADERS: &[&str] =
+    &["accept", "user-agent", "traceparent", "tracestate", "x-request-id", "x-client-request-id"];
 const FORWARDED_PARAMETERS: [&str; 3] = ["alt", "api-version", "beta"];

@@ -6,7 +6,7 @@ use super::service::Gateway;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::identity::ROLLOUT_HEADER;
 use crate::forward::{ConnectionContext, NamedRollout};
-use crate::llm::api::ApiCall;
+use crate::llm::api::{ApiCall, api_key, api_key_in_query};
 use crate::trace::{AttemptId, RolloutId};
 use http::{HeaderMap, Request};
 use std::hash::{BuildHasher, RandomState};
@@ -40,9 +40,9 @@ impl Gateway {
     /// The identity in the API key of a request; `None` if it has no key, or one that does not name a rollout. An error if the
     /// key names a rollout but its signature is missing, wrong or expired.
     pub(crate) fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
-        let Some(key) = api_key(headers, query) else { return Ok(None) };
+        let Some(key) = api_key(headers).or_else(|| api_key_in_query(query)).map(str::trim) else { return Ok(None) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        rollout_key::parse(&key, &self.settings().signing_key, now)
+        rollout_key::parse(key, &self.settings().signing_key, now)
     }
 
     /// An error if the request has a signed key that is for another rollout than its URL.
@@ -54,15 +54,6 @@ impl Gateway {
         let cause = format!("the API key is for the rollout {in_key}, but the URL names the rollout {in_url}");
         Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
     }
-}
-
-/// The API key of a request, in the places where clients of OpenAI, Anthropic, Azure and Google put it.
-fn api_key(headers: &HeaderMap, query: &str) -> Option<String> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let header = bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key")).or_else(|| text("x-goog-api-key"));
-    let in_query = || query.split('&').find_map(|pair| pair.strip_prefix("key="));
-    header.or_else(in_query).map(|key| key.trim().to_owned())
 }
 
 /// The rollout and attempt of calls that name none: one per connection, derived from the client's address and port.

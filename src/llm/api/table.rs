@@ -32,6 +32,8 @@ pub(crate) struct ApiSpec {
     pub stream_end: StreamEnd,
     /// The shape of its errors.
     pub error_shape: ErrorShape,
+    /// Header fields of its requests that mean something to a server of it, beside those of HTTP.
+    pub request_headers: &'static [&'static str],
     /// Fields that limit the length of an answer; the last one is set where a request has none of them.
     pub length_limits: &'static [&'static str],
     /// The provider (`gen_ai.provider.name`) where nothing else tells it, after those that `hosted` finds.
@@ -64,6 +66,11 @@ impl ApiSpec {
             names => names.into_iter().filter(|name| !body.values(name).all(is_low)).collect(),
         };
         names.into_iter().map(|name| (name, max.to_string())).collect()
+    }
+
+    /// The path of a server whose API has this base path: what is in front of the API's own base path.
+    pub(crate) fn without_base_path<'a>(&self, path: &'a str) -> &'a str {
+        self.base_paths.iter().find_map(|base| path.strip_suffix(base)).unwrap_or(path)
     }
 
     /// True when a request with this body calls this endpoint.
@@ -119,6 +126,7 @@ const COMMON: ApiSpec = ApiSpec {
     json_rpc_methods: &[],
     stream_end: StreamEnd::Content,
     error_shape: ErrorShape::OpenAi,
+    request_headers: &[],
     length_limits: &["max_tokens"],
     provider: "openai",
     hosted: &[],
@@ -128,6 +136,8 @@ const COMMON: ApiSpec = ApiSpec {
 
 /// Base URLs end with the API's version, or with nothing; clients mix the versions of OpenAI's and Google's APIs.
 const VERSIONS: &[&str] = &["/v1beta", "/v1alpha", "/v1", ""];
+
+const OPENAI_HEADERS: &[&str] = &["openai-beta"];
 
 pub(crate) static MCP: ApiSpec = ApiSpec {
     name: "mcp",
@@ -169,6 +179,7 @@ pub(crate) static OPENAI_CHAT: ApiSpec = ApiSpec {
     endpoints: &[CHAT_COMPLETIONS, Endpoint::read_only("/deployments/{model}/chat/completions", Chat)],
     stream_end: StreamEnd::Done,
     length_limits: &["max_completion_tokens", "max_tokens"],
+    request_headers: OPENAI_HEADERS,
     ..COMMON
 };
 
@@ -177,6 +188,7 @@ pub(crate) static OPENAI_COMPLETIONS: ApiSpec = ApiSpec {
     format: Some(&openai_completions::Completions),
     endpoints: &[Endpoint::served("/completions", TextCompletion).needs(&[&["prompt"]])],
     stream_end: StreamEnd::Done,
+    request_headers: OPENAI_HEADERS,
     ..COMMON
 };
 
@@ -193,6 +205,7 @@ pub(crate) static OPENAI_RESPONSES: ApiSpec = ApiSpec {
         begin: "response.create",
         ends: &["response.completed", "response.incomplete", "response.failed", "response.done", "error"],
     }),
+    request_headers: OPENAI_HEADERS,
     ..COMMON
 };
 const RESPONSES_FIELDS: &[&str] = &["input", "prompt", "previous_response_id", "conversation", "model"];
@@ -201,6 +214,7 @@ pub(crate) static OPENAI_EMBEDDINGS: ApiSpec = ApiSpec {
     name: "openai.embeddings",
     format: Some(&openai_embeddings::Embeddings),
     endpoints: &[Endpoint::served("/embeddings", Embeddings).needs(&[&["input"]])],
+    request_headers: OPENAI_HEADERS,
     ..COMMON
 };
 
@@ -228,6 +242,7 @@ pub(crate) static ANTHROPIC_MESSAGES: ApiSpec = ApiSpec {
     ],
     stream_end: StreamEnd::Events(&["message_stop"]),
     error_shape: ErrorShape::Anthropic,
+    request_headers: &["anthropic-version", "anthropic-beta"],
     provider: "anthropic",
     hosted: &[("/model/", "aws.bedrock"), ("/publishers/", "gcp.vertex_ai")],
     ..COMMON
