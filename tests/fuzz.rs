@@ -1,7 +1,7 @@
 //! Broken input for every format: golden exchanges with bytes changed, cut, doubled and mixed.
 //!
-//! A second of it by default; `TRACEWIRE_FUZZ_SECONDS` says how long for each format (`scripts/fuzz`: a minute). What it
-//! finds is a panic or a hang; the input is written to `target/fuzz/`.
+//! It runs for one second by default, and for `TRACEWIRE_FUZZ_SECONDS` seconds a format if that is set (`scripts/fuzz`: 60).
+//! A panic or a hang fails it; the input is written to `target/fuzz/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use tracewire::llm::formats::{HttpExchangeView, read};
 use tracewire::wire::json_edit::{Change, Changes, change, insert};
 
 /// A golden exchange, without its framing.
-struct SequenceStart {
+struct Seed {
     target: String,
     request: Vec<u8>,
     response: Vec<u8>,
@@ -36,14 +36,14 @@ fn body(raw: &[u8]) -> (String, Vec<u8>) {
     (String::from_utf8_lossy(&raw[..at]).into_owned(), raw[at + 4..].to_vec())
 }
 
-fn seeds(dialect: &Path) -> Vec<SequenceStart> {
+fn seeds(api: &Path) -> Vec<Seed> {
     let seed = |folder: PathBuf| {
         let (head, request) = body(&std::fs::read(folder.join("request.http")).unwrap());
-        // The framing of chunks within makes it only more broken.
+        // A body may keep its chunked framing: that is one more kind of broken input.
         let (_, response) = body(&std::fs::read(folder.join("response.http")).unwrap());
-        SequenceStart { target: head.split(' ').nth(1).unwrap().to_owned(), request, response }
+        Seed { target: head.split(' ').nth(1).unwrap().to_owned(), request, response }
     };
-    folders(dialect).into_iter().map(seed).collect()
+    folders(api).into_iter().map(seed).collect()
 }
 
 fn mutated(bytes: &[u8], other: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
@@ -86,7 +86,7 @@ const WORDS: &[&[u8]] = &[
     b"\xef\xbb\xbf",
 ];
 
-/// The CPU time of this thread: what it takes does not depend on what else runs on the machine.
+/// The CPU time of this thread, which other programs on the machine do not affect.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
@@ -102,8 +102,8 @@ fn no_input_panics_or_takes_long() {
     };
     let mut random = fastrand::Rng::new();
     let headers = HeaderMap::new();
-    for dialect in folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")) {
-        let seeds = seeds(&dialect);
+    for api in folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")) {
+        let seeds = seeds(&api);
         let (began, mut count) = (Instant::now(), 0_u64);
         while began.elapsed() < each {
             let (seed, other) = (random.choice(&seeds).unwrap(), random.choice(&seeds).unwrap());
@@ -134,6 +134,6 @@ fn no_input_panics_or_takes_long() {
             }
             count += 1;
         }
-        println!("{}: {count} inputs", dialect.file_name().unwrap().to_string_lossy());
+        println!("{}: {count} inputs", api.file_name().unwrap().to_string_lossy());
     }
 }

@@ -10,6 +10,7 @@ use super::settings::BackendEngine;
 use crate::capture::{Recording, TeeBody, VersionChange};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::forward::{record_response, response_error};
+use crate::llm::token_ids::is_rejection;
 use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::{Direction, RequestHead};
@@ -187,10 +188,8 @@ impl BackendTry<'_> {
     /// True if a backend of unknown engine rejects the request and names a field that the agent did not send.
     fn is_refused_for_injection(&self, response: &BackendResponse) -> bool {
         let Some(injected) = &self.request.injected else { return false };
-        let is_named = |field: &&str| memchr::memmem::find(&response.beginning, field.as_bytes()).is_some();
-        matches!(response.status().as_u16(), 400 | 422)
-            && self.backend.engine() == BackendEngine::Auto
-            && injected.injection.fields.iter().any(is_named)
+        self.backend.engine() == BackendEngine::Auto
+            && is_rejection(response.status().as_u16(), &response.beginning, &injected.injection.fields)
     }
 
     fn head(&self) -> RequestHead {

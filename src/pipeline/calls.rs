@@ -9,6 +9,7 @@ use super::relations::Relations;
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView};
+use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
 use crate::wire::encoding::Decoded;
@@ -66,8 +67,7 @@ fn join_callers_trace(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
 /// An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
 fn engine_observation(call: &LlmCall, exchange: &Exchange, response: &[u8]) -> Option<EngineObservation> {
     let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
-    let is_named = |field: &&str| memchr::memmem::find(response, field.as_bytes()).is_some();
-    let is_rejected = matches!(status, 400 | 422) && exchange.injection.fields.iter().any(is_named);
+    let is_rejected = is_rejection(status, response, &exchange.injection.fields);
     let engine = Engine::of_provider(&call.provider).filter(|_| !is_rejected);
     (is_rejected || engine.is_some()).then(|| EngineObservation {
         host: exchange.request.host.clone(),

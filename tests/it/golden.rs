@@ -1,7 +1,7 @@
-//! Golden exchanges: what an endpoint sent, byte by byte, and the span that must come of it.
+//! Golden exchanges: the bytes that an endpoint sent, and the span that must be recorded.
 //!
-//! `tests/golden/<dialect>/<case>/` holds `request.http`, `response.http` (raw) and `span.json`; `UPDATE_GOLDEN=1` writes
-//! the last one anew. Every response is sent twice: as it is, and a few bytes at a time.
+//! `tests/golden/API/CASE/` has `request.http`, `response.http` (raw) and `span.json`. `UPDATE_GOLDEN=1` rewrites each
+//! `span.json` that differs. Every response is sent twice: as it is, and a few bytes at a time.
 
 use crate::support::{Bench, Running, connect, endpoint, find, read_head, root};
 use serde_json::{Map, Value, json};
@@ -22,12 +22,11 @@ fn cases() -> Vec<Case> {
         all
     };
     let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-    let dialects = folders(root().join("tests/golden"));
-    let of = |dialect: PathBuf| folders(dialect.clone()).into_iter().map(move |case| (name(&dialect), case));
-    dialects
-        .into_iter()
+    let apis = folders(root().join("tests/golden"));
+    let of = |api: PathBuf| folders(api.clone()).into_iter().map(move |case| (name(&api), case));
+    apis.into_iter()
         .flat_map(of)
-        .map(|(dialect, folder)| Case { name: format!("{dialect}-{}", name(&folder)), folder })
+        .map(|(api, folder)| Case { name: format!("{api}-{}", name(&folder)), folder })
         .collect()
 }
 
@@ -46,7 +45,7 @@ impl Case {
             stream.read_exact(&mut body).unwrap();
             let _ = stream.set_nodelay(true);
             for part in response.chunks(step) {
-                // A proxy that has had enough may have gone.
+                // The proxy may have closed the connection.
                 if stream.write_all(part).is_err() {
                     return;
                 }
@@ -67,8 +66,8 @@ impl Case {
     }
 }
 
-/// What of a span tells what was understood: no times, no addresses.
-fn told(span: &Value) -> Value {
+/// The part of a span that depends on the exchange alone: no times, no addresses.
+fn reproducible(span: &Value) -> Value {
     let kept = |name: &str| {
         let prefixes =
             ["gen_ai.", "mcp.", "openai.", "jsonrpc.", "prompt_token_ids", "response_token_ids", "error.type"];
@@ -79,7 +78,7 @@ fn told(span: &Value) -> Value {
                 || name.strip_prefix("tracewire.").is_some_and(|rest| ours.iter().any(|one| rest.starts_with(one))))
     };
     let attributes = span["attributes"].as_object().unwrap().iter().filter(|(name, _)| kept(name));
-    // Texts of JSON are shown as JSON: this is for people.
+    // JSON in strings becomes JSON, so that people can read the file.
     let shown = |(name, value): (&String, &Value)| {
         let parsed =
             value.as_str().filter(|text| text.starts_with(['[', '{'])).and_then(|text| serde_json::from_str(text).ok());
@@ -103,12 +102,15 @@ fn every_golden_exchange_gives_its_span_however_it_is_divided() {
     }
     let mut wrong = Vec::new();
     for case in &cases {
-        let mut spans = ["whole", "pieces"].map(|way| told(&bench.exchanges(&format!("{}-{way}", case.name), 1)[0]));
-        let written = case.folder.join("span.json");
-        if update {
-            std::fs::write(&written, format!("{:#}\n", spans[0])).unwrap();
+        let mut spans =
+            ["whole", "pieces"].map(|way| reproducible(&bench.exchanges(&format!("{}-{way}", case.name), 1)[0]));
+        let file = case.folder.join("span.json");
+        let read = || serde_json::from_slice(&std::fs::read(&file).unwrap_or_default()).unwrap_or_default();
+        let mut expected: Value = read();
+        if update && spans[0] != expected {
+            std::fs::write(&file, format!("{:#}\n", spans[0])).unwrap();
+            expected = read();
         }
-        let expected: Value = serde_json::from_slice(&std::fs::read(&written).unwrap_or_default()).unwrap_or_default();
         for span in &mut spans {
             if *span != expected {
                 wrong.push(format!("{}:\n{span:#}\ninstead of\n{expected:#}", case.name));

@@ -1,12 +1,12 @@
-//! Calls of models through the doors: the ids that were sent are the ids that are stored, tools and retries are told, and
-//! settings and secrets are respected.
+//! LLM calls through the proxy and the gateway: stored token ids are those that were sent, tools and retries are related to
+//! their calls, and settings hold.
 
 use crate::support::client::{ask, post as post_json};
 use crate::support::{Bench, Running, endpoint, eventually, python, read_head, say, text};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 
-/// What an SDK saw of its own calls, as one JSON line.
+/// The token ids and logprobs that an SDK got, as one JSON line.
 const SDK: &str = r#"
 import json, sys
 from openai import OpenAI
@@ -57,7 +57,7 @@ fn the_ids_in_the_store_are_those_that_the_sdk_was_sent() {
     }
 }
 
-/// Posts JSON through the proxy door.
+/// Posts JSON through the proxy.
 fn post(serve: &Running, target: &str, fields: &str, body: &Value) -> String {
     let body = body.to_string();
     let head = format!(
@@ -97,7 +97,7 @@ fn a_tool_is_a_span_below_the_call_that_called_it() {
 }
 
 #[test]
-fn a_retry_names_the_call_that_it_repeats_and_sampling_again_is_none() {
+fn a_retry_names_the_call_that_it_repeats_and_another_sample_is_no_retry() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let chat = format!("{}/v1/chat/completions", bench.http());
@@ -117,7 +117,7 @@ fn a_retry_names_the_call_that_it_repeats_and_sampling_again_is_none() {
 }
 
 #[test]
-fn content_is_a_setting_and_ids_that_never_came_are_counted() {
+fn content_is_recorded_by_setting_and_missing_ids_are_counted() {
     let bench = Bench::new();
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[capture]\nllm_content = false\n").unwrap();
@@ -140,7 +140,7 @@ fn content_is_a_setting_and_ids_that_never_came_are_counted() {
     assert!(String::from_utf8_lossy(&shown.stdout).contains("ids none (ids_absent"), "{}", text(&shown));
 }
 
-/// Everything an SDK makes of its answers, as one JSON line. It asks for no ids.
+/// All that an SDK reads from its responses, as one JSON line. It requests no ids.
 const OBJECTS: &str = r#"
 import json, sys
 from openai import OpenAI
@@ -157,7 +157,7 @@ print(json.dumps(seen))
 "#;
 
 #[test]
-fn ids_are_asked_for_and_taken_out_again_without_the_agent_seeing_any_of_it() {
+fn ids_are_requested_and_removed_without_any_change_for_the_agent() {
     let bench = Bench::with_mock(&["--vllm"]);
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n").unwrap();
@@ -172,7 +172,7 @@ fn ids_are_asked_for_and_taken_out_again_without_the_agent_seeing_any_of_it() {
     }
     let spans = bench.exchanges("ro-injected", 9);
     assert_eq!(spans.len(), 9);
-    // What the endpoint says to whoever asks it.
+    // The ids that the endpoint sends to clients that request them.
     let serve = bench.serve(&[]);
     for span in &spans {
         let attributes = &span["attributes"];
@@ -201,14 +201,14 @@ fn ids_are_asked_for_and_taken_out_again_without_the_agent_seeing_any_of_it() {
     }
 }
 
-/// How long the body was that an echo is the answer to.
+/// The length of the request that an echo answers.
 fn length(answer: &str) -> usize {
     let digits = answer.split("\"length\":").nth(1).unwrap_or_default();
     digits.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(usize::MAX)
 }
 
 #[test]
-fn what_cannot_be_changed_without_doubt_passes_as_it_is() {
+fn messages_that_can_not_be_changed_safely_pass_unchanged() {
     let bench = Bench::new();
     let config = bench.home().join("proxy.toml");
     std::fs::write(&config, "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n").unwrap();
@@ -237,7 +237,7 @@ fn what_cannot_be_changed_without_doubt_passes_as_it_is() {
 }
 
 #[test]
-fn a_stream_that_the_agent_leaves_keeps_every_id_that_came() {
+fn a_stream_that_the_agent_closes_keeps_every_id_that_came() {
     use crate::support::connect;
     use std::io::{Read, Write};
     let bench = Bench::new();
@@ -270,7 +270,7 @@ fn a_stream_that_the_agent_leaves_keeps_every_id_that_came() {
     assert_eq!(attributes["tracewire.tokens.status"], "partial");
     let reasons = attributes["tracewire.tokens.reasons"].as_array().unwrap();
     assert!(reasons.contains(&json!("aborted_by_agent")) && reasons.contains(&json!("no_end")), "{reasons:?}");
-    // The ids of the events that the agent has seen, and perhaps of one more.
+    // The ids of the events that the agent got, and perhaps of one more.
     let events = got.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     let sent: Vec<Value> =
         events.flat_map(|event| event["choices"][0]["token_ids"].as_array().cloned().unwrap_or_default()).collect();
@@ -280,7 +280,7 @@ fn a_stream_that_the_agent_leaves_keeps_every_id_that_came() {
 }
 
 #[test]
-fn an_engine_that_gives_itself_away_is_asked_until_it_refuses() {
+fn an_engine_is_detected_from_its_responses() {
     let bench = Bench::with_mock(&["--vllm"]);
     let serve = bench.serve(&[]);
     let chat = format!("{}/v1/chat/completions", bench.http());
@@ -301,7 +301,7 @@ fn an_engine_that_gives_itself_away_is_asked_until_it_refuses() {
 }
 
 #[test]
-fn an_engine_that_refuses_what_is_added_is_not_asked_again() {
+fn an_engine_that_refuses_the_added_fields_is_not_asked_again() {
     use crate::support::{endpoint, read_head};
     use std::io::{Read, Write};
     let bench = Bench::new();
@@ -327,7 +327,7 @@ fn an_engine_that_refuses_what_is_added_is_not_asked_again() {
     assert_eq!([asked(1), asked(2), asked(3)], [false, true, false]);
 }
 
-/// The same of Anthropic's SDK.
+/// The same with Anthropic's SDK.
 const ANTHROPIC: &str = r#"
 import json, sys
 from anthropic import Anthropic
@@ -342,7 +342,7 @@ print(json.dumps(seen))
 "#;
 
 #[test]
-fn anthropics_sdk_sees_the_same_and_its_calls_are_told() {
+fn anthropics_sdk_gets_the_same_and_its_calls_are_recorded() {
     let bench = Bench::new();
     let direct = std::process::Command::new(python()).args(["-c", ANTHROPIC, &bench.http()]).output().unwrap();
     assert!(direct.status.success(), "{}", text(&direct));
@@ -358,7 +358,7 @@ fn anthropics_sdk_sees_the_same_and_its_calls_are_told() {
 }
 
 #[test]
-fn a_tool_server_is_called_from_where_the_body_says() {
+fn the_traceparent_in_the_body_of_a_tool_call_is_its_parent() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
@@ -382,7 +382,7 @@ async fn responses_over_a_websocket_are_calls_below_it() {
     stream.set_nonblocking(true).unwrap();
     let stream = tokio::net::TcpStream::from_std(stream).unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{target}/v1/responses"), stream).await.unwrap();
-    let mut said = Vec::new();
+    let mut events = Vec::new();
     for (number, left_early) in [false, false, true].into_iter().enumerate() {
         let input = json!([{ "role": "user", "content": format!("question {number}") }]);
         let asked =
@@ -393,7 +393,7 @@ async fn responses_over_a_websocket_are_calls_below_it() {
             let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
             let event: Value = serde_json::from_str(&text).unwrap();
             if event["type"] == last {
-                said.push(event);
+                events.push(event);
                 break;
             }
         }
@@ -410,7 +410,7 @@ async fn responses_over_a_websocket_are_calls_below_it() {
     let mut calls: Vec<_> = spans.iter().filter(|span| span["attributes"]["gen_ai.operation.name"] == "chat").collect();
     calls.sort_by_key(|span| span["attributes"]["gen_ai.input.messages"].to_string());
     assert_eq!(calls.len(), 3);
-    for (number, (span, event)) in calls.iter().zip(&said).enumerate() {
+    for (number, (span, event)) in calls.iter().zip(&events).enumerate() {
         let attributes = &span["attributes"];
         assert_eq!(span["parent_id"], socket["span_id"]);
         let input: Value = serde_json::from_str(attributes["gen_ai.input.messages"].as_str().unwrap()).unwrap();
@@ -426,7 +426,7 @@ async fn responses_over_a_websocket_are_calls_below_it() {
     }
 }
 
-/// A model server that gives each body of a call to the test, and answers it.
+/// A model server that answers each call and passes its body to the test.
 fn recording_backend() -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
     let (sender, bodies) = std::sync::mpsc::channel();
     let address = endpoint(move |mut stream| {

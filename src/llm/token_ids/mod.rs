@@ -2,11 +2,13 @@
 //!
 //! Pure. Which engine takes and returns what is in its row ([`crate::llm::engine`]).
 
+mod rejection;
 pub(crate) mod request;
 mod strip;
 pub(crate) mod tokens;
 mod validate;
 
+pub(crate) use rejection::is_rejection;
 pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 pub(crate) use strip::{EventStripper, strip_whole};
 pub use tokens::{TokenIdIssue, Tokens};
