@@ -1,7 +1,7 @@
 //! What agents say about themselves in the header fields of their requests: session, agent, parent, role.
 //!
-//! A table with one row a client, and one lookup. Pure. It only repeats what a client says: a request without these
-//! fields has no identity here, and values are neither checked nor trusted.
+//! A table with one row a client, and one lookup. Pure. A request without these fields has no identity here, and
+//! values are neither checked nor trusted.
 
 use crate::wire::json::parse;
 use http::HeaderMap;
@@ -60,7 +60,7 @@ pub enum CallRole {
     Review,
 }
 
-/// All clients whose fields are known. The first that is recognised counts.
+/// All clients with known fields. The first that is recognised counts.
 pub const ALL: &[ClientSpec] = &[
     ClientSpec {
         name: "claude-code",

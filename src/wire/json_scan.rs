@@ -1,4 +1,5 @@
-//! Where the parts of JSON text are, found without reading their values. The text may be cut short, or be none.
+//! Finds where the parts of JSON text begin and end, without reading their values. The text may be cut short, or be no
+//! JSON.
 
 /// The index behind the string that opens at `open`; `None` if it is no string, or has no end.
 pub(super) fn string_end(text: &[u8], open: usize) -> Option<usize> {
@@ -6,7 +7,7 @@ pub(super) fn string_end(text: &[u8], open: usize) -> Option<usize> {
         return None;
     }
     let mut at = open + 1;
-    // Most are short: looking for their end takes less time than getting ready to.
+    // Most are short: for those a plain loop is faster than memchr.
     for _ in 0..SHORT_BYTES {
         match text.get(at)? {
             b'"' => return Some(at + 1),
@@ -23,7 +24,7 @@ pub(super) fn string_end(text: &[u8], open: usize) -> Option<usize> {
     }
 }
 
-/// The index behind the value that starts at `at`; `None` if it has no end, or nothing is there.
+/// The index behind the value that starts at `at`; `None` if it has no end, or the text ends before it.
 pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
     match text.get(at)? {
         b'"' => string_end(text, at),

@@ -1,7 +1,6 @@
 //! Which API a request belongs to, whether it may be a call at all, and whether a response is complete.
 //!
-//! Everybody who asks one of these asks here. Nothing here reads a body, except [`detect`], which takes one that was
-//! read: the rest is safe on the hot path.
+//! Only [`detect`] needs a parsed body: the rest is safe on the hot path.
 
 use super::endpoint::{Endpoint, PathMatch, Sharing, Streaming, Support, decoded};
 use super::stream_end::{StreamHead, StreamTail};
@@ -70,10 +69,10 @@ impl ApiCall {
         self.model.is_some()
     }
 
-    /// True when the response is a stream of server-sent events. `asks`: whether the body has `"stream": true`.
-    pub(crate) fn streams_events(&self, query: &str, asks: impl FnOnce() -> bool) -> bool {
+    /// True when the response is a stream of server-sent events. `requests_stream`: whether the body has `"stream": true`.
+    pub(crate) fn streams_events(&self, query: &str, requests_stream: impl FnOnce() -> bool) -> bool {
         match self.endpoint.streaming {
-            Streaming::ByBody => asks(),
+            Streaming::ByBody => requests_stream(),
             // Gemini's streams are lists unless the query says otherwise.
             Streaming::Always => wants_events(query),
             Streaming::Never => false,
@@ -91,7 +90,7 @@ pub(crate) fn models_path() -> String {
     MODELS.path("")
 }
 
-/// The API and endpoint of a request whose body was read. `None`: it calls no model or tool that is known.
+/// The API and endpoint of a request with a parsed body. `None`: it calls no model or tool that is known.
 pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
     let fits =
         |(api, endpoint): &(&ApiSpec, &Endpoint)| endpoint.match_end(path).is_some() && api.takes(endpoint, body);

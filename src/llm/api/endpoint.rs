@@ -55,7 +55,7 @@ pub(crate) enum Support {
 }
 
 impl Endpoint {
-    /// An endpoint that streams if its body says so, and whose path is enough to know it.
+    /// An endpoint that streams if the body says so, and that is known by its path.
     const fn new(pattern: &'static str, operation: Operation, support: Support) -> Self {
         Self { pattern, operation, streaming: Streaming::ByBody, needs: &[], sharing: Sharing::Own, support }
     }

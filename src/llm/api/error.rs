@@ -106,7 +106,7 @@ impl ErrorShape {
         text_of(&body).into_bytes()
     }
 
-    /// An error as a server-sent event of a stream, whose status was sent before. OpenAI's completions have no event for
+    /// An error as a server-sent event of a stream: its status was sent before. OpenAI's completions have no event for
     /// it: an object with `error` is what servers send.
     pub(crate) fn event(self, kind: ApiErrorKind, message: &str) -> Vec<u8> {
         let mut out = Vec::new();

@@ -1,6 +1,7 @@
 //! The APIs of models and tools: a table with one row an API, and the questions that it answers.
 //!
-//! "Is this a call, of which API, is its response complete, how does it report errors": every other part asks here.
+//! It answers for every other part whether a request is a call, of which API, whether its response is complete, and how
+//! errors are reported.
 //! Everything but [`detect`] costs the same for a body of any size and is safe on the hot path.
 
 pub(crate) mod detect;

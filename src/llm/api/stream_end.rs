@@ -5,7 +5,7 @@
 /// How an agent knows that a streamed response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamEnd {
-    /// An event whose data is [`DONE`].
+    /// An event with the data [`DONE`].
     Done,
     /// An event of one of these types.
     Events(&'static [&'static str]),

@@ -68,7 +68,7 @@ impl ApiSpec {
         names.into_iter().map(|name| (name, max.to_string())).collect()
     }
 
-    /// The path of a server whose API has this base path: what is in front of the API's own base path.
+    /// The part of a backend's base path in front of the API's own base path.
     pub(crate) fn without_base_path<'a>(&self, path: &'a str) -> &'a str {
         self.base_paths.iter().find_map(|base| path.strip_suffix(base)).unwrap_or(path)
     }
@@ -100,7 +100,7 @@ impl fmt::Debug for ApiSpec {
     }
 }
 
-/// All APIs. Of those whose endpoint and fields fit a request, the first counts.
+/// All APIs. The first with an endpoint and fields that fit a request counts.
 pub(crate) static ALL: &[&ApiSpec] = &[
     &MCP,
     &OPENAI_CHAT,

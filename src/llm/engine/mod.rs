@@ -1,7 +1,7 @@
 //! The engines that sample, and the services that serve APIs: one file and one row each.
 //!
-//! How an engine is detected, how it is asked for token ids and in which combinations it must not be asked, how it is
-//! probed and counts tokens. What was seen of an endpoint is not kept here: everything is data and pure functions.
+//! How an engine is detected, how token ids are requested from it and with which requests they must not be, how it is
+//! probed, how it counts tokens. Data and pure functions only: what an endpoint has shown is stored elsewhere.
 
 mod anthropic;
 mod gemini;

@@ -1,4 +1,4 @@
-//! An engine of which nothing is known, or of which nothing is to be asked: the setting `other`.
+//! The setting `other`: an engine of which nothing is known, or nothing is to be requested.
 
 use super::spec::{COMMON, EngineSpec};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS};

@@ -19,7 +19,7 @@ pub(crate) struct EngineSpec {
     pub weight_versions: &'static [&'static [&'static str]],
     /// APIs that it serves.
     pub apis: &'static [&'static ApiSpec],
-    /// How it is asked for token ids, by API. Empty: it gives none.
+    /// How token ids are requested from it, by API. Empty: it returns none.
     pub token_ids: &'static [TokenIdRequest],
     /// How a backend's key is sent to it.
     pub credential: Credential,
@@ -74,7 +74,7 @@ pub(crate) struct Tokenizer {
     pub count: &'static str,
 }
 
-/// How token ids are asked for at one API, and what comes back only because of it.
+/// How token ids are requested at one API, and what the response has only because of that.
 #[derive(Debug)]
 pub(crate) struct TokenIdRequest {
     /// The API.
@@ -102,29 +102,29 @@ pub(crate) struct AddedField {
     pub not_for: &'static [Combination],
 }
 
-/// What a field asks for.
+/// What a field requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Token ids.
     Ids,
     /// Logprobs.
     Logprobs,
-    /// Which logprobs: alone it asks for nothing.
+    /// Details of the logprobs; alone it has no effect.
     LogprobDetail,
 }
 
 impl AddedField {
-    /// A field that asks for token ids.
+    /// A field that requests token ids.
     pub(crate) const fn ids(name: &'static str, value: &'static str) -> Self {
         Self { name, value, purpose: Purpose::Ids, not_for: &[] }
     }
 
-    /// A field that asks for logprobs.
+    /// A field that requests logprobs.
     pub(crate) const fn logprobs(name: &'static str, value: &'static str) -> Self {
         Self { name, value, purpose: Purpose::Logprobs, not_for: &[] }
     }
 
-    /// A field that says which logprobs.
+    /// A field with details of the logprobs.
     pub(crate) const fn logprob_detail(name: &'static str, value: &'static str) -> Self {
         Self { name, value, purpose: Purpose::LogprobDetail, not_for: &[] }
     }
@@ -135,27 +135,27 @@ impl AddedField {
     }
 }
 
-/// A combination of the agent's fields with which asking fails, or changes more than can be taken out again.
+/// A combination of the agent's fields with which the request for ids fails, or changes more than can be removed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Combination {
     /// The first field without the second: the agent's own mistake, which adding the second would hide.
     Without(&'static str, &'static str),
     /// All these fields have a value other than null, false, 0 and 1.
     All(&'static [&'static str]),
-    /// The field is a list with anything but numbers in it: several prompts, whose responses come as a list.
+    /// The field is a list with anything but numbers in it: several prompts, which are answered with a list.
     SeveralPrompts(&'static str),
 }
 
-/// A field that is taken out of a response, unless the agent asked for it itself.
+/// A field that is removed from a response, unless the agent requested it itself.
 #[derive(Debug)]
 pub(crate) struct StripRule {
-    /// Fields of a request by which an agent asks for it. Empty: it asks by the header fields.
+    /// Fields of a request by which an agent requests it. Empty: the header fields request it.
     pub requested_by: &'static [&'static str],
     /// Where it is.
     pub place: Place,
     /// Its name.
     pub name: &'static str,
-    /// What happens to it: some engines write null where nothing was asked for, others leave the field out.
+    /// What happens to it: some engines send null for what was not requested, others leave the field out.
     pub change: Change,
 }
 

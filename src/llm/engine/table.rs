@@ -34,11 +34,11 @@ pub struct UnknownEngine {
 }
 
 impl Engine {
-    /// vLLM, whose fields other servers know as well.
+    /// vLLM. Other servers know its fields as well.
     pub const VLLM: Self = Self(&vllm::VLLM);
     /// OpenAI, or any other server of its APIs that gives no ids.
     pub const OPENAI: Self = Self(&openai::OPENAI);
-    /// Not known, or nothing is to be asked of it.
+    /// Unknown, or nothing is to be requested from it.
     pub const OTHER: Self = Self(&other::OTHER);
 
     /// What is known of it.
@@ -68,7 +68,7 @@ impl Engine {
         all().find(|engine| engine.0.owners.contains(&owner))
     }
 
-    /// The engine whose marks a response of OpenAI's shape, or one of its events, has.
+    /// The engine that a response of OpenAI's shape, or one of its events, shows by its marks.
     pub(crate) fn of_marks(body: &Json<'_>) -> Option<Self> {
         let choice = body.get("choices").list().first();
         let shows = |mark: &Mark| match mark {
@@ -90,12 +90,12 @@ impl Engine {
         }
     }
 
-    /// True when it can be asked for token ids.
+    /// True when it returns token ids on request.
     pub(crate) fn gives_token_ids(self) -> bool {
         !self.0.token_ids.is_empty()
     }
 
-    /// How it is asked for token ids at an API, if it gives any there.
+    /// How token ids are requested from it at an API; `None` if it returns none there.
     pub(crate) fn token_id_request(self, api: &ApiSpec) -> Option<&'static TokenIdRequest> {
         self.0.token_ids.iter().find(|request| request.api == api)
     }

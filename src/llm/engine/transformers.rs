@@ -1,4 +1,4 @@
-//! `transformers serve`: answers 400 "Unexpected fields" where it is asked for token ids, and ends a stream without
+//! `transformers serve`: answers 400 "Unexpected fields" to requests for token ids, and ends a stream without
 //! `[DONE]`.
 
 use super::spec::{COMMON, EngineSpec};

@@ -1,6 +1,6 @@
 //! vLLM: token ids in its chat completions, completions and responses.
 //!
-//! Seen with 0.32. Where it was not asked for them it writes null, and leaves no field out.
+//! Observed with 0.32. It sends null for what was not requested, and leaves no field out.
 
 use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
@@ -40,7 +40,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
             api: &OPENAI_COMPLETIONS,
             fields: &[
                 AddedField::ids(IDS, "true"),
-                // The engine fails in mid-stream: KeyError.
+                // The stream would break off with a KeyError in the engine.
                 AddedField::logprobs("logprobs", "1").not_for(&[Combination::All(&["echo", "stream", "n"])]),
             ],
             headers: &[],
