@@ -277,7 +277,7 @@ mod tests {
     fn a_public_listener_needs_a_token() {
         let mut config = Config::parse("[proxy]\nlisten = \"0.0.0.0:8080\"\n").unwrap();
         assert!(config.check().unwrap_err().to_string().contains("proxy.token"));
-        config.proxy.token = crate::proxy::Secret::new("t");
+        config.proxy.token = crate::util::secret::Secret::new("t");
         assert!(config.check().is_ok());
         config.server.otlp_grpc_listen = Some(SocketAddr::from(([0, 0, 0, 0], 4317)));
         let error = config.check().unwrap_err().to_string();

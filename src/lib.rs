@@ -1,37 +1,58 @@
 //! Tracewire: an HTTP interception proxy that turns what AI agents do on the wire into spans.
 //!
-//! The map, in bands; `tests/tidy.rs` checks who may import whom:
+//! The public API is small: [`trace`] (spans, rollouts, attempts, exchanges), [`store`] (the store trait and the stores),
+//! [`rollout`] (the operations of trainers and runners on a store), [`clients`] (what agents say about themselves in
+//! their requests), [`error`], and [`Cli`], which the binary runs.
+//! Everything else is private to the crate, so that the compiler finds what nothing uses.
 //!
-//! - GLUE: [`app`] (composition root), [`config`], [`error`], [`cli`]
-//! - DATA: [`trace`], [`wire`], [`llm`], [`util`]: bytes in, values out; no I/O, no clock
-//! - PLUMBING: [`net`], [`tls`], [`upstream`], [`capture`], [`forward`] (the hot path), [`shared_state`] (what they share with others)
-//! - DOORS: [`proxy`], [`gateway`], [`api`], [`run`], [`doctor`] (why is something not traced?)
-//! - BACK: [`pipeline`], [`rollout`] (what trainers and runners do), [`store`], [`export`]
-//! - [`mock`]: an LLM endpoint to try, test and measure with
+//! The map, in layers; `tests/tidy.rs` checks which module may import which:
 //!
-//! Start with [`forward::Forwarder::handle`]; ARCHITECTURE.md tells the rest.
+//! - glue: `app` (composition root), `cli`, `config`, `error`
+//! - data: `trace`, `wire`, `llm`, `util`: bytes in, values out; no I/O, no clock
+//! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
+//! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
+//! - back: `pipeline`, `rollout`, `store`, `export`; `mock` is an LLM endpoint to try, test and measure with
+//!
+//! Start with `forward::Forwarder::handle`. ARCHITECTURE.md has the rest.
 
-pub mod api;
-pub mod app;
-pub mod capture;
-pub mod cli;
-pub mod config;
-pub mod doctor;
+mod api;
+mod app;
+mod capture;
+mod cli;
+mod config;
+mod doctor;
 pub mod error;
-pub mod export;
-pub mod forward;
-pub mod gateway;
-pub mod llm;
-pub mod mock;
-pub mod net;
-pub mod pipeline;
-pub mod proxy;
+mod export;
+mod forward;
+mod gateway;
+mod llm;
+mod mock;
+mod net;
+mod pipeline;
+mod proxy;
 pub mod rollout;
-pub mod run;
-pub mod shared_state;
+mod run;
+mod shared_state;
 pub mod store;
-pub mod tls;
+mod tls;
 pub mod trace;
-pub mod upstream;
-pub mod util;
-pub mod wire;
+mod upstream;
+mod util;
+mod wire;
+
+pub use cli::Cli;
+pub use llm::clients;
+
+/// Parts that the tests and the benchmarks call directly. They may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::capture::{CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
+    pub use crate::llm::formats::{HttpExchangeView, read};
+    pub use crate::pipeline::{Relations, SpanOptions, build_spans};
+    pub use crate::shared_state::SequenceLease;
+    pub use crate::tls::{CertAuthority, LeafCache, install_provider};
+    pub use crate::wire::encoding::gzip;
+    pub use crate::wire::json_edit::{Change, Changes, change, insert};
+    pub use crate::wire::redact::Redactor;
+    pub use crate::wire::sse::Events;
+}

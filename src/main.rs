@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use tracewire::cli::Cli;
+use tracewire::Cli;
 
 // What 2,000 streams took goes back to the system when they have ended; its settings are in `.cargo/config.toml`.
 #[global_allocator]

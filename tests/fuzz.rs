@@ -15,8 +15,8 @@
 use http::HeaderMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tracewire::llm::formats::{HttpExchangeView, read};
-use tracewire::wire::json_edit::{Change, Changes, change, insert};
+use tracewire::internals::{Change, Changes, change, insert};
+use tracewire::internals::{HttpExchangeView, read};
 
 /// A golden exchange, without its framing.
 struct Seed {

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &["net", "llm", "store", "export", "rollout", "gateway", "wire", "util"]),
     ("mock", &["net", "tls", "util"]),
     // Composes the settings that each part owns.
-    ("config", &["api", "capture", "forward", "gateway", "proxy", "run", "store", "tls", "upstream", "wire"]),
+    ("config", &["api", "capture", "forward", "gateway", "proxy", "run", "store", "tls", "upstream", "util", "wire"]),
     ("cli", &["app", "config", "doctor", "export", "mock", "net", "proxy", "run", "store", "tls", "upstream", "util"]),
     ("error", &[]),
     ("trace", &[]),

@@ -17,7 +17,7 @@ use serde_json::json;
 /// One of `[[server.tokens]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Token {
+pub(crate) struct Token {
     /// What the caller shows, as `Authorization: Bearer …` or `x-api-key`.
     pub token: Secret,
     /// What it allows.
@@ -35,7 +35,7 @@ fn read_and_write() -> Vec<Scope> {
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub(crate) enum Scope {
     /// To look.
     Read,
     /// To change rollouts and add spans.

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 /// Adds the current values of the process's parts to a registry. `app` provides it, because this module does not know
 /// the other parts.
-pub type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+pub(crate) type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
 
 /// Responds with every metric. The numbers of the store are absent while the store does not respond.
-pub async fn serve(State(state): State<ApiState>) -> Response {
+pub(crate) async fn serve(State(state): State<ApiState>) -> Response {
     let mut registry = Registry::with_prefix("tracewire");
     (state.metrics)(&mut registry);
     if let Ok(statistics) = state.rollouts.store().statistics().await {

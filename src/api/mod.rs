@@ -6,8 +6,8 @@ mod access;
 mod agent_lightning;
 mod gateway;
 mod idempotency;
-pub mod metrics;
-pub mod otlp;
+pub(crate) mod metrics;
+pub(crate) mod otlp;
 mod sessions;
 mod v1;
 
@@ -32,13 +32,13 @@ use std::sync::Arc;
 use std::time::Instant;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-pub use access::{Scope, Token};
+pub(crate) use access::Token;
 use idempotency::Waiting;
 
 /// `[server]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ServerSettings {
+pub(crate) struct ServerSettings {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Host names it answers to, besides addresses and `localhost`: a browser page of another site must not reach it by
@@ -69,7 +69,7 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// What the handlers read.
 #[derive(Clone)]
-pub struct ApiState {
+pub(crate) struct ApiState {
     /// What is done with rollouts, and their store.
     pub rollouts: Rollouts,
     /// Numbers spans, together with everybody else who does.
@@ -97,7 +97,7 @@ pub struct ApiState {
 }
 
 /// What this door shares with the proxy door, which counts and records too: `app` passes it in.
-pub trait Sequences: Send + Sync {
+pub(crate) trait Sequences: Send + Sync {
     /// The next id of a rollout.
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64>;
 
@@ -143,7 +143,7 @@ fn router(state: ApiState) -> Router {
 }
 
 /// The server door: its routes, and before them a short way for calls of models, which are many.
-pub fn door(state: ApiState) -> Router {
+pub(crate) fn door(state: ApiState) -> Router {
     let (router, short) = (TowerToHyperService::new(router(state.clone())), state);
     let front = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
         let (router, state) = (router.clone(), short.clone());
@@ -166,7 +166,7 @@ pub fn door(state: ApiState) -> Router {
 }
 
 /// The gRPC service, for a port of its own.
-pub fn grpc(state: ApiState) -> Router {
+pub(crate) fn grpc(state: ApiState) -> Router {
     otlp::grpc_service(state.clone()).layer(middleware::from_fn_with_state(state, access::check))
 }
 

@@ -13,10 +13,11 @@ mod recording;
 mod settings;
 mod tee;
 
-pub use captured::{Captured, CommitStatus};
-pub use counters::CaptureCounters;
-pub use memory_budget::{MemoryBudget, MemoryShare};
-pub use recorder::{ExchangeStart, Recorder, is_trace_export};
-pub use recording::{Recording, VersionChange};
-pub use settings::{Absorb, CaptureSettings, Durability};
+pub use captured::Captured;
+pub(crate) use captured::CommitStatus;
+pub(crate) use recorder::is_trace_export;
+pub use recorder::{ExchangeStart, Recorder};
+pub(crate) use recording::{Recording, VersionChange};
+pub(crate) use settings::Absorb;
+pub use settings::CaptureSettings;
 pub use tee::TeeBody;

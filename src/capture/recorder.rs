@@ -120,7 +120,7 @@ impl Recorder {
 }
 
 /// True for a request that exports spans by OTLP over HTTP.
-pub fn is_trace_export(request: &RequestHead) -> bool {
+pub(crate) fn is_trace_export(request: &RequestHead) -> bool {
     let path = request.target.split('?').next().unwrap_or_default();
     request.method == Method::POST && path.trim_end_matches('/').ends_with("/v1/traces")
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The result for one client of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// The name of the client.
     pub client: &'static str,
     /// The version; `None` if the client is not installed.
@@ -26,7 +26,7 @@ pub struct Check {
 /// The result of a client's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The call was recorded.
     Works,
     /// The client rejected our certificate.
@@ -42,7 +42,7 @@ pub enum Verdict {
 }
 
 /// Returns the verdict on a probe and the advice, given the spans of its call. `output` is what `program` printed.
-pub fn judge(program: &str, spans: &[Span], output: &str) -> (Verdict, Option<String>) {
+pub(crate) fn judge(program: &str, spans: &[Span], output: &str) -> (Verdict, Option<String>) {
     if spans.iter().any(is_exchange) {
         return (Verdict::Works, None);
     }
@@ -60,7 +60,7 @@ pub fn judge(program: &str, spans: &[Span], output: &str) -> (Verdict, Option<St
 
 /// The diagnosis of a monitored command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Diagnosis {
+pub(crate) struct Diagnosis {
     /// The command's exit code.
     pub exit_code: i32,
     /// The number of recorded exchanges.
@@ -80,7 +80,7 @@ pub struct Diagnosis {
 
 /// Connections that bypass the proxy, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Bypass {
+pub(crate) struct Bypass {
     /// The connections.
     #[serde(flatten)]
     pub connections: ObservedConnections,
@@ -92,7 +92,7 @@ pub struct Bypass {
 
 /// A host and a client that rejected our certificate for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RejectedHost {
+pub(crate) struct RejectedHost {
     /// The host.
     pub host: String,
     /// The client's user agent, or else its program.
@@ -107,7 +107,13 @@ pub struct RejectedHost {
 
 impl Diagnosis {
     /// Explains the recorded spans and the observed connections. `no_proxy` is the command's NO_PROXY.
-    pub fn new(exit_code: i32, spans: &[Span], observed: Observations, no_proxy: &str, notes: Vec<String>) -> Self {
+    pub(crate) fn new(
+        exit_code: i32,
+        spans: &[Span],
+        observed: Observations,
+        no_proxy: &str,
+        notes: Vec<String>,
+    ) -> Self {
         let hosts: BTreeSet<String> = spans.iter().filter(|span| is_exchange(span)).filter_map(host_of).collect();
         let unopened = |span: &&Span| text(span, names::CONNECT_POLICY) == Some("tunnel");
         Self {
@@ -122,7 +128,7 @@ impl Diagnosis {
     }
 
     /// True when exchanges were recorded, and all traffic that should be traced was.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.exchanges > 0 && self.rejections.is_empty() && self.bypasses.iter().all(|bypass| bypass.expected)
     }
 }

@@ -2,6 +2,6 @@
 //!
 //! It diagnoses and explains. The command line runs the programs and prints the results.
 
-pub mod diagnosis;
-pub mod monitor;
-pub mod probes;
+pub(crate) mod diagnosis;
+pub(crate) mod monitor;
+pub(crate) mod probes;

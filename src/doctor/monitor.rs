@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Connections of one process to one address other than the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ObservedConnections {
+pub(crate) struct ObservedConnections {
     /// The file name of the program.
     pub program: String,
     /// The process id.
@@ -39,7 +39,7 @@ pub struct ObservedConnections {
 
 /// Everything that was observed.
 #[derive(Clone, Debug, Default)]
-pub struct Observations {
+pub(crate) struct Observations {
     /// Connections that bypass the proxy.
     pub bypasses: Vec<ObservedConnections>,
     /// The programs with connections to the proxy, by the local port of the connection.
@@ -47,14 +47,14 @@ pub struct Observations {
 }
 
 /// Monitors one command on a thread of its own, until it is finished or dropped.
-pub struct ConnectionMonitor {
+pub(crate) struct ConnectionMonitor {
     thread: Option<JoinHandle<Observations>>,
     stop: Arc<AtomicBool>,
 }
 
 impl ConnectionMonitor {
     /// Monitors a process and its descendants. Connections to `proxy` don't count as bypasses.
-    pub fn start(root: Pid, proxy: SocketAddr) -> Self {
+    pub(crate) fn start(root: Pid, proxy: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("monitor".to_owned()).spawn(move || {
@@ -69,7 +69,7 @@ impl ConnectionMonitor {
     }
 
     /// Stops and returns the observations.
-    pub fn finish(mut self) -> Observations {
+    pub(crate) fn finish(mut self) -> Observations {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }

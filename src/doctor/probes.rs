@@ -3,16 +3,13 @@
 //! A probe is code as a user would write it, configured by the environment alone. Only the two languages that can't run a
 //! one-line program have a source file.
 
-use crate::run::runtime::Runtime;
 use std::path::Path;
 
 /// One client to try.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// The name to display.
     pub client: &'static str,
-    /// The runtime with the variables that it reads.
-    pub runtime: Runtime,
     /// The command that prints its version. It fails if the client is not installed. The first word is the program.
     pub version: &'static [&'static str],
     /// The command that calls `{url}`. The response does not matter.
@@ -23,19 +20,14 @@ pub struct Probe {
 
 impl Probe {
     /// Returns the command that calls `url`. Its source file is in `folder`.
-    pub fn command(&self, url: &str, folder: &Path) -> Vec<String> {
+    pub(crate) fn command(&self, url: &str, folder: &Path) -> Vec<String> {
         let filled = |word: &&str| word.replace("{url}", url).replace("{folder}", &folder.display().to_string());
         self.call.iter().map(filled).collect()
     }
 }
 
-const fn probe(
-    client: &'static str,
-    runtime: Runtime,
-    version: &'static [&'static str],
-    call: &'static [&'static str],
-) -> Probe {
-    Probe { client, runtime, version, call, source: None }
+const fn probe(client: &'static str, version: &'static [&'static str], call: &'static [&'static str]) -> Probe {
+    Probe { client, version, call, source: None }
 }
 
 /// A Python package, by the name of its distribution.
@@ -43,7 +35,6 @@ macro_rules! python {
     ($package:literal, $call:literal) => {
         probe(
             concat!("python3 ", $package),
-            Runtime::Python,
             &["python3", "-c", "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))", $package],
             &["python3", "-c", concat!("import sys; url = sys.argv[1]\n", $call), "{url}"],
         )
@@ -55,7 +46,6 @@ macro_rules! node {
     ($package:literal, $call:literal) => {
         probe(
             concat!("node ", $package),
-            Runtime::Node,
             &["node", "-e", NODE_VERSION, $package],
             &["node", "-e", concat!("const url = process.argv[1]; ", $call), "{url}"],
         )
@@ -68,18 +58,12 @@ const NODE_VERSION: &str = "const name = process.argv[1]; const fs = require('fs
     console.log(JSON.parse(fs.readFileSync(path.join(home, 'package.json'))).version)";
 
 /// All of them, in the order in which they are shown.
-pub const PROBES: &[Probe] = &[
-    probe("curl", Runtime::Curl, &["curl", "--version"], &["curl", "--silent", "--show-error", "{url}"]),
-    probe(
-        "wget",
-        Runtime::Wget,
-        &["wget", "--version"],
-        &["wget", "--quiet", "--tries=1", "--output-document=-", "{url}"],
-    ),
-    probe("git", Runtime::Git, &["git", "--version"], &["git", "ls-remote", "{url}"]),
+pub(crate) const PROBES: &[Probe] = &[
+    probe("curl", &["curl", "--version"], &["curl", "--silent", "--show-error", "{url}"]),
+    probe("wget", &["wget", "--version"], &["wget", "--quiet", "--tries=1", "--output-document=-", "{url}"]),
+    probe("git", &["git", "--version"], &["git", "ls-remote", "{url}"]),
     probe(
         "python3 urllib",
-        Runtime::Python,
         &["python3", "--version"],
         &["python3", "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])", "{url}"],
     ),
@@ -111,13 +95,11 @@ pub const PROBES: &[Probe] = &[
     ),
     probe(
         "node fetch",
-        Runtime::Node,
         &["node", "-p", "fetch && process.version"],
         &["node", "-e", "fetch(process.argv[1])", "{url}"],
     ),
     probe(
         "node https",
-        Runtime::Node,
         &["node", "--version"],
         &["node", "-e", "require('https').get(process.argv[1], (response) => response.resume())", "{url}"],
     ),
@@ -138,37 +120,33 @@ pub const PROBES: &[Probe] = &[
     ),
     probe(
         "npm",
-        Runtime::Node,
         &["npm", "--version"],
         &["npm", "view", "no-such-package", "--registry", "{url}", "--fetch-retries=0"],
     ),
-    probe("deno", Runtime::Deno, &["deno", "--version"], &["deno", "eval", "await fetch(Deno.args[0])", "{url}"]),
-    probe("bun", Runtime::Node, &["bun", "--version"], &["bun", "-e", "await fetch(process.argv.at(-1))", "{url}"]),
+    probe("deno", &["deno", "--version"], &["deno", "eval", "await fetch(Deno.args[0])", "{url}"]),
+    probe("bun", &["bun", "--version"], &["bun", "-e", "await fetch(process.argv.at(-1))", "{url}"]),
     Probe {
         source: Some(("Probe.java", include_str!("Probe.java"))),
-        ..probe("java", Runtime::Java, &["java", "--version"], &["java", "{folder}/Probe.java", "{url}"])
+        ..probe("java", &["java", "--version"], &["java", "{folder}/Probe.java", "{url}"])
     },
     Probe {
         source: Some(("probe.go", include_str!("probe.go"))),
-        ..probe("go", Runtime::Go, &["go", "version"], &["go", "run", "{folder}/probe.go", "{url}"])
+        ..probe("go", &["go", "version"], &["go", "run", "{folder}/probe.go", "{url}"])
     },
     probe(
         "ruby",
-        Runtime::Ruby,
         &["ruby", "--version"],
         &["ruby", "-rnet/http", "-e", "Net::HTTP.get_response(URI(ARGV[0]))", "{url}"],
     ),
     probe(
         "perl LWP",
-        Runtime::Perl,
         &["perl", "-MLWP::Protocol::https", "-MLWP", "-e", "print LWP->VERSION"],
         &["perl", "-MLWP::UserAgent", "-e", "LWP::UserAgent->new->get($ARGV[0])", "{url}"],
     ),
     probe(
         "php curl",
-        Runtime::Php,
         &["php", "-r", "extension_loaded('curl') || exit(1); echo PHP_VERSION;"],
         &["php", "-r", "curl_exec(curl_init($argv[1]));", "{url}"],
     ),
-    probe("cargo", Runtime::Rust, &["cargo", "--version"], &["cargo", "search", "--index", "sparse+{url}", "nothing"]),
+    probe("cargo", &["cargo", "--version"], &["cargo", "search", "--index", "sparse+{url}", "nothing"]),
 ];

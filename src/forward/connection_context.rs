@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An agent's connection to a listener, or the inside of one of its tunnels.
 #[derive(Clone, Debug)]
-pub struct ConnectionContext {
+pub(crate) struct ConnectionContext {
     /// Number of the connection in this process.
     pub id: u64,
     /// The agent's address.
@@ -35,7 +35,7 @@ pub struct ConnectionContext {
 
 /// A rollout and attempt as an agent names them. Without a rollout the attempt is ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamedRollout {
+pub(crate) struct NamedRollout {
     /// The rollout, if it is named.
     pub rollout: Option<RolloutId>,
     /// The attempt, if it is named.
@@ -44,7 +44,7 @@ pub struct NamedRollout {
 
 /// The inside of a CONNECT that is intercepted.
 #[derive(Clone, Debug)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     /// The endpoint that it leads to. Requests inside must not name another host.
     pub origin: Origin,
     /// TLS with the agent. None for plaintext HTTP in the tunnel.
@@ -55,7 +55,7 @@ pub struct Tunnel {
 
 impl ConnectionContext {
     /// A new connection from `client`.
-    pub fn new(client: SocketAddr, binding: Option<(RolloutId, AttemptId)>, guard: DrainGuard) -> Self {
+    pub(crate) fn new(client: SocketAddr, binding: Option<(RolloutId, AttemptId)>, guard: DrainGuard) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let fallback_identity = (RolloutId::from_random(fastrand::u64(..)), AttemptId::from_random(fastrand::u32(..)));
         let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +76,7 @@ impl ConnectionContext {
 
 impl NamedRollout {
     /// Reads `ROLLOUT.ATTEMPT` or `ROLLOUT`. The part after the last dot is the attempt id.
-    pub fn from_user(user: &str) -> Self {
+    pub(crate) fn from_user(user: &str) -> Self {
         let (rollout, attempt) = match user.rsplit_once('.') {
             Some((rollout, attempt)) if !rollout.is_empty() && !attempt.is_empty() => (rollout, Some(attempt)),
             _ => (user, None),

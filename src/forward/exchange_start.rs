@@ -19,7 +19,7 @@ use std::time::Instant;
 
 /// An exchange in progress.
 #[derive(Clone)]
-pub struct ActiveExchange {
+pub(crate) struct ActiveExchange {
     /// Its record. It records nothing if a setting excludes the exchange, or the queue was full.
     pub recording: Recording,
     /// The rollout it belongs to.
@@ -32,7 +32,7 @@ pub struct ActiveExchange {
 
 /// What an exchange records and waits for beyond the settings.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RetentionOverride {
+pub(crate) struct RetentionOverride {
     /// Its bodies are recorded.
     pub bodies: bool,
     /// The end of its response waits for the commit, if `capture.durability` is `auto`.
@@ -41,7 +41,7 @@ pub struct RetentionOverride {
 
 impl ActiveExchange {
     /// The pool of upstream connections that the exchange uses.
-    pub fn pool_key(&self) -> PoolKey {
+    pub(crate) fn pool_key(&self) -> PoolKey {
         let rollout = self.identity.rollout_id.shared();
         match self.identity.source {
             IdentitySource::Connection => PoolKey::PerConnection(rollout),
@@ -52,7 +52,7 @@ impl ActiveExchange {
 
 impl Forwarder {
     /// Answers a request that must not be sent anywhere, and records it.
-    pub async fn refuse(
+    pub(crate) async fn refuse(
         &self,
         connection: &ConnectionContext,
         kind: ExchangeKind,
@@ -66,7 +66,7 @@ impl Forwarder {
     }
 
     /// Starts an exchange. It is recorded unless a setting excludes it.
-    pub async fn start_exchange(
+    pub(crate) async fn start_exchange(
         &self,
         connection: &ConnectionContext,
         kind: ExchangeKind,
@@ -83,7 +83,7 @@ impl Forwarder {
     }
 
     /// Starts an exchange that is recorded whatever its host.
-    pub async fn start_recorded(
+    pub(crate) async fn start_recorded(
         &self,
         connection: &ConnectionContext,
         kind: ExchangeKind,
@@ -116,7 +116,7 @@ impl Forwarder {
     }
 
     /// Starts the record of a try of a call: a span below that of the call, with its sequence id.
-    pub fn start_try(&self, call: &ActiveExchange, request: RequestHead, started: Instant) -> Recording {
+    pub(crate) fn start_try(&self, call: &ActiveExchange, request: RequestHead, started: Instant) -> Recording {
         if !call.recording.is_on() {
             return Recording::off();
         }
@@ -151,7 +151,7 @@ impl Forwarder {
 }
 
 /// The head of a request as it is recorded.
-pub fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestHead {
+pub(crate) fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestHead {
     RequestHead {
         method: request.method().clone(),
         scheme: if origin.tls { "https" } else { "http" },

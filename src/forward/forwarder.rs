@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Forwards requests and records them. Clones share everything.
 #[derive(Clone)]
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     pub(super) upstream: Upstream,
     pub(super) recorder: Recorder,
     pub(super) sequences: SequenceAllocator,
@@ -22,7 +22,7 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// A forwarder without an interceptor.
-    pub fn new(
+    pub(crate) fn new(
         upstream: Upstream,
         recorder: Recorder,
         sequences: SequenceAllocator,
@@ -36,17 +36,17 @@ impl Forwarder {
 
     /// The same with an interceptor.
     #[must_use]
-    pub fn with_interceptor(self, interceptor: Arc<dyn RequestInterceptor>) -> Self {
+    pub(crate) fn with_interceptor(self, interceptor: Arc<dyn RequestInterceptor>) -> Self {
         Self { interceptor: Some(interceptor), ..self }
     }
 
     /// True when requests to `origin` may be intercepted: it need not be reachable then.
-    pub fn may_intercept(&self, origin: &Origin) -> bool {
+    pub(crate) fn may_intercept(&self, origin: &Origin) -> bool {
         self.interceptor.as_ref().is_some_and(|interceptor| interceptor.may_intercept(origin))
     }
 
     /// The client that sends to endpoints.
-    pub fn upstream(&self) -> &Upstream {
+    pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream
     }
 }

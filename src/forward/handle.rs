@@ -47,7 +47,7 @@ struct RequestFacts {
 impl Forwarder {
     /// Forwards a request to `origin` and returns the response, or an error response. `refusal` is the reason if the
     /// request must not be sent. Interim responses go to `interim`, if the agent's connection can carry them.
-    pub async fn handle(
+    pub(crate) async fn handle(
         &self,
         connection: &ConnectionContext,
         origin: Origin,

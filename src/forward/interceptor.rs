@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 
 /// Answers requests in place of the endpoint they name. The gateway is one; `app` passes it in.
-pub trait RequestInterceptor: Send + Sync {
+pub(crate) trait RequestInterceptor: Send + Sync {
     /// True when requests to `origin` may be intercepted: it need not be reachable then.
     fn may_intercept(&self, origin: &Origin) -> bool;
 

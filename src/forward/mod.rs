@@ -22,11 +22,11 @@ mod target;
 pub(crate) mod tokens;
 pub(crate) mod upgrade;
 
-pub use connection_context::{ConnectionContext, NamedRollout, Tunnel};
+pub(crate) use connection_context::{ConnectionContext, NamedRollout, Tunnel};
 pub(crate) use errors::response_error;
-pub use exchange_start::{ActiveExchange, RetentionOverride, request_head};
-pub use forwarder::Forwarder;
+pub(crate) use exchange_start::{ActiveExchange, RetentionOverride, request_head};
+pub(crate) use forwarder::Forwarder;
 pub(crate) use handle::record_response;
-pub use interceptor::RequestInterceptor;
-pub use settings::TraceSettings;
-pub use tokens::TokenSettings;
+pub(crate) use interceptor::RequestInterceptor;
+pub(crate) use settings::TraceSettings;
+pub(crate) use tokens::TokenSettings;

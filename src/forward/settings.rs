@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// `[trace]` of the settings: what happens to `traceparent`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TraceSettings {
+pub(crate) struct TraceSettings {
     /// Hosts, as patterns, to which `traceparent` is sent with our span as parent. To others it is sent as it came.
     pub propagate_hosts: Vec<String>,
 }

@@ -46,4 +46,4 @@ pub(crate) use rollout_key::issue as issue_key;
 pub(crate) use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 pub(crate) use routing::CallMode;
 pub(crate) use service::Gateway;
-pub use settings::{BackendEngine, BackendSettings, GatewaySettings, PauseForm, Reroute};
+pub(crate) use settings::{BackendEngine, BackendSettings, GatewaySettings, PauseForm, Reroute};

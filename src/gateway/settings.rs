@@ -10,7 +10,7 @@ use std::time::Duration;
 /// `[gateway]` of the settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct GatewaySettings {
+pub(crate) struct GatewaySettings {
     /// The model of calls that name no served model; empty: the only model that is served, if there is one.
     pub model: String,
     /// Other names of models: the agent's name, and the served model.
@@ -106,7 +106,7 @@ impl Default for GatewaySettings {
 /// What happens to calls while the gateway is paused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum PauseForm {
+pub(crate) enum PauseForm {
     /// They get 429, as in Agent Lightning.
     #[default]
     Refuse,
@@ -117,7 +117,7 @@ pub enum PauseForm {
 /// Which calls are retries of an earlier call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Join {
+pub(crate) enum Join {
     /// Those with a retry count (`x-stainless-retry-count`) above 0 and the same body.
     #[default]
     Header,
@@ -130,7 +130,7 @@ pub enum Join {
 /// What happens to a call if the policy is too far ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Staleness {
+pub(crate) enum Staleness {
     /// It is sent, and its span says by how many versions.
     #[default]
     Tag,
@@ -141,7 +141,7 @@ pub enum Staleness {
 /// What a rollout may use. 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// LLM calls; retries by agents are not counted again if they are coalesced.
     pub calls: u64,
     /// Tokens of prompts and responses together, as the backends report them.
@@ -153,7 +153,7 @@ pub struct Budget {
 /// Sampling parameters; those that are `None` stay as the agent set them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sampling {
+pub(crate) struct Sampling {
     /// `temperature`
     pub temperature: Option<f64>,
     /// `top_p`
@@ -165,7 +165,7 @@ pub struct Sampling {
 /// An entry of `[[gateway.backends]]`, and the body of `POST /v1/tracewire/backends`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BackendSettings {
+pub(crate) struct BackendSettings {
     /// The model that it serves, by the name that calls use; empty: any model.
     pub model: String,
     /// The base URL of its API, with the `/v1`.
@@ -244,7 +244,7 @@ const AUTO: &str = "auto";
 /// An entry of `[[reroute]]`: LLM calls to a host that arrive at the proxy go to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Reroute {
+pub(crate) struct Reroute {
     /// The hosts that agents call (patterns).
     pub hosts: Vec<String>,
     /// The paths (patterns with `*`); empty: those of LLM APIs. Other requests are forwarded to the host. A matching request

@@ -134,7 +134,7 @@ impl Part {
 }
 
 /// Arguments that came as text: the object that the text is, or the text itself; null if it is empty.
-pub fn arguments_of_text(arguments: &str) -> Json<'static> {
+pub(crate) fn arguments_of_text(arguments: &str) -> Json<'static> {
     match crate::wire::json::parse(arguments.as_bytes()) {
         Ok(json @ Json::Object(_)) => json.into_owned(),
         _ if arguments.is_empty() => Json::Null,
@@ -143,7 +143,7 @@ pub fn arguments_of_text(arguments: &str) -> Json<'static> {
 }
 
 /// The conventions' word for a finish reason. A word that they don't know stays as it is.
-pub fn finish_reason(word: &str) -> &str {
+pub(crate) fn finish_reason(word: &str) -> &str {
     match word {
         "tool_calls" | "function_call" | "tool_use" | "TOOL_CALL" => "tool_call",
         "end_turn" | "stop_sequence" | "STOP" | "COMPLETE" | "STOP_SEQUENCE" | "completed" | "eos" => "stop",

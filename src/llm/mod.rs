@@ -28,14 +28,14 @@
 //! If the engine has an API of its own, add that as well, and list it in the engine's `apis`.
 
 pub(crate) mod api;
-pub mod call;
+pub(crate) mod call;
 pub mod clients;
-pub mod engine;
-pub mod formats;
+pub(crate) mod engine;
+pub(crate) mod formats;
 mod json_object;
-pub mod message;
+pub(crate) mod message;
 pub(crate) mod operation;
 mod provider;
 pub(crate) mod recorded;
-pub mod token_ids;
-pub mod translate;
+pub(crate) mod token_ids;
+pub(crate) mod translate;

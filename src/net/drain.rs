@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Starts the drain and waits for it. Dropping it without a drain starts both stages at once.
 #[derive(Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     draining: DropGuard,
     ending: DropGuard,
     guards: TaskTracker,
@@ -21,7 +21,7 @@ pub struct Drain {
 /// Held by each connection and by what the connection starts: the drain is complete when the last guard is dropped.
 /// Clones are cheap, and share no lock with other connections.
 #[derive(Clone, Debug)]
-pub struct DrainGuard {
+pub(crate) struct DrainGuard {
     stages: Arc<Stages>,
     held: Option<Arc<Held>>,
 }
@@ -42,7 +42,7 @@ struct Held {
 
 /// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drained {
+pub(crate) enum Drained {
     /// All connections finished before the deadline.
     InTime,
     /// Connections were ended at the deadline.
@@ -51,20 +51,20 @@ pub enum Drained {
 
 impl Drain {
     /// A drain that has not started.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [draining, ending] = [(); 2].map(|()| CancellationToken::new().drop_guard());
         Self { draining, ending, guards: TaskTracker::new() }
     }
 
     /// A guard for a task, such as that of a listener.
-    pub fn guard(&self) -> DrainGuard {
+    pub(crate) fn guard(&self) -> DrainGuard {
         let [draining, ending] = [&self.draining, &self.ending].map(|stage| stage.token().child_token());
         DrainGuard { stages: Arc::new(Stages { draining, ending, alive: self.guards.token() }), held: None }
     }
 
     /// Starts the drain and waits until every guard is dropped, for at most `deadline`. Connections that are left then
     /// are ended.
-    pub async fn drain(self, deadline: Duration) -> Drained {
+    pub(crate) async fn drain(self, deadline: Duration) -> Drained {
         let Self { draining, ending, guards } = self;
         drop(draining);
         guards.close();
@@ -86,7 +86,7 @@ impl Default for Drain {
 impl DrainGuard {
     /// A guard for one connection of a listener. It follows the same drain, with locks of its own.
     #[must_use]
-    pub fn for_connection(&self) -> Self {
+    pub(crate) fn for_connection(&self) -> Self {
         let Stages { draining, ending, alive } = &*self.stages;
         let stages = Stages { draining: draining.child_token(), ending: ending.child_token(), alive: alive.clone() };
         Self { stages: Arc::new(stages), held: self.held.clone() }
@@ -94,23 +94,23 @@ impl DrainGuard {
 
     /// Keeps `value` alive until this guard and all its clones are dropped.
     #[must_use]
-    pub fn holding(self, value: impl Any + Send + Sync) -> Self {
+    pub(crate) fn holding(self, value: impl Any + Send + Sync) -> Self {
         let held = Held { _value: Box::new(value), _rest: self.held };
         Self { stages: self.stages, held: Some(Arc::new(held)) }
     }
 
     /// Completes when the drain starts, or when its [`Drain`] is dropped.
-    pub async fn started(&self) {
+    pub(crate) async fn started(&self) {
         self.stages.draining.cancelled().await;
     }
 
     /// Completes when the drain's deadline has passed, or when its [`Drain`] is dropped.
-    pub async fn ending(&self) {
+    pub(crate) async fn ending(&self) {
         self.stages.ending.cancelled().await;
     }
 
     /// Runs `task` until it completes. At the drain's deadline the task is dropped.
-    pub fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
+    pub(crate) fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
         // Boxed: a future that is an argument of another takes its room twice.
         let task = Box::pin(task);
         async move {

@@ -21,11 +21,11 @@ use tokio::time::Sleep;
 
 /// The handle of a [`GuardedIo`] for the code that answers or sends its messages.
 #[derive(Clone, Debug, Default)]
-pub struct FramingGuard(Arc<Mutex<GuardState>>);
+pub(crate) struct FramingGuard(Arc<Mutex<GuardState>>);
 
 /// The protocol of a connection's bytes after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterResponse {
+pub(crate) enum AfterResponse {
     /// HTTP goes on.
     Http,
     /// The response switched to another protocol, or opened a tunnel.
@@ -48,7 +48,7 @@ struct GuardState {
 
 impl FramingGuard {
     /// Returns the fault of the next request, or `None` if it is sound. Call it once for each request, in order.
-    pub fn begin_request(&self) -> Option<FramingFault> {
+    pub(crate) fn begin_request(&self) -> Option<FramingFault> {
         let mut state = self.lock();
         state.begun += 1;
         let number = state.begun;
@@ -56,7 +56,7 @@ impl FramingGuard {
     }
 
     /// Reports that the request begun last has a response, and the protocol of the bytes behind the request.
-    pub fn responded(&self, after: AfterResponse) {
+    pub(crate) fn responded(&self, after: AfterResponse) {
         let mut state = self.lock();
         state.responded = state.begun;
         state.decided = Some((state.begun, after));
@@ -66,7 +66,7 @@ impl FramingGuard {
     }
 
     /// Sets the method of the request that the next response answers: a response to HEAD has no body.
-    pub fn expect_response_to(&self, method: &Method) {
+    pub(crate) fn expect_response_to(&self, method: &Method) {
         self.lock().response_to = if method == Method::HEAD { ResponseTo::Head } else { ResponseTo::Other };
     }
 
@@ -100,7 +100,7 @@ impl FramingGuard {
 }
 
 /// A socket that judges what is read from it. Writes pass unchanged.
-pub struct GuardedIo {
+pub(crate) struct GuardedIo {
     inner: BoxedIo,
     scanner: Scanner,
     guard: FramingGuard,
@@ -129,12 +129,12 @@ enum End {
 
 impl GuardedIo {
     /// Guards a socket that requests come from.
-    pub fn of_requests(inner: BoxedIo) -> (Self, FramingGuard) {
+    pub(crate) fn of_requests(inner: BoxedIo) -> (Self, FramingGuard) {
         Self::new(inner, Scanner::of_requests(), Direction::Requests)
     }
 
     /// Guards a socket that responses come from.
-    pub fn of_responses(inner: BoxedIo) -> (Self, FramingGuard) {
+    pub(crate) fn of_responses(inner: BoxedIo) -> (Self, FramingGuard) {
         Self::new(inner, Scanner::of_responses(), Direction::Responses)
     }
 

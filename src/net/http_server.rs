@@ -28,7 +28,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 /// One client connection, ready for HTTP.
-pub struct HttpConnection {
+pub(crate) struct HttpConnection {
     /// The byte stream, after TLS if there is any.
     pub io: BoxedIo,
     /// The client's address, for the log.
@@ -43,7 +43,7 @@ pub struct HttpConnection {
 
 /// The HTTP version that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpVersion {
+pub(crate) enum HttpVersion {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -52,7 +52,7 @@ pub enum HttpVersion {
 
 /// Who wrote the responses on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseOrigin {
+pub(crate) enum ResponseOrigin {
     /// An endpoint. Responses are passed on unchanged: without a `Date` of ours, and with the endpoint's spelling of
     /// field names.
     Endpoint,
@@ -63,16 +63,17 @@ pub enum ResponseOrigin {
 /// Reads a new connection's first bytes until its protocol is known. The bytes are returned for replay.
 ///
 /// `None` when the client closed, sent nothing within `limit`, or had sent nothing when the drain started.
-pub async fn first_bytes(io: &mut BoxedIo, limit: Duration, drain: &DrainGuard) -> Option<(Protocol, Bytes)> {
+pub(crate) async fn first_bytes(io: &mut BoxedIo, limit: Duration, drain: &DrainGuard) -> Option<(Protocol, Bytes)> {
     tokio::select! {
         sniffed = within(limit, sniff(io, std::future::pending())) => sniffed?.ok(),
         () = drain.started() => None,
     }
 }
 
+#[allow(dead_code, reason = "the API listener")]
 /// Serves HTTP/1.1, or HTTP/2 when the client starts with its preface. `answer` gets each request, or the fault for
 /// which the framing guard withheld it.
-pub async fn serve<A, F, B>(mut connection: HttpConnection, answer: A)
+pub(crate) async fn serve<A, F, B>(mut connection: HttpConnection, answer: A)
 where
     A: Fn(Result<Request<Incoming>, FramingFault>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -93,7 +94,7 @@ where
 
 /// Serves HTTP/1.1. `answer` gets each request, or the fault for which the framing guard withheld it, and a sender of
 /// interim responses.
-pub async fn serve_http1<A, F, B>(connection: HttpConnection, answer: A)
+pub(crate) async fn serve_http1<A, F, B>(connection: HttpConnection, answer: A)
 where
     A: Fn(Result<Request<Incoming>, FramingFault>, InterimSender) -> F,
     F: Future<Output = Response<B>>,
@@ -124,7 +125,7 @@ where
 }
 
 /// Serves HTTP/2.
-pub async fn serve_http2<A, F, B>(connection: HttpConnection, answer: A)
+pub(crate) async fn serve_http2<A, F, B>(connection: HttpConnection, answer: A)
 where
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,

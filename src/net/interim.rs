@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Queues interim responses for one connection. They are written the next time the connection's task is polled.
 #[derive(Clone, Debug, Default)]
-pub struct InterimSender(Arc<Mutex<BytesMut>>);
+pub(crate) struct InterimSender(Arc<Mutex<BytesMut>>);
 
 impl InterimSender {
     /// Queues one complete interim response head. Heads beyond 64 KiB of unsent ones are discarded.
-    pub fn send(&self, head: &[u8]) {
+    pub(crate) fn send(&self, head: &[u8]) {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if queued.len() + head.len() <= MAX_QUEUED_BYTES {
             queued.extend_from_slice(head);
@@ -32,7 +32,7 @@ impl InterimSender {
 const MAX_QUEUED_BYTES: usize = 64 * 1024;
 
 /// The client's socket, which takes interim responses between hyper's messages.
-pub struct InterimIo {
+pub(crate) struct InterimIo {
     inner: BoxedIo,
     interim: InterimSender,
     writing: Bytes,
@@ -42,7 +42,7 @@ pub struct InterimIo {
 
 impl InterimIo {
     /// Wraps a socket. The sender queues responses for it.
-    pub fn new(inner: BoxedIo) -> (Self, InterimSender) {
+    pub(crate) fn new(inner: BoxedIo) -> (Self, InterimSender) {
         let interim = InterimSender::default();
         (Self { inner, interim: interim.clone(), writing: Bytes::new(), between_messages: true }, interim)
     }

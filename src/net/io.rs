@@ -3,11 +3,11 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Any byte stream, TLS or not.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// A boxed byte stream: one connection type everywhere, instead of generics everywhere.
-pub type BoxedIo = Box<dyn Io>;
+pub(crate) type BoxedIo = Box<dyn Io>;
 
 /// Implements `AsyncWrite` for a type that only observes reads: writes go to its field `inner` unchanged.
 macro_rules! write_through {

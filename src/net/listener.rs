@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 /// Accepts connections until the drain starts. Each runs in a task of its own, and counts against `max_connections` (at
 /// least 1) until the last clone of its guard is dropped.
-pub async fn accept<F, T>(listener: TcpListener, max_connections: usize, drain: DrainGuard, serve: F)
+pub(crate) async fn accept<F, T>(listener: TcpListener, max_connections: usize, drain: DrainGuard, serve: F)
 where
     F: Fn(TcpStream, SocketAddr, DrainGuard) -> T,
     T: Future<Output = ()> + Send + 'static,
@@ -49,7 +49,7 @@ where
 
 /// Raises this process's limit of open descriptors, which includes sockets, to the maximum that the system allows (the
 /// default is often 1024). Child processes inherit the limit.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // If this is forbidden, the old limit stays.

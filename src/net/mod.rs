@@ -3,17 +3,17 @@
 //! Both listeners are built from it. It must not know about certificates, spans, or what a request means.
 
 pub(crate) mod deferred_error;
-pub mod drain;
-pub mod guard;
-pub mod http_server;
-pub mod interim;
+pub(crate) mod drain;
+pub(crate) mod guard;
+pub(crate) mod http_server;
+pub(crate) mod interim;
 mod io;
-pub mod listener;
-pub mod peer;
-pub mod prefixed;
-pub mod sniff;
+pub(crate) mod listener;
+pub(crate) mod peer;
+pub(crate) mod prefixed;
+pub(crate) mod sniff;
 mod timeout;
 
+pub(crate) use io::BoxedIo;
 pub(crate) use io::write_through;
-pub use io::{BoxedIo, Io};
-pub use timeout::within;
+pub(crate) use timeout::within;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Returns the name of the program that holds the TCP socket bound to `address`; `None` if no program of this machine does.
-pub fn program_of(address: SocketAddr) -> Option<String> {
+pub(crate) fn program_of(address: SocketAddr) -> Option<String> {
     let is_bound = |socket: &Socket| socket.protocol == Transport::Tcp && is_same(socket.local, address);
     let inode = sockets().into_iter().find(is_bound)?.inode;
     let wanted = format!("socket:[{inode}]");
@@ -20,7 +20,7 @@ pub fn program_of(address: SocketAddr) -> Option<String> {
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Transport {
+pub(crate) enum Transport {
     /// TCP.
     Tcp,
     /// UDP, which carries HTTP/3.
@@ -29,7 +29,7 @@ pub enum Transport {
 
 /// One TCP or UDP socket of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// TCP or UDP.
     pub protocol: Transport,
     /// The address that the socket is bound to.
@@ -52,7 +52,7 @@ fn sockets() -> Vec<Socket> {
 
 /// A socket of any kind, as a process holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeldSocket {
+pub(crate) struct HeldSocket {
     /// The process id.
     pub pid: i32,
     /// The process's file descriptor for it.
@@ -62,7 +62,7 @@ pub struct HeldSocket {
 }
 
 /// Returns the sockets that a process holds.
-pub fn held_by(pid: i32) -> Vec<HeldSocket> {
+pub(crate) fn held_by(pid: i32) -> Vec<HeldSocket> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let held = |descriptor: fs::DirEntry| {
         let link = fs::read_link(descriptor.path()).ok()?;
@@ -74,7 +74,7 @@ pub fn held_by(pid: i32) -> Vec<HeldSocket> {
 
 /// The state of a held socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketState {
+pub(crate) enum SocketState {
     /// Connected to another socket.
     Connected(Socket),
     /// Accepting connections on this port.
@@ -88,7 +88,7 @@ pub enum SocketState {
 impl HeldSocket {
     /// Returns the socket's state: from the socket itself, which takes microseconds, or where the system forbids that,
     /// from `tables`, which are read on first use and take milliseconds.
-    pub fn state(&self, tables: &OnceCell<Vec<Socket>>) -> SocketState {
+    pub(crate) fn state(&self, tables: &OnceCell<Vec<Socket>>) -> SocketState {
         if let Some(state) = self.direct_state() {
             return state;
         }

@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Reads `prefix`, then `inner`. Writes pass unchanged.
-pub struct Prefixed {
+pub(crate) struct Prefixed {
     prefix: Bytes,
     inner: BoxedIo,
 }
 
 impl Prefixed {
     /// Replays `prefix` before the rest of `inner`.
-    pub fn new(prefix: Bytes, inner: BoxedIo) -> Self {
+    pub(crate) fn new(prefix: Bytes, inner: BoxedIo) -> Self {
         Self { prefix, inner }
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 
 /// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// A TLS ClientHello.
     Tls,
     /// An HTTP/1 request line.
@@ -24,7 +24,10 @@ pub enum Protocol {
 }
 
 /// Reads from `client` until its protocol is known, `server_speaks` completes, or the client closes.
-pub async fn sniff(client: &mut BoxedIo, server_speaks: impl Future<Output = ()>) -> io::Result<(Protocol, Bytes)> {
+pub(crate) async fn sniff(
+    client: &mut BoxedIo,
+    server_speaks: impl Future<Output = ()>,
+) -> io::Result<(Protocol, Bytes)> {
     tokio::pin!(server_speaks);
     let mut seen = BytesMut::with_capacity(FIRST_READ_BYTES);
     loop {
@@ -44,7 +47,7 @@ pub async fn sniff(client: &mut BoxedIo, server_speaks: impl Future<Output = ()>
 
 /// Reads the first TLS record of `client`, of which `seen` was already consumed. The result may contain bytes of the next
 /// record.
-pub async fn read_record(client: &mut BoxedIo, seen: Bytes) -> io::Result<Bytes> {
+pub(crate) async fn read_record(client: &mut BoxedIo, seen: Bytes) -> io::Result<Bytes> {
     let mut record = BytesMut::from(seen);
     while record_bytes(&record).is_none_or(|length| record.len() < length) {
         if client.read_buf(&mut record).await? == 0 {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 /// What the pipeline counts.
 #[derive(Debug, Default)]
-pub struct PipelineCounters {
+pub(crate) struct PipelineCounters {
     /// Spans stored.
     pub stored: AtomicU64,
     /// Appends that failed; each is retried.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The latency histograms, in seconds. Clones share their values.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub(crate) struct Latencies {
     /// From the head of the request to the end of the response.
     pub exchange: Histogram,
     /// From the head of the request to the first byte of the response body; responses without a body are not in it.

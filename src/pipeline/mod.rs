@@ -24,11 +24,8 @@ mod websocket_calls;
 mod websocket_messages;
 mod worker;
 
-pub use counters::PipelineCounters;
-pub use latency::Latencies;
-pub use observed::{BuiltSpans, EngineObservation, ObservedCall};
-pub use observed_state::ObservedState;
+pub(crate) use observed_state::ObservedState;
 pub use options::SpanOptions;
 pub use relations::Relations;
 pub use span::build_spans;
-pub use worker::Pipeline;
+pub(crate) use worker::Pipeline;

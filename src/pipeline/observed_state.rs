@@ -5,7 +5,7 @@ use crate::shared_state::{DetectedEngines, RecordedCalls, TokenUsageTracker};
 
 /// The state that observations go into. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct ObservedState {
+pub(crate) struct ObservedState {
     /// Which span recorded which response.
     pub recorded_calls: RecordedCalls,
     /// Which engine serves where.

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// A running pipeline.
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     stopping: Arc<AtomicBool>,
     finish: mpsc::Sender<()>,
     done: oneshot::Receiver<()>,
@@ -27,7 +27,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts the thread. `store` is used on the current tokio runtime.
-    pub fn start(
+    pub(crate) fn start(
         queue: mpsc::Receiver<Captured>,
         store: SharedStore,
         options: SpanOptions,
@@ -53,13 +53,13 @@ impl Pipeline {
     }
 
     /// What it counts.
-    pub fn counters(&self) -> &Arc<PipelineCounters> {
+    pub(crate) fn counters(&self) -> &Arc<PipelineCounters> {
         &self.counters
     }
 
     /// Stores what is in flight or queued, and ends. Returns how many of the `started` exchanges and of the inferred
     /// spans are not stored, for whatever reason, the deadline included.
-    pub async fn finish(self, started: &AtomicU64) -> u64 {
+    pub(crate) async fn finish(self, started: &AtomicU64) -> u64 {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.finish.send(()).await;
         if tokio::time::timeout(FINISH_TIMEOUT, self.done).await.is_err() {

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 impl Proxy {
     /// Relays requests to the API listeners at `api`. Without this, every request to them is rejected as a loop.
     #[must_use]
-    pub fn relaying_to(self, api: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub(crate) fn relaying_to(self, api: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { api: api.into_iter().collect(), ..self }
     }
 

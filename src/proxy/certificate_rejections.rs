@@ -31,10 +31,10 @@ pub(super) struct ClientIdentity {
 }
 
 /// Returns the settings that make a client trust the CA, given its `User-Agent` and its program's name.
-pub type Advise = fn(user_agent: Option<&str>, program: Option<&str>) -> String;
+pub(crate) type Advise = fn(user_agent: Option<&str>, program: Option<&str>) -> String;
 
 /// Certificate rejections seen by one proxy listener.
-pub struct CertificateRejections {
+pub(crate) struct CertificateRejections {
     advise: Advise,
     count: AtomicU64,
     by_host: Mutex<LruCache<String, HostAcceptance>>,
@@ -58,12 +58,12 @@ pub(super) struct PendingAcceptance {
 
 impl CertificateRejections {
     /// No rejections yet.
-    pub fn new(advise: Advise) -> Self {
+    pub(crate) fn new(advise: Advise) -> Self {
         Self { advise, count: AtomicU64::new(0), by_host: Mutex::new(lru(MAX_HOSTS)) }
     }
 
     /// The number of connections with a client that rejected our certificate.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 

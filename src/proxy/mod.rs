@@ -15,8 +15,7 @@ mod state;
 mod tls_alert_observer;
 mod tunnel;
 
-pub use crate::util::secret::Secret;
-pub use certificate_rejections::{Advise, CertificateRejections};
-pub use serve::serve_connection;
-pub use settings::ProxySettings;
-pub use state::Proxy;
+pub(crate) use certificate_rejections::CertificateRejections;
+pub(crate) use serve::serve_connection;
+pub(crate) use settings::ProxySettings;
+pub(crate) use state::Proxy;

@@ -17,7 +17,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 /// Serves one connection to the listener until it ends or the drain starts: HTTP/1.1 or HTTP/2 by prior knowledge, each
 /// with or without TLS, or SOCKS5.
-pub async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
+pub(crate) async fn serve_connection(proxy: Proxy, stream: TcpStream, peer: SocketAddr, guard: DrainGuard) {
     let mut connection = ConnectionContext::new(peer, proxy.inner.binding.clone(), guard.clone());
     let pool_key = PoolKey::PerConnection(connection.fallback_identity.0.shared());
     connection.guard = guard.clone().holding(ConnectionPool::open(proxy.inner.forwarder.upstream().clone(), pool_key));

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// `[proxy]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ProxySettings {
+pub(crate) struct ProxySettings {
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The password that agents must give in their proxy URL. If empty, no password is needed.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A proxy listener, shared by its connections.
 #[derive(Clone)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub(super) inner: Arc<ProxyState>,
     /// This process's API listeners: REST with the gateway, and OTLP over gRPC. Empty under `run`, which has none.
     pub(super) api: Arc<[SocketAddr]>,
@@ -31,7 +31,7 @@ pub(super) struct ProxyState {
 impl Proxy {
     /// A listener that forwards with `forwarder` and presents certificates from `leaves`. Exchanges that name no rollout
     /// belong to `binding`, if there is one. Clients that reject the certificates are counted in `rejections`.
-    pub fn new(
+    pub(crate) fn new(
         settings: ProxySettings,
         forwarder: Forwarder,
         leaves: Arc<LeafCache>,

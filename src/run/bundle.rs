@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// The CA files that were written.
 #[derive(Debug, Default)]
-pub struct Bundles {
+pub(crate) struct Bundles {
     // By the variable that names the file.
     files: HashMap<&'static str, PathBuf>,
     full: PathBuf,
@@ -29,19 +29,19 @@ pub struct Bundles {
 /// A file could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} could not be written: {cause}")]
-pub struct BundleError {
+pub(crate) struct BundleError {
     path: PathBuf,
     cause: io::Error,
 }
 
 impl Bundles {
     /// The file with the system's roots and our CA.
-    pub fn full(&self) -> &Path {
+    pub(crate) fn full(&self) -> &Path {
         &self.full
     }
 
     /// The file for a variable of the table.
-    pub fn file(&self, variable: &str) -> Option<&Path> {
+    pub(crate) fn file(&self, variable: &str) -> Option<&Path> {
         self.files.get(variable).map(PathBuf::as_path)
     }
 }
@@ -100,7 +100,7 @@ fn with_ca(roots: &str, ca_pem: &str) -> String {
 
 /// Returns the certificate files that the variables of this process name, each once: the roots that the agent would trust
 /// without us.
-pub fn user_ca_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn user_ca_files(current: &dyn Fn(&str) -> Option<OsString>, working_directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for variable in VARIABLES.iter().filter(|variable| matches!(variable.role, Role::AdditiveCa | Role::ReplacingCa)) {
         let Some(named) = current(variable.name).filter(|path| !path.is_empty()) else { continue };

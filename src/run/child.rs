@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 /// A command to run.
 #[derive(Debug)]
-pub struct ChildSpec {
+pub(crate) struct ChildSpec {
     /// The program and its arguments.
     pub command: Vec<OsString>,
     /// The changes to its environment.
@@ -31,7 +31,7 @@ pub struct ChildSpec {
 
 /// The standard streams of a command.
 #[derive(Clone, Debug, Default)]
-pub enum Streams {
+pub(crate) enum Streams {
     /// Ours.
     #[default]
     Inherited,
@@ -63,7 +63,7 @@ impl Streams {
 
 /// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChildEnd {
+pub(crate) struct ChildEnd {
     /// The exit code: 128 + n if signal n killed it, 124 after a timeout.
     pub exit_code: i32,
     /// True if it was stopped because of its timeout.
@@ -72,7 +72,7 @@ pub struct ChildEnd {
 
 /// Why a command could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum ChildError {
+pub(crate) enum ChildError {
     /// The program was not found.
     #[error("{0}: command not found; check its spelling and PATH")]
     NotFound(String),
@@ -86,7 +86,7 @@ pub enum ChildError {
 
 impl ChildError {
     /// The exit code that a shell returns for this error.
-    pub fn exit_code(&self) -> i32 {
+    pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::NotFound(_) => 127,
             Self::NotExecutable(_) | Self::Spawn(..) => 126,
@@ -95,7 +95,7 @@ impl ChildError {
 }
 
 /// Runs a command to its end. `started` is called with its process id.
-pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd, ChildError> {
+pub(crate) async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd, ChildError> {
     let on_terminal = std::io::stdin().is_terminal() && !matches!(spec.streams, Streams::Captured(_));
     let scope = if on_terminal { SignalScope::Process } else { SignalScope::Group };
     let mut signals = forwarded_signals(scope);
@@ -126,14 +126,14 @@ pub async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd,
 
 /// A running command in its own process group.
 #[derive(Debug)]
-pub struct RunningChild {
+pub(crate) struct RunningChild {
     /// The process, for the caller to wait for.
     pub child: Child,
     target: Option<Target>,
 }
 
 /// Starts a command. The timeout and signals are the caller's responsibility.
-pub fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
+pub(crate) fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
     let child = spawn(spec, SignalScope::Group)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     Ok(RunningChild { child, target: pid.map(|pid| Target { pid, scope: SignalScope::Group }) })
@@ -141,7 +141,7 @@ pub fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
 
 impl RunningChild {
     /// Stops the command and its process group: SIGTERM, then SIGKILL after 2 seconds.
-    pub async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         if let Some(target) = &self.target {
             target.end(&mut self.child).await;
         }
@@ -213,7 +213,7 @@ impl Target {
 }
 
 /// Returns the descendants of a process, by the parent ids in /proc. Empty without /proc.
-pub fn descendants(root: Pid) -> Vec<Pid> {
+pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// The changes to an environment.
 #[derive(Clone, Debug, Default)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// Names and values of variables to set, in the order of the table.
     pub set: Vec<(String, OsString)>,
     /// Names of variables to unset.
@@ -23,14 +23,14 @@ pub struct Environment {
 
 impl Environment {
     /// Returns the value that a variable is set to, or an empty text.
-    pub fn value(&self, name: &str) -> String {
+    pub(crate) fn value(&self, name: &str) -> String {
         let found = self.set.iter().find(|(set, _)| set == name);
         found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
 /// The inputs of an environment.
-pub struct EnvironmentRequest<'a> {
+pub(crate) struct EnvironmentRequest<'a> {
     /// The folder for the files that variables name.
     pub folder: &'a Path,
     /// The proxy's URL, with credentials if it needs any.
@@ -51,7 +51,7 @@ pub struct EnvironmentRequest<'a> {
 
 impl EnvironmentRequest<'_> {
     /// Writes the files and returns the variables.
-    pub fn build(&self) -> Result<Environment, BundleError> {
+    pub(crate) fn build(&self) -> Result<Environment, BundleError> {
         let user = UserEnvironment::new(self.current);
         let bundles = write_bundles(self.folder, self.ca_pem, &user, self.working_directory)?;
         let extras = write_extras(self.folder, &bundles, self.settings, &user)?;

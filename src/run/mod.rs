@@ -2,14 +2,14 @@
 //!
 //! It must not know more about the proxy than its URL, and must not print.
 
-pub mod bundle;
-pub mod child;
-pub mod environment;
+pub(crate) mod bundle;
+pub(crate) mod child;
+pub(crate) mod environment;
 mod extras;
-pub mod render;
-pub mod runtime;
+pub(crate) mod render;
+pub(crate) mod runtime;
 mod settings;
 mod truststore;
 mod user_environment;
 
-pub use settings::{Loopback, RunSettings};
+pub(crate) use settings::{Loopback, RunSettings};

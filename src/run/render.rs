@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// A format for an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EnvFormat {
+pub(crate) enum EnvFormat {
     /// `export` commands for POSIX shells
     Sh,
     /// `set` commands for the fish shell
@@ -22,7 +22,7 @@ pub enum EnvFormat {
 
 /// Returns the environment as text. `folder` contains the files that the variables name; a container has it at
 /// `/tracewire`.
-pub fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> String {
+pub(crate) fn render(environment: &Environment, format: EnvFormat, folder: &Path) -> String {
     let set = environment.set.iter().map(|(name, value)| (name.as_str(), value.to_string_lossy()));
     let inside = |value: &str| value.replace(&*folder.to_string_lossy(), CONTAINER_FOLDER);
     let mut text = String::new();

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// A language, a library or a program with variables of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Runtime {
+pub(crate) enum Runtime {
     /// Python and its packages
     Python,
     /// Node, npm, yarn, and programs built on them
@@ -37,7 +37,7 @@ pub enum Runtime {
 
 /// The value that a variable gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// The proxy's URL.
     Proxy,
     /// A CA file that the client adds to its own roots.
@@ -56,7 +56,7 @@ pub enum Role {
 
 /// The value that is added to the user's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
+pub(crate) enum Extension {
     /// JVM options: the proxy, hosts to reach directly, a trust store.
     JavaOptions,
     /// A module that Node loads first. The setting `run.hooks` disables it.
@@ -71,7 +71,7 @@ pub enum Extension {
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// The name of the variable.
     pub name: &'static str,
     /// The value that it gets.
@@ -88,7 +88,7 @@ use Role::{AdditiveCa, Extended, Files, Flag, NoProxy, Proxy, ReplacingCa};
 use Runtime::{Curl, Deno, Docker, Git, Go, Grpc, Java, Node, Perl, Php, Python, Ruby, Rust, Wget};
 
 /// All variables, set for every command.
-pub const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     variable("HTTP_PROXY", Proxy, &[]),
     variable("HTTPS_PROXY", Proxy, &[]),
     // curl reads only this one for plain HTTP; wget reads only lower case.
@@ -154,7 +154,7 @@ pub(super) const FILES_VARIABLE: &str = "TRACEWIRE_FILES";
 pub(super) const ADDED_NO_PROXY_VARIABLE: &str = "TRACEWIRE_ADDED_NO_PROXY";
 
 /// Returns how to make a client trust our CA, by its `User-Agent` or else by its program's name.
-pub fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
+pub(crate) fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
     let known = |text: &str| {
         let text = text.to_ascii_lowercase();
         CA_ADVICE.iter().find(|(names, _)| names.iter().any(|name| text.contains(name))).map(|(_, advice)| *advice)
@@ -165,7 +165,7 @@ pub fn advice(user_agent: Option<&str>, program: Option<&str>) -> String {
 
 /// What is known about a program besides its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgramOrigin {
+pub(crate) enum ProgramOrigin {
     /// Its file has Go's build information.
     Go,
     /// Nothing.
@@ -173,7 +173,7 @@ pub enum ProgramOrigin {
 }
 
 /// Returns why a program may bypass the proxy, and the fix.
-pub fn bypass_advice(program: &str, origin: ProgramOrigin) -> String {
+pub(crate) fn bypass_advice(program: &str, origin: ProgramOrigin) -> String {
     let program = match origin {
         ProgramOrigin::Go => "go",
         ProgramOrigin::Unknown => program,

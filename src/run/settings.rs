@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// `[run]` of the settings: how the environment of a command is changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RunSettings {
+pub(crate) struct RunSettings {
     /// Whether requests to this machine itself are traced.
     pub loopback: Loopback,
     /// Load a module into Node and Python programs, for HTTP libraries that ignore the proxy of the environment.
@@ -16,7 +16,7 @@ pub struct RunSettings {
 /// Whether requests to this machine itself are traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Loopback {
+pub(crate) enum Loopback {
     /// Traced unless the user's NO_PROXY excludes it
     #[default]
     Auto,

@@ -9,17 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Engines by host and port.
 #[derive(Clone, Debug, Default)]
-pub struct DetectedEngines(Arc<RwLock<HashMap<(String, u16), Engine>>>);
+pub(crate) struct DetectedEngines(Arc<RwLock<HashMap<(String, u16), Engine>>>);
 
 impl DetectedEngines {
     /// The engine at an endpoint. None if it was not detected.
-    pub fn at(&self, host: &str, port: u16) -> Option<Engine> {
+    pub(crate) fn at(&self, host: &str, port: u16) -> Option<Engine> {
         let engines = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if engines.is_empty() { None } else { engines.get(&(host.to_owned(), port)).copied() }
     }
 
     /// Notes the engine of a response. The first one that was detected at an endpoint stays.
-    pub fn detected(&self, host: &str, port: u16, engine: Engine) {
+    pub(crate) fn detected(&self, host: &str, port: u16, engine: Engine) {
         if self.at(host, port).is_some() {
             return;
         }
@@ -32,7 +32,7 @@ impl DetectedEngines {
 
     /// Notes that the endpoint rejected the fields that were added to a request: none are added from now on, unless
     /// `tokens.engines` names the host.
-    pub fn rejected_token_ids(&self, host: &str, port: u16) {
+    pub(crate) fn rejected_token_ids(&self, host: &str, port: u16) {
         let mut engines = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = engines.get_mut(&(host.to_owned(), port))
             && *engine != Engine::OTHER

@@ -15,7 +15,8 @@ mod recorded_calls;
 mod sequence;
 mod token_usage;
 
-pub use detected_engines::DetectedEngines;
-pub use recorded_calls::RecordedCalls;
-pub use sequence::{AllocatedSequence, SequenceAllocator, SequenceLease, SequenceStart, SequenceStarts};
-pub use token_usage::TokenUsageTracker;
+pub(crate) use detected_engines::DetectedEngines;
+pub(crate) use recorded_calls::RecordedCalls;
+pub use sequence::SequenceLease;
+pub(crate) use sequence::{SequenceAllocator, SequenceStart, SequenceStarts};
+pub(crate) use token_usage::TokenUsageTracker;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Spans by rollout and response id.
 #[derive(Clone, Debug)]
-pub struct RecordedCalls(Arc<Mutex<LruCache<(RolloutId, String), SpanContext>>>);
+pub(crate) struct RecordedCalls(Arc<Mutex<LruCache<(RolloutId, String), SpanContext>>>);
 
 impl Default for RecordedCalls {
     fn default() -> Self {
@@ -19,13 +19,13 @@ impl Default for RecordedCalls {
 
 impl RecordedCalls {
     /// Notes that `span` recorded the response with this id.
-    pub fn insert(&self, rollout: &RolloutId, response_id: &str, span: &SpanContext) {
+    pub(crate) fn insert(&self, rollout: &RolloutId, response_id: &str, span: &SpanContext) {
         let key = (rollout.clone(), response_id.to_owned());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, span.clone());
     }
 
     /// The span that recorded the response with this id. None if there is none, or it was forgotten.
-    pub fn span_of(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
+    pub(crate) fn span_of(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
         let key = (rollout.clone(), response_id.to_owned());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }

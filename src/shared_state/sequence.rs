@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 /// What the store knows of a rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SequenceStart {
+pub(crate) struct SequenceStart {
     /// The highest id so far, 0 if there is none. If `shared`, an id that the store has just allocated to this process.
     pub last_sequence_id: u64,
     /// True when the rollout was registered through an API, not created by traffic.
@@ -26,12 +26,12 @@ pub struct SequenceStart {
 }
 
 /// Asks the store for a rollout's start; `None` if the store does not answer. `app` provides it.
-pub type SequenceStarts =
+pub(crate) type SequenceStarts =
     Arc<dyn Fn(RolloutId) -> Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send>> + Send + Sync>;
 
 /// Allocates sequence ids.
 #[derive(Clone)]
-pub struct SequenceAllocator {
+pub(crate) struct SequenceAllocator {
     starts: SequenceStarts,
     // Locked for moments only. It may exceed its bound by the counters that are leased; see `counter`.
     counters: Arc<Mutex<LruCache<RolloutId, Arc<RolloutCounter>>>>,
@@ -46,7 +46,7 @@ struct RolloutCounter {
 
 /// An id, and the facts that came with it.
 #[derive(Debug)]
-pub struct AllocatedSequence {
+pub(crate) struct AllocatedSequence {
     /// The id.
     pub sequence_id: u64,
     /// True when the rollout is registered.
@@ -63,18 +63,18 @@ pub struct SequenceLease {
 
 impl SequenceAllocator {
     /// An allocator whose ids continue after what `starts` answers.
-    pub fn new(starts: SequenceStarts) -> Self {
+    pub(crate) fn new(starts: SequenceStarts) -> Self {
         Self { starts, counters: Arc::new(Mutex::new(LruCache::unbounded())) }
     }
 
     /// Allocates the next id of a rollout.
-    pub async fn next(&self, rollout: &RolloutId) -> AllocatedSequence {
+    pub(crate) async fn next(&self, rollout: &RolloutId) -> AllocatedSequence {
         self.allocate(rollout, None).await
     }
 
     /// Allocates the id that the caller named, or the next one if it named none. Later ids are higher than a named one.
     /// A named id above 2^53 is ignored.
-    pub async fn allocate(&self, rollout: &RolloutId, named: Option<u64>) -> AllocatedSequence {
+    pub(crate) async fn allocate(&self, rollout: &RolloutId, named: Option<u64>) -> AllocatedSequence {
         let counter = self.counter(rollout);
         let named = named.filter(|named| *named <= MAX_NAMED);
         let mut is_first = false;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tokens by rollout.
 #[derive(Clone, Debug)]
-pub struct TokenUsageTracker(Arc<Mutex<LruCache<RolloutId, u64>>>);
+pub(crate) struct TokenUsageTracker(Arc<Mutex<LruCache<RolloutId, u64>>>);
 
 impl Default for TokenUsageTracker {
     fn default() -> Self {
@@ -19,14 +19,14 @@ impl Default for TokenUsageTracker {
 
 impl TokenUsageTracker {
     /// Adds the tokens of one call, prompt and response.
-    pub fn add(&self, rollout: &RolloutId, tokens: u64) {
+    pub(crate) fn add(&self, rollout: &RolloutId, tokens: u64) {
         let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let used = usage.get_or_insert_mut(rollout.clone(), || 0);
         *used = used.saturating_add(tokens);
     }
 
     /// The tokens of all calls so far.
-    pub fn of(&self, rollout: &RolloutId) -> u64 {
+    pub(crate) fn of(&self, rollout: &RolloutId) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(rollout).copied().unwrap_or_default()
     }
 }

@@ -62,7 +62,7 @@ impl CertAuthority {
 }
 
 /// The path of the public certificate of the CA in `folder`.
-pub fn certificate_path(folder: &Path) -> PathBuf {
+pub(crate) fn certificate_path(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 

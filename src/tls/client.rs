@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 /// `[tls]` of the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
+pub(crate) struct TlsSettings {
     /// The folder of the CA that `serve` signs with. If absent, `ca` in the data folder.
     pub ca_dir: Option<PathBuf>,
     /// PEM files with root certificates to trust for endpoints, in addition to the system's.
@@ -35,7 +35,7 @@ pub struct TlsSettings {
 /// One of `[[tls.client_certificates]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// Patterns of the endpoints to present it to. The first entry that matches a host is used.
     pub hosts: Vec<String>,
     /// A PEM file with the certificate and its chain.
@@ -46,7 +46,7 @@ pub struct ClientCertificate {
 
 /// The protocols to offer an endpoint by ALPN: those that the client offered, so that both connections speak the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Offer {
+pub(crate) enum Offer {
     /// `http/1.1` only.
     Http1,
     /// `h2` and `http/1.1`, in this order.
@@ -56,7 +56,7 @@ pub enum Offer {
 }
 
 /// The TLS configurations for endpoints.
-pub struct UpstreamTls {
+pub(crate) struct UpstreamTls {
     verified: Configs,
     unverified: Configs,
     insecure_hosts: Vec<String>,
@@ -70,7 +70,7 @@ type Configs = [Arc<ClientConfig>; 3];
 impl UpstreamTls {
     /// Reads the root certificates. A system without any is not an error: `settings` may name some, and plain HTTP needs
     /// none.
-    pub fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
+    pub(crate) fn new(settings: &TlsSettings) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
@@ -99,14 +99,14 @@ impl UpstreamTls {
     }
 
     /// A configuration for other protocols than HTTP: the same roots, without ALPN.
-    pub fn plain_config(&self) -> Arc<ClientConfig> {
+    pub(crate) fn plain_config(&self) -> Arc<ClientConfig> {
         let mut config = (*self.verified[Offer::Http1 as usize]).clone();
         config.alpn_protocols.clear();
         Arc::new(config)
     }
 
     /// Performs the TLS handshake with the endpoint `host:port` over `stream`.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         stream: BoxedIo,
         host: &str,

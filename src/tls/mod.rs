@@ -8,9 +8,10 @@ mod error;
 mod leaf;
 mod negotiated;
 
-pub use cert_authority::{CertAuthority, certificate_path};
-pub use client::{ClientCertificate, Offer, TlsSettings, UpstreamTls};
-pub use error::TlsError;
+pub use cert_authority::CertAuthority;
+pub(crate) use cert_authority::certificate_path;
+pub(crate) use client::{Offer, TlsSettings, UpstreamTls};
+pub(crate) use error::TlsError;
 pub use leaf::LeafCache;
 pub use negotiated::install_provider;
 

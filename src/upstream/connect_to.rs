@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// One rule, as of curl's `--connect-to`: `HOST:PORT:HOST:PORT`. An empty part on the left matches everything; an empty
 /// part on the right keeps the original.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectTo {
+pub(crate) struct ConnectTo {
     from_host: String,
     from_port: Option<u16>,
     to_host: String,
@@ -15,7 +15,7 @@ pub struct ConnectTo {
 /// A text that is not a rule.
 #[derive(Debug, thiserror::Error)]
 #[error("connect-to {0:?} is not HOST:PORT:HOST:PORT (put IPv6 addresses in brackets; parts may be empty)")]
-pub struct InvalidConnectTo(String);
+pub(crate) struct InvalidConnectTo(String);
 
 impl ConnectTo {
     /// Returns the host and port to dial, or `None` if the rule does not apply.

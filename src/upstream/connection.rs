@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 /// What is known about an upstream connection, for the span.
 #[derive(Clone, Debug, Default)]
-pub struct UpstreamFacts {
+pub(crate) struct UpstreamFacts {
     /// The address dialled: the endpoint's, or the upstream proxy's.
     pub peer: Option<SocketAddr>,
     /// `None` for plain HTTP.
@@ -61,7 +61,7 @@ pub(super) struct Http2Sender {
 
 /// Counts a request in progress on a shared connection. It must be held until the response has ended.
 #[derive(Debug, Default)]
-pub struct Lease(#[expect(dead_code, reason = "held, not read")] Option<Arc<()>>);
+pub(crate) struct Lease(#[expect(dead_code, reason = "held, not read")] Option<Arc<()>>);
 
 impl Lease {
     /// A lease on the connection that `requests` counts for.

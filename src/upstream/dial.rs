@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 /// Dials endpoints.
 #[derive(Clone)]
-pub struct Dialler {
+pub(crate) struct Dialler {
     connect_timeout: Duration,
     connect_to: Arc<[ConnectTo]>,
     proxies: Arc<Proxies>,
@@ -29,7 +29,7 @@ pub struct Dialler {
 }
 
 /// A connection to an endpoint, before TLS with it.
-pub struct Dialled {
+pub(crate) struct Dialled {
     /// A socket, or a tunnel through an upstream proxy.
     pub stream: BoxedIo,
     /// The address dialled: the endpoint's, or the upstream proxy's.
@@ -42,7 +42,7 @@ pub struct Dialled {
 
 /// What a stream to an endpoint will carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DialPurpose {
+pub(crate) enum DialPurpose {
     /// Any bytes, TLS or not. An upstream proxy is asked for a tunnel.
     Stream,
     /// Plain HTTP requests from this program. An upstream proxy gets the requests themselves.
@@ -51,7 +51,7 @@ pub enum DialPurpose {
 
 /// A setting that the dialler can't use.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// An entry of `upstream.connect_to`.
     #[error(transparent)]
     ConnectTo(#[from] super::connect_to::InvalidConnectTo),
@@ -62,7 +62,7 @@ pub enum UpstreamError {
 
 impl Dialler {
     /// A dialler with these settings; `variable` reads the environment.
-    pub fn new(
+    pub(crate) fn new(
         settings: &UpstreamSettings,
         tls: Arc<UpstreamTls>,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -79,12 +79,12 @@ impl Dialler {
     }
 
     /// Rejects connections to `listener`, a listener of this process, from now on.
-    pub fn add_own_listener(&self, listener: SocketAddr) {
+    pub(crate) fn add_own_listener(&self, listener: SocketAddr) {
         self.own_listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
     /// Connects to `host:port`; `host` has no brackets.
-    pub async fn dial(&self, host: &str, port: u16, purpose: DialPurpose) -> Result<Dialled, ProxyError> {
+    pub(crate) async fn dial(&self, host: &str, port: u16, purpose: DialPurpose) -> Result<Dialled, ProxyError> {
         let began = Instant::now();
         let endpoint = authority(host, port);
         match within(self.connect_timeout, self.dial_route(host, port, purpose, &endpoint)).await {
@@ -166,7 +166,7 @@ impl Dialler {
     }
 
     /// True when a connection to `host:port` would reach `listener`, which is on this machine.
-    pub async fn leads_to(&self, host: &str, port: u16, listener: SocketAddr) -> bool {
+    pub(crate) async fn leads_to(&self, host: &str, port: u16, listener: SocketAddr) -> bool {
         let (host, port) = self.overridden(host, port);
         let found = within(self.connect_timeout, tokio::net::lookup_host((host, port))).await;
         found.is_some_and(|found| found.is_ok_and(|mut found| found.any(|target| reaches(listener, target))))

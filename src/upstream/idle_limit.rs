@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 /// A response body with a limit on the time between two frames. It holds the lease of its connection.
-pub struct IdleLimited {
+pub(crate) struct IdleLimited {
     inner: Incoming,
     _lease: Lease,
     limit: Duration,
@@ -21,7 +21,7 @@ pub struct IdleLimited {
 
 impl IdleLimited {
     /// Limits the silence within `inner`; zero means no limit.
-    pub fn new(inner: Incoming, lease: Lease, limit: Duration) -> Self {
+    pub(crate) fn new(inner: Incoming, lease: Lease, limit: Duration) -> Self {
         let silence = (!limit.is_zero()).then(|| Box::pin(tokio::time::sleep(limit)));
         Self { inner, _lease: lease, limit, silence }
     }

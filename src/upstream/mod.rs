@@ -2,7 +2,7 @@
 //!
 //! It must not know about capture or about who sent a request. A request ends as a response or as a `ProxyError`.
 
-pub mod body;
+pub(crate) mod body;
 mod connect_to;
 mod connection;
 mod dial;
@@ -18,12 +18,12 @@ mod race;
 mod send;
 mod settings;
 
-pub use body::{Body, BodyError};
-pub use connect_to::ConnectTo;
-pub use connection::{Lease, UpstreamFacts};
-pub use dial::{DialPurpose, Dialled, Dialler, UpstreamError};
-pub use idle_limit::IdleLimited;
-pub use origin::{Origin, PoolKey, Scheme, authority};
-pub use proxies::UpstreamProxy;
-pub use send::{Sent, Upstream};
-pub use settings::UpstreamSettings;
+pub(crate) use body::{Body, BodyError};
+pub(crate) use connect_to::ConnectTo;
+pub(crate) use connection::Lease;
+pub(crate) use dial::{DialPurpose, Dialled};
+pub(crate) use idle_limit::IdleLimited;
+pub(crate) use origin::{Origin, PoolKey, Scheme, authority};
+pub(crate) use proxies::UpstreamProxy;
+pub(crate) use send::{Sent, Upstream};
+pub(crate) use settings::UpstreamSettings;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Scheme, host and port of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// True for https.
     pub tls: bool,
     /// The host in lower case, an IPv6 address without brackets.
@@ -18,7 +18,7 @@ pub struct Origin {
 impl Origin {
     /// An endpoint that is dialled under its own name. Without `port` it is the scheme's default. Brackets around an IPv6
     /// address are removed.
-    pub fn new(scheme: Scheme, host: &str, port: Option<u16>) -> Self {
+    pub(crate) fn new(scheme: Scheme, host: &str, port: Option<u16>) -> Self {
         let (tls, default_port) = match scheme {
             Scheme::Http => (false, 80),
             Scheme::Https => (true, 443),
@@ -30,7 +30,7 @@ impl Origin {
 
 /// The scheme of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// HTTP without TLS.
     Http,
     /// HTTP over TLS.
@@ -39,7 +39,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// Reads the scheme of a URL; `None` for any other scheme than these two.
-    pub fn parse(scheme: &str) -> Option<Self> {
+    pub(crate) fn parse(scheme: &str) -> Option<Self> {
         match scheme {
             "http" => Some(Self::Http),
             "https" => Some(Self::Https),
@@ -50,7 +50,7 @@ impl Scheme {
 
 /// Who may share pooled connections. Connections of different keys never serve each other's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PoolKey {
+pub(crate) enum PoolKey {
     /// The exchanges of one rollout, by its id.
     Rollout(Arc<str>),
     /// The gateway's calls to its own backends, which carry no credentials of agents.
@@ -61,6 +61,6 @@ pub enum PoolKey {
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-pub fn authority(host: &str, port: u16) -> String {
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

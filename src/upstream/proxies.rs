@@ -52,7 +52,7 @@ enum LoopbackRule {
 /// A variable that does not hold a usable proxy URL.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable}: {error}")]
-pub struct InvalidProxyVariable {
+pub(crate) struct InvalidProxyVariable {
     variable: &'static str,
     error: InvalidProxyUrl,
 }

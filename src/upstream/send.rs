@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A response and its connection.
-pub struct Sent {
+pub(crate) struct Sent {
     /// The response; its body is not read yet.
     pub response: Response<Incoming>,
     /// The connection that the response comes over.
@@ -33,7 +33,7 @@ pub struct Sent {
 
 /// Sends requests to endpoints. Clones share one connection pool.
 #[derive(Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     inner: Arc<UpstreamState>,
 }
 
@@ -47,7 +47,7 @@ struct UpstreamState {
 impl Upstream {
     /// Uses these settings; `variable` reads the environment. Must be called within a tokio runtime, on which a task
     /// removes idle connections until the last clone is dropped.
-    pub fn new(
+    pub(crate) fn new(
         settings: UpstreamSettings,
         tls: UpstreamTls,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -68,32 +68,32 @@ impl Upstream {
     }
 
     /// The dialler, for streams that are not HTTP.
-    pub fn dialler(&self) -> &Dialler {
+    pub(crate) fn dialler(&self) -> &Dialler {
         &self.inner.dialler
     }
 
     /// True when a request to `origin` would find a pooled connection.
-    pub fn has_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
+    pub(crate) fn has_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
         self.inner.pool.has_connection(key, origin)
     }
 
     /// Opens the pool of a client connection ([`PoolKey::PerConnection`]).
-    pub fn open_pool(&self, key: &PoolKey) {
+    pub(crate) fn open_pool(&self, key: &PoolKey) {
         self.inner.pool.open(key);
     }
 
     /// Closes the pool of a client connection that is closed.
-    pub fn close_pool(&self, key: &PoolKey) {
+    pub(crate) fn close_pool(&self, key: &PoolKey) {
         self.inner.pool.close(key);
     }
 
     /// The longest silence within a response body; zero means no limit.
-    pub fn body_idle_timeout(&self) -> Duration {
+    pub(crate) fn body_idle_timeout(&self) -> Duration {
         self.inner.settings.body_idle_timeout
     }
 
     /// Starts TLS, if `origin` has it, and HTTP on a dialled connection, adds it to the pool, and returns its version.
-    pub async fn adopt(
+    pub(crate) async fn adopt(
         &self,
         dialled: Dialled,
         key: &PoolKey,
@@ -110,13 +110,13 @@ impl Upstream {
     }
 
     /// True when the pool has a live HTTP/2 connection to `origin`.
-    pub fn has_http2_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
+    pub(crate) fn has_http2_connection(&self, key: &PoolKey, origin: &Origin) -> bool {
         self.inner.pool.has_http2_connection(key, origin)
     }
 
     /// Sends `request`, which has an absolute target, over a protocol that `offer` allows. For an endpoint without support
     /// an extended CONNECT (RFC 8441) becomes an HTTP/1.1 upgrade; its 101 response is returned unchanged.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         mut request: Request<Body>,
         key: &PoolKey,

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// `[upstream]` of the settings. A time of 0 means no limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct UpstreamSettings {
+pub(crate) struct UpstreamSettings {
     /// The longest time for name resolution and TCP together, over all addresses of a host.
     #[serde(rename = "connect_timeout_ms", with = "millis")]
     pub connect_timeout: Duration,

@@ -5,7 +5,7 @@
 
 /// True when `host` (and `port`, if the pattern names one) matches `pattern`. `*.example.com` also matches
 /// `example.com`, which is what people mean by it. An IPv6 address in a pattern needs brackets only before a port.
-pub fn host_matches(pattern: &str, host: &str, port: u16) -> bool {
+pub(crate) fn host_matches(pattern: &str, host: &str, port: u16) -> bool {
     let (pattern, pattern_port) = match pattern.rsplit_once(':') {
         Some((name, digits)) if !name.contains(':') || name.ends_with(']') => match digits.parse::<u16>() {
             Ok(number) => (name, Some(number)),
@@ -22,22 +22,22 @@ pub fn host_matches(pattern: &str, host: &str, port: u16) -> bool {
 }
 
 /// True when any of `patterns` matches the host and port.
-pub fn any_matches(patterns: &[String], host: &str, port: u16) -> bool {
+pub(crate) fn any_matches(patterns: &[String], host: &str, port: u16) -> bool {
     patterns.iter().any(|pattern| host_matches(pattern, host, port))
 }
 
 /// True when `name` matches `pattern`, upper or lower case: header fields, keys.
-pub fn name_matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn name_matches(pattern: &str, name: &str) -> bool {
     glob(pattern.as_bytes(), name.as_bytes(), |one, other| one.eq_ignore_ascii_case(&other))
 }
 
 /// True when `name` matches any of `patterns`, upper or lower case.
-pub fn any_name_matches(patterns: &[String], name: &str) -> bool {
+pub(crate) fn any_name_matches(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| name_matches(pattern, name))
 }
 
 /// True when `text` matches `pattern` exactly: paths, ids.
-pub fn text_matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn text_matches(pattern: &str, text: &str) -> bool {
     glob(pattern.as_bytes(), text.as_bytes(), |one, other| one == other)
 }
 

@@ -1,5 +1,5 @@
 //! Small pure helpers that several layers share: patterns, bounded maps, secrets. Nothing here knows HTTP, LLMs or storage.
 
-pub mod glob;
+pub(crate) mod glob;
 pub(crate) mod lru;
-pub mod secret;
+pub(crate) mod secret;

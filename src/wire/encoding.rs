@@ -8,7 +8,7 @@ use std::io::Read;
 
 /// A body after decoding. Recording keeps what could be decoded, also of a damaged body.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     /// The decoded bytes, or the raw ones if a coding is not supported.
     pub bytes: Vec<u8>,
     /// True when the limit cut the output.
@@ -19,7 +19,7 @@ pub struct Decoded {
 
 /// Why a body could not be decoded completely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
+pub(crate) enum DecodeError {
     /// A coding that this module does not support, in lower case.
     #[error("unknown coding {0}")]
     Unknown(String),
@@ -89,7 +89,7 @@ impl Coding {
 }
 
 /// Decodes a body by the `Content-Encoding` fields of its message, the last coding first, to at most `max_bytes`.
-pub fn decode(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Decoded {
+pub(crate) fn decode(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Decoded {
     let codings = match codings(headers) {
         Ok(codings) => codings,
         Err(error) => return Decoded { bytes: body, truncated: false, error: Some(error) },
@@ -108,7 +108,7 @@ pub fn decode(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Decoded {
 }
 
 /// Decodes a body as [`decode`] does; a body that is damaged or larger than `max_bytes` is an error.
-pub fn decode_whole(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
+pub(crate) fn decode_whole(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Result<Vec<u8>, DecodeError> {
     let decoded = decode(headers, body, max_bytes);
     match decoded.error {
         // The next coding cannot read a body that the limit cut.
@@ -120,7 +120,7 @@ pub fn decode_whole(headers: &HeaderMap, body: Vec<u8>, max_bytes: usize) -> Res
 
 /// True when the `Accept-Encoding` fields of a request allow a gzip response (RFC 9110 §12.5.3). A missing field counts
 /// as no: an uncompressed response is always acceptable.
-pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|field| field.to_str().ok());
     let mut any = false;
     for item in fields.flat_map(|field| field.split(',')) {

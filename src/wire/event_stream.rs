@@ -91,30 +91,30 @@ const PRELUDE_BYTES: usize = 12;
 const OVERHEAD_BYTES: usize = 16;
 const MAX_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
 
-/// Writes a message with string headers, for tests and the mock endpoint.
-pub fn write(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
-    let mut fields = Vec::new();
-    for (name, value) in headers {
-        fields.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        fields.extend_from_slice(name.as_bytes());
-        fields.push(7);
-        fields.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
-        fields.extend_from_slice(value.as_bytes());
-    }
-    let word = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
-    let mut message = word(OVERHEAD_BYTES + fields.len() + payload.len()).to_vec();
-    message.extend(word(fields.len()));
-    message.extend(crc32fast::hash(&message).to_be_bytes());
-    message.extend(fields);
-    message.extend_from_slice(payload);
-    message.extend(crc32fast::hash(&message).to_be_bytes());
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Writes a message with string headers.
+    fn write(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
+        let mut fields = Vec::new();
+        for (name, value) in headers {
+            fields.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            fields.extend_from_slice(name.as_bytes());
+            fields.push(7);
+            fields.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+            fields.extend_from_slice(value.as_bytes());
+        }
+        let word = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+        let mut message = word(OVERHEAD_BYTES + fields.len() + payload.len()).to_vec();
+        message.extend(word(fields.len()));
+        message.extend(crc32fast::hash(&message).to_be_bytes());
+        message.extend(fields);
+        message.extend_from_slice(payload);
+        message.extend(crc32fast::hash(&message).to_be_bytes());
+        message
+    }
 
     #[test]
     fn messages_are_read_until_one_is_damaged() {

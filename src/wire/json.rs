@@ -31,7 +31,7 @@ pub enum Json<'a> {
 
 /// What was repaired before the text could be parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JsonRepairs {
+pub(crate) struct JsonRepairs {
     /// Invalid UTF-8 was replaced.
     pub utf8: bool,
     /// `NaN`, `Infinity` or `-Infinity` became null (Python writes them).
@@ -41,12 +41,12 @@ pub struct JsonRepairs {
 const NULL: Json<'static> = Json::Null;
 
 /// Parses a JSON text.
-pub fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
+pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
     serde_json::from_slice(text)
 }
 
 /// Parses the JSON text of a response, without `bytes` and `top_logprobs` of its logprobs: they are most of it, and unused.
-pub fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
+pub(crate) fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let json = AnyValue::Response.deserialize(&mut reader)?;
     reader.end()?;
@@ -54,7 +54,7 @@ pub fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
 }
 
 /// Parses a text that is almost JSON. Returns what was repaired.
-pub fn parse_repaired(text: &[u8]) -> serde_json::Result<(Json<'static>, JsonRepairs)> {
+pub(crate) fn parse_repaired(text: &[u8]) -> serde_json::Result<(Json<'static>, JsonRepairs)> {
     let whole = String::from_utf8_lossy(text);
     let mut repairs = JsonRepairs { utf8: matches!(whole, Cow::Owned(_)), not_finite: false };
     let finite = without_not_finite(&whole);

@@ -28,7 +28,7 @@ pub struct Changes {
 
 /// The fields of the object at the start of a text.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub(crate) struct Object<'a> {
     text: &'a [u8],
     members: Vec<Member<'a>>,
 }
@@ -55,24 +55,24 @@ impl Member<'_> {
 
 impl<'a> Object<'a> {
     /// Finds the fields. `None`: the text begins with no object, or the object is cut short.
-    pub fn find(text: &'a [u8]) -> Option<Self> {
+    pub(crate) fn find(text: &'a [u8]) -> Option<Self> {
         let members = members(text, start(text))?;
         Some(Self { text, members })
     }
 
     /// True when it has this field, whatever its value.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|member| member.is(name))
     }
 
     /// The value of a field as it is written; of duplicates the last, which is the one that JSON readers take.
-    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+    pub(crate) fn value(&self, name: &str) -> Option<&'a [u8]> {
         let member = self.members.iter().rev().find(|member| member.is(name))?;
         self.text.get(member.value.clone())
     }
 
     /// The values of a field and of its duplicates, in their order.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.members
             .iter()
             .filter(move |member| member.is(name))
@@ -80,12 +80,12 @@ impl<'a> Object<'a> {
     }
 
     /// True when a field has a value other than null and false.
-    pub fn requests(&self, name: &str) -> bool {
+    pub(crate) fn requests(&self, name: &str) -> bool {
         self.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
     }
 
     /// The text with these fields in front of its own, each unless it has one of that name.
-    pub fn insert(&self, fields: &[(&str, &str)]) -> Vec<u8> {
+    pub(crate) fn insert(&self, fields: &[(&str, &str)]) -> Vec<u8> {
         let missing = fields.iter().filter(|(name, _)| !self.has(name));
         let written: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
         let (before, after) = self.text.split_at(start(self.text) + 1);
@@ -101,7 +101,7 @@ impl<'a> Object<'a> {
 }
 
 /// The value of a field of the object at the start of `text`; see [`Object::value`].
-pub fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(crate) fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Object::find(text)?.value(name)
 }
 
@@ -112,7 +112,7 @@ pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
 
 /// `text` with these fields having these values: in place of every one that is there, others in front. `None`: it is no
 /// object.
-pub fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
+pub(crate) fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
     let object = Object::find(text)?;
     let (mut out, mut copied) = (Vec::with_capacity(text.len() + 200), 0);
     for member in &object.members {

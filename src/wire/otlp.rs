@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// The attribution that a span, or its resource, carries in `agentlightning.*` attributes. Each part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attribution {
+pub(crate) struct Attribution {
     /// `agentlightning.rollout_id`; never empty.
     pub rollout: Option<String>,
     /// `agentlightning.attempt_id`; never empty.
@@ -25,7 +25,7 @@ pub struct Attribution {
 
 /// How an OTLP/HTTP body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtlpFormat {
+pub(crate) enum OtlpFormat {
     /// Binary protobuf.
     Protobuf,
     /// Protobuf's JSON mapping, with ids in hexadecimal.
@@ -34,7 +34,7 @@ pub enum OtlpFormat {
 
 impl OtlpFormat {
     /// The format that a `Content-Type` names; `None` for any other type.
-    pub fn of_content_type(content_type: &str) -> Option<Self> {
+    pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/x-protobuf" => Some(Self::Protobuf),
@@ -44,7 +44,7 @@ impl OtlpFormat {
     }
 
     /// The `Content-Type` of the format.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Protobuf => "application/x-protobuf",
             Self::Json => "application/json",
@@ -54,7 +54,7 @@ impl OtlpFormat {
 
 /// Why a body is not an `ExportTraceServiceRequest`.
 #[derive(Debug, thiserror::Error)]
-pub enum OtlpError {
+pub(crate) enum OtlpError {
     /// The protobuf is damaged, or is another message.
     #[error(transparent)]
     Protobuf(#[from] prost::DecodeError),
@@ -65,7 +65,8 @@ pub enum OtlpError {
 
 /// Why a span is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum SpanDefect {
+#[expect(clippy::enum_variant_names, reason = "the names of the protocol's fields")]
+pub(crate) enum SpanDefect {
     /// The protocol requires 16 bytes that are not all zero.
     #[error("the trace id is not 16 bytes, or all zero")]
     TraceId,
@@ -78,7 +79,7 @@ pub enum SpanDefect {
 }
 
 /// Decodes a request. An empty body is a request without spans.
-pub fn request(format: OtlpFormat, body: &[u8]) -> Result<ExportTraceServiceRequest, OtlpError> {
+pub(crate) fn request(format: OtlpFormat, body: &[u8]) -> Result<ExportTraceServiceRequest, OtlpError> {
     match format {
         _ if body.is_empty() => Ok(ExportTraceServiceRequest::default()),
         OtlpFormat::Json => Ok(from_json(body)?),
@@ -88,7 +89,7 @@ pub fn request(format: OtlpFormat, body: &[u8]) -> Result<ExportTraceServiceRequ
 
 /// The spans of a request. Their rollout and attempt are empty, and their sequence id is 0, until the caller has assigned
 /// them by the attribution.
-pub fn spans(request: ExportTraceServiceRequest) -> Vec<Result<(Span, Attribution), SpanDefect>> {
+pub(crate) fn spans(request: ExportTraceServiceRequest) -> Vec<Result<(Span, Attribution), SpanDefect>> {
     let mut spans = Vec::new();
     for resource_spans in request.resource_spans {
         let attributes = resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default();

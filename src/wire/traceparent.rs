@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The caller's place in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceParent {
+pub(crate) struct TraceParent {
     /// The caller's trace.
     pub trace_id: TraceId,
     /// The caller's span.
@@ -16,7 +16,7 @@ pub struct TraceParent {
 
 impl TraceParent {
     /// Parses a header value. None if it is invalid. A higher version is read as version 00, as the specification says.
-    pub fn parse(value: &str) -> Option<Self> {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
         let bytes = value.trim().as_bytes();
         let version: [u8; 1] = hex(bytes.get(..2)?)?;
         let longer_is_fine = version[0] > 0 && bytes.get(LENGTH) == Some(&b'-');

@@ -95,7 +95,7 @@ fn every_spelling_of_gzip_is_decoded() {
         let id = format!("00f067aa0ba902b{number}");
         let json = request(&named, &json!([span("0af7651916cd43dd8448eb211c80319c", &id)]));
         let parts = json.as_bytes().chunks(json.len().div_ceil(members));
-        let body: Vec<u8> = parts.flat_map(|part| tracewire::wire::encoding::gzip(part).unwrap()).collect();
+        let body: Vec<u8> = parts.flat_map(|part| tracewire::internals::gzip(part).unwrap()).collect();
         let head = format!(
             "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n{JSON}content-encoding: {coding}\r\naccept-encoding: gzip;q=0\r\n\
              content-length: {}\r\nConnection: close\r\n\r\n",

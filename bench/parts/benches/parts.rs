@@ -5,26 +5,26 @@ use divan::Bencher;
 use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Instant;
-use tracewire::capture::{CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
-use tracewire::llm::formats::{HttpExchangeView, read};
-use tracewire::pipeline::{Relations, SpanOptions, build_spans};
-use tracewire::shared_state::SequenceLease;
+use tracewire::internals::{CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
+use tracewire::internals::{HttpExchangeView, read};
+use tracewire::internals::{Relations, SpanOptions, build_spans};
+use tracewire::internals::SequenceLease;
 use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
-use tracewire::tls::{CertAuthority, LeafCache};
+use tracewire::internals::{CertAuthority, LeafCache};
 use tracewire::trace::exchange::{
     ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, RequestHead, ResponseHead, TraceContext,
 };
 use tracewire::trace::{Span, SpanId, TraceId};
-use tracewire::wire::redact::Redactor;
-use tracewire::wire::sse::Events;
+use tracewire::internals::Redactor;
+use tracewire::internals::Events;
 
 // As the program has it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
-    tracewire::tls::install_provider();
+    tracewire::internals::install_provider();
     divan::main();
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Counts since the start of the program, for `/metrics`.
 #[derive(Debug, Default)]
-pub struct IngestCounters {
+pub(crate) struct IngestCounters {
     /// Spans that were stored, or were in the store already.
     pub accepted: AtomicU64,
     /// Spans that break the protocol, or belong to a rollout that the caller's token excludes.

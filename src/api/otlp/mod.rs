@@ -7,4 +7,4 @@ mod ingest;
 
 pub(super) use grpc::service as grpc_service;
 pub(super) use http::router;
-pub use ingest::IngestCounters;
+pub(crate) use ingest::IngestCounters;

@@ -1,7 +1,8 @@
 //! Every way a body can end, seen by the tee.
 
 use super::TeeBody;
-use crate::capture::{CaptureSettings, Captured, CommitStatus, Durability, ExchangeStart, Recorder};
+use crate::capture::settings::Durability;
+use crate::capture::{CaptureSettings, Captured, CommitStatus, ExchangeStart, Recorder};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{

@@ -7,5 +7,5 @@ mod settings;
 mod strip;
 
 pub(crate) use settings::MAX_BUFFERED_BYTES;
-pub use settings::TokenSettings;
+pub(crate) use settings::TokenSettings;
 pub(crate) use strip::stripped;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// `[tokens]` of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TokenSettings {
+pub(crate) struct TokenSettings {
     /// When token ids are requested on behalf of agents that do not request them.
     pub inject: Inject,
     /// Remove from responses what the agent did not request.
@@ -29,7 +29,7 @@ impl Default for TokenSettings {
 /// When token ids are requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Inject {
+pub(crate) enum Inject {
     /// From the hosts in `engines`, and from those whose responses show which engine serves there.
     #[default]
     Auto,
@@ -42,7 +42,7 @@ pub enum Inject {
 /// One of `[[tokens.engines]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EngineHosts {
+pub(crate) struct EngineHosts {
     /// The hosts, as patterns with an optional port.
     pub hosts: Vec<String>,
     /// The engine that serves there.

@@ -17,4 +17,4 @@ mod transformers;
 mod vllm;
 
 pub(crate) use spec::{Credential, Tokenizer};
-pub use table::{Engine, UnknownEngine};
+pub(crate) use table::{Engine, UnknownEngine};

@@ -20,4 +20,5 @@ pub(super) mod read;
 pub(super) mod sglang;
 pub(super) mod vllm;
 
-pub use read::{HttpExchangeView, ReadCall, gaps, read};
+pub use read::{HttpExchangeView, read};
+pub(crate) use read::{ReadCall, gaps};

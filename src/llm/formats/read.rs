@@ -253,6 +253,6 @@ fn any_json<'a>(text: &'a [u8], part: UnreadPart, call: &mut LlmCall) -> Json<'a
 }
 
 /// The times between consecutive events.
-pub fn gaps(times: &[Duration]) -> Vec<Duration> {
+pub(crate) fn gaps(times: &[Duration]) -> Vec<Duration> {
     times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
 }

@@ -11,5 +11,5 @@ mod validate;
 pub(crate) use rejection::is_rejection;
 pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 pub(crate) use strip::{EventStripper, strip_whole};
-pub use tokens::{TokenIdIssue, Tokens};
-pub use validate::{TokenIdCheck, TokenIdStatus, validate};
+pub(crate) use tokens::{TokenIdIssue, Tokens};
+pub(crate) use validate::validate;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// Whether the token ids of a call are complete and consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenIdCheck {
+pub(crate) struct TokenIdCheck {
     /// The result.
     pub status: TokenIdStatus,
     /// Everything that was found wrong.
@@ -15,7 +15,7 @@ pub struct TokenIdCheck {
 
 /// The result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenIdStatus {
+pub(crate) enum TokenIdStatus {
     /// The prompt and every choice have ids, and no issue was found.
     Exact,
     /// There are ids, and at least one issue.
@@ -26,7 +26,7 @@ pub enum TokenIdStatus {
 
 impl TokenIdStatus {
     /// The word in the attribute `tracewire.tokens.status`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
             Self::Partial => "partial",
@@ -37,7 +37,7 @@ impl TokenIdStatus {
 
 /// Checks the token ids of a call, and removes those that can't be trusted. `issues`: those that the exchange itself has,
 /// such as truncation. `None`: no ids were requested, and none came.
-pub fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
+pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
     call.prompt_ids.check();
     let mut output = Some(0_usize);
     for choice in &mut call.choices {

@@ -12,4 +12,5 @@ mod span;
 #[cfg(test)]
 mod tests;
 
-pub use redactor::{RedactSettings, Redactor};
+pub(crate) use redactor::RedactSettings;
+pub use redactor::Redactor;

@@ -9,7 +9,7 @@ pub const START_NANOS: u64 = 1_720_000_000_123_456_789;
 
 /// TLS without roots, for servers on a socket.
 pub fn no_tls() -> Arc<rustls::ClientConfig> {
-    tracewire::tls::install_provider();
+    tracewire::internals::install_provider();
     Arc::new(
         rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
     )
