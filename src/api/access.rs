@@ -1,58 +1,17 @@
-//! Who may do what at the server door: bearer tokens with scopes, compared in constant time.
+//! Access to the API: bearer tokens with scopes, compared in constant time.
 //!
-//! Without tokens everybody may do everything, which is why such a door may listen on loopback only.
+//! Without tokens every caller has full access, which is why such a listener is allowed on loopback only.
 
-use super::ApiState;
+use super::state::ApiState;
+use super::token::{Scope, Token};
 use crate::gateway::Gateway;
 use crate::llm::api::api_key;
 use crate::util::glob::text_matches;
-use crate::util::secret::Secret;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-/// One of `[[server.tokens]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Token {
-    /// What the caller shows, as `Authorization: Bearer …` or `x-api-key`.
-    pub token: Secret,
-    /// What it allows.
-    #[serde(default = "read_and_write")]
-    pub scopes: Vec<Scope>,
-    /// The rollouts it is for (patterns with `*`); none: all.
-    #[serde(default)]
-    pub rollouts: Vec<String>,
-}
-
-fn read_and_write() -> Vec<Scope> {
-    vec![Scope::Read, Scope::Write]
-}
-
-/// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scope {
-    /// To look.
-    Read,
-    /// To change rollouts and add spans.
-    Write,
-    /// Everything.
-    Admin,
-}
-
-impl Scope {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 /// What the caller of a request may do.
 #[derive(Clone, Debug)]
@@ -179,6 +138,7 @@ const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::secret::Secret;
 
     fn token(text: &str, scopes: &[Scope], rollouts: &[&str]) -> Token {
         let rollouts = rollouts.iter().map(|pattern| (*pattern).to_owned()).collect();

@@ -1,10 +1,9 @@
 //! The gateway's side of the server door: agents' calls, and what a trainer does with backends and the gate.
 
-use super::ApiState;
 use super::access::Access;
 use super::agent_lightning::{Answer, Refusal, created, ok, read, read_some};
+use super::state::ApiState;
 use crate::gateway::{Backend, BackendEngine, BackendSettings, Gateway, PauseForm, Reroute, issue_key};
-use crate::net::deferred_error::DeferredError;
 use crate::util::secret::Secret;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -53,8 +52,7 @@ pub(super) async fn call(state: &ApiState, peer: SocketAddr, access: &Access, re
         let text = "this token is for some rollouts only, and the call names none of them";
         return (StatusCode::FORBIDDEN, Json(json!({ "detail": text, "error": { "message": text } }))).into_response();
     }
-    // `axum::serve` does not defer errors as `net::http_server` does.
-    state.gateway.serve_api(peer, state.guard.clone(), request).await.map(|body| Body::new(DeferredError::new(body)))
+    state.gateway.serve_api(peer, state.guard.clone(), request).await.map(Body::new)
 }
 
 /// `GET /v1/tracewire/info`: what a worker must know.

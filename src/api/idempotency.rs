@@ -55,7 +55,7 @@ impl Waiting {
             return next.run(request).await;
         }
         let (parts, body) = request.into_parts();
-        let Ok(body) = to_bytes(body, super::MAX_BODY_BYTES).await else {
+        let Ok(body) = to_bytes(body, super::settings::MAX_BODY_BYTES).await else {
             return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
         };
         let key = key_of(parts.uri.path(), &parts.headers, &body);

@@ -1,6 +1,6 @@
 //! `GET /metrics`: every counter, gauge and histogram of the process, in Prometheus' text format (version 0.0.4).
 
-use super::ApiState;
+use super::state::ApiState;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,11 +8,6 @@ use prometheus_client::encoding::prometheus_text::{CONTENT_TYPE, encode};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use std::sync::Arc;
-
-/// Adds the current values of the process's parts to a registry. `app` provides it, because this module does not know
-/// the other parts.
-pub(crate) type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
 
 /// Responds with every metric. The numbers of the store are absent while the store does not respond.
 pub(crate) async fn serve(State(state): State<ApiState>) -> Response {

@@ -1,9 +1,9 @@
 //! rLLM's gateway API: sessions, which are rollouts, and their traces, which are the calls of models in them.
 
-use super::ApiState;
 use super::access::Access;
 use super::agent_lightning::{Answer, Refusal, ok};
 use super::gateway::register_worker;
+use super::state::ApiState;
 use crate::export::model_request::{floats, ints, request, response, text, usage, version};
 use crate::llm::recorded::is_llm_call;
 use crate::rollout::RolloutError;

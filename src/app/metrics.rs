@@ -1,7 +1,6 @@
 //! The metrics of all parts, for `GET /metrics`.
 
-use crate::api::metrics::MetricsSource;
-use crate::api::otlp::IngestCounters;
+use crate::api::{IngestCounters, MetricsSource};
 use crate::capture::Recorder;
 use crate::gateway::Gateway;
 use crate::llm::token_ids::TokenIdIssue;

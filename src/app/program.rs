@@ -2,13 +2,14 @@
 
 use super::metrics::Counted;
 use super::service::{RegisteredRollouts, SequenceService, sequence_starts};
-use crate::api::otlp::IngestCounters;
-use crate::api::{self, ApiState};
+use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::gateway::Gateway;
-use crate::net::drain::{Drain, Drained};
+use crate::net::BoxedIo;
+use crate::net::drain::{Drain, DrainGuard, Drained};
+use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::accept;
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, Proxy, serve_connection};
@@ -21,12 +22,11 @@ use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
-use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 
 /// A running program: the listeners, the pipeline and the store.
@@ -194,41 +194,42 @@ impl App {
         if let Some(listen) = config.server.otlp_grpc_listen {
             let listener = bind(listen, "server.otlp_grpc_listen", "--otlp-grpc").await?;
             self.otlp_grpc_address = Some(listener.local_addr()?);
-            self.serve(listener, api::grpc(state.clone()), None);
+            self.serve_api(config, listener, ApiServer::grpc(state.clone()), None);
         }
-        self.serve(listener, api::door(state), Some(gateway));
+        self.serve_api(config, listener, ApiServer::new(state), Some(gateway));
         Ok(address)
     }
 
-    /// Serves a listener until the program stops; LLM calls of `gateway` are waited for.
-    fn serve(&self, listener: TcpListener, router: axum::Router, gateway: Option<Gateway>) {
-        let guard = self.drain.guard();
-        let draining = self.drain.guard();
-        let listener = listener.tap_io(|io| {
-            if let Err(error) = io.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY on a connection");
-            }
-        });
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(listener, service).with_graceful_shutdown(async move { draining.started().await });
-        tokio::spawn(async move {
-            // LLM calls may be long and are waited for. Other requests are short: they are not.
-            let calls_ended = async {
-                guard.started().await;
-                if let Some(gateway) = gateway
-                    && !gateway.is_idle()
-                {
-                    // Each call ends by itself or at the drain deadline.
-                    gateway.idle().await;
-                    tokio::time::sleep(FLUSH_TIMEOUT).await;
+    /// Serves a listener of the API until the program stops, behind the same framing checks, header timeout and connection
+    /// limit as the proxy. LLM calls of `gateway` are waited for.
+    fn serve_api(&self, config: &Config, listener: TcpListener, server: ApiServer, gateway: Option<Gateway>) {
+        let (header_timeout, max_connections) = (config.proxy.header_timeout, config.proxy.max_connections);
+        let serve = move |stream: TcpStream, peer, drain: DrainGuard| {
+            let calls_ended = calls_ended(drain.clone(), gateway.clone());
+            let io: BoxedIo = Box::new(stream);
+            let connection = HttpConnection { io, peer, drain, header_timeout, responses: ResponseOrigin::Local };
+            let serving = server.clone().serve(connection);
+            async move {
+                tokio::select! {
+                    () = serving => {}
+                    () = calls_ended => {}
                 }
-            };
-            tokio::select! {
-                _ = serving => {}
-                () = calls_ended => {}
             }
-        });
+        };
+        tokio::spawn(accept(listener, max_connections, self.drain.guard(), serve));
     }
+}
+
+/// Completes when the drain has started and the LLM calls have ended: other requests are short and not waited for.
+async fn calls_ended(drain: DrainGuard, gateway: Option<Gateway>) {
+    drain.started().await;
+    if let Some(gateway) = gateway
+        && !gateway.is_idle()
+    {
+        // Each call ends by itself or at the drain deadline.
+        gateway.idle().await;
+    }
+    tokio::time::sleep(FLUSH_TIMEOUT).await;
 }
 
 /// Aborts the LLM calls of rollouts that have ended.

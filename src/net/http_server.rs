@@ -70,7 +70,6 @@ pub(crate) async fn first_bytes(io: &mut BoxedIo, limit: Duration, drain: &Drain
     }
 }
 
-#[allow(dead_code, reason = "the API listener")]
 /// Serves HTTP/1.1, or HTTP/2 when the client starts with its preface. `answer` gets each request, or the fault for
 /// which the framing guard withheld it.
 pub(crate) async fn serve<A, F, B>(mut connection: HttpConnection, answer: A)

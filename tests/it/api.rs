@@ -1,8 +1,9 @@
 //! The API listener: its guard on raw sockets, its OpenAPI document, and the cost of its listings.
 
-use crate::support::Bench;
 use crate::support::client::{get, post};
+use crate::support::{Bench, Running, connect, read_head, read_to_end};
 use serde_json::json;
+use std::io::{Read, Write};
 
 #[test]
 fn sessions_are_counted_without_reading_their_spans() {
@@ -19,4 +20,69 @@ fn sessions_are_counted_without_reading_their_spans() {
     assert_eq!(get(server, "/sessions/s/traces").status, 500);
     assert_eq!(get(server, "/sessions").json()[0]["trace_count"], 2);
     assert_eq!(get(server, "/sessions/s").json()["trace_count"], 2);
+}
+
+/// A server whose listeners take two connections each and wait half a second for a request head.
+fn strict_server(bench: &Bench) -> Running {
+    let config = bench.home().join("strict.toml");
+    std::fs::write(&config, "[proxy]\nheader_timeout_ms = 500\nmax_connections = 2\n").unwrap();
+    bench.serve(&["--config", config.to_str().unwrap(), "--otlp-grpc", "127.0.0.1:0"])
+}
+
+#[test]
+fn ambiguous_requests_are_rejected_and_end_their_connection() {
+    let bench = Bench::new();
+    let serve = strict_server(&bench);
+    for listener in ["server", "otlp_grpc"] {
+        for (request, cause) in [
+            (
+                "POST /api/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                "both Transfer-Encoding and Content-Length",
+            ),
+            (
+                "POST /api/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n[]",
+                "several Content-Length fields",
+            ),
+            ("GET /healthz HTTP/1.1\nHost: localhost\n\n", "a bare LF"),
+            ("GET /healthz HTTP/1.1\r\n\r\n", "Host"),
+        ] {
+            let mut stream = connect(serve.address(listener));
+            stream.write_all(request.as_bytes()).unwrap();
+            // To the end: the connection must not go on.
+            let response = read_to_end(&mut stream);
+            assert!(response.starts_with("HTTP/1.1 400 "), "{listener}: {request:?}: {response}");
+            assert!(response.contains(cause) && response.contains("http_request_error"), "{request:?}: {response}");
+        }
+    }
+}
+
+#[test]
+fn half_a_head_does_not_keep_a_connection_open() {
+    let bench = Bench::new();
+    let serve = strict_server(&bench);
+    let mut stream = connect(serve.address("server"));
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").unwrap();
+    // Returns because the server closes: the socket's own limit is much longer, and would be an error.
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let bench = Bench::new();
+    let config = bench.home().join("few.toml");
+    std::fs::write(&config, "[proxy]\nmax_connections = 1\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut first = connect(serve.address("server"));
+    first.write_all(request).unwrap();
+    assert!(read_head(&mut first).starts_with("HTTP/1.1 200"));
+    let mut second = connect(serve.address("server"));
+    second.write_all(request).unwrap();
+    second.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    assert!(second.read(&mut [0]).is_err(), "a connection beyond the limit got a response");
+    drop(first);
+    second.set_read_timeout(None).unwrap();
+    assert!(read_head(&mut second).starts_with("HTTP/1.1 200"));
 }

@@ -7,33 +7,28 @@ mod extra;
 mod openapi;
 mod page;
 mod rollouts;
+mod route;
 mod service;
 mod spans;
 
-use super::ApiState;
 use super::access::Access;
+use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::StoreError;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use bytes::Bytes;
-use openapi::Operation;
+use route::{Operation, Route};
 use serde::de::DeserializeOwned;
 use serde_json::{Value as JsonValue, json};
 
-/// A path, what serves it, and what is said of it.
-struct Route {
-    path: &'static str,
-    methods: MethodRouter<ApiState>,
-    operations: &'static [Operation],
-}
-
 /// The routes, without their prefix.
 pub(super) fn router() -> Router<ApiState> {
-    let document = openapi::document();
-    routes()
+    let routes = routes();
+    let document = openapi::document(&routes);
+    routes
         .into_iter()
         .fold(Router::new(), |router, route| router.route(route.path, route.methods))
         .route("/openapi.json", get(move || std::future::ready(axum::Json(document.clone()))))

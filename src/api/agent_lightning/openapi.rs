@@ -1,24 +1,12 @@
 //! The OpenAPI (3.1) document of the store's routes, made from the table that also makes the router.
 
-use super::routes;
+use super::route::{Operation, Route};
 use serde_json::{Map, Value as JsonValue, json};
 
-/// What a method of a route does.
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) summary: &'static str,
-    /// The name of the body's schema; empty: none is read.
-    pub(super) body: &'static str,
-    /// The status of success.
-    pub(super) status: u16,
-    /// The name of the answer's schema.
-    pub(super) answer: &'static str,
-}
-
-/// The document.
-pub(super) fn document() -> JsonValue {
+/// The document of these routes.
+pub(super) fn document(routes: &[Route]) -> JsonValue {
     let mut paths = Map::new();
-    for route in routes() {
+    for route in routes {
         let mut methods = Map::new();
         for operation in route.operations {
             methods.insert(operation.method.to_owned(), describe(route.path, operation));
@@ -198,11 +186,12 @@ mod tests {
 
     #[test]
     fn every_reference_is_to_something() {
-        let document = document();
+        let routes = super::super::routes();
+        let document = document(&routes);
         let text = document.to_string();
         for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
         }
-        assert_eq!(document["paths"].as_object().unwrap().len(), routes().len());
+        assert_eq!(document["paths"].as_object().unwrap().len(), routes.len());
     }
 }

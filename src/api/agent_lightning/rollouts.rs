@@ -2,7 +2,7 @@
 
 use super::page::{Filter, Paging, from_query, json_of};
 use super::{Answer, Refusal, created, fields, ok, paged, read, read_some, refuse_null};
-use crate::api::ApiState;
+use crate::api::state::ApiState;
 use crate::rollout::{AttemptChange, NewRollout, RolloutChange};
 use crate::store::RolloutFilter;
 use crate::trace::{AttemptedRollout, Rollout, RolloutId, RolloutStatus};

@@ -2,7 +2,7 @@
 
 use super::page::{Filter, Paging, from_query, json_of};
 use super::{Answer, Refusal, created, fields, ok, paged, read, refuse_null};
-use crate::api::ApiState;
+use crate::api::state::ApiState;
 use crate::trace::WorkerStatus;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;

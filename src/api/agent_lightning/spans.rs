@@ -3,8 +3,8 @@
 use super::extra::{self, EXTRA, Keys};
 use super::page::{Filter, Paging, from_query};
 use super::{Answer, created, ok, paged, read};
-use crate::api::ApiState;
 use crate::api::access::Access;
+use crate::api::state::ApiState;
 use crate::export::agent_lightning::view;
 use crate::trace::{AttemptId, RolloutId, Span};
 use axum::Extension;

@@ -1,8 +1,8 @@
 //! OTLP over gRPC: `opentelemetry.proto.collector.trace.v1.TraceService/Export`, plain or gzip, on a listener of its own.
 
 use super::ingest::{Caller, ingest};
-use crate::api::ApiState;
 use crate::api::access::Access;
+use crate::api::state::ApiState;
 use axum::Router;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -10,11 +10,11 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 /// The router of the gRPC listener, without authorisation.
-pub(in crate::api) fn service(state: ApiState) -> Router {
+pub(crate) fn service(state: ApiState) -> Router {
     let server = TraceServiceServer::new(Service(state))
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(crate::api::MAX_BODY_BYTES);
+        .max_decoding_message_size(crate::api::settings::MAX_BODY_BYTES);
     Router::new().route_service("/opentelemetry.proto.collector.trace.v1.TraceService/{*method}", server)
 }
 

@@ -4,8 +4,8 @@
 //! are `google.rpc.Status` messages, in the format of the request.
 
 use super::ingest::{Caller, ingest};
-use crate::api::ApiState;
 use crate::api::access::Access;
+use crate::api::state::ApiState;
 use crate::wire::encoding;
 use crate::wire::otlp::{self, OtlpFormat};
 use axum::extract::State;
@@ -19,7 +19,7 @@ use prost::Message;
 use serde::Serialize;
 
 /// The routes.
-pub(in crate::api) fn router() -> Router<ApiState> {
+pub(crate) fn router() -> Router<ApiState> {
     Router::new()
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(|headers| unsupported(headers, "metrics")))
@@ -52,7 +52,7 @@ async fn traces(
         return error(StatusCode::BAD_REQUEST, OtlpFormat::Protobuf, INVALID_ARGUMENT, text);
     };
     let invalid = |text: &str| error(StatusCode::BAD_REQUEST, format, INVALID_ARGUMENT, text);
-    let body = match encoding::decode_whole(&headers, body.into(), crate::api::MAX_BODY_BYTES) {
+    let body = match encoding::decode_whole(&headers, body.into(), crate::api::settings::MAX_BODY_BYTES) {
         Ok(body) => body,
         Err(error) => return invalid(&format!("the body cannot be decoded by its Content-Encoding: {error}")),
     };

@@ -4,8 +4,8 @@
 //! to, the caller's `x-rollout-id`, a token for exactly one rollout. Spans without any are stored under the rollout
 //! `unassigned` and counted. Spans that break the protocol are rejected with the reason, and the others stay.
 
-use crate::api::ApiState;
 use crate::api::access::Access;
+use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::UNASSIGNED;
 use crate::trace::{AttemptId, RolloutId, Span};
@@ -16,19 +16,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-/// Counts since the start of the program, for `/metrics`.
-#[derive(Debug, Default)]
-pub(crate) struct IngestCounters {
-    /// Spans that were stored, or were in the store already.
-    pub accepted: AtomicU64,
-    /// Spans that break the protocol, or belong to a rollout that the caller's token excludes.
-    pub rejected: AtomicU64,
-    /// Accepted spans that name no rollout.
-    pub unassigned: AtomicU64,
-}
 
 /// The caller of a request: its `x-rollout-id` and `x-attempt-id` fields, and what its token allows.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 //!
 //! A call of a model is an event, and so is every reward, whoever recorded them; an event that is posted is a span.
 
-use super::rollouts::{KEY, known, last_attempt, text};
-use crate::api::ApiState;
+use super::rollouts::{known, last_attempt, text};
 use crate::api::access::Access;
 use crate::api::agent_lightning::{Answer, Refusal, ok, read};
+use crate::api::state::ApiState;
 use crate::export::model_request::{event_data, triplet};
 use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
@@ -150,15 +150,6 @@ async fn unnamed_attempt(state: &ApiState, rollout: &RolloutId) -> Result<String
     // That one leaves its metadata empty; an attempt that a call has named has an object there.
     let latest = attempts.iter().rev().find(|attempt| attempt.metadata.is_null());
     Ok(latest.map_or_else(|| DEFAULT_ATTEMPT.to_owned(), |latest| latest.attempt_id.to_string()))
-}
-
-/// The attempts that have events, by the time of their first. One that a controller has only named has none until it is
-/// heard from. Trainers ask for this often: no span is read.
-pub(super) async fn attempts(state: &ApiState, rollout: &RolloutId) -> Answer<Vec<String>> {
-    let mut attempts = state.rollouts.store().attempts(rollout.clone()).await?;
-    attempts.retain(|attempt| attempt.metadata.get(KEY).is_none() || attempt.last_heartbeat_time.is_some());
-    attempts.sort_by_key(|attempt| attempt.start_time);
-    Ok(attempts.into_iter().map(|attempt| attempt.attempt_id.to_string()).collect())
 }
 
 /// The event that a span is, if it is one.

@@ -6,7 +6,7 @@ mod events;
 mod rollouts;
 mod shapes;
 
-use super::ApiState;
+use crate::api::state::ApiState;
 use axum::Router;
 use axum::routing::{get, post};
 

@@ -1,8 +1,8 @@
 //! Rollouts as version 1.0 has them: four states, a version that counts changes, and a log of those that ended.
 
 use super::shapes::{Change, Config, Known, New, Seconds, Status, StatusChange};
-use crate::api::ApiState;
 use crate::api::agent_lightning::{Answer, Refusal, created, ok, read};
+use crate::api::state::ApiState;
 use crate::rollout::{RolloutError, lifecycle};
 use crate::store::{Records, RolloutFilter};
 use crate::trace::{Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutId, RolloutStatus, Timestamp};
@@ -116,7 +116,7 @@ pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): Raw
 /// `GET /api/rollouts/{rollout}`
 pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> Answer {
     let rollout = known(&state, &id).await?;
-    let attempts = super::events::attempts(&state, &rollout.rollout_id).await?;
+    let attempts = attempts_with_events(&state, &rollout.rollout_id).await?;
     ok(json!({ "rollout": shown(&rollout), "attempts": attempts }))
 }
 
@@ -133,6 +133,15 @@ fn not_found(id: &str) -> String {
 /// True for a rollout that somebody made, here or by another API.
 async fn is_registered(state: &ApiState, id: &str) -> Answer<bool> {
     Ok(state.rollouts.store().sequence_state(id.into()).await?.registered)
+}
+
+/// The attempts with events, by the time of their first. An attempt that a controller only named has none until its first
+/// heartbeat. Trainers request this often, so no span is read.
+async fn attempts_with_events(state: &ApiState, rollout: &RolloutId) -> Answer<Vec<String>> {
+    let mut attempts = state.rollouts.store().attempts(rollout.clone()).await?;
+    attempts.retain(|attempt| attempt.metadata.get(KEY).is_none() || attempt.last_heartbeat_time.is_some());
+    attempts.sort_by_key(|attempt| attempt.start_time);
+    Ok(attempts.into_iter().map(|attempt| attempt.attempt_id.to_string()).collect())
 }
 
 /// The attempt whose events are a rollout's: that which a controller named last.
