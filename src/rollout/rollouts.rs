@@ -54,7 +54,7 @@ impl Rollouts {
     }
 
     /// The rollouts that this process ends from now on, each after the commit: those that entered a final state, were
-    /// stored again in one, or were removed. A receiver that falls [`MAX_ENDED_UNREAD`] behind misses the oldest; the log
+    /// stored again in one, or were removed. A receiver that falls `MAX_ENDED_UNREAD` behind misses the oldest; the log
     /// of the store has them.
     pub fn subscribe_ended(&self) -> broadcast::Receiver<RolloutId> {
         self.ended.subscribe()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 impl Rollouts {
     /// Ends overdue attempts for as long as it runs. It checks at the next deadline, after each change, and at least every
-    /// [`MAX_WAIT`], since other processes may share the store.
+    /// `MAX_WAIT`, since other processes may share the store.
     pub async fn run_watchdog(self) {
         loop {
             let changed = self.next_change();

@@ -105,7 +105,7 @@ pub(crate) fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Object::find(text)?.value(name)
 }
 
-/// `text` with these fields in front of its own; see [`Object::insert`]. `None`: it is no object.
+/// `text` with these fields in front of its own; see `Object::insert`. `None`: it is no object.
 pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
     Some(Object::find(text)?.insert(fields))
 }
