@@ -1,180 +1,198 @@
-//! Requests that clients send again because no answer reached them: done once.
+//! Retried requests without an idempotent method: executed once.
 //!
-//! Agent Lightning's client repeats what is not idempotent (a rollout is enqueued, an id is given out) with the same
-//! body. What was asked by somebody who left before the answer is finished all the same, and its answer waits a while for
-//! the same question. With an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header) it waits in any case.
+//! Agent Lightning's client repeats such requests (one that enqueues a rollout, or allocates an id) with the same body. A
+//! request continues when its client disconnects, and its response is kept for the retry. With an `Idempotency-Key`
+//! (draft-ietf-httpapi-idempotency-key-header) the response is kept in any case, and every retry gets it.
 
+use super::settings::MAX_BODY_BYTES;
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Answers that wait for their question to be asked again. Copies share them.
+/// Responses that wait for a retry. Clones share them.
+///
+/// Holds at most [`MAX_ENTRIES`] different requests, each for [`RETENTION`]. Above that, requests are executed without an
+/// entry, so that a retry is executed again.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<State>>);
+pub(super) struct IdempotencyCache(Arc<Mutex<Entries>>);
 
 #[derive(Default)]
-struct State {
-    // The same question may be asked by several at once: each has an entry of its own.
-    entries: HashMap<Key, Vec<Entry>>,
+struct Entries {
+    // Several clients may send equal requests without a key at once: each has an entry of its own.
+    by_request: HashMap<RequestDigest, Vec<Entry>>,
     last_number: u64,
     swept: Option<Instant>,
 }
 
-type Key = [u8; 32];
+/// SHA-256 over the path, the credentials, the idempotency key and the body.
+type RequestDigest = [u8; 32];
 
 struct Entry {
     number: u64,
     since: Instant,
-    // By an `Idempotency-Key`.
-    is_named: bool,
-    // The next who asks takes this one: the question is named, or whoever asked has left without an answer.
-    takes: bool,
-    answer: watch::Receiver<Option<Kept>>,
+    retries: Retries,
+    // True when the next equal request gets this response instead of being executed.
+    is_claimable: bool,
+    response: watch::Receiver<Option<CachedResponse>>,
 }
 
-/// An answer, kept.
+/// The requests that count as retries of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retries {
+    /// All with the same `Idempotency-Key`.
+    ByKey,
+    /// One equal request, if the client of the first disconnected before its response.
+    AfterDisconnect,
+}
+
 #[derive(Clone)]
-struct Kept {
+struct CachedResponse {
     status: StatusCode,
-    kind: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
     body: Bytes,
 }
 
-impl Waiting {
-    /// Runs a request, or gives the answer to the same one from before.
-    pub(super) async fn run(self, request: Request, next: Next) -> Response {
-        if request.method() != Method::POST || !is_repeated(request.uri().path()) {
-            return next.run(request).await;
-        }
-        let (parts, body) = request.into_parts();
-        let Ok(body) = to_bytes(body, super::settings::MAX_BODY_BYTES).await else {
-            return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
-        };
-        let key = key_of(parts.uri.path(), &parts.headers, &body);
-        if let Some((mut answer, gone)) = self.take(&key) {
-            let kept = answer.wait_for(Option::is_some).await.ok().and_then(|kept| kept.clone());
-            gone.delivered(kept.as_ref());
-            if let Some(kept) = kept {
-                return kept.into_response();
-            }
-        }
-        let (sender, answer) = watch::channel(None);
-        let gone = self.put(key, parts.headers.contains_key("idempotency-key"), answer);
-        // In a task of its own: it is finished whether or not the one who asks waits for it.
-        let running = tokio::spawn(async move {
-            let kept = Kept::of(next.run(Request::from_parts(parts, Body::from(body))).await).await;
-            let _ = sender.send(Some(kept.clone()));
-            kept
-        });
-        let kept = running.await;
-        gone.delivered(kept.as_ref().ok());
-        match kept {
-            Ok(kept) => kept.into_response(),
-            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+/// Middleware: executes a request, or returns the response of the request that it repeats.
+pub(super) async fn deduplicate(State(cache): State<IdempotencyCache>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
+    };
+    let digest = digest_of(parts.uri.path(), &parts.headers, &body);
+    if let Some((mut response, delivery)) = cache.claim(&digest) {
+        let cached = response.wait_for(Option::is_some).await.ok().and_then(|cached| cached.clone());
+        delivery.complete(cached.as_ref());
+        if let Some(cached) = cached {
+            return cached.into_response();
         }
     }
+    let (sender, response) = watch::channel(None);
+    let has_key = parts.headers.contains_key("idempotency-key");
+    let retries = if has_key { Retries::ByKey } else { Retries::AfterDisconnect };
+    let delivery = cache.insert(digest, retries, response);
+    // A task of its own continues when the client disconnects.
+    let execution = tokio::spawn(async move {
+        let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+        let cached = CachedResponse::of(response).await;
+        let _ = sender.send(Some(cached.clone()));
+        cached
+    });
+    let cached = execution.await;
+    delivery.complete(cached.as_ref().ok());
+    match cached {
+        Ok(cached) => cached.into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
 
-    /// The answer to a question that was asked before, if nobody else takes it.
-    fn take(&self, key: &Key) -> Option<(watch::Receiver<Option<Kept>>, Gone)> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |entry: &&mut Entry| entry.takes && entry.since.elapsed() < KEPT_FOR;
-        let entry = state.entries.get_mut(key)?.iter_mut().find(fresh)?;
-        entry.takes = entry.is_named;
-        let gone =
-            Gone { waiting: self.clone(), key: *key, number: entry.number, is_named: entry.is_named, delivered: false };
-        Some((entry.answer.clone(), gone))
+impl IdempotencyCache {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, key: Key, is_named: bool, answer: watch::Receiver<Option<Kept>>) -> Gone {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.swept.is_none_or(|swept| swept.elapsed() > BETWEEN_SWEEPS) {
-            state.swept = Some(Instant::now());
-            state.entries.retain(|_, entries| {
-                entries.retain(|entry| entry.since.elapsed() < KEPT_FOR);
-                !entries.is_empty()
+    /// The response of an earlier request that this one repeats.
+    fn claim(&self, digest: &RequestDigest) -> Option<(watch::Receiver<Option<CachedResponse>>, Delivery)> {
+        let mut entries = self.entries();
+        let is_usable = |entry: &&mut Entry| entry.is_claimable && entry.since.elapsed() < RETENTION;
+        let entry = entries.by_request.get_mut(digest)?.iter_mut().find(is_usable)?;
+        entry.is_claimable = entry.retries == Retries::ByKey;
+        let (number, retries) = (entry.number, entry.retries);
+        let delivery = Delivery { cache: self.clone(), digest: *digest, number, retries, is_complete: false };
+        Some((entry.response.clone(), delivery))
+    }
+
+    fn insert(
+        &self,
+        digest: RequestDigest,
+        retries: Retries,
+        response: watch::Receiver<Option<CachedResponse>>,
+    ) -> Delivery {
+        let mut entries = self.entries();
+        if entries.swept.is_none_or(|swept| swept.elapsed() > SWEEP_INTERVAL) {
+            entries.swept = Some(Instant::now());
+            entries.by_request.retain(|_, equal| {
+                equal.retain(|entry| entry.since.elapsed() < RETENTION);
+                !equal.is_empty()
             });
         }
-        state.last_number += 1;
-        let number = state.last_number;
-        if state.entries.len() < MAX_KEPT {
-            let entry = Entry { number, since: Instant::now(), is_named, takes: is_named, answer };
-            state.entries.entry(key).or_default().push(entry);
+        entries.last_number += 1;
+        let number = entries.last_number;
+        if entries.by_request.len() < MAX_ENTRIES {
+            let is_claimable = retries == Retries::ByKey;
+            let entry = Entry { number, since: Instant::now(), retries, is_claimable, response };
+            entries.by_request.entry(digest).or_default().push(entry);
         }
-        Gone { waiting: self.clone(), key, number, is_named, delivered: false }
+        Delivery { cache: self.clone(), digest, number, retries, is_complete: false }
     }
 }
 
-/// Marks an answer as one that nobody got, unless somebody did.
-struct Gone {
-    waiting: Waiting,
-    key: Key,
+/// The delivery of a response to the client. Dropped before [`Self::complete`], because the client disconnected, it
+/// leaves the response to a retry.
+struct Delivery {
+    cache: IdempotencyCache,
+    digest: RequestDigest,
     number: u64,
-    is_named: bool,
-    delivered: bool,
+    retries: Retries,
+    is_complete: bool,
 }
 
-impl Gone {
-    /// Somebody has the answer: without a name it waits for nobody else, and neither does one that may be better next time.
-    fn delivered(mut self, kept: Option<&Kept>) {
-        self.delivered = true;
-        if self.is_named && kept.is_some_and(|kept| !kept.status.is_server_error()) {
+impl Delivery {
+    /// The client has the response. Without a key it is not kept for others; neither is a server error, because the next
+    /// execution may succeed.
+    fn complete(mut self, response: Option<&CachedResponse>) {
+        self.is_complete = true;
+        if self.retries == Retries::ByKey && response.is_some_and(|response| !response.status.is_server_error()) {
             return;
         }
-        let mut state = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entries) = state.entries.get_mut(&self.key) {
-            entries.retain(|entry| entry.number != self.number);
-            if entries.is_empty() {
-                state.entries.remove(&self.key);
+        let mut entries = self.cache.entries();
+        if let Some(equal) = entries.by_request.get_mut(&self.digest) {
+            equal.retain(|entry| entry.number != self.number);
+            if equal.is_empty() {
+                entries.by_request.remove(&self.digest);
             }
         }
     }
 }
 
-impl Drop for Gone {
+impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.delivered {
+        if self.is_complete {
             return;
         }
-        let mut state = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entries = state.entries.get_mut(&self.key).into_iter().flatten();
-        entries.filter(|entry| entry.number == self.number).for_each(|entry| entry.takes = true);
+        let mut entries = self.cache.entries();
+        let equal = entries.by_request.get_mut(&self.digest).into_iter().flatten();
+        equal.filter(|entry| entry.number == self.number).for_each(|entry| entry.is_claimable = true);
     }
 }
 
-impl Kept {
+impl CachedResponse {
     async fn of(response: Response) -> Self {
         let (parts, body) = response.into_parts();
+        // A handler's response is in memory already.
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        Self { status: parts.status, kind: parts.headers.get(header::CONTENT_TYPE).cloned(), body }
+        Self { status: parts.status, content_type: parts.headers.get(header::CONTENT_TYPE).cloned(), body }
     }
 }
 
-impl IntoResponse for Kept {
+impl IntoResponse for CachedResponse {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body).into_response();
-        if let Some(kind) = self.kind {
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(content_type) = self.content_type {
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         }
         response
     }
 }
 
-/// What Agent Lightning's client sends again though it is not idempotent.
-fn is_repeated(path: &str) -> bool {
-    let Some(path) = path.strip_prefix("/v1/agl") else { return false };
-    matches!(path, "/queues/rollouts/enqueue" | "/rollouts" | "/spans/next" | "/resources")
-        || (path.starts_with("/rollouts/") && path.ends_with("/attempts"))
-}
-
-fn key_of(path: &str, headers: &HeaderMap, body: &[u8]) -> Key {
+fn digest_of(path: &str, headers: &HeaderMap, body: &[u8]) -> RequestDigest {
     let mut context = Context::new(&SHA256);
     for name in ["idempotency-key", "authorization", "x-api-key"] {
         context.update(headers.get(name).map_or(b"", HeaderValue::as_bytes));
@@ -183,77 +201,55 @@ fn key_of(path: &str, headers: &HeaderMap, body: &[u8]) -> Key {
     context.update(path.as_bytes());
     context.update(b"\n");
     context.update(body);
-    let mut key = [0; 32];
-    key.copy_from_slice(context.finish().as_ref());
-    key
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
-/// Clients try again after 1, 2 and 5 seconds, and after timeouts of 30.
-const KEPT_FOR: Duration = Duration::from_secs(90);
-const BETWEEN_SWEEPS: Duration = Duration::from_secs(5);
-const MAX_KEPT: usize = 4096;
+/// Agent Lightning's client retries after 1, 2 and 5 seconds, and its requests time out after 30.
+const RETENTION: Duration = Duration::from_secs(90);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_ENTRIES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::Router;
-    use axum::middleware::from_fn;
+    use axum::middleware::from_fn_with_state;
     use axum::routing::post;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Semaphore;
 
     #[tokio::test]
-    async fn what_nobody_got_the_answer_of_is_not_done_again() {
-        let (begun, go_on, done) =
-            (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
-        let (began, released, counted) = (Arc::clone(&begun), Arc::clone(&go_on), Arc::clone(&done));
+    async fn a_request_with_an_undelivered_response_is_not_executed_again() {
+        let (started, released) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let executions = Arc::new(AtomicU64::new(0));
+        let (start, release, count) = (Arc::clone(&started), Arc::clone(&released), Arc::clone(&executions));
         let handler = move || async move {
-            began.add_permits(1);
-            released.acquire().await.unwrap().forget();
-            format!("answer {}", counted.fetch_add(1, Ordering::Relaxed) + 1)
+            start.add_permits(1);
+            release.acquire().await.unwrap().forget();
+            format!("response {}", count.fetch_add(1, Ordering::Relaxed) + 1)
         };
-        let waiting = Waiting::default();
-        let router = Router::new()
-            .route("/v1/agl/rollouts", post(handler))
-            .layer(from_fn(move |request, next| waiting.clone().run(request, next)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let ask = async || {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let request =
-                b"POST /v1/agl/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
-            stream.write_all(request).await.unwrap();
-            stream
+        let deduplicated = from_fn_with_state(IdempotencyCache::default(), deduplicate);
+        let router = TowerToHyperService::new(Router::new().route("/", post(handler)).layer(deduplicated));
+        let call = || router.call(Request::post("/").body(Body::from("{}")).unwrap());
+        let text = async |response: Response| {
+            let body = to_bytes(response.into_body(), 100).await.unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
         };
-        let answer = async |mut stream: TcpStream| {
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.unwrap();
-            text.split("\r\n\r\n").nth(1).unwrap().to_owned()
-        };
-        let leaves = ask().await;
-        begun.acquire().await.unwrap().forget();
-        drop(leaves);
-        // Nobody waits for the first any more once a second one is not run.
-        let again = loop {
-            let again = ask().await;
-            tokio::select! {
-                // It was run: the server has not noticed yet that the first has left. This one leaves too.
-                begun = begun.acquire() => begun.unwrap().forget(),
-                () = tokio::time::sleep(Duration::from_millis(200)) => break again,
-            }
-        };
-        go_on.add_permits(10);
-        let first = answer(again).await;
-        assert!(first.starts_with("answer "), "{first}");
-        let runs = done.load(Ordering::Relaxed);
-        let other = answer(ask().await).await;
-        assert_eq!(
-            (done.load(Ordering::Relaxed), other),
-            (runs + 1, format!("answer {}", runs + 1)),
-            "it was taken once"
-        );
+        // The first client disconnects while its request is executed.
+        let first = tokio::spawn(call());
+        started.acquire().await.unwrap().forget();
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        // Its retry gets the response of that execution.
+        let retry = tokio::spawn(call());
+        released.add_permits(10);
+        assert_eq!(text(retry.await.unwrap().unwrap()).await, "response 1");
+        // An equal request after that is another one.
+        assert_eq!(text(call().await.unwrap()).await, "response 2");
+        assert_eq!(executions.load(Ordering::Relaxed), 2);
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 /// Responds with every metric. The numbers of the store are absent while the store does not respond.
-pub(crate) async fn serve(State(state): State<ApiState>) -> Response {
+pub(super) async fn serve(State(state): State<ApiState>) -> Response {
     let mut registry = Registry::with_prefix("tracewire");
     (state.metrics)(&mut registry);
     if let Ok(statistics) = state.rollouts.store().statistics().await {

@@ -1,24 +1,28 @@
-//! The API listener: REST APIs of the store and of the gateway, OTLP, health and metrics.
+//! The API server: REST APIs of the store and the gateway, OTLP, health, metrics and LLM calls.
 //!
-//! It does what trainers and runners request of the store, and hands LLM calls to the gateway without reading them.
+//! `table` declares every route once, with the access that it requires; the router and the OpenAPI document follow from
+//! it. LLM calls go to the gateway unread.
 
 mod access;
 mod agent_lightning;
 mod gateway;
+mod health;
 mod idempotency;
 mod metrics;
-mod metrics_source;
+mod openapi;
 mod otlp;
+mod respond;
+mod route;
 mod router;
+mod schema;
 mod server;
 mod sessions;
 mod settings;
 mod state;
-mod token;
+mod table;
 mod v1;
 
-pub(crate) use metrics_source::MetricsSource;
-pub(crate) use otlp::counters::IngestCounters;
+pub(crate) use otlp::IngestCounters;
 pub(crate) use server::ApiServer;
 pub(crate) use settings::ServerSettings;
-pub(crate) use state::{ApiState, Sequences};
+pub(crate) use state::{ApiState, MetricsSource, Sequences};

@@ -1,46 +1,85 @@
-//! The routes of the API: the store's REST APIs, the gateway, OTLP, health and metrics.
+//! The routers: every row of the table behind its access check, and what happens to requests that match no row.
 
-use super::idempotency::Waiting;
+use super::access::{AccessCheck, RouteAccess, RouteRollouts, Scope, authorise, authorise_llm_call, check};
+use super::gateway::calls::{ClientConnection, call};
+use super::idempotency::{IdempotencyCache, deduplicate};
+use super::otlp::grpc;
+use super::respond::{ApiError, ApiResult};
+use super::route::RetriedRequests;
 use super::settings::MAX_BODY_BYTES;
 use super::state::ApiState;
-use super::{access, agent_lightning, gateway, metrics, otlp, sessions, v1};
-use axum::Router;
+use super::table::table;
+use crate::gateway::Gateway;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::{Extension, Router};
 use std::net::IpAddr;
+use std::sync::Arc;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-/// All routes.
+/// The router of the API listener.
 pub(super) fn router(state: ApiState) -> Router {
-    let waiting = Waiting::default();
-    Router::new()
-        .route("/", get(|| async { HELP }))
-        .route("/healthz", get(|| async { axum::Json(serde_json::json!({ "status": "ok" })) }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics::serve))
-        .nest("/v1/agl", agent_lightning::router())
-        .layer(middleware::from_fn(move |request, next| waiting.clone().run(request, next)))
-        .merge(v1::router())
-        .merge(sessions::router())
-        .merge(gateway::router())
-        .merge(otlp::router())
-        .fallback(gateway::fallback)
+    let cache = IdempotencyCache::default();
+    let mut router = Router::new();
+    for route in table().into_iter().flat_map(|group| group.routes) {
+        let mut handler = route.handler;
+        if route.retries == RetriedRequests::Deduplicated {
+            handler = handler.route_layer(from_fn_with_state(cache.clone(), deduplicate));
+        }
+        let guard = AccessCheck { tokens: Arc::clone(&state.tokens), access: route.operation.access };
+        router = router.route(route.operation.path, handler.route_layer(from_fn_with_state(guard, check)));
+    }
+    router
+        .fallback(unmatched_path)
+        .method_not_allowed_fallback(unmatched_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(state.clone(), access::check))
         .layer(cors(&state.cors_origins))
-        .layer(middleware::from_fn_with_state(state.clone(), known_host))
+        .layer(from_fn_with_state(state.clone(), known_host))
         .with_state(state)
 }
 
-/// OTLP over gRPC, for a listener of its own.
+/// The router of the OTLP gRPC listener.
 pub(super) fn grpc_router(state: ApiState) -> Router {
-    otlp::grpc_service(state.clone()).layer(middleware::from_fn_with_state(state, access::check))
+    let access = RouteAccess::Token(Scope::Write, RouteRollouts::ByHandler);
+    let guard = AccessCheck { tokens: Arc::clone(&state.tokens), access };
+    grpc::service(state).layer(from_fn_with_state(guard, check))
 }
 
-/// Allows pages of the origins that the settings name; by default of none.
+/// LLM calls that web pages of other origins make; the others do not get here. Everything else is unknown.
+async fn unmatched_path(
+    State(state): State<ApiState>,
+    Extension(client): Extension<ClientConnection>,
+    request: Request,
+) -> Response {
+    if Gateway::is_call_path(request.uri().path()) {
+        return llm_call(&state, client, request).await;
+    }
+    match authorise_unmatched(&state, &request) {
+        Ok(()) => ApiError::NotFoundPlain("Not Found".to_owned()).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn unmatched_method(State(state): State<ApiState>, request: Request) -> ApiError {
+    authorise_unmatched(&state, &request).err().unwrap_or(ApiError::MethodNotAllowed)
+}
+
+fn authorise_unmatched(state: &ApiState, request: &Request) -> ApiResult<()> {
+    let access = RouteAccess::unmatched(request.method());
+    authorise(&state.tokens, access, request.headers(), None).map(drop)
+}
+
+/// Serves an LLM call if its caller may make it.
+pub(super) async fn llm_call(state: &ApiState, client: ClientConnection, request: Request) -> Response {
+    match authorise_llm_call(&state.tokens, &state.gateway, &request) {
+        Ok(access) => call(state, client, &access, request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Allows web pages of these origins to call the API; none by default.
 fn cors(origins: &[String]) -> CorsLayer {
     if origins.is_empty() {
         return CorsLayer::new();
@@ -52,21 +91,11 @@ fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(Any)
 }
 
-async fn ready(State(state): State<ApiState>) -> Response {
-    match state.rollouts.store().statistics().await {
-        Ok(statistics) => axum::Json(serde_json::json!({ "status": "ok", "store": statistics })).into_response(),
-        Err(error) => {
-            let body = serde_json::json!({ "status": "error", "message": error.to_string() });
-            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
-        }
-    }
-}
-
-/// Rejects host names that the settings do not name (DNS rebinding).
 async fn known_host(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     if is_known_host(&state, &request) { next.run(request).await } else { unknown_host() }
 }
 
+/// False for a request to a host name that is not ours, which a web page can send by DNS rebinding.
 pub(super) fn is_known_host(state: &ApiState, request: &Request) -> bool {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or_else(|| request.uri().host());
@@ -83,10 +112,8 @@ pub(super) fn is_known_host(state: &ApiState, request: &Request) -> bool {
     }
 }
 
+/// The response to a request for a host name that is not ours.
 pub(super) fn unknown_host() -> Response {
-    let text = "this host name is not allowed; add it to server.allowed_hosts\n";
+    let text = "this host name is not served; add it to server.allowed_hosts\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }
-
-const HELP: &str = "This is Tracewire's API: LLM calls under /v1 and /rollout/{id}/attempt/{id}/v1, Agent Lightning's store under\n\
-     /v1/agl and its 1.0 API under /api, OTLP under /v1/traces, /healthz and /metrics.\n";

@@ -1,67 +1,69 @@
-//! The state that all handlers share.
+//! The state that the handlers of the API share, and what the composition root provides for it.
 
-use super::metrics_source::MetricsSource;
+use super::access::Token;
 use super::otlp::counters::IngestCounters;
-use super::token::Token;
 use crate::gateway::Gateway;
-use crate::net::drain::DrainGuard;
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
 use crate::trace::span::{Link, SpanContext};
-use crate::trace::{Attributes, RolloutId, Span, Value, semconv as names};
+use crate::trace::{Attributes, RolloutId, Span, Value, semconv};
 use crate::wire::redact::Redactor;
+use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What the handlers use.
+/// The state of the API. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ApiState {
-    /// The operations on rollouts, and their store.
-    pub rollouts: Rollouts,
-    /// Assigns sequence ids, shared with the proxy.
-    pub sequences: Arc<dyn Sequences>,
-    /// Removes secrets from spans that clients send.
-    pub redactor: Arc<Redactor>,
-    /// The counters of OTLP ingest.
-    pub ingest: Arc<IngestCounters>,
-    /// When the process started.
-    pub started: Instant,
-    /// Reads the metrics of the other parts.
-    pub metrics: MetricsSource,
-    /// Host names that requests may use.
-    pub allowed_hosts: Arc<[String]>,
-    /// The callers' tokens; empty: full access for all.
-    pub tokens: Arc<[Token]>,
-    /// Origins whose web pages may call the API.
-    pub cors_origins: Arc<[String]>,
-    /// Responds to LLM calls.
+    /// Operations on rollouts, and their store.
+    pub(crate) rollouts: Rollouts,
+    /// The sequence ids, which the proxy and the gateway allocate too.
+    pub(crate) sequences: Arc<dyn Sequences>,
+    /// Removes secrets from the spans that clients send.
+    pub(crate) redactor: Arc<Redactor>,
+    /// Counts of OTLP ingest.
+    pub(crate) ingest: Arc<IngestCounters>,
+    /// When the program started.
+    pub(crate) started: Instant,
+    /// The metrics of the other parts.
+    pub(crate) metrics: MetricsSource,
+    /// `server.allowed_hosts`.
+    pub(crate) allowed_hosts: Arc<[String]>,
+    /// `server.tokens`.
+    pub(crate) tokens: Arc<[Token]>,
+    /// `server.cors_origins`.
+    pub(crate) cors_origins: Arc<[String]>,
+    /// Answers LLM calls.
     pub(crate) gateway: Gateway,
-    /// Held by LLM calls until they end, so that a shutdown waits for them.
-    pub guard: DrainGuard,
     /// The address of the proxy listener.
-    pub proxy_address: SocketAddr,
+    pub(crate) proxy_address: SocketAddr,
 }
 
-/// What the API shares with the proxy, which assigns ids and records too. `app` provides it.
+/// Adds the current values of the process's parts to a registry. `app` provides it, because the API does not know the
+/// other parts.
+pub(crate) type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+
+/// Sequence ids and recorded calls, which the API shares with the proxy. `app` provides it.
 pub(crate) trait Sequences: Send + Sync {
     /// The next sequence id of a rollout.
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64>;
 
-    /// The span of the LLM call with this response id; `None` if the proxy did not record it recently.
+    /// The span that the proxy or the gateway recorded for the response with this id. `None` if there is none among the
+    /// recent calls.
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext>;
 
-    /// Makes later ids higher than `to`, which a client assigned.
+    /// Makes later sequence ids of a rollout higher than `to`, which a client has used.
     fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()>;
 }
 
 impl ApiState {
-    /// Prepares a span that a client sent: removes secrets, and links it to the proxy's span of the same call.
+    /// Prepares a client's span for the store: removes secrets, and links it to our own span of the same LLM call.
     pub(super) fn adopt(&self, span: &mut Span) {
         self.redactor.span(span);
-        let response_id = span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str);
+        let response_id = span.attributes.get(semconv::GEN_AI_RESPONSE_ID).and_then(Value::as_str);
         if let Some(context) = response_id.and_then(|id| self.sequences.recorded(&span.rollout_id, id)) {
-            let attributes = Attributes::from([(names::LINK.to_owned(), "same_call".into())]);
+            let attributes = Attributes::from([(semconv::LINK.to_owned(), "same_call".into())]);
             span.links.push(Link { context, attributes: Some(attributes) });
         }
     }

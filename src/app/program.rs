@@ -188,7 +188,6 @@ impl App {
             tokens: config.server.tokens.clone().into(),
             cors_origins: config.server.cors_origins.clone().into(),
             gateway: gateway.clone(),
-            guard: self.drain.guard(),
             proxy_address: self.proxy_address,
         };
         if let Some(listen) = config.server.otlp_grpc_listen {
@@ -223,9 +222,7 @@ impl App {
 /// Completes when the drain has started and the LLM calls have ended: other requests are short and not waited for.
 async fn calls_ended(drain: DrainGuard, gateway: Option<Gateway>) {
     drain.started().await;
-    if let Some(gateway) = gateway
-        && !gateway.is_idle()
-    {
+    if let Some(gateway) = gateway {
         // Each call ends by itself or at the drain deadline.
         gateway.idle().await;
     }

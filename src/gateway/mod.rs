@@ -42,6 +42,7 @@ mod service;
 mod settings;
 
 pub(crate) use backends::Backend;
+pub(crate) use pause::GateState;
 pub(crate) use rollout_key::issue as issue_key;
 pub(crate) use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 pub(crate) use routing::CallMode;

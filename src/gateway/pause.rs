@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 /// The gate. Cheap to clone; clones are the same gate.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ impl Pause {
 }
 
 /// The response of `GET /proxy/state` (Agent Lightning 1.0).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct GateState {
     /// Whether the gate is paused.
     pub(crate) paused: bool,

@@ -126,11 +126,6 @@ impl Gateway {
         &self.0.rollouts
     }
 
-    /// True if there is no call, not even one that waits at the gate.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.0.open_calls.count() == 0
-    }
-
     /// Completes when there is no call.
     pub(crate) async fn idle(&self) {
         self.0.open_calls.zero().await;

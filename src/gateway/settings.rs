@@ -6,6 +6,7 @@ use crate::util::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// `[gateway]` of the settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,7 +105,7 @@ impl Default for GatewaySettings {
 }
 
 /// What happens to calls while the gateway is paused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PauseForm {
     /// They get 429, as in Agent Lightning.
@@ -163,7 +164,7 @@ pub(crate) struct Sampling {
 }
 
 /// An entry of `[[gateway.backends]]`, and the body of `POST /v1/tracewire/backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackendSettings {
     /// The model that it serves, by the name that calls use; empty: any model.
@@ -178,9 +179,11 @@ pub(crate) struct BackendSettings {
     pub weight: f64,
     /// Its engine.
     #[serde(default)]
+    #[schema(value_type = String)]
     pub engine: BackendEngine,
     /// The API key that it gets; kept in memory only.
     #[serde(default, skip_serializing_if = "Secret::is_empty")]
+    #[schema(value_type = String)]
     pub key: Secret,
 }
 
@@ -242,7 +245,7 @@ impl From<BackendEngine> for String {
 const AUTO: &str = "auto";
 
 /// An entry of `[[reroute]]`: LLM calls to a host that arrive at the proxy go to the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reroute {
     /// The hosts that agents call (patterns).

@@ -3,9 +3,10 @@
 use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
 use serde::Deserialize;
 use serde_json::Value as JsonValue;
+use utoipa::ToSchema;
 
 /// A new rollout.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct NewRollout {
     /// The task; any JSON, opaque to Tracewire.
     pub input: JsonValue,
@@ -20,11 +21,12 @@ pub struct NewRollout {
     pub config: Option<RolloutConfig>,
     /// Free-form data.
     #[serde(default)]
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }
 
 /// What a rollout is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
 pub enum RolloutMode {
@@ -43,15 +45,17 @@ impl RolloutMode {
     }
 }
 
-/// Changes of a rollout; fields that are `None` keep their value. In an `Option<Option<_>>`, `Some(None)` removes the
-/// value.
-#[derive(Clone, Debug, Default)]
+/// Changes of a rollout. Absent fields keep their value; null removes it.
+// In an `Option<Option<_>>`, `None` keeps the value and `Some(None)` removes it.
+#[derive(Clone, Debug, Default, ToSchema)]
 pub struct RolloutChange {
     /// The task.
     pub input: Option<JsonValue>,
     /// What the rollout is for.
+    #[schema(value_type = Option<RolloutMode>)]
     pub mode: Option<Option<RolloutMode>>,
     /// The resources that the rollout runs with.
+    #[schema(value_type = Option<String>)]
     pub resources_id: Option<Option<String>>,
     /// The new status.
     pub status: Option<RolloutStatus>,
@@ -61,8 +65,8 @@ pub struct RolloutChange {
     pub metadata: Option<JsonValue>,
 }
 
-/// Changes of an attempt; fields that are `None` keep their value.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Changes of an attempt. Absent fields keep their value.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct AttemptChange {
     /// The new status.
     #[serde(default)]
@@ -75,5 +79,6 @@ pub struct AttemptChange {
     pub last_heartbeat_time: Option<Timestamp>,
     /// Free-form data.
     #[serde(default)]
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
 }

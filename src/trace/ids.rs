@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// A W3C trace id: 16 bytes, 32 lower-case hexadecimal digits, never all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,13 +17,15 @@ pub struct TraceId(pub [u8; 16]);
 pub struct SpanId(pub [u8; 8]);
 
 /// The id of a rollout, one execution of a task: `ro-` and 12 hexadecimal digits if made here, any text from outside.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String)]
 pub struct RolloutId(Arc<str>);
 
 /// The id of an attempt, one try of a rollout: `at-` and 8 hexadecimal digits if made here, any text from outside.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String)]
 pub struct AttemptId(Arc<str>);
 
 impl TraceId {

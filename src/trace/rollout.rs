@@ -6,9 +6,10 @@ use super::ids::{AttemptId, RolloutId};
 use super::units::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
+use utoipa::ToSchema;
 
 /// One execution of a task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rollout {
     /// Unique within a store.
     pub rollout_id: RolloutId,
@@ -31,7 +32,7 @@ pub struct Rollout {
 }
 
 /// Timeouts and retries of a rollout's attempts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct RolloutConfig {
     /// Maximum duration of an attempt. `None`: unlimited.
@@ -58,7 +59,7 @@ impl Default for RolloutConfig {
 }
 
 /// One try of a rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
     /// The rollout that it belongs to.
     pub rollout_id: RolloutId,
@@ -91,7 +92,7 @@ pub enum AttemptPosition {
 }
 
 /// A rollout with its latest attempt.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct AttemptedRollout {
     /// Its fields are at the top level of the JSON.
     #[serde(flatten)]
@@ -102,7 +103,7 @@ pub struct AttemptedRollout {
 }
 
 /// A process that executes rollouts. Agent Lightning calls it a runner.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// Chosen by the worker.
     pub worker_id: String,
@@ -142,7 +143,7 @@ impl Worker {
 }
 
 /// States of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum WorkerStatus {
@@ -152,7 +153,7 @@ pub enum WorkerStatus {
 }
 
 /// A set of named resources, such as prompts and model endpoints, that rollouts run with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResourcesUpdate {
     /// Unique within a store.
     pub resources_id: String,
@@ -167,7 +168,7 @@ pub struct ResourcesUpdate {
 }
 
 /// States of a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum RolloutStatus {
@@ -181,7 +182,7 @@ pub enum RolloutStatus {
 }
 
 /// States of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names are Agent Lightning's and need no explanation")]
 pub enum AttemptStatus {

@@ -9,10 +9,11 @@ use super::value::{Attributes, Value};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// One span. Field names and JSON follow Agent Lightning 0.3 (`agentlightning/types/tracer.py`). `kind` is an additional
 /// key, which that model accepts. Ids are text because spans of other tracers may have other formats.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 pub struct Span {
     /// The rollout that it belongs to.
     pub rollout_id: RolloutId,
@@ -34,6 +35,7 @@ pub struct Span {
     /// `Unset` if the operation completed normally.
     pub status: Status,
     /// Scalars and lists of scalars only.
+    #[schema(value_type = BTreeMap<String, Value>)]
     pub attributes: Attributes,
     /// In the order of their recording.
     pub events: Vec<Event>,
@@ -52,7 +54,7 @@ pub struct Span {
 }
 
 /// The span kinds of OpenTelemetry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SpanKind {
     /// An operation within one process.
@@ -69,7 +71,7 @@ pub enum SpanKind {
 }
 
 /// The status of OpenTelemetry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// `Error` if the operation failed.
     pub status_code: StatusCode,
@@ -79,7 +81,7 @@ pub struct Status {
 }
 
 /// The status codes of OpenTelemetry. Upper case in JSON, because Agent Lightning rejects lower case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum StatusCode {
     /// The default: the operation completed without an error.
@@ -92,11 +94,12 @@ pub enum StatusCode {
 }
 
 /// An event within a span.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// `exception`, for example.
     pub name: String,
     /// Scalars and lists of scalars only.
+    #[schema(value_type = BTreeMap<String, Value>)]
     pub attributes: Attributes,
     /// Wall-clock time. `None` if another tracer sent none.
     #[serde(default)]
@@ -104,17 +107,18 @@ pub struct Event {
 }
 
 /// A reference to a span other than the parent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Link {
     /// Identity of the span that is referred to.
     pub context: SpanContext,
     /// The relation: our own links have `tracewire.link`.
     #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, Value>>)]
     pub attributes: Option<Attributes>,
 }
 
 /// A span's identity as propagated in `traceparent` and `tracestate` (W3C Trace Context).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpanContext {
     /// 32 hexadecimal digits.
     pub trace_id: String,
@@ -127,9 +131,10 @@ pub struct SpanContext {
 }
 
 /// The program that produced a span.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Resource {
     /// Resource attributes, such as `service.name`.
+    #[schema(value_type = BTreeMap<String, Value>)]
     pub attributes: Attributes,
     /// URL of the schema of these attributes; empty if unknown.
     pub schema_url: String,

@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use utoipa::openapi::schema::{Schema, SchemaType, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A wall-clock instant: nanoseconds since the Unix epoch. In JSON it is float seconds, as in Agent Lightning's `Span`;
 /// a number above 1e12 is read as nanoseconds, as there.
@@ -60,6 +63,15 @@ impl<'de> Deserialize<'de> for Timestamp {
         if number > 1e12 { Ok(Self { unix_nanos: number as u64 }) } else { Ok(Self::from_unix_secs(number)) }
     }
 }
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Number));
+        number.description(Some("Seconds since the Unix epoch.")).into()
+    }
+}
+
+impl ToSchema for Timestamp {}
 
 /// Serde adapter for settings in whole milliseconds (`…_ms`).
 pub mod millis {

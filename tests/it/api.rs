@@ -1,6 +1,6 @@
 //! The API listener: its guard on raw sockets, its OpenAPI document, and the cost of its listings.
 
-use crate::support::client::{get, post};
+use crate::support::client::{ask, get, post};
 use crate::support::{Bench, Running, connect, read_head, read_to_end};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -20,6 +20,31 @@ fn sessions_are_counted_without_reading_their_spans() {
     assert_eq!(get(server, "/sessions/s/traces").status, 500);
     assert_eq!(get(server, "/sessions").json()[0]["trace_count"], 2);
     assert_eq!(get(server, "/sessions/s").json()["trace_count"], 2);
+}
+
+#[test]
+fn the_document_describes_what_is_served() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let document = get(server, "/openapi.json").json();
+    let paths = document["paths"].as_object().unwrap();
+    for path in
+        ["/v1/agl/spans", "/api/rollouts/terminal", "/sessions/{session}", "/proxy/pause", "/v1/traces", "/metrics"]
+    {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    for (path, item) in paths {
+        for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+            let reply = ask(server, &method, &path.replace(['{', '}'], ""), &[], "");
+            assert_ne!(reply.status, 405, "{method} {path}");
+            // The text of an unknown route.
+            assert!(!reply.text().contains("\"detail\":\"Not Found\""), "{method} {path}: {}", reply.text());
+        }
+    }
+    let unknown = get(server, "/v1/agl/nothing");
+    assert_eq!((unknown.status, unknown.json()), (404, json!({ "detail": "Not Found" })));
+    assert_eq!(ask(server, "DELETE", "/v1/agl/rollouts", &[], "").status, 405);
 }
 
 /// A server whose listeners take two connections each and wait half a second for a request head.

@@ -1,135 +1,141 @@
-//! Filters, order and pages of listings, over the JSON of the items: one way for all nouns.
+//! Filters, order and pages of listings, on the JSON of the items, so that every kind of item is treated alike.
 
-use super::{Answer, Refusal};
-use serde::Deserialize;
-use serde::Serialize;
+use crate::api::respond::{ApiError, ApiResult, read, schema_error};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as JsonValue, json};
 use std::cmp::Ordering;
+use utoipa::{IntoParams, ToSchema};
 
-/// What every listing takes.
-#[derive(Clone, Debug, Deserialize)]
+/// The parameters of every listing, in its query or its body.
+#[derive(Clone, Debug, Deserialize, IntoParams, ToSchema)]
 #[serde(default)]
 pub(super) struct Paging {
+    /// Items of a page, at least 1; -1: all.
     limit: i64,
+    /// Items before the page.
     offset: i64,
+    /// The field to sort by; absent: the order of the store.
     sort_by: Option<String>,
-    sort_order: Order,
-    filter_logic: Logic,
+    #[param(inline)]
+    #[schema(inline)]
+    sort_order: SortOrder,
+    /// Whether an item must meet all conditions or one of them.
+    #[param(inline)]
+    #[schema(inline)]
+    filter_logic: FilterLogic,
 }
 
 impl Default for Paging {
     fn default() -> Self {
-        Self { limit: -1, offset: 0, sort_by: None, sort_order: Order::Asc, filter_logic: Logic::And }
+        Self { limit: -1, offset: 0, sort_by: None, sort_order: SortOrder::Asc, filter_logic: FilterLogic::And }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+enum SortOrder {
     Asc,
     Desc,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Logic {
+enum FilterLogic {
     And,
     Or,
 }
 
-/// What a field must be.
-pub(super) enum Test {
-    /// One of these.
-    In(Vec<String>),
-    /// This.
+/// A condition on a text field.
+enum Condition {
+    OneOf(Vec<String>),
     Is(String),
-    /// Something with this in it.
     Contains(String),
 }
 
-/// Conditions that were given; one that was not does not count.
+/// The conditions of a listing, by field. Without conditions every item matches.
 #[derive(Default)]
-pub(super) struct Filter(Vec<(&'static str, Test)>);
+pub(super) struct Filter(Vec<(&'static str, Condition)>);
 
 impl Filter {
     pub(super) fn one_of(mut self, field: &'static str, list: Option<Vec<String>>) -> Self {
-        self.0.extend(list.map(|list| (field, Test::In(list))));
+        self.0.extend(list.map(|list| (field, Condition::OneOf(list))));
         self
     }
 
     pub(super) fn is(mut self, field: &'static str, text: Option<String>) -> Self {
-        self.0.extend(text.map(|text| (field, Test::Is(text))));
+        self.0.extend(text.map(|text| (field, Condition::Is(text))));
         self
     }
 
     pub(super) fn contains(mut self, field: &'static str, text: Option<String>) -> Self {
-        self.0.extend(text.map(|text| (field, Test::Contains(text))));
+        self.0.extend(text.map(|text| (field, Condition::Contains(text))));
         self
     }
 
-    /// True when everything is let through.
+    /// True when every item matches.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn lets_through(&self, item: &JsonValue, logic: Logic) -> bool {
-        let holds = |(field, test): &(&str, Test)| {
+    fn matches(&self, item: &JsonValue, logic: FilterLogic) -> bool {
+        let holds = |(field, condition): &(&str, Condition)| {
             let text = item[*field].as_str();
-            match test {
-                Test::In(list) => text.is_some_and(|text| list.iter().any(|one| one == text)),
-                Test::Is(wanted) => text == Some(wanted),
-                Test::Contains(part) => text.is_some_and(|text| text.contains(part.as_str())),
+            match condition {
+                Condition::OneOf(list) => text.is_some_and(|text| list.iter().any(|one| one == text)),
+                Condition::Is(wanted) => text == Some(wanted),
+                Condition::Contains(part) => text.is_some_and(|text| text.contains(part.as_str())),
             }
         };
         match logic {
             _ if self.0.is_empty() => true,
-            Logic::And => self.0.iter().all(holds),
-            Logic::Or => self.0.iter().any(holds),
+            FilterLogic::And => self.0.iter().all(holds),
+            FilterLogic::Or => self.0.iter().any(holds),
         }
     }
 }
 
 impl Paging {
-    /// Checks what can be wrong, in the order and the words of Agent Lightning. `fields`: those of the model.
-    pub(super) fn check(&self, fields: &[&str]) -> Answer<()> {
+    /// Checks the values in the order and with the texts of Agent Lightning. Items can be sorted by `fields`.
+    pub(super) fn check(&self, fields: &[&str]) -> ApiResult<()> {
         if let Some(field) = self.sort_by.as_ref().filter(|field| !fields.contains(&field.as_str())) {
             let allowed = fields.join(", ");
-            return Err(Refusal::Invalid(format!("Invalid sort_by: {field}, allowed fields are: {allowed}")));
+            return Err(ApiError::Invalid(format!("Invalid sort_by: {field}, allowed fields are: {allowed}")));
         }
         if self.limit == 0 || self.limit < -1 {
-            return Err(Refusal::Invalid("Limit must be greater than 0 or -1 for no limit".to_owned()));
+            return Err(ApiError::Invalid("Limit must be greater than 0 or -1 for no limit".to_owned()));
         }
         if self.offset < 0 {
-            return Err(Refusal::Invalid("Offset must be greater than or equal to 0".to_owned()));
+            return Err(ApiError::Invalid("Offset must be greater than or equal to 0".to_owned()));
         }
         Ok(())
     }
 
-    /// The order that a listing has if nobody asks for another.
-    pub(super) fn or_sorted_by(self, field: &str) -> Self {
+    /// Sorts by `field` unless the request names another.
+    pub(super) fn sorted_by_default(self, field: &str) -> Self {
         Self { sort_by: self.sort_by.or_else(|| Some(field.to_owned())), ..self }
     }
 
-    /// The page of `items`.
+    /// Filters and sorts `items`, and returns the page.
     pub(super) fn page(&self, items: Vec<JsonValue>, filter: &Filter) -> JsonValue {
         let mut kept: Vec<JsonValue> =
-            items.into_iter().filter(|item| filter.lets_through(item, self.filter_logic)).collect();
+            items.into_iter().filter(|item| filter.matches(item, self.filter_logic)).collect();
         if let Some(field) = &self.sort_by {
             kept.sort_by(|a, b| compare(field, &a[field.as_str()], &b[field.as_str()]));
         }
-        if self.sort_order == Order::Desc && self.sort_by.is_some() {
+        if self.sort_order == SortOrder::Desc && self.sort_by.is_some() {
             kept.reverse();
         }
         self.page_of(&kept, JsonValue::clone)
     }
 
-    /// True when the order asked for is that of a field, rising.
-    pub(super) fn is_by(&self, field: &str) -> bool {
-        self.sort_by.as_deref() == Some(field) && self.sort_order == Order::Asc
+    /// True when the listing is sorted by `field`, ascending.
+    pub(super) fn is_ascending_by(&self, field: &str) -> bool {
+        self.sort_by.as_deref() == Some(field) && self.sort_order == SortOrder::Asc
     }
 
-    /// The page of items that are in order.
+    /// The page of items that are filtered and sorted; only those on the page become JSON.
     pub(super) fn page_of<T>(&self, items: &[T], json: fn(&T) -> JsonValue) -> JsonValue {
         let page: Vec<JsonValue> = self.part(items).iter().map(json).collect();
         json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": items.len() })
@@ -141,13 +147,13 @@ impl Paging {
         &items[offset..items.len().min(offset.saturating_add(limit))]
     }
 
-    /// True when both conditions and order let the store choose what to read.
-    pub(super) fn is_and(&self) -> bool {
-        self.filter_logic == Logic::And
+    /// True when items must meet all conditions, so that the store need not read items that miss one.
+    pub(super) fn requires_all(&self) -> bool {
+        self.filter_logic == FilterLogic::And
     }
 }
 
-/// Null is the end of times, and the start of everything else.
+/// Null sorts last among times, and first among everything else.
 fn compare(field: &str, a: &JsonValue, b: &JsonValue) -> Ordering {
     let number =
         |value: &JsonValue| value.as_f64().unwrap_or(if field.ends_with("_time") { f64::INFINITY } else { 0.0 });
@@ -160,16 +166,21 @@ fn compare(field: &str, a: &JsonValue, b: &JsonValue) -> Ordering {
     }
 }
 
-/// A query string as the JSON form of the same request: names in `lists` may come several times, those in `numbers` are
-/// whole numbers.
-pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> Answer<(T, Paging)> {
+/// The conditions and the page of a body.
+pub(super) fn from_body<T: DeserializeOwned>(body: &Bytes) -> ApiResult<(T, Paging)> {
+    Ok((read(body)?, read(body)?))
+}
+
+/// The conditions and the page of a query, read as the body with the same fields. Fields in `lists` become arrays, also
+/// if they occur once; of others the last value counts.
+pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> ApiResult<(T, Paging)> {
     let mut object = serde_json::Map::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         let value = match &*name {
             "limit" | "offset" => {
-                let number = value.parse::<i64>().map_err(|_| Refusal::Schema {
-                    place: vec!["query".to_owned(), name.to_string()],
-                    message: "Input should be a valid integer, unable to parse string as an integer".to_owned(),
+                let number = value.parse::<i64>().map_err(|_| {
+                    let message = "Input should be a valid integer, unable to parse string as an integer";
+                    ApiError::of_field("query", &name, message)
                 })?;
                 json!(number)
             }
@@ -194,16 +205,12 @@ pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str
     Ok((typed(&object)?, typed(&object)?))
 }
 
-fn typed<T: DeserializeOwned>(query: &JsonValue) -> Answer<T> {
-    serde_path_to_error::deserialize(query).map_err(|error| {
-        let path = error.path().iter().map(ToString::to_string);
-        let place = std::iter::once("query".to_owned()).chain(path).collect();
-        Refusal::Schema { place, message: error.into_inner().to_string() }
-    })
+fn typed<T: DeserializeOwned>(query: &JsonValue) -> ApiResult<T> {
+    serde_path_to_error::deserialize(query).map_err(|error| schema_error("query", error))
 }
 
-/// Items as JSON, for filters and order.
-pub(super) fn json_of<T: Serialize>(items: &[T]) -> Vec<JsonValue> {
+/// Items as JSON, for [`Paging::page`].
+pub(super) fn to_json<T: Serialize>(items: &[T]) -> Vec<JsonValue> {
     items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect()
 }
 
@@ -234,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_pooled() {
+    fn conditions_are_combined() {
         let both = |logic: &str| {
             let filter = Filter::default().contains("name", Some("b".into())).is("name", Some("ab".into()));
             page(json!({ "filter_logic": logic }), &filter)
@@ -245,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn queries_become_json_and_say_what_is_wrong() {
+    fn queries_are_read_as_bodies() {
         let (read, _) = from_query::<JsonValue>(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
         assert_eq!(read, json!({ "a": ["1", "2"], "b": "x y", "limit": 3, "c": "2" }));
-        assert!(matches!(from_query::<JsonValue>(Some("limit=x"), &[]), Err(Refusal::Schema { .. })));
+        assert!(matches!(from_query::<JsonValue>(Some("limit=x"), &[]), Err(ApiError::Schema { .. })));
         let order = from_query::<JsonValue>(Some("sort_order=up"), &[]).unwrap_err();
-        assert!(matches!(order, Refusal::Schema { place, .. } if place == ["query", "sort_order"]));
+        assert!(matches!(order, ApiError::Schema { place, .. } if place == ["query", "sort_order"]));
         let paging = |text: &str| from_query::<JsonValue>(Some(text), &[]).unwrap().1.check(&["a", "b"]).is_ok();
         assert_eq!(
             ["limit=0", "limit=-2", "offset=-1", "sort_by=c", "sort_by=a&limit=-1"].map(paging),

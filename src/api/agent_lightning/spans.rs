@@ -1,29 +1,30 @@
-//! Spans: added, found, numbered. They are served in the shapes that Agent Lightning's adapters read.
+//! Adding, listing and numbering spans. They are returned in the shapes that Agent Lightning's adapters read.
 
-use super::extra::{self, EXTRA, Keys};
-use super::page::{Filter, Paging, from_query};
-use super::{Answer, created, ok, paged, read};
-use crate::api::access::Access;
+use super::extra::{self, EXTRA, SpanKeys};
+use super::page::{Filter, Paging, from_body, from_query};
+use crate::api::access::CallerAccess;
+use crate::api::respond::{ApiResult, created, ok, read};
 use crate::api::state::ApiState;
 use crate::export::agent_lightning::view;
 use crate::trace::{AttemptId, RolloutId, Span};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Value as JsonValue, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as JsonValue;
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
 
 /// `POST /spans`
-pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
+pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerAccess>, body: Bytes) -> ApiResult {
     let mut span: Span = read(&body)?;
-    let Keys { extra } = read(&body)?;
-    access.check(span.rollout_id.as_str())?;
+    let SpanKeys { extra } = read(&body)?;
+    access.require(span.rollout_id.as_str())?;
     if !extra.is_empty() {
         span.set(EXTRA, JsonValue::Object(extra).to_string());
     }
     let rollouts = &state.rollouts;
-    // Those of nobody's rollout are a mistake here; by OTLP they are kept.
+    // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;
     state.adopt(&mut span);
     state.sequences.raise(&span.rollout_id, span.sequence_id).await;
@@ -32,9 +33,11 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<Access>
     if appended.duplicates > 0 { created(JsonValue::Null) } else { created(extra::json(&span)) }
 }
 
-#[derive(Deserialize)]
-struct Wanted {
+/// The conditions of a listing of spans.
+#[derive(Deserialize, IntoParams, ToSchema)]
+pub(super) struct SpanConditions {
     rollout_id: String,
+    /// An attempt's id, or `latest`.
     #[serde(default)]
     attempt_id: Option<String>,
     #[serde(default)]
@@ -58,23 +61,23 @@ struct Wanted {
 /// `GET /spans`
 pub(super) async fn list(
     State(state): State<ApiState>,
-    access: Extension<Access>,
+    access: Extension<CallerAccess>,
     RawQuery(query): RawQuery,
-) -> Answer {
+) -> ApiResult {
     find(&state, &access, from_query(query.as_deref(), &[])?).await
 }
 
 /// `POST /spans/search`
-pub(super) async fn search(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
-    find(&state, &access, paged(&body)?).await
+pub(super) async fn search(State(state): State<ApiState>, access: Extension<CallerAccess>, body: Bytes) -> ApiResult {
+    find(&state, &access, from_body(&body)?).await
 }
 
-async fn find(state: &ApiState, access: &Access, (wanted, paging): (Wanted, Paging)) -> Answer {
-    access.check(&wanted.rollout_id)?;
-    let paging = paging.or_sorted_by("sequence_id");
+async fn find(state: &ApiState, access: &CallerAccess, (conditions, paging): (SpanConditions, Paging)) -> ApiResult {
+    access.require(&conditions.rollout_id)?;
+    let paging = paging.sorted_by_default("sequence_id");
     paging.check(SPAN_FIELDS)?;
-    let rollout = RolloutId::from(wanted.rollout_id.as_str());
-    let attempt = match wanted.attempt_id.as_deref() {
+    let rollout = RolloutId::from(conditions.rollout_id.as_str());
+    let attempt = match conditions.attempt_id.as_deref() {
         None => None,
         Some("latest") => {
             let latest = state.rollouts.store().attempts(rollout.clone()).await?.pop();
@@ -84,17 +87,17 @@ async fn find(state: &ApiState, access: &Access, (wanted, paging): (Wanted, Pagi
         Some(attempt) => Some(AttemptId::from(attempt)),
     };
     let filter = Filter::default()
-        .is("trace_id", wanted.trace_id)
-        .contains("trace_id", wanted.trace_id_contains)
-        .is("span_id", wanted.span_id)
-        .contains("span_id", wanted.span_id_contains)
-        .is("parent_id", wanted.parent_id)
-        .contains("parent_id", wanted.parent_id_contains)
-        .is("name", wanted.name)
-        .contains("name", wanted.name_contains);
+        .is("trace_id", conditions.trace_id)
+        .contains("trace_id", conditions.trace_id_contains)
+        .is("span_id", conditions.span_id)
+        .contains("span_id", conditions.span_id_contains)
+        .is("parent_id", conditions.parent_id)
+        .contains("parent_id", conditions.parent_id_contains)
+        .is("name", conditions.name)
+        .contains("name", conditions.name_contains);
     let spans = view(state.rollouts.store().spans(rollout, attempt).await?);
-    if filter.is_empty() && paging.is_by("sequence_id") {
-        // As they come: only what is on the page need be written.
+    if filter.is_empty() && paging.is_ascending_by("sequence_id") {
+        // The store's order already; only the spans of the page become JSON.
         return ok(paging.page_of(&spans, extra::json));
     }
     ok(paging.page(spans.iter().map(extra::json).collect(), &filter))
@@ -119,17 +122,23 @@ const SPAN_FIELDS: &[&str] = &[
     "resource",
 ];
 
-#[derive(Deserialize)]
-struct Next {
+#[derive(Deserialize, ToSchema)]
+pub(super) struct NextSequenceId {
     rollout_id: String,
+    // Required by the protocol, though ids count per rollout.
     #[serde(rename = "attempt_id")]
     _attempt: String,
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct SequenceId {
+    sequence_id: u64,
+}
+
 /// `POST /spans/next`
-pub(super) async fn next(State(state): State<ApiState>, access: Extension<Access>, body: Bytes) -> Answer {
-    let next: Next = read(&body)?;
-    access.check(&next.rollout_id)?;
+pub(super) async fn next(State(state): State<ApiState>, access: Extension<CallerAccess>, body: Bytes) -> ApiResult {
+    let next: NextSequenceId = read(&body)?;
+    access.require(&next.rollout_id)?;
     let sequence_id = state.sequences.next(&next.rollout_id.as_str().into()).await;
-    ok(json!({ "sequence_id": sequence_id }))
+    ok(SequenceId { sequence_id })
 }

@@ -4,28 +4,19 @@
 //! are `google.rpc.Status` messages, in the format of the request.
 
 use super::ingest::{Caller, ingest};
-use crate::api::access::Access;
+use crate::api::access::CallerAccess;
+use crate::api::settings::MAX_BODY_BYTES;
 use crate::api::state::ApiState;
 use crate::wire::encoding;
 use crate::wire::otlp::{self, OtlpFormat};
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Router};
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use serde::Serialize;
-
-/// The routes.
-pub(crate) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/v1/traces", post(traces))
-        .route("/v1/metrics", post(|headers| unsupported(headers, "metrics")))
-        .route("/v1/logs", post(|headers| unsupported(headers, "logs")))
-        .route("/v1/development/profiles", post(|headers| unsupported(headers, "profiles")))
-}
 
 /// `google.rpc.Status`, the body of an error.
 #[derive(Clone, PartialEq, Message, Serialize)]
@@ -41,9 +32,10 @@ const INVALID_ARGUMENT: i32 = 3;
 const UNIMPLEMENTED: i32 = 12;
 const UNAVAILABLE: i32 = 14;
 
-async fn traces(
+/// `POST /v1/traces`
+pub(super) async fn traces(
     State(state): State<ApiState>,
-    Extension(access): Extension<Access>,
+    Extension(access): Extension<CallerAccess>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -52,7 +44,7 @@ async fn traces(
         return error(StatusCode::BAD_REQUEST, OtlpFormat::Protobuf, INVALID_ARGUMENT, text);
     };
     let invalid = |text: &str| error(StatusCode::BAD_REQUEST, format, INVALID_ARGUMENT, text);
-    let body = match encoding::decode_whole(&headers, body.into(), crate::api::settings::MAX_BODY_BYTES) {
+    let body = match encoding::decode_whole(&headers, body.into(), MAX_BODY_BYTES) {
         Ok(body) => body,
         Err(error) => return invalid(&format!("the body cannot be decoded by its Content-Encoding: {error}")),
     };
@@ -90,8 +82,23 @@ fn json_of(response: &ExportTraceServiceResponse) -> serde_json::Value {
     }
 }
 
-async fn unsupported(headers: HeaderMap, signal: &str) -> Response {
-    let format = format_of(&headers).unwrap_or(OtlpFormat::Json);
+/// `POST /v1/metrics`
+pub(super) async fn metrics(headers: HeaderMap) -> Response {
+    unsupported(&headers, "metrics")
+}
+
+/// `POST /v1/logs`
+pub(super) async fn logs(headers: HeaderMap) -> Response {
+    unsupported(&headers, "logs")
+}
+
+/// `POST /v1/development/profiles`
+pub(super) async fn profiles(headers: HeaderMap) -> Response {
+    unsupported(&headers, "profiles")
+}
+
+fn unsupported(headers: &HeaderMap, signal: &str) -> Response {
+    let format = format_of(headers).unwrap_or(OtlpFormat::Json);
     let text = format!("{signal} are not supported; export traces only");
     error(StatusCode::NOT_IMPLEMENTED, format, UNIMPLEMENTED, &text)
 }

@@ -4,7 +4,7 @@
 //! to, the caller's `x-rollout-id`, a token for exactly one rollout. Spans without any are stored under the rollout
 //! `unassigned` and counted. Spans that break the protocol are rejected with the reason, and the others stay.
 
-use crate::api::access::Access;
+use crate::api::access::CallerAccess;
 use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::UNASSIGNED;
@@ -24,11 +24,11 @@ use std::time::Duration;
 pub(super) struct Caller {
     rollout: Option<String>,
     attempt: Option<String>,
-    access: Access,
+    access: CallerAccess,
 }
 
 impl Caller {
-    pub(super) fn of(headers: &HeaderMap, access: Access) -> Self {
+    pub(super) fn of(headers: &HeaderMap, access: CallerAccess) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self { rollout: text("x-rollout-id"), attempt: text("x-attempt-id"), access }
     }
@@ -54,7 +54,7 @@ pub(super) async fn ingest(
     let mut ready = Vec::with_capacity(spans.len());
     for (mut span, attribution) in spans {
         assign(&mut span, &attribution, caller, &owners);
-        if !caller.access.may(span.rollout_id.as_str()) {
+        if !caller.access.includes(span.rollout_id.as_str()) {
             rejected += 1;
             reasons.insert("the token is not for this rollout".to_owned());
             continue;
@@ -111,8 +111,8 @@ fn assign(
     caller: &Caller,
     owners: &HashMap<String, (RolloutId, AttemptId)>,
 ) {
-    let owner_of = |rollout: &String, attempt: Option<&String>| {
-        let rollout = RolloutId::from(rollout.as_str());
+    let owner_of = |rollout: &str, attempt: Option<&String>| {
+        let rollout = RolloutId::from(rollout);
         let attempt = attempt.map_or_else(|| AttemptId::default_of(&rollout), |attempt| attempt.as_str().into());
         (rollout, attempt)
     };
@@ -120,7 +120,7 @@ fn assign(
         (Some(rollout), _, _) => owner_of(rollout, attribution.attempt.as_ref().or(caller.attempt.as_ref())),
         (None, Some(owner), _) => owner.clone(),
         (None, None, Some(rollout)) => owner_of(rollout, attribution.attempt.as_ref().or(caller.attempt.as_ref())),
-        (None, None, None) => match caller.access.only() {
+        (None, None, None) => match caller.access.only_rollout() {
             Some(rollout) => owner_of(rollout, attribution.attempt.as_ref()),
             None => (UNASSIGNED.into(), span.trace_id.as_str().into()),
         },

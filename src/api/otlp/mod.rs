@@ -2,9 +2,10 @@
 //! rejected.
 
 pub(super) mod counters;
-mod grpc;
+pub(super) mod grpc;
 mod http;
 mod ingest;
+mod routes;
 
-pub(super) use grpc::service as grpc_service;
-pub(super) use http::router;
+pub(crate) use counters::IngestCounters;
+pub(super) use routes::routes;

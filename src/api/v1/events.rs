@@ -1,63 +1,65 @@
-//! Events of version 1.0: what happened in an attempt, in the order in which it was over.
+//! Events of version 1.0: what happened in an attempt, by end time.
 //!
-//! A call of a model is an event, and so is every reward, whoever recorded them; an event that is posted is a span.
+//! LLM calls and rewards are events, whichever API recorded them. A posted event is stored as a span.
 
-use super::rollouts::{known, last_attempt, text};
-use crate::api::access::Access;
-use crate::api::agent_lightning::{Answer, Refusal, ok, read};
+use super::query::text;
+use super::rollouts::{last_attempt, registered};
+use crate::api::respond::{ApiResult, ok, read};
 use crate::api::state::ApiState;
 use crate::export::model_request::{event_data, triplet};
 use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId, Value};
-use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Value as JsonValue, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as JsonValue, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
+use utoipa::{IntoParams, ToSchema};
 
-#[derive(Deserialize)]
-struct New {
+#[derive(Deserialize, ToSchema)]
+pub(super) struct NewEvent {
+    /// `reward`, or any other name.
     event_type: String,
-    #[serde(default = "nothing")]
-    data: serde_json::Map<String, JsonValue>,
+    /// Of a reward: `value`, and optionally `name`.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    data: Map<String, JsonValue>,
 }
 
-fn nothing() -> serde_json::Map<String, JsonValue> {
-    serde_json::Map::new()
+/// An event as this API returns it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventView {
+    event_type: String,
+    rollout_id: String,
+    attempt_id: String,
+    timestamp: Timestamp,
+    data: JsonValue,
 }
 
 /// `POST /api/rollouts/{rollout}/attempt/{attempt}/events`
 pub(super) async fn add(
     State(state): State<ApiState>,
-    access: Extension<Access>,
     Path((rollout, attempt)): Path<(String, String)>,
     body: Bytes,
-) -> Answer {
-    access.check(&rollout)?;
-    let New { event_type, data } = read(&body)?;
+) -> ApiResult {
+    let NewEvent { event_type, data } = read(&body)?;
     let data = JsonValue::Object(data);
-    let rollout = known(&state, &rollout).await?.rollout_id;
+    let rollout = registered(&state, &rollout).await?.rollout_id;
     let now = Timestamp::from(SystemTime::now());
     let sequence_id = state.sequences.next(&rollout).await;
-    let mut span = span_of(&rollout, &attempt.as_str().into(), (&event_type, &data), sequence_id, now);
+    let mut span = span_of(&rollout, &attempt.as_str().into(), sequence_id, now);
+    set_event(&mut span, &event_type, &data);
     state.adopt(&mut span);
     state.rollouts.append(vec![Arc::new(span)]).await?;
-    ok(shown(&rollout, &attempt, &event_type, now, &data))
+    ok(EventView { event_type, rollout_id: rollout.to_string(), attempt_id: attempt, timestamp: now, data })
 }
 
-/// An event as a span; a reward is one that every adapter reads.
-fn span_of(
-    rollout: &RolloutId,
-    attempt: &AttemptId,
-    (event_type, data): (&str, &JsonValue),
-    sequence_id: u64,
-    now: Timestamp,
-) -> Span {
+/// A span without duration, below the attempt's root.
+fn span_of(rollout: &RolloutId, attempt: &AttemptId, sequence_id: u64, now: Timestamp) -> Span {
     let (trace_id, root) = (TraceId::of_attempt(rollout, attempt), SpanId::of_attempt_root(rollout, attempt));
     let context = |id: SpanId| SpanContext {
         trace_id: trace_id.to_string(),
@@ -65,13 +67,13 @@ fn span_of(
         is_remote: false,
         trace_state: BTreeMap::new(),
     };
-    let own = SpanId::from_random(fastrand::u64(..));
-    let mut span = Span {
+    let id = SpanId::from_random(fastrand::u64(..));
+    Span {
         rollout_id: rollout.clone(),
         attempt_id: attempt.clone(),
         sequence_id,
         trace_id: trace_id.to_string(),
-        span_id: own.to_string(),
+        span_id: id.to_string(),
         parent_id: Some(root.to_string()),
         name: "agentlightning.annotation".to_owned(),
         kind: SpanKind::Internal,
@@ -81,10 +83,14 @@ fn span_of(
         links: Vec::new(),
         start_time: Some(now),
         end_time: Some(now),
-        context: Some(context(own)),
+        context: Some(context(id)),
         parent: Some(context(root)),
         resource: Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() },
-    };
+    }
+}
+
+/// Makes a span the event. Of a reward it gets the attributes that the adapters of all versions read, too.
+fn set_event(span: &mut Span, event_type: &str, data: &JsonValue) {
     span.set(names::EVENT_TYPE, event_type);
     span.set(names::EVENT_DATA, data.to_string());
     if event_type == "reward"
@@ -94,28 +100,37 @@ fn span_of(
         span.set("agentlightning.reward.0.name", name);
         span.set(REWARD, value);
     }
-    span
+}
+
+/// The query of a listing of events.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "describes what `list` reads from the query by hand")]
+pub(super) struct EventQuery {
+    /// Only events of this type.
+    event_type: Option<String>,
+    /// `triplet`: data of LLM calls as prompt, response and reward.
+    format: Option<String>,
+    /// `last`, with `format=triplet`: of the calls with one prompt, only the last.
+    dedup: Option<String>,
 }
 
 /// `GET /api/rollouts/{rollout}/events`
 pub(super) async fn list(
     State(state): State<ApiState>,
-    access: Extension<Access>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
-) -> Answer {
-    access.check(&id)?;
-    let rollout = known(&state, &id).await?;
+) -> ApiResult {
+    let rollout = registered(&state, &id).await?;
     let attempt = match last_attempt(&rollout) {
         Some(attempt) => attempt,
-        None => unnamed_attempt(&state, &rollout.rollout_id).await?,
+        None => default_attempt(&state, &rollout.rollout_id).await?,
     };
     let spans = state.rollouts.store().spans(rollout.rollout_id.clone(), Some(attempt.as_str().into())).await?;
     let query = query.unwrap_or_default();
-    let wanted = text(&query, "event_type");
+    let event_type = text(&query, "event_type");
     let as_triplets = text(&query, "format").as_deref() == Some("triplet");
     let mut events: Vec<(Timestamp, String, JsonValue)> = spans.iter().filter_map(event_of).collect();
-    events.retain(|(_, event_type, _)| wanted.as_ref().is_none_or(|wanted| wanted == event_type));
+    events.retain(|(_, kind, _)| event_type.as_ref().is_none_or(|event_type| event_type == kind));
     events.sort_by_key(|(at, _, _)| *at);
     if as_triplets {
         events.iter_mut().for_each(|(_, event_type, data)| *data = triplet(event_type, data));
@@ -123,12 +138,18 @@ pub(super) async fn list(
             keep_last_of_each_prompt(&mut events);
         }
     }
-    let shown = events.iter().map(|(at, event_type, data)| shown(&rollout.rollout_id, &attempt, event_type, *at, data));
-    ok(shown.collect::<Vec<_>>())
+    let views = events.into_iter().map(|(timestamp, event_type, data)| EventView {
+        event_type,
+        rollout_id: rollout.rollout_id.to_string(),
+        attempt_id: attempt.clone(),
+        timestamp,
+        data,
+    });
+    ok(views.collect::<Vec<_>>())
 }
 
-/// Agent Lightning keeps one call of each prompt. We keep all, since samples of one prompt are samples; who wants its way
-/// asks for it with `dedup=last`.
+/// Agent Lightning keeps one call of each prompt. We keep all by default, because several samples of one prompt are all
+/// training samples.
 fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
     let mut last: HashMap<String, usize> = HashMap::new();
     let prompt = |event_type: &str, data: &JsonValue| {
@@ -144,15 +165,16 @@ fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
     });
 }
 
-/// Where no controller has named an attempt: "0", unless a runner of the other API has started one.
-async fn unnamed_attempt(state: &ApiState, rollout: &RolloutId) -> Result<String, Refusal> {
+/// The attempt of a rollout for which no controller has named one: the latest that a runner of version 0.3 has started,
+/// else "0".
+async fn default_attempt(state: &ApiState, rollout: &RolloutId) -> ApiResult<String> {
     let attempts = state.rollouts.store().attempts(rollout.clone()).await?;
-    // That one leaves its metadata empty; an attempt that a call has named has an object there.
+    // A runner leaves the metadata null; an attempt that a call has named has an object there.
     let latest = attempts.iter().rev().find(|attempt| attempt.metadata.is_null());
     Ok(latest.map_or_else(|| DEFAULT_ATTEMPT.to_owned(), |latest| latest.attempt_id.to_string()))
 }
 
-/// The event that a span is, if it is one.
+/// The time, type and data of the event that a span represents; `None` for other spans.
 fn event_of(span: &Span) -> Option<(Timestamp, String, JsonValue)> {
     let at = span.end_time?;
     if let Some(event_type) = span.attributes.get(names::EVENT_TYPE).and_then(Value::as_str) {
@@ -164,10 +186,6 @@ fn event_of(span: &Span) -> Option<(Timestamp, String, JsonValue)> {
     }
     let value = span.attributes.get(REWARD).and_then(Value::as_float)?;
     Some((at, "reward".to_owned(), json!({ "value": value, "source": "agent" })))
-}
-
-fn shown(rollout: &RolloutId, attempt: &str, event_type: &str, at: Timestamp, data: &JsonValue) -> JsonValue {
-    json!({ "event_type": event_type, "rollout_id": rollout, "attempt_id": attempt, "timestamp": at, "data": data })
 }
 
 const DEFAULT_ATTEMPT: &str = "0";

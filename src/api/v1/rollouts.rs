@@ -1,7 +1,12 @@
-//! Rollouts as version 1.0 has them: four states, a version that counts changes, and a log of those that ended.
+//! Rollouts of version 1.0: four states, a version that counts changes, and a log of those that ended.
 
-use super::shapes::{Change, Config, Known, New, Seconds, Status, StatusChange};
-use crate::api::agent_lightning::{Answer, Refusal, created, ok, read};
+use super::model::{
+    METADATA_KEY, NewRolloutV1, RolloutChangeV1, RolloutConfigV1, RolloutView, StatusChange, StatusView, StoredFields,
+    StoredStatus,
+};
+use super::query::{integer, parameters};
+use super::status::{StateV1, UNKNOWN_STATE};
+use crate::api::respond::{ApiError, ApiResult, created, ok, read};
 use crate::api::state::ApiState;
 use crate::rollout::{RolloutError, lifecycle};
 use crate::store::{Records, RolloutFilter};
@@ -10,30 +15,32 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value as JsonValue, json};
 use std::collections::HashSet;
 use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
 
 /// `POST /api/rollouts`
-pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer {
-    let new: Vec<New> = read(&body)?;
-    let mut made = HashSet::new();
+pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> ApiResult {
+    let new: Vec<NewRolloutV1> = read(&body)?;
+    let mut registered = HashSet::new();
     for id in new.iter().filter_map(|new| new.rollout_id.as_deref()) {
         if is_registered(&state, id).await? {
-            made.insert(RolloutId::from(id));
+            registered.insert(RolloutId::from(id));
         }
     }
     let stored = state.rollouts.transact(move |records, now| {
         let mut stored = Vec::with_capacity(new.len());
         for (place, new) in (0..).zip(&new) {
             let id = RolloutId::from(new.rollout_id.clone().unwrap_or_else(random_id).as_str());
-            // One that only a call has named is nobody's yet.
-            let is_made = |known: &Rollout| made.contains(&id) || known.metadata.get(KEY).is_some();
-            if let Some(known) = records.rollout(&id)?.filter(is_made) {
-                stored.push(known);
+            // A rollout that exists only because a call named it can still be created.
+            let exists = |rollout: &Rollout| registered.contains(&id) || rollout.metadata.get(METADATA_KEY).is_some();
+            if let Some(rollout) = records.rollout(&id)?.filter(exists) {
+                stored.push(rollout);
                 continue;
             }
-            // Listings are in the order of their start.
+            // Listings are in the order of start times.
             let rollout = rollout_of(new, id, now.after(Duration::from_nanos(place)));
             records.upsert_rollout(&rollout)?;
             records.enqueue(&rollout.rollout_id)?;
@@ -41,16 +48,14 @@ pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> Answer
         }
         Ok(stored)
     });
-    created(stored.await?.iter().map(shown).collect::<Vec<_>>())
+    created(stored.await?.iter().map(view).collect::<Vec<_>>())
 }
 
-fn rollout_of(new: &New, id: RolloutId, now: Timestamp) -> Rollout {
+fn rollout_of(new: &NewRolloutV1, id: RolloutId, now: Timestamp) -> Rollout {
     let mut metadata = serde_json::to_value(new.metadata.clone().unwrap_or_default()).unwrap_or_default();
-    let known = Known {
-        config: serde_json::to_value(new.config.clone().unwrap_or_default()).unwrap_or_default(),
-        status: Status { k8s_job_name: None, last_attempt_id: None, error_message: None, version: 1, updated_at: now },
-    };
-    metadata[KEY] = serde_json::to_value(known).unwrap_or_default();
+    let config = serde_json::to_value(new.config.clone().unwrap_or_default()).unwrap_or_default();
+    let fields = StoredFields { config, status: StoredStatus::unchanged_since(now) };
+    metadata[METADATA_KEY] = serde_json::to_value(fields).unwrap_or_default();
     Rollout {
         rollout_id: id,
         input: new.input.clone(),
@@ -59,7 +64,7 @@ fn rollout_of(new: &New, id: RolloutId, now: Timestamp) -> Rollout {
         mode: Some(if new.is_train { "train" } else { "val" }.to_owned()),
         resources_id: None,
         status: RolloutStatus::Queuing,
-        // Time-outs are the controllers' business in this version.
+        // In this version the controllers apply timeouts.
         config: RolloutConfig::default(),
         metadata,
     }
@@ -69,139 +74,209 @@ fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
+/// The query of a listing.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "describes what `list` reads from the query by hand")]
+pub(super) struct ListQuery {
+    /// The states, at least one: `queuing`, `running`, `succeeded`, `failed`.
+    state_in: Vec<String>,
+    /// The most rollouts to return; 500 if absent.
+    limit: Option<i64>,
+}
+
 /// `GET /api/rollouts`
-pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult {
     let query = query.unwrap_or_default();
     let mut statuses = Vec::new();
-    for (_, word) in pairs(&query).filter(|(name, _)| name == "state_in") {
-        statuses.extend_from_slice(statuses_of(&word).ok_or_else(|| schema("query", "state_in", STATES))?);
+    for (_, name) in parameters(&query).filter(|(name, _)| name == "state_in") {
+        let state = StateV1::of_name(&name).ok_or_else(|| ApiError::of_field("query", "state_in", UNKNOWN_STATE))?;
+        statuses.extend_from_slice(state.statuses());
     }
     if statuses.is_empty() {
-        return Err(schema("query", "state_in", "Field required"));
+        return Err(ApiError::of_field("query", "state_in", "Field required"));
     }
-    let limit = usize::try_from(number(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
+    let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
     let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
     let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let mut list = Vec::new();
     for rollout in found.iter().map(|found| &found.rollout) {
-        // Others are named by their calls only, and never end.
-        let is_made = rollout.metadata.get(KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await?;
-        if is_made && list.len() < limit {
-            list.push(shown(rollout));
+        // Rollouts that only calls have named are not listed: they never end.
+        let is_listed =
+            rollout.metadata.get(METADATA_KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await?;
+        if is_listed && list.len() < limit {
+            list.push(view(rollout));
         }
     }
     ok(list)
 }
 
+/// The query of a page of the log.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "describes what `terminal` reads from the query by hand")]
+pub(super) struct TerminalQuery {
+    /// The `next_after` of the page before; 0 if absent.
+    after: Option<i64>,
+    /// The most entries to return; 1000 if absent.
+    limit: Option<i64>,
+}
+
+/// A page of the log of ended rollouts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TerminalRollouts {
+    items: Vec<TerminalRollout>,
+    /// Where the next page starts.
+    next_after: u64,
+    /// Entries of the log, those of deleted rollouts included.
+    total_terminal: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TerminalRollout {
+    rollout_id: String,
+    /// `succeeded` or `failed`.
+    state: &'static str,
+    /// `data_id` or `instance_id` of the input; empty if it has neither.
+    data_id: String,
+    is_train: bool,
+}
+
 /// `GET /api/rollouts/terminal`
-pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult {
     let query = query.unwrap_or_default();
-    let after = u64::try_from(number(&query, "after")?.unwrap_or(0)).unwrap_or(0);
-    let limit = usize::try_from(number(&query, "limit")?.unwrap_or(1000)).unwrap_or(1).max(1);
+    let after = u64::try_from(integer(&query, "after")?.unwrap_or(0)).unwrap_or(0);
+    let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(1000)).unwrap_or(1).max(1);
     let page = state.rollouts.store().ended_rollouts(after, limit).await?;
     let filter = RolloutFilter { ids: Some(page.ids.clone()), statuses: None };
     let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let items = page.ids.iter().filter_map(|id| {
-        // One that was deleted is passed over.
+        // Deleted rollouts are skipped.
         let rollout = &found.iter().find(|found| found.rollout.rollout_id == *id)?.rollout;
-        let data_id = ["data_id", "instance_id"].iter().find_map(|name| rollout.input.get(name).filter(|id| says(id)));
-        let data_id = data_id.map_or_else(String::new, |id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
-        let is_train = is_train(rollout);
-        Some(json!({ "rollout_id": id, "state": state_of(rollout.status), "data_id": data_id, "is_train": is_train }))
+        Some(TerminalRollout {
+            rollout_id: id.to_string(),
+            state: StateV1::of_status(rollout.status).as_str(),
+            data_id: data_id(&rollout.input),
+            is_train: is_train(rollout),
+        })
     });
     let next_after = after + page.ids.len() as u64;
-    ok(json!({ "items": items.collect::<Vec<_>>(), "next_after": next_after, "total_terminal": page.total }))
+    ok(TerminalRollouts { items: items.collect(), next_after, total_terminal: page.total })
+}
+
+fn data_id(input: &JsonValue) -> String {
+    let id = ["data_id", "instance_id"].iter().find_map(|name| input.get(name).filter(|id| is_truthy(id)));
+    id.map_or_else(String::new, |id| id.as_str().map_or_else(|| id.to_string(), str::to_owned))
+}
+
+/// Python's idea of true, for scalars.
+fn is_truthy(value: &JsonValue) -> bool {
+    !matches!(value, JsonValue::Null | JsonValue::Bool(false))
+        && value.as_f64() != Some(0.0)
+        && value.as_str() != Some("")
+}
+
+/// A rollout, with the attempts that have events.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RolloutWithAttempts {
+    rollout: RolloutView,
+    attempts: Vec<String>,
 }
 
 /// `GET /api/rollouts/{rollout}`
-pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> Answer {
-    let rollout = known(&state, &id).await?;
+pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult {
+    let rollout = registered(&state, &id).await?;
     let attempts = attempts_with_events(&state, &rollout.rollout_id).await?;
-    ok(json!({ "rollout": shown(&rollout), "attempts": attempts }))
+    ok(RolloutWithAttempts { rollout: view(&rollout), attempts })
 }
 
-/// The rollout of this id.
-pub(super) async fn known(state: &ApiState, id: &str) -> Answer<Rollout> {
+/// The attempts that have events, by the time of the first. An attempt that a controller has only named has none until a
+/// span or a heartbeat arrives. No span is read, because trainers poll this.
+async fn attempts_with_events(state: &ApiState, rollout: &RolloutId) -> ApiResult<Vec<String>> {
+    let mut attempts = state.rollouts.store().attempts(rollout.clone()).await?;
+    attempts.retain(|attempt| attempt.metadata.get(METADATA_KEY).is_none() || attempt.last_heartbeat_time.is_some());
+    attempts.sort_by_key(|attempt| attempt.start_time);
+    Ok(attempts.into_iter().map(|attempt| attempt.attempt_id.to_string()).collect())
+}
+
+/// The rollout with this id, if it was created by any API. Rollouts that only spans have named are not found.
+pub(super) async fn registered(state: &ApiState, id: &str) -> ApiResult<Rollout> {
     let found = if is_registered(state, id).await? { state.rollouts.store().rollout(id.into()).await? } else { None };
-    found.ok_or_else(|| Refusal::Absent(not_found(id)))
+    found.ok_or_else(|| ApiError::NotFoundPlain(not_found(id)))
 }
 
 fn not_found(id: &str) -> String {
     format!("Rollout not found: {id}")
 }
 
-/// True for a rollout that somebody made, here or by another API.
-async fn is_registered(state: &ApiState, id: &str) -> Answer<bool> {
+async fn is_registered(state: &ApiState, id: &str) -> ApiResult<bool> {
     Ok(state.rollouts.store().sequence_state(id.into()).await?.registered)
 }
 
-/// The attempts with events, by the time of their first. An attempt that a controller only named has none until its first
-/// heartbeat. Trainers request this often, so no span is read.
-async fn attempts_with_events(state: &ApiState, rollout: &RolloutId) -> Answer<Vec<String>> {
-    let mut attempts = state.rollouts.store().attempts(rollout.clone()).await?;
-    attempts.retain(|attempt| attempt.metadata.get(KEY).is_none() || attempt.last_heartbeat_time.is_some());
-    attempts.sort_by_key(|attempt| attempt.start_time);
-    Ok(attempts.into_iter().map(|attempt| attempt.attempt_id.to_string()).collect())
-}
-
-/// The attempt whose events are a rollout's: that which a controller named last.
+/// The attempt that a controller named last; its events are the rollout's.
 pub(super) fn last_attempt(rollout: &Rollout) -> Option<String> {
-    known_of(rollout).status.last_attempt_id
+    stored_fields(rollout).status.last_attempt_id
 }
 
 /// `PATCH /api/rollouts/{rollout}`
-pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> Answer {
-    known(&state, &id).await?;
-    let Change { status } = read(&body)?;
-    // Without it nothing changes.
+pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> ApiResult {
+    registered(&state, &id).await?;
+    let RolloutChangeV1 { status } = read(&body)?;
     let change = status.unwrap_or_default();
     let to = match &change.state {
-        Some(Some(word)) => Some(statuses_of(word).ok_or_else(|| schema("body", "status", STATES))?),
+        Some(Some(name)) => {
+            Some(StateV1::of_name(name).ok_or_else(|| ApiError::of_field("body", "status", UNKNOWN_STATE))?)
+        }
         _ => None,
     };
-    let explicit_null = change.state == Some(None);
     let changed = state.rollouts.transact(move |records, now| {
         let id = RolloutId::from(id.as_str());
-        let Some(mut rollout) = records.rollout(&id)? else { return Ok(Err(Refusal::Absent(not_found(id.as_str())))) };
-        let from = state_of(rollout.status);
-        if to.is_some() || explicit_null {
-            let word = change.state.clone().flatten().unwrap_or_else(|| "None".to_owned());
-            if !may_become(from, &word) {
-                let text = format!("Rollout {id}: cannot transition {from} -> {word}");
-                return Ok(Err(Refusal::Conflict(text)));
+        let Some(mut rollout) = records.rollout(&id)? else {
+            return Ok(Err(ApiError::NotFoundPlain(not_found(id.as_str()))));
+        };
+        if change.state.is_some() {
+            let from = StateV1::of_status(rollout.status);
+            if !to.is_some_and(|to| from.may_become(to)) {
+                // A state of null gets Python's word for it.
+                let to = to.map_or("None", StateV1::as_str);
+                let text = format!("Rollout {id}: cannot transition {} -> {to}", from.as_str());
+                return Ok(Err(ApiError::Conflict(text)));
             }
         }
-        let mut known = known_of(&rollout);
         let StatusChange { state, k8s_job_name, last_attempt_id, error_message } = change.clone();
-        let effective =
-            state.is_some() || k8s_job_name.is_some() || last_attempt_id.is_some() || error_message.is_some();
-        if !effective {
+        let is_empty =
+            state.is_none() && k8s_job_name.is_none() && last_attempt_id.is_none() && error_message.is_none();
+        if is_empty {
             return Ok(Ok(rollout));
         }
-        let status = &mut known.status;
+        let mut fields = stored_fields(&rollout);
+        let status = &mut fields.status;
         status.k8s_job_name = k8s_job_name.unwrap_or(status.k8s_job_name.take());
         status.last_attempt_id = last_attempt_id.unwrap_or(status.last_attempt_id.take());
         status.error_message = error_message.unwrap_or(status.error_message.take());
         (status.version, status.updated_at) = (status.version + 1, now);
         let attempt = status.last_attempt_id.clone();
         if let JsonValue::Object(metadata) = &mut rollout.metadata {
-            metadata.insert(KEY.to_owned(), serde_json::to_value(known).unwrap_or_default());
+            metadata.insert(METADATA_KEY.to_owned(), serde_json::to_value(fields).unwrap_or_default());
         }
-        if let Some(to) = to.and_then(<[RolloutStatus]>::first) {
-            // Nobody takes from the queue what has left it.
-            lifecycle::set_rollout_status(&mut rollout, *to, now);
+        if let Some(to) = to {
+            // Takes the rollout out of the queue too.
+            lifecycle::set_rollout_status(&mut rollout, to.status(), now);
         }
         records.upsert_rollout(&rollout)?;
         if let Some(attempt) = attempt {
-            follow(records, &rollout, &attempt, now)?;
+            put_named_attempt(records, &rollout, &attempt, now)?;
         }
         Ok(Ok(rollout))
     });
-    ok(shown(&changed.await??))
+    ok(view(&changed.await??))
 }
 
-/// The attempt that a controller names is one of the rollout's, and ends with it.
-fn follow(records: &mut dyn Records, rollout: &Rollout, attempt: &str, now: Timestamp) -> Result<(), RolloutError> {
+/// Stores the attempt that a controller has named; it ends with its rollout.
+fn put_named_attempt(
+    records: &mut dyn Records,
+    rollout: &Rollout,
+    attempt: &str,
+    now: Timestamp,
+) -> Result<(), RolloutError> {
     let (rollout_id, attempt_id) = (rollout.rollout_id.clone(), attempt.into());
     let known = records.attempt(&rollout_id, &attempt_id)?;
     let mut attempt = known.unwrap_or_else(|| Attempt::running(rollout_id, attempt_id, now));
@@ -210,61 +285,56 @@ fn follow(records: &mut dyn Records, rollout: &Rollout, attempt: &str, now: Time
         RolloutStatus::Failed => lifecycle::set_attempt_status(&mut attempt, AttemptStatus::Failed, now),
         _ => {}
     }
-    // What was only named has no events yet.
+    // Marks an attempt without events, see `attempts_with_events`.
     if attempt.metadata.as_object().is_none_or(Map::is_empty) && attempt.last_heartbeat_time.is_none() {
-        attempt.metadata = json!({ KEY: { "named": true } });
+        attempt.metadata = json!({ METADATA_KEY: { "named": true } });
     }
     records.upsert_attempt(attempt)?;
     Ok(())
 }
 
 /// `DELETE /api/rollouts/{rollout}`
-pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>) -> Answer {
+pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult {
     state.rollouts.remove(id.as_str().into()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// A rollout as this API shows it.
-fn shown(rollout: &Rollout) -> JsonValue {
-    let Known { config, status } = known_of(rollout);
+fn view(rollout: &Rollout) -> RolloutView {
+    let StoredFields { config, status } = stored_fields(rollout);
     let mut metadata = rollout.metadata.as_object().cloned().unwrap_or_default();
-    metadata.remove(KEY);
+    metadata.remove(METADATA_KEY);
     for name in ["batch_idx", "sample_idx_in_batch"] {
         metadata.entry(name).or_insert(JsonValue::Null);
     }
-    json!({
-        "rollout_id": rollout.rollout_id,
-        "input": rollout.input,
-        "is_train": is_train(rollout),
-        "config": config,
-        "metadata": metadata,
-        "status": {
-            "state": state_of(rollout.status),
-            "k8s_job_name": status.k8s_job_name,
-            "last_attempt_id": status.last_attempt_id,
-            "error_message": status.error_message,
-            "version": status.version,
-            "created_at": rollout.start_time,
-            "updated_at": status.updated_at,
+    RolloutView {
+        rollout_id: rollout.rollout_id.to_string(),
+        input: rollout.input.clone(),
+        is_train: is_train(rollout),
+        config,
+        metadata,
+        status: StatusView {
+            state: StateV1::of_status(rollout.status).as_str(),
+            k8s_job_name: status.k8s_job_name,
+            last_attempt_id: status.last_attempt_id,
+            error_message: status.error_message,
+            version: status.version,
+            created_at: rollout.start_time,
+            updated_at: status.updated_at,
         },
-    })
+    }
 }
 
-/// What this API knows of a rollout; of one that was made elsewhere, what can be said.
-fn known_of(rollout: &Rollout) -> Known {
-    let stored = rollout.metadata.get(KEY).and_then(|known| serde_json::from_value(known.clone()).ok());
+/// The fields that only this API has; for a rollout that another API created, what follows from its other fields.
+fn stored_fields(rollout: &Rollout) -> StoredFields {
+    let stored = rollout.metadata.get(METADATA_KEY).and_then(|stored| serde_json::from_value(stored.clone()).ok());
     stored.unwrap_or_else(|| {
-        let seconds = rollout.config.timeout_seconds.map_or(Seconds::default(), |seconds| Seconds(seconds as i64));
-        let config = Config { timeout_seconds: seconds, ..Config::default() };
-        Known {
+        let mut config = RolloutConfigV1::default();
+        if let Some(seconds) = rollout.config.timeout_seconds {
+            config.timeout_seconds = seconds as i64;
+        }
+        StoredFields {
             config: serde_json::to_value(config).unwrap_or_default(),
-            status: Status {
-                k8s_job_name: None,
-                last_attempt_id: None,
-                error_message: None,
-                version: 1,
-                updated_at: rollout.end_time.unwrap_or(rollout.start_time),
-            },
+            status: StoredStatus::unchanged_since(rollout.end_time.unwrap_or(rollout.start_time)),
         }
     })
 }
@@ -272,58 +342,3 @@ fn known_of(rollout: &Rollout) -> Known {
 fn is_train(rollout: &Rollout) -> bool {
     rollout.mode.as_deref().is_none_or(|mode| mode == "train")
 }
-
-/// This API's word for a state.
-fn state_of(status: RolloutStatus) -> &'static str {
-    match status {
-        RolloutStatus::Queuing | RolloutStatus::Requeuing => "queuing",
-        RolloutStatus::Preparing | RolloutStatus::Running => "running",
-        RolloutStatus::Succeeded => "succeeded",
-        RolloutStatus::Failed | RolloutStatus::Cancelled => "failed",
-    }
-}
-
-/// What a word of this API means; a rollout that is moved gets the first.
-fn statuses_of(word: &str) -> Option<&'static [RolloutStatus]> {
-    use RolloutStatus::{Cancelled, Failed, Preparing, Queuing, Requeuing, Running, Succeeded};
-    Some(match word {
-        "queuing" => &[Queuing, Requeuing],
-        "running" => &[Running, Preparing],
-        "succeeded" => &[Succeeded],
-        "failed" => &[Failed, Cancelled],
-        _ => return None,
-    })
-}
-
-/// False for what is nothing, empty or zero.
-fn says(value: &JsonValue) -> bool {
-    !matches!(value, JsonValue::Null | JsonValue::Bool(false))
-        && value.as_f64() != Some(0.0)
-        && value.as_str() != Some("")
-}
-
-fn may_become(from: &str, to: &str) -> bool {
-    matches!((from, to), ("queuing", "running" | "failed") | ("running", "succeeded" | "failed"))
-}
-
-fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    form_urlencoded::parse(query.as_bytes()).into_owned()
-}
-
-/// A value of the query.
-pub(super) fn text(query: &str, name: &str) -> Option<String> {
-    pairs(query).find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-fn number(query: &str, name: &str) -> Answer<Option<i64>> {
-    let unread = || schema("query", name, "Input should be a valid integer, unable to parse string as an integer");
-    text(query, name).map(|value| value.parse().map_err(|_| unread())).transpose()
-}
-
-fn schema(place: &str, name: &str, message: &str) -> Refusal {
-    Refusal::Schema { place: vec![place.to_owned(), name.to_owned()], message: message.to_owned() }
-}
-
-const STATES: &str = "Input should be 'queuing', 'running', 'succeeded' or 'failed'";
-/// Where in a rollout's metadata this API keeps what only it knows.
-pub(super) const KEY: &str = "agentlightning_v1";

@@ -1,0 +1,58 @@
+//! LLM calls. The gateway recognises them by their path, so they are not rows of the route table.
+
+use crate::api::access::CallerAccess;
+use crate::api::state::ApiState;
+use crate::net::drain::DrainGuard;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::net::SocketAddr;
+
+/// The connection of a request.
+#[derive(Clone)]
+pub(crate) struct ClientConnection {
+    pub(crate) peer: SocketAddr,
+    /// Held by an LLM call until it ends, so that a shutdown waits for it.
+    pub(crate) drain: DrainGuard,
+}
+
+/// Serves an LLM call. A caller that is limited to some rollouts must name one of them.
+pub(crate) async fn call(
+    state: &ApiState,
+    client: ClientConnection,
+    access: &CallerAccess,
+    request: Request,
+) -> Response {
+    let rollout = state.gateway.rollout_of(&request);
+    if !access.includes_all() && !rollout.as_deref().is_some_and(|rollout| access.includes(rollout)) {
+        let text = "this token is for some rollouts only, and the call names none of them";
+        // In the shape of this API and in that of OpenAI.
+        let body = json!({ "detail": text, "error": { "message": text } });
+        return (StatusCode::FORBIDDEN, Json(body)).into_response();
+    }
+    state.gateway.serve_api(client.peer, client.drain, request).await.map(Body::new)
+}
+
+/// The paths of LLM calls for the OpenAPI document: the tails that an API defines, and the prefixes that name a rollout.
+pub(crate) const LLM_CALLS: &[(&str, &str)] = &[
+    ("/v1/chat/completions", "Call a model: OpenAI chat completions"),
+    ("/v1/completions", "Call a model: OpenAI completions"),
+    ("/v1/responses", "Call a model: OpenAI responses"),
+    ("/v1/embeddings", "Call a model: OpenAI embeddings"),
+    ("/v1/messages", "Call a model: Anthropic messages"),
+    ("/v1/messages/count_tokens", "Count tokens: Anthropic messages"),
+    ("/v1beta/models/{model}:generateContent", "Call a model: Gemini"),
+    ("/v1beta/models/{model}:streamGenerateContent", "Call a model: Gemini, streamed"),
+    (
+        "/rollout/{rollout}/attempt/{attempt}/v1/chat/completions",
+        "Call a model for an attempt; any API's path may follow",
+    ),
+    ("/sessions/{session}/v1/chat/completions", "Call a model in a session of rLLM; any API's path may follow"),
+    (
+        "/proxy/rollout/{rollout}/attempt/{attempt}/mode/{mode}/openai/v1/chat/completions",
+        "Call a model for an attempt of Agent Lightning 1.0; any API's path may follow",
+    ),
+];
