@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
+use hyper::http::request::Builder;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -114,17 +115,26 @@ impl Way {
 
     /// A connection with its handshakes. Every connection is a rollout's, as agents' are.
     pub async fn connect(&self, http2: bool) -> Result<Client> {
+        self.connect_as(http2, &self.next_rollout()).await
+    }
+
+    /// The rollout of the next connection.
+    pub fn next_rollout(&self) -> String {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let rollout = format!("{}-{}", self.rollout, NUMBER.fetch_add(1, Ordering::Relaxed) % ROLLOUTS);
+        format!("{}-{}", self.rollout, NUMBER.fetch_add(1, Ordering::Relaxed) % ROLLOUTS)
+    }
+
+    /// A connection of this rollout.
+    pub async fn connect_as(&self, http2: bool, rollout: &str) -> Result<Client> {
         let mut stream = TcpStream::connect(self.proxy.unwrap_or(self.target)).await?;
         stream.set_nodelay(true)?;
         if let Some(base) = &self.base {
             let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            return Ok(Client { wire: Wire::Http1(sender), base: base.replace("{}", &rollout) });
+            return Ok(Client { wire: Wire::Http1(sender), base: base.replace("{}", rollout) });
         }
         if self.proxy.is_some() {
-            self.tunnel(&mut stream, &rollout).await?;
+            self.tunnel(&mut stream, rollout).await?;
         }
         let config = if http2 { &self.h2 } else { &self.h1 };
         let name = ServerName::from(self.target.ip());
@@ -188,7 +198,32 @@ impl Client {
             // As the SDKs of OpenAI and Anthropic send it: a gateway that lets retries join has to keep the answer.
             builder = builder.header("x-stainless-retry-count", "0");
         }
-        let response = match &mut self.wire {
+        let response = self.send(target, builder, &path, body).await?;
+        let expected = match ask {
+            Ask::Sse { chunks, .. } => *chunks,
+            _ => 0,
+        };
+        let mut seen = read(response, expected).await?;
+        seen.bytes += sent;
+        Ok(seen)
+    }
+
+    /// Calls the model as SDKs do, with a body of so many bytes. The answer is still to be read.
+    pub async fn call(&mut self, target: SocketAddr, length: u64, body: Body) -> Result<Response<Incoming>> {
+        let builder = Request::builder().method(Method::POST).header("content-type", "application/json");
+        let builder = builder.header("content-length", length).header("x-stainless-retry-count", "0");
+        let path = format!("{}{CHAT}", self.base);
+        self.send(target, builder, &path, body).await
+    }
+
+    async fn send(
+        &mut self,
+        target: SocketAddr,
+        builder: Builder,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>> {
+        Ok(match &mut self.wire {
             Wire::Http1(sender) => {
                 sender.ready().await?;
                 let request = builder.uri(path).header("host", target.to_string()).body(body)?;
@@ -198,14 +233,7 @@ impl Client {
                 let request = builder.uri(format!("https://{target}{path}")).body(body)?;
                 sender.send_request(request).await?
             }
-        };
-        let expected = match ask {
-            Ask::Sse { chunks, .. } => *chunks,
-            _ => 0,
-        };
-        let mut seen = read(response, expected).await?;
-        seen.bytes += sent;
-        Ok(seen)
+        })
     }
 
     fn request(&self, ask: &Ask) -> (Method, String, Body) {
@@ -227,7 +255,7 @@ impl Client {
 }
 
 /// Reads an answer. One that should have been a stream has all of its chunks, or is an error.
-async fn read(response: Response<hyper::body::Incoming>, chunks: u64) -> Result<Seen> {
+async fn read(response: Response<Incoming>, chunks: u64) -> Result<Seen> {
     let status = response.status();
     let mut body = response.into_body();
     if !status.is_success() {

@@ -35,7 +35,8 @@ impl Load {
         self.bytes += other.bytes;
     }
 
-    fn note(&mut self, result: Result<Seen>, began: Instant) {
+    /// Counts an exchange that began then.
+    pub fn note(&mut self, result: Result<Seen>, began: Instant) {
         match result {
             Ok(seen) => {
                 self.latencies_us.push(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -102,6 +103,11 @@ pub async fn handshakes(way: &Way, workers: usize, lasting: Duration) -> Result<
 
 /// `rate` exchanges a second, whether the last has been answered or not.
 pub async fn paced(way: &Way, rate: u32, lasting: Duration) -> Result<Load> {
+    paced_while(way, rate, |elapsed| elapsed < lasting).await
+}
+
+/// The same, for as long as they are wanted. That is asked with the time since their beginning.
+pub async fn paced_while(way: &Way, rate: u32, are_wanted: impl Fn(Duration) -> bool) -> Result<Load> {
     let idle = Arc::new(Mutex::new(Vec::new()));
     for _ in 0..16 {
         idle.lock().unwrap_or_else(PoisonError::into_inner).push(way.connect(false).await?);
@@ -109,7 +115,7 @@ pub async fn paced(way: &Way, rate: u32, lasting: Duration) -> Result<Load> {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
     let mut tasks = JoinSet::new();
-    while began.elapsed() < lasting {
+    while are_wanted(began.elapsed()) {
         ticks.tick().await;
         let (way, idle) = (way.clone(), Arc::clone(&idle));
         tasks.spawn(async move {
@@ -180,16 +186,25 @@ pub async fn used_connections(way: &Way, count: usize) -> Result<Vec<Client>> {
 }
 
 async fn connections(way: &Way, count: usize) -> Result<Vec<Client>> {
-    let mut clients = Vec::with_capacity(count);
+    let connections = connections_of(way, (0..count).map(|_| way.next_rollout())).await?;
+    Ok(connections.into_iter().map(|(_, client)| client).collect())
+}
+
+/// A connection of each of these rollouts, in any order.
+pub async fn connections_of(way: &Way, rollouts: impl Iterator<Item = String>) -> Result<Vec<(String, Client)>> {
+    let mut clients = Vec::new();
     let mut tasks = JoinSet::new();
-    for _ in 0..count {
+    for rollout in rollouts {
         if tasks.len() == 64
             && let Some(done) = tasks.join_next().await
         {
             clients.push(done??);
         }
         let way = way.clone();
-        tasks.spawn(async move { way.connect(false).await });
+        tasks.spawn(async move {
+            let client = way.connect_as(false, &rollout).await?;
+            anyhow::Ok((rollout, client))
+        });
     }
     while let Some(done) = tasks.join_next().await {
         clients.push(done??);
@@ -216,7 +231,8 @@ pub async fn multiplexed(way: &Way, streams: usize, lasting: Duration) -> Result
     Ok(gather(tasks, began).await)
 }
 
-async fn gather(mut tasks: JoinSet<Load>, began: Instant) -> Load {
+/// What all tasks measured together.
+pub async fn gather(mut tasks: JoinSet<Load>, began: Instant) -> Load {
     let mut all = Load::default();
     while let Some(done) = tasks.join_next().await {
         match done {

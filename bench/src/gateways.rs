@@ -111,7 +111,7 @@ fn litellm(program: &Path, endpoints: &[SocketAddr], place: &Path) -> Result<Com
 }
 
 /// Agent Lightning 1.0's way to say which backends there are, and which rollouts.
-async fn register(address: SocketAddr, endpoints: &[SocketAddr], way: &Way, with_rollouts: bool) -> Result<()> {
+pub async fn register(address: SocketAddr, endpoints: &[SocketAddr], way: &Way, with_rollouts: bool) -> Result<()> {
     let model = |endpoint: &SocketAddr| json!({ "model": "bench", "endpoint": url(*endpoint), "version": 1 });
     post(address, "/api/models", &endpoints.iter().map(model).collect()).await?;
     if with_rollouts {

@@ -9,6 +9,7 @@ mod drive;
 mod failover;
 mod gateway;
 mod gateways;
+mod long;
 mod process;
 mod relay;
 mod report;
@@ -42,7 +43,12 @@ enum Command {
     /// The endpoint without TLS, as vLLM answers
     Endpoint,
     /// The floor: a relay that records nothing
-    Relay { ca: PathBuf },
+    Relay {
+        ca: PathBuf,
+        /// Without TLS, to this endpoint
+        #[arg(long)]
+        to: Option<SocketAddr>,
+    },
     /// hudsucker, recording nothing
     Rival {
         ca: PathBuf,
@@ -59,7 +65,8 @@ async fn main() -> Result<()> {
         Command::Gateway(args) => Box::pin(gateway::run(args)).await,
         Command::Endpoint => upstream::serve_plain().await,
         Command::Upstream { ca } => upstream::serve(&tls::Ca::open(&ca)).await,
-        Command::Relay { ca } => relay::serve(&tls::Ca::open(&ca)).await,
+        Command::Relay { to: Some(target), .. } => relay::serve_plain(target).await,
+        Command::Relay { ca, to: None } => relay::serve(&tls::Ca::open(&ca)).await,
         Command::Rival { ca, http2 } => rival::serve(&tls::Ca::open(&ca), http2).await,
     }
 }

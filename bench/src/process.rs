@@ -85,6 +85,18 @@ impl Served {
         Ok(before)
     }
 
+    /// Asks it to end, and waits until it has.
+    pub async fn stop(&mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        for _ in 0..1200 {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("it does not end")
+    }
+
     /// Lets the peak start from now (proc(5), clear_refs).
     pub fn forget_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");

@@ -2,6 +2,7 @@
 
 use crate::client::{Ask, Client, Way};
 use crate::drive::{self, Load};
+use crate::long::{self, LongArgs};
 use crate::process::{self, Served, Usage};
 use crate::report::{self, Cell, Results};
 use crate::tls::Ca;
@@ -17,25 +18,28 @@ use std::time::{Duration, Instant};
 pub struct RunArgs {
     /// The tracewire binary; a second one is measured beside it
     #[arg(long, required = true)]
-    tracewire: Vec<PathBuf>,
+    pub tracewire: Vec<PathBuf>,
     /// The mitmdump program
     #[arg(long)]
     mitmdump: Option<PathBuf>,
     /// Rounds; medians are reported
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub rounds: usize,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    pub seconds: u64,
     /// Only these scenarios
     #[arg(long, value_delimiter = ',')]
-    scenario: Vec<String>,
+    pub scenario: Vec<String>,
     /// Only these proxies
     #[arg(long, value_delimiter = ',')]
-    proxy: Vec<String>,
+    pub proxy: Vec<String>,
     /// Where the results go as JSON
     #[arg(long)]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
+    /// What long calls are like
+    #[command(flatten)]
+    pub long: LongArgs,
 }
 
 /// What is measured.
@@ -128,7 +132,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         })?;
         println!("\n### start\n\n`true`: {bare:.1} ms, `tracewire run -- true`: {recorded:.1} ms (medians of 21)");
     }
-    Ok(())
+    long::run(&args).await
 }
 
 /// How long a command takes, in milliseconds.

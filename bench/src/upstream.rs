@@ -1,6 +1,7 @@
 //! The endpoint of the benchmark: answers that are ready before they are asked for, over TLS, HTTP/1.1 and HTTP/2;
 //! and in the shape of vLLM's, over HTTP/1.1 without TLS.
 
+use crate::long;
 use crate::tls::Ca;
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-type Answer = BoxBody<Bytes, Infallible>;
+/// What the endpoint answers.
+pub type Answer = BoxBody<Bytes, Infallible>;
 
 /// Serves for ever; prints its address first.
 pub async fn serve(ca: &Ca) -> Result<()> {
@@ -76,8 +78,11 @@ async fn answer(request: Request<Incoming>, shape: Shape) -> Result<Response<Ans
     let answer = match request.uri().path() {
         CHAT => {
             CALLS.fetch_add(1, Ordering::Relaxed);
-            let body = request.into_body().collect().await?.to_bytes();
-            let wish = wish_of(&body);
+            let head = head_of(request.into_body()).await?;
+            let wish = wish_of(&head);
+            if let Some(order) = long::Order::of_wish(&wish) {
+                return Ok(long::respond(order, &head).await.unwrap_or_default_answer());
+            }
             let number = |name: &str| wished(&wish, name);
             let (chunks, interval) = (number("chunks"), Duration::from_millis(number("interval_ms")));
             let (prompt_ids, delay_ms) = (number("prompt_ids"), number("delay_ms"));
@@ -112,6 +117,17 @@ async fn answer(request: Request<Incoming>, shape: Shape) -> Result<Response<Ans
     Ok(answer.unwrap_or_default_answer())
 }
 
+/// Reads a body and keeps its beginning.
+async fn head_of(mut body: Incoming) -> Result<Vec<u8>, hyper::Error> {
+    let mut head = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        head.extend_from_slice(&data[..data.len().min(HEAD_BYTES - head.len())]);
+    }
+    Ok(head)
+}
+
 /// What a call's `user` asks for; gateways pass that on, and no query.
 fn wish_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -119,10 +135,14 @@ fn wish_of(body: &[u8]) -> String {
     wish.unwrap_or_default().to_owned()
 }
 
-fn wished(wish: &str, name: &str) -> u64 {
+/// A number of a wish, or 0.
+pub fn wished(wish: &str, name: &str) -> u64 {
     let pairs = wish.split('&');
     pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok()).next().unwrap_or(0)
 }
+
+/// A wish and what it stands behind.
+const HEAD_BYTES: usize = 4096;
 
 /// Where models are called.
 pub const CHAT: &str = "/v1/chat/completions";
