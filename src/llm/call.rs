@@ -308,6 +308,45 @@ impl LlmCall {
         }
     }
 
+    /// This call, of which only the request was read, with the response that was read into another.
+    pub(super) fn with_response(self, response: Self) -> Self {
+        let mut call = Self {
+            api: self.api,
+            operation: self.operation,
+            request: self.request,
+            system: self.system,
+            input: self.input,
+            tools: self.tools,
+            tool: self.tool,
+            traceparent: self.traceparent,
+            extras: self.extras,
+            unread: self.unread,
+            ..response
+        };
+        for (name, value) in response.extras {
+            if call.extras.iter().all(|(known, _)| *known != name) {
+                call.extras.push((name, value));
+            }
+        }
+        response.unread.iter().for_each(|part| call.mark_unread(*part));
+        if self.prompt_ids.ids.is_some() {
+            call.prompt_ids = self.prompt_ids;
+        } else {
+            call.prompt_ids.issues.extend(self.prompt_ids.issues);
+        }
+        call
+    }
+
+    /// An estimate of the bytes of memory that the response takes.
+    pub(super) fn response_bytes(&self) -> usize {
+        let choice_bytes = |choice: &Choice| {
+            let text = choice.parts.iter().map(Part::memory_bytes).sum::<usize>();
+            let open = choice.open_calls.iter().map(|(.., text)| text.capacity()).sum::<usize>();
+            choice.tokens.memory_bytes() + choice.prompt_ids.memory_bytes() + text + open
+        };
+        self.prompt_ids.memory_bytes() + self.choices.iter().map(choice_bytes).sum::<usize>()
+    }
+
     /// Notes, once, that something could not be read.
     pub fn mark_unread(&mut self, part: UnreadPart) {
         if !self.unread.contains(&part) {

@@ -119,6 +119,18 @@ impl Part {
         Self::Text { content: content.into() }
     }
 
+    /// An estimate of the bytes of memory in use.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let content = match self {
+            Self::Text { content } | Self::Reasoning { content } | Self::Blob { content, .. } => content.capacity(),
+            Self::ToolCall { arguments: json, .. }
+            | Self::ToolCallResponse { response: json, .. }
+            | Self::Other(json) => json.memory_bytes(),
+            Self::Uri { uri: text, .. } | Self::File { file_id: text, .. } => text.capacity(),
+        };
+        size_of::<Self>() + content
+    }
+
     /// The content of a `data:` URL, or the content at another URL.
     pub fn at_url(modality: Modality, url: &str) -> Self {
         let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));

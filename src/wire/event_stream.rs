@@ -41,6 +41,16 @@ fn length_of(bytes: &[u8]) -> Option<usize> {
     (prelude_is_right && (OVERHEAD_BYTES..=MAX_BYTES).contains(&length) && length <= bytes.len()).then_some(length)
 }
 
+/// True if these bytes may be the beginning of a message of which the rest is still to come.
+pub(crate) fn may_continue(bytes: &[u8]) -> bool {
+    if bytes.len() < PRELUDE_BYTES {
+        return true;
+    }
+    let length = number(bytes, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    let prelude_is_right = number(bytes, 8) == Some(crc32fast::hash(&bytes[..8]));
+    prelude_is_right && (OVERHEAD_BYTES..=MAX_BYTES).contains(&length) && bytes.len() < length
+}
+
 fn message(bytes: &[u8], end: usize) -> Result<EventStreamMessage<'_>, DamagedMessage> {
     let (body, sum) = bytes.split_at_checked(bytes.len() - 4).ok_or(DamagedMessage)?;
     if number(sum, 0) != Some(crc32fast::hash(body)) {
@@ -89,7 +99,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 const PRELUDE_BYTES: usize = 12;
 const OVERHEAD_BYTES: usize = 16;
-const MAX_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
+pub(crate) const MAX_BYTES: usize = (24 << 20) + (128 << 10) + OVERHEAD_BYTES;
 
 #[cfg(test)]
 mod tests {

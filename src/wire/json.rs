@@ -5,29 +5,10 @@
 
 use super::json_scan::string_end;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// A JSON value.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Json<'a> {
-    /// `null`.
-    #[default]
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number that fits.
-    Int(i64),
-    /// Any other number.
-    Float(f64),
-    /// A string.
-    Text(Cow<'a, str>),
-    /// A list.
-    List(Vec<Self>),
-    /// An object, with its fields in their order.
-    Object(Vec<(Cow<'a, str>, Self)>),
-}
+pub use super::json_value::Json;
 
 /// What was repaired before the text could be parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,8 +18,6 @@ pub(crate) struct JsonRepairs {
     /// `NaN`, `Infinity` or `-Infinity` became null (Python writes them).
     pub not_finite: bool,
 }
-
-const NULL: Json<'static> = Json::Null;
 
 /// Parses a JSON text.
 pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
@@ -89,100 +68,6 @@ fn without_not_finite(text: &str) -> Cow<'_, str> {
     }
     out.push_str(&text[copied..]);
     Cow::Owned(out)
-}
-
-impl<'a> Json<'a> {
-    /// A field of an object. Null if there is none.
-    pub fn get(&self, name: &str) -> &Self {
-        match self {
-            Self::Object(fields) => fields.iter().rev().find(|(key, _)| key == name).map_or(&NULL, |(_, value)| value),
-            _ => &NULL,
-        }
-    }
-
-    /// The first of these fields that is present and not null. Null if there is none.
-    pub fn any(&self, names: &[&str]) -> &Self {
-        names.iter().map(|name| self.get(name)).find(|value| !value.is_null()).unwrap_or(&NULL)
-    }
-
-    /// The field at the end of a path of field names. Null if there is none.
-    pub fn at(&self, path: &[&str]) -> &Self {
-        path.iter().fold(self, |value, name| value.get(name))
-    }
-
-    /// True for null, and for a field that is missing.
-    pub fn is_null(&self) -> bool {
-        matches!(self, Self::Null)
-    }
-
-    /// The text of a string. None for other types.
-    pub fn text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-
-    /// The text of a string that is not empty. None for other values.
-    pub fn word(&self) -> Option<String> {
-        self.text().filter(|text| !text.is_empty()).map(str::to_owned)
-    }
-
-    /// A whole number, also one that is written as `1.0`. None for other values.
-    pub fn int(&self) -> Option<i64> {
-        match self {
-            Self::Int(number) => Some(*number),
-            #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is small")]
-            Self::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => Some(*number as i64),
-            _ => None,
-        }
-    }
-
-    /// A number. None for other types.
-    pub fn float(&self) -> Option<f64> {
-        match self {
-            Self::Int(number) => Some(*number as f64),
-            Self::Float(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// A boolean. None for other types.
-    pub fn bool(&self) -> Option<bool> {
-        if let Self::Bool(value) = self { Some(*value) } else { None }
-    }
-
-    /// The elements of a list. Empty for other types.
-    pub fn list(&self) -> &[Self] {
-        if let Self::List(elements) = self { elements } else { &[] }
-    }
-
-    /// True for a list without elements.
-    pub fn is_empty_list(&self) -> bool {
-        matches!(self, Self::List(elements) if elements.is_empty())
-    }
-
-    /// The fields of an object. Empty for other types.
-    pub fn fields(&self) -> &[(Cow<'a, str>, Self)] {
-        if let Self::Object(fields) = self { fields } else { &[] }
-    }
-
-    /// True if an object has the field, whatever its value.
-    pub fn has(&self, name: &str) -> bool {
-        self.fields().iter().any(|(key, _)| key == name)
-    }
-
-    /// The same value without borrowed text.
-    pub fn into_owned(self) -> Json<'static> {
-        match self {
-            Self::Null => Json::Null,
-            Self::Bool(value) => Json::Bool(value),
-            Self::Int(number) => Json::Int(number),
-            Self::Float(number) => Json::Float(number),
-            Self::Text(text) => Json::Text(Cow::Owned(text.into_owned())),
-            Self::List(elements) => Json::List(elements.into_iter().map(Json::into_owned).collect()),
-            Self::Object(fields) => Json::Object(
-                fields.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned())).collect(),
-            ),
-        }
-    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
@@ -277,28 +162,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
             }
         }
         deserializer.deserialize_str(Text)
-    }
-}
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Int(number) => serializer.serialize_i64(*number),
-            Self::Float(number) => serializer.serialize_f64(*number),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::List(elements) => {
-                let mut list = serializer.serialize_seq(Some(elements.len()))?;
-                elements.iter().try_for_each(|element| list.serialize_element(element))?;
-                list.end()
-            }
-            Self::Object(fields) => {
-                let mut object = serializer.serialize_map(Some(fields.len()))?;
-                fields.iter().try_for_each(|(name, value)| object.serialize_entry(name, value))?;
-                object.end()
-            }
-        }
     }
 }
 

@@ -98,6 +98,16 @@ pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
     longest(read().filter(|(other, endpoint)| *other == api && api.takes(endpoint, body)), path)
 }
 
+/// The only API of a model that has requests with this path: the one that a response can be read by before the request
+/// is. `None`: there is none, or the body of the request decides.
+pub(crate) fn sole_api(path: &str) -> Option<ApiCall> {
+    // A request of MCP may have any path, but none of a model's API has its fields.
+    let is_named = |(_, endpoint): &(&ApiSpec, &Endpoint)| !endpoint.pattern.is_empty();
+    let mut fitting = read().filter(is_named).filter(|(_, endpoint)| endpoint.match_end(path).is_some());
+    let (api, _) = fitting.next()?;
+    if fitting.all(|(other, _)| other == api) { ApiCall::of_path(path) } else { None }
+}
+
 /// True when a request may call a model or tool: a posted JSON object, whatever its content type. Of a compressed body
 /// the content type decides. `first` is the beginning of the body, with at least one byte that is not white space.
 pub(crate) fn may_be_call(method: &Method, headers: &HeaderMap, first: &[u8]) -> bool {

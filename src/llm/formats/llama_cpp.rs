@@ -1,8 +1,9 @@
 //! llama.cpp's native `/completion`.
 
 use super::format::{ApiFormat, CallRequest};
+use super::openai_chat::named_logprobs;
 use super::openai_completions::prompts;
-use super::parts;
+use super::parts::{self, Place, TokenNames, ids_in};
 use crate::llm::call::{LlmCall, Usage};
 use crate::wire::json::Json;
 
@@ -34,14 +35,12 @@ impl ApiFormat for Completion {
         let text = data.get("content").text().unwrap_or_default();
         choice.push_text(text);
         let ids = data.get("tokens");
-        let sampled = data.get("completion_probabilities").list();
-        for token in sampled {
-            choice.tokens.push_logprob(token.get("logprob"));
-        }
-        if ids.list().is_empty() && !sampled.is_empty() {
-            choice.tokens.push_ids(&Json::List(sampled.iter().map(|token| token.get("id").clone()).collect()));
-        } else if !ids.list().is_empty() {
+        let sampled = data.get("completion_probabilities");
+        named_logprobs(sampled, TokenNames::AreTexts, &mut choice.tokens);
+        if ids.len() > 0 {
             choice.tokens.push_ids(ids);
+        } else if sampled.len() > 0 {
+            choice.tokens.push_ids(&ids_in(sampled, Place::Field("id")));
         }
         if data.get("stop").bool() == Some(true) {
             choice.finish_reason = data.any(&["stop_type"]).word().or_else(|| Some("stop".to_owned()));

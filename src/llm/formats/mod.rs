@@ -4,6 +4,7 @@
 //! recognised wrongly leaves a plain HTTP span, and no response can make this panic or run without end.
 
 pub(super) mod anthropic;
+mod any_json;
 pub(super) mod bedrock;
 pub(super) mod cohere;
 pub(super) mod format;
@@ -17,8 +18,14 @@ pub(super) mod openai_embeddings;
 pub(super) mod openai_responses;
 mod parts;
 pub(super) mod read;
+mod response_framing;
+mod response_reader;
 pub(super) mod sglang;
 pub(super) mod vllm;
 
+#[cfg(test)]
+mod tests;
+
 pub use read::{HttpExchangeView, read};
-pub(crate) use read::{ReadCall, gaps};
+pub(crate) use read::{ReadCall, gaps, read_begun};
+pub(crate) use response_reader::ResponseReader;

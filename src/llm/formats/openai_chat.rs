@@ -5,6 +5,7 @@ use super::parts::{self, TokenNames};
 use crate::llm::call::{LlmCall, Parameters};
 use crate::llm::token_ids::tokens::{TokenIdIssue, Tokens};
 use crate::wire::json::Json;
+use crate::wire::json_value::Packed;
 
 /// The format of chat completions.
 pub(crate) struct Chat;
@@ -66,7 +67,7 @@ impl ApiFormat for Chat {
             if let Some(reason) = choice.get("finish_reason").word() {
                 into.finish_reason = Some(reason);
             }
-            moved |= !choice.get("token_ids").list().is_empty();
+            moved |= choice.get("token_ids").len() > 0;
             choice_tokens(index, choice, call);
         }
         root_tokens(data, call);
@@ -89,18 +90,24 @@ fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     if into.prompt_ids.ids.is_none() {
         into.prompt_ids.push_ids(prompt);
     }
-    let sampled = meta.get("output_token_logprobs").list();
-    if sampled.is_empty() {
-        named_logprobs(choice.at(&["logprobs", "content"]).list(), TokenNames::beside(ids), &mut into.tokens);
+    let sampled = meta.get("output_token_logprobs");
+    if sampled.len() == 0 {
+        named_logprobs(choice.at(&["logprobs", "content"]), TokenNames::beside(ids), &mut into.tokens);
     } else {
         // Complete, whereas some versions of SGLang truncate `logprobs.content`.
-        sampled.iter().for_each(|token| into.tokens.push_logprob(token.list().first().unwrap_or(&Json::Null)));
+        paired_logprobs(sampled, &mut into.tokens);
     }
 }
 
 /// Reads `[{token, logprob}]`. Tokens may name their ids; see [`TokenNames`].
-pub(super) fn named_logprobs(content: &[Json<'_>], names: TokenNames, into: &mut Tokens) {
-    for token in content {
+pub(super) fn named_logprobs(content: &Json<'_>, names: TokenNames, into: &mut Tokens) {
+    if let Json::Packed(Packed::Table(table)) = content {
+        into.push_column(table, table.column("logprob"));
+        if let (TokenNames::AreIds, Some(texts)) = (names, table.column("token")) {
+            (0..table.rows()).filter_map(|row| texts.text(row)).for_each(|text| drop(into.push_named_id(text)));
+        }
+    }
+    for token in content.list() {
         into.push_logprob(token.get("logprob"));
         if names == TokenNames::AreIds
             && let Some(text) = token.get("token").text()
@@ -108,6 +115,14 @@ pub(super) fn named_logprobs(content: &[Json<'_>], names: TokenNames, into: &mut
             into.push_named_id(text);
         }
     }
+}
+
+/// Reads SGLang's `[[logprob, id, text]]`.
+pub(super) fn paired_logprobs(pairs: &Json<'_>, into: &mut Tokens) {
+    if let Json::Packed(Packed::Table(table)) = pairs {
+        into.push_column(table, table.position(0));
+    }
+    pairs.list().iter().for_each(|pair| into.push_logprob(pair.list().first().unwrap_or(&Json::Null)));
 }
 
 /// Reads SGLang's ids at the root, which come once, with the last event.

@@ -27,7 +27,7 @@ impl ApiFormat for Completions {
             let into = call.choice(index);
             let text = choice.get("text").text().unwrap_or_default();
             into.push_text(text);
-            moved |= !text.is_empty() || !choice.get("token_ids").list().is_empty();
+            moved |= !text.is_empty() || choice.get("token_ids").len() > 0;
             if let Some(reason) = choice.get("finish_reason").word() {
                 into.finish_reason = Some(reason);
             }
@@ -43,7 +43,7 @@ impl ApiFormat for Completions {
 
 /// Reads a prompt: a text, several texts, or token ids, which become those of the call's prompt.
 pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
-    if prompt.list().first().is_some_and(|first| first.int().is_some()) {
+    if prompt.is_number_list() {
         call.prompt_ids_once(prompt);
         return Vec::new();
     }
@@ -54,7 +54,7 @@ pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
 
 /// Reads `{tokens, token_logprobs}`. Tokens may name their ids; see [`TokenNames`].
 fn listed_logprobs(logprobs: &Json<'_>, names: TokenNames, into: &mut Tokens) {
-    logprobs.get("token_logprobs").list().iter().for_each(|logprob| into.push_logprob(logprob));
+    into.push_logprobs(logprobs.get("token_logprobs"));
     if names == TokenNames::AreIds {
         for token in logprobs.get("tokens").list().iter().filter_map(Json::text) {
             into.push_named_id(token);

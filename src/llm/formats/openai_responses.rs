@@ -5,6 +5,7 @@ use super::openai_chat::named_logprobs;
 use super::parts::{self, TokenNames};
 use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part, arguments_of_text};
+use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 
 /// The format of responses.
@@ -38,16 +39,15 @@ impl ApiFormat for Responses {
         choice.finish_reason = reason.or(status).or(choice.finish_reason.take());
         let content = output.iter().flat_map(|element| element.get("content").list());
         for part in content {
-            named_logprobs(part.get("logprobs").list(), TokenNames::AreIds, &mut choice.tokens);
+            named_logprobs(part.get("logprobs"), TokenNames::AreIds, &mut choice.tokens);
         }
-        let ids = |list: &str| -> Vec<Json<'_>> {
-            body.get(list).list().iter().flat_map(|message| message.get("tokens").list()).cloned().collect()
-        };
         // Sent by vLLM for `enable_response_messages`.
         if body.has("output_messages") {
             choice.tokens.ids = None;
-            choice.tokens.push_ids(&Json::List(ids("output_messages")));
-            call.prompt_ids_once(&Json::List(ids("input_messages")));
+            message_ids(body.get("output_messages"), &mut choice.tokens);
+            if call.prompt_ids.ids.is_none() {
+                message_ids(body.get("input_messages"), &mut call.prompt_ids);
+            }
         }
     }
 
@@ -93,6 +93,12 @@ impl ApiFormat for Responses {
             _ => false,
         }
     }
+}
+
+/// Reads the ids of vLLM's messages, one after the other.
+fn message_ids(messages: &Json<'_>, into: &mut Tokens) {
+    into.ids.get_or_insert_default();
+    messages.list().iter().for_each(|message| into.push_ids(message.get("tokens")));
 }
 
 fn message(role: &str, parts: Vec<Part>) -> Message {

@@ -3,6 +3,7 @@
 use crate::llm::call::{LlmCall, Parameters, UnreadPart, Usage};
 use crate::llm::message::{Message, Modality, Part, arguments_of_text};
 use crate::wire::json::Json;
+use crate::wire::json_value::Packed;
 use std::borrow::Cow;
 
 /// Reads the parameters of a request, by the names that most APIs have for them.
@@ -236,6 +237,35 @@ fn tool(json: &Json<'_>) -> Json<'static> {
         }
     }
     Json::Object(fields)
+}
+
+/// Where the id of a token is in its row.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// In a field of an object.
+    Field(&'static str),
+    /// At a position of a list.
+    Position(usize),
+}
+
+/// The ids in a list of rows, such as `[{id, logprob}]`.
+pub(super) fn ids_in(rows: &Json<'_>, place: Place) -> Json<'static> {
+    let ids = if let Json::Packed(Packed::Table(table)) = rows {
+        let column = match place {
+            Place::Field(name) => table.column(name),
+            Place::Position(at) => table.position(at),
+        };
+        let value = |row| column.map(|column| column.get(row)).unwrap_or_default();
+        // A table keeps whole numbers as doubles.
+        (0..table.rows()).map(value).map(|id| id.int().map_or(id, Json::Int)).collect()
+    } else {
+        let value = |row: &Json<'_>| match place {
+            Place::Field(name) => row.get(name).clone().into_owned(),
+            Place::Position(at) => row.list().get(at).cloned().unwrap_or_default().into_owned(),
+        };
+        rows.list().iter().map(value).collect()
+    };
+    Json::List(ids)
 }
 
 /// Whether the texts of tokens may be `token_id:NUMBER`, by which a server names their ids.

@@ -1,8 +1,9 @@
 //! SGLang's native generate: token ids in, token ids out.
 
 use super::format::{ApiFormat, CallRequest};
+use super::openai_chat::paired_logprobs;
 use super::openai_completions::prompts;
-use super::parts;
+use super::parts::{self, Place, ids_in};
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
 use crate::llm::token_ids::tokens::Tokens;
@@ -46,17 +47,10 @@ impl ApiFormat for Generate {
         choice.finish_reason = reason.word().or_else(|| reason.get("type").word()).or(choice.finish_reason.take());
         let mut so_far = Tokens::default();
         so_far.push_ids(data.get("output_ids"));
-        for token in meta.get("output_token_logprobs").list() {
-            so_far.push_logprob(token.list().first().unwrap_or(&Json::Null));
-        }
-        let sampled: Vec<Json<'_>> = meta
-            .get("output_token_logprobs")
-            .list()
-            .iter()
-            .map(|token| token.list().get(1).cloned().unwrap_or(Json::Null))
-            .collect();
-        if so_far.ids.is_none() && !sampled.is_empty() {
-            so_far.push_ids(&Json::List(sampled));
+        let pairs = meta.get("output_token_logprobs");
+        paired_logprobs(pairs, &mut so_far);
+        if so_far.ids.is_none() && pairs.len() > 0 {
+            so_far.push_ids(&ids_in(pairs, Place::Position(1)));
         }
         add_tokens(&mut choice.tokens, so_far);
         call.ended |= !reason.is_null();

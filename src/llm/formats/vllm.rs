@@ -30,11 +30,11 @@ impl ApiFormat for Generate {
         for (index, choice) in parts::choices(data, call) {
             let into = call.choice(index);
             into.tokens.push_ids(choice.get("token_ids"));
-            named_logprobs(choice.at(&["logprobs", "content"]).list(), TokenNames::AreTexts, &mut into.tokens);
+            named_logprobs(choice.at(&["logprobs", "content"]), TokenNames::AreTexts, &mut into.tokens);
             if let Some(reason) = choice.get("finish_reason").word() {
                 into.finish_reason = Some(reason);
             }
-            moved |= !choice.get("token_ids").list().is_empty();
+            moved |= choice.get("token_ids").len() > 0;
         }
         moved
     }

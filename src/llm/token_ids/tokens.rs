@@ -3,6 +3,8 @@
 //! What is wrong is noted, never repaired: a logprob that does not belong to its id is worse than none.
 
 use crate::wire::json::Json;
+use crate::wire::json_value::{Column, Packed, Table};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The tokens of a prompt or a choice.
@@ -106,30 +108,56 @@ impl Tokens {
 
     /// Adds ids. A list with anything else in it is left out as a whole: a gap would shift what follows.
     pub fn push_ids(&mut self, ids: &Json<'_>) {
-        let Json::List(elements) = ids else {
-            if !ids.is_null() {
-                self.issues.insert(TokenIdIssue::IdsMalformed);
-            }
-            return;
-        };
-        let ids = elements.iter().map(|id| if let Json::Int(id) = id { u32::try_from(*id).ok() } else { None });
-        match ids.collect::<Option<Vec<u32>>>() {
-            Some(mut ids) => match &mut self.ids {
-                Some(known) => known.append(&mut ids),
-                None => self.ids = Some(ids),
+        match ids_of(ids) {
+            Some(ids) => match &mut self.ids {
+                Some(known) => known.extend_from_slice(&ids),
+                None => self.ids = Some(ids.into_owned()),
             },
+            None if ids.is_null() => {}
             None => drop(self.issues.insert(TokenIdIssue::IdsMalformed)),
+        }
+    }
+
+    /// Adds a list of logprobs.
+    pub(in crate::llm) fn push_logprobs(&mut self, logprobs: &Json<'_>) {
+        match logprobs {
+            Json::Packed(Packed::Floats(numbers)) => numbers.iter().for_each(|number| self.push_number(*number)),
+            Json::Packed(packed) => {
+                packed.clone().into_elements().iter().for_each(|logprob| self.push_logprob(logprob))
+            }
+            other => other.list().iter().for_each(|logprob| self.push_logprob(logprob)),
+        }
+    }
+
+    /// Adds the logprobs in a column of a table.
+    pub(in crate::llm) fn push_column(&mut self, table: &Table, logprobs: Option<&Column>) {
+        match logprobs {
+            Some(Column::Numbers(numbers)) => numbers.iter().for_each(|number| self.push_number(*number)),
+            column => (0..table.rows()).for_each(|row| {
+                self.push_logprob(&column.map(|column| column.get(row)).unwrap_or_default());
+            }),
         }
     }
 
     /// Adds a logprob; NaN for what is no number.
     pub fn push_logprob(&mut self, logprob: &Json<'_>) {
+        self.push_number(logprob.float().unwrap_or(f64::NAN));
+    }
+
+    fn push_number(&mut self, number: f64) {
         #[expect(clippy::cast_possible_truncation, reason = "engines compute them as f32")]
-        let logprob = logprob.float().map_or(f32::NAN, |number| number as f32);
+        let logprob = number as f32;
         if !logprob.is_finite() || logprob <= NO_VALUE {
             self.issues.insert(TokenIdIssue::LogprobNotFinite);
         }
         self.logprobs.get_or_insert_default().push(logprob);
+    }
+
+    /// The bytes of memory in use.
+    pub(in crate::llm) fn memory_bytes(&self) -> usize {
+        let (ids, logprobs) =
+            (self.ids.as_ref().map_or(0, Vec::capacity), self.logprobs.as_ref().map_or(0, Vec::capacity));
+        ids * size_of::<u32>() + logprobs * size_of::<f32>()
     }
 
     /// Adds the id that a token's text names as `token_id:NUMBER`. False: it names none.
@@ -157,6 +185,18 @@ impl Tokens {
         {
             self.logprobs = None;
         }
+    }
+}
+
+/// The ids in a list. `None`: it is no list, or has anything else in it.
+fn ids_of<'a>(list: &'a Json<'_>) -> Option<Cow<'a, [u32]>> {
+    match list {
+        Json::Packed(Packed::Ids(ids)) => Some(Cow::Borrowed(ids)),
+        Json::List(elements) => {
+            let ids = elements.iter().map(|id| if let Json::Int(id) = id { u32::try_from(*id).ok() } else { None });
+            ids.collect::<Option<Vec<u32>>>().map(Cow::Owned)
+        }
+        _ => None,
     }
 }
 

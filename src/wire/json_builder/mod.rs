@@ -1,0 +1,402 @@
+//! Builds a JSON value from text that arrives in pieces, so that the text need not be kept.
+//!
+//! The value is the one that [`super::json::parse_response`] gives for the whole text, with two differences: long lists
+//! are packed ([`super::json_value::Packed`]), and what [`super::json::parse_repaired`] repairs is repaired on the way. Strings
+//! and numbers that are still open are held as text; nothing else is.
+
+mod elements;
+
+use super::json::{self, Json, JsonRepairs};
+use elements::Elements;
+use std::borrow::Cow;
+
+/// A value of which the text is still arriving.
+#[derive(Debug)]
+pub(crate) struct JsonBuilder {
+    state: State,
+    /// The containers that are open, outermost first.
+    open: Vec<Container>,
+    /// The text of the string, number or word that is open; of a string, what is between its quotes.
+    token: Vec<u8>,
+    root: Option<Json<'static>>,
+    repairs: JsonRepairs,
+    value_bytes: usize,
+}
+
+/// Why there is no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the text is no JSON, or ends early")]
+pub(crate) struct NotJson;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Value,
+    /// A value, or the end of a list that is empty so far.
+    FirstElement,
+    Key,
+    /// A key, or the end of an object that is empty so far.
+    FirstKey,
+    Colon,
+    /// A comma, or the end of the innermost container.
+    AfterValue,
+    /// Within a string.
+    String {
+        role: StringRole,
+        is_escaped: bool,
+    },
+    /// Within a number, or a word such as `true`.
+    Word,
+    /// Within a value that is not kept.
+    Skipping {
+        depth: usize,
+        string: SkippedString,
+    },
+    Complete,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StringRole {
+    Key,
+    Value,
+}
+
+/// Whether a value that is not kept is within a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SkippedString {
+    Outside,
+    Inside,
+    /// Behind a backslash.
+    Escaped,
+}
+
+#[derive(Debug)]
+enum Container {
+    List { elements: Elements, is_table: bool },
+    Object { fields: Vec<(Cow<'static, str>, Json<'static>)>, key: Cow<'static, str>, is_in_logprobs: bool },
+}
+
+impl Default for JsonBuilder {
+    fn default() -> Self {
+        let (open, token, repairs) = (Vec::new(), Vec::new(), JsonRepairs::default());
+        Self { state: State::Value, open, token, root: None, repairs, value_bytes: 0 }
+    }
+}
+
+impl JsonBuilder {
+    /// Reads the next bytes up to the end of the value, and returns how many those are. Text that is no JSON is dropped to
+    /// its end.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            at = match self.state {
+                State::Complete => return at,
+                State::Failed => return bytes.len(),
+                State::String { role, is_escaped } => self.string(bytes, at, role, is_escaped),
+                State::Word => self.word(bytes, at),
+                State::Skipping { depth, string } => self.skip(bytes, at, depth, string),
+                _ if bytes[at].is_ascii_whitespace() => at + 1,
+                State::Value => self.value(bytes, at),
+                State::FirstElement if bytes[at] == b']' => self.close(at),
+                State::FirstElement => self.value(bytes, at),
+                State::FirstKey if bytes[at] == b'}' => self.close(at),
+                State::FirstKey | State::Key => self.key(bytes[at], at),
+                State::Colon => self.colon(bytes[at], at),
+                State::AfterValue => self.after_value(bytes[at], at),
+            };
+        }
+        at
+    }
+
+    /// True once the value is complete. A number or word is complete when another byte follows it.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// True when nothing but white space has come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state == State::Value && self.open.is_empty()
+    }
+
+    /// Reads bytes of a text that is this value and nothing else: what follows a whole value makes it no JSON, unless it is
+    /// white space.
+    pub(crate) fn push_last(&mut self, bytes: &[u8]) {
+        let read = self.push(bytes);
+        if !bytes[read..].trim_ascii().is_empty() {
+            self.fail(0);
+        }
+    }
+
+    /// An estimate of the bytes of memory in use.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.value_bytes + self.token.capacity()
+    }
+
+    /// The value, and what was repaired in it.
+    pub(crate) fn finish(mut self) -> Result<(Json<'static>, JsonRepairs), NotJson> {
+        if self.state == State::Word {
+            self.end_word();
+        }
+        let root = self.root.filter(|_| self.state == State::Complete).ok_or(NotJson)?;
+        Ok((root, self.repairs))
+    }
+
+    fn value(&mut self, bytes: &[u8], at: usize) -> usize {
+        if let Some(Container::List { elements, .. }) = self.open.last_mut() {
+            let (read, added) = elements.push_ids(&bytes[at..]);
+            self.value_bytes += added;
+            if read > 0 {
+                return at + read;
+            }
+        }
+        match bytes[at] {
+            b'"' => {
+                self.state = State::String { role: StringRole::Value, is_escaped: false };
+                at + 1
+            }
+            b'{' => {
+                let is_in_logprobs = self.is_in_logprobs();
+                self.open(at, State::FirstKey, Container::Object { fields: Vec::new(), key: "".into(), is_in_logprobs })
+            }
+            b'[' => {
+                let is_table = self.is_in_logprobs();
+                let elements = Elements::default();
+                self.open(at, State::FirstElement, Container::List { elements, is_table })
+            }
+            b',' | b'}' | b']' | b':' => self.fail(at),
+            _ => {
+                self.state = State::Word;
+                at
+            }
+        }
+    }
+
+    fn open(&mut self, at: usize, next: State, container: Container) -> usize {
+        if self.open.len() >= MAX_DEPTH {
+            return self.fail(at);
+        }
+        self.open.push(container);
+        self.state = next;
+        at + 1
+    }
+
+    /// True within the logprobs of a response.
+    fn is_in_logprobs(&self) -> bool {
+        let object = self.open.iter().rev().find_map(|container| match container {
+            Container::Object { key, is_in_logprobs, .. } => Some(*is_in_logprobs || LOGPROBS.contains(&&**key)),
+            Container::List { .. } => None,
+        });
+        object.unwrap_or_default()
+    }
+
+    fn after_value(&mut self, byte: u8, at: usize) -> usize {
+        self.state = match (byte, self.open.last()) {
+            (b',', Some(Container::List { .. })) => State::Value,
+            (b',', Some(Container::Object { .. })) => State::Key,
+            (b']', Some(Container::List { .. })) | (b'}', Some(Container::Object { .. })) => return self.close(at),
+            _ => return self.fail(at),
+        };
+        at + 1
+    }
+
+    fn key(&mut self, byte: u8, at: usize) -> usize {
+        if byte != b'"' {
+            return self.fail(at);
+        }
+        self.state = State::String { role: StringRole::Key, is_escaped: false };
+        at + 1
+    }
+
+    fn colon(&mut self, byte: u8, at: usize) -> usize {
+        if byte != b':' {
+            return self.fail(at);
+        }
+        let depth = self.open.len();
+        self.state = match self.open.last() {
+            Some(Container::Object { key, is_in_logprobs, .. }) if is_unused(key, *is_in_logprobs, depth) => {
+                State::Skipping { depth: 0, string: SkippedString::Outside }
+            }
+            _ => State::Value,
+        };
+        at + 1
+    }
+
+    fn string(&mut self, bytes: &[u8], at: usize, role: StringRole, is_escaped: bool) -> usize {
+        let mut end = if is_escaped { at + 1 } else { at };
+        let is_escaped = loop {
+            let Some(mark) = memchr::memchr2(b'"', b'\\', bytes.get(end..).unwrap_or_default()) else {
+                break false;
+            };
+            end += mark;
+            if bytes[end] == b'"' {
+                return self.end_string(&bytes[at..end], end, role);
+            }
+            if end + 1 == bytes.len() {
+                break true;
+            }
+            end += 2;
+        };
+        self.token.extend_from_slice(&bytes[at..]);
+        self.state = State::String { role, is_escaped };
+        bytes.len()
+    }
+
+    /// Ends a string, of which `last` is the last piece and `end` the index of the quote.
+    fn end_string(&mut self, last: &[u8], end: usize, role: StringRole) -> usize {
+        let text = if self.token.is_empty() {
+            text_of(last, &mut self.repairs)
+        } else {
+            let mut token = std::mem::take(&mut self.token);
+            token.extend_from_slice(last);
+            text_of(&token, &mut self.repairs).map(|text| Cow::Owned(text.into_owned()))
+        };
+        let Some(text) = text else { return self.fail(end) };
+        match (role, self.open.last_mut()) {
+            (StringRole::Key, Some(Container::Object { key, .. })) => {
+                *key = known_key(&text).map_or_else(|| Cow::Owned(text.into_owned()), Cow::Borrowed);
+                self.state = State::Colon;
+            }
+            _ => self.add(Json::Text(Cow::Owned(text.into_owned()))),
+        }
+        end + 1
+    }
+
+    fn word(&mut self, bytes: &[u8], at: usize) -> usize {
+        let rest = &bytes[at..];
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+        if self.token.len() + length > MAX_WORD_BYTES {
+            return self.fail(at);
+        }
+        self.token.extend_from_slice(&rest[..length]);
+        if length < rest.len() {
+            self.end_word();
+        }
+        at + length
+    }
+
+    fn end_word(&mut self) {
+        let value = match self.token.as_slice() {
+            b"NaN" | b"Infinity" | b"-Infinity" => {
+                self.repairs.not_finite = true;
+                Some(Json::Null)
+            }
+            token => json::parse(token).ok().map(Json::into_owned),
+        };
+        self.token.clear();
+        match value {
+            Some(value) => self.add(value),
+            None => drop(self.fail(0)),
+        }
+    }
+
+    fn skip(&mut self, bytes: &[u8], mut at: usize, mut depth: usize, mut string: SkippedString) -> usize {
+        while let Some(byte) = bytes.get(at) {
+            match (string, byte) {
+                (SkippedString::Escaped, _) => string = SkippedString::Inside,
+                (SkippedString::Inside, _) => {
+                    let Some(mark) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else {
+                        at = bytes.len();
+                        break;
+                    };
+                    at += mark;
+                    string = if bytes[at] == b'"' { SkippedString::Outside } else { SkippedString::Escaped };
+                    if string == SkippedString::Outside && depth == 0 {
+                        self.state = State::AfterValue;
+                        return at + 1;
+                    }
+                }
+                (SkippedString::Outside, b'"') => string = SkippedString::Inside,
+                (SkippedString::Outside, b'{' | b'[') => depth += 1,
+                // Behind a number or word.
+                (SkippedString::Outside, b',' | b'}' | b']') if depth == 0 => {
+                    self.state = State::AfterValue;
+                    return at;
+                }
+                (SkippedString::Outside, b'}' | b']') => {
+                    depth -= 1;
+                    if depth == 0 {
+                        self.state = State::AfterValue;
+                        return at + 1;
+                    }
+                }
+                (SkippedString::Outside, _) => {}
+            }
+            at += 1;
+        }
+        self.state = State::Skipping { depth, string };
+        at
+    }
+
+    fn close(&mut self, at: usize) -> usize {
+        match self.open.pop() {
+            Some(Container::List { elements, .. }) => self.add(elements.into_json()),
+            Some(Container::Object { fields, .. }) => self.add(Json::Object(fields)),
+            None => return self.fail(at),
+        }
+        at + 1
+    }
+
+    /// Adds a whole value to the innermost container, or makes it the root.
+    fn add(&mut self, value: Json<'static>) {
+        self.state = State::AfterValue;
+        if let Json::Text(text) = &value {
+            self.value_bytes += text.len();
+        }
+        match self.open.last_mut() {
+            Some(Container::List { elements, is_table }) => {
+                let (added, freed) = elements.push(value, *is_table);
+                self.value_bytes = (self.value_bytes + added).saturating_sub(freed);
+            }
+            Some(Container::Object { fields, key, .. }) => {
+                self.value_bytes += FIELD_BYTES;
+                fields.push((std::mem::take(key), value));
+            }
+            None => {
+                self.root = Some(value);
+                self.state = State::Complete;
+            }
+        }
+    }
+
+    fn fail(&mut self, at: usize) -> usize {
+        *self = Self { state: State::Failed, ..Self::default() };
+        at
+    }
+}
+
+/// The text between the quotes of a string. `None`: it is no JSON.
+fn text_of<'a>(raw: &'a [u8], repairs: &mut JsonRepairs) -> Option<Cow<'a, str>> {
+    let text = String::from_utf8_lossy(raw);
+    repairs.utf8 |= matches!(text, Cow::Owned(_));
+    if memchr::memchr(b'\\', raw).is_some() {
+        return serde_json::from_str::<String>(&format!("\"{text}\"")).ok().map(Cow::Owned);
+    }
+    let has_control = raw.iter().fold(false, |found, byte| found | (*byte < 0x20));
+    (!has_control).then_some(text)
+}
+
+/// True for a field that no format reads and that may be most of a response. `depth`: how deep its object is.
+fn is_unused(key: &str, is_in_logprobs: bool, depth: usize) -> bool {
+    let unused_in_logprobs = is_in_logprobs && matches!(key, "bytes" | "top_logprobs");
+    // At the root or in a choice; deeper, an argument of a tool may have the name.
+    unused_in_logprobs || depth <= 3 && matches!(key, "routed_experts" | "prompt_logprobs" | "sampling_mask")
+}
+
+/// A key without an allocation, if it is a frequent one.
+fn known_key(key: &str) -> Option<&'static str> {
+    ["token", "logprob", "id", "bytes", "top_logprobs", "index", "content", "text", "type", "role", "delta"]
+        .into_iter()
+        .find(|known| *known == key)
+}
+
+/// The fields of a response whose lists are tables.
+const LOGPROBS: [&str; 3] = ["logprobs", "output_token_logprobs", "completion_probabilities"];
+/// As deep as serde_json reads.
+const MAX_DEPTH: usize = 127;
+/// No number that a sampler writes is longer.
+const MAX_WORD_BYTES: usize = 512;
+const FIELD_BYTES: usize = size_of::<(Cow<'_, str>, Json<'_>)>();
+
+#[cfg(test)]
+mod tests;
