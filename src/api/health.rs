@@ -55,16 +55,22 @@ struct Readiness {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     store: Option<Statistics>,
+    /// Why what is recorded is incomplete now, although the store responds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Why the store does not respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }
 
 async fn ready(State(state): State<ApiState>) -> Response {
+    let warnings = (state.warnings)();
     match state.rollouts.store().statistics().await {
-        Ok(statistics) => Json(Readiness { status: "ok", store: Some(statistics), message: None }).into_response(),
+        Ok(statistics) => {
+            Json(Readiness { status: "ok", store: Some(statistics), warnings, message: None }).into_response()
+        }
         Err(error) => {
-            let body = Readiness { status: "error", store: None, message: Some(error.to_string()) };
+            let body = Readiness { status: "error", store: None, warnings, message: Some(error.to_string()) };
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

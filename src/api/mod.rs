@@ -25,4 +25,4 @@ mod v1;
 pub(crate) use otlp::IngestCounters;
 pub(crate) use server::ApiServer;
 pub(crate) use settings::ServerSettings;
-pub(crate) use state::{ApiState, MetricsSource, Sequences};
+pub(crate) use state::{ApiState, MetricsSource, Sequences, WarningsSource};

@@ -28,6 +28,8 @@ pub(crate) struct ApiState {
     pub(crate) started: Instant,
     /// The metrics of the other parts.
     pub(crate) metrics: MetricsSource,
+    /// What is wrong with the other parts.
+    pub(crate) warnings: WarningsSource,
     /// `server.allowed_hosts`.
     pub(crate) allowed_hosts: Arc<[String]>,
     /// `server.tokens`.
@@ -43,6 +45,10 @@ pub(crate) struct ApiState {
 /// Adds the current values of the process's parts to a registry. `app` provides it, because the API does not know the
 /// other parts.
 pub(crate) type MetricsSource = Arc<dyn Fn(&mut Registry) + Send + Sync>;
+
+/// What is wrong with the process's parts now, in words for people: traffic goes on, but what is recorded of it is
+/// incomplete.
+pub(crate) type WarningsSource = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Sequence ids and recorded calls, which the API shares with the proxy. `app` provides it.
 pub(crate) trait Sequences: Send + Sync {

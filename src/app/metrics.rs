@@ -1,14 +1,14 @@
 //! The metrics of all parts, for `GET /metrics`.
 
-use crate::api::{IngestCounters, MetricsSource};
-use crate::capture::Recorder;
+use crate::api::{IngestCounters, MetricsSource, WarningsSource};
+use crate::capture::{Memory, MemoryUse, Recorder};
 use crate::gateway::Gateway;
 use crate::llm::token_ids::TokenIdIssue;
 use crate::pipeline::Pipeline;
 use crate::proxy::CertificateRejections;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +39,7 @@ impl Counted {
             counter(registry, "commits_missed", "Responses delivered before their commit", &captured.commit_missed);
             let help = "Exchanges with two sources of identity that disagree";
             counter(registry, "identity_conflicts", help, &captured.identity_conflicts);
-            let left = self.recorder.budget().left_bytes();
-            gauge(registry, "capture_memory_left_bytes", "Unused part of capture.memory_budget_bytes", left);
+            memory(registry, self.recorder.memory());
 
             counter(registry, "spans_stored", "Spans stored", &stored.stored);
             counter(registry, "store_errors", "Failed appends to the store; each is retried", &stored.store_errors);
@@ -99,6 +98,31 @@ impl Counted {
             registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.count()));
         })
     }
+}
+
+/// What is wrong with the recorder, for `GET /readyz`.
+pub(super) fn warnings(recorder: Recorder) -> WarningsSource {
+    Arc::new(move || recorder.memory().spill().failure().into_iter().collect())
+}
+
+/// The memory of everything in flight, and what was spilled to the disk.
+fn memory(registry: &mut Registry, memory: &Memory) {
+    let budget = memory.budget();
+    let used = Family::<[(&'static str, &'static str); 1], Gauge>::default();
+    for memory_use in MemoryUse::ALL {
+        let bytes = i64::try_from(budget.used_for(memory_use)).unwrap_or(i64::MAX);
+        used.get_or_create(&[("use", memory_use.as_str())]).set(bytes);
+    }
+    registry.register("memory_bytes", "Memory of exchanges in flight, by use", used);
+    gauge(registry, "memory_peak_bytes", "Most memory of exchanges in flight at once", budget.peak_bytes());
+    let help = "Unused part of capture.memory_budget_bytes";
+    gauge(registry, "capture_memory_left_bytes", help, budget.left_bytes());
+    let spill = memory.spill();
+    gauge(registry, "spill_bytes", "Size of the spill file's blocks in use", spill.spilled_bytes());
+    let total = ConstCounter::<u64>::new(spill.spilled_total());
+    registry.register("spilled_bytes", "Bytes written to the spill file", total);
+    let errors = ConstCounter::<u64>::new(spill.errors());
+    registry.register("spill_errors", "Failed writes and reads of the spill file", errors);
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, value: &AtomicU64) {

@@ -1,7 +1,8 @@
 //! A running program: creates the parts, connects them, and stops them in order.
 
-use super::metrics::Counted;
+use super::metrics::{Counted, warnings};
 use super::service::{RegisteredRollouts, SequenceService, sequence_starts};
+use super::stores::spill_folder;
 use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
 use crate::config::Config;
@@ -75,7 +76,7 @@ impl App {
     pub(crate) async fn start(config: &Config, parts: Parts) -> Result<Self> {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
-        let (recorder, queue) = Recorder::new(config.capture.clone());
+        let (recorder, queue) = Recorder::new(config.capture.clone(), spill_folder(&config.store));
         let observed = ObservedState::default();
         let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
         let pipeline = Pipeline::start(queue, Arc::clone(&store), options, observed.clone())
@@ -183,6 +184,7 @@ impl App {
                 gateway: gateway.clone(),
             }
             .source(&self.pipeline),
+            warnings: warnings(self.recorder.clone()),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),

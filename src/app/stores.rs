@@ -10,7 +10,7 @@ use crate::store::spool::SpooledStore;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{SharedStore, StoreError};
 use crate::tls::UpstreamTls;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens the store of the settings (`store.path`).
@@ -59,6 +59,20 @@ pub(crate) fn place_name(settings: &StoreSettings) -> String {
 /// The CA's folder: `tls.ca_dir`, or `ca` in the data folder.
 pub(crate) fn ca_folder(config: &Config) -> PathBuf {
     config.tls.ca_dir.clone().unwrap_or_else(|| home().join("ca"))
+}
+
+/// The folder of the spill file: that of the store's data. Without one, the folder for temporary files.
+pub(crate) fn spill_folder(settings: &StoreSettings) -> PathBuf {
+    match settings.place() {
+        StorePlace::Memory => std::env::temp_dir(),
+        StorePlace::File(_) => {
+            let path = store_path(settings);
+            path.parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map_or_else(|| PathBuf::from("."), Path::to_owned)
+        }
+        StorePlace::Postgres(_) => home(),
+    }
 }
 
 fn home() -> PathBuf {

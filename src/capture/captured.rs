@@ -1,8 +1,10 @@
 //! A finished exchange on its way to the pipeline.
 
 use super::memory_budget::MemoryShare;
+use crate::llm::formats::BegunResponse;
 use crate::shared_state::SequenceLease;
-use crate::trace::exchange::Exchange;
+use crate::trace::exchange::{Body, Exchange};
+use std::io;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -11,14 +13,45 @@ use tokio::sync::oneshot;
 pub struct Captured {
     /// The record.
     pub exchange: Exchange,
+    /// The call that was begun to be read from the response. None of most exchanges: they are short.
+    pub begun: Option<BegunCall>,
     /// When the exchange ended and entered the queue.
     pub queued_at: Instant,
     /// Set if the end of the response waits for the commit: it receives the outcome.
     pub committed: Option<oneshot::Sender<CommitStatus>>,
-    /// Its share of the memory budget, to be dropped with the recorded bytes.
-    pub memory: MemoryShare,
+    /// The memory of recorded messages, to be dropped with them.
+    pub(super) _messages: MemoryShare,
     /// To be dropped once the span is stored or lost.
     pub sequence: SequenceLease,
+}
+
+impl Captured {
+    /// Bytes of its recorded bodies and of the call that was read.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        let content = |body: &Body| body.content.as_ref().map_or(0, |content| content.len());
+        let call = self.begun.as_ref().map_or(0, |begun| begun.response.memory_bytes() as u64);
+        content(&self.exchange.request_body) + content(&self.exchange.response_body) + call
+    }
+}
+
+/// A call that was read from a response while it passed.
+#[derive(Debug)]
+pub struct BegunCall {
+    pub(super) response: Box<BegunResponse>,
+    /// Where in the response's content it goes on.
+    pub(super) held_from: u64,
+    /// The memory of the call, to be dropped with it.
+    pub(super) _memory: MemoryShare,
+}
+
+impl BegunCall {
+    /// The call, read to the end of the response. An error if bytes that were held can't be read back.
+    pub(crate) fn finish(mut self, response: &Body) -> (Box<BegunResponse>, io::Result<()>) {
+        let rest = response.content.as_ref().filter(|content| content.len() > self.held_from);
+        let read =
+            rest.map_or(Ok(()), |content| content.read_from(self.held_from, &mut |piece| self.response.push(piece)));
+        (self.response, read)
+    }
 }
 
 /// The state of a span that a response waits for.

@@ -4,17 +4,24 @@
 //! the end of a response waits until its span is stored. It parses, redacts and stores nothing. Memory is bounded by
 //! `capture.memory_budget_bytes` and the number of exchanges by `capture.queue_exchanges`.
 
+mod body_record;
 mod captured;
 mod counters;
+mod held_bytes;
+mod memory;
 mod memory_budget;
-mod recorded_body;
 mod recorder;
 mod recording;
+mod recording_state;
 mod settings;
+mod spill;
 mod tee;
 
+pub(crate) use captured::BegunCall;
 pub use captured::Captured;
 pub(crate) use captured::CommitStatus;
+pub(crate) use memory::Memory;
+pub(crate) use memory_budget::MemoryUse;
 pub(crate) use recorder::is_trace_export;
 pub use recorder::{ExchangeStart, Recorder};
 pub(crate) use recording::{Recording, VersionChange};

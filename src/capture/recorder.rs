@@ -2,9 +2,12 @@
 
 use super::captured::Captured;
 use super::counters::CaptureCounters;
+use super::memory::Memory;
 use super::memory_budget::MemoryBudget;
-use super::recording::{Recording, RecordingOptions};
+use super::recording::Recording;
+use super::recording_state::RecordingOptions;
 use super::settings::{Absorb, CaptureSettings, Durability};
+use super::spill::SpillArea;
 use crate::error::Side;
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
@@ -12,6 +15,7 @@ use crate::trace::exchange::{
     TraceContext,
 };
 use http::Method;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
@@ -22,7 +26,7 @@ use tokio::sync::mpsc;
 pub struct Recorder {
     queue: mpsc::Sender<Captured>,
     settings: Arc<CaptureSettings>,
-    budget: MemoryBudget,
+    memory: Memory,
     counters: Arc<CaptureCounters>,
 }
 
@@ -49,11 +53,11 @@ pub struct ExchangeStart {
 }
 
 impl Recorder {
-    /// A recorder, and the queue that it feeds.
-    pub fn new(settings: CaptureSettings) -> (Self, mpsc::Receiver<Captured>) {
+    /// A recorder, and the queue that it feeds. What memory is short for is spilled to a file in `spill_folder`.
+    pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, mpsc::Receiver<Captured>) {
         let (queue, receiver) = mpsc::channel(settings.queue_exchanges.max(1));
-        let budget = MemoryBudget::new(settings.memory_budget_bytes);
-        (Self { queue, settings: Arc::new(settings), budget, counters: Arc::default() }, receiver)
+        let memory = Memory::new(MemoryBudget::new(settings.memory_budget_bytes), SpillArea::new(spill_folder));
+        (Self { queue, settings: Arc::new(settings), memory, counters: Arc::default() }, receiver)
     }
 
     /// Its settings.
@@ -66,9 +70,9 @@ impl Recorder {
         &self.counters
     }
 
-    /// The memory budget of all recordings.
-    pub fn budget(&self) -> &MemoryBudget {
-        &self.budget
+    /// The memory that everything in flight shares.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Starts to record an exchange. If the queue is full the exchange is counted and passes unrecorded.
@@ -95,6 +99,7 @@ impl Recorder {
             is_absorbed: absorbs,
             settings: Arc::clone(&self.settings),
             counters: Arc::clone(&self.counters),
+            memory: self.memory.clone(),
         };
         let wall = SystemTime::now().checked_sub(start.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let exchange = Exchange {
@@ -115,7 +120,7 @@ impl Recorder {
             // If the recording is dropped without another outcome, the agent's connection went away.
             outcome: Outcome::Aborted { by: Side::Downstream },
         };
-        Recording::new(exchange, permit, self.budget.share(), start.sequence, options)
+        Recording::new(exchange, permit, start.sequence, options)
     }
 }
 

@@ -1,10 +1,10 @@
 //! One exchange that is being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
 
+use super::body_record::RawBytes;
 use super::captured::{Captured, CommitStatus};
 use super::counters::CaptureCounters;
-use super::memory_budget::MemoryShare;
-use super::recorded_body;
-use super::settings::CaptureSettings;
+use super::memory_budget::MemoryUse;
+use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::llm::api::{may_be_call, websocket_calls};
 use crate::shared_state::SequenceLease;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
@@ -36,35 +36,12 @@ pub enum VersionChange {
     Replaces,
 }
 
-/// How an exchange is recorded.
-pub(super) struct RecordingOptions {
-    /// When the exchange started.
-    pub(super) started: Instant,
-    /// The end of the response waits for the commit.
-    pub(super) durable: bool,
-    /// The spans in the request's body are stored: it is recorded whatever the settings say.
-    pub(super) is_absorbed: bool,
-    pub(super) settings: Arc<CaptureSettings>,
-    pub(super) counters: Arc<CaptureCounters>,
-}
-
 struct Shared {
     options: RecordingOptions,
     records_bodies: bool,
     records_messages: bool,
     // Locked for moments only, by the tasks of one exchange; never across an await. None once it is delivered.
     state: Mutex<Option<RecordingState>>,
-}
-
-struct RecordingState {
-    exchange: Exchange,
-    permit: OwnedPermit<Captured>,
-    memory: MemoryShare,
-    sequence: SequenceLease,
-    // Whether the request may be a call of a model or tool, so that its content is recorded. None before the first byte
-    // of its body that is not white space.
-    is_call: Option<bool>,
-    final_outcome: Option<Outcome>,
 }
 
 /// A response's wait for its commit; see [`Recording::finish`].
@@ -92,25 +69,23 @@ impl Recording {
     pub(super) fn new(
         exchange: Exchange,
         permit: OwnedPermit<Captured>,
-        memory: MemoryShare,
         sequence: SequenceLease,
         options: RecordingOptions,
     ) -> Self {
         let include_bodies = options.settings.include_bodies;
-        let is_call = options.is_absorbed.then_some(true);
-        let shared = Shared {
-            records_bodies: include_bodies || exchange.records_bodies,
-            records_messages: include_bodies || websocket_calls(&exchange.request.target).is_some(),
-            options,
-            state: Mutex::new(Some(RecordingState {
-                exchange,
-                permit,
-                memory,
-                sequence,
-                is_call,
-                final_outcome: None,
-            })),
+        let records_bodies = include_bodies || exchange.records_bodies;
+        let records_messages = include_bodies || websocket_calls(&exchange.request.target).is_some();
+        let state = RecordingState {
+            exchange,
+            permit,
+            request: body_record(&options),
+            response: body_record(&options),
+            messages: options.memory.share(MemoryUse::WebSocket),
+            sequence,
+            is_call: options.is_absorbed.then_some(true),
+            final_outcome: None,
         };
+        let shared = Shared { options, records_bodies, records_messages, state: Mutex::new(Some(state)) };
         Self { shared: Some(Arc::new(shared)) }
     }
 
@@ -134,7 +109,14 @@ impl Recording {
 
     /// Forgets the response: it broke off before the agent saw any of it, and another will follow.
     pub fn discard_response(&self) {
-        self.update(|exchange, _| exchange.response = None);
+        self.change(|state, options| {
+            state.exchange.response = None;
+            state.exchange.response_body = Body::default();
+            state.response = body_record(options);
+            if state.is_call == Some(true) {
+                state.record_call();
+            }
+        });
     }
 
     /// Records the status of an interim response; at most `MAX_INFORMATIONAL` of one exchange.
@@ -188,7 +170,7 @@ impl Recording {
     /// Records that another version of the policy answers.
     pub fn policy_version(&self, version: i64, change: VersionChange) {
         self.update(|exchange, _| {
-            let from = exchange.response_body.buffer.len();
+            let from = usize::try_from(exchange.response_body.size_bytes).unwrap_or(usize::MAX);
             let versions = &mut exchange.gateway.get_or_insert_default().versions;
             if change == VersionChange::Replaces {
                 versions.retain(|earlier| earlier.from < from);
@@ -204,9 +186,14 @@ impl Recording {
 
     /// Records the whole body of a request that passes no tee, in place of an earlier one.
     pub fn request_body(&self, body: &Bytes) {
-        self.update(|exchange, _| exchange.request_body = Body::default());
+        self.change(|state, options| {
+            state.exchange.request_body = Body::default();
+            state.request = body_record(options);
+            // It may be for another API.
+            state.is_call = options.is_absorbed.then_some(true);
+        });
         if !body.is_empty() {
-            self.frame(Direction::Request, body, 0);
+            self.frame(Direction::Request, body);
         }
         self.body_complete(Direction::Request);
     }
@@ -226,7 +213,7 @@ impl Recording {
     pub fn message(&self, mut message: Message) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(RecordingState { exchange, memory, .. }) = guard.as_mut() else { return };
+        let Some(RecordingState { exchange, messages: memory, .. }) = guard.as_mut() else { return };
         exchange.messages.count += 1;
         if exchange.messages.recorded.len() < shared.options.settings.max_messages {
             if !shared.records_messages || !memory.try_grow(message.payload.len() as u64) {
@@ -263,33 +250,44 @@ impl Recording {
         });
     }
 
-    /// Records a data frame. `declared_rest` is the number of bytes that follow by Content-Length, 0 if it is unknown.
-    pub(super) fn frame(&self, direction: Direction, data: &Bytes, declared_rest: u64) {
+    /// Records a data frame.
+    pub(super) fn frame(&self, direction: Direction, data: &Bytes) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(RecordingState { exchange, memory, is_call, .. }) = guard.as_mut() else { return };
+        let Some(state) = guard.as_mut() else { return };
+        let elapsed = || shared.options.started.elapsed();
+        let exchange = &mut state.exchange;
         if direction == Direction::Response && exchange.timing.first_body_byte.is_none() {
-            exchange.timing.first_body_byte = Some(shared.options.started.elapsed());
+            exchange.timing.first_body_byte = Some(elapsed());
         }
         let body = body_of(exchange, direction);
         body.size_bytes += data.len() as u64;
         body.frames += 1;
-        if direction == Direction::Request && is_call.is_none() && !data.trim_ascii_start().is_empty() {
-            *is_call = Some(may_be_call(&exchange.request.method, &exchange.request.headers, data));
+        let position = usize::try_from(body.size_bytes).unwrap_or(usize::MAX);
+        if direction == Direction::Request && state.is_call.is_none() && !data.trim_ascii_start().is_empty() {
+            let is_call = may_be_call(&exchange.request.method, &exchange.request.headers, data);
+            state.is_call = Some(is_call);
+            if is_call {
+                state.record_call();
+            }
         }
-        if !shared.records_bodies && *is_call != Some(true) {
+        if !shared.records_bodies && state.is_call != Some(true) {
             return;
         }
-        let body = body_of(exchange, direction);
-        if body.truncated.is_none()
-            && let Some(why) =
-                recorded_body::record(body, memory, data, declared_rest, shared.options.settings.max_body_bytes)
-        {
+        let raw = if shared.records_bodies { RawBytes::Keep } else { RawBytes::Drop };
+        let heads = (&state.exchange.request, state.exchange.response.as_ref());
+        let record = match direction {
+            Direction::Request => &mut state.request,
+            Direction::Response => &mut state.response,
+        };
+        let lost = record.push(data, heads, raw);
+        let body = body_of(&mut state.exchange, direction);
+        if let Some(why) = lost {
             body.truncated = Some(why);
             shared.options.counters.truncated.fetch_add(1, Ordering::Relaxed);
         }
         if direction == Direction::Response && body.arrivals.len() < MAX_ARRIVALS {
-            body.arrivals.push(Arrival { end: body.buffer.len(), at: shared.options.started.elapsed() });
+            body.arrivals.push(Arrival { end: position, at: elapsed() });
         }
     }
 
@@ -325,10 +323,14 @@ impl Recording {
     }
 
     fn update(&self, update: impl FnOnce(&mut Exchange, Duration)) {
+        self.change(|state, options| update(&mut state.exchange, options.started.elapsed()));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut RecordingState, &RecordingOptions)) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = guard.as_mut() {
-            update(&mut state.exchange, shared.options.started.elapsed());
+            change(state, &shared.options);
         }
     }
 }
@@ -338,23 +340,6 @@ impl Drop for Shared {
         if let Some(state) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             deliver(state, self.options.started, None);
         }
-    }
-}
-
-fn deliver(state: RecordingState, started: Instant, committed: Option<oneshot::Sender<CommitStatus>>) {
-    let RecordingState { mut exchange, permit, memory, sequence, final_outcome, .. } = state;
-    exchange.timing.ended = started.elapsed();
-    if let Some(outcome) = final_outcome {
-        exchange.outcome = outcome;
-    }
-    // A reserved slot is valid even while the queue is closing.
-    permit.send(Captured { exchange, queued_at: Instant::now(), committed, memory, sequence });
-}
-
-fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
-    match direction {
-        Direction::Request => &mut exchange.request_body,
-        Direction::Response => &mut exchange.response_body,
     }
 }
 

@@ -1,42 +1,109 @@
 //! The recorded bodies of an exchange: decoded, and as redacted text or base64 on its span.
 
 use super::options::SpanOptions;
+use crate::capture::BegunCall;
+use crate::llm::formats::BegunResponse;
 use crate::trace::Span;
-use crate::trace::exchange::Body;
+use crate::trace::exchange::{Body, Truncation};
 use crate::trace::semconv as names;
 use crate::wire::encoding::{DecodeError, Decoded, decode};
+use crate::wire::stream_decoder::StreamDecoder;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use std::borrow::Cow;
+use std::io;
 use std::string::FromUtf8Error;
 
-/// The attribute of a body that is text, and of one that is not.
-pub(super) type BodyAttributes = (&'static str, &'static str);
+/// The attribute of a body that is text, of one that is not, and of one that is cut.
+pub(super) type BodyAttributes = (&'static str, &'static str, &'static str);
 
-pub(super) const REQUEST: BodyAttributes = (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64);
-pub(super) const RESPONSE: BodyAttributes = (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64);
+pub(super) const REQUEST: BodyAttributes =
+    (names::HTTP_REQUEST_BODY_CONTENT, names::REQUEST_BODY_BASE64, names::CAPTURE_REQUEST_TRUNCATED);
+pub(super) const RESPONSE: BodyAttributes =
+    (names::HTTP_RESPONSE_BODY_CONTENT, names::RESPONSE_BODY_BASE64, names::CAPTURE_RESPONSE_TRUNCATED);
 
-/// Takes the recorded bytes out of a body and undoes their content coding.
-pub(super) fn take_decoded(body: &mut Body, headers: &HeaderMap, options: &SpanOptions) -> Decoded {
-    decode(headers, std::mem::take(&mut body.buffer).into_bytes(), options.max_body_bytes)
+/// The response of an exchange, as a call is read from it.
+pub(super) enum ResponseContent {
+    /// All of it, decoded.
+    Whole(Decoded),
+    /// A call that was begun to be read while it passed, now read to its end.
+    Begun(Box<BegunResponse>),
+    /// Too long to be held in memory: it is decoded and read piece by piece.
+    Pieces(StreamDecoder),
 }
 
-/// Adds a decoded body to its span.
+impl ResponseContent {
+    /// The recorded bytes of a response. What can't be read back is noted on the body.
+    pub(super) fn of(body: &mut Body, begun: Option<BegunCall>, headers: &HeaderMap) -> Self {
+        if let Some(begun) = begun {
+            let (response, read) = begun.finish(body);
+            note_unreadable(body, read);
+            return Self::Begun(response);
+        }
+        let is_long = body.content.as_ref().is_some_and(|content| content.len() > MAX_WHOLE_BYTES);
+        match StreamDecoder::of(headers).filter(|_| is_long) {
+            Some(decoder) => Self::Pieces(decoder),
+            None => Self::Whole(decoded(body, headers)),
+        }
+    }
+
+    /// The decoded bytes, if they are held whole.
+    pub(super) fn whole(&self) -> &[u8] {
+        if let Self::Whole(decoded) = self { &decoded.bytes } else { &[] }
+    }
+}
+
+/// All recorded bytes of a body, decoded.
+pub(super) fn decoded(body: &mut Body, headers: &HeaderMap) -> Decoded {
+    let bytes = recorded_bytes(body, u64::MAX);
+    decode(headers, bytes, MAX_DECODED_BYTES)
+}
+
+/// The first recorded bytes of a body.
+fn recorded_bytes(body: &mut Body, max_bytes: u64) -> Vec<u8> {
+    let Some(content) = &body.content else { return Vec::new() };
+    let length = usize::try_from(content.len().min(max_bytes)).unwrap_or(usize::MAX);
+    let mut bytes = Vec::with_capacity(length);
+    let read = content.read_from(0, &mut |piece| {
+        let room = length - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+    });
+    note_unreadable(body, read);
+    bytes
+}
+
+fn note_unreadable(body: &mut Body, read: io::Result<()>) {
+    if let Err(error) = read {
+        tracing::error!(%error, "a recorded body can't be read back from the spill file; its span is marked");
+        body.truncated = Some(Truncation::Spill);
+    }
+}
+
+/// A longer response is read piece by piece.
+const MAX_WHOLE_BYTES: u64 = 1 << 20;
+/// The most that a body may become without its content coding.
+const MAX_DECODED_BYTES: usize = 64 << 20;
+
+/// Adds a recorded body to its span, decoded, up to the limit.
 pub(super) fn describe(
     span: &mut Span,
-    (text_name, binary_name): BodyAttributes,
-    decoded: Decoded,
-    body: &Body,
+    (text_name, binary_name, truncated_name): BodyAttributes,
+    body: &mut Body,
     headers: &HeaderMap,
     target: &str,
     options: &SpanOptions,
 ) {
+    let end = body.raw_end.unwrap_or(u64::MAX).min(options.max_body_bytes as u64);
+    let decoded = decode(headers, recorded_bytes(body, end), options.max_body_bytes);
     if decoded.bytes.is_empty() {
         return;
     }
+    if body.truncated.is_none() && (decoded.truncated || end < body.size_bytes) {
+        span.set(truncated_name, Truncation::BodyLimit.as_str());
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none()) {
+    if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none() && end >= body.size_bytes) {
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
     // A body with an unknown coding can't be searched for secrets, so it is not shown as text.

@@ -2,13 +2,14 @@
 //!
 //! A format that panics on its input costs the call, never the span.
 
+use super::body::ResponseContent;
 use super::call_attributes::describe;
 use super::observed::{EngineObservation, ObservedCall};
 use super::options::SpanOptions;
 use super::relations::Relations;
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::Engine;
-use crate::llm::formats::{self, HttpExchangeView};
+use crate::llm::formats::{self, HttpExchangeView, ResponseSource};
 use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
 use crate::trace::{Span, semconv as names};
@@ -22,19 +23,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(super) fn read_into(
     span: &mut Span,
     exchange: &Exchange,
-    (request, response): (&Decoded, &Decoded),
+    (request, response): (&Decoded, ResponseContent),
     relations: &mut Relations,
     options: &SpanOptions,
 ) -> Option<(ObservedCall, Vec<Span>)> {
+    let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
+    // An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
+    let is_rejected = is_rejection(status, response.whole(), &exchange.injection.fields);
     let read = read_safely(span, exchange, request, response)?;
     let (call, token_id_issues) = describe(span, read, exchange, options);
     join_callers_trace(span, &call, exchange);
+    let engine = match Engine::of_provider(&call.provider) {
+        _ if is_rejected => Some(observation(None, exchange)),
+        engine => engine.map(|engine| observation(Some(engine), exchange)),
+    };
     let observed = ObservedCall {
         rollout_id: span.rollout_id.clone(),
         span_name: span.name.clone(),
         response: call.response_id.as_ref().and_then(|id| Some((id.clone(), span.context.clone()?))),
         used_tokens: exchange.gateway.is_some().then(|| used_tokens(&call)),
-        engine: engine_observation(&call, exchange, &response.bytes),
+        engine,
         token_id_issues,
     };
     let digest = relations.digest(&exchange.request.target, &request.bytes);
@@ -64,23 +72,16 @@ fn join_callers_trace(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
     (span.trace_id, span.parent_id) = (trace_id, Some(parent_id));
 }
 
-/// An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
-fn engine_observation(call: &LlmCall, exchange: &Exchange, response: &[u8]) -> Option<EngineObservation> {
-    let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
-    let is_rejected = is_rejection(status, response, &exchange.injection.fields);
-    let engine = Engine::of_provider(&call.provider).filter(|_| !is_rejected);
-    (is_rejected || engine.is_some()).then(|| EngineObservation {
-        host: exchange.request.host.clone(),
-        port: exchange.request.port,
-        engine,
-    })
+/// What a response says of the engine at its endpoint. None: the endpoint rejected the fields that were added.
+fn observation(engine: Option<Engine>, exchange: &Exchange) -> EngineObservation {
+    EngineObservation { host: exchange.request.host.clone(), port: exchange.request.port, engine }
 }
 
 fn read_safely(
     span: &mut Span,
     exchange: &Exchange,
     request: &Decoded,
-    response: &Decoded,
+    response: ResponseContent,
 ) -> Option<formats::ReadCall> {
     let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response)));
     read.unwrap_or_else(|_| {
@@ -90,13 +91,13 @@ fn read_safely(
     })
 }
 
-fn read_call(exchange: &Exchange, request: &Decoded, response: &Decoded) -> Option<formats::ReadCall> {
+fn read_call(exchange: &Exchange, request: &Decoded, response: ResponseContent) -> Option<formats::ReadCall> {
     if request.bytes.is_empty() {
         return None;
     }
     let no_headers = HeaderMap::new();
     let head = &exchange.request;
-    formats::read(&HttpExchangeView {
+    let view = HttpExchangeView {
         host: &head.host,
         port: head.port,
         target: &head.target,
@@ -104,6 +105,23 @@ fn read_call(exchange: &Exchange, request: &Decoded, response: &Decoded) -> Opti
         request_body: &request.bytes,
         status: exchange.response.as_ref().map(|response| response.status.as_u16()),
         response_headers: exchange.response.as_ref().map_or(&no_headers, |response| &response.headers),
-        response_body: &response.bytes,
-    })
+        response_body: &[],
+    };
+    match response {
+        ResponseContent::Whole(decoded) => formats::read_from(&view, ResponseSource::Whole(&decoded.bytes)),
+        ResponseContent::Begun(begun) => formats::read_from(&view, ResponseSource::Begun(begun)),
+        ResponseContent::Pieces(mut decoder) => {
+            let content = exchange.response_body.content.as_ref()?;
+            let mut result = Ok(());
+            let mut each = |on_piece: &mut dyn FnMut(&[u8])| {
+                result = content.read_from(0, &mut |bytes| decoder.push(bytes, on_piece));
+            };
+            let mut read = formats::read_from(&view, ResponseSource::Pieces(&mut each))?;
+            if let Err(error) = result {
+                tracing::error!(%error, host = head.host, "a recorded response can't be read back from the spill file");
+                read.call.mark_unread(UnreadPart::Response);
+            }
+            Some(read)
+        }
+    }
 }

@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 #[derive(Default)]
 pub(super) struct PendingSpans {
     pub(super) spans: Vec<Arc<Span>>,
+    /// Recorded bytes that the spans were made from, with those that were stored since.
+    pub(super) content_bytes: u64,
     /// Responses whose end waits for the commit.
     pub(super) waiting: Vec<oneshot::Sender<CommitStatus>>,
     /// Dropped with the batch: when all spans are stored or lost.

@@ -1,24 +1,29 @@
 //! An exchange becomes spans: a pure function, and the last code that sees what is not redacted.
 
-use super::body::{self, take_decoded};
+use super::body::{self, ResponseContent};
 use super::http_attributes::{bare_span, connection, headers, outcome, request, server, timing};
 use super::observed::BuiltSpans;
 use super::options::SpanOptions;
 use super::relations::Relations;
 use super::websocket_messages::MessageContents;
 use super::{absorbed_spans, calls, gateway_attributes, websocket_calls, websocket_messages};
-use crate::capture::is_trace_export;
+use crate::capture::{BegunCall, is_trace_export};
 use crate::trace::exchange::{Exchange, ExchangeKind};
 use crate::trace::{Span, semconv as names};
 use http::HeaderMap;
 
-/// Builds the spans of an exchange. The recorded bytes of its bodies are taken out of it.
-pub fn build_spans(exchange: &mut Exchange, relations: &mut Relations, options: &SpanOptions) -> BuiltSpans {
+/// Builds the spans of an exchange. `begun`: the call that was begun to be read from its response.
+pub fn build_spans(
+    exchange: &mut Exchange,
+    begun: Option<BegunCall>,
+    relations: &mut Relations,
+    options: &SpanOptions,
+) -> BuiltSpans {
     let mut built = BuiltSpans { span: bare_span(exchange), inferred: Vec::new(), calls: Vec::new() };
     describe(&mut built.span, exchange, options);
     match exchange.kind {
         ExchangeKind::Upgrade => add_websocket(&mut built, exchange, relations, options),
-        ExchangeKind::Http | ExchangeKind::Connect(_) => add_bodies(&mut built, exchange, relations, options),
+        ExchangeKind::Http | ExchangeKind::Connect(_) => add_bodies(&mut built, exchange, begun, relations, options),
     }
     built
 }
@@ -55,9 +60,9 @@ fn add_websocket(built: &mut BuiltSpans, exchange: &Exchange, relations: &mut Re
         let mut span = bare_span(&call);
         server(&mut span, &call);
         outcome(&mut span, &call, options);
-        let request = take_decoded(&mut call.request_body, &HeaderMap::new(), options);
-        let response = take_decoded(&mut call.response_body, &HeaderMap::new(), options);
-        if let Some((observed, tools)) = calls::read_into(&mut span, &call, (&request, &response), relations, options) {
+        let request = body::decoded(&mut call.request_body, &HeaderMap::new());
+        let response = ResponseContent::of(&mut call.response_body, None, &HeaderMap::new());
+        if let Some((observed, tools)) = calls::read_into(&mut span, &call, (&request, response), relations, options) {
             built.inferred.push(span);
             built.inferred.extend(tools);
             built.calls.push(observed);
@@ -66,26 +71,32 @@ fn add_websocket(built: &mut BuiltSpans, exchange: &Exchange, relations: &mut Re
 }
 
 /// The bodies, and what they mean: a call, an export of spans.
-fn add_bodies(built: &mut BuiltSpans, exchange: &mut Exchange, relations: &mut Relations, options: &SpanOptions) {
+fn add_bodies(
+    built: &mut BuiltSpans,
+    exchange: &mut Exchange,
+    begun: Option<BegunCall>,
+    relations: &mut Relations,
+    options: &SpanOptions,
+) {
     let no_headers = HeaderMap::new();
-    let request = take_decoded(&mut exchange.request_body, &exchange.request.headers, options);
+    let request = body::decoded(&mut exchange.request_body, &exchange.request.headers);
     let response_headers = exchange.response.as_ref().map_or(&no_headers, |response| &response.headers);
-    let response = take_decoded(&mut exchange.response_body, response_headers, options);
+    let response = ResponseContent::of(&mut exchange.response_body, begun, response_headers);
     if options.absorbs_exports && is_trace_export(&exchange.request) {
         built.inferred = absorbed_spans::read(&mut built.span, exchange, &request.bytes, options);
     } else if exchange.kind == ExchangeKind::Http
         && !is_part_of_a_call(exchange)
         && let Some((observed, tools)) =
-            calls::read_into(&mut built.span, exchange, (&request, &response), relations, options)
+            calls::read_into(&mut built.span, exchange, (&request, response), relations, options)
     {
         built.inferred = tools;
         built.calls.push(observed);
     }
     if options.include_bodies || exchange.records_bodies {
         let target = &exchange.request.target;
-        let (sent, received) = (&exchange.request_body, &exchange.response_body);
-        body::describe(&mut built.span, body::REQUEST, request, sent, &exchange.request.headers, target, options);
-        body::describe(&mut built.span, body::RESPONSE, response, received, response_headers, target, options);
+        let (sent, received) = (&mut exchange.request_body, &mut exchange.response_body);
+        body::describe(&mut built.span, body::REQUEST, sent, &exchange.request.headers, target, options);
+        body::describe(&mut built.span, body::RESPONSE, received, response_headers, target, options);
     }
 }
 

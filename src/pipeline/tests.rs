@@ -128,7 +128,7 @@ fn start_leased(recorder: &Recorder, rollout: &str, sequence: SequenceLease) -> 
 async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
     let inner = MemoryStore::new(crate::store::Retention::default());
     let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(outage) });
-    let (recorder, queue) = Recorder::new(CaptureSettings::default());
+    let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     for rollout in rollouts {
         drop(start(&recorder, rollout));
     }
@@ -157,7 +157,7 @@ async fn an_outage_loses_nothing() {
 async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
     let inner = MemoryStore::new(crate::store::Retention::default());
     let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(u32::MAX) });
-    let (recorder, queue) = Recorder::new(CaptureSettings::default());
+    let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
     let allocator = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::ready(Some(SequenceStart::default())))));
     let rollout = RolloutId::from("a");

@@ -40,11 +40,13 @@ pub(super) fn exchanges(exchange: &Exchange, contents: &MessageContents<'_>) -> 
         }
     }
     calls.extend(open);
-    calls.into_iter().map(|call| call.exchange).collect()
+    calls.into_iter().map(WebSocketCall::into_exchange).collect()
 }
 
 struct WebSocketCall {
     exchange: Exchange,
+    // The events of the response.
+    events: Vec<u8>,
     // Since the start of the connection.
     started: Duration,
 }
@@ -66,7 +68,7 @@ impl WebSocketCall {
             informational: Vec::new(),
             request_body: Body {
                 size_bytes: request.len() as u64,
-                buffer: request.into(),
+                content: Some(Box::new(request)),
                 complete: true,
                 ..Body::default()
             },
@@ -87,7 +89,13 @@ impl WebSocketCall {
                 broken => broken.clone(),
             },
         };
-        Self { exchange, started }
+        Self { exchange, events: Vec::new(), started }
+    }
+
+    fn into_exchange(self) -> Exchange {
+        let Self { mut exchange, events, .. } = self;
+        exchange.response_body.content = Some(Box::new(events));
+        exchange
     }
 
     /// Appends an event of the response, framed as server-sent events are.
@@ -95,13 +103,12 @@ impl WebSocketCall {
         let Exchange { response_body: body, timing, .. } = &mut self.exchange;
         timing.ended = at.saturating_sub(self.started);
         timing.first_body_byte.get_or_insert(timing.ended);
-        body.buffer.push(b"data: ");
+        self.events.extend_from_slice(b"data: ");
         // A line break in JSON text is white space between tokens, never part of a string.
-        let line: Vec<u8> = event.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
-        body.buffer.push(&line);
-        body.buffer.push(b"\n\n");
+        self.events.extend(event.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+        self.events.extend_from_slice(b"\n\n");
         body.size_bytes += event.len() as u64;
         body.frames += 1;
-        body.arrivals.push(Arrival { end: body.buffer.len(), at: timing.ended });
+        body.arrivals.push(Arrival { end: self.events.len(), at: timing.ended });
     }
 }

@@ -100,7 +100,11 @@ impl PipelineWorker {
             if !is_closed && batch.len() < BATCH {
                 gather(&mut batch, &mut queue).await;
             }
-            self.store(std::mem::take(&mut batch), &mut queue).await;
+            // The spans of a batch are in memory together.
+            while !batch.is_empty() {
+                let rest = batch.split_off(light_part(&batch));
+                self.store(std::mem::replace(&mut batch, rest), &mut queue).await;
+            }
         }
     }
 
@@ -132,10 +136,12 @@ impl PipelineWorker {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
-            let mut more = Vec::new();
+            let (mut more, mut bytes) = (Vec::new(), pending.content_bytes);
             while pending.spans.len() + more.len() < MAX_PENDING
+                && bytes < MAX_PENDING_BYTES
                 && let Ok(captured) = queue.try_recv()
             {
+                bytes += captured.content_bytes();
                 more.push(captured);
             }
             self.build(more, &mut pending);
@@ -144,9 +150,13 @@ impl PipelineWorker {
 
     /// Builds the spans of exchanges. One that can't be built is counted as lost.
     fn build(&mut self, batch: Vec<Captured>, pending: &mut PendingSpans) {
-        for Captured { mut exchange, queued_at, committed, memory, sequence } in batch {
+        for captured in batch {
+            pending.content_bytes += captured.content_bytes();
+            let Captured { mut exchange, begun, queued_at, committed, sequence, .. } = captured;
             self.counters.latencies.exchange_received(&exchange.timing, queued_at.elapsed());
-            match catch_unwind(AssertUnwindSafe(|| build_spans(&mut exchange, &mut self.relations, &self.options))) {
+            match catch_unwind(AssertUnwindSafe(|| {
+                build_spans(&mut exchange, begun, &mut self.relations, &self.options)
+            })) {
                 Ok(BuiltSpans { span, inferred, calls }) => {
                     calls.iter().for_each(|call| self.apply(call));
                     self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
@@ -163,8 +173,6 @@ impl PipelineWorker {
                     );
                 }
             }
-            // The recorded bytes are in the span now, or dropped with the exchange.
-            drop(memory);
         }
     }
 
@@ -182,6 +190,17 @@ impl PipelineWorker {
     }
 }
 
+/// How many exchanges of a batch are stored together: their content is at most [`MAX_BATCH_BYTES`], but for the last one.
+fn light_part(batch: &[Captured]) -> usize {
+    let mut bytes = 0;
+    let fits = batch.iter().take_while(|captured| {
+        let before = bytes;
+        bytes += captured.content_bytes();
+        before < MAX_BATCH_BYTES
+    });
+    fits.count()
+}
+
 /// Adds the exchanges that arrive within a while, so that they share the cost of a commit. It ends at once if a response
 /// waits for one.
 async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
@@ -197,8 +216,11 @@ async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>)
 }
 
 const BATCH: usize = 256;
+/// Recorded bytes that are made into spans at once, which takes several times as much memory.
+const MAX_BATCH_BYTES: u64 = 2 << 20;
 /// Maximum spans that wait for a store that fails. The others wait in the capture queue.
 const MAX_PENDING: usize = 4 * BATCH;
+const MAX_PENDING_BYTES: u64 = 16 << 20;
 /// How long an exchange without a waiting response waits for others.
 const GATHER: Duration = Duration::from_millis(40);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 use std::borrow::Cow;
 use std::fmt;
 
-pub use super::json_value::Json;
+pub(crate) use super::json_value::Json;
 
 /// What was repaired before the text could be parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

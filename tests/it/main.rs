@@ -23,6 +23,7 @@ mod gateway_clients;
 mod gateway_contracts;
 mod golden;
 mod llm;
+mod long_calls;
 mod metrics;
 mod otlp;
 mod protocols;

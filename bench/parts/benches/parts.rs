@@ -48,7 +48,7 @@ fn leaf_for_a_known_name(bencher: Bencher) {
 #[divan::bench]
 fn tee(bencher: Bencher) {
     let runtime = runtime();
-    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() });
+    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
     let body = Bytes::from(json());
     bencher.bench_local(|| {
         runtime.block_on(async {
@@ -71,7 +71,7 @@ fn tee(bencher: Bencher) {
 fn span(bencher: Bencher) {
     let options = options();
     let mut relations = Relations::default();
-    bencher.with_inputs(|| captured().exchange).bench_local_refs(|exchange| build_spans(exchange, &mut relations, &options).span);
+    bencher.with_inputs(|| captured().exchange).bench_local_refs(|exchange| build_spans(exchange, None, &mut relations, &options).span);
 }
 
 /// The redaction of 9 kB of JSON.
@@ -96,11 +96,11 @@ fn span_of_answer(bencher: Bencher) {
     bencher
         .with_inputs(|| {
             let mut exchange = captured().exchange;
-            exchange.request_body.buffer = REQUEST.to_vec().into();
-            exchange.response_body.buffer = answer.clone().into();
+            exchange.request_body.content = Some(Box::new(REQUEST.to_vec()));
+            exchange.response_body.content = Some(Box::new(answer.clone()));
             exchange
         })
-        .bench_local_refs(|exchange| build_spans(exchange, &mut relations, &options).span);
+        .bench_local_refs(|exchange| build_spans(exchange, None, &mut relations, &options).span);
 }
 
 /// The events of 1 MB of a stream, found.
@@ -138,7 +138,7 @@ fn append_256(bencher: Bencher) {
         let _entered = runtime.enter();
         SqliteStore::open(&folder.path().join("traces.db"), SqliteOptions::default()).unwrap()
     };
-    let span = build_spans(&mut captured().exchange, &mut Relations::default(), &options()).span;
+    let span = build_spans(&mut captured().exchange, None, &mut Relations::default(), &options()).span;
     bencher
         .with_inputs(|| (0..256).map(|_| Arc::new(another(&span))).collect::<Vec<_>>())
         .bench_local_values(|spans| runtime.block_on(store.append(spans)).unwrap());
@@ -163,7 +163,7 @@ fn another(span: &Span) -> Span {
 /// An exchange as the recorder delivers it.
 fn captured() -> Captured {
     let runtime = runtime();
-    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() });
+    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
     runtime.block_on(async {
         let recording = recorder.start(exchange_start());
         let mut headers = http::HeaderMap::new();

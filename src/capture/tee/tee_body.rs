@@ -93,7 +93,7 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     fn record(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(data) = frame.data_ref() {
             self.expected_left = self.expected_left.map(|left| left.saturating_sub(data.len() as u64));
-            self.recording.frame(self.direction, data, self.expected_left.unwrap_or(0));
+            self.recording.frame(self.direction, data);
             if self.inner.is_end_stream() {
                 self.complete();
             } else if self.direction == Direction::Response && self.recording.is_durable() && (self.ends_stream)(data) {

@@ -50,7 +50,10 @@ fn exchange_start() -> ExchangeStart {
 }
 
 fn recorder(max_body_bytes: u64) -> (Recorder, Receiver<Captured>) {
-    Recorder::new(CaptureSettings { include_bodies: true, max_body_bytes, ..CaptureSettings::default() })
+    Recorder::new(
+        CaptureSettings { include_bodies: true, max_body_bytes, ..CaptureSettings::default() },
+        std::env::temp_dir(),
+    )
 }
 
 fn error_of(error: &std::io::Error) -> ProxyError {
@@ -86,6 +89,15 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
+/// The recorded bytes of a body.
+fn recorded(body: &crate::trace::exchange::Body) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(content) = &body.content {
+        content.read_from(0, &mut |piece| bytes.extend_from_slice(piece)).unwrap();
+    }
+    bytes
+}
+
 #[tokio::test]
 async fn an_empty_body_completes() {
     let (recorder, mut queue) = recorder(100);
@@ -102,7 +114,7 @@ async fn a_plain_body_completes_with_its_last_declared_byte() {
     // The reader does not poll again.
     let exchange = queue.try_recv().unwrap().exchange;
     assert!(matches!(exchange.outcome, Outcome::Complete) && exchange.response_body.complete);
-    assert_eq!(exchange.response_body.buffer.into_bytes(), b"hello");
+    assert_eq!(recorded(&exchange.response_body), b"hello");
     drop(body);
     assert!(queue.try_recv().is_err(), "delivered once");
 }
@@ -141,24 +153,32 @@ async fn over_the_cap_the_body_passes_whole_and_is_marked() {
     let body = tee(frames(vec![data("abc"), data("def"), data("ghi")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "abcdefghi");
     let body = queue.recv().await.unwrap().exchange.response_body;
-    assert_eq!((body.buffer.clone().into_bytes(), body.size_bytes), (b"abcd".to_vec(), 9));
+    assert_eq!((recorded(&body), body.size_bytes), (b"abcd".to_vec(), 9));
     assert_eq!(body.truncated, Some(Truncation::BodyLimit));
 }
 
 #[tokio::test]
-async fn an_exhausted_budget_truncates_and_is_returned() {
+async fn beyond_the_budget_a_body_is_spilled_and_beyond_the_disk_it_is_cut() {
     let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 2, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings);
-    tee(frames(vec![data("abc")]), &recorder, error_of).collect().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (recorder, mut queue) = Recorder::new(settings.clone(), folder.path().to_owned());
+    tee(frames(vec![data("ab"), data("c"), data("d")]), &recorder, error_of).collect().await.unwrap();
     let captured = queue.recv().await.unwrap();
-    assert_eq!(captured.exchange.response_body.truncated, Some(Truncation::MemoryBudget));
+    let body = &captured.exchange.response_body;
+    assert_eq!((recorded(body), body.truncated), (b"abcd".to_vec(), None));
     drop(captured);
-    assert_eq!(recorder.budget().left_bytes(), 2);
+    assert_eq!((recorder.memory().budget().left_bytes(), recorder.memory().spill().spilled_bytes()), (2, 0));
+    let (recorder, mut queue) = Recorder::new(settings, folder.path().join("missing"));
+    tee(frames(vec![data("ab"), data("c"), data("d")]), &recorder, error_of).collect().await.unwrap();
+    let body = queue.recv().await.unwrap().exchange.response_body;
+    assert_eq!((recorded(&body), body.size_bytes, body.truncated), (b"ab".to_vec(), 4, Some(Truncation::Spill)));
+    assert_eq!((recorder.memory().budget().left_bytes(), recorder.memory().spill().errors()), (0, 1));
 }
 
 #[tokio::test]
 async fn a_full_queue_lets_traffic_pass_and_counts() {
-    let (recorder, _queue) = Recorder::new(CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() });
+    let (recorder, _queue) =
+        Recorder::new(CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() }, std::env::temp_dir());
     let first = recorder.start(exchange_start());
     let body = tee(frames(vec![data("abc")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
@@ -177,7 +197,7 @@ async fn until_pending<B: Body<Data = Bytes> + Unpin>(body: &mut TeeBody<B>) -> 
 #[tokio::test(start_paused = true)]
 async fn the_last_frame_of_a_durable_response_waits_for_the_commit() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings);
+    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n\n")];
     let recording = recorder.start(exchange_start());
     let mut body =
@@ -209,7 +229,7 @@ fn durable(parts: Frames, recorder: &Recorder) -> TeeBody<impl Body<Data = Bytes
 #[tokio::test(start_paused = true)]
 async fn a_last_frame_before_an_error_is_delivered_before_the_error() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings);
+    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n"), data("\n"), Err(std::io::Error::other("reset"))];
     let (bytes, error) = passed(durable(parts, &recorder)).await;
     assert_eq!(bytes, b"data: 1\n\ndata: [DONE]\n\n");
@@ -220,7 +240,7 @@ async fn a_last_frame_before_an_error_is_delivered_before_the_error() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_goes_on_after_its_last_frame_is_not_held() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, _queue) = Recorder::new(settings);
+    let (recorder, _queue) = Recorder::new(settings, std::env::temp_dir());
     let more: &'static str = "x".repeat(20_000).leak();
     let mut sent = vec![data("data: [DONE]\n\n"), data(more)].into_iter();
     let body = StreamBody::new(futures_util::stream::poll_fn(move |_| match sent.next() {
@@ -236,7 +256,7 @@ async fn a_stream_that_goes_on_after_its_last_frame_is_not_held() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_never_comes_is_waited_for_and_counted() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, _queue) = Recorder::new(settings);
+    let (recorder, _queue) = Recorder::new(settings, std::env::temp_dir());
     let body = tee(frames(vec![data("x")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "x");
     assert_eq!(recorder.counters().commit_missed.load(std::sync::atomic::Ordering::Relaxed), 1);
@@ -252,7 +272,7 @@ proptest! {
             let passed = tee(frames(parts), &recorder, error_of).collect().await.unwrap().to_bytes();
             let recorded = queue.recv().await.unwrap().exchange.response_body;
             assert_eq!(passed, chunks.concat());
-            assert_eq!(recorded.buffer.into_bytes(), chunks.concat());
+            assert_eq!(self::recorded(&recorded), chunks.concat());
         });
     }
 }

@@ -117,6 +117,11 @@ pub(crate) fn may_be_call(method: &Method, headers: &HeaderMap, first: &[u8]) ->
     method == Method::POST && (first.trim_ascii_start().starts_with(b"{") || (is_compressed && is_json))
 }
 
+/// True for a target that some API of a model has requests with, whatever their body.
+pub(crate) fn has_api(target: &str) -> bool {
+    ApiCall::of_path(target.split('?').next().unwrap_or_default()).is_some()
+}
+
 /// How a WebSocket that was opened with this target carries calls. `None`: it carries none.
 pub(crate) fn websocket_calls(target: &str) -> Option<WebSocketCalls> {
     ApiCall::of_path(target.split('?').next().unwrap_or_default())?.api.websocket

@@ -6,7 +6,9 @@
 pub(super) mod anthropic;
 mod any_json;
 pub(super) mod bedrock;
+mod begun_response;
 pub(super) mod cohere;
+mod event_reader;
 pub(super) mod format;
 pub(super) mod gemini;
 pub(super) mod llama_cpp;
@@ -18,6 +20,7 @@ pub(super) mod openai_embeddings;
 pub(super) mod openai_responses;
 mod parts;
 pub(super) mod read;
+mod read_call;
 mod response_framing;
 mod response_reader;
 pub(super) mod sglang;
@@ -26,6 +29,7 @@ pub(super) mod vllm;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use begun_response::BegunResponse;
 pub use read::{HttpExchangeView, read};
-pub(crate) use read::{ReadCall, gaps, read_begun};
-pub(crate) use response_reader::ResponseReader;
+pub(crate) use read::{ResponseSource, read_from};
+pub(crate) use read_call::{ReadCall, gaps};

@@ -104,7 +104,9 @@ pub(super) fn named_logprobs(content: &Json<'_>, names: TokenNames, into: &mut T
     if let Json::Packed(Packed::Table(table)) = content {
         into.push_column(table, table.column("logprob"));
         if let (TokenNames::AreIds, Some(texts)) = (names, table.column("token")) {
-            (0..table.rows()).filter_map(|row| texts.text(row)).for_each(|text| drop(into.push_named_id(text)));
+            for text in (0..table.rows()).filter_map(|row| texts.text(row)) {
+                into.push_named_id(text);
+            }
         }
     }
     for token in content.list() {

@@ -3,13 +3,14 @@
 //! Pure. What can't be read is noted on the call; nothing here fails.
 
 use super::any_json::any_json;
+use super::begun_response::BegunResponse;
 use super::format::CallRequest;
+use super::read_call::ReadCall;
 use super::response_reader::ResponseReader;
 use crate::llm::api::detect::{ApiCall, detect};
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::provider::{self, Service};
 use http::HeaderMap;
-use std::time::Duration;
 
 /// The parts of an exchange that formats read. Content codings are removed from the bodies.
 pub struct HttpExchangeView<'a> {
@@ -27,30 +28,30 @@ pub struct HttpExchangeView<'a> {
     pub status: Option<u16>,
     /// The header fields of the response.
     pub response_headers: &'a HeaderMap,
-    /// The body of the response; what was kept of it, if it was truncated or broke off. Of a response that was begun to be
-    /// read, what follows.
+    /// The body of the response; what was kept of it, if it was truncated or broke off.
     pub response_body: &'a [u8],
 }
 
-/// A call, and the progress of its streamed response. Both lists have one element for each event that advanced the
-/// answer.
-#[derive(Debug)]
-pub struct ReadCall {
-    /// The call.
-    pub call: LlmCall,
-    /// Where the event ends in the decoded body, in bytes; ascending.
-    pub event_ends: Vec<usize>,
-    /// How many tokens of the first choice had come by then.
-    pub token_counts: Vec<usize>,
+/// Where the response of an exchange is read from.
+pub(crate) enum ResponseSource<'a> {
+    /// All of it, without its content coding.
+    Whole(&'a [u8]),
+    /// It was begun to be read while it passed; all bytes were pushed.
+    Begun(Box<BegunResponse>),
+    /// Its bytes are given piece by piece, without their content coding.
+    Pieces(&'a mut dyn FnMut(OnPiece<'_>)),
 }
+
+/// Takes a piece of a response.
+pub(crate) type OnPiece<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// Reads an exchange. `None`: it calls no API that is known.
 pub fn read(exchange: &HttpExchangeView<'_>) -> Option<ReadCall> {
-    read_begun(exchange, None)
+    read_from(exchange, ResponseSource::Whole(exchange.response_body))
 }
 
-/// Reads an exchange of which the beginning of the response may have been read already.
-pub(crate) fn read_begun(exchange: &HttpExchangeView<'_>, begun: Option<ResponseReader>) -> Option<ReadCall> {
+/// Reads an exchange with its response from elsewhere than `response_body`.
+pub(crate) fn read_from(exchange: &HttpExchangeView<'_>, response: ResponseSource<'_>) -> Option<ReadCall> {
     let path = exchange.target.split('?').next().unwrap_or_default();
     let mut call = LlmCall::default();
     let body = any_json(exchange.request_body, UnreadPart::Request, &mut call);
@@ -60,12 +61,20 @@ pub(crate) fn read_begun(exchange: &HttpExchangeView<'_>, begun: Option<Response
     let (operation, streaming, model) = (endpoint.operation, endpoint.streaming, model.as_deref());
     let request = CallRequest { operation, streaming, model, headers: exchange.request_headers, body: &body };
     format.request(&request, &mut call);
-    let (mut reader, request) = match begun {
-        Some(begun) => (begun, Some(call)),
+    let (request, reader) = match response {
+        ResponseSource::Begun(begun) => (Some(call), begun.into_reader()),
         // A format may compare the response with its request.
-        None => (ResponseReader::of_call(api, call), None),
+        ResponseSource::Whole(body) => {
+            let mut reader = ResponseReader::of_call(api, call);
+            reader.push(body);
+            (None, reader)
+        }
+        ResponseSource::Pieces(each) => {
+            let mut reader = ResponseReader::of_call(api, call);
+            each(&mut |piece| reader.push(piece));
+            (None, reader)
+        }
     };
-    reader.push(exchange.response_body);
     let ReadCall { mut call, event_ends, token_counts } = reader.finish(exchange.status);
     if let Some(request) = request {
         call = request.with_response(call);
@@ -76,9 +85,4 @@ pub(crate) fn read_begun(exchange: &HttpExchangeView<'_>, begun: Option<Response
         call.shown_provider,
     );
     Some(ReadCall { call, event_ends, token_counts })
-}
-
-/// The times between consecutive events.
-pub(crate) fn gaps(times: &[Duration]) -> Vec<Duration> {
-    times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
 }

@@ -3,20 +3,16 @@
 //! What was read is kept in packed form and its text is dropped: a response takes as much memory as its token ids, its
 //! logprobs and its messages. A short one is held as text until its end, since that is faster.
 
-use super::any_json::{any_json, built_json};
-use super::bedrock::inner_event;
-use super::read::ReadCall;
+use super::any_json::built_json;
+use super::event_reader::{EventReader, IsCut};
+use super::read_call::ReadCall;
 use super::response_framing::{Framing, LineReader, framing_of};
 use crate::llm::api::detect::{ApiCall, sole_api};
-use crate::llm::api::stream_end::DONE;
 use crate::llm::api::table::ApiSpec;
 use crate::llm::call::{Choice, LlmCall, UnreadPart};
-use crate::llm::engine::table::Engine;
-use crate::llm::provider;
-use crate::wire::json::{self, Json};
+use crate::wire::event_stream;
 use crate::wire::json_builder::JsonBuilder;
-use crate::wire::sse_reader::{EventData, ReadEvent, SseReader};
-use crate::wire::{event_stream, json_stream, sse};
+use crate::wire::sse_reader::{EventData, SseReader};
 
 /// A response that is being read.
 #[derive(Debug)]
@@ -43,17 +39,6 @@ enum State {
     Broken,
 }
 
-/// What the events of a response become.
-#[derive(Debug)]
-struct EventReader {
-    api: &'static ApiSpec,
-    call: LlmCall,
-    event_ends: Vec<usize>,
-    token_counts: Vec<usize>,
-    /// Bytes of the response that were read.
-    position: usize,
-}
-
 impl ResponseReader {
     /// Reads the response to a request for `path` that is not read yet. `None`: the response can only be read with its
     /// request.
@@ -65,8 +50,7 @@ impl ResponseReader {
 
     /// Reads the response of a call.
     pub(super) fn of_call(api: &'static ApiSpec, call: LlmCall) -> Self {
-        let events = EventReader { api, call, event_ends: Vec::new(), token_counts: Vec::new(), position: 0 };
-        Self { state: State::Held(Vec::new()), events, held_bytes: MAX_HELD_BYTES }
+        Self { state: State::Held(Vec::new()), events: EventReader::new(api, call), held_bytes: MAX_HELD_BYTES }
     }
 
     /// Reads the next bytes, without their content coding.
@@ -80,6 +64,11 @@ impl ResponseReader {
             return;
         }
         self.push_divided(bytes);
+    }
+
+    /// Notes that bytes are missing behind those that were read.
+    pub(super) fn note_damage(&mut self) {
+        self.events.call.mark_unread(UnreadPart::Response);
     }
 
     /// An estimate of the bytes of memory in use.
@@ -221,177 +210,6 @@ impl ResponseReader {
         self.held_bytes = held_bytes;
         self
     }
-}
-
-/// Whether an event ended with its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IsCut {
-    Yes,
-    No,
-}
-
-impl EventReader {
-    /// Reads a response of which all text is there.
-    fn read_whole(&mut self, body: &[u8], status: Option<u16>) {
-        let framing = framing_of(body);
-        self.call.streamed = !matches!(framing, Framing::None | Framing::Whole);
-        match framing {
-            Framing::None => {}
-            Framing::Whole => {
-                let json = any_json(body, UnreadPart::Response, &mut self.call);
-                self.read_response(&json, status);
-            }
-            Framing::Events => {
-                for event in sse::Events::new(body) {
-                    self.position = event.end;
-                    let name = std::str::from_utf8(event.name).unwrap_or_default();
-                    let is_cut = if event.complete { IsCut::No } else { IsCut::Yes };
-                    self.read_sse_text(name, &event.data, is_cut);
-                }
-            }
-            Framing::Lines => {
-                for line in json_stream::lines(body) {
-                    self.position = line.end;
-                    self.read_text("", line.text);
-                }
-            }
-            Framing::List => {
-                for element in json_stream::elements(body) {
-                    self.position = element.end;
-                    self.read_text("", element.text);
-                }
-            }
-            Framing::Messages => {
-                for message in event_stream::messages(body) {
-                    match message {
-                        Ok(message) => {
-                            self.position = message.end;
-                            self.read_message(&message);
-                        }
-                        Err(_) => self.call.mark_unread(UnreadPart::ResponseEvent),
-                    }
-                }
-            }
-        }
-    }
-
-    fn read_response(&mut self, body: &Json<'_>, status: Option<u16>) {
-        let call = &mut self.call;
-        if let Some(error) = error_of(body) {
-            call.error = Some(error);
-            call.ended = true;
-            return;
-        }
-        if status >= Some(400) {
-            let message = body.get("message").text().unwrap_or_default().to_owned();
-            call.error = Some((String::new(), message));
-            call.ended = true;
-            return;
-        }
-        if !body.is_null() {
-            call.ended = true;
-            note_server(body, call);
-            if let Some(format) = self.api.format {
-                format.response(body, call);
-            }
-            if call.operation.samples() && call.choices.is_empty() && !body.get("choices").is_empty_list() {
-                call.mark_unread(UnreadPart::ResponseShape);
-            }
-        }
-    }
-
-    fn read_sse(&mut self, event: ReadEvent<'_>, is_cut: IsCut) {
-        self.position = event.end;
-        let name = std::str::from_utf8(event.name).unwrap_or_default();
-        match event.data {
-            EventData::Text(text) => self.read_sse_text(name, &text, is_cut),
-            data @ EventData::Value(_) => self.read_data(name, data),
-        }
-    }
-
-    fn read_sse_text(&mut self, name: &str, data: &[u8], is_cut: IsCut) {
-        if data == DONE {
-            self.call.ended = true;
-        } else if !data.iter().all(u8::is_ascii_whitespace) {
-            // MCP streams may open with an empty one.
-            self.read_text(name, if is_cut == IsCut::Yes { data.trim_ascii_end() } else { data });
-        }
-    }
-
-    fn read_message(&mut self, message: &event_stream::EventStreamMessage<'_>) {
-        let kind = std::str::from_utf8(message.kind).unwrap_or_default();
-        if message.is_error {
-            let data = json::parse(message.payload).unwrap_or(Json::Null);
-            let text = data.any(&["message", "Message"]).text().unwrap_or_default().to_owned();
-            self.call.error = Some((kind.to_owned(), text));
-            return;
-        }
-        match inner_event(message.payload) {
-            Some(inner) => self.read_text("", &inner),
-            None => self.read_text(kind, message.payload),
-        }
-    }
-
-    fn read_data(&mut self, name: &str, data: EventData) {
-        match data {
-            EventData::Text(text) => self.read_text(name, &text),
-            EventData::Value(builder) => {
-                let data = built_json(builder, UnreadPart::ResponseEvent, &mut self.call);
-                self.read_event(name, &data);
-            }
-        }
-    }
-
-    fn read_text(&mut self, name: &str, text: &[u8]) {
-        let data = any_json(text, UnreadPart::ResponseEvent, &mut self.call);
-        self.read_event(name, &data);
-    }
-
-    fn read_event(&mut self, name: &str, data: &Json<'_>) {
-        if data.is_null() {
-            return;
-        }
-        let call = &mut self.call;
-        if let Some(error) = error_of(data).filter(|_| call.error.is_none()) {
-            call.error = Some(error);
-            return;
-        }
-        note_server(data, call);
-        let kind = data.get("type").text().unwrap_or(name);
-        call.ended |= self.api.stream_end.is_end_event(kind);
-        if self.api.format.is_some_and(|format| format.event(name, data, call)) {
-            self.event_ends.push(self.position);
-            self.token_counts.push(call.choices.first().map_or(0, |choice| choice.tokens.count()));
-        }
-    }
-}
-
-/// Notes what a response, or an event, shows of the server: its provider, and the version of its weights. An event may
-/// have the response, or its message, in a field.
-fn note_server(data: &Json<'_>, call: &mut LlmCall) {
-    for body in [data, data.get("response"), data.get("message")].into_iter().filter(|body| !body.is_null()) {
-        call.shown_provider = call.shown_provider.or_else(|| provider::of_response(body));
-        Engine::for_each_weight_version(body, |version| call.add_weight_version(version));
-    }
-}
-
-/// The type and message of an error, in whatever API's shape. `None`: it is no error.
-fn error_of(json: &Json<'_>) -> Option<(String, String)> {
-    let object = if json.get("object").text() == Some("error")
-        || json.get("type").text() == Some("error") && json.has("message")
-    {
-        json
-    } else {
-        let error = json.get("error");
-        match error {
-            Json::Text(message) => return Some((String::new(), message.clone().into_owned())),
-            Json::Object(_) => error,
-            _ => return None,
-        }
-    };
-    let kind = object.any(&["type", "status", "code"]);
-    let kind = kind.text().map(str::to_owned).or_else(|| kind.int().map(|code| code.to_string()));
-    Some((kind.unwrap_or_default(), object.get("message").text().unwrap_or_default().to_owned()))
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -123,7 +123,7 @@ impl Tokens {
         match logprobs {
             Json::Packed(Packed::Floats(numbers)) => numbers.iter().for_each(|number| self.push_number(*number)),
             Json::Packed(packed) => {
-                packed.clone().into_elements().iter().for_each(|logprob| self.push_logprob(logprob))
+                packed.clone().into_elements().iter().for_each(|logprob| self.push_logprob(logprob));
             }
             other => other.list().iter().for_each(|logprob| self.push_logprob(logprob)),
         }

@@ -1,7 +1,8 @@
 //! One direction's body: sizes, times, and its recorded bytes.
 
-use super::body_buffer::BodyBuffer;
 use http::HeaderMap;
+use std::fmt::Debug;
+use std::io;
 use std::time::Duration;
 
 /// The direction in which bytes pass.
@@ -13,16 +14,44 @@ pub enum Direction {
     Response,
 }
 
+/// The recorded bytes of a body, wherever they are.
+pub trait BodyContent: Debug + Send {
+    /// Their number.
+    fn len(&self) -> u64;
+
+    /// True when there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives the bytes from this offset on, piece by piece. An error if they can't be read to their end.
+    fn read_from(&self, offset: u64, on_piece: &mut dyn FnMut(&[u8])) -> io::Result<()>;
+}
+
+impl BodyContent for Vec<u8> {
+    fn len(&self) -> u64 {
+        self.as_slice().len() as u64
+    }
+
+    fn read_from(&self, offset: u64, on_piece: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        on_piece(usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or_default());
+        Ok(())
+    }
+}
+
 /// A body in one direction.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Body {
-    /// The recorded bytes, as transferred (compressed). Empty when bodies are not recorded.
-    pub buffer: BodyBuffer,
+    /// The recorded bytes, as transferred (compressed). `None` when none are recorded, and once they were taken.
+    pub content: Option<Box<dyn BodyContent>>,
+    /// Where in `content` the bytes end that are recorded as such. What follows is only for the call in the body. `None`:
+    /// with `content`.
+    pub raw_end: Option<u64>,
     /// Bytes that passed, as transferred.
     pub size_bytes: u64,
     /// Data frames that passed.
     pub frames: u64,
-    /// Why `buffer` holds less than passed. None if it holds all, or bodies are not recorded.
+    /// Why less is recorded than passed. None if all is, or bodies are not recorded.
     pub truncated: Option<Truncation>,
     /// True once the end of the body was seen.
     pub complete: bool,
@@ -35,7 +64,7 @@ pub struct Body {
 /// When a frame arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Length of the recorded body, this frame included.
+    /// Bytes of the body that had passed, this frame included.
     pub end: usize,
     /// Time since the start of the exchange.
     pub at: Duration,
@@ -46,8 +75,8 @@ pub struct Arrival {
 pub enum Truncation {
     /// It is longer than `capture.max_body_bytes`.
     BodyLimit,
-    /// `capture.memory_budget_bytes` was used up.
-    MemoryBudget,
+    /// `capture.memory_budget_bytes` was used up, and the disk did not take the rest.
+    Spill,
 }
 
 impl Truncation {
@@ -55,7 +84,7 @@ impl Truncation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BodyLimit => "max_body_bytes",
-            Self::MemoryBudget => "memory_budget_bytes",
+            Self::Spill => "disk",
         }
     }
 }

@@ -3,15 +3,13 @@
 //! It holds the bytes as they passed, undecoded and unredacted, so it must never be stored or logged.
 
 mod body;
-mod body_buffer;
 mod connection;
 mod gateway;
 mod identity;
 mod record;
 mod websocket;
 
-pub use body::{Arrival, Body, Direction, Truncation};
-pub use body_buffer::BodyBuffer;
+pub use body::{Arrival, Body, BodyContent, Direction, Truncation};
 pub use connection::{ConnectionFacts, Refusal, TlsFacts};
 pub use gateway::{GatewayFacts, JoinedCall, PolicyVersionStart};
 pub use identity::{Identity, IdentitySource, TraceContext};

@@ -69,10 +69,11 @@ fn pack(values: Vec<Json<'static>>, is_table: bool) -> Elements {
     if let Some(numbers) = numbers.collect() {
         return Elements::Packed(Packed::Floats(numbers));
     }
-    if is_table && let Some(mut table) = values.first().and_then(Table::of) {
-        if values[1..].iter().all(|row| table.push(row.clone()).is_ok()) {
-            return Elements::Packed(Packed::Table(table));
-        }
+    if is_table
+        && let Some(mut table) = values.first().and_then(Table::of)
+        && values[1..].iter().all(|row| table.push(row.clone()).is_ok())
+    {
+        return Elements::Packed(Packed::Table(table));
     }
     Elements::Values(values)
 }
@@ -80,20 +81,20 @@ fn pack(values: Vec<Json<'static>>, is_table: bool) -> Elements {
 /// Adds an element to a packed list. Returns the bytes of memory that this took, and those that it freed; an error returns
 /// an element that does not fit.
 fn push_packed(packed: &mut Packed, value: Json<'static>) -> Result<(usize, usize), Json<'static>> {
-    match (packed, value) {
-        (Packed::Ids(ids), Json::Int(id)) => {
-            ids.push(u32::try_from(id).map_err(|_| Json::Int(id))?);
+    match packed {
+        Packed::Ids(ids) => {
+            let id = if let Json::Int(id) = value { u32::try_from(id).ok() } else { None };
+            ids.push(id.ok_or(value)?);
             Ok((size_of::<u32>(), 0))
         }
-        (Packed::Floats(numbers), Json::Float(number)) => {
-            numbers.push(number);
+        Packed::Floats(numbers) => {
+            numbers.push(if let Json::Float(number) = value { Some(number) } else { None }.ok_or(value)?);
             Ok((size_of::<f64>(), 0))
         }
-        (Packed::Table(table), row) => {
-            let bytes = (Table::row_bytes(&row), row.memory_bytes());
-            table.push(row).map(|()| bytes)
+        Packed::Table(table) => {
+            let bytes = (Table::row_bytes(&value), value.memory_bytes());
+            table.push(value).map(|()| bytes)
         }
-        (_, value) => Err(value),
     }
 }
 

@@ -5,9 +5,11 @@
 //! and numbers that are still open are held as text; nothing else is.
 
 mod elements;
+mod fields;
 
 use super::json::{self, Json, JsonRepairs};
 use elements::Elements;
+use fields::{LOGPROBS, is_unused, known_key};
 use std::borrow::Cow;
 
 /// A value of which the text is still arriving.
@@ -376,22 +378,6 @@ fn text_of<'a>(raw: &'a [u8], repairs: &mut JsonRepairs) -> Option<Cow<'a, str>>
     (!has_control).then_some(text)
 }
 
-/// True for a field that no format reads and that may be most of a response. `depth`: how deep its object is.
-fn is_unused(key: &str, is_in_logprobs: bool, depth: usize) -> bool {
-    let unused_in_logprobs = is_in_logprobs && matches!(key, "bytes" | "top_logprobs");
-    // At the root or in a choice; deeper, an argument of a tool may have the name.
-    unused_in_logprobs || depth <= 3 && matches!(key, "routed_experts" | "prompt_logprobs" | "sampling_mask")
-}
-
-/// A key without an allocation, if it is a frequent one.
-fn known_key(key: &str) -> Option<&'static str> {
-    ["token", "logprob", "id", "bytes", "top_logprobs", "index", "content", "text", "type", "role", "delta"]
-        .into_iter()
-        .find(|known| *known == key)
-}
-
-/// The fields of a response whose lists are tables.
-const LOGPROBS: [&str; 3] = ["logprobs", "output_token_logprobs", "completion_probabilities"];
 /// As deep as serde_json reads.
 const MAX_DEPTH: usize = 127;
 /// No number that a sampler writes is longer.

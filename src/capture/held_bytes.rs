@@ -1,0 +1,161 @@
+//! Bytes that are appended and read back later: in memory while the budget has room, then in the spill file.
+
+use super::memory::Memory;
+use super::memory_budget::{MemoryShare, MemoryUse};
+use super::spill::{SpillError, SpilledBytes};
+use crate::trace::exchange::BodyContent;
+use std::io;
+
+/// Bytes in memory or in the spill file.
+#[derive(Debug)]
+pub(crate) struct HeldBytes {
+    memory: Memory,
+    share: MemoryShare,
+    /// The beginning, once memory was short.
+    spilled: Option<SpilledBytes>,
+    /// What follows it, in pages that are full but for the last.
+    pages: Vec<Vec<u8>>,
+    page_bytes: usize,
+}
+
+impl HeldBytes {
+    /// No bytes yet.
+    pub(crate) fn new(memory: &Memory, memory_use: MemoryUse) -> Self {
+        let share = memory.share(memory_use);
+        Self { memory: memory.clone(), share, spilled: None, pages: Vec::new(), page_bytes: 0 }
+    }
+
+    /// Appends bytes. After an error those before it can be read.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), SpillError> {
+        if self.spilled.is_none() && self.share.try_grow(bytes.len() as u64) {
+            self.push_page(bytes);
+            return Ok(());
+        }
+        let spilled = self.spilled.get_or_insert_with(|| self.memory.spill().spilled());
+        if spilled.len() > 0 && self.page_bytes + bytes.len() <= MAX_UNSPILLED_BYTES {
+            self.push_page(bytes);
+            return Ok(());
+        }
+        while let Some(page) = self.pages.first() {
+            spilled.append(page)?;
+            self.page_bytes -= self.pages.remove(0).len();
+        }
+        self.share.shrink(self.share.bytes());
+        spilled.append(bytes)
+    }
+
+    /// Forgets all bytes.
+    pub(crate) fn clear(&mut self) {
+        self.spilled = None;
+        self.pages = Vec::new();
+        self.page_bytes = 0;
+        self.share.shrink(self.share.bytes());
+    }
+
+    /// Reads bytes from an offset on, and returns how many; 0 at the end.
+    pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, SpillError> {
+        let spilled_bytes = self.spilled.as_ref().map_or(0, SpilledBytes::len);
+        if let Some(spilled) = self.spilled.as_ref().filter(|_| offset < spilled_bytes) {
+            return spilled.read_at(offset, into);
+        }
+        let mut skip = usize::try_from(offset - spilled_bytes).unwrap_or(usize::MAX);
+        for page in &self.pages {
+            if let Some(rest) = page.get(skip..).filter(|rest| !rest.is_empty()) {
+                let length = rest.len().min(into.len());
+                into[..length].copy_from_slice(&rest[..length]);
+                return Ok(length);
+            }
+            skip = skip.saturating_sub(page.len());
+        }
+        Ok(0)
+    }
+
+    fn push_page(&mut self, mut bytes: &[u8]) {
+        self.page_bytes += bytes.len();
+        while !bytes.is_empty() {
+            if self.pages.last().is_none_or(|page| page.len() >= PAGE_BYTES) {
+                self.pages.push(Vec::new());
+            }
+            let Some(page) = self.pages.last_mut() else { return };
+            let (part, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - page.len()));
+            page.extend_from_slice(part);
+            bytes = rest;
+        }
+    }
+}
+
+impl BodyContent for HeldBytes {
+    fn len(&self) -> u64 {
+        self.spilled.as_ref().map_or(0, SpilledBytes::len) + self.page_bytes as u64
+    }
+
+    fn read_from(&self, mut offset: u64, on_piece: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut piece =
+            vec![0; usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(PIECE_BYTES)];
+        loop {
+            let length = self.read_at(offset, &mut piece)?;
+            if length == 0 {
+                return Ok(());
+            }
+            on_piece(&piece[..length]);
+            offset += length as u64;
+        }
+    }
+}
+
+/// A page grows to this size by doubling, so that short bodies take little memory.
+const PAGE_BYTES: usize = 32 * 1024;
+/// Small pieces are written to the spill file together; so many bytes may wait in memory, beside the budget.
+const MAX_UNSPILLED_BYTES: usize = 8 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory_budget::MemoryBudget;
+    use super::super::spill::SpillArea;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(held: &HeldBytes, from: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        held.read_from(from, &mut |piece| bytes.extend_from_slice(piece)).unwrap();
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn bytes_come_back_wherever_they_were(
+            pieces in prop::collection::vec((0_usize..40_000, any::<u8>()), 0..20),
+            budget in prop::sample::select(vec![0_u64, 10_000, 100_000, 10_000_000]),
+            from in 0_u64..200_000,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let memory = Memory::new(MemoryBudget::new(budget), SpillArea::new(folder.path().to_owned()));
+            let (mut held, mut expected) = (HeldBytes::new(&memory, MemoryUse::Capture), Vec::new());
+            for (length, byte) in pieces {
+                let piece: Vec<u8> = (0..length % 30_011).map(|at| byte.wrapping_add(at as u8)).collect();
+                held.push(&piece).unwrap();
+                expected.extend(piece);
+                prop_assert_eq!(held.len(), expected.len() as u64);
+            }
+            prop_assert!(read(&held, 0) == expected);
+            let rest = expected.get(usize::try_from(from).unwrap()..).unwrap_or_default();
+            prop_assert!(read(&held, from) == rest);
+            prop_assert!(memory.budget().left_bytes() <= budget);
+            held.clear();
+            prop_assert_eq!((held.len(), memory.budget().left_bytes(), memory.spill().spilled_bytes()), (0, budget, 0));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_spilled_stays_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::new(MemoryBudget::new(10), SpillArea::new(folder.path().join("missing")));
+        let mut held = HeldBytes::new(&memory, MemoryUse::Capture);
+        held.push(b"12345678").unwrap();
+        held.push(b"90ab").unwrap_err();
+        assert_eq!(read(&held, 0), b"12345678");
+    }
+}

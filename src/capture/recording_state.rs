@@ -1,0 +1,91 @@
+//! The state of one recording, and its delivery.
+
+use super::body_record::{BodyRecord, HeldLimit, RecordedBody};
+use super::captured::{BegunCall, Captured, CommitStatus};
+use super::counters::CaptureCounters;
+use super::held_bytes::HeldBytes;
+use super::memory::Memory;
+use super::memory_budget::{MemoryShare, MemoryUse};
+use super::settings::CaptureSettings;
+use crate::llm::api::has_api;
+use crate::shared_state::SequenceLease;
+use crate::trace::exchange::{Body, BodyContent, Direction, Exchange, Outcome};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::oneshot;
+
+/// How an exchange is recorded.
+pub(super) struct RecordingOptions {
+    /// When the exchange started.
+    pub(super) started: Instant,
+    /// The end of the response waits for the commit.
+    pub(super) durable: bool,
+    /// The spans in the request's body are stored: it is recorded whatever the settings say.
+    pub(super) is_absorbed: bool,
+    pub(super) settings: Arc<CaptureSettings>,
+    pub(super) counters: Arc<CaptureCounters>,
+    pub(super) memory: Memory,
+}
+
+/// What is known of the exchange so far.
+pub(super) struct RecordingState {
+    pub(super) exchange: Exchange,
+    pub(super) permit: OwnedPermit<Captured>,
+    pub(super) request: BodyRecord,
+    pub(super) response: BodyRecord,
+    pub(super) messages: MemoryShare,
+    pub(super) sequence: SequenceLease,
+    // Whether the request may be a call of a model or tool, so that its content is recorded. None before the first byte
+    // of its body that is not white space.
+    pub(super) is_call: Option<bool>,
+    pub(super) final_outcome: Option<Outcome>,
+}
+
+impl RecordingState {
+    /// The exchange may be a call: its bodies are held whole if its path is one of an API.
+    pub(super) fn record_call(&mut self) {
+        if has_api(&self.exchange.request.target) {
+            self.request.set_limit(HeldLimit::None);
+            self.response.set_limit(HeldLimit::None);
+            self.response.read_when_long();
+        }
+    }
+}
+
+/// The record of a body; of nothing yet.
+pub(super) fn body_record(options: &RecordingOptions) -> BodyRecord {
+    let held = HeldBytes::new(&options.memory, MemoryUse::Capture);
+    let limit = HeldLimit::Bytes(options.settings.max_body_bytes);
+    BodyRecord::new(held, options.memory.share(MemoryUse::Capture), limit)
+}
+
+/// Delivers an exchange as it stands.
+pub(super) fn deliver(state: RecordingState, started: Instant, committed: Option<oneshot::Sender<CommitStatus>>) {
+    let RecordingState { mut exchange, permit, request, response, messages, sequence, final_outcome, .. } = state;
+    add_content(&mut exchange.request_body, request);
+    let begun = add_content(&mut exchange.response_body, response);
+    exchange.timing.ended = started.elapsed();
+    if let Some(outcome) = final_outcome {
+        exchange.outcome = outcome;
+    }
+    // A reserved slot is valid even while the queue is closing.
+    permit.send(Captured { exchange, begun, queued_at: Instant::now(), committed, _messages: messages, sequence });
+}
+
+/// Adds what was recorded to its body. Returns the call that was begun to be read from it.
+fn add_content(body: &mut Body, record: BodyRecord) -> Option<BegunCall> {
+    let RecordedBody { held, begun, share, raw_end } = record.finish();
+    body.raw_end = raw_end;
+    if !held.is_empty() {
+        body.content = Some(Box::new(held));
+    }
+    begun.map(|(response, held_from)| BegunCall { response, held_from, _memory: share })
+}
+
+pub(super) fn body_of(exchange: &mut Exchange, direction: Direction) -> &mut Body {
+    match direction {
+        Direction::Request => &mut exchange.request_body,
+        Direction::Response => &mut exchange.response_body,
+    }
+}

@@ -1,0 +1,233 @@
+//! Many long LLM calls at once, with far less memory for them than they need: every token id is stored as it was sent, the
+//! agent gets its bytes, and nothing stays in use.
+
+use crate::support::client::{ask, get, post};
+use crate::support::{Bench, Running, endpoint, eventually, read_head};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+
+const CALLS: usize = 24;
+const PROMPT_IDS: usize = 20_000;
+const SAMPLED_IDS: usize = 600;
+
+fn id(call: usize, at: usize) -> usize {
+    (call * 7_919 + at * 104_729 + at * at % 977) % 150_000
+}
+
+fn prompt_ids(call: usize) -> Vec<usize> {
+    (0..PROMPT_IDS).map(|at| id(call, at)).collect()
+}
+
+fn sampled_ids(call: usize) -> Vec<usize> {
+    (0..SAMPLED_IDS).map(|at| id(call, PROMPT_IDS + at)).collect()
+}
+
+/// A logprob that is exact as f32.
+fn logprob(at: usize) -> f64 {
+    -0.25 - (at % 64) as f64 / 64.0
+}
+
+fn logprobs(range: std::ops::Range<usize>) -> Value {
+    let token =
+        |at| json!({ "token": format!(" t{at}"), "logprob": logprob(at), "bytes": [32, 116], "top_logprobs": [] });
+    json!({ "content": range.map(token).collect::<Vec<_>>() })
+}
+
+/// The body of a call's answer, as vLLM writes it.
+fn answer(call: usize, stream: bool) -> String {
+    let usage = json!({ "prompt_tokens": PROMPT_IDS, "completion_tokens": SAMPLED_IDS,
+                        "total_tokens": PROMPT_IDS + SAMPLED_IDS });
+    let root = |object: &str| {
+        json!({ "id": format!("chatcmpl-{call}"), "object": object, "created": 1, "model": "tiny",
+                "kv_transfer_params": null })
+    };
+    if !stream {
+        let mut body = root("chat.completion");
+        body["prompt_token_ids"] = json!(prompt_ids(call));
+        body["usage"] = usage;
+        body["choices"] = json!([{ "index": 0, "message": { "role": "assistant", "content": "x".repeat(900) },
+                                   "finish_reason": "stop", "token_ids": sampled_ids(call),
+                                   "logprobs": logprobs(0..SAMPLED_IDS) }]);
+        return body.to_string();
+    }
+    let event = |choices: Value, more: &[(&str, Value)]| {
+        let mut chunk = root("chat.completion.chunk");
+        chunk["choices"] = choices;
+        more.iter().for_each(|(name, value)| chunk[*name] = value.clone());
+        format!("data: {chunk}\n\n")
+    };
+    let first = json!([{ "index": 0, "delta": { "role": "assistant", "content": "" }, "finish_reason": null }]);
+    let mut stream = event(first, &[("prompt_token_ids", json!(prompt_ids(call)))]);
+    let sampled = sampled_ids(call);
+    for from in (0..SAMPLED_IDS).step_by(20) {
+        let choice = json!([{ "index": 0, "delta": { "content": " some text" }, "token_ids": sampled[from..from + 20],
+                              "logprobs": logprobs(from..from + 20), "finish_reason": null }]);
+        stream += &event(choice, &[]);
+    }
+    stream += &event(json!([{ "index": 0, "delta": {}, "finish_reason": "stop" }]), &[]);
+    stream += &event(json!([]), &[("usage", usage)]);
+    stream + "data: [DONE]\n\n"
+}
+
+/// A model server that answers when all calls have arrived, so that all of them are in flight at once.
+fn model_server() -> SocketAddr {
+    let all_arrived = Arc::new(Barrier::new(CALLS));
+    endpoint(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream).to_lowercase();
+            if head.is_empty() {
+                return;
+            }
+            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let mut body = vec![0; field("content-length:").map_or(0, |length| length.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            if head.starts_with("get") {
+                respond(&mut stream, "application/json", r#"{"data":[{"id":"tiny"}]}"#);
+                continue;
+            }
+            let request: Value = serde_json::from_slice(&body).unwrap();
+            let text = request["messages"][0]["content"].as_str().unwrap();
+            let call: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+            assert_eq!(request["return_token_ids"], true);
+            all_arrived.wait();
+            let streams = request["stream"] == true;
+            let kind = if streams { "text/event-stream" } else { "application/json" };
+            respond(&mut stream, kind, &answer(call, streams));
+        }
+    })
+}
+
+fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let _ = stream.write_all(head.as_bytes());
+    // In pieces that end anywhere.
+    for piece in body.as_bytes().chunks(30_011) {
+        let _ = stream.write_all(piece);
+    }
+}
+
+/// The way of a call to the model server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Proxy,
+    Gateway,
+}
+
+fn serve(bench: &Bench, more: &str) -> Running {
+    let config = bench.home().join("proxy.toml");
+    let settings = format!(
+        "[capture]\nmemory_budget_bytes = 200000\n{more}\n[[tokens.engines]]\nhosts = [\"127.0.0.1\"]\nengine = \"vllm\"\n"
+    );
+    std::fs::write(&config, settings).unwrap();
+    bench.serve(&["--config", config.to_str().unwrap()])
+}
+
+/// Makes all calls at once, and returns the agents' answers by call.
+fn call_all(server: &Running, model: SocketAddr, way: Way, stream: bool) -> Vec<String> {
+    let prompt = "a varied word ".repeat(4_000);
+    let call = |number: usize| {
+        let body = json!({ "model": "tiny", "stream": stream,
+                           "messages": [{ "role": "user", "content": format!("call {number} {prompt}") }] });
+        let rollout = format!("ro-{number}");
+        let reply = match way {
+            Way::Gateway => {
+                let path = format!("/rollout/{rollout}/attempt/at-1/v1/chat/completions");
+                ask(server.address("server"), "POST", &path, &[("content-type", "application/json")], &body.to_string())
+            }
+            Way::Proxy => {
+                let target = format!("http://{model}/v1/chat/completions");
+                let headers =
+                    [("content-type", "application/json"), ("x-rollout-id", &rollout), ("x-attempt-id", "at-1")];
+                ask(server.address("proxy"), "POST", &target, &headers, &body.to_string())
+            }
+        };
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.text()
+    };
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..CALLS).map(|number| scope.spawn(move || call(number))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    })
+}
+
+/// What the agent must get: the answer of a server that was not asked for ids.
+fn without_ids(call: usize, stream: bool) -> Vec<Value> {
+    let strip = |mut json: Value| {
+        // vLLM has these fields in every answer, null if they were not asked for.
+        let forget = |object: &mut Value, name: &str| {
+            if let Some(value) = object.get_mut(name) {
+                *value = Value::Null;
+            }
+        };
+        forget(&mut json, "prompt_token_ids");
+        for choice in json["choices"].as_array_mut().unwrap() {
+            forget(choice, "token_ids");
+            forget(choice, "logprobs");
+        }
+        json
+    };
+    objects(&answer(call, stream), stream).into_iter().map(strip).collect()
+}
+
+fn objects(text: &str, stream: bool) -> Vec<Value> {
+    if !stream {
+        return vec![serde_json::from_str(text).unwrap()];
+    }
+    let events = text.split("\n\n").filter(|event| !event.is_empty() && *event != "data: [DONE]");
+    events.map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap()).collect()
+}
+
+fn metric(server: &Running, name: &str) -> f64 {
+    let text = get(server.address("server"), "/metrics").text();
+    let line = text.lines().find(|line| line.starts_with(name) && line[name.len()..].starts_with(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// The span of a call, once it is stored.
+fn stored(bench: &Bench, call: usize) -> Value {
+    bench.exchanges(&format!("ro-{call}"), 1).remove(0)
+}
+
+fn register(server: &Running, model: SocketAddr) {
+    let models = json!([{ "model": "tiny", "endpoint": format!("http://{model}/v1") }]);
+    assert_eq!(post(server.address("server"), "/api/models", &models).status, 201);
+}
+
+fn check(bench: &Bench, answers: &[String], stream: bool) {
+    for (call, text) in answers.iter().enumerate() {
+        assert!(objects(text, stream) == without_ids(call, stream), "the agent of call {call} got something else");
+        let span = stored(bench, call);
+        let attributes = &span["attributes"];
+        assert_eq!(attributes["tracewire.tokens.status"], "exact", "{}", attributes["tracewire.tokens.reasons"]);
+        assert!(attributes["prompt_token_ids"] == json!(prompt_ids(call)), "prompt ids of call {call}");
+        assert!(attributes["response_token_ids"] == json!(sampled_ids(call)), "sampled ids of call {call}");
+        let expected: Vec<f64> = (0..SAMPLED_IDS).map(logprob).collect();
+        assert!(attributes["tracewire.response_logprobs"] == json!(expected), "logprobs of call {call}");
+    }
+}
+
+#[test]
+fn every_id_is_stored_though_memory_is_short() {
+    for (way, stream) in [(Way::Proxy, false), (Way::Proxy, true), (Way::Gateway, false), (Way::Gateway, true)] {
+        let bench = Bench::new();
+        let server = serve(&bench, "");
+        let model = model_server();
+        register(&server, model);
+        let answers = call_all(&server, model, way, stream);
+        check(&bench, &answers, stream);
+        assert!(metric(&server, "tracewire_spilled_bytes_total") > 1_000_000.0, "{way:?} {stream}");
+        assert!(metric(&server, "tracewire_memory_peak_bytes") <= 200_000.0);
+        let in_use =
+            || metric(&server, "tracewire_memory_bytes{use=\"capture\"}") + metric(&server, "tracewire_spill_bytes");
+        eventually(|| (in_use() == 0.0).then_some(()));
+        assert!(names(bench.home()).iter().all(|name| !name.contains("spill")), "{:?}", names(bench.home()));
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
