@@ -346,4 +346,4 @@ impl Drop for Shared {
 /// Maximum recorded interim responses of one exchange: an endpoint may send any number.
 const MAX_INFORMATIONAL: usize = 100;
 /// Maximum frames whose arrival is recorded.
-const MAX_ARRIVALS: usize = 16 * 1024;
+const MAX_ARRIVALS: usize = 4 * 1024;

@@ -19,11 +19,12 @@ pub struct CaptureSettings {
     pub absorb_telemetry: Absorb,
     /// Record the traffic of Agent Lightning itself (`x-agentlightning-client: true`).
     pub own_traffic: bool,
-    /// Maximum recorded bytes of one body. A longer body passes whole and is marked truncated.
+    /// Maximum recorded bytes of one body. A longer body passes whole and is marked truncated. LLM calls are read to their
+    /// end.
     pub max_body_bytes: u64,
     /// Maximum recorded WebSocket messages of one connection. Later ones pass and are counted.
     pub max_messages: usize,
-    /// Maximum bytes of all bodies that are being recorded.
+    /// Maximum memory of all exchanges in flight, in bytes. What exceeds it goes to the spill file.
     pub memory_budget_bytes: u64,
     /// Maximum exchanges that are in flight or wait to be stored. Further ones pass unrecorded and are counted.
     pub queue_exchanges: usize,
