@@ -1,13 +1,13 @@
 //! Many long LLM calls at once, with far less memory for them than they need: every token id is stored as it was sent, the
 //! agent gets its bytes, and nothing stays in use.
 
-use crate::support::client::{ask, get, post};
+use crate::support::client::{Reply, ask, get, post};
 use crate::support::{Bench, Running, endpoint, eventually, read_head};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 
 const CALLS: usize = 24;
 const PROMPT_IDS: usize = 20_000;
@@ -125,31 +125,42 @@ fn serve(bench: &Bench, more: &str) -> Running {
     bench.serve(&["--config", config.to_str().unwrap()])
 }
 
+/// The addresses of a server that a call needs.
+#[derive(Clone, Copy)]
+struct Addresses {
+    proxy: SocketAddr,
+    gateway: SocketAddr,
+    model: SocketAddr,
+}
+
+impl Addresses {
+    fn of(server: &Running, model: SocketAddr) -> Self {
+        Self { proxy: server.address("proxy"), gateway: server.address("server"), model }
+    }
+}
+
+/// Makes a call, and returns the agent's answer.
+fn call(at: Addresses, way: Way, number: usize, stream: bool) -> Reply {
+    let content = format!("call {number} {}", "a varied word ".repeat(4_000));
+    let body = json!({ "model": "tiny", "stream": stream, "messages": [{ "role": "user", "content": content }] });
+    let (rollout, body) = (format!("ro-{number}"), body.to_string());
+    match way {
+        Way::Gateway => {
+            ask(at.gateway, "POST", &format!("/rollout/{rollout}/attempt/at-1/v1/chat/completions"), &[], &body)
+        }
+        Way::Proxy => {
+            let target = format!("http://{}/v1/chat/completions", at.model);
+            ask(at.proxy, "POST", &target, &[("x-rollout-id", &rollout), ("x-attempt-id", "at-1")], &body)
+        }
+    }
+}
+
 /// Makes all calls at once, and returns the agents' answers by call.
-fn call_all(server: &Running, model: SocketAddr, way: Way, stream: bool) -> Vec<String> {
-    let prompt = "a varied word ".repeat(4_000);
-    let call = |number: usize| {
-        let body = json!({ "model": "tiny", "stream": stream,
-                           "messages": [{ "role": "user", "content": format!("call {number} {prompt}") }] });
-        let rollout = format!("ro-{number}");
-        let reply = match way {
-            Way::Gateway => {
-                let path = format!("/rollout/{rollout}/attempt/at-1/v1/chat/completions");
-                ask(server.address("server"), "POST", &path, &[("content-type", "application/json")], &body.to_string())
-            }
-            Way::Proxy => {
-                let target = format!("http://{model}/v1/chat/completions");
-                let headers =
-                    [("content-type", "application/json"), ("x-rollout-id", &rollout), ("x-attempt-id", "at-1")];
-                ask(server.address("proxy"), "POST", &target, &headers, &body.to_string())
-            }
-        };
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.text()
-    };
+fn call_all(at: Addresses, way: Way, stream: bool) -> Vec<String> {
     std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..CALLS).map(|number| scope.spawn(move || call(number))).collect();
-        calls.into_iter().map(|call| call.join().unwrap()).collect()
+        let calls: Vec<_> = (0..CALLS).map(|number| scope.spawn(move || call(at, way, number, stream))).collect();
+        let replies = calls.into_iter().map(|call| call.join().unwrap());
+        replies.inspect(|reply| assert_eq!(reply.status, 200, "{}", reply.text())).map(|reply| reply.text()).collect()
     })
 }
 
@@ -196,17 +207,15 @@ fn register(server: &Running, model: SocketAddr) {
     assert_eq!(post(server.address("server"), "/api/models", &models).status, 201);
 }
 
-fn check(bench: &Bench, answers: &[String], stream: bool) {
-    for (call, text) in answers.iter().enumerate() {
-        assert!(objects(text, stream) == without_ids(call, stream), "the agent of call {call} got something else");
-        let span = stored(bench, call);
-        let attributes = &span["attributes"];
-        assert_eq!(attributes["tracewire.tokens.status"], "exact", "{}", attributes["tracewire.tokens.reasons"]);
-        assert!(attributes["prompt_token_ids"] == json!(prompt_ids(call)), "prompt ids of call {call}");
-        assert!(attributes["response_token_ids"] == json!(sampled_ids(call)), "sampled ids of call {call}");
-        let expected: Vec<f64> = (0..SAMPLED_IDS).map(logprob).collect();
-        assert!(attributes["tracewire.response_logprobs"] == json!(expected), "logprobs of call {call}");
-    }
+fn check(bench: &Bench, call: usize, answer: &str, stream: bool) {
+    assert!(objects(answer, stream) == without_ids(call, stream), "the agent of call {call} got something else");
+    let span = stored(bench, call);
+    let attributes = &span["attributes"];
+    assert_eq!(attributes["tracewire.tokens.status"], "exact", "{}", attributes["tracewire.tokens.reasons"]);
+    assert!(attributes["prompt_token_ids"] == json!(prompt_ids(call)), "prompt ids of call {call}");
+    assert!(attributes["response_token_ids"] == json!(sampled_ids(call)), "sampled ids of call {call}");
+    let expected: Vec<f64> = (0..SAMPLED_IDS).map(logprob).collect();
+    assert!(attributes["tracewire.response_logprobs"] == json!(expected), "logprobs of call {call}");
 }
 
 #[test]
@@ -216,8 +225,8 @@ fn every_id_is_stored_though_memory_is_short() {
         let server = serve(&bench, "");
         let model = model_server();
         register(&server, model);
-        let answers = call_all(&server, model, way, stream);
-        check(&bench, &answers, stream);
+        let answers = call_all(Addresses::of(&server, model), way, stream);
+        answers.iter().enumerate().for_each(|(call, answer)| check(&bench, call, answer, stream));
         assert!(metric(&server, "tracewire_spilled_bytes_total") > 1_000_000.0, "{way:?} {stream}");
         assert!(metric(&server, "tracewire_memory_peak_bytes") <= 200_000.0);
         let in_use =
@@ -230,4 +239,62 @@ fn every_id_is_stored_though_memory_is_short() {
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn what_was_delivered_before_a_kill_is_stored_though_memory_is_short() {
+    let bench = Bench::new();
+    let server = serve(&bench, "durability = \"commit\"\ncommit_timeout_ms = 60000\n");
+    let at = Addresses::of(&server, model_server());
+    let (ended, answers) = mpsc::channel();
+    for number in 0..CALLS {
+        let ended = ended.clone();
+        // A call that the kill cuts off panics; only its thread ends.
+        std::thread::spawn(move || ended.send((number, call(at, Way::Proxy, number, true).text())));
+    }
+    drop(ended);
+    let mut answers = answers.into_iter().filter(|(_, text)| text.ends_with("data: [DONE]\n\n"));
+    let mut delivered: Vec<(usize, String)> = answers.by_ref().take(CALLS / 4).collect();
+    server.kill();
+    delivered.extend(answers);
+    assert!(delivered.len() >= CALLS / 4);
+    delivered.iter().for_each(|(number, text)| check(&bench, *number, text, true));
+    // The spill file went with the process.
+    assert!(names(bench.home()).iter().all(|name| !name.contains("spill")));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_and_the_agent_gets_everything() {
+    let bench = Bench::new();
+    let store = bench.home().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[capture]\nmemory_budget_bytes = 10000\n").unwrap();
+    let db = store.join("traces.db");
+    let server = bench.serve(&["--config", config.to_str().unwrap(), "--store", db.to_str().unwrap()]);
+    let model = endpoint(|mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap().trim();
+        stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+        respond(&mut stream, "application/json", &answer(1, false));
+    });
+    // The store has its files open; a new one can't be made any more.
+    let moved = bench.home().join("elsewhere");
+    std::fs::rename(&store, &moved).unwrap();
+    let reply = call(Addresses::of(&server, model), Way::Proxy, 1, false);
+    assert_eq!(objects(&reply.text(), false), objects(&answer(1, false), false));
+    let ready = eventually(|| {
+        Some(get(server.address("server"), "/readyz").json()).filter(|ready| ready["warnings"].is_array())
+    });
+    assert!(ready["warnings"][0].as_str().unwrap().contains("capture.memory_budget_bytes"), "{ready}");
+    assert!(metric(&server, "tracewire_spill_errors_total") >= 1.0);
+    std::fs::rename(&moved, &store).unwrap();
+    server.stop();
+    let show = ["trace", "show", "ro-1", "--format", "json", "--store", db.to_str().unwrap()];
+    let output = crate::support::tracewire(bench.home()).args(show).output().unwrap();
+    let spans: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let span = spans.iter().find(|span| span["attributes"]["http.request.method"] == "POST").unwrap();
+    let cut =
+        ["request", "response"].map(|side| span["attributes"][format!("tracewire.capture.{side}_truncated")].clone());
+    assert!(cut.contains(&json!("disk")), "{cut:?}");
 }
