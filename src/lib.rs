@@ -52,7 +52,8 @@ pub mod internals {
     pub use crate::shared_state::SequenceLease;
     pub use crate::tls::{CertAuthority, LeafCache, install_provider};
     pub use crate::wire::encoding::gzip;
-    pub use crate::wire::json_edit::{Change, Changes, change, insert};
+    pub use crate::wire::json_edit::insert;
+    pub use crate::wire::json_strip::{Change, Changes, change};
     pub use crate::wire::redact::Redactor;
     pub use crate::wire::sse::Events;
 }

@@ -20,7 +20,7 @@ use crate::trace::exchange::{Direction, ExchangeKind, Outcome, RequestHead, Resp
 use crate::upstream::{Body, BodyError, IdleLimited, Lease, Origin, Sent, body};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
-use crate::wire::json_edit::Changes;
+use crate::wire::json_strip::Changes;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};

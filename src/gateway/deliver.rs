@@ -17,7 +17,7 @@ use crate::llm::token_ids::InjectedRequest;
 use crate::llm::translate::{ResponseTranslator, Untranslatable};
 use crate::trace::exchange::{Direction, Outcome};
 use crate::upstream::{Body, body};
-use crate::wire::json_edit::{Changes, change};
+use crate::wire::json_strip::{Changes, change};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Version, header, response};
 use http_body_util::BodyExt;

@@ -10,6 +10,7 @@ pub(crate) mod json_builder;
 pub(crate) mod json_edit;
 mod json_scan;
 pub(crate) mod json_stream;
+pub(crate) mod json_strip;
 pub(crate) mod json_value;
 pub(crate) mod otlp;
 pub(crate) mod redact;

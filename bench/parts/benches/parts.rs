@@ -18,6 +18,7 @@ use tracewire::trace::exchange::{
 use tracewire::trace::{Span, SpanId, TraceId};
 use tracewire::internals::Redactor;
 use tracewire::internals::Events;
+use tracewire::internals::{Change, Changes, change};
 
 // As the program has it.
 #[global_allocator]
@@ -101,6 +102,30 @@ fn span_of_answer(bencher: Bencher) {
             exchange
         })
         .bench_local_refs(|exchange| build_spans(exchange, None, &mut relations, &options).span);
+}
+
+/// The answer of 9 kB without what an agent did not request.
+#[divan::bench]
+fn strip_answer(bencher: Bencher) {
+    let answer = answer();
+    bencher.bench(|| change(&answer, &token_ids()));
+}
+
+/// 8 MB of token ids and of routed experts, removed.
+#[divan::bench(args = ["ids", "experts"])]
+fn strip_long_answer(bencher: Bencher, what: &str) {
+    let (part, count) = if what == "ids" { ("151000", 1 << 20) } else { ("[[17,3,120,55],[2,61,8,99]]", 1 << 18) };
+    let answer = format!(r#"{{"id":"c","choices":[{{"token_ids":[{}]}}]}}"#, vec![part; count].join(","));
+    bencher
+        .counter(divan::counter::BytesCount::new(answer.len()))
+        .bench(|| change(answer.as_bytes(), &token_ids()));
+}
+
+fn token_ids() -> Changes {
+    Changes {
+        root: vec![("prompt_token_ids", Change::Null)],
+        choice: vec![("token_ids", Change::Null), ("logprobs", Change::Null)],
+    }
 }
 
 /// The events of 1 MB of a stream, found.

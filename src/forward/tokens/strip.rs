@@ -8,7 +8,7 @@ use crate::capture::{Recording, TeeBody};
 use crate::forward::replay::buffer;
 use crate::llm::token_ids::{EventStripper, strip_whole};
 use crate::upstream::{Body as AnyBody, BodyError};
-use crate::wire::json_edit::Changes;
+use crate::wire::json_strip::Changes;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;

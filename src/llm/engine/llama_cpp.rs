@@ -4,7 +4,7 @@
 
 use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest};
 use crate::llm::api::table::{LLAMA_CPP_COMPLETION, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS};
-use crate::wire::json_edit::Change;
+use crate::wire::json_strip::Change;
 
 pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
     name: "llama.cpp",

@@ -2,7 +2,7 @@
 
 use super::spec::{AddedField, COMMON, EngineSpec, Mark, Place, StripRule, TokenIdRequest};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, SGLANG_GENERATE};
-use crate::wire::json_edit::Change;
+use crate::wire::json_strip::Change;
 
 pub(super) static SGLANG: EngineSpec = EngineSpec {
     name: "sglang",

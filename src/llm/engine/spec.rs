@@ -1,7 +1,7 @@
 //! What is known of an engine: the type of a row of the table.
 
 use crate::llm::api::table::ApiSpec;
-use crate::wire::json_edit::Change;
+use crate::wire::json_strip::Change;
 
 /// One engine: the software that samples.
 #[derive(Debug)]

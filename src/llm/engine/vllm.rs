@@ -4,7 +4,7 @@
 
 use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
-use crate::wire::json_edit::Change;
+use crate::wire::json_strip::Change;
 
 pub(super) static VLLM: EngineSpec = EngineSpec {
     name: "vllm",

@@ -8,7 +8,8 @@ use crate::llm::engine::spec::{Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
 use crate::trace::exchange::Injection;
 use crate::wire::json::{Json, parse};
-use crate::wire::json_edit::{Changes, Object};
+use crate::wire::json_edit::Object;
+use crate::wire::json_strip::Changes;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -139,7 +140,7 @@ impl Combination {
 mod tests {
     use super::*;
     use crate::llm::api::table::{LLAMA_CPP_COMPLETION, OPENAI_CHAT, OPENAI_COMPLETIONS};
-    use crate::wire::json_edit::Change::Null;
+    use crate::wire::json_strip::Change::Null;
 
     fn headers() -> HeaderMap {
         HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("100"))])

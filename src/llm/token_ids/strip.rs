@@ -4,7 +4,8 @@
 //! text that is no JSON, or is cut short, stays as it is.
 
 use crate::wire::json::parse;
-use crate::wire::json_edit::{Changes, Object, change};
+use crate::wire::json_edit::Object;
+use crate::wire::json_strip::{Changes, change};
 use crate::wire::sse::Events;
 use bytes::{Bytes, BytesMut};
 
@@ -112,7 +113,7 @@ const MAX_EVENT_BYTES: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::json_edit::Change::Remove;
+    use crate::wire::json_strip::Change::Remove;
     use proptest::prelude::*;
 
     fn stripped(parts: &[&[u8]]) -> String {

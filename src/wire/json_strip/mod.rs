@@ -1,0 +1,16 @@
+//! Removing fields from JSON text as it passes, cut anywhere; every other byte stays what it was.
+//!
+//! Names are compared as decoded (`"mod\u0065l"` is `model`), and every duplicate of a field is treated alike. Values
+//! are neither read nor held. What is held is what stands between two values until the next key shows what becomes of
+//! it: a comma, a key, and a limited amount of white space. Text that is no JSON object passes unchanged from where that
+//! shows.
+
+mod changes;
+mod stripper;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+pub use changes::{Change, Changes};
+pub(crate) use stripper::JsonStripper;
+pub use stripper::change;
