@@ -49,6 +49,11 @@ impl<B: Body> Replay<B> {
     pub(super) fn with_bytes(self, bytes: Bytes) -> Self {
         Self { buffered: Some(bytes), ..self }
     }
+
+    /// True when an error follows the buffered bytes.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.rest, Rest::Error(_))
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Replay<B>

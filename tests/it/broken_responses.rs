@@ -143,7 +143,8 @@ fn what_came_before_a_reset_reaches_agents_on_http1_and_http2() {
         for (headers, body, last) in RESPONSES {
             let target = resetting(headers, body);
             let got = over_http1(&serve, target);
-            let plain = String::from_utf8_lossy(&got).replace("\r\n1\r\n", "").replace("\r\n2\r\n", "");
+            let chunked = String::from_utf8_lossy(&got).into_owned();
+            let plain = ["1", "2", "B"].iter().fold(chunked, |text, size| text.replace(&format!("\r\n{size}\r\n"), ""));
             assert!(find(&got, last.as_bytes()).is_some() || plain.contains(last), "HTTP/1, {headers}: {plain}");
             assert!(!plain.ends_with("\r\n0\r\n\r\n"), "a cut response must not look complete: {plain}");
             let (got, is_cut) = over_http2(connect(serve.address("proxy")), target);

@@ -32,6 +32,7 @@ mod settings;
 mod store_outages;
 mod store_removal;
 mod store_suite;
+mod stripping;
 mod support;
 mod tls_input;
 mod upstream_faults;

@@ -1,12 +1,12 @@
-//! Removes from responses what was requested on the agent's behalf.
+//! Removes from responses what was requested on the agent's behalf, as they pass.
 //!
-//! Which bytes those are is up to [`crate::llm::token_ids`]. A stream is held back event by event, up to a limit; a JSON
-//! response is buffered whole, at most [`MAX_BUFFERED_BYTES`].
+//! Which bytes those are is up to [`crate::llm::token_ids`]. A JSON response that has a length is held until its end,
+//! without what is removed, so that the agent sees the length of what it gets.
 
 use super::settings::MAX_BUFFERED_BYTES;
 use crate::capture::{Recording, TeeBody};
 use crate::forward::replay::buffer;
-use crate::llm::token_ids::{EventStripper, strip_whole};
+use crate::llm::token_ids::ResponseStripper;
 use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json_strip::Changes;
 use bytes::Bytes;
@@ -26,34 +26,41 @@ pub(crate) async fn stripped<B>(
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
-    match shape_of(headers) {
+    let stripper = match shape_of(headers) {
         Shape::Other => {
             recording.not_stripped();
-            tee.boxed_unsync()
+            return tee.boxed_unsync();
         }
         Shape::Events => {
             headers.remove(header::CONTENT_LENGTH);
-            StrippedEvents::new(tee, changes).boxed_unsync()
+            ResponseStripper::events(changes)
         }
-        Shape::Whole => match buffer(tee, MAX_BUFFERED_BYTES).await {
-            Ok((whole, rest)) => {
-                let bytes = strip_whole(whole, &changes);
-                if headers.contains_key(header::CONTENT_LENGTH) {
-                    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-                }
-                rest.with_bytes(bytes).boxed_unsync()
+        Shape::Whole => ResponseStripper::json(changes),
+    };
+    let body = StrippedBody::new(tee, stripper);
+    if !headers.contains_key(header::CONTENT_LENGTH) {
+        return body.boxed_unsync();
+    }
+    match buffer(body, MAX_BUFFERED_BYTES).await {
+        Ok((bytes, rest)) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            rest.with_bytes(bytes).boxed_unsync()
+        }
+        Err(unfinished) => {
+            if !unfinished.has_failed() {
+                headers.remove(header::CONTENT_LENGTH);
             }
-            Err(unchanged) => unchanged.boxed_unsync(),
-        },
+            unfinished.boxed_unsync()
+        }
     }
 }
 
 /// How a response is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// One JSON text.
+    /// As one JSON text.
     Whole,
-    /// Server-sent events.
+    /// As server-sent events.
     Events,
     /// Not at all: it is compressed, or of another type.
     Other,
@@ -70,22 +77,22 @@ fn shape_of(headers: &HeaderMap) -> Shape {
     }
 }
 
-/// A stream of events without what was added.
-struct StrippedEvents<B: Body> {
+/// A response without what was added.
+struct StrippedBody<B: Body> {
     inner: B,
-    stripper: EventStripper,
+    stripper: ResponseStripper,
     // What follows the bytes that are given out first.
     next: Option<Result<Frame<Bytes>, B::Error>>,
     ended: bool,
 }
 
-impl<B: Body> StrippedEvents<B> {
-    fn new(inner: B, changes: Changes) -> Self {
-        Self { inner, stripper: EventStripper::new(changes), next: None, ended: false }
+impl<B: Body> StrippedBody<B> {
+    fn new(inner: B, stripper: ResponseStripper) -> Self {
+        Self { inner, stripper, next: None, ended: false }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for StrippedEvents<B>
+impl<B: Body<Data = Bytes> + Unpin> Body for StrippedBody<B>
 where
     B::Error: Unpin,
 {
@@ -104,9 +111,9 @@ where
             let next = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        let complete = this.stripper.push(&data);
-                        if !complete.is_empty() {
-                            return Poll::Ready(Some(Ok(Frame::data(complete))));
+                        let stays = this.stripper.push(&data);
+                        if !stays.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(stays))));
                         }
                         continue;
                     }
@@ -120,7 +127,7 @@ where
             };
             this.next = next;
             // The bytes that came before an end or an error are not lost with it.
-            let rest = this.stripper.rest();
+            let rest = this.stripper.finish();
             if !rest.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(rest))));
             }
@@ -144,14 +151,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_before_an_error_is_given_before_it() {
-        let frames = [Ok(Frame::data(Bytes::from("data: 1\n\ndata: 2"))), Err(Error::from(ErrorKind::ConnectionReset))];
-        let inner = StreamBody::new(futures_util::stream::iter(frames));
-        let mut body = StrippedEvents::new(inner, Changes::default());
-        for expected in ["data: 1\n\n", "data: 2"] {
-            let frame = body.frame().await.unwrap().unwrap();
-            assert_eq!(frame.into_data().unwrap(), expected);
-            assert!(!body.is_end_stream());
+        for (stripper, text, expected) in [
+            (ResponseStripper::events(Changes::default()), "data: 1\n\ndata: 2", ["data: 1\n\n", "data: 2"]),
+            (ResponseStripper::json(Changes::default()), "{\"a\":1 , \"b\"", ["{\"a\":1", " , \"b\""]),
+        ] {
+            let frames = [Ok(Frame::data(Bytes::from(text))), Err(Error::from(ErrorKind::ConnectionReset))];
+            let inner = StreamBody::new(futures_util::stream::iter(frames));
+            let mut body = StrippedBody::new(inner, stripper);
+            for expected in expected {
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), expected);
+                assert!(!body.is_end_stream());
+            }
+            assert!(body.frame().await.unwrap().is_err());
         }
-        assert!(body.frame().await.unwrap().is_err());
     }
 }

@@ -10,6 +10,6 @@ mod validate;
 
 pub(crate) use rejection::is_rejection;
 pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
-pub(crate) use strip::{EventStripper, strip_whole};
+pub(crate) use strip::ResponseStripper;
 pub(crate) use tokens::{TokenIdIssue, Tokens};
 pub(crate) use validate::validate;

@@ -1,0 +1,164 @@
+//! Responses that lose what only Tracewire asked for, through sockets: of any size, cut anywhere, read at any speed, an agent
+//! gets what an engine sends that was not asked.
+
+use crate::support::client::{Reply, ask, begin};
+use crate::support::{Bench, Running, endpoint, eventually, read_head};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const BODY: &str = r#"{"model":"m","messages":[]}"#;
+const LONG: usize = 50 << 20;
+
+/// What an engine sends.
+struct Response {
+    content_type: &'static str,
+    /// For requests without and with the fields that Tracewire adds.
+    bodies: [String; 2],
+    /// The size of its chunks; none with a length.
+    chunk: Option<usize>,
+}
+
+/// An engine that sends this, and counts what it has sent to requests that ask for token ids.
+fn engine(response: Response) -> (SocketAddr, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let address = endpoint(move |mut stream| {
+        let head = read_head(&mut stream).to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let mut request = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut request).unwrap();
+        let is_asked = String::from_utf8(request).unwrap().contains("return_token_ids");
+        let body = response.bodies[usize::from(is_asked)].as_bytes();
+        let length = match response.chunk {
+            Some(_) => "Transfer-Encoding: chunked".to_owned(),
+            None => format!("Content-Length: {}", body.len()),
+        };
+        let kind = response.content_type;
+        let mut write = |bytes: &[u8]| {
+            let _ = stream.write_all(bytes);
+            if is_asked {
+                count.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
+        };
+        write(format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{length}\r\nConnection: close\r\n\r\n").as_bytes());
+        for chunk in body.chunks(response.chunk.unwrap_or(1 << 16)) {
+            match response.chunk {
+                Some(_) => write(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()),
+                None => write(chunk),
+            }
+        }
+        if response.chunk.is_some() {
+            write(b"0\r\n\r\n");
+        }
+    });
+    (address, sent)
+}
+
+fn serve(bench: &Bench) -> Running {
+    let config = bench.home().join("proxy.toml");
+    let settings =
+        "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n[capture]\nmax_body_bytes = 100000\n";
+    std::fs::write(&config, settings).unwrap();
+    bench.serve(&["--config", config.to_str().unwrap()])
+}
+
+/// Compares what the agent gets through the proxy with what it gets without.
+fn assert_unchanged(serve: &Running, response: Response) {
+    let (target, sent) = engine(response);
+    let path = format!("http://{target}/v1/chat/completions");
+    let direct = ask(target, "POST", "/v1/chat/completions", &[], BODY);
+    assert_eq!(sent.load(Ordering::Relaxed), 0);
+    assert_same(&ask(serve.address("proxy"), "POST", &path, &[], BODY), &direct);
+    assert!(sent.load(Ordering::Relaxed) > direct.body.len(), "the engine was not asked");
+}
+
+fn assert_same(reply: &Reply, expected: &Reply) {
+    for name in ["content-length", "content-type", "transfer-encoding"] {
+        assert_eq!(reply.header(name), expected.header(name), "{name}");
+    }
+    assert_eq!(reply.body.len(), expected.body.len());
+    // Without the bodies in the message.
+    assert!(reply.body == expected.body);
+}
+
+/// `count` bytes of token ids, and what is sent instead to those who do not ask for them.
+fn ids(count: usize) -> [String; 2] {
+    ["null".to_owned(), format!("[1{}]", ",151000".repeat(count / 7))]
+}
+
+fn answers(prompt: usize, content: &str, choice: usize) -> [String; 2] {
+    let (prompt, choice) = (ids(prompt), ids(choice));
+    [0, 1].map(|asked| {
+        let (prompt, choice) = (&prompt[asked], &choice[asked]);
+        format!(
+            r#"{{"id":"c", "prompt_token_ids": {prompt},"choices":[{{"message":{{"content":"{content}"}},"token_ids":{choice}}}]}}"#
+        )
+    })
+}
+
+fn event_of(data: &str) -> String {
+    format!("data: {data}\n\n")
+}
+
+#[test]
+fn a_long_answer_and_a_long_event_lose_only_what_was_added() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    for chunk in [None, Some(100_000)] {
+        assert_unchanged(
+            &serve,
+            Response { content_type: "application/json", bodies: answers(LONG / 2, "hi", LONG / 2), chunk },
+        );
+    }
+    let bodies = answers(LONG / 2, "hi", LONG / 2).map(|data| event_of(&data) + "data: [DONE]\n\n");
+    assert_unchanged(&serve, Response { content_type: "text/event-stream", bodies, chunk: Some(100_000) });
+}
+
+#[test]
+fn ten_thousand_frames_lose_only_what_was_added() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let bodies = answers(10_000, &"é".repeat(5000), 10_000);
+    assert_unchanged(&serve, Response { content_type: "application/json", bodies, chunk: Some(3) });
+    let events = answers(20, "é", 20).map(|data| (event_of(&data) + ": ping\r\n\r\n").repeat(300));
+    assert_unchanged(&serve, Response { content_type: "text/event-stream", bodies: events, chunk: Some(7) });
+}
+
+#[test]
+fn an_agent_that_reads_slowly_gets_everything() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    for content_type in ["application/json", "text/event-stream"] {
+        let bodies = answers(1000, &"word ".repeat(LONG / 50), 1000);
+        let bodies = if content_type == "application/json" { bodies } else { bodies.map(|data| event_of(&data)) };
+        let expected = bodies[0].clone();
+        let (target, sent) = engine(Response { content_type, bodies, chunk: Some(50_000) });
+        let path = format!("http://{target}/v1/chat/completions");
+        let coming = begin(serve.address("proxy"), "POST", &path, &[], BODY);
+        // The agent reads on when the engine has sent much of it.
+        eventually(|| (sent.load(Ordering::Relaxed) > 500_000).then_some(()));
+        assert!(coming.read().body == expected.as_bytes(), "{content_type}");
+    }
+}
+
+/// An engine that sends the beginning of an answer, and closes.
+fn breaking_off(beginning: &'static str) -> SocketAddr {
+    endpoint(move |mut stream: TcpStream| {
+        read_head(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n";
+        stream.write_all(format!("{head}{beginning}").as_bytes()).unwrap();
+    })
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_cut_short_for_the_agent_too() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let target = breaking_off(r#"{"id":1,"choices":[{"message":{},"token_ids":[1,2,3"#);
+    let path = format!("http://{target}/v1/chat/completions");
+    let reply = ask(serve.address("proxy"), "POST", &path, &[], BODY);
+    assert_eq!(reply.header("content-length"), Some("1000"));
+    assert_eq!(reply.text(), r#"{"id":1,"choices":[{"message":{},"token_ids":null"#);
+}
