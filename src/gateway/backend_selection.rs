@@ -4,16 +4,15 @@
 //! Weighted rendezvous hashing: the hash of rollout and backend is a score, and the highest score wins. If the winner has
 //! more calls in flight than its share, the next one gets the call.
 
-use super::backends::Backend;
+use super::backends::{Backend, contains};
 use aws_lc_rs::digest;
 use std::sync::Arc;
 
 /// The backend for a key, without those that were tried. `None`: all were.
 pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Option<Arc<Backend>> {
-    let is_tried = |backend: &&Arc<Backend>| tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
     let mut ranked: Vec<(f64, &Arc<Backend>)> = backends
         .iter()
-        .filter(|backend| !is_tried(backend))
+        .filter(|backend| !contains(tried, backend))
         .map(|backend| (score(key, &backend.id, backend.weight()), backend))
         .collect();
     ranked.sort_by(|(left, _), (right, _)| right.total_cmp(left));

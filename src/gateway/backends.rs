@@ -270,6 +270,11 @@ impl Backends {
     }
 }
 
+/// True if `backend` is one of `backends`: the same registration, not an equal one.
+pub(super) fn contains(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> bool {
+    backends.iter().any(|other| Arc::ptr_eq(other, backend))
+}
+
 /// The host of a URL, with the port unless it is the scheme's default.
 pub(super) fn url_authority(origin: &Origin) -> String {
     match (origin.tls, origin.port) {

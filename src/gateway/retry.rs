@@ -4,7 +4,7 @@ use super::admission::NotAdmitted;
 use super::backend_request::BackendRequest;
 use super::backend_selection::select;
 use super::backend_try::{BackendTry, TryFailure};
-use super::backends::Backend;
+use super::backends::{Backend, contains};
 use super::call::GatewayCall;
 use super::deliver::{SentRequest, deliver};
 use super::in_flight::InFlightPermit;
@@ -27,12 +27,15 @@ impl Gateway {
         call: &GatewayCall,
         mut gate_permit: InFlightPermit,
     ) -> Result<Response<Body>, NotAdmitted> {
-        let (mut tried, mut number, mut injects) = (Vec::new(), 0, true);
+        let (mut tried, mut number) = (Vec::new(), 0);
+        // The backends that rejected the fields that request token ids: they get the call without them.
+        let mut refused_injection: Vec<Arc<Backend>> = Vec::new();
         let mut waits = retry_waits(self.settings());
         loop {
             let backend = self.choose_backend(call, &mut tried)?;
             self.check_staleness(call, &backend)?;
             let request = BackendRequest::new(call, &backend, self.settings())?;
+            let injects = !contains(&refused_injection, &backend);
             let request = if injects { request } else { request.without_injection() };
             let version = backend.version();
             let one_try = BackendTry { call, backend, request, number, version, started: Instant::now() };
@@ -60,7 +63,7 @@ impl Gateway {
             drop(backend_permit);
             match failure {
                 TryFailure::InjectionRefused => {
-                    injects = false;
+                    refused_injection.push(one_try.backend);
                     continue;
                 }
                 TryFailure::Final(error) => return Err(error.into()),
@@ -83,8 +86,7 @@ impl Gateway {
 
     /// True if there is a healthy backend that was not tried.
     fn has_untried_backend(&self, call: &GatewayCall, tried: &[Arc<Backend>]) -> bool {
-        let is_untried = |backend: &Arc<Backend>| !tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
-        self.backends().of(&call.model).iter().any(|backend| backend.is_healthy() && is_untried(backend))
+        self.backends().of(&call.model).iter().any(|backend| backend.is_healthy() && !contains(tried, backend))
     }
 
     /// The backend for the next try. When all were tried, they are tried again.

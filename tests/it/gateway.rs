@@ -243,6 +243,24 @@ fn a_backend_that_rejects_token_id_fields_gets_none() {
 }
 
 #[test]
+fn a_backend_that_rejects_token_id_fields_does_not_speak_for_another() {
+    const NO: &str = r#"{"error":{"message":"Unrecognized request argument supplied: return_token_ids"}}"#;
+    const OK: &str = r#"{"id":"a","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#;
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(QUICK);
+    let (rejecting, _) = scripted(&[(400, "application/json", NO), (503, "text/plain", "busy")]);
+    let (other, requests) = scripted(&[(200, "application/json", OK)]);
+    register(&serve, rejecting, &json!({ "weight": 1e9 }));
+    register(&serve, other, &json!({}));
+    assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    let backends = get(serve.address("server"), "/v1/tracewire/backends").json();
+    assert_eq!(backends[1]["engine"], "auto", "{backends}");
+    let call = &calls(&bench, "ro", 1)[0];
+    assert_eq!(call["attributes"]["tracewire.tokens.injected"][0], "return_token_ids", "{call}");
+}
+
+#[test]
 fn bad_requests_of_agents_are_not_retried() {
     const NO: &str = r#"{"error":{"message":"max_tokens is too large","type":"invalid_request_error"}}"#;
     let bench = Bench::new();
