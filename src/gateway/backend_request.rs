@@ -9,7 +9,7 @@ use super::routing::{ApiSurface, CallMode};
 use super::settings::{GatewaySettings, Sampling};
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
-use crate::llm::engine::{Credential, Tokenizer};
+use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
@@ -89,6 +89,7 @@ impl BackendRequest {
     /// The same request without the fields that only Tracewire asks for.
     pub(super) fn without_injection(mut self) -> Self {
         if let Some(injected) = self.injected.take() {
+            // The names of body fields are among them; no header has those.
             for name in injected.injection.fields {
                 self.headers.remove(name);
             }
@@ -109,19 +110,10 @@ fn headers_for(call: &GatewayCall, backend: &Backend, api_headers: &[&'static st
         }
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let key = backend.key();
-    let engine = backend.engine().assumed().spec();
-    if !key.is_empty() {
-        let (name, text) = match engine.credential {
-            Credential::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
-            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
-        };
-        if let Ok(mut value) = HeaderValue::from_str(&text) {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
+    if let Some((name, key)) = backend.credential() {
+        headers.insert(name, key);
     }
-    if let Some(affinity) = engine.affinity_header
+    if let Some(affinity) = backend.engine().assumed().spec().affinity_header
         && let Ok(rollout) = HeaderValue::from_str(call.exchange.identity.rollout_id.as_str())
     {
         headers.insert(affinity, rollout);

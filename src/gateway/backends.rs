@@ -7,10 +7,11 @@
 use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
-use crate::llm::engine::Engine;
+use crate::llm::engine::{Credential, Engine};
 use crate::upstream::{Origin, Scheme, authority};
 use crate::util::secret::Secret;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use http::{HeaderName, HeaderValue, header};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -127,7 +128,7 @@ impl Backend {
         self.engine().assumed().serves(api)
     }
 
-    /// Its responses show which engine it is. Has no effect if the engine was registered.
+    /// Sets the engine that its responses show. A registered engine takes precedence over it.
     pub(super) fn set_detected_engine(&self, engine: Engine) {
         let before = self.state().detected_engine.replace(engine);
         if before != Some(engine) {
@@ -140,9 +141,20 @@ impl Backend {
         self.state().weight
     }
 
-    /// The API key that is sent to it; empty: none.
-    pub(super) fn key(&self) -> Secret {
-        self.state().key.clone()
+    /// The header that authenticates requests to it, in the form that its engine takes. `None`: it has no key, or one
+    /// that no header can hold.
+    pub(super) fn credential(&self) -> Option<(HeaderName, HeaderValue)> {
+        let key = self.state().key.clone();
+        if key.is_empty() {
+            return None;
+        }
+        let (name, text) = match self.engine().assumed().spec().credential {
+            Credential::Header(name) => (HeaderName::from_static(name), key.expose().to_owned()),
+            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
+        };
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some((name, value))
     }
 
     /// Calls in flight to it.
@@ -314,6 +326,19 @@ mod tests {
         assert_eq!((first.version(), first.weight(), first.in_flight()), (7, 2.0, 1));
         drop(call);
         assert_eq!((first.in_flight(), backends.remove(|_| true), backends.all().len()), (0, 1, 0));
+    }
+
+    #[test]
+    fn the_key_is_sent_in_the_header_of_the_engine() {
+        for (engine, name, value) in
+            [("auto", "authorization", "Bearer k"), ("anthropic", "x-api-key", "k"), ("gemini", "x-goog-api-key", "k")]
+        {
+            let json = serde_json::json!({ "model": "m", "url": "http://gpu/v1", "engine": engine, "key": "k" });
+            let backend = Backend::new(&serde_json::from_value(json).unwrap(), None).unwrap();
+            let expected = (HeaderName::from_static(name), HeaderValue::from_static(value));
+            assert_eq!(backend.credential(), Some(expected), "{engine}");
+        }
+        assert_eq!(Backend::new(&settings("http://gpu/v1"), None).unwrap().credential(), None);
     }
 
     #[test]

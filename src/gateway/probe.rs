@@ -8,7 +8,7 @@ use crate::llm::api::models_path;
 use crate::llm::engine::Engine;
 use crate::tls::Offer;
 use crate::upstream::{Body, PoolKey, body};
-use http::{HeaderValue, Method, Request, header};
+use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,13 +63,7 @@ fn probe_request(backend: &Backend) -> Option<Request<Body>> {
     let mut request = Request::new(body::empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = uri.parse().ok()?;
-    let key = backend.key();
-    if !key.is_empty()
-        && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-    {
-        value.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, value);
-    }
+    request.headers_mut().extend(backend.credential());
     Some(request)
 }
 
