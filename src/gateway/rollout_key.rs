@@ -35,7 +35,8 @@ pub(super) fn parse(key: &str, signing_key: &Secret, now_unix: u64) -> Result<Op
     let Some(ids) = key.strip_prefix(PREFIX) else { return Ok(None) };
     let refused = |cause: &str| Err(ProxyError::new(ErrorKind::KeyRefused, "", cause));
     let (ids, signature) = match ids.rsplit_once('.') {
-        Some((ids, last)) if last.starts_with(VERSION) => (ids, Some(last)),
+        // Without the dot between rollout and attempt, it is an attempt that begins like a signature.
+        Some((ids, last)) if last.starts_with(VERSION) && ids.contains('.') => (ids, Some(last)),
         _ => (ids, None),
     };
     match signature {
@@ -44,10 +45,10 @@ pub(super) fn parse(key: &str, signing_key: &Secret, now_unix: u64) -> Result<Op
         }
         Some(signature) if !signing_key.is_empty() => {
             let parts = signature.strip_prefix(VERSION).and_then(|rest| rest.split_once('-'));
-            let Some((expires, code)) = parts else { return refused("the signature of the API key is malformed") };
-            let signed_bytes = key.len() - code.len();
-            let code = URL_SAFE_NO_PAD.decode(code).unwrap_or_default();
-            if hmac::verify(&signer(signing_key), &key.as_bytes()[..signed_bytes], &code).is_err() {
+            let Some((expires, tag)) = parts else { return refused("the signature of the API key is malformed") };
+            let signed_bytes = key.len() - tag.len();
+            let tag = URL_SAFE_NO_PAD.decode(tag).unwrap_or_default();
+            if hmac::verify(&signer(signing_key), &key.as_bytes()[..signed_bytes], &tag).is_err() {
                 return refused("the signature of the API key is wrong");
             }
             match expires.parse::<u64>() {
@@ -91,6 +92,7 @@ mod tests {
         assert_eq!(parsed("sk-tw-ro-1.at-2", "", 0), named("ro-1", Some("at-2")));
         assert_eq!(parsed("sk-tw-ro-1", "", 0), named("ro-1", None));
         assert_eq!(parsed("sk-tw-ro-1.", "", 0), named("ro-1", None));
+        assert_eq!(parsed("sk-tw-ro-1.v1-2", "", 0), named("ro-1", Some("v1-2")));
         assert!(parsed("sk-tw-", "", 0).is_err());
         let key = issue("a.b/c", Some("0"), 100, &Secret::new("s"));
         assert_eq!(parsed(&key, "s", 99), named("a.b/c", Some("0")));
