@@ -1,5 +1,5 @@
-//! The response of a backend, as far as it has to be there before it is decided whether there is another try: of a stream the
-//! first event, of any other response the whole body, up to [`MAX_BUFFERED_BYTES`].
+//! The response of a backend, as much of it as is needed to decide whether there is another try: the first bytes of a stream,
+//! the whole body of any other response, up to [`MAX_BUFFERED_BYTES`].
 
 use crate::error::ProxyError;
 use crate::forward::response_error;

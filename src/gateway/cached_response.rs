@@ -3,6 +3,7 @@
 //! Bound: all cached responses together hold at most `max_bytes`, and [`MAX_AHEAD_BYTES`] more for each that is beyond it.
 //! Such a response is passed on to its reader and forgotten; a retry can no longer get it.
 
+use super::error_response::ErrorFormat;
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::SpanId;
 use crate::upstream::{Body, BodyError};
@@ -42,6 +43,13 @@ pub(super) struct Progress {
     pub(super) was_delivered: bool,
     /// How the response ended; `None` while it is still arriving.
     pub(super) end: Option<ResponseEnd>,
+}
+
+impl Progress {
+    /// False once no retry can get the response. That never changes back.
+    pub(super) fn is_joinable(&self) -> bool {
+        !self.is_pass_through && self.end != Some(ResponseEnd::Broken)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,13 +191,28 @@ pub(super) struct ResponseReader {
 }
 
 impl ResponseReader {
+    /// The reader for the call whose response it is.
     pub(super) fn new(response: Arc<CachedResponse>) -> Self {
         response.readers.send_modify(|count| *count += 1);
         Self { response, offset: 0, change: None }
     }
 
-    /// Waits for the head; the body is read as it arrives.
-    pub(super) async fn into_response(self) -> Response<Body> {
+    /// A reader for a retry. `None`: no retry can get the response.
+    pub(super) fn for_retry(response: Arc<CachedResponse>) -> Option<Self> {
+        // Counted while the progress is locked: no page is dropped between the check and the first read.
+        let progress = response.progress();
+        let reader = progress.is_joinable().then(|| Self::new(Arc::clone(&response)));
+        drop(progress);
+        reader
+    }
+
+    pub(super) fn response(&self) -> &CachedResponse {
+        &self.response
+    }
+
+    /// Waits for the head; the body is read as it arrives. If the response ends without a head, the response is an error
+    /// in this format.
+    pub(super) async fn into_response(self, error_format: ErrorFormat) -> Response<Body> {
         let mut changes = self.response.changes.subscribe();
         loop {
             let (head, end) = {
@@ -202,7 +225,7 @@ impl ResponseReader {
                     (*response.status_mut(), *response.headers_mut()) = (status, headers);
                     return response;
                 }
-                (None, Some(_)) => return crate::forward::reply::error(&broken()),
+                (None, Some(_)) => return error_format.response(&broken()),
                 (None, None) => drop(changes.changed().await),
             }
         }
@@ -269,7 +292,40 @@ const MAX_AHEAD_BYTES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::api::ErrorShape;
     use proptest::prelude::*;
+
+    fn response() -> Arc<CachedResponse> {
+        Arc::new(CachedResponse::new(SpanId::from_random(1), 0, Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn a_retry_never_reads_a_response_whose_beginning_is_gone() {
+        let response = response();
+        response.update(|progress| progress.head = Some((StatusCode::OK, HeaderMap::new())));
+        let mut first = ResponseReader::new(Arc::clone(&response));
+        let retry = ResponseReader::for_retry(Arc::clone(&response)).unwrap();
+        let text = vec![b'x'; 3 * PAGE_BYTES];
+        response.push(&text, 1);
+        while first.next_piece().0.is_some() {}
+        assert!(ResponseReader::for_retry(Arc::clone(&response)).is_none(), "the cache is full");
+        response.update(|progress| progress.end = Some(ResponseEnd::Complete));
+        drop(first);
+        let retried = retry.into_response(ErrorFormat::Detail).await.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(retried, text);
+    }
+
+    #[tokio::test]
+    async fn a_response_that_ends_without_a_head_is_an_error_in_the_format_of_the_api() {
+        let response = response();
+        response.update(|progress| progress.end = Some(ResponseEnd::Broken));
+        let reader = ResponseReader::new(response);
+        let reply = reader.into_response(ErrorFormat::Api(ErrorShape::Anthropic)).await;
+        assert_eq!(reply.status(), StatusCode::BAD_GATEWAY);
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["type"], "error");
+    }
 
     proptest! {
         #[test]

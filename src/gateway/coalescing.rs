@@ -9,16 +9,18 @@
 //! samples again. `/metrics` counts those as `gateway_uncoalesced_total`. The bytes of all responses are bounded by
 //! `join_memory_bytes`: see [`CachedResponse`].
 
+use super::backend_response::is_event_stream;
 use super::cached_response::{CachedResponse, ResponseEnd, ResponseReader};
 use super::call::{GatewayCall, ResponseState};
+use super::routing::{CallMode, Route};
 use super::settings::{GatewaySettings, Join};
 use crate::capture::TeeBody;
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
-use crate::trace::exchange::{Direction, JoinedCall, ResponseHead};
+use crate::trace::exchange::{Direction, Identity, JoinedCall, ResponseHead};
 use crate::upstream::Body;
 use aws_lc_rs::digest;
-use http::{HeaderValue, Response, Version, header};
+use http::{Response, Version};
 use http_body_util::BodyExt;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// SHA-256 of what makes two requests the same: rollout, attempt, API path and body.
+/// SHA-256 of what makes two requests the same: rollout, attempt, the rest of the URL, and body.
 type RequestDigest = [u8; 32];
 
 /// Responses that retries can get. Cheap to clone.
@@ -67,8 +69,8 @@ pub(super) enum CoalescingDecision {
     SendAlone,
 }
 
-/// The call that another is a retry of.
-pub(super) struct EarlierCall(Arc<CachedResponse>);
+/// The call that another is a retry of, as a reader of its response.
+pub(super) struct EarlierCall(ResponseReader);
 
 /// Runs a call that may be retried.
 pub(super) struct Publisher {
@@ -95,7 +97,7 @@ impl ResponseCache {
             (Join::Header, Some(count)) => count,
             (Join::Digest, _) => u32::MAX,
         };
-        let request = digest_of(call);
+        let request = digest_of(&call.exchange.identity, &call.route, &call.body);
         let wait_until = Instant::now() + HANG_UP_DELAY;
         loop {
             let mut readers = {
@@ -103,8 +105,9 @@ impl ResponseCache {
                 let earlier = groups.by_request.get(&request).filter(|_| retry_count > 0);
                 match earlier.map_or(Match::None, |group| group.find(retry_count, settings.join)) {
                     Match::Certain(response) => {
+                        let Some(reader) = ResponseReader::for_retry(Arc::clone(&response)) else { continue };
                         response.retry_count.store(retry_count, Ordering::Relaxed);
-                        return CoalescingDecision::Join(EarlierCall(response));
+                        return CoalescingDecision::Join(EarlierCall(reader));
                     }
                     Match::IfHungUp(response) if Instant::now() < wait_until => response.readers(),
                     Match::IfHungUp(_) | Match::None => {
@@ -177,12 +180,11 @@ impl Group {
     /// sample, it is that one, also if its response was delivered. With more samples a delivered response is never given to
     /// another call.
     fn find(&self, retry_count: u32, join: Join) -> Match {
-        let joinable = |response: &&Arc<CachedResponse>| {
-            let is_later = response.retry_count.load(Ordering::Relaxed) < retry_count || join == Join::Digest;
-            let progress = response.progress();
-            is_later && !progress.is_pass_through && progress.end != Some(ResponseEnd::Broken)
+        let is_candidate = |response: &&Arc<CachedResponse>| {
+            let is_earlier = response.retry_count.load(Ordering::Relaxed) < retry_count || join == Join::Digest;
+            is_earlier && response.progress().is_joinable()
         };
-        let mut candidates = self.responses.values().filter(joinable);
+        let mut candidates = self.responses.values().filter(is_candidate);
         let was_left = |response: &&Arc<CachedResponse>| !response.has_readers() && !response.progress().was_delivered;
         if let Some(left) = candidates.clone().find(was_left) {
             return Match::Certain(Arc::clone(left));
@@ -195,15 +197,15 @@ impl Group {
     }
 }
 
-fn digest_of(call: &GatewayCall) -> RequestDigest {
-    let identity = &call.exchange.identity;
+fn digest_of(identity: &Identity, route: &Route, body: &[u8]) -> RequestDigest {
     let mut context = digest::Context::new(&digest::SHA256);
-    let path = call.route.api.path();
-    for part in [identity.rollout_id.as_str(), identity.attempt_id.as_str(), &path] {
+    let (path, mode) = (route.api.path(), route.mode.map_or("", CallMode::as_str));
+    context.update(&[route.surface as u8]);
+    for part in [identity.rollout_id.as_str(), identity.attempt_id.as_str(), mode, &path, &route.query] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    context.update(&call.body);
+    context.update(body);
     let mut request = [0; 32];
     request.copy_from_slice(context.finish().as_ref());
     request
@@ -226,8 +228,9 @@ impl Publisher {
         respond: impl Future<Output = Response<Body>> + Send + 'static,
     ) -> Response<Body> {
         let reader = ResponseReader::new(Arc::clone(&self.published.response));
+        let error_format = state.error_format;
         tokio::spawn(self.publish(state, respond));
-        reader.into_response().await
+        reader.into_response(error_format).await
     }
 
     async fn publish(self, state: Arc<ResponseState>, respond: impl Future<Output = Response<Body>> + Send + 'static) {
@@ -254,8 +257,7 @@ impl Publisher {
 /// Reads a response to its end into the cache.
 async fn copy(cached: &CachedResponse, respond: impl Future<Output = Response<Body>>, max_bytes: usize) -> ResponseEnd {
     let (parts, mut body) = respond.await.into_parts();
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let mut is_near_end = !content_type.starts_with(b"text/event-stream");
+    let mut is_near_end = !is_event_stream(&parts.headers);
     cached.update(|progress| progress.head = Some((parts.status, parts.headers)));
     loop {
         if is_near_end {
@@ -278,10 +280,11 @@ async fn copy(cached: &CachedResponse, respond: impl Future<Output = Response<Bo
 impl EarlierCall {
     /// Responds to a retry; its span names the earlier call.
     pub(super) async fn respond_to(self, retry: &GatewayCall) -> Response<Body> {
-        let recording = &retry.exchange.recording;
-        let earlier = JoinedCall { span_id: self.0.span_id, was_in_flight: self.0.progress().end.is_none() };
+        let (recording, Self(reader)) = (&retry.exchange.recording, self);
+        let was_in_flight = reader.response().progress().end.is_none();
+        let earlier = JoinedCall { span_id: reader.response().span_id, was_in_flight };
         recording.gateway(|facts| facts.joined = Some(earlier));
-        let (parts, body) = ResponseReader::new(self.0).into_response().await.into_parts();
+        let (parts, body) = reader.into_response(retry.error_format).await.into_parts();
         recording.response(ResponseHead {
             status: parts.status,
             version: Version::HTTP_11,
@@ -304,6 +307,26 @@ const MAX_RESPONSES: usize = 64 * 1024;
 mod tests {
     use super::*;
     use crate::trace::SpanId;
+    use crate::trace::exchange::IdentitySource;
+    use std::collections::HashSet;
+
+    #[test]
+    fn only_requests_with_the_same_url_and_body_are_the_same() {
+        let source = IdentitySource::Url;
+        let identity =
+            Identity { rollout_id: "r".into(), attempt_id: "a".into(), sequence_id: 1, source, conflict: None };
+        let digest = |target: &str| digest_of(&identity, &Route::parse(target).unwrap(), b"{}");
+        let targets = [
+            "/v1beta/models/g:streamGenerateContent",
+            "/v1beta/models/g:streamGenerateContent?alt=sse",
+            "/v1/chat/completions",
+            "/proxy/rollout/r/attempt/a/mode/train/openai/v1/chat/completions",
+            "/proxy/rollout/r/attempt/a/mode/val/openai/v1/chat/completions",
+        ];
+        assert_eq!(targets.map(digest).into_iter().collect::<HashSet<_>>().len(), targets.len());
+        assert_eq!(digest(targets[0]), digest(targets[0]));
+        assert_ne!(digest(targets[2]), digest_of(&identity, &Route::parse(targets[2]).unwrap(), b"{ }"));
+    }
 
     #[test]
     fn the_cache_is_bounded_and_removes_a_response_without_a_scan() {

@@ -3,6 +3,7 @@
 //!
 //! Readers of event streams ignore comments (WHATWG HTML §9.2.6), and clients and load balancers do not time out.
 
+use super::backend_response::is_event_stream;
 use super::call::ResponseState;
 use crate::llm::api::error_message;
 use crate::upstream::{Body, BodyError};
@@ -18,17 +19,16 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 type BodyFuture = Pin<Box<dyn Future<Output = Body> + Send>>;
 
-/// A stream of events that sends a comment every `every` until `response` is there, and then its body. If `response` is not a
-/// stream, it is an error, and is sent as an event: the head has been sent.
+/// A stream of events that sends a comment at each `period` until `response` is there, and then its body. If `response` is
+/// not a stream, the stream ends with an error event: the head has been sent.
 pub(super) fn with_keepalive(
     response: impl Future<Output = Response<Body>> + Send + 'static,
     state: Arc<ResponseState>,
-    every: Duration,
+    period: Duration,
 ) -> Response<Body> {
     let body: BodyFuture = Box::pin(async move {
         let (parts, body) = response.await.into_parts();
-        let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        if parts.status.is_success() && content_type.starts_with(EVENT_STREAM.as_bytes()) {
+        if parts.status.is_success() && is_event_stream(&parts.headers) {
             return body;
         }
         let error = Limited::new(body, MAX_ERROR_BYTES).collect().await;
@@ -36,7 +36,7 @@ pub(super) fn with_keepalive(
         state.mark_incomplete();
         crate::upstream::body::full(state.error_format.event(parts.status, &error_message(&error)))
     });
-    let mut ticks = interval(every);
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut response = Response::new(KeepaliveBody::Waiting { body, ticks }.boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
