@@ -4,7 +4,7 @@
 
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// One endpoint. Paths may have any prefix, such as a version or a provider's `/openai/deployments/d`.
 #[derive(Clone, Copy, Debug)]
@@ -118,9 +118,9 @@ impl Endpoint {
         }
     }
 
-    /// The path behind a base URL.
+    /// The path behind a base URL, with the model's name percent-encoded.
     pub(crate) fn path(&self, model: &str) -> String {
-        self.pattern.replace(MODEL, model)
+        self.pattern.replace(MODEL, &encoded(model))
     }
 
     /// The bytes of the pattern that a path must have: the longer, the more precise.
@@ -140,6 +140,34 @@ pub(crate) struct PathMatch<'a> {
 pub(super) fn decoded(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
+
+/// A model's name as a part of a path, which must not change the path otherwise. Slashes stay, as in `org/model`, unless
+/// a segment is `.` or `..`.
+fn encoded(model: &str) -> String {
+    let has_dot_segment = model.split('/').any(|segment| matches!(segment, "." | ".."));
+    utf8_percent_encode(model, if has_dot_segment { &ALL_BUT_SEGMENT } else { &ALL_BUT_PATH }).to_string()
+}
+
+/// All bytes but those that a segment of a path may have (RFC 3986 §3.3).
+const ALL_BUT_SEGMENT: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+const ALL_BUT_PATH: AsciiSet = ALL_BUT_SEGMENT.remove(b'/');
 
 /// What stands for a model's name in a pattern.
 const MODEL: &str = "{model}";

@@ -61,6 +61,21 @@ fn the_gateway_serves_whole_paths_and_reroutes_their_ends() {
         ("/x/models/g:embedContent", None, Some("/models/g:embedContent")),
         ("/v1/models/org/m", Some("/models/org/m"), Some("/models/org/m")),
         ("/x/models/m", None, None),
+        (
+            "/v1/models/a%3Fb%20%25%23:generateContent",
+            Some("/models/a%3Fb%20%25%23:generateContent"),
+            Some("/models/a%3Fb%20%25%23:generateContent"),
+        ),
+        (
+            "/v1beta/models/..%2F..%2Fx:generateContent",
+            Some("/models/..%2F..%2Fx:generateContent"),
+            Some("/models/..%2F..%2Fx:generateContent"),
+        ),
+        (
+            "/v1beta/models/../x:generateContent",
+            Some("/models/..%2Fx:generateContent"),
+            Some("/models/..%2Fx:generateContent"),
+        ),
         ("/v1/responses/compact", None, None),
         ("/api/chat", None, None),
         ("/v1/v1/responses", None, Some("/responses")),
