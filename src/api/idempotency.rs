@@ -5,6 +5,7 @@
 //! (draft-ietf-httpapi-idempotency-key-header) the response is kept in any case, and every retry gets it.
 
 use super::settings::MAX_BODY_BYTES;
+use crate::llm::api::api_key;
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -32,7 +33,7 @@ struct Entries {
     swept: Option<Instant>,
 }
 
-/// SHA-256 over the path, the credentials, the idempotency key and the body.
+/// SHA-256 over the idempotency key, the caller's token, the path and the body.
 type RequestDigest = [u8; 32];
 
 struct Entry {
@@ -75,7 +76,7 @@ pub(super) async fn deduplicate(State(cache): State<IdempotencyCache>, request: 
         }
     }
     let (sender, response) = watch::channel(None);
-    let has_key = parts.headers.contains_key("idempotency-key");
+    let has_key = parts.headers.contains_key(IDEMPOTENCY_KEY);
     let retries = if has_key { Retries::ByKey } else { Retries::AfterDisconnect };
     let delivery = cache.insert(digest, retries, response);
     // A task of its own continues when the client disconnects.
@@ -194,18 +195,18 @@ impl IntoResponse for CachedResponse {
 
 fn digest_of(path: &str, headers: &HeaderMap, body: &[u8]) -> RequestDigest {
     let mut context = Context::new(&SHA256);
-    for name in ["idempotency-key", "authorization", "x-api-key"] {
-        context.update(headers.get(name).map_or(b"", HeaderValue::as_bytes));
+    let idempotency_key = headers.get(IDEMPOTENCY_KEY).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    for line in [idempotency_key, api_key(headers).unwrap_or_default().as_bytes(), path.as_bytes()] {
+        context.update(line);
         context.update(b"\n");
     }
-    context.update(path.as_bytes());
-    context.update(b"\n");
     context.update(body);
     let mut digest = [0; 32];
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Agent Lightning's client retries after 1, 2 and 5 seconds, and its requests time out after 30.
 const RETENTION: Duration = Duration::from_secs(90);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -221,6 +222,17 @@ mod tests {
     use hyper_util::service::TowerToHyperService;
     use std::sync::atomic::{AtomicU64, Ordering};
     use tokio::sync::Semaphore;
+
+    #[test]
+    fn requests_of_different_callers_are_different() {
+        let digest = |name: &'static str, value: &'static str| {
+            digest_of("/", &HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]), b"{}")
+        };
+        for name in ["x-api-key", "api-key", "x-goog-api-key", IDEMPOTENCY_KEY] {
+            assert_ne!(digest(name, "a"), digest(name, "b"), "{name}");
+        }
+        assert_ne!(digest("authorization", "Bearer a"), digest("authorization", "Bearer b"));
+    }
 
     #[tokio::test]
     async fn a_request_with_an_undelivered_response_is_not_executed_again() {
