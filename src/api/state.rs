@@ -59,8 +59,9 @@ pub(crate) trait Sequences: Send + Sync {
     /// recent calls.
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext>;
 
-    /// Makes later sequence ids of a rollout higher than `to`, which a client has used.
-    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()>;
+    /// The sequence id of a span that a client has numbered itself: `requested`, and later ids of the rollout are higher.
+    /// If `requested` is above 2^53, it is ignored, and the span gets the next id.
+    fn claim<'a>(&'a self, rollout: &'a RolloutId, requested: u64) -> BoxFuture<'a, u64>;
 }
 
 impl ApiState {

@@ -64,10 +64,8 @@ impl Sequences for SequenceService {
         self.recorded_calls.span_of(rollout, response_id)
     }
 
-    fn raise<'a>(&'a self, rollout: &'a RolloutId, to: u64) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let _ = self.sequences.allocate(rollout, Some(to)).await;
-        })
+    fn claim<'a>(&'a self, rollout: &'a RolloutId, requested: u64) -> BoxFuture<'a, u64> {
+        Box::pin(async move { self.sequences.allocate(rollout, Some(requested)).await.sequence_id })
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerA
     // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;
     state.adopt(&mut span);
-    state.sequences.raise(&span.rollout_id, span.sequence_id).await;
+    span.sequence_id = state.sequences.claim(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);
     let appended = rollouts.append(vec![Arc::clone(&span)]).await?;
     if appended.duplicates > 0 { created(JsonValue::Null) } else { created(extra::json(&span)) }

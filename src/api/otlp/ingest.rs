@@ -53,13 +53,16 @@ pub(super) async fn ingest(
     let owners = owners(state, &spans, caller).await?;
     let mut ready = Vec::with_capacity(spans.len());
     for (mut span, attribution) in spans {
-        assign(&mut span, &attribution, caller, &owners);
+        (span.rollout_id, span.attempt_id) = owner(&span.trace_id, &attribution, caller, &owners);
         if !caller.access.includes(span.rollout_id.as_str()) {
             rejected += 1;
             reasons.insert("the token is not for this rollout".to_owned());
             continue;
         }
-        number(state, &mut span, attribution.sequence_id).await;
+        span.sequence_id = match attribution.sequence_id {
+            Some(requested) => state.sequences.claim(&span.rollout_id, requested).await,
+            None => state.sequences.next(&span.rollout_id).await,
+        };
         state.adopt(&mut span);
         ready.push(Arc::new(span));
     }
@@ -67,8 +70,10 @@ pub(super) async fn ingest(
     counters.rejected.fetch_add(rejected.unsigned_abs(), Ordering::Relaxed);
     if !ready.is_empty() {
         let accepted = ready.len() as u64;
+        let unassigned = ready.iter().filter(|span| span.rollout_id.as_str() == UNASSIGNED).count() as u64;
         state.rollouts.append(ready).await?;
         counters.accepted.fetch_add(accepted, Ordering::Relaxed);
+        counters.unassigned.fetch_add(unassigned, Ordering::Relaxed);
     }
     let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
         rejected_spans: rejected,
@@ -105,38 +110,61 @@ async fn owners(
 const LOOKUP_RETRIES: u32 = 4;
 const LOOKUP_INTERVAL: Duration = Duration::from_millis(50);
 
-fn assign(
-    span: &mut Span,
+/// The rollout and attempt that a span is stored under.
+fn owner(
+    trace_id: &str,
     attribution: &Attribution,
     caller: &Caller,
     owners: &HashMap<String, (RolloutId, AttemptId)>,
-) {
-    let owner_of = |rollout: &str, attempt: Option<&String>| {
-        let rollout = RolloutId::from(rollout);
+) -> (RolloutId, AttemptId) {
+    let attempt_of = |rollout: RolloutId, attempt: Option<&String>| {
         let attempt = attempt.map_or_else(|| AttemptId::default_of(&rollout), |attempt| attempt.as_str().into());
         (rollout, attempt)
     };
-    let owner = match (&attribution.rollout, owners.get(&span.trace_id), &caller.rollout) {
-        (Some(rollout), _, _) => owner_of(rollout, attribution.attempt.as_ref().or(caller.attempt.as_ref())),
-        (None, Some(owner), _) => owner.clone(),
-        (None, None, Some(rollout)) => owner_of(rollout, attribution.attempt.as_ref().or(caller.attempt.as_ref())),
-        (None, None, None) => match caller.access.only_rollout() {
-            Some(rollout) => owner_of(rollout, attribution.attempt.as_ref()),
-            None => (UNASSIGNED.into(), span.trace_id.as_str().into()),
-        },
+    // The caller's attempt is not one of another rollout.
+    let callers_attempt = |rollout: &String| {
+        let is_same = caller.rollout.as_ref().is_none_or(|named| named == rollout);
+        caller.attempt.as_ref().filter(|_| is_same)
     };
-    (span.rollout_id, span.attempt_id) = owner;
+    let attempt = attribution.attempt.as_ref();
+    match (&attribution.rollout, owners.get(trace_id), &caller.rollout) {
+        (Some(rollout), _, _) | (None, None, Some(rollout)) => {
+            attempt_of(rollout.as_str().into(), attempt.or_else(|| callers_attempt(rollout)))
+        }
+        (None, Some(owner), _) => owner.clone(),
+        (None, None, None) => match caller.access.only_rollout() {
+            Some(rollout) => attempt_of(rollout.into(), attempt),
+            None => (UNASSIGNED.into(), trace_id.into()),
+        },
+    }
 }
 
-async fn number(state: &ApiState, span: &mut Span, requested: Option<u64>) {
-    if span.rollout_id.as_str() == UNASSIGNED {
-        state.ingest.unassigned.fetch_add(1, Ordering::Relaxed);
-    }
-    span.sequence_id = match requested {
-        Some(requested) => {
-            state.sequences.raise(&span.rollout_id, requested).await;
-            requested
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_attempt_is_only_used_for_the_callers_rollout() {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let owner = |rollout: &str, attempt: &str, callers_rollout: &str| {
+            let attribution = Attribution { rollout: text(rollout), attempt: text(attempt), sequence_id: None };
+            let access = CallerAccess::full();
+            let caller = Caller { rollout: text(callers_rollout), attempt: text("at-caller"), access };
+            let (rollout, attempt) = owner("trace", &attribution, &caller, &HashMap::new());
+            (rollout.to_string(), attempt.to_string())
+        };
+        let default = AttemptId::default_of(&"ro-2".into()).to_string();
+        for (rollout, attempt, callers_rollout, expected) in [
+            ("", "", "ro-1", ("ro-1", "at-caller")),
+            ("", "at-1", "ro-1", ("ro-1", "at-1")),
+            ("ro-1", "", "ro-1", ("ro-1", "at-caller")),
+            ("ro-2", "", "ro-1", ("ro-2", default.as_str())),
+            ("ro-2", "at-2", "ro-1", ("ro-2", "at-2")),
+            ("ro-2", "", "", ("ro-2", "at-caller")),
+            ("", "", "", (UNASSIGNED, "trace")),
+        ] {
+            let expected = (expected.0.to_owned(), expected.1.to_owned());
+            assert_eq!(owner(rollout, attempt, callers_rollout), expected, "{rollout} {attempt} {callers_rollout}");
         }
-        None => state.sequences.next(&span.rollout_id).await,
-    };
+    }
 }
