@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value as JsonValue, json};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use utoipa::{IntoParams, ToSchema};
 
@@ -229,7 +230,7 @@ pub(super) struct WaitRequest {
 pub(super) async fn wait(State(state): State<ApiState>, body: Bytes) -> ApiResult {
     let WaitRequest { rollout_ids, timeout } = read(&body)?;
     let ids: Vec<RolloutId> = rollout_ids.iter().map(|id| id.as_str().into()).collect();
-    let limit = timeout.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let limit = time_limit(timeout);
     let start = Instant::now();
     loop {
         let changed = state.rollouts.next_change();
@@ -240,8 +241,10 @@ pub(super) async fn wait(State(state): State<ApiState>, body: Bytes) -> ApiResul
             existing.into_iter().map(|one| one.rollout).filter(|rollout| rollout.status.is_final()).collect();
         let left = limit.map(|limit| limit.saturating_sub(start.elapsed()));
         if ended.len() == all || left.is_some_and(|left| left.is_zero()) {
-            // In the order of the request.
-            ended.sort_by_key(|rollout| ids.iter().position(|id| *id == rollout.rollout_id));
+            // In the order of the request; the first place of an id counts.
+            let places: HashMap<&RolloutId, usize> =
+                ids.iter().enumerate().rev().map(|(place, id)| (id, place)).collect();
+            ended.sort_by_key(|rollout| places.get(&rollout.rollout_id).copied());
             return ok(json!(ended));
         }
         tokio::select! {
@@ -252,4 +255,24 @@ pub(super) async fn wait(State(state): State<ApiState>, body: Bytes) -> ApiResul
     }
 }
 
+/// The time that a number of seconds stands for; a negative one for none. `None`: there is no limit, or it is longer than a
+/// [`Duration`] can be.
+fn time_limit(seconds: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds?.max(0.0)).ok()
+}
+
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_of_any_length_is_a_limit_or_none() {
+        let expected = [(0.5, Some(Duration::from_millis(500))), (-1.0, Some(Duration::ZERO)), (1e30, None)];
+        for (seconds, limit) in expected {
+            assert_eq!(time_limit(Some(seconds)), limit, "{seconds}");
+        }
+        assert_eq!(time_limit(None), None);
+    }
+}
