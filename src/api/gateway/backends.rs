@@ -137,14 +137,7 @@ pub(crate) fn register_worker(state: &ApiState, body: &Bytes) -> ApiResult<Regis
     if worker.url.is_empty() {
         return Err(invalid("url is required"));
     }
-    let uri: http::Uri = worker.url.parse().map_err(|_| invalid("url is no URL"))?;
-    let api_path = match (worker.api_path, uri.path().trim_end_matches('/')) {
-        (Some(path), _) => path,
-        (None, "") => "/v1".to_owned(),
-        (None, path) => path.to_owned(),
-    };
-    let authority = uri.authority().ok_or_else(|| invalid("url names no host"))?;
-    let url = format!("{}://{authority}", uri.scheme_str().unwrap_or("http"));
+    let (url, api_path) = worker_address(&worker.url, worker.api_path).map_err(invalid)?;
     let settings = BackendSettings {
         model: worker.model_name.unwrap_or_default(),
         url: format!("{url}{api_path}"),
@@ -157,4 +150,40 @@ pub(crate) fn register_worker(state: &ApiState, body: &Bytes) -> ApiResult<Regis
     let backend =
         state.gateway.register(&settings, Some(id)).map_err(|error| ApiError::InvalidRllm(error.to_string()))?;
     Ok(RegisteredWorker { worker_id: backend.id.clone(), url, api_path })
+}
+
+/// The URL of a worker without a path, and the path of its API: `api_path` if there is one, else that of the URL, else
+/// `/v1`.
+fn worker_address(url: &str, api_path: Option<String>) -> Result<(String, String), &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "url is no URL")?;
+    let authority = uri.authority().ok_or("url names no host")?;
+    let path = match (api_path, uri.path().trim_end_matches('/')) {
+        // Without a slash it would become a part of the host.
+        (Some(path), _) if !path.is_empty() && !path.starts_with('/') => format!("/{path}"),
+        (Some(path), _) => path,
+        (None, "") => "/v1".to_owned(),
+        (None, path) => path.to_owned(),
+    };
+    Ok((format!("{}://{authority}", uri.scheme_str().unwrap_or("http")), path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_has_an_address_and_a_path() {
+        for (url, api_path, expected) in [
+            ("http://gpu:8000", None, Ok(("http://gpu:8000", "/v1"))),
+            ("gpu:8000", None, Ok(("http://gpu:8000", "/v1"))),
+            ("https://gpu/api/", None, Ok(("https://gpu", "/api"))),
+            ("http://gpu/api", Some("/v2"), Ok(("http://gpu", "/v2"))),
+            ("http://gpu", Some("v2"), Ok(("http://gpu", "/v2"))),
+            ("http://gpu/v1", Some(""), Ok(("http://gpu", ""))),
+            ("/v1", None, Err("url names no host")),
+        ] {
+            let expected = expected.map(|(url, path): (&str, &str)| (url.to_owned(), path.to_owned()));
+            assert_eq!(worker_address(url, api_path.map(str::to_owned)), expected, "{url} {api_path:?}");
+        }
+    }
 }

@@ -66,7 +66,7 @@ pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct WeightVersion {
-    /// The version of all workers; null if they differ.
+    /// The version that was last set for all workers; null if none was.
     weight_version: Option<i64>,
 }
 
