@@ -15,7 +15,7 @@ use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 use utoipa::{IntoParams, ToSchema};
@@ -151,18 +151,12 @@ pub(super) async fn list(
 /// Agent Lightning keeps one call of each prompt. We keep all by default, because several samples of one prompt are all
 /// training samples.
 fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
-    let mut last: HashMap<String, usize> = HashMap::new();
-    let prompt = |event_type: &str, data: &JsonValue| {
-        (event_type == "model_request").then(|| data["prompt_token_ids"].to_string())
-    };
-    for (at, (_, event_type, data)) in events.iter().enumerate() {
-        last.extend(prompt(event_type, data).map(|prompt| (prompt, at)));
-    }
-    let mut at = 0;
+    let mut prompts = HashSet::new();
+    events.reverse();
     events.retain(|(_, event_type, data)| {
-        at += 1;
-        prompt(event_type, data).is_none_or(|prompt| last.get(&prompt) == Some(&(at - 1)))
+        event_type != "model_request" || prompts.insert(data["prompt_token_ids"].to_string())
     });
+    events.reverse();
 }
 
 /// The attempt of a rollout for which no controller has named one: the latest that a runner of version 0.3 has started,

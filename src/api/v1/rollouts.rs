@@ -100,10 +100,11 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let mut list = Vec::new();
     for rollout in found.iter().map(|found| &found.rollout) {
+        if list.len() >= limit {
+            break;
+        }
         // Rollouts that only calls have named are not listed: they never end.
-        let is_listed =
-            rollout.metadata.get(METADATA_KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await?;
-        if is_listed && list.len() < limit {
+        if rollout.metadata.get(METADATA_KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await? {
             list.push(view(rollout));
         }
     }
