@@ -3,6 +3,7 @@
 //! A whole response is read as one chunk, so that both forms give the same result. The client's API is not known here.
 
 use super::blocks::{Block, BlockEvent, BlockKind, Blocks};
+use super::chat_usage::ChatUsage;
 use super::untranslatable::{Untranslatable, untranslatable};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::text_of;
@@ -32,19 +33,6 @@ pub(super) enum FinishReason {
     Length,
     /// A filter ended it.
     ContentFilter,
-}
-
-/// Tokens used. The input includes cached tokens, the output includes reasoning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ChatUsage {
-    /// Tokens of the prompt.
-    pub(super) input: i64,
-    /// Tokens of the prompt that came from a cache.
-    pub(super) cached: i64,
-    /// Tokens of the answer.
-    pub(super) output: i64,
-    /// Tokens of the answer that are reasoning.
-    pub(super) reasoning: i64,
 }
 
 /// Whether the client gets the reasoning of the model.
@@ -160,7 +148,7 @@ impl ChatResponse {
             self.model = model;
         }
         self.start();
-        self.read_usage(chunk.get("usage"));
+        self.usage.update(chunk.get("usage"));
         // Requests for more than one choice are not translated.
         let first = |choice: &&Json<'_>| choice.get("index").int().unwrap_or(0) == 0;
         if let Some(choice) = chunk.get("choices").list().iter().find(first) {
@@ -191,21 +179,6 @@ impl ChatResponse {
             self.started = true;
             self.blocks.start();
         }
-    }
-
-    fn read_usage(&mut self, usage: &Json<'_>) {
-        if usage.is_null() {
-            return;
-        }
-        let number = |path: &[&str]| usage.at(path).int();
-        self.usage = ChatUsage {
-            input: number(&["prompt_tokens"]).unwrap_or(self.usage.input),
-            cached: number(&["prompt_tokens_details", "cached_tokens"]).unwrap_or(self.usage.cached),
-            output: number(&["completion_tokens"]).unwrap_or(self.usage.output),
-            reasoning: number(&["completion_tokens_details", "reasoning_tokens"])
-                .or_else(|| number(&["reasoning_tokens"]))
-                .unwrap_or(self.usage.reasoning),
-        };
     }
 
     /// Reads a message, or the next piece of one.

@@ -119,8 +119,8 @@ fn usage(response: &ChatResponse) -> Json<'static> {
     object! {
         "promptTokenCount": usage.input,
         "cachedContentTokenCount": usage.cached,
-        "candidatesTokenCount": (usage.output - usage.reasoning).max(0),
+        "candidatesTokenCount": usage.visible_output(),
         "thoughtsTokenCount": usage.reasoning,
-        "totalTokenCount": usage.input + usage.output,
+        "totalTokenCount": usage.total(),
     }
 }

@@ -108,7 +108,7 @@ fn stop_sequence(response: &ChatResponse) -> Option<&str> {
 fn usage(response: &ChatResponse) -> Json<'static> {
     let usage = response.usage;
     object! {
-        "input_tokens": (usage.input - usage.cached).max(0),
+        "input_tokens": usage.uncached_input(),
         "cache_creation_input_tokens": 0_i64,
         "cache_read_input_tokens": usage.cached,
         "output_tokens": usage.output,

@@ -5,6 +5,7 @@
 mod blocks;
 mod chat_request;
 mod chat_response;
+mod chat_usage;
 mod gemini_request;
 mod gemini_response;
 mod gemini_schema;

@@ -252,7 +252,7 @@ fn usage(chat: &ChatResponse) -> Json<'static> {
         "input_tokens_details": object! {"cached_tokens": usage.cached},
         "output_tokens": usage.output,
         "output_tokens_details": object! {"reasoning_tokens": usage.reasoning},
-        "total_tokens": usage.input + usage.output,
+        "total_tokens": usage.total(),
     }
 }
 
