@@ -41,7 +41,7 @@ impl ResponseTranslator {
 
     /// Translates a whole chat completion.
     pub(crate) fn whole(&self, chat: &[u8]) -> Result<Vec<u8>, Untranslatable> {
-        let json = read(chat).map_err(|error| untranslatable("answer", &format!("is no JSON: {error}")))?;
+        let json = parse_chunk(chat).map_err(|error| untranslatable("answer", &format!("is no JSON: {error}")))?;
         let response = ChatResponse::whole(&json, &self.model, self.reasoning)?;
         Ok(text_of(&self.writer().whole(&response)?).into_bytes())
     }
@@ -89,15 +89,18 @@ impl StreamTranslator {
         let mut out = Vec::new();
         self.unread.extend_from_slice(data);
         let mut unread = std::mem::take(&mut self.unread);
-        let mut read = 0;
-        for event in Events::new(&unread).take_while(|event| event.complete) {
-            read = event.end;
+        let mut consumed = 0;
+        // Only the end of a line completes an event. Without one, an event that comes in many pieces is not searched again.
+        let has_line_end = memchr::memchr2(b'\n', b'\r', data).is_some();
+        let events = has_line_end.then(|| Events::new(&unread)).into_iter().flatten();
+        for event in events.take_while(|event| event.complete) {
+            consumed = event.end;
             self.read_event(&event.data, &mut out);
         }
         if self.ended {
             return out;
         }
-        unread.drain(..read);
+        unread.drain(..consumed);
         if unread.len() > MAX_EVENT_BYTES {
             self.abort(ApiErrorKind::Api, "an event of the backend is too large", &mut out);
         } else {
@@ -112,7 +115,7 @@ impl StreamTranslator {
         let unread = std::mem::take(&mut self.unread);
         // The blank line behind the last event may be missing.
         let last = Events::new(&unread).next().map(|event| event.data);
-        if let Some(last) = last.filter(|last| last.trim_ascii() == DONE || read(last).is_ok()) {
+        if let Some(last) = last.filter(|last| last.trim_ascii() == DONE || parse_chunk(last).is_ok()) {
             self.read_event(&last, &mut out);
         }
         if self.response.has_finish_reason() {
@@ -138,7 +141,7 @@ impl StreamTranslator {
         if data == DONE {
             return self.complete(out);
         }
-        match read(data) {
+        match parse_chunk(data) {
             Ok(chunk) => self.read_chunk(&chunk, out),
             Err(error) => {
                 self.abort(ApiErrorKind::Api, &format!("an event of the backend is no JSON: {error}"), out);
@@ -189,6 +192,6 @@ impl StreamTranslator {
 }
 
 /// JSON of a backend, which may have `NaN` among its logprobs.
-fn read(text: &[u8]) -> serde_json::Result<Json<'_>> {
+fn parse_chunk(text: &[u8]) -> serde_json::Result<Json<'_>> {
     parse_response(text).or_else(|_| parse_repaired(text).map(|(json, _)| json))
 }
