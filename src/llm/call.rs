@@ -227,8 +227,11 @@ impl Choice {
         }
     }
 
-    /// Adds a part to which the stream gives this key; see [`Self::block`].
+    /// Adds a part to which the stream gives this key; see [`Self::block`]. Beyond 1024 of them, new ones are ignored.
     pub fn open_block(&mut self, key: i64, part: Part) {
+        if self.blocks.len() >= MAX_PARTS {
+            return;
+        }
         self.parts.push(part);
         self.blocks.push((key, self.parts.len() - 1));
     }
@@ -262,8 +265,8 @@ impl Choice {
     }
 }
 
-/// The bound on choices of a call and on tool calls of a choice: an endpoint must not make up so many that reading takes
-/// long.
+/// The bound on the choices of a call, and on the tool calls and the blocks of a choice. Each event looks through them, so
+/// an endpoint that sends more could make reading take long.
 const MAX_PARTS: usize = 1024;
 
 /// A request over MCP, usually a tool call.
@@ -358,6 +361,14 @@ impl LlmCall {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_bounded() {
+        let mut choice = Choice::default();
+        (0..2000).for_each(|key| choice.open_block(key, Part::text("x")));
+        assert_eq!(choice.parts.len(), MAX_PARTS);
+        assert!(choice.block(1023).is_some() && choice.block(1024).is_none());
+    }
 
     #[test]
     fn pieces_of_calls_become_calls() {
