@@ -7,21 +7,20 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ConnectionContext, RequestInterceptor};
 use crate::llm::operation::Operation;
 use crate::upstream::{Body, Origin};
-use crate::util::glob::{any_matches, text_matches};
+use crate::util::glob::text_matches;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use std::pin::Pin;
 
 impl RequestInterceptor for Gateway {
     fn may_intercept(&self, origin: &Origin) -> bool {
-        self.reroutes().iter().any(|reroute| any_matches(&reroute.hosts, &origin.host, origin.port))
+        Reroute::of_host(&self.reroutes(), origin).is_some()
     }
 
     fn intercepts(&self, origin: &Origin, request: &Request<Incoming>) -> bool {
         let path = request.uri().path();
-        let has_host = |reroute: &&Reroute| any_matches(&reroute.hosts, &origin.host, origin.port);
         let reroutes = self.reroutes();
-        let Some(reroute) = reroutes.iter().find(has_host) else { return false };
+        let Some(reroute) = Reroute::of_host(&reroutes, origin) else { return false };
         let takes = match reroute.paths.as_slice() {
             // The list of models stays that of the host, unless `paths` names it.
             [] => Route::parse_rerouted(target_of(request))

@@ -2,11 +2,11 @@
 
 use super::routing::{ApiSurface, Route};
 use super::service::Gateway;
+use super::settings::Reroute;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::trace::exchange::{Outcome, ResponseHead};
 use crate::upstream::{Body, Origin, body};
-use crate::util::glob::any_matches;
 use http::{HeaderValue, Response, Version, header};
 use serde_json::json;
 
@@ -25,7 +25,7 @@ impl Gateway {
         let settings = self.settings();
         let rerouted = || {
             let reroutes = self.reroutes();
-            let reroute = reroutes.iter().find(|reroute| any_matches(&reroute.hosts, &host.host, host.port))?;
+            let reroute = Reroute::of_host(&reroutes, host)?;
             (route.surface == ApiSurface::Reroute && !reroute.model.is_empty()).then(|| reroute.model.clone())
         };
         let requested = requested.map(|name| settings.aliases.get(name).map_or(name, String::as_str));

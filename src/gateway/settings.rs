@@ -1,7 +1,9 @@
-//! `[gateway]` and `[[reroute]]` of the settings. Data only; every value has a default.
+//! `[gateway]` and `[[reroute]]` of the settings; every value has a default.
 
 use crate::llm::engine::{Engine, UnknownEngine};
 use crate::trace::units::millis;
+use crate::upstream::Origin;
+use crate::util::glob::any_matches;
 use crate::util::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -257,4 +259,11 @@ pub(crate) struct Reroute {
     /// The model of the calls; empty: the one that the agent names, or `gateway.model`.
     #[serde(default)]
     pub model: String,
+}
+
+impl Reroute {
+    /// The first of `reroutes` that names this host.
+    pub(super) fn of_host<'a>(reroutes: &'a [Self], host: &Origin) -> Option<&'a Self> {
+        reroutes.iter().find(|reroute| any_matches(&reroute.hosts, &host.host, host.port))
+    }
 }
