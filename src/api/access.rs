@@ -203,14 +203,15 @@ pub(super) fn authorise_llm_call<B>(
     gateway: &Gateway,
     request: &http::Request<B>,
 ) -> ApiResult<CallerAccess> {
-    if let Some(caller) = keyed(gateway, request) {
+    if let Some(caller) = access_by_signed_key(gateway, request) {
         return Ok(caller);
     }
     authorise(tokens, RouteAccess::llm_call(request.method()), request.headers(), None)
 }
 
-/// The access by a signed key. The gateway itself judges unsigned keys.
-fn keyed<B>(gateway: &Gateway, request: &http::Request<B>) -> Option<CallerAccess> {
+/// The access that a signed API key of a rollout gives; `None` without a valid one. Unsigned keys give none: they only
+/// name a rollout.
+fn access_by_signed_key<B>(gateway: &Gateway, request: &http::Request<B>) -> Option<CallerAccess> {
     let is_signed = !gateway.settings().signing_key.is_empty();
     let key = gateway.key_of(request.headers(), request.uri().query().unwrap_or_default());
     let rollout = key.ok().flatten().filter(|_| is_signed)?.rollout?;

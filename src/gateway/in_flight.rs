@@ -1,10 +1,10 @@
-//! A counter of what is in flight, with permits that count until they are dropped.
+//! A counter of calls in flight. A permit counts as one call until it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Counts something until the permits are dropped. Cheap to clone; clones are the same counter.
+/// The number of permits that exist. Cheap to clone; clones are the same counter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlightCounter(Arc<Counter>);
 
@@ -14,23 +14,23 @@ struct Counter {
     became_zero: Notify,
 }
 
-/// One of those that are counted; dropped when it is over.
+/// Counts as one call until it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightPermit(Arc<Counter>);
 
 impl InFlightCounter {
-    /// Counts one more.
+    /// Counts one call more, until the permit is dropped.
     pub(super) fn enter(&self) -> InFlightPermit {
         self.0.count.fetch_add(1, Ordering::AcqRel);
         InFlightPermit(Arc::clone(&self.0))
     }
 
-    /// How many there are.
+    /// The number of calls in flight.
     pub(super) fn count(&self) -> usize {
         self.0.count.load(Ordering::Acquire)
     }
 
-    /// Completes when there are none.
+    /// Completes when no call is in flight.
     pub(super) async fn zero(&self) {
         loop {
             let became_zero = self.0.became_zero.notified();

@@ -1,7 +1,5 @@
 //! The pause gate: calls pass it before they are sent, unless the gateway is paused while weights change. It counts the
 //! calls in flight, so that a trainer can wait until there are none.
-//!
-//! This file must not know what a call is.
 
 use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::PauseForm;

@@ -98,7 +98,7 @@ impl RolloutStates {
     }
 
     /// The rollouts that have calls in flight.
-    pub(crate) fn with_calls(&self) -> Vec<RolloutId> {
+    pub(crate) fn in_use(&self) -> Vec<RolloutId> {
         self.lock().in_use.keys().cloned().collect()
     }
 

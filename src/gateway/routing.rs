@@ -118,7 +118,7 @@ impl Route {
     /// Parses the target of a request to another host. `None`: it is not an LLM call.
     pub(super) fn parse_rerouted(target: &str) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let api = ApiCall::elsewhere(path)?;
+        let api = ApiCall::at_other_host(path)?;
         let (identity, query) = (NamedRollout::default(), query.to_owned());
         Some(Self { surface: ApiSurface::Reroute, identity, mode: None, api, query })
     }

@@ -141,7 +141,7 @@ impl Gateway {
     pub(crate) async fn recheck_rollouts(self) {
         loop {
             tokio::time::sleep(RECHECK_INTERVAL).await;
-            for rollout in self.rollouts().with_calls() {
+            for rollout in self.rollouts().in_use() {
                 let registration = self.lookup().registered(&rollout).await;
                 if registration.is_ok_and(|found| found.is_some_and(|found| found.final_status.is_some())) {
                     self.rollout_ended(&rollout);

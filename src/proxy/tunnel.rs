@@ -60,20 +60,21 @@ impl Proxy {
             self.relay(io, &origin, dialled, &exchange).await;
             return None;
         }
-        let mut first = BytesMut::new();
+        // What the server sends before the client does.
+        let mut server_bytes = BytesMut::new();
         let server_speaks = async {
             match &mut dialled {
-                Some(dialled) => drop(dialled.stream.read_buf(&mut first).await),
+                Some(dialled) => drop(dialled.stream.read_buf(&mut server_bytes).await),
                 None => std::future::pending().await,
             }
         };
         let sniffed = within(self.inner.settings.header_timeout, sniff(&mut io, server_speaks)).await;
         let (protocol, seen) = sniffed?.ok()?;
         if let Some(dialled) = &mut dialled
-            && !first.is_empty()
+            && !server_bytes.is_empty()
         {
             let stream = std::mem::replace(&mut dialled.stream, Box::new(tokio::io::empty()));
-            dialled.stream = Box::new(Prefixed::new(first.freeze(), stream));
+            dialled.stream = Box::new(Prefixed::new(server_bytes.freeze(), stream));
         }
         if protocol == Protocol::Tls {
             return self.open_tls(io, seen, origin, dialled, connection, exchange).await;
@@ -156,34 +157,34 @@ impl Proxy {
             self.relay(io, &origin, dialled, &exchange).await;
             return None;
         }
-        let hello = match in_time(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await {
-            Ok(hello) => hello,
+        let handshake = match in_time(limit, LazyConfigAcceptor::new(Acceptor::default(), io)).await {
+            Ok(handshake) => handshake,
             Err(error) => {
                 pending(client, exchange).handshake_failed(&error);
                 return None;
             }
         };
-        let asked = Hello::of(&hello);
-        client.alpn = asked.alpn.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
-        let offer = if asked.offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        let origin = named_origin(origin, asked.server_name.as_deref());
+        let client_hello = ClientHello::of(&handshake);
+        client.alpn = client_hello.alpn.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
+        let offer = if client_hello.offers(b"h2") { Offer::Http2OrHttp1 } else { Offer::Http1 };
+        let origin = named_origin(origin, client_hello.server_name.as_deref());
         let (reached, program) = tokio::join!(
             self.reach_tls(&origin, dialled, offer, &exchange),
             self.inner.rejections.program_of(&client, connection.client, &host)
         );
         client.program = program;
         let version = match reached {
-            _ if asked.offers(b"h2") && !asked.offers(b"http/1.1") => HttpVersion::Http2,
+            _ if client_hello.offers(b"h2") && !client_hello.offers(b"http/1.1") => HttpVersion::Http2,
             Ok(version) => version,
             Err(_) => HttpVersion::Http1,
         };
         // A protocol that was not offered is never selected: an unknown name such as "http 1.1" is ignored, not fatal.
         let alpn: &[&[u8]] = match version {
             HttpVersion::Http2 => &[b"h2"],
-            HttpVersion::Http1 if asked.offers(b"http/1.1") => &[b"http/1.1"],
+            HttpVersion::Http1 if client_hello.offers(b"http/1.1") => &[b"http/1.1"],
             HttpVersion::Http1 => &[],
         };
-        let certificate_host = asked.server_name.as_deref().unwrap_or(&origin.host);
+        let certificate_host = client_hello.server_name.as_deref().unwrap_or(&origin.host);
         let config = match self.inner.leaves.server_config(certificate_host, alpn) {
             Ok(config) => config,
             Err(error) => {
@@ -194,14 +195,14 @@ impl Proxy {
             }
         };
         let began = Instant::now();
-        let stream = match in_time(limit, hello.into_stream(config)).await {
+        let stream = match in_time(limit, handshake.into_stream(config)).await {
             Ok(stream) => stream,
             Err(error) => {
                 pending(client, exchange).handshake_failed(&error);
                 return None;
             }
         };
-        let tls = facts(stream.get_ref().1, asked.server_name.as_deref());
+        let tls = facts(stream.get_ref().1, client_hello.server_name.as_deref());
         let io = TlsAlertObserver::new(Box::new(stream), pending(client, exchange), began.elapsed());
         connection.tunnel = Some(Tunnel { origin, tls: Some(tls), unreachable: reached.err() });
         Some(TunnelledHttp { io: Box::new(io), connection: Arc::new(connection), version })
@@ -238,12 +239,12 @@ impl Proxy {
 }
 
 /// The parts of a ClientHello that matter here.
-struct Hello {
+struct ClientHello {
     server_name: Option<String>,
     alpn: Vec<Vec<u8>>,
 }
 
-impl Hello {
+impl ClientHello {
     fn of(handshake: &StartHandshake<BoxedIo>) -> Self {
         let hello = handshake.client_hello();
         let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
@@ -256,7 +257,10 @@ impl Hello {
 }
 
 async fn in_time<T>(limit: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("none within {} ms", limit.as_millis()));
+    let late = || {
+        let text = format!("the client did not finish the TLS handshake within {} ms", limit.as_millis());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
     within(limit, future).await.unwrap_or_else(|| Err(late()))
 }
 

@@ -140,7 +140,8 @@ pub(crate) fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
 }
 
 impl RunningChild {
-    /// Stops the command and its process group: SIGTERM, then SIGKILL after 2 seconds.
+    /// Stops the command and its process group: SIGTERM, then SIGKILL to those that are left once the command has ended, at
+    /// the latest after 2 seconds.
     pub(crate) async fn end(&mut self) {
         if let Some(target) = &self.target {
             target.end(&mut self.child).await;
@@ -192,7 +193,8 @@ impl Target {
         };
     }
 
-    /// Stops the command and its descendants: SIGTERM, then SIGKILL after 2 seconds.
+    /// Stops the command and its descendants: SIGTERM, then SIGKILL to those that are left once the command has ended, at the
+    /// latest after 2 seconds.
     async fn end(&self, child: &mut Child) {
         let descendants = match self.scope {
             SignalScope::Group => Vec::new(),
@@ -248,9 +250,8 @@ fn forwarded_signals(scope: SignalScope) -> mpsc::Receiver<Signal> {
         let sender = sender.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
-                let is_delivered = by_terminal && scope == SignalScope::Process;
-                let gone = !is_delivered && sender.send(number).await.is_err();
-                if gone {
+                let command_has_it = by_terminal && scope == SignalScope::Process;
+                if !command_has_it && sender.send(number).await.is_err() {
                     return;
                 }
             }

@@ -153,7 +153,7 @@ impl Paging {
     }
 }
 
-/// Null sorts last among times, and first among everything else.
+/// The order of two values of a field. Null sorts last among times, like 0 among other numbers, and first among texts.
 fn compare(field: &str, a: &JsonValue, b: &JsonValue) -> Ordering {
     let number =
         |value: &JsonValue| value.as_f64().unwrap_or(if field.ends_with("_time") { f64::INFINITY } else { 0.0 });

@@ -32,21 +32,21 @@ impl ApiCall {
     /// Reads a path of the gateway behind any prefix of its own. `None`: it is no endpoint that the gateway serves.
     pub(crate) fn at_gateway(path: &str) -> Option<Self> {
         let path = path.trim_end_matches('/');
-        served().find_map(|(api, endpoint)| {
+        served_endpoints().find_map(|(api, endpoint)| {
             let found = api.base_paths.iter().find_map(|base| endpoint.match_whole(path.strip_prefix(base)?))?;
             call(api, endpoint, found)
         })
     }
 
     /// Reads a path that an agent meant for another host, with any prefix. `None`: the gateway serves no such endpoint.
-    pub(crate) fn elsewhere(path: &str) -> Option<Self> {
-        let calls = served().filter(|(_, endpoint)| endpoint.operation != Operation::ListModels);
-        longest(calls, path).or_else(|| Self::at_gateway(path))
+    pub(crate) fn at_other_host(path: &str) -> Option<Self> {
+        let calls = served_endpoints().filter(|(_, endpoint)| endpoint.operation != Operation::ListModels);
+        most_precise(calls, path).or_else(|| Self::at_gateway(path))
     }
 
     /// Reads any path, with any prefix. `None`: it is no API's.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
-        longest(read().filter(|(_, endpoint)| endpoint.sharing == Sharing::Own), path)
+        most_precise(read_endpoints().filter(|(_, endpoint)| endpoint.sharing == Sharing::Own), path)
     }
 
     /// OpenAI's chat completions, which calls of other APIs are translated to.
@@ -94,16 +94,16 @@ pub(crate) fn models_path() -> String {
 pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
     let fits =
         |(api, endpoint): &(&ApiSpec, &Endpoint)| endpoint.match_end(path).is_some() && api.takes(endpoint, body);
-    let (api, _) = read().find(fits)?;
-    longest(read().filter(|(other, endpoint)| *other == api && api.takes(endpoint, body)), path)
+    let (api, _) = read_endpoints().find(fits)?;
+    most_precise(read_endpoints().filter(|(other, endpoint)| *other == api && api.takes(endpoint, body)), path)
 }
 
-/// The only API of a model that has requests with this path: the one that a response can be read by before the request
-/// is. `None`: there is none, or the body of the request decides.
+/// The only API of a model that has requests with this path. Its format can read a response before the request was read.
+/// `None`: there is none, or the body of the request decides.
 pub(crate) fn sole_api(path: &str) -> Option<ApiCall> {
     // A request of MCP may have any path, but none of a model's API has its fields.
     let is_named = |(_, endpoint): &(&ApiSpec, &Endpoint)| !endpoint.pattern.is_empty();
-    let mut fitting = read().filter(is_named).filter(|(_, endpoint)| endpoint.match_end(path).is_some());
+    let mut fitting = read_endpoints().filter(is_named).filter(|(_, endpoint)| endpoint.match_end(path).is_some());
     let (api, _) = fitting.next()?;
     if fitting.all(|(other, _)| other == api) { ApiCall::of_path(path) } else { None }
 }
@@ -137,20 +137,23 @@ pub(crate) fn ends_stream(frame: &[u8]) -> bool {
         || ALL.iter().flat_map(|api| api.stream_end.events()).any(|kind| head.names(kind) || tail.names(kind))
 }
 
-fn all() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+/// All endpoints, in the order of the table.
+fn all_endpoints() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
     ALL.iter().flat_map(|api| api.endpoints.iter().map(|endpoint| (*api, endpoint)))
 }
 
-fn read() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
-    all().filter(|(_, endpoint)| endpoint.support != Support::Served)
+/// The endpoints whose calls a format reads.
+fn read_endpoints() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+    all_endpoints().filter(|(_, endpoint)| endpoint.support != Support::Served)
 }
 
-fn served() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
-    all().filter(|(_, endpoint)| endpoint.support != Support::Read)
+/// The endpoints that the gateway serves.
+fn served_endpoints() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
+    all_endpoints().filter(|(_, endpoint)| endpoint.support != Support::Read)
 }
 
-/// The endpoint with the longest pattern that a path ends with.
-fn longest(among: impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)>, path: &str) -> Option<ApiCall> {
+/// The most precise endpoint that a path ends with.
+fn most_precise(among: impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)>, path: &str) -> Option<ApiCall> {
     let matching = among.filter_map(|(api, endpoint)| Some((api, endpoint, endpoint.match_end(path)?)));
     let (api, endpoint, found) = matching.max_by_key(|(_, endpoint, _)| endpoint.precision())?;
     call(api, endpoint, found)

@@ -83,7 +83,7 @@ fn the_gateway_serves_whole_paths_and_reroutes_their_ends() {
     ] {
         let shown = |call: Option<ApiCall>| call.map(|call| call.path());
         assert_eq!(shown(ApiCall::at_gateway(path)).as_deref(), at_gateway, "{path}");
-        assert_eq!(shown(ApiCall::elsewhere(path)).as_deref(), elsewhere, "{path}");
+        assert_eq!(shown(ApiCall::at_other_host(path)).as_deref(), elsewhere, "{path}");
     }
 }
 

@@ -115,10 +115,11 @@ impl EventReader {
     }
 
     fn read_sse_text(&mut self, name: &str, data: &[u8], is_cut: IsCut) {
+        // Streams of MCP may open with an event without data.
+        let is_empty = data.iter().all(u8::is_ascii_whitespace);
         if data == DONE {
             self.call.ended = true;
-        } else if !data.iter().all(u8::is_ascii_whitespace) {
-            // MCP streams may open with an empty one.
+        } else if !is_empty {
             self.read_text(name, if is_cut == IsCut::Yes { data.trim_ascii_end() } else { data });
         }
     }

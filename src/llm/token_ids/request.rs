@@ -59,7 +59,7 @@ impl TokenIdPlan {
             return None;
         }
         let changes = match self.stripping {
-            Stripping::Strip => self.changes(&object, missing.len()),
+            Stripping::Strip => self.changes(&object, missing.len() < self.request.headers.len()),
             Stripping::Keep => Changes::default(),
         };
         let body = object.insert(&fields);
@@ -75,12 +75,12 @@ impl TokenIdPlan {
         Some(InjectedRequest { body: body.into(), injection: Injection { fields: names, strips }, changes })
     }
 
-    /// What the response loses. `added_headers`: the number of header fields that the agent did not send itself.
-    fn changes(&self, object: &Object<'_>, added_headers: usize) -> Changes {
+    /// What the response loses. `has_own_header`: the agent sent one of the request's headers itself.
+    fn changes(&self, object: &Object<'_>, has_own_header: bool) -> Changes {
         let mut changes = Changes::default();
         for rule in self.request.strip {
             let is_requested = match rule.requested_by {
-                [] => added_headers < self.request.headers.len(),
+                [] => has_own_header,
                 fields => fields.iter().any(|field| object.requests(field)),
             };
             match (is_requested, rule.place) {

@@ -39,7 +39,8 @@ impl TokenIdStatus {
 /// such as truncation. `None`: no ids were requested, and none came.
 pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
     call.prompt_ids.check();
-    let mut output = Some(0_usize);
+    // The number of ids of all choices; `None` once one has none.
+    let mut output_count = Some(0_usize);
     for choice in &mut call.choices {
         choice.tokens.check();
         choice.prompt_ids.check();
@@ -48,7 +49,7 @@ pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -
             // An empty list is no complete list of ids.
             choice.tokens.ids = None;
         }
-        output = output.zip(choice.tokens.ids.as_ref()).map(|(sum, ids)| sum + ids.len());
+        output_count = output_count.zip(choice.tokens.ids.as_ref()).map(|(sum, ids)| sum + ids.len());
     }
     issues.extend(&call.prompt_ids.issues);
     let has_ids = call.choices.iter().any(|choice| choice.tokens.ids.is_some());
@@ -69,32 +70,31 @@ pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -
     if call.weight_versions.len() > 1 {
         issues.insert(TokenIdIssue::WeightsChanged);
     }
-    match (has_ids, output) {
-        (false, _) => drop(issues.insert(TokenIdIssue::IdsAbsent)),
-        // Some choices have ids and others have none.
-        (true, None) => drop(issues.insert(TokenIdIssue::IdsAbsent)),
-        (true, Some(output)) => {
-            if call.usage.output.is_some_and(|usage| usize::try_from(usage) != Ok(output)) {
+    match output_count.filter(|_| has_ids) {
+        // No choice has ids, or one has none.
+        None => drop(issues.insert(TokenIdIssue::IdsAbsent)),
+        Some(count) => {
+            if call.usage.output.is_some_and(|usage| usize::try_from(usage) != Ok(count)) {
                 issues.insert(TokenIdIssue::UsageOutput);
             }
         }
     }
     let with_logprobs = call.choices.iter().filter(|choice| choice.tokens.logprobs.is_some()).count();
-    let unrequested = with_logprobs == 0 && !call.request.wants_logprobs;
-    let sampled_nothing = output == Some(0);
-    if has_ids && !unrequested && !sampled_nothing && with_logprobs < call.choices.len() {
+    let expects_logprobs = with_logprobs > 0 || call.request.wants_logprobs;
+    let sampled_nothing = output_count == Some(0);
+    if has_ids && expects_logprobs && !sampled_nothing && with_logprobs < call.choices.len() {
         issues.insert(TokenIdIssue::LogprobsAbsent);
     }
     // Either all choices have one prompt, or each has its own: then usage counts all prompts.
-    let prompts: Vec<usize> =
+    let prompt_lengths: Vec<usize> =
         call.choices.iter().filter_map(|choice| Some(choice.prompt_ids.ids.as_ref()?.len())).collect();
-    let counts = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
+    let is_counted = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
     match prompt {
         None => drop(issues.insert(TokenIdIssue::PromptIdsAbsent)),
         Some(prompt) => {
-            let one = prompts.iter().all(|length| *length == prompt.len()) && counts(prompt.len());
-            let each = prompts.len() == call.choices.len() && counts(prompts.iter().sum());
-            if !one && !each {
+            let have_one = prompt_lengths.iter().all(|length| *length == prompt.len()) && is_counted(prompt.len());
+            let have_own = prompt_lengths.len() == call.choices.len() && is_counted(prompt_lengths.iter().sum());
+            if !have_one && !have_own {
                 issues.insert(TokenIdIssue::UsagePrompt);
             }
         }

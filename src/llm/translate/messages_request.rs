@@ -51,7 +51,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     let last = messages.last().filter(|last| last.get("tool_calls").is_null());
     let continues = last.is_some_and(|last| last.get("role").text() == Some("assistant"));
     let choice = root.get("tool_choice");
-    let one_call = choice.get("disable_parallel_tool_use").flag();
+    let forbids_parallel_calls = choice.get("disable_parallel_tool_use").flag();
     let enable_thinking = thinking(&root.get("thinking"))?;
     let (effort, format) = output(root)?;
     let streams = root.get("stream").flag();
@@ -60,7 +60,7 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
         "messages": messages,
         "tools": root.get("tools").list()?.iter().map(tool).collect::<Result<Vec<_>, _>>()?,
         "tool_choice": tool_choice(&choice)?,
-        "parallel_tool_calls": one_call.then_some(false),
+        "parallel_tool_calls": forbids_parallel_calls.then_some(false),
         "max_tokens": root.get("max_tokens").json(),
         "temperature": root.get("temperature").json(),
         "top_p": root.get("top_p").json(),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_message_of_the_assistant_is_gone_on_from() {
+    fn a_last_message_of_the_assistant_is_continued() {
         let request =
             json!({"model": "m", "messages": [{"role": "assistant", "content": [{"type": "text", "text": "{"}]}]});
         let expected = json!({
