@@ -44,6 +44,34 @@ impl HeldBytes {
         spilled.append(bytes)
     }
 
+    /// The same with bytes that must not be lost.
+    pub(crate) fn of(memory: &Memory, memory_use: MemoryUse, bytes: &[u8]) -> Self {
+        let mut held = Self::new(memory, memory_use);
+        held.push_always(bytes);
+        held
+    }
+
+    /// Appends bytes that must not be lost: what the disk does not take stays in memory, beyond the budget.
+    pub(crate) fn push_always(&mut self, bytes: &[u8]) {
+        if self.push(bytes).is_err() {
+            self.share.grow(bytes.len() as u64);
+            self.push_page(bytes);
+        }
+    }
+
+    /// All bytes in one piece, beside the budget.
+    pub(crate) fn to_vec(&self) -> Result<Vec<u8>, SpillError> {
+        let mut bytes = vec![0; usize::try_from(self.len()).unwrap_or(usize::MAX)];
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.read_at(done as u64, &mut bytes[done..])? {
+                0 => break,
+                length => done += length,
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Forgets all bytes.
     pub(crate) fn clear(&mut self) {
         self.spilled = None;
@@ -58,16 +86,12 @@ impl HeldBytes {
         if let Some(spilled) = self.spilled.as_ref().filter(|_| offset < spilled_bytes) {
             return spilled.read_at(offset, into);
         }
-        let mut skip = usize::try_from(offset - spilled_bytes).unwrap_or(usize::MAX);
-        for page in &self.pages {
-            if let Some(rest) = page.get(skip..).filter(|rest| !rest.is_empty()) {
-                let length = rest.len().min(into.len());
-                into[..length].copy_from_slice(&rest[..length]);
-                return Ok(length);
-            }
-            skip = skip.saturating_sub(page.len());
-        }
-        Ok(0)
+        let at = usize::try_from(offset - spilled_bytes).unwrap_or(usize::MAX);
+        let page = self.pages.get(at / PAGE_BYTES).map_or(&[][..], Vec::as_slice);
+        let rest = page.get(at % PAGE_BYTES..).unwrap_or_default();
+        let length = rest.len().min(into.len());
+        into[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
     }
 
     fn push_page(&mut self, mut bytes: &[u8]) {
@@ -141,6 +165,7 @@ mod tests {
                 prop_assert_eq!(held.len(), expected.len() as u64);
             }
             prop_assert!(read(&held, 0) == expected);
+            prop_assert!(held.to_vec().unwrap() == expected);
             let rest = expected.get(usize::try_from(from).unwrap()..).unwrap_or_default();
             prop_assert!(read(&held, from) == rest);
             prop_assert!(memory.budget().left_bytes() <= budget);
@@ -157,5 +182,11 @@ mod tests {
         held.push(b"12345678").unwrap();
         held.push(b"90ab").unwrap_err();
         assert_eq!(read(&held, 0), b"12345678");
+        held.push_always(b"90ab");
+        assert_eq!(held.to_vec().unwrap(), b"1234567890ab");
+        assert_eq!((memory.budget().used_for(MemoryUse::Capture), memory.budget().left_bytes()), (12, 0));
+        std::fs::create_dir(folder.path().join("missing")).unwrap();
+        held.push(b"cd").unwrap();
+        assert_eq!((held.to_vec().unwrap(), memory.budget().left_bytes()), (b"1234567890abcd".to_vec(), 10));
     }
 }

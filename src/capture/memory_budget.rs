@@ -105,13 +105,23 @@ impl MemoryShare {
 
     /// Takes `bytes` more from the budget. False if there are too few: then it takes none.
     pub(crate) fn try_grow(&mut self, bytes: u64) -> bool {
-        let Budget { limit, used, peak, by_use } = &*self.budget.0;
+        let Budget { limit, used, .. } = &*self.budget.0;
         let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= *limit);
         let Ok(before) = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) else { return false };
-        peak.fetch_max(before + bytes, Ordering::Relaxed);
-        by_use[self.memory_use as usize].fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
+        self.took(before, bytes);
         true
+    }
+
+    /// Takes `bytes` more, also beyond the budget: they are in memory whether or not it has room for them.
+    pub(crate) fn grow(&mut self, bytes: u64) {
+        let before = self.budget.0.used.fetch_add(bytes, Ordering::Relaxed);
+        self.took(before, bytes);
+    }
+
+    fn took(&mut self, before: u64, bytes: u64) {
+        self.bytes += bytes;
+        self.budget.0.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        self.budget.0.by_use[self.memory_use as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Returns `bytes` to the budget.
@@ -143,6 +153,17 @@ mod tests {
         assert_eq!(MemoryUse::ALL.map(|memory_use| budget.used_for(memory_use)), [0, 0, 0, 0, 0, 9, 0]);
         drop(share);
         assert_eq!((budget.left_bytes(), budget.used_for(MemoryUse::Retries)), (10, 0));
+    }
+
+    #[test]
+    fn only_what_must_be_in_memory_exceeds_the_budget() {
+        let budget = MemoryBudget::new(10);
+        let (mut capture, mut request) = (budget.share(MemoryUse::Capture), budget.share(MemoryUse::GatewayRequest));
+        request.grow(13);
+        assert!(!capture.try_grow(1) && !capture.try_grow(u64::MAX));
+        assert_eq!((budget.left_bytes(), budget.peak_bytes()), (0, 13));
+        drop(request);
+        assert!(capture.try_grow(10));
     }
 
     #[test]

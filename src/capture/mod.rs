@@ -9,6 +9,7 @@
 mod body_record;
 mod captured;
 mod counters;
+mod edited_bytes;
 mod held_bytes;
 mod memory;
 mod memory_budget;
@@ -22,6 +23,8 @@ mod tee;
 pub(crate) use captured::BegunCall;
 pub use captured::Captured;
 pub(crate) use captured::CommitStatus;
+pub(crate) use edited_bytes::EditedBytes;
+pub(crate) use held_bytes::HeldBytes;
 pub(crate) use memory::Memory;
 pub(crate) use memory_budget::MemoryUse;
 pub(crate) use recorder::is_trace_export;

@@ -3,6 +3,7 @@
 use super::body_record::RawBytes;
 use super::captured::{Captured, CommitStatus};
 use super::counters::CaptureCounters;
+use super::edited_bytes::EditedBytes;
 use super::memory_budget::MemoryUse;
 use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver};
 use crate::error::{ErrorKind, ProxyError, Side};
@@ -185,17 +186,16 @@ impl Recording {
     }
 
     /// Records the whole body of a request that passes no tee, in place of an earlier one.
-    pub fn request_body(&self, body: &Bytes) {
+    pub(crate) fn request_body(&self, body: &EditedBytes) {
         self.change(|state, options| {
             state.exchange.request_body = Body::default();
             state.request = body_record(options);
             // It may be for another API.
             state.is_call = options.is_absorbed.then_some(true);
         });
-        if !body.is_empty() {
-            self.frame(Direction::Request, body);
+        if body.read(&mut |chunk| self.frame(Direction::Request, chunk)).is_ok() {
+            self.body_complete(Direction::Request);
         }
-        self.body_complete(Direction::Request);
     }
 
     /// Sets the number of bytes that passed without a tee, as in a tunnel.

@@ -4,6 +4,7 @@
 //! are used again, and is emptied when nothing is in use. A write takes as long as the disk does; on a runtime of several
 //! threads other connections go on meanwhile.
 
+use crate::error::{ErrorKind, ProxyError};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -41,6 +42,12 @@ struct AreaState {
 pub(crate) struct SpillError {
     folder: PathBuf,
     source: io::Error,
+}
+
+impl From<SpillError> for ProxyError {
+    fn from(error: SpillError) -> Self {
+        Self::from_source(ErrorKind::ProxyInternalError, "", &error)
+    }
 }
 
 impl From<SpillError> for io::Error {

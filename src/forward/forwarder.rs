@@ -3,7 +3,7 @@
 use super::interceptor::RequestInterceptor;
 use super::settings::TraceSettings;
 use super::tokens::TokenSettings;
-use crate::capture::Recorder;
+use crate::capture::{Memory, Recorder};
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::upstream::{Origin, Upstream};
 use std::sync::Arc;
@@ -43,6 +43,11 @@ impl Forwarder {
     /// True when requests to `origin` may be intercepted: it need not be reachable then.
     pub(crate) fn may_intercept(&self, origin: &Origin) -> bool {
         self.interceptor.as_ref().is_some_and(|interceptor| interceptor.may_intercept(origin))
+    }
+
+    /// The memory of everything in flight.
+    pub(crate) fn memory(&self) -> &Memory {
+        self.recorder.memory()
     }
 
     /// The client that sends to endpoints.

@@ -11,7 +11,7 @@ use super::rewrite::UpgradeFields;
 use super::target::{absolute, misdirected};
 use super::tokens::stripped;
 use super::{reply, rewrite, upgrade};
-use crate::capture::{Absorb, Recording, TeeBody, is_trace_export};
+use crate::capture::{Absorb, EditedBytes, HeldBytes, MemoryUse, Recording, TeeBody, is_trace_export};
 use crate::error::ProxyError;
 use crate::llm::api::ends_stream;
 use crate::net::interim::InterimSender;
@@ -21,7 +21,7 @@ use crate::upstream::{Body, BodyError, IdleLimited, Lease, Origin, Sent, body};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::json_strip::Changes;
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use std::pin::pin;
@@ -135,15 +135,16 @@ impl Forwarder {
         let (go, opened) = oneshot::channel();
         let mut changes = None;
         let body = if let Some(plan) = plan {
-            let whole = tee.collect().await.map_err(|error| request_error(&error))?.to_bytes();
-            match plan.apply(&whole, &mut parts.headers) {
-                Some(injected) => {
-                    exchange.recording.injected(injected.injection);
-                    changes = Some(injected.changes).filter(|changes| *changes != Changes::default());
-                    body::full(injected.body)
-                }
-                None => body::full(whole),
+            let whole = self.read_whole(tee).await?;
+            let injected = plan.apply(&whole.to_vec()?, &mut parts.headers);
+            let mut whole = EditedBytes::from(whole);
+            if let Some(injected) = injected {
+                exchange.recording.injected(injected.injection);
+                changes = Some(injected.changes).filter(|changes| *changes != Changes::default());
+                whole = whole.edited(&injected.edits);
+                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
             }
+            body::boxed(whole.body())
         } else if parts.headers.contains_key(header::EXPECT) {
             ContinueGate::closed(tee.map_err(BodyError::Http), opened).boxed_unsync()
         } else {
@@ -152,6 +153,17 @@ impl Forwarder {
         let mut request = Request::from_parts(parts, body);
         let interims = listen_for_interims(&mut request, go);
         Ok(OutgoingRequest { request, interims, changes })
+    }
+
+    /// Reads a request to its end.
+    async fn read_whole(&self, mut body: TeeBody<Incoming>) -> Result<HeldBytes, ProxyError> {
+        let mut held = HeldBytes::new(self.memory(), MemoryUse::Injection);
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|error| request_error(&error))?.into_data() {
+                held.push_always(&data);
+            }
+        }
+        Ok(held)
     }
 
     /// The response as the agent gets it.

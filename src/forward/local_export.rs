@@ -21,8 +21,10 @@ pub(super) async fn answer_locally(
         return Err(ProxyError::new(ErrorKind::CaptureFull, "", cause));
     }
     let (parts, body) = request.into_parts();
-    let tee = TeeBody::new(body, exchange.recording.clone(), Direction::Request, request_error, |_| false);
-    tee.collect().await.map_err(|error| request_error(&error))?;
+    let mut tee = TeeBody::new(body, exchange.recording.clone(), Direction::Request, request_error, |_| false);
+    while let Some(frame) = tee.frame().await {
+        frame.map_err(|error| request_error(&error))?;
+    }
     let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
     let is_json = content_type.as_ref().is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("json")));
     // An empty `ExportTraceServiceResponse`: everything was accepted.

@@ -1,31 +1,34 @@
 //! The request to a backend, made from an agent's call: with the backend's name of the model, sampling parameters, a request
 //! for token ids, and translated if the backend does not have the agent's API.
 //!
-//! Pure. Without translation the body keeps every byte of the agent's, except for the fields that are set.
+//! Without translation the body keeps every byte of the agent's, except for the fields that are set. Only what differs from
+//! the agent's is held a second time.
 
 use super::backends::Backend;
 use super::call::GatewayCall;
 use super::routing::{ApiSurface, CallMode};
 use super::settings::{GatewaySettings, Sampling};
+use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
 use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
-use crate::wire::json_edit::{Object, set};
-use bytes::Bytes;
+use crate::wire::json_edit::{Object, edited};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value as JsonValue, json};
+use std::sync::Arc;
 
 /// A request to one backend.
 pub(super) struct BackendRequest {
     /// Path and query.
     pub(super) target: String,
     /// The body as it is recorded: without the fields that only Tracewire asks for.
-    pub(super) body: Bytes,
-    /// The body with those fields; `None` if Tracewire asks for none.
+    pub(super) body: EditedBytes,
+    /// What Tracewire asks for; `None` if nothing.
     pub(super) injected: Option<InjectedRequest>,
+    /// Without the length of the body.
     pub(super) headers: HeaderMap,
     pub(super) handling: ResponseHandling,
 }
@@ -41,33 +44,37 @@ pub(super) enum ResponseHandling {
 }
 
 impl BackendRequest {
-    /// The request for `backend`; an error if the call can't be expressed in an API that the backend has.
-    pub(super) fn new(call: &GatewayCall, backend: &Backend, settings: &GatewaySettings) -> Result<Self, ProxyError> {
+    /// The request for `backend`; an error if the call can't be expressed in an API that the backend has. Its text is in
+    /// memory only as long as this runs.
+    pub(super) fn new(
+        call: &GatewayCall,
+        backend: &Backend,
+        settings: &GatewaySettings,
+        memory: &Memory,
+    ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
-        let (body, mut target, handling) = if backend.speaks(requested.api) {
-            (call.body.clone(), requested.clone(), ResponseHandling::PassOn)
+        let mut text = call.body.to_vec()?;
+        let (mut body, mut target, handling) = if backend.speaks(requested.api) {
+            (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
         } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
-            return count_tokens(call, backend);
+            return count_tokens(call, &text, backend, memory);
         } else {
             let (source, gemini) =
                 source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
-            let translated = to_chat(source, &call.body, gemini)
+            let translated = to_chat(source, &text, gemini)
                 .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
-            let body = serde_json::to_vec(&translated.body).unwrap_or_default();
+            text = serde_json::to_vec(&translated.body).unwrap_or_default();
+            let body = HeldBytes::of(memory, MemoryUse::GatewayRequest, &text);
             let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
             (body.into(), ApiCall::chat_completions(), handling)
         };
-        let body = if target.has_model_in_path() {
+        if target.has_model_in_path() {
             target.model = Some(model_at(call, backend));
-            body
-        } else if target.operation() == Operation::CountTokens {
-            body
-        } else {
-            let not_an_object = || malformed("the body is not a JSON object");
-            let object = Object::find(&body).ok_or_else(not_an_object)?;
-            let fields = body_fields(call, &target, &object, backend, settings);
-            set(&body, &fields).ok_or_else(not_an_object)?.into()
-        };
+        } else if target.operation() != Operation::CountTokens {
+            let object = Object::find(&text).ok_or_else(|| malformed("the body is not a JSON object"))?;
+            let edits = object.set(&body_fields(call, &target, &object, backend, settings));
+            (text, body) = (edited(&text, &edits), body.edited(&edits));
+        }
         let path = target.path();
         let query = if matches!(handling, ResponseHandling::PassOn) {
             forwarded_query(&call.route.query)
@@ -75,15 +82,14 @@ impl BackendRequest {
             String::new()
         };
         let mut headers = headers_for(call, backend, target.api.request_headers);
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let plan = token_id_plan(call, &target, backend, settings);
-        let injected = plan.and_then(|plan| plan.apply(&body, &mut headers));
+        let injected = plan.and_then(|plan| plan.apply(&text, &mut headers));
         Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling })
     }
 
     /// The body that is sent.
-    pub(super) fn sent_body(&self) -> Bytes {
-        self.injected.as_ref().map_or_else(|| self.body.clone(), |injected| injected.body.clone())
+    pub(super) fn sent_body(&self) -> EditedBytes {
+        self.injected.as_ref().map_or_else(|| self.body.clone(), |injected| self.body.edited(&injected.edits))
     }
 
     /// The same request without the fields that only Tracewire asks for.
@@ -93,7 +99,6 @@ impl BackendRequest {
             for name in injected.injection.fields {
                 self.headers.remove(name);
             }
-            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
         self
     }
@@ -189,24 +194,27 @@ fn token_id_plan(
 }
 
 /// A request to the engine's tokenizer, for `count_tokens` of Anthropic's API.
-fn count_tokens(call: &GatewayCall, backend: &Backend) -> Result<BackendRequest, ProxyError> {
+fn count_tokens(
+    call: &GatewayCall,
+    text: &[u8],
+    backend: &Backend,
+    memory: &Memory,
+) -> Result<BackendRequest, ProxyError> {
     let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| unsupported(&call.route.api, backend))?;
-    let translated = to_chat(SourceApi::Messages, &call.body, GeminiPath::default())
+    let translated = to_chat(SourceApi::Messages, text, GeminiPath::default())
         .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
     let mut request = serde_json::Map::new();
     request.insert("model".to_owned(), json!(model_at(call, backend)));
     for name in tokenizer.fields {
         request.extend(translated.body.get(*name).map(|value| ((*name).to_owned(), value.clone())));
     }
-    let body: Bytes = JsonValue::Object(request).to_string().into();
+    let body = JsonValue::Object(request).to_string();
     let root = OPENAI_CHAT.without_base_path(&backend.base_path);
-    let mut headers = headers_for(call, backend, &[]);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     Ok(BackendRequest {
         target: format!("{root}{}", tokenizer.path),
-        body,
+        body: HeldBytes::of(memory, MemoryUse::GatewayRequest, body.as_bytes()).into(),
         injected: None,
-        headers,
+        headers: headers_for(call, backend, &[]),
         handling: ResponseHandling::CountTokens(tokenizer),
     })
 }

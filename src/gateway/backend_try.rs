@@ -15,7 +15,7 @@ use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::{Direction, RequestHead};
 use crate::upstream::{IdleLimited, PoolKey, Sent, body};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Collected, Limited};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -94,10 +94,12 @@ impl Gateway {
             .path_and_query(head.target.as_str())
             .build()
             .map_err(|error| ProxyError::from_source(ErrorKind::ProxyInternalError, host, &error))?;
-        let mut request = Request::new(body::full(one_try.request.sent_body()));
+        let sent = one_try.request.sent_body();
+        let mut request = Request::new(body::boxed(sent.body()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = one_try.request.headers.clone();
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(sent.len()));
         let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
         self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await
     }

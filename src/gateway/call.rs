@@ -6,10 +6,10 @@ use super::rollout_lookup::RolloutRegistration;
 use super::rollout_state::RolloutGuard;
 use super::routing::{CallMode, Route};
 use super::settings::Budget;
+use crate::capture::HeldBytes;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::net::drain::DrainGuard;
-use bytes::Bytes;
 use http::HeaderMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct GatewayCall {
     /// The headers of the agent's request.
     pub(super) headers: HeaderMap,
     /// The body of the agent's request, without its content coding: a JSON value.
-    pub(super) body: Bytes,
+    pub(super) body: Arc<HeldBytes>,
     pub(super) rollout: Arc<RolloutGuard>,
     pub(super) registration: RolloutRegistration,
     /// What the call is for, by its URL or else by the registration of its rollout.

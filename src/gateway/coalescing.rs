@@ -17,12 +17,13 @@ use super::settings::{GatewaySettings, Join};
 use crate::capture::TeeBody;
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
-use crate::trace::exchange::{Direction, Identity, JoinedCall, ResponseHead};
+use crate::trace::exchange::{BodyContent, Direction, Identity, JoinedCall, ResponseHead};
 use crate::upstream::Body;
 use aws_lc_rs::digest;
 use http::{Response, Version};
 use http_body_util::BodyExt;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -97,7 +98,9 @@ impl ResponseCache {
             (Join::Header, Some(count)) => count,
             (Join::Digest, _) => u32::MAX,
         };
-        let request = digest_of(&call.exchange.identity, &call.route, &call.body);
+        let Ok(request) = digest_of(&call.exchange.identity, &call.route, &*call.body) else {
+            return CoalescingDecision::SendAlone;
+        };
         let wait_until = Instant::now() + HANG_UP_DELAY;
         loop {
             let mut readers = {
@@ -197,7 +200,7 @@ impl Group {
     }
 }
 
-fn digest_of(identity: &Identity, route: &Route, body: &[u8]) -> RequestDigest {
+fn digest_of(identity: &Identity, route: &Route, body: &dyn BodyContent) -> io::Result<RequestDigest> {
     let mut context = digest::Context::new(&digest::SHA256);
     let (path, mode) = (route.api.path(), route.mode.map_or("", CallMode::as_str));
     context.update(&[route.surface as u8]);
@@ -205,10 +208,10 @@ fn digest_of(identity: &Identity, route: &Route, body: &[u8]) -> RequestDigest {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    context.update(body);
+    body.read_from(0, &mut |piece| context.update(piece))?;
     let mut request = [0; 32];
     request.copy_from_slice(context.finish().as_ref());
-    request
+    Ok(request)
 }
 
 impl Drop for Published {
@@ -315,7 +318,10 @@ mod tests {
         let source = IdentitySource::Url;
         let identity =
             Identity { rollout_id: "r".into(), attempt_id: "a".into(), sequence_id: 1, source, conflict: None };
-        let digest = |target: &str| digest_of(&identity, &Route::parse(target).unwrap(), b"{}");
+        let digest_with = |target: &str, body: &str| {
+            digest_of(&identity, &Route::parse(target).unwrap(), &body.as_bytes().to_vec()).unwrap()
+        };
+        let digest = |target: &str| digest_with(target, "{}");
         let targets = [
             "/v1beta/models/g:streamGenerateContent",
             "/v1beta/models/g:streamGenerateContent?alt=sse",
@@ -325,7 +331,7 @@ mod tests {
         ];
         assert_eq!(targets.map(digest).into_iter().collect::<HashSet<_>>().len(), targets.len());
         assert_eq!(digest(targets[0]), digest(targets[0]));
-        assert_ne!(digest(targets[2]), digest_of(&identity, &Route::parse(targets[2]).unwrap(), b"{ }"));
+        assert_ne!(digest(targets[2]), digest_with(targets[2], "{ }"));
     }
 
     #[test]

@@ -5,16 +5,18 @@ use super::call::{GatewayCall, ResponseState};
 use super::error_response::ErrorFormat;
 use super::routing::{ApiSurface, Route};
 use super::service::Gateway;
+use crate::capture::{HeldBytes, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::llm::operation::Operation;
 use crate::net::drain::DrainGuard;
+use crate::trace::exchange::BodyContent;
 use crate::upstream::{Body, Origin};
 use crate::wire::encoding::{DecodeError, decode_whole};
 use crate::wire::json_edit::value;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body_util::BodyExt;
 use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -59,14 +61,10 @@ impl Gateway {
             return Err(malformed(&format!("the method is {}, but {} takes POST", parts.method, route.api.path())));
         }
         let body = self.read_body(body, &parts.headers).await?;
-        let body = if body.trim_ascii().is_empty() { Bytes::from_static(b"{}") } else { body };
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_err() {
-            return Err(malformed("Invalid JSON in request body"));
-        }
-        let in_body = || value(&body, "model").and_then(|model| serde_json::from_slice::<String>(model).ok());
-        let requested_model = route.api.model.clone().or_else(in_body);
+        let fields = fields_of(&body.to_vec()?)?;
+        let requested_model = route.api.model.clone().or(fields.model);
         let model = self.model_for(&route, requested_model.as_deref(), host)?;
-        let wants_events = route.api.streams_events(&route.query, || value(&body, "stream") == Some(b"true"));
+        let wants_events = route.api.streams_events(&route.query, || fields.streams);
         let mode = route.mode.or(registration.mode);
         exchange.recording.gateway(|facts| {
             facts.mode = mode.map(|mode| mode.as_str().to_owned());
@@ -78,7 +76,7 @@ impl Gateway {
             route,
             error_format,
             headers: parts.headers,
-            body,
+            body: Arc::new(body),
             rollout: Arc::new(rollout),
             registration,
             mode,
@@ -92,7 +90,7 @@ impl Gateway {
     }
 
     /// Reads a whole body and decodes its content coding. `max_body_bytes` limits both forms.
-    async fn read_body<B>(&self, body: B, headers: &HeaderMap) -> Result<Bytes, ProxyError>
+    async fn read_body<B>(&self, mut body: B, headers: &HeaderMap) -> Result<HeldBytes, ProxyError>
     where
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -102,15 +100,46 @@ impl Gateway {
             let cause = format!("the body is longer than {max_bytes} bytes (gateway.max_body_bytes)");
             ProxyError::new(ErrorKind::CallTooLarge, "", cause)
         };
-        let encoded = Limited::new(body, max_bytes).collect().await.map_err(|error| {
-            if error.downcast_ref::<LengthLimitError>().is_some() {
-                return too_large();
+        let memory = self.forwarder().memory();
+        let mut held = HeldBytes::new(memory, MemoryUse::GatewayRequest);
+        while let Some(frame) = body.frame().await {
+            let incomplete =
+                |error: B::Error| ProxyError::new(ErrorKind::HttpRequestIncomplete, "", error.into().to_string());
+            let Ok(data) = frame.map_err(incomplete)?.into_data() else { continue };
+            if held.len() + data.len() as u64 > max_bytes as u64 {
+                return Err(too_large());
             }
-            ProxyError::new(ErrorKind::HttpRequestIncomplete, "", error.to_string())
-        })?;
-        decode_whole(headers, encoded.to_bytes().into(), max_bytes).map(Bytes::from).map_err(|error| match error {
-            DecodeError::TooLarge(_) => too_large(),
-            error => malformed(&error.to_string()),
-        })
+            held.push_always(&data);
+        }
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            let decoded = decode_whole(headers, held.to_vec()?, max_bytes).map_err(|error| match error {
+                DecodeError::TooLarge(_) => too_large(),
+                error => malformed(&error.to_string()),
+            })?;
+            held = HeldBytes::of(memory, MemoryUse::GatewayRequest, &decoded);
+        }
+        if held.len() < MAX_BLANK_BYTES && held.to_vec()?.trim_ascii().is_empty() {
+            held = HeldBytes::of(memory, MemoryUse::GatewayRequest, b"{}");
+        }
+        Ok(held)
     }
+}
+
+/// White space up to this length is no body.
+const MAX_BLANK_BYTES: u64 = 1024;
+
+/// The fields of a request that decide what becomes of it.
+struct RequestFields {
+    model: Option<String>,
+    streams: bool,
+}
+
+fn fields_of(body: &[u8]) -> Result<RequestFields, ProxyError> {
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        return Err(malformed("Invalid JSON in request body"));
+    }
+    Ok(RequestFields {
+        model: value(body, "model").and_then(|model| serde_json::from_slice(model).ok()),
+        streams: value(body, "stream") == Some(b"true"),
+    })
 }

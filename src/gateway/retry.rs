@@ -34,7 +34,7 @@ impl Gateway {
         loop {
             let backend = self.choose_backend(call, &mut tried)?;
             self.check_staleness(call, &backend)?;
-            let request = BackendRequest::new(call, &backend, self.settings())?;
+            let request = BackendRequest::new(call, &backend, self.settings(), self.forwarder().memory())?;
             let injects = !contains(&refused_injection, &backend);
             let request = if injects { request } else { request.without_injection() };
             let version = backend.version();

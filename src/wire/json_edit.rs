@@ -59,20 +59,47 @@ impl<'a> Object<'a> {
         self.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
     }
 
-    /// The text with these fields in front of its own, each unless it has one of that name.
-    pub(crate) fn insert(&self, fields: &[(&str, &str)]) -> Vec<u8> {
+    /// Puts these fields in front of its own, each unless it has one of that name.
+    pub(crate) fn insert(&self, fields: &[(&str, &str)]) -> Edits {
         let missing = fields.iter().filter(|(name, _)| !self.has(name));
-        let written: Vec<String> = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect();
-        let (before, after) = self.text.split_at(start(self.text) + 1);
-        let mut out = Vec::with_capacity(self.text.len() + 100);
-        out.extend_from_slice(before);
-        out.extend_from_slice(written.join(",").as_bytes());
-        if !written.is_empty() && !self.members.is_empty() {
-            out.push(b',');
+        let mut written = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",");
+        if written.is_empty() {
+            return Edits::new();
         }
-        out.extend_from_slice(after);
-        out
+        if !self.members.is_empty() {
+            written.push(',');
+        }
+        let at = start(self.text) + 1;
+        vec![(at..at, written.into())]
     }
+
+    /// Gives these fields these values: in place of every one that is there, others in front.
+    pub(crate) fn set(&self, fields: &[(String, String)]) -> Edits {
+        let named: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut edits = self.insert(&named);
+        for member in &self.members {
+            if let Some((_, value)) = named.iter().find(|(name, _)| member.is(name)) {
+                edits.push((member.value.clone(), (*value).into()));
+            }
+        }
+        edits
+    }
+}
+
+/// What takes the place of parts of a text, in their order.
+pub(crate) type Edits = Vec<(Range<usize>, Vec<u8>)>;
+
+/// `text` with these edits.
+pub(crate) fn edited(text: &[u8], edits: &Edits) -> Vec<u8> {
+    let added: usize = edits.iter().map(|(_, instead)| instead.len()).sum();
+    let (mut out, mut copied) = (Vec::with_capacity(text.len() + added), 0);
+    for (range, instead) in edits {
+        out.extend_from_slice(text.get(copied..range.start).unwrap_or_default());
+        out.extend_from_slice(instead);
+        copied = range.end;
+    }
+    out.extend_from_slice(text.get(copied..).unwrap_or_default());
+    out
 }
 
 /// The value of a field of the object at the start of `text`; see [`Object::value`].
@@ -82,24 +109,7 @@ pub(crate) fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
 
 /// `text` with these fields in front of its own; see `Object::insert`. `None`: it is no object.
 pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
-    Some(Object::find(text)?.insert(fields))
-}
-
-/// `text` with these fields having these values: in place of every one that is there, others in front. `None`: it is no
-/// object.
-pub(crate) fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
-    let object = Object::find(text)?;
-    let (mut out, mut copied) = (Vec::with_capacity(text.len() + 200), 0);
-    for member in &object.members {
-        if let Some((_, value)) = fields.iter().find(|(name, _)| member.is(name)) {
-            out.extend_from_slice(&text[copied..member.value.start]);
-            out.extend_from_slice(value.as_bytes());
-            copied = member.value.end;
-        }
-    }
-    out.extend_from_slice(&text[copied..]);
-    let missing: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    insert(&out, &missing)
+    Some(edited(text, &Object::find(text)?.insert(fields)))
 }
 
 /// The index of the first byte that is no white space.
@@ -142,18 +152,22 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
+        Some(edited(text, &Object::find(text)?.set(fields)))
+    }
+
     #[test]
     fn values_are_set_in_their_place() {
         let text = br#"{"model":"a", "x":{"model":1},"temperature" : 0.10 ,"n":1}"#;
         let fields = [("model", "\"b\""), ("temperature", "1"), ("seed", "7")];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let set = set(text, &fields).unwrap();
+        let after = set(text, &fields).unwrap();
         assert_eq!(
-            String::from_utf8(set.clone()).unwrap(),
+            String::from_utf8(after.clone()).unwrap(),
             r#"{"seed":7,"model":"b", "x":{"model":1},"temperature" : 1 ,"n":1}"#
         );
-        assert_eq!(value(&set, "temperature"), Some(&b"1"[..]));
-        assert_eq!((value(&set, "y"), super::set(b"[]", &fields)), (None, None));
+        assert_eq!(value(&after, "temperature"), Some(&b"1"[..]));
+        assert_eq!((value(&after, "y"), set(b"[]", &fields)), (None, None));
     }
 
     #[test]
@@ -175,9 +189,9 @@ mod tests {
         let text =
             r#"{"mod\u0065l":"a","model":"b","max_token\u0073":4000,"x":"\u006dodel","\ud800":1,"model\u0000":2}"#;
         let fields = [("model", "\"c\""), ("max_tokens", "10")];
-        let set = set(text.as_bytes(), &fields.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        let after = set(text.as_bytes(), &fields.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
         assert_eq!(
-            String::from_utf8(set).unwrap(),
+            String::from_utf8(after).unwrap(),
             r#"{"mod\u0065l":"c","model":"c","max_token\u0073":10,"x":"\u006dodel","\ud800":1,"model\u0000":2}"#
         );
         assert_eq!(value(text.as_bytes(), "max_tokens"), Some(&b"4000"[..]));

@@ -8,10 +8,9 @@ use crate::llm::engine::spec::{Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
 use crate::trace::exchange::Injection;
 use crate::wire::json::{Json, parse};
-use crate::wire::json_edit::Object;
+use crate::wire::json_edit::{Edits, Object};
 use crate::wire::json_strip::Changes;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How an engine is asked for token ids at an API.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +30,8 @@ pub(crate) enum Stripping {
 
 /// A request that asks for token ids.
 pub(crate) struct InjectedRequest {
-    /// The body.
-    pub body: Bytes,
+    /// How the body is changed.
+    pub edits: Edits,
     /// What was added to body and header.
     pub injection: Injection,
     /// What is taken out of the response.
@@ -45,7 +44,8 @@ impl TokenIdPlan {
         Some(Self { request: engine.token_id_request(api)?, stripping })
     }
 
-    /// Adds the fields to a request. `None`: its body is no JSON object, it has them all, or it must not be asked.
+    /// Adds the fields to a request. `None`: its body is no JSON object, it has them all, or it must not be asked. The
+    /// length in the header stays that of the unchanged body.
     pub(crate) fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<InjectedRequest> {
         let object = Object::find(body)?;
         if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
@@ -62,17 +62,14 @@ impl TokenIdPlan {
             Stripping::Strip => self.changes(&object, missing.len() < self.request.headers.len()),
             Stripping::Keep => Changes::default(),
         };
-        let body = object.insert(&fields);
+        let edits = object.insert(&fields);
         let mut names: Vec<&'static str> = fields.iter().map(|(name, _)| *name).collect();
         for (name, value) in missing {
             names.push(name);
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        if headers.contains_key(header::CONTENT_LENGTH) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
         let strips = changes != Changes::default();
-        Some(InjectedRequest { body: body.into(), injection: Injection { fields: names, strips }, changes })
+        Some(InjectedRequest { edits, injection: Injection { fields: names, strips }, changes })
     }
 
     /// What the response loses. `has_own_header`: the agent sent one of the request's headers itself.
@@ -140,14 +137,11 @@ impl Combination {
 mod tests {
     use super::*;
     use crate::llm::api::table::{LLAMA_CPP_COMPLETION, OPENAI_CHAT, OPENAI_COMPLETIONS};
+    use crate::wire::json_edit::edited;
     use crate::wire::json_strip::Change::Null;
 
-    fn headers() -> HeaderMap {
-        HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("100"))])
-    }
-
     fn apply(engine: Engine, api: &ApiSpec, body: &str) -> Option<InjectedRequest> {
-        TokenIdPlan::of(engine, api, Stripping::Strip)?.apply(body.as_bytes(), &mut headers())
+        TokenIdPlan::of(engine, api, Stripping::Strip)?.apply(body.as_bytes(), &mut HeaderMap::new())
     }
 
     /// What is added to a request.
@@ -158,8 +152,10 @@ mod tests {
 
     #[test]
     fn what_the_agent_asked_for_stays_in_its_answer() {
-        let injected = apply(Engine::VLLM, &OPENAI_CHAT, r#"{"model":"m","logprobs":true}"#).unwrap();
-        assert_eq!(injected.body, r#"{"return_token_ids":true,"top_logprobs":0,"model":"m","logprobs":true}"#);
+        let body = r#"{"model":"m","logprobs":true}"#;
+        let injected = apply(Engine::VLLM, &OPENAI_CHAT, body).unwrap();
+        let sent = edited(body.as_bytes(), &injected.edits);
+        assert_eq!(sent, br#"{"return_token_ids":true,"top_logprobs":0,"model":"m","logprobs":true}"#);
         assert_eq!(injected.injection.fields, ["return_token_ids", "top_logprobs"]);
         assert_eq!(injected.changes.choice, [("token_ids", Null)]);
         assert!(apply(Engine::VLLM, &OPENAI_CHAT, "not json").is_none());
