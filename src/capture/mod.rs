@@ -23,7 +23,7 @@ mod tee;
 pub(crate) use captured::BegunCall;
 pub use captured::Captured;
 pub(crate) use captured::CommitStatus;
-pub(crate) use edited_bytes::EditedBytes;
+pub(crate) use edited_bytes::{EditedBytes, HeldBody};
 pub(crate) use held_bytes::HeldBytes;
 pub(crate) use memory::Memory;
 pub(crate) use memory_budget::MemoryUse;

@@ -188,7 +188,7 @@ impl Forwarder {
         let body = IdleLimited::new(body, lease, limit);
         let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_stream);
         let body = match changes {
-            Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
+            Some(changes) => stripped(tee, changes, &mut parts.headers, recording, self.memory()).await,
             None => tee.boxed_unsync(),
         };
         Response::from_parts(parts, body)

@@ -14,7 +14,6 @@ pub(crate) mod identity;
 mod interceptor;
 mod interim;
 mod local_export;
-mod replay;
 pub(crate) mod reply;
 pub(crate) mod rewrite;
 mod settings;

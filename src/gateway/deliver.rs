@@ -7,7 +7,7 @@ use super::backends::Backend;
 use super::call::GatewayCall;
 use super::response_bodies::{BackendBody, CallPermits, EventStreamBody, ReplacedBody, TranslatedBody};
 use super::routing::ApiSurface;
-use crate::capture::TeeBody;
+use crate::capture::{Memory, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::tokens::{MAX_BUFFERED_BYTES, stripped};
 use crate::forward::{response_error, rewrite};
@@ -54,6 +54,7 @@ pub(super) async fn deliver(
     request: SentRequest,
     response: BackendResponse,
     permits: CallPermits,
+    memory: &Memory,
 ) -> Response<Body> {
     let recording = &call.exchange.recording;
     let SentRequest { backend, version, handling, injected } = request;
@@ -86,7 +87,7 @@ pub(super) async fn deliver(
             }
             ResponseHandling::PassOn => {
                 let body = match changes {
-                    Some(changes) => stripped(tee, changes, &mut parts.headers, recording).await,
+                    Some(changes) => stripped(tee, changes, &mut parts.headers, recording, memory).await,
                     None => tee.boxed_unsync(),
                 };
                 let body = EventStreamBody::new(body, Arc::clone(&call.response_state));

@@ -56,7 +56,7 @@ impl Gateway {
                     let BackendRequest { handling, injected, .. } = request;
                     let sent = SentRequest { backend, version, handling, injected };
                     let permits = CallPermits { _gate: gate_permit, _backend: backend_permit };
-                    return Ok(deliver(call, sent, response, permits).await);
+                    return Ok(deliver(call, sent, response, permits, self.forwarder().memory()).await);
                 }
                 Err(failure) => failure,
             };

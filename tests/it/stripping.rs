@@ -57,10 +57,13 @@ fn engine(response: Response) -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 fn serve(bench: &Bench) -> Running {
+    serve_with(bench, "max_body_bytes = 100000")
+}
+
+fn serve_with(bench: &Bench, capture: &str) -> Running {
     let config = bench.home().join("proxy.toml");
-    let settings =
-        "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]\n[capture]\nmax_body_bytes = 100000\n";
-    std::fs::write(&config, settings).unwrap();
+    let tokens = "[tokens]\nengines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]";
+    std::fs::write(&config, format!("{tokens}\n[capture]\n{capture}\n")).unwrap();
     bench.serve(&["--config", config.to_str().unwrap()])
 }
 
@@ -114,6 +117,14 @@ fn a_long_answer_and_a_long_event_lose_only_what_was_added() {
     }
     let bodies = answers(LONG / 2, "hi", LONG / 2).map(|data| event_of(&data) + "data: [DONE]\n\n");
     assert_unchanged(&serve, Response { content_type: "text/event-stream", bodies, chunk: Some(100_000) });
+}
+
+#[test]
+fn what_stays_of_a_long_answer_is_held_on_disk_if_memory_is_short() {
+    let bench = Bench::new();
+    let serve = serve_with(&bench, "memory_budget_bytes = 1000000");
+    let bodies = answers(1000, &"word ".repeat(LONG / 5), 1000);
+    assert_unchanged(&serve, Response { content_type: "application/json", bodies, chunk: None });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! What the agent sent and what the endpoint answered is recorded. A message that can't be changed safely passes
 //! unchanged.
 
+mod held_response;
 mod settings;
 mod strip;
 

@@ -3,9 +3,8 @@
 //! Which bytes those are is up to [`crate::llm::token_ids`]. A JSON response that has a length is held until its end,
 //! without what is removed, so that the agent sees the length of what it gets.
 
-use super::settings::MAX_BUFFERED_BYTES;
-use crate::capture::{Recording, TeeBody};
-use crate::forward::replay::buffer;
+use super::held_response::HeldResponse;
+use crate::capture::{Memory, Recording, TeeBody};
 use crate::llm::token_ids::ResponseStripper;
 use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json_strip::Changes;
@@ -22,6 +21,7 @@ pub(crate) async fn stripped<B>(
     changes: Changes,
     headers: &mut HeaderMap,
     recording: &Recording,
+    memory: &Memory,
 ) -> AnyBody
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -41,18 +41,11 @@ where
     if !headers.contains_key(header::CONTENT_LENGTH) {
         return body.boxed_unsync();
     }
-    match buffer(body, MAX_BUFFERED_BYTES).await {
-        Ok((bytes, rest)) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-            rest.with_bytes(bytes).boxed_unsync()
-        }
-        Err(unfinished) => {
-            if !unfinished.has_failed() {
-                headers.remove(header::CONTENT_LENGTH);
-            }
-            unfinished.boxed_unsync()
-        }
+    let held = HeldResponse::read(body, memory).await;
+    if let Some(length) = held.length() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
+    held.boxed_unsync()
 }
 
 /// How a response is changed.
