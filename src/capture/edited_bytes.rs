@@ -59,6 +59,18 @@ impl EditedBytes {
         Ok(())
     }
 
+    /// All of them in one piece, beside the budget.
+    pub(crate) fn to_vec(&self) -> Result<Vec<u8>, SpillError> {
+        let mut bytes = Vec::with_capacity(index(self.len()));
+        self.read(&mut |chunk| bytes.extend_from_slice(chunk))?;
+        Ok(bytes)
+    }
+
+    /// Their first chunk; empty only if there are none.
+    pub(crate) fn beginning(&self) -> Result<Bytes, SpillError> {
+        self.body().next_chunk().map(Option::unwrap_or_default)
+    }
+
     /// A body that sends them.
     pub(crate) fn body(&self) -> HeldBody {
         HeldBody { bytes: self.clone(), at: 0, offset: 0 }

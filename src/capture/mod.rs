@@ -32,4 +32,6 @@ pub use recorder::{ExchangeStart, Recorder};
 pub(crate) use recording::{Recording, VersionChange};
 pub(crate) use settings::Absorb;
 pub use settings::CaptureSettings;
+pub(crate) use spill::SpillError;
+pub(crate) use tee::RecordedFrames;
 pub use tee::TeeBody;

@@ -2,7 +2,7 @@
 //!
 //! Start with [`Forwarder::handle`]. It never imports a store or an exporter, and uses only functions of `llm` with
 //! constant cost per frame, so that neither a parser nor a disk can slow or break traffic. Per exchange it buffers what
-//! the HTTP library buffers, except for bodies of at most [`tokens::MAX_BUFFERED_BYTES`] that are changed.
+//! the HTTP library buffers, except for bodies that are changed: those are held within the memory budget or on disk.
 
 mod connection_context;
 mod continue_gate;
@@ -14,6 +14,7 @@ pub(crate) mod identity;
 mod interceptor;
 mod interim;
 mod local_export;
+pub(crate) mod replay;
 pub(crate) mod reply;
 pub(crate) mod rewrite;
 mod settings;

@@ -16,6 +16,7 @@ use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
 use crate::wire::json_edit::{Object, edited};
+use crate::wire::json_strip::Changes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value as JsonValue, json};
 use std::sync::Arc;
@@ -90,6 +91,12 @@ impl BackendRequest {
     /// The body that is sent.
     pub(super) fn sent_body(&self) -> EditedBytes {
         self.injected.as_ref().map_or_else(|| self.body.clone(), |injected| self.body.edited(&injected.edits))
+    }
+
+    /// What the response loses of what only Tracewire asked for.
+    pub(super) fn changes(&self) -> Option<Changes> {
+        let changes = self.injected.as_ref().map(|injected| injected.changes.clone());
+        changes.filter(|changes| *changes != Changes::default())
     }
 
     /// The same request without the fields that only Tracewire asks for.

@@ -1,45 +1,84 @@
 //! The response of a backend, as much of it as is needed to decide whether there is another try: the first bytes of a stream,
-//! the whole body of any other response, up to [`MAX_BUFFERED_BYTES`].
+//! the whole body of any other response, if memory or disk has room for it.
+//!
+//! What arrives is recorded at once, and what the agent gets is held: of a response without the fields that only Tracewire
+//! asked for. If there is another try, the record is discarded.
 
+use super::response_bodies::BackendBody;
+use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse, RecordedFrames};
 use crate::error::ProxyError;
+use crate::forward::replay::{Buffered, Replay, buffer};
 use crate::forward::response_error;
-use crate::forward::tokens::MAX_BUFFERED_BYTES;
-use crate::upstream::{IdleLimited, Lease};
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, header, response};
+use crate::forward::tokens::StrippedBody;
+use crate::llm::token_ids::ResponseStripper;
+use crate::upstream::Body;
+use crate::wire::json_strip::Changes;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header, response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use std::time::Duration;
 
 /// The beginning of a response, and its rest.
 pub(super) struct BackendResponse {
     pub(super) parts: response::Parts,
-    /// What has arrived of the body; empty only if the body is.
+    /// The first bytes of the body; empty only if the body is.
     pub(super) beginning: Bytes,
-    /// What follows; `None` if that was the whole body.
-    pub(super) rest: Option<IdleLimited>,
+    pub(super) body: ReadBody,
+}
+
+/// What has been read of a response, as the agent gets it.
+pub(super) enum ReadBody {
+    /// All of it.
+    Whole(EditedBytes),
+    /// A stream, or a body that neither memory nor disk has room for.
+    Begun(Replay<Body>),
+}
+
+/// How a response is read.
+pub(super) struct ResponseReading<'a> {
+    pub(super) memory: &'a Memory,
+    /// What it loses, unless it is a stream.
+    pub(super) changes: Option<Changes>,
+    /// Up to this length it is read whole even if there is no room.
+    pub(super) always_bytes: u64,
 }
 
 impl BackendResponse {
     /// Reads the beginning. An error if the response breaks off before that.
     pub(super) async fn read(
-        response: Response<Incoming>,
-        lease: Lease,
-        idle_timeout: Duration,
+        parts: response::Parts,
+        body: BackendBody,
+        reading: ResponseReading<'_>,
     ) -> Result<Self, ProxyError> {
-        let (parts, body) = response.into_parts();
-        let mut rest = IdleLimited::new(body, lease, idle_timeout);
-        let is_stream = is_event_stream(&parts.headers);
-        let mut beginning = BytesMut::new();
-        while beginning.is_empty() || !is_stream && beginning.len() <= MAX_BUFFERED_BYTES {
-            let Some(frame) = rest.frame().await else {
-                return Ok(Self { parts, beginning: beginning.freeze(), rest: None });
-            };
-            if let Ok(data) = frame.map_err(|error| response_error(&error))?.into_data() {
-                beginning.extend_from_slice(&data);
+        let recording = body.recording.clone();
+        let mut body = RecordedFrames::new(body, recording);
+        if is_event_stream(&parts.headers) {
+            while let Some(frame) = body.frame().await {
+                let data = frame.map_err(|error| response_error(&error))?.into_data().unwrap_or_default();
+                if !data.is_empty() {
+                    let replay = Replay::begun(EditedBytes::default(), data.clone(), body.boxed_unsync());
+                    return Ok(Self { parts, beginning: data, body: ReadBody::Begun(replay) });
+                }
             }
+            return Ok(Self { parts, beginning: Bytes::new(), body: ReadBody::Whole(EditedBytes::default()) });
         }
-        Ok(Self { parts, beginning: beginning.freeze(), rest: Some(rest) })
+        let changes = reading.changes.filter(|_| !parts.headers.contains_key(header::CONTENT_ENCODING));
+        let body: Body = match changes {
+            Some(changes) => StrippedBody::new(body, ResponseStripper::json(changes)).boxed_unsync(),
+            None => body.boxed_unsync(),
+        };
+        let held = HeldBytes::new(reading.memory, MemoryUse::GatewayResponse);
+        match buffer(body, held, reading.always_bytes).await {
+            Buffered::Whole(held, _) => {
+                let bytes = EditedBytes::from(held);
+                Ok(Self { parts, beginning: bytes.beginning()?, body: ReadBody::Whole(bytes) })
+            }
+            Buffered::NoRoom(held, next, rest) => {
+                let bytes = EditedBytes::from(held);
+                let beginning = if bytes.len() == 0 { next.clone() } else { bytes.beginning()? };
+                Ok(Self { parts, beginning, body: ReadBody::Begun(Replay::begun(bytes, next, rest)) })
+            }
+            Buffered::Failed(_, error) => Err(response_error(&error)),
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -1,9 +1,11 @@
 //! One request to one backend: sent, recorded, and judged by whether another try may succeed.
 
 use super::backend_request::{BackendRequest, ResponseHandling};
-use super::backend_response::BackendResponse;
+use super::backend_response::{BackendResponse, ResponseReading, is_event_stream};
 use super::backends::{Backend, url_authority};
 use super::call::GatewayCall;
+use super::deliver::MAX_TRANSLATED_BYTES;
+use super::response_bodies::BackendBody;
 use super::routing::ApiSurface;
 use super::service::{Gateway, increment};
 use super::settings::BackendEngine;
@@ -66,7 +68,17 @@ impl Gateway {
         let sent = self.check_status(one_try, sent).await?;
         let recording = &one_try.call.exchange.recording;
         let (response, lease) = record_response(recording, sent);
-        let response = match BackendResponse::read(response, lease, self.settings().idle_timeout).await {
+        let (parts, body) = response.into_parts();
+        let body = BackendBody {
+            inner: IdleLimited::new(body, lease, self.settings().idle_timeout),
+            backend: Arc::clone(&one_try.backend),
+            version: one_try.version,
+            is_stream: is_event_stream(&parts.headers),
+            has_begun: false,
+            recording: recording.clone(),
+            must_end: one_try.call.must_end(),
+        };
+        let response = match BackendResponse::read(parts, body, self.reading(one_try)).await {
             Ok(response) => response,
             Err(error) => return self.fail_try(one_try, error),
         };
@@ -83,6 +95,15 @@ impl Gateway {
             return self.fail_try(one_try, ProxyError::new(ErrorKind::BackendAnswerUnread, host, cause));
         }
         Ok(response)
+    }
+
+    fn reading(&self, one_try: &BackendTry<'_>) -> ResponseReading<'_> {
+        let is_passed_on = matches!(one_try.request.handling, ResponseHandling::PassOn);
+        ResponseReading {
+            memory: self.forwarder().memory(),
+            changes: one_try.request.changes(),
+            always_bytes: if is_passed_on { 0 } else { MAX_TRANSLATED_BYTES },
+        }
     }
 
     async fn send_request(&self, one_try: &BackendTry<'_>) -> Result<Sent, ProxyError> {

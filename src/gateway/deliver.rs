@@ -1,37 +1,26 @@
 //! Delivers the response of a backend to the agent: recorded, without the fields that only Tracewire asked for, and translated
 //! if the agent called another API.
 
-use super::backend_request::ResponseHandling;
-use super::backend_response::{BackendResponse, is_event_stream, is_json};
-use super::backends::Backend;
+use super::backend_request::{BackendRequest, ResponseHandling};
+use super::backend_response::{BackendResponse, ReadBody, is_event_stream, is_json};
 use super::call::GatewayCall;
-use super::response_bodies::{BackendBody, CallPermits, EventStreamBody, ReplacedBody, TranslatedBody};
+use super::response_bodies::{CallPermits, EventStreamBody, PermittedBody, TranslatedBody};
 use super::routing::ApiSurface;
-use crate::capture::{Memory, TeeBody};
+use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse, SpillError, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::tokens::{MAX_BUFFERED_BYTES, stripped};
+use crate::forward::replay::Replay;
+use crate::forward::tokens::stripped;
 use crate::forward::{response_error, rewrite};
 use crate::llm::api::{ApiErrorKind, ErrorShape, ends_stream, error_message};
 use crate::llm::engine::Tokenizer;
-use crate::llm::token_ids::InjectedRequest;
 use crate::llm::translate::{ResponseTranslator, Untranslatable};
-use crate::trace::exchange::{Direction, Outcome};
+use crate::trace::exchange::Outcome;
 use crate::upstream::{Body, body};
-use crate::wire::json_strip::{Changes, change};
-use bytes::Bytes;
+use crate::wire::json_strip::Changes;
 use http::{HeaderValue, Response, StatusCode, Version, header, response};
 use http_body_util::BodyExt;
 use serde_json::Value as JsonValue;
 use std::sync::Arc;
-
-/// How the request was made that led to a response.
-pub(super) struct SentRequest {
-    pub(super) backend: Arc<Backend>,
-    /// The version of the backend's weights when the request was sent.
-    pub(super) version: i64,
-    pub(super) handling: ResponseHandling,
-    pub(super) injected: Option<InjectedRequest>,
-}
 
 /// Why a response of a backend can't be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +29,10 @@ enum UndeliverableResponse {
     UnexpectedStream,
     #[error("the request asked for a stream, and the backend responded without one")]
     MissingStream,
-    #[error("the response is longer than {MAX_BUFFERED_BYTES} bytes, too long to translate")]
+    #[error("the response is longer than {MAX_TRANSLATED_BYTES} bytes, too long to translate")]
     TooLong,
+    #[error(transparent)]
+    Unreadable(#[from] SpillError),
     #[error("the backend did not count the tokens ({status}): {message}")]
     NoCount { status: StatusCode, message: String },
     #[error(transparent)]
@@ -51,89 +42,121 @@ enum UndeliverableResponse {
 /// The response to the agent.
 pub(super) async fn deliver(
     call: &GatewayCall,
-    request: SentRequest,
+    request: BackendRequest,
     response: BackendResponse,
-    permits: CallPermits,
     memory: &Memory,
+    permits: CallPermits,
 ) -> Response<Body> {
     let recording = &call.exchange.recording;
-    let SentRequest { backend, version, handling, injected } = request;
-    let BackendResponse { mut parts, beginning, rest } = response;
+    let BackendResponse { mut parts, body, .. } = response;
     rewrite::response(&mut parts.headers, rewrite::UpgradeFields::Remove);
     parts.version = Version::HTTP_11;
-    let is_stream = is_event_stream(&parts.headers);
-    let is_whole = rest.is_none();
-    if is_whole && beginning.is_empty() {
-        recording.outcome(Outcome::Complete);
-        recording.finish_and_wait().await;
-        return Response::from_parts(parts, body::empty());
-    }
-    let body = BackendBody {
-        beginning: Some(beginning.clone()),
-        rest,
-        backend,
-        version,
-        is_stream,
-        recording: recording.clone(),
-        must_end: call.must_end(),
-        _permits: permits,
-    };
-    let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_stream);
-    let changes = injected.map(|injected| injected.changes).filter(|changes| *changes != Changes::default());
-    if is_stream {
-        return match handling {
-            ResponseHandling::Translate(_, translator) if parts.status.is_success() && translator.streams() => {
-                translated_stream(call, parts, tee, &translator)
-            }
-            ResponseHandling::PassOn => {
-                let body = match changes {
-                    Some(changes) => stripped(tee, changes, &mut parts.headers, recording, memory).await,
-                    None => tee.boxed_unsync(),
-                };
-                let body = EventStreamBody::new(body, Arc::clone(&call.response_state));
-                Response::from_parts(parts, body.boxed_unsync())
-            }
-            _ => undeliverable(call, tee, UndeliverableResponse::UnexpectedStream).await,
-        };
-    }
-    if !is_whole {
-        recording.not_stripped();
-        return match handling {
-            ResponseHandling::PassOn => Response::from_parts(parts, tee.boxed_unsync()),
-            _ => undeliverable(call, tee, UndeliverableResponse::TooLong).await,
-        };
-    }
-    let text = match (handling, changes) {
-        (ResponseHandling::Translate(shape, translator), _) => {
-            translated_body(shape, &parts, &translator, &beginning).map(Bytes::from)
+    let changes = request.changes();
+    let handling = request.handling;
+    let response = match body {
+        ReadBody::Whole(bytes) if bytes.len() == 0 => {
+            recording.outcome(Outcome::Complete);
+            recording.finish_and_wait().await;
+            return Response::from_parts(parts, body::empty());
         }
-        (ResponseHandling::CountTokens(tokenizer), _) => {
-            token_count(tokenizer, parts.status, &beginning).map(Bytes::from)
-        }
-        // As Agent Lightning 1.0 does.
-        (ResponseHandling::PassOn, _) if call.route.surface == ApiSurface::V1 && !is_json(&parts.headers) => {
-            Ok(Bytes::from_static(b"{}"))
-        }
-        (ResponseHandling::PassOn, Some(changes)) if !parts.headers.contains_key(header::CONTENT_ENCODING) => {
-            Ok(change(&beginning, &changes).map_or(beginning, Bytes::from))
-        }
-        (ResponseHandling::PassOn, changes) => {
-            if changes.is_some() {
+        ReadBody::Whole(bytes) => {
+            if changes.is_some() && parts.headers.contains_key(header::CONTENT_ENCODING) {
                 recording.not_stripped();
             }
-            return Response::from_parts(parts, tee.boxed_unsync());
+            deliver_whole(call, parts, bytes, handling, memory).await
         }
+        ReadBody::Begun(body) if is_event_stream(&parts.headers) => {
+            deliver_stream(call, parts, body, (handling, changes), memory).await
+        }
+        ReadBody::Begun(body) => match handling {
+            ResponseHandling::PassOn => {
+                if changes.is_some() {
+                    parts.headers.remove(header::CONTENT_LENGTH);
+                }
+                Response::from_parts(parts, ending(call, body).boxed_unsync())
+            }
+            _ => undeliverable(call, body, UndeliverableResponse::TooLong).await,
+        },
     };
-    let text = match text {
-        Ok(text) => text,
-        Err(error) => return undeliverable(call, tee, error).await,
-    };
-    if !is_json(&parts.headers) {
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.map(|inner| PermittedBody { inner, _permits: permits }.boxed_unsync())
+}
+
+/// The body that ends a response, which is recorded already.
+fn ending(call: &GatewayCall, body: Replay<Body>) -> TeeBody<Replay<Body>> {
+    TeeBody::of_recorded(body, call.exchange.recording.clone(), response_error, ends_stream)
+}
+
+/// A response that is there from its first to its last byte.
+async fn deliver_whole(
+    call: &GatewayCall,
+    mut parts: response::Parts,
+    mut bytes: EditedBytes,
+    handling: ResponseHandling,
+    memory: &Memory,
+) -> Response<Body> {
+    match other_text(call, &parts, &bytes, handling) {
+        Ok(Some(text)) => {
+            bytes = HeldBytes::of(memory, MemoryUse::GatewayResponse, &text).into();
+            if !is_json(&parts.headers) {
+                parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            parts.headers.remove(header::CONTENT_ENCODING);
+        }
+        Ok(None) => {}
+        Err(error) => return undeliverable(call, Replay::whole(EditedBytes::default(), None), error).await,
     }
-    parts.headers.remove(header::CONTENT_ENCODING);
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    Response::from_parts(parts, ReplacedBody { original: tee, text: Some(text) }.boxed_unsync())
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    Response::from_parts(parts, ending(call, Replay::whole(bytes, None)).boxed_unsync())
+}
+
+/// What the agent gets in place of a response; `None`: the response itself.
+fn other_text(
+    call: &GatewayCall,
+    parts: &response::Parts,
+    bytes: &EditedBytes,
+    handling: ResponseHandling,
+) -> Result<Option<Vec<u8>>, UndeliverableResponse> {
+    let whole = || {
+        if bytes.len() > MAX_TRANSLATED_BYTES {
+            return Err(UndeliverableResponse::TooLong);
+        }
+        Ok(bytes.to_vec()?)
+    };
+    match handling {
+        ResponseHandling::Translate(shape, translator) => {
+            translated_body(shape, parts, &translator, &whole()?).map(Some)
+        }
+        ResponseHandling::CountTokens(tokenizer) => token_count(tokenizer, parts.status, &whole()?).map(Some),
+        // As Agent Lightning 1.0 does.
+        ResponseHandling::PassOn if call.route.surface == ApiSurface::V1 && !is_json(&parts.headers) => {
+            Ok(Some(b"{}".to_vec()))
+        }
+        ResponseHandling::PassOn => Ok(None),
+    }
+}
+
+async fn deliver_stream(
+    call: &GatewayCall,
+    mut parts: response::Parts,
+    body: Replay<Body>,
+    (handling, changes): (ResponseHandling, Option<Changes>),
+    memory: &Memory,
+) -> Response<Body> {
+    match handling {
+        ResponseHandling::Translate(_, translator) if parts.status.is_success() && translator.streams() => {
+            translated_stream(call, parts, ending(call, body), &translator)
+        }
+        ResponseHandling::PassOn => {
+            let (tee, recording) = (ending(call, body), &call.exchange.recording);
+            let body = match changes {
+                Some(changes) => stripped(tee, changes, &mut parts.headers, recording, memory).await,
+                None => tee.boxed_unsync(),
+            };
+            let body = EventStreamBody::new(body, Arc::clone(&call.response_state));
+            Response::from_parts(parts, body.boxed_unsync())
+        }
+        _ => undeliverable(call, body, UndeliverableResponse::UnexpectedStream).await,
+    }
 }
 
 /// A whole body in the agent's API.
@@ -163,11 +186,12 @@ fn token_count(tokenizer: Tokenizer, status: StatusCode, body: &[u8]) -> Result<
 }
 
 /// Records a backend's response to its end, and responds with an error instead.
-async fn undeliverable(call: &GatewayCall, tee: TeeBody<BackendBody>, error: UndeliverableResponse) -> Response<Body> {
+async fn undeliverable(call: &GatewayCall, rest: Replay<Body>, error: UndeliverableResponse) -> Response<Body> {
     let error = ProxyError::new(ErrorKind::BackendAnswerUnread, "", error.to_string());
     tracing::warn!(rollout_id = %call.exchange.identity.rollout_id, %error, "a backend's response can't be delivered");
     call.exchange.recording.set_final_outcome(Outcome::Failed { error: error.clone() });
-    drop(tee.collect().await);
+    let mut rest = ending(call, rest);
+    while rest.frame().await.is_some_and(|frame| frame.is_ok()) {}
     call.error_format.response(&error)
 }
 
@@ -175,7 +199,7 @@ async fn undeliverable(call: &GatewayCall, tee: TeeBody<BackendBody>, error: Und
 fn translated_stream(
     call: &GatewayCall,
     mut parts: response::Parts,
-    tee: TeeBody<BackendBody>,
+    tee: TeeBody<Replay<Body>>,
     translator: &ResponseTranslator,
 ) -> Response<Body> {
     parts.headers.remove(header::CONTENT_LENGTH);
@@ -184,3 +208,6 @@ fn translated_stream(
     let body = TranslatedBody { original: tee, translation: Some(translator.stream()), state };
     Response::from_parts(parts, body.boxed_unsync())
 }
+
+/// Longest response that is translated: its text is in memory meanwhile.
+pub(super) const MAX_TRANSLATED_BYTES: u64 = 64 << 20;

@@ -1,12 +1,13 @@
 //! The bodies of responses to agents: that of a backend, and what is made of it.
 //!
-//! They hold at most one frame.
+//! They hold at most one frame, besides what is held of a whole response.
 
 use super::backends::Backend;
 use super::call::{CallEnd, ResponseState};
 use super::error_response::message;
 use super::in_flight::InFlightPermit;
 use crate::capture::{Recording, TeeBody, VersionChange};
+use crate::forward::replay::Replay;
 use crate::llm::api::ApiErrorKind;
 use crate::llm::translate::StreamTranslator;
 use crate::upstream::{Body, BodyError, IdleLimited};
@@ -25,17 +26,14 @@ pub(super) struct CallPermits {
 
 /// The body of a backend's response. Records when the weights change, and fails when the call must end.
 pub(super) struct BackendBody {
-    /// What has been read already; `None` once it was returned.
-    pub(super) beginning: Option<Bytes>,
-    /// What follows; `None` if nothing does.
-    pub(super) rest: Option<IdleLimited>,
+    pub(super) inner: IdleLimited,
     pub(super) backend: Arc<Backend>,
     /// The version of the weights that was recorded last.
     pub(super) version: i64,
     pub(super) is_stream: bool,
+    pub(super) has_begun: bool,
     pub(super) recording: Recording,
     pub(super) must_end: CallEnd,
-    pub(super) _permits: CallPermits,
 }
 
 impl HttpBody for BackendBody {
@@ -44,11 +42,7 @@ impl HttpBody for BackendBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let (polled, is_first) = match (this.beginning.take(), &mut this.rest) {
-            (Some(beginning), _) => (Poll::Ready(Some(Ok(Frame::data(beginning)))), true),
-            (None, Some(rest)) => (Pin::new(rest).poll_frame(cx), false),
-            (None, None) => return Poll::Ready(None),
-        };
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
         if polled.is_pending() {
             let error = ready!(this.must_end.as_mut().poll(cx));
             return Poll::Ready(Some(Err(error.into())));
@@ -58,56 +52,43 @@ impl HttpBody for BackendBody {
             this.version = version;
             // If this is the first event of a stream, all of the stream is from the new weights. Of a whole response it is not
             // known which weights sampled which token.
-            let replaces = is_first && this.is_stream;
+            let replaces = this.is_stream && !this.has_begun;
             let change = if replaces { VersionChange::Replaces } else { VersionChange::Follows };
             this.recording.policy_version(version, change);
         }
+        this.has_begun = true;
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.beginning.is_none() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let beginning = self.beginning.as_ref().map_or(0, |data| data.len() as u64);
-        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + beginning);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + beginning);
-        }
-        hint
+        self.inner.size_hint()
     }
 }
 
-/// Sends another text instead of a backend's body, which is read and recorded before that.
-pub(super) struct ReplacedBody {
-    pub(super) original: TeeBody<BackendBody>,
-    /// `None` once it was returned.
-    pub(super) text: Option<Bytes>,
+/// A body that holds the permits of its call.
+pub(super) struct PermittedBody {
+    pub(super) inner: Body,
+    pub(super) _permits: CallPermits,
 }
 
-impl HttpBody for ReplacedBody {
+impl HttpBody for PermittedBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.text.is_none() {
-            return Poll::Ready(None);
-        }
-        while let Some(frame) = ready!(Pin::new(&mut self.original).poll_frame(cx)) {
-            frame?;
-        }
-        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+        Pin::new(&mut self.inner).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.text.is_none()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
+        self.inner.size_hint()
     }
 }
 
@@ -157,7 +138,7 @@ impl HttpBody for EventStreamBody {
 /// A stream of events, translated into the agent's API. It always ends with the last event of that API, which says how the
 /// response ended.
 pub(super) struct TranslatedBody {
-    pub(super) original: TeeBody<BackendBody>,
+    pub(super) original: TeeBody<Replay<Body>>,
     /// `None` once the last event was returned.
     pub(super) translation: Option<StreamTranslator>,
     pub(super) state: Arc<ResponseState>,

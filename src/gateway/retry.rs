@@ -6,7 +6,7 @@ use super::backend_selection::select;
 use super::backend_try::{BackendTry, TryFailure};
 use super::backends::{Backend, contains};
 use super::call::GatewayCall;
-use super::deliver::{SentRequest, deliver};
+use super::deliver::deliver;
 use super::in_flight::InFlightPermit;
 use super::models::no_backend;
 use super::response_bodies::CallPermits;
@@ -42,7 +42,7 @@ impl Gateway {
             let backend_permit = one_try.backend.enter();
             let failure = match self.try_backend(&one_try).await {
                 Ok(response) => {
-                    let BackendTry { backend, request, version, .. } = one_try;
+                    let BackendTry { backend, request, .. } = one_try;
                     if !response.status().is_server_error() {
                         backend.on_success();
                     }
@@ -53,10 +53,8 @@ impl Gateway {
                         );
                         backend.set_detected_engine(Engine::OPENAI);
                     }
-                    let BackendRequest { handling, injected, .. } = request;
-                    let sent = SentRequest { backend, version, handling, injected };
                     let permits = CallPermits { _gate: gate_permit, _backend: backend_permit };
-                    return Ok(deliver(call, sent, response, permits, self.forwarder().memory()).await);
+                    return Ok(deliver(call, request, response, self.forwarder().memory(), permits).await);
                 }
                 Err(failure) => failure,
             };

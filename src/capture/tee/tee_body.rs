@@ -21,6 +21,7 @@ pub struct TeeBody<B: Body> {
     inner: B,
     recording: Recording,
     direction: Direction,
+    frames: Frames,
     // Bytes still to come by Content-Length, None without one. A drop after the last of them is not an abort.
     expected_left: Option<u64>,
     error_of: fn(&B::Error) -> ProxyError,
@@ -29,6 +30,14 @@ pub struct TeeBody<B: Body> {
     // Frames that wait: the last one, and at most `MAX_HELD_BYTES` that came behind it.
     held: VecDeque<Frame<Bytes>>,
     phase: Phase<B::Error>,
+}
+
+/// Where frames are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    Here,
+    /// By [`super::RecordedFrames`].
+    Before,
 }
 
 enum Phase<E> {
@@ -51,11 +60,24 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
         ends_stream: fn(&[u8]) -> bool,
     ) -> Self {
         let expected_left = inner.size_hint().exact();
-        let (held, phase) = (VecDeque::new(), Phase::Flowing);
-        let mut tee = Self { inner, recording, direction, expected_left, error_of, ends_stream, held, phase };
+        let (frames, held, phase) = (Frames::Here, VecDeque::new(), Phase::Flowing);
+        let mut tee = Self { inner, recording, direction, frames, expected_left, error_of, ends_stream, held, phase };
         if tee.direction == Direction::Request && tee.inner.is_end_stream() {
             tee.complete();
         }
+        tee
+    }
+
+    /// The same for a response that is recorded already by [`super::RecordedFrames`], in the form in which the backend sent
+    /// it: what passes here ends it.
+    pub(crate) fn of_recorded(
+        inner: B,
+        recording: Recording,
+        error_of: fn(&B::Error) -> ProxyError,
+        ends_stream: fn(&[u8]) -> bool,
+    ) -> Self {
+        let mut tee = Self::new(inner, recording, Direction::Response, error_of, ends_stream);
+        tee.frames = Frames::Before;
         tee
     }
 
@@ -93,14 +115,18 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     fn record(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(data) = frame.data_ref() {
             self.expected_left = self.expected_left.map(|left| left.saturating_sub(data.len() as u64));
-            self.recording.frame(self.direction, data);
+            if self.frames == Frames::Here {
+                self.recording.frame(self.direction, data);
+            }
             if self.inner.is_end_stream() {
                 self.complete();
             } else if self.direction == Direction::Response && self.recording.is_durable() && (self.ends_stream)(data) {
                 self.phase = Phase::AwaitingEnd(Box::pin(tokio::time::sleep(END_GRACE)));
             }
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.recording.trailers(self.direction, trailers);
+            if self.frames == Frames::Here {
+                self.recording.trailers(self.direction, trailers);
+            }
             self.complete();
         }
         matches!(self.phase, Phase::AwaitingEnd(_) | Phase::AwaitingCommit(..))

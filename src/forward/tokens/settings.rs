@@ -81,7 +81,7 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
     };
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     has(header::CONTENT_TYPE, "json")
-        && length.is_some_and(|length| length <= MAX_BUFFERED_BYTES)
+        && length.is_some_and(|length| length <= MAX_REQUEST_BYTES)
         && !headers.contains_key(header::CONTENT_ENCODING)
         && !headers.contains_key(header::EXPECT)
         && !has(header::AUTHORIZATION, "aws4-")
@@ -89,9 +89,9 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
         && !headers.contains_key("content-digest")
 }
 
-/// Maximum size of a body that is buffered whole to be changed. A larger request passes unchanged, a larger response
-/// keeps what was requested on the agent's behalf.
-pub(crate) const MAX_BUFFERED_BYTES: usize = 64 << 20;
+/// Maximum size of a request that fields are added to: its text is in memory while it is searched. A larger request passes
+/// unchanged.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,11 @@
 //! Removes from responses what was requested on the agent's behalf, as they pass.
 //!
 //! Which bytes those are is up to [`crate::llm::token_ids`]. A JSON response that has a length is held until its end,
-//! without what is removed, so that the agent sees the length of what it gets.
+//! without what is removed, so that the agent sees the length of what it gets. If neither memory nor disk has room for it, it
+//! passes as it arrives, without a length.
 
-use super::held_response::HeldResponse;
-use crate::capture::{Memory, Recording, TeeBody};
+use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse, Recording, TeeBody};
+use crate::forward::replay::{Buffered, Replay, buffer};
 use crate::llm::token_ids::ResponseStripper;
 use crate::upstream::{Body as AnyBody, BodyError};
 use crate::wire::json_strip::Changes;
@@ -41,11 +42,19 @@ where
     if !headers.contains_key(header::CONTENT_LENGTH) {
         return body.boxed_unsync();
     }
-    let held = HeldResponse::read(body, memory).await;
-    if let Some(length) = held.length() {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    held.boxed_unsync()
+    let replay = match buffer(body, HeldBytes::new(memory, MemoryUse::Stripping), 0).await {
+        Buffered::Whole(held, trailers) => {
+            let bytes = EditedBytes::from(held);
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            Replay::whole(bytes, trailers)
+        }
+        Buffered::NoRoom(held, next, rest) => {
+            headers.remove(header::CONTENT_LENGTH);
+            Replay::begun(held.into(), next, rest)
+        }
+        Buffered::Failed(held, error) => Replay::failed(held.into(), error),
+    };
+    replay.boxed_unsync()
 }
 
 /// How a response is changed.
@@ -71,7 +80,7 @@ fn shape_of(headers: &HeaderMap) -> Shape {
 }
 
 /// A response without what was added.
-struct StrippedBody<B: Body> {
+pub(crate) struct StrippedBody<B: Body> {
     inner: B,
     stripper: ResponseStripper,
     // What follows the bytes that are given out first.
@@ -80,7 +89,7 @@ struct StrippedBody<B: Body> {
 }
 
 impl<B: Body> StrippedBody<B> {
-    fn new(inner: B, stripper: ResponseStripper) -> Self {
+    pub(crate) fn new(inner: B, stripper: ResponseStripper) -> Self {
         Self { inner, stripper, next: None, ended: false }
     }
 }
