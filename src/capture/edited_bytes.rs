@@ -183,8 +183,7 @@ const CHUNK_BYTES: u64 = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::super::memory::Memory;
-    use super::super::memory_budget::{MemoryBudget, MemoryUse};
-    use super::super::spill::SpillArea;
+    use super::super::memory_budget::MemoryUse;
     use super::*;
     use http_body_util::BodyExt;
     use proptest::prelude::*;
@@ -214,7 +213,7 @@ mod tests {
             rounds in prop::collection::vec(prop::collection::vec((any::<Index>(), any::<Index>(), 0..20_usize), 0..4), 0..4),
         ) {
             let folder = tempfile::tempdir().unwrap();
-            let memory = Memory::new(MemoryBudget::new(budget), SpillArea::new(folder.path().to_owned()));
+            let memory = Memory::new(budget, folder.path().to_owned());
             let mut expected: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let held = Arc::new(HeldBytes::of(&memory, MemoryUse::GatewayRequest, &expected));
             let mut bytes = EditedBytes::from(Arc::clone(&held));

@@ -135,8 +135,6 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory_budget::MemoryBudget;
-    use super::super::spill::SpillArea;
     use super::*;
     use proptest::prelude::*;
 
@@ -156,7 +154,7 @@ mod tests {
             from in 0_u64..200_000,
         ) {
             let folder = tempfile::tempdir().unwrap();
-            let memory = Memory::new(MemoryBudget::new(budget), SpillArea::new(folder.path().to_owned()));
+            let memory = Memory::new(budget, folder.path().to_owned());
             let (mut held, mut expected) = (HeldBytes::new(&memory, MemoryUse::Capture), Vec::new());
             for (length, byte) in pieces {
                 let piece: Vec<u8> = (0..length % 30_011).map(|at| byte.wrapping_add(at as u8)).collect();
@@ -177,7 +175,7 @@ mod tests {
     #[test]
     fn what_cannot_be_spilled_stays_readable() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::new(MemoryBudget::new(10), SpillArea::new(folder.path().join("missing")));
+        let memory = Memory::new(10, folder.path().join("missing"));
         let mut held = HeldBytes::new(&memory, MemoryUse::Capture);
         held.push(b"12345678").unwrap();
         held.push(b"90ab").unwrap_err();

@@ -2,6 +2,7 @@
 
 use super::memory_budget::{MemoryBudget, MemoryShare, MemoryUse};
 use super::spill::SpillArea;
+use std::path::PathBuf;
 
 /// The memory budget and the spill file. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -11,8 +12,9 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(budget: MemoryBudget, spill: SpillArea) -> Self {
-        Self { budget, spill }
+    /// `budget_bytes` of memory, and a spill file in `spill_folder`.
+    pub(crate) fn new(budget_bytes: u64, spill_folder: PathBuf) -> Self {
+        Self { budget: MemoryBudget::new(budget_bytes), spill: SpillArea::new(spill_folder) }
     }
 
     pub(crate) fn budget(&self) -> &MemoryBudget {

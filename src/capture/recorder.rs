@@ -3,11 +3,9 @@
 use super::captured::Captured;
 use super::counters::CaptureCounters;
 use super::memory::Memory;
-use super::memory_budget::MemoryBudget;
 use super::recording::Recording;
 use super::recording_state::RecordingOptions;
 use super::settings::{Absorb, CaptureSettings, Durability};
-use super::spill::SpillArea;
 use crate::error::Side;
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
@@ -56,7 +54,7 @@ impl Recorder {
     /// A recorder, and the queue that it feeds. What memory is short for is spilled to a file in `spill_folder`.
     pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, mpsc::Receiver<Captured>) {
         let (queue, receiver) = mpsc::channel(settings.queue_exchanges.max(1));
-        let memory = Memory::new(MemoryBudget::new(settings.memory_budget_bytes), SpillArea::new(spill_folder));
+        let memory = Memory::new(settings.memory_budget_bytes, spill_folder);
         (Self { queue, settings: Arc::new(settings), memory, counters: Arc::default() }, receiver)
     }
 

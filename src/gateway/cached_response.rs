@@ -1,9 +1,12 @@
 //! A response that several requests may read: what has arrived so far, and its readers.
 //!
-//! Bound: all cached responses together hold at most `max_bytes`, and [`MAX_AHEAD_BYTES`] more for each that is beyond it.
-//! Such a response is passed on to its reader and forgotten; a retry can no longer get it.
+//! Bound: all cached responses together hold at most `max_bytes`, in memory as far as the budget allows, else on disk, and
+//! [`MAX_AHEAD_BYTES`] more for each that is beyond it. Such a response is passed on to its reader and forgotten; a retry can
+//! no longer get it.
 
+use super::cached_bytes::CachedBytes;
 use super::error_response::ErrorFormat;
+use crate::capture::Memory;
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::SpanId;
 use crate::upstream::{Body, BodyError};
@@ -11,7 +14,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,10 +35,9 @@ pub(super) struct CachedResponse {
     cached_bytes: Arc<AtomicUsize>,
 }
 
-#[derive(Default)]
 pub(super) struct Progress {
     pub(super) head: Option<(StatusCode, HeaderMap)>,
-    bytes: PagedBuffer,
+    bytes: CachedBytes,
     /// The cache is full: bytes are dropped once they are read, and no retry can get the response.
     pub(super) is_pass_through: bool,
     /// A reader has read the response to its end.
@@ -58,58 +59,14 @@ pub(super) enum ResponseEnd {
     Broken,
 }
 
-/// Bytes that are appended at one end and dropped at the other, in pages: an allocation for each small frame would take more
-/// memory than its content. Reads copy.
-#[derive(Default)]
-struct PagedBuffer {
-    /// All but the last are full.
-    pages: VecDeque<Vec<u8>>,
-    dropped_pages: usize,
-}
-
-impl PagedBuffer {
-    fn push(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.pages.back().is_none_or(|page| page.len() == PAGE_BYTES) {
-                self.pages.push_back(Vec::new());
-            }
-            let Some(page) = self.pages.back_mut() else { return };
-            let (fits, rest) = data.split_at(data.len().min(PAGE_BYTES - page.len()));
-            page.extend_from_slice(fits);
-            data = rest;
-        }
-    }
-
-    /// The bytes from an offset to the end of its page; `None` if there are none yet.
-    fn read(&self, offset: usize) -> Option<Bytes> {
-        let page = self.pages.get((offset / PAGE_BYTES).checked_sub(self.dropped_pages)?)?;
-        let rest = page.get(offset % PAGE_BYTES..).filter(|rest| !rest.is_empty())?;
-        Some(Bytes::copy_from_slice(rest))
-    }
-
-    /// Drops the pages before an offset; returns how many bytes they held.
-    fn drop_before(&mut self, offset: usize) -> usize {
-        let mut dropped = 0;
-        while self.dropped_pages < offset / PAGE_BYTES
-            && let Some(page) = self.pages.pop_front()
-        {
-            self.dropped_pages += 1;
-            dropped += page.len();
-        }
-        dropped
-    }
-
-    fn len(&self) -> usize {
-        self.pages.iter().map(Vec::len).sum()
-    }
-}
-
 impl CachedResponse {
-    pub(super) fn new(span_id: SpanId, retry_count: u32, cached_bytes: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(span_id: SpanId, retry_count: u32, memory: &Memory, cached_bytes: Arc<AtomicUsize>) -> Self {
+        let bytes = CachedBytes::new(memory);
+        let progress = Progress { head: None, bytes, is_pass_through: false, was_delivered: false, end: None };
         Self {
             span_id,
             retry_count: AtomicU32::new(retry_count),
-            progress: Mutex::default(),
+            progress: Mutex::new(progress),
             changes: watch::Sender::new(0),
             readers: watch::Sender::new(0),
             cached_bytes,
@@ -126,12 +83,16 @@ impl CachedResponse {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Appends a piece of the body. If all responses then hold more than `max_bytes`, this one is only passed through.
+    /// Appends a piece of the body. If all responses then hold more than `max_bytes`, or neither memory nor disk has room, this
+    /// one is only passed through from here on.
     pub(super) fn push(&self, data: &[u8], max_bytes: usize) {
         let cached_bytes = self.cached_bytes.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         self.update(|progress| {
             progress.is_pass_through |= cached_bytes > max_bytes;
-            progress.bytes.push(data);
+            if progress.is_pass_through || progress.bytes.keep(data).is_err() {
+                progress.is_pass_through = true;
+                progress.bytes.pass(data);
+            }
         });
     }
 
@@ -234,9 +195,14 @@ impl ResponseReader {
     /// The next piece that has arrived; if there is none, how the response ended.
     fn next_piece(&mut self) -> (Option<Bytes>, Option<ResponseEnd>) {
         let mut progress = self.response.progress();
-        let Some(piece) = progress.bytes.read(self.offset) else {
-            progress.was_delivered |= progress.end == Some(ResponseEnd::Complete);
-            return (None, progress.end);
+        let piece = match progress.bytes.read(self.offset) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => {
+                progress.was_delivered |= progress.end == Some(ResponseEnd::Complete);
+                return (None, progress.end);
+            }
+            // The disk does not give it back.
+            Err(_) => return (None, Some(ResponseEnd::Broken)),
         };
         self.offset += piece.len();
         if progress.is_pass_through && *self.response.readers.borrow() == 1 {
@@ -284,8 +250,6 @@ fn broken() -> ProxyError {
     ProxyError::new(ErrorKind::ConnectionTerminated, "", "the response broke off before its end")
 }
 
-/// The most that a page holds. It grows to that by doubling, so that short responses take little memory.
-const PAGE_BYTES: usize = 8 * 1024;
 /// What may wait for the reader of a response that is passed through.
 const MAX_AHEAD_BYTES: usize = 64 * 1024;
 
@@ -293,10 +257,14 @@ const MAX_AHEAD_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
     use crate::llm::api::ErrorShape;
-    use proptest::prelude::*;
 
     fn response() -> Arc<CachedResponse> {
-        Arc::new(CachedResponse::new(SpanId::from_random(1), 0, Arc::default()))
+        Arc::new(CachedResponse::new(
+            SpanId::from_random(1),
+            0,
+            &Memory::new(1 << 20, std::env::temp_dir()),
+            Arc::default(),
+        ))
     }
 
     #[tokio::test]
@@ -305,7 +273,7 @@ mod tests {
         response.update(|progress| progress.head = Some((StatusCode::OK, HeaderMap::new())));
         let mut first = ResponseReader::new(Arc::clone(&response));
         let retry = ResponseReader::for_retry(Arc::clone(&response)).unwrap();
-        let text = vec![b'x'; 3 * PAGE_BYTES];
+        let text = vec![b'x'; 3 * MAX_AHEAD_BYTES];
         response.push(&text, 1);
         while first.next_piece().0.is_some() {}
         assert!(ResponseReader::for_retry(Arc::clone(&response)).is_none(), "the cache is full");
@@ -325,25 +293,5 @@ mod tests {
         let body = reply.into_body().collect().await.unwrap().to_bytes();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["type"], "error");
-    }
-
-    proptest! {
-        #[test]
-        fn a_buffer_returns_what_was_added(pieces in prop::collection::vec((0..20_000_usize, any::<bool>()), 0..12)) {
-            let (mut buffer, mut written, mut read) = (PagedBuffer::default(), Vec::new(), Vec::new());
-            for (length, reads) in pieces {
-                let piece: Vec<u8> = (0..length).map(|at| (at + written.len()) as u8).collect();
-                buffer.push(&piece);
-                written.extend_from_slice(&piece);
-                while let Some(piece) = buffer.read(read.len()).filter(|_| reads) {
-                    read.extend_from_slice(&piece);
-                    buffer.drop_before(read.len());
-                }
-            }
-            while let Some(piece) = buffer.read(read.len()) {
-                read.extend_from_slice(&piece);
-            }
-            prop_assert_eq!(read, written);
-        }
     }
 }

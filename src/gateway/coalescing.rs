@@ -14,7 +14,7 @@ use super::cached_response::{CachedResponse, ResponseEnd, ResponseReader};
 use super::call::{GatewayCall, ResponseState};
 use super::routing::{CallMode, Route};
 use super::settings::{GatewaySettings, Join};
-use crate::capture::TeeBody;
+use crate::capture::{Memory, TeeBody};
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
 use crate::trace::exchange::{BodyContent, Direction, Identity, JoinedCall, ResponseHead};
@@ -33,11 +33,11 @@ use tokio::time::Instant;
 type RequestDigest = [u8; 32];
 
 /// Responses that retries can get. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct ResponseCache(Arc<Cache>);
 
-#[derive(Default)]
 struct Cache {
+    memory: Memory,
     groups: Mutex<Groups>,
     /// Bytes of all responses together.
     cached_bytes: Arc<AtomicUsize>,
@@ -89,6 +89,11 @@ struct Published {
 }
 
 impl ResponseCache {
+    pub(super) fn new(memory: Memory) -> Self {
+        let (groups, cached_bytes, uncoalesced) = Default::default();
+        Self(Arc::new(Cache { memory, groups, cached_bytes, uncoalesced }))
+    }
+
     /// Decides by the body of a call and its agent's retry count. A retry may arrive before the hang-up of the call that it
     /// repeats: it waits up to [`HANG_UP_DELAY`] for that.
     pub(super) async fn decide(&self, settings: &GatewaySettings, call: &GatewayCall) -> CoalescingDecision {
@@ -115,9 +120,11 @@ impl ResponseCache {
                     Match::IfHungUp(response) if Instant::now() < wait_until => response.readers(),
                     Match::IfHungUp(_) | Match::None => {
                         let span_id = call.exchange.trace.span_id;
-                        let Some((sample, response)) = groups
-                            .add(request, || CachedResponse::new(span_id, retry_count, self.0.cached_bytes.clone()))
-                        else {
+                        let response = || {
+                            let cached_bytes = Arc::clone(&self.0.cached_bytes);
+                            CachedResponse::new(span_id, retry_count, &self.0.memory, cached_bytes)
+                        };
+                        let Some((sample, response)) = groups.add(request, response) else {
                             self.0.uncoalesced.fetch_add(1, Ordering::Relaxed);
                             return CoalescingDecision::SendAlone;
                         };
@@ -337,7 +344,8 @@ mod tests {
     #[test]
     fn the_cache_is_bounded_and_removes_a_response_without_a_scan() {
         let mut groups = Groups::default();
-        let response = || CachedResponse::new(SpanId::from_random(1), 0, Arc::default());
+        let memory = Memory::new(0, std::env::temp_dir());
+        let response = || CachedResponse::new(SpanId::from_random(1), 0, &memory, Arc::default());
         let request = |at: usize| {
             let mut request = RequestDigest::default();
             request[..8].copy_from_slice(&at.to_be_bytes());

@@ -60,6 +60,7 @@ impl Gateway {
         for backend in &settings.backends {
             backends.register(backend, None)?;
         }
+        let responses = ResponseCache::new(forwarder.memory().clone());
         Ok(Self(Arc::new(Parts {
             settings,
             reroutes: RwLock::new(Arc::new(reroutes)),
@@ -69,7 +70,7 @@ impl Gateway {
             gate: PauseGate::default(),
             open_calls: InFlightCounter::default(),
             rollouts: RolloutStates::default(),
-            responses: ResponseCache::default(),
+            responses,
             registered: Notify::new(),
             counters: GatewayCounters::default(),
         })))
