@@ -113,6 +113,7 @@ impl Recording {
         self.change(|state, options| {
             state.exchange.response = None;
             state.exchange.response_body = Body::default();
+            state.exchange.timing.first_body_byte = None;
             state.response = body_record(options);
             if state.is_call == Some(true) {
                 state.record_call();

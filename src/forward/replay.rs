@@ -122,3 +122,84 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Replay<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{Memory, MemoryUse};
+    use crate::error::{ErrorKind, ProxyError};
+    use http::HeaderMap;
+    use http_body_util::StreamBody;
+    use proptest::prelude::*;
+
+    /// What follows the bytes of a body.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum End {
+        Nothing,
+        Trailers,
+        Error,
+    }
+
+    fn replayed<B>(buffered: Buffered<B>) -> Replay<B> {
+        match buffered {
+            Buffered::Whole(held, trailers) => Replay::whole(held.into(), trailers),
+            Buffered::NoRoom(held, next, rest) => Replay::begun(held.into(), next, rest),
+            Buffered::Failed(held, error) => Replay::failed(held.into(), error),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_body_is_replayed_with_what_follows_it(
+            pieces in prop::collection::vec(0..70_000_usize, 0..6),
+            end in prop::sample::select(vec![End::Nothing, End::Trailers, End::Error]),
+            budget in prop::sample::select(vec![0_u64, 50_000, 1 << 30]),
+            always_bytes in prop::sample::select(vec![0_u64, 100_000]),
+            has_disk in any::<bool>(),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let memory = Memory::new(budget, if has_disk { folder.path().to_owned() } else { folder.path().join("none") });
+            let whole: Vec<u8> = (0..pieces.iter().sum()).map(|at: usize| at as u8).collect();
+            let mut rest = &whole[..];
+            let frames = pieces.iter().map(|length| {
+                let (piece, after) = rest.split_at(*length);
+                rest = after;
+                Ok(Frame::data(Bytes::copy_from_slice(piece)))
+            });
+            let mut frames: Vec<Result<Frame<Bytes>, BodyError>> = frames.collect();
+            match end {
+                End::Nothing => {}
+                End::Trailers => frames.push(Ok(Frame::trailers(HeaderMap::new()))),
+                End::Error => frames.push(Err(ProxyError::new(ErrorKind::ProxyInternalError, "", "it broke off").into())),
+            }
+            let body = StreamBody::new(futures_util::stream::iter(frames));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let buffered = buffer(body, HeldBytes::new(&memory, MemoryUse::Stripping), always_bytes).await;
+                let is_whole = matches!(buffered, Buffered::Whole(..));
+                prop_assert_eq!(is_whole, end != End::Error && !matches!(buffered, Buffered::NoRoom(..)));
+                prop_assert!(!has_disk || !matches!(buffered, Buffered::NoRoom(..)));
+                prop_assert!(memory.budget().peak_bytes() <= budget.max(always_bytes));
+                let mut replay = replayed(buffered);
+                let length = (is_whole && end == End::Nothing).then_some(whole.len() as u64);
+                prop_assert_eq!(replay.size_hint().exact(), length);
+                let (mut read, mut followed) = (Vec::new(), End::Nothing);
+                while let Some(frame) = replay.frame().await {
+                    match frame.map(Frame::into_data) {
+                        Ok(Ok(data)) => read.extend_from_slice(&data),
+                        Ok(Err(_)) => followed = End::Trailers,
+                        Err(_) => {
+                            followed = End::Error;
+                            break;
+                        }
+                    }
+                }
+                prop_assert!(read == whole && followed == end);
+                prop_assert!(replay.is_end_stream() || length.is_none());
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -56,7 +56,7 @@ pub(crate) struct GatewaySettings {
     /// How long a response is cached for retries, and how long a call continues after its agent hung up.
     #[serde(rename = "join_window_ms", with = "millis")]
     pub join_window: Duration,
-    /// How many bytes the cached responses may hold together. A response beyond that is not cached.
+    /// How many bytes the cached responses may hold together, in memory or on disk. A response beyond that is not cached.
     pub join_memory_bytes: usize,
     /// What happens to a call if the policy is more than `max_staleness` versions ahead of the rollout's first call.
     pub staleness: Staleness,

@@ -24,6 +24,7 @@ mod gateway_contracts;
 mod golden;
 mod llm;
 mod long_calls;
+mod memory;
 mod metrics;
 mod otlp;
 mod protocols;
