@@ -1,6 +1,6 @@
 //! Unmodified clients: the programs of tests/clients and curl, against the mock over HTTPS, without a change of code.
 
-use crate::support::{Bench, Running, TRACEWIRE, at_home, clients, node_modules, python, root, text};
+use crate::support::{Bench, Running, TRACEWIRE, at_home, clients, node_modules, python, root, skipped, text};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -104,10 +104,7 @@ fn check_all(needs: &str) {
         if let Err(why) = client.command() {
             // Where everything can be installed, nothing may be missing.
             assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{}: {why}", client.name);
-            #[expect(clippy::print_stderr, reason = "a list of what was skipped, for people")]
-            {
-                eprintln!("skipped {}: {why}", client.name);
-            }
+            skipped(&client.name, &why);
             continue;
         }
         match client.check(&bench) {

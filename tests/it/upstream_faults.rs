@@ -2,7 +2,7 @@
 
 use crate::support::{Bench, Running, connect, endpoint, read_head, say};
 #[cfg(target_os = "linux")]
-use crate::support::{TRACEWIRE, at_home};
+use crate::support::{TRACEWIRE, at_home, skipped};
 use serde_json::Value;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -119,8 +119,7 @@ fn an_address_that_never_answers_does_not_hide_the_next_one() {
     let hosts = bench.home().join("hosts");
     std::fs::write(&hosts, "127.0.0.2 many.test\n127.0.0.3 many.test\n").unwrap();
     let Some(mut serve) = with_hosts(&hosts) else {
-        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "no namespace for another /etc/hosts");
-        return;
+        return skipped("a host with two addresses", "the system forbids the namespace for another /etc/hosts");
     };
     let (hole, _queued) = black_hole("127.0.0.2:0");
     let port = hole.local_addr().unwrap().port();

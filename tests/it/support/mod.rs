@@ -291,6 +291,11 @@ pub fn installed(program: &str) -> String {
     program.display().to_string()
 }
 
+/// Reports a part of the tests that can't run on this machine, also when the test passes: its captured output isn't shown.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped {what}: {why}");
+}
+
 /// The Node packages of tests/clients/node/package.json, for NODE_PATH.
 pub fn node_modules() -> PathBuf {
     clients().join("node_modules")
