@@ -2,8 +2,9 @@
 //!
 //! `NO_PROXY` can't exclude one port of a host: curl and Python's requests compare hosts only, and an entry for the whole
 //! loopback host would hide an agent's model server. So a client with Tracewire's variables sends its API requests through
-//! the proxy. They are relayed if the client could connect to the API listener itself, so the relay grants no access; the
-//! dialler rejects all others as a loop. They are not exchanges of an agent: the gateway records the calls that it answers.
+//! the proxy. They are relayed if the client is on this machine: the API listener sees every relayed request come from here,
+//! so relaying those of other clients would let them past a network's isolation. The dialler rejects all others as a loop.
+//! They are not exchanges of an agent: the gateway records the calls that it answers.
 
 use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
@@ -20,17 +21,16 @@ use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 
 impl Proxy {
-    /// Relays requests to the API listeners at `api`. Without this, every request to them is rejected as a loop.
+    /// Relays requests of clients on this machine to the API listeners at `api`. Without this, every request to them is rejected as a loop.
     #[must_use]
     pub(crate) fn relaying_to(self, api: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { api: api.into_iter().collect(), ..self }
     }
 
-    /// Returns the address to dial if `host:port` leads to an API listener that `client` could connect to.
+    /// Returns the address to dial if `host:port` leads to an API listener and `client` is on this machine.
     pub(super) async fn api_listener_for(&self, client: SocketAddr, host: &str, port: u16) -> Option<SocketAddr> {
         let api = self.api.iter().find(|api| api.port() == port)?;
-        let reachable = !api.ip().is_loopback() || client.ip().to_canonical().is_loopback();
-        let leads_there = reachable
+        let leads_there = client.ip().to_canonical().is_loopback()
             && self.blocked(host, port).is_none()
             && self.inner.forwarder.upstream().dialler().leads_to(host, port, *api).await;
         leads_there.then(|| SocketAddr::new(local(api.ip()), port))

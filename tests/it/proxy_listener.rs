@@ -1,11 +1,11 @@
 //! The proxy listener on raw sockets: rejected requests, the identity of rollouts, and what reaches the endpoint.
 
 use crate::support::{
-    Bench, Running, connect, endpoint, eventually, find, read_head, read_to_end, say, text, tracewire,
+    Bench, Running, connect, endpoint, eventually, find, read_head, read_to_end, say, skipped, text, tracewire,
 };
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, UdpSocket};
 use std::process::Command;
 
 #[test]
@@ -70,6 +70,35 @@ fn requests_to_its_own_api_are_relayed_and_not_recorded() {
     assert!(bench.spans("ro-relayed").is_empty());
     let listed = tracewire(bench.home()).args(["trace", "list"]).output().unwrap();
     assert!(!text(&listed).contains("ro-"), "{}", text(&listed));
+}
+
+/// An address of this machine other than loopback. No packet is sent to find it.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+#[test]
+fn requests_from_elsewhere_to_its_own_api_are_rejected() {
+    let Some(address) = own_address() else {
+        return skipped("requests from elsewhere to the API", "this machine has no address but loopback");
+    };
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[proxy]\ntoken = \"s3cret\"\n[server]\ntokens = [{ token = \"t\" }]\n").unwrap();
+    let mut serve = tracewire(bench.home());
+    let listen = format!("{address}:0");
+    serve.args(["serve", "--json", "--proxy", &listen, "--server", &listen, "--config", config.to_str().unwrap()]);
+    let serve = Running::start(serve);
+    let api = serve.address("server");
+    // ro-a.at-a:s3cret
+    let fields =
+        format!("Host: {api}\r\nProxy-Authorization: Basic cm8tYS5hdC1hOnMzY3JldA==\r\nConnection: close\r\n\r\n");
+    for request in [format!("GET http://{api}/healthz"), format!("CONNECT {api}")] {
+        let answer = say(serve.address("proxy"), format!("{request} HTTP/1.1\r\n{fields}").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("proxy_loop_detected"), "{answer}");
+    }
 }
 
 #[test]
