@@ -136,10 +136,10 @@ impl CheckpointThread {
         self.erasure.take().into_iter().for_each(Erasure::finish);
     }
 
-    /// Rewrites the file without unallocated space. Tried once for a removal.
+    /// Rewrites the file without unallocated space. After an error it is still due.
     fn compact(&mut self) {
-        self.compaction_due = false;
-        if self.run(compact).is_some() {
+        self.compaction_due = self.run(compact).is_none();
+        if !self.compaction_due {
             self.run(truncate);
         }
     }
