@@ -11,7 +11,7 @@ pub struct CaptureCounters {
     pub dropped: AtomicU64,
     /// Exchanges that passed unrecorded because a setting excludes them.
     pub filtered: AtomicU64,
-    /// Bodies that were recorded in part.
+    /// Bodies that were recorded in part, and WebSocket messages that were recorded without their payload for lack of memory.
     pub truncated: AtomicU64,
     /// Responses whose end was delivered before their commit.
     pub commit_missed: AtomicU64,

@@ -210,7 +210,8 @@ impl Recording {
         shared.map_or(0, |shared| usize::try_from(shared.options.settings.max_body_bytes).unwrap_or(usize::MAX))
     }
 
-    /// Records a WebSocket message that has just passed. Above `capture.max_messages` it is only counted.
+    /// Records a WebSocket message that has just passed. Above `capture.max_messages` it is only counted. Without memory
+    /// for its payload it is recorded without, and counted as truncated.
     pub fn message(&self, mut message: Message) {
         let Some(shared) = &self.shared else { return };
         let mut guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,7 +220,12 @@ impl Recording {
         if exchange.messages.recorded.len() < shared.options.settings.max_messages {
             if !shared.records_messages || !memory.try_grow(message.payload.len() as u64) {
                 // The status code of a close frame is not content.
-                message.payload.truncate(if message.opcode == MessageOpcode::Close { 2 } else { 0 });
+                let kept = if message.opcode == MessageOpcode::Close { 2 } else { 0 };
+                if shared.records_messages && message.payload.len() > kept {
+                    shared.options.counters.truncated.fetch_add(1, Ordering::Relaxed);
+                }
+                message.payload.truncate(kept);
+                message.payload.shrink_to_fit();
             }
             message.at = shared.options.started.elapsed();
             exchange.messages.recorded.push(message);

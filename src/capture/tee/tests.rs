@@ -6,7 +6,8 @@ use crate::capture::{CaptureSettings, Captured, CommitStatus, ExchangeStart, Rec
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
-    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, Outcome, RequestHead, TraceContext, Truncation,
+    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, Message, MessageOpcode, Outcome, RequestHead,
+    TraceContext, Truncation,
 };
 use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
 use bytes::Bytes;
@@ -155,6 +156,31 @@ async fn over_the_cap_the_body_passes_whole_and_is_marked() {
     let body = queue.recv().await.unwrap().exchange.response_body;
     assert_eq!((recorded(&body), body.size_bytes), (b"abcd".to_vec(), 9));
     assert_eq!(body.truncated, Some(Truncation::BodyLimit));
+}
+
+#[tokio::test]
+async fn a_message_without_memory_for_its_payload_is_counted() {
+    let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 4, ..CaptureSettings::default() };
+    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
+    let recording = recorder.start(exchange_start());
+    for (opcode, payload) in
+        [(MessageOpcode::Text, b"abc"), (MessageOpcode::Text, b"def"), (MessageOpcode::Close, b"\x03\xe8x")]
+    {
+        recording.message(Message {
+            direction: Direction::Request,
+            at: Duration::ZERO,
+            opcode,
+            size_bytes: 3,
+            payload: payload.to_vec(),
+            compressed: false,
+            complete: true,
+        });
+    }
+    drop(recording);
+    let messages = queue.recv().await.unwrap().exchange.messages.recorded;
+    let payloads: Vec<&[u8]> = messages.iter().map(|message| message.payload.as_slice()).collect();
+    assert_eq!(payloads, [b"abc" as &[u8], b"", b"\x03\xe8"]);
+    assert_eq!(recorder.counters().truncated.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
