@@ -72,6 +72,11 @@ impl BodyRecord {
         Self { held, call: CallReading::No, share, limit, cut_at: None, is_lost: false }
     }
 
+    /// The number of bytes that are held.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held.len()
+    }
+
     /// Reads the call in the body as it passes, once it is long.
     pub(super) fn read_when_long(&mut self) {
         self.call = CallReading::WhenLong;

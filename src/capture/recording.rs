@@ -199,6 +199,17 @@ impl Recording {
         }
     }
 
+    /// True when the request's body has passed and all of it is recorded.
+    pub fn has_whole_request(&self) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().is_some_and(
+            |RecordingState { exchange: Exchange { request_body: body, .. }, request, .. }| {
+                body.complete && body.truncated.is_none() && request.held_bytes() == body.size_bytes
+            },
+        )
+    }
+
     /// Sets the number of bytes that passed without a tee, as in a tunnel.
     pub fn relayed_bytes(&self, direction: Direction, bytes: u64) {
         self.update(|exchange, _| body_of(exchange, direction).size_bytes = bytes);
@@ -302,7 +313,8 @@ impl Recording {
         self.update(|exchange, _| body_of(exchange, direction).trailers = Some(trailers.clone()));
     }
 
-    pub(super) fn body_complete(&self, direction: Direction) {
+    /// Records that the end of a body was seen.
+    pub(crate) fn body_complete(&self, direction: Direction) {
         self.update(|exchange, _| body_of(exchange, direction).complete = true);
     }
 

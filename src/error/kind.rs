@@ -88,9 +88,9 @@ error_kinds! {
     /// The process has no file descriptors left.
     DescriptorsExhausted: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
         "Tracewire reached its limit of open sockets; raise it (ulimit -n)";
-    /// The capture queue is full, and this request exists only to be recorded.
+    /// The capture queue or memory is full, or the body too large, and this request exists only to be recorded.
     CaptureFull: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
-        "try again; if this continues, raise capture.queue_exchanges";
+        "try again; if this continues, raise capture.queue_exchanges, memory_budget_bytes or max_body_bytes";
     /// `proxy.block` names the target.
     HttpRequestDenied: Downstream FORBIDDEN "http_request_denied",
         "the setting proxy.block names this host";

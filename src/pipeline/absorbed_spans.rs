@@ -11,12 +11,18 @@ use http::header;
 
 /// The spans of an export, redacted. `export` is the span of the exchange.
 pub(super) fn read(export: &mut Span, exchange: &Exchange, body: &[u8], options: &SpanOptions) -> Vec<Span> {
+    let is_cut = exchange.request_body.truncated.is_some();
     let kind = exchange.request.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let format = kind.and_then(OtlpFormat::of_content_type).unwrap_or(OtlpFormat::Protobuf);
     let mut report = |why: String| {
         tracing::warn!(host = exchange.request.host, why, "spans of an OTLP export can't be read and are not stored");
         export.set(names::CAPTURE_UNDECODED, why);
     };
+    if is_cut {
+        // The exporter sends it again, or its endpoint has all of it: it is not taken in by halves.
+        report("the export is not recorded as a whole".to_owned());
+        return Vec::new();
+    }
     let request = match otlp::request(format, body) {
         Ok(request) => request,
         Err(error) => {

@@ -362,6 +362,35 @@ fn exports_that_pass_are_taken_in() {
 }
 
 #[test]
+fn an_export_that_is_answered_locally_is_recorded_as_a_whole_or_rejected() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[capture]\nabsorb_telemetry = \"local\"\nmax_body_bytes = 1000\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    for (spans, status) in [(20, "503"), (1, "200")] {
+        let spans: Vec<Value> = (0..spans).map(|number| span(trace, &format!("{:016x}", number + 1))).collect();
+        let body = request(&json!([]), &json!(spans));
+        let head = format!(
+            "POST http://telemetry.invalid/v1/traces HTTP/1.1\r\nHost: x\r\nx-rollout-id: ro-whole\r\n{JSON}connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = say(serve.address("proxy"), format!("{head}{body}").as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    let spans = eventually(|| {
+        let spans = bench.spans("ro-whole");
+        (spans.len() >= 3).then_some(spans)
+    });
+    let outcome = |status: u16| {
+        let found = spans.iter().find(|span| span["attributes"]["http.response.status_code"] == status);
+        found.map(|span| &span["attributes"]["tracewire.outcome"])
+    };
+    assert_eq!(outcome(200), Some(&json!("complete")), "{spans:#?}");
+    assert_eq!(spans.iter().filter(|span| span["name"] == "s").count(), 1, "{spans:#?}");
+}
+
+#[test]
 fn a_call_that_the_agent_recorded_too_is_linked_to_ours() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
