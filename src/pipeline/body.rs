@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use std::borrow::Cow;
 use std::io;
-use std::string::FromUtf8Error;
 
 /// The attribute of a body that is text, of one that is not, and of one that is cut.
 pub(super) type BodyAttributes = (&'static str, &'static str, &'static str);
@@ -95,21 +94,19 @@ pub(super) fn describe(
     options: &SpanOptions,
 ) {
     let end = body.raw_end.unwrap_or(u64::MAX).min(options.max_body_bytes as u64);
-    let decoded = decode(headers, recorded_bytes(body, end), options.max_body_bytes);
+    let mut decoded = decode(headers, recorded_bytes(body, end), options.max_body_bytes);
+    decoded.truncated |= end < body.size_bytes;
     if decoded.bytes.is_empty() {
         return;
     }
-    if body.truncated.is_none() && (decoded.truncated || end < body.size_bytes) {
+    if body.truncated.is_none() && decoded.truncated {
         span.set(truncated_name, Truncation::BodyLimit.as_str());
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none() && end >= body.size_bytes) {
+    if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none() && !decoded.truncated) {
         span.set(names::CAPTURE_UNDECODED, error.to_string());
     }
-    // A body with an unknown coding can't be searched for secrets, so it is not shown as text.
-    let is_opaque = matches!(decoded.error, Some(DecodeError::Unknown(_) | DecodeError::TooMany));
-    let text = if is_opaque { Err(decoded.bytes) } else { textual(content_type, decoded.bytes) };
-    match text {
+    match text_or_bytes(content_type, decoded, body) {
         Ok(text) => {
             let redacted = match options.redactor.body(content_type, target, &text) {
                 Cow::Owned(redacted) => Some(redacted),
@@ -122,24 +119,27 @@ pub(super) fn describe(
 }
 
 /// UTF-8 is text whatever the type says, so that secrets in it are found. A body of a text type that is not all UTF-8 is
-/// text with replacement characters.
-fn textual(content_type: Option<&str>, bytes: Vec<u8>) -> Result<String, Vec<u8>> {
-    let error = match String::from_utf8(bytes) {
-        Ok(text) => return Ok(text),
-        Err(error) => error,
-    };
-    let cut = error.utf8_error();
-    let mut bytes = error.into_bytes();
-    if cut.error_len().is_none() {
-        bytes.truncate(cut.valid_up_to());
-        return String::from_utf8(bytes).map_err(FromUtf8Error::into_bytes);
+/// text with replacement characters. Of a body that was cut, half a character at its end is dropped.
+fn text_or_bytes(content_type: Option<&str>, decoded: Decoded, body: &Body) -> Result<String, Vec<u8>> {
+    let Decoded { mut bytes, truncated, error } = decoded;
+    // A body with an unknown coding can't be searched for secrets, so it is not shown as text.
+    if matches!(error, Some(DecodeError::Unknown(_) | DecodeError::TooMany)) {
+        return Err(bytes);
     }
+    let is_cut = body.truncated.is_some() || !body.complete || truncated || error.is_some();
+    if is_cut {
+        bytes.truncate(whole_characters(&bytes).len());
+    }
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error.into_bytes(),
+    };
     let lower = content_type.unwrap_or_default().to_ascii_lowercase();
     let kind = lower.split(';').next().unwrap_or_default().trim();
     let is_text = kind.starts_with("text/")
         || lower.contains("charset=")
         || ["json", "xml", "yaml", "x-ndjson", "x-www-form-urlencoded"].iter().any(|end| kind.ends_with(end));
-    if is_text { Ok(String::from_utf8_lossy(whole_characters(&bytes)).into_owned()) } else { Err(bytes) }
+    if is_text { Ok(String::from_utf8_lossy(&bytes).into_owned()) } else { Err(bytes) }
 }
 
 /// `bytes` without a character at the end that a truncation left incomplete.
@@ -147,5 +147,28 @@ pub(super) fn whole_characters(bytes: &[u8]) -> &[u8] {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
         _ => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cut_body_loses_half_a_character_at_its_end() {
+        let whole = || Body { complete: true, ..Body::default() };
+        let truncated = || Body { truncated: Some(Truncation::BodyLimit), ..whole() };
+        let decoded = |error| Decoded { bytes: b"caf\xc3".to_vec(), truncated: false, error };
+        let damaged = || Some(DecodeError::Damaged("gzip"));
+        let text = Some("text/plain");
+        for (body, error) in [(truncated(), None), (Body::default(), None), (whole(), damaged())] {
+            assert_eq!(text_or_bytes(None, decoded(error), &body), Ok("caf".to_owned()));
+        }
+        let cut_by_decoding = Decoded { truncated: true, ..decoded(None) };
+        assert_eq!(text_or_bytes(None, cut_by_decoding, &whole()), Ok("caf".to_owned()));
+        assert_eq!(text_or_bytes(text, decoded(None), &whole()), Ok("caf\u{fffd}".to_owned()));
+        assert_eq!(text_or_bytes(None, decoded(None), &whole()), Err(b"caf\xc3".to_vec()));
+        let opaque = decoded(Some(DecodeError::Unknown("x".to_owned())));
+        assert_eq!(text_or_bytes(text, opaque, &truncated()), Err(b"caf\xc3".to_vec()));
     }
 }

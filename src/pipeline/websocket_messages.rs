@@ -108,7 +108,7 @@ fn event(message: &Message, content: &Content, options: &SpanOptions) -> Event {
         match &content.bytes {
             None => set(names::CAPTURE_UNDECODED, "permessage-deflate: a message before it is missing".into()),
             Some(bytes) if bytes.is_empty() => {}
-            Some(bytes) => match std::str::from_utf8(whole_characters(bytes)) {
+            Some(bytes) => match std::str::from_utf8(if content.whole { bytes } else { whole_characters(bytes) }) {
                 Ok(text) => set(names::WEBSOCKET_TEXT, options.redactor.body(None, "", text).into_owned().into()),
                 Err(_) => set(names::WEBSOCKET_BASE64, STANDARD.encode(bytes).into()),
             },
