@@ -3,7 +3,7 @@
 use super::counters::PipelineCounters;
 use crate::capture::CommitStatus;
 use crate::shared_state::SequenceLease;
-use crate::store::{Appended, SharedStore, StoreError};
+use crate::store::{Appended, FailedAppend, SharedStore, StoreError};
 use crate::trace::Span;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,8 +30,9 @@ impl PendingSpans {
         }
     }
 
-    /// Appends all spans as one commit. After `MAX_BATCH_TRIES` they are appended one by one; a span that fails while
-    /// others can be stored is lost and counted. What remains in `spans` is to be retried.
+    /// Appends all spans as one commit. If their data is rejected, or after `MAX_BATCH_TRIES`, they are appended one by one.
+    /// A span is lost, and counted, if its own data is rejected, or if it fails while others can be stored and the state of
+    /// the store is not the cause. What remains in `spans` is to be retried.
     pub(super) async fn append(
         &mut self,
         store: &SharedStore,
@@ -45,30 +46,39 @@ impl PendingSpans {
             self.notify(CommitStatus::Committed);
             return Ok(());
         };
-        if tries < MAX_BATCH_TRIES || self.spans.len() < 2 {
+        let is_rejected = failure.failed_append() == FailedAppend::Drop;
+        if !is_rejected && (tries < MAX_BATCH_TRIES || self.spans.len() < 2) {
             return Err(failure);
         }
-        let mut stored = None;
+        let (mut stored, mut status) = (None, CommitStatus::Committed);
+        let mut lose = |span: &Span, error: StoreError| {
+            status = CommitStatus::NotCommitted;
+            counters.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "a span is lost: the store rejects it");
+        };
         for span in std::mem::take(&mut self.spans) {
             match append_measured(store, counters, vec![Arc::clone(&span)]).await {
                 Ok(_) => {
                     counters.stored.fetch_add(1, Ordering::Relaxed);
                     stored = Some(span);
                 }
+                Err(error) if error.failed_append() == FailedAppend::Drop => lose(&span, error),
                 Err(error) => {
                     failure = error;
                     self.spans.push(span);
                 }
             }
         }
-        let Some(stored) = stored else { return Err(failure) };
-        for span in std::mem::take(&mut self.spans) {
+        let untried = if stored.is_some() { std::mem::take(&mut self.spans) } else { Vec::new() };
+        for span in untried {
             match append_measured(store, counters, vec![Arc::clone(&span)]).await {
                 Ok(_) => drop(counters.stored.fetch_add(1, Ordering::Relaxed)),
                 // To append a stored span again changes nothing: it shows whether the store works at all.
-                Err(error) if append_measured(store, counters, vec![Arc::clone(&stored)]).await.is_ok() => {
-                    counters.lost.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "a span is lost: the store rejects it while it stores others");
+                Err(error)
+                    if !error.is_temporary()
+                        && append_measured(store, counters, stored.iter().cloned().collect()).await.is_ok() =>
+                {
+                    lose(&span, error);
                 }
                 Err(error) => {
                     failure = error;
@@ -76,7 +86,11 @@ impl PendingSpans {
                 }
             }
         }
-        if self.spans.is_empty() { Ok(()) } else { Err(failure) }
+        if !self.spans.is_empty() {
+            return Err(failure);
+        }
+        self.notify(status);
+        Ok(())
     }
 }
 

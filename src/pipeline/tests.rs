@@ -1,7 +1,9 @@
 //! The pipeline with a store that rejects spans.
 
+use super::counters::PipelineCounters;
+use super::pending::PendingSpans;
 use super::{ObservedState, Pipeline, SpanOptions};
-use crate::capture::{CaptureSettings, ExchangeStart, Recorder, Recording};
+use crate::capture::{CaptureSettings, CommitStatus, ExchangeStart, Recorder, Recording};
 use crate::shared_state::{SequenceAllocator, SequenceLease, SequenceStart};
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -9,26 +11,43 @@ use crate::store::{
     SequenceAuthority, SharedStore, Statistics, Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
+use crate::trace::span::Resource;
 use crate::trace::{
-    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, SpanId, TraceId, Worker,
+    Attempt, AttemptId, AttemptedRollout, Attributes, ResourcesUpdate, Rollout, RolloutId, Span, SpanId, SpanKind,
+    Status, TraceId, Worker,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
+use tokio::sync::oneshot;
 
-/// A store that never takes a span of `poison`, and takes none at all for the first `outage` appends.
+/// A store that takes no span of `poison` for the first `poisoned` appends, and none at all for the first `outage` ones.
 struct Picky {
     inner: MemoryStore,
     outage: AtomicU32,
+    poisoned: AtomicU32,
+    rejection: fn() -> StoreError,
+}
+
+impl Picky {
+    fn new(outage: u32) -> Self {
+        let inner = MemoryStore::new(crate::store::Retention::default());
+        let (outage, poisoned) = (AtomicU32::new(outage), AtomicU32::new(u32::MAX));
+        Self { inner, outage, poisoned, rejection: || StoreError::Closed }
+    }
+}
+
+fn counts_down(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 type Answer<'a, T> = BoxFuture<'a, crate::store::Result<T>>;
 
 impl Store for Picky {
     fn append(&self, spans: Vec<Arc<Span>>) -> Answer<'_, Appended> {
-        let down = self.outage.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        if down || spans.iter().any(|span| span.rollout_id.as_str() == "poison") {
-            return Box::pin(async { Err(StoreError::Closed) });
+        let is_poisonous = spans.iter().any(|span| span.rollout_id.as_str() == "poison");
+        if counts_down(&self.outage) || (is_poisonous && counts_down(&self.poisoned)) {
+            return Box::pin(std::future::ready(Err((self.rejection)())));
         }
         self.inner.append(spans)
     }
@@ -125,9 +144,8 @@ fn start_leased(recorder: &Recorder, rollout: &str, sequence: SequenceLease) -> 
     })
 }
 
-async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
-    let inner = MemoryStore::new(crate::store::Retention::default());
-    let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(outage) });
+async fn stored_and_lost(store: Picky, rollouts: &[&str]) -> (u64, u64) {
+    let store: SharedStore = Arc::new(store);
     let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     for rollout in rollouts {
         drop(start(&recorder, rollout));
@@ -145,18 +163,75 @@ async fn stored_and_lost(outage: u32, rollouts: &[&str]) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_the_store_rejects_does_not_block_the_others() {
-    assert_eq!(stored_and_lost(0, &["a", "poison", "b"]).await, (2, 1));
+    assert_eq!(stored_and_lost(Picky::new(0), &["a", "poison", "b"]).await, (2, 1));
+}
+
+const FULL: fn() -> StoreError = || StoreError::Full { path: "x".into() };
+const INVALID: fn() -> StoreError = || StoreError::InvalidData { cause: "x".to_owned() };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_that_fails_because_of_the_stores_state_is_never_lost() {
+    // More appends than it takes to find a span that the store rejects.
+    let store = Picky { poisoned: AtomicU32::new(8), rejection: FULL, ..Picky::new(0) };
+    assert_eq!(stored_and_lost(store, &["a", "poison", "b"]).await, (3, 0));
+}
+
+#[tokio::test]
+async fn invalid_data_is_lost_at_once() {
+    let store: SharedStore = Arc::new(Picky { rejection: INVALID, ..Picky::new(0) });
+    for (rollouts, expected) in [(&["poison"] as &[&str], 0), (&["a", "poison", "b"], 2)] {
+        let counters = PipelineCounters::default();
+        let mut pending = pending(rollouts);
+        pending.append(&store, &counters, 0).await.unwrap();
+        let counted = [&counters.stored, &counters.lost].map(|counter| counter.load(Ordering::Relaxed));
+        assert_eq!((pending.spans.len(), counted), (0, [expected, 1]));
+    }
+}
+
+fn pending(rollouts: &[&str]) -> PendingSpans {
+    let span = |rollout: &&str| Span {
+        rollout_id: (*rollout).into(),
+        attempt_id: "at".into(),
+        sequence_id: 1,
+        trace_id: "1".repeat(32),
+        span_id: "2".repeat(16),
+        parent_id: None,
+        name: "GET".to_owned(),
+        kind: SpanKind::Client,
+        status: Status::default(),
+        attributes: Attributes::new(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: None,
+        end_time: None,
+        context: None,
+        parent: None,
+        resource: Resource::default(),
+    };
+    PendingSpans { spans: rollouts.iter().map(span).map(Arc::new).collect(), ..PendingSpans::default() }
+}
+
+#[tokio::test]
+async fn a_waiting_response_learns_what_became_of_spans_that_were_stored_one_by_one() {
+    for (poisoned, expected) in [(1, CommitStatus::Committed), (u32::MAX, CommitStatus::NotCommitted)] {
+        let store: SharedStore = Arc::new(Picky { poisoned: AtomicU32::new(poisoned), ..Picky::new(0) });
+        let mut pending = pending(&["a", "poison", "b"]);
+        let (sender, committed) = oneshot::channel();
+        pending.waiting.push(sender);
+        // A batch that has failed often enough.
+        pending.append(&store, &PipelineCounters::default(), 3).await.unwrap();
+        assert_eq!(committed.await, Ok(expected));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_loses_nothing() {
-    assert_eq!(stored_and_lost(6, &["a", "b", "c"]).await, (3, 0));
+    assert_eq!(stored_and_lost(Picky::new(6), &["a", "b", "c"]).await, (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
-    let inner = MemoryStore::new(crate::store::Retention::default());
-    let store: SharedStore = Arc::new(Picky { inner, outage: AtomicU32::new(u32::MAX) });
+    let store: SharedStore = Arc::new(Picky::new(u32::MAX));
     let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
     let allocator = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::ready(Some(SequenceStart::default())))));

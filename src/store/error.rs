@@ -95,6 +95,11 @@ pub enum FailedAppend {
 }
 
 impl StoreError {
+    /// True when the state of the store, never the data, is the cause: the same append succeeds once that has changed.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Locked { .. } | Self::Unreachable { .. })
+    }
+
     /// What to do with the spans of a failed append: they are dropped only if their own data is the cause.
     pub fn failed_append(&self) -> FailedAppend {
         match self {
