@@ -142,6 +142,14 @@ async fn every_table_is_bounded(backend: &Backend) {
     for table in ["span", "trace", "attempt", "text", "span_text"] {
         assert!(before[table] >= SPANS / 2, "{before:?}");
     }
+    // Sent again with other texts, which nothing would refer to.
+    let mut duplicates = spans();
+    duplicates.truncate(50);
+    for (number, span) in duplicates.iter_mut().enumerate() {
+        span.set("text", format!("{number} ").repeat(1000));
+    }
+    assert_eq!(store.append(shared(duplicates)).await.unwrap().duplicates, 50);
+    assert_eq!(backend.rows().await, before);
     store.close().await.unwrap();
     let store = backend.open(Retention { max_spans: 20, ..Retention::default() }).await;
     store.prune().await.unwrap();

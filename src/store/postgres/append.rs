@@ -1,6 +1,7 @@
 //! Storing of spans: a few statements for a whole batch, each with arrays for its rows.
 //!
-//! All transactions lock rows in the same order (rollouts, attempts, texts, traces, each by id), so that deadlocks are rare.
+//! All transactions lock rows in the same order (rollouts, attempts, texts, traces, each by id), so that deadlocks are rare. A
+//! span is inserted under the lock of its rollout.
 
 use super::rows::{self, encode};
 use super::texts;
@@ -35,8 +36,8 @@ pub(super) async fn append(
 ) -> Result<Appended, Error> {
     let now: Timestamp = SystemTime::now().into();
     ensure_parents(transaction, rows, now).await?;
-    let last_pieces = texts::store(transaction, rows).await?;
     let new = insert_spans(transaction, rows).await?;
+    let last_pieces = texts::store(transaction, rows, &new).await?;
     texts::refer(transaction, rows, &new, &last_pieces).await?;
     put_traces(transaction, rows, &new).await?;
     if let Some(observer) = observer {

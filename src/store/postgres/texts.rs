@@ -27,13 +27,19 @@ struct BatchPiece {
 /// The last piece of each value of a batch.
 pub(super) type LastPieces = HashMap<ValueAt, Hash>;
 
-/// Stores the missing pieces of a batch.
-pub(super) async fn store(transaction: &Transaction<'_>, rows: &[SpanRow]) -> Result<LastPieces, Error> {
+/// Stores the missing pieces of a batch's new rows. Nothing would refer to those of a duplicate, so that they could never be
+/// removed.
+pub(super) async fn store(
+    transaction: &Transaction<'_>,
+    rows: &[SpanRow],
+    new: &[(usize, i64)],
+) -> Result<LastPieces, Error> {
     let mut last_pieces = LastPieces::new();
     // By hash, so that all transactions insert and lock them in the same order.
     let mut pieces: BTreeMap<Hash, BatchPiece> = BTreeMap::new();
-    for (row_index, row) in rows.iter().enumerate() {
-        for (value_index, value) in row.externalized.iter().enumerate() {
+    for (row_index, _) in new {
+        let row_index = *row_index;
+        for (value_index, value) in rows[row_index].externalized.iter().enumerate() {
             let mut previous = None;
             for (index, piece) in value.pieces.iter().enumerate() {
                 pieces.entry(piece.hash).or_insert(BatchPiece { previous, value: (row_index, value_index), index });
@@ -45,7 +51,7 @@ pub(super) async fn store(transaction: &Transaction<'_>, rows: &[SpanRow]) -> Re
     if pieces.is_empty() {
         return Ok(last_pieces);
     }
-    let existing = lock_existing(transaction, rows, &pieces).await?;
+    let existing = lock_existing(transaction, rows, new, &pieces).await?;
     let (mut hashes, mut parents, mut data) = (Vec::new(), Vec::new(), Vec::new());
     for (hash, BatchPiece { previous, value, index }) in pieces.iter().filter(|(hash, _)| !existing.contains(*hash)) {
         let row = &rows[value.0];
@@ -66,6 +72,7 @@ pub(super) async fn store(transaction: &Transaction<'_>, rows: &[SpanRow]) -> Re
 async fn lock_existing(
     transaction: &Transaction<'_>,
     rows: &[SpanRow],
+    new: &[(usize, i64)],
     pieces: &BTreeMap<Hash, BatchPiece>,
 ) -> Result<HashSet<Hash>, Error> {
     let wanted: Vec<&[u8]> = pieces.keys().map(Hash::as_slice).collect();
@@ -73,7 +80,7 @@ async fn lock_existing(
         let found = transaction.query("SELECT hash FROM text WHERE hash = ANY($1)", &[&wanted]).await?;
         let existing: HashSet<Hash> =
             found.iter().filter_map(|row| Hash::try_from(row.get::<_, &[u8]>(0)).ok()).collect();
-        let values = rows.iter().flat_map(|row| &row.externalized);
+        let values = new.iter().flat_map(|(row_index, _)| &rows[*row_index].externalized);
         let last_existing: BTreeSet<Hash> = values
             .filter_map(|value| value.pieces.iter().rev().map(|piece| piece.hash).find(|hash| existing.contains(hash)))
             .collect();
