@@ -24,14 +24,14 @@ impl Schemas {
         }
     }
 
-    /// The schemas by name.
+    /// Returns the schemas with their names, sorted by name. Two types with one name are a bug, which debug builds find.
     pub(super) fn into_components(self) -> impl Iterator<Item = (String, RefOr<Schema>)> {
         debug_assert!(self.conflicts.is_empty(), "different types have these names: {:?}", self.conflicts);
         self.by_name.into_iter()
     }
 }
 
-/// A `T`, by reference.
+/// Describes a body that is one `T`, by a reference to its named schema.
 pub(super) fn one<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     let mut parts = Vec::new();
     T::schemas(&mut parts);
@@ -40,28 +40,28 @@ pub(super) fn one<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     Ref::from_schema_name(T::name()).into()
 }
 
-/// An array of `T`.
+/// Describes a body that is an array of `T`.
 pub(super) fn list<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     ArrayBuilder::new().items(one::<T>(schemas)).into()
 }
 
-/// A `T`, or an array of `T`.
+/// Describes a body that is one `T` or an array of `T`.
 pub(super) fn one_or_list<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     OneOfBuilder::new().item(one::<T>(schemas)).item(list::<T>(schemas)).into()
 }
 
-/// A `T` or null.
+/// Describes a body that is one `T` or null.
 pub(super) fn nullable<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     let null = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null));
     OneOfBuilder::new().item(one::<T>(schemas)).item(null).into()
 }
 
-/// The fields of both types in one object.
+/// Describes a body that is an object with the fields of both types.
 pub(super) fn both<T: ToSchema, U: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     AllOfBuilder::new().item(one::<T>(schemas)).item(one::<U>(schemas)).into()
 }
 
-/// A page of a listing of Agent Lightning 0.3.
+/// Describes a page of a listing, as Agent Lightning 0.3 has it: `T`s, and the place of the page in the whole.
 pub(super) fn page<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     let integer = || ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
     let mut page = ObjectBuilder::new().property("items", list::<T>(schemas)).required("items");
@@ -71,12 +71,12 @@ pub(super) fn page<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     page.into()
 }
 
-/// Any object.
+/// Describes a body that is a JSON object with any fields.
 pub(super) fn object(_: &mut Schemas) -> RefOr<Schema> {
     ObjectBuilder::new().additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true))).into()
 }
 
-/// Text that is not JSON.
+/// Describes a body that is text, not JSON.
 pub(super) fn text(_: &mut Schemas) -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).into()
 }

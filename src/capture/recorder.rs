@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
-/// Starts recordings.
+/// Starts recordings, if the pipeline's queue has room: the slot of an exchange is reserved before its request is sent.
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Captured>,
@@ -30,17 +30,17 @@ pub struct Recorder {
 
 /// What is known of an exchange when it starts.
 pub struct ExchangeStart {
-    /// The rollout it belongs to.
+    /// The rollout and attempt that the exchange belongs to, its sequence id, and how they were found.
     pub identity: Identity,
-    /// Held until the exchange is stored.
+    /// Keeps the rollout's counter in memory until the span is stored or lost.
     pub sequence: SequenceLease,
-    /// Its place in its trace.
+    /// The ids of its trace, of its span and of the parent span.
     pub trace: TraceContext,
-    /// What sort of exchange it is.
+    /// What sort of exchange it is; an upgrade changes it later.
     pub kind: ExchangeKind,
-    /// The request's head.
+    /// The request's head as the agent sent it.
     pub request: RequestHead,
-    /// The connections, as far as known.
+    /// The agent's connection. That to the endpoint is added when it exists.
     pub connection: ConnectionFacts,
     /// When the request's head had been read.
     pub started: Instant,
@@ -58,12 +58,12 @@ impl Recorder {
         (Self { queue, settings: Arc::new(settings), memory, counters: Arc::default() }, receiver)
     }
 
-    /// Its settings.
+    /// The settings that it was made with.
     pub fn settings(&self) -> &CaptureSettings {
         &self.settings
     }
 
-    /// What it counts.
+    /// The counters of all recordings, for the metrics.
     pub fn counters(&self) -> &Arc<CaptureCounters> {
         &self.counters
     }

@@ -110,10 +110,10 @@ impl Default for GatewaySettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PauseForm {
-    /// They get 429, as in Agent Lightning.
+    /// Calls get 429 at once, as in Agent Lightning.
     #[default]
     Refuse,
-    /// They wait.
+    /// Calls wait for the resume, up to a limit, and are then sent.
     Hold,
 }
 
@@ -126,7 +126,7 @@ pub(crate) enum Join {
     Header,
     /// Those with the same body. Wrong for agents that sample one prompt several times.
     Digest,
-    /// None.
+    /// Every call is sent to a backend.
     Off,
 }
 
@@ -134,10 +134,10 @@ pub(crate) enum Join {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Staleness {
-    /// It is sent, and its span says by how many versions.
+    /// The call is sent, and its span has the number of versions.
     #[default]
     Tag,
-    /// It is refused.
+    /// The call is refused and never reaches a backend.
     Refuse,
 }
 
@@ -157,9 +157,9 @@ pub(crate) struct Budget {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Sampling {
-    /// `temperature`
+    /// Replaces the agent's `temperature`.
     pub temperature: Option<f64>,
-    /// `top_p`
+    /// Replaces the agent's `top_p`.
     pub top_p: Option<f64>,
     /// The upper limit of `max_tokens`; an agent may ask for less.
     pub max_tokens: Option<u64>,
@@ -179,7 +179,7 @@ pub(crate) struct BackendSettings {
     /// Its share of the rollouts, relative to the other backends of its model.
     #[serde(default = "default_weight")]
     pub weight: f64,
-    /// Its engine.
+    /// The inference engine behind the URL; detected if it is not set.
     #[serde(default)]
     #[schema(value_type = String)]
     pub engine: BackendEngine,
@@ -200,7 +200,7 @@ pub enum BackendEngine {
     /// Detected by probes. Until then the backend is treated as vLLM.
     #[default]
     Auto,
-    /// This one.
+    /// The engine that settings or the registration of the backend name, or that was detected.
     Known(Engine),
 }
 

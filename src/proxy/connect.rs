@@ -12,15 +12,15 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::time::Instant;
 
-/// A CONNECT that was accepted.
+/// A CONNECT that was accepted, before its tunnel opens.
 pub(super) struct Established {
-    /// The endpoint.
+    /// The endpoint that the CONNECT names, as an `https` origin.
     pub(super) origin: Origin,
     /// The new connection to the endpoint; `None` when a pooled connection exists, or when nothing is dialled.
     pub(super) dialled: Option<Dialled>,
     /// How the tunnel's bytes are treated.
     pub(super) policy: ConnectPolicy,
-    /// The record of the CONNECT.
+    /// The record of the CONNECT itself. Exchanges inside of the tunnel have records of their own.
     pub(super) exchange: ActiveExchange,
 }
 

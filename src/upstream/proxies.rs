@@ -14,21 +14,21 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum UpstreamProxy {
-    /// The one that our environment names.
+    /// The proxy that the variables of our own environment name, if any. The default.
     #[default]
     Environment,
-    /// None, whatever our environment names.
+    /// Endpoints are reached directly, even if our environment names a proxy.
     None,
-    /// This one.
+    /// All connections use this proxy, except for those to hosts of `upstream.no_proxy`.
     Url(ProxyUrl),
 }
 
 /// The kind of proxy that a connection needs, as the variables distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProxyKind {
-    /// `HTTP_PROXY`: requests of plain HTTP.
+    /// Requests without TLS, which the proxy reads and forwards (`HTTP_PROXY`).
     Http,
-    /// `HTTPS_PROXY`: tunnels.
+    /// Tunnels, which the proxy opens by CONNECT (`HTTPS_PROXY`).
     Https,
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Two lengths, a checksum, headers, payload, a checksum. The payloads are not interpreted.
 
-/// A message.
+/// One message of a stream, with a valid checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventStreamMessage<'a> {
     /// Its `:event-type`, `:exception-type` or `:error-code`.
     pub(crate) kind: &'a [u8],
     /// True for an exception or an error.
     pub(crate) is_error: bool,
-    /// The payload, undecoded.
+    /// The payload as transferred, often JSON.
     pub(crate) payload: &'a [u8],
     /// The index after the message in the input.
     pub(crate) end: usize,

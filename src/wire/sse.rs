@@ -5,7 +5,7 @@
 use memchr::memchr2;
 use std::borrow::Cow;
 
-/// An event.
+/// An event with at least one `data` line. Its comments and its other fields are skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// Its `event` field. Empty means `message`.
@@ -26,7 +26,7 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// The events in `bytes`.
+    /// Reads events from the start of `bytes`, which may begin with a byte order mark.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: if bytes.starts_with(BOM) { BOM.len() } else { 0 } }
     }

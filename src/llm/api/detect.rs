@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderValue, Method, header};
 /// A request's path, read: the API, its endpoint, and the model that the path names.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiCall {
-    /// The API.
+    /// The API whose table has the path.
     pub api: &'static ApiSpec,
-    /// The endpoint.
+    /// The endpoint of that API that the path names.
     pub endpoint: Endpoint,
     /// The model, percent-decoded, where the path has one.
     pub model: Option<String>,
@@ -59,7 +59,7 @@ impl ApiCall {
         self.endpoint.path(self.model.as_deref().unwrap_or_default())
     }
 
-    /// What it does.
+    /// What the endpoint does, as in `gen_ai.operation.name`.
     pub(crate) fn operation(&self) -> Operation {
         self.endpoint.operation
     }

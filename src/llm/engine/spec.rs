@@ -57,16 +57,16 @@ pub(crate) enum Mark {
 /// How a key is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Credential {
-    /// `Authorization: Bearer KEY`
+    /// As `Authorization: Bearer KEY` (RFC 6750).
     Bearer,
-    /// The field of this name.
+    /// Alone in the header field of this name.
     Header(&'static str),
 }
 
 /// An endpoint that counts a prompt's tokens, beside the base path of the API (not below its `/v1`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tokenizer {
-    /// The path.
+    /// The endpoint's path, with a leading slash.
     pub path: &'static str,
     /// Fields of a chat request that it takes, beside `model`.
     pub fields: &'static [&'static str],
@@ -77,7 +77,7 @@ pub(crate) struct Tokenizer {
 /// How token ids are requested at one API, and what the response has only because of that.
 #[derive(Debug)]
 pub(crate) struct TokenIdRequest {
-    /// The API.
+    /// The API at which token ids are requested in this way.
     pub api: &'static ApiSpec,
     /// Fields that are added to the body of a request.
     pub fields: &'static [AddedField],
@@ -92,11 +92,11 @@ pub(crate) struct TokenIdRequest {
 /// A field that is added to the body of a request.
 #[derive(Debug)]
 pub(crate) struct AddedField {
-    /// Its name.
+    /// The name of a top-level field of the request.
     pub name: &'static str,
-    /// Its value, as JSON.
+    /// The field's value as JSON text.
     pub value: &'static str,
-    /// What comes of it.
+    /// What the response has because of the field.
     pub purpose: Purpose,
     /// Requests that it must not be added to.
     pub not_for: &'static [Combination],
@@ -105,9 +105,9 @@ pub(crate) struct AddedField {
 /// What a field requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Token ids.
+    /// The ids of the sampled tokens, of the prompt's, or both.
     Ids,
-    /// Logprobs.
+    /// Log-probabilities of the sampled tokens.
     Logprobs,
     /// Details of the logprobs; alone it has no effect.
     LogprobDetail,
@@ -151,9 +151,9 @@ pub(crate) enum Combination {
 pub(crate) struct StripRule {
     /// Fields of a request by which an agent requests it. Empty: the header fields request it.
     pub requested_by: &'static [&'static str],
-    /// Where it is.
+    /// The object in the response that has the field.
     pub place: Place,
-    /// Its name.
+    /// The field's name.
     pub name: &'static str,
     /// What happens to it: some engines send null for what was not requested, others leave the field out.
     pub change: Change,

@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 /// Maximum number of concurrent jobs, and so of connections. Further jobs wait.
 const MAX_READERS: u32 = 4;
 
-/// The pool.
+/// A pool of connections that only read, so that reads wait neither for the writer nor for each other. Each job sees one
+/// snapshot.
 pub(super) struct Readers {
     path: PathBuf,
     busy_timeout: Duration,
@@ -29,7 +30,7 @@ impl Readers {
         Self { path: path.to_owned(), busy_timeout, idle: Mutex::new(Vec::new()), permits }
     }
 
-    /// Runs `job` on a connection.
+    /// Runs `job` on a connection and a thread that may block. Waits while [`MAX_READERS`] jobs run.
     pub(super) async fn read<T, F>(self: &Arc<Self>, job: F) -> Result<T>
     where
         T: Send + 'static,
@@ -69,7 +70,7 @@ impl Readers {
         self.clear();
     }
 
-    /// Closes the idle connections.
+    /// Closes the connections that no job uses.
     pub(super) fn clear(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
