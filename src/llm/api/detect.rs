@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 /// A request's path, read: the API, its endpoint, and the model that the path names.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiCall {
-    /// The API whose table has the path.
+    /// The API that has an endpoint with this path.
     pub api: &'static ApiSpec,
     /// The endpoint of that API that the path names.
     pub endpoint: Endpoint,
@@ -98,14 +98,22 @@ pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
     most_precise(read_endpoints().filter(|(other, endpoint)| *other == api && api.takes(endpoint, body)), path)
 }
 
-/// The only API of a model that has requests with this path. Its format can read a response before the request was read.
-/// `None`: there is none, or the body of the request decides.
+/// The one API that [`detect`] can find for a path, unless the body is a request of MCP. Its format can read a response
+/// before the request was read. `None`: there is none, or the body decides between several.
 pub(crate) fn sole_api(path: &str) -> Option<ApiCall> {
     // A request of MCP may have any path, but none of a model's API has its fields.
     let is_named = |(_, endpoint): &(&ApiSpec, &Endpoint)| !endpoint.pattern.is_empty();
     let mut fitting = read_endpoints().filter(is_named).filter(|(_, endpoint)| endpoint.match_end(path).is_some());
-    let (api, _) = fitting.next()?;
-    if fitting.all(|(other, _)| other == api) { ApiCall::of_path(path) } else { None }
+    let (api, first) = fitting.next()?;
+    // An endpoint that takes any body leaves none for those behind it.
+    let mut takes_any = first.needs.is_empty();
+    for (other, endpoint) in fitting {
+        if !takes_any && other != api {
+            return None;
+        }
+        takes_any |= endpoint.needs.is_empty();
+    }
+    most_precise(read_endpoints().filter(|(other, _)| *other == api), path)
 }
 
 /// True when a request may call a model or tool: a posted JSON object, whatever its content type. Of a compressed body
@@ -142,7 +150,7 @@ fn all_endpoints() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)
     ALL.iter().flat_map(|api| api.endpoints.iter().map(|endpoint| (*api, endpoint)))
 }
 
-/// The endpoints whose calls a format reads.
+/// The endpoints that a format can read calls of.
 fn read_endpoints() -> impl Iterator<Item = (&'static ApiSpec, &'static Endpoint)> {
     all_endpoints().filter(|(_, endpoint)| endpoint.support != Support::Served)
 }

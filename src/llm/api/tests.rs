@@ -1,6 +1,6 @@
 //! What the table answers, for the paths, bodies and frames of real clients.
 
-use super::detect::{ApiCall, detect, ends_stream, may_be_call, websocket_calls};
+use super::detect::{ApiCall, detect, ends_stream, may_be_call, sole_api, websocket_calls};
 use super::table::ALL;
 use crate::wire::json::parse;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -17,6 +17,31 @@ fn rows_have_names_and_paths_of_their_own() {
     let patterns: Vec<&str> = ALL.iter().flat_map(|api| api.endpoints).map(|endpoint| endpoint.pattern).collect();
     for pattern in &patterns {
         assert!(pattern.matches("{model}").count() <= 1, "{pattern}");
+    }
+}
+
+#[test]
+fn a_path_tells_its_api_where_no_body_could_tell_another() {
+    for (path, expected) in [
+        ("/v1/chat/completions", Some("openai.chat")),
+        ("/openai/deployments/d/chat/completions", Some("openai.chat")),
+        ("/v1/messages", Some("anthropic.messages")),
+        ("/v1/responses", Some("openai.responses")),
+        ("/v1beta/models/g:streamGenerateContent", Some("gemini")),
+        ("/api/chat", Some("ollama")),
+        ("/inference/v1/generate", None),
+        ("/v1/completions", None),
+        ("/completion", Some("llama_cpp.completion")),
+        ("/mcp", None),
+    ] {
+        assert_eq!(sole_api(path).map(|call| call.api.name), expected, "{path}");
+        for body in ["{}", r#"{"prompt":"p","n_predict":1,"model":"m","text":"t","messages":[],"input_ids":[1]}"#] {
+            let detected = detect(path, &parse(body.as_bytes()).unwrap()).map(|call| call.api.name);
+            assert!(
+                expected.is_none() || detected.is_none_or(|api| Some(api) == expected),
+                "{path} {body}: {detected:?}"
+            );
+        }
     }
 }
 

@@ -62,7 +62,15 @@ pub(crate) fn read_from(exchange: &HttpExchangeView<'_>, response: ResponseSourc
     let request = CallRequest { operation, streaming, model, headers: exchange.request_headers, body: &body };
     format.request(&request, &mut call);
     let (request, reader) = match response {
-        ResponseSource::Begun(begun) => (Some(call), begun.into_reader()),
+        ResponseSource::Begun(begun) => {
+            let reader = begun.into_reader();
+            if !reader.is_of(api) {
+                // The request is another API's than its path told. What was read of the response means nothing.
+                call.mark_unread(UnreadPart::Response);
+                return Some(ReadCall { call, event_ends: Vec::new(), token_counts: Vec::new() });
+            }
+            (Some(call), reader)
+        }
         // A format may compare the response with its request.
         ResponseSource::Whole(body) => {
             let mut reader = ResponseReader::of_call(api, call);

@@ -66,6 +66,11 @@ impl ResponseReader {
         self.push_divided(bytes);
     }
 
+    /// True if the response is read by the format of this API.
+    pub(super) fn is_of(&self, api: &ApiSpec) -> bool {
+        self.events.api == api
+    }
+
     /// Notes that bytes are missing behind those that were read.
     pub(super) fn note_damage(&mut self) {
         self.events.call.mark_unread(UnreadPart::Response);

@@ -5,6 +5,7 @@ use super::read::{HttpExchangeView, ResponseSource, read, read_from};
 use super::read_call::ReadCall;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 struct Golden {
@@ -110,19 +111,23 @@ fn summary(read: Option<ReadCall>) -> String {
 #[test]
 fn golden_responses_are_the_same_in_pieces() {
     let golden = golden();
-    let mut compared = 0;
+    let (mut compared, mut apis) = (0, BTreeSet::new());
     for case in &golden {
         if case.begun().is_none() {
             continue;
         }
         compared += 1;
+        apis.extend(case.name.split('/').next());
         let whole = summary(read(&case.view(&case.response)));
         let each_byte: Vec<usize> = (0..case.response.len()).collect();
         for (held_bytes, cuts) in [(16, &each_byte[..]), (16, &[]), (40, &[40, 41, 300]), (1 << 20, &[7])] {
             assert_eq!(summary(case.read_in_pieces(held_bytes, cuts)), whole, "{}: {held_bytes}", case.name);
         }
     }
-    assert!(compared > 35, "{compared} of {}", golden.len());
+    assert!(compared > 60, "{compared} of {}", golden.len());
+    for api in ["openai.chat", "openai.responses", "anthropic.messages", "gemini", "ollama", "sglang.generate"] {
+        assert!(apis.contains(api), "{api} is not among {apis:?}");
+    }
 }
 
 proptest! {
