@@ -4,6 +4,7 @@ use super::memory::Memory;
 use super::memory_budget::{MemoryShare, MemoryUse};
 use super::spill::{SpillError, SpilledBytes};
 use crate::trace::exchange::BodyContent;
+use crate::util::paged_buffer::PagedBuffer;
 use std::io;
 
 /// Bytes in memory or in the spill file.
@@ -13,32 +14,40 @@ pub(crate) struct HeldBytes {
     share: MemoryShare,
     /// The beginning, once memory was short.
     spilled: Option<SpilledBytes>,
-    /// What follows it, in pages that are full but for the last.
-    pages: Vec<Vec<u8>>,
-    page_bytes: usize,
+    /// What follows it.
+    pages: PagedBuffer,
 }
 
 impl HeldBytes {
     /// No bytes yet.
     pub(crate) fn new(memory: &Memory, memory_use: MemoryUse) -> Self {
         let share = memory.share(memory_use);
-        Self { memory: memory.clone(), share, spilled: None, pages: Vec::new(), page_bytes: 0 }
+        Self { memory: memory.clone(), share, spilled: None, pages: PagedBuffer::default() }
     }
 
     /// Appends bytes. After an error those before it can be read.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), SpillError> {
-        if self.spilled.is_none() && self.share.try_grow(bytes.len() as u64) {
-            self.push_page(bytes);
+        let in_memory = self.pages.len() + bytes.len();
+        if self.spilled.is_none() && in_memory <= MAX_IN_MEMORY_BYTES && self.share.try_grow(bytes.len() as u64) {
+            self.pages.push(bytes);
             return Ok(());
         }
         let spilled = self.spilled.get_or_insert_with(|| self.memory.spill().spilled());
-        if spilled.len() > 0 && self.page_bytes + bytes.len() <= MAX_UNSPILLED_BYTES {
-            self.push_page(bytes);
+        if spilled.len() > 0 && in_memory <= MAX_UNSPILLED_BYTES {
+            self.pages.push(bytes);
             return Ok(());
         }
-        while let Some(page) = self.pages.first() {
+        loop {
+            let page = self.pages.read(self.pages.start());
+            if page.is_empty() {
+                break;
+            }
+            let is_last = page.len() == self.pages.len();
             spilled.append(page)?;
-            self.page_bytes -= self.pages.remove(0).len();
+            if is_last {
+                self.pages = PagedBuffer::default();
+            }
+            self.pages.drop_full_page();
         }
         self.share.shrink(self.share.bytes());
         spilled.append(bytes)
@@ -55,7 +64,7 @@ impl HeldBytes {
     pub(crate) fn push_always(&mut self, bytes: &[u8]) {
         if self.push(bytes).is_err() {
             self.share.grow(bytes.len() as u64);
-            self.push_page(bytes);
+            self.pages.push(bytes);
         }
     }
 
@@ -75,8 +84,7 @@ impl HeldBytes {
     /// Forgets all bytes.
     pub(crate) fn clear(&mut self) {
         self.spilled = None;
-        self.pages = Vec::new();
-        self.page_bytes = 0;
+        self.pages = PagedBuffer::default();
         self.share.shrink(self.share.bytes());
     }
 
@@ -87,30 +95,16 @@ impl HeldBytes {
             return spilled.read_at(offset, into);
         }
         let at = usize::try_from(offset - spilled_bytes).unwrap_or(usize::MAX);
-        let page = self.pages.get(at / PAGE_BYTES).map_or(&[][..], Vec::as_slice);
-        let rest = page.get(at % PAGE_BYTES..).unwrap_or_default();
+        let rest = self.pages.read(self.pages.start().saturating_add(at));
         let length = rest.len().min(into.len());
         into[..length].copy_from_slice(&rest[..length]);
         Ok(length)
-    }
-
-    fn push_page(&mut self, mut bytes: &[u8]) {
-        self.page_bytes += bytes.len();
-        while !bytes.is_empty() {
-            if self.pages.last().is_none_or(|page| page.len() >= PAGE_BYTES) {
-                self.pages.push(Vec::new());
-            }
-            let Some(page) = self.pages.last_mut() else { return };
-            let (part, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - page.len()));
-            page.extend_from_slice(part);
-            bytes = rest;
-        }
     }
 }
 
 impl BodyContent for HeldBytes {
     fn len(&self) -> u64 {
-        self.spilled.as_ref().map_or(0, SpilledBytes::len) + self.page_bytes as u64
+        self.spilled.as_ref().map_or(0, SpilledBytes::len) + self.pages.len() as u64
     }
 
     fn read_from(&self, mut offset: u64, on_piece: &mut dyn FnMut(&[u8])) -> io::Result<()> {
@@ -127,8 +121,8 @@ impl BodyContent for HeldBytes {
     }
 }
 
-/// A page grows to this size by doubling, so that short bodies take little memory.
-const PAGE_BYTES: usize = 32 * 1024;
+/// Longer bytes are spilled even if the budget has room: what is long is read rarely, and to spill it must not take long.
+const MAX_IN_MEMORY_BYTES: usize = 8 << 20;
 /// Small pieces are written to the spill file together; so many bytes may wait in memory, beside the budget.
 const MAX_UNSPILLED_BYTES: usize = 8 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;

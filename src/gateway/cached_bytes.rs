@@ -2,8 +2,8 @@
 
 use crate::capture::{HeldBytes, Memory, MemoryUse, SpillError};
 use crate::trace::exchange::BodyContent;
+use crate::util::paged_buffer::PagedBuffer;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 /// Bytes that are appended at one end. Reads copy.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl CachedBytes {
     /// A piece of the bytes from an offset on; `None` if there are none yet.
     pub(super) fn read(&self, offset: usize) -> Result<Option<Bytes>, SpillError> {
         let Some(left) = self.kept_end.checked_sub(offset).filter(|left| *left > 0) else {
-            return Ok(self.passing.read(offset - self.kept_end));
+            let piece = self.passing.read(offset - self.kept_end);
+            return Ok((!piece.is_empty()).then(|| Bytes::copy_from_slice(piece)));
         };
         let mut piece = vec![0; left.min(PIECE_BYTES)];
         let length = self.kept.read_at(offset as u64, &mut piece)?;
@@ -58,54 +59,6 @@ impl CachedBytes {
     }
 }
 
-/// Bytes that are appended at one end and dropped at the other, in pages: an allocation for each small frame would take more
-/// memory than its content.
-#[derive(Debug, Default)]
-struct PagedBuffer {
-    /// All but the last are full.
-    pages: VecDeque<Vec<u8>>,
-    dropped_pages: usize,
-}
-
-impl PagedBuffer {
-    fn push(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.pages.back().is_none_or(|page| page.len() == PAGE_BYTES) {
-                self.pages.push_back(Vec::new());
-            }
-            let Some(page) = self.pages.back_mut() else { return };
-            let (fits, rest) = data.split_at(data.len().min(PAGE_BYTES - page.len()));
-            page.extend_from_slice(fits);
-            data = rest;
-        }
-    }
-
-    /// The bytes from an offset to the end of its page; `None` if there are none yet.
-    fn read(&self, offset: usize) -> Option<Bytes> {
-        let page = self.pages.get((offset / PAGE_BYTES).checked_sub(self.dropped_pages)?)?;
-        let rest = page.get(offset % PAGE_BYTES..).filter(|rest| !rest.is_empty())?;
-        Some(Bytes::copy_from_slice(rest))
-    }
-
-    /// Drops the pages before an offset; returns how many bytes they held.
-    fn drop_before(&mut self, offset: usize) -> usize {
-        let mut dropped = 0;
-        while self.dropped_pages < offset / PAGE_BYTES
-            && let Some(page) = self.pages.pop_front()
-        {
-            self.dropped_pages += 1;
-            dropped += page.len();
-        }
-        dropped
-    }
-
-    fn len(&self) -> usize {
-        self.pages.iter().map(Vec::len).sum()
-    }
-}
-
-/// The most that a page holds. It grows to that by doubling, so that short responses take little memory.
-const PAGE_BYTES: usize = 8 * 1024;
 /// The most that is read from kept bytes at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 

@@ -2,4 +2,5 @@
 
 pub(crate) mod glob;
 pub(crate) mod lru;
+pub(crate) mod paged_buffer;
 pub(crate) mod secret;
