@@ -7,7 +7,7 @@
 use super::held_bytes::HeldBytes;
 use super::memory_budget::MemoryShare;
 use crate::llm::formats::BegunResponse;
-use crate::trace::exchange::{BodyContent, RequestHead, ResponseHead, Truncation};
+use crate::trace::exchange::{BodyContent, RawEnd, RequestHead, ResponseHead, Truncation};
 
 /// The record of a body.
 #[derive(Debug)]
@@ -15,9 +15,11 @@ pub(super) struct BodyRecord {
     held: HeldBytes,
     call: CallReading,
     share: MemoryShare,
+    /// `capture.max_body_bytes`.
+    max_bytes: u64,
     limit: HeldLimit,
-    /// Where `held` ends for lack of room; nothing more is held, unless a call needs it.
-    cut_at: Option<u64>,
+    /// Set once `held` had no room for more; nothing more is held, unless a call needs it.
+    cut: Option<RawEnd>,
     /// Bytes of a call are missing: what follows can't be read.
     is_lost: bool,
 }
@@ -35,12 +37,12 @@ enum CallReading {
     Later { response: Box<BegunResponse>, held_from: u64 },
 }
 
-/// How much of a body is held.
+/// How much of a body is held, as long as no call is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HeldLimit {
+enum HeldLimit {
     /// `capture.max_body_bytes`.
-    Bytes(u64),
-    /// All of it: a call is read from it.
+    MaxBytes,
+    /// All of it: a call will be read from it.
     None,
 }
 
@@ -54,7 +56,16 @@ pub(super) struct RecordedBody {
     /// The memory of the call.
     pub(super) share: MemoryShare,
     /// Where the bytes that are recorded as such end, if not with `held`.
-    pub(super) raw_end: Option<u64>,
+    pub(super) raw_end: Option<RawEnd>,
+}
+
+/// What a record lacks from a frame on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Content: all that was to be recorded, or what the call is read from.
+    Content(Truncation),
+    /// Bytes that were to be recorded beside the call, which is whole.
+    Raw(Truncation),
 }
 
 /// Which bytes are recorded beside the call.
@@ -67,9 +78,10 @@ pub(super) enum RawBytes {
 }
 
 impl BodyRecord {
-    /// The record of a body of which at most `limit` is held.
-    pub(super) fn new(held: HeldBytes, share: MemoryShare, limit: HeldLimit) -> Self {
-        Self { held, call: CallReading::No, share, limit, cut_at: None, is_lost: false }
+    /// The record of a body of which at most `max_bytes` are held.
+    pub(super) fn new(held: HeldBytes, share: MemoryShare, max_bytes: u64) -> Self {
+        let (call, limit) = (CallReading::No, HeldLimit::MaxBytes);
+        Self { held, call, share, max_bytes, limit, cut: None, is_lost: false }
     }
 
     /// The number of bytes that are held.
@@ -82,17 +94,18 @@ impl BodyRecord {
         self.call = CallReading::WhenLong;
     }
 
-    pub(super) fn set_limit(&mut self, limit: HeldLimit) {
-        self.limit = limit;
+    /// Holds the body whole: a call will be read from it.
+    pub(super) fn hold_whole(&mut self) {
+        self.limit = HeldLimit::None;
     }
 
-    /// Records a frame, or says why content is lost; the first time only.
+    /// Records a frame, or says what is lost; the first time only.
     pub(super) fn push(
         &mut self,
         frame: &[u8],
         (request, response): (&RequestHead, Option<&ResponseHead>),
         raw: RawBytes,
-    ) -> Option<Truncation> {
+    ) -> Option<Loss> {
         if matches!(self.call, CallReading::WhenLong) && self.held.len() + frame.len() as u64 > LONG_BYTES {
             self.begin(request, response, raw);
         }
@@ -104,18 +117,14 @@ impl BodyRecord {
                     *unchecked_bytes = 0;
                     self.check_memory();
                 }
-                if raw == RawBytes::Keep {
-                    // The call is whole, whatever is held beside it.
-                    let _ = self.hold(frame);
-                }
-                None
+                if raw == RawBytes::Keep { self.hold(frame, HeldLimit::MaxBytes).map(Loss::Raw) } else { None }
             }
             CallReading::Later { .. } if self.is_lost => None,
             CallReading::Later { .. } => {
                 self.is_lost = self.held.push(frame).is_err();
-                self.is_lost.then_some(Truncation::Spill)
+                self.is_lost.then_some(Loss::Content(Truncation::Spill))
             }
-            CallReading::No | CallReading::WhenLong => self.hold(frame),
+            CallReading::No | CallReading::WhenLong => self.hold(frame, self.limit).map(Loss::Content),
         }
     }
 
@@ -126,7 +135,7 @@ impl BodyRecord {
             CallReading::Now { response, .. } => Some((response, self.held.len())),
             CallReading::Later { response, held_from } => Some((response, held_from)),
         };
-        RecordedBody { held: self.held, begun, share: self.share, raw_end: self.cut_at }
+        RecordedBody { held: self.held, begun, share: self.share, raw_end: self.cut }
     }
 
     /// Begins to read the call, from the bytes that are held.
@@ -156,12 +165,14 @@ impl BodyRecord {
         }
     }
 
-    fn hold(&mut self, frame: &[u8]) -> Option<Truncation> {
-        if self.cut_at.is_some() {
+    fn hold(&mut self, frame: &[u8], limit: HeldLimit) -> Option<Truncation> {
+        if self.cut.is_some() {
             return None;
         }
-        let room = match self.limit {
-            HeldLimit::Bytes(limit) => usize::try_from(limit.saturating_sub(self.held.len())).unwrap_or(usize::MAX),
+        let room = match limit {
+            HeldLimit::MaxBytes => {
+                usize::try_from(self.max_bytes.saturating_sub(self.held.len())).unwrap_or(usize::MAX)
+            }
             HeldLimit::None => usize::MAX,
         };
         let part = &frame[..frame.len().min(room)];
@@ -170,7 +181,7 @@ impl BodyRecord {
             Ok(()) if part.len() < frame.len() => Truncation::BodyLimit,
             Ok(()) => return None,
         };
-        self.cut_at = Some(self.held.len());
+        self.cut = Some(RawEnd { at: self.held.len(), why });
         Some(why)
     }
 }

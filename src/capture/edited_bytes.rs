@@ -33,7 +33,7 @@ pub(crate) struct HeldBody {
 }
 
 impl EditedBytes {
-    /// Their number.
+    /// The number of bytes, with the replacements.
     pub(crate) fn len(&self) -> u64 {
         self.pieces.iter().map(Piece::len).sum()
     }

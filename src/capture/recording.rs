@@ -1,6 +1,6 @@
 //! One exchange that is being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
 
-use super::body_record::RawBytes;
+use super::body_record::{Loss, RawBytes};
 use super::captured::{Captured, CommitStatus};
 use super::counters::CaptureCounters;
 use super::edited_bytes::EditedBytes;
@@ -41,7 +41,8 @@ struct Shared {
     options: RecordingOptions,
     records_bodies: bool,
     records_messages: bool,
-    // Locked for moments only, by the tasks of one exchange; never across an await. None once it is delivered.
+    // Locked by the tasks of one exchange, for as long as a frame is recorded: if memory is short, while it is written to the
+    // spill file. Never across an await. None once it is delivered.
     state: Mutex<Option<RecordingState>>,
 }
 
@@ -300,8 +301,10 @@ impl Recording {
         };
         let lost = record.push(data, heads, raw);
         let body = body_of(&mut state.exchange, direction);
-        if let Some(why) = lost {
-            body.truncated = Some(why);
+        if let Some(loss) = lost {
+            if let Loss::Content(why) = loss {
+                body.truncated = Some(why);
+            }
             shared.options.counters.truncated.fetch_add(1, Ordering::Relaxed);
         }
         if direction == Direction::Response && body.arrivals.len() < MAX_ARRIVALS {

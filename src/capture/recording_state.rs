@@ -1,6 +1,6 @@
 //! The state of one recording, and its delivery.
 
-use super::body_record::{BodyRecord, HeldLimit, RecordedBody};
+use super::body_record::{BodyRecord, RecordedBody};
 use super::captured::{BegunCall, Captured, CommitStatus};
 use super::counters::CaptureCounters;
 use super::held_bytes::HeldBytes;
@@ -46,8 +46,8 @@ impl RecordingState {
     /// The exchange may be a call: its bodies are held whole if its path is one of an API.
     pub(super) fn record_call(&mut self) {
         if has_api(&self.exchange.request.target) {
-            self.request.set_limit(HeldLimit::None);
-            self.response.set_limit(HeldLimit::None);
+            self.request.hold_whole();
+            self.response.hold_whole();
             self.response.read_when_long();
         }
     }
@@ -56,8 +56,7 @@ impl RecordingState {
 /// The record of a body; of nothing yet.
 pub(super) fn body_record(options: &RecordingOptions) -> BodyRecord {
     let held = HeldBytes::new(&options.memory, MemoryUse::Capture);
-    let limit = HeldLimit::Bytes(options.settings.max_body_bytes);
-    BodyRecord::new(held, options.memory.share(MemoryUse::Capture), limit)
+    BodyRecord::new(held, options.memory.share(MemoryUse::Capture), options.settings.max_body_bytes)
 }
 
 /// Delivers an exchange as it stands.

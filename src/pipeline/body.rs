@@ -4,7 +4,7 @@ use super::options::SpanOptions;
 use crate::capture::BegunCall;
 use crate::llm::formats::BegunResponse;
 use crate::trace::Span;
-use crate::trace::exchange::{Body, Truncation};
+use crate::trace::exchange::{Body, RawEnd, Truncation};
 use crate::trace::semconv as names;
 use crate::wire::encoding::{DecodeError, Decoded, decode};
 use crate::wire::stream_decoder::StreamDecoder;
@@ -93,14 +93,15 @@ pub(super) fn describe(
     target: &str,
     options: &SpanOptions,
 ) {
-    let end = body.raw_end.unwrap_or(u64::MAX).min(options.max_body_bytes as u64);
+    let limit = RawEnd { at: options.max_body_bytes as u64, why: Truncation::BodyLimit };
+    let RawEnd { at: end, why } = body.raw_end.filter(|end| end.at < limit.at).unwrap_or(limit);
     let mut decoded = decode(headers, recorded_bytes(body, end), options.max_body_bytes);
     decoded.truncated |= end < body.size_bytes;
     if decoded.bytes.is_empty() {
         return;
     }
     if body.truncated.is_none() && decoded.truncated {
-        span.set(truncated_name, Truncation::BodyLimit.as_str());
+        span.set(truncated_name, why.as_str());
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if let Some(error) = decoded.error.as_ref().filter(|_| body.truncated.is_none() && !decoded.truncated) {

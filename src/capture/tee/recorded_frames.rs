@@ -1,4 +1,4 @@
-//! A response body whose frames are recorded before it is known whether the agent gets it.
+//! A response body that is recorded before the gateway decides to deliver it.
 
 use crate::capture::recording::Recording;
 use crate::trace::exchange::Direction;
@@ -7,8 +7,8 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// A response body whose frames are recorded. Its end is not: that is up to [`super::TeeBody::of_recorded`], or the response
-/// is discarded.
+/// Records the frames of a response. Its end is recorded by [`super::TeeBody::of_recorded`], unless the response is
+/// discarded.
 pub(crate) struct RecordedFrames<B> {
     inner: B,
     recording: Recording,

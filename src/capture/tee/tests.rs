@@ -6,12 +6,12 @@ use crate::capture::{CaptureSettings, Captured, CommitStatus, ExchangeStart, Rec
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
-    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, Message, MessageOpcode, Outcome, RequestHead,
-    TraceContext, Truncation,
+    ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, Message, MessageOpcode, Outcome, RawEnd,
+    RequestHead, ResponseHead, TraceContext, Truncation,
 };
 use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use proptest::prelude::*;
@@ -156,6 +156,27 @@ async fn over_the_cap_the_body_passes_whole_and_is_marked() {
     let body = queue.recv().await.unwrap().exchange.response_body;
     assert_eq!((recorded(&body), body.size_bytes), (b"abcd".to_vec(), 9));
     assert_eq!(body.truncated, Some(Truncation::BodyLimit));
+}
+
+#[tokio::test]
+async fn a_call_is_whole_though_its_recorded_body_is_cut_and_counted() {
+    let (recorder, mut queue) = recorder(100_000);
+    let mut start = exchange_start();
+    (start.request.method, start.request.target) = (Method::POST, "/v1/chat/completions".into());
+    let recording = recorder.start(start);
+    let request = Full::new(Bytes::from_static(b"{}"));
+    let request = TeeBody::new(request, recording.clone(), Direction::Request, |never| match *never {}, |_| false);
+    request.collect().await.unwrap();
+    recording.response(ResponseHead { status: StatusCode::OK, version: Version::HTTP_11, headers: HeaderMap::new() });
+    let part: &'static str = "x".repeat(60_000).leak();
+    let response = frames(vec![data("{\"id\":\""), data(part), data(part), data("\"}")]);
+    TeeBody::new(response, recording, Direction::Response, error_of, |_| false).collect().await.unwrap();
+    let captured = queue.recv().await.unwrap();
+    let body = &captured.exchange.response_body;
+    let raw_end = RawEnd { at: 100_000, why: Truncation::BodyLimit };
+    assert_eq!((body.size_bytes, body.truncated, body.raw_end), (120_009, None, Some(raw_end)));
+    assert_eq!((recorded(body).len(), captured.begun.is_some()), (100_000, true));
+    assert_eq!(recorder.counters().truncated.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

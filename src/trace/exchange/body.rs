@@ -16,7 +16,7 @@ pub enum Direction {
 
 /// The recorded bytes of a body, wherever they are.
 pub trait BodyContent: Debug + Send {
-    /// Their number.
+    /// The number of recorded bytes, as transferred.
     fn len(&self) -> u64;
 
     /// True when there are none.
@@ -46,7 +46,7 @@ pub struct Body {
     pub content: Option<Box<dyn BodyContent>>,
     /// Where in `content` the bytes end that are recorded as such. What follows is only for the call in the body. `None`:
     /// with `content`.
-    pub raw_end: Option<u64>,
+    pub raw_end: Option<RawEnd>,
     /// Bytes that passed, as transferred.
     pub size_bytes: u64,
     /// Data frames that passed.
@@ -59,6 +59,15 @@ pub struct Body {
     pub trailers: Option<HeaderMap>,
     /// When the first frames of a recorded response arrived; `capture` limits their number.
     pub arrivals: Vec<Arrival>,
+}
+
+/// Where the bytes end that are recorded as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEnd {
+    /// The number of bytes before the end.
+    pub at: u64,
+    /// Why there are not more.
+    pub why: Truncation,
 }
 
 /// When a frame arrived.
