@@ -1,8 +1,8 @@
 //! The hot path: one request in, one response out, recorded on the way.
 //!
-//! Start with [`Forwarder::handle`]. It never imports a store or an exporter, and uses only functions of `llm` with
-//! constant cost per frame, so that neither a parser nor a disk can slow or break traffic. Per exchange it buffers what
-//! the HTTP library buffers, except for bodies that are changed: those are held within the memory budget or on disk.
+//! Start with [`Forwarder::handle`]. It never imports a store or an exporter, and uses only functions of `llm` that look
+//! at each byte of a frame at most once. A disk can slow only an exchange that memory has no room for. Per exchange it
+//! buffers what the HTTP library buffers, except for bodies that are changed: those are held within the memory budget or on disk.
 
 mod connection_context;
 mod continue_gate;

@@ -152,7 +152,7 @@ pub(super) struct ResponseReader {
 }
 
 impl ResponseReader {
-    /// The reader for the call whose response it is.
+    /// A reader for the call that the response belongs to.
     pub(super) fn new(response: Arc<CachedResponse>) -> Self {
         response.readers.send_modify(|count| *count += 1);
         Self { response, offset: 0, change: None }

@@ -51,7 +51,11 @@ pub(super) async fn deliver(
     let BackendResponse { mut parts, body, .. } = response;
     rewrite::response(&mut parts.headers, rewrite::UpgradeFields::Remove);
     parts.version = Version::HTTP_11;
-    let changes = request.changes();
+    let mut changes = request.changes();
+    if changes.is_some() && parts.headers.contains_key(header::CONTENT_ENCODING) {
+        recording.not_stripped();
+        changes = None;
+    }
     let handling = request.handling;
     let response = match body {
         ReadBody::Whole(bytes) if bytes.len() == 0 => {
@@ -59,12 +63,7 @@ pub(super) async fn deliver(
             recording.finish_and_wait().await;
             return Response::from_parts(parts, body::empty());
         }
-        ReadBody::Whole(bytes) => {
-            if changes.is_some() && parts.headers.contains_key(header::CONTENT_ENCODING) {
-                recording.not_stripped();
-            }
-            deliver_whole(call, parts, bytes, handling, memory).await
-        }
+        ReadBody::Whole(bytes) => deliver_whole(call, parts, bytes, handling, memory).await,
         ReadBody::Begun(body) if is_event_stream(&parts.headers) => {
             deliver_stream(call, parts, body, (handling, changes), memory).await
         }

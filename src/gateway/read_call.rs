@@ -13,7 +13,7 @@ use crate::net::drain::DrainGuard;
 use crate::trace::exchange::BodyContent;
 use crate::upstream::{Body, Origin};
 use crate::wire::encoding::{DecodeError, decode_whole};
-use crate::wire::json_edit::value;
+use crate::wire::json_edit::Object;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt;
@@ -138,8 +138,10 @@ fn fields_of(body: &[u8]) -> Result<RequestFields, ProxyError> {
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
         return Err(malformed("Invalid JSON in request body"));
     }
+    let object = Object::find(body);
+    let value = |name: &str| object.as_ref().and_then(|object| object.value(name));
     Ok(RequestFields {
-        model: value(body, "model").and_then(|model| serde_json::from_slice(model).ok()),
-        streams: value(body, "stream") == Some(b"true"),
+        model: value("model").and_then(|model| serde_json::from_slice(model).ok()),
+        streams: value("stream") == Some(b"true"),
     })
 }

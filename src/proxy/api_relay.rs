@@ -21,7 +21,8 @@ use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
 
 impl Proxy {
-    /// Relays requests of clients on this machine to the API listeners at `api`. Without this, every request to them is rejected as a loop.
+    /// Relays requests of clients on this machine to the API listeners at `api`. Without this, every request to them is
+    /// rejected as a loop.
     #[must_use]
     pub(crate) fn relaying_to(self, api: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { api: api.into_iter().collect(), ..self }

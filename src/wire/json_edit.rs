@@ -102,11 +102,6 @@ pub(crate) fn edited(text: &[u8], edits: &Edits) -> Vec<u8> {
     out
 }
 
-/// The value of a field of the object at the start of `text`; see [`Object::value`].
-pub(crate) fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    Object::find(text)?.value(name)
-}
-
 /// `text` with these fields in front of its own; see `Object::insert`. `None`: it is no object.
 pub fn insert(text: &[u8], fields: &[(&str, &str)]) -> Option<Vec<u8>> {
     Some(edited(text, &Object::find(text)?.insert(fields)))
@@ -154,6 +149,10 @@ mod tests {
 
     fn set(text: &[u8], fields: &[(String, String)]) -> Option<Vec<u8>> {
         Some(edited(text, &Object::find(text)?.set(fields)))
+    }
+
+    fn value<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        Object::find(text)?.value(name)
     }
 
     #[test]

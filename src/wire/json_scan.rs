@@ -37,7 +37,7 @@ pub(super) fn is_named(key: &[u8], name: &str) -> bool {
     serde_json::from_slice::<Cow<'_, str>>(&quoted).is_ok_and(|key| key == name)
 }
 
-/// A string whose opening quote has been read.
+/// A string, followed from behind its opening quote.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StringScan {
     // The next byte is escaped.
@@ -70,10 +70,10 @@ impl StringScan {
     }
 }
 
-/// A value whose first byte has been read.
+/// A value, followed from behind its first byte.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ValueScan {
-    /// A string.
+    /// Within a string.
     String(StringScan),
     /// An object or a list, in which so many are open, itself included.
     Container(usize),

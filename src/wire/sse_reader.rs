@@ -5,7 +5,7 @@
 
 use super::json_builder::JsonBuilder;
 
-/// An event.
+/// An event that has ended.
 #[derive(Debug)]
 pub(crate) struct ReadEvent<'a> {
     /// Its `event` field. Empty means `message`.
@@ -23,10 +23,10 @@ pub(crate) enum EventData {
     Value(JsonBuilder),
 }
 
-/// Reads events.
+/// Reads the events of a stream that arrives in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct SseReader {
-    /// The line that has no end yet; of one whose data is being built, nothing.
+    /// The incomplete line; empty while the data of a line is being built.
     line: Vec<u8>,
     is_building_line: bool,
     name: Vec<u8>,

@@ -1,11 +1,11 @@
 //! Many long LLM calls at once, with far less memory for them than they need: every token id is stored as it was sent, the
 //! agent gets its bytes, and nothing stays in use.
 
-use crate::support::client::{Reply, ask, get, post};
-use crate::support::{Bench, Running, endpoint, eventually, read_head};
+use crate::support::client::{Reply, ask, get, register_model};
+use crate::support::model_server::{Addresses, read_request, respond};
+use crate::support::{Bench, Running, endpoint, eventually};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Barrier, mpsc};
 
@@ -41,7 +41,7 @@ fn answer(call: usize, stream: bool) -> String {
     let usage = json!({ "prompt_tokens": PROMPT_IDS, "completion_tokens": SAMPLED_IDS,
                         "total_tokens": PROMPT_IDS + SAMPLED_IDS });
     let root = |object: &str| {
-        json!({ "id": format!("chatcmpl-{call}"), "object": object, "created": 1, "model": "tiny",
+        json!({ "id": format!("chatcmpl-{call}"), "object": object, "created": 1, "model": "mock",
                 "kv_transfer_params": null })
     };
     if !stream {
@@ -76,18 +76,11 @@ fn answer(call: usize, stream: bool) -> String {
 fn model_server() -> SocketAddr {
     let all_arrived = Arc::new(Barrier::new(CALLS));
     endpoint(move |mut stream| {
-        loop {
-            let head = read_head(&mut stream).to_lowercase();
-            if head.is_empty() {
-                return;
-            }
-            let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            let mut body = vec![0; field("content-length:").map_or(0, |length| length.parse().unwrap())];
-            stream.read_exact(&mut body).unwrap();
-            if head.starts_with("get") {
-                respond(&mut stream, "application/json", r#"{"data":[{"id":"tiny"}]}"#);
+        while let Some(request) = read_request(&mut stream) {
+            let Some(body) = request else {
+                respond(&mut stream, "application/json", r#"{"data":[{"id":"mock"}]}"#);
                 continue;
-            }
+            };
             let request: Value = serde_json::from_slice(&body).unwrap();
             let text = request["messages"][0]["content"].as_str().unwrap();
             let call: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
@@ -98,15 +91,6 @@ fn model_server() -> SocketAddr {
             respond(&mut stream, kind, &answer(call, streams));
         }
     })
-}
-
-fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(head.as_bytes());
-    // In pieces that end anywhere.
-    for piece in body.as_bytes().chunks(30_011) {
-        let _ = stream.write_all(piece);
-    }
 }
 
 /// The way of a call to the model server.
@@ -125,24 +109,10 @@ fn serve(bench: &Bench, more: &str) -> Running {
     bench.serve(&["--config", config.to_str().unwrap()])
 }
 
-/// The addresses of a server that a call needs.
-#[derive(Clone, Copy)]
-struct Addresses {
-    proxy: SocketAddr,
-    gateway: SocketAddr,
-    model: SocketAddr,
-}
-
-impl Addresses {
-    fn of(server: &Running, model: SocketAddr) -> Self {
-        Self { proxy: server.address("proxy"), gateway: server.address("server"), model }
-    }
-}
-
 /// Makes a call, and returns the agent's answer.
 fn call(at: Addresses, way: Way, number: usize, stream: bool) -> Reply {
     let content = format!("call {number} {}", "a varied word ".repeat(4_000));
-    let body = json!({ "model": "tiny", "stream": stream, "messages": [{ "role": "user", "content": content }] });
+    let body = json!({ "model": "mock", "stream": stream, "messages": [{ "role": "user", "content": content }] });
     let (rollout, body) = (format!("ro-{number}"), body.to_string());
     match way {
         Way::Gateway => {
@@ -202,11 +172,6 @@ fn stored(bench: &Bench, call: usize) -> Value {
     bench.exchanges(&format!("ro-{call}"), 1).remove(0)
 }
 
-fn register(server: &Running, model: SocketAddr) {
-    let models = json!([{ "model": "tiny", "endpoint": format!("http://{model}/v1") }]);
-    assert_eq!(post(server.address("server"), "/api/models", &models).status, 201);
-}
-
 fn check(bench: &Bench, call: usize, answer: &str, stream: bool) {
     assert!(objects(answer, stream) == without_ids(call, stream), "the agent of call {call} got something else");
     let span = stored(bench, call);
@@ -224,7 +189,7 @@ fn every_id_is_stored_though_memory_is_short() {
         let bench = Bench::new();
         let server = serve(&bench, "");
         let model = model_server();
-        register(&server, model);
+        register_model(&server, model, 0);
         let answers = call_all(Addresses::of(&server, model), way, stream);
         answers.iter().enumerate().for_each(|(call, answer)| check(&bench, call, answer, stream));
         assert!(metric(&server, "tracewire_spilled_bytes_total") > 1_000_000.0, "{way:?} {stream}");
@@ -273,9 +238,7 @@ fn a_disk_that_takes_nothing_is_told_and_the_agent_gets_everything() {
     let db = store.join("traces.db");
     let server = bench.serve(&["--config", config.to_str().unwrap(), "--store", db.to_str().unwrap()]);
     let model = endpoint(|mut stream| {
-        let head = read_head(&mut stream).to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap().trim();
-        stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+        read_request(&mut stream);
         respond(&mut stream, "application/json", &answer(1, false));
     });
     // The store has its files open; a new one can't be made any more.

@@ -1,10 +1,11 @@
 //! Many large calls at once, with far less memory than they need: every byte arrives at both ends, and nothing stays in use.
 
 use crate::support::client::{Reply, ask, begin, get, register_model};
-use crate::support::{Bench, Running, endpoint, eventually, read_head};
+use crate::support::model_server::{Addresses, read_request, respond};
+use crate::support::{Bench, Running, endpoint, eventually};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -70,47 +71,12 @@ fn model_server(together: usize) -> SocketAddr {
     })
 }
 
-/// The next request of a connection: its body, or `None` of one without a body. `None` at the end.
-fn read_request(stream: &mut TcpStream) -> Option<Option<Vec<u8>>> {
-    let head = read_head(stream).to_lowercase();
-    if head.is_empty() {
-        return None;
-    }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let Some(length) = length.filter(|_| head.starts_with("post")) else { return Some(None) };
-    let mut body = vec![0; length.trim().parse().unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    Some(Some(body))
-}
-
-fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(head.as_bytes());
-    for piece in body.as_bytes().chunks(70_001) {
-        let _ = stream.write_all(piece);
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Proxy,
     Gateway,
     /// The gateway, by another API than the backend has.
     Translated,
-}
-
-/// The addresses of a server that a call needs.
-#[derive(Clone, Copy)]
-struct Addresses {
-    proxy: SocketAddr,
-    gateway: SocketAddr,
-    model: SocketAddr,
-}
-
-impl Addresses {
-    fn of(server: &Running, model: SocketAddr) -> Self {
-        Self { proxy: server.address("proxy"), gateway: server.address("server"), model }
-    }
 }
 
 fn call(at: Addresses, way: Way, number: usize, streams: bool, retry_count: &str) -> Reply {

@@ -13,16 +13,7 @@ pub(super) fn any_json<'a>(text: &'a [u8], part: UnreadPart, call: &mut LlmCall)
     if let Ok(json) = read {
         return json;
     }
-    match json::parse_repaired(text) {
-        Ok((json, repairs)) => {
-            note_repairs(repairs, call);
-            json
-        }
-        Err(_) => {
-            call.mark_unread(part);
-            Json::Null
-        }
-    }
+    noted(json::parse_repaired(text).ok(), part, call)
 }
 
 /// The value that was built from text that came in pieces. Null if it was no JSON, which is noted on the call.
@@ -30,20 +21,17 @@ pub(super) fn built_json(builder: JsonBuilder, part: UnreadPart, call: &mut LlmC
     if builder.is_empty() {
         return Json::Null;
     }
-    match builder.finish() {
-        Ok((json, repairs)) => {
-            note_repairs(repairs, call);
-            json
-        }
-        Err(_) => {
-            call.mark_unread(part);
-            Json::Null
-        }
-    }
+    noted(builder.finish().ok(), part, call)
 }
 
-fn note_repairs(repairs: JsonRepairs, call: &mut LlmCall) {
+/// The value, or null; what was wrong with it is noted on the call.
+fn noted<'a>(read: Option<(Json<'a>, JsonRepairs)>, part: UnreadPart, call: &mut LlmCall) -> Json<'a> {
+    let Some((json, repairs)) = read else {
+        call.mark_unread(part);
+        return Json::Null;
+    };
     if repairs.utf8 {
         call.mark_unread(UnreadPart::InvalidUtf8);
     }
+    json
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// answer.
 #[derive(Debug)]
 pub struct ReadCall {
-    /// The call.
+    /// What was read of request and response.
     pub call: LlmCall,
     /// Where the event ends in the decoded body, in bytes; ascending.
     pub event_ends: Vec<usize>,

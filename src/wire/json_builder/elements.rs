@@ -26,7 +26,7 @@ impl Elements {
         (read, (ids.len() - before) * size_of::<u32>())
     }
 
-    /// The list.
+    /// The elements as one value: a list, or a packed list.
     pub(super) fn into_json(self) -> Json<'static> {
         match self {
             Self::Values(values) => Json::List(values),

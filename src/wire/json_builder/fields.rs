@@ -14,5 +14,5 @@ pub(super) fn known_key(key: &str) -> Option<&'static str> {
         .find(|known| *known == key)
 }
 
-/// The fields of a response whose lists are tables.
+/// Fields of a response with lists that are kept as tables.
 pub(super) const LOGPROBS: [&str; 3] = ["logprobs", "output_token_logprobs", "completion_probabilities"];

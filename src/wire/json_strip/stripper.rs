@@ -29,7 +29,7 @@ pub(crate) struct JsonStripper {
     is_whole: bool,
 }
 
-/// A container whose fields or elements are looked at: the innermost that is open.
+/// The innermost open container, if its fields or elements are examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Root,
@@ -54,7 +54,7 @@ enum Fields {
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// The beginning.
+    /// Nothing but white space has come.
     Start,
     /// An object, before its first field.
     Open,
@@ -315,7 +315,7 @@ impl JsonStripper {
         State::Colon(Action::Keep)
     }
 
-    /// What happens to the field whose key has just ended.
+    /// The action for the field of the key that has just ended.
     fn action<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> Action {
         let key = self.waiting.key(piece);
         let changes = if self.place == Place::Choice { &self.changes.choice } else { &self.changes.root };

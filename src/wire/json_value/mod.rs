@@ -20,7 +20,7 @@ pub enum Json<'a> {
     Int(i64),
     /// Any other number.
     Float(f64),
-    /// A string.
+    /// A string, decoded: without its quotes and escapes.
     Text(Cow<'a, str>),
     /// A list.
     List(Vec<Self>),
@@ -204,7 +204,7 @@ pub struct Table {
 /// The values of one key or position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Column {
-    /// Only null.
+    /// Nothing but null so far.
     Nulls,
     /// Numbers; NaN for null.
     Numbers(Vec<f64>),
