@@ -5,6 +5,7 @@
 //! implementation; all other modules use [`SharedStore`].
 
 mod api;
+mod bits;
 mod error;
 mod extension;
 mod externalized;
