@@ -209,7 +209,14 @@ impl GuardedIo {
     /// Reads into `buf` and judges the bytes there, so that sound bytes are not copied. Ready(false) at the socket's end.
     fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if buf.remaining() > READ_BYTES {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_BYTES));
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buf.advance(read);
+        } else {
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        }
         let fresh = &buf.filled()[before..];
         if fresh.is_empty() {
             return Poll::Ready(Ok(false));
@@ -277,6 +284,9 @@ impl AsyncRead for GuardedIo {
 
 write_through!(GuardedIo);
 
+/// Bytes of one read, as many as a TLS record has. The HTTP library keeps a buffer of twice the largest read for as long
+/// as the connection lives.
+const READ_BYTES: usize = 16 * 1024;
 /// How long a client that has closed its sending side may still wait for a response.
 const GRACE: Duration = Duration::from_secs(1);
 const GRACE_AFTER_LAST_REQUEST: Duration = Duration::from_secs(15);

@@ -13,7 +13,7 @@ use super::prefixed::Prefixed;
 use super::sniff::{Protocol, sniff};
 use super::timeout::within;
 use crate::error::FramingFault;
-use crate::wire::framing::head::MAX_FIELDS;
+use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -183,7 +183,8 @@ fn http1_builder(header_timeout: Duration, responses: ResponseOrigin) -> http1::
         .timer(TokioTimer::new())
         .auto_date_header(responses == ResponseOrigin::Local)
         .preserve_header_case(responses == ResponseOrigin::Endpoint)
-        .max_headers(MAX_FIELDS);
+        .max_headers(MAX_FIELDS)
+        .max_buf_size(MAX_HEAD_BYTES);
     // hyper's own default is 30 seconds.
     builder.header_read_timeout((!header_timeout.is_zero()).then_some(header_timeout));
     builder

@@ -7,7 +7,7 @@ use super::proxy_url::ProxyUrl;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
-use crate::wire::framing::head::MAX_FIELDS;
+use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
@@ -27,6 +27,7 @@ pub(super) async fn http1_sender(
     let (requests, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_headers(MAX_FIELDS)
+        .max_buf_size(MAX_HEAD_BYTES)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, endpoint, &error))?;

@@ -246,7 +246,8 @@ fn fault(cause: &'static str) -> FramingFault {
     FramingFault { rule: FramingRule::Ambiguous, cause }
 }
 
-const MAX_HEAD_BYTES: usize = 256 * 1024;
+/// Longest head. The HTTP library's buffers hold as much: more would only be memory that a slow reader takes.
+pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
 const MAX_TARGET_BYTES: usize = 65_534;
 /// Maximum header fields of a message. The HTTP library gets the same limit.
 pub(crate) const MAX_FIELDS: usize = 512;
