@@ -23,8 +23,8 @@ pub(super) fn read(export: &mut Span, exchange: &Exchange, body: &[u8], options:
         report("the export is not recorded as a whole".to_owned());
         return Vec::new();
     }
-    let request = match otlp::request(format, body) {
-        Ok(request) => request,
+    let spans = match otlp::spans(format, body) {
+        Ok(spans) => spans,
         Err(error) => {
             report(format!("the body is not an OTLP export of spans: {error}"));
             return Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn read(export: &mut Span, exchange: &Exchange, body: &[u8], options:
     };
     let identity = &exchange.identity;
     let (mut absorbed, mut rejected) = (Vec::new(), Vec::new());
-    for span in otlp::spans(request) {
+    for span in spans {
         match span {
             Ok((mut span, named)) => {
                 let attempt = named.attempt.as_deref().filter(|_| named.rollout.is_some());

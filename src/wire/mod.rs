@@ -8,6 +8,7 @@ pub(crate) mod framing;
 pub(crate) mod json;
 pub(crate) mod json_builder;
 pub(crate) mod json_edit;
+pub(crate) mod json_repair;
 mod json_scan;
 pub(crate) mod json_stream;
 pub(crate) mod json_strip;

@@ -14,7 +14,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use serde::Serialize;
 
@@ -48,15 +47,15 @@ pub(super) async fn traces(
         Ok(body) => body,
         Err(error) => return invalid(&format!("the body cannot be decoded by its Content-Encoding: {error}")),
     };
-    let request = match otlp::request(format, &body) {
-        Ok(request) => request,
+    let spans = match otlp::spans(format, &body) {
+        Ok(spans) => spans,
         Err(error) => return invalid(&format!("the body is no ExportTraceServiceRequest: {error}")),
     };
-    match ingest(&state, request, &Caller::of(&headers, access)).await {
+    match ingest(&state, spans, &Caller::of(&headers, access)).await {
         Ok(ingested) => {
             let body = match format {
                 OtlpFormat::Protobuf => ingested.encode_to_vec(),
-                OtlpFormat::Json => json_of(&ingested).to_string().into_bytes(),
+                OtlpFormat::Json => ingested.json().to_string().into_bytes(),
             };
             success(&headers, format, body)
         }
@@ -69,17 +68,6 @@ pub(super) async fn traces(
 
 fn format_of(headers: &HeaderMap) -> Option<OtlpFormat> {
     OtlpFormat::of_content_type(headers.get(header::CONTENT_TYPE)?.to_str().ok()?)
-}
-
-/// Protobuf's JSON mapping: 64-bit numbers are strings, and unset fields are absent.
-fn json_of(response: &ExportTraceServiceResponse) -> serde_json::Value {
-    match &response.partial_success {
-        Some(partial) => serde_json::json!({ "partialSuccess": {
-            "rejectedSpans": partial.rejected_spans.to_string(),
-            "errorMessage": partial.error_message,
-        }}),
-        None => serde_json::json!({}),
-    }
 }
 
 /// `POST /v1/metrics`

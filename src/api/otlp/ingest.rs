@@ -9,11 +9,8 @@ use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::UNASSIGNED;
 use crate::trace::{AttemptId, RolloutId, Span};
-use crate::wire::otlp::{self, Attribution};
+use crate::wire::otlp::{Attribution, DecodedSpan, PartialSuccess, TraceResponse};
 use http::HeaderMap;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,13 +34,13 @@ impl Caller {
 /// Stores the spans of a request. The response counts the rejected ones and names the reasons.
 pub(super) async fn ingest(
     state: &ApiState,
-    request: ExportTraceServiceRequest,
+    decoded: Vec<DecodedSpan>,
     caller: &Caller,
-) -> Result<ExportTraceServiceResponse, RolloutError> {
+) -> Result<TraceResponse, RolloutError> {
     let (mut spans, mut rejected, mut reasons) = (Vec::new(), 0_i64, BTreeSet::new());
-    for span in otlp::spans(request) {
+    for span in decoded {
         match span {
-            Ok(decoded) => spans.push(decoded),
+            Ok(span) => spans.push(span),
             Err(defect) => {
                 rejected += 1;
                 reasons.insert(defect.to_string());
@@ -75,11 +72,11 @@ pub(super) async fn ingest(
         counters.accepted.fetch_add(accepted, Ordering::Relaxed);
         counters.unassigned.fetch_add(unassigned, Ordering::Relaxed);
     }
-    let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
+    let partial_success = (rejected > 0).then(|| PartialSuccess {
         rejected_spans: rejected,
         error_message: reasons.into_iter().collect::<Vec<_>>().join("; "),
     });
-    Ok(ExportTraceServiceResponse { partial_success })
+    Ok(TraceResponse { partial_success })
 }
 
 /// The attempts that the traces of unattributed spans belong to. A trace without a stored span is absent.

@@ -1,0 +1,131 @@
+//! Turns text that is almost JSON into JSON, for what only an exporter's mistakes are wrong with.
+
+use super::json_scan::value_end;
+
+/// The text as JSON that `serde_json` takes, if it is JSON but for these mistakes: U+FFFD replaces what is not UTF-8 and the
+/// halves of surrogate pairs, `NaN` and infinity become strings, control characters in strings are escaped, and `"…"`
+/// replaces what is nested too deeply.
+pub(crate) fn repaired(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let (bytes, mut out) = (text.as_bytes(), String::with_capacity(text.len()));
+    let (mut at, mut copied, mut depth) = (0, 0, 0_usize);
+    while at < bytes.len() {
+        let replaced = match bytes[at] {
+            b'"' => {
+                out.push_str(&text[copied..at]);
+                at = string(&text, at, &mut out);
+                copied = at;
+                continue;
+            }
+            b'{' | b'[' if depth == MAX_DEPTH => value_end(bytes, at).map(|end| ("\"…\"", end)),
+            b'{' | b'[' => {
+                depth += 1;
+                None
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                None
+            }
+            _ => NOT_FINITE.iter().find(|word| bytes[at..].starts_with(word[1..word.len() - 1].as_bytes())).map(|word| (*word, at + word.len() - 2)),
+        };
+        match replaced {
+            Some((replacement, end)) => {
+                out.push_str(&text[copied..at]);
+                out.push_str(replacement);
+                (at, copied) = (end, end);
+            }
+            None => at += 1,
+        }
+    }
+    out.push_str(&text[copied..]);
+    out
+}
+
+/// Levels of objects and lists; `serde_json` reads 127.
+const MAX_DEPTH: usize = 120;
+
+/// Numbers that JSON does not have, as strings.
+const NOT_FINITE: [&str; 3] = ["\"NaN\"", "\"Infinity\"", "\"-Infinity\""];
+
+/// Copies the string that opens at `open`, repaired, and returns the index behind it, or the end of the text.
+fn string(text: &str, open: usize, out: &mut String) -> usize {
+    let bytes = text.as_bytes();
+    let (mut at, mut copied) = (open + 1, open);
+    loop {
+        let end = match bytes.get(at) {
+            None => break,
+            Some(b'"') => {
+                at += 1;
+                break;
+            }
+            Some(b'\\') => match escaped_unit(bytes, at) {
+                Some(0xd800..=0xdbff) if matches!(escaped_unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => {
+                    at += 12;
+                    continue;
+                }
+                Some(0xd800..=0xdfff) => at + 6,
+                _ => {
+                    // Behind the escaped byte, which may be the first of a longer character.
+                    at += 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8);
+                    continue;
+                }
+            },
+            Some(..0x20) => at + 1,
+            Some(_) => {
+                at += 1;
+                continue;
+            }
+        };
+        out.push_str(&text[copied..at]);
+        match bytes[at] {
+            b'\\' => out.push_str("\\ufffd"),
+            control => out.push_str(&format!("\\u{control:04x}")),
+        }
+        (at, copied) = (end, end);
+    }
+    out.push_str(&text[copied..at]);
+    at
+}
+
+/// The UTF-16 code unit of the escape `\uXXXX` at `at`; `None` for anything else.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn mistakes_of_exporters_are_repaired() {
+        for (text, expected) in [
+            (&br#"["cut \ud83e", "\udd14 \ud83e\ud83e\udd14"]"#[..], json!(["cut \u{fffd}", "\u{fffd} \u{fffd}🤔"])),
+            (br#"{"\ud800":"\\ud800 \"NaN\""}"#, json!({ "\u{fffd}": "\\ud800 \"NaN\"" })),
+            (b"[NaN,-Infinity, Infinity,-1]", json!(["NaN", "-Infinity", "Infinity", -1])),
+            (b"[\"caf\xe9\",\"\xed\xa0\xbe\"]", json!(["caf\u{fffd}", "\u{fffd}\u{fffd}\u{fffd}"])),
+            (b"[\"a\nb\"]", json!(["a\nb"])),
+        ] {
+            assert_eq!(serde_json::from_str::<Value>(&repaired(text)).unwrap(), expected);
+        }
+        let deep = format!("[{},1]", "[".repeat(300) + &"]".repeat(300));
+        let read: Value = serde_json::from_str(&repaired(deep.as_bytes())).unwrap();
+        assert_eq!(read[1], 1);
+        for damaged in [&b"{\"a\":\"b"[..], b"\"\\", b"\"\\\xc3\xa9", b"[1", b"[\"\\ud8", b""] {
+            assert!(serde_json::from_str::<Value>(&repaired(damaged)).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn json_is_unchanged_and_nothing_panics(text in "[\\[\\]{}:,\"\\\\ud8eNaI0-9 é\n-]{0,40}") {
+            let repaired = repaired(text.as_bytes());
+            if let Ok(read) = serde_json::from_str::<Value>(&text) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&repaired).unwrap(), read);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The protobuf messages of a request for traces, as far as they are read.
+//!
+//! Their texts are bytes, because exporters also send texts that are not UTF-8, for which generated types reject the whole
+//! request. Spans are bytes too, so that each is decoded by itself.
+
+use super::error::SpanDefect;
+use prost::{Message, Oneof};
+
+/// `ExportTraceServiceRequest`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TraceRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) resource_spans: Vec<ResourceSpans>,
+}
+
+/// `ResourceSpans`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResourceSpans {
+    /// A [`Resource`].
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) resource: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) scope_spans: Vec<ScopeSpans>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) schema_url: Vec<u8>,
+}
+
+/// `Resource`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Resource {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) attributes: Vec<KeyValue>,
+}
+
+/// `ScopeSpans`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ScopeSpans {
+    /// [`SpanMessage`]s.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(super) spans: Vec<Vec<u8>>,
+}
+
+/// `Span`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SpanMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) span_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) trace_state: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) parent_span_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) name: Vec<u8>,
+    #[prost(enumeration = "Kind", tag = "6")]
+    pub(super) kind: i32,
+    #[prost(fixed64, tag = "7")]
+    pub(super) start_time_unix_nano: u64,
+    #[prost(fixed64, tag = "8")]
+    pub(super) end_time_unix_nano: u64,
+    #[prost(message, repeated, tag = "9")]
+    pub(super) attributes: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) events: Vec<EventMessage>,
+    #[prost(message, repeated, tag = "13")]
+    pub(super) links: Vec<LinkMessage>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) status: Option<StatusMessage>,
+}
+
+/// `Span.SpanKind`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Kind {
+    Unspecified = 0,
+    Internal = 1,
+    Server = 2,
+    Client = 3,
+    Producer = 4,
+    Consumer = 5,
+}
+
+/// `Status.StatusCode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Code {
+    Unset = 0,
+    Ok = 1,
+    Error = 2,
+}
+
+/// `Status`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StatusMessage {
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) message: Vec<u8>,
+    #[prost(enumeration = "Code", tag = "3")]
+    pub(super) code: i32,
+}
+
+/// `Span.Event`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct EventMessage {
+    #[prost(fixed64, tag = "1")]
+    pub(super) time_unix_nano: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) name: Vec<u8>,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) attributes: Vec<KeyValue>,
+}
+
+/// `Span.Link`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LinkMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) span_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) trace_state: Vec<u8>,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) attributes: Vec<KeyValue>,
+}
+
+/// `KeyValue`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) value: Option<AnyValue>,
+}
+
+/// `AnyValue`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AnyValue {
+    #[prost(oneof = "Any", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub(super) value: Option<Any>,
+}
+
+/// The value of an [`AnyValue`].
+#[derive(Clone, PartialEq, Oneof)]
+pub(super) enum Any {
+    #[prost(bytes, tag = "1")]
+    Text(Vec<u8>),
+    #[prost(bool, tag = "2")]
+    Bool(bool),
+    #[prost(int64, tag = "3")]
+    Int(i64),
+    #[prost(double, tag = "4")]
+    Double(f64),
+    #[prost(message, tag = "5")]
+    List(ArrayValue),
+    #[prost(message, tag = "6")]
+    Map(KeyValueList),
+    #[prost(bytes, tag = "7")]
+    Bytes(Vec<u8>),
+}
+
+/// `ArrayValue`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ArrayValue {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) values: Vec<AnyValue>,
+}
+
+/// `KeyValueList`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct KeyValueList {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) values: Vec<KeyValue>,
+}
+
+/// The spans of one resource.
+pub(super) struct ExportedResource {
+    pub(super) attributes: Vec<KeyValue>,
+    pub(super) schema_url: Vec<u8>,
+    pub(super) spans: Vec<Result<SpanMessage, SpanDefect>>,
+}
+
+impl ExportedResource {
+    /// In place of spans that cannot be counted.
+    pub(super) fn unreadable(defect: SpanDefect) -> Self {
+        Self { attributes: Vec::new(), schema_url: Vec::new(), spans: vec![Err(defect)] }
+    }
+}
