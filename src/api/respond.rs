@@ -1,5 +1,5 @@
-//! Responses of the API: JSON bodies, errors in the shapes of the protocols that it serves, and request bodies read as
-//! JSON. OTLP has errors of its own, see `otlp::http`.
+//! Responses of the API: JSON bodies, and errors in the shapes of the protocols that it serves. OTLP has errors of its own,
+//! see `otlp::http`.
 
 use crate::error::{FramingFault, ProxyError};
 use crate::rollout::RolloutError;
@@ -7,10 +7,8 @@ use crate::store::StoreError;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value as JsonValue, json};
+use serde_json::{Value as JsonValue, json};
 use utoipa::ToSchema;
 
 /// The result of a handler.
@@ -19,8 +17,8 @@ pub(super) type ApiResult<T = Response> = Result<T, ApiError>;
 /// An error of a request. The body has a `detail`, as FastAPI writes it, unless the variant says otherwise.
 #[derive(Debug)]
 pub(super) enum ApiError {
-    /// 422: `place` is the path to the value that is wrong, in the body or the query.
-    Schema { place: Vec<String>, message: String },
+    /// 422.
+    Schema(Box<SchemaProblem>),
     /// 400.
     Invalid(String),
     /// 401, with a challenge.
@@ -47,11 +45,48 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// A [`Self::Schema`] about one field of `part`, which is `body` or `query`.
-    pub(super) fn of_field(part: &str, field: &str, message: impl Into<String>) -> Self {
-        Self::Schema { place: vec![part.to_owned(), field.to_owned()], message: message.into() }
+    /// A [`Self::Schema`].
+    pub(super) fn schema(problem: SchemaProblem) -> Self {
+        Self::Schema(Box::new(problem))
+    }
+
+    /// A [`Self::Schema`] about a value in the body or the query. `place` is the path to it, from `body` or `query` on.
+    pub(super) fn of_value(place: &[&str], message: impl Into<String>, found: impl Into<JsonValue>) -> Self {
+        let place = place.iter().map(|step| json!(step)).collect();
+        Self::schema(SchemaProblem { kind: "value_error", place, message: message.into(), found: found.into() })
     }
 }
+
+/// What is wrong with the data of a request, as FastAPI has it.
+#[derive(Debug)]
+pub(super) struct SchemaProblem {
+    /// pydantic's name for the kind of error.
+    pub(super) kind: &'static str,
+    /// The path to the value that is wrong, from `body` or `query` on.
+    pub(super) place: Vec<JsonValue>,
+    /// What it should be.
+    pub(super) message: String,
+    /// What it is.
+    pub(super) found: JsonValue,
+}
+
+impl SchemaProblem {
+    /// The element of `detail`. A long value is cut, as its text.
+    fn into_json(self) -> JsonValue {
+        let Self { kind, place, message, mut found } = self;
+        if !matches!(found, JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_)) {
+            let text = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+            if text.len() > MAX_FOUND_BYTES {
+                let end = text.floor_char_boundary(MAX_FOUND_BYTES);
+                found = json!(format!("{}…", &text[..end]));
+            }
+        }
+        json!({ "type": kind, "loc": place, "msg": message, "input": found })
+    }
+}
+
+/// The longest value that an error shows whole.
+const MAX_FOUND_BYTES: usize = 1024;
 
 impl From<RolloutError> for ApiError {
     fn from(error: RolloutError) -> Self {
@@ -112,10 +147,7 @@ impl IntoResponse for ApiError {
                 return (StatusCode::FORBIDDEN, challenge, Json(ErrorBody::detail(text))).into_response();
             }
             Self::MethodNotAllowed => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
-            Self::Schema { place, message } => {
-                let problem = json!({ "type": "value_error", "loc": place, "msg": message, "input": null });
-                (StatusCode::UNPROCESSABLE_ENTITY, ErrorBody::detail(vec![problem]))
-            }
+            Self::Schema(problem) => (StatusCode::UNPROCESSABLE_ENTITY, ErrorBody::detail(vec![problem.into_json()])),
             Self::Invalid(text) => (StatusCode::BAD_REQUEST, ErrorBody::detail(text)),
             Self::Framing(error) => (error.status(), ErrorBody::detail(format!("{error}; {}", error.fix()))),
             Self::InvalidRllm(text) => (StatusCode::BAD_REQUEST, ErrorBody::error(text)),
@@ -147,29 +179,4 @@ pub(super) fn ok(body: impl Serialize) -> ApiResult {
 /// 201 with a JSON body.
 pub(super) fn created(body: impl Serialize) -> ApiResult {
     Ok((StatusCode::CREATED, Json(body)).into_response())
-}
-
-/// A required JSON body.
-pub(super) fn read<T: DeserializeOwned>(body: &Bytes) -> ApiResult<T> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| schema_error("body", error))?;
-    reader.end().map_err(|error| ApiError::Schema { place: vec!["body".to_owned()], message: error.to_string() })?;
-    Ok(value)
-}
-
-/// An optional JSON body; `None` if it is empty. Whether `null` is allowed is decided by `T`.
-pub(super) fn read_optional<T: DeserializeOwned>(body: &Bytes) -> ApiResult<Option<T>> {
-    if body.is_empty() { Ok(None) } else { read(body) }
-}
-
-/// The fields of an optional JSON object, for handlers that distinguish null from absent.
-pub(super) fn read_fields(body: &Bytes) -> ApiResult<Map<String, JsonValue>> {
-    Ok(read_optional(body)?.unwrap_or_default())
-}
-
-/// The error of a value in `part`, which is `body` or `query`, with the path to the value.
-pub(super) fn schema_error(part: &str, error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
-    let path = error.path().iter().map(ToString::to_string);
-    let place = std::iter::once(part.to_owned()).chain(path).collect();
-    ApiError::Schema { place, message: error.into_inner().to_string() }
 }

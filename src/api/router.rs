@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use std::net::IpAddr;
 use std::sync::Arc;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 
 /// The router of the API listener.
 pub(super) fn router(state: ApiState) -> Router {
@@ -84,11 +84,15 @@ fn cors(origins: &[String]) -> CorsLayer {
     if origins.is_empty() {
         return CorsLayer::new();
     }
-    let origins = match origins {
-        [all] if all == "*" => AllowOrigin::any(),
-        list => AllowOrigin::list(list.iter().filter_map(|origin| origin.parse().ok())),
-    };
-    CorsLayer::new().allow_origin(origins).allow_methods(Any).allow_headers(Any)
+    let layer = CorsLayer::new();
+    if origins.iter().any(|origin| origin == "*") {
+        // Without credentials, which any page could otherwise use.
+        return layer.allow_origin(AllowOrigin::any()).allow_methods(Any).allow_headers(Any);
+    }
+    let origins = AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()));
+    // With credentials, `*` would be the name of a method or a header field.
+    let (methods, headers) = (AllowMethods::mirror_request(), AllowHeaders::mirror_request());
+    layer.allow_origin(origins).allow_methods(methods).allow_headers(headers).allow_credentials(true)
 }
 
 async fn known_host(State(state): State<ApiState>, request: Request, next: Next) -> Response {

@@ -19,6 +19,19 @@ pub(crate) struct ServerSettings {
     pub(crate) tokens: Vec<Token>,
     /// Origins of web pages that may call the API (CORS); `*` allows any.
     pub(crate) cors_origins: Vec<String>,
+    /// The LLM calls in the triplet view of Agent Lightning 1.0. The parameter `dedup` of a request replaces it.
+    pub(crate) triplets: TripletCalls,
+}
+
+/// Which of the LLM calls with one prompt the triplet view of Agent Lightning 1.0 has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TripletCalls {
+    /// The last, as Agent Lightning's own server. Failed calls have no prompt, so that one of them stays.
+    #[default]
+    Last,
+    /// All: several samples of one prompt are all training samples.
+    All,
 }
 
 impl Default for ServerSettings {
@@ -29,6 +42,7 @@ impl Default for ServerSettings {
             otlp_grpc_listen: None,
             tokens: Vec::new(),
             cors_origins: Vec::new(),
+            triplets: TripletCalls::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::access::Token;
 use super::otlp::counters::IngestCounters;
+use super::settings::TripletCalls;
 use crate::gateway::Gateway;
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
@@ -36,6 +37,8 @@ pub(crate) struct ApiState {
     pub(crate) tokens: Arc<[Token]>,
     /// `server.cors_origins`.
     pub(crate) cors_origins: Arc<[String]>,
+    /// `server.triplets`.
+    pub(crate) triplets: TripletCalls,
     /// Answers LLM calls.
     pub(crate) gateway: Gateway,
     /// The address of the proxy listener.

@@ -189,6 +189,7 @@ impl App {
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),
             cors_origins: config.server.cors_origins.clone().into(),
+            triplets: config.server.triplets,
             gateway: gateway.clone(),
             proxy_address: self.proxy_address,
         };

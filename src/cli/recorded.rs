@@ -202,7 +202,7 @@ impl Recorded {
             span_id,
             parent_id: None,
             name: self.name.clone(),
-            kind: SpanKind::Internal,
+            kind: Some(SpanKind::Internal),
             status: Status { status_code, description },
             attributes: std::collections::BTreeMap::default(),
             events: Vec::new(),

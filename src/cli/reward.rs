@@ -101,7 +101,7 @@ fn reward_span(rollout: &str, attempt: &str, sequence_id: u64, rewards: &[(Strin
         span_id: SpanId::from_random(fastrand::u64(..)).to_string(),
         parent_id: None,
         name: "agentlightning.annotation".to_owned(),
-        kind: SpanKind::Internal,
+        kind: Some(SpanKind::Internal),
         status: Status { status_code: StatusCode::Ok, description: None },
         attributes,
         events: Vec::new(),

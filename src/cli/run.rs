@@ -85,7 +85,7 @@ pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Res
 }
 
 fn show_spans(recorded: &Recorded, spans: &[Span], config: &Config) {
-    if !spans.iter().any(|span| span.kind == SpanKind::Client) {
+    if !spans.iter().any(|span| span.kind == Some(SpanKind::Client)) {
         let command = command_name(&recorded.command);
         return show::note(&format!(
             "tracewire: no exchange was seen. If {command} uses HTTP, it bypasses the proxy or rejects its certificate; \

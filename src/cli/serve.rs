@@ -31,6 +31,9 @@ pub(super) struct ServeArgs {
     /// The address for OTLP over gRPC [default: off]
     #[arg(long, value_name = "ADDR")]
     otlp_grpc: Option<SocketAddr>,
+    /// An origin whose web pages may call the API; `*` allows any (repeatable)
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,
     /// The CA's folder; DIR/ca.pem is the public certificate
@@ -61,6 +64,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.proxy.listen = args.proxy.unwrap_or(config.proxy.listen);
     config.server.listen = args.server.unwrap_or(config.server.listen);
     config.server.otlp_grpc_listen = args.otlp_grpc.or(config.server.otlp_grpc_listen);
+    config.server.cors_origins.extend(args.cors_origin);
     config.tls.ca_dir = args.ca_dir.or(config.tls.ca_dir);
     config.tls.upstream_ca.extend(args.upstream_ca);
     config.upstream.connect_to.extend(args.connect_to);

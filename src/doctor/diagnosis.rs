@@ -52,7 +52,7 @@ pub(crate) fn judge(program: &str, spans: &[Span], output: &str) -> (Verdict, Op
     if let Some(advice) = spans.iter().find_map(|span| text(span, names::CLIENT_ADVICE)) {
         return (Verdict::RejectsCertificate, Some(format!("it rejects the certificate: {advice}")));
     }
-    match spans.iter().find(|span| span.kind == SpanKind::Client && span.is_error()) {
+    match spans.iter().find(|span| span.kind == Some(SpanKind::Client) && span.is_error()) {
         Some(span) => (Verdict::Fails, Some(format!("{}{last_words}", error_of(span)))),
         None => (Verdict::NotSeen, Some(format!("{}{last_words}", bypass_advice(program, ProgramOrigin::Unknown)))),
     }
@@ -184,7 +184,7 @@ fn rejections(spans: &[Span], accepted: &BTreeSet<String>, observed: &Observatio
 }
 
 fn is_exchange(span: &Span) -> bool {
-    span.kind == SpanKind::Client
+    span.kind == Some(SpanKind::Client)
         && span.name != "CONNECT"
         && span.attributes.contains_key(names::HTTP_RESPONSE_STATUS_CODE)
 }

@@ -9,10 +9,10 @@ use crate::trace::{Attributes, Span, SpanKind, Status, Value};
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
-/// Converts the spans of a rollout. Spans without start or end time are left out, because the adapters compare times.
+/// Converts the spans of a rollout.
 pub(crate) fn view(spans: Vec<Span>) -> Vec<Span> {
     let mut view = Vec::with_capacity(spans.len());
-    for mut span in spans.into_iter().filter(|span| span.start_time.is_some() && span.end_time.is_some()) {
+    for mut span in spans {
         remove_conflicting_names(&mut span.attributes);
         if is_completed_call(&span) {
             let children = to_agent_lightning(&mut span);
@@ -242,7 +242,7 @@ fn child(of: &Span, number: usize, name: &str) -> Span {
         trace_id: of.trace_id.clone(),
         parent_id: Some(of.span_id.clone()),
         name: name.to_owned(),
-        kind: SpanKind::Internal,
+        kind: Some(SpanKind::Internal),
         status: Status::default(),
         attributes: Attributes::new(),
         events: Vec::new(),

@@ -223,7 +223,7 @@ fn label(span: &Span) -> String {
 fn result(span: &Span) -> String {
     match span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(|code| code.as_int()) {
         Some(code) if text(span, names::OUTCOME) != Some("failed") => code.to_string(),
-        _ if span.is_error() && span.kind == SpanKind::Client => "error".to_owned(),
+        _ if span.is_error() && span.kind == Some(SpanKind::Client) => "error".to_owned(),
         _ => span
             .attributes
             .get(names::PROCESS_EXIT_CODE)
@@ -260,7 +260,7 @@ fn bar(span: &Span, axis: &Axis, width: usize) -> String {
 }
 
 fn summary(spans: &[Span], axis: &Axis) -> String {
-    let exchanges = spans.iter().filter(|span| span.kind == SpanKind::Client && span.name != "CONNECT");
+    let exchanges = spans.iter().filter(|span| span.kind == Some(SpanKind::Client) && span.name != "CONNECT");
     let (mut count, mut up, mut down) = (0, 0, 0);
     for span in exchanges {
         let size = |name| span.attributes.get(name).and_then(|size| size.as_int()).unwrap_or(0);
@@ -268,7 +268,7 @@ fn summary(spans: &[Span], axis: &Axis) -> String {
         up += size(names::HTTP_REQUEST_BODY_SIZE);
         down += size(names::HTTP_RESPONSE_BODY_SIZE);
     }
-    let errors = spans.iter().filter(|span| span.kind == SpanKind::Client && span.is_error()).count();
+    let errors = spans.iter().filter(|span| span.kind == Some(SpanKind::Client) && span.is_error()).count();
     let plural = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     format!(
         "{}, {}, {} in all, {} B up, {} B down",

@@ -135,7 +135,7 @@ fn name(span: &mut Span, call: &LlmCall) {
         let model = call.request.model.as_ref().or(call.response_model.as_ref());
         let label = if operation.is_empty() { call.api.rsplit('.').next().unwrap_or_default() } else { operation };
         span.name = model.map_or_else(|| label.to_owned(), |model| format!("{label} {model}"));
-        span.kind = SpanKind::Client;
+        span.kind = Some(SpanKind::Client);
     }
     for (name, value) in &call.extras {
         span.set(name, value.clone());

@@ -37,7 +37,7 @@ pub(super) fn bare_span(exchange: &Exchange) -> Span {
             _ if known => exchange.request.method.to_string(),
             _ => "HTTP".to_owned(),
         },
-        kind: SpanKind::Client,
+        kind: Some(SpanKind::Client),
         status: Status::default(),
         attributes: BTreeMap::default(),
         events: Vec::new(),

@@ -138,7 +138,7 @@ fn tool_span(next: &Span, id: &str, response: &Json<'_>, called: ToolCall, optio
         sequence_id: called.sequence_id,
         trace_id: called.span.trace_id.clone(),
         name: options.redactor.text(&format!("execute_tool {}", called.name)).into_owned(),
-        kind: SpanKind::Internal,
+        kind: Some(SpanKind::Internal),
         status: Status::default(),
         attributes: Attributes::new(),
         events: Vec::new(),

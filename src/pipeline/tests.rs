@@ -197,7 +197,7 @@ fn pending(rollouts: &[&str]) -> PendingSpans {
         span_id: "2".repeat(16),
         parent_id: None,
         name: "GET".to_owned(),
-        kind: SpanKind::Client,
+        kind: Some(SpanKind::Client),
         status: Status::default(),
         attributes: Attributes::new(),
         events: Vec::new(),

@@ -89,13 +89,15 @@ impl Rollouts {
     /// Changes a rollout; a status of `queuing` or `requeuing` puts it into the queue.
     pub async fn update(&self, id: RolloutId, change: RolloutChange) -> Result<Rollout> {
         self.transact(move |records, now| {
-            let mut rollout = existing_rollout(records, &id)?;
+            // Agent Lightning's store has other words here than elsewhere, which its clients know.
+            let not_found = || format!("Item does not exist with primary key(s): rollout_id={id}");
+            let mut rollout = records.rollout(&id)?.ok_or_else(|| RolloutError::NotFound(not_found()))?;
             let RolloutChange { input, mode, resources_id, status, config, metadata } = change.clone();
             rollout.input = input.unwrap_or(rollout.input);
             rollout.mode = mode.map_or(rollout.mode, |mode| mode.map(|mode| mode.as_str().to_owned()));
             rollout.resources_id = resources_id.unwrap_or(rollout.resources_id);
             rollout.config = config.unwrap_or(rollout.config);
-            rollout.metadata = metadata.unwrap_or(rollout.metadata);
+            rollout.metadata = metadata.map_or(rollout.metadata, |new| new.map_or(JsonValue::Null, JsonValue::Object));
             let must_queue = status.is_some_and(|status| lifecycle::set_rollout_status(&mut rollout, status, now));
             records.upsert_rollout(&rollout)?;
             if must_queue {

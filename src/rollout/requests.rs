@@ -1,7 +1,7 @@
 //! The arguments of operations: new rollouts, and changes of rollouts and attempts.
 
 use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value as JsonValue;
 use utoipa::ToSchema;
 
@@ -47,22 +47,34 @@ impl RolloutMode {
 
 /// Changes of a rollout. Absent fields keep their value; null removes it.
 // In an `Option<Option<_>>`, `None` keeps the value and `Some(None)` removes it.
-#[derive(Clone, Debug, Default, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct RolloutChange {
-    /// The task.
+    /// The task. JSON `null` is a task.
+    #[serde(default, deserialize_with = "present")]
     pub input: Option<JsonValue>,
     /// What the rollout is for.
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<RolloutMode>)]
     pub mode: Option<Option<RolloutMode>>,
     /// The resources that the rollout runs with.
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub resources_id: Option<Option<String>>,
     /// The new status.
+    #[serde(default)]
     pub status: Option<RolloutStatus>,
     /// Timeouts and retries.
+    #[serde(default)]
     pub config: Option<RolloutConfig>,
-    /// Free-form data; JSON `null` removes it.
-    pub metadata: Option<JsonValue>,
+    /// Free-form data; `Some(None)` removes it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Option<serde_json::Map<String, JsonValue>>>,
+}
+
+/// Reads a field that is present, also if it is null.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Changes of an attempt. Absent fields keep their value.

@@ -1,4 +1,4 @@
-//! The recorded operation, with the JSON of Agent Lightning's `Span`: every field is present, null if unset.
+//! The recorded operation, with the JSON of Agent Lightning's `Span`: every field but `kind` is present, null if unset.
 //!
 //! Written `trace::Span` in text, because `tracing::Span` also exists. Data only: how spans are stored is decided in
 //! `crate::store`.
@@ -29,9 +29,9 @@ pub struct Span {
     pub parent_id: Option<String>,
     /// Low-cardinality name, as the semantic conventions require.
     pub name: String,
-    /// Absent from the JSON of Agent Lightning's own spans.
+    /// `None` for spans of Agent Lightning, whose JSON has no such key.
     #[serde(default)]
-    pub kind: SpanKind,
+    pub kind: Option<SpanKind>,
     /// `Unset` if the operation completed normally.
     pub status: Status,
     /// Scalars and lists of scalars only.
@@ -54,11 +54,10 @@ pub struct Span {
 }
 
 /// The span kinds of OpenTelemetry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SpanKind {
     /// An operation within one process.
-    #[default]
     Internal,
     /// An incoming request.
     Server,
@@ -163,7 +162,7 @@ impl Span {
             parent,
             resource,
         } = self;
-        let mut json = serializer.serialize_struct("Span", 17)?;
+        let mut json = serializer.serialize_struct("Span", 16 + usize::from(kind.is_some()))?;
         json.serialize_field("rollout_id", rollout_id)?;
         json.serialize_field("attempt_id", attempt_id)?;
         json.serialize_field("sequence_id", sequence_id)?;
@@ -171,7 +170,10 @@ impl Span {
         json.serialize_field("span_id", span_id)?;
         json.serialize_field("parent_id", parent_id)?;
         json.serialize_field("name", name)?;
-        json.serialize_field("kind", kind)?;
+        match kind {
+            Some(kind) => json.serialize_field("kind", kind)?,
+            None => json.skip_field("kind")?,
+        }
         json.serialize_field("status", status)?;
         json.serialize_field("attributes", attributes)?;
         json.serialize_field("events", events)?;

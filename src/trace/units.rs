@@ -24,13 +24,16 @@ impl Timestamp {
 
     /// From float seconds. Negative and non-finite numbers become the epoch.
     pub fn from_unix_secs(secs: f64) -> Self {
-        // `as` saturates, and maps NaN to 0.
-        Self { unix_nanos: (secs * 1e9).round() as u64 }
+        // `as` saturates, and maps NaN to 0. The fraction is exact, which `secs * 1e9` is not.
+        let nanos = (secs.fract() * NANOS_PER_SEC as f64).round() as u64;
+        Self { unix_nanos: (secs.trunc() as u64).saturating_mul(NANOS_PER_SEC).saturating_add(nanos) }
     }
 
-    /// Float seconds since the epoch; exact to about 240 ns for today's dates.
+    /// Float seconds since the epoch; exact to about 240 ns for today's dates. [`Self::from_unix_secs`] of a number that a
+    /// double has gives the same number back.
     pub fn unix_secs(self) -> f64 {
-        self.unix_nanos as f64 / 1e9
+        let (secs, nanos) = (self.unix_nanos / NANOS_PER_SEC, self.unix_nanos % NANOS_PER_SEC);
+        secs as f64 + nanos as f64 / NANOS_PER_SEC as f64
     }
 
     /// The instant `by` later.
@@ -43,6 +46,8 @@ impl Timestamp {
         Duration::from_nanos(self.unix_nanos.saturating_sub(earlier.unix_nanos))
     }
 }
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
@@ -99,6 +104,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&at).unwrap(), "1700000000.5");
         assert_eq!(serde_json::from_str::<Timestamp>("1700000000.5").unwrap(), at);
         assert_eq!(serde_json::from_str::<Timestamp>("1700000000500000000").unwrap(), at);
+    }
+
+    #[test]
+    fn seconds_of_another_program_are_returned_as_they_came() {
+        for secs in [1_795_712_204.266_324_5, 1_795_712_204.266_344_5, 1.5, 0.1, 1_700_000_000.123_456_7] {
+            assert_eq!(Timestamp::from_unix_secs(secs).unix_secs(), secs);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub type Attributes = BTreeMap<String, Value>;
 
 /// An attribute value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "Input should be a text, a number, a boolean, or a list of one of them")]
 pub enum Value {
     /// A boolean.
     Bool(bool),

@@ -26,7 +26,10 @@ pub(crate) fn repaired(text: &[u8]) -> String {
                 depth = depth.saturating_sub(1);
                 None
             }
-            _ => NOT_FINITE.iter().find(|word| bytes[at..].starts_with(word[1..word.len() - 1].as_bytes())).map(|word| (*word, at + word.len() - 2)),
+            _ => NOT_FINITE
+                .iter()
+                .find(|word| bytes[at..].starts_with(&word.as_bytes()[1..word.len() - 1]))
+                .map(|word| (*word, at + word.len() - 2)),
         };
         match replaced {
             Some((replacement, end)) => {
@@ -90,7 +93,8 @@ fn string(text: &str, open: usize, out: &mut String) -> usize {
 /// The UTF-16 code unit of the escape `\uXXXX` at `at`; `None` for anything else.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
 }
 

@@ -1,8 +1,8 @@
 //! The API listener: its guard on raw sockets, its OpenAPI document, and the cost of its listings.
 
 use crate::support::client::{ask, get, post};
-use crate::support::{Bench, Running, connect, read_head, read_to_end};
-use serde_json::json;
+use crate::support::{Bench, Running, connect, read_head, read_to_end, say};
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 
 #[test]
@@ -52,6 +52,93 @@ fn strict_server(bench: &Bench) -> Running {
     let config = bench.home().join("strict.toml");
     std::fs::write(&config, "[proxy]\nheader_timeout_ms = 500\nmax_connections = 2\n").unwrap();
     bench.serve(&["--config", config.to_str().unwrap(), "--otlp-grpc", "127.0.0.1:0"])
+}
+
+#[test]
+fn a_body_of_another_shape_is_rejected_with_what_was_found() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let json_of = |answer: &str| -> Value { serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap() };
+    let ask = |method: &str, path: &str, body: &str| {
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n");
+        say(
+            server,
+            format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes(),
+        )
+    };
+    let document = json_of(&ask("GET", "/openapi.json", ""));
+    let mut rejected = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let body = &operation["requestBody"]["content"]["application/json"];
+            // rLLM reads any body, OTLP has errors of its own, and calls are the backend's.
+            if body.is_null() || ["rLLM", "OTLP", "LLM calls"].contains(&operation["tags"][0].as_str().unwrap()) {
+                continue;
+            }
+            let answer = ask(&method.to_uppercase(), &path.replace(['{', '}'], ""), "[[7]]");
+            if answer.starts_with("HTTP/1.1 404") {
+                continue;
+            }
+            rejected += 1;
+            assert!(answer.starts_with("HTTP/1.1 422"), "{method} {path}: {answer}");
+            let problem = &json_of(&answer)["detail"][0];
+            assert_eq!(problem["loc"][0], "body", "{method} {path}: {answer}");
+            assert!(problem["input"] == json!([[7]]) || problem["input"] == json!([7]), "{method} {path}: {answer}");
+            let message = problem["msg"].as_str().unwrap();
+            assert!(message.starts_with("Input should be a valid dictionary"), "{method} {path}: {message}");
+        }
+    }
+    assert!(rejected > 15, "{rejected}");
+    for (body, loc, kind, input) in [
+        (json!({ "rollouts": [{}] }), json!(["body", "rollouts", 0, "input"]), "missing", json!({})),
+        (json!({ "rollouts": [{ "input": 1, "mode": 3 }] }), json!(["body", "rollouts", 0, "mode"]), "enum", json!(3)),
+        (json!({ "rollouts": { "input": 1 } }), json!(["body", "rollouts"]), "list_type", json!({ "input": 1 })),
+        (json!({ "rollouts": [["a"]] }), json!(["body", "rollouts", 0]), "model_attributes_type", json!(["a"])),
+    ] {
+        let answer = json_of(&ask("POST", "/v1/agl/queues/rollouts/enqueue", &body.to_string()));
+        let problem = &answer["detail"][0];
+        assert_eq!((&problem["loc"], &problem["type"], &problem["input"]), (&loc, &json!(kind), &input), "{answer}");
+    }
+}
+
+#[test]
+fn spans_are_returned_as_they_came() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let post = |path: &str, body: &Value| -> Value {
+        let body = body.to_string();
+        let head = format!("POST /v1/agl{path} HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n");
+        let length = body.len();
+        let head = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        let answer = say(server, format!("{head}{body}").as_bytes());
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let started = post("/rollouts", &json!({ "input": null }));
+    let (rollout, attempt) = (&started["rollout_id"], &started["attempt"]["attempt_id"]);
+    let base = json!({ "rollout_id": rollout, "attempt_id": attempt, "trace_id": "t", "parent_id": null, "name": "n",
+        "status": { "status_code": "OK", "description": null }, "attributes": {}, "events": [], "links": [],
+        "context": null, "parent": null, "resource": { "attributes": {}, "schema_url": "" } });
+    let times = [json!(null), json!(1_795_712_204.266_324_5)];
+    let extras =
+        [json!({}), json!({ "kind": "CLIENT" }), json!({ "kind": "SpanKind.INTERNAL" }), json!({ "kind": null })];
+    let mut sent = Vec::new();
+    for (start, end) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        for extra in &extras {
+            let mut span = base.clone();
+            let number = sent.len() + 1;
+            let own = json!({ "sequence_id": number, "span_id": format!("s{number}"), "start_time": times[start], "end_time": times[end] });
+            for more in [&own, extra] {
+                span.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            }
+            assert_eq!(post("/spans", &span), span);
+            sent.push(span);
+        }
+    }
+    let found = post("/spans/search", &json!({ "rollout_id": rollout, "limit": "-1" }));
+    assert_eq!(found["items"], json!(sent));
 }
 
 #[test]

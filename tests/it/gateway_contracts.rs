@@ -638,7 +638,7 @@ fn streams_have_token_ids_in_their_event() {
 }
 
 #[test]
-fn all_samples_of_one_prompt_are_kept() {
+fn one_sample_of_a_prompt_is_kept_or_all() {
     let (trainer, _) = Trainer::with_mock();
     let prompts =
         ["hi", "other", "hi"].map(|text| trainer.call("ro", &question(text)).json()["prompt_token_ids"].take());
@@ -646,9 +646,10 @@ fn all_samples_of_one_prompt_are_kept() {
     trainer.ask("POST /api/rollouts/ro/attempt/0/events", &reward);
     let [first, other, last] = prompts;
     assert!(first == last && first != other);
-    // Agent Lightning removes earlier samples of the same prompt.
     let kept = [other.clone(), last.clone(), NO];
-    for (query, expected) in [("", &[first, other, last, NO][..]), ("&dedup=last", &kept[..])] {
+    for (query, expected) in
+        [("", &kept[..]), ("&dedup=all", &[first, other, last, NO][..]), ("&dedup=last", &kept[..])]
+    {
         let mut events = trainer.events("ro", &format!("?format=triplet{query}"));
         let seen: Vec<Value> = events.iter_mut().map(|event| event["data"]["prompt_token_ids"].take()).collect();
         assert_eq!(seen, expected, "{query}");

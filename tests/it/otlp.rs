@@ -85,6 +85,62 @@ fn bad_requests_are_told_why() {
 }
 
 #[test]
+fn one_bad_value_costs_no_batch() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-odd" } }]);
+    let odd = |id: &str, value: Value| {
+        let mut span = span(trace, id);
+        span["kind"] = json!("SPAN_KIND_CLIENT");
+        span["attributes"] = json!([{ "key": "v", "value": value }, { "key": "none", "value": null }]);
+        span
+    };
+    let spans = json!([
+        odd("00f067aa0ba90201", json!({ "stringValue": "HALF" })),
+        odd("00f067aa0ba90202", json!({ "doubleValue": "NaN" })),
+        odd("00f067aa0ba90203", json!({ "intValue": "18446744073709551615" })),
+        odd("00f067aa0ba90204", json!({ "intValue": 7.0 })),
+        { "traceId": trace, "spanId": "00f067aa0ba90205", "attributes": 7 },
+    ]);
+    let body = request(&named, &spans).replace("HALF", "cut \\ud83e");
+    let (status, answer) = ask(&serve, "POST", "/v1/traces", JSON, &body);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["partialSuccess"]["rejectedSpans"]), (200, &json!("1")), "{answer}");
+    assert_eq!(answer["partialSuccess"]["errorMessage"], "attributes is not a list");
+    let stored = bench.spans("ro-odd");
+    let values: Vec<&Value> = stored.iter().map(|span| &span["attributes"]["v"]).collect();
+    assert_eq!(values, [&json!("cut \u{fffd}"), &json!("NaN"), &json!("18446744073709551615"), &json!(7)]);
+    assert!(stored.iter().all(|span| span["kind"] == "CLIENT"));
+
+    // Protobuf: fields of a length, by number.
+    let field = |number: u8, data: &[u8]| {
+        let length = data.len();
+        let low = u8::try_from(length & 127).unwrap();
+        let prefix = if length < 128 { vec![low] } else { vec![low | 128, u8::try_from(length >> 7).unwrap()] };
+        [&[number << 3 | 2], prefix.as_slice(), data].concat()
+    };
+    let attribute = |key: &[u8], text: &[u8]| [field(1, key), field(2, &field(1, text))].concat();
+    let span = |id: u8, text: &[u8]| {
+        let ids = [field(1, &[7; 16]), field(2, &[id; 8])].concat();
+        field(2, &[ids, field(5, b"s"), field(9, &attribute(b"v", text))].concat())
+    };
+    let resource = field(1, &field(1, &attribute(b"agentlightning.rollout_id", b"ro-bytes")));
+    let spans = [span(1, b"fine"), span(2, b"caf\xe9"), field(2, b"\x07"), span(3, b"fine")].concat();
+    let body = field(1, &[resource, field(2, &spans)].concat());
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    let answer = say(serve.address("server"), &[head.into_bytes(), body].concat());
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("it cannot be decoded"), "{answer}");
+    let stored = bench.spans("ro-bytes");
+    let values: Vec<&Value> = stored.iter().map(|span| &span["attributes"]["v"]).collect();
+    assert_eq!(values, ["fine", "caf\u{fffd}", "fine"]);
+}
+
+#[test]
 fn every_spelling_of_gzip_is_decoded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
@@ -140,7 +196,11 @@ fn what_is_wrong_with_a_request_to_the_store_is_said_in_its_shapes() {
         (get("/rollouts?status_in=asleep"), 422, "status_in"),
         (get("/rollouts?limit=many"), 422, "integer"),
         (get("/rollouts/ro-none"), 404, "Rollout ro-none not found"),
-        (post("/rollouts/ro-none", json!({ "status": "failed" })), 404, "Rollout ro-none not found"),
+        (
+            post("/rollouts/ro-none", json!({ "status": "failed" })),
+            404,
+            "Item does not exist with primary key(s): rollout_id=ro-none",
+        ),
         (
             post(&format!("/rollouts/{rollout}"), json!({ "status": null })),
             400,
@@ -198,8 +258,8 @@ fn tokens_say_who_may_do_what() {
         token = "runner-1"
         rollouts = ["ro-mine*"]
     "#;
-    std::fs::write(&config, format!("[server]\ncors_origins = [\"http://page.test\"]\n{tokens}")).unwrap();
-    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    std::fs::write(&config, format!("[server]\ncors_origins = [\"http://other.test\"]\n{tokens}")).unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap(), "--cors-origin", "http://page.test"]);
     let bearer = |token: &str| format!("authorization: Bearer {token}\r\n{JSON}");
     let list = |token: &str| ask(&serve, "GET", "/v1/agl/rollouts", &bearer(token), "").0;
     assert_eq!(["", "wrong", "reader-1", "runner-1"].map(list), [401, 401, 200, 403]);
@@ -218,11 +278,14 @@ fn tokens_say_who_may_do_what() {
     assert_eq!((ask(&serve, "GET", "/readyz", "", "").0, ask(&serve, "GET", "/metrics", "", "").0), (200, 401));
     let preflight = "origin: http://page.test\r\naccess-control-request-method: POST\r\n";
     assert_eq!(ask(&serve, "OPTIONS", "/v1/agl/rollouts", preflight, "").0, 200);
-    let raw = say(
-        serve.address("server"),
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\norigin: http://page.test\r\nconnection: close\r\n\r\n",
-    );
-    assert!(raw.to_lowercase().contains("access-control-allow-origin: http://page.test"), "{raw}");
+    for (origin, is_allowed) in [("http://page.test", true), ("http://other.test", true), ("http://third.test", false)]
+    {
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\norigin: {origin}\r\nconnection: close\r\n\r\n");
+        let raw = say(serve.address("server"), request.as_bytes()).to_lowercase();
+        assert_eq!(raw.contains(&format!("access-control-allow-origin: {origin}\r\n")), is_allowed, "{raw}");
+        assert!(!is_allowed || raw.contains("access-control-allow-credentials: true"), "{raw}");
+    }
     eventually(|| (bench.spans("ro-mine-1").len() == 1).then_some(()));
 }
 
@@ -257,7 +320,10 @@ fn what_the_document_describes_is_served() {
             let (status, body) = ask(&serve, &method.to_uppercase(), &path, JSON, "");
             assert_ne!(status, 405, "{method} {path}: {body}");
             // The fallback says it otherwise.
-            assert!(status != 404 || body.contains(" not found\""), "{method} {path}: {body}");
+            assert!(
+                status != 404 || body.contains(" not found\"") || body.contains("Item does not exist"),
+                "{method} {path}: {body}"
+            );
         }
     }
 }

@@ -1,70 +1,50 @@
 //! Keys of a span that our model does not have. Agent Lightning's model keeps them, so they are stored in an attribute and
 //! returned in their place.
 
-use crate::trace::Span;
+use crate::api::request_json::{read, typed};
+use crate::api::respond::{ApiError, ApiResult};
+use crate::trace::{Span, SpanKind};
+use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value as JsonValue};
-use std::fmt;
 
 /// The attribute that holds the extra keys in the store, as a JSON object.
-pub(super) const EXTRA: &str = "tracewire.extra";
+const EXTRA: &str = "tracewire.extra";
 
-/// The keys of a span's JSON. Deserialising fails if one of the first [`REQUIRED`] of [`KNOWN`] is missing.
-pub(super) struct SpanKeys {
-    /// Keys that are not [`KNOWN`], with their values.
-    pub(super) extra: Map<String, JsonValue>,
-}
-
-/// The keys of our model. The first [`REQUIRED`] may be null, which serde would read from a missing key too.
-const KNOWN: [&str; 17] = [
-    "parent_id",
-    "start_time",
-    "end_time",
-    "context",
-    "parent",
+/// The keys of our model besides [`NULLABLE`] and `kind`.
+const KNOWN: [&str; 11] = [
     "rollout_id",
     "attempt_id",
     "sequence_id",
     "trace_id",
     "span_id",
     "name",
-    "kind",
     "status",
     "attributes",
     "events",
     "links",
     "resource",
 ];
-const REQUIRED: usize = 5;
 
-impl<'de> Deserialize<'de> for SpanKeys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = SpanKeys;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a span")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SpanKeys, A::Error> {
-                let (mut seen, mut extra) = ([false; REQUIRED], Map::new());
-                while let Some(key) = map.next_key::<String>()? {
-                    match KNOWN.iter().position(|known| *known == key) {
-                        Some(at) => {
-                            map.next_value::<IgnoredAny>()?;
-                            seen.iter_mut().skip(at).take(usize::from(at < REQUIRED)).for_each(|seen| *seen = true);
-                        }
-                        None => drop(extra.insert(key, map.next_value()?)),
-                    }
-                }
-                match seen.iter().position(|seen| !seen) {
-                    Some(at) => Err(A::Error::missing_field(KNOWN[at])),
-                    None => Ok(SpanKeys { extra }),
-                }
-            }
-        }
-        deserializer.deserialize_map(KeyVisitor)
+/// The keys that must be present and may be null. serde would read null from a missing key too.
+const NULLABLE: [&str; 5] = ["parent_id", "start_time", "end_time", "context", "parent"];
+
+/// The span in a body, with its extra keys in an attribute.
+pub(super) fn read_span(body: &Bytes) -> ApiResult<Span> {
+    let fields: Map<String, JsonValue> = read(body)?;
+    if let Some(missing) = NULLABLE.iter().find(|key| !fields.contains_key(**key)) {
+        return Err(ApiError::of_value(&["body", missing], "Field required", fields));
     }
+    let is_ours = |key: &str, value: &JsonValue| {
+        // OpenTelemetry's Python classes have other names of kinds, which are kept as any extra key is.
+        KNOWN.contains(&key) || NULLABLE.contains(&key) || (key == "kind" && SpanKind::deserialize(value).is_ok())
+    };
+    let (ours, extra): (Map<_, _>, Map<_, _>) = fields.into_iter().partition(|(key, value)| is_ours(key, value));
+    let mut span: Span = typed("body", &JsonValue::Object(ours))?;
+    if !extra.is_empty() {
+        span.set(EXTRA, JsonValue::Object(extra).to_string());
+    }
+    Ok(span)
 }
 
 /// A span's JSON, with its extra keys.

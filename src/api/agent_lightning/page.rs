@@ -1,6 +1,7 @@
 //! Filters, order and pages of listings, on the JSON of the items, so that every kind of item is treated alike.
 
-use crate::api::respond::{ApiError, ApiResult, read, schema_error};
+use crate::api::request_json::{read, typed};
+use crate::api::respond::{ApiError, ApiResult};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -176,16 +177,7 @@ pub(super) fn from_body<T: DeserializeOwned>(body: &Bytes) -> ApiResult<(T, Pagi
 pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> ApiResult<(T, Paging)> {
     let mut object = serde_json::Map::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let value = match &*name {
-            "limit" | "offset" => {
-                let number = value.parse::<i64>().map_err(|_| {
-                    let message = "Input should be a valid integer, unable to parse string as an integer";
-                    ApiError::of_field("query", &name, message)
-                })?;
-                json!(number)
-            }
-            _ => json!(value),
-        };
+        let value = json!(value);
         match object.entry(name.to_string()) {
             serde_json::map::Entry::Occupied(mut known) if lists.contains(&&*name) => {
                 if let Some(list) = known.get_mut().as_array_mut() {
@@ -202,11 +194,7 @@ pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str
         }
     }
     let object = JsonValue::Object(object);
-    Ok((typed(&object)?, typed(&object)?))
-}
-
-fn typed<T: DeserializeOwned>(query: &JsonValue) -> ApiResult<T> {
-    serde_path_to_error::deserialize(query).map_err(|error| schema_error("query", error))
+    Ok((typed("query", &object)?, typed("query", &object)?))
 }
 
 /// Items as JSON, for [`Paging::page`].
@@ -254,10 +242,10 @@ mod tests {
     #[test]
     fn queries_are_read_as_bodies() {
         let (read, _) = from_query::<JsonValue>(Some("a=1&b=x%20y&a=2&limit=3&c=1&c=2"), &["a"]).unwrap();
-        assert_eq!(read, json!({ "a": ["1", "2"], "b": "x y", "limit": 3, "c": "2" }));
-        assert!(matches!(from_query::<JsonValue>(Some("limit=x"), &[]), Err(ApiError::Schema { .. })));
+        assert_eq!(read, json!({ "a": ["1", "2"], "b": "x y", "limit": "3", "c": "2" }));
+        assert!(matches!(from_query::<JsonValue>(Some("limit=x"), &[]), Err(ApiError::Schema(_))));
         let order = from_query::<JsonValue>(Some("sort_order=up"), &[]).unwrap_err();
-        assert!(matches!(order, ApiError::Schema { place, .. } if place == ["query", "sort_order"]));
+        assert!(matches!(order, ApiError::Schema(problem) if problem.place == ["query", "sort_order"]));
         let paging = |text: &str| from_query::<JsonValue>(Some(text), &[]).unwrap().1.check(&["a", "b"]).is_ok();
         assert_eq!(
             ["limit=0", "limit=-2", "offset=-1", "sort_by=c", "sort_by=a&limit=-1"].map(paging),

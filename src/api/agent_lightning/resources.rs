@@ -1,7 +1,8 @@
 //! Named resources: endpoints and prompts that rollouts run with, in versions.
 
 use super::page::{Filter, from_query, to_json};
-use crate::api::respond::{ApiError, ApiResult, created, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
@@ -44,10 +45,12 @@ pub(super) async fn update(State(state): State<ApiState>, Path(id): Path<String>
 fn named_resources(body: &Bytes) -> ApiResult<JsonValue> {
     let mut named: Map<String, JsonValue> = read(body)?;
     for (name, resource) in &mut named {
-        let invalid = |field: &str, message: &str| ApiError::Schema {
-            place: vec!["body".to_owned(), name.clone(), field.to_owned()],
-            message: message.to_owned(),
-        };
+        if !resource.is_object() {
+            return Err(ApiError::of_value(&["body", name], "Input should be a valid dictionary", resource.clone()));
+        }
+        let found = resource.clone();
+        let invalid =
+            |field: &str, message: &str| ApiError::of_value(&["body", name, field], message, found[field].clone());
         let kind = resource["resource_type"].as_str().unwrap_or_default().to_owned();
         let required: &[&str] = match kind.as_str() {
             "llm" | "proxy_llm" => &["endpoint", "model"],

@@ -2,7 +2,8 @@
 
 use super::body::reject_null;
 use super::page::{Filter, Paging, from_body, from_query, to_json};
-use crate::api::respond::{ApiError, ApiResult, created, ok, read, read_fields, read_optional};
+use crate::api::request_json::{read, read_fields, read_optional};
+use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::rollout::{AttemptChange, NewRollout, RolloutChange};
 use crate::store::RolloutFilter;
@@ -11,7 +12,7 @@ use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value as JsonValue, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use utoipa::{IntoParams, ToSchema};
@@ -34,8 +35,8 @@ fn check(new: &NewRollout) -> ApiResult<()> {
 
 fn check_config(config: Option<&RolloutConfig>) -> ApiResult<()> {
     if config.is_some_and(|config| config.max_attempts == 0) {
-        let place = vec!["body".to_owned(), "config".to_owned(), "max_attempts".to_owned()];
-        return Err(ApiError::Schema { place, message: "Input should be greater than or equal to 1".to_owned() });
+        let place = ["body", "config", "max_attempts"];
+        return Err(ApiError::of_value(&place, "Input should be greater than or equal to 1", 0));
     }
     Ok(())
 }
@@ -127,26 +128,10 @@ async fn existing(state: &ApiState, id: &str) -> ApiResult<AttemptedRollout> {
 
 /// `POST /rollouts/{rollout}`
 pub(super) async fn update(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> ApiResult {
-    let mut fields = read_fields(&body)?;
-    reject_null(&fields, &["status", "config"])?;
-    let mut take = |name: &str| fields.remove(name);
-    let change = RolloutChange {
-        input: take("input"),
-        mode: take("mode").map(|mode| typed("mode", mode)).transpose()?,
-        resources_id: take("resources_id").map(|id| typed("resources_id", id)).transpose()?,
-        status: take("status").map(|status| typed("status", status)).transpose()?,
-        config: take("config").map(|config| typed("config", config)).transpose()?,
-        metadata: take("metadata")
-            .map(|metadata| typed::<Option<serde_json::Map<String, JsonValue>>>("metadata", metadata))
-            .transpose()?
-            .map(|metadata| metadata.map_or(JsonValue::Null, JsonValue::Object)),
-    };
+    reject_null(&read_fields(&body)?, &["status", "config"])?;
+    let change = read_optional::<RolloutChange>(&body)?.unwrap_or_default();
     check_config(change.config.as_ref())?;
     ok(state.rollouts.update(id.as_str().into(), change).await?)
-}
-
-fn typed<T: serde::de::DeserializeOwned>(name: &str, value: JsonValue) -> ApiResult<T> {
-    serde_json::from_value(value).map_err(|error| ApiError::of_field("body", name, error.to_string()))
 }
 
 #[derive(Default, Deserialize, ToSchema)]

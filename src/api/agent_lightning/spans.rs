@@ -1,12 +1,13 @@
 //! Adding, listing and numbering spans. They are returned in the shapes that Agent Lightning's adapters read.
 
-use super::extra::{self, EXTRA, SpanKeys};
+use super::extra;
 use super::page::{Filter, Paging, from_body, from_query};
 use crate::api::access::CallerAccess;
-use crate::api::respond::{ApiResult, created, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::export::agent_lightning::view;
-use crate::trace::{AttemptId, RolloutId, Span};
+use crate::trace::{AttemptId, RolloutId};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
@@ -17,12 +18,8 @@ use utoipa::{IntoParams, ToSchema};
 
 /// `POST /spans`
 pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerAccess>, body: Bytes) -> ApiResult {
-    let mut span: Span = read(&body)?;
-    let SpanKeys { extra } = read(&body)?;
+    let mut span = extra::read_span(&body)?;
     access.require(span.rollout_id.as_str())?;
-    if !extra.is_empty() {
-        span.set(EXTRA, JsonValue::Object(extra).to_string());
-    }
     let rollouts = &state.rollouts;
     // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;

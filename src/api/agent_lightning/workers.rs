@@ -2,7 +2,8 @@
 
 use super::body::reject_null;
 use super::page::{Filter, Paging, from_body, from_query, to_json};
-use crate::api::respond::{ApiError, ApiResult, ok, read_fields};
+use crate::api::request_json::read_fields;
+use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::trace::WorkerStatus;
 use axum::extract::{Path, RawQuery, State};
@@ -68,8 +69,9 @@ pub(super) async fn update(State(state): State<ApiState>, Path(id): Path<String>
     let mut fields = read_fields(&body)?;
     reject_null(&fields, &["heartbeat_stats"])?;
     let stats = fields.remove("heartbeat_stats");
-    if stats.as_ref().is_some_and(|stats| !stats.is_object()) {
-        return Err(ApiError::of_field("body", "heartbeat_stats", "Input should be a valid dictionary"));
+    if let Some(other) = stats.as_ref().filter(|stats| !stats.is_object()) {
+        let place = ["body", "heartbeat_stats"];
+        return Err(ApiError::of_value(&place, "Input should be a valid dictionary", other.clone()));
     }
     ok(state.rollouts.update_worker(id, stats).await?)
 }

@@ -1,6 +1,7 @@
 //! Backends and reroutes: what a worker must know, and how trainers register model servers.
 
-use crate::api::respond::{ApiError, ApiResult, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::gateway::{Backend, BackendEngine, BackendSettings, Reroute};
 use crate::util::secret::Secret;

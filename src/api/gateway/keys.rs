@@ -1,7 +1,8 @@
 //! API keys that name a rollout.
 
 use crate::api::access::CallerAccess;
-use crate::api::respond::{ApiResult, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::gateway::issue_key;
 use axum::Extension;

@@ -1,6 +1,7 @@
 //! Models of Agent Lightning 1.0: a model and the endpoint that serves it, which is a backend here.
 
-use crate::api::respond::{ApiError, ApiResult, created, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::gateway::{Backend, BackendEngine, BackendSettings};
 use crate::util::secret::Secret;
@@ -34,12 +35,14 @@ pub(super) struct NewModel {
 /// `POST /api/models`
 pub(super) async fn register(State(state): State<ApiState>, body: Bytes) -> ApiResult {
     let models: Vec<NewModel> = read(&body)?;
-    for model in models {
+    for (place, model) in models.into_iter().enumerate() {
         let NewModel { model, endpoint, version, weight, engine, key } = model;
+        let found = endpoint.clone();
         let (weight, engine) = (weight.unwrap_or(1.0), engine.unwrap_or_default());
         let settings = BackendSettings { model, url: endpoint, version, weight, engine, key: key.unwrap_or_default() };
         let registered = state.gateway.register(&settings, None);
-        registered.map_err(|error| ApiError::of_field("body", "endpoint", error.to_string()))?;
+        registered
+            .map_err(|error| ApiError::of_value(&["body", &place.to_string(), "endpoint"], error.to_string(), found))?;
     }
     // The response repeats the request, without keys.
     let mut models: Vec<Map<String, JsonValue>> = read(&body)?;

@@ -1,6 +1,7 @@
 //! Pausing LLM calls while a trainer updates weights.
 
-use crate::api::respond::{ApiError, ApiResult, ok, read, read_optional};
+use crate::api::request_json::{read, read_optional};
+use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::gateway::PauseForm;
 use axum::Json;
@@ -9,7 +10,6 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value as JsonValue};
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -31,9 +31,7 @@ fn default_retry_after() -> u64 {
 
 /// `POST /proxy/pause`
 pub(super) async fn pause(State(state): State<ApiState>, body: Bytes) -> ApiResult {
-    // serde reads a struct from an array too, which is no pause request.
-    let fields: Map<String, JsonValue> = read(&body)?;
-    let PauseRequest { retry_after_seconds, reason, form } = read(&JsonValue::Object(fields).to_string().into())?;
+    let PauseRequest { retry_after_seconds, reason, form } = read(&body)?;
     let form = form.unwrap_or(state.gateway.settings().pause);
     state.gateway.gate().pause(form, retry_after_seconds, reason);
     ok(state.gateway.gate().state())

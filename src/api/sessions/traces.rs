@@ -1,7 +1,8 @@
 //! Traces: the LLM calls of sessions.
 
 use super::records::TraceRecord;
-use super::session::{SessionPage, session_ids};
+use super::session::{SessionPage, lenient_fields, session_ids};
+use crate::api::request_json::typed;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::llm::recorded::is_llm_call;
@@ -20,7 +21,7 @@ pub(super) async fn list(
 
 /// `POST /traces/query`, with the fields `session_ids`, `since` and `limit`.
 pub(super) async fn query(State(state): State<ApiState>, body: Bytes) -> ApiResult {
-    let page = serde_json::from_slice(&body).unwrap_or_default();
+    let page = typed("body", &lenient_fields(&body).into()).unwrap_or_default();
     ok(records(&state, &session_ids(&body), &page).await?)
 }
 

@@ -4,7 +4,9 @@
 
 use super::query::text;
 use super::rollouts::{last_attempt, registered};
-use crate::api::respond::{ApiResult, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiResult, ok};
+use crate::api::settings::TripletCalls;
 use crate::api::state::ApiState;
 use crate::export::model_request::{event_data, triplet};
 use crate::llm::recorded::is_llm_call;
@@ -76,7 +78,7 @@ fn span_of(rollout: &RolloutId, attempt: &AttemptId, sequence_id: u64, now: Time
         span_id: id.to_string(),
         parent_id: Some(root.to_string()),
         name: "agentlightning.annotation".to_owned(),
-        kind: SpanKind::Internal,
+        kind: Some(SpanKind::Internal),
         status: Status { status_code: StatusCode::Ok, description: None },
         attributes: BTreeMap::new(),
         events: Vec::new(),
@@ -110,7 +112,7 @@ pub(super) struct EventQuery {
     event_type: Option<String>,
     /// `triplet`: data of LLM calls as prompt, response and reward.
     format: Option<String>,
-    /// `last`, with `format=triplet`: of the calls with one prompt, only the last.
+    /// With `format=triplet`, of the calls with one prompt: `last` or `all`; absent: as `server.triplets` says.
     dedup: Option<String>,
 }
 
@@ -134,7 +136,12 @@ pub(super) async fn list(
     events.sort_by_key(|(at, _, _)| *at);
     if as_triplets {
         events.iter_mut().for_each(|(_, event_type, data)| *data = triplet(event_type, data));
-        if text(&query, "dedup").as_deref() == Some("last") {
+        let calls = match text(&query, "dedup").as_deref() {
+            Some("last") => TripletCalls::Last,
+            Some("all") => TripletCalls::All,
+            _ => state.triplets,
+        };
+        if calls == TripletCalls::Last {
             keep_last_of_each_prompt(&mut events);
         }
     }
@@ -148,8 +155,7 @@ pub(super) async fn list(
     ok(views.collect::<Vec<_>>())
 }
 
-/// Agent Lightning keeps one call of each prompt. We keep all by default, because several samples of one prompt are all
-/// training samples.
+/// Removes all calls with one prompt but the last.
 fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
     let mut prompts = HashSet::new();
     events.reverse();

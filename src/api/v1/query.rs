@@ -15,6 +15,6 @@ pub(super) fn text(query: &str, name: &str) -> Option<String> {
 /// The first value of a parameter that is a whole number.
 pub(super) fn integer(query: &str, name: &str) -> ApiResult<Option<i64>> {
     let message = "Input should be a valid integer, unable to parse string as an integer";
-    let parse = |value: String| value.parse().map_err(|_| ApiError::of_field("query", name, message));
+    let parse = |value: String| value.parse().map_err(|_| ApiError::of_value(&["query", name], message, value));
     text(query, name).map(parse).transpose()
 }

@@ -6,7 +6,8 @@ use super::model::{
 };
 use super::query::{integer, parameters};
 use super::status::{StateV1, UNKNOWN_STATE};
-use crate::api::respond::{ApiError, ApiResult, created, ok, read};
+use crate::api::request_json::read;
+use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::rollout::{RolloutError, lifecycle};
 use crate::store::{Records, RolloutFilter};
@@ -89,11 +90,12 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
     let query = query.unwrap_or_default();
     let mut statuses = Vec::new();
     for (_, name) in parameters(&query).filter(|(name, _)| name == "state_in") {
-        let state = StateV1::of_name(&name).ok_or_else(|| ApiError::of_field("query", "state_in", UNKNOWN_STATE))?;
+        let state = StateV1::of_name(&name)
+            .ok_or_else(|| ApiError::of_value(&["query", "state_in"], UNKNOWN_STATE, name.as_str()))?;
         statuses.extend_from_slice(state.statuses());
     }
     if statuses.is_empty() {
-        return Err(ApiError::of_field("query", "state_in", "Field required"));
+        return Err(ApiError::of_value(&["query", "state_in"], "Field required", JsonValue::Null));
     }
     let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
     let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
@@ -223,9 +225,10 @@ pub(super) async fn change(State(state): State<ApiState>, Path(id): Path<String>
     let RolloutChangeV1 { status } = read(&body)?;
     let change = status.unwrap_or_default();
     let to = match &change.state {
-        Some(Some(name)) => {
-            Some(StateV1::of_name(name).ok_or_else(|| ApiError::of_field("body", "status", UNKNOWN_STATE))?)
-        }
+        Some(Some(name)) => Some(
+            StateV1::of_name(name)
+                .ok_or_else(|| ApiError::of_value(&["body", "status", "state"], UNKNOWN_STATE, name.as_str()))?,
+        ),
         _ => None,
     };
     let changed = state.rollouts.transact(move |records, now| {

@@ -5,14 +5,14 @@
 
 use super::error::{OtlpError, SpanDefect};
 use super::message::{
-    Any, AnyValue, ArrayValue, Code, EventMessage, ExportedResource, KeyValue, KeyValueList, Kind, LinkMessage, SpanMessage,
-    StatusMessage,
+    Any, AnyValue, ArrayValue, Code, EventMessage, ExportedResource, KeyValue, KeyValueList, Kind, LinkMessage,
+    SpanMessage, StatusMessage,
 };
 use crate::wire::json_repair::repaired;
 use base64::Engine;
 use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value as JsonValue};
 
 type Fields = Map<String, JsonValue>;
@@ -154,7 +154,8 @@ fn bool_value(json: JsonValue) -> Any {
 
 /// An integer, also as text or as `7.0`; the text of a number beyond 64 bits.
 fn int_value(json: JsonValue) -> Any {
-    let whole = json.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < MAX_EXACT).map(|number| number as i64);
+    let whole =
+        json.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < MAX_EXACT).map(|number| number as i64);
     match json.as_i64().or(whole).or_else(|| json.as_str()?.trim().parse().ok()) {
         Some(number) => Any::Int(number),
         None => Any::Text(into_text(json)),
@@ -210,7 +211,8 @@ fn text(fields: &mut Fields, name: &str) -> Vec<u8> {
 /// length for every id, stands for what is neither.
 fn id(fields: &mut Fields, name: &str) -> Vec<u8> {
     let id = text(fields, name);
-    let decoded = const_hex::decode(&id).ok().or_else(|| BASE64.decode(&id).ok().filter(|id| matches!(id.len(), 8 | 16)));
+    let decoded =
+        const_hex::decode(&id).ok().or_else(|| BASE64.decode(&id).ok().filter(|id| matches!(id.len(), 8 | 16)));
     decoded.unwrap_or_else(|| vec![u8::MAX])
 }
 

@@ -61,13 +61,13 @@ pub(super) fn span(span: SpanMessage, resource: &Resource) -> DecodedSpan {
         span_id,
         parent_id,
         name: text(span.name),
-        kind: match Kind::try_from(span.kind).unwrap_or_default() {
+        kind: Some(match Kind::try_from(span.kind).unwrap_or_default() {
             Kind::Server => SpanKind::Server,
             Kind::Client => SpanKind::Client,
             Kind::Producer => SpanKind::Producer,
             Kind::Consumer => SpanKind::Consumer,
             Kind::Internal | Kind::Unspecified => SpanKind::Internal,
-        },
+        }),
         status: status(span.status),
         attributes,
         events: span.events.into_iter().map(event).collect(),

@@ -69,10 +69,10 @@ fn json_fields_are_read_in_every_spelling() {
     let one = only(&json!({ "kind": "SPAN_KIND_SERVER", "status": { "code": "STATUS_CODE_ERROR", "message": "m" },
         "start_time_unix_nano": 1_700_000_000_000_000_000_u64, "endTimeUnixNano": "1.7e18", "unknown": [{}] }));
     let at = Some(Timestamp::from_unix_nanos(1_700_000_000_000_000_000));
-    assert_eq!((one.kind, one.status.status_code), ((SpanKind::Server), StatusCode::Error));
+    assert_eq!((one.kind, one.status.status_code), (Some(SpanKind::Server), StatusCode::Error));
     assert_eq!((one.start_time, one.end_time, one.status.description.as_deref()), (at, at, Some("m")));
     let two = only(&json!({ "kind": "3", "status": { "code": "1" }, "parentSpanId": "0C".repeat(8) }));
-    assert_eq!((two.kind, two.status.status_code), ((SpanKind::Client), StatusCode::Ok));
+    assert_eq!((two.kind, two.status.status_code), (Some(SpanKind::Client), StatusCode::Ok));
     assert_eq!(two.parent_id, Some("0c".repeat(8)));
     for empty in [json!(null), json!([]), json!([null])] {
         let fields = json!({ "attributes": empty, "events": empty, "links": empty, "kind": null, "name": null,
@@ -116,7 +116,8 @@ fn a_json_span_that_cannot_be_kept_costs_no_other() {
 fn json_that_is_almost_json_is_read() {
     let request = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span(&json!({ "name": "NAME" }))] }] }] });
     for (name, expected) in [(&br"cut \ud83e"[..], "cut \u{fffd}"), (b"caf\xe9", "caf\u{fffd}"), (b"a\tb", "a\tb")] {
-        let (before, after) = request.to_string().split_once("NAME").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let (before, after) =
+            request.to_string().split_once("NAME").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         let body = [before.as_bytes(), name, after.as_bytes()].concat();
         assert_eq!(spans(OtlpFormat::Json, &body).unwrap()[0].as_ref().unwrap().0.name, expected);
     }
@@ -143,14 +144,20 @@ fn a_protobuf_span_that_cannot_be_kept_costs_no_other() {
     let request = |resource: &[u8]| {
         let good = message(Any::Text(b"\xed\xa0\xbe".to_vec())).encode_to_vec();
         let spans = vec![good.clone(), vec![0xff; 9], message(deep.clone()).encode_to_vec(), good];
-        let resource_spans =
-            ResourceSpans { resource: resource.to_vec(), scope_spans: vec![ScopeSpans { spans }], schema_url: Vec::new() };
+        let resource_spans = ResourceSpans {
+            resource: resource.to_vec(),
+            scope_spans: vec![ScopeSpans { spans }],
+            schema_url: Vec::new(),
+        };
         spans_of(&TraceRequest { resource_spans: vec![resource_spans] }.encode_to_vec())
     };
     let decoded = request(&[]);
     assert_eq!(decoded.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
     let span = &decoded[0].as_ref().unwrap().0;
-    assert_eq!((span.name.as_str(), &span.attributes["k\u{fffd}"]), ("caf\u{fffd}", &"\u{fffd}\u{fffd}\u{fffd}".into()));
+    assert_eq!(
+        (span.name.as_str(), &span.attributes["k\u{fffd}"]),
+        ("caf\u{fffd}", &"\u{fffd}\u{fffd}\u{fffd}".into())
+    );
     assert!(request(&[0xff]).iter().all(Result::is_err), "the damaged resource may have named a rollout");
     assert!(spans(OtlpFormat::Protobuf, b"\x7f\x7f").is_err());
 }

@@ -30,7 +30,7 @@ pub fn span(rollout: &str, attempt: &str, sequence_id: u64, span_id: &str) -> Sp
         span_id: span_id.to_owned(),
         parent_id: None,
         name: "chat".to_owned(),
-        kind: SpanKind::Client,
+        kind: Some(SpanKind::Client),
         status: Status::default(),
         attributes: Attributes::new(),
         events: Vec::new(),
