@@ -181,7 +181,7 @@ impl Config {
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
         toml::from_str(text).map_err(|error| {
             let suggestion = unknown_key(error.message()).and_then(|key| most_similar(&key, error.message()));
-            SyntaxError { message: error.to_string(), suggestion }
+            SyntaxError { message: in_words(&error.to_string()), suggestion }
         })
     }
 
@@ -208,6 +208,27 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// An error message of serde without names of Rust's types.
+fn in_words(message: &str) -> String {
+    let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let end = expected.trim_end_matches('\n').len();
+    let (expected, after) = expected.split_at(end);
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative and not too large",
+        "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "path string" | "a borrowed string" => "a string",
+        "a map" => "a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    let found = [("invalid type: sequence", "invalid type: a list"), ("invalid type: map", "invalid type: a table")];
+    let before = found.iter().fold(before.to_owned(), |text, (rust, words)| text.replace(rust, words));
+    format!("{before}expected {expected}{after}")
 }
 
 /// The unknown key in an error message of serde.
@@ -271,6 +292,27 @@ mod tests {
         assert!(typo.contains("did you mean `include_headers`?"), "{typo}");
         let kind = error("[upstream]\nconnect_timeout_ms = \"5s\"\n");
         assert!(kind.contains("connect_timeout_ms"), "{kind}");
+    }
+
+    #[test]
+    fn messages_speak_of_what_was_written() {
+        for (text, words) in [
+            ("[proxy]\nmax_connections = -1\n", "a whole number that is not negative"),
+            ("[proxy]\nmax_connections = \"many\"\n", "a whole number that is not negative"),
+            ("[capture]\ninclude_bodies = 1\n", "true or false"),
+            ("[proxy]\nblock = \"a\"\n", "a list"),
+            ("proxy = 1\n", "a table"),
+            ("[proxy]\nlisten = \"8080\"\n", "`8080` is not an address to listen on"),
+            ("[proxy]\npassthrough = [\"a b\"]\n", "`a b` is not a pattern of hosts"),
+            ("[[reroute]]\nhosts = []\n", "the list of hosts is empty"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            let has_type =
+                ["u16", "u32", "u64", "usize", "struct", "sequence", "socket"].iter().any(|name| error.contains(name));
+            assert!(error.contains(words) && !has_type, "{error}");
+        }
+        let config = Config::parse("[proxy]\nlisten = \"localhost:8080\"\n").unwrap();
+        assert_eq!(config, Config::default());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Parses the command line, starts the runtime, returns the exit code.
 
-use clap::Parser;
 use std::process::ExitCode;
 use tracewire::Cli;
 
@@ -9,5 +8,8 @@ use tracewire::Cli;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    match Cli::from_arguments() {
+        Ok(cli) => cli.run(),
+        Err(code) => code,
+    }
 }

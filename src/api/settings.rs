@@ -9,11 +9,14 @@ use std::net::SocketAddr;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerSettings {
     /// The address of the API listener. Port 0 takes a free port.
+    #[serde(deserialize_with = "crate::util::listen_address::deserialize")]
     pub(crate) listen: SocketAddr,
     /// Host names that requests may name, besides IP addresses and `localhost`. Requests for other names get a 403: a web
     /// page of another site can make its own name resolve to this machine (DNS rebinding).
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub(crate) allowed_hosts: Vec<String>,
     /// The address of the OTLP gRPC listener. `None`: OTLP is available over HTTP only.
+    #[serde(deserialize_with = "crate::util::listen_address::deserialize_some")]
     pub(crate) otlp_grpc_listen: Option<SocketAddr>,
     /// The tokens that callers may present. If empty, all callers have full access.
     pub(crate) tokens: Vec<Token>,

@@ -42,6 +42,17 @@ pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreErro
     }
 }
 
+/// Opens the store of the settings without changing what is in it.
+pub(crate) async fn open_store_for_reading(config: &Config) -> Result<SharedStore, StoreError> {
+    let settings = &config.store;
+    match settings.place() {
+        StorePlace::File(_) => {
+            Ok(Arc::new(SqliteStore::open_for_reading(&store_path(settings), SqliteOptions::default())?))
+        }
+        StorePlace::Memory | StorePlace::Postgres(_) => open_store(config).await,
+    }
+}
+
 /// The store's file: `store.path`, or `traces.db` in the data folder.
 pub(crate) fn store_path(settings: &StoreSettings) -> PathBuf {
     settings.path.clone().unwrap_or_else(|| home().join("traces.db"))
@@ -58,7 +69,7 @@ pub(crate) fn place_name(settings: &StoreSettings) -> String {
 
 /// The CA's folder: `tls.ca_dir`, or `ca` in the data folder.
 pub(crate) fn ca_folder(config: &Config) -> PathBuf {
-    config.tls.ca_dir.clone().unwrap_or_else(|| home().join("ca"))
+    config.tls.ca_dir.clone().map_or_else(|| home().join("ca"), absolute)
 }
 
 /// The folder of the spill file: that of the store's data. Without one, the folder for temporary files.
@@ -75,6 +86,11 @@ pub(crate) fn spill_folder(settings: &StoreSettings) -> PathBuf {
     }
 }
 
+/// Absolute, as far as the working directory is known: the paths of its files are printed and inherited.
 fn home() -> PathBuf {
-    data_folder(&|name| std::env::var_os(name)).unwrap_or_else(|| PathBuf::from(".tracewire"))
+    absolute(data_folder(&|name| std::env::var_os(name)).unwrap_or_else(|| PathBuf::from(".tracewire")))
+}
+
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }

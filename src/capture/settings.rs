@@ -38,8 +38,10 @@ pub struct CaptureSettings {
     /// Header fields not to record, as patterns with `*`. They win over `header_allow`.
     pub header_deny: Vec<String>,
     /// Hosts to record, as patterns; empty: all.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub only_hosts: Vec<String>,
     /// Hosts not to record, as patterns. They win over `only_hosts`.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub skip_hosts: Vec<String>,
 }
 

@@ -6,6 +6,7 @@ use crate::run::Loopback;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Where traces are stored.
@@ -67,12 +68,39 @@ impl ProxyArgs {
     }
 }
 
+/// A limit in seconds, with or without a fraction; 0 means no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeLimit(Option<Duration>);
+
+impl TimeLimit {
+    /// `None` if there is no limit.
+    pub(super) fn duration(self) -> Option<Duration> {
+        self.0
+    }
+}
+
+impl FromStr for TimeLimit {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLimit> {
+        let limit = duration(text).ok_or(InvalidLimit)?;
+        Ok(Self((!limit.is_zero()).then_some(limit)))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number of seconds, such as 600 or 0.5; 0 means no limit")]
+pub(crate) struct InvalidLimit;
+
 #[derive(Debug, thiserror::Error)]
 #[error("expected a number of seconds greater than 0")]
 pub(crate) struct InvalidSeconds;
 
 /// Parses a positive number of seconds, with or without a fraction.
 pub(crate) fn seconds(text: &str) -> Result<Duration, InvalidSeconds> {
-    let duration = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration.filter(|duration| !duration.is_zero()).ok_or(InvalidSeconds)
+    duration(text).filter(|duration| !duration.is_zero()).ok_or(InvalidSeconds)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }

@@ -7,7 +7,6 @@ use crate::tls::CertAuthority;
 use crate::tls::certificate_path;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,9 +48,9 @@ pub(super) fn run(args: &CaArgs) -> Result<ExitCode> {
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     match args.command {
-        CaCommand::Path => show::out(&format!("{}\n", certificate_path(&folder).display())),
-        CaCommand::Export { format: CertificateFormat::Pem } => show::out(authority.ca_pem()),
-        CaCommand::Export { format: CertificateFormat::Der } => std::io::stdout().write_all(authority.ca_der())?,
+        CaCommand::Path => show::out(format!("{}\n", certificate_path(&folder).display()))?,
+        CaCommand::Export { format: CertificateFormat::Pem } => show::out(authority.ca_pem())?,
+        CaCommand::Export { format: CertificateFormat::Der } => show::out(authority.ca_der())?,
     }
     Ok(ExitCode::SUCCESS)
 }

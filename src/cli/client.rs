@@ -65,6 +65,27 @@ impl HttpAddress {
         Ok(Self { tls, host, port, path_prefix: uri.path().trim_end_matches('/').to_owned() })
     }
 
+    /// Parses the URL of a proxy: `--proxy`. It may have credentials, and must have a port, because clients disagree about
+    /// the default.
+    pub(super) fn of_proxy(url: &str) -> Result<Self> {
+        let place = url.rsplit_once('@').map_or_else(
+            || url.to_owned(),
+            |(credentials, place)| match credentials.split_once("://") {
+                Some((scheme, _)) => format!("{scheme}://{place}"),
+                None => place.to_owned(),
+            },
+        );
+        let address = Self::parse(&place, "--proxy")?;
+        let has_port =
+            place.trim_end_matches('/').rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if address.tls || !has_port || address.port == 0 || !address.path_prefix.is_empty() {
+            bail!(
+                "--proxy is not the address of a proxy; use http://HOST:PORT or http://ROLLOUT.ATTEMPT:TOKEN@HOST:PORT"
+            );
+        }
+        Ok(address)
+    }
+
     /// The same address on another host.
     pub(super) fn on_host(self, host: &str) -> Self {
         Self { host: host.to_owned(), ..self }
@@ -302,6 +323,25 @@ mod tests {
         assert!(HttpAddress::parse("http://[::]:8080", "--proxy").unwrap().is_unspecified());
         for invalid in ["", "ftp://x:1", "http://", "http://x?y=1", "a b"] {
             assert!(HttpAddress::parse(invalid, "--server").is_err(), "{invalid}");
+        }
+        for (proxy, authority) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://ro.at:p%40ss@[::1]:8080/", "[::1]:8080"),
+            ("user:pass@proxy:3128", "proxy:3128"),
+        ] {
+            assert_eq!(HttpAddress::of_proxy(proxy).unwrap().authority(), authority);
+        }
+        for invalid in [
+            "banana",
+            "http://proxy",
+            "https://proxy:1",
+            "socks5://proxy:1",
+            "http://h:0",
+            "http://h:99999",
+            "http://h:1/p",
+            "",
+        ] {
+            assert!(HttpAddress::of_proxy(invalid).is_err(), "{invalid}");
         }
         let error = HttpAddress::parse("http://user:hunter2@x:1", "--server").unwrap_err().to_string();
         assert!(error.contains("--server") && !error.contains("hunter2"), "{error}");

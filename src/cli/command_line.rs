@@ -2,6 +2,7 @@
 
 use super::{ca, demo, demo_agent, doctor, env, key, log, mock, reward, run, serve, show, trace, worker};
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
@@ -43,13 +44,25 @@ enum Command {
 }
 
 impl Cli {
+    /// Parses the arguments of this process. Otherwise, prints help, the version, or what is wrong, and returns the exit code.
+    pub fn from_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|message| {
+            let printed = show::unless_closed(message.print().and_then(|()| std::io::stdout().flush()));
+            let code = if printed.is_err() { 2 } else { message.exit_code() };
+            ExitCode::from(u8::try_from(code).unwrap_or(2))
+        })
+    }
+
     /// Runs the subcommand. An error is printed once, with its causes; the exit code is then 2.
     pub fn run(self) -> ExitCode {
-        log::start(match self.command {
+        let level = match self.command {
             Command::Serve(_) => LevelFilter::INFO,
             // stderr belongs to the traced command.
             _ => LevelFilter::ERROR,
-        });
+        };
+        if let Err(error) = log::start(level) {
+            return failed(&error.into());
+        }
         crate::tls::install_provider();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -59,7 +72,7 @@ impl Cli {
             match self.command {
                 Command::Run(args) => Box::pin(run::run(args)).await,
                 Command::Serve(args) => Box::pin(serve::run(args)).await,
-                Command::Env(args) => env::run(&args),
+                Command::Env(args) => env::run(&args).await,
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
                 Command::Doctor(args) => Box::pin(doctor::run(args)).await,
@@ -94,4 +107,5 @@ const EXAMPLES: &str = "Examples:
 Environment variables:
   TRACEWIRE_HOME   the data folder [default: ~/.local/share/tracewire]
   TRACEWIRE_TOKEN  the token of the proxy and of the API server
-  TRACEWIRE_LOG    what is logged to stderr: error, warn, info, debug, trace, or TARGET=LEVEL,…";
+  TRACEWIRE_LOG    what is logged to stderr: off, error, warn, info, debug, trace, or TARGET=LEVEL,…
+  TRACEWIRE_LOG_FORMAT  text or json [default: text]";

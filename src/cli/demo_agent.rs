@@ -33,23 +33,23 @@ pub(super) async fn run(args: DemoAgentArgs) -> Result<ExitCode> {
     let question = json!({ "role": "user", "content": "What is the weather in Paris, and what should I wear?" });
     let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
     let tools = json!([{ "type": "function", "function": { "name": "get_weather", "parameters": parameters } }]);
-    out("agent: asking the model a question, with a weather tool\n");
+    out("agent: asking the model a question, with a weather tool\n")?;
     let request = json!({ "model": "mock", "messages": [question], "tools": tools });
     let response = agent.json(Method::POST, "/v1/chat/completions", &request).await?;
     let call = &response["choices"][0]["message"]["tool_calls"][0];
     let arguments: JsonValue = serde_json::from_str(call["function"]["arguments"].as_str().unwrap_or("{}"))?;
     let city = arguments["city"].as_str().context("the model did not call the tool")?;
-    out(&format!("agent: the model wants {} for {city}\n", call["function"]["name"].as_str().unwrap_or("?")));
+    out(format!("agent: the model wants {} for {city}\n", call["function"]["name"].as_str().unwrap_or("?")))?;
     let weather = agent.json(Method::GET, &format!("/weather?city={city}"), &JsonValue::Null).await?;
-    out(&format!("agent: the tool says {} °C and {}\n", weather["celsius"], weather["sky"].as_str().unwrap_or("?")));
+    out(format!("agent: the tool says {} °C and {}\n", weather["celsius"], weather["sky"].as_str().unwrap_or("?")))?;
     let result = json!({ "role": "tool", "tool_call_id": call["id"], "content": weather.to_string() });
     let request =
         json!({ "model": "mock", "messages": [question, response["choices"][0]["message"], result], "tools": tools });
     let response = agent.json(Method::POST, "/v1/chat/completions", &request).await?;
-    out(&format!("agent: {}\n", response["choices"][0]["message"]["content"].as_str().unwrap_or("?")));
+    out(format!("agent: {}\n", response["choices"][0]["message"]["content"].as_str().unwrap_or("?")))?;
     let summary = json!({ "model": "mock", "stream": true, "messages": [{ "role": "user", "content": "Sum it up." }] });
     let chunks = agent.count_chunks("/v1/chat/completions", &summary).await?;
-    out(&format!("agent: received a summary in {chunks} chunks\n"));
+    out(format!("agent: received a summary in {chunks} chunks\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

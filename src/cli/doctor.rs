@@ -1,13 +1,14 @@
 //! `tracewire doctor`: tests the HTTP clients of this machine through the proxy, or watches one command.
 
-use super::args::ProxyArgs;
+use super::args::{ProxyArgs, TimeLimit};
 use super::recorded::{Connections, Recorded, RunResult, command_name};
 use super::show::{self, OutputFormat};
 use crate::config::Config;
-use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, RejectedHost, Verdict, judge};
+use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, FailedCalls, RejectedHost, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
 use crate::mock::{Mock, MockOptions};
-use crate::run::child::{ChildError, Streams};
+use crate::run::ChildError;
+use crate::run::child::Streams;
 use crate::upstream::UpstreamProxy;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -34,13 +35,13 @@ pub(super) struct DoctorArgs {
     /// Print JSON to stdout; the command's stdout goes to stderr
     #[arg(long)]
     json: bool,
-    /// Stop the command and its process group after this time
+    /// Stop the command and all processes that it started after this time; 0 means no limit
     #[arg(long, value_name = "SECS")]
-    timeout: Option<u64>,
+    timeout: Option<TimeLimit>,
     #[command(flatten)]
     proxy_args: ProxyArgs,
     /// The command to watch, and its arguments [default: test the clients of this machine]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -74,10 +75,10 @@ async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> 
     }
     show_progress(format, "");
     let healthy = checks.iter().all(|check| matches!(check.verdict, Verdict::Works | Verdict::NotInstalled));
-    show::out(&match format {
+    show::out(match format {
         OutputFormat::Json => format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks })),
         OutputFormat::Text => table(&checks),
-    });
+    })?;
     Ok(healthy)
 }
 
@@ -141,7 +142,7 @@ fn table(checks: &[Check]) -> String {
 async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
     let name = command_name(&args.command);
     let recorded = Recorded {
-        timeout: args.timeout.map(Duration::from_secs),
+        timeout: args.timeout.and_then(TimeLimit::duration),
         streams: if args.json { Streams::ToStderr } else { Streams::Inherited },
         connections: Connections::Observed,
         ..Recorded::new(&name, args.command)
@@ -152,10 +153,10 @@ async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
     }
     let exit_code = result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
     let diagnosis = Diagnosis::new(exit_code, &spans?, observed, &unproxied, notes);
-    show::out(&match args.json {
+    show::out(match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&diagnosis)?),
         false => format_diagnosis(&name, &diagnosis),
-    });
+    })?;
     Ok(diagnosis.is_healthy())
 }
 
@@ -168,6 +169,9 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
             let hosts: Vec<_> = diagnosis.hosts.iter().map(String::as_str).collect();
             line('✓', &format!("{} recorded, with {}", show::count(some as u64, "exchange"), hosts.join(", ")));
         }
+    }
+    for FailedCalls { host, calls, cause } in &diagnosis.failures {
+        line('✗', &format!("failed: {host}, {}\n    {cause}", show::count(*calls as u64, "call")));
     }
     for RejectedHost { host, client, connections, advice, pinned } in &diagnosis.rejections {
         let what = if *pinned { "certificate rejected, perhaps pinned" } else { "certificate rejected" };
@@ -186,7 +190,9 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
     for note in &diagnosis.notes {
         line('–', note);
     }
-    if diagnosis.exchanges == 0 && diagnosis.rejections.is_empty() && diagnosis.bypasses.is_empty() {
+    let has_finding =
+        !(diagnosis.failures.is_empty() && diagnosis.rejections.is_empty() && diagnosis.bypasses.is_empty());
+    if diagnosis.exchanges == 0 && !has_finding {
         line('–', "no connections were observed; connections shorter than about 1 ms can be missed");
     }
     text

@@ -39,6 +39,6 @@ pub(super) async fn run(args: KeyArgs) -> Result<ExitCode> {
     let key = response.body["key"]
         .as_str()
         .context("the server returned no key; check that --server is a current `tracewire serve`")?;
-    show::out(&format!("{key}\n"));
+    show::out(format!("{key}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,14 +2,16 @@
 
 use super::show;
 use crate::mock::{Mock, MockOptions};
+use crate::run::signals::stop_requests;
+use crate::util::listen_address;
 use anyhow::{Context, Result};
 use clap::Args;
+use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `mock`.
 #[derive(Args)]
@@ -22,10 +24,10 @@ A request can change its response with these headers or query parameters:
   x-mock-fail (reset, truncate, stall, error-in-stream)")]
 pub(super) struct MockArgs {
     /// The address for HTTP (port 0: any free port)
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address::parse, default_value = "127.0.0.1:0")]
     http: SocketAddr,
     /// The address for HTTPS (port 0: any free port)
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address::parse, default_value = "127.0.0.1:0")]
     https: SocketAddr,
     /// Delay before every response
     #[arg(long, value_name = "MS", default_value_t = 0)]
@@ -48,8 +50,7 @@ pub(super) struct MockArgs {
 }
 
 pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = stop_requests(&[Signal::TERM, Signal::INT])?;
     let http =
         TcpListener::bind(args.http).await.with_context(|| format!("cannot listen on {} (--http)", args.http))?;
     let https =
@@ -67,13 +68,10 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
     let http = mock.http_addr().map(|address| format!("http://{address}")).unwrap_or_default();
     let https = mock.https_addr().map(|address| format!("https://{address}")).unwrap_or_default();
     if args.json {
-        show::out(&format!("{}\n", serde_json::json!({ "http": http, "https": https, "ca": ca })));
+        show::out(format!("{}\n", serde_json::json!({ "http": http, "https": https, "ca": ca })))?;
     } else {
-        show::out(&format!("http   {http}\nhttps  {https}\nca     {}\n", ca.display()));
+        show::out(format!("http   {http}\nhttps  {https}\nca     {}\n", ca.display()))?;
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    stop.recv().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ mod mock;
 mod recorded;
 mod reward;
 mod run;
+mod run_owner;
 mod serve;
 mod settings;
 mod show;

@@ -2,15 +2,18 @@
 //!
 //! It prints only errors of storing; the callers print the result.
 
+use super::run_owner::{end_abandoned, mark_as_ours};
 use super::settings::variable;
 use super::show;
 use crate::app::{App, Parts, StopReport, open_store};
 use crate::config::Config;
 use crate::doctor::monitor::{ConnectionMonitor, Observations};
 use crate::net::listener::raise_descriptor_limit;
+use crate::run::ChildError;
 use crate::run::bundle::user_ca_files;
-use crate::run::child::{self, ChildEnd, ChildError, ChildSpec, Streams};
-use crate::run::environment::EnvironmentRequest;
+use crate::run::child::{self, ChildEnd, ChildSpec, Streams};
+use crate::run::environment::{EnvironmentRequest, proxy_url};
+use crate::run::processes::{Process, in_environment};
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
@@ -18,7 +21,6 @@ use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
 use anyhow::{Context, Result};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,6 +57,8 @@ pub(super) struct RunResult {
     pub(super) stopped: StopReport,
     /// The observed connections; empty with [`Connections::Ignored`].
     pub(super) observed: Observations,
+    /// What the command started and left running.
+    pub(super) left_running: Vec<Process>,
 }
 
 impl RunResult {
@@ -91,22 +95,19 @@ impl Recorded {
             .tempdir()
             .context("cannot create a temporary folder; check TMPDIR")?;
         let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
+        // TMPDIR may be relative, and the command may change its working directory.
+        let files = working_directory.join(folder.path());
         // The proxy trusts every CA that the command would trust without it.
         config.tls.upstream_ca.extend(user_ca_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
-        let started = Timestamp::from(SystemTime::now());
-        self.register(&store, started).await?;
         let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false };
         let app = App::start(&config, parts).await?;
         let proxy = app.proxy_address;
-        let proxy_url = match config.proxy.token.expose() {
-            "" => format!("http://{proxy}"),
-            token => format!("http://:{}@{proxy}", utf8_percent_encode(token, NON_ALPHANUMERIC)),
-        };
+        let proxy_url = proxy_url(&proxy.to_string(), &config.proxy.token);
         let environment = EnvironmentRequest {
-            folder: folder.path(),
+            folder: &files,
             proxy_url: &proxy_url,
             ca_pem: &ca_pem,
             settings: &config.run,
@@ -124,6 +125,9 @@ impl Recorded {
             timeout: self.timeout,
             streams: self.streams.clone(),
         };
+        end_abandoned(&store).await?;
+        let started = Timestamp::from(SystemTime::now());
+        self.register(&store, started).await?;
         let mut monitor = None;
         let result = child::run(spec, |pid| {
             // After the start: the command must inherit the original limit.
@@ -137,7 +141,9 @@ impl Recorded {
         let spans_of = Arc::clone(&store);
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
-        Ok(RunResult { result, spans, notes, unproxied, stopped, observed })
+        // Exchanges in flight have ended, and with them the processes that only waited for one.
+        let left_running = in_environment(&files);
+        Ok(RunResult { result, spans, notes, unproxied, stopped, observed, left_running })
     }
 
     async fn register(&self, store: &SharedStore, started: Timestamp) -> Result<()> {
@@ -149,7 +155,9 @@ impl Recorded {
             metadata.insert("name".to_owned(), self.name.clone().into());
         }
         store.upsert_rollout(rollout).await?;
-        store.upsert_attempt(Attempt::running(self.rollout.clone(), self.attempt.clone(), started)).await?;
+        let mut attempt = Attempt::running(self.rollout.clone(), self.attempt.clone(), started);
+        mark_as_ours(&mut attempt);
+        store.upsert_attempt(attempt).await?;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ pub(super) async fn run(args: RewardArgs) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot store the reward of rollout {rollout}"))?;
     let [(name, value)] = &rewards;
-    show::out(&format!("{name} {value} for rollout {rollout}, attempt {attempt}\n"));
+    show::out(format!("{name} {value} for rollout {rollout}, attempt {attempt}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,17 +3,18 @@
 //!
 //! It prints nothing before the command has ended: stdin, stdout and stderr are the command's.
 
-use super::args::{ProxyArgs, StoreArgs};
+use super::args::{ProxyArgs, StoreArgs, TimeLimit};
 use super::recorded::{Recorded, command_name};
 use super::show;
 use crate::app::place_name;
 use crate::config::Config;
+use crate::export::text::escape_for_terminal;
+use crate::run::processes::Process;
 use crate::trace::{Span, SpanKind};
 use anyhow::Result;
 use clap::Args;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -30,9 +31,9 @@ pub(super) struct RunArgs {
     /// The attempt of the rollout [default: a new attempt]
     #[arg(long, value_name = "ID")]
     attempt: Option<String>,
-    /// Stop the command and its process group after this time; the exit code is 124
+    /// Stop the command and all processes that it started after this time; the exit code is 124. 0 means no limit
     #[arg(long, value_name = "SECS")]
-    timeout: Option<u64>,
+    timeout: Option<TimeLimit>,
     /// Record headers, redacted
     #[arg(long)]
     include_headers: bool,
@@ -44,7 +45,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     proxy_args: ProxyArgs,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -60,29 +61,51 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
     if let Some(attempt) = args.attempt {
         recorded.attempt = attempt.as_str().into();
     }
-    recorded.timeout = args.timeout.map(Duration::from_secs);
+    recorded.timeout = args.timeout.and_then(TimeLimit::duration);
     record_and_show(&recorded, &config).await
 }
 
 /// Runs a command behind a proxy of its own and prints its timeline; `run` and `demo` share it.
 pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Result<ExitCode> {
     let run = recorded.run(config).await?;
-    for note in &run.notes {
-        show::note(&format!("tracewire: {note}"));
+    match (&run.result, &run.spans) {
+        // A command that did not start has nothing to show.
+        (Err(error), _) => show::note(&format!("tracewire: {error}")),
+        (Ok(_), Ok(spans)) => {
+            run.notes.iter().for_each(|note| show::note(&format!("tracewire: {note}")));
+            show_spans(recorded, spans, config);
+        }
+        (Ok(_), Err(error)) => show::note(&format!("tracewire: cannot read the store: {error}")),
     }
-    match &run.spans {
-        Ok(spans) => show_spans(recorded, spans, config),
-        Err(error) => show::note(&format!("tracewire: cannot read the store: {error}")),
+    if let Some(note) = left_running(recorded, &run.left_running) {
+        show::note(&format!("tracewire: {note}"));
     }
     if run.stopped.lost + run.stopped.dropped > 0 {
         let (lost, dropped) = (show::count(run.stopped.lost, "span"), show::count(run.stopped.dropped, "exchange"));
         show::note(&format!("tracewire: {lost} lost (could not be stored), {dropped} not recorded (queue full)"));
     }
-    if let Err(error) = &run.result {
-        show::note(&format!("tracewire: {error}"));
-    }
     Ok(run.exit_code())
 }
+
+/// Names what the command left running: its calls fail now.
+fn left_running(recorded: &Recorded, processes: &[Process]) -> Option<String> {
+    let first = processes.iter().take(MAX_NAMED_PROCESSES);
+    let named: Vec<_> =
+        first.map(|Process { pid, program }| format!("{} (pid {pid})", escape_for_terminal(program))).collect();
+    let others = processes.len() - named.len();
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    let (command, count) = (command_name(&recorded.command), show::count(processes.len() as u64, "process"));
+    let still = if processes.len() == 1 { "is still" } else { "are still" };
+    (!named.is_empty()).then(|| {
+        format!(
+            "{command} has ended, but {count} that it started {still} running without the proxy: {}{others}. To record a \
+             background program, start it with `tracewire run`, or use `tracewire serve` and `tracewire env`",
+            named.join(", ")
+        )
+    })
+}
+
+const MAX_NAMED_PROCESSES: usize = 5;
 
 fn show_spans(recorded: &Recorded, spans: &[Span], config: &Config) {
     if !spans.iter().any(|span| span.kind == Some(SpanKind::Client)) {

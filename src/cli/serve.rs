@@ -5,15 +5,17 @@ use super::settings::read_config;
 use super::show::{self, OutputFormat};
 use crate::app::{App, Parts, ca_folder, open_store};
 use crate::net::listener::raise_descriptor_limit;
+use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
 use crate::tls::certificate_path;
+use crate::util::listen_address;
 use crate::util::secret::Secret;
 use anyhow::{Context, Result};
 use clap::Args;
+use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `serve`. They override the settings file.
 #[derive(Args)]
@@ -23,13 +25,13 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The proxy's address (port 0: any free port)
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address::parse)]
     proxy: Option<SocketAddr>,
     /// The API server's address (port 0: any free port)
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address::parse)]
     server: Option<SocketAddr>,
     /// The address for OTLP over gRPC [default: off]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address::parse)]
     otlp_grpc: Option<SocketAddr>,
     /// An origin whose web pages may call the API; `*` allows any (repeatable)
     #[arg(long, value_name = "ORIGIN")]
@@ -57,9 +59,8 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
-    // Handlers come first: a signal during the start must not be lost.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    // The handlers come first: a signal during the start must not be lost.
+    let mut stop = stop_requests(&[Signal::TERM, Signal::INT])?;
     let mut config = read_config(args.config.as_deref())?;
     config.proxy.listen = args.proxy.unwrap_or(config.proxy.listen);
     config.server.listen = args.server.unwrap_or(config.server.listen);
@@ -77,11 +78,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
-    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json.into());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json.into())?;
+    stop.recv().await;
     tracing::info!("draining");
     let ended = app.stop().await;
     tracing::info!(drained = ended.drained, lost = ended.lost, dropped = ended.dropped, "stopped");
@@ -89,20 +87,20 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
 }
 
 /// Prints the addresses, and how to use the proxy.
-fn announce(app: &App, ca: &Path, token: &Secret, format: OutputFormat) {
+fn announce(app: &App, ca: &Path, token: &Secret, format: OutputFormat) -> Result<()> {
     let (proxy, server) = (app.proxy_address, app.server_address);
     let server = server.map(|address| address.to_string()).unwrap_or_default();
     if format == OutputFormat::Json {
         let grpc = app.otlp_grpc_address.map(|address| address.to_string());
         let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca });
-        return show::out(&format!("{line}\n"));
+        return show::out(format!("{line}\n"));
     }
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
-    show::out(&format!(
+    show::out(format!(
         "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n\nTo send a shell's commands through the proxy:\n  \
          export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
          eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
         ca.display(),
         ca.display()
-    ));
+    ))
 }

@@ -1,8 +1,9 @@
-//! Prints to stdout and stderr. Errors of printing are ignored.
+//! Prints to stdout and stderr. Errors of stderr are ignored: there is no other place to report them.
 
 use crate::export::timeline::{TimelineOptions, render};
 use crate::trace::Span;
-use std::io::{IsTerminal, Write};
+use anyhow::{Context, Result};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 /// The timeline of `spans`, at most 80 columns wide. Colour only if `terminal` is one and NO_COLOR is not set.
 pub(super) fn timeline(title: &str, spans: &[Span], terminal: &impl IsTerminal) -> String {
@@ -25,25 +26,38 @@ impl From<bool> for OutputFormat {
 }
 
 /// Writes to stdout. A closed pipe (as after `| head`) is no error.
-pub(super) fn out(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
+pub(super) fn out(output: impl AsRef<[u8]>) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(output.as_ref()).and_then(|()| stdout.flush());
+    unless_closed(written).context("cannot write to stdout")
+}
+
+/// The result of writing to stdout, where a closed pipe is no error.
+pub(super) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Writes a line to stderr.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Replaces the last line of the terminal on stderr; an empty text removes it.
 pub(super) fn replace_line(text: &str) {
-    let mut stderr = std::io::stderr().lock();
+    let mut stderr = io::stderr().lock();
     let _ = write!(stderr, "\r\x1b[2K{text}");
     let _ = stderr.flush();
 }
 
-/// A number with its noun: `1 exchange`, `2 exchanges`.
+/// A number with its noun: `1 exchange`, `2 exchanges`, `2 processes`.
 pub(super) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    let plural = match number {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{number} {noun}{plural}")
 }

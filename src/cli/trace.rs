@@ -1,12 +1,14 @@
-//! `tracewire trace`: lists the rollouts of the store, and shows one.
+//! `tracewire trace`: lists the rollouts of the store, and shows one. The store is not changed.
 
 use super::args::StoreArgs;
+use super::run_owner::abandoned;
 use super::show;
-use crate::app::{open_store, place_name, store_path};
+use crate::app::{open_store_for_reading, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::json::spans_json;
 use crate::export::text::escape_for_terminal;
-use crate::trace::RolloutId;
+use crate::store::{RolloutFilter, RolloutSummary, SharedStore};
+use crate::trace::{Attempt, RolloutId, RolloutStatus};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
@@ -14,7 +16,10 @@ use std::process::ExitCode;
 
 /// Arguments of `trace`.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tracewire trace list\n  tracewire trace show ro-0123456789ab --format json")]
+#[command(after_help = "Examples:
+  tracewire trace list
+  tracewire trace show latest
+  tracewire trace show ro-0123 --json")]
 pub(super) struct TraceArgs {
     #[command(subcommand)]
     command: TraceCommand,
@@ -35,14 +40,17 @@ enum TraceCommand {
     },
     /// Show the spans of a rollout
     Show {
-        /// The rollout's id
+        /// The rollout's id, the beginning of it, or `latest`
         rollout: String,
-        /// Show this attempt only
+        /// Show this attempt only: its id, the beginning of it, or `latest`
         #[arg(long)]
         attempt: Option<String>,
         /// The output format
         #[arg(long, value_enum, default_value_t = TraceFormat::Timeline)]
         format: TraceFormat,
+        /// Print JSON, as with `--format json`
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
     },
 }
 
@@ -60,36 +68,105 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
         bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
     }
-    let store = open_store(&config).await?;
-    match args.command {
+    let store = open_store_for_reading(&config).await?;
+    let output = match args.command {
         TraceCommand::List { limit, json } => {
-            let rollouts = store.rollouts(limit).await?;
-            if json {
-                show::out(&format!("{}\n", serde_json::to_string_pretty(&rollouts)?));
-            } else {
-                show::out(&table(&rollouts));
-            }
+            let rollouts = rollouts(&store, limit).await?;
+            if json { format!("{}\n", serde_json::to_string_pretty(&rollouts)?) } else { table(&rollouts) }
         }
-        TraceCommand::Show { rollout, attempt, format } => {
-            let id = RolloutId::from(rollout.as_str());
-            let spans = store.spans(id.clone(), attempt.as_deref().map(Into::into)).await?;
+        TraceCommand::Show { rollout, attempt, format, json } => {
+            let rollout = find_rollout(&store, &rollout, &place).await?;
+            let attempt = match attempt {
+                Some(attempt) => Some(find_attempt(&store, &rollout, &attempt).await?.attempt_id),
+                None => None,
+            };
+            let spans = store.spans(rollout.clone(), attempt.clone()).await?;
             if spans.is_empty() {
-                bail!("{place} has no spans of rollout {rollout}; list its rollouts with `tracewire trace list`");
+                let of = attempt.map_or_else(|| format!("rollout {rollout}"), |attempt| format!("attempt {attempt}"));
+                bail!("{place} has no spans of {of}, which is registered: no traffic of it was recorded");
             }
             match format {
-                TraceFormat::Json => show::out(&format!("{}\n", spans_json(&spans))),
-                TraceFormat::Timeline => {
-                    let name = store.rollout(id).await?.and_then(|rollout| rollout.name().map(str::to_owned));
-                    show::out(&show::timeline(&name.unwrap_or(rollout), &spans, &std::io::stdout()));
+                TraceFormat::Timeline if !json => {
+                    let name =
+                        store.rollout(rollout.clone()).await?.and_then(|rollout| rollout.name().map(str::to_owned));
+                    show::timeline(&name.unwrap_or_else(|| rollout.to_string()), &spans, &std::io::stdout())
                 }
+                _ => format!("{}\n", spans_json(&spans)),
             }
         }
-    }
+    };
     store.close().await?;
+    show::out(output)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
+/// The newest rollouts. Those with a killed `run` count as failed.
+async fn rollouts(store: &SharedStore, limit: usize) -> Result<Vec<RolloutSummary>> {
+    let mut rollouts = store.rollouts(limit).await?;
+    for ended in abandoned(store).await? {
+        let is_it = |summary: &&mut RolloutSummary| summary.rollout.rollout_id == ended.rollout.rollout_id;
+        if let Some(summary) = rollouts.iter_mut().find(is_it) {
+            summary.rollout.status = RolloutStatus::Failed;
+        }
+    }
+    Ok(rollouts)
+}
+
+/// The rollout with this id or with an id that begins with it, or the `latest`.
+async fn find_rollout(store: &SharedStore, wanted: &str, place: &str) -> Result<RolloutId> {
+    if wanted == LATEST {
+        let newest = store.rollouts(1).await?.into_iter().next();
+        let Some(newest) = newest else { bail!("{place} has no rollouts; record one with `tracewire run`") };
+        return Ok(newest.rollout.rollout_id);
+    }
+    if store.rollout(wanted.into()).await?.is_some() {
+        return Ok(wanted.into());
+    }
+    let all = store.attempted_rollouts(RolloutFilter::default()).await?;
+    let ids = all.into_iter().map(|rollout| rollout.rollout.rollout_id);
+    let found: Vec<_> = ids.filter(|id| !wanted.is_empty() && id.as_str().starts_with(wanted)).collect();
+    match found.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => bail!("{place} has no rollout {wanted}; list its rollouts with `tracewire trace list`"),
+        several => bail!("{wanted} is the beginning of several rollout ids: {}", some_of(several)),
+    }
+}
+
+/// The attempt with this id or with an id that begins with it, or the `latest`.
+async fn find_attempt(store: &SharedStore, rollout: &RolloutId, wanted: &str) -> Result<Attempt> {
+    let mut attempts = store.attempts(rollout.clone()).await?;
+    attempts.sort_by_key(|attempt| attempt.sequence_id);
+    let ids: Vec<_> = attempts.iter().map(|attempt| attempt.attempt_id.clone()).collect();
+    if ids.is_empty() {
+        bail!("rollout {rollout} has no attempt {wanted}; it has no attempts");
+    }
+    let is_wanted = |attempt: &Attempt| attempt.attempt_id.as_str() == wanted;
+    if let Some(at) = attempts.iter().position(is_wanted) {
+        return Ok(attempts.swap_remove(at));
+    }
+    if wanted == LATEST {
+        attempts.reverse();
+    } else {
+        attempts.retain(|attempt| !wanted.is_empty() && attempt.attempt_id.as_str().starts_with(wanted));
+        if attempts.len() > 1 {
+            bail!("{wanted} is the beginning of several attempt ids: {}", some_of(&ids));
+        }
+    }
+    match attempts.into_iter().next() {
+        Some(attempt) => Ok(attempt),
+        None => bail!("rollout {rollout} has no attempt {wanted}; it has {}", some_of(&ids)),
+    }
+}
+
+/// Ids for a message.
+fn some_of(ids: &[impl ToString]) -> String {
+    let first = ids.iter().take(MAX_LISTED_IDS);
+    let first: Vec<_> = first.map(|id| escape_for_terminal(&id.to_string()).into_owned()).collect();
+    let others = if ids.len() > first.len() { ", …" } else { "" };
+    format!("{}{others}", first.join(", "))
+}
+
+fn table(rollouts: &[RolloutSummary]) -> String {
     if rollouts.is_empty() {
         return "no rollouts\n".to_owned();
     }
@@ -106,3 +183,6 @@ fn table(rollouts: &[crate::store::RolloutSummary]) -> String {
     }
     text
 }
+
+const LATEST: &str = "latest";
+const MAX_LISTED_IDS: usize = 5;

@@ -5,6 +5,7 @@
 use super::monitor::{Observations, ObservedConnections};
 use crate::net::peer::Transport;
 use crate::run::runtime::{ProgramOrigin, advice, bypass_advice};
+use crate::trace::failure::failure;
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Value};
 use serde::Serialize;
@@ -67,6 +68,8 @@ pub(crate) struct Diagnosis {
     pub exchanges: usize,
     /// The hosts of the recorded exchanges.
     pub hosts: BTreeSet<String>,
+    /// Calls that reached the proxy and failed.
+    pub failures: Vec<FailedCalls>,
     /// Connections that did not go through the proxy.
     pub bypasses: Vec<Bypass>,
     /// Clients that rejected our certificate.
@@ -76,6 +79,17 @@ pub(crate) struct Diagnosis {
     pub unopened: BTreeSet<String>,
     /// Notes about the command's environment.
     pub notes: Vec<String>,
+}
+
+/// Calls of a host that failed for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FailedCalls {
+    /// The host.
+    pub host: String,
+    /// The number of calls.
+    pub calls: usize,
+    /// The cause and the fix.
+    pub cause: String,
 }
 
 /// Connections that bypass the proxy, and why.
@@ -119,6 +133,7 @@ impl Diagnosis {
         Self {
             exit_code,
             exchanges: spans.iter().filter(|span| is_exchange(span)).count(),
+            failures: failures(spans),
             rejections: rejections(spans, &hosts, &observed),
             bypasses: observed.bypasses.into_iter().map(|connections| explain(connections, no_proxy)).collect(),
             unopened: spans.iter().filter(unopened).filter_map(host_of).collect(),
@@ -129,7 +144,10 @@ impl Diagnosis {
 
     /// True when exchanges were recorded, and all traffic that should be traced was.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.exchanges > 0 && self.rejections.is_empty() && self.bypasses.iter().all(|bypass| bypass.expected)
+        self.exchanges > 0
+            && self.failures.is_empty()
+            && self.rejections.is_empty()
+            && self.bypasses.iter().all(|bypass| bypass.expected)
     }
 }
 
@@ -156,6 +174,20 @@ fn explain(connections: ObservedConnections, no_proxy: &str) -> Bypass {
         bypass_advice(&connections.program, origin)
     };
     Bypass { expected: service.is_some() || excluded, connections, advice }
+}
+
+/// Returns the failed calls by host and cause.
+fn failures(spans: &[Span]) -> Vec<FailedCalls> {
+    let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let failed = spans
+        .iter()
+        .filter(|span| span.kind == Some(SpanKind::Client) && !span.attributes.contains_key(names::CLIENT_ADVICE));
+    for span in failed {
+        if let (Some(cause), Some(host)) = (failure(span), host_of(span)) {
+            *found.entry((host, cause)).or_default() += 1;
+        }
+    }
+    found.into_iter().map(|((host, cause), calls)| FailedCalls { host, calls, cause }).collect()
 }
 
 /// Returns the rejections by host and client.

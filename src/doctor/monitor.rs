@@ -4,7 +4,7 @@
 //! the command. Memory grows with the number of different processes, addresses and sockets of the command.
 
 use crate::net::peer::{HeldSocket, Socket, SocketState, Transport, held_by};
-use crate::run::child::descendants;
+use crate::run::processes::descendants;
 use rustix::process::Pid;
 use serde::Serialize;
 use std::cell::OnceCell;

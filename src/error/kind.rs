@@ -188,6 +188,13 @@ impl ErrorKind {
     pub const fn fix(self) -> &'static str {
         self.meaning().fix
     }
+
+    /// The fix for an error type. `None` if it is unknown, or if kinds with different fixes have it.
+    pub(crate) fn fix_of(error_type: &str) -> Option<&'static str> {
+        let mut fixes = Self::ALL.iter().filter(|kind| kind.as_str() == error_type).map(|kind| kind.fix());
+        let fix = fixes.next()?;
+        fixes.all(|other| other == fix).then_some(fix)
+    }
 }
 
 #[cfg(test)]

@@ -76,11 +76,12 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
     let http_status = status.unwrap_or(if timed_out(span) { 504 } else { 502 });
     let model = text(span, names::GEN_AI_REQUEST_MODEL);
     // The version of the backend's registration at the time of the call; the engine's own version is on the span.
-    let version = span
-        .attributes
-        .get(names::GATEWAY_VERSION)
-        .and_then(Value::as_int)
-        .map_or_else(|| version(span), JsonValue::from);
+    let version = match span.attributes.get(names::GATEWAY_VERSION) {
+        // Spans of earlier programs have a number.
+        Some(Value::Int(number)) => JsonValue::from(*number),
+        Some(_) => version_in(span, names::GATEWAY_VERSION),
+        None => version(span),
+    };
     let times = (span.start_time, span.end_time);
     let latency = if let (Some(start), Some(end)) = times { end.since(start).as_secs_f64() * 1000.0 } else { 0.0 };
     let usage = response.get("usage").filter(|usage| usage.is_object()).cloned();
@@ -114,7 +115,11 @@ fn timed_out(span: &Span) -> bool {
 
 /// The policy version of the response: a number if possible, otherwise a string; 0 if unknown.
 pub(crate) fn version(span: &Span) -> JsonValue {
-    match text(span, names::POLICY_VERSION) {
+    version_in(span, names::POLICY_VERSION)
+}
+
+fn version_in(span: &Span, attribute: &str) -> JsonValue {
+    match text(span, attribute) {
         Some(version) => version.parse::<i64>().map_or_else(|_| JsonValue::from(version), JsonValue::from),
         None => JsonValue::from(0),
     }

@@ -1,4 +1,4 @@
-//! Escapes text from the network, so that it cannot control a terminal.
+//! Text for terminals: escaped, so that text from the network cannot control them, shortened, and broken into lines.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -24,6 +24,34 @@ pub(crate) fn escape_for_terminal(text: &str) -> Cow<'_, str> {
 fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// At most `width` characters. The middle is replaced by `…`, because the ends are more informative.
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    if width < 3 {
+        return text.chars().take(width).collect();
+    }
+    let (head, tail) = (width / 2, width - width / 2 - 1);
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
+}
+
+/// Breaks a text at spaces into lines of at most `width` characters. A longer word is a line of its own.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! It needs 80 columns and no colour. Text from the network is escaped.
 
-use super::text::escape_for_terminal;
+use super::text::{escape_for_terminal, shortened, wrapped};
+use crate::trace::failure::failure;
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Timestamp, Value};
 use std::collections::{HashMap, HashSet};
@@ -124,6 +125,13 @@ fn draw<'a>(
     if let Some(details) = details(span) {
         let rule = if list.is_empty() { "  " } else { "│ " };
         let _ = writeln!(out, "{}", shortened(&format!("{below}{rule}{details}"), options.width));
+    }
+    if let Some(failure) = failure(span) {
+        let rule = if list.is_empty() { "  " } else { "│ " };
+        let room = options.width.saturating_sub(below.chars().count() + 2);
+        for part in wrapped(&escape_for_terminal(&failure), room) {
+            let _ = writeln!(out, "{}", shortened(&format!("{below}{rule}{part}"), options.width));
+        }
     }
     for (at, child) in list.iter().enumerate() {
         draw(out, child, &below, Branch::in_list(at, list.len()), children, drawn, axis, options);
@@ -280,19 +288,6 @@ fn summary(spans: &[Span], axis: &Axis) -> String {
     )
 }
 
-/// At most `width` characters. The middle is replaced by `…`, because the ends are more informative.
-fn shortened(text: &str, width: usize) -> String {
-    let length = text.chars().count();
-    if length <= width {
-        return text.to_owned();
-    }
-    if width < 3 {
-        return text.chars().take(width).collect();
-    }
-    let (head, tail) = (width / 2, width - width / 2 - 1);
-    text.chars().take(head).chain(['…']).chain(text.chars().skip(length - tail)).collect()
-}
-
 fn text<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     span.attributes.get(name).and_then(|value| value.as_str())
 }
@@ -335,6 +330,22 @@ mod tests {
             lines[3].starts_with("└─ ✓ second") && lines[3].ends_with(&format!("{}{}", " ".repeat(10), "━".repeat(10))),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_failure_is_explained_below_its_span() {
+        let mut failed = span("a", None, "GET", 0, 5);
+        failed.status = crate::trace::Status {
+            status_code: crate::trace::StatusCode::Error,
+            description: Some("Connection refused (os error 111)".to_owned()),
+        };
+        failed.set(names::OUTCOME, "failed");
+        failed.set(names::ERROR_TYPE, "connection_refused");
+        let text = render("x", &[failed.clone()], &TimelineOptions::default());
+        assert!(text.contains("  connection_refused: Connection refused (os error 111); check that"), "{text}");
+        failed.set(names::CLIENT_ADVICE, "set SSL_CERT_FILE");
+        let text = render("x", &[failed], &TimelineOptions::default());
+        assert!(text.contains("rejected the proxy's certificate: set SSL_CERT_FILE"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::ProxyError;
 use crate::net::drain::DrainGuard;
-use crate::trace::exchange::TlsFacts;
+use crate::trace::exchange::{ANONYMOUS_USER, TlsFacts};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Origin;
 use std::net::SocketAddr;
@@ -75,8 +75,11 @@ impl ConnectionContext {
 }
 
 impl NamedRollout {
-    /// Reads `ROLLOUT.ATTEMPT` or `ROLLOUT`. The part after the last dot is the attempt id.
+    /// Reads `ROLLOUT.ATTEMPT` or `ROLLOUT`. The part after the last dot is the attempt id. [`ANONYMOUS_USER`] names none.
     pub(crate) fn from_user(user: &str) -> Self {
+        if user == ANONYMOUS_USER {
+            return Self::default();
+        }
         let (rollout, attempt) = match user.rsplit_once('.') {
             Some((rollout, attempt)) if !rollout.is_empty() && !attempt.is_empty() => (rollout, Some(attempt)),
             _ => (user, None),
@@ -99,5 +102,6 @@ mod tests {
         assert_eq!(read("a.b.at-2"), (Some("a.b".into()), Some("at-2".into())));
         assert_eq!(read("ro-1"), (Some("ro-1".into()), None));
         assert_eq!(read(""), (None, None));
+        assert_eq!(read(ANONYMOUS_USER), (None, None));
     }
 }

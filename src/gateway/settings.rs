@@ -251,6 +251,7 @@ const AUTO: &str = "auto";
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reroute {
     /// The hosts that agents call (patterns).
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize_non_empty")]
     pub hosts: Vec<String>,
     /// The paths (patterns with `*`); empty: those of LLM APIs. Other requests are forwarded to the host. A matching request
     /// that is not an LLM call is refused.

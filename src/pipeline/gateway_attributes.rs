@@ -21,7 +21,7 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
         span.set(names::GATEWAY_HELD_MS, facts.paused_for.as_secs_f64() * 1000.0);
     }
     span.set_some(names::POLICY_STALENESS, facts.staleness);
-    span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|start| start.version));
+    span.set_some(names::GATEWAY_VERSION, facts.versions.first().map(|start| start.version.to_string()));
     // The version that was registered. If the response reports one, that replaces it.
     span.set_some(names::POLICY_VERSION, facts.versions.last().map(|start| start.version.to_string()));
     if let Some(earlier) = facts.joined {

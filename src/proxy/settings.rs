@@ -11,12 +11,15 @@ use std::time::Duration;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ProxySettings {
     /// The address to listen on; port 0 takes a free one.
+    #[serde(deserialize_with = "crate::util::listen_address::deserialize")]
     pub listen: SocketAddr,
     /// The password that agents must give in their proxy URL. If empty, no password is needed.
     pub token: Secret,
     /// Host patterns. Connections to these hosts are relayed without decryption.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub passthrough: Vec<String>,
     /// Host patterns. Requests to these hosts are rejected.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub block: Vec<String>,
     /// The maximum number of connections. Beyond it, new connections wait until one is closed.
     pub max_connections: usize,

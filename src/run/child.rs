@@ -1,20 +1,21 @@
 //! The process of a command: starts it, forwards signals, enforces its timeout, and returns its exit code.
 //!
-//! Without a terminal the command gets its own process group, so that all its descendants can be stopped. On a terminal it
-//! stays in our group, because other groups can't read from the terminal; its descendants are found in /proc.
+//! Without a terminal the command gets its own process group, so that all its descendants can be stopped. With a terminal it
+//! stays in our group, because other groups can't read from the terminal. Processes outside the group are found in /proc.
 
 use super::environment::Environment;
+use super::processes::started_by;
+use super::program::{ChildError, Program};
+use super::runtime::FILES_VARIABLE;
+use super::signals::{self, KeyboardSignals};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
 /// A command to run.
 #[derive(Debug)]
@@ -70,41 +71,26 @@ pub(crate) struct ChildEnd {
     pub timed_out: bool,
 }
 
-/// Why a command could not be started.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ChildError {
-    /// The program was not found.
-    #[error("{0}: command not found; check its spelling and PATH")]
-    NotFound(String),
-    /// The file is not executable.
-    #[error("{0}: permission denied; make it executable (chmod +x), or name its interpreter")]
-    NotExecutable(String),
-    /// Any other error of the system.
-    #[error("{0} could not be started: {1}")]
-    Spawn(String, std::io::Error),
-}
-
-impl ChildError {
-    /// The exit code that a shell returns for this error.
-    pub(crate) fn exit_code(&self) -> i32 {
-        match self {
-            Self::NotFound(_) => 127,
-            Self::NotExecutable(_) | Self::Spawn(..) => 126,
-        }
+impl ChildSpec {
+    /// True if the command may talk to its user on the terminal, also while its stdin is a pipe.
+    fn uses_terminal(&self) -> bool {
+        !matches!(self.streams, Streams::Captured(_)) && File::open("/dev/tty").is_ok()
     }
 }
 
 /// Runs a command to its end. `started` is called with its process id.
 pub(crate) async fn run(spec: ChildSpec, started: impl FnOnce(Pid)) -> Result<ChildEnd, ChildError> {
-    let on_terminal = std::io::stdin().is_terminal() && !matches!(spec.streams, Streams::Captured(_));
-    let scope = if on_terminal { SignalScope::Process } else { SignalScope::Group };
-    let mut signals = forwarded_signals(scope);
+    let scope = if spec.uses_terminal() { SignalScope::Process } else { SignalScope::Group };
+    let mut signals = signals::forwarded(match scope {
+        SignalScope::Process => KeyboardSignals::Shared,
+        SignalScope::Group => KeyboardSignals::Forwarded,
+    });
     let mut child = spawn(&spec, scope)?;
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return Ok(ended(child.wait().await));
     };
     started(pid);
-    let target = Target { pid, scope };
+    let target = Target::new(pid, scope, &spec);
     let timeout = async {
         match spec.timeout {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -136,7 +122,7 @@ pub(crate) struct RunningChild {
 pub(crate) fn start(spec: &ChildSpec) -> Result<RunningChild, ChildError> {
     let child = spawn(spec, SignalScope::Group)?;
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    Ok(RunningChild { child, target: pid.map(|pid| Target { pid, scope: SignalScope::Group }) })
+    Ok(RunningChild { child, target: pid.map(|pid| Target::new(pid, SignalScope::Group, spec)) })
 }
 
 impl RunningChild {
@@ -150,9 +136,30 @@ impl RunningChild {
 }
 
 fn spawn(spec: &ChildSpec, scope: SignalScope) -> Result<Child, ChildError> {
-    let program = spec.command.first().cloned().unwrap_or_default();
-    let mut command = Command::new(&program);
-    command.args(spec.command.iter().skip(1)).kill_on_drop(true);
+    let name = spec.command.first().cloned().unwrap_or_default();
+    let program = Program::new(&name);
+    let arguments = spec.command.iter().skip(1);
+    let spawned = prepared(spec, scope, Command::new(&name), arguments.clone()).and_then(|mut command| command.spawn());
+    spawned
+        .or_else(|error| match program.script_after(&error) {
+            // As a shell, `env` and `timeout` do it.
+            Some(script) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg(script);
+                prepared(spec, scope, shell, arguments)?.spawn()
+            }
+            None => Err(error),
+        })
+        .map_err(|error| program.error(error))
+}
+
+fn prepared<'a>(
+    spec: &ChildSpec,
+    scope: SignalScope,
+    mut command: Command,
+    arguments: impl Iterator<Item = &'a OsString>,
+) -> std::io::Result<Command> {
+    command.args(arguments).kill_on_drop(true);
     command.envs(spec.environment.set.iter().map(|(name, value)| (name, value)));
     for name in &spec.environment.unset {
         command.env_remove(name);
@@ -160,13 +167,8 @@ fn spawn(spec: &ChildSpec, scope: SignalScope) -> Result<Child, ChildError> {
     if scope == SignalScope::Group {
         command.process_group(0);
     }
-    let shown = program.to_string_lossy().into_owned();
-    let spawned = spec.streams.apply_to(&mut command).and_then(|()| command.spawn());
-    spawned.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => ChildError::NotFound(shown),
-        ErrorKind::PermissionDenied => ChildError::NotExecutable(shown),
-        _ => ChildError::Spawn(shown, error),
-    })
+    spec.streams.apply_to(&mut command)?;
+    Ok(command)
 }
 
 /// The receiver of signals.
@@ -174,6 +176,8 @@ fn spawn(spec: &ChildSpec, scope: SignalScope) -> Result<Child, ChildError> {
 struct Target {
     pid: Pid,
     scope: SignalScope,
+    /// The folder that marks the command's environment; empty without one.
+    files: OsString,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +189,10 @@ enum SignalScope {
 }
 
 impl Target {
+    fn new(pid: Pid, scope: SignalScope, spec: &ChildSpec) -> Self {
+        Self { pid, scope, files: spec.environment.value(FILES_VARIABLE).into() }
+    }
+
     /// Sends a signal. Errors are ignored: the process may have ended already.
     fn signal(&self, signal: Signal) {
         let _ = match self.scope {
@@ -196,10 +204,8 @@ impl Target {
     /// Stops the command and its descendants: SIGTERM, then SIGKILL to those that are left once the command has ended, at the
     /// latest after 2 seconds.
     async fn end(&self, child: &mut Child) {
-        let descendants = match self.scope {
-            SignalScope::Group => Vec::new(),
-            SignalScope::Process => descendants(self.pid),
-        };
+        // Some may have left the process group.
+        let descendants = started_by(self.pid, &self.files);
         let all = |signal| {
             self.signal(signal);
             for pid in &descendants {
@@ -212,52 +218,6 @@ impl Target {
         all(Signal::KILL);
         let _ = child.wait().await;
     }
-}
-
-/// Returns the descendants of a process, by the parent ids in /proc. Empty without /proc.
-pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The program's name is in parentheses and may contain anything.
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
-        parents.extend(parent.map(|parent| (pid, parent)));
-    }
-    let mut found = vec![root.as_raw_nonzero().get()];
-    let mut at = 0;
-    while at < found.len() {
-        let above = found[at];
-        found.extend(parents.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
-        at += 1;
-    }
-    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
-}
-
-/// Receives the signals to forward. A terminal sends interrupt and quit to the command as well; then they are received but
-/// not forwarded, so that they don't end this process.
-fn forwarded_signals(scope: SignalScope) -> mpsc::Receiver<Signal> {
-    let (sender, receiver) = mpsc::channel(16);
-    for (kind, number, by_terminal) in [
-        (SignalKind::terminate(), Signal::TERM, false),
-        (SignalKind::hangup(), Signal::HUP, false),
-        (SignalKind::interrupt(), Signal::INT, true),
-        (SignalKind::quit(), Signal::QUIT, true),
-        (SignalKind::user_defined1(), Signal::USR1, false),
-        (SignalKind::user_defined2(), Signal::USR2, false),
-    ] {
-        let Ok(mut stream) = signal(kind) else { continue };
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() {
-                let command_has_it = by_terminal && scope == SignalScope::Process;
-                if !command_has_it && sender.send(number).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    receiver
 }
 
 fn ended(status: std::io::Result<ExitStatus>) -> ChildEnd {

@@ -4,10 +4,14 @@
 
 use super::bundle::{BundleError, Bundles, write_bundles};
 use super::extras::{Extras, ProxyReach, write_extras};
-use super::runtime::{ADDED_NO_PROXY_VARIABLE, Extension, Role, Runtime, VARIABLES};
+use super::runtime::{ADDED_NO_PROXY_VARIABLE, Extension, FILES_VARIABLE, Role, Runtime, VARIABLES};
 use super::settings::{Loopback, RunSettings};
 use super::user_environment::{UserEnvironment, original_variable};
+use crate::trace::exchange::ANONYMOUS_USER;
+use crate::util::secret::Secret;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// The changes to an environment.
@@ -26,6 +30,44 @@ impl Environment {
     pub(crate) fn value(&self, name: &str) -> String {
         let found = self.set.iter().find(|(set, _)| set == name);
         found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// The changes that undo the environment of this process, as far as it set the variables. `None` if it has none.
+    pub(crate) fn undone(current: &dyn Fn(&str) -> Option<OsString>) -> Option<Self> {
+        current(FILES_VARIABLE).filter(|files| !files.is_empty())?;
+        let user = UserEnvironment::new(current);
+        let proxy = current("HTTPS_PROXY");
+        let mut environment = Self::default();
+        for variable in VARIABLES {
+            let Some(value) = current(variable.name) else {
+                if variable.role == Role::AllProtocols {
+                    let users = user.original_proxy(variable.name);
+                    environment.set.extend(users.map(|users| (variable.name.to_owned(), users)));
+                }
+                continue;
+            };
+            let users = match variable.role {
+                Role::Proxy if Some(&value) != proxy.as_ref() => continue,
+                Role::Flag(ours) if value != ours => continue,
+                Role::Ftp if Some(&value) != ftp_proxy(&user).as_ref() => continue,
+                Role::Proxy | Role::AllProtocols => user.original_proxy(variable.name),
+                Role::Flag(_) | Role::Files | Role::Ftp => None,
+                Role::AdditiveCa | Role::ReplacingCa | Role::NoProxy | Role::Extended(_) => user.value(variable.name),
+            };
+            match users {
+                Some(users) if users == value => {}
+                Some(users) => environment.set.push((variable.name.to_owned(), users)),
+                None => environment.unset.push(variable.name.to_owned()),
+            }
+        }
+        if current("SSL_CERT_DIR").is_none() {
+            let users = user.value("SSL_CERT_DIR").map(|users| ("SSL_CERT_DIR".to_owned(), users));
+            environment.set.extend(users);
+        }
+        let kept = VARIABLES.iter().map(|variable| variable.name).chain(["SSL_CERT_DIR"]).map(original_variable);
+        let kept = kept.chain([ADDED_NO_PROXY_VARIABLE.to_owned()]).filter(|name| current(name).is_some());
+        environment.unset.extend(kept);
+        Some(environment)
     }
 }
 
@@ -72,6 +114,13 @@ impl EnvironmentRequest<'_> {
                 continue;
             }
             let users = user.value(variable.name).filter(|value| !value.is_empty());
+            if matches!(variable.role, Role::Proxy | Role::AllProtocols) {
+                self.keep_for_nested(
+                    &mut environment,
+                    original_variable(variable.name),
+                    user.original_proxy(variable.name),
+                );
+            }
             let value = match variable.role {
                 Role::Proxy => Some(self.proxy_url.into()),
                 Role::AdditiveCa | Role::ReplacingCa => {
@@ -82,6 +131,13 @@ impl EnvironmentRequest<'_> {
                     let is_set = user.inherited(variable.name).is_some_and(|value| !value.is_empty());
                     (!no_proxy.is_empty() || is_set).then(|| no_proxy.join(",").into())
                 }
+                Role::AllProtocols => {
+                    if user.inherited(variable.name).is_some() {
+                        environment.unset.push(variable.name.to_owned());
+                    }
+                    None
+                }
+                Role::Ftp => ftp_proxy(user),
                 Role::Files => Some(self.folder.into()),
                 Role::Flag(value) => Some(value.into()),
                 Role::Extended(extension) => extras.value(extension, users.as_deref(), &reach),
@@ -122,15 +178,24 @@ impl EnvironmentRequest<'_> {
         }
         let users_hosts = hosts.0.len();
         self.bypass.iter().for_each(|host| hosts.add(host));
-        if self.settings.loopback == Loopback::Leave {
+        let (proxy_host, _) = host_and_port(self.proxy_url);
+        let proxy_is_here =
+            proxy_host == "localhost" || proxy_host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        let why_left = match self.settings.loopback {
+            Loopback::Leave => Some("--loopback leave, or run.loopback".to_owned()),
+            // Its localhost is not the client's.
+            Loopback::Auto if !proxy_is_here => Some(format!("the proxy runs elsewhere, on {proxy_host}")),
+            Loopback::Auto | Loopback::Trace => None,
+        };
+        if let Some(why) = &why_left {
             LOOPBACK.iter().for_each(|host| hosts.add(host));
-            notes.push("requests to this machine itself are not traced (run.loopback = \"leave\")".to_owned());
+            notes.push(format!("requests to this machine itself are not traced ({why})"));
         }
         let mut hosts = hosts.0;
         let added = hosts[users_hosts..].to_vec();
         let loopback: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
         match self.settings.loopback {
-            Loopback::Auto if !loopback.is_empty() => notes.push(format!(
+            Loopback::Auto if why_left.is_none() && !loopback.is_empty() => notes.push(format!(
                 "not traced, because NO_PROXY excludes them: {} (--loopback trace traces them)",
                 loopback.join(", ")
             )),
@@ -138,6 +203,15 @@ impl EnvironmentRequest<'_> {
             _ => {}
         }
         (hosts, added)
+    }
+}
+
+/// The URL of a proxy at `HOST:PORT` for clients. With a token it has a user name too: many clients send no credentials
+/// without one.
+pub(crate) fn proxy_url(address: &str, token: &Secret) -> String {
+    match token.expose() {
+        "" => format!("http://{address}"),
+        token => format!("http://{ANONYMOUS_USER}:{}@{address}", utf8_percent_encode(token, NON_ALPHANUMERIC)),
     }
 }
 
@@ -151,6 +225,14 @@ impl UniqueHosts {
             self.0.push(host.to_owned());
         }
     }
+}
+
+/// The user's proxy for all protocols, if the user has none for FTP.
+fn ftp_proxy(user: &UserEnvironment<'_>) -> Option<OsString> {
+    let all = || ["all_proxy", "ALL_PROXY"].iter().find_map(|name| user.original_proxy(name));
+    let own = ["ftp_proxy", "FTP_PROXY"].iter().find_map(|name| user.inherited(name));
+    let inherited = user.inherited("ftp_proxy");
+    if own.is_none() || inherited.is_some() && inherited == all() { all() } else { None }
 }
 
 /// Host and port of a proxy URL that this program made.

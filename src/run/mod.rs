@@ -6,10 +6,14 @@ pub(crate) mod bundle;
 pub(crate) mod child;
 pub(crate) mod environment;
 mod extras;
+pub(crate) mod processes;
+mod program;
 pub(crate) mod render;
 pub(crate) mod runtime;
 mod settings;
+pub(crate) mod signals;
 mod truststore;
 mod user_environment;
 
+pub(crate) use program::ChildError;
 pub(crate) use settings::{Loopback, RunSettings};

@@ -16,8 +16,15 @@ pub(crate) enum EnvFormat {
     Json,
     /// Arguments for `docker run`, one per line
     Docker,
-    /// Fields for a container in a Kubernetes manifest
+    /// A pod, as a Kubernetes manifest
     K8s,
+}
+
+impl EnvFormat {
+    /// True if the environment is for a container, in which this machine has another name.
+    pub(crate) fn is_for_containers(self) -> bool {
+        matches!(self, Self::Docker | Self::K8s)
+    }
 }
 
 /// Returns the environment as text. `folder` contains the files that the variables name; a container has it at
@@ -47,13 +54,17 @@ pub(crate) fn render(environment: &Environment, format: EnvFormat, folder: &Path
             text.extend(set.map(|(name, value)| format!("--env={}\n", quoted(&format!("{name}={}", inside(&value))))));
         }
         EnvFormat::K8s => {
-            text.push_str("env:\n");
+            // A JSON string is a YAML string.
+            let text_of = |value: &str| serde_json::Value::from(value).to_string();
+            text.push_str(POD_HEAD);
             text.extend(set.map(|(name, value)| {
-                // A JSON string is a YAML string.
-                format!("  - name: {name}\n    value: {}\n", serde_json::Value::from(inside(&value)))
+                format!("        - name: {name}\n          value: {}\n", text_of(&inside(&value)))
             }));
             text.push_str(&format!(
-                "volumeMounts:\n  - name: tracewire\n    mountPath: {CONTAINER_FOLDER}\n    readOnly: true\n"
+                "      volumeMounts:\n        - name: tracewire\n          mountPath: {CONTAINER_FOLDER}\n          \
+                 readOnly: true\n  volumes:\n    # The folder must exist on the node.\n    - name: tracewire\n      \
+                 hostPath:\n        path: {}\n        type: Directory\n",
+                text_of(&folder.to_string_lossy())
             ));
         }
     }
@@ -64,6 +75,20 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
+/// The pod up to the variables of its container.
+const POD_HEAD: &str = "apiVersion: v1
+kind: Pod
+metadata:
+  name: agent
+spec:
+  restartPolicy: Never
+  containers:
+    - name: agent
+      # Replace image and command by those of your agent.
+      image: python:3
+      command: [\"python3\", \"-c\", \"import urllib.request as r; print(r.urlopen('https://example.com').status)\"]
+      env:
+";
 /// The folder of the files in a container.
 const CONTAINER_FOLDER: &str = "/tracewire";
 
@@ -90,6 +115,6 @@ mod tests {
         assert!(docker.contains("--env='SSL_CERT_FILE=/tracewire/bundle.pem'"), "{docker}");
         assert!(docker.contains("--volume='/home/x/env:/tracewire:ro'"), "{docker}");
         let pod = render(&environment, EnvFormat::K8s, folder);
-        assert!(pod.contains("- name: SSL_CERT_FILE\n    value: \"/tracewire/bundle.pem\""), "{pod}");
+        assert!(pod.contains("- name: SSL_CERT_FILE\n          value: \"/tracewire/bundle.pem\""), "{pod}");
     }
 }

@@ -46,6 +46,10 @@ pub(crate) enum Role {
     ReplacingCa,
     /// Hosts to reach directly.
     NoProxy,
+    /// Removed: clients that prefer it would bypass the proxy.
+    AllProtocols,
+    /// The user's proxy for all protocols, which is removed: this proxy speaks no FTP.
+    Ftp,
     /// A fixed value.
     Flag(&'static str),
     /// The folder of Tracewire's files, by which a nested environment recognizes values of this one.
@@ -84,7 +88,7 @@ const fn variable(name: &'static str, role: Role, runtimes: &'static [Runtime]) 
     Variable { name, role, runtimes }
 }
 
-use Role::{AdditiveCa, Extended, Files, Flag, NoProxy, Proxy, ReplacingCa};
+use Role::{AdditiveCa, AllProtocols, Extended, Files, Flag, Ftp, NoProxy, Proxy, ReplacingCa};
 use Runtime::{Curl, Deno, Docker, Git, Go, Grpc, Java, Node, Perl, Php, Python, Ruby, Rust, Wget};
 
 /// All variables, set for every command.
@@ -94,15 +98,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // curl reads only this one for plain HTTP; wget reads only lower case.
     variable("http_proxy", Proxy, &[]),
     variable("https_proxy", Proxy, &[]),
-    variable("ALL_PROXY", Proxy, &[]),
-    variable("all_proxy", Proxy, &[]),
+    variable("ALL_PROXY", AllProtocols, &[]),
+    variable("all_proxy", AllProtocols, &[]),
+    variable("ftp_proxy", Ftp, &[]),
     variable("NO_PROXY", NoProxy, &[]),
     variable("no_proxy", NoProxy, &[]),
     variable("WS_PROXY", Proxy, &[Python, Curl]),
     variable("WSS_PROXY", Proxy, &[Python, Curl]),
     variable("ws_proxy", Proxy, &[Python, Curl]),
     variable("wss_proxy", Proxy, &[Python, Curl]),
-    variable("FTP_PROXY", Proxy, &[Curl]),
     variable("grpc_proxy", Proxy, &[Grpc]),
     variable("npm_config_proxy", Proxy, &[Node]),
     variable("npm_config_https_proxy", Proxy, &[Node]),

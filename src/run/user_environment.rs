@@ -54,9 +54,15 @@ impl<'a> UserEnvironment<'a> {
                 let users = value.split(',').filter(|host| !added.split(',').any(|added| added == host.trim()));
                 users.collect::<Vec<_>>().join(",").into()
             }
-            Some(Role::Proxy | Role::Flag(_) | Role::Files) | None => value,
+            Some(Role::Proxy | Role::AllProtocols | Role::Ftp | Role::Flag(_) | Role::Files) | None => value,
         };
         Some(users).filter(|users| !users.is_empty())
+    }
+
+    /// Returns the user's value of a variable that the environment sets to the proxy's URL.
+    pub(super) fn original_proxy(&self, name: &str) -> Option<OsString> {
+        let value = if self.outer_files.is_some() { self.original(name) } else { self.inherited(name) };
+        value.filter(|value| !value.is_empty())
     }
 
     fn original(&self, name: &str) -> Option<OsString> {

@@ -50,6 +50,12 @@ pub enum StoreError {
         /// The operating system's message.
         cause: String,
     },
+    /// The store was opened for reading.
+    #[error("{path} was opened for reading only")]
+    OpenedForReading {
+        /// The store's file.
+        path: PathBuf,
+    },
     /// The database server does not answer. The same operation can succeed later.
     #[error(
         "the PostgreSQL server at {server} can't be reached ({cause}); check that it is running and that --store names it"
@@ -112,6 +118,7 @@ impl StoreError {
             | Self::Unreachable { .. }
             | Self::InvalidUrl { .. }
             | Self::RolledBack(_)
+            | Self::OpenedForReading { .. }
             | Self::Closed
             | Self::Other(_) => FailedAppend::Retry,
         }

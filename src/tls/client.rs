@@ -27,6 +27,7 @@ pub(crate) struct TlsSettings {
     /// PEM files with root certificates to trust for endpoints, in addition to the system's.
     pub upstream_ca: Vec<PathBuf>,
     /// Patterns of hosts with certificates that are not verified. Spans of these hosts record that.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub insecure_hosts: Vec<String>,
     /// Client certificates, for endpoints that request one.
     pub client_certificates: Vec<ClientCertificate>,
@@ -37,6 +38,7 @@ pub(crate) struct TlsSettings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientCertificate {
     /// Patterns of the endpoints to present it to. The first entry that matches a host is used.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize_non_empty")]
     pub hosts: Vec<String>,
     /// A PEM file with the certificate and its chain.
     pub certificate: PathBuf,

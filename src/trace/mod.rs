@@ -3,6 +3,7 @@
 //! Plain values that every other module may import. No I/O, no clock, no tokio.
 
 pub mod exchange;
+pub(crate) mod failure;
 pub mod ids;
 pub mod rollout;
 pub mod semconv;

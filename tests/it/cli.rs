@@ -140,12 +140,3 @@ fn a_run_in_the_environment_of_env_uses_its_own_files_only() {
     assert_eq!(variables.matches("-Dhttps.proxyHost=").count(), 1, "{variables}");
     assert!(!text(&nested).contains("trust store"), "{}", text(&nested));
 }
-
-#[test]
-fn an_invalid_log_filter_is_reported_with_the_fix() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = tracewire(folder.path()).args(["ca", "path"]).env("TRACEWIRE_LOG", "infoo").output().unwrap();
-    assert!(output.status.success());
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("TRACEWIRE_LOG is ignored: `infoo` is not a log level; use off, error"), "{stderr}");
-}

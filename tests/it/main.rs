@@ -15,6 +15,7 @@ mod broken_responses;
 mod capture;
 mod cli;
 mod clients;
+mod command_line;
 mod doctor;
 mod durability;
 mod framing;

@@ -2,7 +2,7 @@
 
 use crate::api::access::CallerAccess;
 use crate::api::request_json::read;
-use crate::api::respond::{ApiResult, ok};
+use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::gateway::issue_key;
 use axum::Extension;
@@ -18,7 +18,7 @@ pub(super) struct NewKey {
     rollout_id: String,
     #[serde(default)]
     attempt_id: Option<String>,
-    /// 0: the key does not expire.
+    /// 0: the key does not expire. Other values need a signing key.
     #[serde(default)]
     expires_in_seconds: u64,
 }
@@ -34,7 +34,11 @@ pub(super) async fn create(State(state): State<ApiState>, access: Extension<Call
     let NewKey { rollout_id, attempt_id, expires_in_seconds } = read(&body)?;
     access.require(&rollout_id)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let expires = if expires_in_seconds == 0 { 0 } else { now.saturating_add(expires_in_seconds) };
     let signing_key = &state.gateway.settings().signing_key;
+    if expires_in_seconds > 0 && signing_key.is_empty() {
+        let cause = "only signed keys expire, and the server has no gateway.signing_key; set it, or leave out expires_in_seconds";
+        return Err(ApiError::of_value(&["body", "expires_in_seconds"], cause, expires_in_seconds));
+    }
+    let expires = if expires_in_seconds == 0 { 0 } else { now.saturating_add(expires_in_seconds) };
     ok(RolloutKey { key: issue_key(&rollout_id, attempt_id.as_deref(), expires, signing_key) })
 }

@@ -1,6 +1,6 @@
 //! The arguments of `tracewire worker`.
 
-use crate::cli::args::{ProxyArgs, seconds};
+use crate::cli::args::{ProxyArgs, TimeLimit, seconds};
 use crate::cli::client::ServerArgs;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -24,9 +24,10 @@ pub(crate) struct WorkerArgs {
     /// Number of commands that run at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: u16,
-    /// Stop a command and its process group after this time [default: the rollout's timeout_seconds]
-    #[arg(long, value_name = "SECS", value_parser = seconds)]
-    pub(super) timeout: Option<Duration>,
+    /// Stop a command and all processes that it started after this time; 0 means no limit [default: the rollout's
+    /// timeout_seconds]
+    #[arg(long, value_name = "SECS")]
+    pub(super) timeout: Option<TimeLimit>,
     /// Time between two requests for a rollout while none is waiting
     #[arg(long, value_name = "SECS", default_value = "1.0", value_parser = seconds)]
     pub(super) poll: Duration,
@@ -57,7 +58,7 @@ pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(super) proxy_args: ProxyArgs,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
 }
 
@@ -104,7 +105,13 @@ mod tests {
         assert_eq!((args.jobs, args.poll, args.heartbeat), (2, Duration::from_millis(250), Duration::from_secs(10)));
         let command: Vec<_> = args.command.iter().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(command, ["agent", "--json", "-x"]);
-        for invalid in ["worker", "worker --jobs 0 -- a", "worker --poll 0 -- a", "worker --timeout soon -- a"] {
+        for invalid in [
+            "worker",
+            "worker --jobs 0 -- a",
+            "worker --poll 0 -- a",
+            "worker --timeout soon -- a",
+            "worker --onec -- a",
+        ] {
             assert!(parse(invalid).is_none(), "{invalid}");
         }
     }

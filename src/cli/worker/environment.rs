@@ -7,8 +7,8 @@ use super::task::Task;
 use crate::cli::client::{HttpAddress, ServerClient, encoded};
 use crate::cli::settings::variable;
 use crate::config::Config;
+use crate::run::RunSettings;
 use crate::run::environment::{Environment, EnvironmentRequest};
-use crate::run::{Loopback, RunSettings};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
 use http::Method;
@@ -120,17 +120,12 @@ impl CommandEnvironment {
 
     /// The variables of `tracewire env`, with the task's ids in the proxy's URL.
     fn proxy_environment(&self, proxy: &RecordingProxy, task: &Task, folder: &Path) -> Result<Environment> {
-        let mut settings = self.settings.clone();
-        if settings.loopback == Loopback::Auto && !proxy.address.is_loopback() {
-            // The proxy runs on another machine: its localhost is not the command's.
-            settings.loopback = Loopback::Leave;
-        }
         let (proxy_url, bypass) = (proxy.url_for(task), self.bypass());
         let request = EnvironmentRequest {
             folder,
             proxy_url: &proxy_url,
             ca_pem: &proxy.ca_pem,
-            settings: &settings,
+            settings: &self.settings,
             bypass: &bypass,
             runtimes: &[],
             current: &variable,

@@ -11,6 +11,7 @@ use super::rewards::{self, ParsedRewards};
 use super::shutdown::{Shutdown, ShutdownStage};
 use super::source::TaskSource;
 use super::task::{TakeError, Task};
+use crate::cli::args::TimeLimit;
 use crate::cli::client::{MAX_RETRY_DELAY, MAX_RETRY_TIME};
 use crate::cli::show;
 use crate::run::child::{ChildSpec, Streams};
@@ -148,7 +149,7 @@ impl JobPool {
     /// Waits until the command must be stopped: at its time limit, when the server ends the rollout, or by a signal.
     async fn stop_reason(&self, worker: &str, task: &Task) -> TaskOutcome {
         let time_limit = async {
-            match self.args.timeout.or(task.timeout) {
+            match self.args.timeout.map_or(task.timeout, TimeLimit::duration) {
                 Some(limit) => {
                     tokio::time::sleep(limit).await;
                     TaskOutcome::TimedOut(limit)
@@ -215,7 +216,11 @@ impl JobPool {
         progress.undelivered += undelivered.len();
         let text = report.text(progress.done, progress.failed);
         drop(progress);
-        if self.args.json { show::out(&format!("{}\n", report.json())) } else { show::note(&text) }
+        if !self.args.json {
+            show::note(&text);
+        } else if let Err(error) = show::out(format!("{}\n", report.json())) {
+            self.fail(error);
+        }
     }
 
     /// Reserves one of `--max-rollouts`; false if all are used.

@@ -2,7 +2,8 @@
 //!
 //! It knows no servers. The caller decides when a command is stopped, and why.
 
-use crate::run::child::{self, ChildError, ChildSpec};
+use crate::run::ChildError;
+use crate::run::child::{self, ChildSpec};
 use crate::trace::rollout::AttemptStatus;
 use std::io;
 use std::os::unix::process::ExitStatusExt;

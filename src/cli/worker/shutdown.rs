@@ -1,8 +1,9 @@
 //! How the worker stops: each signal (SIGTERM, SIGINT, SIGHUP) advances the shutdown by one stage.
 
 use crate::cli::show;
+use crate::run::signals::stop_requests;
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal;
 use tokio::sync::watch;
 
 /// How far the shutdown has progressed. A later stage includes all earlier ones.
@@ -39,27 +40,24 @@ impl Shutdown {
     /// Starts in [`ShutdownStage::Running`] and advances with each signal to this process.
     pub(super) fn on_signals() -> Result<Self> {
         let shutdown = Self::default();
-        // A program started by `nohup` must survive a hangup.
-        let hangup = (!is_hangup_ignored()).then(SignalKind::hangup);
-        for kind in [SignalKind::terminate(), SignalKind::interrupt()].into_iter().chain(hangup) {
-            let mut signals = signal(kind).context("cannot install a signal handler")?;
-            let stage = shutdown.stage.clone();
-            tokio::spawn(async move {
-                while signals.recv().await.is_some() {
-                    stage.send_modify(|stage| *stage = stage.next());
-                    let reached = *stage.borrow();
-                    match reached {
-                        ShutdownStage::Draining => {
-                            show::note("tracewire: waiting for running commands; a second signal stops them");
-                        }
-                        ShutdownStage::StoppingCommands => {
-                            show::note("tracewire: stopping running commands; a third signal exits at once");
-                        }
-                        ShutdownStage::Running | ShutdownStage::Exiting => {}
+        let mut requests =
+            stop_requests(&[Signal::TERM, Signal::INT, Signal::HUP]).context("cannot install a signal handler")?;
+        let stage = shutdown.stage.clone();
+        tokio::spawn(async move {
+            while requests.recv().await.is_some() {
+                stage.send_modify(|stage| *stage = stage.next());
+                let reached = *stage.borrow();
+                match reached {
+                    ShutdownStage::Draining => {
+                        show::note("tracewire: waiting for running commands; a second signal stops them");
                     }
+                    ShutdownStage::StoppingCommands => {
+                        show::note("tracewire: stopping running commands; a third signal exits at once");
+                    }
+                    ShutdownStage::Running | ShutdownStage::Exiting => {}
                 }
-            });
-        }
+            }
+        });
         Ok(shutdown)
     }
 
@@ -78,13 +76,6 @@ impl Shutdown {
         // An error means that the sender is gone; `self` owns it.
         let _ = stages.wait_for(|current| *current >= stage).await;
     }
-}
-
-/// Reads the kernel's mask of ignored signals; false where there is no /proc.
-fn is_hangup_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

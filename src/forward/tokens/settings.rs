@@ -44,6 +44,7 @@ pub(crate) enum Inject {
 #[serde(deny_unknown_fields)]
 pub(crate) struct EngineHosts {
     /// The hosts, as patterns with an optional port.
+    #[serde(deserialize_with = "crate::util::host_patterns::deserialize_non_empty")]
     pub hosts: Vec<String>,
     /// The engine that serves there.
     pub engine: Engine,

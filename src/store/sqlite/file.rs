@@ -7,11 +7,13 @@ use super::migrations::{apply_from, known_version};
 use super::options::{SqliteOptions, Synchronous};
 use crate::store::error::{Result, StoreError};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Identifies a SQLite file as a trace store: `TWTS`.
@@ -29,9 +31,57 @@ pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connec
     Ok(connection)
 }
 
-/// Opens the file for reading. The writer has opened it before.
+/// Opens the file for reading. On a read-only file system without a write-ahead log, nothing can change the file; SQLite
+/// does not open it without being told so.
 pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, busy_timeout)
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = open(path, flags, busy_timeout).and_then(|connection| {
+        connection.query_row("PRAGMA schema_version", [], |_| Ok(()))?;
+        Ok(connection)
+    });
+    opened.or_else(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) if path.is_file() && !has_write_ahead_log(path) => {
+            open(&immutable_uri(path), flags | OpenFlags::SQLITE_OPEN_URI, busy_timeout)
+        }
+        _ => Err(error),
+    })
+}
+
+fn has_write_ahead_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+}
+
+/// The path as a URI; `%`, `?` and `#` have a meaning in one.
+fn immutable_uri(path: &Path) -> PathBuf {
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.extend(format!("%{byte:02x}").into_bytes()),
+            _ => uri.push(*byte),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    OsString::from_vec(uri).into()
+}
+
+/// Whether a file must be migrated before it can be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SchemaState {
+    /// Never.
+    Current,
+    /// An older program wrote it, or it is new.
+    Older,
+}
+
+/// Identifies an existing file without changing it.
+pub(super) fn identify_for_reading(path: &Path, busy_timeout: Duration) -> Result<SchemaState> {
+    let connection = open_reader(path, busy_timeout).map_err(|error| store_error(path, &error))?;
+    identify(path, &connection)?;
+    let found: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| store_error(path, &error))?;
+    Ok(if found == known_version() { SchemaState::Current } else { SchemaState::Older })
 }
 
 /// Opens the file for checkpoints. The writer has opened it before.

@@ -1,6 +1,6 @@
 //! The store: reads go to the readers, writes to the writer thread.
 
-use super::file;
+use super::file::{self, SchemaState};
 use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
@@ -20,7 +20,8 @@ use std::sync::Arc;
 pub struct SqliteStore {
     path: PathBuf,
     readers: Arc<Readers>,
-    writer: Writer,
+    /// `None` if the file was opened for reading.
+    writer: Option<Writer>,
 }
 
 impl SqliteStore {
@@ -30,7 +31,23 @@ impl SqliteStore {
         let connection = file::open_writer(path, &options)?;
         let readers = Arc::new(Readers::new(path, options.busy_timeout));
         let writer = Writer::start(path, connection, options)?;
-        Ok(Self { path: path.to_owned(), readers, writer })
+        Ok(Self { path: path.to_owned(), readers, writer: Some(writer) })
+    }
+
+    /// Opens an existing file without changing it: it need not be writable, and writes fail. A file of an older schema is
+    /// migrated, as by [`Self::open`]. Blocks.
+    pub fn open_for_reading(path: &Path, options: SqliteOptions) -> Result<Self> {
+        match file::identify_for_reading(path, options.busy_timeout)? {
+            SchemaState::Current => {
+                let readers = Arc::new(Readers::new(path, options.busy_timeout));
+                Ok(Self { path: path.to_owned(), readers, writer: None })
+            }
+            SchemaState::Older => Self::open(path, options),
+        }
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        self.writer.as_ref().ok_or_else(|| StoreError::OpenedForReading { path: self.path.clone() })
     }
 
     /// The store's file.
@@ -49,7 +66,7 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         Box::pin(async move {
-            match self.writer.run(Work::Append(spans)).await? {
+            match self.writer()?.run(Work::Append(spans)).await? {
                 Outcome::Appended(appended) => Ok(appended),
                 _ => Err(unexpected_outcome()),
             }
@@ -57,7 +74,7 @@ impl Store for SqliteStore {
     }
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.writer.run(Work::Change(change)).await.map(drop) })
+        Box::pin(async move { self.writer()?.run(Work::Change(change)).await.map(drop) })
     }
 
     fn rollout(&self, id: RolloutId) -> BoxFuture<'_, Result<Option<Rollout>>> {
@@ -102,7 +119,7 @@ impl Store for SqliteStore {
 
     fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(async move {
-            match self.writer.run(Work::NextSequence(id)).await? {
+            match self.writer()?.run(Work::NextSequence(id)).await? {
                 Outcome::Sequence(state) => Ok(state),
                 _ => Err(unexpected_outcome()),
             }
@@ -123,7 +140,7 @@ impl Store for SqliteStore {
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
         Box::pin(async move {
-            match self.writer.run(Work::Prune).await? {
+            match self.writer()?.run(Work::Prune).await? {
                 Outcome::Pruned(pruned) => Ok(pruned),
                 _ => Err(unexpected_outcome()),
             }
@@ -133,7 +150,10 @@ impl Store for SqliteStore {
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.readers.close().await;
-            self.writer.close().await
+            match &self.writer {
+                Some(writer) => writer.close().await,
+                None => Ok(()),
+            }
         })
     }
 }

@@ -17,6 +17,9 @@ pub struct Identity {
     pub conflict: Option<String>,
 }
 
+/// The user name of proxy credentials that name no rollout.
+pub const ANONYMOUS_USER: &str = "tracewire";
+
 /// What named a rollout, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdentitySource {
