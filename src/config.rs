@@ -155,6 +155,9 @@ pub(crate) enum ConfigError {
     /// A token that every request without a token would match.
     #[error("an entry of server.tokens has an empty token; set its `token`, or remove the entry")]
     EmptyServerToken,
+    /// No client can send such a token.
+    #[error("proxy.token (or TRACEWIRE_TOKEN) contains a line break or another control character; remove it")]
+    ControlInProxyToken,
     /// A rule of `upstream.connect_to` is malformed.
     #[error("upstream.connect_to: {0}")]
     ConnectTo(<ConnectTo as FromStr>::Err),
@@ -190,6 +193,9 @@ impl Config {
         let (proxy, server) = (&self.proxy, &self.server);
         if !proxy.listen.ip().is_loopback() && proxy.token.is_empty() {
             return Err(ConfigError::ProxyWithoutToken(proxy.listen));
+        }
+        if proxy.token.expose().chars().any(char::is_control) {
+            return Err(ConfigError::ControlInProxyToken);
         }
         let listeners = [("server.listen", Some(server.listen)), ("server.otlp_grpc_listen", server.otlp_grpc_listen)];
         for (setting, listen) in listeners {

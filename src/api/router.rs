@@ -1,7 +1,7 @@
 //! The routers: every row of the table behind its access check, and what happens to requests that match no row.
 
 use super::access::{AccessCheck, RouteAccess, RouteRollouts, Scope, authorise, authorise_llm_call, check};
-use super::gateway::calls::{ClientConnection, call};
+use super::gateway::calls::{ClientConnection, call, refusal};
 use super::idempotency::{IdempotencyCache, deduplicate};
 use super::otlp::grpc;
 use super::respond::{ApiError, ApiResult};
@@ -75,6 +75,8 @@ fn authorise_unmatched(state: &ApiState, request: &Request) -> ApiResult<()> {
 pub(super) async fn llm_call(state: &ApiState, client: ClientConnection, request: Request) -> Response {
     match authorise_llm_call(&state.tokens, &state.gateway, &request) {
         Ok(access) => call(state, client, &access, request).await,
+        Err(ApiError::Unauthorized(cause)) => refusal(&request, StatusCode::UNAUTHORIZED, &cause),
+        Err(ApiError::Forbidden(cause)) => refusal(&request, StatusCode::FORBIDDEN, &cause),
         Err(error) => error.into_response(),
     }
 }

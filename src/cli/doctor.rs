@@ -150,6 +150,9 @@ async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
     let RunResult { result, spans, notes, observed, unproxied, .. } = recorded.run(&config).await?;
     if let Err(error) = &result {
         show::note(&format!("tracewire: {error}"));
+        if !args.json {
+            return Ok(false);
+        }
     }
     let exit_code = result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
     let diagnosis = Diagnosis::new(exit_code, &spans?, observed, &unproxied, notes);

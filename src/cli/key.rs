@@ -1,5 +1,6 @@
 //! `tracewire key`: asks the server for an API key that identifies a rollout.
 
+use super::args::id;
 use super::client::ServerArgs;
 use super::settings::read_config;
 use super::show;
@@ -17,10 +18,10 @@ use std::process::ExitCode;
   export OPENAI_API_KEY=$(tracewire key ro-0123456789ab)")]
 pub(super) struct KeyArgs {
     /// The rollout that calls with this key belong to
-    #[arg(value_name = "ROLLOUT")]
+    #[arg(value_name = "ROLLOUT", value_parser = id)]
     rollout: String,
     /// The attempt [default: the server chooses one of the rollout]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     attempt: Option<String>,
     /// Time until the key expires; 0 means never. Requires signed keys (gateway.signing_key)
     #[arg(long, value_name = "SECS", default_value_t = 0)]

@@ -1,5 +1,6 @@
 //! `tracewire reward`: gives a rollout a reward, which is stored as a span.
 
+use super::args::id;
 use super::client::{ServerArgs, ServerClient, ServerResponse, encoded};
 use super::settings::read_config;
 use super::show;
@@ -20,7 +21,7 @@ use std::time::SystemTime;
   tracewire reward ro-0123456789ab -1 --name safety --attempt at-01234567")]
 pub(super) struct RewardArgs {
     /// The rollout's id
-    #[arg(value_name = "ROLLOUT")]
+    #[arg(value_name = "ROLLOUT", value_parser = id)]
     rollout: String,
     /// The reward, a finite number
     #[arg(value_name = "VALUE", allow_negative_numbers = true, value_parser = finite_number)]
@@ -29,7 +30,7 @@ pub(super) struct RewardArgs {
     #[arg(long, default_value = PRIMARY)]
     name: String,
     /// The attempt [default: the latest attempt]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     attempt: Option<String>,
     #[command(flatten)]
     server: ServerArgs,

@@ -3,7 +3,7 @@
 //!
 //! It prints nothing before the command has ended: stdin, stdout and stderr are the command's.
 
-use super::args::{ProxyArgs, StoreArgs, TimeLimit};
+use super::args::{ProxyArgs, StoreArgs, TimeLimit, id};
 use super::recorded::{Recorded, command_name};
 use super::show;
 use crate::app::place_name;
@@ -26,10 +26,10 @@ pub(super) struct RunArgs {
     #[arg(long)]
     name: Option<String>,
     /// The rollout that this run belongs to [default: a new rollout]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     rollout: Option<String>,
     /// The attempt of the rollout [default: a new attempt]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     attempt: Option<String>,
     /// Stop the command and all processes that it started after this time; the exit code is 124. 0 means no limit
     #[arg(long, value_name = "SECS")]

@@ -31,7 +31,7 @@ pub(super) struct TraceArgs {
 enum TraceCommand {
     /// List rollouts, newest first
     List {
-        /// Maximum number of rollouts
+        /// Maximum number of rollouts; 0 means no limit
         #[arg(long, default_value_t = 20)]
         limit: usize,
         /// Print JSON
@@ -68,9 +68,13 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
         bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
     }
+    if config.store.place() == StorePlace::Memory {
+        bail!("a store in memory is gone when its program has ended; name the file or the server with --store");
+    }
     let store = open_store_for_reading(&config).await?;
     let output = match args.command {
         TraceCommand::List { limit, json } => {
+            let limit = if limit == 0 { MAX_ROLLOUTS } else { limit };
             let rollouts = rollouts(&store, limit).await?;
             if json { format!("{}\n", serde_json::to_string_pretty(&rollouts)?) } else { table(&rollouts) }
         }
@@ -184,5 +188,7 @@ fn table(rollouts: &[RolloutSummary]) -> String {
     text
 }
 
+/// The largest number that every store takes as a limit.
+const MAX_ROLLOUTS: usize = i64::MAX as usize;
 const LATEST: &str = "latest";
 const MAX_LISTED_IDS: usize = 5;

@@ -27,6 +27,19 @@ impl ErrorFormat {
         }
     }
 
+    /// The response to a call that its caller may not make.
+    pub(super) fn refusal(self, status: StatusCode, cause: &str) -> Response<Body> {
+        let text = match self {
+            Self::Detail => json!({ "detail": cause }).to_string().into_bytes(),
+            Self::Api(shape) => {
+                shape.body(status.as_u16(), ApiErrorKind::of_status(status.as_u16()), &format!("tracewire: {cause}"))
+            }
+        };
+        let mut response = json_response(status, text);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+    }
+
     /// An error as an event, for a stream that has begun.
     pub(super) fn event(self, status: StatusCode, message: &str) -> Bytes {
         let shape = match self {

@@ -16,7 +16,7 @@ use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin, Scheme};
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +45,14 @@ impl Gateway {
         let mut connection = ConnectionContext::new(client, None, drain);
         connection.fallback_identity = fallback_identity(client);
         self.serve(connection, route, host, request).await
+    }
+
+    /// The response to a call that its caller may not make, in the format of the API that it calls. Nothing is recorded.
+    pub(crate) fn refusal(target: &str, status: StatusCode, cause: &str) -> Response<Body> {
+        let route = Route::parse(target).ok();
+        let path = target.split('?').next().unwrap_or_default();
+        let surface = route.as_ref().map_or_else(|| ApiSurface::of(path), |route| route.surface);
+        ErrorFormat::of(surface, route.as_ref().map(|route| &route.api)).refusal(status, cause)
     }
 
     /// Handles a call from either listener; `host` is the host that the agent called.

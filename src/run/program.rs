@@ -63,7 +63,8 @@ impl Program {
             let folders = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&folders).map(|folder| folder.join(path)).find(is_executable)
         };
-        Self { name: name.to_string_lossy().into_owned(), file }
+        let shown = if name.is_empty() { "''".to_owned() } else { name.to_string_lossy().into_owned() };
+        Self { name: shown, file }
     }
 
     /// Returns the file if it is a script without `#!`, which the system refused to execute with `error`.

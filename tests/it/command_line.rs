@@ -278,6 +278,50 @@ fn a_key_that_should_expire_needs_a_signing_key() {
 }
 
 #[test]
+fn ids_tokens_and_limits_are_checked() {
+    let bench = Bench::new();
+    for args in [&["run", "--rollout", "", "--", "true"][..], &["run", "--attempt", "a\nb", "--", "true"], &["key", ""]]
+    {
+        let output = run(bench.home(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+        assert!(stderr(&output).contains("an id must not be empty"), "{args:?}: {}", text(&output));
+    }
+    let output = tracewire(bench.home()).args(["run", "true"]).env("TRACEWIRE_TOKEN", "a\nb").output().unwrap();
+    assert!(stderr(&output).contains("control character"), "{}", text(&output));
+    assert!(bench.run(&["--rollout", "ro-1"], &["true"]).status.success());
+    assert!(text(&run(bench.home(), &["trace", "list", "--limit", "0"])).contains("ro-1"));
+    let output = run(bench.home(), &["trace", "list", "--store", "memory:"]);
+    assert!(!output.status.success(), "{}", text(&output));
+    let output = run(bench.home(), &["doctor", "--", "no-such-command-at-all"]);
+    assert_eq!((output.status.code(), stderr(&output).lines().count(), output.stdout.len()), (Some(1), 1, 0));
+}
+
+#[test]
+fn a_call_without_access_is_refused_in_the_clients_format() {
+    let bench = Bench::new();
+    let settings = bench.home().join("tokens.toml");
+    fs::write(&settings, "[[server.tokens]]\ntoken = \"t\"\n").unwrap();
+    let server = bench.serve(&["--config", settings.to_str().unwrap()]);
+    for (path, message) in [
+        ("/v1/chat/completions", "/error/message"),
+        ("/v1/messages", "/error/message"),
+        ("/rollout/r/attempt/a/v1/messages", "/error/message"),
+        ("/v1beta/models/m:generateContent", "/error/message"),
+        ("/proxy/rollout/r/attempt/a/mode/train/openai/v1/chat/completions", "/detail"),
+    ] {
+        let url = format!("{}{path}", server.url("server"));
+        let mut curl = at_home(Command::new("curl"), bench.home());
+        let output = curl.args(["-s", "-w", "\n%{http_code}", "-d", "{}", &url]).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let (body, status) = output.rsplit_once('\n').unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(status, "401", "{path}: {body}");
+        let message = body.pointer(message).and_then(|message| message.as_str());
+        assert!(message.is_some_and(|message| message.contains("Invalid or missing API key")), "{path}: {body}");
+    }
+}
+
+#[test]
 fn relative_folders_work_from_anywhere() {
     let home = tempfile::tempdir().unwrap();
     let mut env = tracewire(Path::new("data"));

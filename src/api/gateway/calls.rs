@@ -2,13 +2,12 @@
 
 use crate::api::access::CallerAccess;
 use crate::api::state::ApiState;
+use crate::gateway::Gateway;
 use crate::net::drain::DrainGuard;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use axum::response::Response;
 use std::net::SocketAddr;
 
 /// The connection of a request.
@@ -29,11 +28,15 @@ pub(crate) async fn call(
     let rollout = state.gateway.rollout_of(&request);
     if !access.includes_all() && !rollout.as_deref().is_some_and(|rollout| access.includes(rollout)) {
         let text = "this token is for some rollouts only, and the call names none of them";
-        // In the shape of this API and in that of OpenAI.
-        let body = json!({ "detail": text, "error": { "message": text } });
-        return (StatusCode::FORBIDDEN, Json(body)).into_response();
+        return refusal(&request, StatusCode::FORBIDDEN, text);
     }
     state.gateway.serve_api(client.peer, client.drain, request).await.map(Body::new)
+}
+
+/// The response to a call that its caller may not make, in the format of the API that it calls.
+pub(crate) fn refusal(request: &Request, status: StatusCode, cause: &str) -> Response {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    Gateway::refusal(target, status, cause).map(Body::new)
 }
 
 /// The paths of LLM calls for the OpenAPI document: the tails that an API defines, and the prefixes that name a rollout.
