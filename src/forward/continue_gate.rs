@@ -15,8 +15,28 @@ use tokio::time::Sleep;
 /// A body that is not polled before the gate opens.
 pub(super) struct ContinueGate<B> {
     inner: B,
-    // None once it is open.
-    closed: Option<(oneshot::Receiver<()>, Pin<Box<Sleep>>)>,
+    /// `None` once it is open.
+    closed: Option<Closed>,
+}
+
+struct Closed {
+    /// `None` once the endpoint cannot ask for the body any more: it has answered, or the request failed.
+    go: Option<oneshot::Receiver<()>>,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl Closed {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(go) = &mut self.go {
+            match Pin::new(go).poll(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(()),
+                // It must not be polled again.
+                Poll::Ready(Err(_)) => self.go = None,
+                Poll::Pending => {}
+            }
+        }
+        self.timeout.as_mut().poll(cx)
+    }
 }
 
 impl<B> ContinueGate<B> {
@@ -27,7 +47,8 @@ impl<B> ContinueGate<B> {
 
     /// A gate that opens with `go`, or after [`CONTINUE_TIMEOUT`].
     pub(super) fn closed(inner: B, go: oneshot::Receiver<()>) -> Self {
-        Self { inner, closed: Some((go, Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT)))) }
+        let timeout = Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
+        Self { inner, closed: Some(Closed { go: Some(go), timeout }) }
     }
 }
 
@@ -36,10 +57,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ContinueGate<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some((go, timeout)) = &mut self.closed {
-            if !matches!(Pin::new(go).poll(cx), Poll::Ready(Ok(()))) {
-                std::task::ready!(timeout.as_mut().poll(cx));
-            }
+        if let Some(closed) = &mut self.closed {
+            std::task::ready!(closed.poll_open(cx));
             self.closed = None;
         }
         Pin::new(&mut self.inner).poll_frame(cx)
@@ -56,3 +75,30 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ContinueGate<B> {
 
 /// curl waits as long.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use std::task::Waker;
+
+    #[tokio::test]
+    async fn a_gate_whose_endpoint_has_answered_stays_closed() {
+        let (sender, receiver) = oneshot::channel();
+        let mut gate = ContinueGate::closed(Full::new(Bytes::from_static(b"x")), receiver);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut gate).poll_frame(&mut context).is_pending());
+        drop(sender);
+        assert!(Pin::new(&mut gate).poll_frame(&mut context).is_pending());
+        assert!(Pin::new(&mut gate).poll_frame(&mut context).is_pending());
+    }
+
+    #[tokio::test]
+    async fn the_endpoint_opens_the_gate() {
+        let (sender, receiver) = oneshot::channel();
+        let mut gate = ContinueGate::closed(Full::new(Bytes::from_static(b"x")), receiver);
+        sender.send(()).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut gate).poll_frame(&mut context).is_ready());
+    }
+}

@@ -470,3 +470,18 @@ fn refused(stream: &mut TcpStream) -> bool {
         }
     }
 }
+
+#[test]
+fn an_upload_that_waits_for_100_is_answered_in_both_versions() {
+    let bench = Bench::new();
+    let url = format!("{}/v1/chat/completions", bench.https());
+    let question = r#"{"model":"mock","messages":[{"role":"user","content":"hi"}]}"#;
+    for version in ["--http1.1", "--http2"] {
+        let fields = ["-H", "Expect: 100-continue", "-H", "content-type: application/json"];
+        let mut command = vec!["curl", "-sS", "--fail", "--max-time", "30", version, "-d", question, &url];
+        command.extend(fields);
+        let output = bench.run(&[], &command);
+        assert!(output.status.success(), "{version}: {}", text(&output));
+        assert!(!text(&output).contains("panicked"), "{version}: {}", text(&output));
+    }
+}
