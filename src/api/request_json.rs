@@ -38,6 +38,13 @@ pub(super) fn read_fields(body: &Bytes) -> ApiResult<Map<String, JsonValue>> {
     Ok(read_optional(body)?.unwrap_or_default())
 }
 
+/// The parameters of a query. Of those with one name the last counts.
+pub(super) fn read_query<T: DeserializeOwned>(query: Option<&str>) -> ApiResult<T> {
+    let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let fields: Map<_, _> = parameters.map(|(name, value)| (name.into_owned(), json!(value))).collect();
+    typed("query", &JsonValue::Object(fields))
+}
+
 /// JSON of `part`, which is `body` or `query`, as a type.
 pub(super) fn typed<T: DeserializeOwned>(part: &str, json: &JsonValue) -> ApiResult<T> {
     serde_path_to_error::deserialize(Strict(json)).map_err(|error| {
@@ -172,6 +179,7 @@ impl<'de> Strict<'de> {
     fn integer<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         let unable = "Input should be a valid integer, unable to parse string as an integer";
         let fraction = "Input should be a valid integer, got a number with a fractional part";
+        let too_large = "Input should be a valid integer of 64 bits";
         match self.0 {
             JsonValue::String(text) => match (text.trim().parse(), text.trim().parse()) {
                 (Ok(number), _) => visitor.visit_i64(number),
@@ -180,6 +188,7 @@ impl<'de> Strict<'de> {
             },
             JsonValue::Number(number) if number.is_f64() => match number.as_f64() {
                 Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => visitor.visit_i64(number as i64),
+                Some(number) if number.fract() == 0.0 => Err(Mismatch::new("int_parsing_size", too_large)),
                 _ => Err(Mismatch::new("int_from_float", fraction)),
             },
             _ => self.deserialize_any(visitor),
@@ -334,6 +343,7 @@ mod tests {
             (with("list", json!([{}, [1]])), "model_attributes_type", json!(["list", 1]), "object", json!([1])),
             (with("list", json!([{ "int": "x" }])), "int_parsing", json!(["list", 0, "int"]), "integer", json!("x")),
             (with("list", json!([{ "int": 1.5 }])), "int_from_float", json!(["list", 0, "int"]), "part", json!(1.5)),
+            (with("list", json!([{ "int": 1e20 }])), "int_parsing_size", json!(["list", 0, "int"]), "64", json!(1e20)),
             (with("list", json!([{ "int": {} }])), "int_type", json!(["list", 0, "int"]), "integer", json!({})),
             (with("list", json!([{ "count": -1 }])), "greater_than_equal", json!(["list", 0, "count"]), "0", json!(-1)),
             (with("list", json!([{ "float": [] }])), "float_type", json!(["list", 0, "float"]), "number", json!([])),

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// The result of a handler.
@@ -68,6 +69,13 @@ pub(super) struct SchemaProblem {
     pub(super) message: String,
     /// What it is.
     pub(super) found: JsonValue,
+}
+
+impl fmt::Display for SchemaProblem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.place.iter().map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned));
+        write!(formatter, "{}: {}", steps.collect::<Vec<_>>().join("."), self.message)
+    }
 }
 
 impl SchemaProblem {

@@ -3,21 +3,26 @@
 use super::json_scan::value_end;
 
 /// The text as JSON that `serde_json` takes, if it is JSON but for these mistakes: U+FFFD replaces what is not UTF-8 and the
-/// halves of surrogate pairs, `NaN` and infinity become strings, control characters in strings are escaped, and `"…"`
+/// halves of surrogate pairs, a byte order mark is dropped, `NaN` and infinity become strings, control characters in strings are escaped, and `"…"`
 /// replaces what is nested too deeply.
 pub(crate) fn repaired(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let (bytes, mut out) = (text.as_bytes(), String::with_capacity(text.len()));
     let (mut at, mut copied, mut depth) = (0, 0, 0_usize);
     while at < bytes.len() {
         let replaced = match bytes[at] {
             b'"' => {
                 out.push_str(&text[copied..at]);
-                at = string(&text, at, &mut out);
+                at = string(text, at, &mut out);
                 copied = at;
                 continue;
             }
-            b'{' | b'[' if depth == MAX_DEPTH => value_end(bytes, at).map(|end| ("\"…\"", end)),
+            b'{' | b'[' if depth == MAX_DEPTH => match value_end(bytes, at) {
+                Some(end) => Some(("\"…\"", end)),
+                // The text is cut short, and no JSON. Going on would look for this end again and again.
+                None => break,
+            },
             b'{' | b'[' => {
                 depth += 1;
                 None
@@ -112,12 +117,15 @@ mod tests {
             (b"[NaN,-Infinity, Infinity,-1]", json!(["NaN", "-Infinity", "Infinity", -1])),
             (b"[\"caf\xe9\",\"\xed\xa0\xbe\"]", json!(["caf\u{fffd}", "\u{fffd}\u{fffd}\u{fffd}"])),
             (b"[\"a\nb\"]", json!(["a\nb"])),
+            (b"\xef\xbb\xbf[]", json!([])),
         ] {
             assert_eq!(serde_json::from_str::<Value>(&repaired(text)).unwrap(), expected);
         }
         let deep = format!("[{},1]", "[".repeat(300) + &"]".repeat(300));
         let read: Value = serde_json::from_str(&repaired(deep.as_bytes())).unwrap();
         assert_eq!(read[1], 1);
+        // In time that grows with the length only.
+        assert!(serde_json::from_str::<Value>(&repaired(&[b'['; 1 << 22])).is_err());
         for damaged in [&b"{\"a\":\"b"[..], b"\"\\", b"\"\\\xc3\xa9", b"[1", b"[\"\\ud8", b""] {
             assert!(serde_json::from_str::<Value>(&repaired(damaged)).is_err());
         }

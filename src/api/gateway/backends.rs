@@ -1,6 +1,6 @@
 //! Backends and reroutes: what a worker must know, and how trainers register model servers.
 
-use crate::api::request_json::read;
+use crate::api::request_json::{read, read_fields, typed};
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::gateway::{Backend, BackendEngine, BackendSettings, Reroute};
@@ -134,7 +134,14 @@ pub(crate) struct RegisteredWorker {
 /// `POST /admin/workers` of rLLM's gateway.
 pub(crate) fn register_worker(state: &ApiState, body: &Bytes) -> ApiResult<RegisteredWorker> {
     let invalid = |text: &str| ApiError::InvalidRllm(text.to_owned());
-    let worker: NewWorker = read(body).map_err(|_| invalid("url is required"))?;
+    let fields = read_fields(body).unwrap_or_default();
+    if !fields.contains_key("url") {
+        return Err(invalid("url is required"));
+    }
+    let worker: NewWorker = typed("body", &JsonValue::Object(fields)).map_err(|error| match error {
+        ApiError::Schema(problem) => ApiError::InvalidRllm(problem.to_string()),
+        other => other,
+    })?;
     if worker.url.is_empty() {
         return Err(invalid("url is required"));
     }

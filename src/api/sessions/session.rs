@@ -1,11 +1,12 @@
 //! Sessions: created by request or by their first call, listed with the number of their calls, deleted with them.
 
+use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::Records;
 use crate::trace::{Rollout, RolloutId, Timestamp};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as JsonValue, json};
@@ -90,7 +91,8 @@ impl SessionView {
 }
 
 /// `GET /sessions`, newest first.
-pub(super) async fn list(State(state): State<ApiState>, Query(page): Query<SessionPage>) -> ApiResult {
+pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult {
+    let page: SessionPage = read_query(query.as_deref())?;
     let summaries = state.rollouts.store().rollouts(usize::MAX).await?;
     let since = page.since();
     let matching = summaries.iter().filter(|one| since.is_none_or(|since| one.rollout.start_time >= since));

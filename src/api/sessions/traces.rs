@@ -2,20 +2,21 @@
 
 use super::records::TraceRecord;
 use super::session::{SessionPage, lenient_fields, session_ids};
-use crate::api::request_json::typed;
+use crate::api::request_json::{read_query, typed};
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::llm::recorded::is_llm_call;
 use crate::trace::{RolloutId, Span};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 
 /// `GET /sessions/{session}/traces`
 pub(super) async fn list(
     State(state): State<ApiState>,
     Path(id): Path<String>,
-    Query(page): Query<SessionPage>,
+    RawQuery(query): RawQuery,
 ) -> ApiResult {
+    let page = read_query(query.as_deref())?;
     ok(records(&state, &[id], &page).await?)
 }
 

@@ -152,12 +152,13 @@ fn bool_value(json: JsonValue) -> Any {
     }
 }
 
-/// An integer, also as text or as `7.0`; the text of a number beyond 64 bits.
+/// An integer, also as text or as `7.0`; of a number beyond 64 bits, the double that it is, or its text.
 fn int_value(json: JsonValue) -> Any {
     let whole =
         json.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < MAX_EXACT).map(|number| number as i64);
     match json.as_i64().or(whole).or_else(|| json.as_str()?.trim().parse().ok()) {
         Some(number) => Any::Int(number),
+        None if json.is_f64() => double_value(json),
         None => Any::Text(into_text(json)),
     }
 }
