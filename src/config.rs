@@ -155,6 +155,11 @@ pub(crate) enum ConfigError {
     /// A token that every request without a token would match.
     #[error("an entry of server.tokens has an empty token; set its `token`, or remove the entry")]
     EmptyServerToken,
+    /// A browser never sends such an origin.
+    #[error(
+        "server.cors_origins: `{0}` is not an origin; write SCHEME://HOST[:PORT], such as http://localhost:3000, or `*`"
+    )]
+    CorsOrigin(String),
     /// No client can send such a token.
     #[error("proxy.token (or TRACEWIRE_TOKEN) contains a line break or another control character; remove it")]
     ControlInProxyToken,
@@ -208,6 +213,13 @@ impl Config {
         }
         if server.tokens.iter().any(|token| token.token.is_empty()) {
             return Err(ConfigError::EmptyServerToken);
+        }
+        let is_origin = |text: &String| {
+            let place = text.split_once("://").map(|(_, place)| place);
+            text == "*" || place.is_some_and(|place| !place.is_empty() && !place.contains(['/', ' ']))
+        };
+        if let Some(invalid) = server.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigError::CorsOrigin(invalid.clone()));
         }
         for rule in &self.upstream.connect_to {
             rule.parse::<ConnectTo>().map_err(ConfigError::ConnectTo)?;
@@ -319,6 +331,20 @@ mod tests {
         }
         let config = Config::parse("[proxy]\nlisten = \"localhost:8080\"\n").unwrap();
         assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn what_can_have_no_effect_is_refused() {
+        for origin in ["localhost:3000", "", "http://", "http://a/", "http://a b"] {
+            let config = Config::parse(&format!("[server]\ncors_origins = [\"{origin}\"]\n")).unwrap();
+            assert!(config.check().unwrap_err().to_string().contains("is not an origin"), "{origin}");
+        }
+        for origin in ["*", "http://localhost:3000", "https://a.example"] {
+            let config = Config::parse(&format!("[server]\ncors_origins = [\"{origin}\"]\n")).unwrap();
+            assert!(config.check().is_ok(), "{origin}");
+        }
+        let error = Config::parse("[upstream]\nproxy = \"banana\"\n").unwrap_err().to_string();
+        assert!(error.contains("use \"env\", \"none\""), "{error}");
     }
 
     #[test]

@@ -143,6 +143,8 @@ impl TryFrom<String> for UpstreamProxy {
         match text.as_str() {
             "env" => Ok(Self::Environment),
             "none" => Ok(Self::None),
+            // A misspelled word is no host.
+            word if !word.contains([':', '.']) => Err(InvalidProxyUrl::Word),
             url => url.parse().map(Self::Url),
         }
     }

@@ -32,6 +32,9 @@ pub enum InvalidProxyUrl {
     /// Another scheme than http or https.
     #[error("a proxy URL starts with http:// or https://, not {0}:// (upstream.proxy = \"none\" ignores it)")]
     Scheme(String),
+    /// Neither a URL nor a word of the setting.
+    #[error("use \"env\", \"none\" or http://[USER:PASSWORD@]HOST:PORT")]
+    Word,
     /// No host, or one that can't be parsed.
     #[error("a proxy URL is http://[USER:PASSWORD@]HOST:PORT")]
     Host,
