@@ -82,6 +82,8 @@ impl Counted {
                 &calls.refused,
             );
             counter(registry, "gateway_failed_tries", "Requests to backends that were retried", &calls.failed_tries);
+            let help = "Calls of which a translation left something out that has no effect on the response";
+            counter(registry, "gateway_reduced", help, &calls.reduced);
             counter(registry, "gateway_joined", "Retries by agents that got the first try's response", &calls.joined);
             let help = "Calls sent without coalescing because too many responses are cached";
             counter(registry, "gateway_uncoalesced", help, self.gateway.uncoalesced());

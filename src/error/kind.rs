@@ -154,6 +154,9 @@ error_kinds! {
     /// The body is not a request of this API.
     CallMalformed: Downstream BAD_REQUEST "call_malformed",
         "send a JSON object as the documentation of the API describes";
+    /// The agent asks for a WebSocket, and the gateway has this API over HTTP only.
+    WebSocketRefused: Downstream UPGRADE_REQUIRED "websocket_refused",
+        "send the request by POST; clients that prefer WebSockets do so by themselves";
     /// The body is longer than `gateway.max_body_bytes`.
     CallTooLarge: Downstream PAYLOAD_TOO_LARGE "call_too_large",
         "send a shorter request, or raise gateway.max_body_bytes";

@@ -7,14 +7,14 @@
 use super::backends::Backend;
 use super::call::GatewayCall;
 use super::routing::{ApiSurface, CallMode};
-use super::settings::{GatewaySettings, Sampling};
+use super::settings::{GatewaySettings, Sampling, Translate};
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
 use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
-use crate::llm::translate::{self, GeminiPath, SourceApi, source_of, to_chat};
+use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
 use crate::wire::json_edit::{Object, edited};
 use crate::wire::json_strip::Changes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -32,6 +32,8 @@ pub(super) struct BackendRequest {
     /// Without the length of the body.
     pub(super) headers: HeaderMap,
     pub(super) handling: ResponseHandling,
+    /// The places of what a translation left out because it has no effect on the response.
+    pub(super) dropped: Vec<String>,
 }
 
 /// What is done with a backend's response.
@@ -55,20 +57,25 @@ impl BackendRequest {
     ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
         let mut text = call.body.to_vec()?;
-        let (mut body, mut target, handling) = if backend.speaks(requested.api) {
-            (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
-        } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
-            return count_tokens(call, &text, backend, memory);
-        } else {
-            let (source, gemini) =
-                source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
-            let translated = to_chat(source, &text, gemini)
-                .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
-            text = serde_json::to_vec(&translated.body).unwrap_or_default();
-            let body = HeldBytes::of(memory, MemoryUse::GatewayRequest, &text);
-            let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
-            (body.into(), ApiCall::chat_completions(), handling)
-        };
+        let mut dropped = Vec::new();
+        let (mut body, mut target, handling) =
+            if backend.speaks(requested.api) && !is_translated(call, backend, settings) {
+                (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
+            } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
+                return count_tokens(call, &text, backend, settings, memory);
+            } else {
+                let (source, gemini) =
+                    source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
+                let mut translated = translated(source, &text, gemini, settings)?;
+                if let Some(fields) = backend.engine().assumed().spec().chat_fields {
+                    translated.keep_only(fields);
+                }
+                dropped = translated.dropped;
+                text = serde_json::to_vec(&translated.body).unwrap_or_default();
+                let body = HeldBytes::of(memory, MemoryUse::GatewayRequest, &text);
+                let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
+                (body.into(), ApiCall::chat_completions(), handling)
+            };
         if target.has_model_in_path() {
             target.model = Some(model_at(call, backend));
         } else if target.operation() != Operation::CountTokens {
@@ -85,7 +92,7 @@ impl BackendRequest {
         let mut headers = headers_for(call, backend, target.api.request_headers);
         let plan = token_id_plan(call, &target, backend, settings);
         let injected = plan.and_then(|plan| plan.apply(&text, &mut headers));
-        Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling })
+        Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling, dropped })
     }
 
     /// The body that is sent.
@@ -109,6 +116,13 @@ impl BackendRequest {
         }
         self
     }
+}
+
+/// True for a call that is translated although the backend has its API.
+fn is_translated(call: &GatewayCall, backend: &Backend, settings: &GatewaySettings) -> bool {
+    settings.translate == Translate::Always
+        && backend.speaks(&OPENAI_CHAT)
+        && source_of(&call.route.api, &call.route.query).is_some()
 }
 
 /// Headers of the agent that model servers use, with those of the API that is called, and those for the backend. Any other
@@ -205,11 +219,11 @@ fn count_tokens(
     call: &GatewayCall,
     text: &[u8],
     backend: &Backend,
+    settings: &GatewaySettings,
     memory: &Memory,
 ) -> Result<BackendRequest, ProxyError> {
     let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| unsupported(&call.route.api, backend))?;
-    let translated = to_chat(SourceApi::Messages, text, GeminiPath::default())
-        .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))?;
+    let translated = translated(SourceApi::Messages, text, GeminiPath::default(), settings)?;
     let mut request = serde_json::Map::new();
     request.insert("model".to_owned(), json!(model_at(call, backend)));
     for name in tokenizer.fields {
@@ -223,7 +237,19 @@ fn count_tokens(
         injected: None,
         headers: headers_for(call, backend, &[]),
         handling: ResponseHandling::CountTokens(tokenizer),
+        dropped: translated.dropped,
     })
+}
+
+fn translated(
+    source: SourceApi,
+    text: &[u8],
+    gemini: GeminiPath,
+    settings: &GatewaySettings,
+) -> Result<TranslatedRequest, ProxyError> {
+    let options = TranslationOptions { turns: settings.turns, server_tools: settings.server_tools };
+    to_chat(source, text, gemini, options)
+        .map_err(|error| ProxyError::new(ErrorKind::Untranslatable, "", error.to_string()))
 }
 
 fn unsupported(api: &ApiCall, backend: &Backend) -> ProxyError {

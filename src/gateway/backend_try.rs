@@ -201,6 +201,7 @@ impl BackendTry<'_> {
             facts.resend_count = self.number;
             facts.versions.clear();
             facts.translated_from = (!is_passed_on).then_some(self.call.route.api.api.name);
+            facts.dropped.clone_from(&self.request.dropped);
         });
         recording.policy_version(self.version, VersionChange::Replaces);
         recording.request_body(&self.request.body);

@@ -62,6 +62,11 @@ impl ErrorFormat {
             // Without it, the SDKs of OpenAI and Anthropic retry 409 and 429.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 9110 §15.5.22: what is spoken here.
+            headers.insert(header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         if let Ok(status) = HeaderValue::from_str(&format!("tracewire; error={}", error.kind.as_str())) {
             headers.insert("proxy-status", status);
         }

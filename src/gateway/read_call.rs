@@ -15,7 +15,8 @@ use crate::upstream::{Body, Origin};
 use crate::wire::encoding::{DecodeError, decode_whole};
 use crate::wire::json_edit::Object;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use std::error::Error;
 use std::sync::Arc;
@@ -56,6 +57,10 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         if route.api.operation() == Operation::ListModels {
             return self.list_models(exchange, route.api.model.as_deref()).await.map(ReadResult::Answered);
+        }
+        if asks_for_websocket(&parts) {
+            let cause = format!("{} is served over HTTP only, not over a WebSocket", route.api.path());
+            return Err(ProxyError::new(ErrorKind::WebSocketRefused, "", cause));
         }
         if parts.method != Method::POST {
             return Err(malformed(&format!("the method is {}, but {} takes POST", parts.method, route.api.path())));
@@ -132,6 +137,12 @@ const MAX_BLANK_BYTES: u64 = 1024;
 struct RequestFields {
     model: Option<String>,
     streams: bool,
+}
+
+/// True for a request that opens a WebSocket, over HTTP/1.1 (RFC 6455) or HTTP/2 (RFC 8441).
+fn asks_for_websocket(request: &Parts) -> bool {
+    let names_it = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case("websocket"));
+    request.method == Method::CONNECT || request.headers.get_all(header::UPGRADE).iter().any(names_it)
 }
 
 fn fields_of(body: &[u8]) -> Result<RequestFields, ProxyError> {

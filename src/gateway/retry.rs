@@ -10,7 +10,7 @@ use super::deliver::deliver;
 use super::in_flight::InFlightPermit;
 use super::models::no_backend;
 use super::response_bodies::CallPermits;
-use super::service::Gateway;
+use super::service::{Gateway, increment};
 use super::settings::GatewaySettings;
 use crate::error::ProxyError;
 use crate::llm::engine::Engine;
@@ -35,6 +35,9 @@ impl Gateway {
             let backend = self.choose_backend(call, &mut tried)?;
             self.check_staleness(call, &backend)?;
             let request = BackendRequest::new(call, &backend, self.settings(), self.forwarder().memory())?;
+            if number == 0 && !request.dropped.is_empty() {
+                increment(&self.counters().reduced);
+            }
             let injects = !contains(&refused_injection, &backend);
             let request = if injects { request } else { request.without_injection() };
             let version = backend.version();

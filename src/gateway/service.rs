@@ -44,6 +44,8 @@ pub(crate) struct GatewayCounters {
     pub(crate) refused: AtomicU64,
     /// Requests to a backend that were followed by another.
     pub(crate) failed_tries: AtomicU64,
+    /// Calls of which a translation left something out.
+    pub(crate) reduced: AtomicU64,
     /// Retries by agents that got the response of the call that they repeat.
     pub(crate) joined: AtomicU64,
 }

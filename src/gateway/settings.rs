@@ -1,6 +1,7 @@
 //! `[gateway]` and `[[reroute]]` of the settings; every value has a default.
 
 use crate::llm::engine::{Engine, UnknownEngine};
+use crate::llm::translate::{ServerTools, Turns};
 use crate::trace::units::millis;
 use crate::upstream::Origin;
 use crate::util::glob::any_matches;
@@ -22,6 +23,12 @@ pub(crate) struct GatewaySettings {
     pub strip: bool,
     /// Ask for log-probabilities of calls in train mode.
     pub include_log_probs: bool,
+    /// Which calls are translated to chat completions.
+    pub translate: Translate,
+    /// Which messages become one when a call is translated to chat completions.
+    pub turns: Turns,
+    /// What happens to tools that a model service runs itself when a call is translated to chat completions.
+    pub server_tools: ServerTools,
     /// Store the bodies of calls on routes that have an API which returns them: Agent Lightning 1.0, and sessions.
     pub keep_bodies: bool,
     /// The longest body of a request, also after decoding its content coding.
@@ -81,6 +88,9 @@ impl Default for GatewaySettings {
             aliases: BTreeMap::new(),
             strip: true,
             include_log_probs: true,
+            translate: Translate::default(),
+            turns: Turns::default(),
+            server_tools: ServerTools::default(),
             keep_bodies: true,
             max_body_bytes: 64 << 20,
             pause: PauseForm::Refuse,
@@ -104,6 +114,17 @@ impl Default for GatewaySettings {
             backends: Vec::new(),
         }
     }
+}
+
+/// Which calls of other APIs are translated to chat completions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Translate {
+    /// Those of an API that the backend does not have.
+    #[default]
+    Missing,
+    /// All, if the backend has chat completions: engines return the most token ids there, and take most agents' tools.
+    Always,
 }
 
 /// What happens to calls while the gateway is paused.

@@ -52,6 +52,12 @@ impl<'a> IntoJson<'a> for String {
     }
 }
 
+impl<'a> IntoJson<'a> for Cow<'a, str> {
+    fn into_json(self) -> Json<'a> {
+        Json::Text(self)
+    }
+}
+
 impl<'a> IntoJson<'a> for bool {
     fn into_json(self) -> Json<'a> {
         Json::Bool(self)

@@ -97,6 +97,7 @@ names! {
     POLICY_STALENESS = "tracewire.policy.staleness";
     GATEWAY_BACKEND = "tracewire.gateway.backend";
     GATEWAY_CALLED = "tracewire.gateway.called";
+    GATEWAY_DROPPED = "tracewire.gateway.dropped";
     GATEWAY_HELD_MS = "tracewire.gateway.held_ms";
     GATEWAY_JOINED = "tracewire.gateway.joined";
     GATEWAY_MODE = "tracewire.gateway.mode";

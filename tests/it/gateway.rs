@@ -634,10 +634,10 @@ fn what_can_not_be_translated_is_an_error() {
     let mut body = json!({ "model": "m", "max_tokens": 5, "messages": [{ "role": "user", "content": "x" }] });
     let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &body);
     assert_eq!((reply.status, &reply.json()["type"]), (502, &json!("error")), "{}", reply.text());
-    body["tools"] = json!([{ "type": "web_search_20250305", "name": "web_search" }]);
+    body["messages"][0]["content"] = json!([{ "type": "document", "source": { "type": "base64" } }]);
     let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &body);
     assert_eq!((reply.status, &reply.json()["error"]["type"]), (400, &json!("invalid_request_error")));
-    assert!(reply.text().contains("tools[0]"), "{}", reply.text());
+    assert!(reply.text().contains("messages[0].content[0]"), "{}", reply.text());
     let reply = post(server, &path("ro"), &chat("x"));
     assert_eq!((reply.status, reply.header("x-should-retry")), (502, Some("false")), "{}", reply.text());
 }

@@ -20,6 +20,7 @@ mod doctor;
 mod durability;
 mod framing;
 mod gateway;
+mod gateway_agents;
 mod gateway_clients;
 mod gateway_contracts;
 mod golden;

@@ -25,6 +25,8 @@ pub(crate) struct EngineSpec {
     pub credential: Credential,
     /// A header field by which its router keeps calls with the same value at one worker, for its prefix cache.
     pub affinity_header: Option<&'static str>,
+    /// The fields of a chat request that it takes, if it rejects all others.
+    pub chat_fields: Option<&'static [&'static str]>,
     /// How it counts the tokens of a chat prompt.
     pub tokenizer: Option<Tokenizer>,
 }
@@ -40,6 +42,7 @@ pub(crate) const COMMON: EngineSpec = EngineSpec {
     token_ids: &[],
     credential: Credential::Bearer,
     affinity_header: None,
+    chat_fields: None,
     tokenizer: None,
 };
 

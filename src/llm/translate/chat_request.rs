@@ -4,13 +4,36 @@
 
 use crate::llm::json_object::{IntoJson, field, object, without_nulls};
 use crate::wire::json::Json;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The messages of a chat. Consecutive messages of the assistant become one.
-#[derive(Debug, Default)]
+/// The messages of a chat.
+#[derive(Debug)]
 pub(super) struct ChatMessages<'a> {
+    turns: Turns,
     messages: Vec<Json<'a>>,
+    // The message at the end, which may still grow: at most one of these is there.
+    told: Option<Told<'a>>,
     assistant: Option<AssistantMessage>,
+}
+
+/// Which messages become one. Many chat templates demand that user and assistant alternate, and that the system speaks
+/// first and once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Turns {
+    /// Consecutive messages of one role, and system messages behind the first other message become parts of the user's.
+    #[default]
+    Merge,
+    /// Only those of the assistant. System messages stay where they are.
+    Keep,
+}
+
+/// A message to the assistant.
+#[derive(Debug)]
+enum Told<'a> {
+    BySystem(String),
+    ByUser(Vec<Json<'a>>),
 }
 
 /// A message of the assistant. Its pieces are joined without separators, as the model sampled them.
@@ -24,8 +47,9 @@ pub(super) struct AssistantMessage {
 }
 
 impl AssistantMessage {
-    /// Adds a tool call.
+    /// Adds a tool call. Templates need an object as arguments, also where the model wrote nothing.
     pub(super) fn call(&mut self, id: &str, name: &str, arguments: String) {
+        let arguments = if arguments.trim().is_empty() { "{}".to_owned() } else { arguments };
         self.calls.push(object! {
             "id": id.to_owned(),
             "type": "function",
@@ -36,8 +60,10 @@ impl AssistantMessage {
     fn message(self) -> Json<'static> {
         let has_calls_only = self.text.is_empty() && !self.calls.is_empty();
         let mut fields = vec![field("role", "assistant"), field("content", (!has_calls_only).then_some(self.text))];
+        // Engines and their versions differ in the name that they read.
         if !self.reasoning.is_empty() {
-            fields.push(field("reasoning_content", self.reasoning));
+            fields.push(field("reasoning_content", self.reasoning.clone()));
+            fields.push(field("reasoning", self.reasoning));
         }
         if !self.calls.is_empty() {
             fields.push(field("tool_calls", self.calls));
@@ -47,47 +73,72 @@ impl AssistantMessage {
 }
 
 impl<'a> ChatMessages<'a> {
+    /// No messages yet.
+    pub(super) fn new(turns: Turns) -> Self {
+        Self { turns, messages: Vec::new(), told: None, assistant: None }
+    }
+
     /// The assistant's message at the end, a new one if the last is another's.
     pub(super) fn assistant(&mut self) -> &mut AssistantMessage {
+        self.end_told();
         self.assistant.get_or_insert_default()
     }
 
     /// Adds a message of the user.
     pub(super) fn user(&mut self, parts: Vec<Json<'a>>) {
-        self.push(object! {"role": "user", "content": content(parts)});
+        self.end_assistant();
+        match &mut self.told {
+            Some(Told::ByUser(last)) if self.turns == Turns::Merge => last.extend(parts),
+            _ => {
+                self.end_told();
+                self.told = Some(Told::ByUser(parts));
+            }
+        }
     }
 
     /// Adds the result of a tool.
     pub(super) fn tool(&mut self, id: impl IntoJson<'a>, content: Json<'a>) {
-        self.push(object! {"role": "tool", "tool_call_id": id, "content": content});
+        self.end_told();
+        self.end_assistant();
+        self.messages.push(object! {"role": "tool", "tool_call_id": id, "content": content});
     }
 
-    /// Adds system instructions. Consecutive ones become one message: many chat templates take no second.
+    /// Adds system instructions, unless they are empty. Consecutive ones become one message.
     pub(super) fn system(&mut self, text: &str) {
-        self.end_assistant();
-        let last = self.messages.last().filter(|last| last.get("role").text() == Some("system"));
-        let joined = last.map(|last| format!("{}\n\n{text}", last.get("content").text().unwrap_or_default()));
-        if joined.is_some() {
-            self.messages.pop();
+        if text.is_empty() {
+            return;
         }
-        self.push(object! {"role": "system", "content": joined.unwrap_or_else(|| text.to_owned())});
+        self.end_assistant();
+        match &mut self.told {
+            Some(Told::BySystem(last)) => {
+                last.push_str("\n\n");
+                last.push_str(text);
+            }
+            None if self.messages.is_empty() => self.told = Some(Told::BySystem(text.to_owned())),
+            _ if self.turns == Turns::Merge => self.user(vec![text_part(text.to_owned())]),
+            _ => {
+                self.end_told();
+                self.told = Some(Told::BySystem(text.to_owned()));
+            }
+        }
     }
 
     /// Ends the chat and gives its messages.
     pub(super) fn finish(mut self) -> Vec<Json<'a>> {
+        self.end_told();
         self.end_assistant();
         self.messages
     }
 
-    fn push(&mut self, message: Json<'a>) {
-        self.end_assistant();
-        self.messages.push(message);
+    fn end_told(&mut self) {
+        self.messages.extend(self.told.take().map(|told| match told {
+            Told::BySystem(text) => object! {"role": "system", "content": text},
+            Told::ByUser(parts) => object! {"role": "user", "content": content(parts)},
+        }));
     }
 
     fn end_assistant(&mut self) {
-        if let Some(assistant) = self.assistant.take() {
-            self.messages.push(assistant.message());
-        }
+        self.messages.extend(self.assistant.take().map(AssistantMessage::message));
     }
 }
 
@@ -116,7 +167,7 @@ pub(super) fn content(parts: Vec<Json<'_>>) -> Json<'_> {
 
 /// The definition of a function.
 pub(super) fn function<'a>(
-    name: &'a str,
+    name: impl IntoJson<'a>,
     description: impl IntoJson<'a>,
     parameters: impl IntoJson<'a>,
     strict: impl IntoJson<'a>,
@@ -126,7 +177,7 @@ pub(super) fn function<'a>(
 }
 
 /// The `tool_choice` for one function.
-pub(super) fn named_function(name: &str) -> Json<'_> {
+pub(super) fn named_function<'a>(name: impl IntoJson<'a>) -> Json<'a> {
     object! {"type": "function", "function": object! {"name": name}}
 }
 
@@ -168,27 +219,45 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn consecutive_messages_of_one_role_are_joined() {
-        let mut messages = ChatMessages::default();
+    fn conversation(turns: Turns) -> Value {
+        let mut messages = ChatMessages::new(turns);
         messages.system("a");
         messages.system("b");
+        messages.user(vec![text_part("hi")]);
+        messages.system("c");
+        messages.user(vec![text_part("there")]);
+        messages.assistant().reasoning.push_str("hm");
         messages.assistant().text.push_str("on");
         messages.assistant().text.push_str("ce");
-        messages.assistant().call("c", "f", "{}".to_owned());
+        messages.assistant().call("c", "f", " ".to_owned());
         messages.tool("c", content(vec![text_part("1"), text_part("2")]));
+        messages.system("d");
         messages.assistant().call("d", "g", "{}".to_owned());
         messages.user(vec![text_part("look"), image_part("http://x/y.png", None)]);
-        let call = |id: &str, name: &str| {
-            let function = json!({"name": name, "arguments": "{}"});
-            json!([{"id": id, "type": "function", "function": function}])
-        };
+        serde_json::to_value(messages.finish()).unwrap()
+    }
+
+    fn call(id: &str, name: &str) -> Value {
+        let function = json!({"name": name, "arguments": "{}"});
+        json!([{"id": id, "type": "function", "function": function}])
+    }
+
+    #[test]
+    fn turns_alternate_and_the_system_speaks_first() {
         assert_eq!(
-            serde_json::to_value(messages.finish()).unwrap(),
+            conversation(Turns::Merge),
             json!([
                 {"role": "system", "content": "a\n\nb"},
-                {"role": "assistant", "content": "once", "tool_calls": call("c", "f")},
+                {"role": "user", "content": "hi\nc\nthere"},
+                {
+                    "role": "assistant",
+                    "content": "once",
+                    "reasoning_content": "hm",
+                    "reasoning": "hm",
+                    "tool_calls": call("c", "f"),
+                },
                 {"role": "tool", "tool_call_id": "c", "content": "1\n2"},
+                {"role": "user", "content": "d"},
                 {"role": "assistant", "content": null, "tool_calls": call("d", "g")},
                 {"role": "user", "content": [
                     {"type": "text", "text": "look"},
@@ -196,6 +265,15 @@ mod tests {
                 ]},
             ])
         );
+    }
+
+    #[test]
+    fn turns_are_kept_where_templates_take_them() {
+        let kept = conversation(Turns::Keep);
+        let roles: Vec<&str> =
+            kept.as_array().unwrap().iter().map(|message| message["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["system", "user", "system", "user", "assistant", "tool", "system", "assistant", "user"]);
+        assert_eq!(kept[2]["content"], "c");
     }
 
     #[test]

@@ -1,23 +1,24 @@
 //! Requests of Gemini's generateContent become requests of chat completions.
 //!
-//! Fields that can't be expressed are refused. The model's name is in the path: the caller adds it.
+//! What would change the answer and can't be expressed is refused. Other fields are left out, and named. The model's name is
+//! in the path: the caller adds it.
 
-use super::chat_request::{
-    ChatMessages, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
-};
-use super::gemini_schema::schema;
+use super::chat_request::{ChatMessages, data_url, function, image_part, json_schema, stream_options, text_part};
+use super::gemini_schema::{lower_case_types, schema};
 use super::node::{NO_COUNTERPART, Node};
+use super::options::TranslationOptions;
 use super::source::GeminiPath;
+use super::tools::{self, Choice};
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::{IntoJson, object, text_of};
 use crate::wire::json::Json;
 
-/// The known fields of a request. The last two are left out: the gateway does not filter answers, and labels are about
-/// billing.
+/// The fields of a request that are read, and behind them those that never have an effect: the gateway does not filter
+/// answers, and labels are about billing.
 const FIELDS: &[&str] =
     &["contents", "generationConfig", "model", "systemInstruction", "toolConfig", "tools", "labels", "safetySettings"];
 
-/// The known fields of `generationConfig`.
+/// The fields of `generationConfig` that are read.
 #[rustfmt::skip]
 const CONFIG_FIELDS: &[&str] = &[
     "_responseJsonSchema", "candidateCount", "frequencyPenalty", "maxOutputTokens", "presencePenalty",
@@ -26,13 +27,18 @@ const CONFIG_FIELDS: &[&str] = &[
 ];
 
 /// Translates a request. Its path says whether the response is a stream.
-pub(super) fn to_chat<'a>(root: &Node<'a>, path: GeminiPath) -> Result<Json<'a>, Untranslatable> {
+pub(super) fn to_chat<'a>(
+    root: &Node<'a>,
+    path: GeminiPath,
+    options: TranslationOptions,
+) -> Result<Json<'a>, Untranslatable> {
     let streams = path.streams;
+    root.without(&["cachedContent"])?;
     root.only(FIELDS)?;
     let config = root.get("generationConfig");
     config.only(CONFIG_FIELDS)?;
     check(&config)?;
-    let mut messages = ChatMessages::default();
+    let mut messages = ChatMessages::new(options.turns);
     let system = root.get("systemInstruction");
     if !system.is_null() {
         let texts: Result<Vec<&str>, _> =
@@ -49,11 +55,18 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, path: GeminiPath) -> Result<Json<'a>,
             Some(other) => return Err(role.refuse(format!("`{other}` is no role of a content"))),
         }
     }
-    let mut tools = Vec::new();
+    let (choice, allowed) = tool_choice(&root.get("toolConfig"))?;
+    let mut functions = Vec::new();
     for tool in root.get("tools").list()? {
-        tool.only(&["functionDeclarations"])?;
-        for declaration in tool.get("functionDeclarations").list()? {
-            tools.push(declared(&declaration)?);
+        let declarations = tool.get("functionDeclarations");
+        if declarations.is_null() {
+            let kind = tool.json().fields().first().map_or("", |(name, _)| name);
+            tools::of_server::<()>(&tool, kind, options.server_tools)?;
+        }
+        for declaration in declarations.list()? {
+            if allowed.is_empty() || allowed.contains(&declaration.get("name").text()?) {
+                functions.push(declared(&declaration)?);
+            }
         }
     }
     let (enable_thinking, effort) = thinking(&config.get("thinkingConfig"))?;
@@ -61,8 +74,8 @@ pub(super) fn to_chat<'a>(root: &Node<'a>, path: GeminiPath) -> Result<Json<'a>,
     Ok(object! {
         "model": model,
         "messages": messages.finish(),
-        "tool_choice": tool_choice(&root.get("toolConfig"), &tools)?,
-        "tools": tools,
+        "tool_choice": tools::chosen(&root.get("toolConfig"), choice, &functions),
+        "tools": functions,
         "max_tokens": config.get("maxOutputTokens").json(),
         "temperature": config.get("temperature").json(),
         "top_p": config.get("topP").json(),
@@ -119,9 +132,10 @@ impl PendingCalls {
     }
 }
 
-/// Refuses parts with unknown fields.
+/// Refuses parts of another kind.
 fn check_part(part: &Node<'_>) -> Result<(), Untranslatable> {
-    // The signature can't be checked here and is left out.
+    part.without(&["executableCode", "codeExecutionResult"])?;
+    // The signature can't be checked here.
     part.only(&["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"])
 }
 
@@ -210,31 +224,36 @@ fn image<'a>(node: &Node<'a>) -> Result<&'a str, Untranslatable> {
 fn declared<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     node.only(&["name", "description", "parameters", "parametersJsonSchema"])?;
     let json_schema = node.get("parametersJsonSchema");
-    let parameters =
-        if json_schema.is_null() { schema(node.get("parameters").json()) } else { json_schema.json().clone() };
+    let parameters = if json_schema.is_null() {
+        schema(node.get("parameters").json())
+    } else {
+        lower_case_types(json_schema.json())
+    };
     Ok(function(node.get("name").text()?, node.get("description").json(), parameters, None::<bool>))
 }
 
-fn tool_choice<'a>(node: &Node<'a>, tools: &[Json<'_>]) -> Result<Json<'a>, Untranslatable> {
+/// The client's choice, and the functions that the model may call; none means all. Arguments are not checked against their
+/// schemas, as `VALIDATED` demands.
+fn tool_choice<'a>(node: &Node<'a>) -> Result<(Choice<'a>, Vec<&'a str>), Untranslatable> {
     node.only(&["functionCallingConfig"])?;
     let config = node.get("functionCallingConfig");
     config.only(&["mode", "allowedFunctionNames"])?;
-    let (mode, allowed) = (config.get("mode"), config.get("allowedFunctionNames"));
-    let names: Vec<&str> = allowed.list()?.iter().map(Node::text).collect::<Result<_, _>>()?;
-    let all_allowed = || {
-        let is_allowed =
-            |tool: &Json<'_>| tool.at(&["function", "name"]).text().is_some_and(|name| names.contains(&name));
-        tools.iter().all(is_allowed)
+    let mode = config.get("mode");
+    let allowed = config.get("allowedFunctionNames").list()?;
+    let names: Vec<&str> = allowed.iter().map(Node::text).collect::<Result<_, _>>()?;
+    let choice = match (mode.word()?, names.as_slice()) {
+        (None, _) if config.is_null() => Choice::Open,
+        (Some("NONE"), _) => Choice::None,
+        (Some("ANY"), [name]) => Choice::Function((*name).into()),
+        (Some("ANY"), _) => Choice::Required,
+        (Some("VALIDATED"), _) => {
+            mode.leave_out();
+            Choice::Auto
+        }
+        (None | Some("AUTO" | "MODE_UNSPECIFIED"), _) => Choice::Auto,
+        (Some(other), _) => return Err(mode.refuse(format!("`{other}` {NO_COUNTERPART}"))),
     };
-    match (mode.word()?.unwrap_or("AUTO"), names.as_slice()) {
-        ("NONE", _) => Ok("none".into_json()),
-        ("AUTO" | "MODE_UNSPECIFIED", []) => Ok("auto".into_json()),
-        ("ANY", []) => Ok("required".into_json()),
-        ("ANY", [name]) => Ok(named_function(name)),
-        ("ANY", _) if all_allowed() => Ok("required".into_json()),
-        ("ANY" | "AUTO", _) => Err(allowed.refuse("chat completions can't allow only some of the functions")),
-        (other, _) => Err(mode.refuse(format!("`{other}` {NO_COUNTERPART}"))),
-    }
+    Ok((choice, names))
 }
 
 /// True when the client asks for reasoning.
@@ -255,7 +274,7 @@ fn thinking(node: &Node<'_>) -> Result<(Option<bool>, Option<String>), Untransla
 fn response_format<'a>(config: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatable> {
     let json_schemas = [config.get("responseJsonSchema"), config.get("_responseJsonSchema")];
     let schema_of_gemini = config.get("responseSchema");
-    let wanted = json_schemas.iter().find(|schema| !schema.is_null()).map(|schema| schema.json().clone());
+    let wanted = json_schemas.iter().find(|schema| !schema.is_null()).map(|schema| lower_case_types(schema.json()));
     let wanted = wanted.or_else(|| (!schema_of_gemini.is_null()).then(|| schema(schema_of_gemini.json())));
     let kind = config.get("responseMimeType");
     match (kind.word()?, wanted) {
@@ -263,119 +282,5 @@ fn response_format<'a>(config: &Node<'a>) -> Result<Option<Json<'a>>, Untranslat
         (Some("application/json"), None) => Ok(Some(object! {"type": "json_object"})),
         (None | Some("text/plain"), None) => Ok(None),
         (Some(other), _) => Err(kind.refuse(format!("`{other}` {NO_COUNTERPART}"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::llm::translate::SourceApi::Gemini;
-    use crate::llm::translate::tests::{chat, refused_at};
-    use serde_json::json;
-
-    #[test]
-    fn a_conversation_with_functions() {
-        let request = json!({
-            "system_instruction": {"parts": [{"text": "be"}, {"text": "kind"}]},
-            "contents": [
-                {"parts": [{"text": "hi"}, {"inline_data": {"mime_type": "image/png", "data": "AA=="}}]},
-                {"role": "model", "parts": [{"text": "hm", "thought": true, "thoughtSignature": "s"}, {"text": "one "}]},
-                {"role": "model", "parts": [
-                    {"text": "moment"},
-                    {"functionCall": {"name": "look", "args": {"at": "x"}}},
-                    {"functionCall": {"name": "look"}},
-                    {"functionCall": {"name": "hear", "id": "h"}},
-                ]},
-                {"role": "user", "parts": [
-                    {"text": "and"},
-                    {"functionResponse": {"name": "hear", "id": "h", "response": {"output": "la"}}},
-                    {"functionResponse": {"name": "look", "response": {"output": 1}}},
-                    {"functionResponse": {"name": "look", "id": "unknown", "response": {"output": 2}}},
-                ]},
-            ],
-            "tools": [{"functionDeclarations": [
-                {"name": "look", "description": "looks", "parameters": {"type": "OBJECT", "properties": {"at": {"type": "STRING"}}}},
-                {"name": "hear", "parametersJsonSchema": {"type": "object"}},
-            ]}],
-            "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
-            "generationConfig": {
-                "temperature": 0.5, "topP": 0.9, "topK": 3, "maxOutputTokens": 9, "stopSequences": ["x"], "seed": 1,
-                "candidateCount": 1, "responseMimeType": "application/json",
-                "thinkingConfig": {"thinkingBudget": 0, "includeThoughts": true},
-            },
-            "safetySettings": [{"category": "c", "threshold": "BLOCK_NONE"}],
-        });
-        let call = |id: &str, name: &str, arguments: &str| {
-            let function = json!({"name": name, "arguments": arguments});
-            json!({"id": id, "type": "function", "function": function})
-        };
-        let expected = json!({
-            "messages": [
-                {"role": "system", "content": "be\nkind"},
-                {"role": "user", "content": [
-                    {"type": "text", "text": "hi"},
-                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
-                ]},
-                {
-                    "role": "assistant",
-                    "content": "one moment",
-                    "reasoning_content": "hm",
-                    "tool_calls": [
-                        call("call_0", "look", r#"{"at":"x"}"#), call("call_1", "look", "{}"), call("h", "hear", "{}"),
-                    ],
-                },
-                {"role": "tool", "tool_call_id": "h", "content": r#"{"output":"la"}"#},
-                {"role": "tool", "tool_call_id": "call_0", "content": r#"{"output":1}"#},
-                {"role": "tool", "tool_call_id": "call_1", "content": r#"{"output":2}"#},
-                {"role": "user", "content": "and"},
-            ],
-            "tools": [
-                {"type": "function", "function": {
-                    "name": "look",
-                    "description": "looks",
-                    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
-                }},
-                {"type": "function", "function": {"name": "hear", "parameters": {"type": "object"}}},
-            ],
-            "tool_choice": {"type": "function", "function": {"name": "look"}},
-            "max_tokens": 9,
-            "temperature": 0.5,
-            "top_p": 0.9,
-            "top_k": 3,
-            "stop": ["x"],
-            "seed": 1,
-            "chat_template_kwargs": {"enable_thinking": false},
-            "response_format": {"type": "json_object"},
-        });
-        assert_eq!(chat(Gemini, &request.to_string()), expected);
-    }
-
-    #[test]
-    fn fields_without_counterpart_are_refused_with_their_place() {
-        let user = |part: serde_json::Value| json!({"contents": [{"role": "user", "parts": [part]}]});
-        let model = |part: serde_json::Value| json!({"contents": [{"role": "model", "parts": [part]}]});
-        let config = |field: serde_json::Value| json!({"generationConfig": field});
-        for (request, place) in [
-            (json!({"cachedContent": "c"}), "cachedContent"),
-            (user(json!({"executableCode": {}})), "contents[0].parts[0].executableCode"),
-            (user(json!({"inlineData": {"mimeType": "audio/wav", "data": ""}})), "contents[0].parts[0].inlineData"),
-            (
-                user(json!({"file_data": {"mime_type": "image/png", "file_uri": "gs://b/x"}})),
-                "contents[0].parts[0].file_data.file_uri",
-            ),
-            (user(json!({"functionResponse": {"name": "f", "response": {}}})), "contents[0].parts[0].functionResponse"),
-            (model(json!({"inlineData": {"mimeType": "image/png"}})), "contents[0].parts[0].inlineData"),
-            (json!({"contents": [{"role": "system"}]}), "contents[0].role"),
-            (json!({"tools": [{"googleSearch": {}}]}), "tools[0].googleSearch"),
-            (
-                json!({"toolConfig": {"functionCallingConfig": {"mode": "VALIDATED"}}}),
-                "toolConfig.functionCallingConfig.mode",
-            ),
-            (config(json!({"candidateCount": 2})), "generationConfig.candidateCount"),
-            (config(json!({"responseModalities": ["IMAGE"]})), "generationConfig.responseModalities[0]"),
-            (config(json!({"responseMimeType": "text/x.enum"})), "generationConfig.responseMimeType"),
-            (config(json!({"responseLogprobs": true})), "generationConfig.responseLogprobs"),
-        ] {
-            assert_eq!(refused_at(Gemini, &request), place, "{request}");
-        }
     }
 }

@@ -4,7 +4,6 @@
 
 use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
-use super::untranslatable::Untranslatable;
 use crate::llm::api::error::{ApiErrorKind, google_error};
 use crate::llm::json_object::{object, text_of, without_nulls, write_data};
 use crate::wire::json::Json;
@@ -47,26 +46,25 @@ impl GeminiWriter {
 }
 
 impl ResponseWriter for GeminiWriter {
-    fn whole<'a>(&self, response: &'a ChatResponse) -> Result<Json<'a>, Untranslatable> {
+    fn whole<'a>(&'a self, response: &'a ChatResponse) -> Json<'a> {
         let blocks = response.blocks().iter().enumerate();
         let parts = blocks.map(|(index, block)| part(response, index, block, &block.text));
-        Ok(generated(response, parts.collect::<Result<_, _>>()?, Some(response.finish_reason())))
+        generated(response, parts.collect(), Some(response.finish_reason()))
     }
 
-    fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
+    fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) {
         // Text is sent as it comes, a call when it is complete.
         let (index, text) = match event {
             BlockEvent::Appended(index, text) => (*index, Some(text)),
             BlockEvent::Closed(index) => (*index, None),
-            BlockEvent::Started | BlockEvent::Opened(_) => return Ok(()),
+            BlockEvent::Started | BlockEvent::Opened(_) => return,
         };
-        let Some(block) = response.blocks().get(index) else { return Ok(()) };
+        let Some(block) = response.blocks().get(index) else { return };
         let is_call = matches!(block.kind, BlockKind::ToolCall { .. });
         if is_call == text.is_none() {
-            let part = part(response, index, block, text.unwrap_or(&block.text))?;
+            let part = part(response, index, block, text.unwrap_or(&block.text));
             self.send(&generated(response, vec![part], None), out);
         }
-        Ok(())
     }
 
     fn end(&mut self, response: &ChatResponse, out: &mut Vec<u8>) {
@@ -98,19 +96,14 @@ fn generated<'a>(response: &'a ChatResponse, parts: Vec<Json<'a>>, finish: Optio
     })
 }
 
-fn part<'a>(
-    response: &'a ChatResponse,
-    index: usize,
-    block: &'a Block,
-    text: &'a str,
-) -> Result<Json<'a>, Untranslatable> {
-    Ok(match &block.kind {
+fn part<'a>(response: &'a ChatResponse, index: usize, block: &'a Block, text: &'a str) -> Json<'a> {
+    match &block.kind {
         BlockKind::Reasoning => object! {"text": text, "thought": true},
         BlockKind::Text => object! {"text": text},
         BlockKind::ToolCall { id, name } => {
-            object! {"functionCall": object! {"id": id, "name": name, "args": response.arguments(index)?}}
+            object! {"functionCall": object! {"id": id, "name": name, "args": response.arguments(index)}}
         }
-    })
+    }
 }
 
 /// Tokens of reasoning are not part of `candidatesTokenCount`.

@@ -38,6 +38,34 @@ pub(super) fn schema<'a>(json: &'a Json<'a>) -> Json<'a> {
     }
 }
 
+/// A JSON Schema with types as JSON Schema spells them: clients also write Gemini's names into it.
+pub(super) fn lower_case_types<'a>(json: &'a Json<'a>) -> Json<'a> {
+    match json {
+        Json::List(list) => Json::List(list.iter().map(lower_case_types).collect()),
+        Json::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| {
+                let value = match &**name {
+                    "type" => match value {
+                        Json::List(kinds) => Json::List(kinds.iter().map(kind).collect()),
+                        single => kind(single),
+                    },
+                    // Names of properties, not words of a schema.
+                    "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
+                        let named = value.fields().iter();
+                        let named = named.map(|(name, schema)| (Cow::Borrowed(&**name), lower_case_types(schema)));
+                        if matches!(value, Json::Object(_)) { Json::Object(named.collect()) } else { value.clone() }
+                    }
+                    "enum" | "const" | "default" | "examples" | "required" => value.clone(),
+                    _ => lower_case_types(value),
+                };
+                (Cow::Borrowed(&**name), value)
+            });
+            Json::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
 /// `STRING` as `string`.
 fn kind<'a>(value: &'a Json<'a>) -> Json<'a> {
     value.text().map_or_else(|| value.clone(), |kind| kind.to_ascii_lowercase().into_json())

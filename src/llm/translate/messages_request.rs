@@ -1,48 +1,54 @@
 //! Requests of Anthropic messages become requests of chat completions.
 //!
-//! Fields that can't be expressed are refused.
+//! What would change the answer and can't be expressed is refused. Other fields are left out, and named.
 
 use super::chat_request::{
-    ChatMessages, content, data_url, function, image_part, json_schema, named_function, stream_options, text_part,
+    ChatMessages, content, data_url, function, image_part, json_schema, stream_options, text_part,
 };
 use super::node::{NO_COUNTERPART, Node};
+use super::options::TranslationOptions;
+use super::tools::{self, Choice};
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::{object, text_of};
 use crate::wire::json::Json;
+use std::collections::BTreeSet;
 
-/// The known fields of a request. Those of the last line have no effect on the answer: they are about versions, billing,
-/// routing and caching. They are left out.
+/// The fields that are read, and behind them those that never have an effect: they are about versions, billing, routing
+/// and caching.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
-    "context_management", "max_tokens", "mcp_servers", "messages", "metadata", "model", "output_config",
-    "output_format", "stop_sequences", "stream", "system", "temperature", "thinking", "tool_choice", "tools", "top_k",
-    "top_p",
+    "max_tokens", "mcp_servers", "messages", "metadata", "model", "output_config", "output_format", "stop_sequences",
+    "stream", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
     "anthropic_beta", "anthropic_version", "betas", "cache_control", "inference_geo", "service_tier", "speed",
 ];
 
-/// The known fields of a tool. The last two have no effect on the answer.
+/// The fields of a tool that are read, and behind them those without an effect.
 #[rustfmt::skip]
 const TOOL_FIELDS: &[&str] = &[
     "defer_loading", "description", "input_schema", "name", "strict", "type", "cache_control", "eager_input_streaming",
 ];
 
+/// How Claude Code begins the line of its system prompt that is about billing. It differs from call to call: with it, no
+/// two prompts would have a common prefix.
+const BILLING_LINE: &str = "x-anthropic-billing-header:";
+
 /// Translates a request.
-pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
+pub(super) fn to_chat<'a>(root: &Node<'a>, options: TranslationOptions) -> Result<Json<'a>, Untranslatable> {
     root.only(FIELDS)?;
     if let Some(server) = root.get("mcp_servers").list()?.first() {
         return Err(server.refuse("the backend calls no MCP servers"));
     }
-    check_context_management(&root.get("context_management"))?;
-    let mut messages = ChatMessages::default();
-    if let Some(system) = system(&root.get("system"))? {
-        messages.system(&system);
-    }
+    let mut messages = ChatMessages::new(options.turns);
+    messages.system(&system(&root.get("system"))?);
+    // Tools that a search has found so far.
+    let mut found = BTreeSet::new();
     for message in root.get("messages").list()? {
         message.only(&["role", "content"])?;
         let role = message.get("role");
         match role.text()? {
-            "user" => user(&message.get("content"), &mut messages)?,
+            "user" => user(&message.get("content"), &mut messages, &mut found)?,
             "assistant" => assistant(&message.get("content"), &mut messages)?,
+            "system" => messages.system(&system(&message.get("content"))?),
             other => return Err(role.refuse(format!("`{other}` is no role of a message"))),
         }
     }
@@ -55,11 +61,15 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     let enable_thinking = thinking(&root.get("thinking"))?;
     let (effort, format) = output(root)?;
     let streams = root.get("stream").flag();
+    let mut functions = Vec::new();
+    for node in root.get("tools").list()? {
+        functions.extend(tool(&node, &found, options)?);
+    }
     Ok(object! {
         "model": root.get("model").json(),
         "messages": messages,
-        "tools": root.get("tools").list()?.iter().map(tool).collect::<Result<Vec<_>, _>>()?,
-        "tool_choice": tool_choice(&choice)?,
+        "tool_choice": tools::chosen(&choice, tool_choice(&choice)?, &functions),
+        "tools": functions,
         "parallel_tool_calls": forbids_parallel_calls.then_some(false),
         "max_tokens": root.get("max_tokens").json(),
         "temperature": root.get("temperature").json(),
@@ -77,27 +87,24 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     })
 }
 
-/// Refuses edits of the context, except the one that keeps everything.
-fn check_context_management(node: &Node<'_>) -> Result<(), Untranslatable> {
-    node.only(&["edits"])?;
-    for edit in node.get("edits").list()? {
-        let keeps_all = edit.get("keep").json().text() == Some("all");
-        if edit.get("type").text()? != "clear_thinking_20251015" || !keeps_all {
-            return Err(edit.refuse(NO_COUNTERPART));
-        }
+fn system(node: &Node<'_>) -> Result<String, Untranslatable> {
+    if let Some(text) = node.json().text() {
+        return Ok(without_billing_line(node, text).unwrap_or_default().to_owned());
     }
-    Ok(())
+    let mut texts = Vec::new();
+    for block in node.list()? {
+        texts.extend(without_billing_line(&block, text(&block)?));
+    }
+    Ok(texts.join("\n"))
 }
 
-fn system(node: &Node<'_>) -> Result<Option<String>, Untranslatable> {
-    if node.is_null() {
-        return Ok(None);
+/// The text without [`BILLING_LINE`]; `None` if it has no other line.
+fn without_billing_line<'a>(node: &Node<'a>, text: &'a str) -> Option<&'a str> {
+    if !text.starts_with(BILLING_LINE) {
+        return Some(text);
     }
-    if let Some(text) = node.json().text() {
-        return Ok(Some(text.to_owned()));
-    }
-    let texts: Result<Vec<&str>, Untranslatable> = node.list()?.iter().map(text).collect();
-    Ok(Some(texts?.join("\n")))
+    node.leave_out();
+    text.split_once('\n').map(|(_, rest)| rest)
 }
 
 /// The text of a block that must be text.
@@ -106,16 +113,17 @@ fn text<'a>(block: &Node<'a>) -> Result<&'a str, Untranslatable> {
     if kind != "text" {
         return Err(block.refuse(format!("`{kind}` {NO_COUNTERPART} here")));
     }
-    block.only(&["type", "text", "cache_control", "citations"])?;
-    let citations = block.get("citations");
-    if !citations.is_null() && !citations.json().is_empty_list() {
-        return Err(citations.refuse(NO_COUNTERPART));
-    }
+    // Citations are not part of what a model reads.
+    block.only(&["type", "text", "cache_control"])?;
     block.get("text").text()
 }
 
 /// Results of tools come first, as messages of their own, then the other parts as one message.
-fn user<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
+fn user<'a>(
+    node: &Node<'a>,
+    messages: &mut ChatMessages<'a>,
+    found: &mut BTreeSet<&'a str>,
+) -> Result<(), Untranslatable> {
     if let Some(text) = node.json().text() {
         messages.user(vec![text_part(text)]);
         return Ok(());
@@ -123,7 +131,7 @@ fn user<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untr
     let mut parts = Vec::new();
     for block in node.list()? {
         if block.get("type").text()? == "tool_result" {
-            tool_result(&block, messages)?;
+            tool_result(&block, messages, found)?;
         } else {
             parts.push(part(&block)?);
         }
@@ -158,12 +166,16 @@ fn part<'a>(block: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     }
 }
 
-fn tool_result<'a>(block: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
+fn tool_result<'a>(
+    block: &Node<'a>,
+    messages: &mut ChatMessages<'a>,
+    found: &mut BTreeSet<&'a str>,
+) -> Result<(), Untranslatable> {
     block.only(&["type", "tool_use_id", "content", "is_error", "cache_control"])?;
     let node = block.get("content");
     let mut parts = match node.json().text() {
         Some(text) => vec![text_part(text)],
-        None => node.list()?.iter().map(part).collect::<Result<Vec<_>, _>>()?,
+        None => node.list()?.iter().map(|block| result_part(block, found)).collect::<Result<Vec<_>, _>>()?,
     };
     // Chat completions have no field for failure: the text says it.
     if block.get("is_error").flag() {
@@ -175,6 +187,17 @@ fn tool_result<'a>(block: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<
     }
     messages.tool(block.get("tool_use_id").text()?, content(parts));
     Ok(())
+}
+
+/// A block of a tool's result. A search for tools gives references to those that it found.
+fn result_part<'a>(block: &Node<'a>, found: &mut BTreeSet<&'a str>) -> Result<Json<'a>, Untranslatable> {
+    if block.get("type").text()? != "tool_reference" {
+        return part(block);
+    }
+    block.only(&["type", "tool_name", "cache_control"])?;
+    let name = block.get("tool_name").text()?;
+    found.insert(name);
+    Ok(text_part(format!("Found the tool {name}.")))
 }
 
 fn assistant<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
@@ -199,33 +222,43 @@ fn assistant<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(),
                 block.only(&["type", "thinking", "signature", "cache_control"])?;
                 assistant.reasoning.push_str(block.get("thinking").text()?);
             }
+            // Only the service that wrote it can read it.
+            "redacted_thinking" => block.leave_out(),
             _ => assistant.text.push_str(text(&block)?),
         }
     }
     Ok(())
 }
 
-fn tool<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
+/// The function that a tool becomes. `None`: it is left out, because the API's server runs it, or because it counts only
+/// once a search has found it, as the model sees it.
+fn tool<'a>(
+    node: &Node<'a>,
+    found: &BTreeSet<&'a str>,
+    options: TranslationOptions,
+) -> Result<Option<Json<'a>>, Untranslatable> {
     if let Some(kind) = node.get("type").word()?.filter(|kind| *kind != "custom") {
-        return Err(node.refuse(format!("the tool `{kind}` is run by Anthropic's server, and the backend has none")));
+        return tools::of_server(node, kind, options.server_tools);
     }
     node.only(TOOL_FIELDS)?;
-    let deferred = node.get("defer_loading");
-    if deferred.flag() {
-        return Err(deferred.refuse(NO_COUNTERPART));
+    let name = node.get("name").text()?;
+    if node.get("defer_loading").flag() && !found.contains(name) {
+        node.leave_out();
+        return Ok(None);
     }
     let schema = node.get("input_schema").json();
     let (description, strict) = (node.get("description").json(), node.get("strict").json());
-    Ok(function(node.get("name").text()?, description, schema, strict))
+    Ok(Some(function(name, description, schema, strict)))
 }
 
-fn tool_choice<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
+fn tool_choice<'a>(node: &Node<'a>) -> Result<Choice<'a>, Untranslatable> {
     node.only(&["type", "name", "disable_parallel_tool_use"])?;
     match node.get("type").word()? {
-        None => Ok(Json::Null),
-        Some(same @ ("auto" | "none")) => Ok(Json::Text(same.into())),
-        Some("any") => Ok(Json::Text("required".into())),
-        Some("tool") => Ok(named_function(node.get("name").text()?)),
+        None => Ok(Choice::Open),
+        Some("auto") => Ok(Choice::Auto),
+        Some("none") => Ok(Choice::None),
+        Some("any") => Ok(Choice::Required),
+        Some("tool") => Ok(Choice::Function(node.get("name").text()?.into())),
         Some(other) => Err(node.refuse(format!("the choice `{other}` {NO_COUNTERPART}"))),
     }
 }
@@ -254,134 +287,4 @@ fn output<'a>(root: &Node<'a>) -> Result<(&'a Json<'a>, Option<Json<'a>>), Untra
         Some(other) => return Err(format.refuse(format!("the format `{other}` {NO_COUNTERPART}"))),
     };
     Ok((config.get("effort").json(), schema))
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::llm::translate::SourceApi::Messages;
-    use crate::llm::translate::tests::{chat, refused_at};
-    use serde_json::json;
-
-    #[test]
-    fn a_conversation_with_tools() {
-        let request = json!({
-            "model": "m",
-            "max_tokens": 9,
-            "system": [{"type": "text", "text": "be", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "kind"}],
-            "messages": [
-                {"role": "user", "content": "hi"},
-                {"role": "assistant", "content": [
-                    {"type": "thinking", "thinking": "hm", "signature": "s"},
-                    {"type": "text", "text": "one moment", "citations": null},
-                    {"type": "tool_use", "id": "t1", "name": "look", "input": {"z": 1, "a": [2.5]}},
-                ]},
-                {"role": "user", "content": [
-                    {"type": "text", "text": "and"},
-                    {"type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": [
-                        {"type": "text", "text": "no"},
-                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
-                    ]},
-                    {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}},
-                    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "doc"}},
-                ]},
-            ],
-            "tools": [{"name": "look", "description": "looks", "input_schema": {"type": "object"}, "type": "custom"}],
-            "tool_choice": {"type": "any", "disable_parallel_tool_use": true},
-            "thinking": {"type": "enabled", "budget_tokens": 1024},
-            "stop_sequences": ["x"],
-            "top_k": 5,
-            "metadata": {"user_id": "u"},
-            "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
-            "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
-            "stream": true,
-        });
-        let expected = json!({
-            "model": "m",
-            "max_tokens": 9,
-            "messages": [
-                {"role": "system", "content": "be\nkind"},
-                {"role": "user", "content": "hi"},
-                {"role": "assistant", "content": "one moment", "reasoning_content": "hm", "tool_calls": [
-                    {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "ARGUMENTS"}},
-                ]},
-                {"role": "tool", "tool_call_id": "t1", "content": [
-                    {"type": "text", "text": "Error: no"},
-                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
-                ]},
-                {"role": "user", "content": [
-                    {"type": "text", "text": "and"},
-                    {"type": "image_url", "image_url": {"url": "http://x/y.png"}},
-                    {"type": "text", "text": "doc"},
-                ]},
-            ],
-            "tools": [{"type": "function", "function": {
-                "name": "look", "description": "looks", "parameters": {"type": "object"},
-            }}],
-            "tool_choice": "required",
-            "parallel_tool_calls": false,
-            "chat_template_kwargs": {"enable_thinking": true},
-            "reasoning_effort": "low",
-            "response_format": {"type": "json_schema", "json_schema": {
-                "name": "answer", "schema": {"type": "object"}, "strict": true,
-            }},
-            "stop": ["x"],
-            "top_k": 5,
-            "user": "u",
-            "stream": true,
-            "stream_options": {"include_usage": true},
-        });
-        // The arguments keep the order in which the model wrote them.
-        let request = request.to_string().replace(r#"{"a":[2.5],"z":1}"#, r#"{"z":1,"a":[2.5]}"#);
-        let expected = expected.to_string().replace("ARGUMENTS", r#"{\"z\":1,\"a\":[2.5]}"#);
-        assert_eq!(chat(Messages, &request), serde_json::from_str::<serde_json::Value>(&expected).unwrap());
-    }
-
-    #[test]
-    fn a_last_message_of_the_assistant_is_continued() {
-        let request =
-            json!({"model": "m", "messages": [{"role": "assistant", "content": [{"type": "text", "text": "{"}]}]});
-        let expected = json!({
-            "model": "m",
-            "messages": [{"role": "assistant", "content": "{"}],
-            "continue_final_message": true,
-            "add_generation_prompt": false,
-        });
-        assert_eq!(chat(Messages, &request.to_string()), expected);
-    }
-
-    #[test]
-    fn fields_without_counterpart_are_refused_with_their_place() {
-        let user = |block: serde_json::Value| json!({"messages": [{"role": "user", "content": [block]}]});
-        let assistant = |block: serde_json::Value| json!({"messages": [{"role": "assistant", "content": [block]}]});
-        for (request, place) in [
-            (json!({"new_thing": 1}), "new_thing"),
-            (json!({"container": "c"}), "container"),
-            (json!({"mcp_servers": [{"url": "u"}]}), "mcp_servers[0]"),
-            (
-                json!({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}),
-                "context_management.edits[0]",
-            ),
-            (json!({"messages": [{"role": "system", "content": ""}]}), "messages[0].role"),
-            (user(json!({"type": "search_result"})), "messages[0].content[0]"),
-            (
-                user(json!({"type": "image", "source": {"type": "file", "file_id": "f"}})),
-                "messages[0].content[0].source",
-            ),
-            (user(json!({"type": "document", "source": {"type": "base64"}})), "messages[0].content[0]"),
-            (user(json!({"type": "text", "text": "", "citations": [1]})), "messages[0].content[0].citations"),
-            (
-                user(json!({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference"}]})),
-                "messages[0].content[0].content[0]",
-            ),
-            (assistant(json!({"type": "redacted_thinking", "data": "x"})), "messages[0].content[0]"),
-            (assistant(json!({"type": "server_tool_use"})), "messages[0].content[0]"),
-            (json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "tools[0]"),
-            (json!({"tools": [{"name": "f", "defer_loading": true}]}), "tools[0].defer_loading"),
-            (json!({"tool_choice": {"type": "some"}}), "tool_choice"),
-            (json!({"thinking": {"type": "deep"}}), "thinking"),
-            (json!({"output_config": {"task_budget": {}}}), "output_config.task_budget"),
-        ] {
-            assert_eq!(refused_at(Messages, &request), place, "{request}");
-        }
-    }
 }

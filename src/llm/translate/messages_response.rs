@@ -4,7 +4,6 @@
 
 use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
-use super::untranslatable::Untranslatable;
 use crate::llm::api::error::{ApiErrorKind, ErrorShape};
 use crate::llm::json_object::{object, write_event};
 use crate::wire::json::Json;
@@ -14,17 +13,17 @@ use crate::wire::json::Json;
 pub(super) struct MessagesWriter;
 
 impl ResponseWriter for MessagesWriter {
-    fn whole<'a>(&self, response: &'a ChatResponse) -> Result<Json<'a>, Untranslatable> {
+    fn whole<'a>(&'a self, response: &'a ChatResponse) -> Json<'a> {
         let blocks = response.blocks().iter().enumerate();
         let content = blocks.map(|(index, block)| {
-            let input =
-                if matches!(block.kind, BlockKind::ToolCall { .. }) { response.arguments(index)? } else { Json::Null };
-            Ok(content(block, &block.text, input))
+            let is_call = matches!(block.kind, BlockKind::ToolCall { .. });
+            let input = if is_call { response.arguments(index) } else { Json::Null };
+            content(block, &block.text, input)
         });
-        Ok(message(response, content.collect::<Result<Vec<_>, Untranslatable>>()?, Some(response.finish_reason())))
+        message(response, content.collect(), Some(response.finish_reason()))
     }
 
-    fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
+    fn event(&mut self, response: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) {
         let block = |index: &usize| response.blocks().get(*index);
         match event {
             BlockEvent::Started => {
@@ -45,7 +44,6 @@ impl ResponseWriter for MessagesWriter {
             }
             BlockEvent::Closed(index) => write_event(&object! {"type": "content_block_stop", "index": *index}, out),
         }
-        Ok(())
     }
 
     fn end(&mut self, response: &ChatResponse, out: &mut Vec<u8>) {

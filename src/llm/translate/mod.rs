@@ -1,27 +1,39 @@
 //! Requests of other APIs become requests of OpenAI's chat completions, and their responses are translated back.
 //!
-//! Pure. Fields that chat completions can't express are never dropped silently: the request is refused, with their place.
+//! Pure. What chat completions can't express is never dropped silently: if it changes the answer, the request is refused,
+//! with its place; anything else is named in [`TranslatedRequest::dropped`].
 
 mod blocks;
 mod chat_request;
 mod chat_response;
 mod chat_usage;
 mod gemini_request;
+#[cfg(test)]
+mod gemini_request_tests;
 mod gemini_response;
 mod gemini_schema;
 mod messages_request;
+#[cfg(test)]
+mod messages_request_tests;
 mod messages_response;
 mod node;
+mod options;
 mod response;
 mod responses_request;
 mod responses_response;
+mod responses_tools;
 mod source;
+#[cfg(test)]
+mod test_support;
 #[cfg(test)]
 mod tests;
 mod to_chat;
+mod tools;
 mod untranslatable;
 
+pub(crate) use chat_request::Turns;
+pub(crate) use options::{ServerTools, TranslationOptions};
 pub(crate) use response::{ResponseTranslator, StreamTranslator};
 pub(crate) use source::{GeminiPath, SourceApi, source_of};
-pub(crate) use to_chat::to_chat;
+pub(crate) use to_chat::{TranslatedRequest, to_chat};
 pub(crate) use untranslatable::Untranslatable;

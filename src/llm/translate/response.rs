@@ -4,8 +4,7 @@ use super::blocks::BlockEvent;
 use super::chat_response::{ChatResponse, Reasoning, ResponseWriter};
 use super::gemini_response::GeminiWriter;
 use super::messages_response::MessagesWriter;
-use super::responses_response::ResponsesWriter;
-use super::source::SourceApi;
+use super::responses_response::{AnsweredRequest, ResponsesWriter};
 use super::untranslatable::{Untranslatable, untranslatable};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::api::stream_end::DONE;
@@ -14,18 +13,24 @@ use crate::wire::json::{Json, parse_repaired, parse_response};
 use crate::wire::sse::Events;
 use std::sync::Arc;
 
+/// The format of responses, with what they need of the request.
+#[derive(Clone, Debug)]
+pub(super) enum ResponseFormat {
+    Messages,
+    Responses(Arc<AnsweredRequest>),
+    Gemini,
+}
+
 /// Translates the response to one request.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseTranslator {
-    pub(super) source: SourceApi,
+    pub(super) format: ResponseFormat,
     pub(super) reasoning: Reasoning,
     pub(super) streams: bool,
     // Gemini: events, not a list.
     pub(super) sse: bool,
     // The model that the request names, for responses that name none.
     pub(super) model: String,
-    // OpenAI responses: fields of the request that the response repeats.
-    pub(super) echo: Arc<Json<'static>>,
 }
 
 impl ResponseTranslator {
@@ -43,7 +48,7 @@ impl ResponseTranslator {
     pub(crate) fn whole(&self, chat: &[u8]) -> Result<Vec<u8>, Untranslatable> {
         let json = parse_chunk(chat).map_err(|error| untranslatable("answer", &format!("is no JSON: {error}")))?;
         let response = ChatResponse::whole(&json, &self.model, self.reasoning)?;
-        Ok(text_of(&self.writer().whole(&response)?).into_bytes())
+        Ok(text_of(&self.writer().whole(&response)).into_bytes())
     }
 
     /// Begins to translate a stream.
@@ -57,10 +62,12 @@ impl ResponseTranslator {
     }
 
     fn writer(&self) -> Box<dyn ResponseWriter> {
-        match self.source {
-            SourceApi::Messages => Box::new(MessagesWriter),
-            SourceApi::Responses => Box::new(ResponsesWriter::new(Arc::clone(&self.echo))),
-            SourceApi::Gemini => Box::new(if self.sse { GeminiWriter::of_events() } else { GeminiWriter::of_list() }),
+        match &self.format {
+            ResponseFormat::Messages => Box::new(MessagesWriter),
+            ResponseFormat::Responses(request) => Box::new(ResponsesWriter::new(Arc::clone(request))),
+            ResponseFormat::Gemini => {
+                Box::new(if self.sse { GeminiWriter::of_events() } else { GeminiWriter::of_list() })
+            }
         }
     }
 }
@@ -163,9 +170,7 @@ impl StreamTranslator {
 
     fn write(&mut self, events: &[BlockEvent], out: &mut Vec<u8>) {
         for event in events {
-            if let Err(error) = self.writer.event(&self.response, event, out) {
-                return self.abort(ApiErrorKind::Api, &error.to_string(), out);
-            }
+            self.writer.event(&self.response, event, out);
         }
     }
 

@@ -1,49 +1,57 @@
 //! Requests of OpenAI responses become requests of chat completions.
 //!
-//! Fields that can't be expressed are refused.
+//! What would change the answer and can't be expressed is refused. Other fields are left out, and named.
 
-use super::chat_request::{
-    ChatMessages, content, function, image_part, json_schema, named_function, stream_options, text_part,
-};
+use super::chat_request::{ChatMessages, content, image_part, json_schema, stream_options, text_part};
 use super::node::{NO_COUNTERPART, Node};
+use super::options::TranslationOptions;
+use super::responses_tools::{ToolNames, Tools};
+use super::tools;
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::object;
 use crate::wire::json::Json;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
-/// The known fields of a request. Those of the last two lines have no effect on the answer: they are about storage,
-/// billing, routing, caching and usage. They are left out.
+/// The fields that are read, and behind them those that never have an effect: they are about storage, billing, routing,
+/// caching and usage.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
-    "background", "include", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls",
-    "previous_response_id", "reasoning", "stream", "temperature", "text", "tool_choice", "tools", "top_p",
-    "truncation", "user",
-    "client_metadata", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier",
-    "store", "stream_options",
+    "background", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls", "previous_response_id",
+    "reasoning", "stream", "temperature", "text", "tool_choice", "tools", "top_p", "user",
+    "client_metadata", "include", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
+    "service_tier", "store", "stream_options",
 ];
 
-/// Translates a request.
-pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
-    root.only(FIELDS)?;
+/// Translates a request. Also gives the names of its tools, which responses need.
+pub(super) fn to_chat<'a>(
+    root: &Node<'a>,
+    options: TranslationOptions,
+) -> Result<(Json<'a>, ToolNames), Untranslatable> {
     check(root)?;
-    let mut messages = ChatMessages::default();
-    if let Some(text) = root.get("instructions").word()? {
-        messages.system(text);
-    }
+    root.only(FIELDS)?;
+    let mut messages = ChatMessages::new(options.turns);
+    let mut all_tools = Tools::new(options.server_tools);
+    all_tools.add(&root.get("tools"))?;
+    messages.system(root.get("instructions").word()?.unwrap_or_default());
     let input = root.get("input");
     match input.json().text() {
         Some(text) => messages.user(vec![text_part(text)]),
-        None => input.list()?.iter().try_for_each(|node| item(node, &mut messages))?,
+        None => input.list()?.iter().try_for_each(|node| item(node, &mut messages, &mut all_tools))?,
     }
     let reasoning = root.get("reasoning");
     reasoning.only(&["effort", "summary", "generate_summary"])?;
     let text = root.get("text");
     text.only(&["format", "verbosity"])?;
     let streams = root.get("stream").flag();
-    Ok(object! {
+    let choice = root.get("tool_choice");
+    let chosen = tools::chosen(&choice, all_tools.choice(&choice)?, all_tools.functions());
+    let (functions, names) = all_tools.finish();
+    let chat = object! {
         "model": root.get("model").json(),
         "messages": messages.finish(),
-        "tools": root.get("tools").list()?.iter().map(tool).collect::<Result<Vec<_>, _>>()?,
-        "tool_choice": tool_choice(&root.get("tool_choice"))?,
+        "tools": functions,
+        "tool_choice": chosen,
         "parallel_tool_calls": root.get("parallel_tool_calls").json(),
         "max_tokens": root.get("max_output_tokens").json(),
         "temperature": root.get("temperature").json(),
@@ -54,52 +62,63 @@ pub(super) fn to_chat<'a>(root: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
         "user": root.get("user").json(),
         "stream": streams.then_some(true),
         "stream_options": streams.then(stream_options),
-    })
+    };
+    Ok((chat, names))
 }
 
-/// Refuses fields that need a server which stores responses.
+/// Refuses fields that need a server which stores responses, conversations or prompts.
 fn check(root: &Node<'_>) -> Result<(), Untranslatable> {
-    let previous = root.get("previous_response_id");
+    root.without(&["conversation", "prompt"])?;
+    let (previous, background) = (root.get("previous_response_id"), root.get("background"));
     if !previous.is_null() {
-        return Err(previous.refuse("the gateway stores no responses"));
+        return Err(previous.refuse("the gateway stores no responses; send the whole input"));
     }
-    let background = root.get("background");
     if background.flag() {
         return Err(background.refuse("the gateway stores no responses"));
-    }
-    let truncation = root.get("truncation");
-    if truncation.word()?.is_some_and(|how| how != "disabled") {
-        return Err(truncation.refuse(NO_COUNTERPART));
-    }
-    for included in root.get("include").list()? {
-        // Reasoning is sent unencrypted, and the agent gets no logprobs.
-        if !matches!(included.text()?, "reasoning.encrypted_content" | "message.output_text.logprobs") {
-            return Err(included.refuse(NO_COUNTERPART));
-        }
     }
     Ok(())
 }
 
-fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
+fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>, all_tools: &mut Tools<'a>) -> Result<(), Untranslatable> {
     let kind = node.get("type").word()?;
     match kind.or_else(|| node.json().has("role").then_some("message")) {
         Some("message") => message(node, messages),
         Some("function_call") => {
-            node.only(&["type", "id", "call_id", "name", "arguments", "status"])?;
+            node.only(&["type", "id", "call_id", "name", "namespace", "arguments", "status"])?;
             let arguments = node.get("arguments").text()?.to_owned();
-            messages.assistant().call(node.get("call_id").text()?, node.get("name").text()?, arguments);
-            Ok(())
+            call(node, arguments, messages)
         }
-        Some("function_call_output") => {
-            node.only(&["type", "id", "call_id", "output", "status"])?;
+        // The input of a custom tool is the only argument of the function that it became.
+        Some("custom_tool_call") => {
+            node.only(&["type", "id", "call_id", "name", "namespace", "input", "status"])?;
+            let arguments = Tools::arguments(node.get("input").text()?);
+            call(node, arguments, messages)
+        }
+        Some("function_call_output" | "custom_tool_call_output") => {
+            node.only(&["type", "id", "call_id", "name", "output", "status"])?;
             let parts = parts(&node.get("output"))?;
             messages.tool(node.get("call_id").text()?, content(parts));
             Ok(())
         }
         Some("reasoning") => reasoning(node, messages),
+        Some("additional_tools") => {
+            node.only(&["type", "id", "role", "tools"])?;
+            all_tools.add(&node.get("tools"))
+        }
+        // They tell of the client, or of what a server did that is not here.
+        Some("configuration_update" | "web_search_call" | "ghost_snapshot") => {
+            node.leave_out();
+            Ok(())
+        }
         Some("item_reference") | None => Err(node.refuse("the gateway stores no items")),
         Some(other) => Err(node.refuse(format!("`{other}` {NO_COUNTERPART}"))),
     }
+}
+
+fn call<'a>(node: &Node<'a>, arguments: String, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
+    let name = Tools::function_name(node.get("namespace").word()?, node.get("name").text()?);
+    messages.assistant().call(node.get("call_id").text()?, &name, arguments);
+    Ok(())
 }
 
 fn message<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
@@ -131,12 +150,9 @@ fn parts<'a>(node: &Node<'a>) -> Result<Vec<Json<'a>>, Untranslatable> {
 fn part<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     match node.get("type").text()? {
         "input_text" | "output_text" | "text" => {
+            // Annotations are not part of what a model reads.
             node.only(&["type", "text", "annotations", "logprobs"])?;
-            let annotations = node.get("annotations");
-            if annotations.is_null() || annotations.json().is_empty_list() {
-                return Ok(text_part(node.get("text").text()?));
-            }
-            Err(annotations.refuse(NO_COUNTERPART))
+            Ok(text_part(node.get("text").text()?))
         }
         "refusal" => Ok(text_part(node.get("refusal").text()?)),
         "input_image" => {
@@ -147,15 +163,21 @@ fn part<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
     }
 }
 
-/// Reasoning: its content if there is any, else its summary.
+/// Reasoning: its content if there is any, else what [`opaque`] wrote, else its summary.
 fn reasoning<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(), Untranslatable> {
     node.only(&["type", "id", "summary", "content", "encrypted_content", "status"])?;
     let (content, summary) = (node.get("content").list()?, node.get("summary").list()?);
     let encrypted = node.get("encrypted_content");
-    if content.is_empty() && !encrypted.is_null() {
-        return Err(encrypted.refuse("the gateway can't read encrypted reasoning"));
+    let ours = encrypted.word()?.and_then(read_opaque);
+    if let Some(text) = ours.filter(|_| content.is_empty()) {
+        messages.assistant().reasoning.push_str(&text);
+        return Ok(());
     }
     let parts = if content.is_empty() { summary } else { content };
+    // Only the service that encrypted it can read it.
+    if parts.is_empty() {
+        encrypted.leave_out();
+    }
     for part in parts {
         part.only(&["type", "text"])?;
         messages.assistant().reasoning.push_str(part.get("text").text()?);
@@ -163,31 +185,17 @@ fn reasoning<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(),
     Ok(())
 }
 
-fn tool<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
-    let kind = node.get("type").text()?;
-    if kind != "function" {
-        return Err(node.refuse(format!("the tool `{kind}` {NO_COUNTERPART}")));
-    }
-    node.only(&["type", "name", "description", "parameters", "strict", "defer_loading"])?;
-    let deferred = node.get("defer_loading");
-    if deferred.flag() {
-        return Err(deferred.refuse(NO_COUNTERPART));
-    }
-    let parameters = node.get("parameters").json();
-    let (description, strict) = (node.get("description").json(), node.get("strict").json());
-    Ok(function(node.get("name").text()?, description, parameters, strict))
+/// Reasoning as an `encrypted_content`: clients that keep nothing else send it back.
+pub(super) fn opaque(reasoning: &str) -> String {
+    format!("{OPAQUE_PREFIX}{}", BASE64_STANDARD.encode(reasoning))
 }
 
-fn tool_choice<'a>(node: &Node<'a>) -> Result<Json<'a>, Untranslatable> {
-    if node.is_null() || matches!(node.json().text(), Some("auto" | "none" | "required")) {
-        return Ok(node.json().clone());
-    }
-    if node.get("type").json().text() != Some("function") {
-        return Err(node.refuse(NO_COUNTERPART));
-    }
-    node.only(&["type", "name"])?;
-    Ok(named_function(node.get("name").text()?))
+fn read_opaque(encrypted: &str) -> Option<String> {
+    let text = BASE64_STANDARD.decode(encrypted.strip_prefix(OPAQUE_PREFIX)?).ok()?;
+    String::from_utf8(text).ok()
 }
+
+const OPAQUE_PREFIX: &str = "tracewire.";
 
 fn response_format<'a>(node: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatable> {
     node.only(&["type", "name", "description", "schema", "strict"])?;
@@ -205,8 +213,9 @@ fn response_format<'a>(node: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatab
 
 #[cfg(test)]
 mod tests {
+    use super::opaque;
     use crate::llm::translate::SourceApi::Responses;
-    use crate::llm::translate::tests::{chat, refused_at};
+    use crate::llm::translate::test_support::{chat, refused_at, translated};
     use serde_json::json;
 
     #[test]
@@ -236,7 +245,6 @@ mod tests {
             "text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": true}, "verbosity": "low"},
             "include": ["reasoning.encrypted_content"],
             "store": false,
-            "truncation": "disabled",
             "prompt_cache_key": "k",
         });
         let call = |id: &str, name: &str, arguments: &str| {
@@ -252,6 +260,7 @@ mod tests {
                     "role": "assistant",
                     "content": "one moment",
                     "reasoning_content": "hm",
+                    "reasoning": "hm",
                     "tool_calls": [call("c1", "look", "{ }"), call("c2", "hear", "{}")],
                 },
                 {"role": "tool", "tool_call_id": "c1", "content": "seen"},
@@ -284,33 +293,63 @@ mod tests {
     }
 
     #[test]
-    fn fields_without_counterpart_are_refused_with_their_place() {
+    fn what_changes_the_answer_is_refused_with_its_place() {
         let input = |item: serde_json::Value| json!({"input": [item]});
         for (request, place) in [
             (json!({"previous_response_id": "r"}), "previous_response_id"),
             (json!({"conversation": "c"}), "conversation"),
+            (json!({"prompt": {"id": "p"}}), "prompt"),
             (json!({"background": true}), "background"),
-            (json!({"truncation": "auto"}), "truncation"),
-            (json!({"include": ["file_search_call.results"]}), "include[0]"),
             (input(json!({"type": "item_reference", "id": "i"})), "input[0]"),
             (input(json!({"id": "i"})), "input[0]"),
             (input(json!({"type": "local_shell_call"})), "input[0]"),
-            (
-                input(json!({"type": "reasoning", "summary": [], "encrypted_content": "x"})),
-                "input[0].encrypted_content",
-            ),
             (input(json!({"role": "user", "content": [{"type": "input_file"}]})), "input[0].content[0]"),
             (input(json!({"role": "tool", "content": ""})), "input[0].role"),
             (
                 input(json!({"role": "system", "content": [{"type": "input_image", "image_url": "u"}]})),
                 "input[0].content",
             ),
-            (json!({"tools": [{"type": "custom", "name": "apply_patch"}]}), "tools[0]"),
-            (json!({"tools": [{"type": "web_search"}]}), "tools[0]"),
-            (json!({"tool_choice": {"type": "allowed_tools"}}), "tool_choice"),
             (json!({"text": {"format": {"type": "grammar"}}}), "text.format"),
         ] {
             assert_eq!(refused_at(Responses, &request), place, "{request}");
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_left_out_and_named() {
+        let request = json!({
+            "model": "m",
+            "input": [
+                {"type": "configuration_update"},
+                {"type": "reasoning", "summary": [], "encrypted_content": "another's"},
+                {"role": "user", "content": "hi", "internal_passthrough": {"turn_id": "1"}},
+            ],
+            "tools": [{"type": "web_search"}],
+            "tool_choice": {"type": "web_search"},
+            "reasoning": {"effort": "low", "context": "x"},
+            "truncation": "auto",
+            "include": ["file_search_call.results"],
+            "store": false,
+        });
+        let (chat, dropped) = translated(Responses, &request);
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        assert_eq!(chat, json!({"model": "m", "messages": messages, "reasoning_effort": "low"}));
+        let places = [
+            "input[]",
+            "input[].encrypted_content",
+            "input[].internal_passthrough",
+            "reasoning.context",
+            "tool_choice",
+            "tools[]",
+            "truncation",
+        ];
+        assert_eq!(dropped, places);
+    }
+
+    #[test]
+    fn reasoning_comes_back_as_it_was() {
+        let item = json!({"type": "reasoning", "summary": [], "encrypted_content": opaque("hm \u{1f914}")});
+        let request = json!({"input": [item, {"role": "assistant", "content": "yes"}]});
+        assert_eq!(translated(Responses, &request).0["messages"][0]["reasoning"], "hm \u{1f914}");
     }
 }

@@ -5,7 +5,8 @@
 use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::node::Node;
-use super::untranslatable::Untranslatable;
+use super::responses_request::opaque;
+use super::responses_tools::{ToolKind, ToolNames, custom_input};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::{field, object, without_nulls, write_event};
 use crate::wire::json::Json;
@@ -14,12 +15,39 @@ use std::sync::Arc;
 /// Writes responses of OpenAI responses.
 #[derive(Debug)]
 pub(super) struct ResponsesWriter {
-    echo: Arc<Json<'static>>,
+    request: Arc<AnsweredRequest>,
     sequence: i64,
 }
 
-/// The fields of a request that its response repeats.
-pub(super) fn echo(root: &Node<'_>) -> Json<'static> {
+/// What a response needs to know of its request.
+#[derive(Debug)]
+pub(super) struct AnsweredRequest {
+    /// The fields that the response repeats.
+    echo: Json<'static>,
+    /// The tools that functions stand for.
+    tools: ToolNames,
+    encryption: Encryption,
+}
+
+/// Whether reasoning is also sent as a text that only its reader understands. Clients that keep no reasoning send that back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    Asked,
+    NotAsked,
+}
+
+impl AnsweredRequest {
+    /// A request with tools of these names.
+    pub(super) fn new(root: &Node<'_>, tools: ToolNames) -> Self {
+        let included = root.get("include");
+        let mut included = included.json().list().iter();
+        let asks = included.any(|included| included.text() == Some("reasoning.encrypted_content"));
+        let encryption = if asks { Encryption::Asked } else { Encryption::NotAsked };
+        Self { echo: echo(root), tools, encryption }
+    }
+}
+
+fn echo(root: &Node<'_>) -> Json<'static> {
     let field_or = |name: &str, default: Json<'static>| {
         let value = root.get(name);
         if value.is_null() { default } else { value.json().clone().into_owned() }
@@ -40,9 +68,9 @@ pub(super) fn echo(root: &Node<'_>) -> Json<'static> {
 }
 
 impl ResponsesWriter {
-    /// Writes responses to a request with these repeated fields; see [`echo`].
-    pub(super) fn new(echo: Arc<Json<'static>>) -> Self {
-        Self { echo, sequence: 0 }
+    /// Writes responses to a request.
+    pub(super) fn new(request: Arc<AnsweredRequest>) -> Self {
+        Self { request, sequence: 0 }
     }
 
     fn send(&mut self, kind: &str, fields: Json<'_>, out: &mut Vec<u8>) {
@@ -55,11 +83,12 @@ impl ResponsesWriter {
     }
 
     fn opened(&mut self, chat: &ChatResponse, index: usize, block: &Block, out: &mut Vec<u8>) {
-        let item = item(chat, index, block, None);
+        let request = Arc::clone(&self.request);
+        let item = request.item(chat, index, block, None);
         self.send("response.output_item.added", object! {"output_index": index, "item": item}, out);
         if let Some(part) = part(&block.kind, "") {
             let fields = object! {
-                "item_id": item_id(chat, index, &block.kind),
+                "item_id": request.item_id(chat, index, &block.kind),
                 "output_index": index,
                 "content_index": 0_i64,
                 "part": part,
@@ -69,40 +98,45 @@ impl ResponsesWriter {
     }
 
     fn closed(&mut self, chat: &ChatResponse, index: usize, block: &Block, out: &mut Vec<u8>) {
-        let item_id = item_id(chat, index, &block.kind);
-        let done = format!("{}.done", event_prefix(&block.kind));
-        match part(&block.kind, &block.text) {
-            Some(part) => {
-                let fields = object! {
-                    "item_id": &item_id, "output_index": index, "content_index": 0_i64, "text": &block.text,
-                };
-                self.send(&done, fields, out);
-                let fields = object! {
-                    "item_id": &item_id, "output_index": index, "content_index": 0_i64, "part": part,
-                };
-                self.send("response.content_part.done", fields, out);
-            }
-            None => {
-                let fields = object! {"item_id": &item_id, "output_index": index, "arguments": &block.text};
-                self.send(&done, fields, out);
-            }
+        let request = Arc::clone(&self.request);
+        let item_id = request.item_id(chat, index, &block.kind);
+        let prefix = request.event_prefix(&block.kind);
+        let (delta, done) = (format!("{prefix}.delta"), format!("{prefix}.done"));
+        if let Some(part) = part(&block.kind, &block.text) {
+            let fields = object! {
+                "item_id": &item_id, "output_index": index, "content_index": 0_i64, "text": &block.text,
+            };
+            self.send(&done, fields, out);
+            let fields = object! {
+                "item_id": &item_id, "output_index": index, "content_index": 0_i64, "part": part,
+            };
+            self.send("response.content_part.done", fields, out);
+        } else if request.is_custom(&block.kind) {
+            // It can be read only once it is complete.
+            let input = custom_input(&block.text);
+            self.send(&delta, object! {"item_id": &item_id, "output_index": index, "delta": &input}, out);
+            self.send(&done, object! {"item_id": &item_id, "output_index": index, "input": &input}, out);
+        } else {
+            let arguments = arguments(&block.text);
+            self.send(&done, object! {"item_id": &item_id, "output_index": index, "arguments": arguments}, out);
         }
-        let item = item(chat, index, block, Some(&block.text));
+        let item = request.item(chat, index, block, Some(&block.text));
         self.send("response.output_item.done", object! {"output_index": index, "item": item}, out);
     }
 }
 
 impl ResponseWriter for ResponsesWriter {
-    fn whole<'a>(&self, chat: &'a ChatResponse) -> Result<Json<'a>, Untranslatable> {
-        Ok(response((*self.echo).clone(), chat, status(chat), None))
+    fn whole<'a>(&'a self, chat: &'a ChatResponse) -> Json<'a> {
+        self.request.response(chat, status(chat), None)
     }
 
-    fn event(&mut self, chat: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) -> Result<(), Untranslatable> {
+    fn event(&mut self, chat: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) {
+        let request = Arc::clone(&self.request);
         let block = |index: &usize| chat.blocks().get(*index);
         match event {
             BlockEvent::Started => {
                 for kind in ["response.created", "response.in_progress"] {
-                    let response = response((*self.echo).clone(), chat, "in_progress", None);
+                    let response = request.response(chat, "in_progress", None);
                     self.send(kind, object! {"response": response}, out);
                 }
             }
@@ -112,15 +146,15 @@ impl ResponseWriter for ResponsesWriter {
                 }
             }
             BlockEvent::Appended(index, text) => {
-                if let Some(block) = block(index) {
+                if let Some(block) = block(index).filter(|block| !request.is_custom(&block.kind)) {
                     let content_index = (!matches!(block.kind, BlockKind::ToolCall { .. })).then_some(0_i64);
                     let fields = without_nulls(object! {
-                        "item_id": item_id(chat, *index, &block.kind),
+                        "item_id": request.item_id(chat, *index, &block.kind),
                         "output_index": *index,
                         "content_index": content_index,
                         "delta": text,
                     });
-                    self.send(&format!("{}.delta", event_prefix(&block.kind)), fields, out);
+                    self.send(&format!("{}.delta", request.event_prefix(&block.kind)), fields, out);
                 }
             }
             BlockEvent::Closed(index) => {
@@ -129,58 +163,135 @@ impl ResponseWriter for ResponsesWriter {
                 }
             }
         }
-        Ok(())
     }
 
     fn end(&mut self, chat: &ChatResponse, out: &mut Vec<u8>) {
+        let request = Arc::clone(&self.request);
         let status = status(chat);
-        let response = response((*self.echo).clone(), chat, status, None);
+        let response = request.response(chat, status, None);
         self.send(&format!("response.{status}"), object! {"response": response}, out);
     }
 
     fn fail(&mut self, chat: &ChatResponse, kind: ApiErrorKind, message: &str, out: &mut Vec<u8>) {
+        let request = Arc::clone(&self.request);
         // No response was created that could fail.
         if self.sequence == 0 {
             return write_event(&error_event(kind, message), out);
         }
         let error = object! {"code": kind.openai_response_code(), "message": message};
-        let response = response((*self.echo).clone(), chat, "failed", Some(error));
+        let response = request.response(chat, "failed", Some(error));
         self.send("response.failed", object! {"response": response}, out);
     }
 }
 
-/// The response; without output and usage while it is in progress.
-fn response<'a>(
-    echo: Json<'static>,
-    chat: &'a ChatResponse,
-    status: &'static str,
-    error: Option<Json<'a>>,
-) -> Json<'a> {
-    let in_progress = status == "in_progress";
-    let items = chat.blocks().iter().enumerate().filter(|_| !in_progress);
-    let output: Vec<Json<'_>> = items.map(|(index, block)| item(chat, index, block, Some(&block.text))).collect();
-    let reason = match chat.finish_reason() {
-        FinishReason::ContentFilter => "content_filter",
-        _ => "max_output_tokens",
-    };
-    let mut response = vec![
-        field("id", &chat.id),
-        field("object", "response"),
-        field("created_at", chat.created),
-        field("status", status),
-        field("model", &chat.model),
-        field("output", output),
-        field("error", error),
-        field("incomplete_details", (status == "incomplete").then(|| object! {"reason": reason})),
-        field("previous_response_id", Json::Null),
-        field("store", false),
-        field("truncation", "disabled"),
-        field("usage", (!in_progress).then(|| usage(chat))),
-    ];
-    if let Json::Object(fields) = echo {
-        response.extend(fields);
+impl AnsweredRequest {
+    /// The response; without output and usage while it is in progress.
+    fn response<'a>(&'a self, chat: &'a ChatResponse, status: &'static str, error: Option<Json<'a>>) -> Json<'a> {
+        let in_progress = status == "in_progress";
+        let items = chat.blocks().iter().enumerate().filter(|_| !in_progress);
+        let output = items.map(|(index, block)| self.item(chat, index, block, Some(&block.text)));
+        let reason = match chat.finish_reason() {
+            FinishReason::ContentFilter => "content_filter",
+            _ => "max_output_tokens",
+        };
+        let mut response = vec![
+            field("id", &chat.id),
+            field("object", "response"),
+            field("created_at", chat.created),
+            field("status", status),
+            field("model", &chat.model),
+            field("output", output.collect::<Vec<_>>()),
+            field("error", error),
+            field("incomplete_details", (status == "incomplete").then(|| object! {"reason": reason})),
+            field("previous_response_id", Json::Null),
+            field("store", false),
+            field("truncation", "disabled"),
+            field("usage", (!in_progress).then(|| usage(chat))),
+        ];
+        if let Json::Object(fields) = self.echo.clone() {
+            response.extend(fields);
+        }
+        Json::Object(response)
     }
-    Json::Object(response)
+
+    /// A block as an item; without text while it is in progress.
+    fn item<'a>(&'a self, chat: &ChatResponse, index: usize, block: &'a Block, text: Option<&'a str>) -> Json<'a> {
+        let id = self.item_id(chat, index, &block.kind);
+        let status = match text {
+            None => "in_progress",
+            Some(_) if chat.is_truncated(index) => "incomplete",
+            Some(_) => "completed",
+        };
+        let content: Vec<Json<'a>> = text.and_then(|text| part(&block.kind, text)).into_iter().collect();
+        match &block.kind {
+            BlockKind::Reasoning => {
+                let encrypted = text.filter(|_| self.encryption == Encryption::Asked).map(opaque);
+                let mut item = vec![
+                    field("id", id),
+                    field("type", "reasoning"),
+                    field("status", status),
+                    field("summary", Vec::new()),
+                    field("content", content),
+                ];
+                item.extend(encrypted.map(|encrypted| field("encrypted_content", encrypted)));
+                Json::Object(item)
+            }
+            BlockKind::Text => object! {
+                "id": id, "type": "message", "status": status, "role": "assistant", "content": content,
+            },
+            BlockKind::ToolCall { id: call_id, name } => self.call(id, status, (call_id, name), text),
+        }
+    }
+
+    /// A call of a tool, as the client knows it.
+    fn call<'a>(
+        &'a self,
+        id: String,
+        status: &'static str,
+        (call_id, name): (&'a str, &'a str),
+        text: Option<&'a str>,
+    ) -> Json<'a> {
+        let tool = self.tools.get(name);
+        let is_custom = tool.is_some_and(|tool| tool.kind == ToolKind::Custom);
+        let kind = if is_custom { "custom_tool_call" } else { "function_call" };
+        let mut call = vec![field("id", id), field("type", kind), field("status", status), field("call_id", call_id)];
+        call.push(field("name", tool.map_or(name, |tool| &tool.name)));
+        let namespace = tool.and_then(|tool| tool.namespace.as_ref());
+        call.extend(namespace.map(|namespace| field("namespace", namespace)));
+        call.push(match text {
+            Some(text) if is_custom => field("input", custom_input(text)),
+            None if is_custom => field("input", ""),
+            text => field("arguments", text.map_or("", arguments)),
+        });
+        Json::Object(call)
+    }
+
+    /// True for a call of a tool whose input is a text.
+    fn is_custom(&self, kind: &BlockKind) -> bool {
+        let BlockKind::ToolCall { name, .. } = kind else { return false };
+        self.tools.get(name).is_some_and(|tool| tool.kind == ToolKind::Custom)
+    }
+
+    /// The id of an item, made from the response's.
+    fn item_id(&self, chat: &ChatResponse, index: usize, kind: &BlockKind) -> String {
+        let prefix = match kind {
+            BlockKind::Reasoning => "rs",
+            BlockKind::Text => "msg",
+            BlockKind::ToolCall { .. } if self.is_custom(kind) => "ctc",
+            BlockKind::ToolCall { .. } => "fc",
+        };
+        format!("{prefix}_{}_{index}", chat.id)
+    }
+
+    /// The prefix of the event types with a block's text.
+    fn event_prefix(&self, kind: &BlockKind) -> &'static str {
+        match kind {
+            BlockKind::Reasoning => "response.reasoning_text",
+            BlockKind::Text => "response.output_text",
+            BlockKind::ToolCall { .. } if self.is_custom(kind) => "response.custom_tool_call_input",
+            BlockKind::ToolCall { .. } => "response.function_call_arguments",
+        }
+    }
 }
 
 fn status(chat: &ChatResponse) -> &'static str {
@@ -190,31 +301,9 @@ fn status(chat: &ChatResponse) -> &'static str {
     }
 }
 
-/// A block as an item; without text while it is in progress.
-fn item<'a>(chat: &ChatResponse, index: usize, block: &'a Block, text: Option<&'a str>) -> Json<'a> {
-    let id = item_id(chat, index, &block.kind);
-    let status = match text {
-        None => "in_progress",
-        Some(_) if chat.is_truncated(index) => "incomplete",
-        Some(_) => "completed",
-    };
-    let content: Vec<Json<'a>> = text.and_then(|text| part(&block.kind, text)).into_iter().collect();
-    match &block.kind {
-        BlockKind::Reasoning => object! {
-            "id": id, "type": "reasoning", "status": status, "summary": Vec::new(), "content": content,
-        },
-        BlockKind::Text => object! {
-            "id": id, "type": "message", "status": status, "role": "assistant", "content": content,
-        },
-        BlockKind::ToolCall { id: call_id, name } => object! {
-            "id": id,
-            "type": "function_call",
-            "status": status,
-            "call_id": call_id,
-            "name": name,
-            "arguments": text.unwrap_or_default(),
-        },
-    }
+/// The arguments of a call. Clients parse them, also where the model wrote none.
+fn arguments(text: &str) -> &str {
+    if text.trim().is_empty() { "{}" } else { text }
 }
 
 /// The only part of an item's content. A tool call has none.
@@ -223,25 +312,6 @@ fn part<'a>(kind: &BlockKind, text: &'a str) -> Option<Json<'a>> {
         BlockKind::Reasoning => Some(object! {"type": "reasoning_text", "text": text}),
         BlockKind::Text => Some(object! {"type": "output_text", "text": text, "annotations": Vec::new()}),
         BlockKind::ToolCall { .. } => None,
-    }
-}
-
-/// The id of an item, made from the response's.
-fn item_id(chat: &ChatResponse, index: usize, kind: &BlockKind) -> String {
-    let prefix = match kind {
-        BlockKind::Reasoning => "rs",
-        BlockKind::Text => "msg",
-        BlockKind::ToolCall { .. } => "fc",
-    };
-    format!("{prefix}_{}_{index}", chat.id)
-}
-
-/// The prefix of the event types with a block's text.
-fn event_prefix(kind: &BlockKind) -> &'static str {
-    match kind {
-        BlockKind::Reasoning => "response.reasoning_text",
-        BlockKind::Text => "response.output_text",
-        BlockKind::ToolCall { .. } => "response.function_call_arguments",
     }
 }
 
@@ -264,5 +334,60 @@ fn error_event<'a>(kind: ApiErrorKind, message: &'a str) -> Json<'a> {
         "code": kind.openai_response_code(),
         "message": message,
         "param": None::<bool>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::llm::translate::SourceApi::Responses;
+    use crate::llm::translate::test_support::{response_to, stream_to};
+    use serde_json::{Value, json};
+
+    const CUSTOM: &str = r#"{
+        "input": "x", "stream": true, "include": ["reasoning.encrypted_content"],
+        "tools": [{"type": "namespace", "name": "n", "tools": [
+            {"type": "custom", "name": "exec"}, {"type": "function", "name": "f"}
+        ]}]
+    }"#;
+
+    fn chat() -> Value {
+        let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let calls = [call("1", "n__exec", r#"{"input":"ls -l"}"#), call("2", "n__f", ""), call("3", "made_up", "{}")];
+        let message = json!({"role": "assistant", "reasoning_content": "hm", "tool_calls": calls});
+        json!({"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+    }
+
+    fn check_output(output: &Value) {
+        assert_eq!(output[0]["encrypted_content"], "tracewire.aG0=");
+        let call = |index: usize, fields: Value| {
+            for (name, value) in fields.as_object().unwrap() {
+                assert_eq!(&output[index][name], value, "{name} of {index}");
+            }
+        };
+        call(
+            1,
+            json!({"type": "custom_tool_call", "name": "exec", "namespace": "n", "call_id": "1", "input": "ls -l"}),
+        );
+        call(2, json!({"type": "function_call", "name": "f", "namespace": "n", "call_id": "2", "arguments": "{}"}));
+        call(3, json!({"type": "function_call", "name": "made_up", "namespace": null, "arguments": "{}"}));
+    }
+
+    #[test]
+    fn tools_are_called_as_the_client_knows_them() {
+        check_output(&response_to(Responses, CUSTOM, &chat())["output"]);
+    }
+
+    #[test]
+    fn streamed_calls_are_the_same() {
+        let events = stream_to(Responses, CUSTOM, &chat());
+        let last = events.last().unwrap();
+        assert_eq!(last["type"], "response.completed");
+        check_output(&last["response"]["output"]);
+        let inputs: Vec<&Value> = events
+            .iter()
+            .filter(|event| event["type"].as_str().unwrap().starts_with("response.custom_tool_call_input"))
+            .map(|event| if event["delta"].is_null() { &event["input"] } else { &event["delta"] })
+            .collect();
+        assert_eq!(inputs, ["ls -l", "ls -l"]);
     }
 }

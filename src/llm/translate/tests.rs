@@ -1,25 +1,13 @@
-//! Responses in every format: whole, streamed, cut anywhere. Also helpers of the tests of requests.
+//! Responses in every format: whole, streamed, cut anywhere.
 
 use super::response::ResponseTranslator;
 use super::source::{GeminiPath, SourceApi};
+use super::test_support::{OPTIONS, SSE, events, streamed};
 use super::to_chat::to_chat;
-use crate::wire::sse::Events;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const SOURCES: [SourceApi; 3] = [SourceApi::Messages, SourceApi::Responses, SourceApi::Gemini];
-const SSE: GeminiPath = GeminiPath { streams: true, sse: true };
-
-/// The chat request that this one becomes.
-pub(super) fn chat(source: SourceApi, request: &str) -> Value {
-    Value::Object(to_chat(source, request.as_bytes(), GeminiPath::default()).unwrap().body)
-}
-
-/// Where this request is refused.
-pub(super) fn refused_at(source: SourceApi, request: &Value) -> String {
-    to_chat(source, request.to_string().as_bytes(), GeminiPath::default()).unwrap_err().place
-}
-
 /// The translator for a client that asks for a stream and for reasoning.
 fn translator(source: SourceApi) -> ResponseTranslator {
     let request = match source {
@@ -27,38 +15,11 @@ fn translator(source: SourceApi) -> ResponseTranslator {
         SourceApi::Responses => r#"{"model":"asked","stream":true}"#,
         SourceApi::Gemini => r#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#,
     };
-    to_chat(source, request.as_bytes(), SSE).unwrap().response
+    to_chat(source, request.as_bytes(), SSE, OPTIONS).unwrap().response
 }
 
 fn whole(source: SourceApi, chat: &Value) -> Value {
     serde_json::from_slice(&translator(source).whole(chat.to_string().as_bytes()).unwrap()).unwrap()
-}
-
-/// The client's stream when the backend's is cut at these places.
-fn streamed(translator: &ResponseTranslator, stream: &str, cuts: &[usize]) -> String {
-    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
-    cuts.extend([0, stream.len()]);
-    cuts.sort_unstable();
-    let mut to_client = translator.stream();
-    let mut out = Vec::new();
-    for pair in cuts.windows(2) {
-        out.extend(to_client.push(&stream.as_bytes()[pair[0]..pair[1]]));
-    }
-    out.extend(to_client.finish());
-    assert!(to_client.has_ended());
-    assert!(to_client.push(b"data: {}\n\n").is_empty() && to_client.finish().is_empty());
-    String::from_utf8(out).unwrap()
-}
-
-/// The data of a stream's events. Where an event has a name, it is its type.
-fn events(stream: &str) -> Vec<Value> {
-    let events = Events::new(stream.as_bytes()).map(|event| {
-        let data: Value = serde_json::from_slice(&event.data).unwrap();
-        assert!(event.complete);
-        assert!(event.name.is_empty() || data["type"].as_str().unwrap().as_bytes() == event.name);
-        data
-    });
-    events.collect()
 }
 
 /// What a model samples: reasoning, text, and tool calls, each in pieces.
@@ -251,7 +212,7 @@ fn a_whole_answer_of_messages() {
 #[test]
 fn a_whole_answer_of_responses() {
     let body = br#"{"model":"asked","input":"hi","instructions":"be","tools":[{"type":"function","name":"f"}]}"#;
-    let translator = to_chat(SourceApi::Responses, body, GeminiPath::default()).unwrap().response;
+    let translator = to_chat(SourceApi::Responses, body, GeminiPath::default(), OPTIONS).unwrap().response;
     assert!(!translator.streams());
     let bytes = translator.whole(example().whole().to_string().as_bytes()).unwrap();
     let whole: Value = serde_json::from_slice(&bytes).unwrap();
@@ -355,7 +316,8 @@ fn a_stream_that_is_cut_ends_with_an_error() {
 #[test]
 fn gemini_also_streams_a_list() {
     let request = br#"{"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}"#;
-    let translator = to_chat(SourceApi::Gemini, request, GeminiPath { streams: true, sse: false }).unwrap().response;
+    let translator =
+        to_chat(SourceApi::Gemini, request, GeminiPath { streams: true, sse: false }, OPTIONS).unwrap().response;
     assert_eq!((translator.content_type(), translator.streams()), ("application/json", true));
     let list: Vec<Value> = serde_json::from_str(&streamed(&translator, &example().stream(), &[3, 500])).unwrap();
     assert_eq!(put_together(SourceApi::Gemini, &list), whole(SourceApi::Gemini, &example().whole()));
@@ -367,25 +329,33 @@ fn gemini_also_streams_a_list() {
 fn reasoning_goes_to_clients_that_ask_for_it() {
     let chat = example().whole().to_string();
     for (source, request) in [(SourceApi::Messages, &br#"{"model":"m"}"#[..]), (SourceApi::Gemini, b"{}")] {
-        let translator = to_chat(source, request, GeminiPath::default()).unwrap().response;
+        let translator = to_chat(source, request, GeminiPath::default(), OPTIONS).unwrap().response;
         let whole = String::from_utf8(translator.whole(chat.as_bytes()).unwrap()).unwrap();
         assert!(whole.contains("h\u{e9}llo") && !whole.contains("thinking") && !whole.contains("thought\""), "{whole}");
     }
 }
 
 #[test]
-fn responses_without_counterpart_are_refused() {
-    let odd =
-        json!({"choices": [{"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}}]});
-    let odd = odd.to_string();
-    for source in [SourceApi::Messages, SourceApi::Gemini] {
-        let refused = translator(source).whole(odd.as_bytes()).unwrap_err();
-        assert_eq!(refused.place, "choices[0].message.tool_calls[0].function.arguments");
-    }
-    assert!(translator(SourceApi::Responses).whole(odd.as_bytes()).is_ok());
+fn odd_arguments_cost_no_response() {
+    let call = json!({"id": "c", "function": {"name": "f", "arguments": "{\"a\": 1"}});
+    let message = json!({"content": "Writing.", "tool_calls": [call]});
+    let odd = json!({"choices": [{"message": message, "finish_reason": "length"}]});
+    let messages = whole(SourceApi::Messages, &odd);
+    assert_eq!((&messages["stop_reason"], &messages["content"][0]["text"]), (&json!("max_tokens"), &json!("Writing.")));
+    assert_eq!(messages["content"][1]["input"], json!({}));
+    let gemini = &whole(SourceApi::Gemini, &odd)["candidates"][0];
+    assert_eq!(
+        (&gemini["finishReason"], &gemini["content"]["parts"][1]["functionCall"]["args"]),
+        (&json!("MAX_TOKENS"), &json!({}))
+    );
+    assert_eq!(whole(SourceApi::Responses, &odd)["output"][1]["arguments"], "{\"a\": 1");
+}
+
+#[test]
+fn what_is_no_json_is_refused() {
     for source in SOURCES {
         assert_eq!(translator(source).whole(b"<html>").unwrap_err().place, "answer");
-        assert_eq!(to_chat(source, b"{", SSE).unwrap_err().place, "body");
-        assert_eq!(to_chat(source, b"[]", SSE).unwrap_err().to_string(), "body: must be an object");
+        assert_eq!(to_chat(source, b"{", SSE, OPTIONS).unwrap_err().place, "body");
+        assert_eq!(to_chat(source, b"[]", SSE, OPTIONS).unwrap_err().to_string(), "body: must be an object");
     }
 }

@@ -1,12 +1,14 @@
 //! Requests of other APIs become requests of chat completions.
 
 use super::chat_response::Reasoning;
-use super::node::Node;
-use super::response::ResponseTranslator;
+use super::node::{Dropped, Node};
+use super::options::TranslationOptions;
+use super::response::{ResponseFormat, ResponseTranslator};
+use super::responses_response::AnsweredRequest;
 use super::source::{GeminiPath, SourceApi};
 use super::untranslatable::{Untranslatable, untranslatable};
-use super::{chat_request, gemini_request, messages_request, responses_request, responses_response};
-use crate::wire::json::{Json, parse};
+use super::{chat_request, gemini_request, messages_request, responses_request};
+use crate::wire::json::parse;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -17,16 +19,54 @@ pub(crate) struct TranslatedRequest {
     pub(crate) body: Map<String, Value>,
     /// Translates the response back.
     pub(crate) response: ResponseTranslator,
+    /// The places of what was left out because it has no effect on the answer.
+    pub(crate) dropped: Vec<String>,
 }
 
+impl TranslatedRequest {
+    /// Leaves out the fields of the chat request that are not among these, and what is too long for a service that rejects
+    /// other fields.
+    pub(crate) fn keep_only(&mut self, fields: &[&str]) {
+        let is_kept = |name: &str, value: &Value| match name {
+            "user" => value.as_str().is_none_or(|user| user.len() <= MAX_USER_BYTES),
+            name => fields.contains(&name),
+        };
+        let dropped = &mut self.dropped;
+        self.body.retain(|name, value| {
+            let is_kept = is_kept(name, value);
+            if !is_kept {
+                dropped.push(name.clone());
+            }
+            is_kept
+        });
+        for message in self.body.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(message) = message.as_object_mut() {
+                message.retain(|name, _| !matches!(name.as_str(), "reasoning" | "reasoning_content"));
+            }
+        }
+    }
+}
+
+/// The longest `user` that OpenAI takes.
+const MAX_USER_BYTES: usize = 64;
+
 /// Translates a request. `gemini` is used for Gemini only.
-pub(crate) fn to_chat(source: SourceApi, body: &[u8], gemini: GeminiPath) -> Result<TranslatedRequest, Untranslatable> {
+pub(crate) fn to_chat(
+    source: SourceApi,
+    body: &[u8],
+    gemini: GeminiPath,
+    options: TranslationOptions,
+) -> Result<TranslatedRequest, Untranslatable> {
     let json = parse(body).map_err(|error| untranslatable("body", &format!("is no JSON: {error}")))?;
-    let root = Node::root(&json);
-    let (chat, echo) = match source {
-        SourceApi::Messages => (messages_request::to_chat(&root)?, Json::Null),
-        SourceApi::Responses => (responses_request::to_chat(&root)?, responses_response::echo(&root)),
-        SourceApi::Gemini => (gemini_request::to_chat(&root, gemini)?, Json::Null),
+    let dropped = Dropped::default();
+    let root = Node::root(&json, &dropped);
+    let (chat, format) = match source {
+        SourceApi::Messages => (messages_request::to_chat(&root, options)?, ResponseFormat::Messages),
+        SourceApi::Responses => {
+            let (chat, tools) = responses_request::to_chat(&root, options)?;
+            (chat, ResponseFormat::Responses(Arc::new(AnsweredRequest::new(&root, tools))))
+        }
+        SourceApi::Gemini => (gemini_request::to_chat(&root, gemini, options)?, ResponseFormat::Gemini),
     };
     // Clients that did not ask for reasoning take the first part of an answer for its text.
     let wants_reasoning = match source {
@@ -35,12 +75,12 @@ pub(crate) fn to_chat(source: SourceApi, body: &[u8], gemini: GeminiPath) -> Res
         SourceApi::Gemini => gemini_request::includes_thoughts(&json),
     };
     let response = ResponseTranslator {
-        source,
+        format,
         reasoning: if wants_reasoning { Reasoning::Shown } else { Reasoning::Hidden },
         streams: chat.get("stream").bool() == Some(true),
         sse: source != SourceApi::Gemini || gemini.sse,
         model: chat.get("model").word().unwrap_or_default(),
-        echo: Arc::new(echo),
     };
-    Ok(TranslatedRequest { body: chat_request::body(chat), response })
+    let body = chat_request::body(chat);
+    Ok(TranslatedRequest { body, response, dropped: dropped.into_places() })
 }

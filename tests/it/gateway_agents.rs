@@ -1,0 +1,235 @@
+//! What coding agents send to the gateway, to a backend that has only chat completions.
+
+use crate::support::client::{Reply, ask, get};
+use crate::support::{Bench, Running, endpoint, eventually, is_exchange, read_head};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A model server with chat completions, and the requests that it got.
+#[derive(Clone, Default)]
+struct ModelServer(Arc<Mutex<Vec<Value>>>);
+
+impl ModelServer {
+    /// It calls the first function of each request; without functions it says yes.
+    fn answer(&self, request: Value) -> Value {
+        let function = request["tools"][0]["function"]["name"].clone();
+        let message = if function.is_null() {
+            json!({"role": "assistant", "content": "yes"})
+        } else {
+            let function = json!({"name": function, "arguments": "{\"input\":\"ls\"}"});
+            json!({"role": "assistant", "content": null, "tool_calls": [{"id": "call", "type": "function", "function": function}]})
+        };
+        self.0.lock().unwrap().push(request);
+        let usage = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5});
+        json!({
+            "id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        })
+    }
+
+    fn serve(&self, mut stream: TcpStream) {
+        loop {
+            let head = read_head(&mut stream).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            if head.is_empty() || stream.read_exact(&mut body).is_err() {
+                return;
+            }
+            let answer = match serde_json::from_slice(&body) {
+                Ok(request) => self.answer(request).to_string(),
+                Err(_) => "{}".to_owned(),
+            };
+            let length = answer.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+            if stream.write_all(&[head.as_bytes(), answer.as_bytes()].concat()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn last(&self) -> Value {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+/// A gateway before such a model server.
+struct Gateway {
+    server: SocketAddr,
+    model: ModelServer,
+    serve: Running,
+    _bench: Bench,
+}
+
+impl Gateway {
+    fn start(engine: &str, settings: &str) -> Self {
+        let (bench, model) = (Bench::new(), ModelServer::default());
+        let answering = model.clone();
+        let address = endpoint(move |stream| answering.serve(stream));
+        let backend = format!("backends = [{{ model = \"m\", url = \"http://{address}/v1\", engine = \"{engine}\" }}]");
+        let serve = bench.gateway_without_backends(&format!("[gateway]\nretries = 0\n{settings}\n{backend}\n"));
+        Self { server: serve.address("server"), model, serve, _bench: bench }
+    }
+
+    fn call(&self, path: &str, body: &Value) -> Reply {
+        ask(self.server, "POST", &format!("/rollout/ro/attempt/at{path}"), &[], &body.to_string())
+    }
+
+    /// What the span of the only call says was left out.
+    fn dropped(&self) -> Value {
+        let span = eventually(|| {
+            let page = get(self.serve.address("server"), "/v1/agl/spans?rollout_id=ro").json();
+            page["items"].as_array().unwrap().iter().find(|span| is_exchange(span)).cloned()
+        });
+        span["attributes"]["tracewire.gateway.dropped"].clone()
+    }
+}
+
+/// As Claude Code 2.1 sends it, in short.
+fn of_claude_code() -> Value {
+    json!({
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 64,
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1; cch=1;"},
+            {"type": "text", "text": "be kind", "cache_control": {"type": "ephemeral"}},
+        ],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "system", "content": "2 agents", "output_config": {"effort": "medium"}},
+        ],
+        "tools": [
+            {"name": "Bash", "description": "runs", "input_schema": {"type": "object"}},
+            {"name": "Fetch", "input_schema": {"type": "object"}, "defer_loading": true},
+            {"type": "web_search_20250305", "name": "web_search"},
+        ],
+        "diagnostics": {"previous_message_id": "x"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    })
+}
+
+/// As Codex 0.169 sends it, in short.
+fn of_codex() -> Value {
+    let exec = json!({
+        "type": "custom", "name": "exec", "description": "runs",
+        "format": {"type": "grammar", "syntax": "lark", "definition": "start: X"},
+    });
+    json!({
+        "model": "gpt-6",
+        "instructions": "be kind",
+        "input": [
+            {"type": "additional_tools", "role": "developer", "tools": [
+                {"type": "namespace", "name": "functions", "description": "", "tools": [exec]},
+            ]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}],
+             "internal_chat_message_metadata_passthrough": {"turn_id": "1"}},
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "be brief"}]},
+            {"type": "configuration_update"},
+        ],
+        "tools": [{"type": "web_search"}],
+        "tool_choice": "auto",
+        "reasoning": {"effort": "low", "context": "all"},
+        "include": ["reasoning.encrypted_content"],
+        "store": false,
+    })
+}
+
+#[test]
+fn claude_code_is_answered_by_a_backend_of_chat_completions() {
+    let gateway = Gateway::start("sglang", "");
+    let reply = gateway.call("/v1/messages?beta=true", &of_claude_code());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.json()["content"][0]["name"], "Bash");
+    let request = gateway.model.last();
+    let messages = json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\n2 agents"}]);
+    assert_eq!((&request["messages"], request["tools"].as_array().unwrap().len()), (&messages, 1));
+    assert_eq!(
+        gateway.dropped(),
+        json!(["context_management", "diagnostics", "messages[].output_config", "system[]", "tools[]"])
+    );
+    let metrics = get(gateway.server, "/metrics").text();
+    assert!(metrics.lines().any(|line| line == "tracewire_gateway_reduced_total 1"), "{metrics}");
+}
+
+#[test]
+fn codex_is_answered_by_a_backend_of_chat_completions() {
+    let gateway = Gateway::start("sglang", "");
+    let reply = gateway.call("/v1/responses", &of_codex());
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let call = &reply.json()["output"][0];
+    for (name, value) in [("type", "custom_tool_call"), ("name", "exec"), ("namespace", "functions"), ("input", "ls")] {
+        assert_eq!(call[name], value, "{call}");
+    }
+    let request = gateway.model.last();
+    assert_eq!(
+        request["messages"],
+        json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nbe brief"}])
+    );
+    assert_eq!(request["tools"][0]["function"]["name"], "functions__exec");
+    let places = [
+        "input[]",
+        "input[].internal_chat_message_metadata_passthrough",
+        "input[].tools[].tools[].format",
+        "reasoning.context",
+        "tools[]",
+    ];
+    assert_eq!(gateway.dropped(), json!(places));
+}
+
+#[test]
+fn a_websocket_is_refused_in_a_way_that_codex_understands() {
+    let gateway = Gateway::start("sglang", "");
+    let upgrade = [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")];
+    let reply = ask(gateway.server, "GET", "/rollout/ro/attempt/at/v1/responses", &upgrade, "");
+    assert_eq!((reply.status, reply.header("upgrade")), (426, Some("http/1.1")));
+    assert!(reply.text().contains("websocket_refused"), "{}", reply.text());
+}
+
+#[test]
+fn the_settings_decide_where_there_is_a_choice() {
+    let gateway = Gateway::start("sglang", "server_tools = \"refuse\"\nturns = \"keep\"");
+    let reply = gateway.call("/v1/messages", &of_claude_code());
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("tools[2]") && reply.text().contains("gateway.server_tools"), "{}", reply.text());
+    let mut without = of_claude_code();
+    without["tools"] = json!([]);
+    assert_eq!(gateway.call("/v1/messages", &without).status, 200);
+    let roles: Vec<Value> =
+        gateway.model.last()["messages"].as_array().unwrap().iter().map(|message| message["role"].clone()).collect();
+    assert_eq!(roles, ["system", "user", "system"]);
+}
+
+#[test]
+fn a_backend_with_the_api_gets_chat_completions_if_a_setting_says_so() {
+    let request = json!({"model": "m", "input": "hi"});
+    let native = Gateway::start("vllm", "");
+    native.call("/v1/responses", &request);
+    assert_eq!(native.model.last()["input"], "hi");
+    let translated = Gateway::start("vllm", "translate = \"always\"");
+    let reply = translated.call("/v1/responses", &request);
+    assert_eq!(reply.json()["output"][0]["content"][0]["text"], "yes");
+    assert_eq!(translated.model.last()["messages"], json!([{"role": "user", "content": "hi"}]));
+}
+
+#[test]
+fn an_openai_backend_gets_only_fields_of_its_api() {
+    let gateway = Gateway::start("openai", "");
+    let reply = gateway.call("/v1/messages", &json!({
+        "model": "m",
+        "max_tokens": 9,
+        "top_k": 5,
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "metadata": {"user_id": "u".repeat(65)},
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "{"}]},
+        ],
+    }));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let messages = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]);
+    assert_eq!(gateway.model.last(), json!({"model": "m", "max_tokens": 9, "messages": messages}));
+    let mut dropped: Vec<String> = serde_json::from_value(gateway.dropped()).unwrap();
+    dropped.sort();
+    assert_eq!(dropped, ["add_generation_prompt", "chat_template_kwargs", "continue_final_message", "top_k", "user"]);
+}
