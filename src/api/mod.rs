@@ -11,6 +11,7 @@ mod idempotency;
 mod metrics;
 mod openapi;
 mod otlp;
+mod page;
 mod request_json;
 mod respond;
 mod route;

@@ -41,6 +41,8 @@ pub(super) enum ApiError {
     MethodNotAllowed,
     /// 409.
     Conflict(String),
+    /// 415: the body has a content type of web forms.
+    ContentTypeRefused,
     /// 500: the store failed. A retry may succeed.
     Store(StoreError),
 }
@@ -166,6 +168,11 @@ impl IntoResponse for ApiError {
             }
             Self::NotFoundPlain(text) => (StatusCode::NOT_FOUND, ErrorBody::detail(text)),
             Self::NotFoundRllm(text) => (StatusCode::NOT_FOUND, ErrorBody::error(text)),
+            Self::ContentTypeRefused => {
+                let detail = "bodies of this content type are not read; send `Content-Type: application/json`, or \
+                              `application/x-protobuf` to OTLP routes";
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorBody::detail(detail))
+            }
             Self::Conflict(text) => (StatusCode::CONFLICT, ErrorBody::detail(text)),
             Self::Store(error) => {
                 tracing::error!(%error, "a request to the API failed because of the store");

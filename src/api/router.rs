@@ -4,6 +4,7 @@ use super::access::{AccessCheck, RouteAccess, RouteRollouts, Scope, authorise, a
 use super::gateway::calls::{ClientConnection, call, refusal};
 use super::idempotency::{IdempotencyCache, deduplicate};
 use super::otlp::grpc;
+use super::page::check_page;
 use super::respond::{ApiError, ApiResult};
 use super::route::RetriedRequests;
 use super::settings::MAX_BODY_BYTES;
@@ -35,6 +36,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .fallback(unmatched_path)
         .method_not_allowed_fallback(unmatched_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), check_page))
         .layer(cors(&state.cors_origins))
         .layer(from_fn_with_state(state.clone(), known_host))
         .with_state(state)
@@ -47,7 +49,7 @@ pub(super) fn grpc_router(state: ApiState) -> Router {
     grpc::service(state).layer(from_fn_with_state(guard, check))
 }
 
-/// LLM calls that web pages of other origins make; the others do not get here. Everything else is unknown.
+/// LLM calls that web pages make; the others do not get here. Everything else is unknown.
 async fn unmatched_path(
     State(state): State<ApiState>,
     Extension(client): Extension<ClientConnection>,

@@ -1,6 +1,7 @@
 //! The API on the connections of its listeners. LLM calls take a short way past the router.
 
 use super::gateway::calls::ClientConnection;
+use super::page::is_from_browser;
 use super::respond::ApiError;
 use super::router::{grpc_router, is_known_host, llm_call, router, unknown_host};
 use super::state::ApiState;
@@ -10,7 +11,6 @@ use crate::net::http_server::{HttpConnection, serve};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -51,9 +51,8 @@ impl ApiServer {
             Ok(request) => request.map(Body::new),
             Err(fault) => return ApiError::from(fault).into_response(),
         };
-        // The router handles the headers of other origins.
-        let is_plain_call =
-            Gateway::is_call_path(request.uri().path()) && !request.headers().contains_key(header::ORIGIN);
+        // The router handles what web pages send.
+        let is_plain_call = Gateway::is_call_path(request.uri().path()) && !is_from_browser(request.headers());
         match &self.calls {
             Some(state) if is_plain_call => {
                 if is_known_host(state, &request) {

@@ -198,3 +198,61 @@ fn connections_beyond_the_limit_wait() {
     second.set_read_timeout(None).unwrap();
     assert!(read_head(&mut second).starts_with("HTTP/1.1 200"));
 }
+
+#[test]
+fn a_web_page_of_another_origin_changes_nothing() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[server]\ncors_origins = [\"http://page.test\"]\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let server = serve.address("server");
+    let models = json!([{ "model": "m", "endpoint": format!("{}/v1", bench.http()) }]).to_string();
+    let chat = json!({ "model": "m", "messages": [] }).to_string();
+    let enqueue = json!({ "rollouts": [{ "input": "x" }] }).to_string();
+    let changes = [
+        ("POST", "/api/models", models.as_str()),
+        ("DELETE", "/api/models", ""),
+        ("POST", "/proxy/pause", "{}"),
+        ("POST", "/v1/agl/queues/rollouts/enqueue", &enqueue),
+        ("POST", "/rollout/ro/attempt/0/v1/chat/completions", &chat),
+        ("POST", "/unknown", "{}"),
+    ];
+    let evil = [("Origin", "https://evil.test"), ("Sec-Fetch-Site", "cross-site")];
+    for (method, path, body) in changes {
+        for fields in [&evil[..], &evil[..1], &evil[1..], &[("Origin", "null")]] {
+            let reply = ask(server, method, path, fields, body);
+            assert_eq!(reply.status, 403, "{method} {path} {fields:?}");
+            assert!(reply.text().contains("server.cors_origins"), "{}", reply.text());
+        }
+    }
+    assert_eq!(get(server, "/api/models").json(), json!([]));
+    assert_eq!(ask(server, "GET", "/api/models", &evil, "").status, 200, "reading is the browser's business");
+    let socket = [evil[0], ("Upgrade", "websocket"), ("Connection", "upgrade")];
+    assert_eq!(ask(server, "GET", "/rollout/ro/attempt/0/v1/responses", &socket, "").status, 403);
+    let own = format!("http://{server}");
+    for origin in [own.as_str(), "http://page.test"] {
+        assert_eq!(ask(server, "POST", "/api/models", &[("Origin", origin)], &models).status, 201, "{origin}");
+    }
+}
+
+#[test]
+fn a_form_of_a_web_page_is_no_request() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let body = "{}";
+    for (content_type, status) in [
+        ("text/plain;charset=UTF-8", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/x-www-form-urlencoded", 200),
+        ("application/json", 200),
+    ] {
+        let head = format!(
+            "POST /proxy/pause HTTP/1.1\r\nHost: {server}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let reply = say(server, head.as_bytes());
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{content_type}: {reply}");
+    }
+}

@@ -67,7 +67,7 @@ fn bad_requests_are_told_why() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
     for (fields, body, status, word) in [
-        ("content-type: text/plain\r\n", "x", 400, "content type"),
+        ("content-type: text/plain\r\n", "x", 415, "content type"),
         (JSON, "{\"resourceSpans\":7}", 400, "no ExportTraceServiceRequest"),
         ("content-type: application/x-protobuf\r\n", "\u{7f}\u{7f}", 400, "no ExportTraceServiceRequest"),
         ("content-type: application/json\r\ncontent-encoding: gzip\r\n", "{}", 400, "gzip"),
