@@ -150,7 +150,9 @@ fn without_ids(call: usize, stream: bool) -> Vec<Value> {
         }
         json
     };
-    objects(&answer(call, stream), stream).into_iter().map(strip).collect()
+    // It sends the usage at the end of a stream only if that was requested.
+    let is_requested = |event: &Value| !event["choices"].as_array().unwrap().is_empty();
+    objects(&answer(call, stream), stream).into_iter().filter(is_requested).map(strip).collect()
 }
 
 fn objects(text: &str, stream: bool) -> Vec<Value> {

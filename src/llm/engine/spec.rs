@@ -114,6 +114,8 @@ pub(crate) enum Purpose {
     Logprobs,
     /// Details of the logprobs; alone it has no effect.
     LogprobDetail,
+    /// The number of tokens, with which the ids are compared.
+    Usage,
 }
 
 impl AddedField {
@@ -125,6 +127,12 @@ impl AddedField {
     /// A field that requests logprobs.
     pub(crate) const fn logprobs(name: &'static str, value: &'static str) -> Self {
         Self { name, value, purpose: Purpose::Logprobs, not_for: &[] }
+    }
+
+    /// A field that requests the usage at the end of a stream: ids that an engine left out show by it.
+    pub(crate) const fn stream_usage() -> Self {
+        let not_for = &[Combination::Off("stream")];
+        Self { name: STREAM_OPTIONS, value: "{\"include_usage\":true}", purpose: Purpose::Usage, not_for }
     }
 
     /// A field with details of the logprobs.
@@ -143,6 +151,8 @@ impl AddedField {
 pub(crate) enum Combination {
     /// The first field without the second: the agent's own mistake, which adding the second would hide.
     Without(&'static str, &'static str),
+    /// The field is missing, null or false.
+    Off(&'static str),
     /// All these fields have a value other than null, false, 0 and 1.
     All(&'static [&'static str]),
     /// The field is a list with anything but numbers in it: several prompts, which are answered with a list.
@@ -169,4 +179,13 @@ pub(crate) enum Place {
     Root,
     /// In every element of `choices`.
     Choice,
+    /// In the event at the end of a stream that has no choices. Without the field the event has no purpose.
+    LastEvent,
 }
+
+/// The field of a request with which a stream's usage is requested.
+const STREAM_OPTIONS: &str = "stream_options";
+
+/// The rule for what [`AddedField::stream_usage`] requests.
+pub(crate) const USAGE_EVENT: StripRule =
+    StripRule { requested_by: &[STREAM_OPTIONS], place: Place::LastEvent, name: "usage", change: Change::Remove };

@@ -2,7 +2,9 @@
 //!
 //! Observed with 0.32. It sends null for what was not requested, and leaves no field out.
 
-use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer};
+use super::spec::{
+    AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer, USAGE_EVENT,
+};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
 use crate::wire::json_strip::Change;
 
@@ -27,12 +29,14 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
                 // The server answers `top_logprobs` without `logprobs` with 400.
                 AddedField::logprobs("logprobs", "true").not_for(TOP_ALONE),
                 AddedField::logprob_detail("top_logprobs", "0").not_for(TOP_ALONE),
+                AddedField::stream_usage(),
             ],
             headers: &[],
             strip: &[
                 nulled(&[IDS], Place::Root, "prompt_token_ids"),
                 nulled(&[IDS], Place::Choice, "token_ids"),
                 nulled(&["logprobs"], Place::Choice, "logprobs"),
+                USAGE_EVENT,
             ],
             not_for: &[],
         },
@@ -42,12 +46,14 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
                 AddedField::ids(IDS, "true"),
                 // The stream would break off with a KeyError in the engine.
                 AddedField::logprobs("logprobs", "1").not_for(&[Combination::All(&["echo", "stream", "n"])]),
+                AddedField::stream_usage(),
             ],
             headers: &[],
             strip: &[
                 nulled(&[IDS], Place::Choice, "prompt_token_ids"),
                 nulled(&[IDS], Place::Choice, "token_ids"),
                 nulled(&["logprobs"], Place::Choice, "logprobs"),
+                USAGE_EVENT,
             ],
             not_for: &[],
         },

@@ -9,7 +9,7 @@ use crate::llm::engine::table::Engine;
 use crate::trace::exchange::Injection;
 use crate::wire::json::{Json, parse};
 use crate::wire::json_edit::{Edits, Object};
-use crate::wire::json_strip::Changes;
+use crate::wire::json_strip::{Changes, UsageEvent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How an engine is asked for token ids at an API.
@@ -84,6 +84,7 @@ impl TokenIdPlan {
                 (true, _) => {}
                 (false, Place::Root) => changes.root.push((rule.name, rule.change)),
                 (false, Place::Choice) => changes.choice.push((rule.name, rule.change)),
+                (false, Place::LastEvent) => changes.usage_event = UsageEvent::Removed,
             }
         }
         changes
@@ -102,7 +103,7 @@ pub(crate) fn open_request(
     let fields = Engine::VLLM.token_id_request(api).map_or(&[][..], |request| request.fields);
     let wanted = fields.iter().filter(|field| match (field.purpose, logprobs) {
         (Purpose::Ids, _) => true,
-        (_, Logprobs::No) => false,
+        (_, Logprobs::No) | (Purpose::Usage, _) => false,
         (Purpose::Logprobs, Logprobs::Yes) => true,
         (Purpose::LogprobDetail, Logprobs::Yes) => takes(field.name),
     });
@@ -122,6 +123,7 @@ impl Combination {
     fn is_in(self, object: &Object<'_>) -> bool {
         match self {
             Self::Without(field, other) => object.requests(field) && !object.has(other),
+            Self::Off(field) => !object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false")),
             Self::All(fields) => fields.iter().all(|field| {
                 object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false" | b"0" | b"1"))
             }),
@@ -173,7 +175,9 @@ mod tests {
             (r#"{"prompt":"p","echo":true,"n":2,"stream":false}"#, &["return_token_ids", "logprobs"]),
             (r#"{"prompt":"p","echo":true,"n":2,"str\u0065am":true}"#, &ids_only),
         ] {
-            assert_eq!(added("vllm", &OPENAI_COMPLETIONS, body), expected, "{body}");
+            let mut added = added("vllm", &OPENAI_COMPLETIONS, body);
+            added.retain(|name| *name != "stream_options");
+            assert_eq!(added, expected, "{body}");
         }
         assert_eq!(added("vllm", &OPENAI_CHAT, r#"{"top_logprobs":2}"#), ids_only);
         assert_eq!(added("vllm", &OPENAI_CHAT, r#"{"top_logprobs":null}"#), ["return_token_ids", "logprobs"]);
@@ -187,5 +191,20 @@ mod tests {
         ] {
             assert_eq!(!added("llama.cpp", &LLAMA_CPP_COMPLETION, body).is_empty(), asks, "{body}");
         }
+    }
+
+    #[test]
+    fn usage_is_requested_of_streams_that_would_have_none() {
+        for (body, asks) in [
+            (r#"{"stream":true}"#, true),
+            (r#"{"stream":false}"#, false),
+            (r#"{"stream":null}"#, false),
+            ("{}", false),
+            (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, false),
+        ] {
+            assert_eq!(added("vllm", &OPENAI_CHAT, body).contains(&"stream_options"), asks, "{body}");
+        }
+        let own = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(apply(Engine::VLLM, &OPENAI_CHAT, own).unwrap().changes.usage_event, UsageEvent::Kept);
     }
 }

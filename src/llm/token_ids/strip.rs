@@ -3,8 +3,9 @@
 //! Pure: bytes in, bytes out. No value is held: of JSON only what is between two values
 //! ([`crate::wire::json_strip`]), of an event what stays, at most [`MAX_HELD_BYTES`]. What is no JSON stays as it is.
 
+use crate::wire::json::{Json, parse};
 use crate::wire::json_edit::Object;
-use crate::wire::json_strip::{Changes, JsonStripper};
+use crate::wire::json_strip::{Changes, JsonStripper, UsageEvent};
 use crate::wire::sse::Events;
 use bytes::{Bytes, BytesMut};
 
@@ -78,6 +79,8 @@ pub(crate) struct EventStripper {
     // A carriage return has come last; whether a line feed follows is not known yet.
     ends_with_return: bool,
     max_held_bytes: usize,
+    usage_event: UsageEvent,
+    removes_from_choices: bool,
 }
 
 /// Where in a line the next byte is.
@@ -100,6 +103,8 @@ enum Line {
 impl EventStripper {
     fn new(changes: Changes) -> Self {
         Self {
+            usage_event: changes.usage_event,
+            removes_from_choices: !changes.choice.is_empty(),
             json: JsonStripper::new(changes),
             kept: BytesMut::new(),
             event: 0,
@@ -152,6 +157,26 @@ impl EventStripper {
         self.kept.is_empty() && self.json.held_bytes() == 0 && !self.ends_with_return
     }
 
+    /// True for an event that the agent would not have got: of what was only requested on its behalf nothing is left in it.
+    fn was_added(&self, event: &[u8], has_removed: bool) -> bool {
+        let has_empty_delta = self.removes_from_choices && EMPTY_DELTA.iter().any(|delta| contains(event, delta));
+        let may_be_usage = self.usage_event == UsageEvent::Removed && contains(event, b"\"usage\"");
+        if !has_removed && !has_empty_delta && !may_be_usage {
+            return false;
+        }
+        let Some(event) = Events::new(event).next() else { return false };
+        let Some(object) = Object::find(&event.data) else { return false };
+        let Some(choices) = object.value("choices") else { return false };
+        if !is_empty_list(choices) {
+            return has_empty_delta && says_nothing(choices);
+        }
+        // SGLang sends an event for ids alone.
+        match object.value("usage") {
+            None | Some(b"null") => has_removed,
+            Some(_) => may_be_usage,
+        }
+    }
+
     /// Takes the next part of a line.
     fn push_line(&mut self, mut part: &[u8]) {
         while let Some(first) = part.first() {
@@ -188,7 +213,7 @@ impl EventStripper {
         self.json.finish(&mut self.kept);
         self.kept.extend_from_slice(end);
         let stays = &self.kept[self.event..];
-        if has_removed && !self.is_long && stays.len() <= self.max_held_bytes && is_empty_event(stays) {
+        if !self.is_long && stays.len() <= self.max_held_bytes && self.was_added(stays, has_removed) {
             self.kept.truncate(self.event);
         }
         (self.event, self.is_long) = (self.kept.len(), false);
@@ -196,147 +221,30 @@ impl EventStripper {
     }
 }
 
-/// True for what is left of an event that was only sent for what has been removed, as SGLang's is: it has no choices and
-/// no usage.
-fn is_empty_event(event: &[u8]) -> bool {
-    let Some(event) = Events::new(event).next() else { return false };
-    let Some(object) = Object::find(&event.data) else { return false };
-    let is_empty_list = |list: &[u8]| {
-        let elements = list.strip_prefix(b"[").and_then(|list| list.strip_suffix(b"]"));
-        elements.is_some_and(|elements| elements.trim_ascii().is_empty())
-    };
-    object.value("choices").is_some_and(is_empty_list) && object.value("usage").is_none_or(|usage| usage == b"null")
+/// True for what is left of an event that was only sent for ids that have been removed, as vLLM sends them for tokens of
+/// which it holds the text back: each of its choices says nothing and has not ended.
+fn says_nothing(choices: &[u8]) -> bool {
+    let Ok(Json::List(choices)) = parse(choices) else { return false };
+    let is_empty = |delta: &Json<'_>| matches!(delta, Json::Object(fields) if fields.is_empty());
+    !choices.is_empty()
+        && choices.iter().all(|choice| is_empty(choice.get("delta")) && choice.get("finish_reason").is_null())
 }
 
+fn is_empty_list(list: &[u8]) -> bool {
+    let elements = list.strip_prefix(b"[").and_then(|list| list.strip_suffix(b"]"));
+    elements.is_some_and(|elements| elements.trim_ascii().is_empty())
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    memchr::memmem::find(text, wanted).is_some()
+}
+
+/// How servers write a delta that says nothing.
+const EMPTY_DELTA: [&[u8]; 2] = [b"\"delta\":{}", b"\"delta\": {}"];
 const DATA: &[u8] = b"data:";
 const BOM_DATA: &[u8] = b"\xef\xbb\xbfdata:";
 /// The most that is held of an event. One of which more stays is not looked at as a whole.
 const MAX_HELD_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::json_strip::Change::{Null, Remove};
-    use crate::wire::json_strip::change;
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    fn changes() -> Changes {
-        Changes {
-            root: vec![("prompt_token_ids", Remove), ("sglext", Remove)],
-            choice: vec![("token_ids", Remove), ("logprobs", Null)],
-        }
-    }
-
-    fn stripped(stream: &[u8], cuts: &[Index], max_held_bytes: usize) -> String {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([stream.len()]).collect();
-        cuts.sort_unstable();
-        let mut stripper = EventStripper { max_held_bytes, ..EventStripper::new(changes()) };
-        let (mut out, mut from) = (Vec::new(), 0);
-        for cut in cuts {
-            out.extend(stripper.push(&stream[from..cut]));
-            assert!(stripper.kept.len() <= max_held_bytes);
-            from = cut;
-        }
-        out.extend(stripper.finish());
-        assert!(stripper.is_empty());
-        String::from_utf8_lossy(&out).into_owned()
-    }
-
-    /// What an event with one line of data loses.
-    fn expected(event: &str) -> String {
-        let Some((before, rest)) = event.split_once("data: ") else { return event.to_owned() };
-        let data = rest.trim_end_matches(['\r', '\n']);
-        let Some(changed) = change(data.as_bytes(), &changes()) else { return event.to_owned() };
-        let left = format!("{before}data: {}{}", String::from_utf8(changed).unwrap(), &rest[data.len()..]);
-        if data.contains("sglext") { String::new() } else { left }
-    }
-
-    const STREAM: &str = "\u{feff}: hi\r\n\r\ndata: {\"prompt_token_ids\":[1],\"choices\":[{\"token_ids\":[2],\"delta\":{\"content\":\"é\"}}]}\r\n\r\nevent: x\ndata: {\"choices\":[]}\n\ndata: {\"choices\": [],\"usage\":null,\"sglext\":{\"input_ids\":[1]}}\n\ndata: [DONE]\n\ndata: {\"unfinished";
-
-    #[test]
-    fn comments_do_not_wait_for_events() {
-        let mut stripper = EventStripper::new(Changes::default());
-        let mut push = |part: &str| String::from_utf8(stripper.push(part.as_bytes()).to_vec()).unwrap();
-        assert_eq!(push(": ping\n"), "");
-        assert_eq!(push("\n: pong\r\n\r"), ": ping\n\n");
-        assert_eq!(push("\ndata: {\"sglext\":{},"), ": pong\r\n\r\n");
-        assert_eq!(
-            push("\"choices\": [],\"usage\":null}\n\ndata: 1\n\n"),
-            "data: {\"sglext\":{},\"choices\": [],\"usage\":null}\n\ndata: 1\n\n"
-        );
-    }
-
-    #[test]
-    fn a_stream_loses_only_what_was_added() {
-        let expected = "\u{feff}: hi\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"é\"}}]}\r\n\r\nevent: x\ndata: {\"choices\":[]}\n\ndata: [DONE]\n\ndata: {\"unfinished";
-        assert_eq!(stripped(STREAM.as_bytes(), &[], MAX_HELD_BYTES), expected);
-        // A comment in front of an event that goes has a blank line of its own, and stays.
-        let after_comment = ": ping\n\ndata: {\"choices\":[],\"sglext\":{}}\n\ndata: 1\n\n";
-        assert_eq!(stripped(after_comment.as_bytes(), &[], MAX_HELD_BYTES), ": ping\n\ndata: 1\n\n");
-    }
-
-    #[test]
-    fn data_of_several_lines_keeps_them() {
-        let event = "data: {\"id\":1,\ndata:\"prompt_token_ids\":[\nid: 7\ndata:1\n: 2\ndata: ],\"x\":2}\n\n";
-        let expected = "data: {\"id\":1\ndata:\nid: 7\ndata:\n: 2\ndata: ,\"x\":2}\n\n";
-        assert_eq!(stripped(event.as_bytes(), &[], MAX_HELD_BYTES), expected);
-    }
-
-    #[test]
-    fn of_a_long_event_only_what_stays_is_held() {
-        let mut stripper = EventStripper::new(changes());
-        assert_eq!(stripper.push(b"data: {\"id\":1,\"sglext\":[1"), "");
-        let ids = ",1234567890".repeat(1000);
-        for _ in 0..1000 {
-            assert_eq!(stripper.push(ids.as_bytes()), "");
-            assert!(stripper.kept.capacity() < 1000);
-        }
-        assert_eq!(stripper.push(b"],\"choices\":[]}\n"), "");
-        assert_eq!(stripper.push(b"\ndata: {\"x\":\"").len(), 0);
-        let text = "a".repeat(MAX_HELD_BYTES);
-        assert_eq!(stripper.push(text.as_bytes()).len(), MAX_HELD_BYTES + 12);
-        assert_eq!(stripper.push(b"b"), "b");
-        assert_eq!(stripper.push(b"\",\"sglext\":1,\"choices\":[]}\n\n"), "\",\"choices\":[]}\n\n");
-        assert!(stripper.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn any_division_of_a_stream_gives_the_same(
-            events in prop::collection::vec(prop::sample::select(EVENTS.to_vec()), 0..8),
-            cuts in prop::collection::vec(any::<Index>(), 0..12),
-            unfinished in prop::option::of(any::<Index>()),
-        ) {
-            let stream = events.concat();
-            let kept: String = events.iter().map(|event| expected(event)).collect();
-            for max_held_bytes in [MAX_HELD_BYTES, SMALL_HELD_BYTES] {
-                prop_assert_eq!(&stripped(stream.as_bytes(), &cuts, max_held_bytes), &kept);
-                let part = &stream.as_bytes()[..unfinished.map_or(stream.len(), |end| end.index(stream.len() + 1))];
-                prop_assert_eq!(stripped(part, &cuts, max_held_bytes), stripped(part, &[], max_held_bytes));
-            }
-        }
-
-        #[test]
-        fn what_is_no_json_passes(
-            bytes in prop::collection::vec(prop::sample::select(b"data: \r\n{}[],\":x\\".to_vec()), 0..200),
-            cuts in prop::collection::vec(any::<Index>(), 0..12),
-        ) {
-            for max_held_bytes in [MAX_HELD_BYTES, 10] {
-                prop_assert_eq!(stripped(&bytes, &cuts, max_held_bytes).into_bytes(), &bytes[..]);
-            }
-        }
-    }
-
-    /// What is left of SGLang's event fits in.
-    const SMALL_HELD_BYTES: usize = 40;
-    const EVENTS: &[&str] = &[
-        ": hi\r\n\r\n",
-        "data: {\"prompt_token_ids\":[1],\"choices\":[{\"token_ids\":[2],\"delta\":{\"content\":\"é\"}}]}\r\n\r\n",
-        "event: x\rdata: {\"choices\":[{\"index\":0,\"logprobs\":{\"content\":[\"\\\\\"]} , \"token_ids\":[2]}]}\r\r",
-        "event: x\ndata: {\"choices\":[]}\nid: 7\n\n",
-        "data: {\"choices\": [],\"usage\":null,\"sglext\":{\"input_ids\":[1,22,333,4444,55555,666666,7777777]}}\n\n",
-        "data: [DONE]\n\n",
-        "data: {\"text\":\"long long long long long long long long long long\"}\n\n",
-    ];
-}
+mod tests;

@@ -45,7 +45,7 @@ pub enum TokenIdIssue {
     Truncated,
     /// The agent closed the connection before the end.
     AbortedByAgent,
-    /// The endpoint closed the connection before the end.
+    /// The endpoint closed the connection before the end, or aborted the sampling.
     AbortedByEndpoint,
     /// The weights changed during the response.
     WeightsChanged,

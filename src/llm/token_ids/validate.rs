@@ -61,6 +61,10 @@ pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -
     if !call.ended {
         issues.insert(TokenIdIssue::NoEnd);
     }
+    // As engines say when they stop sampling to update their weights.
+    if call.choices.iter().any(|choice| choice.finish_reason.as_deref() == Some("abort")) {
+        issues.insert(TokenIdIssue::AbortedByEndpoint);
+    }
     if call.error.is_some() {
         issues.insert(TokenIdIssue::EndpointError);
     }

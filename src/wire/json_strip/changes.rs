@@ -17,6 +17,18 @@ pub struct Changes {
     pub root: Vec<(&'static str, Change)>,
     /// By their names in a choice.
     pub choice: Vec<(&'static str, Change)>,
+    /// What happens to the last event of a stream, which has the usage and no choices.
+    pub usage_event: UsageEvent,
+}
+
+/// What happens to the event of a stream that has the usage and no choices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UsageEvent {
+    /// It stays.
+    #[default]
+    Kept,
+    /// It is left out.
+    Removed,
 }
 
 impl Changes {

@@ -11,6 +11,7 @@ mod stripper;
 mod tests;
 mod waiting;
 
+pub(crate) use changes::UsageEvent;
 pub use changes::{Change, Changes};
 pub(crate) use stripper::JsonStripper;
 pub use stripper::change;

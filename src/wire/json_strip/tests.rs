@@ -11,6 +11,7 @@ fn changes() -> Changes {
     Changes {
         root: vec![("prompt_token_ids", Change::Remove)],
         choice: vec![("token_ids", Change::Remove), ("logprobs", Change::Null)],
+        ..Changes::default()
     }
 }
 
