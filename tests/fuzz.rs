@@ -99,6 +99,7 @@ fn no_input_panics_or_takes_long() {
     let changes = Changes {
         root: vec![("prompt_token_ids", Change::Remove), ("sglext", Change::Remove)],
         choice: vec![("token_ids", Change::Remove), ("logprobs", Change::Null)],
+        ..Changes::default()
     };
     let mut random = fastrand::Rng::new();
     let headers = HeaderMap::new();

@@ -14,7 +14,7 @@ use crate::llm::token_ids::ResponseStripper;
 use crate::upstream::Body;
 use crate::wire::json_strip::Changes;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 use http_body_util::BodyExt;
 
 /// The beginning of a response, and its rest.
@@ -45,21 +45,33 @@ pub(super) struct ResponseReading<'a> {
 impl BackendResponse {
     /// Reads the beginning. An error if the response breaks off before that.
     pub(super) async fn read(
-        parts: response::Parts,
+        mut parts: response::Parts,
         body: BackendBody,
         reading: ResponseReading<'_>,
     ) -> Result<Self, ProxyError> {
         let recording = body.recording.clone();
         let mut body = RecordedFrames::new(body, recording);
-        if is_event_stream(&parts.headers) {
-            while let Some(frame) = body.frame().await {
-                let data = frame.map_err(|error| response_error(&error))?.into_data().unwrap_or_default();
-                if !data.is_empty() {
-                    let replay = Replay::begun(EditedBytes::default(), data.clone(), body.boxed_unsync());
-                    return Ok(Self { parts, beginning: data, body: ReadBody::Begun(replay) });
-                }
+        let mut first = Bytes::new();
+        while let Some(frame) = body.frame().await {
+            first = frame.map_err(|error| response_error(&error))?.into_data().unwrap_or_default();
+            if !first.is_empty() {
+                break;
             }
-            return Ok(Self { parts, beginning: Bytes::new(), body: ReadBody::Whole(EditedBytes::default()) });
+        }
+        if first.is_empty() {
+            return Ok(Self { parts, beginning: first, body: ReadBody::Whole(EditedBytes::default()) });
+        }
+        // Some servers send streams under another content type. Clients read them as what they are.
+        if parts.status.is_success()
+            && looks_like_events(&first)
+            && !parts.headers.contains_key(header::CONTENT_ENCODING)
+        {
+            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        }
+        let beginning = first.clone();
+        let body = Replay::begun(EditedBytes::default(), first, body.boxed_unsync());
+        if is_event_stream(&parts.headers) {
+            return Ok(Self { parts, beginning, body: ReadBody::Begun(body) });
         }
         let changes = reading.changes.filter(|_| !parts.headers.contains_key(header::CONTENT_ENCODING));
         let body: Body = match changes {
@@ -91,6 +103,12 @@ impl BackendResponse {
         let is_readable = is_event_stream(&self.parts.headers) || matches!(first, Some(b'{' | b'['));
         self.parts.status.is_success() && (first.is_none() || !is_readable)
     }
+}
+
+/// True for bytes that begin a stream of server-sent events: with a field, or with a comment.
+pub(super) fn looks_like_events(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    [&b"data:"[..], b"event:", b"id:", b"retry:", b": "].iter().any(|field| bytes.starts_with(field))
 }
 
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {

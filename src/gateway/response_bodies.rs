@@ -2,6 +2,7 @@
 //!
 //! They hold at most one frame, besides what is held of a whole response.
 
+use super::backend_response::looks_like_events;
 use super::backends::Backend;
 use super::call::{CallEnd, ResponseState};
 use super::error_response::message;
@@ -11,7 +12,7 @@ use crate::forward::replay::Replay;
 use crate::llm::api::ApiErrorKind;
 use crate::llm::translate::StreamTranslator;
 use crate::upstream::{Body, BodyError, IdleLimited};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(super) struct BackendBody {
     pub(super) backend: Arc<Backend>,
     /// The version of the weights that was recorded last.
     pub(super) version: i64,
+    /// What the header says; the first bytes may say it as well.
     pub(super) is_stream: bool,
     pub(super) has_begun: bool,
     pub(super) recording: Recording,
@@ -56,7 +58,12 @@ impl HttpBody for BackendBody {
             let change = if replaces { VersionChange::Replaces } else { VersionChange::Follows };
             this.recording.policy_version(version, change);
         }
-        this.has_begun = true;
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && !this.has_begun
+        {
+            this.is_stream |= frame.data_ref().is_some_and(|data| looks_like_events(data));
+            this.has_begun = true;
+        }
         polled
     }
 
@@ -93,40 +100,88 @@ impl HttpBody for PermittedBody {
 }
 
 /// A stream of events. If the gateway ends it, it ends with an error event of the agent's API; if the backend breaks it off, it
-/// breaks off.
+/// breaks off. An event is passed on once it is complete: behind half an event no other could be read.
 pub(super) struct EventStreamBody {
     inner: Body,
     state: Arc<ResponseState>,
+    // The beginning of an event, and the error behind it.
+    held: BytesMut,
+    error: Option<BodyError>,
     has_ended: bool,
 }
 
 impl EventStreamBody {
     pub(super) fn new(inner: Body, state: Arc<ResponseState>) -> Self {
-        Self { inner, state, has_ended: false }
+        Self { inner, state, held: BytesMut::new(), error: None, has_ended: false }
+    }
+
+    /// What can be passed on of the bytes so far.
+    fn complete(&mut self, data: Bytes) -> Bytes {
+        if self.held.is_empty() && end_of_events(&data) == data.len() {
+            return data;
+        }
+        self.held.extend_from_slice(&data);
+        let end = if self.held.len() > MAX_HELD_BYTES { self.held.len() } else { end_of_events(&self.held) };
+        self.held.split_to(end).freeze()
     }
 }
+
+/// The end of the last event that is complete.
+fn end_of_events(bytes: &[u8]) -> usize {
+    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
+    let end_of = |end: &[u8]| memchr::memmem::rfind(bytes, end).map_or(0, |at| at + end.len());
+    // Most bytes come in whole events.
+    if ends.iter().any(|end| bytes.ends_with(end)) {
+        bytes.len()
+    } else {
+        ends.map(end_of).into_iter().max().unwrap_or(0)
+    }
+}
+
+/// The most that is held of an event. Of a longer one, the beginning is passed on before.
+const MAX_HELD_BYTES: usize = 64 << 10;
 
 impl HttpBody for EventStreamBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.has_ended {
-            return Poll::Ready(None);
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(this.error.take().map(Err));
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Err(BodyError::Proxy(error))) => {
-                self.has_ended = true;
-                self.state.mark_incomplete();
-                let event = self.state.error_format.event(error.status(), &message(&error));
-                Poll::Ready(Some(Ok(Frame::data(event))))
+        loop {
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Err(BodyError::Proxy(error))) => {
+                    this.has_ended = true;
+                    this.state.mark_incomplete();
+                    let event = this.state.error_format.event(error.status(), &message(&error));
+                    return Poll::Ready(Some(Ok(Frame::data(event))));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let complete = this.complete(data);
+                        if !complete.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(complete))));
+                        }
+                    }
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => {
+                    this.has_ended = true;
+                    this.error = end.and_then(Result::err);
+                    let rest = std::mem::take(&mut this.held).freeze();
+                    return Poll::Ready(match rest.is_empty() {
+                        true => this.error.take().map(Err),
+                        false => Some(Ok(Frame::data(rest))),
+                    });
+                }
             }
-            other => Poll::Ready(other),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.inner.is_end_stream()
+        (self.has_ended && self.error.is_none()) || (self.held.is_empty() && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -174,6 +229,25 @@ impl HttpBody for TranslatedBody {
             if !events.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(events.into()))));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_end_with_a_blank_line() {
+        for (text, end) in [
+            ("", 0),
+            ("data: 1", 0),
+            ("data: 1\n", 0),
+            ("data: 1\n\n", 9),
+            ("data: 1\n\ndata: 2\r\n\r\nda", 20),
+            ("data: 1\r\rx", 9),
+        ] {
+            assert_eq!(end_of_events(text.as_bytes()), end, "{text:?}");
         }
     }
 }

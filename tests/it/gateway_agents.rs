@@ -233,3 +233,36 @@ fn an_openai_backend_gets_only_fields_of_its_api() {
     dropped.sort();
     assert_eq!(dropped, ["add_generation_prompt", "chat_template_kwargs", "continue_final_message", "top_k", "user"]);
 }
+
+#[test]
+fn a_stream_is_known_by_its_bytes() {
+    for content_type in ["application/json", "text/plain", "text/event-stream"] {
+        let (bench, asked) = (Bench::new(), Arc::new(Mutex::new(0)));
+        let count = Arc::clone(&asked);
+        let address = endpoint(move |mut stream| {
+            let head = read_head(&mut stream);
+            if head.starts_with("POST ") {
+                *count.lock().unwrap() += 1;
+            }
+            let chunk =
+                json!({"id": "c", "choices": [{"index": 0, "delta": {"content": "yes"}, "finish_reason": "stop"}]});
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nConnection: close\r\n\r\ndata: {chunk}\n\ndata: [DONE]\n\n"
+            );
+            drop(stream.write_all(answer.as_bytes()));
+        });
+        let backend = format!("backends = [{{ model = \"m\", url = \"http://{address}/v1\", engine = \"openai\" }}]");
+        let serve = bench.gateway_without_backends(&format!("[gateway]\n{backend}\n"));
+        let call = |path: &str| {
+            let body =
+                json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "x"}]});
+            ask(serve.address("server"), "POST", &format!("/rollout/ro/attempt/at{path}"), &[], &body.to_string())
+        };
+        let (chat, messages) = (call("/v1/chat/completions"), call("/v1/messages"));
+        for (reply, end) in [(&chat, "[DONE]"), (&messages, "message_stop")] {
+            assert_eq!(reply.header("content-type"), Some("text/event-stream"), "{content_type}: {}", reply.text());
+            assert!(reply.text().contains("yes") && reply.text().contains(end), "{content_type}: {}", reply.text());
+        }
+        assert_eq!(*asked.lock().unwrap(), 2, "{content_type}");
+    }
+}

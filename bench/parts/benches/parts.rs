@@ -125,6 +125,7 @@ fn token_ids() -> Changes {
     Changes {
         root: vec![("prompt_token_ids", Change::Null)],
         choice: vec![("token_ids", Change::Null), ("logprobs", Change::Null)],
+        ..Changes::default()
     }
 }
 
