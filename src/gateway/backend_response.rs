@@ -13,6 +13,7 @@ use crate::forward::tokens::StrippedBody;
 use crate::llm::token_ids::ResponseStripper;
 use crate::upstream::Body;
 use crate::wire::json_strip::Changes;
+use crate::wire::sse::looks_like_events;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 use http_body_util::BodyExt;
@@ -103,12 +104,6 @@ impl BackendResponse {
         let is_readable = is_event_stream(&self.parts.headers) || matches!(first, Some(b'{' | b'['));
         self.parts.status.is_success() && (first.is_none() || !is_readable)
     }
-}
-
-/// True for bytes that begin a stream of server-sent events: with a field, or with a comment.
-pub(super) fn looks_like_events(bytes: &[u8]) -> bool {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-    [&b"data:"[..], b"event:", b"id:", b"retry:", b": "].iter().any(|field| bytes.starts_with(field))
 }
 
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -27,8 +27,6 @@ use std::sync::Arc;
 enum UndeliverableResponse {
     #[error("the backend sent a stream, which the request did not ask for")]
     UnexpectedStream,
-    #[error("the request asked for a stream, and the backend responded without one")]
-    MissingStream,
     #[error("the response is longer than {MAX_TRANSLATED_BYTES} bytes, too long to translate")]
     TooLong,
     #[error(transparent)]
@@ -94,10 +92,10 @@ async fn deliver_whole(
     memory: &Memory,
 ) -> Response<Body> {
     match other_text(call, &parts, &bytes, handling) {
-        Ok(Some(text)) => {
+        Ok(Some(OtherText { text, content_type })) => {
             bytes = HeldBytes::of(memory, MemoryUse::GatewayResponse, &text).into();
-            if !is_json(&parts.headers) {
-                parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if content_type != JSON || !is_json(&parts.headers) {
+                parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             }
             parts.headers.remove(header::CONTENT_ENCODING);
         }
@@ -108,13 +106,27 @@ async fn deliver_whole(
     Response::from_parts(parts, ending(call, Replay::whole(bytes, None)).boxed_unsync())
 }
 
+/// What the agent gets in place of a response.
+struct OtherText {
+    text: Vec<u8>,
+    content_type: &'static str,
+}
+
+impl OtherText {
+    fn json(text: Vec<u8>) -> Self {
+        Self { text, content_type: JSON }
+    }
+}
+
+const JSON: &str = "application/json";
+
 /// What the agent gets in place of a response; `None`: the response itself.
 fn other_text(
     call: &GatewayCall,
     parts: &response::Parts,
     bytes: &EditedBytes,
     handling: ResponseHandling,
-) -> Result<Option<Vec<u8>>, UndeliverableResponse> {
+) -> Result<Option<OtherText>, UndeliverableResponse> {
     let whole = || {
         if bytes.len() > MAX_TRANSLATED_BYTES {
             return Err(UndeliverableResponse::TooLong);
@@ -125,10 +137,12 @@ fn other_text(
         ResponseHandling::Translate(shape, translator) => {
             translated_body(shape, parts, &translator, &whole()?).map(Some)
         }
-        ResponseHandling::CountTokens(tokenizer) => token_count(tokenizer, parts.status, &whole()?).map(Some),
+        ResponseHandling::CountTokens(tokenizer) => {
+            token_count(tokenizer, parts.status, &whole()?).map(OtherText::json).map(Some)
+        }
         // As Agent Lightning 1.0 does.
         ResponseHandling::PassOn if call.route.surface == ApiSurface::V1 && !is_json(&parts.headers) => {
-            Ok(Some(b"{}".to_vec()))
+            Ok(Some(OtherText::json(b"{}".to_vec())))
         }
         ResponseHandling::PassOn => Ok(None),
     }
@@ -164,15 +178,16 @@ fn translated_body(
     parts: &response::Parts,
     translator: &ResponseTranslator,
     body: &[u8],
-) -> Result<Vec<u8>, UndeliverableResponse> {
+) -> Result<OtherText, UndeliverableResponse> {
     if !parts.status.is_success() {
         let status = parts.status.as_u16();
-        return Ok(shape.body(status, ApiErrorKind::of_status(status), &error_message(body)));
+        return Ok(OtherText::json(shape.body(status, ApiErrorKind::of_status(status), &error_message(body))));
     }
     if translator.streams() {
-        return Err(UndeliverableResponse::MissingStream);
+        // Some backends do not stream. The agent gets the events of its API all the same.
+        return Ok(OtherText { text: translator.whole_as_stream(body)?, content_type: translator.content_type() });
     }
-    Ok(translator.whole(body)?)
+    Ok(OtherText::json(translator.whole(body)?))
 }
 
 /// A tokenizer's response as that of Anthropic's `count_tokens`.

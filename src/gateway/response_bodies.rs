@@ -2,7 +2,6 @@
 //!
 //! They hold at most one frame, besides what is held of a whole response.
 
-use super::backend_response::looks_like_events;
 use super::backends::Backend;
 use super::call::{CallEnd, ResponseState};
 use super::error_response::message;
@@ -12,6 +11,7 @@ use crate::forward::replay::Replay;
 use crate::llm::api::ApiErrorKind;
 use crate::llm::translate::StreamTranslator;
 use crate::upstream::{Body, BodyError, IdleLimited};
+use crate::wire::sse::looks_like_events;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;

@@ -88,6 +88,12 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// True for bytes that begin a stream of server-sent events: with a field, or with a comment.
+pub(crate) fn looks_like_events(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    [&b"data:"[..], b"event:", b"id:", b"retry:", b": "].iter().any(|field| bytes.starts_with(field))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

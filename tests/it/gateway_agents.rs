@@ -266,3 +266,14 @@ fn a_stream_is_known_by_its_bytes() {
         assert_eq!(*asked.lock().unwrap(), 2, "{content_type}");
     }
 }
+
+#[test]
+fn a_backend_that_does_not_stream_costs_no_response() {
+    let gateway = Gateway::start("sglang", "");
+    let body = json!({"model": "m", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "x"}]});
+    let reply = gateway.call("/v1/messages", &body);
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/event-stream")));
+    for word in ["message_start", "\"yes\"", "end_turn", "message_stop"] {
+        assert!(reply.text().contains(word), "{word}: {}", reply.text());
+    }
+}

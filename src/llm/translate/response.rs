@@ -51,6 +51,15 @@ impl ResponseTranslator {
         Ok(text_of(&self.writer().whole(&response)).into_bytes())
     }
 
+    /// Translates a whole chat completion into a stream.
+    pub(crate) fn whole_as_stream(&self, chat: &[u8]) -> Result<Vec<u8>, Untranslatable> {
+        let json = parse_chunk(chat).map_err(|error| untranslatable("answer", &format!("is no JSON: {error}")))?;
+        let (mut stream, mut out) = (self.stream(), Vec::new());
+        stream.read_chunk(&json, &mut out);
+        stream.complete(&mut out);
+        Ok(out)
+    }
+
     /// Begins to translate a stream.
     pub(crate) fn stream(&self) -> StreamTranslator {
         StreamTranslator {
