@@ -88,8 +88,9 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
     let reason = response
         .pointer("/choices/0/finish_reason")
         .filter(|reason| reason.as_str().is_some_and(|text| !text.is_empty()));
+    let doubts = token_id_doubts(span);
     let retries = span.attributes.get(names::HTTP_REQUEST_RESEND_COUNT).and_then(Value::as_int).unwrap_or(0);
-    json!({
+    let mut data = json!({
         "model": model,
         "model_version": version,
         "request": request(span),
@@ -101,7 +102,25 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
         "usage": usage,
         "finish_reason": reason,
         "response": response,
-    })
+    });
+    for (name, value) in doubts {
+        data[name] = value;
+    }
+    data
+}
+
+/// Fields that mark token ids which are not proved to be complete and right: the status of their check, and its reasons.
+/// Empty if they are, or if the call has none.
+pub(crate) fn token_id_doubts(span: &Span) -> Map<String, JsonValue> {
+    let status = text(span, names::TOKENS_STATUS).filter(|status| status != "exact");
+    let Some(status) = status.filter(|_| span.attributes.contains_key(names::RESPONSE_TOKEN_IDS)) else {
+        return Map::new();
+    };
+    let reasons = span.attributes.get(names::TOKENS_REASONS).and_then(|reasons| serde_json::to_value(reasons).ok());
+    [("token_ids_status", json!(status)), ("token_ids_reasons", reasons.unwrap_or_default())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 /// False if the response ended early or the agent disconnected: such a call is not a sample.
@@ -153,7 +172,7 @@ pub(crate) fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
                     "version": data.pointer("/server/version").cloned().unwrap_or_default(),
                 },
             });
-            for name in ["http_status", "status"] {
+            for name in ["http_status", "status", "token_ids_status", "token_ids_reasons"] {
                 if let Some(value) = data.get(name) {
                     out[name] = value.clone();
                 }

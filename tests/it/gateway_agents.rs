@@ -277,3 +277,37 @@ fn a_backend_that_does_not_stream_costs_no_response() {
         assert!(reply.text().contains(word), "{word}: {}", reply.text());
     }
 }
+
+#[test]
+fn ids_that_are_not_proved_carry_their_mark_to_trainers() {
+    let bench = Bench::new();
+    let answer = |tokens: i64| {
+        let choice = json!({"index": 0, "message": {"content": "x"}, "finish_reason": "stop", "token_ids": [4, 5]});
+        let usage = json!({"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1});
+        json!({"id": "c", "model": "m", "choices": [choice], "prompt_token_ids": [tokens], "usage": usage}).to_string()
+    };
+    // The first response has as many ids as its usage says.
+    let answers = Mutex::new(vec![answer(9), answer(2)]);
+    let address = endpoint(move |mut stream| {
+        let is_call = read_head(&mut stream).starts_with("POST ");
+        let answer = if is_call { answers.lock().unwrap().pop().unwrap() } else { "{}".to_owned() };
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+        drop(stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{answer}", answer.len()).as_bytes()));
+    });
+    let backend = format!("backends = [{{ model = \"m\", url = \"http://{address}/v1\", engine = \"vllm\" }}]");
+    let serve = bench.gateway_without_backends(&format!("[gateway]\nretries = 0\n{backend}\n"));
+    let server = serve.address("server");
+    ask(server, "POST", "/sessions", &[], "{\"session_id\": \"s\"}");
+    let body = json!({"model": "m", "logprobs": false, "messages": [{"role": "user", "content": "x"}]}).to_string();
+    for _ in 0..2 {
+        assert_eq!(ask(server, "POST", "/sessions/s/v1/chat/completions", &[], &body).status, 200);
+    }
+    let marks = |view: &str| {
+        let listed = eventually(|| {
+            let listed = get(server, view).json();
+            listed.as_array().is_some_and(|listed| listed.len() == 2).then_some(listed)
+        });
+        [0, 1].map(|index| listed[index]["metadata"]["token_ids_reasons"].clone())
+    };
+    assert_eq!(marks("/sessions/s/traces"), [json!(null), json!(["usage_output_tokens"])]);
+}

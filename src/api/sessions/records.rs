@@ -1,6 +1,6 @@
 //! An LLM call as rLLM's `TraceRecord`.
 
-use crate::export::model_request::{floats, ints, request, response, text, usage, version};
+use crate::export::model_request::{floats, ints, request, response, text, token_id_doubts, usage, version};
 use crate::trace::{Span, Timestamp, Value as Attribute, semconv};
 use serde::Serialize;
 use serde_json::{Map, Value as JsonValue, json};
@@ -28,7 +28,7 @@ pub(super) struct TraceRecord {
     token_counts: Map<String, JsonValue>,
     /// The end of the call.
     timestamp: Option<Timestamp>,
-    /// Always empty.
+    /// `token_ids_status` and `token_ids_reasons` of token ids that are not proved to be complete and right; else empty.
     metadata: Map<String, JsonValue>,
     raw_request: JsonValue,
     raw_response: JsonValue,
@@ -62,7 +62,7 @@ impl TraceRecord {
             latency_ms,
             token_counts,
             timestamp: span.end_time,
-            metadata: Map::new(),
+            metadata: token_id_doubts(span),
             raw_request: request,
             raw_response: response,
         }
