@@ -220,10 +220,9 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     Ok((name, value))
 }
 
-/// A Content-Length: `0`, or digits without a leading zero; never a list.
+/// A Content-Length: digits, which may begin with zeros (RFC 9110 §8.6); never a sign or a list.
 fn length(value: &[u8]) -> Result<u64, FramingFault> {
-    let plain =
-        value == b"0" || (value.first().is_some_and(|digit| *digit != b'0') && value.iter().all(u8::is_ascii_digit));
+    let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let number = std::str::from_utf8(value).ok().filter(|_| plain).and_then(|digits| digits.parse().ok());
     // Sums with a length must not overflow.
     number.filter(|length| *length <= u64::MAX / 2).ok_or_else(|| fault("Content-Length is not a plain number"))
