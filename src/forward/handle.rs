@@ -91,7 +91,7 @@ impl Forwarder {
         interim: Option<&InterimSender>,
     ) -> Result<Response<Body>, ProxyError> {
         let facts = RequestFacts { version: request.version(), is_head: request.method() == Method::HEAD };
-        let upgrading = upgrade::requested(&mut request)?;
+        let upgrading = upgrade::requested(&mut request);
         let offer = match facts.version {
             Version::HTTP_2 if origin.tls => Offer::Http2OrHttp1,
             // Without TLS nothing is negotiated. Inside a tunnel the agent knows the endpoint, outside it only knows us.

@@ -4,6 +4,7 @@
 //! would see without a proxy.
 
 use super::identity::{ATTEMPT_HEADER, ROLLOUT_HEADER, SEQUENCE_HEADER};
+use crate::wire::framing::head::is_taken;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// What happens to the fields of a protocol upgrade.
@@ -37,11 +38,10 @@ pub(crate) fn response(headers: &mut HeaderMap, upgrade: UpgradeFields) {
     hop_by_hop(headers, upgrade);
 }
 
-/// The protocol that a request or a 101 upgrades to. An upgrade to cleartext HTTP/2 is ignored, as any server may: the
-/// exchanges after it could not be recorded.
+/// The protocol that a request or a 101 upgrades to, unless it is one that is ignored.
 pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let wants = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
-    let named = headers.get(header::UPGRADE).filter(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    let named = headers.get(header::UPGRADE).filter(|protocols| is_taken(protocols.as_bytes()));
     if wants { named.cloned() } else { None }
 }
 

@@ -19,22 +19,15 @@ use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The agent's side of an upgrade, if the request asks for one: by `Upgrade`, or by an extended CONNECT (RFC 8441).
-/// With a body it is refused: one hop could take what follows for the body and the next for the new protocol
-/// (CVE-2026-58055).
-pub(super) fn requested(request: &mut Request<Incoming>) -> Result<Option<OnUpgrade>, ProxyError> {
+/// An `Upgrade` on a request with a body is ignored: one hop could take what follows for the body and the next for the
+/// new protocol (CVE-2026-58055).
+pub(super) fn requested(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     let is_requested = match request.version() {
         Version::HTTP_2 => request.extensions().get::<Protocol>().is_some(),
-        Version::HTTP_11 => rewrite::upgrade_of(request.headers()).is_some(),
+        Version::HTTP_11 => request.body().is_end_stream() && rewrite::upgrade_of(request.headers()).is_some(),
         _ => false,
     };
-    if !is_requested {
-        return Ok(None);
-    }
-    if request.version() == Version::HTTP_11 && !request.body().is_end_stream() {
-        let cause = "an upgrade request must not have a body";
-        return Err(ProxyError::new(ErrorKind::HttpRequestMalformed, "", cause));
-    }
-    Ok(Some(hyper::upgrade::on(request)))
+    is_requested.then(|| hyper::upgrade::on(request))
 }
 
 /// True when a response accepts the upgrade that was requested over `version`.

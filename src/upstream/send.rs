@@ -17,7 +17,8 @@ use crate::net::http_server::HttpVersion;
 use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, UpstreamTls};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::ext::ReasonPhrase;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -216,7 +217,7 @@ impl Upstream {
         };
         let limit = self.inner.settings.header_timeout;
         let endpoint = authority(&origin.host, origin.port);
-        let response = match within(limit, sending).await {
+        let mut response = match within(limit, sending).await {
             Some(Ok(response)) => response,
             Some(Err(failed)) => return Err(send_error(failed, &endpoint, absolute)),
             None => {
@@ -224,6 +225,11 @@ impl Upstream {
                 return Err((ProxyError::new(ErrorKind::HttpResponseTimeout, endpoint, cause), None));
             }
         };
+        if let Sender::Http1(sender) = &sender
+            && let Some(reason) = sender.guard.take_reason().and_then(|reason| ReasonPhrase::try_from(reason).ok())
+        {
+            response.extensions_mut().insert(reason);
+        }
         let sent_facts = facts.clone();
         // After a refused upgrade, late bytes of the other protocol can't be told from the next response.
         if let (true, Sender::Http1(sender)) = (reusable, sender) {
@@ -290,6 +296,7 @@ fn adapt_to_protocol(request: &mut Request<Body>, sender: &Sender) {
         join_cookies(request.headers_mut());
     }
     *request.version_mut() = Version::HTTP_11;
+    declare_chunked(request);
     if !request.headers().contains_key(header::HOST)
         && let Some(host) = request.uri().authority().map(|authority| authority.as_str().to_owned())
         && let Ok(value) = host.parse()
@@ -306,6 +313,16 @@ fn adapt_to_protocol(request: &mut Request<Body>, sender: &Sender) {
     // Copied unchanged: a signature may cover it.
     if let Ok(uri) = path.parse::<Uri>() {
         *request.uri_mut() = uri;
+    }
+}
+
+/// Frames a body of unknown length. Without the field the HTTP library drops the body of a GET or HEAD request.
+fn declare_chunked(request: &mut Request<Body>) {
+    let has_length =
+        request.headers().contains_key(header::CONTENT_LENGTH) || request.body().size_hint().exact().is_some();
+    let has_body = !request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
+    if has_body && !has_length {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

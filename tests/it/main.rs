@@ -11,6 +11,7 @@
 
 mod agent_lightning;
 mod api;
+mod as_it_came;
 mod broken_responses;
 mod capture;
 mod cli;

@@ -99,10 +99,13 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
         (false, Some(length)) => BodyFraming::Length(length),
         (false, None) => BodyFraming::None,
     };
-    let switches = method == b"CONNECT" || fields.upgrades;
-    if switches && !matches!(body, BodyFraming::None | BodyFraming::Length(0)) {
-        return Err(fault("a CONNECT or Upgrade request must not have a body"));
+    let is_empty = matches!(body, BodyFraming::None | BodyFraming::Length(0));
+    let connects = method == b"CONNECT";
+    if connects && !is_empty {
+        return Err(fault("a CONNECT request must not have a body"));
     }
+    // An offer with a body is ignored: one hop could take the body for the new protocol (CVE-2026-58055).
+    let switches = connects || (fields.upgrades && is_empty);
     Ok(Head { body, switches, is_last: fields.is_last })
 }
 
@@ -130,6 +133,14 @@ pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, Framing
         (false, None) => BodyFraming::UntilClose,
     };
     Ok(Head { body, switches: status == 101, is_last: fields.is_last })
+}
+
+/// The reason phrase of a final response, if it has bytes beyond ASCII: the HTTP library drops such phrases.
+pub(super) fn reason_beyond_ascii(head: &[u8]) -> Option<Vec<u8>> {
+    let (line, _) = lines(head).ok()?;
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let (_version, status, reason) = (words.next()?, words.next()?, words.next()?);
+    (!status.starts_with(b"1") && !reason.is_ascii()).then(|| reason.to_vec())
 }
 
 /// The fields that framing depends on.
@@ -165,8 +176,7 @@ impl Fields {
                     return Err(fault("Transfer-Encoding is not chunked"));
                 }
             } else if name.eq_ignore_ascii_case(b"upgrade") {
-                // Cleartext HTTP/2 is an offer that may be ignored (RFC 9113 §3.1), and is: the request is HTTP/1.1.
-                upgrade |= !value.trim_ascii().eq_ignore_ascii_case(b"h2c");
+                upgrade |= is_taken(value);
             } else if name.eq_ignore_ascii_case(b"connection") {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
@@ -196,8 +206,18 @@ impl Fields {
     }
 }
 
+/// True when an `Upgrade` names a protocol that the proxy relays. Offers of cleartext HTTP/2 and of TLS (RFC 2817) are
+/// ignored, as any server may: the exchanges after them could not be recorded.
+pub(crate) fn is_taken(upgrade: &[u8]) -> bool {
+    let mut protocols = upgrade.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    protocols.any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        !name.is_empty() && !IGNORED_UPGRADES.iter().any(|ignored| name.eq_ignore_ascii_case(ignored))
+    })
+}
+
 /// The start line, and the field lines with their line ends.
-fn lines(head: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
+pub(super) fn lines(head: &[u8]) -> Result<(&[u8], &[u8]), FramingFault> {
     let lead = head.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
     let head = &head[lead..head.len().saturating_sub(2).max(lead)];
     let end = head.windows(2).position(|pair| pair == b"\r\n").ok_or_else(|| fault("no start line"))?;
@@ -241,12 +261,13 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-fn fault(cause: &'static str) -> FramingFault {
+pub(super) fn fault(cause: &'static str) -> FramingFault {
     FramingFault { rule: FramingRule::Ambiguous, cause }
 }
 
 /// Longest head. The HTTP library's buffers hold as much: more would only be memory that a slow reader takes.
 pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
-const MAX_TARGET_BYTES: usize = 65_534;
+pub(super) const MAX_TARGET_BYTES: usize = 65_534;
+const IGNORED_UPGRADES: [&[u8]; 2] = [b"h2c", b"TLS"];
 /// Maximum header fields of a message. The HTTP library gets the same limit.
 pub(crate) const MAX_FIELDS: usize = 512;

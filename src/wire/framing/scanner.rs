@@ -1,7 +1,7 @@
 //! Follows the messages of one direction of an HTTP/1 connection.
 
 use super::chunked::Chunked;
-use super::head::{BodyFraming, ResponseTo, find_end, request, response};
+use super::head::{BodyFraming, ResponseTo, find_end, reason_beyond_ascii, request, response};
 use crate::error::FramingFault;
 
 /// Follows the messages of one direction of a connection.
@@ -12,6 +12,8 @@ pub(crate) struct Scanner {
     heads: u64,
     // The last head said that no message follows.
     is_last: bool,
+    // The reason phrase of the last final response that the HTTP library would drop.
+    reason: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ pub(crate) enum Next {
 impl Scanner {
     /// A scanner of the direction that requests come from.
     pub(crate) fn of_requests() -> Self {
-        Self { is_of_requests: true, state: ScannerState::Head { searched: 0 }, heads: 0, is_last: false }
+        Self { is_of_requests: true, state: ScannerState::Head { searched: 0 }, heads: 0, is_last: false, reason: None }
     }
 
     /// A scanner of the direction that responses come from.
@@ -69,6 +71,11 @@ impl Scanner {
     /// True when the last message of the connection, as its head says, has passed completely.
     pub(crate) fn is_finished(&self) -> bool {
         self.is_last && matches!(self.state, ScannerState::Head { .. })
+    }
+
+    /// Takes the reason phrase of a final response that passed, if it has bytes beyond ASCII.
+    pub(crate) fn take_reason(&mut self) -> Option<Vec<u8>> {
+        self.reason.take()
     }
 
     /// Ends [`Next::Switch`]: the connection speaks another protocol now.
@@ -138,6 +145,9 @@ impl Scanner {
     fn after_head(&mut self, head: &[u8], answers: ResponseTo) -> Result<ScannerState, FramingFault> {
         let facts = if self.is_of_requests { request(head)? } else { response(head, answers)? };
         self.is_last = facts.is_last;
+        if !self.is_of_requests {
+            self.reason = reason_beyond_ascii(head);
+        }
         Ok(match facts.body {
             _ if facts.switches => ScannerState::Switching,
             BodyFraming::None | BodyFraming::Length(0) => ScannerState::Head { searched: 0 },

@@ -87,8 +87,8 @@ fn what_only_one_side_can_do_wrong() {
         assert_eq!(refused(text), cause, "{text:?}");
     }
     assert_eq!(refused(&post("Transfer-Encoding: identity\r\n")), "Transfer-Encoding in a request must be chunked");
-    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n";
-    assert_eq!(refused(&post(upgrade)), "a CONNECT or Upgrade request must not have a body");
+    let connect = "CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
+    assert_eq!(refused(connect), "a CONNECT request must not have a body");
     let rows = [
         ("HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding in a 1xx or 204 response"),
         ("HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding in a 1xx or 204 response"),
@@ -150,6 +150,37 @@ fn a_length_may_begin_with_zeros() {
         let mut scanner = Scanner::of_responses();
         let scan = scanner.scan(two.as_bytes(), ResponseTo::Other);
         assert_eq!((scan, scanner.heads()), (Scan { pass: two.len(), next: Next::More }, 2), "{length}");
+    }
+}
+
+#[test]
+fn an_upgrade_offer_with_a_body_is_ignored_and_so_are_tls_and_h2c() {
+    let next = |fields: &str, body: &str| {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{fields}\r\n{body}");
+        requests(head.as_bytes()).next
+    };
+    for ignored in ["TLS/1.2", "tls/1.3", "h2c", "H2C, TLS/1.0", "TLS/1.2, HTTP/1.1"] {
+        let taken = ignored.contains("HTTP/1.1");
+        let expected = if taken { Next::Switch } else { Next::More };
+        assert_eq!(next(&format!("Upgrade: {ignored}\r\n"), ""), expected, "{ignored}");
+    }
+    assert_eq!(next("Upgrade: websocket\r\nContent-Length: 0\r\n", ""), Next::Switch);
+    assert_eq!(next("Upgrade: websocket\r\nContent-Length: 3\r\n", "abc"), Next::More);
+    assert_eq!(next("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), Next::More);
+}
+
+#[test]
+fn a_reason_phrase_beyond_ascii_is_kept() {
+    for (line, reason) in [
+        (&b"HTTP/1.1 200 D\xe9j\xe0 vu"[..], Some(&b"D\xe9j\xe0 vu"[..])),
+        ("HTTP/1.1 429 \u{592a}\u{591a}".as_bytes(), Some("\u{592a}\u{591a}".as_bytes())),
+        (b"HTTP/1.1 200 OK", None),
+        (b"HTTP/1.1 200", None),
+        (b"HTTP/1.1 103 \xe9", None),
+    ] {
+        let mut scanner = Scanner::of_responses();
+        scanner.scan(&[line, b"\r\n\r\n"].concat(), ResponseTo::Other);
+        assert_eq!(scanner.take_reason().as_deref(), reason);
     }
 }
 

@@ -1,0 +1,100 @@
+//! What passes byte for byte although the HTTP library would change, drop or refuse it.
+
+use crate::support::{Bench, Running, connect, endpoint, find, read_head, tunnel};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+
+/// An endpoint that reads each request up to `end`, gives it to the receiver, and answers it with `answer`.
+fn recording(end: &'static [u8], answer: &'static [u8]) -> (SocketAddr, Receiver<Vec<u8>>) {
+    let (requests, seen) = channel();
+    let address = endpoint(move |mut stream| {
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while stream.read(&mut byte).is_ok_and(|read| read > 0) {
+            request.push(byte[0]);
+            if request.ends_with(end) {
+                let _ = requests.send(std::mem::take(&mut request));
+                let _ = stream.write_all(answer);
+            }
+        }
+    });
+    (address, seen)
+}
+
+/// A connection to the proxy's port, or within a tunnel, and what is written before a path there.
+fn ways(serve: &Running, target: SocketAddr, rollout: &str) -> [(TcpStream, String); 2] {
+    let proxy = serve.address("proxy");
+    [(connect(proxy), format!("http://{target}")), (tunnel(proxy, target, rollout), String::new())]
+}
+
+const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn a_body_of_any_method_arrives() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n";
+    for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS"] {
+        for (at, (body, end)) in
+            [(chunked, &b"0\r\n\r\n"[..]), ("Content-Length: 7\r\n\r\n{\"a\":1}", b"{\"a\":1}")].into_iter().enumerate()
+        {
+            let (target, seen) = recording(end, EMPTY);
+            let rollout = format!("ro-{method}-{at}");
+            for (mut stream, before) in ways(&serve, target, &rollout) {
+                let head =
+                    format!("{method} {before}/search HTTP/1.1\r\nHost: {target}\r\nx-rollout-id: {rollout}\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+                let answer = read_head(&mut stream);
+                assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
+                let request = seen.recv().unwrap();
+                assert!(find(&request, b"{\"a\":1}").is_some(), "{method}: {}", String::from_utf8_lossy(&request));
+            }
+            for span in bench.exchanges(&rollout, 2) {
+                assert_eq!(span["attributes"]["http.request.body.size"], 7, "{method}: {span:#}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reason_phrase_passes_with_any_bytes() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (line, answer) in [
+        (&b"HTTP/1.1 200 D\xe9j\xe0 vu\r\n"[..], &b"HTTP/1.1 200 D\xe9j\xe0 vu\r\nContent-Length: 0\r\n\r\n"[..]),
+        ("HTTP/1.1 404 não há\r\n".as_bytes(), "HTTP/1.1 404 não há\r\nContent-Length: 0\r\n\r\n".as_bytes()),
+    ] {
+        let (target, _seen) = recording(b"\r\n\r\n", answer);
+        for (mut stream, before) in ways(&serve, target, "ro-reason") {
+            stream.write_all(format!("GET {before}/ HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+            let mut got = vec![0; line.len()];
+            stream.read_exact(&mut got).unwrap();
+            assert_eq!(got, line, "{}", String::from_utf8_lossy(&got));
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_ignored_leaves_the_request() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let offers = [
+        ("Upgrade: TLS/1.2\r\n\r\n", &b"\r\n\r\n"[..]),
+        ("Upgrade: TLS/1.2\r\nContent-Length: 5\r\n\r\n[\"a\"]", b"[\"a\"]"),
+        ("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[\"a\"]\r\n0\r\n\r\n", b"0\r\n\r\n"),
+    ];
+    for (offer, end) in offers {
+        let (target, seen) = recording(end, EMPTY);
+        for (mut stream, before) in ways(&serve, target, "ro-offer") {
+            let head = format!("POST {before}/ HTTP/1.1\r\nHost: {target}\r\nConnection: Upgrade\r\n{offer}");
+            stream.write_all(head.as_bytes()).unwrap();
+            assert!(read_head(&mut stream).starts_with("HTTP/1.1 200"), "{offer}");
+            let request = String::from_utf8(seen.recv().unwrap()).unwrap().to_lowercase();
+            assert!(
+                !request.contains("upgrade") && request.contains("[\"a\"]") == offer.contains("[\"a\"]"),
+                "{request}"
+            );
+        }
+    }
+}
