@@ -1,4 +1,4 @@
-//! The way of a request through the gateway, from its arrival to its response. Whatever happens, it is recorded.
+//! The way of a request through the gateway, from its arrival to its response. Whatever happens to a call, it is recorded.
 
 use super::admission::NotAdmitted;
 use super::backends::url_authority;
@@ -8,15 +8,15 @@ use super::coalescing::CoalescingDecision;
 use super::error_response::ErrorFormat;
 use super::keepalive::with_keepalive;
 use super::read_call::ReadResult;
-use super::routing::{ApiSurface, Route};
+use super::routing::{ApiSurface, Route, is_base_url};
 use super::service::{Gateway, increment};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionOverride, request_head};
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
-use crate::upstream::{Body, Origin, Scheme};
+use crate::upstream::{Body, Origin, Scheme, body};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ impl Gateway {
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        if [Method::GET, Method::HEAD].contains(request.method()) && is_base_url(request.uri().path()) {
+            return Response::new(body::empty());
+        }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let route = Route::parse(target);
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());

@@ -124,6 +124,16 @@ impl Route {
     }
 }
 
+/// True for the base URL that names a rollout, and for `/api/hello` below it. Clients such as Claude Code request them to see
+/// whether the server is there: they are no calls.
+pub(super) fn is_base_url(path: &str) -> bool {
+    let rest = path.strip_prefix("/rollout/").and_then(|rest| rest.split_once("/attempt/"));
+    let Some((rollout, rest)) = rest else { return false };
+    let (attempt, tail) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let has_ids = [rollout, attempt].iter().all(|id| parse_id(id).is_ok()) && !rollout.contains('/');
+    has_ids && matches!(tail, "" | "/" | "/api/hello")
+}
+
 /// Reads `{rollout}/attempt/{attempt}`; also returns what follows, with its slash.
 fn rollout_and_attempt(rest: &str) -> Result<(NamedRollout, &str), ProxyError> {
     let invalid = || unknown_route("the path is /rollout/{rollout}/attempt/{attempt}/v1/…".to_owned());

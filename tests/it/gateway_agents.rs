@@ -311,3 +311,18 @@ fn ids_that_are_not_proved_carry_their_mark_to_trainers() {
     };
     assert_eq!(marks("/sessions/s/traces"), [json!(null), json!(["usage_output_tokens"])]);
 }
+
+#[test]
+fn a_client_that_looks_whether_the_server_is_there_makes_no_call() {
+    let gateway = Gateway::start("sglang", "");
+    for (method, path) in [("HEAD", ""), ("GET", ""), ("HEAD", "/"), ("GET", "/api/hello")] {
+        let reply = ask(gateway.server, method, &format!("/rollout/ro/attempt/at{path}"), &[], "");
+        assert_eq!(reply.status, 200, "{method} {path}");
+    }
+    assert_eq!(ask(gateway.server, "POST", "/rollout/ro/attempt/at", &[], "{}").status, 404);
+    assert_eq!(ask(gateway.server, "GET", "/rollout//attempt/at", &[], "").status, 404);
+    gateway.call("/v1/messages", &json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}));
+    gateway.dropped();
+    let metrics = get(gateway.server, "/metrics").text();
+    assert!(metrics.lines().any(|line| line == "tracewire_gateway_calls_total 3"), "{metrics}");
+}
