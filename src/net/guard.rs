@@ -8,9 +8,11 @@
 use super::io::{BoxedIo, write_through};
 use crate::error::FramingFault;
 use crate::wire::framing::head::ResponseTo;
+use crate::wire::framing::target::{RawTarget, RewrittenHead};
 use crate::wire::framing::{Next, Scanner};
 use bytes::{Buf, BytesMut};
 use http::Method;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +43,8 @@ struct GuardState {
     fault: Option<(u64, FramingFault)>,
     // The number of the last request with a response, and what follows that response.
     decided: Option<(u64, AfterResponse)>,
+    // The targets of requests that came in another form, by the numbers of the requests.
+    targets: VecDeque<(u64, RawTarget)>,
     // What the next response answers.
     response_to: ResponseTo,
     // The reason phrase of that response, if the HTTP library would drop it.
@@ -55,6 +59,13 @@ impl FramingGuard {
         state.begun += 1;
         let number = state.begun;
         state.fault.filter(|(faulty, _)| *faulty == number).map(|(_, fault)| fault)
+    }
+
+    /// Takes the target of the request begun last, if the HTTP library got it in another form.
+    pub(crate) fn take_target(&self) -> Option<RawTarget> {
+        let mut state = self.lock();
+        let begun = state.begun;
+        state.targets.pop_front_if(|(number, _)| *number == begun).map(|(_, target)| target)
     }
 
     /// Reports that the request begun last has a response, and the protocol of the bytes behind the request.
@@ -180,6 +191,15 @@ impl GuardedIo {
     fn follow(&mut self, next: Next) {
         match next {
             Next::More => {}
+            Next::Rewritten(length, RewrittenHead { head, target }) => {
+                self.guard.lock().targets.push_back((self.scanner.heads(), target));
+                let rest = self.held.split_off(self.ready + length);
+                self.held.truncate(self.ready);
+                self.held.extend_from_slice(&head);
+                self.ready = self.held.len();
+                self.held.extend_from_slice(&rest);
+                self.judge_held();
+            }
             // A response decides by itself; the bytes that came with it may pass.
             Next::Switch if self.direction == Direction::Responses => {
                 self.scanner.switched();

@@ -103,11 +103,16 @@ where
     let HttpConnection { io, peer, drain, header_timeout, responses } = connection;
     let (io, framing) = GuardedIo::of_requests(io);
     let (io, interim) = InterimIo::new(Box::new(io));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let is_connect = request.method() == Method::CONNECT;
         let request = match framing.begin_request() {
             Some(fault) => Err(fault),
-            None => Ok(request),
+            None => {
+                if let Some(target) = framing.take_target() {
+                    request.extensions_mut().insert(target);
+                }
+                Ok(request)
+            }
         };
         let (answer, framing) = (answer(request, interim.clone()), framing.clone());
         async move {

@@ -11,6 +11,7 @@ mod io;
 pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod prefixed;
+pub(crate) mod raw_target;
 pub(crate) mod sniff;
 mod timeout;
 

@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::proxy_url::ProxyUrl;
 use crate::net::guard::FramingGuard;
+use crate::net::raw_target::RawTargets;
 use crate::trace::exchange::TlsFacts;
 use hyper::client::conn::{http1, http2};
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub(super) struct Http1Sender {
     pub(super) requests: http1::SendRequest<Body>,
     /// Judges the framing of the responses.
     pub(super) guard: FramingGuard,
+    /// Restores the targets of requests.
+    pub(super) targets: RawTargets,
     /// The upstream proxy that gets the requests, in absolute form. `None` for a direct or tunnelled connection.
     pub(super) forward_proxy: Option<ProxyUrl>,
 }

@@ -7,6 +7,7 @@ use super::proxy_url::ProxyUrl;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
+use crate::net::raw_target::RawTargetIo;
 use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +24,8 @@ pub(super) async fn http1_sender(
     forward_proxy: Option<ProxyUrl>,
     endpoint: &str,
 ) -> Result<Sender, ProxyError> {
-    let (io, guard) = GuardedIo::of_responses(io);
+    let (io, targets) = RawTargetIo::new(io);
+    let (io, guard) = GuardedIo::of_responses(Box::new(io));
     let (requests, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_headers(MAX_FIELDS)
@@ -34,7 +36,7 @@ pub(super) async fn http1_sender(
     let connection = connection.with_upgrades();
     // An error of the connection is also an error of each affected request.
     tokio::spawn(async move { drop(connection.await) });
-    Ok(Sender::Http1(Http1Sender { requests, guard, forward_proxy }))
+    Ok(Sender::Http1(Http1Sender { requests, guard, targets, forward_proxy }))
 }
 
 /// Starts HTTP/2.

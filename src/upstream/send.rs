@@ -14,8 +14,10 @@ use super::pool::Pool;
 use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
+use crate::net::raw_target::RawTargets;
 use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, UpstreamTls};
+use crate::wire::framing::target::RawTarget;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
@@ -210,6 +212,7 @@ impl Upstream {
             match &mut sender {
                 Sender::Http1(sender) => {
                     sender.guard.expect_response_to(request.method());
+                    restore_target(&request, &sender.targets);
                     sender.requests.try_send_request(request).await
                 }
                 Sender::Http2(sender) => sender.requests.try_send_request(request).await,
@@ -313,6 +316,20 @@ fn adapt_to_protocol(request: &mut Request<Body>, sender: &Sender) {
     // Copied unchanged: a signature may cover it.
     if let Ok(uri) = path.parse::<Uri>() {
         *request.uri_mut() = uri;
+    }
+}
+
+/// Has the target written as it came, unless it was replaced since.
+fn restore_target(request: &Request<Body>, targets: &RawTargets) {
+    let Some(RawTarget { encoded, raw }) = request.extensions().get::<RawTarget>() else { return };
+    let (method, uri) = (request.method(), request.uri().to_string());
+    if let Some(before) = uri.strip_suffix(encoded.as_str())
+        && request.uri().path_and_query().is_some_and(|path| path.as_str() == encoded)
+    {
+        // RFC 9112 §3.2.4: to a proxy, a target without a path stands for the whole server.
+        let raw = if raw == "*" && !before.is_empty() { &b""[..] } else { raw };
+        let wanted = [method.as_str().as_bytes(), b" ", before.as_bytes(), raw, b" "].concat();
+        targets.substitute(format!("{method} {uri} "), wanted);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What passes byte for byte although the HTTP library would change, drop or refuse it.
 
-use crate::support::{Bench, Running, connect, endpoint, find, read_head, tunnel};
+use crate::support::{Bench, Running, connect, endpoint, find, read_head, read_to_end, tunnel};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -97,4 +97,75 @@ fn an_upgrade_that_is_ignored_leaves_the_request() {
             );
         }
     }
+}
+
+#[test]
+fn a_target_that_servers_take_passes() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (target, seen) = recording(b"\r\n\r\n", EMPTY);
+    let [(mut listener, before), (mut inside, _)] = ways(&serve, target, "ro-target");
+    let paths = [
+        "/q?query=up{job=\"x\"}",
+        "/s?q=age:>30",
+        "/s?q=<b>",
+        "/a`b",
+        "/a<b>\"c\"",
+        "/a|b^c\\d?e|f^g\\h`",
+        "/a#fragment",
+        "/a?b#c?d",
+        "/%zz?%",
+        "/caf\u{e9}?\u{6d4b}<",
+        "/plain",
+    ];
+    for path in paths {
+        for (stream, before) in [(&mut listener, before.as_str()), (&mut inside, "")] {
+            stream.write_all(format!("GET {before}{path} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+            let answer = read_head(stream);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+            let request = String::from_utf8(seen.recv().unwrap()).unwrap();
+            assert!(request.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{path}: {request}");
+        }
+    }
+    for (line, arrives) in [
+        (format!("GET http://{target}?x=1"), "GET /?x=1 "),
+        (format!("OPTIONS http://{target}"), "OPTIONS * "),
+        (format!("OPTIONS http://{target}/"), "OPTIONS / "),
+    ] {
+        listener.write_all(format!("{line} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+        read_head(&mut listener);
+        let request = String::from_utf8(seen.recv().unwrap()).unwrap();
+        assert!(request.starts_with(arrives), "{line}: {request}");
+    }
+}
+
+#[test]
+fn requests_in_a_row_keep_their_own_targets() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (target, seen) = recording(b"\r\n\r\n", EMPTY);
+    for (mut stream, before) in ways(&serve, target, "ro-row") {
+        let paths = ["/a<1>", "/b", "/c?\"3\"", "/d#4"];
+        let all: String =
+            paths.iter().map(|path| format!("GET {before}{path} HTTP/1.1\r\nHost: {target}\r\n\r\n")).collect();
+        stream.write_all(all.as_bytes()).unwrap();
+        for path in paths {
+            read_head(&mut stream);
+            let request = String::from_utf8(seen.recv().unwrap()).unwrap();
+            assert!(request.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{path}: {request}");
+        }
+    }
+}
+
+#[test]
+fn a_target_that_cannot_pass_is_refused_with_a_cause_and_a_span() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (target, _seen) = recording(b"\r\n\r\n", EMPTY);
+    let mut stream = tunnel(serve.address("proxy"), target, "ro-refused");
+    stream.write_all(format!("GET no/uri HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+    let answer = read_to_end(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("the request target is not a URI"), "{answer}");
+    let span = &bench.exchanges("ro-refused", 1)[0];
+    assert!(span["status"]["description"].as_str().unwrap().contains("not a URI"), "{span:#}");
 }

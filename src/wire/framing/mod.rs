@@ -2,11 +2,12 @@
 //!
 //! RFC 9112 §6, read as narrowly as a proxy must: what two readers could frame differently is a fault and never
 //! repaired. Bytes in, verdicts out; nothing is changed or held. [`Scanner`] follows a connection, [`head`] judges one
-//! message head, `chunked` follows a chunked body. Memory is bounded by one trailer line.
+//! message head, `target` finds what the HTTP library can't hold, `chunked` follows a chunked body. Memory is bounded by one trailer line.
 
 mod chunked;
 pub(crate) mod head;
 mod scanner;
+pub(crate) mod target;
 #[cfg(test)]
 mod tests;
 

@@ -2,6 +2,7 @@
 
 use super::chunked::Chunked;
 use super::head::{BodyFraming, ResponseTo, find_end, reason_beyond_ascii, request, response};
+use super::target::{RewrittenHead, rewritten};
 use crate::error::FramingFault;
 
 /// Follows the messages of one direction of a connection.
@@ -44,6 +45,8 @@ pub(crate) struct Scan {
 pub(crate) enum Next {
     /// More bytes of a message, or the next message.
     More,
+    /// A sound request head of this many bytes, which the HTTP library must get in another form.
+    Rewritten(usize, RewrittenHead),
     /// The protocol that the exchange of the last head decides: [`Scanner::switched`] or [`Scanner::not_switched`].
     Switch,
     /// A head that must not pass.
@@ -114,7 +117,11 @@ impl Scanner {
                     };
                     self.heads += 1;
                     match self.after_head(&rest[..end], request) {
-                        Ok(state) => self.state = state,
+                        Ok((state, None)) => self.state = state,
+                        Ok((state, Some(rewritten))) => {
+                            self.state = state;
+                            return Scan { pass, next: Next::Rewritten(end, rewritten) };
+                        }
                         Err(fault) => return Scan { pass, next: Next::BadHead(fault) },
                     }
                     pass += end;
@@ -142,18 +149,25 @@ impl Scanner {
         }
     }
 
-    fn after_head(&mut self, head: &[u8], answers: ResponseTo) -> Result<ScannerState, FramingFault> {
-        let facts = if self.is_of_requests { request(head)? } else { response(head, answers)? };
-        self.is_last = facts.is_last;
-        if !self.is_of_requests {
+    fn after_head(
+        &mut self,
+        head: &[u8],
+        answers: ResponseTo,
+    ) -> Result<(ScannerState, Option<RewrittenHead>), FramingFault> {
+        let (facts, rewritten) = if self.is_of_requests {
+            (request(head)?, rewritten(head)?)
+        } else {
             self.reason = reason_beyond_ascii(head);
-        }
-        Ok(match facts.body {
+            (response(head, answers)?, None)
+        };
+        self.is_last = facts.is_last;
+        let state = match facts.body {
             _ if facts.switches => ScannerState::Switching,
             BodyFraming::None | BodyFraming::Length(0) => ScannerState::Head { searched: 0 },
             BodyFraming::Length(length) => ScannerState::Length(length),
             BodyFraming::Chunked => ScannerState::Chunked(Chunked::default()),
             BodyFraming::UntilClose => ScannerState::Rest,
-        })
+        };
+        Ok((state, rewritten))
     }
 }

@@ -225,6 +225,10 @@ fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (usize, Option<&'static str>, u64)
         held.drain(..scan.pass);
         match scan.next {
             Next::More => {}
+            Next::Rewritten(length, _) => {
+                passed += length;
+                held.drain(..length);
+            }
             Next::Switch => scanner.not_switched(),
             Next::BadHead(fault) | Next::BadBody(fault) => return (passed, Some(fault.cause), scanner.heads()),
         }
