@@ -209,6 +209,7 @@ pub(crate) fn record_response(recording: &Recording, sent: Sent) -> (Response<In
     recording.connection(|connection| {
         connection.upstream_peer = facts.peer;
         connection.upstream_tls = facts.tls;
+        connection.upstream_cut = facts.cut;
         connection.upstream_reused = facts.reused;
     });
     (response, lease)

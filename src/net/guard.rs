@@ -15,6 +15,7 @@ use http::Method;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -47,6 +48,8 @@ struct GuardState {
     targets: VecDeque<(u64, RawTarget)>,
     // What the next response answers.
     response_to: ResponseTo,
+    // True once that response has ended with TLS, without close_notify.
+    cut: Arc<AtomicBool>,
     // The reason phrase of that response, if the HTTP library would drop it.
     reason: Option<Vec<u8>>,
     waker: Option<Waker>,
@@ -83,6 +86,12 @@ impl FramingGuard {
         let mut state = self.lock();
         state.response_to = if method == Method::HEAD { ResponseTo::Head } else { ResponseTo::Other };
         state.reason = None;
+        state.cut = Arc::default();
+    }
+
+    /// True once the response expected last has ended with TLS, without close_notify.
+    pub(crate) fn cut(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lock().cut)
     }
 
     /// Takes the reason phrase of the last response, if it has bytes beyond ASCII.
@@ -242,16 +251,32 @@ impl GuardedIo {
         }
     }
 
+    /// Reads from the socket. Many servers end TLS without close_notify, and clients take that for the end of a response
+    /// without a length. So it is here, but marked.
+    fn poll_inner(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
+            Err(error)
+                if error.kind() == io::ErrorKind::UnexpectedEof
+                    && self.direction == Direction::Responses
+                    && self.scanner.is_until_close() =>
+            {
+                self.guard.cut().store(true, Ordering::Relaxed);
+                Poll::Ready(Ok(()))
+            }
+            read => Poll::Ready(read),
+        }
+    }
+
     /// Reads into `buf` and judges the bytes there, so that sound bytes are not copied. Ready(false) at the socket's end.
     fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         if buf.remaining() > READ_BYTES {
             let mut part = ReadBuf::new(buf.initialize_unfilled_to(READ_BYTES));
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
+            ready!(self.poll_inner(cx, &mut part))?;
             let read = part.filled().len();
             buf.advance(read);
         } else {
-            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+            ready!(self.poll_inner(cx, buf))?;
         }
         let fresh = &buf.filled()[before..];
         if fresh.is_empty() {

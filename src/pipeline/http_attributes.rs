@@ -11,6 +11,7 @@ use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
 use crate::util::glob::any_name_matches;
 use http::{HeaderMap, Version, header};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The span of an exchange without attributes.
@@ -121,6 +122,9 @@ pub(super) fn connection(span: &mut Span, exchange: &Exchange) {
         span.set_some(names::TLS_NEXT_PROTOCOL, tls.alpn.clone());
         if tls.unverified {
             span.set(names::TLS_UNVERIFIED, true);
+        }
+        if facts.upstream_cut.load(Ordering::Relaxed) {
+            span.set(names::TLS_CUT, true);
         }
     }
     if let Some(refusal) = &facts.refusal {

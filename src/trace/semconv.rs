@@ -128,6 +128,7 @@ names! {
     DOWNSTREAM_PROTOCOL_VERSION = "tracewire.downstream.protocol.version";
     DOWNSTREAM_TLS_VERSION = "tracewire.downstream.tls.version";
     DOWNSTREAM_TLS_ALPN = "tracewire.downstream.tls.next_protocol";
+    TLS_CUT = "tracewire.upstream.tls_cut";
     TLS_UNVERIFIED = "tracewire.upstream.tls_unverified";
     IDENTITY_SOURCE = "tracewire.identity.source";
     IDENTITY_CONFLICT = "tracewire.identity.conflict";

@@ -8,7 +8,7 @@ use crate::trace::exchange::TlsFacts;
 use hyper::client::conn::{http1, http2};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -23,6 +23,8 @@ pub(crate) struct UpstreamFacts {
     pub connect: Option<Duration>,
     /// The duration of the TLS handshake.
     pub handshake: Option<Duration>,
+    /// True once the response has ended with TLS, without close_notify.
+    pub cut: Arc<AtomicBool>,
     /// True when the connection served a request before.
     pub reused: bool,
 }

@@ -233,7 +233,10 @@ impl Upstream {
         {
             response.extensions_mut().insert(reason);
         }
-        let sent_facts = facts.clone();
+        let mut sent_facts = facts.clone();
+        if let Sender::Http1(sender) = &sender {
+            sent_facts.cut = sender.guard.cut();
+        }
         // After a refused upgrade, late bytes of the other protocol can't be told from the next response.
         if let (true, Sender::Http1(sender)) = (reusable, sender) {
             self.return_when_done(sender, UpstreamFacts { reused: true, ..facts }, key, origin);

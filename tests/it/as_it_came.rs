@@ -1,8 +1,13 @@
 //! What passes byte for byte although the HTTP library would change, drop or refuse it.
 
-use crate::support::{Bench, Running, connect, endpoint, find, read_head, read_to_end, tunnel};
+use crate::support::certificates::TestCa;
+use crate::support::{Bench, Running, connect, endpoint, find, read_head, read_to_end, text, tunnel};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 /// An endpoint that reads each request up to `end`, gives it to the receiver, and answers it with `answer`.
@@ -168,4 +173,46 @@ fn a_target_that_cannot_pass_is_refused_with_a_cause_and_a_span() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("the request target is not a URI"), "{answer}");
     let span = &bench.exchanges("ro-refused", 1)[0];
     assert!(span["status"]["description"].as_str().unwrap().contains("not a URI"), "{span:#}");
+}
+
+/// An endpoint with TLS that answers with `answer` and closes the connection without close_notify.
+fn cutting(ca: &TestCa, answer: &'static [u8]) -> SocketAddr {
+    let (certificate, key) = ca.leaf("localhost", 1);
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<_, _>>().unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap());
+    endpoint(move |mut socket| {
+        let mut tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(answer);
+    })
+}
+
+#[test]
+fn tls_without_close_notify_ends_an_answer_without_a_length() {
+    let bench = Bench::new();
+    let ca = TestCa::new(bench.home());
+    let trusted = ca.path().to_str().unwrap().to_owned();
+    for (at, (answer, passes)) in [
+        (&b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"[..], true),
+        (b"HTTP/1.0 200 OK\r\n\r\nhello", true),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", false),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = cutting(&ca, answer);
+        let rollout = format!("ro-cut-{at}");
+        let url = format!("https://localhost:{}/", target.port());
+        let flags = ["--upstream-ca", &trusted, "--rollout", &rollout];
+        let output = bench.run(&flags, &["curl", "-sS", "--http1.1", &url]);
+        assert_eq!((output.status.success(), &output.stdout[..]), (passes, &b"hello"[..]), "{}", text(&output));
+        let span = &bench.exchanges(&rollout, 1)[0]["attributes"];
+        assert_eq!(span["tracewire.outcome"] == "complete", passes, "{span:#}");
+        assert_eq!(span["tracewire.upstream.tls_cut"] == true, passes, "{span:#}");
+    }
 }

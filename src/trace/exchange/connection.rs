@@ -1,6 +1,8 @@
 //! The connections that an exchange used.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The connections that an exchange used, on both sides.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct ConnectionFacts {
     pub upstream_tls: Option<TlsFacts>,
     /// True when the upstream connection had served an earlier exchange.
     pub upstream_reused: bool,
+    /// True once the endpoint has ended a response by the end of TLS, without close_notify: it may have been cut off.
+    pub upstream_cut: Arc<AtomicBool>,
     /// The client that rejected our certificate, if this is such an exchange.
     pub refusal: Option<Refusal>,
 }

@@ -81,6 +81,11 @@ impl Scanner {
         self.reason.take()
     }
 
+    /// True within bytes that only the end of the connection ends.
+    pub(crate) fn is_until_close(&self) -> bool {
+        matches!(self.state, ScannerState::Rest)
+    }
+
     /// Ends [`Next::Switch`]: the connection speaks another protocol now.
     pub(crate) fn switched(&mut self) {
         self.state = ScannerState::Rest;
