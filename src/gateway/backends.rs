@@ -182,9 +182,13 @@ impl Backend {
         }
     }
 
-    /// A call failed: the backend is ejected for a time that doubles with each failure in a row.
+    /// A call failed: the backend is ejected for a time that doubles with each ejection in a row. Calls that fail while it is
+    /// ejected were sent before, or for want of another backend, and tell nothing new.
     pub(super) fn on_failure(&self) {
         let mut state = self.state();
+        if state.ejected_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         let ejection = state.ejections.next().unwrap_or(MAX_EJECTION);
         state.ejected_until = Some(Instant::now() + ejection);
     }
@@ -385,7 +389,9 @@ mod tests {
         let backend = backends.register(&settings("http://gpu/v1"), None).unwrap();
         let next_ejection = || backend.state().ejections.next().unwrap().as_secs();
         (0..3).for_each(|_| backend.on_failure());
-        assert_eq!(next_ejection(), 8);
+        backend.state().ejected_until = Some(Instant::now());
+        (0..3).for_each(|_| backend.on_failure());
+        assert_eq!(next_ejection(), 4, "failures at a time count once");
         backend.on_success();
         assert_eq!(next_ejection(), 1);
     }
