@@ -559,7 +559,10 @@ fn events_are_those_of_one_attempt() {
         wrong(NO),
         wrong(json!({ "event_type": 1 })),
         wrong(json!({ "event_type": "x", "data": [] })),
+        wrong(json!({ "event_type": "reward", "data": { "value": "NaN" } })),
     ]);
+    let not_finite = "{\"event_type\": \"reward\", \"data\": {\"value\": -Infinity}}";
+    assert_eq!(ask(trainer.server, "POST", "/api/rollouts/ro/attempt/0/events", &[], not_finite).status, 422);
 }
 
 #[test]

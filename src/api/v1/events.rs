@@ -5,7 +5,7 @@
 use super::query::text;
 use super::rollouts::{last_attempt, registered};
 use crate::api::request_json::read;
-use crate::api::respond::{ApiResult, ok};
+use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::settings::TripletCalls;
 use crate::api::state::ApiState;
 use crate::export::model_request::{event_data, triplet};
@@ -49,6 +49,11 @@ pub(super) async fn add(
     body: Bytes,
 ) -> ApiResult {
     let NewEvent { event_type, data } = read(&body)?;
+    // Python writes them where JSON has no number, and they are read as texts. No trainer can learn from such a reward.
+    let value = data.get("value").filter(|_| event_type == "reward");
+    if let Some(value) = value.and_then(JsonValue::as_str).filter(|value| NO_NUMBERS.contains(value)) {
+        return Err(ApiError::of_value(&["body", "data", "value"], "a reward must be a finite number", value));
+    }
     let data = JsonValue::Object(data);
     let rollout = registered(&state, &rollout).await?.rollout_id;
     let now = Timestamp::from(SystemTime::now());
@@ -59,6 +64,9 @@ pub(super) async fn add(
     state.rollouts.append(vec![Arc::new(span)]).await?;
     ok(EventView { event_type, rollout_id: rollout.to_string(), attempt_id: attempt, timestamp: now, data })
 }
+
+/// What is written where a number is not finite.
+const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// A span without duration, below the attempt's root.
 fn span_of(rollout: &RolloutId, attempt: &AttemptId, sequence_id: u64, now: Timestamp) -> Span {
