@@ -1,7 +1,7 @@
 //! A running program: creates the parts, connects them, and stops them in order.
 
 use super::metrics::{Counted, warnings};
-use super::service::{RegisteredRollouts, SequenceService, sequence_starts};
+use super::service::{MAX_RESERVED, RegisteredRollouts, SequenceService, sequence_starts};
 use super::stores::spill_folder;
 use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
@@ -21,6 +21,7 @@ use crate::store::SharedStore;
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
+use crate::util::lru::lru;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
@@ -89,7 +90,7 @@ impl App {
             rollouts: rollouts.clone(),
             sequences: sequences.clone(),
             recorded_calls: observed.recorded_calls,
-            reserved: Mutex::default(),
+            reserved: Mutex::new(lru(MAX_RESERVED)),
         };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder =

@@ -7,8 +7,8 @@ use crate::shared_state::{RecordedCalls, SequenceAllocator, SequenceStart, Seque
 use crate::store::{BoxFuture, SequenceAuthority, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
 use crate::trace::{Rollout, RolloutId};
+use crate::util::lru::LruCache;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Allocates sequence ids for the API server, from the same allocator as the proxy.
@@ -16,9 +16,9 @@ pub(super) struct SequenceService {
     pub(super) rollouts: Rollouts,
     pub(super) sequences: SequenceAllocator,
     pub(super) recorded_calls: RecordedCalls,
-    /// The highest id reserved in the store per rollout: a restart continues after it. Cleared at [`MAX_RESERVED`] entries,
-    /// which costs one more write per rollout.
-    pub(super) reserved: Mutex<HashMap<RolloutId, u64>>,
+    /// The highest id reserved in the store per rollout: a restart continues after it. Of at most [`MAX_RESERVED`] entries;
+    /// an evicted one costs one more write.
+    pub(super) reserved: Mutex<LruCache<RolloutId, u64>>,
 }
 
 impl SequenceService {
@@ -27,9 +27,8 @@ impl SequenceService {
         if self.rollouts.store().sequence_authority() == SequenceAuthority::Store {
             return;
         }
-        let is_reserved =
-            |reserved: &HashMap<RolloutId, u64>| reserved.get(rollout).is_some_and(|reserved| *reserved >= id);
-        if is_reserved(&self.reserved.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).get(rollout).copied();
+        if reserved.is_some_and(|reserved| reserved >= id) {
             return;
         }
         let (owner, last) = (rollout.clone(), id + RESERVED_AT_ONCE);
@@ -39,16 +38,13 @@ impl SequenceService {
             return tracing::warn!(%error, rollout_id = %rollout, "cannot reserve sequence ids in the store; after a restart ids may be used twice");
         }
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        if reserved.len() >= MAX_RESERVED {
-            reserved.clear();
-        }
-        let highest = reserved.entry(rollout.clone()).or_default();
+        let highest = reserved.get_or_insert_mut(rollout.clone(), || 0);
         *highest = last.max(*highest);
     }
 }
 
 const RESERVED_AT_ONCE: u64 = 64;
-const MAX_RESERVED: usize = 16 * 1024;
+pub(super) const MAX_RESERVED: usize = 16 * 1024;
 
 impl Sequences for SequenceService {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
@@ -112,11 +108,12 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
 /// Reads from the store where a rollout's sequence ids continue.
 pub(super) fn sequence_starts(store: &SharedStore) -> SequenceStarts {
     let store = Arc::clone(store);
-    Arc::new(move |id| {
+    Arc::new(move |id, above| {
         let store = Arc::clone(&store);
         Box::pin(async move {
             let shared = store.sequence_authority() == SequenceAuthority::Store;
-            let state = if shared { store.next_sequence(id).await } else { store.sequence_state(id).await }.ok()?;
+            let state =
+                if shared { store.next_sequence(id, above).await } else { store.sequence_state(id).await }.ok()?;
             Some(SequenceStart { last_sequence_id: state.last_sequence_id, registered: state.registered, shared })
         })
     })

@@ -87,8 +87,8 @@ impl Store for Picky {
     fn sequence_authority(&self) -> SequenceAuthority {
         self.inner.sequence_authority()
     }
-    fn next_sequence(&self, id: RolloutId) -> Answer<'_, RolloutSequenceState> {
-        self.inner.next_sequence(id)
+    fn next_sequence(&self, id: RolloutId, above: u64) -> Answer<'_, RolloutSequenceState> {
+        self.inner.next_sequence(id, above)
     }
     fn sequence_state(&self, id: RolloutId) -> Answer<'_, RolloutSequenceState> {
         self.inner.sequence_state(id)
@@ -234,7 +234,8 @@ async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
     let store: SharedStore = Arc::new(Picky::new(u32::MAX));
     let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
-    let allocator = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::ready(Some(SequenceStart::default())))));
+    let allocator =
+        SequenceAllocator::new(Arc::new(|_, _| Box::pin(std::future::ready(Some(SequenceStart::default())))));
     let rollout = RolloutId::from("a");
     let allocated = allocator.next(&rollout).await;
     drop(start_leased(&recorder, "a", allocated.lease));

@@ -9,8 +9,7 @@ use crate::trace::RolloutId;
 use crate::util::lru::LruCache;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -25,9 +24,10 @@ pub(crate) struct SequenceStart {
     pub shared: bool,
 }
 
-/// Asks the store for a rollout's start; `None` if the store does not answer. `app` provides it.
+/// Asks the store for a rollout's start; `None` if the store does not answer. An id that the store allocates is above the
+/// number, the highest id that this process knows. `app` provides it.
 pub(crate) type SequenceStarts =
-    Arc<dyn Fn(RolloutId) -> Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(RolloutId, u64) -> Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send>> + Send + Sync>;
 
 /// Allocates sequence ids.
 #[derive(Clone)]
@@ -41,7 +41,39 @@ pub(crate) struct SequenceAllocator {
 struct RolloutCounter {
     // Empty until the store has answered.
     start: OnceCell<SequenceStart>,
-    last: AtomicU64,
+    // Locked for moments only.
+    ids: Mutex<KnownIds>,
+}
+
+#[derive(Debug, Default)]
+struct KnownIds {
+    /// The highest id that this process knows.
+    last: u64,
+    /// The highest id that did not come from the store: counted here, or named by a caller.
+    last_own: u64,
+}
+
+impl RolloutCounter {
+    fn ids(&self) -> MutexGuard<'_, KnownIds> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KnownIds {
+    /// Takes an id that the store allocated; false if it may be in use here: the store did not know the ids that this
+    /// process allocated meanwhile.
+    fn accept(&mut self, id: u64) -> bool {
+        self.last = self.last.max(id);
+        id > self.last_own
+    }
+
+    /// The named id, or else the next one.
+    fn allocate(&mut self, named: Option<u64>) -> u64 {
+        let id = named.unwrap_or(self.last + 1);
+        self.last = self.last.max(id);
+        self.last_own = self.last_own.max(id);
+        id
+    }
 }
 
 /// An id, and the facts that came with it.
@@ -80,8 +112,8 @@ impl SequenceAllocator {
         let mut is_first = false;
         let starting = counter.start.get_or_try_init(async || {
             is_first = true;
-            let start = self.start_of(rollout).await.ok_or(())?;
-            counter.last.fetch_max(start.last_sequence_id, Ordering::Relaxed);
+            let start = self.start_of(rollout, &counter).await.ok_or(())?;
+            counter.ids().accept(start.last_sequence_id);
             Ok::<_, ()>(start)
         });
         // Without an answer this process counts from what it knows; the next request asks again.
@@ -91,19 +123,19 @@ impl SequenceAllocator {
             AllocatedSequence { sequence_id, registered, lease }
         };
         if start.shared && named.is_none() {
-            let start = if is_first { Some(start) } else { self.start_of(rollout).await };
-            if let Some(start) = start.filter(|start| start.shared) {
-                counter.last.fetch_max(start.last_sequence_id, Ordering::Relaxed);
-                return allocated(start.last_sequence_id, start.registered);
+            let mut answer = is_first.then_some(start);
+            for _ in 0..MAX_TRIES {
+                let start = match answer.take() {
+                    Some(start) => Some(start),
+                    None => self.start_of(rollout, &counter).await,
+                };
+                let Some(start) = start.filter(|start| start.shared) else { break };
+                if counter.ids().accept(start.last_sequence_id) {
+                    return allocated(start.last_sequence_id, start.registered);
+                }
             }
         }
-        let sequence_id = match named {
-            Some(named) => {
-                counter.last.fetch_max(named, Ordering::Relaxed);
-                named
-            }
-            None => counter.last.fetch_add(1, Ordering::Relaxed) + 1,
-        };
+        let sequence_id = counter.ids().allocate(named);
         allocated(sequence_id, start.registered)
     }
 
@@ -125,8 +157,9 @@ impl SequenceAllocator {
         Arc::clone(counters.get_or_insert(rollout.clone(), Arc::default))
     }
 
-    async fn start_of(&self, rollout: &RolloutId) -> Option<SequenceStart> {
-        let start = tokio::time::timeout(START_TIMEOUT, (self.starts)(rollout.clone())).await.ok().flatten();
+    async fn start_of(&self, rollout: &RolloutId, counter: &RolloutCounter) -> Option<SequenceStart> {
+        let above = counter.ids().last;
+        let start = tokio::time::timeout(START_TIMEOUT, (self.starts)(rollout.clone(), above)).await.ok().flatten();
         if start.is_none() {
             tracing::warn!(rollout_id = %rollout, "the store did not report the last sequence id in time; ids may repeat");
         }
@@ -140,13 +173,16 @@ const MAX_COUNTERS: usize = 16 * 1024;
 const MAX_NAMED: u64 = 1 << 53;
 /// A store that takes longer must not delay the request.
 const START_TIMEOUT: Duration = Duration::from_millis(500);
+/// An answer can be outrun by ids that callers name meanwhile; the next one is above them.
+const MAX_TRIES: usize = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn allocator(start: Option<SequenceStart>) -> SequenceAllocator {
-        SequenceAllocator::new(Arc::new(move |_| Box::pin(std::future::ready(start))))
+        SequenceAllocator::new(Arc::new(move |_, _| Box::pin(std::future::ready(start))))
     }
 
     async fn id(allocator: &SequenceAllocator, rollout: &RolloutId, named: Option<u64>) -> u64 {
@@ -168,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn with_several_processes_the_store_allocates_each_id() {
         let stored = Arc::new(AtomicU64::new(10));
-        let allocator = SequenceAllocator::new(Arc::new(move |_| {
+        let allocator = SequenceAllocator::new(Arc::new(move |_, _| {
             let last_sequence_id = stored.fetch_add(5, Ordering::Relaxed);
             // No answer to the third request.
             let start = SequenceStart { last_sequence_id, registered: false, shared: true };
@@ -182,9 +218,54 @@ mod tests {
         assert_eq!(ids, [10, 15, 17, 18, 25]);
     }
 
+    /// The store answers, is away for two requests, and answers again: it knows neither the ids counted meanwhile nor a
+    /// named one.
+    #[tokio::test]
+    async fn the_store_allocates_above_the_ids_of_an_outage_and_above_named_ids() {
+        let (stored, asked) = (AtomicU64::new(0), AtomicU64::new(0));
+        let allocator = SequenceAllocator::new(Arc::new(move |_, above| {
+            let is_away = (1..=2).contains(&asked.fetch_add(1, Ordering::Relaxed));
+            let start = (!is_away).then(|| {
+                let last_sequence_id = stored.load(Ordering::Relaxed).max(above) + 1;
+                stored.store(last_sequence_id, Ordering::Relaxed);
+                SequenceStart { last_sequence_id, registered: false, shared: true }
+            });
+            Box::pin(std::future::ready(start))
+        }));
+        let rollout = RolloutId::from("ro-1");
+        let mut ids = Vec::new();
+        for named in [None, None, None, None, Some(9), None] {
+            ids.push(id(&allocator, &rollout, named).await);
+        }
+        assert_eq!(ids, [1, 2, 3, 4, 9, 10]);
+    }
+
+    /// An answer that was under way while an id of the same value was named is not used.
+    #[tokio::test]
+    async fn an_id_of_the_store_that_a_caller_named_meanwhile_is_not_used() {
+        let answers = Arc::new(tokio::sync::Semaphore::new(1));
+        let gate = Arc::clone(&answers);
+        let allocator = SequenceAllocator::new(Arc::new(move |_, above| {
+            let gate = Arc::clone(&gate);
+            Box::pin(async move {
+                gate.acquire().await.ok()?.forget();
+                Some(SequenceStart { last_sequence_id: above + 1, registered: false, shared: true })
+            })
+        }));
+        let rollout = RolloutId::from("ro-1");
+        assert_eq!(id(&allocator, &rollout, None).await, 1);
+        let named = async {
+            let named = id(&allocator, &rollout, Some(2)).await;
+            answers.add_permits(2);
+            named
+        };
+        let (waiting, named) = tokio::join!(id(&allocator, &rollout, None), named);
+        assert_eq!((waiting, named), (3, 2));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_delays_a_request_briefly() {
-        let allocator = SequenceAllocator::new(Arc::new(|_| Box::pin(std::future::pending())));
+        let allocator = SequenceAllocator::new(Arc::new(|_, _| Box::pin(std::future::pending())));
         assert_eq!(id(&allocator, &RolloutId::from("ro-1"), None).await, 1);
     }
 
@@ -220,7 +301,7 @@ mod tests {
     async fn idle_counters_are_evicted_and_ids_are_never_allocated_twice() {
         let stored = Arc::new(AtomicU64::new(0));
         let last = Arc::clone(&stored);
-        let allocator = SequenceAllocator::new(Arc::new(move |rollout: RolloutId| {
+        let allocator = SequenceAllocator::new(Arc::new(move |rollout: RolloutId, _| {
             let last_sequence_id = if rollout.as_str() == "ro-busy" { last.load(Ordering::Relaxed) } else { 0 };
             Box::pin(std::future::ready(Some(SequenceStart { last_sequence_id, ..SequenceStart::default() })))
         }));

@@ -71,8 +71,8 @@ pub trait Store: Send + Sync + 'static {
     fn sequence_authority(&self) -> SequenceAuthority;
 
     /// Assigns the next sequence id of a rollout, which is created if it is missing. Two calls never get the same id,
-    /// also from two processes.
-    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>>;
+    /// also from two processes. The id is above `above`, the highest that the caller knows.
+    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>>;
 
     /// The sequence counter of a rollout; all zero for a rollout that does not exist.
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>>;

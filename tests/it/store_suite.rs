@@ -354,7 +354,7 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
             all.spawn(async move {
                 let mut ids = Vec::new();
                 for _ in 0..25 {
-                    ids.push(store.next_sequence("r".into()).await.unwrap().last_sequence_id);
+                    ids.push(store.next_sequence("r".into(), 0).await.unwrap().last_sequence_id);
                 }
                 assert!(ids.is_sorted());
                 ids
@@ -368,7 +368,7 @@ async fn programs_that_share_a_server_never_give_an_id_twice() {
 
 /// Ids continue from those of stored spans. The rollout is created if it is missing, and is not registered by that.
 async fn sequence_ids_are_assigned(store: SharedStore) {
-    let next = async || store.next_sequence("r".into()).await.unwrap();
+    let next = async || store.next_sequence("r".into(), 0).await.unwrap();
     assert_eq!(next().await, RolloutSequenceState { registered: false, last_sequence_id: 1 });
     store.append(shared([span("r", "a", 7, "x")])).await.unwrap();
     assert_eq!(next().await.last_sequence_id, 8);
@@ -376,6 +376,9 @@ async fn sequence_ids_are_assigned(store: SharedStore) {
     store.upsert_rollout(Rollout::running("r".into(), Timestamp::default())).await.unwrap();
     assert_eq!(next().await, RolloutSequenceState { registered: true, last_sequence_id: 21 });
     assert_eq!(store.sequence_state("r".into()).await.unwrap().last_sequence_id, 21);
+    for (rollout, above, expected) in [("r", 30, 31), ("r", 5, 32), ("new", 9, 10)] {
+        assert_eq!(store.next_sequence(rollout.into(), above).await.unwrap().last_sequence_id, expected);
+    }
 }
 
 async fn closed(store: SharedStore) {

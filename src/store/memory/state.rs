@@ -136,9 +136,9 @@ impl State {
         self.traces.get(trace).map(|entry| (entry.rollout_id.clone(), entry.attempt_id.clone()))
     }
 
-    pub(super) fn next_sequence(&mut self, id: &RolloutId) -> RolloutSequenceState {
+    pub(super) fn next_sequence(&mut self, id: &RolloutId, above: u64) -> RolloutSequenceState {
         let entry = self.ensure_entry(id, SystemTime::now().into());
-        entry.last_sequence_id += 1;
+        entry.last_sequence_id = entry.last_sequence_id.max(above) + 1;
         entry.sequence_state()
     }
 

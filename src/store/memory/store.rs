@@ -103,8 +103,8 @@ impl Store for MemoryStore {
         SequenceAuthority::Process
     }
 
-    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        self.with(move |state| state.next_sequence(&id))
+    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.with(move |state| state.next_sequence(&id, above))
     }
 
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {

@@ -206,8 +206,10 @@ impl Store for PostgresStore {
         SequenceAuthority::Store
     }
 
-    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        Box::pin(self.run(move |connection| Box::pin(async move { queries::next_sequence(connection, &id).await })))
+    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(
+            self.run(move |connection| Box::pin(async move { queries::next_sequence(connection, &id, above).await })),
+        )
     }
 
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {

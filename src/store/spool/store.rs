@@ -134,8 +134,8 @@ impl Store for SpooledStore {
         self.server.sequence_authority()
     }
 
-    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        self.server.next_sequence(id)
+    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.server.next_sequence(id, above)
     }
 
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {

@@ -117,9 +117,9 @@ impl Store for SqliteStore {
         SequenceAuthority::Process
     }
 
-    fn next_sequence(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(async move {
-            match self.writer()?.run(Work::NextSequence(id)).await? {
+            match self.writer()?.run(Work::NextSequence(id, above)).await? {
                 Outcome::Sequence(state) => Ok(state),
                 _ => Err(unexpected_outcome()),
             }

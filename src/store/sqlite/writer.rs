@@ -34,7 +34,7 @@ const SPANS_PER_CHECK: usize = 256;
 pub(super) enum Work {
     Append(Vec<Arc<Span>>),
     Change(Change),
-    NextSequence(RolloutId),
+    NextSequence(RolloutId, u64),
     /// Apply the retention limits.
     Prune,
 }
@@ -321,7 +321,7 @@ impl Group<'_> {
 enum EncodedWork {
     Append(Result<Vec<PackedRow>>),
     Change(Change),
-    NextSequence(RolloutId),
+    NextSequence(RolloutId, u64),
     Prune,
 }
 
@@ -330,7 +330,7 @@ impl EncodedWork {
         match work {
             Work::Append(spans) => Self::Append(spans.iter().map(|span| PackedRow::encode(span, recent)).collect()),
             Work::Change(change) => Self::Change(change),
-            Work::NextSequence(id) => Self::NextSequence(id),
+            Work::NextSequence(id, above) => Self::NextSequence(id, above),
             Work::Prune => Self::Prune,
         }
     }
@@ -357,7 +357,7 @@ impl EncodedWork {
                 Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
             }
             Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
-            Self::NextSequence(id) => Ok(Outcome::Sequence(next_sequence(connection, &id)?)),
+            Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
             Self::Prune => Ok(Outcome::Pruned(prune(connection, options.retention, SystemTime::now().into())?)),
         }
     }
