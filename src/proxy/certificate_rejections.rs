@@ -192,8 +192,9 @@ fn alert_name(alert: AlertDescription) -> String {
     name
 }
 
-/// The longest time that a handshake waits for the client's program name.
-const MAX_LOOKUP_DELAY: Duration = Duration::from_millis(50);
+/// The longest time that a handshake waits for the client's program name. A lookup takes a few milliseconds, but on a busy
+/// machine it may wait for a thread.
+const MAX_LOOKUP_DELAY: Duration = Duration::from_millis(200);
 const SUGGEST_PASSTHROUGH_AFTER: u64 = 3;
 const MAX_HOSTS: usize = 1024;
 

@@ -162,7 +162,10 @@ impl Bench {
         if !output.status.success() {
             return Vec::new();
         }
-        serde_json::from_slice(&output.stdout).unwrap()
+        let mut spans: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        // As long as the rollout is not stored, its id may be the beginning of another's.
+        spans.retain(|span| span["rollout_id"] == rollout);
+        spans
     }
 
     /// A rollout's HTTP exchanges (no CONNECT, no root), once there are `count`.
