@@ -73,6 +73,12 @@ error_kinds! {
     /// The endpoint's certificate is untrusted, outside its validity period, or for another host.
     TlsCertificateError: Upstream BAD_GATEWAY "tls_certificate_error",
         "if you trust this endpoint, name its CA with --upstream-ca, or the host in tls.insecure_hosts";
+    /// The endpoint's certificate is of an outdated form that rustls does not read.
+    TlsCertificateForm: Upstream BAD_GATEWAY "tls_certificate_error",
+        "renew the certificate; until then name the host in tls.insecure_hosts, or in proxy.passthrough";
+    /// The endpoint has no TLS version or cipher suite that we have, or requires a client certificate.
+    TlsNothingInCommon: Upstream BAD_GATEWAY "tls_alert_received",
+        "if it wants a client certificate, set one in tls.client_certificates; if it has no TLS 1.3 and no TLS 1.2 with ECDHE and AES-GCM or ChaCha20, only proxy.passthrough helps";
     /// The endpoint rejected our side of the TLS handshake.
     TlsAlertReceived: Upstream BAD_GATEWAY "tls_alert_received",
         "if the endpoint requires a client certificate, set one in tls.client_certificates";

@@ -214,7 +214,8 @@ fn label(span: &Span) -> String {
     };
     let mut label = format!("{method} {}", shown.split('?').next().unwrap_or_default());
     if text(span, names::CONNECT_POLICY).is_some_and(|policy| policy != "intercept") {
-        let _ = write!(label, " ({})", text(span, names::CONNECT_POLICY).unwrap_or_default());
+        let reason = text(span, names::CONNECT_REASON).or_else(|| text(span, names::CONNECT_POLICY));
+        let _ = write!(label, " ({})", reason.unwrap_or_default());
     }
     for (name, note) in [
         (names::CAPTURE_REQUEST_TRUNCATED, " [request cut]"),

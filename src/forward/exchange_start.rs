@@ -13,7 +13,7 @@ use crate::upstream::{Body, Origin, PoolKey};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
 use crate::wire::traceparent::TraceParent;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -152,6 +152,14 @@ impl Forwarder {
 
 /// The head of a request as it is recorded.
 pub(crate) fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestHead {
+    let mut headers = fields::copy(request.headers());
+    // RFC 9113 §8.3.1: the same fact under the name that it has in HTTP/1.
+    if request.version() == Version::HTTP_2
+        && let Some(named) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(named.as_str())
+    {
+        headers.entry(header::HOST).or_insert(host);
+    }
     RequestHead {
         method: request.method().clone(),
         scheme: if origin.tls { "https" } else { "http" },
@@ -159,7 +167,7 @@ pub(crate) fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestH
         port: origin.port,
         target: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         version: request.version(),
-        headers: fields::copy(request.headers()),
+        headers,
     }
 }
 

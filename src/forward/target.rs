@@ -8,8 +8,10 @@ use http::{HeaderMap, Method, Request, Uri, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-/// Why a request inside a tunnel must not be sent: one that names another host would bypass the policy that the tunnel
-/// passed. None for requests outside a tunnel.
+/// Why a request inside a tunnel must not be sent. None for requests outside a tunnel.
+///
+/// `Host` may name another host than the tunnel leads to, as it may without a proxy: a client that tests a virtual host
+/// connects to its address. The connection is the tunnel's all the same.
 pub(super) fn misdirected(
     connection: &ConnectionContext,
     origin: &Origin,
@@ -23,19 +25,17 @@ pub(super) fn misdirected(
         let shown = authority(&tunnel.origin.host, tunnel.origin.port);
         return Some(ProxyError::new(ErrorKind::HttpRequestError, shown, "a CONNECT inside a tunnel"));
     }
-    // Every place that names a host must name this one: the next server may read another of them than we do.
+    // The next server may read another of the places that name a host than we do: they must agree.
     let hosts = request.headers().get_all(header::HOST);
     let fields = hosts.iter().map(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let named: Vec<Option<Authority>> = fields.chain(request.uri().authority().cloned().map(Some)).collect();
+    let name = |named: &Option<Authority>| named.as_ref().map(|named| named.host().to_ascii_lowercase());
     let leads = &tunnel.origin;
     let is_inside = origin == leads || (origin.dial_host.as_ref() == Some(&leads.host) && origin.port == leads.port);
-    let is_origin = |named: &&Option<Authority>| {
-        named.as_ref().is_some_and(|named| named.host().trim_matches(['[', ']']).eq_ignore_ascii_case(&origin.host))
-    };
-    let other = named.iter().find(|named| !is_origin(named));
-    (!is_inside || other.is_some()).then(|| {
-        let host = other.and_then(|named| named.as_ref()).map_or(origin.host.as_str(), |named| named.host());
-        let cause = format!("the request names {host} inside a tunnel to {}", leads.host);
+    let agree = named.iter().all(|host| host.is_some() && name(host) == named.first().and_then(name));
+    (!is_inside || !agree).then(|| {
+        let hosts: Vec<_> = named.iter().flatten().map(Authority::host).collect();
+        let cause = format!("the request names {} inside a tunnel to {}", hosts.join(" and "), leads.host);
         ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
     })
 }

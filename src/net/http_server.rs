@@ -10,7 +10,7 @@ use super::guard::{AfterResponse, GuardedIo};
 use super::interim::{InterimIo, InterimSender};
 use super::io::BoxedIo;
 use super::prefixed::Prefixed;
-use super::sniff::{Protocol, sniff};
+use super::sniff::{OnSilence, Protocol, sniff};
 use super::timeout::within;
 use crate::error::FramingFault;
 use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
@@ -65,7 +65,7 @@ pub(crate) enum ResponseOrigin {
 /// `None` when the client closed, sent nothing within `limit`, or had sent nothing when the drain started.
 pub(crate) async fn first_bytes(io: &mut BoxedIo, limit: Duration, drain: &DrainGuard) -> Option<(Protocol, Bytes)> {
     tokio::select! {
-        sniffed = within(limit, sniff(io, std::future::pending())) => sniffed?.ok(),
+        sniffed = within(limit, sniff(io, std::future::pending(), OnSilence::Wait)) => sniffed?.ok(),
         () = drain.started() => None,
     }
 }

@@ -4,11 +4,12 @@
 
 use super::options::SpanOptions;
 use crate::error::Side;
-use crate::trace::exchange::{Exchange, ExchangeKind, Outcome};
+use crate::trace::exchange::{Exchange, ExchangeKind, Outcome, RequestHead};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{Span, SpanKind, Status, StatusCode, Value};
 use crate::util::glob::any_name_matches;
+use http::uri::Authority;
 use http::{HeaderMap, Version, header};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -71,6 +72,10 @@ pub(super) fn request(span: &mut Span, exchange: &Exchange, options: &SpanOption
         span.set(names::URL_FULL, options.redactor.url(&url).into_owned());
     }
     server(span, exchange);
+    if let Some(host) = other_host(request) {
+        let name = format!("{}host", names::REQUEST_HEADER_PREFIX);
+        span.attributes.insert(name, Value::Strings(vec![options.redactor.text(host).into_owned()]));
+    }
     let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     span.set_some(names::USER_AGENT_ORIGINAL, agent.map(|agent| options.redactor.text(agent).into_owned()));
     span.set(names::HTTP_REQUEST_BODY_SIZE, exchange.request_body.size_bytes);
@@ -81,6 +86,7 @@ pub(super) fn request(span: &mut Span, exchange: &Exchange, options: &SpanOption
     span.set_some(names::IDENTITY_CONFLICT, exchange.identity.conflict.clone());
     if let ExchangeKind::Connect(policy) = exchange.kind {
         span.set(names::CONNECT_POLICY, policy.as_str());
+        span.set_some(names::CONNECT_REASON, exchange.connection.unread_because.clone());
     }
     if exchange.response_body.frames > 0 {
         span.set(names::RESPONSE_FRAMES, exchange.response_body.frames);
@@ -89,6 +95,14 @@ pub(super) fn request(span: &mut Span, exchange: &Exchange, options: &SpanOption
         let statuses = exchange.informational.iter().map(|status| i64::from(*status)).collect();
         span.attributes.insert(names::RESPONSE_INFORMATIONAL.to_owned(), Value::Ints(statuses));
     }
+}
+
+/// The `Host` of a request to a server under another name, as clients send it to a virtual host by address.
+fn other_host(request: &RequestHead) -> Option<&str> {
+    let host = request.headers.get(header::HOST)?.to_str().ok()?;
+    let name = host.parse::<Authority>().ok()?.host().trim_matches(['[', ']']).to_owned();
+    let same = |name: &str, other: &str| name.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'));
+    (!request.scheme.is_empty() && !same(&name, &request.host)).then_some(host)
 }
 
 /// Adds the endpoint.

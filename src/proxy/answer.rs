@@ -2,7 +2,7 @@
 
 use super::state::Proxy;
 use super::{api_relay, auth, help};
-use crate::error::FramingFault;
+use crate::error::{FramingFault, ProxyError};
 use crate::forward::{ConnectionContext, Tunnel, reply};
 use crate::net::interim::InterimSender;
 use crate::trace::exchange::{ExchangeKind, RequestHead};
@@ -39,7 +39,7 @@ impl Proxy {
         {
             return api_relay::relay(api, request).await.unwrap_or_else(|error| reply::error(&error));
         }
-        let refusal = refusal.or_else(|| self.blocked(&origin.host, origin.port));
+        let refusal = refusal.or_else(|| self.blocked_request(&origin, &request));
         self.inner.forwarder.handle(&connection, origin, request, refusal, interim).await
     }
 
@@ -51,8 +51,15 @@ impl Proxy {
         interim: Option<&InterimSender>,
     ) -> Response<Body> {
         let origin = origin_inside(tunnel, &request);
-        let refusal = if origin == tunnel.origin { None } else { self.blocked(&origin.host, origin.port) };
+        let refusal = self.blocked_request(&origin, &request);
         self.inner.forwarder.handle(connection, origin, request, refusal, interim).await
+    }
+
+    /// Returns the error for a request that goes to a blocked host, or names one.
+    fn blocked_request(&self, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
+        let named = named_host(request);
+        let named = named.as_ref().map(|named| named.host().trim_matches(['[', ']']));
+        [Some(origin.host.as_str()), named].into_iter().flatten().find_map(|host| self.blocked(host, origin.port))
     }
 
     /// Rejects a request that the framing guard withheld, and records the rejection.
@@ -80,19 +87,27 @@ fn origin_of(request: &mut Request<Incoming>) -> Option<Origin> {
         scheme => Scheme::parse(scheme)?,
     };
     let origin = Origin::new(scheme, uri.host()?, uri.port_u16());
-    // RFC 9112 §3.2.2: the target takes precedence, and a different Host is replaced.
+    // RFC 9112 §3.2.2 has a proxy replace a Host that differs from the target. Here it stays: the endpoint of a client that
+    // names a virtual host gets what it would get without the proxy. The target alone says where the request goes.
     let host = uri.authority().and_then(|written| written.as_str().rsplit('@').next()?.parse().ok());
-    if let Some(host) = host {
+    if let Some(host) = host
+        && !request.headers().contains_key(HOST)
+    {
         request.headers_mut().insert(HOST, host);
     }
     Some(origin)
 }
 
+/// The host that a request names.
+fn named_host(request: &Request<Incoming>) -> Option<Authority> {
+    let field = || request.headers().get(HOST)?.to_str().ok()?.parse().ok();
+    request.uri().authority().cloned().or_else(field)
+}
+
 /// The endpoint of a request inside a tunnel. `forward` compares it with the tunnel's.
 fn origin_inside(tunnel: &Tunnel, request: &Request<Incoming>) -> Origin {
     let (uri, tunnel_origin) = (request.uri(), &tunnel.origin);
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let named = uri.authority().or(host.as_ref());
+    let named = named_host(request);
     // A client that resolves names itself opens a tunnel to an address; without TLS only the request has the name.
     if let Some(named) = named
         && tunnel.tls.is_none()

@@ -107,7 +107,11 @@ impl Proxy {
         let upstream = self.inner.forwarder.upstream();
         // A request that may be sent elsewhere must not fail because the endpoint it names can't be reached.
         let may_intercept = || self.inner.forwarder.may_intercept(&origin);
-        if policy == ConnectPolicy::Intercept && (may_intercept() || upstream.has_connection(pool_key, &origin)) {
+        let has_connection = || {
+            let plain = Origin { tls: false, ..origin.clone() };
+            [&origin, &plain].into_iter().any(|origin| upstream.has_connection(pool_key, origin))
+        };
+        if policy == ConnectPolicy::Intercept && (may_intercept() || has_connection()) {
             return Ok((origin, None));
         }
         let dialled = upstream.dialler().dial(&origin.host, port, DialPurpose::Stream).await?;

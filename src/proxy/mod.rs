@@ -13,6 +13,7 @@ mod settings;
 mod socks;
 mod state;
 mod tls_alert_observer;
+mod tls_tunnel;
 mod tunnel;
 
 pub(crate) use certificate_rejections::CertificateRejections;

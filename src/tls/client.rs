@@ -55,6 +55,8 @@ pub(crate) enum Offer {
     Http2OrHttp1,
     /// `h2` only; without TLS, HTTP/2 by prior knowledge (RFC 9113 §3.3).
     Http2,
+    /// Nothing, and the connection may carry another protocol than HTTP.
+    Nothing,
 }
 
 /// The TLS configurations for endpoints.
@@ -67,7 +69,7 @@ pub(crate) struct UpstreamTls {
 }
 
 /// One configuration for each [`Offer`].
-type Configs = [Arc<ClientConfig>; 3];
+type Configs = [Arc<ClientConfig>; 4];
 
 impl UpstreamTls {
     /// Reads the root certificates. A system without any is not an error: `settings` may name some, and plain HTTP needs
@@ -102,9 +104,7 @@ impl UpstreamTls {
 
     /// A configuration for other protocols than HTTP: the same roots, without ALPN.
     pub(crate) fn plain_config(&self) -> Arc<ClientConfig> {
-        let mut config = (*self.verified[Offer::Http1 as usize]).clone();
-        config.alpn_protocols.clear();
-        Arc::new(config)
+        Arc::clone(&self.verified[Offer::Nothing as usize])
     }
 
     /// Performs the TLS handshake with the endpoint `host:port` over `stream`.
@@ -131,20 +131,50 @@ impl UpstreamTls {
     }
 }
 
-/// True when a handshake failed because of the endpoint's certificate.
-pub(crate) fn is_certificate_error(error: &std::io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+/// Why TLS with an endpoint failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsFailure {
+    /// Its certificate is untrusted, outside its validity period, or for another host.
+    Certificate,
+    /// Its certificate is of a form that other TLS libraries read and this one does not; the text says which.
+    CertificateForm(&'static str),
+    /// It shares no version or cipher suite with this program, or requires a client certificate.
+    NothingInCommon,
+    /// It ended the connection with another alert.
+    Alert,
+    /// Something else.
+    Other,
 }
 
-/// True when the other side ended the connection with a TLS alert.
-pub(crate) fn is_alert(error: &std::io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+impl TlsFailure {
+    /// Reads the error of a handshake, or of a connection.
+    pub(crate) fn of(error: &std::io::Error) -> Self {
+        use rustls::{AlertDescription, CertificateError, Error};
+        let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return Self::Other };
+        match inner {
+            Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
+                if presented.is_empty() =>
+            {
+                Self::CertificateForm("has its name in the subject only, not in subjectAltName")
+            }
+            Error::InvalidCertificate(CertificateError::Other(cause)) if cause.to_string() == UNSUPPORTED_VERSION => {
+                Self::CertificateForm("is X.509 version 1")
+            }
+            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Self::Certificate,
+            Error::AlertReceived(
+                AlertDescription::HandshakeFailure
+                | AlertDescription::ProtocolVersion
+                | AlertDescription::InsufficientSecurity,
+            )
+            | Error::PeerIncompatible(_) => Self::NothingInCommon,
+            Error::AlertReceived(_) => Self::Alert,
+            _ => Self::Other,
+        }
+    }
 }
 
 fn offering(config: &ClientConfig) -> Configs {
-    [&[b"http/1.1".as_slice()] as &[&[u8]], &[b"h2", b"http/1.1"], &[b"h2"]].map(|protocols| {
+    [&[b"http/1.1".as_slice()] as &[&[u8]], &[b"h2", b"http/1.1"], &[b"h2"], &[]].map(|protocols| {
         let mut config = config.clone();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.key_log = Arc::new(rustls::KeyLogFile::new());
@@ -173,6 +203,9 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
     }
     if roots.len() == before { Err(damaged("the file has no certificate".to_owned())) } else { Ok(()) }
 }
+
+/// How rustls-webpki names a certificate of X.509 version 1.
+const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
 
 /// Accepts every certificate, and still verifies handshake signatures. Only for hosts in `tls.insecure_hosts`.
 #[derive(Debug)]

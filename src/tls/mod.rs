@@ -15,5 +15,5 @@ pub(crate) use error::TlsError;
 pub use leaf::LeafCache;
 pub use negotiated::install_provider;
 
-pub(crate) use client::{is_alert, is_certificate_error};
+pub(crate) use client::TlsFailure;
 pub(crate) use negotiated::facts;

@@ -123,6 +123,7 @@ names! {
     OUTCOME = "tracewire.outcome";
     ABORTED_BY = "tracewire.aborted_by";
     CONNECT_POLICY = "tracewire.connect.policy";
+    CONNECT_REASON = "tracewire.connect.reason";
     CONNECTION_ID = "tracewire.connection.id";
     CONNECTION_REUSED = "tracewire.connection.reused";
     DOWNSTREAM_PROTOCOL_VERSION = "tracewire.downstream.protocol.version";

@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::proxy_url::ProxyUrl;
+use crate::net::BoxedIo;
 use crate::net::guard::FramingGuard;
 use crate::net::raw_target::RawTargets;
 use crate::trace::exchange::TlsFacts;
@@ -27,6 +28,17 @@ pub(crate) struct UpstreamFacts {
     pub cut: Arc<AtomicBool>,
     /// True when the connection served a request before.
     pub reused: bool,
+}
+
+/// A stream to an endpoint, TLS included, that carries nothing yet.
+pub(crate) struct EndpointStream {
+    /// What the endpoint's application reads and writes.
+    pub io: BoxedIo,
+    /// What is known about it.
+    pub facts: UpstreamFacts,
+    /// True when HTTP on it is HTTP/2.
+    pub(super) http2: bool,
+    pub(super) forward_proxy: Option<ProxyUrl>,
 }
 
 /// A connection ready for a request.

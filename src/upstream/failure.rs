@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use crate::error::{ErrorKind, FramingFault, ProxyError};
-use crate::tls::{is_alert, is_certificate_error};
+use crate::tls::TlsFailure;
 use http::{Request, Uri};
 use hyper::client::conn::TrySendError;
 use std::error::Error;
@@ -31,7 +31,7 @@ pub(super) fn send_error(
     let kind = if error.is_user() {
         // The request body failed: the client left while it was sending.
         ErrorKind::HttpRequestIncomplete
-    } else if io.is_some_and(is_alert) {
+    } else if io.is_some_and(|io| matches!(TlsFailure::of(io), TlsFailure::Alert | TlsFailure::NothingInCommon)) {
         // Under TLS 1.3 the endpoint judges our client certificate after the handshake.
         ErrorKind::TlsAlertReceived
     } else if error.is_incomplete_message() || error.is_canceled() || reset {
@@ -46,14 +46,24 @@ pub(super) fn send_error(
 
 /// Why the TLS handshake with an endpoint failed.
 pub(super) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
-    let kind = if is_certificate_error(error) {
-        ErrorKind::TlsCertificateError
-    } else if is_alert(error) {
-        ErrorKind::TlsAlertReceived
-    } else if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) {
-        ErrorKind::ConnectionTerminated
-    } else {
-        ErrorKind::TlsProtocolError
+    let kind = match TlsFailure::of(error) {
+        TlsFailure::CertificateForm(form) => {
+            return ProxyError::new(
+                ErrorKind::TlsCertificateForm,
+                endpoint,
+                format!("the endpoint's certificate {form}"),
+            );
+        }
+        TlsFailure::NothingInCommon => {
+            let cause = format!("{error}: the endpoint accepts none of our TLS versions and cipher suites");
+            return ProxyError::new(ErrorKind::TlsNothingInCommon, endpoint, cause);
+        }
+        TlsFailure::Certificate => ErrorKind::TlsCertificateError,
+        TlsFailure::Alert => ErrorKind::TlsAlertReceived,
+        TlsFailure::Other if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
+            ErrorKind::ConnectionTerminated
+        }
+        TlsFailure::Other => ErrorKind::TlsProtocolError,
     };
     ProxyError::from_source(kind, endpoint, error)
 }

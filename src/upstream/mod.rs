@@ -20,7 +20,7 @@ mod settings;
 
 pub(crate) use body::{Body, BodyError};
 pub(crate) use connect_to::ConnectTo;
-pub(crate) use connection::Lease;
+pub(crate) use connection::{EndpointStream, Lease};
 pub(crate) use dial::{DialPurpose, Dialled};
 pub(crate) use idle_limit::IdleLimited;
 pub(crate) use origin::{Origin, PoolKey, Scheme, authority};

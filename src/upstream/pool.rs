@@ -69,7 +69,7 @@ impl Pool {
         let mut connections = self.lock();
         let PooledConnections { by_key, idle } = &mut *connections;
         let pooled = by_key.get_mut(key)?.get_mut(origin)?;
-        if offer != Offer::Http1
+        if matches!(offer, Offer::Http2OrHttp1 | Offer::Http2)
             && let Some(shared) = pooled.http2.iter_mut().find(|shared| shared.has_room())
         {
             shared.used = Instant::now();

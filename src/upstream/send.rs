@@ -4,7 +4,7 @@
 //! twice. It must not change header fields beyond what the connection's protocol demands: that is `forward`'s work.
 
 use super::body::Body;
-use super::connection::{Connection, Http1Sender, Lease, Sender, UpstreamFacts};
+use super::connection::{Connection, EndpointStream, Http1Sender, Lease, Sender, UpstreamFacts};
 use super::dial::{DialPurpose, Dialled, Dialler, UpstreamError};
 use super::extended;
 use super::failure::{send_error, tls_error};
@@ -15,7 +15,7 @@ use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
 use crate::net::raw_target::RawTargets;
-use crate::net::{BoxedIo, within};
+use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
 use crate::wire::framing::target::RawTarget;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
@@ -95,17 +95,51 @@ impl Upstream {
         self.inner.settings.body_idle_timeout
     }
 
-    /// Starts TLS, if `origin` has it, and HTTP on a dialled connection, adds it to the pool, and returns its version.
-    pub(crate) async fn adopt(
+    /// Starts TLS on a dialled connection if `origin` has it.
+    pub(crate) async fn secure(
         &self,
         dialled: Dialled,
-        key: &PoolKey,
         origin: &Origin,
         offer: Offer,
+    ) -> Result<EndpointStream, ProxyError> {
+        let mut facts =
+            UpstreamFacts { peer: Some(dialled.peer), connect: Some(dialled.elapsed), ..Default::default() };
+        if !origin.tls {
+            let http2 = offer == Offer::Http2;
+            return Ok(EndpointStream { io: dialled.stream, facts, http2, forward_proxy: dialled.forward_proxy });
+        }
+        let endpoint = authority(&origin.host, origin.port);
+        let began = Instant::now();
+        let limit = self.inner.settings.tls_timeout;
+        let handshake = self.inner.tls.connect(dialled.stream, &origin.host, origin.port, offer);
+        let (stream, tls) = match within(limit, handshake).await {
+            Some(Ok(done)) => done,
+            Some(Err(error)) => return Err(tls_error(&endpoint, &error)),
+            None => {
+                let cause = format!("no TLS handshake within {} ms (upstream.tls_timeout_ms)", limit.as_millis());
+                return Err(ProxyError::new(ErrorKind::ConnectionTimeout, endpoint, cause));
+            }
+        };
+        facts.handshake = Some(began.elapsed());
+        let http2 = tls.alpn.as_deref() == Some("h2");
+        facts.tls = Some(tls);
+        Ok(EndpointStream { io: Box::new(stream), facts, http2, forward_proxy: None })
+    }
+
+    /// Starts HTTP on a stream, adds it to the pool, and returns its version.
+    pub(crate) async fn adopt(
+        &self,
+        stream: EndpointStream,
+        key: &PoolKey,
+        origin: &Origin,
     ) -> Result<HttpVersion, ProxyError> {
-        let connection = self.handshake(dialled, origin, offer).await?;
-        let version = match connection.sender {
-            Sender::Http1(_) => HttpVersion::Http1,
+        let mut connection = start_http(stream, origin).await?;
+        let version = match &mut connection.sender {
+            Sender::Http1(sender) => {
+                // The pool keeps what is ready for a request, which a connection is once its task has run.
+                drop(sender.requests.ready().await);
+                HttpVersion::Http1
+            }
             Sender::Http2(_) => HttpVersion::Http2,
         };
         drop(self.inner.pool.put(key, origin, connection));
@@ -165,7 +199,7 @@ impl Upstream {
         let purpose = if origin.tls || offer == Offer::Http2 { DialPurpose::Stream } else { DialPurpose::PlainHttp };
         let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
         let dialled = self.inner.dialler.dial(host, origin.port, purpose).await?;
-        self.handshake(dialled, origin, offer).await
+        start_http(self.secure(dialled, origin, offer).await?, origin).await
     }
 
     /// Adds a new HTTP/2 connection to the pool at once, so that other requests can share it.
@@ -257,37 +291,17 @@ impl Upstream {
             }
         });
     }
+}
 
-    async fn handshake(&self, dialled: Dialled, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
-        let endpoint = authority(&origin.host, origin.port);
-        let mut facts =
-            UpstreamFacts { peer: Some(dialled.peer), connect: Some(dialled.elapsed), ..Default::default() };
-        if !origin.tls {
-            let sender = match offer {
-                Offer::Http2 => http2_sender(dialled.stream, &endpoint).await?,
-                _ => http1_sender(dialled.stream, dialled.forward_proxy, &endpoint).await?,
-            };
-            return Ok(Connection { sender, facts });
-        }
-        let began = Instant::now();
-        let limit = self.inner.settings.tls_timeout;
-        let handshake = self.inner.tls.connect(dialled.stream, &origin.host, origin.port, offer);
-        let (stream, tls) = match within(limit, handshake).await {
-            Some(Ok(done)) => done,
-            Some(Err(error)) => return Err(tls_error(&endpoint, &error)),
-            None => {
-                let cause = format!("no TLS handshake within {} ms (upstream.tls_timeout_ms)", limit.as_millis());
-                return Err(ProxyError::new(ErrorKind::ConnectionTimeout, endpoint, cause));
-            }
-        };
-        facts.handshake = Some(began.elapsed());
-        let http2 = tls.alpn.as_deref() == Some("h2");
-        facts.tls = Some(tls);
-        let stream: BoxedIo = Box::new(stream);
-        let sender =
-            if http2 { http2_sender(stream, &endpoint).await? } else { http1_sender(stream, None, &endpoint).await? };
-        Ok(Connection { sender, facts })
-    }
+/// Starts HTTP on a stream.
+async fn start_http(stream: EndpointStream, origin: &Origin) -> Result<Connection, ProxyError> {
+    let EndpointStream { io, facts, http2, forward_proxy } = stream;
+    let endpoint = authority(&origin.host, origin.port);
+    let sender = match http2 {
+        true => http2_sender(io, &endpoint).await?,
+        false => http1_sender(io, forward_proxy, &endpoint).await?,
+    };
+    Ok(Connection { sender, facts })
 }
 
 /// Sets target form and version as the connection's protocol demands: origin-form and `Host` in HTTP/1.1 (absolute-form to

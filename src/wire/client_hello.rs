@@ -3,29 +3,89 @@
 //! It never fails a handshake: what can't be read has no name and no fingerprint.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use std::net::IpAddr;
 
-/// The length of the TLS record that starts with these bytes, its header included. None if they are too few.
-pub(crate) fn record_bytes(start: &[u8]) -> Option<usize> {
-    let length = start.get(3..5)?;
-    Some(RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([length[0], length[1]])))
+/// What a ClientHello says that decides how its connection is treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientHello {
+    /// The host name (SNI, RFC 6066 §3), without the dot at its end. `None` if there is none, or an address in its place.
+    pub server_name: Option<String>,
+    /// The protocols offered by ALPN (RFC 7301), in order.
+    pub alpn: Vec<Vec<u8>>,
 }
 
-/// The host name in the ClientHello of a TLS record (SNI, RFC 6066 §3). None if it has none.
-pub(crate) fn server_name(record: &[u8]) -> Option<&str> {
-    let (_, _, mut rest) = parse(record)?;
-    while let Some(kind) = rest.u16() {
-        let mut data = rest.long_list()?;
-        if kind == SERVER_NAME {
-            let mut names = data.long_list()?;
-            return (names.take(1)? == [HOST_NAME]).then(|| std::str::from_utf8(names.long_list()?.0).ok())?;
+impl ClientHello {
+    /// Reads the TLS records that a client starts with. `None` if they have no ClientHello.
+    pub(crate) fn of_records(records: &[u8]) -> Option<Self> {
+        let handshake = joined(records);
+        let (_, _, mut rest) = parse(&handshake)?;
+        let mut hello = Self::default();
+        while let Some(kind) = rest.u16() {
+            let data = rest.long_list()?;
+            match kind {
+                SERVER_NAME => hello.server_name = host_name(data),
+                ALPN => hello.alpn = protocols(data),
+                _ => {}
+            }
         }
+        Some(hello)
     }
-    None
 }
 
-/// Version, cipher suites and extensions of the ClientHello in a TLS record (RFC 8446 §4.1.2).
-fn parse(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
-    let mut hello = Reader(record.get(RECORD_HEADER_BYTES..)?);
+/// True when TLS records contain a whole ClientHello, or can't become one.
+pub(crate) fn is_whole(records: &[u8]) -> bool {
+    let handshake = joined(records);
+    let Some(length) = handshake.get(1..HANDSHAKE_HEADER_BYTES) else {
+        return records.len() > MAX_HELLO_BYTES || !is_handshake(records);
+    };
+    let length = usize::from(length[0]) << 16 | usize::from(length[1]) << 8 | usize::from(length[2]);
+    handshake[0] != CLIENT_HELLO
+        || handshake.len() >= HANDSHAKE_HEADER_BYTES + length
+        || records.len() > MAX_HELLO_BYTES
+        || !is_handshake(records)
+}
+
+/// The handshake messages in TLS records (RFC 8446 §5.1), which may divide a message anywhere.
+fn joined(mut records: &[u8]) -> Vec<u8> {
+    let mut handshake = Vec::with_capacity(records.len());
+    while let [HANDSHAKE_RECORD, _, _, high, low, rest @ ..] = records {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        handshake.extend_from_slice(&rest[..length]);
+        records = &rest[length..];
+    }
+    handshake
+}
+
+/// True while every record could be one of a handshake.
+fn is_handshake(mut records: &[u8]) -> bool {
+    while let [kind, _, _, high, low, rest @ ..] = records {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if *kind != HANDSHAKE_RECORD || length == 0 {
+            return false;
+        }
+        records = rest.get(length..).unwrap_or_default();
+    }
+    true
+}
+
+fn host_name(mut data: Reader<'_>) -> Option<String> {
+    let mut names = data.long_list()?;
+    if names.take(1)? != [HOST_NAME] {
+        return None;
+    }
+    let name = std::str::from_utf8(names.long_list()?.0).ok()?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    (!name.is_empty() && name.parse::<IpAddr>().is_err()).then(|| name.to_owned())
+}
+
+fn protocols(mut data: Reader<'_>) -> Vec<Vec<u8>> {
+    let mut names = data.long_list().unwrap_or(Reader(&[]));
+    std::iter::from_fn(|| names.short_list()).map(|name| name.0.to_vec()).collect()
+}
+
+/// Version, cipher suites and extensions of a ClientHello (RFC 8446 §4.1.2).
+fn parse(handshake: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
+    let mut hello = Reader(handshake);
     // Handshake type and length, then the version, the random, the session id.
     if hello.take(1)? != [CLIENT_HELLO] {
         return None;
@@ -39,9 +99,10 @@ fn parse(record: &[u8]) -> Option<(u16, Reader<'_>, Reader<'_>)> {
     Some((version, ciphers, hello.long_list().unwrap_or(Reader(&[]))))
 }
 
-/// The JA4 fingerprint of the ClientHello in a TLS record (<https://github.com/FoxIO-LLC/ja4>).
-pub(crate) fn ja4(record: &[u8]) -> Option<String> {
-    let (mut version, ciphers, mut rest) = parse(record)?;
+/// The JA4 fingerprint of the ClientHello in TLS records (<https://github.com/FoxIO-LLC/ja4>).
+pub(crate) fn ja4(records: &[u8]) -> Option<String> {
+    let handshake = joined(records);
+    let (mut version, ciphers, mut rest) = parse(&handshake)?;
     let ciphers: Vec<u16> = ciphers.u16s();
     let mut extensions = Vec::new();
     let (mut server_name, mut alpn, mut signatures) = (false, None, Vec::new());
@@ -147,7 +208,10 @@ fn short_hash(text: &str) -> String {
 }
 
 const HOST_NAME: u8 = 0;
-const RECORD_HEADER_BYTES: usize = 5;
+const HANDSHAKE_RECORD: u8 = 0x16;
+const HANDSHAKE_HEADER_BYTES: usize = 4;
+/// The longest ClientHello that is read; rustls refuses longer ones.
+const MAX_HELLO_BYTES: usize = 32 * 1024;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0x0000;
 const SIGNATURES: u16 = 0x000d;
@@ -189,7 +253,9 @@ mod tests {
     #[test]
     fn a_hello_has_its_fingerprint() {
         let record = hello();
-        assert_eq!(record_bytes(&record), Some(record.len()));
+        assert!(is_whole(&record) && !is_whole(&record[..record.len() - 1]));
+        let expected = ClientHello { server_name: Some("a".to_owned()), alpn: vec![b"h2".to_vec()] };
+        assert_eq!(ClientHello::of_records(&record), Some(expected));
         let expected = format!("t13d0204h2_{}_{}", short_hash("1301,1302"), short_hash("000d,002b_0403,0804"));
         assert_eq!(ja4(&record), Some(expected));
         assert_eq!(ja4(b"GET / HTTP/1.1"), None);
@@ -197,12 +263,34 @@ mod tests {
 
     proptest! {
         #[test]
+        fn records_may_divide_it_anywhere(cuts in prop::collection::vec(1usize..40, 1..200)) {
+            let whole = hello();
+            let (mut message, mut divided) = (&whole[5..], Vec::new());
+            for cut in cuts.iter().cycle() {
+                let (part, rest) = message.split_at((*cut).min(message.len()));
+                prop_assert!(!is_whole(&divided));
+                divided.extend([HANDSHAKE_RECORD, 3, 1]);
+                divided.extend(u16::try_from(part.len()).unwrap().to_be_bytes());
+                divided.extend(part);
+                message = rest;
+                if message.is_empty() {
+                    break;
+                }
+            }
+            prop_assert!(is_whole(&divided));
+            prop_assert_eq!(ClientHello::of_records(&divided), ClientHello::of_records(&whole));
+            prop_assert_eq!(ja4(&divided), ja4(&whole));
+        }
+
+        #[test]
         fn a_truncated_or_damaged_hello_never_panics(end in 0usize..120, at in 0usize..120, byte in any::<u8>()) {
             let mut record = hello();
             let length = record.len();
             record[at % length] = byte;
             drop(ja4(&record[..end.min(length)]));
             drop(ja4(&record));
+            drop(ClientHello::of_records(&record));
+            let _ = is_whole(&record);
         }
     }
 }

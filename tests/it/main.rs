@@ -39,5 +39,6 @@ mod store_suite;
 mod stripping;
 mod support;
 mod tls_input;
+mod tunnels;
 mod upstream_faults;
 mod upstream_ways;

@@ -21,6 +21,8 @@ pub struct ConnectionFacts {
     pub upstream_reused: bool,
     /// True once the endpoint has ended a response by the end of TLS, without close_notify: it may have been cut off.
     pub upstream_cut: Arc<AtomicBool>,
+    /// Why the bytes of a tunnel were relayed unread. `None` unless they were.
+    pub unread_because: Option<String>,
     /// The client that rejected our certificate, if this is such an exchange.
     pub refusal: Option<Refusal>,
 }

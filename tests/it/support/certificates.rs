@@ -28,11 +28,13 @@ impl TestCa {
         self.folder.join("test-ca.pem")
     }
 
-    /// Certificate and key for `name`, as PEM files; `days` from now it ends, or has ended.
+    /// Certificate and key for `name`, as PEM files; `days` from now it ends, or has ended. `CN=name` has the name in the
+    /// subject only.
     pub fn leaf(&self, name: &str, days: i64) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let alternative = if name.starts_with("CN=") { vec![] } else { vec![name.to_owned()] };
+        let mut params = CertificateParams::new(alternative).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name.trim_start_matches("CN="));
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(10);
