@@ -13,24 +13,28 @@ pub(super) struct CachedBytes {
     /// Where the kept bytes end, and those begin that are passed through.
     kept_end: usize,
     passing: PagedBuffer,
+    /// All bytes that were ever appended.
+    end: usize,
 }
 
 impl CachedBytes {
     pub(super) fn new(memory: &Memory) -> Self {
         let kept = HeldBytes::new(memory, MemoryUse::Retries);
-        Self { kept, kept_end: 0, passing: PagedBuffer::default() }
+        Self { kept, kept_end: 0, passing: PagedBuffer::default(), end: 0 }
     }
 
     /// Appends bytes to keep. An error if neither memory nor disk has room for them.
     pub(super) fn keep(&mut self, data: &[u8]) -> Result<(), SpillError> {
         self.kept.push(data)?;
         self.kept_end += data.len();
+        self.end += data.len();
         Ok(())
     }
 
     /// Appends bytes that are dropped once they are read. None are kept after them.
     pub(super) fn pass(&mut self, data: &[u8]) {
         self.passing.push(data);
+        self.end += data.len();
     }
 
     /// A piece of the bytes from an offset on; `None` if there are none yet.
@@ -43,6 +47,11 @@ impl CachedBytes {
         let length = self.kept.read_at(offset as u64, &mut piece)?;
         piece.truncate(length);
         Ok(Some(piece.into()).filter(|piece: &Bytes| !piece.is_empty()))
+    }
+
+    /// The offset behind the last byte.
+    pub(super) fn end(&self) -> usize {
+        self.end
     }
 
     /// Drops bytes before an offset; returns how many.
@@ -94,7 +103,7 @@ mod tests {
                         dropped += bytes.drop_before(read.len());
                     }
                 }
-                prop_assert_eq!(bytes.len() + dropped, written.len());
+                prop_assert_eq!((bytes.len() + dropped, bytes.end()), (written.len(), written.len()));
             }
             while let Some(piece) = bytes.read(read.len()).unwrap() {
                 read.extend_from_slice(&piece);

@@ -84,8 +84,9 @@ impl CachedResponse {
     }
 
     /// Appends a piece of the body. If all responses then hold more than `max_bytes`, or neither memory nor disk has room, this
-    /// one is only passed through from here on.
-    pub(super) fn push(&self, data: &[u8], max_bytes: usize) {
+    /// one is only passed through from here on. `end`, if the piece is the last one, is told together with it: a client that
+    /// has read the last byte may try again at once.
+    pub(super) fn push(&self, data: &[u8], end: Option<ResponseEnd>, max_bytes: usize) {
         let cached_bytes = self.cached_bytes.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         self.update(|progress| {
             progress.is_pass_through |= cached_bytes > max_bytes;
@@ -93,6 +94,7 @@ impl CachedResponse {
                 progress.is_pass_through = true;
                 progress.bytes.pass(data);
             }
+            progress.end = end;
         });
     }
 
@@ -205,6 +207,8 @@ impl ResponseReader {
             Err(_) => return (None, Some(ResponseEnd::Broken)),
         };
         self.offset += piece.len();
+        // The HTTP library does not ask for more than a declared length.
+        progress.was_delivered |= progress.end == Some(ResponseEnd::Complete) && self.offset == progress.bytes.end();
         if progress.is_pass_through && *self.response.readers.borrow() == 1 {
             let dropped = progress.bytes.drop_before(self.offset);
             self.response.cached_bytes.fetch_sub(dropped, Ordering::Relaxed);
@@ -244,6 +248,11 @@ impl HttpBody for ResponseReader {
             }
         }
     }
+
+    fn is_end_stream(&self) -> bool {
+        let progress = self.response.progress();
+        progress.end == Some(ResponseEnd::Complete) && self.offset == progress.bytes.end()
+    }
 }
 
 fn broken() -> ProxyError {
@@ -274,7 +283,7 @@ mod tests {
         let mut first = ResponseReader::new(Arc::clone(&response));
         let retry = ResponseReader::for_retry(Arc::clone(&response)).unwrap();
         let text = vec![b'x'; 3 * MAX_AHEAD_BYTES];
-        response.push(&text, 1);
+        response.push(&text, None, 1);
         while first.next_piece().0.is_some() {}
         assert!(ResponseReader::for_retry(Arc::clone(&response)).is_none(), "the cache is full");
         response.update(|progress| progress.end = Some(ResponseEnd::Complete));

@@ -22,6 +22,7 @@ use crate::upstream::Body;
 use aws_lc_rs::digest;
 use http::{Response, Version};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -278,7 +279,8 @@ async fn copy(cached: &CachedResponse, respond: impl Future<Output = Response<Bo
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     is_near_end |= ends_stream(&data);
-                    cached.push(&data, max_bytes);
+                    let end = body.is_end_stream().then_some(ResponseEnd::Complete);
+                    cached.push(&data, end, max_bytes);
                 }
             }
             Some(Err(_)) => return ResponseEnd::Broken,

@@ -57,9 +57,9 @@ impl Proxy {
 
     /// Returns the error for a request that goes to a blocked host, or names one.
     fn blocked_request(&self, origin: &Origin, request: &Request<Incoming>) -> Option<ProxyError> {
-        let named = named_host(request);
-        let named = named.as_ref().map(|named| named.host().trim_matches(['[', ']']));
-        [Some(origin.host.as_str()), named].into_iter().flatten().find_map(|host| self.blocked(host, origin.port))
+        let named = [request.uri().authority().cloned(), host_field(request)];
+        let named = named.iter().flatten().map(|named| named.host().trim_matches(['[', ']']));
+        [origin.host.as_str()].into_iter().chain(named).find_map(|host| self.blocked(host, origin.port))
     }
 
     /// Rejects a request that the framing guard withheld, and records the rejection.
@@ -98,16 +98,14 @@ fn origin_of(request: &mut Request<Incoming>) -> Option<Origin> {
     Some(origin)
 }
 
-/// The host that a request names.
-fn named_host(request: &Request<Incoming>) -> Option<Authority> {
-    let field = || request.headers().get(HOST)?.to_str().ok()?.parse().ok();
-    request.uri().authority().cloned().or_else(field)
+fn host_field(request: &Request<Incoming>) -> Option<Authority> {
+    request.headers().get(HOST)?.to_str().ok()?.parse().ok()
 }
 
 /// The endpoint of a request inside a tunnel. `forward` compares it with the tunnel's.
 fn origin_inside(tunnel: &Tunnel, request: &Request<Incoming>) -> Origin {
     let (uri, tunnel_origin) = (request.uri(), &tunnel.origin);
-    let named = named_host(request);
+    let named = uri.authority().cloned().or_else(|| host_field(request));
     // A client that resolves names itself opens a tunnel to an address; without TLS only the request has the name.
     if let Some(named) = named
         && tunnel.tls.is_none()

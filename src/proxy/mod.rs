@@ -8,6 +8,7 @@ mod auth;
 mod certificate_rejections;
 mod connect;
 mod help;
+mod relay;
 mod serve;
 mod settings;
 mod socks;

@@ -4,9 +4,9 @@
 //! speaks no HTTP, and an endpoint whose TLS is older than ours. The client then gets what it would get without a proxy.
 
 use super::certificate_rejections::{ClientIdentity, PendingAcceptance};
+use super::relay::{NOT_HTTP, PASSTHROUGH};
 use super::state::Proxy;
 use super::tls_alert_observer::TlsAlertObserver;
-use super::tunnel::{NOT_HTTP, PASSTHROUGH, TunnelledHttp};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, Tunnel};
 use crate::net::http_server::HttpVersion;
@@ -31,6 +31,13 @@ enum Reached {
     Http(HttpVersion),
     /// A stream that carries nothing yet: the client did not say that it speaks HTTP.
     Stream(EndpointStream),
+}
+
+/// HTTP inside a tunnel, ready to be served.
+pub(super) struct TunnelledHttp {
+    pub(super) io: BoxedIo,
+    pub(super) connection: Arc<ConnectionContext>,
+    pub(super) version: HttpVersion,
 }
 
 /// A tunnel whose client speaks TLS.

@@ -3,29 +3,21 @@
 //! TLS is opened in `tls_tunnel`.
 
 use super::connect::Established;
+use super::relay::{NOT_HTTP, PASSTHROUGH};
 use super::state::Proxy;
-use super::tls_tunnel::TlsTunnel;
-use crate::error::ProxyError;
-use crate::forward::upgrade::relay_bytes;
+use super::tls_tunnel::{TlsTunnel, TunnelledHttp};
 use crate::forward::{ActiveExchange, ConnectionContext, Tunnel};
 use crate::net::http_server::HttpVersion;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{OnSilence, Protocol, sniff};
 use crate::net::{BoxedIo, within};
 use crate::tls::Offer;
-use crate::trace::exchange::{ConnectPolicy, ExchangeKind, Outcome};
-use crate::upstream::{DialPurpose, Dialled, Origin};
+use crate::trace::exchange::{ConnectPolicy, Outcome};
+use crate::upstream::{Dialled, Origin};
 use bytes::BytesMut;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-
-/// HTTP inside a tunnel, ready to be served.
-pub(super) struct TunnelledHttp {
-    pub(super) io: BoxedIo,
-    pub(super) connection: Arc<ConnectionContext>,
-    pub(super) version: HttpVersion,
-}
 
 impl Proxy {
     /// Runs a tunnel until it ends. Its future has a named type because serving the inside can open a tunnel again.
@@ -90,44 +82,6 @@ impl Proxy {
         Some(TunnelledHttp { io, connection: Arc::new(connection), version })
     }
 
-    /// Relays a tunnel's bytes unread; `reason` tells the reader of its span why.
-    pub(super) async fn relay(
-        &self,
-        io: BoxedIo,
-        origin: &Origin,
-        dialled: Option<Dialled>,
-        exchange: &ActiveExchange,
-        reason: &str,
-    ) {
-        let dialled = match dialled {
-            Some(dialled) => Ok(dialled),
-            None => self.dial(origin).await,
-        };
-        self.relay_to(io, dialled.map(|dialled| dialled.stream), exchange, reason).await;
-    }
-
-    /// As [`Self::relay`], to an endpoint that is connected already, or to none.
-    pub(super) async fn relay_to(
-        &self,
-        io: BoxedIo,
-        endpoint: Result<BoxedIo, ProxyError>,
-        exchange: &ActiveExchange,
-        reason: &str,
-    ) {
-        exchange.recording.kind(ExchangeKind::Connect(ConnectPolicy::Tunnel));
-        exchange.recording.connection(|connection| connection.unread_because = Some(reason.to_owned()));
-        match endpoint {
-            Ok(endpoint) => relay_bytes(io, endpoint, &exchange.recording).await,
-            Err(error) => exchange.recording.fail(&error),
-        }
-    }
-
-    /// Connects to a tunnel's endpoint.
-    pub(super) async fn dial(&self, origin: &Origin) -> Result<Dialled, ProxyError> {
-        let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
-        self.inner.forwarder.upstream().dialler().dial(host, origin.port, DialPurpose::Stream).await
-    }
-
     /// Plain HTTP inside the tunnel: the dialled connection becomes the origin's first pooled one.
     async fn open_plain(
         &self,
@@ -149,7 +103,3 @@ impl Proxy {
         Tunnel { origin, tls: None, unreachable }
     }
 }
-
-/// Why bytes are relayed unread, in the words of a span.
-pub(super) const PASSTHROUGH: &str = "proxy.passthrough names the host";
-pub(super) const NOT_HTTP: &str = "the protocol inside is not HTTP";

@@ -211,6 +211,7 @@ fn a_retry_gets_a_response_that_memory_has_no_room_for() {
     assert_eq!(metrics(&server, "tracewire_gateway_joined_total "), 1.0);
     nothing_stays_in_use(&server);
     let span = bench.exchanges("ro-7", 2).remove(1);
+    assert_eq!(span["attributes"]["tracewire.outcome"], "complete", "{span}");
     assert_eq!(span["attributes"]["tracewire.gateway.joined"], "stored", "{span}");
 }
 
