@@ -30,7 +30,7 @@ enum Reached {
     /// HTTP of this version, over pooled connections.
     Http(HttpVersion),
     /// A stream that carries nothing yet: the client did not say that it speaks HTTP.
-    Stream(EndpointStream),
+    Stream(Box<EndpointStream>),
 }
 
 /// HTTP inside a tunnel, ready to be served.
@@ -134,7 +134,7 @@ impl Proxy {
         let io: BoxedIo = Box::new(TlsAlertObserver::new(Box::new(stream), observed, began.elapsed()));
         let (io, reached) = match reached {
             Ok(Reached::Stream(stream)) => {
-                let (io, adopted) = Box::pin(self.adopt_http(io, stream, &origin, &exchange)).await?;
+                let (io, adopted) = Box::pin(self.adopt_http(io, *stream, &origin, &exchange)).await?;
                 (io, adopted.map(Reached::Http))
             }
             reached => (io, reached),
@@ -192,7 +192,7 @@ impl Proxy {
         };
         let stream = upstream.secure(dialled, origin, offer).await?;
         if offer == Offer::Nothing {
-            return Ok(Reached::Stream(stream));
+            return Ok(Reached::Stream(Box::new(stream)));
         }
         upstream.adopt(stream, &pool_key, origin).await.map(Reached::Http)
     }

@@ -114,8 +114,8 @@ fn other_protocols_inside_tls_are_relayed_whoever_speaks_first() {
         let _ = stream.read_exact(&mut seen).and_then(|()| stream.write_all(&seen));
     });
     let names = "the protocol inside is not HTTP";
-    let cases: [(&str, SocketAddr, &[u8], &[&str], &str); 3] = [
-        ("ro-greets", greeting, b"220 mail\r\n", &[], names),
+    let cases = [
+        ("ro-greets", greeting, &b"220 mail\r\n"[..], &[][..], names),
         ("ro-listens", listening, b"", &[], names),
         // A client that offers other protocols only is not opened: it trusts the endpoint's own CA.
         ("ro-offers", listening, b"", &["chat"], "the client offers the protocol chat only"),
