@@ -42,11 +42,19 @@ impl ErrorFormat {
 
     /// An error as an event, for a stream that has begun.
     pub(super) fn event(self, status: StatusCode, message: &str) -> Bytes {
-        let shape = match self {
+        self.stream_shape().event(ApiErrorKind::of_status(status.as_u16()), message).into()
+    }
+
+    /// What a silent stream gets to show that it is alive.
+    pub(super) fn keepalive(self) -> Bytes {
+        Bytes::from_static(self.stream_shape().keepalive())
+    }
+
+    fn stream_shape(self) -> ErrorShape {
+        match self {
             Self::Api(shape) => shape,
             Self::Detail => ErrorShape::OpenAi,
-        };
-        shape.event(ApiErrorKind::of_status(status.as_u16()), message).into()
+        }
     }
 
     /// An error as a response.

@@ -1,10 +1,12 @@
-//! The response to a client that asks for a stream while the gateway is paused: the head at once, then comments until there is
-//! a response.
+//! Streams that stay audible, so that clients and load balancers do not time out: while the gateway is paused, the head comes at
+//! once and keepalives until there is a response; a response that is silent, since the model thinks what the agent does not
+//! get, has keepalives between its events.
 //!
-//! Readers of event streams ignore comments (WHATWG HTML §9.2.6), and clients and load balancers do not time out.
+//! They are not recorded: the backend did not send them.
 
 use super::backend_response::is_event_stream;
 use super::call::ResponseState;
+use super::response_bodies::ends_event;
 use crate::llm::api::error_message;
 use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
@@ -19,13 +21,14 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 type BodyFuture = Pin<Box<dyn Future<Output = Body> + Send>>;
 
-/// A stream of events that sends a comment at each `period` until `response` is there, and then its body. If `response` is
+/// A stream of events that sends a keepalive at each `period` until `response` is there, and then its body. If `response` is
 /// not a stream, the stream ends with an error event: the head has been sent.
 pub(super) fn with_keepalive(
     response: impl Future<Output = Response<Body>> + Send + 'static,
     state: Arc<ResponseState>,
     period: Duration,
 ) -> Response<Body> {
+    let keepalive = state.error_format.keepalive();
     let body: BodyFuture = Box::pin(async move {
         let (parts, body) = response.await.into_parts();
         if parts.status.is_success() && is_event_stream(&parts.headers) {
@@ -38,14 +41,14 @@ pub(super) fn with_keepalive(
     });
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut response = Response::new(KeepaliveBody::Waiting { body, ticks }.boxed_unsync());
+    let mut response = Response::new(KeepaliveBody::Waiting { body, ticks, keepalive }.boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
 enum KeepaliveBody {
-    Waiting { body: BodyFuture, ticks: Interval },
+    Waiting { body: BodyFuture, ticks: Interval, keepalive: Bytes },
     Streaming(Body),
 }
 
@@ -57,15 +60,61 @@ impl HttpBody for KeepaliveBody {
         loop {
             match &mut *self {
                 Self::Streaming(body) => return Pin::new(body).poll_frame(cx),
-                Self::Waiting { body, ticks } => match body.as_mut().poll(cx) {
+                Self::Waiting { body, ticks, keepalive } => match body.as_mut().poll(cx) {
                     Poll::Ready(body) => *self = Self::Streaming(body),
                     Poll::Pending => {
                         ready!(ticks.poll_tick(cx));
-                        return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b": waiting\n\n")))));
+                        return Poll::Ready(Some(Ok(Frame::data(keepalive.clone()))));
                     }
                 },
             }
         }
+    }
+}
+
+/// The response with `keepalive` after each `period` of silence, if it is a stream of events.
+pub(super) fn audible(response: Response<Body>, keepalive: Bytes, period: Duration) -> Response<Body> {
+    // A length could not be kept.
+    let has_length = response.headers().contains_key(header::CONTENT_LENGTH);
+    if period.is_zero() || has_length || !is_event_stream(response.headers()) {
+        return response;
+    }
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    response.map(|inner| AudibleBody { inner, ticks, keepalive, is_between_events: true }.boxed_unsync())
+}
+
+struct AudibleBody {
+    inner: Body,
+    ticks: Interval,
+    keepalive: Bytes,
+    /// Within an event nothing else can be sent.
+    is_between_events: bool,
+}
+
+impl HttpBody for AudibleBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) {
+            if let Some(data) = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                this.is_between_events = ends_event(data);
+                this.ticks.reset();
+            }
+            return Poll::Ready(next);
+        }
+        if !this.is_between_events {
+            return Poll::Pending;
+        }
+        ready!(this.ticks.poll_tick(cx));
+        Poll::Ready(Some(Ok(Frame::data(this.keepalive.clone()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
     }
 }
 

@@ -128,15 +128,18 @@ impl EventStreamBody {
 
 /// The end of the last event that is complete.
 fn end_of_events(bytes: &[u8]) -> usize {
-    let ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"];
     let end_of = |end: &[u8]| memchr::memmem::rfind(bytes, end).map_or(0, |at| at + end.len());
     // Most bytes come in whole events.
-    if ends.iter().any(|end| bytes.ends_with(end)) {
-        bytes.len()
-    } else {
-        ends.map(end_of).into_iter().max().unwrap_or(0)
-    }
+    if ends_event(bytes) { bytes.len() } else { BLANK_LINES.map(end_of).into_iter().max().unwrap_or(0) }
 }
+
+/// True if the last event in `bytes` is complete.
+pub(super) fn ends_event(bytes: &[u8]) -> bool {
+    BLANK_LINES.iter().any(|end| bytes.ends_with(end))
+}
+
+/// The end of a line, and a blank line behind it.
+const BLANK_LINES: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
 
 /// The most that is held of an event. Of a longer one, the beginning is passed on before.
 const MAX_HELD_BYTES: usize = 64 << 10;

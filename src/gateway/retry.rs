@@ -8,6 +8,7 @@ use super::backends::{Backend, contains};
 use super::call::GatewayCall;
 use super::deliver::deliver;
 use super::in_flight::InFlightPermit;
+use super::keepalive::audible;
 use super::models::no_backend;
 use super::response_bodies::CallPermits;
 use super::service::{Gateway, increment};
@@ -57,7 +58,8 @@ impl Gateway {
                         backend.set_detected_engine(Engine::OPENAI);
                     }
                     let permits = CallPermits { _gate: gate_permit, _backend: backend_permit };
-                    return Ok(deliver(call, request, response, self.forwarder().memory(), permits).await);
+                    let response = deliver(call, request, response, self.forwarder().memory(), permits).await;
+                    return Ok(audible(response, call.error_format.keepalive(), self.settings().keepalive));
                 }
                 Err(failure) => failure,
             };

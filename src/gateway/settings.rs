@@ -38,7 +38,8 @@ pub(crate) struct GatewaySettings {
     /// How long a call waits while the gateway is paused; then it fails.
     #[serde(rename = "hold_timeout_ms", with = "millis")]
     pub hold_timeout: Duration,
-    /// While the gateway is paused, a call that asks for a stream gets a comment this often; 0: never.
+    /// After so much silence a caller that waits for a stream gets a keepalive (a comment, Anthropic's `ping`): while the
+    /// gateway is paused, and between the events of a response; 0: never.
     #[serde(rename = "keepalive_ms", with = "millis")]
     pub keepalive: Duration,
     /// How often a call is tried again if a backend did not respond, or responded with 408, 409, 429 or 5xx.

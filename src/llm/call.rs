@@ -69,7 +69,8 @@ pub enum UnreadPart {
     ResponseEvent,
     /// The response is JSON without choices.
     ResponseShape,
-    /// Text is not UTF-8; it was read with replacement characters.
+    /// Text is not UTF-8, or has half of a surrogate pair; it was read with replacement characters. The ids of tokens are
+    /// as they were sent.
     InvalidUtf8,
     /// There are more choices than any request asks for.
     Choices,

@@ -1,8 +1,9 @@
 //! JSON as servers send it: parsed in one pass, borrowed where possible, with its fields in their order.
 //!
 //! It is lenient: the last of two equal keys counts; on request `NaN` and infinities become null and invalid UTF-8 is
-//! replaced, both reported. serde_json limits the depth to 128.
+//! replaced, as are halves of surrogate pairs, which is reported. serde_json limits the depth to 128.
 
+use super::json_repair::without_lone_surrogates;
 use super::json_scan::string_end;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -13,8 +14,8 @@ pub(crate) use super::json_value::Json;
 /// What was repaired before the text could be parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JsonRepairs {
-    /// Invalid UTF-8 was replaced.
-    pub utf8: bool,
+    /// Invalid UTF-8, or half of a surrogate pair, was replaced.
+    pub characters: bool,
     /// `NaN`, `Infinity` or `-Infinity` became null (Python writes them).
     pub not_finite: bool,
 }
@@ -35,8 +36,10 @@ pub(crate) fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
 /// Parses a text that is almost JSON. Returns what was repaired.
 pub(crate) fn parse_repaired(text: &[u8]) -> serde_json::Result<(Json<'static>, JsonRepairs)> {
     let whole = String::from_utf8_lossy(text);
-    let mut repairs = JsonRepairs { utf8: matches!(whole, Cow::Owned(_)), not_finite: false };
-    let finite = without_not_finite(&whole);
+    let paired = without_lone_surrogates(&whole);
+    let characters = [&whole, &paired].iter().any(|text| matches!(text, Cow::Owned(_)));
+    let mut repairs = JsonRepairs { characters, not_finite: false };
+    let finite = without_not_finite(&paired);
     repairs.not_finite = matches!(finite, Cow::Owned(_));
     Ok((serde_json::from_str::<Json<'_>>(&finite)?.into_owned(), repairs))
 }
@@ -182,10 +185,13 @@ mod tests {
         assert_eq!(parse_response(response).unwrap(), parse(reduced).unwrap());
         assert!(parse_response(b"{} x").is_err());
         let (json, repairs) = parse_repaired(b"{\"logprob\":NaN,\"x\":[-Infinity,-1],\"t\":\"NaN \xff\"}").unwrap();
-        assert_eq!(repairs, JsonRepairs { utf8: true, not_finite: true });
+        assert_eq!(repairs, JsonRepairs { characters: true, not_finite: true });
         assert!(json.get("logprob").is_null());
         assert_eq!(json.get("x").list()[1].int(), Some(-1));
         assert_eq!(json.get("t").text(), Some("NaN \u{fffd}"));
+        let (json, repairs) = parse_repaired(br#"["cut \ud83e", "\ud83e\udd14"]"#).unwrap();
+        assert_eq!((json.list()[0].text(), json.list()[1].text()), (Some("cut \u{fffd}"), Some("🤔")));
+        assert!(repairs.characters);
     }
 
     proptest! {

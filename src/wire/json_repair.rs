@@ -1,6 +1,7 @@
-//! Turns text that is almost JSON into JSON, for what only an exporter's mistakes are wrong with.
+//! Turns text that is almost JSON into JSON, for what only the mistakes of its writer are wrong with.
 
 use super::json_scan::value_end;
+use std::borrow::Cow;
 
 /// The text as JSON that `serde_json` takes, if it is JSON but for these mistakes: U+FFFD replaces what is not UTF-8 and the
 /// halves of surrogate pairs, a byte order mark is dropped, `NaN` and infinity become strings, control characters in strings are escaped, and `"…"`
@@ -49,6 +50,30 @@ pub(crate) fn repaired(text: &[u8]) -> String {
     out
 }
 
+/// The text with U+FFFD in place of every escape that is half of a surrogate pair: JavaScript writes those when it cuts a
+/// character in two, and no Rust string can hold them. `text` is JSON, or what is between the quotes of a string.
+pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(mark) = memchr::memchr(b'\\', bytes.get(at..).unwrap_or_default()) {
+        at += mark;
+        match escape(text, at) {
+            Escape::LoneSurrogate => {
+                out.push_str(&text[copied..at]);
+                out.push_str("\\ufffd");
+                at += UNIT_BYTES;
+                copied = at;
+            }
+            Escape::Other(length) => at += length,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
 /// Levels of objects and lists; `serde_json` reads 127.
 const MAX_DEPTH: usize = 120;
 
@@ -66,15 +91,10 @@ fn string(text: &str, open: usize, out: &mut String) -> usize {
                 at += 1;
                 break;
             }
-            Some(b'\\') => match escaped_unit(bytes, at) {
-                Some(0xd800..=0xdbff) if matches!(escaped_unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => {
-                    at += 12;
-                    continue;
-                }
-                Some(0xd800..=0xdfff) => at + 6,
-                _ => {
-                    // Behind the escaped byte, which may be the first of a longer character.
-                    at += 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8);
+            Some(b'\\') => match escape(text, at) {
+                Escape::LoneSurrogate => at + UNIT_BYTES,
+                Escape::Other(length) => {
+                    at += length;
                     continue;
                 }
             },
@@ -95,9 +115,33 @@ fn string(text: &str, open: usize, out: &mut String) -> usize {
     at
 }
 
+/// An escape within a string.
+enum Escape {
+    /// `\uXXXX` that is half of a surrogate pair.
+    LoneSurrogate,
+    /// Any other, of this length; a pair counts as one.
+    Other(usize),
+}
+
+/// The escape whose backslash is at `at`.
+fn escape(text: &str, at: usize) -> Escape {
+    let bytes = text.as_bytes();
+    match escaped_unit(bytes, at) {
+        Some(0xd800..=0xdbff) if matches!(escaped_unit(bytes, at + UNIT_BYTES), Some(0xdc00..=0xdfff)) => {
+            Escape::Other(2 * UNIT_BYTES)
+        }
+        Some(0xd800..=0xdfff) => Escape::LoneSurrogate,
+        // The escaped byte may be the first of a longer character.
+        _ => Escape::Other(1 + text[at + 1..].chars().next().map_or(0, char::len_utf8)),
+    }
+}
+
+/// The length of `\uXXXX`.
+const UNIT_BYTES: usize = 6;
+
 /// The UTF-16 code unit of the escape `\uXXXX` at `at`; `None` for anything else.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
-    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let digits = bytes.get(at..at + UNIT_BYTES)?.strip_prefix(b"\\u")?;
     let digits =
         std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
@@ -121,6 +165,7 @@ mod tests {
         ] {
             assert_eq!(serde_json::from_str::<Value>(&repaired(text)).unwrap(), expected);
         }
+        assert_eq!(without_lone_surrogates(r#"\\ud83e \ud83e\udd14 \udd14 \é"#), r#"\\ud83e \ud83e\udd14 \ufffd \é"#);
         let deep = format!("[{},1]", "[".repeat(300) + &"]".repeat(300));
         let read: Value = serde_json::from_str(&repaired(deep.as_bytes())).unwrap();
         assert_eq!(read[1], 1);
@@ -137,7 +182,9 @@ mod tests {
             let repaired = repaired(text.as_bytes());
             if let Ok(read) = serde_json::from_str::<Value>(&text) {
                 prop_assert_eq!(serde_json::from_str::<Value>(&repaired).unwrap(), read);
+                prop_assert_eq!(&*without_lone_surrogates(&text), &text);
             }
+            prop_assert!(without_lone_surrogates(&text).len() == text.len());
         }
     }
 }

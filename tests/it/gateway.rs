@@ -295,6 +295,32 @@ fn a_paused_gateway_holds_calls_until_it_resumes() {
 }
 
 #[test]
+fn a_silent_stream_stays_audible() {
+    let bench = Bench::new();
+    let (serve, gate) = bench.gated_gateway("[gateway]\nkeepalive_ms = 20\n");
+    let messages =
+        json!({ "model": "mock", "max_tokens": 5, "stream": true, "messages": [{ "role": "user", "content": "x" }] });
+    let contents = json!({ "contents": [{ "role": "user", "parts": [{ "text": "x" }] }] });
+    for (rollout, path, body, heard) in [
+        ("ro-c", "/v1/chat/completions", streamed("x"), ": waiting"),
+        ("ro-m", "/v1/messages", messages, "event: ping"),
+        ("ro-g", "/v1beta/models/mock:streamGenerateContent?alt=sse", contents, ": waiting"),
+    ] {
+        gate.pass_events(2);
+        let target = format!("/rollout/{rollout}/attempt/0{path}");
+        let mut coming = begin(serve.address("server"), "POST", &target, &[], &body.to_string());
+        assert!(coming.line_with("data:").is_some(), "{rollout}");
+        for _ in 0..2 {
+            assert_eq!(coming.line_with(heard).as_deref(), Some(heard), "{rollout}");
+        }
+        gate.open();
+        coming.read();
+        let call = &calls(&bench, rollout, 1)[0];
+        assert_eq!(call["attributes"]["tracewire.tokens.status"], "exact", "keepalives are not recorded");
+    }
+}
+
+#[test]
 fn a_hold_timeout_is_an_error_in_the_format_of_the_api() {
     let bench = Bench::new();
     let serve = bench.gateway("[gateway]\nkeepalive_ms = 20\nhold_timeout_ms = 1000\npause = \"hold\"\n");
@@ -307,7 +333,7 @@ fn a_hold_timeout_is_an_error_in_the_format_of_the_api() {
         json!({ "model": "mock", "max_tokens": 5, "stream": true, "messages": [{ "role": "user", "content": "x" }] });
     let reply = post(server, "/rollout/ro/attempt/0/v1/messages", &messages);
     assert_eq!(reply.status, 200, "its head was sent while it waited");
-    assert!(reply.text().contains(": waiting") && reply.text().contains("event: error"), "{}", reply.text());
+    assert!(reply.text().contains("event: ping") && reply.text().contains("event: error"), "{}", reply.text());
     let spans = eventually(|| {
         Some(bench.spans("ro")).filter(|spans| spans.iter().filter(|span| is_exchange(span)).count() == 2)
     });

@@ -117,6 +117,15 @@ impl ErrorShape {
         }
         out
     }
+
+    /// What a stream may have between two events to show that it is alive: Anthropic's `ping`, which its clients count as an
+    /// event; a comment elsewhere, which readers of event streams ignore (WHATWG HTML §9.2.6).
+    pub(crate) fn keepalive(self) -> &'static [u8] {
+        match self {
+            Self::Anthropic => b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
+            Self::OpenAi | Self::Google => b": waiting\n\n",
+        }
+    }
 }
 
 /// The message of an error's body, in whatever shape; of a body in no shape, its beginning.

@@ -153,6 +153,8 @@ pub(crate) enum Combination {
     Without(&'static str, &'static str),
     /// The field is missing, null or false.
     Off(&'static str),
+    /// The field has another value.
+    On(&'static str),
     /// All these fields have a value other than null, false, 0 and 1.
     All(&'static [&'static str]),
     /// The field is a list with anything but numbers in it: several prompts, which are answered with a list.
@@ -182,6 +184,9 @@ pub(crate) enum Place {
     /// In the event at the end of a stream that has no choices. Without the field the event has no purpose.
     LastEvent,
 }
+
+/// A request for details of logprobs without the logprobs, which servers of chat completions answer with 400.
+pub(super) const TOP_ALONE: &[Combination] = &[Combination::Without("top_logprobs", "logprobs")];
 
 /// The field of a request with which a stream's usage is requested.
 const STREAM_OPTIONS: &str = "stream_options";

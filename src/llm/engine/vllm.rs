@@ -3,7 +3,8 @@
 //! Observed with 0.32. It sends null for what was not requested, and leaves no field out.
 
 use super::spec::{
-    AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest, Tokenizer, USAGE_EVENT,
+    AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenIdRequest, Tokenizer,
+    USAGE_EVENT,
 };
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
 use crate::wire::json_strip::Change;
@@ -75,7 +76,6 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
 
 const IDS: &str = "return_token_ids";
 const MESSAGES: &str = "enable_response_messages";
-const TOP_ALONE: &[Combination] = &[Combination::Without("top_logprobs", "logprobs")];
 
 const fn nulled(requested_by: &'static [&'static str], place: Place, name: &'static str) -> StripRule {
     StripRule { requested_by, place, name, change: Change::Null }

@@ -30,7 +30,7 @@ fn noted<'a>(read: Option<(Json<'a>, JsonRepairs)>, part: UnreadPart, call: &mut
         call.mark_unread(part);
         return Json::Null;
     };
-    if repairs.utf8 {
+    if repairs.characters {
         call.mark_unread(UnreadPart::InvalidUtf8);
     }
     json

@@ -1,7 +1,7 @@
-//! OpenAI chat completions, from any server; with the token ids of vLLM and SGLang.
+//! OpenAI chat completions, from any server; with the token ids of vLLM, SGLang and llama.cpp.
 
 use super::format::{ApiFormat, CallRequest};
-use super::parts::{self, TokenNames};
+use super::parts::{self, Place, TokenNames, ids_in};
 use crate::llm::call::{LlmCall, Parameters};
 use crate::llm::token_ids::tokens::{TokenIdIssue, Tokens};
 use crate::wire::json::Json;
@@ -99,22 +99,30 @@ fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     }
 }
 
-/// Reads `[{token, logprob}]`. Tokens may name their ids; see [`TokenNames`].
+/// Reads `[{token, logprob}]`. Tokens may name their ids (see [`TokenNames`]), or have them in a field as llama.cpp's do.
 pub(super) fn named_logprobs(content: &Json<'_>, names: TokenNames, into: &mut Tokens) {
     if let Json::Packed(Packed::Table(table)) = content {
         into.push_column(table, table.column("logprob"));
-        if let (TokenNames::AreIds, Some(texts)) = (names, table.column("token")) {
-            for text in (0..table.rows()).filter_map(|row| texts.text(row)) {
-                into.push_named_id(text);
+        if names == TokenNames::AreIds {
+            if table.column("id").is_some_and(|ids| ids.get(0).int().is_some()) {
+                into.push_ids(&ids_in(content, Place::Field("id")));
+            } else if let Some(texts) = table.column("token") {
+                for text in (0..table.rows()).filter_map(|row| texts.text(row)) {
+                    into.push_named_id(text);
+                }
             }
         }
     }
     for token in content.list() {
         into.push_logprob(token.get("logprob"));
-        if names == TokenNames::AreIds
-            && let Some(text) = token.get("token").text()
-        {
-            into.push_named_id(text);
+    }
+    if names == TokenNames::AreIds {
+        if content.list().first().is_some_and(|first| first.get("id").int().is_some()) {
+            into.push_ids(&ids_in(content, Place::Field("id")));
+        } else {
+            for text in content.list().iter().filter_map(|token| token.get("token").text()) {
+                into.push_named_id(text);
+            }
         }
     }
 }

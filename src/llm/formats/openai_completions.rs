@@ -1,6 +1,7 @@
 //! OpenAI's completions, which vLLM and SGLang serve to trainers.
 
 use super::format::{ApiFormat, CallRequest};
+use super::openai_chat::named_logprobs;
 use super::parts::{self, TokenNames};
 use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part};
@@ -52,8 +53,10 @@ pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
     parts::texts(prompt).into_iter().map(message).collect()
 }
 
-/// Reads `{tokens, token_logprobs}`. Tokens may name their ids; see [`TokenNames`].
+/// Reads `{tokens, token_logprobs}`, or `{content}`. Tokens may name their ids; see [`TokenNames`].
 fn listed_logprobs(logprobs: &Json<'_>, names: TokenNames, into: &mut Tokens) {
+    // llama.cpp's have the shape of chat completions.
+    named_logprobs(logprobs.get("content"), names, into);
     into.push_logprobs(logprobs.get("token_logprobs"));
     if names == TokenNames::AreIds {
         for token in logprobs.get("tokens").list().iter().filter_map(Json::text) {

@@ -123,7 +123,8 @@ impl Combination {
     fn is_in(self, object: &Object<'_>) -> bool {
         match self {
             Self::Without(field, other) => object.requests(field) && !object.has(other),
-            Self::Off(field) => !object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false")),
+            Self::Off(field) => !Self::On(field).is_in(object),
+            Self::On(field) => object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false")),
             Self::All(fields) => fields.iter().all(|field| {
                 object.value(field).is_some_and(|value| !matches!(value, b"null" | b"false" | b"0" | b"1"))
             }),
@@ -191,6 +192,16 @@ mod tests {
         ] {
             assert_eq!(!added("llama.cpp", &LLAMA_CPP_COMPLETION, body).is_empty(), asks, "{body}");
         }
+        for (body, expected) in [
+            ("{}", &["logprobs", "top_logprobs"][..]),
+            (r#"{"logprobs":true}"#, &[]),
+            (r#"{"top_logprobs":3}"#, &[]),
+            (r#"{"stream":true,"tools":[{}]}"#, &[]),
+            (r#"{"stream":false,"tools":[{}]}"#, &["logprobs", "top_logprobs"]),
+        ] {
+            assert_eq!(added("llama.cpp", &OPENAI_CHAT, body), expected, "{body}");
+        }
+        assert!(added("llama.cpp", &OPENAI_COMPLETIONS, r#"{"n_probs":2}"#).is_empty());
     }
 
     #[test]

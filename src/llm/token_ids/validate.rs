@@ -1,7 +1,7 @@
 //! Whether the token ids of a call are complete and consistent.
 
 use super::tokens::TokenIdIssue;
-use crate::llm::call::LlmCall;
+use crate::llm::call::{LlmCall, UnreadPart};
 use std::collections::BTreeSet;
 
 /// Whether the token ids of a call are complete and consistent.
@@ -68,7 +68,7 @@ pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -
     if call.error.is_some() {
         issues.insert(TokenIdIssue::EndpointError);
     }
-    if !call.unread.is_empty() {
+    if call.unread.iter().any(|part| *part != UnreadPart::InvalidUtf8) {
         issues.insert(TokenIdIssue::Unread);
     }
     if call.weight_versions.len() > 1 {

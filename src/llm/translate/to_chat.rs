@@ -9,6 +9,7 @@ use super::source::{GeminiPath, SourceApi};
 use super::untranslatable::{Untranslatable, untranslatable};
 use super::{chat_request, gemini_request, messages_request, responses_request};
 use crate::wire::json::parse;
+use crate::wire::json_repair::without_lone_surrogates;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -57,7 +58,9 @@ pub(crate) fn to_chat(
     gemini: GeminiPath,
     options: TranslationOptions,
 ) -> Result<TranslatedRequest, Untranslatable> {
-    let json = parse(body).map_err(|error| untranslatable("body", &format!("is no JSON: {error}")))?;
+    let text = std::str::from_utf8(body).map_err(|error| untranslatable("body", &format!("is no UTF-8: {error}")))?;
+    let text = without_lone_surrogates(text);
+    let json = parse(text.as_bytes()).map_err(|error| untranslatable("body", &format!("is no JSON: {error}")))?;
     let dropped = Dropped::default();
     let root = Node::root(&json, &dropped);
     let (chat, format) = match source {

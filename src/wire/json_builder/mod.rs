@@ -8,6 +8,7 @@ mod elements;
 mod fields;
 
 use super::json::{self, Json, JsonRepairs};
+use super::json_repair::without_lone_surrogates;
 use elements::Elements;
 use fields::{LOGPROBS, is_unused, known_key};
 use std::borrow::Cow;
@@ -370,8 +371,11 @@ impl JsonBuilder {
 /// The text between the quotes of a string. `None`: it is no JSON.
 fn text_of<'a>(raw: &'a [u8], repairs: &mut JsonRepairs) -> Option<Cow<'a, str>> {
     let text = String::from_utf8_lossy(raw);
-    repairs.utf8 |= matches!(text, Cow::Owned(_));
+    repairs.characters |= matches!(text, Cow::Owned(_));
     if memchr::memchr(b'\\', raw).is_some() {
+        let paired = without_lone_surrogates(&text);
+        repairs.characters |= matches!(paired, Cow::Owned(_));
+        let text = paired;
         return serde_json::from_str::<String>(&format!("\"{text}\"")).ok().map(Cow::Owned);
     }
     let has_control = raw.iter().fold(false, |found, byte| found | (*byte < 0x20));

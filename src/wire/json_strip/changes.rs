@@ -7,6 +7,19 @@ pub enum Change {
     Remove,
     /// Its value becomes null.
     Null,
+    /// Its value becomes an empty list.
+    Empty,
+}
+
+impl Change {
+    /// The text in place of the value. `None`: the field is removed.
+    pub(super) fn replacement(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Remove => None,
+            Self::Null => Some(b"null"),
+            Self::Empty => Some(b"[]"),
+        }
+    }
 }
 
 /// What happens to the fields of a response of OpenAI's shape: those of its root, or of the `response` that an event

@@ -254,25 +254,25 @@ impl JsonStripper {
 
     /// The value of a field begins.
     fn value<O: BufMut>(&mut self, piece: &mut Piece<'_, O>, action: Action, first: u8, scan: ValueScan) -> State {
-        match (action, first) {
-            (Action::Change(Change::Remove), _) => {
-                self.waiting.discard(piece);
-                if self.fields == Fields::None {
-                    self.fields = Fields::Removed;
+        if let Action::Change(change) = action {
+            match change.replacement() {
+                None => {
+                    self.waiting.discard(piece);
+                    if self.fields == Fields::None {
+                        self.fields = Fields::Removed;
+                    }
+                    self.has_removed_at_root |= self.place == Place::Root;
                 }
-                self.has_removed_at_root |= self.place == Place::Root;
-                self.has_changed = true;
-                return State::Drop(scan);
+                Some(replacement) => {
+                    self.keep(piece);
+                    piece.give(piece.at);
+                    piece.out.put_slice(replacement);
+                }
             }
-            (Action::Change(Change::Null), _) => {
-                self.keep(piece);
-                piece.give(piece.at);
-                piece.out.put_slice(b"null");
-                self.has_changed = true;
-                return State::Drop(scan);
-            }
-            _ => self.keep(piece),
+            self.has_changed = true;
+            return State::Drop(scan);
         }
+        self.keep(piece);
         match (action, first) {
             (Action::Enter(Place::Response), b'{') => self.enter(Place::Response),
             (Action::Enter(Place::Choices), b'[') => self.enter(Place::Choices),

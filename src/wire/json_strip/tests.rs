@@ -65,6 +65,7 @@ fn cuts(members: &[Member], changes: &[(&str, Change)]) -> Vec<(Range<usize>, &'
         }
         Change::Remove => Some((members[at - 1].0.end..whole.end, "")),
         Change::Null => Some((*value..whole.end, "null")),
+        Change::Empty => Some((*value..whole.end, "[]")),
     };
     members.iter().enumerate().filter_map(cut).collect()
 }
