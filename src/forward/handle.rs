@@ -10,7 +10,7 @@ use super::local_export::answer_locally;
 use super::rewrite::UpgradeFields;
 use super::target::{absolute, misdirected};
 use super::tokens::stripped;
-use super::{reply, rewrite, upgrade};
+use super::{early_response, reply, rewrite, upgrade};
 use crate::capture::{Absorb, EditedBytes, HeldBytes, MemoryUse, Recording, TeeBody, is_trace_export};
 use crate::error::ProxyError;
 use crate::llm::api::ends_stream;
@@ -185,12 +185,14 @@ impl Forwarder {
             return response.map(|body| IdleLimited::new(body, lease, limit).boxed_unsync());
         }
         let (mut parts, body) = response.into_parts();
+        let is_early = request.version == Version::HTTP_2 && parts.status.as_u16() >= 400 && lease.is_early();
         let body = IdleLimited::new(body, lease, limit);
         let tee = TeeBody::new(body, recording.clone(), Direction::Response, response_error, ends_stream);
         let body = match changes {
             Some(changes) => stripped(tee, changes, &mut parts.headers, recording, self.memory()).await,
             None => tee.boxed_unsync(),
         };
+        let body = if is_early { early_response::gathered(body).await } else { body };
         Response::from_parts(parts, body)
     }
 }

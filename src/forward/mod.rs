@@ -6,6 +6,7 @@
 
 mod connection_context;
 mod continue_gate;
+mod early_response;
 mod errors;
 mod exchange_start;
 mod forwarder;

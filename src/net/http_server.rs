@@ -13,7 +13,7 @@ use super::prefixed::Prefixed;
 use super::sniff::{OnSilence, Protocol, sniff};
 use super::timeout::within;
 use crate::error::FramingFault;
-use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
+use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -171,7 +171,7 @@ fn http2_builder(responses: ResponseOrigin) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .auto_date_header(responses == ResponseOrigin::Local)
-        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_header_list_size(MAX_FIELD_LIST_BYTES)
         // WebSocket over HTTP/2 (RFC 8441).
         .enable_connect_protocol()
         .initial_stream_window_size(WINDOW_BYTES)
@@ -207,10 +207,11 @@ fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {
     }
 }
 
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const MAX_STREAMS: u32 = 1000;
-const WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// The most that waits for the endpoint of one request.
+const WINDOW_BYTES: u32 = 512 * 1024;
+/// Uploads to endpoints that have stopped reading must not use up the window of other calls on the connection.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * WINDOW_BYTES;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 

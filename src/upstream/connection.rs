@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::proxy_url::ProxyUrl;
+use super::resend::RequestProgress;
 use crate::net::BoxedIo;
 use crate::net::guard::FramingGuard;
 use crate::net::raw_target::RawTargets;
@@ -77,12 +78,21 @@ pub(super) struct Http2Sender {
 }
 
 /// Counts a request in progress on a shared connection. It must be held until the response has ended.
-#[derive(Debug, Default)]
-pub(crate) struct Lease(#[expect(dead_code, reason = "held, not read")] Option<Arc<()>>);
+#[derive(Default)]
+pub(crate) struct Lease {
+    _counted: Option<Arc<()>>,
+    /// How far the request was sent. `None` over HTTP/1.1.
+    pub(super) request: Option<RequestProgress>,
+}
 
 impl Lease {
     /// A lease on the connection that `requests` counts for.
     pub(super) fn on(requests: &Arc<()>) -> Self {
-        Self(Some(Arc::clone(requests)))
+        Self { _counted: Some(Arc::clone(requests)), request: None }
+    }
+
+    /// True while the agent's request goes on although its response has begun. Only HTTP/2 tells.
+    pub(crate) fn is_early(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| !request.is_whole())
     }
 }

@@ -1,31 +1,63 @@
 //! Converts errors of the TLS and HTTP libraries on upstream connections.
 
 use super::body::Body;
+use super::resend::{RequestProgress, is_reset, is_unprocessed};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::tls::TlsFailure;
+use http::request::Parts;
 use http::{Request, Uri};
+use http_body_util::BodyExt;
 use hyper::client::conn::TrySendError;
 use std::error::Error;
 use std::io;
 
-/// Why a request has no response. If the request was never written, it is returned with its `absolute` target.
+/// Why a request has no response.
+pub(super) struct SendFailure {
+    pub(super) error: ProxyError,
+    pub(super) again: Again,
+}
+
+/// Whether a request may be sent again, with its absolute target.
+pub(super) enum Again {
+    No,
+    /// It was never written.
+    Unwritten(Request<Body>),
+    /// Its endpoint says that it did not process it.
+    Unprocessed(Request<Body>),
+}
+
+/// Explains why a request has no response. `begun` is what can be sent again of a request over HTTP/2.
 pub(super) fn send_error(
     mut failed: TrySendError<Request<Body>>,
+    begun: Option<(Parts, RequestProgress)>,
     endpoint: &str,
     absolute: Uri,
-) -> (ProxyError, Option<Request<Body>>) {
-    let unsent = failed.take_message().map(|mut request| {
+) -> SendFailure {
+    let unwritten = failed.take_message();
+    let error = failed.into_error();
+    let unprocessed = || {
+        let (head, progress) = begun.filter(|_| is_unprocessed(&error))?;
+        Some(Request::from_parts(head, progress.again()?.boxed_unsync()))
+    };
+    let with_target = |mut request: Request<Body>| {
         *request.uri_mut() = absolute;
         request
-    });
-    let error = failed.into_error();
-    if let Some(fault) = FramingFault::behind(&error) {
+    };
+    let again = match unwritten {
+        Some(request) => Again::Unwritten(with_target(request)),
+        None => unprocessed().map_or(Again::No, |request| Again::Unprocessed(with_target(request))),
+    };
+    SendFailure { error: explain(&error, endpoint), again }
+}
+
+fn explain(error: &hyper::Error, endpoint: &str) -> ProxyError {
+    if let Some(fault) = FramingFault::behind(error) {
         // A fault in the client's body breaks our request off; any other is in the response.
         let faulty = if error.is_user() { fault.of_request() } else { fault.of_response() };
-        return (ProxyError { host: endpoint.to_owned(), ..faulty }, None);
+        return ProxyError { host: endpoint.to_owned(), ..faulty };
     }
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let io = io_behind(&error);
+    let io = io_behind(error);
     let reset =
         io.is_some_and(|io| matches!(io.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof));
     let kind = if error.is_user() {
@@ -34,14 +66,14 @@ pub(super) fn send_error(
     } else if io.is_some_and(|io| matches!(TlsFailure::of(io), TlsFailure::Alert | TlsFailure::NothingInCommon)) {
         // Under TLS 1.3 the endpoint judges our client certificate after the handshake.
         ErrorKind::TlsAlertReceived
-    } else if error.is_incomplete_message() || error.is_canceled() || reset {
+    } else if error.is_incomplete_message() || error.is_canceled() || reset || is_reset(error) {
         ErrorKind::ConnectionTerminated
     } else if error.is_timeout() {
         ErrorKind::HttpResponseTimeout
     } else {
         ErrorKind::HttpProtocolError
     };
-    (ProxyError::from_source(kind, endpoint, &error), unsent)
+    ProxyError::from_source(kind, endpoint, error)
 }
 
 /// Why the TLS handshake with an endpoint failed.

@@ -3,19 +3,20 @@
 //! It must not dial, and must not know what is sent.
 
 use super::connection::{Http1Sender, Http2Sender, Sender};
+use super::pool::MAX_STREAMS;
 use super::proxy_url::ProxyUrl;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
 use crate::net::raw_target::RawTargetIo;
-use crate::wire::framing::head::{MAX_FIELDS, MAX_HEAD_BYTES};
+use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 /// Starts HTTP/1.1, with responses judged by the framing guard.
@@ -39,15 +40,14 @@ pub(super) async fn http1_sender(
     Ok(Sender::Http1(Http1Sender { requests, guard, targets, forward_proxy }))
 }
 
-/// Starts HTTP/2.
+/// Starts HTTP/2. It sends no PING of its own: endpoints such as gRPC servers end connections for those on silent streams. TCP
+/// keepalive finds the dead ones.
 pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, ProxyError> {
     let (requests, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .keep_alive_interval(Some(PING_INTERVAL))
-        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(MAX_FIELD_LIST_BYTES)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, endpoint, &error))?;
@@ -68,8 +68,7 @@ pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, 
     Ok(Sender::Http2(Http2Sender { requests, max_streams, extended_connect, refresh, made: Instant::now() }))
 }
 
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
-const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// The most that waits for the reader of one response.
+const WINDOW_BYTES: u32 = 1024 * 1024;
+/// Readers that have stopped must not use up the window of other calls on the connection.
+const CONNECTION_WINDOW_BYTES: u32 = WINDOW_BYTES * MAX_STREAMS;

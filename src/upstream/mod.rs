@@ -15,6 +15,7 @@ mod pool;
 mod proxies;
 mod proxy_url;
 mod race;
+mod resend;
 mod send;
 mod settings;
 

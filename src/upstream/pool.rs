@@ -49,7 +49,7 @@ struct SharedHttp2 {
 impl SharedHttp2 {
     /// True when the endpoint accepts one more stream (RFC 9113 §5.1.2). A request beyond its limit would only wait.
     fn has_room(&self) -> bool {
-        let max = self.sender.max_streams.load(Ordering::Relaxed).clamp(1, MAX_STREAMS);
+        let max = self.sender.max_streams.load(Ordering::Relaxed).clamp(1, MAX_STREAMS as usize);
         !self.sender.requests.is_closed() && Arc::strong_count(&self.requests) <= max
     }
 
@@ -204,4 +204,4 @@ impl PooledConnections {
 
 /// The maximum number of requests on one HTTP/2 connection, whatever its endpoint allows: more of them would slow each
 /// other down.
-const MAX_STREAMS: usize = 256;
+pub(super) const MAX_STREAMS: u32 = 256;

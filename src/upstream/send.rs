@@ -1,16 +1,17 @@
 //! Sends one request to an endpoint over a pooled or new connection.
 //!
-//! A request that a reused connection never wrote is sent again on a new connection. Nothing that was written is ever sent
-//! twice. It must not change header fields beyond what the connection's protocol demands: that is `forward`'s work.
+//! A request that a reused connection never wrote is sent again on a new connection, and so is one that its endpoint says,
+//! over HTTP/2, not to have processed. Nothing else is ever sent twice. It must not change header fields beyond what the connection's protocol demands: that is `forward`'s work.
 
 use super::body::Body;
 use super::connection::{Connection, EndpointStream, Http1Sender, Lease, Sender, UpstreamFacts};
 use super::dial::{DialPurpose, Dialled, Dialler, UpstreamError};
 use super::extended;
-use super::failure::{send_error, tls_error};
+use super::failure::{Again, SendFailure, send_error, tls_error};
 use super::handshake::{http1_sender, http2_sender};
 use super::origin::{Origin, PoolKey, authority};
 use super::pool::Pool;
+use super::resend::Resendable;
 use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
@@ -19,6 +20,7 @@ use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
 use crate::wire::framing::target::RawTarget;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
 use std::sync::Arc;
@@ -179,20 +181,24 @@ impl Upstream {
         origin: &Origin,
         offer: Offer,
     ) -> Result<Sent, ProxyError> {
-        if let Some((connection, lease)) = self.inner.pool.take(key, origin, offer) {
+        let mut pooled = self.inner.pool.take(key, origin, offer);
+        let mut resends = 0;
+        loop {
+            let was_pooled = pooled.is_some();
+            let (connection, lease) = match pooled.take() {
+                Some(taken) => taken,
+                None => self.share(self.connect(origin, offer).await?, key, origin),
+            };
             match self.send_over(connection, lease, request, key, origin).await {
                 Ok(sent) => return Ok(sent),
-                // The endpoint had closed the idle connection before the request was written.
-                Err((_, Some(unsent))) => {
-                    self.inner.pool.remove_http2(key, origin);
-                    request = unsent;
-                }
-                Err((error, None)) => return Err(error),
+                // The endpoint had closed the idle connection before the request was written, or did not process it.
+                Err(SendFailure { again: Again::Unprocessed(unsent), .. }) if resends < MAX_RESENDS => request = unsent,
+                Err(SendFailure { again: Again::Unwritten(unsent), .. }) if was_pooled => request = unsent,
+                Err(SendFailure { error, .. }) => return Err(error),
             }
+            self.inner.pool.remove_http2(key, origin);
+            resends += 1;
         }
-        let connection = self.connect(origin, offer).await?;
-        let (connection, lease) = self.share(connection, key, origin);
-        self.send_over(connection, lease, request, key, origin).await.map_err(|(error, _)| error)
     }
 
     async fn connect(&self, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
@@ -233,15 +239,17 @@ impl Upstream {
     async fn send_over(
         &self,
         connection: Connection,
-        lease: Lease,
+        mut lease: Lease,
         mut request: Request<Body>,
         key: &PoolKey,
         origin: &Origin,
-    ) -> Result<Sent, (ProxyError, Option<Request<Body>>)> {
+    ) -> Result<Sent, SendFailure> {
         let Connection { mut sender, facts } = connection;
         let absolute = request.uri().clone();
         adapt_to_protocol(&mut request, &sender);
         let reusable = !request.headers().contains_key(header::UPGRADE);
+        // Head and progress of a request over HTTP/2, which its endpoint may leave unprocessed.
+        let mut begun = None;
         let sending = async {
             match &mut sender {
                 Sender::Http1(sender) => {
@@ -249,19 +257,29 @@ impl Upstream {
                     restore_target(&request, &sender.targets);
                     sender.requests.try_send_request(request).await
                 }
-                Sender::Http2(sender) => sender.requests.try_send_request(request).await,
+                Sender::Http2(sender) => {
+                    let (parts, body) = request.into_parts();
+                    let body = Resendable::new(body);
+                    begun = Some((parts.clone(), body.progress()));
+                    sender.requests.try_send_request(Request::from_parts(parts, body.boxed_unsync())).await
+                }
             }
         };
         let limit = self.inner.settings.header_timeout;
         let endpoint = authority(&origin.host, origin.port);
         let mut response = match within(limit, sending).await {
             Some(Ok(response)) => response,
-            Some(Err(failed)) => return Err(send_error(failed, &endpoint, absolute)),
+            Some(Err(failed)) => return Err(send_error(failed, begun, &endpoint, absolute)),
             None => {
                 let cause = format!("no response head within {} ms (upstream.header_timeout_ms)", limit.as_millis());
-                return Err((ProxyError::new(ErrorKind::HttpResponseTimeout, endpoint, cause), None));
+                let error = ProxyError::new(ErrorKind::HttpResponseTimeout, endpoint, cause);
+                return Err(SendFailure { error, again: Again::No });
             }
         };
+        lease.request = begun.map(|(_, progress)| progress);
+        if let Some(progress) = &lease.request {
+            progress.forget();
+        }
         if let Sender::Http1(sender) = &sender
             && let Some(reason) = sender.guard.take_reason().and_then(|reason| ReasonPhrase::try_from(reason).ok())
         {
@@ -376,5 +394,7 @@ fn max_idle() -> usize {
     usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(8, MAX_IDLE)
 }
 
+/// How often a request is sent again after an endpoint has refused it unprocessed.
+const MAX_RESENDS: u32 = 2;
 const MAX_IDLE: usize = 4096;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -267,6 +267,9 @@ pub(super) fn fault(cause: &'static str) -> FramingFault {
 
 /// Longest head. The HTTP library's buffers hold as much: more would only be memory that a slow reader takes.
 pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
+/// The same limit in HTTP/2, whose lists of fields count 32 bytes more for each of them (RFC 9113 §6.5.2).
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+pub(crate) const MAX_FIELD_LIST_BYTES: u32 = (MAX_HEAD_BYTES + 32 * MAX_FIELDS) as u32;
 pub(super) const MAX_TARGET_BYTES: usize = 65_534;
 const IGNORED_UPGRADES: [&[u8]; 2] = [b"h2c", b"TLS"];
 /// Maximum header fields of a message. The HTTP library gets the same limit.
