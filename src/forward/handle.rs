@@ -15,6 +15,7 @@ use crate::capture::{Absorb, EditedBytes, HeldBytes, MemoryUse, Recording, TeeBo
 use crate::error::ProxyError;
 use crate::llm::api::ends_stream;
 use crate::net::interim::InterimSender;
+use crate::net::received_body::ReceivedBody;
 use crate::tls::Offer;
 use crate::trace::exchange::{Direction, ExchangeKind, Outcome, RequestHead, ResponseHead};
 use crate::upstream::{Body, BodyError, IdleLimited, Lease, Origin, Sent, body};
@@ -131,7 +132,13 @@ impl Forwarder {
         let path = parts.uri.path();
         let plan = self.tokens.plan((&origin.host, origin.port), &self.engines, &parts.method, path, &parts.headers);
         let plan = plan.filter(|_| exchange.recording.is_on());
-        let tee = TeeBody::new(body, exchange.recording.clone(), Direction::Request, request_error, |_| false);
+        let tee = TeeBody::new(
+            ReceivedBody::new(body, parts.version),
+            exchange.recording.clone(),
+            Direction::Request,
+            request_error,
+            |_| false,
+        );
         let (go, opened) = oneshot::channel();
         let mut changes = None;
         let body = if let Some(plan) = plan {
@@ -146,9 +153,9 @@ impl Forwarder {
             }
             body::boxed(whole.body())
         } else if parts.headers.contains_key(header::EXPECT) {
-            ContinueGate::closed(tee.map_err(BodyError::Http), opened).boxed_unsync()
+            ContinueGate::closed(tee.map_err(BodyError::Received), opened).boxed_unsync()
         } else {
-            ContinueGate::open(tee.map_err(BodyError::Http)).boxed_unsync()
+            ContinueGate::open(tee.map_err(BodyError::Received)).boxed_unsync()
         };
         let mut request = Request::from_parts(parts, body);
         let interims = listen_for_interims(&mut request, go);
@@ -156,7 +163,7 @@ impl Forwarder {
     }
 
     /// Reads a request to its end.
-    async fn read_whole(&self, mut body: TeeBody<Incoming>) -> Result<HeldBytes, ProxyError> {
+    async fn read_whole(&self, mut body: TeeBody<ReceivedBody>) -> Result<HeldBytes, ProxyError> {
         let mut held = HeldBytes::new(self.memory(), MemoryUse::Injection);
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(|error| request_error(&error))?.into_data() {
@@ -170,7 +177,7 @@ impl Forwarder {
     async fn respond(
         &self,
         exchange: &ActiveExchange,
-        mut response: Response<Incoming>,
+        mut response: Response<ReceivedBody>,
         lease: Lease,
         request: RequestFacts,
         changes: Option<Changes>,
@@ -198,7 +205,7 @@ impl Forwarder {
 }
 
 /// Records the head of a response, and the connection it came over.
-pub(crate) fn record_response(recording: &Recording, sent: Sent) -> (Response<Incoming>, Lease) {
+pub(crate) fn record_response(recording: &Recording, sent: Sent) -> (Response<ReceivedBody>, Lease) {
     let Sent { response, facts, lease } = sent;
     recording.response(ResponseHead {
         status: response.status(),

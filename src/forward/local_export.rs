@@ -4,6 +4,7 @@ use super::errors::request_error;
 use super::exchange_start::ActiveExchange;
 use crate::capture::TeeBody;
 use crate::error::{ErrorKind, ProxyError};
+use crate::net::received_body::ReceivedBody;
 use crate::trace::exchange::{Direction, Outcome, ResponseHead};
 use crate::upstream::{Body, body};
 use http::{Request, Response, header};
@@ -21,7 +22,13 @@ pub(super) async fn answer_locally(
         return Err(rejected("the spans of this export can't be recorded now"));
     }
     let (parts, body) = request.into_parts();
-    let mut tee = TeeBody::new(body, recording.clone(), Direction::Request, request_error, |_| false);
+    let mut tee = TeeBody::new(
+        ReceivedBody::new(body, parts.version),
+        recording.clone(),
+        Direction::Request,
+        request_error,
+        |_| false,
+    );
     while let Some(frame) = tee.frame().await {
         frame.map_err(|error| request_error(&error))?;
     }

@@ -5,6 +5,7 @@ use super::rewrite::{self, UpgradeFields};
 use crate::capture::Recording;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::net::drain::DrainGuard;
+use crate::net::received_body::ReceivedBody;
 use crate::trace::exchange::{Direction, ExchangeKind, MessageOpcode, Outcome};
 use crate::upstream::{Body, Lease, body};
 use crate::wire::websocket::{DeflateAgreement, FrameParser};
@@ -40,7 +41,7 @@ pub(super) fn is_accepted<B>(response: &Response<B>, version: Version) -> bool {
 /// Passes the endpoint's consent on, and relays bytes once both sides have switched. The relay holds the guards. If the
 /// drain ends it, it is recorded as aborted by us.
 pub(super) fn relay(
-    mut response: Response<Incoming>,
+    mut response: Response<ReceivedBody>,
     agent: Option<OnUpgrade>,
     version: Version,
     recording: &Recording,

@@ -219,7 +219,7 @@ impl HttpBody for TranslatedBody {
                     this.translation = None;
                     events
                 }
-                ended @ (Some(Err(BodyError::Http(_))) | None) => {
+                ended @ (Some(Err(BodyError::Received(_))) | None) => {
                     if ended.is_some() {
                         this.state.mark_incomplete();
                     }

@@ -4,6 +4,7 @@
 //! to a connection.
 
 use super::drain::DrainGuard;
+use super::socket::tune;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,8 +31,7 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 pauses = ACCEPT_BACKOFF.build();
-                // Nagle's algorithm together with delayed acknowledgements costs 40 ms.
-                let _ = stream.set_nodelay(true);
+                tune(&stream);
                 // Tunnels of the connection clone the guard, so they count as part of it.
                 let guard = drain.for_connection().holding(permit);
                 tokio::spawn(guard.clone().run(serve(stream, peer, guard)));

@@ -12,7 +12,9 @@ pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod prefixed;
 pub(crate) mod raw_target;
+pub(crate) mod received_body;
 pub(crate) mod sniff;
+pub(crate) mod socket;
 mod timeout;
 
 pub(crate) use io::BoxedIo;

@@ -10,9 +10,9 @@ use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ConnectionContext, reply, rewrite};
 use crate::net::BoxedIo;
+use crate::net::received_body::ReceivedBody;
 use crate::upstream::{Body, authority, body};
 use http::{Request, Response, Uri, Version};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -87,10 +87,11 @@ pub(super) async fn relay(api: SocketAddr, mut request: Request<Incoming>) -> Re
     *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
     let version = std::mem::replace(request.version_mut(), Version::HTTP_11);
     rewrite::request_to_api(request.headers_mut());
+    let request = request.map(|body| ReceivedBody::new(body, version));
     let mut response = sender.send_request(request).await.map_err(failed)?;
     rewrite::response(response.headers_mut(), rewrite::UpgradeFields::Remove);
     *response.version_mut() = version;
-    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    Ok(response.map(|body| body::boxed(ReceivedBody::new(body, Version::HTTP_11))))
 }
 
 /// The address under which this machine reaches a listener on `address`.

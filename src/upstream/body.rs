@@ -1,6 +1,7 @@
 //! The body type of the whole program, and its error.
 
 use crate::error::ProxyError;
+use crate::net::received_body::ReceiveError;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -11,9 +12,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// An error of the HTTP library.
+    /// The message broke off on its way to us.
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Received(#[from] ReceiveError),
     /// An error of this program.
     #[error(transparent)]
     Proxy(#[from] ProxyError),

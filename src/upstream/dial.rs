@@ -10,6 +10,7 @@ use super::proxy_url::ProxyUrl;
 use super::race::{connect_first, interleave_families};
 use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
+use crate::net::socket::tune;
 use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, UpstreamTls};
 use std::io;
@@ -154,8 +155,7 @@ impl Dialler {
         }
         let connected = connect_first(interleave_families(addresses), |address| async move {
             let stream = TcpStream::connect(address).await?;
-            let _ = stream.set_nodelay(true);
-            let _ = keep_alive(&stream);
+            tune(&stream);
             Ok(stream)
         });
         connected.await.map_err(|error| dial_error(endpoint, &error))
@@ -177,15 +177,6 @@ impl Dialler {
     fn overridden<'a>(&'a self, host: &'a str, port: u16) -> (&'a str, u16) {
         self.connect_to.iter().find_map(|rule| rule.apply(host, port)).unwrap_or((host, port))
     }
-}
-
-/// Finds connections whose other end is gone without a word: within a minute of silence.
-fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
-    use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
-    set_socket_keepalive(stream, true)?;
-    set_tcp_keepidle(stream, Duration::from_secs(30))?;
-    set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-    set_tcp_keepcnt(stream, 3)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -1,7 +1,7 @@
 //! Converts errors of the TLS and HTTP libraries on upstream connections.
 
 use super::body::Body;
-use super::resend::{RequestProgress, is_reset, is_unprocessed};
+use super::resend::{RequestProgress, is_reset, is_reset_by_us, is_unprocessed};
 use crate::error::{ErrorKind, FramingFault, ProxyError};
 use crate::tls::TlsFailure;
 use http::request::Parts;
@@ -60,7 +60,7 @@ fn explain(error: &hyper::Error, endpoint: &str) -> ProxyError {
     let io = io_behind(error);
     let reset =
         io.is_some_and(|io| matches!(io.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof));
-    let kind = if error.is_user() {
+    let kind = if error.is_user() || is_reset_by_us(error) {
         // The request body failed: the client left while it was sending.
         ErrorKind::HttpRequestIncomplete
     } else if io.is_some_and(|io| matches!(TlsFailure::of(io), TlsFailure::Alert | TlsFailure::NothingInCommon)) {

@@ -11,7 +11,7 @@ use crate::net::guard::GuardedIo;
 use crate::net::raw_target::RawTargetIo;
 use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,6 @@ pub(super) async fn http1_sender(
 /// keepalive finds the dead ones.
 pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, ProxyError> {
     let (requests, mut connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_FIELD_LIST_BYTES)
@@ -72,3 +71,32 @@ pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, 
 const WINDOW_BYTES: u32 = 1024 * 1024;
 /// Readers that have stopped must not use up the window of other calls on the connection.
 const CONNECTION_WINDOW_BYTES: u32 = WINDOW_BYTES * MAX_STREAMS;
+
+#[cfg(test)]
+mod tests {
+    use super::super::body;
+    use super::*;
+    use http::Request;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_not_pinged() {
+        let (ours, mut endpoint) = duplex(64 * 1024);
+        endpoint.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let Ok(Sender::Http2(mut sender)) = http2_sender(Box::new(ours), "h").await else { panic!("no HTTP/2") };
+        let request = Request::get("http://h/").body(body::empty()).unwrap();
+        let response = tokio::spawn(async move { sender.requests.try_send_request(request).await.map_err(drop) });
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        response.abort();
+        let _ = response.await;
+        let mut sent = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.read_to_end(&mut sent)).await;
+        let (mut kinds, mut frames) = (Vec::new(), &sent[24..]);
+        while let [a, b, c, kind, ..] = *frames {
+            kinds.push(kind);
+            frames = &frames[9 + u32::from_be_bytes([0, a, b, c]) as usize..];
+        }
+        assert!(kinds.contains(&1) && !kinds.contains(&6), "{kinds:?}");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! It must not know about capture or about who sent a request. A request ends as a response or as a `ProxyError`.
 
+mod adapt;
 pub(crate) mod body;
 mod connect_to;
 mod connection;

@@ -3,6 +3,7 @@
 //! Bound: [`MAX_KEPT_BYTES`] of a request until its response begins. Frames are kept, not copied.
 
 use super::body::{Body, BodyError};
+use crate::error::{ErrorKind, ProxyError};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::error::Error;
@@ -15,6 +16,7 @@ pub(super) struct Resendable {
     progress: RequestProgress,
     // Kept frames that this sending has passed on.
     passed: usize,
+    number: u32,
 }
 
 /// How far a request has been sent.
@@ -28,14 +30,16 @@ struct Sending {
     /// False once a frame was not kept.
     is_kept: bool,
     is_whole: bool,
+    // The sending that may read on. An earlier one may still be polled for a moment.
+    number: u32,
 }
 
 impl Resendable {
     /// The first sending of `body`.
     pub(super) fn new(body: Body) -> Self {
         let is_whole = body.is_end_stream();
-        let sending = Sending { body, kept: Vec::new(), kept_bytes: 0, is_kept: true, is_whole };
-        Self { progress: RequestProgress(Arc::new(Mutex::new(sending))), passed: 0 }
+        let sending = Sending { body, kept: Vec::new(), kept_bytes: 0, is_kept: true, is_whole, number: 0 };
+        Self { progress: RequestProgress(Arc::new(Mutex::new(sending))), passed: 0, number: 0 }
     }
 
     pub(super) fn progress(&self) -> RequestProgress {
@@ -44,9 +48,11 @@ impl Resendable {
 }
 
 impl RequestProgress {
-    /// Another sending from the start. `None` if what was sent is no longer kept.
+    /// Another sending from the start, which takes the place of the one before. `None` if what was sent is no longer kept.
     pub(super) fn again(&self) -> Option<Resendable> {
-        self.lock().is_kept.then(|| Resendable { progress: self.clone(), passed: 0 })
+        let mut sending = self.lock();
+        sending.number += 1;
+        sending.is_kept.then(|| Resendable { progress: self.clone(), passed: 0, number: sending.number })
     }
 
     /// Forgets what was sent: the endpoint processes the request.
@@ -92,6 +98,14 @@ impl HttpBody for Resendable {
             this.passed += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
+        if this.number != sending.number {
+            // An end would make what was sent look like the whole request.
+            let cause = "the request is sent again on another connection";
+            return Poll::Ready(Some(Err(ProxyError::new(ErrorKind::HttpRequestIncomplete, "", cause).into())));
+        }
+        if sending.is_whole {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut sending.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -107,7 +121,7 @@ impl HttpBody for Resendable {
 
     fn is_end_stream(&self) -> bool {
         let sending = self.progress.lock();
-        self.passed >= sending.kept.len() && sending.body.is_end_stream()
+        self.passed >= sending.kept.len() && sending.is_whole
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -126,28 +140,32 @@ impl HttpBody for Resendable {
 /// True when an endpoint says that it did not process a request: by REFUSED_STREAM, or by a GOAWAY without an error whose
 /// last stream is an earlier one (RFC 9113 §8.7). Such a request may be sent again, whatever its method.
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<h2::Error>() {
-            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let above_last = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (refused || above_last);
-        }
-        source = inner.source();
-    }
-    false
+    stream_error(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let above_last = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || above_last)
+    })
 }
 
 /// True when the endpoint reset the stream, or closed the connection.
 pub(super) fn is_reset(error: &hyper::Error) -> bool {
+    stream_error(error).is_some_and(|error| error.is_remote() && (error.is_reset() || error.is_go_away()))
+}
+
+/// True when the HTTP library reset the stream because the request's body failed.
+pub(super) fn is_reset_by_us(error: &hyper::Error) -> bool {
+    stream_error(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+}
+
+fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = error.source();
     while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<h2::Error>() {
-            return error.is_remote() && (error.is_reset() || error.is_go_away());
+        if let Some(error) = inner.downcast_ref() {
+            return Some(error);
         }
         source = inner.source();
     }
-    false
+    None
 }
 
 /// More than an endpoint gets before it can refuse a stream, with its window at the default size (RFC 9113 §6.9.2).

@@ -3,6 +3,7 @@
 //! A request that a reused connection never wrote is sent again on a new connection, and so is one that its endpoint says,
 //! over HTTP/2, not to have processed. Nothing else is ever sent twice. It must not change header fields beyond what the connection's protocol demands: that is `forward`'s work.
 
+use super::adapt::{adapt_to_protocol, restore_target};
 use super::body::Body;
 use super::connection::{Connection, EndpointStream, Http1Sender, Lease, Sender, UpstreamFacts};
 use super::dial::{DialPurpose, Dialled, Dialler, UpstreamError};
@@ -15,13 +16,11 @@ use super::resend::Resendable;
 use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
-use crate::net::raw_target::RawTargets;
+use crate::net::received_body::ReceivedBody;
 use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
-use crate::wire::framing::target::RawTarget;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
+use http::{Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +28,7 @@ use std::time::{Duration, Instant};
 /// A response and its connection.
 pub(crate) struct Sent {
     /// The response; its body is not read yet.
-    pub response: Response<Incoming>,
+    pub response: Response<ReceivedBody>,
     /// The connection that the response comes over.
     pub facts: UpstreamFacts,
     /// Must be held until the response has ended.
@@ -293,7 +292,8 @@ impl Upstream {
         if let (true, Sender::Http1(sender)) = (reusable, sender) {
             self.return_when_done(sender, UpstreamFacts { reused: true, ..facts }, key, origin);
         }
-        Ok(Sent { response, facts: sent_facts, lease })
+        let version = response.version();
+        Ok(Sent { response: response.map(|body| ReceivedBody::new(body, version)), facts: sent_facts, lease })
     }
 
     /// Returns an HTTP/1.1 connection to the pool when its response has ended.
@@ -320,72 +320,6 @@ async fn start_http(stream: EndpointStream, origin: &Origin) -> Result<Connectio
         false => http1_sender(io, forward_proxy, &endpoint).await?,
     };
     Ok(Connection { sender, facts })
-}
-
-/// Sets target form and version as the connection's protocol demands: origin-form and `Host` in HTTP/1.1 (absolute-form to
-/// an upstream proxy), pseudo-header fields in HTTP/2.
-fn adapt_to_protocol(request: &mut Request<Body>, sender: &Sender) {
-    let Sender::Http1(sender) = sender else {
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().remove(header::HOST);
-        return;
-    };
-    if request.version() == Version::HTTP_2 {
-        join_cookies(request.headers_mut());
-    }
-    *request.version_mut() = Version::HTTP_11;
-    declare_chunked(request);
-    if !request.headers().contains_key(header::HOST)
-        && let Some(host) = request.uri().authority().map(|authority| authority.as_str().to_owned())
-        && let Ok(value) = host.parse()
-    {
-        request.headers_mut().insert(header::HOST, value);
-    }
-    if let Some(proxy) = &sender.forward_proxy {
-        if let Some(authorization) = &proxy.authorization {
-            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization.clone());
-        }
-        return;
-    }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    // Copied unchanged: a signature may cover it.
-    if let Ok(uri) = path.parse::<Uri>() {
-        *request.uri_mut() = uri;
-    }
-}
-
-/// Has the target written as it came, unless it was replaced since.
-fn restore_target(request: &Request<Body>, targets: &RawTargets) {
-    let Some(RawTarget { encoded, raw }) = request.extensions().get::<RawTarget>() else { return };
-    let (method, uri) = (request.method(), request.uri().to_string());
-    if let Some(before) = uri.strip_suffix(encoded.as_str())
-        && request.uri().path_and_query().is_some_and(|path| path.as_str() == encoded)
-    {
-        // RFC 9112 §3.2.4: to a proxy, a target without a path stands for the whole server.
-        let raw = if raw == "*" && !before.is_empty() { &b""[..] } else { raw };
-        let wanted = [method.as_str().as_bytes(), b" ", before.as_bytes(), raw, b" "].concat();
-        targets.substitute(format!("{method} {uri} "), wanted);
-    }
-}
-
-/// Frames a body of unknown length. Without the field the HTTP library drops the body of a GET or HEAD request.
-fn declare_chunked(request: &mut Request<Body>) {
-    let has_length =
-        request.headers().contains_key(header::CONTENT_LENGTH) || request.body().size_hint().exact().is_some();
-    let has_body = !request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
-    if has_body && !has_length {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
-/// Joins the cookie fields of an HTTP/2 request into the one field of HTTP/1.1 (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if pieces.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
-    {
-        headers.insert(header::COOKIE, joined);
-    }
 }
 
 /// The maximum number of idle HTTP/1.1 connections: at most a quarter of this process's descriptors.

@@ -25,6 +25,7 @@ mod gateway_agents;
 mod gateway_clients;
 mod gateway_contracts;
 mod golden;
+mod http2;
 mod http2_endpoints;
 mod llm;
 mod long_calls;

@@ -1,6 +1,7 @@
 //! Protocols other than HTTP/1.1 in a CONNECT: HTTP/2 everywhere, SOCKS5, TLS to the proxy, WebSocket both ways, gRPC.
 
 use crate::support::certificates::TestCa;
+use crate::support::http2::{frame, literal, preface};
 use crate::support::{Bench, Running, connect, endpoint, eventually, python, read_head, root, say, text, tunnel};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -398,17 +399,6 @@ fn a_large_upload_arrives_as_it_was_sent() {
     }
 }
 
-/// A field as an HPACK literal, without table and Huffman code.
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 #[test]
 fn malformed_http2_is_rejected_and_the_proxy_serves_on() {
     let bench = Bench::new();
@@ -419,7 +409,7 @@ fn malformed_http2_is_rejected_and_the_proxy_serves_on() {
             [(":method", "POST"), (":scheme", "http"), (":path", "/malformed"), (":authority", &target.to_string())];
         all.iter().chain(more).flat_map(|(name, value)| literal(name, value)).collect::<Vec<u8>>()
     };
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b"")].concat();
+    let preface = preface();
     for more in [
         &[("connection", "close")][..],
         &[("transfer-encoding", "chunked")],

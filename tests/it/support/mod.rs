@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod client;
 pub mod gate;
+pub mod http2;
 pub mod model_server;
 pub mod postgres;
 pub mod store;

@@ -1,0 +1,115 @@
+//! HTTP/2 frame by frame, on both sides: streams that are refused or reset, and fields of any allowed size.
+
+use crate::support::http2::{
+    DATA, END_STREAM, HEADERS, Peer, RST_STREAM, RequestBody, fields, frame, headers, http2_client, http2_endpoint,
+    literal,
+};
+use crate::support::{Bench, Running, tunnel};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http2::SendRequest;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+
+/// A client in a tunnel to `target`.
+async fn client(serve: &Running, target: SocketAddr, rollout: &str) -> SendRequest<RequestBody> {
+    http2_client(tunnel(serve.address("proxy"), target, rollout)).await
+}
+
+fn post(target: SocketAddr, body: impl Into<Bytes>) -> Request<RequestBody> {
+    Request::post(format!("http://{target}/")).body(Full::new(body.into()).boxed_unsync()).unwrap()
+}
+
+/// Status and body of the answer to a request in a tunnel of its own; no body if it broke off.
+async fn ask(serve: &Running, target: SocketAddr, rollout: &str, body: &'static [u8]) -> (u16, Option<Bytes>) {
+    let response = client(serve, target, rollout).await.send_request(post(target, body)).await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.into_body().collect().await.ok().map(http_body_util::Collected::to_bytes))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_refuses_every_time_is_asked_a_few_times_only() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (asked, requests) = mpsc::channel();
+    let target = http2_endpoint(move |mut peer, _| {
+        while let Some((stream, _)) = peer.request() {
+            asked.send(()).unwrap();
+            peer.write(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 7]));
+        }
+    });
+    let (status, _) = ask(&serve, target, "ro-refused", b"x").await;
+    assert_eq!((status, requests.try_iter().count()), (502, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_reset_without_an_error_is_incomplete() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (name, head, is_whole) in [
+        ("open", &[(":status", "200")][..], false),
+        ("length", &[(":status", "200"), ("content-length", "9")], false),
+        ("whole", &[(":status", "200"), ("content-length", "4")], true),
+    ] {
+        let target = http2_endpoint(move |mut peer, _| {
+            while let Some((stream, _)) = peer.request() {
+                peer.write(&headers(0, stream, &fields(head)));
+                peer.write(&frame(DATA, if is_whole { END_STREAM } else { 0 }, stream, b"part"));
+                peer.write(&frame(RST_STREAM, 0, stream, &[0; 4]));
+            }
+        });
+        let rollout = format!("ro-{name}");
+        let (status, body) = ask(&serve, target, &rollout, b"x").await;
+        assert_eq!((status, body.is_some()), (200, is_whole), "{name}");
+        let span = &bench.exchanges(&rollout, 1)[0];
+        let expected = if is_whole { ("complete", None) } else { ("failed", Some("http_response_incomplete")) };
+        let attributes = &span["attributes"];
+        assert_eq!(
+            (attributes["tracewire.outcome"].as_str().unwrap(), attributes["error.type"].as_str()),
+            expected,
+            "{name}: {span:#}"
+        );
+    }
+}
+
+#[test]
+fn an_upload_that_is_reset_without_an_error_does_not_look_complete() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (seen, frames) = mpsc::channel();
+    let target = http2_endpoint(move |mut peer, _| {
+        while let Some(frame) = peer.next() {
+            let ends = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
+            seen.send((frame.kind, ends)).unwrap();
+        }
+    });
+    let mut agent = Peer::connect(tunnel(serve.address("proxy"), target, "ro-upload"));
+    let host = target.to_string();
+    let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", &*host)];
+    agent.write(&headers(0, 1, &fields(&head)));
+    agent.write(&frame(DATA, 0, 1, b"part"));
+    assert!(frames.iter().any(|(kind, _)| kind == DATA));
+    agent.write(&frame(RST_STREAM, 0, 1, &[0; 4]));
+    assert!(frames.iter().find(|(kind, ends)| *ends || *kind == RST_STREAM).is_some_and(|(_, ends)| !ends));
+    drop(agent);
+    let span = &bench.exchanges("ro-upload", 1)[0];
+    assert_ne!(span["attributes"]["error.type"], "http_protocol_error", "the endpoint is not to blame: {span:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_fields_pass_in_both_directions() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let large = "v".repeat(100_000);
+    let block = [literal(":status", "200"), literal("x-large", &large)].concat();
+    let target = http2_endpoint(move |mut peer, _| {
+        while let Some((stream, _)) = peer.request() {
+            peer.write(&headers(END_STREAM, stream, &block));
+        }
+    });
+    let mut request = post(target, "x");
+    request.headers_mut().insert("x-large", large.parse().unwrap());
+    let response = client(&serve, target, "ro-large").await.send_request(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["x-large"].len()), (200, large.len()));
+}
