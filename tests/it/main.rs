@@ -31,6 +31,7 @@ mod llm;
 mod long_calls;
 mod memory;
 mod metrics;
+mod mutation;
 mod otlp;
 mod protocols;
 mod proxy_listener;

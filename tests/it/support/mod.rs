@@ -5,6 +5,7 @@ pub mod client;
 pub mod gate;
 pub mod http2;
 pub mod model_server;
+pub mod mutate;
 pub mod postgres;
 pub mod store;
 
