@@ -4,14 +4,14 @@
 
 use super::error::TlsError;
 use super::negotiated::facts;
+use super::verifier::{NoVerification, TrustedCertificates};
 use crate::net::BoxedIo;
 use crate::trace::exchange::TlsFacts;
 use crate::util::glob::any_matches;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -80,18 +80,21 @@ impl UpstreamTls {
         for error in &native.errors {
             tracing::warn!(%error, "a root certificate of the system could not be read");
         }
-        roots.add_parsable_certificates(native.certs);
+        let mut trusted = native.certs;
         for path in &settings.upstream_ca {
-            add_file(&mut roots, path)?;
+            trusted.extend(add_file(&mut roots, path)?);
         }
-        let verified = ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
-        let verifier = Arc::new(NoVerification(Arc::new(rustls::crypto::aws_lc_rs::default_provider())));
-        let unverified =
-            ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = TrustedCertificates::new(roots, &trusted, Arc::clone(&provider));
+        let builder = |verifier: Arc<dyn ServerCertVerifier>| {
+            ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier)
+        };
+        let verified = builder(verifier.clone()).with_no_client_auth();
+        let unverified = builder(Arc::new(NoVerification { provider })).with_no_client_auth();
         let with_certificate = settings.client_certificates.iter().map(|entry| {
             let (chain, key) = entry.read()?;
-            let config =
-                ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key)?;
+            let config = builder(verifier.clone()).with_client_auth_cert(chain, key)?;
             Ok::<_, TlsError>((entry.hosts.clone(), offering(&config)))
         });
         Ok(Self {
@@ -195,53 +198,17 @@ impl ClientCertificate {
     }
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+/// Adds the certificates of a PEM file, and returns them.
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let damaged = |cause: String| TlsError::Pem { path: path.to_owned(), cause };
-    let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| damaged(error.to_string()))? {
-        roots.add(certificate.map_err(|error| damaged(error.to_string()))?)?;
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| damaged(error.to_string()))?;
+    for certificate in &certificates {
+        roots.add(certificate.clone())?;
     }
-    if roots.len() == before { Err(damaged("the file has no certificate".to_owned())) } else { Ok(()) }
+    if certificates.is_empty() { Err(damaged("the file has no certificate".to_owned())) } else { Ok(certificates) }
 }
 
 /// How rustls-webpki names a certificate of X.509 version 1.
 const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";
-
-/// Accepts every certificate, and still verifies handshake signatures. Only for hosts in `tls.insecure_hosts`.
-#[derive(Debug)]
-struct NoVerification(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerification {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}

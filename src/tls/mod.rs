@@ -7,13 +7,12 @@ mod client;
 mod error;
 mod leaf;
 mod negotiated;
+mod verifier;
 
 pub use cert_authority::CertAuthority;
 pub(crate) use cert_authority::certificate_path;
-pub(crate) use client::{Offer, TlsSettings, UpstreamTls};
+pub(crate) use client::{Offer, TlsFailure, TlsSettings, UpstreamTls};
 pub(crate) use error::TlsError;
 pub use leaf::LeafCache;
-pub use negotiated::install_provider;
-
-pub(crate) use client::TlsFailure;
 pub(crate) use negotiated::facts;
+pub use negotiated::install_provider;

@@ -104,6 +104,24 @@ fn certificates_that_do_not_hold_are_refused_by_name() {
 }
 
 #[test]
+fn a_certificate_that_is_trusted_itself_needs_no_ca() {
+    let bench = Bench::new();
+    let ca = TestCa::new(bench.home());
+    for (name, days, expected) in [
+        ("api.tracewire.test", 30, "old but fine"),
+        ("api.tracewire.test", -1, "Expired"),
+        ("other.test", 30, "not valid for name"),
+    ] {
+        let pair = ca.self_signed(name, days);
+        let trusted = pair.0.to_str().unwrap().to_owned();
+        let (_server, rule) = ca.server_with("old_tls.py", pair, &["ECDHE-ECDSA-AES128-GCM-SHA256"]);
+        let serve = bench.serve(&["--upstream-ca", &trusted, "--connect-to", &rule]);
+        let output = curl(&serve, &["https://api.tracewire.test/"]);
+        assert!(text(&output).contains(expected), "{name} {days}: {}", text(&output));
+    }
+}
+
+#[test]
 fn under_run_endpoints_of_the_users_own_ca_are_trusted_without_a_flag() {
     let bench = Bench::new();
     let url = format!("{}/weather", bench.https());

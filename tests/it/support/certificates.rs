@@ -46,9 +46,32 @@ impl TestCa {
         (path("certificate"), path("key"))
     }
 
+    /// As [`Self::leaf`], but signed by itself and a CA, as `openssl req -x509` makes them.
+    pub fn self_signed(&self, name: &str, days: i64) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(10);
+        params.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        let path = |end: &str| self.folder.join(format!("self-{name}{days}.{end}.pem"));
+        std::fs::write(path("certificate"), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        (path("certificate"), path("key"))
+    }
+
     /// One of tests/clients/servers with a certificate for `name`, and the rule that leads api.tracewire.test to it.
     pub fn server(&self, script: &str, name: &str, days: i64, more: &[&str]) -> (Running, String) {
-        let (certificate, key) = self.leaf(name, days);
+        self.server_with(script, self.leaf(name, days), more)
+    }
+
+    /// As [`Self::server`], with this certificate and key.
+    pub fn server_with(
+        &self,
+        script: &str,
+        (certificate, key): (PathBuf, PathBuf),
+        more: &[&str],
+    ) -> (Running, String) {
         let mut command = Command::new(python());
         command.arg(root().join("tests/clients/servers").join(script)).args([certificate, key]).args(more);
         command.current_dir(&self.folder);
