@@ -7,6 +7,7 @@
 use super::held_bytes::HeldBytes;
 use super::memory_budget::MemoryShare;
 use crate::llm::formats::BegunResponse;
+use crate::trace::SamplerArrays;
 use crate::trace::exchange::{BodyContent, RawEnd, RequestHead, ResponseHead, Truncation};
 
 /// The record of a body.
@@ -22,6 +23,8 @@ pub(super) struct BodyRecord {
     cut: Option<RawEnd>,
     /// Bytes of a call are missing: what follows can't be read.
     is_lost: bool,
+    /// The arrays that are kept of a long call.
+    arrays: SamplerArrays,
 }
 
 /// How the call in a response is read.
@@ -81,7 +84,7 @@ impl BodyRecord {
     /// The record of a body of which at most `max_bytes` are held.
     pub(super) fn new(held: HeldBytes, share: MemoryShare, max_bytes: u64) -> Self {
         let (call, limit) = (CallReading::No, HeldLimit::MaxBytes);
-        Self { held, call, share, max_bytes, limit, cut: None, is_lost: false }
+        Self { held, call, share, max_bytes, limit, cut: None, is_lost: false, arrays: SamplerArrays::default() }
     }
 
     /// The number of bytes that are held.
@@ -89,8 +92,9 @@ impl BodyRecord {
         self.held.len()
     }
 
-    /// Reads the call in the body as it passes, once it is long.
-    pub(super) fn read_when_long(&mut self) {
+    /// Reads the call in the body as it passes, once it is long, with these arrays if they come.
+    pub(super) fn read_when_long(&mut self, arrays: SamplerArrays) {
+        self.arrays = arrays;
         self.call = CallReading::WhenLong;
     }
 
@@ -141,7 +145,7 @@ impl BodyRecord {
     /// Begins to read the call, from the bytes that are held.
     fn begin(&mut self, request: &RequestHead, response: Option<&ResponseHead>, raw: RawBytes) {
         self.call = CallReading::No;
-        let begun = response.and_then(|response| BegunResponse::new(&request.target, &response.headers));
+        let begun = response.and_then(|response| BegunResponse::new(&request.target, &response.headers, self.arrays));
         let Some(mut begun) = begun else { return };
         if self.held.read_from(0, &mut |piece| begun.push(piece)).is_err() {
             return;

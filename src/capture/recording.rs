@@ -117,7 +117,7 @@ impl Recording {
             state.exchange.timing.first_body_byte = None;
             state.response = body_record(options);
             if state.is_call == Some(true) {
-                state.record_call();
+                state.record_call(options.settings.sampler_arrays());
             }
         });
     }
@@ -287,7 +287,7 @@ impl Recording {
             let is_call = may_be_call(&exchange.request.method, &exchange.request.headers, data);
             state.is_call = Some(is_call);
             if is_call {
-                state.record_call();
+                state.record_call(shared.options.settings.sampler_arrays());
             }
         }
         if !shared.records_bodies && state.is_call != Some(true) {

@@ -9,6 +9,7 @@ use super::memory_budget::{MemoryShare, MemoryUse};
 use super::settings::CaptureSettings;
 use crate::llm::api::has_api;
 use crate::shared_state::SequenceLease;
+use crate::trace::SamplerArrays;
 use crate::trace::exchange::{Body, BodyContent, Direction, Exchange, Outcome};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,12 +44,13 @@ pub(super) struct RecordingState {
 }
 
 impl RecordingState {
-    /// The exchange may be a call: its bodies are held whole if its path is one of an API.
-    pub(super) fn record_call(&mut self) {
+    /// The exchange may be a call: its bodies are held whole if its path is one of an API. `arrays`: see
+    /// [`BodyRecord::read_when_long`].
+    pub(super) fn record_call(&mut self, arrays: SamplerArrays) {
         if has_api(&self.exchange.request.target) {
             self.request.hold_whole();
             self.response.hold_whole();
-            self.response.read_when_long();
+            self.response.read_when_long(arrays);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `[capture]` of the settings.
 
+use crate::trace::SamplerArrays;
 use crate::trace::units::millis;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -15,6 +16,10 @@ pub struct CaptureSettings {
     /// Record the content of calls of models and tools: messages, tool calls, token ids. Without it only usage and times
     /// are recorded.
     pub llm_content: bool,
+    /// Request routed experts from engines that return them, record them, and remove them from what agents see.
+    pub routed_experts: bool,
+    /// The same for sampling masks.
+    pub sampling_masks: bool,
     /// What happens to OTLP exports that agents send through the proxy.
     pub absorb_telemetry: Absorb,
     /// Record the traffic of Agent Lightning itself (`x-agentlightning-client: true`).
@@ -77,6 +82,8 @@ impl Default for CaptureSettings {
             include_headers: false,
             include_bodies: false,
             llm_content: true,
+            routed_experts: false,
+            sampling_masks: false,
             absorb_telemetry: Absorb::Off,
             own_traffic: false,
             max_body_bytes: 8 * 1024 * 1024,
@@ -90,5 +97,12 @@ impl Default for CaptureSettings {
             only_hosts: Vec::new(),
             skip_hosts: Vec::new(),
         }
+    }
+}
+
+impl CaptureSettings {
+    /// The arrays that are requested and recorded.
+    pub(crate) fn sampler_arrays(&self) -> SamplerArrays {
+        SamplerArrays { routed_experts: self.routed_experts, sampling_masks: self.sampling_masks }
     }
 }

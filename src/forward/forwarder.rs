@@ -5,6 +5,7 @@ use super::settings::TraceSettings;
 use super::tokens::TokenSettings;
 use crate::capture::{Memory, Recorder};
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
+use crate::trace::SamplerArrays;
 use crate::upstream::{Origin, Upstream};
 use std::sync::Arc;
 
@@ -48,6 +49,11 @@ impl Forwarder {
     /// The memory of everything in flight.
     pub(crate) fn memory(&self) -> &Memory {
         self.recorder.memory()
+    }
+
+    /// The arrays of samplers that are requested and recorded.
+    pub(crate) fn sampler_arrays(&self) -> SamplerArrays {
+        self.recorder.settings().sampler_arrays()
     }
 
     /// The client that sends to endpoints.

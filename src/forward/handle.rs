@@ -130,7 +130,8 @@ impl Forwarder {
             propagate(&mut parts.headers, &exchange.trace);
         }
         let path = parts.uri.path();
-        let plan = self.tokens.plan((&origin.host, origin.port), &self.engines, &parts.method, path, &parts.headers);
+        let (at, arrays) = ((origin.host.as_str(), origin.port), self.sampler_arrays());
+        let plan = self.tokens.plan(at, &self.engines, &parts.method, path, &parts.headers, arrays);
         let plan = plan.filter(|_| exchange.recording.is_on());
         let tee = TeeBody::new(
             ReceivedBody::new(body, parts.version),

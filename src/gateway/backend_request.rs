@@ -15,6 +15,7 @@ use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
+use crate::trace::SamplerArrays;
 use crate::wire::json_edit::{Object, edited};
 use crate::wire::json_strip::Changes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -53,6 +54,7 @@ impl BackendRequest {
         call: &GatewayCall,
         backend: &Backend,
         settings: &GatewaySettings,
+        arrays: SamplerArrays,
         memory: &Memory,
     ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
@@ -90,7 +92,7 @@ impl BackendRequest {
             String::new()
         };
         let mut headers = headers_for(call, backend, target.api.request_headers);
-        let plan = token_id_plan(call, &target, backend, settings);
+        let plan = token_id_plan(call, &target, backend, settings, arrays);
         let injected = plan.and_then(|plan| plan.apply(&text, &mut headers));
         Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling, dropped })
     }
@@ -199,19 +201,20 @@ fn asks_openly(call: &GatewayCall, target: &ApiCall) -> bool {
     call.route.surface == ApiSurface::V1 && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
 }
 
-/// How token ids are requested without the agent's knowledge.
+/// How token ids, and these arrays, are requested without the agent's knowledge.
 fn token_id_plan(
     call: &GatewayCall,
     target: &ApiCall,
     backend: &Backend,
     settings: &GatewaySettings,
+    arrays: SamplerArrays,
 ) -> Option<TokenIdPlan> {
     if asks_openly(call, target) {
         return None;
     }
     let strips = settings.strip && call.route.surface != ApiSurface::V1;
     let stripping = if strips { Stripping::Strip } else { Stripping::Keep };
-    TokenIdPlan::of(backend.engine().assumed(), target.api, stripping)
+    TokenIdPlan::of(backend.engine().assumed(), target.api, stripping, arrays)
 }
 
 /// A request to the engine's tokenizer, for `count_tokens` of Anthropic's API.

@@ -35,7 +35,13 @@ impl Gateway {
         loop {
             let backend = self.choose_backend(call, &mut tried)?;
             self.check_staleness(call, &backend)?;
-            let request = BackendRequest::new(call, &backend, self.settings(), self.forwarder().memory())?;
+            let request = BackendRequest::new(
+                call,
+                &backend,
+                self.settings(),
+                self.forwarder().sampler_arrays(),
+                self.forwarder().memory(),
+            )?;
             if number == 0 && !request.dropped.is_empty() {
                 increment(&self.counters().reduced);
             }

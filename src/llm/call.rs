@@ -40,6 +40,8 @@ pub struct LlmCall {
     /// The versions of the weights, in the order in which the response names them; more than one when the weights changed
     /// while it was sampled.
     pub weight_versions: Vec<String>,
+    /// The first token that each of them sampled, where the response says it.
+    pub weight_version_starts: Vec<i64>,
     /// The endpoint's error, in the response or within a stream: type and message. Either may be empty.
     pub error: Option<(String, String)>,
     /// True when the response came in events.
@@ -137,6 +139,8 @@ pub struct Parameters {
     pub wants_token_ids: bool,
     /// True when the request, as it was sent on, asks for logprobs.
     pub wants_logprobs: bool,
+    /// The first token of which routed experts are requested, if not the first of the prompt.
+    pub first_expert_row: Option<i64>,
 }
 
 /// Tokens used, by the conventions: the input includes cached tokens, the output includes reasoning.
@@ -302,13 +306,18 @@ impl LlmCall {
         &mut self.choices[at]
     }
 
-    /// Adds a version of the weights, unless it is the last one or none.
+    /// Adds a version of the weights, unless it is the last one or none. vLLM sends a list of them, each with the first token
+    /// that it sampled.
     pub fn add_weight_version(&mut self, version: &Json<'_>) {
+        version.list().iter().for_each(|version| self.add_weight_version(version));
+        let start = version.get("start").int();
+        let version = if version.has("version") { version.get("version") } else { version };
         let version = version.word().or_else(|| version.int().map(|number| number.to_string()));
         if let Some(version) = version
             && self.weight_versions.last() != Some(&version)
         {
             self.weight_versions.push(version);
+            self.weight_version_starts.extend(start);
         }
     }
 

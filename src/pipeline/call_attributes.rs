@@ -12,6 +12,8 @@ use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
 use crate::trace::exchange::{Arrival, Exchange, Outcome};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, StatusCode, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -32,7 +34,7 @@ pub(super) fn describe(
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
-    let check = validate(&mut call, capture_issues(exchange));
+    let check = validate(&mut call, capture_issues(exchange), (options.sampler_arrays, exchange.injection.arrays));
     name(span, &call);
     parameters(span, &call.request);
     usage(span, call.usage);
@@ -201,6 +203,10 @@ fn answer(span: &mut Span, call: &LlmCall) {
     span.set_some(names::POLICY_VERSION, call.weight_versions.last().cloned());
     if call.weight_versions.len() > 1 {
         span.set(names::POLICY_VERSIONS, call.weight_versions.clone());
+        if call.weight_version_starts.len() == call.weight_versions.len() {
+            let starts = Value::Ints(call.weight_version_starts.clone());
+            span.attributes.insert(names::POLICY_VERSION_STARTS.to_owned(), starts);
+        }
     }
     if !call.unread.is_empty() {
         span.set(names::LLM_UNREAD, call.unread.iter().map(|part| part.as_str().to_owned()).collect::<Vec<_>>());
@@ -272,6 +278,18 @@ fn token_attributes(span: &mut Span, call: &LlmCall) {
         let logprobs = choice.tokens.logprobs.as_ref().filter(|logprobs| !logprobs.is_empty());
         let logprobs = logprobs.map(|all| Value::Floats(all.iter().copied().map(f64::from).collect()));
         set(names::RESPONSE_LOGPROBS, choice.index, logprobs);
+        if let Some(experts) = &choice.tokens.routed_experts {
+            let lengths = experts.dimensions().unwrap_or_default().iter();
+            let shape = lengths.map(|length| i64::try_from(*length).unwrap_or(i64::MAX)).collect();
+            set(names::ROUTED_EXPERTS, choice.index, Some(STANDARD.encode(experts.to_bytes()).into()));
+            set(names::ROUTED_EXPERTS_SHAPE, choice.index, Some(Value::Ints(shape)));
+            set(names::ROUTED_EXPERTS_DTYPE, choice.index, Some(experts.dtype().into()));
+        }
+        if let Some(mask) = &choice.tokens.sampling_mask {
+            let lengths = mask.lengths().unwrap_or_default().iter().copied().map(i64::from).collect();
+            set(names::SAMPLING_MASK, choice.index, Some(Value::Ints(mask.numbers().collect())));
+            set(names::SAMPLING_MASK_LENGTHS, choice.index, Some(Value::Ints(lengths)));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView, ResponseSource};
 use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
-use crate::trace::{Span, semconv as names};
+use crate::trace::{SamplerArrays, Span, semconv as names};
 use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
 use http::HeaderMap;
@@ -30,7 +30,7 @@ pub(super) fn read_into(
     let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
     // An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
     let is_rejected = is_rejection(status, response.whole(), &exchange.injection.fields);
-    let read = read_safely(span, exchange, request, response)?;
+    let read = read_safely(span, exchange, request, response, options.sampler_arrays)?;
     let (call, token_id_issues) = describe(span, read, exchange, options);
     join_callers_trace(span, &call, exchange);
     let engine = match Engine::of_provider(&call.provider) {
@@ -82,8 +82,9 @@ fn read_safely(
     exchange: &Exchange,
     request: &Decoded,
     response: ResponseContent,
+    arrays: SamplerArrays,
 ) -> Option<formats::ReadCall> {
-    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response)));
+    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response, arrays)));
     read.unwrap_or_else(|_| {
         tracing::error!(host = exchange.request.host, "a call could not be read; its span describes the exchange only");
         span.set(names::LLM_UNREAD, vec![UnreadPart::Fault.as_str().to_owned()]);
@@ -91,7 +92,12 @@ fn read_safely(
     })
 }
 
-fn read_call(exchange: &Exchange, request: &Decoded, response: ResponseContent) -> Option<formats::ReadCall> {
+fn read_call(
+    exchange: &Exchange,
+    request: &Decoded,
+    response: ResponseContent,
+    arrays: SamplerArrays,
+) -> Option<formats::ReadCall> {
     if request.bytes.is_empty() {
         return None;
     }
@@ -108,15 +114,15 @@ fn read_call(exchange: &Exchange, request: &Decoded, response: ResponseContent) 
         response_body: &[],
     };
     match response {
-        ResponseContent::Whole(decoded) => formats::read_from(&view, ResponseSource::Whole(&decoded.bytes)),
-        ResponseContent::Begun(begun) => formats::read_from(&view, ResponseSource::Begun(begun)),
+        ResponseContent::Whole(decoded) => formats::read_from(&view, ResponseSource::Whole(&decoded.bytes), arrays),
+        ResponseContent::Begun(begun) => formats::read_from(&view, ResponseSource::Begun(begun), arrays),
         ResponseContent::Pieces(mut decoder) => {
             let content = exchange.response_body.content.as_ref()?;
             let mut result = Ok(());
             let mut each = |on_piece: &mut dyn FnMut(&[u8])| {
                 result = content.read_from(0, &mut |bytes| decoder.push(bytes, on_piece));
             };
-            let mut read = formats::read_from(&view, ResponseSource::Pieces(&mut each))?;
+            let mut read = formats::read_from(&view, ResponseSource::Pieces(&mut each), arrays)?;
             if let Err(error) = result {
                 tracing::error!(%error, host = head.host, "a recorded response can't be read back from the spill file");
                 read.call.mark_unread(UnreadPart::Response);

@@ -1,6 +1,7 @@
 //! What goes into spans.
 
 use crate::capture::{Absorb, CaptureSettings};
+use crate::trace::SamplerArrays;
 use crate::wire::redact::Redactor;
 
 /// What goes into spans, and how it is redacted.
@@ -12,6 +13,8 @@ pub struct SpanOptions {
     pub include_bodies: bool,
     /// Messages and token ids of calls are included.
     pub llm_content: bool,
+    /// These arrays of calls are included.
+    pub sampler_arrays: SamplerArrays,
     /// Maximum bytes of a decoded body.
     pub max_body_bytes: usize,
     /// Header fields to include, as patterns; empty: all.
@@ -31,6 +34,7 @@ impl SpanOptions {
             include_headers: settings.include_headers,
             include_bodies: settings.include_bodies,
             llm_content: settings.llm_content,
+            sampler_arrays: settings.sampler_arrays(),
             max_body_bytes: usize::try_from(settings.max_body_bytes).unwrap_or(usize::MAX),
             header_allow: settings.header_allow.clone(),
             header_deny: settings.header_deny.clone(),

@@ -4,10 +4,13 @@
 //! and lists of token ids into blocks. The hash of a piece covers all pieces before it, so that the common prefix of two
 //! prompts is stored once. Values are restored exactly. This module does not know where pieces are stored.
 
-use super::bits;
+use super::planes::WORD_BYTES;
+use super::{bits, planes};
 use crate::trace::{Span, Value};
 use crate::wire::json_stream::elements;
 use aws_lc_rs::digest::{self, Context};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -22,6 +25,12 @@ const PIECE_BYTES: usize = 512;
 
 /// Token ids or logprobs in a piece.
 const PIECE_NUMBERS: usize = 512;
+
+/// Base64 of at least this size is stored as the bytes that it is: arrays of samplers, images.
+const MINIMUM_BASE64_BYTES: usize = 4096;
+
+/// Characters of base64 in a piece, a multiple of four.
+const PIECE_BASE64_BYTES: usize = 64 * 1024;
 
 /// The fastest regular level of zstd. Higher levels need more time than all other work on a span.
 const COMPRESSION_LEVEL: i32 = 1;
@@ -41,6 +50,8 @@ pub(super) enum ValueKind {
     Numbers,
     /// Numbers without loss of precision as little-endian `f32`.
     Floats,
+    /// The bytes that a text is the base64 of.
+    Bytes,
 }
 
 /// An attribute value that is stored outside of its span.
@@ -77,13 +88,14 @@ pub(super) enum PieceError {
 }
 
 impl ValueKind {
-    /// First byte of an uncompressed piece. A compressed piece has the next higher value, that of its [`Planes`], or that of
+    /// First byte of an uncompressed piece. A compressed piece has the next higher value, that of its [`planes`], or that of
     /// [`bits`].
     fn tag(self) -> u8 {
         match self {
             Self::Text => 0,
             Self::Numbers => 2,
             Self::Floats => 4,
+            Self::Bytes => 10,
         }
     }
 
@@ -93,41 +105,9 @@ impl ValueKind {
         Ok(match self {
             Self::Numbers => Value::Ints(words().map(u32::from_le_bytes).map(i64::from).collect()),
             Self::Floats => Value::Floats(words().map(f32::from_le_bytes).map(f64::from).collect()),
+            Self::Bytes => Value::String(STANDARD.encode(bytes)),
             Self::Text => Value::String(String::from_utf8(bytes).map_err(|_| PieceError::HashMismatch)?),
         })
-    }
-}
-
-/// Numbers with the first bytes of all of them in front, then the second bytes, and so on: the higher bytes of logprobs
-/// are alike, so that they compress far better side by side. Schema versions before bit packing stored ids so, too.
-struct Planes;
-
-impl Planes {
-    /// First byte of a compressed piece of the planes of ids, which is only read.
-    const NUMBERS: u8 = 6;
-    /// First byte of a compressed piece of the planes of logprobs.
-    const FLOATS: u8 = 7;
-
-    fn divide(raw: &[u8]) -> Vec<u8> {
-        let length = raw.len() / WORD_BYTES;
-        let mut planes = vec![0; length * WORD_BYTES];
-        for plane in 0..WORD_BYTES {
-            for (into, word) in planes[plane * length..].iter_mut().zip(raw.as_chunks::<WORD_BYTES>().0) {
-                *into = word[plane];
-            }
-        }
-        planes
-    }
-
-    fn join(planes: &[u8]) -> Vec<u8> {
-        let length = planes.len() / WORD_BYTES;
-        let mut raw = vec![0; length * WORD_BYTES];
-        for plane in 0..WORD_BYTES {
-            for (word, byte) in raw.as_chunks_mut::<WORD_BYTES>().0.iter_mut().zip(&planes[plane * length..]) {
-                word[plane] = *byte;
-            }
-        }
-        raw
     }
 }
 
@@ -138,20 +118,23 @@ pub(super) fn externalize(span: &Span) -> Vec<ExternalizedValue> {
 
 fn externalize_value(name: &str, value: &Value) -> Option<ExternalizedValue> {
     let (kind, ranges) = match value {
+        Value::String(text) if text.len() >= MINIMUM_BASE64_BYTES && is_base64(text) => {
+            (ValueKind::Bytes, ranges_of(text.len(), PIECE_BASE64_BYTES))
+        }
         Value::String(text) if text.len() >= MINIMUM_BYTES => (ValueKind::Text, text_ranges(text)),
         Value::Ints(all)
             if all.len() * 4 >= MINIMUM_BYTES && all.iter().all(|number| u32::try_from(*number).is_ok()) =>
         {
-            (ValueKind::Numbers, number_ranges(all.len()))
+            (ValueKind::Numbers, ranges_of(all.len(), PIECE_NUMBERS))
         }
         Value::Floats(all) if all.len() * 4 >= MINIMUM_BYTES && all.iter().all(|number| is_f32(*number)) => {
-            (ValueKind::Floats, number_ranges(all.len()))
+            (ValueKind::Floats, ranges_of(all.len(), PIECE_NUMBERS))
         }
         _ => return None,
     };
     let mut previous: Option<Hash> = None;
     let piece = |range: Range<usize>| {
-        let hash = hash(kind, previous.as_ref(), &bytes(value, &range));
+        let hash = hash(kind, previous.as_ref(), &bytes(kind, value, &range));
         previous = Some(hash);
         Piece { hash, range }
     };
@@ -176,8 +159,18 @@ fn text_ranges(text: &str) -> Vec<Range<usize>> {
     ranges
 }
 
-fn number_ranges(length: usize) -> Vec<Range<usize>> {
-    (0..length).step_by(PIECE_NUMBERS).map(|from| from..(from + PIECE_NUMBERS).min(length)).collect()
+fn ranges_of(length: usize, piece: usize) -> Vec<Range<usize>> {
+    (0..length).step_by(piece).map(|from| from..(from + piece).min(length)).collect()
+}
+
+/// True for the only base64 of some bytes: it is written again when the text is read.
+fn is_base64(text: &str) -> bool {
+    let pieces = text.as_bytes().chunks(PIECE_BASE64_BYTES);
+    let last = pieces.len().saturating_sub(1);
+    let is_whole = |piece: &[u8]| piece.len() / 4 * 3;
+    pieces
+        .enumerate()
+        .all(|(at, piece)| STANDARD.decode(piece).is_ok_and(|bytes| at == last || bytes.len() == is_whole(piece)))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "tests whether the cast loses precision")]
@@ -186,11 +179,17 @@ fn is_f32(number: f64) -> bool {
 }
 
 /// The bytes of a part of a value.
-fn bytes<'a>(value: &'a Value, range: &Range<usize>) -> std::borrow::Cow<'a, [u8]> {
+fn bytes<'a>(kind: ValueKind, value: &'a Value, range: &Range<usize>) -> std::borrow::Cow<'a, [u8]> {
     #[expect(clippy::cast_possible_truncation, reason = "only values without loss of precision are externalized")]
     let single = |number: &f64| (*number as f32).to_le_bytes();
     match value {
-        Value::String(text) => text.as_bytes().get(range.clone()).unwrap_or_default().into(),
+        Value::String(text) => {
+            let text = text.as_bytes().get(range.clone()).unwrap_or_default();
+            match kind {
+                ValueKind::Bytes => STANDARD.decode(text).unwrap_or_default().into(),
+                _ => text.into(),
+            }
+        }
         Value::Ints(all) => words(all, range, |number| u32::try_from(*number).unwrap_or(u32::MAX).to_le_bytes()).into(),
         Value::Floats(all) => words(all, range, single).into(),
         _ => std::borrow::Cow::Borrowed(&[]),
@@ -206,26 +205,25 @@ fn words<T>(all: &[T], range: &Range<usize>, word: impl Fn(&T) -> [u8; WORD_BYTE
     bytes
 }
 
-const WORD_BYTES: usize = 4;
-
 impl ExternalizedValue {
     /// A piece as stored: a tag, then the bytes, as a zstd frame if that is smaller. `span` is the one that the value was
     /// externalized from.
     pub(super) fn pack(&self, piece: &Piece, span: &Span) -> Vec<u8> {
-        let raw = span.attributes.get(&self.attribute).map(|value| bytes(value, &piece.range)).unwrap_or_default();
+        let raw =
+            span.attributes.get(&self.attribute).map(|value| bytes(self.kind, value, &piece.range)).unwrap_or_default();
         pack(self.kind, &raw)
     }
 }
 
 fn pack(kind: ValueKind, raw: &[u8]) -> Vec<u8> {
     match kind {
-        ValueKind::Text => compressed(kind, kind.tag() + 1, raw, raw),
+        ValueKind::Text | ValueKind::Bytes => compressed(kind, kind.tag() + 1, raw, raw),
         // Ids take a fifth more than as a zstd frame, for a tenth of the time.
         ValueKind::Numbers => match bits::pack(raw.as_chunks().0) {
             Some(packed) => [&[bits::TAG][..], &packed].concat(),
             None => compressed(kind, kind.tag() + 1, raw, raw),
         },
-        ValueKind::Floats => compressed(kind, Planes::FLOATS, &Planes::divide(raw), raw),
+        ValueKind::Floats => compressed(kind, planes::FLOATS_TAG, &planes::divide(raw), raw),
     }
 }
 
@@ -258,11 +256,11 @@ pub(super) fn unpack(
 ) -> Result<(ValueKind, Vec<u8>), PieceError> {
     let (tag, body) = data.split_first().ok_or(PieceError::UnknownTag)?;
     let (kind, bytes) = match *tag {
-        Planes::NUMBERS => (ValueKind::Numbers, Planes::join(&zstd::decode_all(body)?)),
-        Planes::FLOATS => (ValueKind::Floats, Planes::join(&zstd::decode_all(body)?)),
+        planes::NUMBERS_TAG => (ValueKind::Numbers, planes::join(&zstd::decode_all(body)?)),
+        planes::FLOATS_TAG => (ValueKind::Floats, planes::join(&zstd::decode_all(body)?)),
         bits::TAG => (ValueKind::Numbers, bits::unpack(body).ok_or(PieceError::Bits)?.into_flattened()),
         tag => {
-            let kinds = [ValueKind::Text, ValueKind::Numbers, ValueKind::Floats];
+            let kinds = [ValueKind::Text, ValueKind::Numbers, ValueKind::Floats, ValueKind::Bytes];
             let kind = kinds.into_iter().find(|kind| kind.tag() == tag & !1).ok_or(PieceError::UnknownTag)?;
             (kind, if tag & 1 == 1 { zstd::decode_all(body)? } else { body.to_vec() })
         }
@@ -298,7 +296,7 @@ mod tests {
         let externalized = externalize_value("a", value)?;
         let (mut whole, mut previous) = (Vec::new(), None);
         for piece in &externalized.pieces {
-            let data = pack(externalized.kind, &bytes(value, &piece.range));
+            let data = pack(externalized.kind, &bytes(externalized.kind, value, &piece.range));
             let (kind, part) = unpack(previous.as_ref(), &piece.hash, &data).unwrap();
             assert_eq!(kind, externalized.kind);
             previous = Some(piece.hash);
@@ -326,13 +324,30 @@ mod tests {
     }
 
     #[test]
+    fn base64_is_stored_as_its_bytes() {
+        let array = |length: usize| (0..length).map(|at| u8::try_from(at * 7 % 128).unwrap()).collect::<Vec<u8>>();
+        let pieces = |length| externalize_value("e", &Value::String(STANDARD.encode(array(length)))).unwrap().pieces;
+        assert_eq!(pieces(200_000)[..3], pieces(300_001)[..3], "a common prefix is stored once");
+        for length in [3072, 50_000, 49_152, 49_153, 200_000] {
+            let value = Value::String(STANDARD.encode(array(length)));
+            let externalized = externalize_value("e", &value).unwrap();
+            assert_eq!((externalized.kind, restored(&value)), (ValueKind::Bytes, Some(value)), "{length}");
+        }
+        for text in ["A".repeat(4097), "=".repeat(4096), "A===".repeat(1024), "AAA=".repeat(32_768)] {
+            let value = Value::String(text);
+            assert_eq!(externalize_value("e", &value).unwrap().kind, ValueKind::Text);
+            assert_eq!(restored(&value), Some(value));
+        }
+    }
+
+    #[test]
     fn ids_take_less_than_three_bytes_and_others_stay_inline() {
         let ids = Value::Ints((0..4096).map(|id| id * 31 % 151_000).collect());
-        let packed = pack(ValueKind::Numbers, &bytes(&ids, &(0..512)));
+        let packed = pack(ValueKind::Numbers, &bytes(ValueKind::Numbers, &ids, &(0..512)));
         assert!(packed.len() < 512 * 5 / 2, "{}", packed.len());
-        let raw = bytes(&ids, &(0..512)).into_owned();
+        let raw = bytes(ValueKind::Numbers, &ids, &(0..512)).into_owned();
         let frame = |tag: u8, raw: &[u8]| [&[tag][..], &zstd::encode_all(raw, 1).unwrap()].concat();
-        let old = [frame(ValueKind::Numbers.tag() + 1, &raw), frame(Planes::NUMBERS, &Planes::divide(&raw))];
+        let old = [frame(ValueKind::Numbers.tag() + 1, &raw), frame(planes::NUMBERS_TAG, &planes::divide(&raw))];
         let hash = hash(ValueKind::Numbers, None, &raw);
         for stored in old.into_iter().chain([packed]) {
             assert_eq!(unpack(None, &hash, &stored).unwrap(), (ValueKind::Numbers, raw.clone()));
@@ -353,7 +368,7 @@ mod tests {
     fn damage_is_detected() {
         let value = Value::String("x".repeat(600));
         let externalized = externalize_value("a", &value).unwrap();
-        let mut data = pack(externalized.kind, &bytes(&value, &(0..600)));
+        let mut data = pack(externalized.kind, &bytes(externalized.kind, &value, &(0..600)));
         assert!(unpack(Some(&Hash::default()), &externalized.pieces[0].hash, &data).is_err());
         *data.last_mut().unwrap() ^= 1;
         assert!(unpack(None, &externalized.pieces[0].hash, &data).is_err());

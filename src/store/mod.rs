@@ -10,6 +10,7 @@ mod error;
 mod extension;
 mod externalized;
 pub mod memory;
+mod planes;
 pub mod postgres;
 mod records;
 mod retention;

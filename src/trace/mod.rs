@@ -6,6 +6,7 @@ pub mod exchange;
 pub(crate) mod failure;
 pub mod ids;
 pub mod rollout;
+mod sampler_arrays;
 pub mod semconv;
 pub mod span;
 pub mod units;
@@ -17,6 +18,7 @@ pub use rollout::{
     Attempt, AttemptPosition, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus,
     Worker, WorkerStatus,
 };
+pub use sampler_arrays::{SamplerArray, SamplerArrays};
 pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;
 pub use value::{Attributes, Value};

@@ -84,6 +84,11 @@ names! {
     PROMPT_TOKEN_IDS = "prompt_token_ids";
     RESPONSE_TOKEN_IDS = "response_token_ids";
     RESPONSE_LOGPROBS = "tracewire.response_logprobs";
+    ROUTED_EXPERTS = "tracewire.routed_experts";
+    ROUTED_EXPERTS_DTYPE = "tracewire.routed_experts.dtype";
+    ROUTED_EXPERTS_SHAPE = "tracewire.routed_experts.shape";
+    SAMPLING_MASK = "tracewire.sampling_mask";
+    SAMPLING_MASK_LENGTHS = "tracewire.sampling_mask.lengths";
     DIALECT = "tracewire.dialect";
     INFERRED = "tracewire.inferred";
     LINK = "tracewire.link";

@@ -38,7 +38,7 @@ pub(super) fn is_named(key: &[u8], name: &str) -> bool {
 }
 
 /// A string, followed from behind its opening quote.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StringScan {
     // The next byte is escaped.
     escaped: bool,
@@ -71,7 +71,7 @@ impl StringScan {
 }
 
 /// A value, followed from behind its first byte.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueScan {
     /// Within a string.
     String(StringScan),

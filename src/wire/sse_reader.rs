@@ -4,6 +4,7 @@
 //! ([`JsonBuilder`]).
 
 use super::json_builder::JsonBuilder;
+use crate::trace::SamplerArrays;
 
 /// An event that has ended.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) enum EventData {
 /// Reads the events of a stream that arrives in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct SseReader {
+    /// The arrays that are kept of long data.
+    arrays: SamplerArrays,
     /// The incomplete line; empty while the data of a line is being built.
     line: Vec<u8>,
     is_building_line: bool,
@@ -40,6 +43,11 @@ pub(crate) struct SseReader {
 }
 
 impl SseReader {
+    /// A reader that keeps these arrays of the events of a model.
+    pub(crate) fn keeping(arrays: SamplerArrays) -> Self {
+        Self { arrays, ..Self::default() }
+    }
+
     /// Reads the next bytes and gives the events that end in them.
     pub(crate) fn push(&mut self, bytes: &[u8], on_event: &mut dyn FnMut(ReadEvent<'_>)) {
         let start = self.position;
@@ -123,10 +131,10 @@ impl SseReader {
     /// Makes the data a value, with a line break between its lines.
     fn begin_value(&mut self) {
         let mut builder = match self.data.take() {
-            None => JsonBuilder::default(),
+            None => JsonBuilder::keeping(self.arrays),
             Some(EventData::Value(builder)) => builder,
             Some(EventData::Text(text)) => {
-                let mut builder = JsonBuilder::default();
+                let mut builder = JsonBuilder::keeping(self.arrays);
                 builder.push_last(&text);
                 builder
             }

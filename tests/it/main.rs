@@ -35,6 +35,7 @@ mod mutation;
 mod otlp;
 mod protocols;
 mod proxy_listener;
+mod sampler_arrays;
 mod settings;
 mod store_outages;
 mod store_removal;

@@ -4,6 +4,7 @@ use crate::llm::api::ApiCall;
 use crate::llm::engine::Engine;
 use crate::llm::token_ids::{Stripping, TokenIdPlan};
 use crate::shared_state::DetectedEngines;
+use crate::trace::SamplerArrays;
 use crate::util::glob::any_matches;
 use http::{HeaderMap, HeaderName, Method, header};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub(crate) struct EngineHosts {
 }
 
 impl TokenSettings {
-    /// How a request is changed to request token ids. None for most requests.
+    /// How a request is changed to request token ids, and these arrays. None for most requests.
     pub(crate) fn plan(
         &self,
         (host, port): (&str, u16),
@@ -59,6 +60,7 @@ impl TokenSettings {
         method: &Method,
         path: &str,
         headers: &HeaderMap,
+        arrays: SamplerArrays,
     ) -> Option<TokenIdPlan> {
         if self.inject == Inject::Off || method != Method::POST || !is_plain_json(headers) {
             return None;
@@ -67,7 +69,7 @@ impl TokenSettings {
         let always = || (self.inject == Inject::Always).then_some(Engine::VLLM);
         let engine = named.or_else(|| detected.at(host, port)).or_else(always)?;
         let stripping = if self.strip { Stripping::Strip } else { Stripping::Keep };
-        TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping)
+        TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping, arrays)
     }
 }
 
@@ -115,7 +117,8 @@ mod tests {
     #[test]
     fn only_plain_json_for_known_engines_is_changed() {
         let plan = |settings: &TokenSettings, host, path, headers: &HeaderMap| {
-            settings.plan((host, 80), &DetectedEngines::default(), &Method::POST, path, headers).is_some()
+            let (engines, arrays) = (DetectedEngines::default(), SamplerArrays::default());
+            settings.plan((host, 80), &engines, &Method::POST, path, headers, arrays).is_some()
         };
         let (auto, chat) = (settings(), "/v1/chat/completions");
         assert!(plan(&auto, "vllm", chat, &headers()) && plan(&auto, "sgl", "/v1/completions", &headers()));
@@ -137,7 +140,8 @@ mod tests {
         let detected = DetectedEngines::default();
         let plan = |settings: &TokenSettings| {
             let path = "/v1/chat/completions";
-            settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers()).is_some()
+            let arrays = SamplerArrays::default();
+            settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers(), arrays).is_some()
         };
         let named = TokenSettings {
             engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine: Engine::OTHER }],

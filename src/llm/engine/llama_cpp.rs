@@ -27,6 +27,7 @@ pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
                 name: "logprobs",
                 change: Change::Remove,
             }],
+            arrays: &[],
             // The server refuses them together.
             not_for: &[Combination::All(&["tools", "stream"])],
         },
@@ -40,6 +41,7 @@ pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
                 name: "logprobs",
                 change: Change::Null,
             }],
+            arrays: &[],
             not_for: &[],
         },
         TokenIdRequest {
@@ -60,6 +62,7 @@ pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
                     change: Change::Remove,
                 },
             ],
+            arrays: &[],
             // These responses are lists, which nothing can be taken out of.
             not_for: &[Combination::SeveralPrompts("prompt"), Combination::All(&["n_cmpl"])],
         },

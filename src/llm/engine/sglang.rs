@@ -1,7 +1,8 @@
 //! SGLang: token ids by header fields, since it refuses vLLM's fields for streams.
 
-use super::spec::{AddedField, COMMON, EngineSpec, Mark, Place, StripRule, TokenIdRequest};
+use super::spec::{AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, SGLANG_GENERATE};
+use crate::trace::SamplerArray;
 use crate::wire::json_strip::Change;
 
 pub(super) static SGLANG: EngineSpec = EngineSpec {
@@ -20,6 +21,7 @@ pub(super) static SGLANG: EngineSpec = EngineSpec {
                 StripRule { requested_by: &[], place: Place::Root, name: "sglext", change: Change::Remove },
                 LOGPROBS,
             ],
+            arrays: &[EXPERTS, MASKS],
             not_for: &[],
         },
         TokenIdRequest {
@@ -36,12 +38,41 @@ pub(super) static SGLANG: EngineSpec = EngineSpec {
                 StripRule { requested_by: &[IDS], place: Place::Choice, name: "token_ids", change: Change::Null },
                 LOGPROBS,
             ],
+            arrays: &[EXPERTS],
             not_for: &[],
         },
     ],
     affinity_header: Some("x-smg-routing-key"),
     ..COMMON
 };
+
+/// In `sglext`, at the end of a stream as well. Only servers with `--enable-return-routed-experts` have them.
+const EXPERTS: ArrayRequest = ArrayRequest {
+    array: SamplerArray::RoutedExperts,
+    fields: &[AddedField::array("return_routed_experts", "true")],
+    strip: &[StripRule {
+        requested_by: &["return_routed_experts"],
+        place: Place::Root,
+        name: "sglext",
+        change: Change::Remove,
+    }],
+};
+
+/// Not of streams, and only with a limit of the candidates: the server refuses others.
+const MASKS: ArrayRequest = ArrayRequest {
+    array: SamplerArray::SamplingMask,
+    fields: &[
+        AddedField::array("return_sampling_mask", "true").not_for(NO_MASK),
+        AddedField::array("return_meta_info", "true").not_for(NO_MASK),
+    ],
+    strip: &[StripRule {
+        requested_by: &["return_meta_info"],
+        place: Place::Choice,
+        name: "meta_info",
+        change: Change::Remove,
+    }],
+};
+const NO_MASK: &[Combination] = &[Combination::On("stream"), Combination::Off("top_k")];
 
 const IDS: &str = "return_token_ids";
 const LOGPROBS: StripRule =

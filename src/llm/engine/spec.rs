@@ -1,6 +1,7 @@
 //! What is known of an engine: the type of a row of the table.
 
 use crate::llm::api::table::ApiSpec;
+use crate::trace::SamplerArray;
 use crate::wire::json_strip::Change;
 
 /// One engine: the software that samples.
@@ -88,8 +89,21 @@ pub(crate) struct TokenIdRequest {
     pub headers: &'static [(&'static str, &'static str)],
     /// What is taken out of the response.
     pub strip: &'static [StripRule],
+    /// The further arrays that it can return.
+    pub arrays: &'static [ArrayRequest],
     /// Requests that must not be changed at all.
     pub not_for: &'static [Combination],
+}
+
+/// How one of the arrays is requested, where a setting wants it.
+#[derive(Debug)]
+pub(crate) struct ArrayRequest {
+    /// The array.
+    pub array: SamplerArray,
+    /// Fields that are added to the body of a request. Empty: an option of the server decides.
+    pub fields: &'static [AddedField],
+    /// What is taken out of the response, whether the fields were added or not.
+    pub strip: &'static [StripRule],
 }
 
 /// A field that is added to the body of a request.
@@ -116,6 +130,8 @@ pub(crate) enum Purpose {
     LogprobDetail,
     /// The number of tokens, with which the ids are compared.
     Usage,
+    /// One of the arrays.
+    Array,
 }
 
 impl AddedField {
@@ -133,6 +149,11 @@ impl AddedField {
     pub(crate) const fn stream_usage() -> Self {
         let not_for = &[Combination::Off("stream")];
         Self { name: STREAM_OPTIONS, value: "{\"include_usage\":true}", purpose: Purpose::Usage, not_for }
+    }
+
+    /// A field that requests an array.
+    pub(crate) const fn array(name: &'static str, value: &'static str) -> Self {
+        Self { name, value, purpose: Purpose::Array, not_for: &[] }
     }
 
     /// A field with details of the logprobs.

@@ -3,10 +3,11 @@
 //! Observed with 0.32. It sends null for what was not requested, and leaves no field out.
 
 use super::spec::{
-    AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenIdRequest, Tokenizer,
-    USAGE_EVENT,
+    AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenIdRequest,
+    Tokenizer, USAGE_EVENT,
 };
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
+use crate::trace::SamplerArray;
 use crate::wire::json_strip::Change;
 
 pub(super) static VLLM: EngineSpec = EngineSpec {
@@ -20,7 +21,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
         Mark::Root("output_messages"),
     ],
     // Servers of trainers add them.
-    weight_versions: &[&["weight_version"], &["policy_version"]],
+    weight_versions: &[&["weight_version"], &["policy_version"], &["choices", "weight_versions"]],
     apis: &[&OPENAI_CHAT, &OPENAI_COMPLETIONS, &OPENAI_EMBEDDINGS, &OPENAI_RESPONSES, &VLLM_GENERATE],
     token_ids: &[
         TokenIdRequest {
@@ -39,6 +40,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
                 nulled(&["logprobs"], Place::Choice, "logprobs"),
                 USAGE_EVENT,
             ],
+            arrays: ARRAYS,
             not_for: &[],
         },
         TokenIdRequest {
@@ -56,6 +58,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
                 nulled(&["logprobs"], Place::Choice, "logprobs"),
                 USAGE_EVENT,
             ],
+            arrays: ARRAYS,
             not_for: &[],
         },
         TokenIdRequest {
@@ -63,6 +66,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
             fields: &[AddedField::ids(MESSAGES, "true")],
             headers: &[],
             strip: &[removed("input_messages"), removed("output_messages")],
+            arrays: &[],
             not_for: &[],
         },
     ],
@@ -73,6 +77,20 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
     }),
     ..COMMON
 };
+
+/// Options of the server decide about them (`--enable-return-routed-experts`, `--return-sampling-mask`).
+const ARRAYS: &[ArrayRequest] = &[
+    ArrayRequest {
+        array: SamplerArray::RoutedExperts,
+        fields: &[],
+        strip: &[nulled(&["routed_experts_prompt_start"], Place::Choice, "routed_experts")],
+    },
+    ArrayRequest {
+        array: SamplerArray::SamplingMask,
+        fields: &[],
+        strip: &[nulled(&[], Place::Choice, "sampling_mask")],
+    },
+];
 
 const IDS: &str = "return_token_ids";
 const MESSAGES: &str = "enable_response_messages";

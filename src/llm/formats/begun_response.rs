@@ -1,6 +1,7 @@
 //! A response that is read while it passes, with its content coding.
 
 use super::response_reader::ResponseReader;
+use crate::trace::SamplerArrays;
 use crate::wire::stream_decoder::StreamDecoder;
 use http::HeaderMap;
 
@@ -13,10 +14,10 @@ pub(crate) struct BegunResponse {
 
 impl BegunResponse {
     /// Begins to read the response to a request for `target`. `None`: it can only be read with its request, or its content
-    /// coding only be undone at once.
-    pub(crate) fn new(target: &str, response_headers: &HeaderMap) -> Option<Self> {
+    /// coding only be undone at once. These arrays are kept of it.
+    pub(crate) fn new(target: &str, response_headers: &HeaderMap, arrays: SamplerArrays) -> Option<Self> {
         let path = target.split('?').next().unwrap_or_default();
-        Some(Self { reader: ResponseReader::for_path(path)?, decoder: StreamDecoder::of(response_headers)? })
+        Some(Self { reader: ResponseReader::for_path(path, arrays)?, decoder: StreamDecoder::of(response_headers)? })
     }
 
     /// Reads the next bytes, as transferred.

@@ -4,6 +4,7 @@ use super::format::{ApiFormat, CallRequest};
 use super::parts::{self, Place, TokenNames, ids_in};
 use crate::llm::call::{LlmCall, Parameters};
 use crate::llm::token_ids::tokens::{TokenIdIssue, Tokens};
+use crate::trace::SamplerArray;
 use crate::wire::json::Json;
 use crate::wire::json_value::Packed;
 
@@ -90,6 +91,7 @@ fn choice_tokens(index: i64, choice: &Json<'_>, call: &mut LlmCall) {
     if into.prompt_ids.ids.is_none() {
         into.prompt_ids.push_ids(prompt);
     }
+    parts::sampler_arrays(choice, &mut into.tokens);
     let sampled = meta.get("output_token_logprobs");
     if sampled.len() == 0 {
         named_logprobs(choice.at(&["logprobs", "content"]), TokenNames::beside(ids), &mut into.tokens);
@@ -142,6 +144,7 @@ fn root_tokens(body: &Json<'_>, call: &mut LlmCall) {
         return;
     }
     call.prompt_ids_once(sglext.get("input_ids"));
+    call.choice(0).tokens.push_array(SamplerArray::RoutedExperts, sglext.get("routed_experts"));
     for (index, ids) in (0..).zip(sglext.get("output_ids").list()) {
         let tokens = &mut call.choice(index).tokens;
         let mut whole = Tokens::default();

@@ -33,6 +33,7 @@ impl ApiFormat for Completions {
                 into.finish_reason = Some(reason);
             }
             into.tokens.push_ids(choice.get("token_ids"));
+            parts::sampler_arrays(choice, &mut into.tokens);
             if into.prompt_ids.ids.is_none() {
                 into.prompt_ids.push_ids(choice.get("prompt_token_ids"));
             }

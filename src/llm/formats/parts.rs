@@ -2,6 +2,8 @@
 
 use crate::llm::call::{LlmCall, Parameters, UnreadPart, Usage};
 use crate::llm::message::{Message, Modality, Part, arguments_of_text};
+use crate::llm::token_ids::tokens::Tokens;
+use crate::trace::SamplerArray;
 use crate::wire::json::Json;
 use crate::wire::json_value::Packed;
 use std::borrow::Cow;
@@ -24,6 +26,7 @@ pub(super) fn parameters(body: &Json<'_>) -> Parameters {
             Json::Text(kind) => output_type(kind),
             format => format.get("type").text().and_then(output_type),
         },
+        first_expert_row: body.any(&["routed_experts_prompt_start", "routed_experts_start_len"]).int(),
         reasoning_level: body.get("reasoning_effort").word().or_else(|| body.at(&["reasoning", "effort"]).word()),
         wants_logprobs: ["logprobs", "return_logprob", "n_probs"].iter().any(|name| {
             let value = body.get(name);
@@ -81,6 +84,14 @@ pub(super) fn choices<'a, 'b>(body: &'b Json<'a>, call: &mut LlmCall) -> Vec<(i6
         call.mark_unread(UnreadPart::ChoiceIndex);
     }
     list
+}
+
+/// Reads the arrays that come beside the ids of a choice: in it, or in its `meta_info`.
+pub(super) fn sampler_arrays(choice: &Json<'_>, into: &mut Tokens) {
+    for place in [choice, choice.get("meta_info")] {
+        into.push_array(SamplerArray::RoutedExperts, place.get("routed_experts"));
+        into.push_array(SamplerArray::SamplingMask, place.any(&["sampling_mask", "output_token_sampling_mask"]));
+    }
 }
 
 /// Reads `usage`, in the shape of chat completions or of responses.

@@ -10,6 +10,7 @@ use super::response_reader::ResponseReader;
 use crate::llm::api::detect::{ApiCall, detect};
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::provider::{self, Service};
+use crate::trace::SamplerArrays;
 use http::HeaderMap;
 
 /// The parts of an exchange that formats read. Content codings are removed from the bodies.
@@ -47,11 +48,15 @@ pub(crate) type OnPiece<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// Reads an exchange. `None`: it calls no API that is known.
 pub fn read(exchange: &HttpExchangeView<'_>) -> Option<ReadCall> {
-    read_from(exchange, ResponseSource::Whole(exchange.response_body))
+    read_from(exchange, ResponseSource::Whole(exchange.response_body), SamplerArrays::default())
 }
 
-/// Reads an exchange with its response from elsewhere than `response_body`.
-pub(crate) fn read_from(exchange: &HttpExchangeView<'_>, response: ResponseSource<'_>) -> Option<ReadCall> {
+/// Reads an exchange with its response from elsewhere than `response_body`. These arrays are kept of a long one.
+pub(crate) fn read_from(
+    exchange: &HttpExchangeView<'_>,
+    response: ResponseSource<'_>,
+    arrays: SamplerArrays,
+) -> Option<ReadCall> {
     let path = exchange.target.split('?').next().unwrap_or_default();
     let mut call = LlmCall::default();
     let body = any_json(exchange.request_body, UnreadPart::Request, &mut call);
@@ -73,12 +78,12 @@ pub(crate) fn read_from(exchange: &HttpExchangeView<'_>, response: ResponseSourc
         }
         // A format may compare the response with its request.
         ResponseSource::Whole(body) => {
-            let mut reader = ResponseReader::of_call(api, call);
+            let mut reader = ResponseReader::of_call(api, call, arrays);
             reader.push(body);
             (None, reader)
         }
         ResponseSource::Pieces(each) => {
-            let mut reader = ResponseReader::of_call(api, call);
+            let mut reader = ResponseReader::of_call(api, call, arrays);
             each(&mut |piece| reader.push(piece));
             (None, reader)
         }

@@ -1,5 +1,6 @@
 //! How a response is divided into events, and the lines of one that arrives in pieces.
 
+use crate::trace::SamplerArrays;
 use crate::wire::json_builder::JsonBuilder;
 use crate::wire::json_stream;
 use crate::wire::sse_reader::{EventData, LONG_BYTES};
@@ -38,11 +39,18 @@ const EVENT_FIELDS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b"retry:"];
 /// Lines of JSON that arrive in pieces. A long one is built from its pieces.
 #[derive(Debug, Default)]
 pub(super) struct LineReader {
+    /// The arrays that are kept of a long line.
+    arrays: SamplerArrays,
     line: Vec<u8>,
     long: Option<JsonBuilder>,
 }
 
 impl LineReader {
+    /// A reader that keeps these arrays of the lines of a model.
+    pub(super) fn keeping(arrays: SamplerArrays) -> Self {
+        Self { arrays, ..Self::default() }
+    }
+
     /// Reads the next bytes and gives the lines that end in them, without blank ones, each with the index behind it.
     pub(super) fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(EventData, usize)) {
         let mut at = 0;
@@ -75,7 +83,7 @@ impl LineReader {
         }
         self.line.extend_from_slice(piece);
         if self.line.len() > LONG_BYTES {
-            let mut builder = JsonBuilder::default();
+            let mut builder = JsonBuilder::keeping(self.arrays);
             builder.push_last(&std::mem::take(&mut self.line));
             self.long = Some(builder);
         }

@@ -10,6 +10,7 @@ use super::response_framing::{Framing, LineReader, framing_of};
 use crate::llm::api::detect::{ApiCall, sole_api};
 use crate::llm::api::table::ApiSpec;
 use crate::llm::call::{Choice, LlmCall, UnreadPart};
+use crate::trace::SamplerArrays;
 use crate::wire::event_stream;
 use crate::wire::json_builder::JsonBuilder;
 use crate::wire::sse_reader::{EventData, SseReader};
@@ -21,6 +22,8 @@ pub(crate) struct ResponseReader {
     events: EventReader,
     /// A response up to this size is held as text.
     held_bytes: usize,
+    /// The arrays that are kept of a longer one.
+    arrays: SamplerArrays,
 }
 
 #[derive(Debug)]
@@ -42,15 +45,17 @@ enum State {
 impl ResponseReader {
     /// Reads the response to a request for `path` that is not read yet. `None`: the response can only be read with its
     /// request.
-    pub(crate) fn for_path(path: &str) -> Option<Self> {
+    pub(crate) fn for_path(path: &str, arrays: SamplerArrays) -> Option<Self> {
         let ApiCall { api, endpoint, .. } = sole_api(path)?;
         api.format?;
-        Some(Self::of_call(api, LlmCall { api: api.name, operation: endpoint.operation, ..LlmCall::default() }))
+        let call = LlmCall { api: api.name, operation: endpoint.operation, ..LlmCall::default() };
+        Some(Self::of_call(api, call, arrays))
     }
 
-    /// Reads the response of a call.
-    pub(super) fn of_call(api: &'static ApiSpec, call: LlmCall) -> Self {
-        Self { state: State::Held(Vec::new()), events: EventReader::new(api, call), held_bytes: MAX_HELD_BYTES }
+    /// Reads the response of a call, with these arrays if they come.
+    pub(super) fn of_call(api: &'static ApiSpec, call: LlmCall, arrays: SamplerArrays) -> Self {
+        let (state, events) = (State::Held(Vec::new()), EventReader::new(api, call));
+        Self { state, events, held_bytes: MAX_HELD_BYTES, arrays }
     }
 
     /// Reads the next bytes, without their content coding.
@@ -116,10 +121,10 @@ impl ResponseReader {
         self.events.call.streamed = !matches!(framing, Framing::None | Framing::Whole);
         self.state = match framing {
             Framing::None => State::Held(Vec::new()),
-            Framing::Whole => State::Value(JsonBuilder::default()),
-            Framing::Events => State::Events(SseReader::default()),
-            Framing::Lines => State::Lines(LineReader::default()),
-            Framing::List => State::List(JsonBuilder::default()),
+            Framing::Whole => State::Value(JsonBuilder::keeping(self.arrays)),
+            Framing::Events => State::Events(SseReader::keeping(self.arrays)),
+            Framing::Lines => State::Lines(LineReader::keeping(self.arrays)),
+            Framing::List => State::List(JsonBuilder::keeping(self.arrays)),
             Framing::Messages => State::Messages(Vec::new()),
         };
         let bytes = match framing {
@@ -154,7 +159,7 @@ impl ResponseReader {
                     // Several objects are one a line.
                     events.call.streamed = true;
                     events.read_data("", EventData::Value(std::mem::take(builder)));
-                    self.state = State::Lines(LineReader::default());
+                    self.state = State::Lines(LineReader::keeping(self.arrays));
                     self.push_divided(rest);
                 } else if !rest.is_empty() {
                     events.call.mark_unread(UnreadPart::Response);

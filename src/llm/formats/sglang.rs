@@ -19,6 +19,7 @@ impl ApiFormat for Generate {
         call.request = parts::parameters(sampling);
         call.request.model = body.get("model").word();
         call.request.stream = body.get("stream").bool() == Some(true);
+        call.request.first_expert_row = body.get("routed_experts_start_len").int();
         call.request.max_tokens = sampling.get("max_new_tokens").int();
         call.request.wants_token_ids = true;
         call.request.wants_logprobs = body.get("return_logprob").bool() == Some(true);
@@ -52,6 +53,7 @@ impl ApiFormat for Generate {
         if so_far.ids.is_none() && pairs.len() > 0 {
             so_far.push_ids(&ids_in(pairs, Place::Position(1)));
         }
+        parts::sampler_arrays(data, &mut so_far);
         add_tokens(&mut choice.tokens, so_far);
         call.ended |= !reason.is_null();
         !text.is_empty()
@@ -65,6 +67,8 @@ fn add_tokens(known: &mut Tokens, newer: Tokens) {
         _ => true,
     };
     known.issues.extend(&newer.issues);
+    known.routed_experts = newer.routed_experts.or(known.routed_experts.take());
+    known.sampling_mask = newer.sampling_mask.or(known.sampling_mask.take());
     if is_cumulative {
         known.ids = newer.ids.or(known.ids.take());
         known.logprobs = newer.logprobs.or(known.logprobs.take());

@@ -3,6 +3,7 @@
 use super::begun_response::BegunResponse;
 use super::read::{HttpExchangeView, ResponseSource, read, read_from};
 use super::read_call::ReadCall;
+use crate::trace::SamplerArrays;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -42,11 +43,11 @@ impl Golden {
             begun.push(&self.response[from..cut]);
             from = cut;
         }
-        read_from(&self.view(&[]), ResponseSource::Begun(Box::new(begun)))
+        read_from(&self.view(&[]), ResponseSource::Begun(Box::new(begun)), SamplerArrays::default())
     }
 
     fn begun(&self) -> Option<BegunResponse> {
-        BegunResponse::new(&self.target, &self.response_headers)
+        BegunResponse::new(&self.target, &self.response_headers, SamplerArrays::default())
     }
 }
 

@@ -16,6 +16,7 @@ impl ApiFormat for Generate {
         call.request.model = body.get("model").word();
         call.request.stream = body.get("stream").bool() == Some(true);
         call.request.wants_token_ids = true;
+        call.request.first_expert_row = body.at(&["sampling_params", "routed_experts_prompt_start"]).int();
         call.prompt_ids_once(body.get("token_ids"));
     }
 
@@ -30,6 +31,7 @@ impl ApiFormat for Generate {
         for (index, choice) in parts::choices(data, call) {
             let into = call.choice(index);
             into.tokens.push_ids(choice.get("token_ids"));
+            parts::sampler_arrays(choice, &mut into.tokens);
             named_logprobs(choice.at(&["logprobs", "content"]), TokenNames::AreTexts, &mut into.tokens);
             if let Some(reason) = choice.get("finish_reason").word() {
                 into.finish_reason = Some(reason);

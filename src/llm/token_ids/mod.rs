@@ -2,6 +2,7 @@
 //!
 //! Pure. Which engine takes and returns what is in its row ([`crate::llm::engine`]).
 
+mod arrays;
 mod rejection;
 pub(crate) mod request;
 mod strip;

@@ -4,9 +4,10 @@
 //! as it is.
 
 use crate::llm::api::table::ApiSpec;
-use crate::llm::engine::spec::{Combination, Place, Purpose, TokenIdRequest};
+use crate::llm::engine::spec::{ArrayRequest, Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
 use crate::trace::exchange::Injection;
+use crate::trace::{SamplerArray, SamplerArrays};
 use crate::wire::json::{Json, parse};
 use crate::wire::json_edit::{Edits, Object};
 use crate::wire::json_strip::{Changes, UsageEvent};
@@ -17,6 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(crate) struct TokenIdPlan {
     request: &'static TokenIdRequest,
     stripping: Stripping,
+    /// The further arrays that are wanted.
+    arrays: SamplerArrays,
 }
 
 /// Whether a response loses what was asked for on the agent's behalf.
@@ -40,8 +43,14 @@ pub(crate) struct InjectedRequest {
 
 impl TokenIdPlan {
     /// How an engine is asked at an API. `None`: it gives no ids there.
-    pub(crate) fn of(engine: Engine, api: &ApiSpec, stripping: Stripping) -> Option<Self> {
-        Some(Self { request: engine.token_id_request(api)?, stripping })
+    pub(crate) fn of(engine: Engine, api: &ApiSpec, stripping: Stripping, arrays: SamplerArrays) -> Option<Self> {
+        Some(Self { request: engine.token_id_request(api)?, stripping, arrays })
+    }
+
+    /// The requests for the arrays that are wanted.
+    fn array_requests(&self) -> impl Iterator<Item = &'static ArrayRequest> {
+        let arrays = self.arrays;
+        self.request.arrays.iter().filter(move |request| arrays.contains(request.array))
     }
 
     /// Adds the fields to a request. `None`: its body is no JSON object, it has them all, or it must not be asked. The
@@ -51,11 +60,19 @@ impl TokenIdPlan {
         if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
             return None;
         }
-        let allowed = self.request.fields.iter().filter(|field| !field.not_for.iter().any(|not| not.is_in(&object)));
+        let all = self.request.fields.iter().chain(self.array_requests().flat_map(|request| request.fields));
+        let allowed = all.filter(|field| !field.not_for.iter().any(|not| not.is_in(&object)));
         let fields: Vec<(&'static str, &'static str)> =
             allowed.filter(|field| !object.has(field.name)).map(|field| (field.name, field.value)).collect();
         let missing = self.request.headers.iter().filter(|(name, _)| !headers.contains_key(*name)).collect::<Vec<_>>();
-        if fields.is_empty() && missing.is_empty() {
+        let mut arrays = SamplerArrays::default();
+        for request in self.array_requests() {
+            match request.array {
+                SamplerArray::RoutedExperts => arrays.routed_experts = true,
+                SamplerArray::SamplingMask => arrays.sampling_masks = true,
+            }
+        }
+        if fields.is_empty() && missing.is_empty() && arrays.is_empty() {
             return None;
         }
         let changes = match self.stripping {
@@ -69,13 +86,14 @@ impl TokenIdPlan {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let strips = changes != Changes::default();
-        Some(InjectedRequest { edits, injection: Injection { fields: names, strips }, changes })
+        Some(InjectedRequest { edits, injection: Injection { fields: names, arrays, strips }, changes })
     }
 
     /// What the response loses. `has_own_header`: the agent sent one of the request's headers itself.
     fn changes(&self, object: &Object<'_>, has_own_header: bool) -> Changes {
         let mut changes = Changes::default();
-        for rule in self.request.strip {
+        let rules = self.request.strip.iter().chain(self.array_requests().flat_map(|request| request.strip));
+        for rule in rules {
             let is_requested = match rule.requested_by {
                 [] => has_own_header,
                 fields => fields.iter().any(|field| object.requests(field)),
@@ -103,7 +121,7 @@ pub(crate) fn open_request(
     let fields = Engine::VLLM.token_id_request(api).map_or(&[][..], |request| request.fields);
     let wanted = fields.iter().filter(|field| match (field.purpose, logprobs) {
         (Purpose::Ids, _) => true,
-        (_, Logprobs::No) | (Purpose::Usage, _) => false,
+        (_, Logprobs::No) | (Purpose::Usage | Purpose::Array, _) => false,
         (Purpose::Logprobs, Logprobs::Yes) => true,
         (Purpose::LogprobDetail, Logprobs::Yes) => takes(field.name),
     });
@@ -144,7 +162,8 @@ mod tests {
     use crate::wire::json_strip::Change::Null;
 
     fn apply(engine: Engine, api: &ApiSpec, body: &str) -> Option<InjectedRequest> {
-        TokenIdPlan::of(engine, api, Stripping::Strip)?.apply(body.as_bytes(), &mut HeaderMap::new())
+        TokenIdPlan::of(engine, api, Stripping::Strip, SamplerArrays::default())?
+            .apply(body.as_bytes(), &mut HeaderMap::new())
     }
 
     /// What is added to a request.

@@ -2,10 +2,14 @@
 //!
 //! What is wrong is noted, never repaired: a logprob that does not belong to its id is worse than none.
 
+use crate::trace::SamplerArray;
 use crate::wire::json::Json;
+use crate::wire::json_builder::number_array;
 use crate::wire::json_value::{Column, Packed, Table};
+use crate::wire::number_array::NumberArray;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The tokens of a prompt or a choice.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +18,10 @@ pub struct Tokens {
     pub ids: Option<Vec<u32>>,
     /// The logprobs, in the order of the tokens; `None` where the endpoint sent none.
     pub logprobs: Option<Vec<f32>>,
+    /// The experts that each token was routed to, of prompt and choice together; `None` where the endpoint sent none.
+    pub routed_experts: Option<Arc<NumberArray>>,
+    /// The ids that each token was sampled from; `None` where the endpoint sent none.
+    pub sampling_mask: Option<Arc<NumberArray>>,
     /// What is wrong with them.
     pub issues: BTreeSet<TokenIdIssue>,
 }
@@ -53,6 +61,14 @@ pub enum TokenIdIssue {
     EndpointError,
     /// A part of the exchange could not be read.
     Unread,
+    /// A setting wants routed experts, and a choice has none.
+    ExpertsAbsent,
+    /// Routed experts are no array, or have another shape than the tokens.
+    ExpertsMalformed,
+    /// A setting wants sampling masks, and a choice has none.
+    MasksAbsent,
+    /// Sampling masks are no lists of ids, or not one for each token.
+    MasksMalformed,
 }
 
 impl TokenIdIssue {
@@ -75,6 +91,10 @@ impl TokenIdIssue {
             Self::WeightsChanged => "weights_changed",
             Self::EndpointError => "endpoint_error",
             Self::Unread => "unread",
+            Self::ExpertsAbsent => "experts_absent",
+            Self::ExpertsMalformed => "experts_malformed",
+            Self::MasksAbsent => "masks_absent",
+            Self::MasksMalformed => "masks_malformed",
         }
     }
 
@@ -96,6 +116,10 @@ impl TokenIdIssue {
         Self::WeightsChanged,
         Self::EndpointError,
         Self::Unread,
+        Self::ExpertsAbsent,
+        Self::ExpertsMalformed,
+        Self::MasksAbsent,
+        Self::MasksMalformed,
     ];
 }
 
@@ -153,11 +177,33 @@ impl Tokens {
         self.logprobs.get_or_insert_default().push(logprob);
     }
 
+    /// Adds routed experts, or the sampling masks of further tokens. Null is none.
+    pub(in crate::llm) fn push_array(&mut self, array: SamplerArray, value: &Json<'_>) {
+        let (known, issue) = match array {
+            SamplerArray::RoutedExperts => (&mut self.routed_experts, TokenIdIssue::ExpertsMalformed),
+            SamplerArray::SamplingMask => (&mut self.sampling_mask, TokenIdIssue::MasksMalformed),
+        };
+        let fits = match (number_array(value), known) {
+            (Ok(None), _) => true,
+            (Ok(Some(newer)), Some(known)) => Arc::make_mut(known).append(&newer),
+            (Ok(newer), known) => {
+                *known = newer;
+                true
+            }
+            (Err(_), _) => false,
+        };
+        if !fits {
+            self.issues.insert(issue);
+        }
+    }
+
     /// The bytes of memory in use.
     pub(in crate::llm) fn memory_bytes(&self) -> usize {
         let (ids, logprobs) =
             (self.ids.as_ref().map_or(0, Vec::capacity), self.logprobs.as_ref().map_or(0, Vec::capacity));
-        ids * size_of::<u32>() + logprobs * size_of::<f32>()
+        let arrays = [&self.routed_experts, &self.sampling_mask].into_iter().flatten();
+        let arrays = arrays.map(|array| array.memory_bytes()).sum::<usize>();
+        ids * size_of::<u32>() + logprobs * size_of::<f32>() + arrays
     }
 
     /// Adds the id that a token's text names as `token_id:NUMBER`. False: it names none.

@@ -1,7 +1,9 @@
 //! Whether the token ids of a call are complete and consistent.
 
+use super::arrays;
 use super::tokens::TokenIdIssue;
 use crate::llm::call::{LlmCall, UnreadPart};
+use crate::trace::SamplerArrays;
 use std::collections::BTreeSet;
 
 /// Whether the token ids of a call are complete and consistent.
@@ -36,8 +38,14 @@ impl TokenIdStatus {
 }
 
 /// Checks the token ids of a call, and removes those that can't be trusted. `issues`: those that the exchange itself has,
-/// such as truncation. `None`: no ids were requested, and none came.
-pub(crate) fn validate(call: &mut LlmCall, mut issues: BTreeSet<TokenIdIssue>) -> Option<TokenIdCheck> {
+/// such as truncation. `kept`, `wanted`: the arrays that a setting wants recorded, and those that the engine can return.
+/// `None`: no ids were requested, and none came.
+pub(crate) fn validate(
+    call: &mut LlmCall,
+    mut issues: BTreeSet<TokenIdIssue>,
+    (kept, wanted): (SamplerArrays, SamplerArrays),
+) -> Option<TokenIdCheck> {
+    arrays::check(call, kept, wanted);
     call.prompt_ids.check();
     // The number of ids of all choices; `None` once one has none.
     let mut output_count = Some(0_usize);

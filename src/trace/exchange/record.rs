@@ -6,6 +6,7 @@ use super::gateway::GatewayFacts;
 use super::identity::{Identity, TraceContext};
 use super::websocket::Messages;
 use crate::error::{ProxyError, Side};
+use crate::trace::sampler_arrays::SamplerArrays;
 use crate::trace::units::Timestamp;
 use http::{HeaderMap, Method, StatusCode, Version};
 use std::time::Duration;
@@ -113,6 +114,8 @@ pub struct ResponseHead {
 pub struct Injection {
     /// Names of the added JSON and header fields.
     pub fields: Vec<&'static str>,
+    /// The arrays that a setting wants, if the engine can return them.
+    pub arrays: SamplerArrays,
     /// True when the fields that they caused are removed from the response again.
     pub strips: bool,
 }

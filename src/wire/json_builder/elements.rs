@@ -95,6 +95,8 @@ fn push_packed(packed: &mut Packed, value: Json<'static>) -> Result<(usize, usiz
             let bytes = (Table::row_bytes(&value), value.memory_bytes());
             table.push(value).map(|()| bytes)
         }
+        // It is not built from elements.
+        Packed::Array(_) => Err(value),
     }
 }
 

@@ -1,11 +1,34 @@
 //! Fields of LLM responses that are not kept, are kept as tables, or are so frequent that their names are not allocated.
 
-/// True for a field that no format reads and that may be most of a response. `depth`: how deep its object is.
-pub(super) fn is_unused(key: &str, is_in_logprobs: bool, depth: usize) -> bool {
-    let unused_in_logprobs = is_in_logprobs && matches!(key, "bytes" | "top_logprobs");
-    // At the root or in a choice; deeper, an argument of a tool may have the name.
-    unused_in_logprobs || depth <= 3 && matches!(key, "routed_experts" | "prompt_logprobs" | "sampling_mask")
+use crate::trace::SamplerArray;
+
+/// What becomes of the value of a field.
+pub(super) enum Field {
+    /// It is built.
+    Value,
+    /// No format reads it, and it may be most of a response.
+    Unused,
+    /// It is an array of numbers.
+    Array(SamplerArray),
 }
+
+impl Field {
+    /// `depth`: how deep its object is.
+    pub(super) fn of(key: &str, is_in_logprobs: bool, depth: usize) -> Self {
+        match key {
+            "bytes" | "top_logprobs" if is_in_logprobs => Self::Unused,
+            // Deeper, an argument of a tool may have the name.
+            _ if depth > MAX_ARRAY_DEPTH => Self::Value,
+            "prompt_logprobs" => Self::Unused,
+            "routed_experts" => Self::Array(SamplerArray::RoutedExperts),
+            "sampling_mask" | "output_token_sampling_mask" => Self::Array(SamplerArray::SamplingMask),
+            _ => Self::Value,
+        }
+    }
+}
+
+/// At the root, in a choice, or in an object within it.
+const MAX_ARRAY_DEPTH: usize = 4;
 
 /// A key without an allocation, if it is a frequent one.
 pub(super) fn known_key(key: &str) -> Option<&'static str> {

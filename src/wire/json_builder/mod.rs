@@ -4,14 +4,20 @@
 //! are packed ([`super::json_value::Packed`]), and what [`super::json::parse_repaired`] repairs is repaired on the way. Strings
 //! and numbers that are still open are held as text; nothing else is.
 
+mod array;
 mod elements;
 mod fields;
 
 use super::json::{self, Json, JsonRepairs};
 use super::json_repair::without_lone_surrogates;
+use super::json_scan::ValueScan;
+use crate::trace::SamplerArrays;
+use array::ArrayReader;
 use elements::Elements;
-use fields::{LOGPROBS, is_unused, known_key};
+use fields::{Field, LOGPROBS, known_key};
 use std::borrow::Cow;
+
+pub(crate) use array::number_array;
 
 /// A value of which the text is still arriving.
 #[derive(Debug)]
@@ -24,6 +30,9 @@ pub(crate) struct JsonBuilder {
     root: Option<Json<'static>>,
     repairs: JsonRepairs,
     value_bytes: usize,
+    /// The arrays that are kept, and the one that is open.
+    arrays: SamplerArrays,
+    array: Option<Box<ArrayReader>>,
 }
 
 /// Why there is no value.
@@ -49,11 +58,10 @@ enum State {
     },
     /// Within a number, or a word such as `true`.
     Word,
-    /// Within a value that is not kept.
-    Skipping {
-        depth: usize,
-        string: SkippedString,
-    },
+    /// A value that is not built: it is not kept, or read as an array.
+    Unbuilt,
+    /// Within such a value.
+    Scanning(ValueScan),
     Complete,
     Failed,
 }
@@ -64,15 +72,6 @@ enum StringRole {
     Value,
 }
 
-/// Whether a value that is not kept is within a string.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SkippedString {
-    Outside,
-    Inside,
-    /// Behind a backslash.
-    Escaped,
-}
-
 #[derive(Debug)]
 enum Container {
     List { elements: Elements, is_table: bool },
@@ -81,12 +80,17 @@ enum Container {
 
 impl Default for JsonBuilder {
     fn default() -> Self {
-        let (open, token, repairs) = (Vec::new(), Vec::new(), JsonRepairs::default());
-        Self { state: State::Value, open, token, root: None, repairs, value_bytes: 0 }
+        Self::keeping(SamplerArrays::default())
     }
 }
 
 impl JsonBuilder {
+    /// A builder that keeps these arrays of a response of a model.
+    pub(crate) fn keeping(arrays: SamplerArrays) -> Self {
+        let (open, token, root, repairs, value_bytes, array) = Default::default();
+        Self { state: State::Value, open, token, root, repairs, value_bytes, arrays, array }
+    }
+
     /// Reads the next bytes up to the end of the value, and returns how many those are. Text that is no JSON is dropped to
     /// its end.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
@@ -97,9 +101,10 @@ impl JsonBuilder {
                 State::Failed => return bytes.len(),
                 State::String { role, is_escaped } => self.string(bytes, at, role, is_escaped),
                 State::Word => self.word(bytes, at),
-                State::Skipping { depth, string } => self.skip(bytes, at, depth, string),
+                State::Scanning(scan) => self.scan_on(bytes, at, scan),
                 _ if bytes[at].is_ascii_whitespace() => at + 1,
                 State::Value => self.value(bytes, at),
+                State::Unbuilt => self.scan(bytes, at),
                 State::FirstElement if bytes[at] == b']' => self.close(at),
                 State::FirstElement => self.value(bytes, at),
                 State::FirstKey if bytes[at] == b'}' => self.close(at),
@@ -132,7 +137,7 @@ impl JsonBuilder {
 
     /// An estimate of the bytes of memory in use.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.value_bytes + self.token.capacity()
+        self.value_bytes + self.token.capacity() + self.array.as_ref().map_or(0, |array| array.memory_bytes())
     }
 
     /// The value, and what was repaired in it.
@@ -215,11 +220,17 @@ impl JsonBuilder {
             return self.fail(at);
         }
         let depth = self.open.len();
-        self.state = match self.open.last() {
-            Some(Container::Object { key, is_in_logprobs, .. }) if is_unused(key, *is_in_logprobs, depth) => {
-                State::Skipping { depth: 0, string: SkippedString::Outside }
+        let field = match self.open.last() {
+            Some(Container::Object { key, is_in_logprobs, .. }) => Field::of(key, *is_in_logprobs, depth),
+            _ => Field::Value,
+        };
+        self.state = match field {
+            Field::Value => State::Value,
+            Field::Unused => State::Unbuilt,
+            Field::Array(array) => {
+                self.array = self.arrays.contains(array).then(Box::default);
+                State::Unbuilt
             }
-            _ => State::Value,
         };
         at + 1
     }
@@ -293,42 +304,33 @@ impl JsonBuilder {
         }
     }
 
-    fn skip(&mut self, bytes: &[u8], mut at: usize, mut depth: usize, mut string: SkippedString) -> usize {
-        while let Some(byte) = bytes.get(at) {
-            match (string, byte) {
-                (SkippedString::Escaped, _) => string = SkippedString::Inside,
-                (SkippedString::Inside, _) => {
-                    let Some(mark) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else {
-                        at = bytes.len();
-                        break;
-                    };
-                    at += mark;
-                    string = if bytes[at] == b'"' { SkippedString::Outside } else { SkippedString::Escaped };
-                    if string == SkippedString::Outside && depth == 0 {
-                        self.state = State::AfterValue;
-                        return at + 1;
-                    }
-                }
-                (SkippedString::Outside, b'"') => string = SkippedString::Inside,
-                (SkippedString::Outside, b'{' | b'[') => depth += 1,
-                // Behind a number or word.
-                (SkippedString::Outside, b',' | b'}' | b']') if depth == 0 => {
-                    self.state = State::AfterValue;
-                    return at;
-                }
-                (SkippedString::Outside, b'}' | b']') => {
-                    depth -= 1;
-                    if depth == 0 {
-                        self.state = State::AfterValue;
-                        return at + 1;
-                    }
-                }
-                (SkippedString::Outside, _) => {}
-            }
-            at += 1;
+    /// The first byte of a value that is not built.
+    fn scan(&mut self, bytes: &[u8], at: usize) -> usize {
+        let Some(scan) = ValueScan::open(bytes[at]) else { return self.fail(at) };
+        if let Some(array) = &mut self.array {
+            array.push(&bytes[at..=at]);
         }
-        self.state = State::Skipping { depth, string };
-        at
+        self.state = State::Scanning(scan);
+        at + 1
+    }
+
+    /// Follows a value that is not built to its end.
+    fn scan_on(&mut self, bytes: &[u8], at: usize, mut scan: ValueScan) -> usize {
+        let end = scan.end(bytes, at);
+        if let Some(array) = &mut self.array {
+            array.push(&bytes[at..end.unwrap_or(bytes.len())]);
+        }
+        let Some(end) = end else {
+            self.state = State::Scanning(scan);
+            return bytes.len();
+        };
+        self.state = State::AfterValue;
+        if let Some(array) = self.array.take() {
+            let value = array.into_json();
+            self.value_bytes += value.memory_bytes();
+            self.add(value);
+        }
+        end
     }
 
     fn close(&mut self, at: usize) -> usize {

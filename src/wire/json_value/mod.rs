@@ -3,10 +3,12 @@
 //!
 //! In packed form token ids take 4 bytes each, other numbers 8, and a list of alike objects or lists, such as logprobs, is
 //! kept by column. Only lists of at least [`MIN_PACKED`] elements are packed, and objects only within logprobs: code that
-//! reads other lists needs to know nothing of it. Nothing is lost, except the difference between `1` and `1.0` in a table.
+//! reads other lists needs to know nothing of it. Nothing is lost, except the difference between `1` and `1.0` in a table, and how
+//! the text of an array divided it.
 
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use super::number_array::NumberArray;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A JSON value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,7 +123,7 @@ impl<'a> Json<'a> {
     pub(crate) fn is_number_list(&self) -> bool {
         match self {
             Self::List(elements) => elements.first().is_some_and(|first| first.int().is_some()),
-            Self::Packed(packed) => !matches!(packed, Packed::Table(_)),
+            Self::Packed(packed) => !matches!(packed, Packed::Table(_) | Packed::Array(_)),
             _ => false,
         }
     }
@@ -158,29 +160,6 @@ impl<'a> Json<'a> {
     }
 }
 
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Int(number) => serializer.serialize_i64(*number),
-            Self::Float(number) => serializer.serialize_f64(*number),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::List(elements) => {
-                let mut list = serializer.serialize_seq(Some(elements.len()))?;
-                elements.iter().try_for_each(|element| list.serialize_element(element))?;
-                list.end()
-            }
-            Self::Object(fields) => {
-                let mut object = serializer.serialize_map(Some(fields.len()))?;
-                fields.iter().try_for_each(|(name, value)| object.serialize_entry(name, value))?;
-                object.end()
-            }
-            Self::Packed(packed) => packed.serialize(serializer),
-        }
-    }
-}
-
 /// A list in packed form.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Packed {
@@ -190,6 +169,8 @@ pub enum Packed {
     Floats(Vec<f64>),
     /// Objects with the same keys, or lists of the same length.
     Table(Table),
+    /// An array of numbers, from a field that is known to have one.
+    Array(Arc<NumberArray>),
 }
 
 /// Rows that are alike, by column.
@@ -221,6 +202,7 @@ impl Packed {
             Self::Ids(ids) => ids.len(),
             Self::Floats(numbers) => numbers.len(),
             Self::Table(table) => table.rows,
+            Self::Array(array) => array.rows(),
         }
     }
 
@@ -230,6 +212,7 @@ impl Packed {
             Self::Ids(ids) => ids.len() * size_of::<u32>(),
             Self::Floats(numbers) => numbers.len() * size_of::<f64>(),
             Self::Table(table) => table.columns.iter().map(Column::memory_bytes).sum(),
+            Self::Array(array) => array.memory_bytes(),
         }
     }
 
@@ -239,16 +222,7 @@ impl Packed {
             Self::Ids(ids) => ids.into_iter().map(|id| Json::Int(i64::from(id))).collect(),
             Self::Floats(numbers) => numbers.into_iter().map(number).collect(),
             Self::Table(table) => (0..table.rows).map(|row| table.row(row)).collect(),
-        }
-    }
-}
-
-impl Serialize for Packed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Ids(ids) => ids.serialize(serializer),
-            Self::Floats(numbers) => numbers.serialize(serializer),
-            Self::Table(table) => serializer.collect_seq((0..table.rows).map(|row| table.row(row))),
+            Self::Array(array) => array.numbers().map(Json::Int).collect(),
         }
     }
 }
@@ -300,7 +274,7 @@ impl Table {
         self.columns.get(at).filter(|_| self.keys.is_none())
     }
 
-    fn row(&self, at: usize) -> Json<'static> {
+    pub(super) fn row(&self, at: usize) -> Json<'static> {
         let values = self.columns.iter().map(|column| column.get(at));
         match &self.keys {
             Some(keys) => Json::Object(keys.iter().cloned().zip(values).collect()),

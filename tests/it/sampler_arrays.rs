@@ -1,0 +1,135 @@
+//! What a sampler knows beside the ids of its tokens: routed experts and sampling masks, by setting.
+
+use crate::support::client::{ask, get};
+use crate::support::model_server::read_request;
+use crate::support::{Bench, Running, endpoint, eventually, is_exchange};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+const LAYERS: usize = 12;
+const TOP_K: usize = 4;
+
+/// The experts of as many tokens.
+fn experts(tokens: usize) -> Vec<u8> {
+    (0..tokens * LAYERS * TOP_K).map(|at| u8::try_from(at * 31 % 127).unwrap()).collect()
+}
+
+/// A numpy file of 16-bit integers, as vLLM sends it, in base64.
+fn npy(numbers: &[u8]) -> String {
+    let rows = numbers.len() / LAYERS / TOP_K;
+    let header = format!("{{'descr': '<i2', 'fortran_order': False, 'shape': ({rows}, {LAYERS}, {TOP_K}), }}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    file.extend(header.bytes());
+    file.extend(numbers.iter().flat_map(|number| [*number, 0]));
+    STANDARD.encode(file)
+}
+
+/// A response with two tokens to a prompt of `prompt` tokens; with arrays for a model named `moe`.
+fn response(request: &Value, prompt: usize) -> Value {
+    let (has_arrays, stays) = (request["model"] == "moe", request["return_token_ids"] == true);
+    let or_null = |value: Value, is_there: bool| if is_there { value } else { Value::Null };
+    let logprobs = json!({"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]});
+    json!({
+        "id": "c", "object": "chat.completion", "model": "moe",
+        "prompt_token_ids": or_null(json!((0..prompt).collect::<Vec<_>>()), stays),
+        "choices": [{
+            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ab"},
+            "token_ids": or_null(json!([7, 8]), stays),
+            "logprobs": or_null(logprobs, request["logprobs"] == true),
+            "sampling_mask": or_null(json!([[7, 9, 70_000], [8]]), has_arrays),
+            "routed_experts": or_null(json!(npy(&experts(prompt + 1))), has_arrays),
+        }],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": 2},
+        "kv_transfer_params": null,
+    })
+}
+
+/// vLLM with a mixture of experts; the header of the request says how long the prompt is.
+fn engine(prompt: usize) -> SocketAddr {
+    endpoint(move |mut stream: TcpStream| {
+        while let Some(body) = read_request(&mut stream) {
+            let body = match body {
+                Some(body) => response(&serde_json::from_slice(&body).unwrap(), prompt).to_string(),
+                None => json!({"data": [{"id": "m", "owned_by": "vllm"}]}).to_string(),
+            };
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            if stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn serve(bench: &Bench, engine: SocketAddr, capture: &str) -> Running {
+    bench.gateway_without_backends(&format!(
+        "[capture]\n{capture}\n[tokens]\nengines = [{{ hosts = [\"{engine}\"], engine = \"vllm\" }}]\n[gateway]\nbackends = [{{ model = \"\", url = \"http://{engine}/v1\", engine = \"vllm\" }}]\n"
+    ))
+}
+
+/// What the agent got and what was recorded of a call through the gateway, or through the proxy.
+fn call(serve: &Running, engine: SocketAddr, model: &str, rollout: &str, through_proxy: bool) -> (Value, Value) {
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "x"}]}).to_string();
+    let reply = if through_proxy {
+        let url = format!("http://{engine}/v1/chat/completions");
+        ask(serve.address("proxy"), "POST", &url, &[("x-rollout-id", rollout)], &body)
+    } else {
+        ask(serve.address("server"), "POST", &format!("/rollout/{rollout}/attempt/0/v1/chat/completions"), &[], &body)
+    };
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let span = eventually(|| {
+        let page = get(serve.address("server"), &format!("/v1/agl/spans?rollout_id={rollout}")).json();
+        page["items"].as_array()?.iter().find(|span| is_exchange(span)).cloned()
+    });
+    (reply.json(), span["attributes"].clone())
+}
+
+#[test]
+fn arrays_are_recorded_exactly_and_no_agent_sees_them() {
+    // Short responses are read at once, long ones while they pass.
+    for prompt in [3, 4000] {
+        let (bench, engine) = (Bench::new(), engine(prompt));
+        let serve = serve(&bench, engine, "routed_experts = true\nsampling_masks = true");
+        for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
+            let (seen, attributes) = call(&serve, engine, "moe", rollout, through_proxy);
+            let recorded = STANDARD.decode(attributes["tracewire.routed_experts"].as_str().unwrap()).unwrap();
+            assert!(recorded == experts(prompt + 1), "{rollout} {prompt}");
+            assert_eq!(attributes["tracewire.routed_experts.shape"], json!([prompt + 1, LAYERS, TOP_K]));
+            assert_eq!(attributes["tracewire.routed_experts.dtype"], "uint8");
+            assert_eq!(attributes["tracewire.sampling_mask"], json!([7, 9, 70_000, 8]));
+            assert_eq!(attributes["tracewire.sampling_mask.lengths"], json!([3, 1]));
+            assert_eq!(attributes["tracewire.tokens.status"], "exact");
+            let unasked = response(&json!({"model": "dense"}), prompt);
+            assert_eq!(seen, unasked, "{rollout}");
+        }
+    }
+}
+
+#[test]
+fn arrays_that_a_setting_wants_and_that_are_missing_are_told() {
+    let (bench, engine) = (Bench::new(), engine(3));
+    let serve = serve(&bench, engine, "routed_experts = true\nsampling_masks = true");
+    for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
+        let (_, attributes) = call(&serve, engine, "dense", rollout, through_proxy);
+        assert_eq!(attributes["tracewire.tokens.status"], "partial");
+        assert_eq!(attributes["tracewire.tokens.reasons"], json!(["experts_absent", "masks_absent"]));
+    }
+}
+
+#[test]
+fn arrays_that_no_setting_wants_pass_unrecorded() {
+    let (bench, engine) = (Bench::new(), engine(3));
+    let serve = serve(&bench, engine, "");
+    for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
+        let (seen, attributes) = call(&serve, engine, "moe", rollout, through_proxy);
+        assert!(
+            attributes.get("tracewire.routed_experts").is_none() && attributes.get("tracewire.sampling_mask").is_none()
+        );
+        assert_eq!(attributes["tracewire.tokens.status"], "exact");
+        assert_eq!(seen["choices"][0]["routed_experts"], npy(&experts(4)));
+    }
+}
