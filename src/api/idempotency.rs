@@ -4,8 +4,10 @@
 //! request continues when its client disconnects, and its response is kept for the retry. With an `Idempotency-Key`
 //! (draft-ietf-httpapi-idempotency-key-header) the response is kept in any case, and every retry gets it.
 
+use super::respond::ApiError;
 use super::settings::MAX_BODY_BYTES;
 use crate::llm::api::api_key;
+use crate::net::task::spawn;
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -80,18 +82,15 @@ pub(super) async fn deduplicate(State(cache): State<IdempotencyCache>, request: 
     let retries = if has_key { Retries::ByKey } else { Retries::AfterDisconnect };
     let delivery = cache.insert(digest, retries, response);
     // A task of its own continues when the client disconnects.
-    let execution = tokio::spawn(async move {
+    let execution = spawn(async move {
         let response = next.run(Request::from_parts(parts, Body::from(body))).await;
         let cached = CachedResponse::of(response).await;
         let _ = sender.send(Some(cached.clone()));
         cached
     });
-    let cached = execution.await;
-    delivery.complete(cached.as_ref().ok());
-    match cached {
-        Ok(cached) => cached.into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let cached = execution.await.ok().and_then(Result::ok);
+    delivery.complete(cached.as_ref());
+    cached.map_or_else(|| ApiError::Internal.into_response(), IntoResponse::into_response)
 }
 
 impl IdempotencyCache {

@@ -4,6 +4,7 @@
 use crate::error::{FramingFault, ProxyError};
 use crate::rollout::RolloutError;
 use crate::store::StoreError;
+use crate::util::panics::Panicked;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -43,6 +44,8 @@ pub(super) enum ApiError {
     Conflict(String),
     /// 415: the body has a content type of web forms.
     ContentTypeRefused,
+    /// 500: a defect of this program.
+    Internal,
     /// 500: the store failed. A retry may succeed.
     Store(StoreError),
 }
@@ -174,6 +177,10 @@ impl IntoResponse for ApiError {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorBody::detail(detail))
             }
             Self::Conflict(text) => (StatusCode::CONFLICT, ErrorBody::detail(text)),
+            Self::Internal => {
+                let error = ProxyError::from(Panicked);
+                (error.status(), ErrorBody::detail(format!("{error}; {}", error.fix())))
+            }
             Self::Store(error) => {
                 tracing::error!(%error, "a request to the API failed because of the store");
                 let traceback = Some(error.to_string());

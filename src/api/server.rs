@@ -8,6 +8,7 @@ use super::state::ApiState;
 use crate::error::FramingFault;
 use crate::gateway::Gateway;
 use crate::net::http_server::{HttpConnection, serve};
+use crate::util::panics::{Panicked, caught};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -38,7 +39,10 @@ impl ApiServer {
     /// Serves a connection until it is closed, or until the drain has started and its requests are finished.
     pub(crate) async fn serve(self, connection: HttpConnection) {
         let client = ClientConnection { peer: connection.peer, drain: connection.drain.clone() };
-        let answer = |request| self.clone().answer(client.clone(), request);
+        let answer = |request| {
+            let answering = caught(Box::pin(self.clone().answer(client.clone(), request)));
+            async move { answering.await.unwrap_or_else(|Panicked| ApiError::Internal.into_response()) }
+        };
         serve(connection, answer).await;
     }
 

@@ -6,6 +6,7 @@ use crate::gateway::Gateway;
 use crate::llm::token_ids::TokenIdIssue;
 use crate::pipeline::Pipeline;
 use crate::proxy::CertificateRejections;
+use crate::util::panics;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -40,6 +41,9 @@ impl Counted {
             let help = "Exchanges with two sources of identity that disagree";
             counter(registry, "identity_conflicts", help, &captured.identity_conflicts);
             memory(registry, self.recorder.memory());
+
+            let help = "Panics, each a defect of Tracewire; the log has their places";
+            registry.register("panics", help, ConstCounter::<u64>::new(panics::total()));
 
             counter(registry, "spans_stored", "Spans stored", &stored.stored);
             counter(registry, "store_errors", "Failed appends to the store; each is retried", &stored.store_errors);

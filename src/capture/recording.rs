@@ -5,14 +5,15 @@ use super::captured::{Captured, CommitStatus};
 use super::counters::CaptureCounters;
 use super::edited_bytes::EditedBytes;
 use super::memory_budget::MemoryUse;
-use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver};
+use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver, outcome_when_dropped};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::llm::api::{may_be_call, websocket_calls};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Direction, Exchange, ExchangeKind, GatewayFacts, Injection, Message, MessageOpcode,
-    Outcome, PolicyVersionStart, RequestHead, ResponseHead,
+    Outcome, PolicyVersionStart, RequestHead, ResponseHead, Truncation,
 };
+use crate::util::panics::{Panicked, catch, is_unwinding};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::atomic::Ordering;
@@ -86,6 +87,7 @@ impl Recording {
             sequence,
             is_call: options.is_absorbed.then_some(true),
             final_outcome: None,
+            is_faulty: false,
         };
         let shared = Shared { options, records_bodies, records_messages, state: Mutex::new(Some(state)) };
         Self { shared: Some(Arc::new(shared)) }
@@ -290,7 +292,7 @@ impl Recording {
                 state.record_call(shared.options.settings.sampler_arrays());
             }
         }
-        if !shared.records_bodies && state.is_call != Some(true) {
+        if state.is_faulty || (!shared.records_bodies && state.is_call != Some(true)) {
             return;
         }
         let raw = if shared.records_bodies { RawBytes::Keep } else { RawBytes::Drop };
@@ -299,7 +301,12 @@ impl Recording {
             Direction::Request => &mut state.request,
             Direction::Response => &mut state.response,
         };
-        let lost = record.push(data, heads, raw);
+        // Traffic goes on whatever the record makes of it.
+        let lost = catch(|| record.push(data, heads, raw)).unwrap_or_else(|Panicked| {
+            *record = body_record(&shared.options);
+            state.is_faulty = true;
+            Some(Loss::Content(Truncation::Fault))
+        });
         let body = body_of(&mut state.exchange, direction);
         if let Some(loss) = lost {
             if let Loss::Content(why) = loss {
@@ -359,7 +366,10 @@ impl Recording {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(state) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(mut state) = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            if is_unwinding() {
+                state.exchange.outcome = outcome_when_dropped();
+            }
             deliver(state, self.options.started, None);
         }
     }

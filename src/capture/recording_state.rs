@@ -7,10 +7,12 @@ use super::held_bytes::HeldBytes;
 use super::memory::Memory;
 use super::memory_budget::{MemoryShare, MemoryUse};
 use super::settings::CaptureSettings;
+use crate::error::Side;
 use crate::llm::api::has_api;
 use crate::shared_state::SequenceLease;
 use crate::trace::SamplerArrays;
 use crate::trace::exchange::{Body, BodyContent, Direction, Exchange, Outcome};
+use crate::util::panics::{Panicked, is_unwinding};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::OwnedPermit;
@@ -41,6 +43,8 @@ pub(super) struct RecordingState {
     // of its body that is not white space.
     pub(super) is_call: Option<bool>,
     pub(super) final_outcome: Option<Outcome>,
+    // True once recording a frame has panicked: no more frames are recorded.
+    pub(super) is_faulty: bool,
 }
 
 impl RecordingState {
@@ -59,6 +63,11 @@ impl RecordingState {
 pub(super) fn body_record(options: &RecordingOptions) -> BodyRecord {
     let held = HeldBytes::new(&options.memory, MemoryUse::Capture);
     BodyRecord::new(held, options.memory.share(MemoryUse::Capture), options.settings.max_body_bytes)
+}
+
+/// The outcome of an exchange that is dropped before its end: the agent went away, or this program panicked.
+pub(super) fn outcome_when_dropped() -> Outcome {
+    if is_unwinding() { Outcome::Failed { error: Panicked.into() } } else { Outcome::Aborted { by: Side::Downstream } }
 }
 
 /// Delivers an exchange as it stands.

@@ -1,6 +1,7 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
 use super::{ca, demo, demo_agent, doctor, env, key, log, mock, reward, run, serve, show, trace, worker};
+use crate::util::panics;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ impl Cli {
         if let Err(error) = log::start(level) {
             return failed(&error.into());
         }
+        panics::observe();
         crate::tls::install_provider();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,

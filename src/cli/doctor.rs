@@ -10,6 +10,7 @@ use crate::mock::{Mock, MockOptions};
 use crate::run::ChildError;
 use crate::run::child::Streams;
 use crate::upstream::UpstreamProxy;
+use crate::util::panics::{self, PanicPlace};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::ffi::OsString;
@@ -74,10 +75,14 @@ async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> 
         checks.push(check(probe, &config, &folder).await?);
     }
     show_progress(format, "");
-    let healthy = checks.iter().all(|check| matches!(check.verdict, Verdict::Works | Verdict::NotInstalled));
+    let panics = panics::places();
+    let works = |check: &Check| matches!(check.verdict, Verdict::Works | Verdict::NotInstalled);
+    let healthy = checks.iter().all(works) && panics.is_empty();
     show::out(match format {
-        OutputFormat::Json => format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks })),
-        OutputFormat::Text => table(&checks),
+        OutputFormat::Json => {
+            format!("{:#}\n", serde_json::json!({ "healthy": healthy, "checks": checks, "panics": panics }))
+        }
+        OutputFormat::Text => table(&checks, &panics),
     })?;
     Ok(healthy)
 }
@@ -119,7 +124,12 @@ fn read(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-fn table(checks: &[Check]) -> String {
+/// A panic, for its reader.
+fn panic_text(PanicPlace { place, count }: &PanicPlace) -> String {
+    format!("Tracewire panicked at {place}, {}: this is a defect; please report it", show::count(*count, "time"))
+}
+
+fn table(checks: &[Check], panics: &[PanicPlace]) -> String {
     let (missing, installed): (Vec<_>, Vec<_>) =
         checks.iter().partition(|check| check.verdict == Verdict::NotInstalled);
     let width = installed.iter().map(|check| check.client.len()).max().unwrap_or_default();
@@ -131,6 +141,7 @@ fn table(checks: &[Check]) -> String {
         let (version, advice) = (check.version.as_deref().unwrap_or_default(), check.advice.as_deref());
         let _ = writeln!(text, "{mark} {:width$}  {version:versions$}  {}", check.client, advice.unwrap_or("works"));
     }
+    panics.iter().for_each(|place| text.extend(["✗ ", &panic_text(place), "\n"]));
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|check| check.client).collect();
         let _ = writeln!(text, "\nnot installed: {}", names.join(", "));
@@ -155,7 +166,7 @@ async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
         }
     }
     let exit_code = result.as_ref().map_or_else(ChildError::exit_code, |end| end.exit_code);
-    let diagnosis = Diagnosis::new(exit_code, &spans?, observed, &unproxied, notes);
+    let diagnosis = Diagnosis::new(exit_code, &spans?, observed, &unproxied, (notes, panics::places()));
     show::out(match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&diagnosis)?),
         false => format_diagnosis(&name, &diagnosis),
@@ -180,6 +191,9 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
         let what = if *pinned { "certificate rejected, perhaps pinned" } else { "certificate rejected" };
         let connections = show::count(*connections as u64, "connection");
         line('✗', &format!("{what}: {host} by {client}, {connections}\n    {advice}"));
+    }
+    for place in &diagnosis.panics {
+        line('✗', &panic_text(place));
     }
     for Bypass { connections, expected, advice } in &diagnosis.bypasses {
         let (what, mark) = if *expected { ("not proxied, as configured", '–') } else { ("bypassed", '✗') };

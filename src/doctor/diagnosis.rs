@@ -8,6 +8,7 @@ use crate::run::runtime::{ProgramOrigin, advice, bypass_advice};
 use crate::trace::failure::failure;
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Value};
+use crate::util::panics::PanicPlace;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +78,8 @@ pub(crate) struct Diagnosis {
     pub rejections: Vec<RejectedHost>,
     /// Hosts with connections that were relayed without decryption: by a setting, or because they were not HTTP.
     pub unopened: BTreeSet<String>,
+    /// Where Tracewire itself panicked.
+    pub panics: Vec<PanicPlace>,
     /// Notes about the command's environment.
     pub notes: Vec<String>,
 }
@@ -126,7 +129,7 @@ impl Diagnosis {
         spans: &[Span],
         observed: Observations,
         no_proxy: &str,
-        notes: Vec<String>,
+        (notes, panics): (Vec<String>, Vec<PanicPlace>),
     ) -> Self {
         let hosts: BTreeSet<String> = spans.iter().filter(|span| is_exchange(span)).filter_map(host_of).collect();
         let unopened = |span: &&Span| text(span, names::CONNECT_POLICY) == Some("tunnel");
@@ -138,6 +141,7 @@ impl Diagnosis {
             bypasses: observed.bypasses.into_iter().map(|connections| explain(connections, no_proxy)).collect(),
             unopened: spans.iter().filter(unopened).filter_map(host_of).collect(),
             hosts,
+            panics,
             notes,
         }
     }
@@ -147,6 +151,7 @@ impl Diagnosis {
         self.exchanges > 0
             && self.failures.is_empty()
             && self.rejections.is_empty()
+            && self.panics.is_empty()
             && self.bypasses.iter().all(|bypass| bypass.expected)
     }
 }

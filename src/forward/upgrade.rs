@@ -6,6 +6,7 @@ use crate::capture::Recording;
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::net::drain::DrainGuard;
 use crate::net::received_body::ReceivedBody;
+use crate::net::task::spawn;
 use crate::trace::exchange::{Direction, ExchangeKind, MessageOpcode, Outcome};
 use crate::upstream::{Body, Lease, body};
 use crate::wire::websocket::{DeflateAgreement, FrameParser};
@@ -58,7 +59,7 @@ pub(super) fn relay(
     recording.outcome(Outcome::Aborted { by: Side::Internal });
     let observers = WebSocketObservers::of(response.headers(), version, recording);
     let (endpoint, recording) = (hyper::upgrade::on(&mut response), recording.clone());
-    tokio::spawn(guard.run(async move {
+    drop(spawn(guard.run(async move {
         let _lease = lease;
         match tokio::try_join!(agent, endpoint) {
             Ok((agent, endpoint)) => pump(TokioIo::new(agent), TokioIo::new(endpoint), &recording, observers).await,
@@ -66,7 +67,7 @@ pub(super) fn relay(
                 recording.fail(&ProxyError::from_source(ErrorKind::ConnectionTerminated, "", &error));
             }
         }
-    }));
+    })));
     let headers = response.headers_mut();
     let is_http1 = version == Version::HTTP_11;
     rewrite::response(headers, if is_http1 { UpgradeFields::Keep } else { UpgradeFields::Remove });

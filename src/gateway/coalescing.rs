@@ -17,6 +17,7 @@ use super::settings::{GatewaySettings, Join};
 use crate::capture::{Memory, TeeBody};
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
+use crate::net::task::spawn;
 use crate::trace::exchange::{BodyContent, Direction, Identity, JoinedCall, ResponseHead};
 use crate::upstream::Body;
 use aws_lc_rs::digest;
@@ -240,7 +241,7 @@ impl Publisher {
     ) -> Response<Body> {
         let reader = ResponseReader::new(Arc::clone(&self.published.response));
         let error_format = state.error_format;
-        tokio::spawn(self.publish(state, respond));
+        drop(spawn(self.publish(state, respond)));
         reader.into_response(error_format).await
     }
 

@@ -15,6 +15,7 @@ use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionO
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
 use crate::upstream::{Body, Origin, Scheme, body};
+use crate::util::panics::caught;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use std::error::Error;
@@ -61,8 +62,27 @@ impl Gateway {
     /// Handles a call from either listener; `host` is the host that the agent called.
     pub(super) async fn serve<B>(
         &self,
+        connection: ConnectionContext,
+        route: Result<Route, ProxyError>,
+        host: Origin,
+        request: Request<B>,
+    ) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let parsed = route.as_ref().ok();
+        let surface = parsed.map_or_else(|| ApiSurface::of(request.uri().path()), |route| route.surface);
+        let error_format = ErrorFormat::of(surface, parsed.map(|route| &route.api));
+        let served = caught(Box::pin(self.serve_recorded(connection, route, error_format, host, request))).await;
+        served.unwrap_or_else(|panicked| error_format.response(&panicked.into()))
+    }
+
+    async fn serve_recorded<B>(
+        &self,
         mut connection: ConnectionContext,
         route: Result<Route, ProxyError>,
+        error_format: ErrorFormat,
         host: Origin,
         request: Request<B>,
     ) -> Response<Body>
@@ -83,8 +103,6 @@ impl Gateway {
             self.check_key(&connection)
         });
         let parsed = route.as_ref().ok();
-        let surface = parsed.map_or_else(|| ApiSurface::of(request.uri().path()), |route| route.surface);
-        let error_format = ErrorFormat::of(surface, parsed.map(|route| &route.api));
         // Trainers read these calls right after the response, through APIs that return whole bodies.
         let is_read_back = parsed.is_some_and(|route| matches!(route.surface, ApiSurface::V1 | ApiSurface::Session));
         let retention =

@@ -3,7 +3,10 @@
 //! hyper drops what it has buffered when a body fails: an HTTP/1 connection is closed at once, an HTTP/2 stream is reset
 //! and its queued frames are cleared. Every response body passes through here on its way to a client: its error waits a
 //! moment, in which hyper writes what it has. A client that reads more slowly than that may still lose the last bytes.
+//! A panic of a body is an error like any other.
 
+use crate::error::ProxyError;
+use crate::util::panics::{catch, discard};
 use hyper::body::{Body, Frame, SizeHint};
 use std::error::Error;
 use std::future::Future;
@@ -14,7 +17,8 @@ use tokio::time::Sleep;
 
 /// A body that delays its error a moment after its last frame.
 pub(crate) struct DeferredError<B> {
-    inner: B,
+    // None once it has panicked.
+    inner: Option<B>,
     // Boxed: only a body that fails pays for it.
     failing: Option<Box<Failing>>,
 }
@@ -30,7 +34,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 impl<B> DeferredError<B> {
     /// Defers the error of `inner`.
     pub(crate) fn new(inner: B) -> Self {
-        Self { inner, failing: None }
+        Self { inner: Some(inner), failing: None }
     }
 }
 
@@ -41,14 +45,20 @@ impl<B: Body<Error: Into<BoxError>> + Unpin> Body for DeferredError<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = &mut *self;
         if this.failing.is_none() {
-            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
-                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Some(Err(error)) => {
-                    let delay = Box::pin(tokio::time::sleep(DELAY));
-                    this.failing = Some(Box::new(Failing { error: Some(error.into()), delay }));
+            let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+            let error = match catch(|| Pin::new(inner).poll_frame(cx)) {
+                Ok(polled) => match ready!(polled) {
+                    Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                    Some(Err(error)) => error.into(),
+                    None => return Poll::Ready(None),
+                },
+                Err(panicked) => {
+                    discard(this.inner.take());
+                    ProxyError::from(panicked).into()
                 }
-                None => return Poll::Ready(None),
-            }
+            };
+            let delay = Box::pin(tokio::time::sleep(DELAY));
+            this.failing = Some(Box::new(Failing { error: Some(error), delay }));
         }
         let Some(failing) = &mut this.failing else { return Poll::Ready(None) };
         ready!(failing.delay.as_mut().poll(cx));
@@ -56,11 +66,11 @@ impl<B: Body<Error: Into<BoxError>> + Unpin> Body for DeferredError<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failing.is_none() && self.inner.is_end_stream()
+        self.failing.is_none() && self.inner.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 

@@ -12,6 +12,7 @@ use super::interim::{InterimIo, InterimSender};
 use super::io::BoxedIo;
 use super::prefixed::Prefixed;
 use super::sniff::{OnSilence, Protocol, sniff};
+use super::task::ConnectionExecutor;
 use super::timeout::within;
 use crate::error::FramingFault;
 use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
@@ -20,7 +21,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
@@ -167,8 +168,8 @@ fn infallible<B>(response: Response<B>) -> Result<Response<DeferredError<B>>, In
     Ok(response.map(DeferredError::new))
 }
 
-fn http2_builder(responses: ResponseOrigin) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(responses: ResponseOrigin) -> http2::Builder<ConnectionExecutor> {
+    let mut builder = http2::Builder::new(ConnectionExecutor);
     builder
         .auto_date_header(responses == ResponseOrigin::Local)
         .max_header_list_size(MAX_FIELD_LIST_BYTES)
@@ -216,6 +217,7 @@ mod tests {
     use super::super::drain::Drain;
     use super::*;
     use http_body_util::Full;
+    use hyper_util::rt::TokioExecutor;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     /// The client of a served connection: it gets 204 for a request, and 400 for a fault.

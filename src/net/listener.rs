@@ -5,6 +5,7 @@
 
 use super::drain::DrainGuard;
 use super::socket::tune;
+use super::task::spawn;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,7 +35,7 @@ where
                 tune(&stream);
                 // Tunnels of the connection clone the guard, so they count as part of it.
                 let guard = drain.for_connection().holding(permit);
-                tokio::spawn(guard.clone().run(serve(stream, peer, guard)));
+                drop(spawn(guard.clone().run(serve(stream, peer, guard))));
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {

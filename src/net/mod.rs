@@ -15,6 +15,7 @@ pub(crate) mod raw_target;
 pub(crate) mod received_body;
 pub(crate) mod sniff;
 pub(crate) mod socket;
+pub(crate) mod task;
 mod timeout;
 
 pub(crate) use io::BoxedIo;

@@ -13,10 +13,10 @@ use crate::llm::formats::{self, HttpExchangeView, ResponseSource};
 use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
 use crate::trace::{SamplerArrays, Span, semconv as names};
+use crate::util::panics::{Panicked, catch};
 use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
 use http::HeaderMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Writes the call onto `span`, if the exchange is one. Returns what was observed, and the spans of the tools whose
 /// results the request carries.
@@ -84,8 +84,7 @@ fn read_safely(
     response: ResponseContent,
     arrays: SamplerArrays,
 ) -> Option<formats::ReadCall> {
-    let read = catch_unwind(AssertUnwindSafe(|| read_call(exchange, request, response, arrays)));
-    read.unwrap_or_else(|_| {
+    catch(|| read_call(exchange, request, response, arrays)).unwrap_or_else(|Panicked| {
         tracing::error!(host = exchange.request.host, "a call could not be read; its span describes the exchange only");
         span.set(names::LLM_UNREAD, vec![UnreadPart::Fault.as_str().to_owned()]);
         None

@@ -10,7 +10,7 @@ use super::span::build_spans;
 use crate::capture::{Captured, CommitStatus};
 use crate::llm::token_ids::TokenIdIssue;
 use crate::store::SharedStore;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::util::panics::{Panicked, catch, caught};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -103,7 +103,11 @@ impl PipelineWorker {
             // The spans of a batch are in memory together.
             while !batch.is_empty() {
                 let rest = batch.split_off(light_part(&batch));
-                self.store(std::mem::replace(&mut batch, rest), &mut queue).await;
+                let part = std::mem::replace(&mut batch, rest);
+                let exchanges = part.len() as u64;
+                if caught(Box::pin(self.store(part, &mut queue))).await.is_err() {
+                    self.counters.lost.fetch_add(exchanges, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -154,9 +158,7 @@ impl PipelineWorker {
             pending.content_bytes += captured.content_bytes();
             let Captured { mut exchange, begun, queued_at, committed, sequence, .. } = captured;
             self.counters.latencies.exchange_received(&exchange.timing, queued_at.elapsed());
-            match catch_unwind(AssertUnwindSafe(|| {
-                build_spans(&mut exchange, begun, &mut self.relations, &self.options)
-            })) {
+            match catch(|| build_spans(&mut exchange, begun, &mut self.relations, &self.options)) {
                 Ok(BuiltSpans { span, inferred, calls }) => {
                     calls.iter().for_each(|call| self.apply(call));
                     self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
@@ -165,7 +167,7 @@ impl PipelineWorker {
                     pending.waiting.extend(committed);
                     pending.sequences.push(sequence);
                 }
-                Err(_) => {
+                Err(Panicked) => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(
                         host = exchange.request.host,

@@ -11,6 +11,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ConnectionContext, reply, rewrite};
 use crate::net::BoxedIo;
 use crate::net::received_body::ReceivedBody;
+use crate::net::task::spawn;
 use crate::upstream::{Body, authority, body};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -49,11 +50,11 @@ pub(super) async fn connect(
         Err(error) => return reply::error(&error),
     };
     let (connection, upgrade) = (connection.clone(), hyper::upgrade::on(&mut request));
-    tokio::spawn(async move {
+    drop(spawn(async move {
         if let Ok(upgraded) = upgrade.await {
             tunnel(&connection, Box::new(TokioIo::new(upgraded)), stream).await;
         }
-    });
+    }));
     Response::new(body::empty())
 }
 
@@ -82,7 +83,7 @@ pub(super) async fn relay(api: SocketAddr, mut request: Request<Incoming>) -> Re
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(dial(api).await?)).await.map_err(failed)?;
     // The connection ends with the response.
-    tokio::spawn(connection);
+    drop(spawn(connection));
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
     let version = std::mem::replace(request.version_mut(), Version::HTTP_11);

@@ -4,6 +4,7 @@ use super::api_relay;
 use super::state::Proxy;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ActiveExchange, ConnectionContext, reply};
+use crate::net::task::spawn;
 use crate::trace::exchange::{ConnectPolicy, ExchangeKind, RequestHead, ResponseHead};
 use crate::upstream::{Body, DialPurpose, Dialled, Origin, PoolKey, Scheme, body};
 use crate::wire::fields;
@@ -54,7 +55,7 @@ impl Proxy {
             let io = Box::new(TokioIo::new(upgraded));
             proxy.tunnel(io, connection, established).await;
         });
-        tokio::spawn(task);
+        drop(spawn(task));
         Response::new(body::empty())
     }
 

@@ -1,13 +1,14 @@
 //! Serves a client connection: detects its protocol, opens TLS, and hands HTTP requests to `answer`.
 
 use super::state::Proxy;
-use crate::forward::ConnectionContext;
+use crate::forward::{ConnectionContext, reply};
 use crate::net::drain::DrainGuard;
 use crate::net::http_server::{self, HttpConnection, HttpVersion, ResponseOrigin, first_bytes};
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::Protocol;
 use crate::net::{BoxedIo, within};
 use crate::upstream::{PoolKey, Upstream};
+use crate::util::panics::caught;
 use rustls::server::Acceptor;
 use std::io;
 use std::net::SocketAddr;
@@ -72,10 +73,11 @@ impl Proxy {
         http_server::serve_http1(served, move |request, interim| {
             let (proxy, connection) = (proxy.clone(), Arc::clone(&connection));
             async move {
-                match request {
-                    Ok(request) => Box::pin(proxy.answer(&connection, request, Some(&interim))).await,
-                    Err(fault) => Box::pin(proxy.reject_malformed(&connection, fault)).await,
-                }
+                let answered = match request {
+                    Ok(request) => caught(Box::pin(proxy.answer(&connection, request, Some(&interim)))).await,
+                    Err(fault) => caught(Box::pin(proxy.reject_malformed(&connection, fault))).await,
+                };
+                answered.unwrap_or_else(|panicked| reply::error(&panicked.into()))
             }
         })
         .await;
@@ -86,7 +88,10 @@ impl Proxy {
         let served = self.http_connection(io, &connection);
         http_server::serve_http2(served, move |request| {
             let (proxy, connection) = (proxy.clone(), Arc::clone(&connection));
-            async move { Box::pin(proxy.answer(&connection, request, None)).await }
+            async move {
+                let answered = caught(Box::pin(proxy.answer(&connection, request, None))).await;
+                answered.unwrap_or_else(|panicked| reply::error(&panicked.into()))
+            }
         })
         .await;
     }
@@ -129,3 +134,108 @@ impl Proxy {
 }
 
 const SOCKS5: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificate_rejections::CertificateRejections;
+    use super::*;
+    use crate::capture::{CaptureSettings, Captured, Recorder};
+    use crate::error::ErrorKind;
+    use crate::forward::{Forwarder, RequestInterceptor, request_head};
+    use crate::net::drain::Drain;
+    use crate::net::listener::accept;
+    use crate::shared_state::SequenceAllocator;
+    use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
+    use crate::trace::exchange::{ExchangeKind, Outcome};
+    use crate::upstream::{Body, Origin, body};
+    use http::{Request, Response, StatusCode, Version};
+    use http_body_util::BodyExt;
+    use hyper::body::Incoming;
+    use hyper::client::conn::{http1, http2};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use std::pin::Pin;
+    use std::time::Instant;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    /// Panics within an exchange: before its response, or in the response's body.
+    struct Panics(Forwarder);
+
+    impl RequestInterceptor for Panics {
+        fn may_intercept(&self, _: &Origin) -> bool {
+            true
+        }
+
+        fn intercepts(&self, _: &Origin, _: &Request<Incoming>) -> bool {
+            true
+        }
+
+        fn handle<'a>(
+            &'a self,
+            connection: &'a ConnectionContext,
+            origin: Origin,
+            request: Request<Incoming>,
+        ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
+            Box::pin(async move {
+                let head = request_head(&origin, &request);
+                let exchange = self.0.start_exchange(connection, ExchangeKind::Http, head, Instant::now()).await;
+                assert_eq!(request.uri().path(), "/body", "on purpose");
+                let body = http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| {
+                    let _held = &exchange;
+                    assert!(std::hint::black_box(false), "on purpose");
+                    std::task::Poll::Ready(None)
+                }));
+                Response::new(body.boxed_unsync())
+            })
+        }
+    }
+
+    /// A proxy whose requests panic, and the queue of its exchanges.
+    async fn proxy() -> (SocketAddr, Drain, mpsc::Receiver<Captured>) {
+        crate::tls::install_provider();
+        let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
+        let tls = UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap();
+        let upstream = Upstream::new(crate::upstream::UpstreamSettings::default(), tls, &|_| None).unwrap();
+        let sequences = SequenceAllocator::new(Arc::new(|_, _| Box::pin(async { Default::default() })));
+        let (trace, tokens, engines) = Default::default();
+        let forwarder = Forwarder::new(upstream, recorder, sequences, trace, tokens, engines);
+        let forwarder = forwarder.clone().with_interceptor(Arc::new(Panics(forwarder)));
+        let leaves = Arc::new(LeafCache::new(CertAuthority::ephemeral("Tests").unwrap()).unwrap());
+        let rejections = Arc::new(CertificateRejections::new(|_, _| String::new()));
+        let proxy = Proxy::new(super::super::settings::ProxySettings::default(), forwarder, leaves, None, rejections);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+        tokio::spawn(accept(listener, 10, drain.guard(), move |stream, peer, guard| {
+            serve_connection(proxy.clone(), stream, peer, guard)
+        }));
+        (address, drain, queue)
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_exchange_and_not_its_connection() {
+        let (address, _drain, mut queue) = proxy().await;
+        let connect = || async { TokioIo::new(TcpStream::connect(address).await.unwrap()) };
+        let (mut first, connection) = http1::handshake::<_, Body>(connect().await).await.unwrap();
+        tokio::spawn(connection);
+        let (mut second, connection) = http2::handshake(TokioExecutor::new(), connect().await).await.unwrap();
+        tokio::spawn(connection);
+        for path in ["head", "body"] {
+            for version in [Version::HTTP_11, Version::HTTP_2] {
+                let request = Request::get(format!("http://h/{path}")).version(version).header("host", "h");
+                let request = request.body(body::empty()).unwrap();
+                let response = match version {
+                    Version::HTTP_2 => second.send_request(request).await,
+                    _ => first.send_request(request).await,
+                };
+                let response = response.unwrap();
+                let expected = if path == "head" { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                assert_eq!(response.status(), expected, "{path} {version:?}");
+                let body = response.into_body().collect().await;
+                assert_eq!(body.is_ok(), path == "head", "{path} {version:?}: an error, or a response that breaks off");
+                let outcome = queue.recv().await.unwrap().exchange.outcome;
+                let Outcome::Failed { error } = outcome else { panic!("{path} {version:?}: {outcome:?}") };
+                assert_eq!(error.kind, ErrorKind::ProxyInternalError);
+            }
+        }
+    }
+}

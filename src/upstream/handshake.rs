@@ -9,9 +9,10 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
 use crate::net::raw_target::RawTargetIo;
+use crate::net::task::{ConnectionExecutor, spawn};
 use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,14 +37,14 @@ pub(super) async fn http1_sender(
         .map_err(|error| ProxyError::from_source(ErrorKind::HttpProtocolError, endpoint, &error))?;
     let connection = connection.with_upgrades();
     // An error of the connection is also an error of each affected request.
-    tokio::spawn(async move { drop(connection.await) });
+    drop(spawn(async move { drop(connection.await) }));
     Ok(Sender::Http1(Http1Sender { requests, guard, targets, forward_proxy }))
 }
 
 /// Starts HTTP/2. It sends no PING of its own: endpoints such as gRPC servers end connections for those on silent streams. TCP
 /// keepalive finds the dead ones.
 pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, ProxyError> {
-    let (requests, mut connection) = http2::Builder::new(TokioExecutor::new())
+    let (requests, mut connection) = http2::Builder::new(ConnectionExecutor)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_FIELD_LIST_BYTES)
@@ -54,7 +55,7 @@ pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, 
     let (refresh, mut refreshes) = mpsc::channel(1);
     let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
     let current_max = Arc::clone(&max_streams);
-    tokio::spawn(std::future::poll_fn(move |cx| {
+    drop(spawn(std::future::poll_fn(move |cx| {
         let polled = Pin::new(&mut connection).poll(cx).map(drop);
         while let Poll::Ready(Some(())) = refreshes.poll_recv(cx) {}
         current_max.store(connection.current_max_send_streams(), Ordering::Relaxed);
@@ -63,7 +64,7 @@ pub(super) async fn http2_sender(io: BoxedIo, endpoint: &str) -> Result<Sender, 
             std::mem::replace(known, now) != now
         });
         polled
-    }));
+    })));
     Ok(Sender::Http2(Http2Sender { requests, max_streams, extended_connect, refresh, made: Instant::now() }))
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Bound: [`MAX_KEPT_BYTES`] of a request until its response begins. Frames are kept, not copied.
 
-use super::body::{Body, BodyError};
+use super::body::{Body, BodyError, empty};
 use crate::error::{ErrorKind, ProxyError};
+use crate::util::panics::{catch, discard};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -32,13 +32,15 @@ struct Sending {
     is_whole: bool,
     // The sending that may read on. An earlier one may still be polled for a moment.
     number: u32,
+    has_panicked: bool,
 }
 
 impl Resendable {
     /// The first sending of `body`.
     pub(super) fn new(body: Body) -> Self {
         let is_whole = body.is_end_stream();
-        let sending = Sending { body, kept: Vec::new(), kept_bytes: 0, is_kept: true, is_whole, number: 0 };
+        let sending =
+            Sending { body, kept: Vec::new(), kept_bytes: 0, is_kept: true, is_whole, number: 0, has_panicked: false };
         Self { progress: RequestProgress(Arc::new(Mutex::new(sending))), passed: 0, number: 0 }
     }
 
@@ -58,6 +60,11 @@ impl RequestProgress {
     /// Forgets what was sent: the endpoint processes the request.
     pub(super) fn forget(&self) {
         self.lock().stop_keeping();
+    }
+
+    /// True once the body has panicked.
+    pub(super) fn has_panicked(&self) -> bool {
+        self.lock().has_panicked
     }
 
     /// True once the whole request was passed to the connection.
@@ -106,7 +113,11 @@ impl HttpBody for Resendable {
         if sending.is_whole {
             return Poll::Ready(None);
         }
-        let polled = Pin::new(&mut sending.body).poll_frame(cx);
+        let polled = catch(|| Pin::new(&mut sending.body).poll_frame(cx)).unwrap_or_else(|panicked| {
+            sending.has_panicked = true;
+            discard(std::mem::replace(&mut sending.body, empty()));
+            Poll::Ready(Some(Err(ProxyError::from(panicked).into())))
+        });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 sending.keep(frame);
@@ -135,37 +146,6 @@ impl HttpBody for Resendable {
         }
         hint
     }
-}
-
-/// True when an endpoint says that it did not process a request: by REFUSED_STREAM, or by a GOAWAY without an error whose
-/// last stream is an earlier one (RFC 9113 §8.7). Such a request may be sent again, whatever its method.
-pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
-    stream_error(error).is_some_and(|error| {
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let above_last = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-        error.is_remote() && (refused || above_last)
-    })
-}
-
-/// True when the endpoint reset the stream, or closed the connection.
-pub(super) fn is_reset(error: &hyper::Error) -> bool {
-    stream_error(error).is_some_and(|error| error.is_remote() && (error.is_reset() || error.is_go_away()))
-}
-
-/// True when the HTTP library reset the stream because the request's body failed.
-pub(super) fn is_reset_by_us(error: &hyper::Error) -> bool {
-    stream_error(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
-}
-
-fn stream_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref() {
-            return Some(error);
-        }
-        source = inner.source();
-    }
-    None
 }
 
 /// More than an endpoint gets before it can refuse a stream, with its window at the default size (RFC 9113 §6.9.2).

@@ -17,6 +17,7 @@ use super::settings::UpstreamSettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
 use crate::net::received_body::ReceivedBody;
+use crate::net::task::spawn;
 use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
 use http::{Request, Response, header};
@@ -61,13 +62,13 @@ impl Upstream {
         let pool = Pool::new(settings.pool_idle_timeout, max_idle());
         let inner = Arc::new(UpstreamState { settings, dialler, tls, pool });
         let weak = Arc::downgrade(&inner);
-        tokio::spawn(async move {
+        drop(spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
                 let Some(inner) = weak.upgrade() else { return };
                 inner.pool.sweep();
             }
-        });
+        }));
         Ok(Self { inner })
     }
 
@@ -301,13 +302,13 @@ impl Upstream {
         // Weak: a response that is never read must not keep the pool alive after shutdown.
         let inner = Arc::downgrade(&self.inner);
         let (key, origin) = (key.clone(), origin.clone());
-        tokio::spawn(async move {
+        drop(spawn(async move {
             if sender.requests.ready().await.is_ok()
                 && let Some(inner) = inner.upgrade()
             {
                 drop(inner.pool.put(&key, &origin, Connection { sender: Sender::Http1(sender), facts }));
             }
-        });
+        }));
     }
 }
 

@@ -5,4 +5,5 @@ pub(crate) mod host_patterns;
 pub(crate) mod listen_address;
 pub(crate) mod lru;
 pub(crate) mod paged_buffer;
+pub(crate) mod panics;
 pub(crate) mod secret;

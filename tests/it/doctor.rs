@@ -29,6 +29,7 @@ fn the_clients_of_this_machine_work() {
     let failing: Vec<_> =
         checks.iter().filter(|check| !["works", "not_here"].contains(&check["verdict"].as_str().unwrap())).collect();
     assert!(output.status.success() && failing.is_empty(), "{failing:#?}");
+    assert_eq!(found["panics"], serde_json::json!([]), "{found:#}");
     let works = |client: &str| checks.iter().any(|check| check["client"] == client && check["verdict"] == "works");
     // Those that scripts/install-clients installs without a condition.
     for client in ["curl", "python3 requests", "python3 aiohttp", "python3 httpx", "python3 openai", "git", "cargo"] {

@@ -26,6 +26,7 @@ fn latencies_are_histograms_in_seconds_and_each_exchange_is_in_them_once() {
     }
     let sum = metrics.lines().find_map(|line| line.strip_prefix("tracewire_exchange_duration_seconds_sum "));
     assert!(sum.unwrap().parse::<f64>().unwrap() > 0.0);
+    assert!(metrics.contains("tracewire_panics_total 0\n"), "{metrics}");
     let appends = metrics.lines().find_map(|line| line.strip_prefix("tracewire_store_append_seconds_count "));
     assert!((1..=3).contains(&appends.unwrap().parse::<u64>().unwrap()), "{metrics}");
 }

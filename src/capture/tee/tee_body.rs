@@ -5,7 +5,8 @@
 //! fails meanwhile, that frame is delivered before the error.
 
 use crate::capture::recording::{CommitWait, Recording};
-use crate::error::{ProxyError, Side};
+use crate::capture::recording_state::outcome_when_dropped;
+use crate::error::ProxyError;
 use crate::trace::exchange::{Direction, Outcome};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -226,8 +227,7 @@ impl<B: Body> Drop for TeeBody<B> {
             self.recording.body_complete(self.direction);
         }
         if self.direction == Direction::Response {
-            let aborted = Outcome::Aborted { by: Side::Downstream };
-            self.recording.outcome(if is_complete { Outcome::Complete } else { aborted });
+            self.recording.outcome(if is_complete { Outcome::Complete } else { outcome_when_dropped() });
             drop(self.recording.finish());
         }
     }

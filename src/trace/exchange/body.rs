@@ -86,6 +86,8 @@ pub enum Truncation {
     BodyLimit,
     /// `capture.memory_budget_bytes` was used up, and the disk did not take the rest.
     Spill,
+    /// Recording it panicked.
+    Fault,
 }
 
 impl Truncation {
@@ -94,6 +96,7 @@ impl Truncation {
         match self {
             Self::BodyLimit => "max_body_bytes",
             Self::Spill => "disk",
+            Self::Fault => "fault",
         }
     }
 }
