@@ -12,6 +12,7 @@ use crate::trace::{SpanId, TraceId};
 use crate::upstream::{Body, Origin, PoolKey};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
+use crate::wire::framing::target::RawTarget;
 use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use std::sync::atomic::Ordering;
@@ -165,10 +166,17 @@ pub(crate) fn request_head<B>(origin: &Origin, request: &Request<B>) -> RequestH
         scheme: if origin.tls { "https" } else { "http" },
         host: origin.host.clone(),
         port: origin.port,
-        target: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        target: target_of(request),
         version: request.version(),
         headers,
     }
+}
+
+/// Path and query as they came, also where the HTTP library holds something else.
+fn target_of<B>(request: &Request<B>) -> String {
+    let raw = request.extensions().get::<RawTarget>().filter(|target| target.raw != "*");
+    let held = || request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    raw.map_or_else(held, |target| String::from_utf8_lossy(&target.raw).into_owned())
 }
 
 /// The caller's trace if exactly one valid `traceparent` names it, else the attempt's.

@@ -21,6 +21,7 @@ use crate::trace::exchange::{Direction, ExchangeKind, Outcome, RequestHead, Resp
 use crate::upstream::{Body, BodyError, IdleLimited, Lease, Origin, Sent, body};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
+use crate::wire::framing::target::RawTarget;
 use crate::wire::json_strip::Changes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
@@ -94,6 +95,8 @@ impl Forwarder {
         let facts = RequestFacts { version: request.version(), is_head: request.method() == Method::HEAD };
         let upgrading = upgrade::requested(&mut request);
         let offer = match facts.version {
+            // A target that the HTTP library does not hold can only be written in HTTP/1.1.
+            Version::HTTP_2 if origin.tls && request.extensions().get::<RawTarget>().is_some() => Offer::Http1,
             Version::HTTP_2 if origin.tls => Offer::Http2OrHttp1,
             // Without TLS nothing is negotiated. Inside a tunnel the agent knows the endpoint, outside it only knows us.
             Version::HTTP_2 if connection.tunnel.is_some() => Offer::Http2,

@@ -11,6 +11,7 @@ use super::guard::{AfterResponse, GuardedIo};
 use super::interim::{InterimIo, InterimSender};
 use super::io::BoxedIo;
 use super::prefixed::Prefixed;
+use super::raw_paths::{RawPathIo, restore_path};
 use super::sniff::{OnSilence, Protocol, sniff};
 use super::task::ConnectionExecutor;
 use super::timeout::within;
@@ -85,7 +86,7 @@ where
     let Some((protocol, seen)) = first_bytes(&mut connection.io, limit, &drain).await else { return };
     connection.io = Box::new(Prefixed::new(seen, connection.io));
     match protocol {
-        Protocol::Http2 => Box::pin(serve_http2(connection, |request| answer(Ok(request)))).await,
+        Protocol::Http2 => Box::pin(serve_http2(connection, answer)).await,
         // Anything that is not HTTP is answered as a malformed request.
         Protocol::Http1 | Protocol::Tls | Protocol::Opaque => {
             serve_http1(connection, |request, _interim| answer(request)).await;
@@ -130,20 +131,20 @@ where
     until_drained(connection, |connection| connection.graceful_shutdown(), peer, drain).await;
 }
 
-/// Serves HTTP/2.
+/// Serves HTTP/2. `answer` gets each request, or the fault for which it was withheld.
 pub(crate) async fn serve_http2<A, F, B>(connection: HttpConnection, answer: A)
 where
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Result<Request<Incoming>, FramingFault>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let HttpConnection { io, peer, drain, responses, .. } = connection;
     let service = service_fn(|request| {
-        let answer = answer(request);
+        let answer = answer(restore_path(request));
         async move { infallible(answer.await) }
     });
-    let connection = pin!(http2_builder(responses).serve_connection(TokioIo::new(io), service));
+    let connection = pin!(http2_builder(responses).serve_connection(TokioIo::new(RawPathIo::new(io)), service));
     until_drained(connection, |connection| connection.graceful_shutdown(), peer, drain).await;
 }
 

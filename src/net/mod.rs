@@ -11,6 +11,7 @@ mod io;
 pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod prefixed;
+mod raw_paths;
 pub(crate) mod raw_target;
 pub(crate) mod received_body;
 pub(crate) mod sniff;

@@ -63,7 +63,12 @@ impl Proxy {
     }
 
     /// Rejects a request that the framing guard withheld, and records the rejection.
-    pub(super) async fn reject_malformed(&self, connection: &ConnectionContext, fault: FramingFault) -> Response<Body> {
+    pub(super) async fn reject_malformed(
+        &self,
+        connection: &ConnectionContext,
+        version: Version,
+        fault: FramingFault,
+    ) -> Response<Body> {
         let origin = connection.tunnel.as_ref().map(|tunnel| &tunnel.origin);
         let head = RequestHead {
             method: Method::from_bytes(b"_OTHER").unwrap_or(Method::OPTIONS),
@@ -71,7 +76,7 @@ impl Proxy {
             host: origin.map_or_else(String::new, |origin| origin.host.clone()),
             port: origin.map_or(0, |origin| origin.port),
             target: String::new(),
-            version: Version::HTTP_11,
+            version,
             headers: HeaderMap::new(),
         };
         self.inner.forwarder.refuse(connection, ExchangeKind::Http, head, &fault.of_request()).await

@@ -9,6 +9,7 @@ use crate::net::sniff::Protocol;
 use crate::net::{BoxedIo, within};
 use crate::upstream::{PoolKey, Upstream};
 use crate::util::panics::caught;
+use http::Version;
 use rustls::server::Acceptor;
 use std::io;
 use std::net::SocketAddr;
@@ -75,7 +76,7 @@ impl Proxy {
             async move {
                 let answered = match request {
                     Ok(request) => caught(Box::pin(proxy.answer(&connection, request, Some(&interim)))).await,
-                    Err(fault) => caught(Box::pin(proxy.reject_malformed(&connection, fault))).await,
+                    Err(fault) => caught(Box::pin(proxy.reject_malformed(&connection, Version::HTTP_11, fault))).await,
                 };
                 answered.unwrap_or_else(|panicked| reply::error(&panicked.into()))
             }
@@ -89,7 +90,10 @@ impl Proxy {
         http_server::serve_http2(served, move |request| {
             let (proxy, connection) = (proxy.clone(), Arc::clone(&connection));
             async move {
-                let answered = caught(Box::pin(proxy.answer(&connection, request, None))).await;
+                let answered = match request {
+                    Ok(request) => caught(Box::pin(proxy.answer(&connection, request, None))).await,
+                    Err(fault) => caught(Box::pin(proxy.reject_malformed(&connection, Version::HTTP_2, fault))).await,
+                };
                 answered.unwrap_or_else(|panicked| reply::error(&panicked.into()))
             }
         })
@@ -148,7 +152,7 @@ mod tests {
     use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
     use crate::trace::exchange::{ExchangeKind, Outcome};
     use crate::upstream::{Body, Origin, body};
-    use http::{Request, Response, StatusCode, Version};
+    use http::{Request, Response, StatusCode};
     use http_body_util::BodyExt;
     use hyper::body::Incoming;
     use hyper::client::conn::{http1, http2};

@@ -4,11 +4,12 @@ use crate::support::http2::{
     DATA, END_STREAM, HEADERS, Peer, RST_STREAM, RequestBody, fields, frame, headers, http2_client, http2_endpoint,
     literal,
 };
-use crate::support::{Bench, Running, tunnel};
+use crate::support::{Bench, Running, connect, endpoint, read_head, tunnel};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http2::SendRequest;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 
@@ -112,4 +113,56 @@ async fn large_fields_pass_in_both_directions() {
     request.headers_mut().insert("x-large", large.parse().unwrap());
     let response = client(&serve, target, "ro-large").await.send_request(request).await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["x-large"].len()), (200, large.len()));
+}
+
+/// An HTTP/1 endpoint that answers with the line of each request.
+fn request_lines() -> SocketAddr {
+    endpoint(|mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            let Some(line) = head.lines().next() else { return };
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len());
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    })
+}
+
+#[test]
+fn targets_that_are_no_uris_arrive_as_they_came() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = request_lines();
+    let host = target.to_string();
+    let mut agent = Peer::connect(connect(serve.address("proxy")));
+    let path = "/q?query=up{job=\"x\"}";
+    let head = |path: &[u8]| {
+        let others =
+            fields(&[(":method", "GET"), (":scheme", "http"), (":authority", &host), ("x-rollout-id", "ro-raw")]);
+        [path, &others].concat()
+    };
+    // As a literal that the client puts into its table, and out of that table.
+    let literal_path = [&[0x44, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
+    for (stream, path_field) in [(1, &literal_path[..]), (3, &[0xbe])] {
+        agent.write(&headers(END_STREAM, stream, &head(path_field)));
+        let line = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA || frame.kind == RST_STREAM);
+        assert_eq!(String::from_utf8_lossy(&line.unwrap().payload), format!("GET {path} HTTP/1.1"));
+    }
+    let expected = [format!("http://{target}{path}"), format!("http://{target}{path}")];
+    let spans = bench.exchanges("ro-raw", 2);
+    let urls: Vec<_> = spans.iter().map(|span| span["attributes"]["url.full"].as_str().unwrap()).collect();
+    assert_eq!(urls, expected);
+}
+
+#[test]
+fn a_target_that_no_server_can_take_is_refused_with_its_cause() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let mut agent = Peer::connect(tunnel(serve.address("proxy"), request_lines(), "ro-refused-target"));
+    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/with space")];
+    agent.write(&headers(END_STREAM, 1, &fields(&head)));
+    let answer = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA).unwrap();
+    let text = String::from_utf8_lossy(&answer.payload);
+    assert!(text.contains("http_request_error") && text.contains("the request target is not a URI"), "{text}");
+    let span = &bench.exchanges("ro-refused-target", 1)[0];
+    assert_eq!(span["attributes"]["error.type"], "http_request_error", "{span:#}");
 }

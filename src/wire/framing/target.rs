@@ -6,6 +6,7 @@ use super::head::{MAX_TARGET_BYTES, fault, lines};
 use crate::error::{FramingFault, FramingRule};
 use bytes::Bytes;
 use http::Uri;
+use http::uri::PathAndQuery;
 
 /// A path and query that the HTTP library can't hold as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,15 @@ pub(super) fn rewritten(head: &[u8]) -> Result<Option<RewrittenHead>, FramingFau
     let after = &head[lead + method.len() + 1 + target.len()..];
     let head = [method, b" ", &whole, after].concat();
     Ok(Some(RewrittenHead { head, target: RawTarget { encoded, raw } }))
+}
+
+/// The same for a path and query alone, as HTTP/2 has them. `None` if the library can hold it as it came.
+pub(crate) fn encoded_path(path: &[u8]) -> Result<Option<RawTarget>, FramingFault> {
+    let encoded = encode(path);
+    if PathAndQuery::try_from(encoded.as_str()).is_err() || !(path.starts_with(b"/") || path == b"*") {
+        return Err(fault("the request target is not a URI"));
+    }
+    Ok((encoded.as_bytes() != path).then(|| RawTarget { encoded, raw: Bytes::copy_from_slice(path) }))
 }
 
 /// Where path and query start: behind the authority of an absolute target. At the end of a target without a path.
@@ -117,6 +127,20 @@ mod tests {
             [("GET", "http://h"), ("GET", "/%zz?a=[b]"), ("OPTIONS", "*"), ("OPTIONS", "http://h/"), ("CONNECT", "h:1")]
         {
             assert_eq!(of(method, same), None, "{same}");
+        }
+    }
+
+    #[test]
+    fn a_path_alone_is_encoded_in_the_same_way() {
+        let of = |path: &[u8]| encoded_path(path).map(|raw| raw.map(|raw| (raw.encoded, raw.raw)));
+        for same in ["/", "*", "/a?b=%zz{}|^[]", "/\u{e9}"] {
+            assert_eq!(of(same.as_bytes()), Ok(None), "{same}");
+        }
+        for (path, encoded) in [(&b"/q?x=\"<`#"[..], "/q?x=%22%3C%60%23"), (b"/\xe9", "/%E9")] {
+            assert_eq!(of(path), Ok(Some((encoded.to_owned(), path.into()))), "{encoded}");
+        }
+        for wrong in [&b""[..], b"a", b"?", b"/ ", b"/\0", b"/\x7f"] {
+            assert!(of(wrong).is_err(), "{wrong:?}");
         }
     }
 
