@@ -151,6 +151,9 @@ error_kinds! {
     /// The gateway has no such route.
     RouteUnknown: Downstream NOT_FOUND "route_unknown",
         "docs/gateway.md lists the routes of the gateway";
+    /// A call to a rerouted host that the gateway does not serve, and that must not reach the host.
+    RerouteRefused: Downstream NOT_FOUND "reroute_refused",
+        "set strict = false in the [[reroute]] to send such calls to the host";
     /// The API key is missing, wrong, forged or expired.
     KeyRefused: Downstream UNAUTHORIZED "key_refused",
         "use a token of server.tokens, or a key that `tracewire key` signed";

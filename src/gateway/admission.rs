@@ -51,6 +51,7 @@ impl Gateway {
                 Err(pause) => pause,
             };
             if pause.form != Some(PauseForm::Hold) {
+                call.record_unsent();
                 call.exchange.recording.fail(&pause_error(&pause));
                 return Err(NotAdmitted::Paused(call.error_format.paused(&pause)));
             }

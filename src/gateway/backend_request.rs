@@ -35,6 +35,8 @@ pub(super) struct BackendRequest {
     pub(super) handling: ResponseHandling,
     /// The places of what a translation left out because it has no effect on the response.
     pub(super) dropped: Vec<String>,
+    /// The line about billing that a translation left out of the system prompt.
+    pub(super) billing_line: Option<String>,
 }
 
 /// What is done with a backend's response.
@@ -59,7 +61,7 @@ impl BackendRequest {
     ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
         let mut text = call.body.to_vec()?;
-        let mut dropped = Vec::new();
+        let (mut dropped, mut billing_line) = (Vec::new(), None);
         let (mut body, mut target, handling) =
             if backend.speaks(requested.api) && !is_translated(call, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
@@ -72,7 +74,7 @@ impl BackendRequest {
                 if let Some(fields) = backend.engine().assumed().spec().chat_fields {
                     translated.keep_only(fields);
                 }
-                dropped = translated.dropped;
+                (dropped, billing_line) = (translated.dropped, translated.billing_line);
                 text = serde_json::to_vec(&translated.body).unwrap_or_default();
                 let body = HeldBytes::of(memory, MemoryUse::GatewayRequest, &text);
                 let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
@@ -82,7 +84,15 @@ impl BackendRequest {
             target.model = Some(model_at(call, backend));
         } else if target.operation() != Operation::CountTokens {
             let object = Object::find(&text).ok_or_else(|| malformed("the body is not a JSON object"))?;
-            let edits = object.set(&body_fields(call, &target, &object, backend, settings));
+            let mut fields = body_fields(call, &target, &object, backend, settings);
+            if target.operation().samples() && settings.limit_to_context {
+                let beyond = limits_beyond_context(&target, &object, &fields, backend, text.len());
+                dropped.extend(beyond.iter().map(|name| (*name).to_owned()));
+                fields.retain(|(name, _)| !beyond.contains(&name.as_str()));
+                // Engines then sample up to the end of the context.
+                fields.extend(beyond.into_iter().map(|name| (name.to_owned(), "null".to_owned())));
+            }
+            let edits = object.set(&fields);
             (text, body) = (edited(&text, &edits), body.edited(&edits));
         }
         let path = target.path();
@@ -94,7 +104,15 @@ impl BackendRequest {
         let mut headers = headers_for(call, backend, target.api.request_headers);
         let plan = token_id_plan(call, &target, backend, settings, arrays);
         let injected = plan.and_then(|plan| plan.apply(&text, &mut headers));
-        Ok(Self { target: format!("{}{path}{query}", backend.base_path), body, injected, headers, handling, dropped })
+        Ok(Self {
+            target: format!("{}{path}{query}", backend.base_path),
+            body,
+            injected,
+            headers,
+            handling,
+            dropped,
+            billing_line,
+        })
     }
 
     /// The body that is sent.
@@ -190,6 +208,28 @@ fn body_fields(
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// The limits of the answer's length that, with the prompt, exceed the backend's context: engines refuse such calls. The
+/// length of the prompt is estimated.
+fn limits_beyond_context(
+    target: &ApiCall,
+    body: &Object<'_>,
+    fields: &[(String, String)],
+    backend: &Backend,
+    body_bytes: usize,
+) -> Vec<&'static str> {
+    let Some(context) = backend.context_tokens() else { return Vec::new() };
+    let prompt = body_bytes as u64 / BYTES_PER_TOKEN;
+    let is_beyond = |name: &&&'static str| {
+        let set = fields.iter().rev().find(|(field, _)| field == **name).map(|(_, value)| value.as_bytes());
+        let limit = set.or_else(|| body.value(name)).and_then(|value| serde_json::from_slice::<u64>(value).ok());
+        limit.is_some_and(|limit| limit.saturating_add(prompt) >= context)
+    };
+    target.api.length_limits.iter().filter(is_beyond).copied().collect()
+}
+
+/// Of a request in JSON; most have more.
+const BYTES_PER_TOKEN: u64 = 4;
+
 /// The model, as the backend calls it. A backend for any model gets the name that the call was matched by.
 fn model_at(call: &GatewayCall, backend: &Backend) -> String {
     if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
@@ -241,6 +281,7 @@ fn count_tokens(
         headers: headers_for(call, backend, &[]),
         handling: ResponseHandling::CountTokens(tokenizer),
         dropped: translated.dropped,
+        billing_line: translated.billing_line,
     })
 }
 

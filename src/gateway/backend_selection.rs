@@ -4,7 +4,7 @@
 //! Weighted rendezvous hashing: the hash of rollout and backend is a score, and the highest score wins. If the winner has
 //! more calls in flight than its share, the next one gets the call.
 
-use super::backends::{Backend, contains};
+use super::backends::Backend;
 use aws_lc_rs::digest;
 use std::sync::Arc;
 
@@ -45,6 +45,11 @@ fn score(key: &str, backend: &str, weight: f64) -> f64 {
 
 /// How many times its share of the calls in flight a backend may have.
 const MAX_LOAD_FACTOR: f64 = 1.25;
+
+/// True if `backend` is one of `backends`: the same registration, not an equal one.
+pub(super) fn contains(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> bool {
+    backends.iter().any(|other| Arc::ptr_eq(other, backend))
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use super::backend_request::{BackendRequest, ResponseHandling};
 use super::backend_response::{BackendResponse, ResponseReading, is_event_stream};
-use super::backends::{Backend, url_authority};
+use super::backends::Backend;
 use super::call::GatewayCall;
 use super::deliver::MAX_TRANSLATED_BYTES;
 use super::response_bodies::BackendBody;
@@ -54,7 +54,7 @@ impl Gateway {
             None => {
                 let timeout_ms = timeout.as_millis();
                 let cause = format!("no response began within {timeout_ms} ms (gateway.try_timeout_ms)");
-                let host = url_authority(&one_try.backend.origin);
+                let host = one_try.backend.origin.url_authority();
                 self.fail_try(one_try, ProxyError::new(ErrorKind::HttpResponseTimeout, host, cause))
             }
         }
@@ -91,7 +91,7 @@ impl Gateway {
         // On the routes of Agent Lightning 1.0 the agent gets such a response.
         if response.is_meaningless_success() && one_try.call.route.surface != ApiSurface::V1 {
             let cause = format!("the backend responded {} with neither JSON nor events", response.status());
-            let host = url_authority(&one_try.backend.origin);
+            let host = one_try.backend.origin.url_authority();
             return self.fail_try(one_try, ProxyError::new(ErrorKind::BackendAnswerUnread, host, cause));
         }
         Ok(response)
@@ -108,7 +108,7 @@ impl Gateway {
 
     async fn send_request(&self, one_try: &BackendTry<'_>) -> Result<Sent, ProxyError> {
         let origin = &one_try.backend.origin;
-        let (head, host) = (one_try.head(), url_authority(origin));
+        let (head, host) = (one_try.head(), origin.url_authority());
         let uri = Uri::builder()
             .scheme(head.scheme)
             .authority(host.as_str())
@@ -202,6 +202,7 @@ impl BackendTry<'_> {
             facts.versions.clear();
             facts.translated_from = (!is_passed_on).then_some(self.call.route.api.api.name);
             facts.dropped.clone_from(&self.request.dropped);
+            facts.billing_line.clone_from(&self.request.billing_line);
         });
         recording.policy_version(self.version, VersionChange::Replaces);
         recording.request_body(&self.request.body);

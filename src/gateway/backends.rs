@@ -8,7 +8,7 @@ use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
 use crate::llm::engine::{Credential, Engine};
-use crate::upstream::{Origin, Scheme, authority};
+use crate::upstream::{Origin, Scheme};
 use crate::util::secret::Secret;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use http::{HeaderName, HeaderValue, header};
@@ -39,6 +39,8 @@ struct BackendState {
     engine: BackendEngine,
     /// The engine by its responses; used if `engine` is `auto`.
     detected_engine: Option<Engine>,
+    /// The tokens of prompt and answer together that its list of models tells; `None`: it tells none.
+    context_tokens: Option<u64>,
     weight: f64,
     key: Secret,
     /// Until then, calls go to other backends if there are any; `None` if the last call succeeded.
@@ -95,6 +97,7 @@ impl Backend {
             state: Mutex::new(BackendState {
                 engine: settings.engine,
                 detected_engine: None,
+                context_tokens: None,
                 weight: settings.weight,
                 key: settings.key.clone(),
                 ejected_until: None,
@@ -134,6 +137,16 @@ impl Backend {
         if before != Some(engine) {
             tracing::info!(url = self.url, engine = engine.as_str(), "the engine of a backend was detected");
         }
+    }
+
+    /// How many tokens prompt and answer may have together; `None` if that is not known.
+    pub(super) fn context_tokens(&self) -> Option<u64> {
+        self.state().context_tokens
+    }
+
+    /// Sets how many tokens prompt and answer may have together.
+    pub(super) fn set_context_tokens(&self, tokens: u64) {
+        self.state().context_tokens = Some(tokens);
     }
 
     /// Its share of the rollouts, relative to the other backends of its model.
@@ -283,19 +296,6 @@ impl Backends {
         for backend in self.all().iter() {
             backend.version.store(version, Ordering::Release);
         }
-    }
-}
-
-/// True if `backend` is one of `backends`: the same registration, not an equal one.
-pub(super) fn contains(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> bool {
-    backends.iter().any(|other| Arc::ptr_eq(other, backend))
-}
-
-/// The host of a URL, with the port unless it is the scheme's default.
-pub(super) fn url_authority(origin: &Origin) -> String {
-    match (origin.tls, origin.port) {
-        (true, 443) | (false, 80) if !origin.host.contains(':') => origin.host.clone(),
-        _ => authority(&origin.host, origin.port),
     }
 }
 

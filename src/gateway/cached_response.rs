@@ -15,7 +15,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct CachedResponse {
     /// Incremented with every change of `progress`.
     changes: watch::Sender<u64>,
     readers: watch::Sender<usize>,
+    /// There has been a reader: without one now, its agent has hung up.
+    had_reader: AtomicBool,
     /// Bytes of all cached responses together.
     cached_bytes: Arc<AtomicUsize>,
 }
@@ -69,6 +71,7 @@ impl CachedResponse {
             progress: Mutex::new(progress),
             changes: watch::Sender::new(0),
             readers: watch::Sender::new(0),
+            had_reader: AtomicBool::new(false),
             cached_bytes,
         }
     }
@@ -105,6 +108,11 @@ impl CachedResponse {
 
     pub(super) fn has_readers(&self) -> bool {
         *self.readers.borrow() > 0
+    }
+
+    /// True if its agent hung up before it had the whole response.
+    pub(super) fn was_left(&self) -> bool {
+        self.had_reader.load(Ordering::Relaxed) && !self.has_readers() && !self.progress().was_delivered
     }
 
     /// Completes when there is a reader.
@@ -157,6 +165,7 @@ impl ResponseReader {
     /// A reader for the call that the response belongs to.
     pub(super) fn new(response: Arc<CachedResponse>) -> Self {
         response.readers.send_modify(|count| *count += 1);
+        response.had_reader.store(true, Ordering::Relaxed);
         Self { response, offset: 0, change: None }
     }
 

@@ -6,7 +6,7 @@ use super::rollout_lookup::RolloutRegistration;
 use super::rollout_state::RolloutGuard;
 use super::routing::{CallMode, Route};
 use super::settings::Budget;
-use crate::capture::HeldBytes;
+use crate::capture::{EditedBytes, HeldBytes};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::net::drain::DrainGuard;
@@ -68,6 +68,16 @@ impl ResponseState {
 pub(super) type CallEnd = Pin<Box<dyn Future<Output = ProxyError> + Send>>;
 
 impl GatewayCall {
+    /// Records what the agent sent, if no backend got it.
+    pub(super) fn record_unsent(&self) {
+        let recording = &self.exchange.recording;
+        let mut was_sent = false;
+        recording.gateway(|facts| was_sent = facts.backend.is_some());
+        if !was_sent {
+            recording.request_body(&EditedBytes::from(Arc::clone(&self.body)));
+        }
+    }
+
     /// Waits until the call must end: its rollout has ended or has used up its time, or the gateway shuts down. Does not
     /// keep the call in memory.
     pub(super) fn must_end(&self) -> CallEnd {

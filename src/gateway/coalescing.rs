@@ -112,7 +112,7 @@ impl ResponseCache {
         loop {
             let mut readers = {
                 let mut groups = self.lock();
-                let earlier = groups.by_request.get(&request).filter(|_| retry_count > 0);
+                let earlier = groups.by_request.get(&request);
                 match earlier.map_or(Match::None, |group| group.find(retry_count, settings.join)) {
                     Match::Certain(response) => {
                         let Some(reader) = ResponseReader::for_retry(Arc::clone(&response)) else { continue };
@@ -188,16 +188,21 @@ enum Match {
 }
 
 impl Group {
-    /// Finds the call that a retry repeats: one with a lower retry count, if its agent hung up. If the group has had only one
+    /// Finds the call that a request repeats. Some agents count every try as the first: then it is a call whose agent hung up.
+    /// Else it is one with a lower retry count, if its agent hung up. If the group has had only one
     /// sample, it is that one, also if its response was delivered. With more samples a delivered response is never given to
     /// another call.
     fn find(&self, retry_count: u32, join: Join) -> Match {
+        let was_left = |response: &&Arc<CachedResponse>| response.was_left();
+        if retry_count == 0 {
+            let mut joinable = self.responses.values().filter(|response| response.progress().is_joinable());
+            return joinable.find(was_left).map_or(Match::None, |left| Match::Certain(Arc::clone(left)));
+        }
         let is_candidate = |response: &&Arc<CachedResponse>| {
             let is_earlier = response.retry_count.load(Ordering::Relaxed) < retry_count || join == Join::Digest;
             is_earlier && response.progress().is_joinable()
         };
         let mut candidates = self.responses.values().filter(is_candidate);
-        let was_left = |response: &&Arc<CachedResponse>| !response.has_readers() && !response.progress().was_delivered;
         if let Some(left) = candidates.clone().find(was_left) {
             return Match::Certain(Arc::clone(left));
         }

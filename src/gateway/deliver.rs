@@ -219,7 +219,7 @@ fn translated_stream(
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
     let state = Arc::clone(&call.response_state);
-    let body = TranslatedBody { original: tee, translation: Some(translator.stream()), state };
+    let body = TranslatedBody::new(tee, translator.stream(), state);
     Response::from_parts(parts, body.boxed_unsync())
 }
 

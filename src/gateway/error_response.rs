@@ -4,6 +4,7 @@ use super::pause::Pause;
 use super::routing::ApiSurface;
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape};
+use crate::llm::provider::error_shape;
 use crate::upstream::{Body, body};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -24,6 +25,14 @@ impl ErrorFormat {
         match surface {
             ApiSurface::V1 => Self::Detail,
             _ => Self::Api(call.map_or(ErrorShape::OpenAi, |call| call.api.error_shape)),
+        }
+    }
+
+    /// The format for a path of a host whose API is not known.
+    pub(super) fn of_unknown(surface: ApiSurface, host: &str, path: &str) -> Self {
+        match surface {
+            ApiSurface::V1 => Self::Detail,
+            _ => Self::Api(error_shape(host, path)),
         }
     }
 

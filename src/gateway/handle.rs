@@ -1,7 +1,6 @@
 //! The way of a request through the gateway, from its arrival to its response. Whatever happens to a call, it is recorded.
 
 use super::admission::NotAdmitted;
-use super::backends::url_authority;
 use super::call::GatewayCall;
 use super::caller::fallback_identity;
 use super::coalescing::CoalescingDecision;
@@ -71,9 +70,13 @@ impl Gateway {
         B: hyper::body::Body<Data = Bytes> + Send + Unpin,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let parsed = route.as_ref().ok();
-        let surface = parsed.map_or_else(|| ApiSurface::of(request.uri().path()), |route| route.surface);
-        let error_format = ErrorFormat::of(surface, parsed.map(|route| &route.api));
+        let error_format = match &route {
+            Ok(route) => ErrorFormat::of(route.surface, Some(&route.api)),
+            Err(_) => {
+                let path = request.uri().path();
+                ErrorFormat::of_unknown(ApiSurface::of(path), &host.host, path)
+            }
+        };
         let served = caught(Box::pin(self.serve_recorded(connection, route, error_format, host, request))).await;
         served.unwrap_or_else(|panicked| error_format.response(&panicked.into()))
     }
@@ -108,7 +111,7 @@ impl Gateway {
         let retention =
             RetentionOverride { bodies: is_read_back && self.settings().keep_bodies, durable: is_read_back };
         let head = request_head(&host, &request);
-        let called_url = format!("{}://{}{}", head.scheme, url_authority(&host), head.target);
+        let called_url = format!("{}://{}{}", head.scheme, host.url_authority(), head.target);
         let exchange = self.forwarder().start_recorded(&connection, ExchangeKind::Http, head, started, retention).await;
         exchange.recording.gateway(|facts| facts.called = Some(called_url));
         let read = match key.and(route) {
@@ -181,6 +184,9 @@ impl Gateway {
             response = sent => response,
             error = call.must_end() => Err(error.into()),
         };
+        if response.is_err() {
+            call.record_unsent();
+        }
         match response {
             Ok(response) | Err(NotAdmitted::Paused(response)) => response,
             Err(NotAdmitted::Failed(error)) => self.refuse(&call.exchange, call.error_format, &error),

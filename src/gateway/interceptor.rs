@@ -21,6 +21,9 @@ impl RequestInterceptor for Gateway {
         let path = request.uri().path();
         let reroutes = self.reroutes();
         let Some(reroute) = Reroute::of_host(&reroutes, origin) else { return false };
+        if reroute.keeps_from(origin, path) {
+            return true;
+        }
         let takes = match reroute.paths.as_slice() {
             // The list of models stays that of the host, unless `paths` names it.
             [] => Route::parse_rerouted(target_of(request))
@@ -44,11 +47,22 @@ impl RequestInterceptor for Gateway {
         origin: Origin,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
-        let unknown = || ProxyError::new(ErrorKind::RouteUnknown, "", "this path is that of no LLM API");
-        let route = Route::parse_rerouted(target_of(&request)).ok_or_else(unknown);
+        let path = request.uri().path();
+        let refused = || {
+            let path: String = path.chars().take(MAX_PATH_CHARS).collect();
+            let cause = format!("the gateway does not serve {path}, and calls to {} are rerouted to it", origin.host);
+            ProxyError::new(ErrorKind::RerouteRefused, "", cause)
+        };
+        // The path of one model begins like those of its methods.
+        let is_read = [Method::GET, Method::HEAD].contains(request.method());
+        let is_served = |route: &Route| route.api.operation() != Operation::ListModels || is_read;
+        let route = Route::parse_rerouted(target_of(&request)).filter(is_served).ok_or_else(refused);
         Box::pin(self.serve(connection.clone(), route, origin, request))
     }
 }
+
+/// Of a path in an error.
+const MAX_PATH_CHARS: usize = 100;
 
 fn target_of<B>(request: &Request<B>) -> &str {
     request.uri().path_and_query().map_or("/", |target| target.as_str())

@@ -2,7 +2,7 @@
 //!
 //! A probe is `GET {base}/models`, which every supported engine has.
 
-use super::backends::{Backend, ProbeResult, url_authority};
+use super::backends::{Backend, ProbeResult};
 use super::service::Gateway;
 use crate::llm::api::models_path;
 use crate::llm::engine::Engine;
@@ -51,15 +51,26 @@ impl Gateway {
         if let Some(engine) = Engine::of_models(&models) {
             backend.set_detected_engine(engine);
         }
+        if let Some(tokens) = context_tokens(&models, &backend.model) {
+            backend.set_context_tokens(tokens);
+        }
         if status.is_server_error() { ProbeResult::Missed } else { ProbeResult::Answered }
     }
+}
+
+/// The context that a list of models tells of this model, or of the only one.
+fn context_tokens(models: &[u8], model: &str) -> Option<u64> {
+    let models: serde_json::Value = serde_json::from_slice(models).ok()?;
+    let all = models.get("data")?.as_array()?;
+    let named = all.iter().find(|one| one.get("id").and_then(serde_json::Value::as_str) == Some(model));
+    named.or_else(|| all.first().filter(|_| all.len() == 1))?.get("max_model_len")?.as_u64()
 }
 
 /// `None` if the base URL and the path make no valid URL.
 fn probe_request(backend: &Backend) -> Option<Request<Body>> {
     let origin = &backend.origin;
     let scheme = if origin.tls { "https" } else { "http" };
-    let uri = format!("{scheme}://{}{}{}", url_authority(origin), backend.base_path, models_path());
+    let uri = format!("{scheme}://{}{}{}", origin.url_authority(), backend.base_path, models_path());
     let mut request = Request::new(body::empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = uri.parse().ok()?;

@@ -5,7 +5,7 @@ use super::call::{GatewayCall, ResponseState};
 use super::error_response::ErrorFormat;
 use super::routing::{ApiSurface, Route};
 use super::service::Gateway;
-use crate::capture::{HeldBytes, MemoryUse};
+use crate::capture::{EditedBytes, HeldBytes, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::llm::operation::Operation;
@@ -65,10 +65,12 @@ impl Gateway {
         if parts.method != Method::POST {
             return Err(malformed(&format!("the method is {}, but {} takes POST", parts.method, route.api.path())));
         }
-        let body = self.read_body(body, &parts.headers).await?;
+        let body = Arc::new(self.read_body(body, &parts.headers).await?);
         let fields = fields_of(&body.to_vec()?)?;
         let requested_model = route.api.model.clone().or(fields.model);
-        let model = self.model_for(&route, requested_model.as_deref(), host)?;
+        let model = self.model_for(&route, requested_model.as_deref(), host).inspect_err(|_| {
+            exchange.recording.request_body(&EditedBytes::from(Arc::clone(&body)));
+        })?;
         let wants_events = route.api.streams_events(&route.query, || fields.streams);
         let mode = route.mode.or(registration.mode);
         exchange.recording.gateway(|facts| {
@@ -81,7 +83,7 @@ impl Gateway {
             route,
             error_format,
             headers: parts.headers,
-            body: Arc::new(body),
+            body,
             rollout: Arc::new(rollout),
             registration,
             mode,

@@ -17,6 +17,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
 
 /// The permits of a call, held until the end of its response.
 pub(super) struct CallPermits {
@@ -194,13 +196,45 @@ impl HttpBody for EventStreamBody {
 }
 
 /// A stream of events, translated into the agent's API. It always ends with the last event of that API, which says how the
-/// response ended.
+/// response ended. Agents leave at that event, so it waits until the backend's response has ended and is recorded.
 pub(super) struct TranslatedBody {
-    pub(super) original: TeeBody<Replay<Body>>,
+    original: TeeBody<Replay<Body>>,
     /// `None` once the last event was returned.
-    pub(super) translation: Option<StreamTranslator>,
-    pub(super) state: Arc<ResponseState>,
+    translation: Option<StreamTranslator>,
+    state: Arc<ResponseState>,
+    /// The last events, and how long they still wait for the end of the original; then that counts as ended.
+    last: Option<(Bytes, Option<Pin<Box<Sleep>>>)>,
 }
+
+impl TranslatedBody {
+    pub(super) fn new(
+        original: TeeBody<Replay<Body>>,
+        translation: StreamTranslator,
+        state: Arc<ResponseState>,
+    ) -> Self {
+        Self { original, translation: Some(translation), state, last: None }
+    }
+
+    /// The last events, once the original has ended.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let Some((events, grace)) = &mut self.last else { return Poll::Ready(Bytes::new()) };
+        loop {
+            match Pin::new(&mut self.original).poll_frame(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return Poll::Ready(std::mem::take(events)),
+                Poll::Pending => {
+                    let Some(waiting) = grace else { return Poll::Pending };
+                    ready!(waiting.as_mut().poll(cx));
+                    *grace = None;
+                    self.original.end();
+                }
+            }
+        }
+    }
+}
+
+/// The end of a stream normally is in the same segment as its last event.
+const END_GRACE: Duration = Duration::from_millis(500);
 
 impl HttpBody for TranslatedBody {
     type Data = Bytes;
@@ -209,9 +243,21 @@ impl HttpBody for TranslatedBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let this = &mut *self;
+            if this.last.is_some() {
+                let events = ready!(this.poll_last(cx));
+                (this.last, this.translation) = (None, None);
+                return Poll::Ready((!events.is_empty()).then(|| Ok(Frame::data(events))));
+            }
             let Some(translation) = &mut this.translation else { return Poll::Ready(None) };
             let events = match ready!(Pin::new(&mut this.original).poll_frame(cx)) {
-                Some(Ok(frame)) => frame.data_ref().map(|data| translation.push(data)).unwrap_or_default(),
+                Some(Ok(frame)) => {
+                    let events = frame.data_ref().map(|data| translation.push(data)).unwrap_or_default();
+                    if translation.has_ended() {
+                        this.last = Some((events.into(), Some(Box::pin(tokio::time::sleep(END_GRACE)))));
+                        continue;
+                    }
+                    events
+                }
                 Some(Err(BodyError::Proxy(error))) => {
                     this.state.mark_incomplete();
                     let kind = ApiErrorKind::of_status(error.status().as_u16());

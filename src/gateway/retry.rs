@@ -2,9 +2,9 @@
 
 use super::admission::NotAdmitted;
 use super::backend_request::BackendRequest;
-use super::backend_selection::select;
+use super::backend_selection::{contains, select};
 use super::backend_try::{BackendTry, TryFailure};
-use super::backends::{Backend, contains};
+use super::backends::Backend;
 use super::call::GatewayCall;
 use super::deliver::deliver;
 use super::in_flight::InFlightPermit;

@@ -1,6 +1,8 @@
 //! `[gateway]` and `[[reroute]]` of the settings; every value has a default.
 
+use crate::llm::api::is_api_path;
 use crate::llm::engine::{Engine, UnknownEngine};
+use crate::llm::provider::is_model_service;
 use crate::llm::translate::{ServerTools, Turns};
 use crate::trace::units::millis;
 use crate::upstream::Origin;
@@ -27,6 +29,9 @@ pub(crate) struct GatewaySettings {
     pub translate: Translate,
     /// Which messages become one when a call is translated to chat completions.
     pub turns: Turns,
+    /// Lift a limit of the answer's length that exceeds the backend's context, which its list of models tells
+    /// (`max_model_len`), so that it is not refused.
+    pub limit_to_context: bool,
     /// What happens to tools that a model service runs itself when a call is translated to chat completions.
     pub server_tools: ServerTools,
     /// Store the bodies of calls on routes that have an API which returns them: Agent Lightning 1.0, and sessions.
@@ -91,6 +96,7 @@ impl Default for GatewaySettings {
             include_log_probs: true,
             translate: Translate::default(),
             turns: Turns::default(),
+            limit_to_context: true,
             server_tools: ServerTools::default(),
             keep_bodies: true,
             max_body_bytes: 64 << 20,
@@ -143,7 +149,8 @@ pub(crate) enum PauseForm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Join {
-    /// Those with a retry count (`x-stainless-retry-count`) above 0 and the same body.
+    /// Those with a retry count (`x-stainless-retry-count`) and the same body: above 0, or if the agent of the earlier call hung
+    /// up.
     #[default]
     Header,
     /// Those with the same body. Wrong for agents that sample one prompt several times.
@@ -272,11 +279,15 @@ const AUTO: &str = "auto";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reroute {
+    /// Requests to any path of an API are never sent to the host: those that the gateway does not serve are refused. `None`: so
+    /// it is for hosts of model services, unless `paths` names what is rerouted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
     /// The hosts that agents call (patterns).
     #[serde(deserialize_with = "crate::util::host_patterns::deserialize_non_empty")]
     pub hosts: Vec<String>,
-    /// The paths (patterns with `*`); empty: those of LLM APIs. Other requests are forwarded to the host. A matching request
-    /// that is not an LLM call is refused.
+    /// The paths (patterns with `*`); empty: those of LLM APIs. Other requests are forwarded to the host, unless `strict` says
+    /// otherwise. A matching request that is not an LLM call is refused.
     #[serde(default)]
     pub paths: Vec<String>,
     /// The model of the calls; empty: the one that the agent names, or `gateway.model`.
@@ -288,5 +299,11 @@ impl Reroute {
     /// The first of `reroutes` that names this host.
     pub(super) fn of_host<'a>(reroutes: &'a [Self], host: &Origin) -> Option<&'a Self> {
         reroutes.iter().find(|reroute| any_matches(&reroute.hosts, &host.host, host.port))
+    }
+
+    /// True if a request must not reach the host, whether the gateway serves it or not.
+    pub(super) fn keeps_from(&self, host: &Origin, path: &str) -> bool {
+        let is_strict = self.strict.unwrap_or_else(|| self.paths.is_empty() && is_model_service(&host.host));
+        is_strict && is_api_path(path)
     }
 }

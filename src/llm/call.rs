@@ -139,6 +139,8 @@ pub struct Parameters {
     pub wants_token_ids: bool,
     /// True when the request, as it was sent on, asks for logprobs.
     pub wants_logprobs: bool,
+    /// True when nothing is to be sampled (`"generate": false`).
+    pub is_warmup: bool,
     /// The first token of which routed experts are requested, if not the first of the prompt.
     pub first_expert_row: Option<i64>,
 }

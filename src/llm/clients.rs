@@ -1,7 +1,7 @@
 //! What agents say about themselves in the header fields of their requests: session, agent, parent, role.
 //!
-//! A table with one row a client, and one lookup. Pure. A request without these fields has no identity here, and
-//! values are neither checked nor trusted.
+//! A table with one row a client, and one lookup. Pure. A request without these fields, and without the `User-Agent` of a
+//! client, has no identity here. Values are neither checked nor trusted.
 
 use crate::wire::json::parse;
 use http::HeaderMap;
@@ -11,6 +11,8 @@ use http::HeaderMap;
 pub struct ClientSpec {
     /// Its name, such as `claude-code`.
     pub name: &'static str,
+    /// The products that it names first in `User-Agent` (RFC 9110 §10.1.5); more may follow behind a hyphen.
+    pub products: &'static [&'static str],
     /// Sets of fields that only this client sends together; one set is enough to recognise it.
     pub known_by: &'static [&'static [&'static str]],
     /// Its fields, and what each tells.
@@ -43,9 +45,11 @@ pub enum Meaning {
     Role(&'static [(&'static str, CallRole)]),
     /// The role, by a field of the JSON object that the value is.
     RoleInJson(&'static str, &'static [(&'static str, CallRole)]),
+    /// The name of the agent, in a field of the JSON object that the value is.
+    NameInJson(&'static str),
 }
 
-/// The purpose of a call within its session, as far as clients say it.
+/// The purpose of a call within its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallRole {
     /// The agent that the user started.
@@ -56,24 +60,49 @@ pub enum CallRole {
     Compaction,
     /// Writes memories.
     Memory,
-    /// Reviews work.
-    Review,
+    /// Judges or reviews work.
+    Judge,
+    /// Names the conversation.
+    Title,
+    /// Only tries whether calls work, such as a check of a quota.
+    Probe,
+    /// Only prepares a later call: nothing is sampled, or nothing is meant by it.
+    Warmup,
+}
+
+impl CallRole {
+    /// The word in attributes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::SubAgent => "subagent",
+            Self::Compaction => "compaction",
+            Self::Memory => "memory",
+            Self::Judge => "judge",
+            Self::Title => "title",
+            Self::Probe => "probe",
+            Self::Warmup => "warmup",
+        }
+    }
 }
 
 /// All clients with known fields. The first that is recognised counts.
 pub const ALL: &[ClientSpec] = &[
     ClientSpec {
         name: "claude-code",
+        products: &["claude-cli", "claude-code"],
         known_by: &[&["x-claude-code-session-id"]],
         fields: &[
             field("x-claude-code-session-id", Meaning::Session),
             // Agents of its workflows lack them.
             field("x-claude-code-agent-id", Meaning::Agent),
             field("x-claude-code-parent-agent-id", Meaning::ParentAgent),
+            field("x-claude-code-request-class", Meaning::Role(&[("main", CallRole::Main)])),
         ],
     },
     ClientSpec {
         name: "codex",
+        products: &["codex_exec", "codex_cli_rs", "codex-tui", "codex"],
         known_by: &[&["x-codex-turn-metadata"], &["x-openai-subagent"], &["session-id", "thread-id"]],
         fields: &[
             field("session-id", Meaning::Session),
@@ -82,12 +111,20 @@ pub const ALL: &[ClientSpec] = &[
             field(
                 "x-openai-subagent",
                 Meaning::Role(&[
-                    ("review", CallRole::Review),
+                    ("review", CallRole::Judge),
                     ("compact", CallRole::Compaction),
                     ("memory_consolidation", CallRole::Memory),
                     ("collab_spawn", CallRole::SubAgent),
                 ]),
             ),
+            field(
+                "x-codex-turn-metadata",
+                Meaning::RoleInJson(
+                    "request_kind",
+                    &[("prewarm", CallRole::Warmup), ("compact", CallRole::Compaction)],
+                ),
+            ),
+            field("x-codex-turn-metadata", Meaning::NameInJson("agent_name")),
             field(
                 "x-codex-turn-metadata",
                 Meaning::RoleInJson("thread_source", &[("user", CallRole::Main), ("subagent", CallRole::SubAgent)]),
@@ -96,19 +133,28 @@ pub const ALL: &[ClientSpec] = &[
     },
     ClientSpec {
         name: "opencode",
+        products: &["opencode"],
         known_by: &[&["x-opencode-session"], &["x-session-affinity"], &["x-parent-session-id"]],
         fields: &[
             field("x-opencode-session", Meaning::Session),
             field("x-session-affinity", Meaning::Session),
+            field("x-session-id", Meaning::Session),
             field("x-parent-session-id", Meaning::ParentSession),
         ],
     },
+    ClientSpec { name: "gemini-cli", products: &["GeminiCLI"], known_by: &[], fields: &[] },
+    ClientSpec { name: "qwen-code", products: &["QwenCode"], known_by: &[], fields: &[] },
     ClientSpec {
         name: "acp",
+        products: &[],
         known_by: &[&["x-acp-lineage-request-id"]],
         fields: &[field("x-acp-lineage-request-id", Meaning::CausingRequest)],
     },
 ];
+
+/// How Claude Code begins the part of its system prompt that is about billing. It differs from call to call: with it, no two
+/// calls would have a common prefix.
+pub const BILLING_LINE: &str = "x-anthropic-billing-header:";
 
 const fn field(name: &'static str, meaning: Meaning) -> ClientField {
     ClientField { name, meaning }
@@ -119,10 +165,14 @@ const fn field(name: &'static str, meaning: Meaning) -> ClientField {
 pub struct ClientIdentity<'a> {
     /// The client's name in the table.
     pub client: &'static str,
+    /// Its version; `None` if `User-Agent` does not name it.
+    pub version: Option<&'a str>,
     /// The session.
     pub session: Option<&'a str>,
     /// The agent within the session.
     pub agent: Option<&'a str>,
+    /// The agent's name.
+    pub agent_name: Option<String>,
     /// The agent that started this one.
     pub parent_agent: Option<&'a str>,
     /// The session that started this one.
@@ -137,9 +187,15 @@ pub struct ClientIdentity<'a> {
 /// two fields tell the same, the first of the row counts.
 pub fn identify(headers: &HeaderMap) -> Option<ClientIdentity<'_>> {
     let is_sent = |name: &&str| text(headers, name).is_some();
-    let client = ALL.iter().find(|client| client.known_by.iter().any(|set| set.iter().all(is_sent)))?;
+    let product = product(headers);
+    let names_it =
+        |client: &&ClientSpec| product.is_some_and(|(name, _)| client.products.iter().any(|own| is(name, own)));
+    let by_fields = |client: &&ClientSpec| client.known_by.iter().any(|set| set.iter().all(is_sent));
+    let client = ALL.iter().find(names_it).or_else(|| ALL.iter().find(by_fields))?;
     let mut identity = ClientIdentity {
         client: client.name,
+        version: product.filter(|_| names_it(&client)).and_then(|(_, version)| version),
+        agent_name: None,
         session: None,
         agent: None,
         parent_agent: None,
@@ -160,9 +216,25 @@ pub fn identify(headers: &HeaderMap) -> Option<ClientIdentity<'_>> {
                 let metadata = parse(value.as_bytes()).unwrap_or_default();
                 identity.role = identity.role.or_else(|| role_of(metadata.get(name).text()?, roles));
             }
+            Meaning::NameInJson(name) => {
+                let metadata = parse(value.as_bytes()).unwrap_or_default();
+                identity.agent_name = identity.agent_name.or_else(|| metadata.get(name).word());
+            }
         }
     }
     Some(identity)
+}
+
+/// The first product of `User-Agent`, and its version.
+fn product(headers: &HeaderMap) -> Option<(&str, Option<&str>)> {
+    let first = text(headers, "user-agent")?.split([' ', '(']).next()?;
+    let mut parts = first.split('/');
+    Some((parts.next()?, parts.next().filter(|version| !version.is_empty())))
+}
+
+/// True if a product is this one, or this one with more behind a hyphen.
+fn is(product: &str, own: &str) -> bool {
+    product.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn role_of(value: &str, roles: &[(&str, CallRole)]) -> Option<CallRole> {
@@ -196,6 +268,16 @@ mod tests {
         let claude = identify(&sent).unwrap();
         assert_eq!((claude.client, claude.session, claude.agent), ("claude-code", Some("s"), Some("a")));
         assert_eq!((claude.parent_agent, claude.role), (Some("p"), None));
+        for (agent, client, version) in [
+            ("claude-cli/2.1.332 (external, sdk-cli)", "claude-code", Some("2.1.332")),
+            ("codex_exec/0.169.0 (Debian 12.0.0; x86_64) xterm", "codex", Some("0.169.0")),
+            ("GeminiCLI-tui/0.61.0/gemini-2.5-pro (linux; x64; terminal)", "gemini-cli", Some("0.61.0")),
+            ("opencode", "opencode", None),
+        ] {
+            let sent = headers(&[("user-agent", agent)]);
+            let identity = identify(&sent).unwrap();
+            assert_eq!((identity.client, identity.version), (client, version));
+        }
         let sent = headers(&[("x-session-affinity", "s"), ("x-parent-session-id", "p")]);
         let opencode = identify(&sent).unwrap();
         assert_eq!((opencode.session, opencode.parent_session), (Some("s"), Some("p")));
@@ -206,7 +288,11 @@ mod tests {
     #[test]
     fn codex_tells_the_role_of_a_call() {
         for (fields, expected) in [
-            (&[("x-openai-subagent", "review")][..], Some(CallRole::Review)),
+            (&[("x-openai-subagent", "review")][..], Some(CallRole::Judge)),
+            (
+                &[("x-codex-turn-metadata", r#"{"thread_source":"user","request_kind":"prewarm"}"#)],
+                Some(CallRole::Warmup),
+            ),
             (&[("x-openai-subagent", "compact")], Some(CallRole::Compaction)),
             (&[("x-openai-subagent", "something_new")], None),
             (&[("x-codex-turn-metadata", r#"{"thread_source":"user"}"#)], Some(CallRole::Main)),
@@ -229,7 +315,7 @@ mod tests {
 
     #[test]
     fn other_requests_have_no_identity() {
-        assert_eq!(identify(&headers(&[("session-id", "s"), ("user-agent", "x")])), None);
+        assert_eq!(identify(&headers(&[("session-id", "s"), ("user-agent", "codexes/1")])), None);
         assert_eq!(identify(&headers(&[("x-claude-code-session-id", " ")])), None);
     }
 

@@ -6,7 +6,7 @@
 //! - [`token_ids`]: requesting token ids, taking them out of responses again, checking them
 //! - [`translate`]: other APIs to OpenAI's chat completions, and back
 //! - [`provider`]: which service answers
-//! - [`clients`]: what agents say about themselves. One row a client
+//! - [`clients`]: what agents say about themselves. One row a client. [`call_role`]: what a request shows of its purpose
 //! - [`recorded`]: which recorded spans are calls
 //!
 //! The hot path uses only functions that cost the same for a frame of any size: those of [`api`] except
@@ -29,13 +29,14 @@
 
 pub(crate) mod api;
 pub(crate) mod call;
+pub(crate) mod call_role;
 pub mod clients;
 pub(crate) mod engine;
 pub(crate) mod formats;
 mod json_object;
 pub(crate) mod message;
 pub(crate) mod operation;
-mod provider;
+pub(crate) mod provider;
 pub(crate) mod recorded;
 pub(crate) mod token_ids;
 pub(crate) mod translate;

@@ -2,6 +2,8 @@
 //!
 //! Names follow the GenAI conventions.
 
+use crate::llm::api::detect::ApiCall;
+use crate::llm::api::error::ErrorShape;
 use crate::llm::api::table::ApiSpec;
 use crate::llm::engine::table::Engine;
 use crate::util::glob::name_matches;
@@ -27,6 +29,21 @@ pub(super) fn of(service: &Service<'_>, response: &HeaderMap, shown: Option<&'st
     Cow::Borrowed(known.unwrap_or_else(|| by_api(service)))
 }
 
+/// True for the host of a service of models.
+pub(crate) fn is_model_service(host: &str) -> bool {
+    service_at(host, None).is_some()
+}
+
+/// The shape of the errors that clients of a host and path expect.
+pub(crate) fn error_shape(host: &str, path: &str) -> ErrorShape {
+    match (ApiCall::of_path(path), service_at(host, None)) {
+        (Some(call), _) => call.api.error_shape,
+        (None, Some("anthropic")) => ErrorShape::Anthropic,
+        (None, Some("gcp.gemini" | "gcp.vertex_ai")) => ErrorShape::Google,
+        (None, _) => ErrorShape::OpenAi,
+    }
+}
+
 /// The provider that a response of OpenAI's shape, or one of its events, shows: its engine or its service.
 pub(super) fn of_response(body: &Json<'_>) -> Option<&'static str> {
     let engine = Engine::of_marks(body).map(|engine| engine.spec().provider);
@@ -38,13 +55,18 @@ pub(super) fn of_response(body: &Json<'_>) -> Option<&'static str> {
 const MARKS: [(&str, &str); 2] = [("x_groq", "groq"), ("prompt_filter_results", "azure.ai.openai")];
 
 fn by_host(service: &Service<'_>) -> Option<&'static str> {
-    let host = service.host;
+    service_at(service.host, Some(service.path))
+}
+
+/// The provider at a host; `path`: of a request, where it tells providers of one host apart.
+fn service_at(host: &str, path: Option<&str>) -> Option<&'static str> {
     let under = |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     if host.starts_with("bedrock") && (under("amazonaws.com") || under("api.aws")) {
         return Some("aws.bedrock");
     }
     let is_there = |domain: &str| under(domain) || name_matches(domain, host);
-    let (_, _, provider) = HOSTS.iter().find(|(domain, path, _)| is_there(domain) && service.path.starts_with(path))?;
+    let fits = |prefix: &str| path.is_none_or(|path| path.starts_with(prefix));
+    let (_, _, provider) = HOSTS.iter().find(|(domain, prefix, _)| is_there(domain) && fits(prefix))?;
     Some(provider)
 }
 
@@ -57,6 +79,7 @@ const HOSTS: &[(&str, &str, &str)] = &[
     ("services.ai.azure.com", "/openai/", "azure.ai.openai"),
     ("services.ai.azure.com", "", "azure.ai.inference"),
     ("inference.ai.azure.com", "", "azure.ai.inference"),
+    ("chatgpt.com", "/backend-api/codex/", "openai"),
     ("api.anthropic.com", "", "anthropic"),
     ("generativelanguage.googleapis.com", "", "gcp.gemini"),
     ("aiplatform.googleapis.com", "", "gcp.vertex_ai"),

@@ -4,8 +4,13 @@ use super::api::{ApiCall, OPENAI_CHAT, OPENAI_COMPLETIONS};
 use super::operation::Operation;
 use crate::trace::{Span, Value, semconv};
 
-/// True for the span of a call to a model that generates text, with or without a response.
+/// True for the span of a call to a model that generates text, with or without a response. One that the gateway refused
+/// reached no model.
 pub(crate) fn is_llm_call(span: &Span) -> bool {
+    let has = |name: &str| span.attributes.contains_key(name);
+    if has(semconv::GATEWAY_CALLED) && !has(semconv::GATEWAY_BACKEND) && !has(semconv::GATEWAY_JOINED) {
+        return false;
+    }
     match span.attributes.get(semconv::GEN_AI_OPERATION_NAME).and_then(Value::as_str) {
         Some(name) => SAMPLING_OPERATIONS.iter().any(|operation| operation.as_str() == name),
         None => is_unparsed_call(span),

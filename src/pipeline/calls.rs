@@ -7,12 +7,13 @@ use super::call_attributes::describe;
 use super::observed::{EngineObservation, ObservedCall};
 use super::options::SpanOptions;
 use super::relations::Relations;
+use crate::llm::api::ApiCall;
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView, ResponseSource};
 use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
-use crate::trace::{SamplerArrays, Span, semconv as names};
+use crate::trace::{SamplerArrays, Span, SpanKind, semconv as names};
 use crate::util::panics::{Panicked, catch};
 use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
@@ -30,7 +31,10 @@ pub(super) fn read_into(
     let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
     // An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
     let is_rejected = is_rejection(status, response.whole(), &exchange.injection.fields);
-    let read = read_safely(span, exchange, request, response, options.sampler_arrays)?;
+    let Some(read) = read_safely(span, exchange, request, response, options.sampler_arrays) else {
+        name_refused(span, exchange);
+        return None;
+    };
     let (call, token_id_issues) = describe(span, read, exchange, options);
     join_callers_trace(span, &call, exchange);
     let engine = match Engine::of_provider(&call.provider) {
@@ -48,6 +52,19 @@ pub(super) fn read_into(
     let digest = relations.digest(&exchange.request.target, &request.bytes);
     let tools = relations.observe(span, &call, digest, exchange, options);
     Some((observed, tools))
+}
+
+/// Names the span of a call that the gateway refused by its path: its body was not read.
+fn name_refused(span: &mut Span, exchange: &Exchange) {
+    let is_refused = exchange.gateway.as_ref().is_some_and(|facts| facts.called.is_some() && facts.backend.is_none());
+    let path = exchange.request.target.split('?').next().unwrap_or_default();
+    let call = ApiCall::of_path(path).filter(|call| call.operation().samples());
+    if let Some(call) = call.filter(|_| is_refused) {
+        span.set(names::DIALECT, call.api.name);
+        span.set(names::GEN_AI_OPERATION_NAME, call.operation().as_str());
+        span.name = call.operation().as_str().to_owned();
+        span.kind = Some(SpanKind::Client);
+    }
 }
 
 /// The usage that the response reports, else the number of its token ids.

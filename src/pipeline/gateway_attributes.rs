@@ -17,6 +17,7 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, redact: impl Fn(&st
     span.set_some(names::GATEWAY_MODE, facts.mode.clone());
     span.set_some(names::GATEWAY_TRANSLATED_FROM, facts.translated_from);
     span.set_some(names::GATEWAY_DROPPED, (!facts.dropped.is_empty()).then(|| facts.dropped.clone()));
+    span.set_some(names::GATEWAY_BILLING_LINE, facts.billing_line.as_deref().map(&redact));
     span.set_some(names::HTTP_REQUEST_RESEND_COUNT, (facts.resend_count > 0).then_some(facts.resend_count));
     if facts.paused_for > Duration::ZERO {
         span.set(names::GATEWAY_HELD_MS, facts.paused_for.as_secs_f64() * 1000.0);

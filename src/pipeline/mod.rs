@@ -7,6 +7,7 @@
 mod absorbed_spans;
 mod body;
 mod call_attributes;
+mod callers;
 mod calls;
 mod counters;
 mod gateway_attributes;

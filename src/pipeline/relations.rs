@@ -3,6 +3,7 @@
 //!
 //! Bounded: the least recently used calls are forgotten, and their relations are not recorded.
 
+use super::callers::Callers;
 use super::options::SpanOptions;
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
@@ -19,11 +20,17 @@ pub struct Relations {
     hasher: RandomState,
     tools: LruCache<ToolKey, ToolCall>,
     requests: LruCache<RequestKey, EarlierRequest>,
+    callers: Callers,
 }
 
 impl Default for Relations {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), tools: lru(MAX_CALLS), requests: lru(MAX_CALLS) }
+        Self {
+            hasher: RandomState::new(),
+            tools: lru(MAX_CALLS),
+            requests: lru(MAX_CALLS),
+            callers: Callers::default(),
+        }
     }
 }
 
@@ -60,6 +67,7 @@ impl Relations {
         exchange: &Exchange,
         options: &SpanOptions,
     ) -> Vec<Span> {
+        self.callers.describe(span, call, exchange, options);
         self.add_retry(span, body_digest, exchange);
         let tools = self.tool_results(span, call, options);
         self.note_tool_calls(span, call, options);

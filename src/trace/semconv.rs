@@ -43,6 +43,8 @@ names! {
 
     GEN_AI_OPERATION_NAME = "gen_ai.operation.name";
     GEN_AI_PROVIDER_NAME = "gen_ai.provider.name";
+    GEN_AI_AGENT_ID = "gen_ai.agent.id";
+    GEN_AI_AGENT_NAME = "gen_ai.agent.name";
     GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id";
     GEN_AI_OUTPUT_TYPE = "gen_ai.output.type";
     GEN_AI_REQUEST_MODEL = "gen_ai.request.model";
@@ -101,6 +103,7 @@ names! {
     POLICY_VERSION_STARTS = "tracewire.policy.version_starts";
     POLICY_STALENESS = "tracewire.policy.staleness";
     GATEWAY_BACKEND = "tracewire.gateway.backend";
+    GATEWAY_BILLING_LINE = "tracewire.gateway.billing_line";
     GATEWAY_CALLED = "tracewire.gateway.called";
     GATEWAY_DROPPED = "tracewire.gateway.dropped";
     GATEWAY_HELD_MS = "tracewire.gateway.held_ms";
@@ -152,6 +155,11 @@ names! {
     WEBSOCKET_CLOSE_CODE = "tracewire.websocket.close_code";
     WEBSOCKET_INCOMPLETE = "tracewire.websocket.incomplete";
     WEBSOCKET_TRUNCATED = "tracewire.websocket.truncated";
+    CLIENT_NAME = "tracewire.client.name";
+    CLIENT_VERSION = "tracewire.client.version";
+    AGENT_PARENT_ID = "tracewire.agent.parent_id";
+    CALL_ROLE = "tracewire.call.role";
+    CALL_ROLE_SOURCE = "tracewire.call.role_source";
     CLIENT_PROGRAM = "tracewire.client.program";
     CLIENT_ALPN = "tracewire.client.alpn";
     CLIENT_FINGERPRINT = "tracewire.client.ja4";

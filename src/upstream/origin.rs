@@ -26,6 +26,14 @@ impl Origin {
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
         Self { tls, host, port: port.unwrap_or(default_port), dial_host: None }
     }
+
+    /// The authority of a URL: the host, with the port unless it is the scheme's default.
+    pub(crate) fn url_authority(&self) -> String {
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) if !self.host.contains(':') => self.host.clone(),
+            _ => authority(&self.host, self.port),
+        }
+    }
 }
 
 /// The scheme of an endpoint.

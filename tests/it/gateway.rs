@@ -22,12 +22,17 @@ fn path(rollout: &str) -> String {
     format!("/rollout/{rollout}/attempt/0/v1/chat/completions")
 }
 
-/// The spans of the LLM calls of a rollout, once there are `count`.
+/// The spans of the LLM calls of a rollout that reached a backend, once there are `count`.
 fn calls(bench: &Bench, rollout: &str, count: usize) -> Vec<Value> {
     eventually(|| {
         let spans = bench.spans(rollout);
-        let calls: Vec<_> =
-            spans.into_iter().filter(|span| span["attributes"]["gen_ai.operation.name"] == "chat").collect();
+        let calls: Vec<_> = spans
+            .into_iter()
+            .filter(|span| {
+                span["attributes"]["gen_ai.operation.name"] == "chat"
+                    && span["attributes"]["tracewire.gateway.backend"].is_string()
+            })
+            .collect();
         (calls.len() >= count).then_some(calls)
     })
 }
@@ -453,6 +458,27 @@ fn retries_get_the_response_of_the_call_they_repeat() {
     assert_eq!(joined, ["in_flight", "stored"]);
     let call = spans.iter().find(|span| span["attributes"]["gen_ai.operation.name"] == "chat").unwrap();
     assert_eq!(call["attributes"]["tracewire.outcome"], "complete", "the first went on for its retry");
+}
+
+#[test]
+fn a_repeated_call_after_a_hang_up_is_a_retry_whatever_it_counts() {
+    let bench = Bench::new();
+    let (serve, gate) = bench.gated_gateway("");
+    gate.pass_events(1);
+    let (server, count) = (serve.address("server"), [("x-stainless-retry-count", "0")]);
+    let body = streamed("the same").to_string();
+    let mut first = begin(server, "POST", &path("ro"), &count, &body);
+    first.line_with("data: ").unwrap();
+    // As long as its agent is there, the same call is another sample.
+    let mut others = vec![send(server, "POST", &path("ro"), &count, &body)];
+    until_state(server, |state| state["inflight"] == 2);
+    drop(first);
+    // The hang-up is noticed some time later; calls before that are samples as well.
+    eventually(|| {
+        others.push(send(server, "POST", &path("ro"), &count, &body));
+        get(server, "/metrics").text().contains("tracewire_gateway_joined_total 1").then_some(())
+    });
+    gate.open();
 }
 
 #[test]

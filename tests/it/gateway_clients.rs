@@ -1,6 +1,6 @@
 //! Real clients of the gateway: the SDKs of OpenAI and Anthropic by every route and rerouted, and the commands of workers.
 
-use crate::support::client::{get, post};
+use crate::support::client::{ask, get, post};
 use crate::support::{
     Bench, Running, endpoint, eventually, installed, is_exchange, node_modules, python, root, signal, text, tracewire,
 };
@@ -205,16 +205,16 @@ fn an_unmodified_agent_of_anthropics_sdk_trains_the_gateways_model() {
 }
 
 #[test]
-fn unmodified_agents_of_openais_sdks_are_rerouted_except_for_other_requests() {
+fn unmodified_agents_of_openais_sdks_are_rerouted_and_nothing_else_reaches_the_host() {
     let bench = Bench::new();
     let (serve, dialled) = rerouting(&bench);
     for (at, script) in ["openai_agent.py", "openai_agent.cjs"].into_iter().enumerate() {
         let (rollout, messages) = (format!("ro-{at}"), question(&format!("what does {script} do")));
         let output = printed(unmodified(&bench, &serve, &rollout, script).arg(messages.to_string()));
         let from_mock = from_mock(&bench, &messages, &json!({}));
-        // The last request is for the list of files, at an endpoint that does not respond.
-        assert_eq!(output, json!([from_mock[0], from_mock[0], 502]));
-        assert_eq!(dialled.load(Ordering::SeqCst), at + 1);
+        // The last request is for the list of files, which the gateway does not have.
+        assert_eq!(output, json!([from_mock[0], from_mock[0], 404]));
+        assert_eq!(dialled.load(Ordering::SeqCst), 0);
         let calls = exchanges(&serve, &rollout, 3);
         for call in &calls[..2] {
             check_ids(call, &from_mock);
@@ -223,11 +223,48 @@ fn unmodified_agents_of_openais_sdks_are_rerouted_except_for_other_requests() {
         }
         let files = &calls[2]["attributes"];
         assert_eq!(
-            (&files["url.full"], &files["tracewire.gateway.called"]),
-            (&json!("https://api.openai.com/v1/files"), &Value::Null)
+            (&files["url.full"], &files["error.type"]),
+            (&json!("https://api.openai.com/v1/files"), &json!("reroute_refused"))
         );
     }
     assert!(!get(bench.mock.address("http"), "/requests").text().contains("files"));
+}
+
+#[test]
+fn calls_that_the_gateway_does_not_serve_reach_no_model_service() {
+    let (bench, dialled) = (Bench::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&dialled);
+    let refusing = endpoint(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let hosts = ["api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "models.example"];
+    let rules = hosts.map(|host| format!("{host}:80:{refusing}"));
+    let settings = format!("[upstream]\nconnect_to = {rules:?}\n[[reroute]]\nhosts = {hosts:?}\n");
+    let serve = bench.gateway(&settings);
+    let call = |url: &str| {
+        let method = if url.ends_with("/models") { "GET" } else { "POST" };
+        let reply = ask(serve.address("proxy"), method, url, &[("x-rollout-id", "ro")], "{\"prompt\":\"secret\"}");
+        (reply.status, reply.json())
+    };
+    let (status, error) = call("http://api.anthropic.com/v1/complete");
+    assert_eq!((status, &error["type"]), (404, &json!("error")));
+    let (status, error) = call("http://generativelanguage.googleapis.com/v1beta/models/g:batchGenerateContent");
+    assert_eq!((status, &error["error"]["status"]), (404, &json!("NOT_FOUND")));
+    let (status, error) = call("http://api.openai.com/v1/responses/compact");
+    assert_eq!((status, &error["error"]["type"]), (404, &json!("invalid_request_error")));
+    let (status, models) = call("http://api.openai.com/v1/models");
+    assert_eq!((status, &models["object"]), (200, &json!("list")));
+    assert_eq!(dialled.load(Ordering::SeqCst), 0);
+    for (number, url) in ["http://api.openai.com/oauth/token", "http://models.example/v1/images"].iter().enumerate() {
+        assert_eq!(call(url).0, 502);
+        assert_eq!(dialled.load(Ordering::SeqCst), number + 1, "{url}");
+    }
+    let refused = eventually(|| {
+        let spans = spans(&serve, "ro");
+        spans.into_iter().find(|span| span["attributes"]["gen_ai.operation.name"] == "chat")
+    });
+    assert_eq!(refused["attributes"]["error.type"], "reroute_refused");
+    assert_eq!(refused["attributes"]["tracewire.dialect"], "openai.responses");
 }
 
 #[test]

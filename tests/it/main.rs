@@ -13,6 +13,7 @@ mod agent_lightning;
 mod api;
 mod as_it_came;
 mod broken_responses;
+mod callers;
 mod capture;
 mod cli;
 mod clients;

@@ -26,11 +26,13 @@ pub struct TeeBody<B: Body> {
     // Bytes still to come by Content-Length, None without one. A drop after the last of them is not an abort.
     expected_left: Option<u64>,
     error_of: fn(&B::Error) -> ProxyError,
-    // Recognises the frame by which an agent knows that a stream is over, before it ends. Asked only if durable.
+    // Recognises the frame by which an agent knows that a stream is over, before it ends.
     ends_stream: fn(&[u8]) -> bool,
     // Frames that wait: the last one, and at most `MAX_HELD_BYTES` that came behind it.
     held: VecDeque<Frame<Bytes>>,
     phase: Phase<B::Error>,
+    // The frame by which an agent knows that a stream is over has passed: it may leave.
+    has_last_frame: bool,
 }
 
 /// Where frames are recorded.
@@ -62,7 +64,19 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
     ) -> Self {
         let expected_left = inner.size_hint().exact();
         let (frames, held, phase) = (Frames::Here, VecDeque::new(), Phase::Flowing);
-        let mut tee = Self { inner, recording, direction, frames, expected_left, error_of, ends_stream, held, phase };
+        let has_last_frame = false;
+        let mut tee = Self {
+            inner,
+            recording,
+            direction,
+            frames,
+            expected_left,
+            error_of,
+            ends_stream,
+            held,
+            phase,
+            has_last_frame,
+        };
         if tee.direction == Direction::Request && tee.inner.is_end_stream() {
             tee.complete();
         }
@@ -95,6 +109,13 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
         }
     }
 
+    /// Ends the record as complete: what is still to come has no meaning for the agent.
+    pub(crate) fn end(&mut self) {
+        if matches!(self.phase, Phase::Flowing | Phase::AwaitingEnd(_)) {
+            self.complete();
+        }
+    }
+
     fn fail(&mut self, error: B::Error) {
         match self.direction {
             Direction::Response => {
@@ -121,8 +142,11 @@ impl<B: Body<Data = Bytes> + Unpin> TeeBody<B> {
             }
             if self.inner.is_end_stream() {
                 self.complete();
-            } else if self.direction == Direction::Response && self.recording.is_durable() && (self.ends_stream)(data) {
-                self.phase = Phase::AwaitingEnd(Box::pin(tokio::time::sleep(END_GRACE)));
+            } else if self.direction == Direction::Response && (self.ends_stream)(data) {
+                self.has_last_frame = true;
+                if self.recording.is_durable() {
+                    self.phase = Phase::AwaitingEnd(Box::pin(tokio::time::sleep(END_GRACE)));
+                }
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             if self.frames == Frames::Here {
@@ -221,8 +245,8 @@ impl<B: Body> Drop for TeeBody<B> {
         if !matches!(self.phase, Phase::Flowing | Phase::AwaitingEnd(_)) {
             return;
         }
-        // A reader may stop after the last declared byte.
-        let is_complete = self.expected_left == Some(0) || self.inner.is_end_stream();
+        // A reader may stop after the last declared byte, or after the last event.
+        let is_complete = self.expected_left == Some(0) || self.inner.is_end_stream() || self.has_last_frame;
         if is_complete {
             self.recording.body_complete(self.direction);
         }

@@ -130,6 +130,18 @@ pub(crate) fn has_api(target: &str) -> bool {
     ApiCall::of_path(target.split('?').next().unwrap_or_default()).is_some()
 }
 
+/// True for a path below the base URL of some version of an API (`/v1/…`, `/v1beta/…`), or of an endpoint that is known: its
+/// requests may have a prompt. Logins are none.
+pub(crate) fn is_api_path(path: &str) -> bool {
+    let is_version = |segment: &str| {
+        let rest =
+            segment.strip_prefix('v').map(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+        rest.is_some_and(|rest| rest.len() + 1 < segment.len() && matches!(rest, "" | "beta" | "alpha"))
+    };
+    let mut segments = path.split('/');
+    ApiCall::of_path(path).is_some() || (segments.clone().all(|segment| segment != "oauth") && segments.any(is_version))
+}
+
 /// How a WebSocket that was opened with this target carries calls. `None`: it carries none.
 pub(crate) fn websocket_calls(target: &str) -> Option<WebSocketCalls> {
     ApiCall::of_path(target.split('?').next().unwrap_or_default())?.api.websocket

@@ -20,10 +20,17 @@ impl ApiFormat for Responses {
         call.request.conversation_id = conversation.word().or_else(|| conversation.get("id").word());
         call.request.wants_token_ids |= body.get("enable_response_messages").bool() == Some(true);
         call.system = parts::content(body.get("instructions"));
+        call.request.is_warmup = body.get("generate").bool() == Some(false);
         call.tools = parts::tools(body.get("tools"));
         call.input = match body.get("input") {
             Json::Text(text) => vec![message("user", vec![Part::text(text.clone())])],
-            items => items.list().iter().map(item).collect(),
+            items => {
+                // Codex adds tools in mid-conversation.
+                let (tools, messages): (Vec<_>, Vec<_>) =
+                    items.list().iter().partition(|item| item.get("type").text() == Some("additional_tools"));
+                call.tools.extend(tools.into_iter().flat_map(|item| parts::tools(item.get("tools"))));
+                messages.into_iter().map(item).collect()
+            }
         };
     }
 

@@ -9,6 +9,7 @@ use super::node::{NO_COUNTERPART, Node};
 use super::options::TranslationOptions;
 use super::tools::{self, Choice};
 use super::untranslatable::Untranslatable;
+use crate::llm::clients::BILLING_LINE;
 use crate::llm::json_object::{object, text_of};
 use crate::wire::json::Json;
 use std::collections::BTreeSet;
@@ -27,10 +28,6 @@ const FIELDS: &[&str] = &[
 const TOOL_FIELDS: &[&str] = &[
     "defer_loading", "description", "input_schema", "name", "strict", "type", "cache_control", "eager_input_streaming",
 ];
-
-/// How Claude Code begins the line of its system prompt that is about billing. It differs from call to call: with it, no
-/// two prompts would have a common prefix.
-const BILLING_LINE: &str = "x-anthropic-billing-header:";
 
 /// Translates a request.
 pub(super) fn to_chat<'a>(root: &Node<'a>, options: TranslationOptions) -> Result<Json<'a>, Untranslatable> {
@@ -104,7 +101,9 @@ fn without_billing_line<'a>(node: &Node<'a>, text: &'a str) -> Option<&'a str> {
         return Some(text);
     }
     node.leave_out();
-    text.split_once('\n').map(|(_, rest)| rest)
+    let (line, rest) = text.split_once('\n').map_or((text, None), |(line, rest)| (line, Some(rest)));
+    node.note_billing_line(line);
+    rest
 }
 
 /// The text of a block that must be text.

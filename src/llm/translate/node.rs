@@ -17,7 +17,11 @@ pub(super) struct Node<'a> {
 
 /// The places of what a translation left out. Elements of a list share one place: `messages[].output_config`.
 #[derive(Debug, Default)]
-pub(super) struct Dropped(RefCell<BTreeSet<String>>);
+pub(super) struct Dropped {
+    places: RefCell<BTreeSet<String>>,
+    /// Claude Code's line about billing, which is left out of the system prompt.
+    billing_line: RefCell<Option<String>>,
+}
 
 impl Dropped {
     /// At most this many places are kept; a longer list would be as hard to read as the request.
@@ -28,15 +32,20 @@ impl Dropped {
             Some((_, behind)) if index > 0 => format!("[]{behind}"),
             _ => part.to_owned(),
         });
-        let mut places = self.0.borrow_mut();
+        let mut places = self.places.borrow_mut();
         if places.len() < Self::MAX_PLACES {
             places.insert(place.collect());
         }
     }
 
     /// The places, in alphabetical order.
-    pub(super) fn into_places(self) -> Vec<String> {
-        self.0.into_inner().into_iter().collect()
+    pub(super) fn places(&self) -> Vec<String> {
+        self.places.borrow().iter().cloned().collect()
+    }
+
+    /// The line about billing.
+    pub(super) fn into_billing_line(self) -> Option<String> {
+        self.billing_line.into_inner()
     }
 }
 
@@ -122,6 +131,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Keeps the line about billing that is left out.
+    pub(super) fn note_billing_line(&self, line: &str) {
+        self.dropped.billing_line.borrow_mut().get_or_insert_with(|| line.to_owned());
+    }
+
     /// The error that this value can't be translated.
     pub(super) fn refuse(&self, cause: impl Into<String>) -> Untranslatable {
         let place = if self.place.is_empty() { "body" } else { self.place.as_str() };
@@ -171,13 +185,13 @@ mod tests {
             element.get("b").list().unwrap().iter().for_each(Node::leave_out);
         }
         root.only(&["a"]).unwrap();
-        assert_eq!(dropped.into_places(), ["a[].b[]", "a[].x"]);
+        assert_eq!(dropped.places(), ["a[].b[]", "a[].x"]);
     }
 
     #[test]
     fn the_list_of_what_is_left_out_is_bounded() {
         let dropped = Dropped::default();
         (0..1000).for_each(|name| dropped.add(&format!("field{name}")));
-        assert_eq!(dropped.into_places().len(), Dropped::MAX_PLACES);
+        assert_eq!(dropped.places().len(), Dropped::MAX_PLACES);
     }
 }

@@ -95,8 +95,7 @@ const MAX_EVENT_BYTES: usize = 16 << 20;
 
 impl StreamTranslator {
     /// True once the client has everything.
-    #[cfg(test)]
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct TranslatedRequest {
     pub(crate) response: ResponseTranslator,
     /// The places of what was left out because it has no effect on the answer.
     pub(crate) dropped: Vec<String>,
+    /// The line about billing that was left out of the system prompt.
+    pub(crate) billing_line: Option<String>,
 }
 
 impl TranslatedRequest {
@@ -85,5 +87,6 @@ pub(crate) fn to_chat(
         model: chat.get("model").word().unwrap_or_default(),
     };
     let body = chat_request::body(chat);
-    Ok(TranslatedRequest { body, response, dropped: dropped.into_places() })
+    let places = dropped.places();
+    Ok(TranslatedRequest { body, response, dropped: places, billing_line: dropped.into_billing_line() })
 }

@@ -16,6 +16,8 @@ pub struct GatewayFacts {
     pub translated_from: Option<&'static str>,
     /// The places of what the translation left out because it has no effect on the response.
     pub dropped: Vec<String>,
+    /// The line about billing that the translation left out of the system prompt.
+    pub billing_line: Option<String>,
     /// The URL that the agent called, if the call was rerouted or came through one of our base URLs.
     pub called: Option<String>,
     /// Which try this is: 0 for the first.

@@ -1,0 +1,130 @@
+//! The purpose of a call, from what its request says: for clients that do not tell it in header fields.
+//!
+//! Pure. Only the beginnings of texts are searched, so that a conversation about titles does not become one.
+
+use super::call::LlmCall;
+use super::clients::CallRole;
+use super::message::{Message, Part};
+
+/// The purpose that the request of a call shows by itself. `None`: it shows none; most calls are of that kind.
+pub(crate) fn shown_role(call: &LlmCall) -> Option<CallRole> {
+    if call.request.is_warmup {
+        return Some(CallRole::Warmup);
+    }
+    let last = call.input.iter().rev().find(|message| message.role == "user").map(beginning).unwrap_or_default();
+    if call.tools.is_empty() {
+        if call.request.max_tokens == Some(1) {
+            return Some(CallRole::Probe);
+        }
+        if last == "warmup" {
+            return Some(CallRole::Warmup);
+        }
+    }
+    let instructions = if call.tools.is_empty() { system_beginning(call) } else { String::new() };
+    let says = |words: &&str| instructions.contains(words) || last.contains(words);
+    let with_tools = SIGNS.iter().filter(|(role, _)| call.tools.is_empty() || *role == CallRole::Compaction);
+    with_tools.into_iter().find(|(_, signs)| signs.iter().any(says)).map(|(role, _)| *role)
+}
+
+/// What instructions for a purpose say, in lower case. Agents send the request for a compaction with their tools.
+const SIGNS: &[(CallRole, &[&str])] = &[
+    (
+        CallRole::Compaction,
+        &[
+            "detailed summary of the conversation",
+            "context checkpoint compaction",
+            "summarizing conversations",
+            "state_snapshot",
+            "compact the conversation",
+            "summarize the conversation",
+            "summary of the conversation",
+        ],
+    ),
+    (
+        CallRole::Title,
+        &[
+            "title generator",
+            "generate a title",
+            "generate a short title",
+            "generate a concise title",
+            "concise, sentence-case title",
+            "new conversation topic",
+            "title for this conversation",
+            "title for the conversation",
+            "in under 50 characters",
+        ],
+    ),
+    (CallRole::Memory, &["memory writing agent", "memory consolidation", "extract memories"]),
+    (
+        CallRole::Judge,
+        &["you are a judge", "impartial judge", "acting as a judge", "acting as a reviewer", "act as a grader"],
+    ),
+];
+
+/// The texts of the system prompt up to a length, in lower case.
+fn system_beginning(call: &LlmCall) -> String {
+    let roles = ["system", "developer"];
+    let messages = call.input.iter().filter(|message| roles.contains(&message.role.as_str()));
+    let parts = call.system.iter().chain(messages.flat_map(|message| &message.parts));
+    shortened(parts)
+}
+
+fn beginning(message: &Message) -> String {
+    shortened(message.parts.iter())
+}
+
+fn shortened<'a>(parts: impl Iterator<Item = &'a Part>) -> String {
+    let mut out = String::new();
+    for part in parts {
+        if let Part::Text { content } = part {
+            out.extend(content.trim().chars().take(MAX_CHARS.saturating_sub(out.chars().count())));
+            out.push(' ');
+        }
+    }
+    out.trim().to_lowercase()
+}
+
+const MAX_CHARS: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json::Json;
+
+    fn call(system: &str, user: &str, tools: usize) -> LlmCall {
+        let message = |role: &str, text: &str| Message {
+            role: role.to_owned(),
+            parts: vec![Part::text(text)],
+            ..Message::default()
+        };
+        LlmCall {
+            input: vec![message("system", system), message("user", user)],
+            tools: vec![Json::Null; tools],
+            ..LlmCall::default()
+        }
+    }
+
+    #[test]
+    fn requests_show_what_they_are_for() {
+        for (system, user, tools, expected) in [
+            ("You are a coding agent", "fix the bug", 3, None),
+            ("You are a title generator.", "fix the bug", 0, Some(CallRole::Title)),
+            ("You are a coding agent", "write a title generator", 3, None),
+            (
+                "x",
+                "Your task is to create a detailed summary of the conversation so far",
+                9,
+                Some(CallRole::Compaction),
+            ),
+            ("You are an impartial judge", "answer", 0, Some(CallRole::Judge)),
+            ("x", "Warmup", 0, Some(CallRole::Warmup)),
+        ] {
+            assert_eq!(shown_role(&call(system, user, tools)), expected, "{system} {user}");
+        }
+        let mut probe = call("", "quota", 0);
+        probe.request.max_tokens = Some(1);
+        assert_eq!(shown_role(&probe), Some(CallRole::Probe));
+        let far = call("", &format!("{}summarize the conversation", "x".repeat(1000)), 0);
+        assert_eq!(shown_role(&far), None);
+    }
+}
