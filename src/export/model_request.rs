@@ -259,7 +259,7 @@ pub(crate) fn usage(span: &Span) -> Option<JsonValue> {
     let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
     let input = number(names::GEN_AI_USAGE_INPUT_TOKENS)?;
     let output = number(names::GEN_AI_USAGE_OUTPUT_TOKENS).unwrap_or(0);
-    Some(json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output }))
+    Some(json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input.saturating_add(output) }))
 }
 
 /// The integers of an attribute for choice `index`, for example token ids; empty if missing.

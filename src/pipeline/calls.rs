@@ -69,8 +69,10 @@ fn name_refused(span: &mut Span, exchange: &Exchange) {
 
 /// The usage that the response reports, else the number of its token ids.
 fn used_tokens(call: &LlmCall) -> u64 {
-    let reported = call.usage.input.unwrap_or_default() + call.usage.output.unwrap_or_default();
-    let reported = u64::try_from(reported).ok().filter(|reported| *reported > 0);
+    // A server may report anything.
+    let count = |reported: Option<i64>| reported.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
+    let reported = count(call.usage.input).saturating_add(count(call.usage.output));
+    let reported = Some(reported).filter(|reported| *reported > 0);
     let sampled = || call.choices.iter().map(|choice| choice.tokens.count() as u64).sum::<u64>();
     reported.unwrap_or_else(|| call.prompt_ids.count() as u64 + sampled())
 }
@@ -144,6 +146,24 @@ fn read_call(
                 read.call.mark_unread(UnreadPart::Response);
             }
             Some(read)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_that_no_model_has_is_no_error() {
+        let mut call = LlmCall::default();
+        for (input, output, used) in [
+            (Some(i64::MAX), Some(i64::MAX), 2 * i64::MAX.unsigned_abs()),
+            (Some(-5), Some(3), 3),
+            (None, Some(i64::MIN), 0),
+        ] {
+            (call.usage.input, call.usage.output) = (input, output);
+            assert_eq!(used_tokens(&call), used);
         }
     }
 }

@@ -35,6 +35,7 @@ const WORDS: &[&[u8]] = &[
     b"\ndata: ",
     b"\r\n\r\n",
     b"NaN",
+    b"9223372036854775807",
     b"[[[[",
     b"\xff\xfe",
     b"data: [DONE]\n\n",
