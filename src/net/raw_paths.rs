@@ -1,4 +1,5 @@
-//! Request targets of HTTP/2 clients that the HTTP library refuses: it gets them percent-encoded, and beside them as they came.
+//! Requests of HTTP/2 clients that the HTTP library refuses. It gets their targets percent-encoded, and beside them as they
+//! came; in place of a request that must be refused, an empty one with the fault.
 //!
 //! A target is a field of a block, and blocks refer to earlier ones. So each is decoded as it passes, unchanged. From the first
 //! on that must change, blocks are written anew. Of a connection this holds one block, up to [`MAX_BLOCK_FRAMES`].
@@ -111,21 +112,29 @@ impl RawPathIo {
     /// The fields of a block that must be written anew.
     fn rewritten(&mut self, block: &[u8]) -> Result<Option<Vec<Field>>, Undecodable> {
         let decoded = self.decoder.decode(block, MAX_FIELD_LIST_BYTES as usize).map_err(|_| Undecodable)?;
-        if decoded.is_too_long {
-            // The library answers with 431, or can't be told to.
-            return if self.mode == Mode::Unchanged { Ok(None) } else { Err(Undecodable) };
-        }
         let mut fields = decoded.fields;
         let count = fields.len();
-        // Only this program may say what a target was.
-        fields.retain(|field| *field.name != *RAW_PATH.as_bytes());
+        // Only this program may say what a target was. What is too long is not looked at.
+        fields.retain(|field| {
+            *field.name != *RAW_PATH.as_bytes() && (!decoded.is_too_long || field.name.starts_with(b":"))
+        });
         let mut must_change = fields.len() < count;
-        if let Some(path) = fields.iter_mut().find(|field| *field.name == *b":path")
-            && let Some((encoded, raw)) = replacement(&path.value)
-        {
-            path.value = encoded;
-            fields.push(Field { name: Bytes::from_static(RAW_PATH.as_bytes()), value: raw, is_sensitive: true });
-            must_change = true;
+        match fields.iter_mut().find(|field| *field.name == *b":path") {
+            Some(path) => {
+                let replaced = if decoded.is_too_long { Some(refused(TOO_LONG)) } else { replacement(&path.value) };
+                if let Some((encoded, raw)) = replaced {
+                    path.value = encoded;
+                    fields.push(Field {
+                        name: Bytes::from_static(RAW_PATH.as_bytes()),
+                        value: raw,
+                        is_sensitive: true,
+                    });
+                    must_change = true;
+                }
+            }
+            // Trailers, or no request.
+            None if decoded.is_too_long => return Err(Undecodable),
+            None => {}
         }
         if must_change {
             self.mode = Mode::Rewritten;
@@ -157,20 +166,26 @@ impl RawPathIo {
 /// The block can't be decoded.
 struct Undecodable;
 
-/// What stands for a path that must change: for the library, and what came. Nothing came of one that no server can take.
+/// What stands for a path that must change: for the library, and what came or the fault.
 fn replacement(path: &[u8]) -> Option<(Bytes, Bytes)> {
     match encoded_path(path) {
         Ok(None) => None,
         Ok(Some(RawTarget { encoded, raw })) => Some((encoded.into(), raw)),
-        Err(_) => Some((Bytes::from_static(b"/"), Bytes::new())),
+        Err(FramingFault { rule: FramingRule::TargetTooLong, .. }) => Some(refused(TARGET_TOO_LONG)),
+        Err(_) => Some(refused(NO_URI)),
     }
 }
 
-/// Takes what a [`RawPathIo`] says about the target of a request: it is then the request's [`RawTarget`].
+/// What stands for the path of a request that is refused.
+fn refused((word, _): (&'static str, FramingFault)) -> (Bytes, Bytes) {
+    (Bytes::from_static(b"/"), Bytes::from_static(word.as_bytes()))
+}
+
+/// Takes what a [`RawPathIo`] says about a request: its [`RawTarget`], or the fault for which it is refused.
 pub(crate) fn restore_path<B>(mut request: Request<B>) -> Result<Request<B>, FramingFault> {
     let Some(raw) = request.headers_mut().remove(RAW_PATH) else { return Ok(request) };
-    if raw.is_empty() {
-        return Err(FramingFault { rule: FramingRule::Ambiguous, cause: "the request target is not a URI" });
+    if let Some((_, fault)) = FAULTS.into_iter().find(|(word, _)| *word == raw) {
+        return Err(fault);
     }
     let encoded = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     request.extensions_mut().insert(RawTarget { encoded, raw: Bytes::copy_from_slice(raw.as_bytes()) });
@@ -275,6 +290,14 @@ write_through!(RawPathIo);
 
 /// The field that carries a target as it came to the other side of the HTTP library.
 const RAW_PATH: &str = "tracewire-raw-path";
+/// Faults, and the words for them in that field. No target begins like them.
+const NO_URI: (&str, FramingFault) =
+    ("!uri", FramingFault { rule: FramingRule::Ambiguous, cause: "the request target is not a URI" });
+const TARGET_TOO_LONG: (&str, FramingFault) =
+    ("!target", FramingFault { rule: FramingRule::TargetTooLong, cause: "the request target is over 65534 bytes" });
+const TOO_LONG: (&str, FramingFault) =
+    ("!fields", FramingFault { rule: FramingRule::HeadTooLarge, cause: "the header fields are over 144 KiB" });
+const FAULTS: [(&str, FramingFault); 3] = [NO_URI, TARGET_TOO_LONG, TOO_LONG];
 /// An index of 0, which is an error (RFC 7541 §6.1).
 const INVALID_BLOCK: &[u8] = &[0x80];
 /// As many as the library takes for its limit of fields, and one more, for which it ends the connection.

@@ -154,15 +154,24 @@ fn targets_that_are_no_uris_arrive_as_they_came() {
 }
 
 #[test]
-fn a_target_that_no_server_can_take_is_refused_with_its_cause() {
+fn what_no_server_can_take_is_refused_with_its_cause() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    let mut agent = Peer::connect(tunnel(serve.address("proxy"), request_lines(), "ro-refused-target"));
-    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/with space")];
-    agent.write(&headers(END_STREAM, 1, &fields(&head)));
-    let answer = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA).unwrap();
-    let text = String::from_utf8_lossy(&answer.payload);
-    assert!(text.contains("http_request_error") && text.contains("the request target is not a URI"), "{text}");
-    let span = &bench.exchanges("ro-refused-target", 1)[0];
-    assert_eq!(span["attributes"]["error.type"], "http_request_error", "{span:#}");
+    let large = "v".repeat(160_000);
+    for (number, status, (path, field), cause) in [
+        (1, 400, ("/with space", ""), "the request target is not a URI"),
+        (2, 431, ("/", &*large), "the header fields are over 144 KiB"),
+        (3, 414, (&*format!("/{}", &large[..70_000]), ""), "the request target is over 65534 bytes"),
+    ] {
+        let rollout = format!("ro-refused-{number}");
+        let mut agent = Peer::connect(tunnel(serve.address("proxy"), request_lines(), &rollout));
+        let head = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", path), ("x-large", field)];
+        agent.write(&headers(END_STREAM, 1, &fields(&head)));
+        let answer = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA).unwrap();
+        let text = String::from_utf8_lossy(&answer.payload);
+        assert!(text.contains("http_request_error") && text.contains(cause), "{text}");
+        let attributes = &bench.exchanges(&rollout, 1)[0]["attributes"];
+        assert_eq!(attributes["error.type"], "http_request_error", "{attributes:#}");
+        assert_eq!(attributes["http.response.status_code"].as_u64().unwrap_or(status), status, "{attributes:#}");
+    }
 }

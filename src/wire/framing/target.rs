@@ -62,6 +62,10 @@ pub(super) fn rewritten(head: &[u8]) -> Result<Option<RewrittenHead>, FramingFau
 /// The same for a path and query alone, as HTTP/2 has them. `None` if the library can hold it as it came.
 pub(crate) fn encoded_path(path: &[u8]) -> Result<Option<RawTarget>, FramingFault> {
     let encoded = encode(path);
+    if encoded.len() > MAX_TARGET_BYTES {
+        let cause = "the request target is over 65534 bytes";
+        return Err(FramingFault { rule: FramingRule::TargetTooLong, cause });
+    }
     if PathAndQuery::try_from(encoded.as_str()).is_err() || !(path.starts_with(b"/") || path == b"*") {
         return Err(fault("the request target is not a URI"));
     }
