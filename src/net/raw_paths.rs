@@ -257,6 +257,11 @@ impl AsyncRead for RawPathIo {
                 let length = this.ready.len().min(buf.remaining());
                 buf.put_slice(&this.ready[..length]);
                 this.ready.advance(length);
+                if this.ready.is_empty() {
+                    // A connection that waits for its next request keeps no memory for the last one.
+                    this.ready = BytesMut::new();
+                    this.held = BytesMut::from(&this.held[..]);
+                }
                 return Poll::Ready(Ok(()));
             }
             if buf.remaining() == 0 {

@@ -5,6 +5,7 @@
 //! is written to `target/fuzz/`.
 
 use crate::support::client::{get, register_model};
+use crate::support::http2::{fields, frame, literal};
 use crate::support::mutate::mutated;
 use crate::support::{Running, connect, endpoint, eventually, find, root, tracewire};
 use std::collections::BTreeMap;
@@ -113,27 +114,16 @@ fn is_named(field: &str, names: &[&str]) -> bool {
     field.split_once(':').is_some_and(|(name, _)| names.contains(&name.to_ascii_lowercase().as_str()))
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let length = |text: &str| u8::try_from(text.len()).unwrap();
-    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
-}
-
 /// A POST over HTTP/2, and its answer.
 fn http2(host: SocketAddr) -> Exchange {
     let host = host.to_string();
-    let fields = [
+    let head = fields(&[
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/v1/x"),
         (":authority", host.as_str()),
         ("te", "trailers"),
-    ];
-    let head: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    ]);
     let client = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         frame(4, 0, 0, &[0, 4, 0, 1, 0, 0]),
@@ -339,5 +329,7 @@ fn changed_traffic_never_panics_hangs_or_blames_the_wrong_side() {
     // Nothing of it stays open.
     eventually(|| (open_files(&serve) < before + 20).then_some(()));
     let log = std::fs::read_to_string(&log).unwrap();
-    assert!(!log.contains("panicked at"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    let metrics = get(at.server, "/metrics").text();
+    assert!(metrics.contains("tracewire_panics_total 0\n"), "{metrics}");
 }
