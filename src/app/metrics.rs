@@ -54,6 +54,8 @@ impl Counted {
                 "LLM calls with incomplete token ids, by reason",
                 by_reason(&stored.token_id_issues),
             );
+            let help = "Endpoints and backends that rejected a field that requests token ids; it is not added again";
+            counter(registry, "token_ids_rejected", help, self.gateway.forwarder().engines().rejections());
             let latencies = &stored.latencies;
             for (name, help, histogram) in [
                 (

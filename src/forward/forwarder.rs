@@ -56,6 +56,11 @@ impl Forwarder {
         self.recorder.settings().sampler_arrays()
     }
 
+    /// What is known of endpoints.
+    pub(crate) fn engines(&self) -> &DetectedEngines {
+        &self.engines
+    }
+
     /// The client that sends to endpoints.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream

@@ -7,6 +7,7 @@ use super::exchange_start::{ActiveExchange, propagate, request_head};
 use super::forwarder::Forwarder;
 use super::interim::{Interim, listen_for_interims, with_interims};
 use super::local_export::answer_locally;
+use super::plain_request::PlainRequest;
 use super::rewrite::UpgradeFields;
 use super::target::{absolute, misdirected};
 use super::tokens::stripped;
@@ -14,6 +15,7 @@ use super::{early_response, reply, rewrite, upgrade};
 use crate::capture::{Absorb, EditedBytes, HeldBytes, MemoryUse, Recording, TeeBody, is_trace_export};
 use crate::error::ProxyError;
 use crate::llm::api::ends_stream;
+use crate::llm::token_ids::may_reject;
 use crate::net::interim::InterimSender;
 use crate::net::received_body::ReceivedBody;
 use crate::tls::Offer;
@@ -37,6 +39,8 @@ struct OutgoingRequest {
     interims: mpsc::Receiver<Interim>,
     /// What its response loses: the effect of fields that were added.
     changes: Option<Changes>,
+    /// The request as the agent sent it, if fields were added.
+    plain: Option<PlainRequest>,
 }
 
 /// What a response must know of its request.
@@ -103,12 +107,16 @@ impl Forwarder {
             _ => Offer::Http1,
         };
         let upgrade_fields = if upgrading.is_some() { UpgradeFields::Keep } else { UpgradeFields::Remove };
-        let OutgoingRequest { request, interims, changes } =
+        let OutgoingRequest { request, interims, mut changes, plain } =
             Box::pin(self.outgoing(exchange, &origin, request, upgrade_fields)).await?;
         let pool_key = exchange.pool_key();
         let interim = interim.filter(|_| facts.version == Version::HTTP_11);
         let sending = pin!(self.upstream.send(request, &pool_key, &origin, offer));
-        let sent = with_interims(sending, interims, interim, &exchange.recording).await?;
+        let mut sent = with_interims(sending, interims, interim, &exchange.recording).await?;
+        if let Some(plain) = plain.filter(|_| may_reject(sent.response.status().as_u16())) {
+            sent = self.send_plain(exchange, &origin, offer, sent, plain).await?;
+            changes = None;
+        }
         let (response, lease) = record_response(&exchange.recording, sent);
         let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_switching || (upgrading.is_some() && upgrade::is_accepted(&response, facts.version)) {
@@ -144,12 +152,15 @@ impl Forwarder {
             |_| false,
         );
         let (go, opened) = oneshot::channel();
-        let mut changes = None;
+        let (mut changes, mut plain) = (None, None);
         let body = if let Some(plan) = plan {
             let whole = self.read_whole(tee).await?;
+            let unchanged = parts.clone();
             let injected = plan.apply(&whole.to_vec()?, &mut parts.headers);
             let mut whole = EditedBytes::from(whole);
             if let Some(injected) = injected {
+                let added = injected.injection.fields.clone();
+                plain = Some(PlainRequest { parts: unchanged, body: whole.clone(), added });
                 exchange.recording.injected(injected.injection);
                 changes = Some(injected.changes).filter(|changes| *changes != Changes::default());
                 whole = whole.edited(&injected.edits);
@@ -163,7 +174,7 @@ impl Forwarder {
         };
         let mut request = Request::from_parts(parts, body);
         let interims = listen_for_interims(&mut request, go);
-        Ok(OutgoingRequest { request, interims, changes })
+        Ok(OutgoingRequest { request, interims, changes, plain })
     }
 
     /// Reads a request to its end.

@@ -15,6 +15,7 @@ pub(crate) mod identity;
 mod interceptor;
 mod interim;
 mod local_export;
+mod plain_request;
 pub(crate) mod replay;
 pub(crate) mod reply;
 pub(crate) mod rewrite;

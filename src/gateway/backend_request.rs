@@ -254,7 +254,8 @@ fn token_id_plan(
     }
     let strips = settings.strip && call.route.surface != ApiSurface::V1;
     let stripping = if strips { Stripping::Strip } else { Stripping::Keep };
-    TokenIdPlan::of(backend.engine().assumed(), target.api, stripping, arrays)
+    let plan = TokenIdPlan::of(backend.engine().assumed(), target.api, stripping, arrays)?;
+    Some(plan.without(backend.rejected_fields()))
 }
 
 /// A request to the engine's tokenizer, for `count_tokens` of Anthropic's API.

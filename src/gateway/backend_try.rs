@@ -8,11 +8,10 @@ use super::deliver::MAX_TRANSLATED_BYTES;
 use super::response_bodies::BackendBody;
 use super::routing::ApiSurface;
 use super::service::{Gateway, increment};
-use super::settings::BackendEngine;
 use crate::capture::{Recording, TeeBody, VersionChange};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::forward::{record_response, response_error};
-use crate::llm::token_ids::is_rejection;
+use crate::llm::token_ids::rejected_fields;
 use crate::net::within;
 use crate::tls::Offer;
 use crate::trace::exchange::{Direction, RequestHead};
@@ -38,8 +37,8 @@ pub(super) struct BackendTry<'a> {
 pub(super) enum TryFailure {
     /// Another try may succeed. `retry_after` is the wait that the backend asked for.
     Retryable { retry_after: Option<Duration> },
-    /// The backend rejected the fields that only Tracewire asks for.
-    InjectionRefused,
+    /// The backend rejected the request, and named these of the fields that only Tracewire asks for.
+    InjectionRefused(Vec<&'static str>),
     /// No try is left, or none can succeed.
     Final(ProxyError),
 }
@@ -82,11 +81,12 @@ impl Gateway {
             Ok(response) => response,
             Err(error) => return self.fail_try(one_try, error),
         };
-        if one_try.is_refused_for_injection(&response) {
+        let rejected = one_try.rejected_fields(&response);
+        if !rejected.is_empty() {
             recording.discard_response();
             let cause = "the backend rejected the fields that request token ids";
             self.record_failed_try(one_try).fail(&ProxyError::new(ErrorKind::BackendAnswerUnread, "", cause));
-            return Err(TryFailure::InjectionRefused);
+            return Err(TryFailure::InjectionRefused(rejected));
         }
         // On the routes of Agent Lightning 1.0 the agent gets such a response.
         if response.is_meaningless_success() && one_try.call.route.surface != ApiSurface::V1 {
@@ -210,11 +210,10 @@ impl BackendTry<'_> {
             .injected(self.request.injected.as_ref().map(|injected| injected.injection.clone()).unwrap_or_default());
     }
 
-    /// True if a backend of unknown engine rejects the request and names a field that the agent did not send.
-    fn is_refused_for_injection(&self, response: &BackendResponse) -> bool {
-        let Some(injected) = &self.request.injected else { return false };
-        self.backend.engine() == BackendEngine::Auto
-            && is_rejection(response.status().as_u16(), &response.beginning, &injected.injection.fields)
+    /// The fields that the agent did not send, and that a backend names as it rejects the request.
+    fn rejected_fields(&self, response: &BackendResponse) -> Vec<&'static str> {
+        let added = self.request.injected.as_ref().map_or(&[][..], |injected| &injected.injection.fields);
+        rejected_fields(response.status().as_u16(), &response.beginning, added)
     }
 
     fn head(&self) -> RequestHead {

@@ -14,7 +14,6 @@ use super::response_bodies::CallPermits;
 use super::service::{Gateway, increment};
 use super::settings::GatewaySettings;
 use crate::error::ProxyError;
-use crate::llm::engine::Engine;
 use crate::upstream::Body;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use http::Response;
@@ -29,8 +28,8 @@ impl Gateway {
         mut gate_permit: InFlightPermit,
     ) -> Result<Response<Body>, NotAdmitted> {
         let (mut tried, mut number) = (Vec::new(), 0);
-        // The backends that rejected the fields that request token ids: they get the call without them.
-        let mut refused_injection: Vec<Arc<Backend>> = Vec::new();
+        // The backends that rejected fields that only Tracewire asks for, and those fields: they get the call without any.
+        let mut refused_injection: Vec<(Arc<Backend>, Vec<&'static str>)> = Vec::new();
         let mut waits = retry_waits(self.settings());
         loop {
             let backend = self.choose_backend(call, &mut tried)?;
@@ -45,8 +44,9 @@ impl Gateway {
             if number == 0 && !request.dropped.is_empty() {
                 increment(&self.counters().reduced);
             }
-            let injects = !contains(&refused_injection, &backend);
-            let request = if injects { request } else { request.without_injection() };
+            let is_this = |(refusing, _): &&(Arc<Backend>, Vec<&'static str>)| Arc::ptr_eq(refusing, &backend);
+            let rejected = refused_injection.iter().find(is_this).map(|(_, rejected)| rejected.clone());
+            let request = if rejected.is_none() { request } else { request.without_injection() };
             let version = backend.version();
             let one_try = BackendTry { call, backend, request, number, version, started: Instant::now() };
             let backend_permit = one_try.backend.enter();
@@ -56,12 +56,9 @@ impl Gateway {
                     if !response.status().is_server_error() {
                         backend.on_success();
                     }
-                    if !injects && response.status().is_success() {
-                        tracing::warn!(
-                            url = backend.url,
-                            "this backend rejects requests for token ids; it gets none from now on"
-                        );
-                        backend.set_detected_engine(Engine::OPENAI);
+                    if let Some(rejected) = rejected.filter(|_| response.status().is_success()) {
+                        backend.reject_fields(&rejected);
+                        self.forwarder().engines().count_rejection();
                     }
                     let permits = CallPermits { _gate: gate_permit, _backend: backend_permit };
                     let response = deliver(call, request, response, self.forwarder().memory(), permits).await;
@@ -71,8 +68,8 @@ impl Gateway {
             };
             drop(backend_permit);
             match failure {
-                TryFailure::InjectionRefused => {
-                    refused_injection.push(one_try.backend);
+                TryFailure::InjectionRefused(rejected) => {
+                    refused_injection.push((one_try.backend, rejected));
                     continue;
                 }
                 TryFailure::Final(error) => return Err(error.into()),

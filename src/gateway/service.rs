@@ -153,7 +153,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn forwarder(&self) -> &Forwarder {
+    pub(crate) fn forwarder(&self) -> &Forwarder {
         &self.0.forwarder
     }
 

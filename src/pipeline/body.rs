@@ -46,11 +46,6 @@ impl ResponseContent {
             None => Self::Whole(decoded(body, headers)),
         }
     }
-
-    /// The decoded bytes, if they are held whole.
-    pub(super) fn whole(&self) -> &[u8] {
-        if let Self::Whole(decoded) = self { &decoded.bytes } else { &[] }
-    }
 }
 
 /// All recorded bytes of a body, decoded.

@@ -11,7 +11,6 @@ use crate::llm::api::ApiCall;
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::Engine;
 use crate::llm::formats::{self, HttpExchangeView, ResponseSource};
-use crate::llm::token_ids::is_rejection;
 use crate::trace::exchange::Exchange;
 use crate::trace::{SamplerArrays, Span, SpanKind, semconv as names};
 use crate::util::panics::{Panicked, catch};
@@ -28,19 +27,13 @@ pub(super) fn read_into(
     relations: &mut Relations,
     options: &SpanOptions,
 ) -> Option<(ObservedCall, Vec<Span>)> {
-    let status = exchange.response.as_ref().map_or(0, |response| response.status.as_u16());
-    // An error counts as a rejection of the added fields only if it names one: a request may be bad for other reasons.
-    let is_rejected = is_rejection(status, response.whole(), &exchange.injection.fields);
     let Some(read) = read_safely(span, exchange, request, response, options.sampler_arrays) else {
         name_refused(span, exchange);
         return None;
     };
     let (call, token_id_issues) = describe(span, read, exchange, options);
     join_callers_trace(span, &call, exchange);
-    let engine = match Engine::of_provider(&call.provider) {
-        _ if is_rejected => Some(observation(None, exchange)),
-        engine => engine.map(|engine| observation(Some(engine), exchange)),
-    };
+    let engine = Engine::of_provider(&call.provider).map(|engine| observation(engine, exchange));
     let observed = ObservedCall {
         rollout_id: span.rollout_id.clone(),
         span_name: span.name.clone(),
@@ -91,8 +84,8 @@ fn join_callers_trace(span: &mut Span, call: &LlmCall, exchange: &Exchange) {
     (span.trace_id, span.parent_id) = (trace_id, Some(parent_id));
 }
 
-/// What a response says of the engine at its endpoint. None: the endpoint rejected the fields that were added.
-fn observation(engine: Option<Engine>, exchange: &Exchange) -> EngineObservation {
+/// What a response says of the engine at its endpoint.
+fn observation(engine: Engine, exchange: &Exchange) -> EngineObservation {
     EngineObservation { host: exchange.request.host.clone(), port: exchange.request.port, engine }
 }
 

@@ -41,6 +41,6 @@ pub struct EngineObservation {
     pub host: String,
     /// The endpoint's port.
     pub port: u16,
-    /// The detected engine. None: the endpoint rejected the fields that were added to the request.
-    pub engine: Option<Engine>,
+    /// The detected engine.
+    pub engine: Engine,
 }

@@ -24,10 +24,7 @@ impl ObservedState {
             self.token_usage.add(&call.rollout_id, tokens);
         }
         if let Some(EngineObservation { host, port, engine }) = &call.engine {
-            match engine {
-                Some(engine) => self.detected_engines.detected(host, *port, *engine),
-                None => self.detected_engines.rejected_token_ids(host, *port),
-            }
+            self.detected_engines.detected(host, *port, *engine);
         }
     }
 }

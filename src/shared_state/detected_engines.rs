@@ -1,21 +1,39 @@
-//! Which engine serves at which endpoint, as detected from its responses: later requests ask it for token ids.
+//! Which engine serves at which endpoint, as detected from its responses: later requests ask it for token ids. And which of
+//! the fields that ask for them an endpoint rejects: those are not added again while the process runs.
 //!
-//! An endpoint that rejects the added fields is never asked again while the process runs. Bounded: further endpoints are
-//! not noted, so nothing is added to their requests.
+//! Bounded: further endpoints are not noted, so nothing is added to their requests.
 
 use crate::llm::engine::Engine;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Engines by host and port.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct DetectedEngines(Arc<RwLock<HashMap<(String, u16), Engine>>>);
+pub(crate) struct DetectedEngines(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    endpoints: RwLock<HashMap<(String, u16), Endpoint>>,
+    rejections: AtomicU64,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Default)]
+struct Endpoint {
+    engine: Option<Engine>,
+    rejected: Vec<&'static str>,
+}
 
 impl DetectedEngines {
     /// The engine at an endpoint. None if it was not detected.
     pub(crate) fn at(&self, host: &str, port: u16) -> Option<Engine> {
-        let engines = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if engines.is_empty() { None } else { engines.get(&(host.to_owned(), port)).copied() }
+        self.read(host, port, |endpoint| endpoint.engine).flatten()
+    }
+
+    /// The fields that an endpoint rejects.
+    pub(crate) fn rejected_at(&self, host: &str, port: u16) -> Vec<&'static str> {
+        self.read(host, port, |endpoint| endpoint.rejected.clone()).unwrap_or_default()
     }
 
     /// Notes the engine of a response. The first one that was detected at an endpoint stays.
@@ -23,22 +41,44 @@ impl DetectedEngines {
         if self.at(host, port).is_some() {
             return;
         }
-        let mut engines = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if engines.len() < MAX_ENDPOINTS {
-            engines.insert((host.to_owned(), port), engine);
+        self.change(host, port, |endpoint| {
+            endpoint.engine = Some(engine);
             tracing::info!(host, port, ?engine, "engine detected; its token ids are requested from now on");
-        }
+        });
     }
 
-    /// Notes that the endpoint rejected the fields that were added to a request: none are added from now on, unless
-    /// `tokens.engines` names the host.
-    pub(crate) fn rejected_token_ids(&self, host: &str, port: u16) {
-        let mut engines = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engines.get_mut(&(host.to_owned(), port))
-            && *engine != Engine::OTHER
-        {
-            tracing::warn!(host, port, ?engine, "the endpoint rejected a request for token ids; no more are requested");
-            *engine = Engine::OTHER;
+    /// Notes that an endpoint rejected these fields, and took the request without them.
+    pub(crate) fn rejected(&self, host: &str, port: u16, fields: &[&'static str]) {
+        self.change(host, port, |endpoint| {
+            let new: Vec<_> = fields.iter().copied().filter(|field| !endpoint.rejected.contains(field)).collect();
+            if !new.is_empty() {
+                tracing::warn!(host, port, fields = ?new, "the endpoint rejects these fields; they are not added again");
+                self.count_rejection();
+            }
+            endpoint.rejected.extend(new);
+        });
+    }
+
+    /// Counts an endpoint that rejected added fields.
+    pub(crate) fn count_rejection(&self) {
+        self.0.rejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often an endpoint rejected added fields, each field once.
+    pub(crate) fn rejections(&self) -> &AtomicU64 {
+        &self.0.rejections
+    }
+
+    fn read<T>(&self, host: &str, port: u16, read: impl FnOnce(&Endpoint) -> T) -> Option<T> {
+        let endpoints = self.0.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        if endpoints.is_empty() { None } else { endpoints.get(&(host.to_owned(), port)).map(read) }
+    }
+
+    fn change(&self, host: &str, port: u16, change: impl FnOnce(&mut Endpoint)) {
+        let mut endpoints = self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+        let key = (host.to_owned(), port);
+        if endpoints.len() < MAX_ENDPOINTS || endpoints.contains_key(&key) {
+            change(endpoints.entry(key).or_default());
         }
     }
 }

@@ -320,11 +320,12 @@ fn an_engine_that_refuses_the_added_fields_is_not_asked_again() {
     });
     let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
     let asked = |count| {
-        post(&serve, &format!("http://{target}/v1/chat/completions"), "x-rollout-id: ro-no\r\n", &body);
+        let reply = post(&serve, &format!("http://{target}/v1/chat/completions"), "x-rollout-id: ro-no\r\n", &body);
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
         let injected = &bench.exchanges("ro-no", count)[count - 1]["attributes"]["tracewire.tokens.injected"];
         !injected.is_null()
     };
-    assert_eq!([asked(1), asked(2), asked(3)], [false, true, false]);
+    assert_eq!([asked(1), asked(2), asked(3)], [false; 3], "a refused request is sent again as it was");
 }
 
 /// The same with Anthropic's SDK.
@@ -480,4 +481,54 @@ fn a_backend_gets_the_enforced_values_however_an_agent_spells_their_names() {
         let limits = ["max_tokens", "max_completion_tokens"].map(|name| read[name].as_u64());
         assert!(limits.iter().flatten().all(|limit| *limit <= 16) && limits != [None, None], "{body}");
     }
+}
+
+#[test]
+fn an_endpoint_that_rejects_an_added_field_gets_the_request_of_the_agent_and_no_such_field_again() {
+    let requests = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&requests);
+    let engine = endpoint(move |mut stream| {
+        while let Some(Some(body)) = crate::support::model_server::read_request(&mut stream) {
+            let request: Value = serde_json::from_slice(&body).unwrap();
+            let (status, response) = match (request.get("logprobs"), request["max_tokens"].as_i64()) {
+                (_, Some(0)) => (400, json!({"error": {"message": "max_tokens must be positive"}})),
+                (Some(_), _) => (400, json!({"error": {"message": "logprobs must be at most 0", "param": "logprobs"}})),
+                (None, _) => {
+                    let ids = if request["return_token_ids"] == true { json!([1, 2]) } else { Value::Null };
+                    let message = json!({"role": "assistant", "content": "hi"});
+                    let choice = json!({"index": 0, "message": message, "finish_reason": "stop", "token_ids": ids});
+                    (200, json!({"id": "c", "model": "m", "prompt_token_ids": ids, "choices": [choice]}))
+                }
+            };
+            seen.lock().unwrap().push(request);
+            let body = response.to_string();
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            if stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).is_err() {
+                return;
+            }
+        }
+    });
+    let bench = Bench::new();
+    let settings = bench.folder.path().join("tokens.toml");
+    std::fs::write(&settings, format!("[tokens]\nengines = [{{ hosts = [\"{engine}\"], engine = \"vllm\" }}]\n"))
+        .unwrap();
+    let serve = bench.serve(&["--config", settings.to_str().unwrap()]);
+    let url = format!("http://{engine}/v1/chat/completions");
+    let call = |rollout: &str, max_tokens: i64| {
+        let body = json!({"model": "m", "messages": [], "max_tokens": max_tokens}).to_string();
+        ask(serve.address("proxy"), "POST", &url, &[("x-rollout-id", rollout)], &body)
+    };
+    let first = call("ro-1", 5);
+    assert_eq!((first.status, &first.json()["prompt_token_ids"]), (200, &Value::Null));
+    assert_eq!(call("ro-2", 5).status, 200);
+    // A bad request of the agent's own is refused as it would be, and changes nothing.
+    assert_eq!((call("ro-3", 0).status, call("ro-4", 5).status), (400, 200));
+    let fields = |request: &Value| (request.get("return_token_ids").is_some(), request.get("logprobs").is_some());
+    let sent: Vec<_> = requests.lock().unwrap().iter().map(fields).collect();
+    let (plain, both, ids) = ((false, false), (true, true), (true, false));
+    assert_eq!(sent, [both, plain, ids, ids, plain, ids]);
+    assert_eq!(bench.exchanges("ro-4", 1)[0]["attributes"]["response_token_ids"], json!([1, 2]));
 }

@@ -69,7 +69,8 @@ impl TokenSettings {
         let always = || (self.inject == Inject::Always).then_some(Engine::VLLM);
         let engine = named.or_else(|| detected.at(host, port)).or_else(always)?;
         let stripping = if self.strip { Stripping::Strip } else { Stripping::Keep };
-        TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping, arrays)
+        let plan = TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping, arrays)?;
+        Some(plan.without(detected.rejected_at(host, port)))
     }
 }
 
@@ -136,22 +137,26 @@ mod tests {
     }
 
     #[test]
-    fn a_detected_engine_is_asked_until_it_rejects_the_fields() {
+    fn a_detected_engine_is_asked_for_what_it_does_not_reject() {
         let detected = DetectedEngines::default();
-        let plan = |settings: &TokenSettings| {
-            let path = "/v1/chat/completions";
-            let arrays = SamplerArrays::default();
-            settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers(), arrays).is_some()
+        let added = |settings: &TokenSettings| {
+            let (path, arrays) = ("/v1/chat/completions", SamplerArrays::default());
+            let plan = settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers(), arrays)?;
+            Some(plan.apply(b"{}", &mut headers())?.injection.fields)
         };
-        let named = TokenSettings {
-            engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine: Engine::OTHER }],
+        let named = |engine: Engine| TokenSettings {
+            engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine }],
             ..TokenSettings::default()
         };
-        assert!(!plan(&settings()));
+        assert_eq!(added(&settings()), None);
         detected.detected("gpu", 80, Engine::VLLM);
-        assert!(plan(&settings()) && !plan(&named));
-        detected.rejected_token_ids("gpu", 80);
-        detected.detected("gpu", 80, Engine::VLLM);
-        assert!(!plan(&settings()));
+        let all = ["return_token_ids", "logprobs", "top_logprobs"];
+        assert_eq!((added(&settings()).unwrap(), added(&named(Engine::OTHER))), (all.to_vec(), None));
+        detected.rejected("gpu", 80, &["logprobs"]);
+        detected.detected("gpu", 80, Engine::OTHER);
+        for settings in [settings(), named(Engine::VLLM)] {
+            assert_eq!(added(&settings).unwrap(), ["return_token_ids"]);
+        }
+        assert_eq!(detected.rejections().load(std::sync::atomic::Ordering::Relaxed), 1);
     }
 }

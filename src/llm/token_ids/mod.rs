@@ -9,7 +9,7 @@ mod strip;
 pub(crate) mod tokens;
 mod validate;
 
-pub(crate) use rejection::is_rejection;
+pub(crate) use rejection::{may_reject, rejected_fields};
 pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
 pub(crate) use strip::ResponseStripper;
 pub(crate) use tokens::{TokenIdIssue, Tokens};

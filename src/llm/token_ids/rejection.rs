@@ -2,10 +2,16 @@
 
 use memchr::memmem;
 
-/// True for an error response that names one of the added fields. A request may be bad for other reasons, and a field of
-/// the agent's may contain the name of an added one (`prompt_logprobs`): only a whole name counts.
-pub(crate) fn is_rejection(status: u16, body: &[u8], added: &[&'static str]) -> bool {
-    matches!(status, 400 | 422) && added.iter().any(|name| contains_name(body, name))
+/// Those of the added fields that an error response names. A request may be bad for other reasons, and a field of the
+/// agent's may contain the name of an added one (`prompt_logprobs`): only a whole name counts.
+pub(crate) fn rejected_fields(status: u16, body: &[u8], added: &[&'static str]) -> Vec<&'static str> {
+    let is_named = |name: &&'static str| may_reject(status) && contains_name(body, name);
+    added.iter().copied().filter(is_named).collect()
+}
+
+/// True for a status by which a server rejects fields.
+pub(crate) fn may_reject(status: u16) -> bool {
+    matches!(status, 400 | 422)
 }
 
 fn contains_name(body: &[u8], name: &str) -> bool {
@@ -32,7 +38,7 @@ mod tests {
             (500, "return_token_ids", false),
             (200, "return_token_ids", false),
         ] {
-            assert_eq!(is_rejection(status, body.as_bytes(), &added), expected, "{body}");
+            assert_eq!(!rejected_fields(status, body.as_bytes(), &added).is_empty(), expected, "{body}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! as it is.
 
 use crate::llm::api::table::ApiSpec;
-use crate::llm::engine::spec::{ArrayRequest, Combination, Place, Purpose, TokenIdRequest};
+use crate::llm::engine::spec::{AddedField, ArrayRequest, Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
 use crate::trace::exchange::Injection;
 use crate::trace::{SamplerArray, SamplerArrays};
@@ -14,12 +14,14 @@ use crate::wire::json_strip::{Changes, UsageEvent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// How an engine is asked for token ids at an API.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TokenIdPlan {
     request: &'static TokenIdRequest,
     stripping: Stripping,
     /// The further arrays that are wanted.
     arrays: SamplerArrays,
+    /// Fields that are not added: the endpoint rejects them.
+    rejected: Vec<&'static str>,
 }
 
 /// Whether a response loses what was asked for on the agent's behalf.
@@ -44,7 +46,23 @@ pub(crate) struct InjectedRequest {
 impl TokenIdPlan {
     /// How an engine is asked at an API. `None`: it gives no ids there.
     pub(crate) fn of(engine: Engine, api: &ApiSpec, stripping: Stripping, arrays: SamplerArrays) -> Option<Self> {
-        Some(Self { request: engine.token_id_request(api)?, stripping, arrays })
+        Some(Self { request: engine.token_id_request(api)?, stripping, arrays, rejected: Vec::new() })
+    }
+
+    /// The same without fields that the endpoint rejects.
+    pub(crate) fn without(self, rejected: Vec<&'static str>) -> Self {
+        Self { rejected, ..self }
+    }
+
+    /// True for a field that is not added: it is rejected, or alone it would be.
+    fn is_rejected(&self, field: &AddedField) -> bool {
+        // Without ids nothing else is of use, and details of no logprobs would be refused.
+        let needs = |other: &&AddedField| {
+            other.purpose == Purpose::Ids
+                || field.purpose == Purpose::LogprobDetail && other.purpose == Purpose::Logprobs
+        };
+        self.request.fields.iter().filter(needs).any(|other| self.rejected.contains(&other.name))
+            || self.rejected.contains(&field.name)
     }
 
     /// The requests for the arrays that are wanted.
@@ -61,10 +79,12 @@ impl TokenIdPlan {
             return None;
         }
         let all = self.request.fields.iter().chain(self.array_requests().flat_map(|request| request.fields));
+        let all = all.filter(|field| !self.is_rejected(field));
         let allowed = all.filter(|field| !field.not_for.iter().any(|not| not.is_in(&object)));
         let fields: Vec<(&'static str, &'static str)> =
             allowed.filter(|field| !object.has(field.name)).map(|field| (field.name, field.value)).collect();
-        let missing = self.request.headers.iter().filter(|(name, _)| !headers.contains_key(*name)).collect::<Vec<_>>();
+        let is_missing = |name: &str| !headers.contains_key(name) && !self.rejected.contains(&name);
+        let missing = self.request.headers.iter().filter(|(name, _)| is_missing(name)).collect::<Vec<_>>();
         let mut arrays = SamplerArrays::default();
         for request in self.array_requests() {
             match request.array {
@@ -221,6 +241,17 @@ mod tests {
             assert_eq!(added("llama.cpp", &OPENAI_CHAT, body), expected, "{body}");
         }
         assert!(added("llama.cpp", &OPENAI_COMPLETIONS, r#"{"n_probs":2}"#).is_empty());
+    }
+
+    #[test]
+    fn fields_that_an_endpoint_rejects_are_not_added() {
+        let plan = TokenIdPlan::of(Engine::VLLM, &OPENAI_CHAT, Stripping::Strip, SamplerArrays::default()).unwrap();
+        let added = |rejected: &[&'static str]| {
+            let plan = plan.clone().without(rejected.to_vec());
+            plan.apply(b"{}", &mut HeaderMap::new()).map_or_else(Vec::new, |injected| injected.injection.fields)
+        };
+        assert_eq!(added(&["logprobs"]), ["return_token_ids"]);
+        assert!(added(&["return_token_ids"]).is_empty());
     }
 
     #[test]
