@@ -108,9 +108,12 @@ impl Counted {
     }
 }
 
-/// What is wrong with the recorder, for `GET /readyz`.
+/// What is wrong with the recorder, and with this program, for `GET /readyz`.
 pub(super) fn warnings(recorder: Recorder) -> WarningsSource {
-    Arc::new(move || recorder.memory().spill().failure().into_iter().collect())
+    Arc::new(move || {
+        let panics = panics::places().into_iter().map(|place| place.to_string());
+        recorder.memory().spill().failure().into_iter().chain(panics).collect()
+    })
 }
 
 /// The memory of everything in flight, and what was spilled to the disk.

@@ -124,11 +124,6 @@ fn read(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// A panic, for its reader.
-fn panic_text(PanicPlace { place, count }: &PanicPlace) -> String {
-    format!("Tracewire panicked at {place}, {}: this is a defect; please report it", show::count(*count, "time"))
-}
-
 fn table(checks: &[Check], panics: &[PanicPlace]) -> String {
     let (missing, installed): (Vec<_>, Vec<_>) =
         checks.iter().partition(|check| check.verdict == Verdict::NotInstalled);
@@ -141,7 +136,7 @@ fn table(checks: &[Check], panics: &[PanicPlace]) -> String {
         let (version, advice) = (check.version.as_deref().unwrap_or_default(), check.advice.as_deref());
         let _ = writeln!(text, "{mark} {:width$}  {version:versions$}  {}", check.client, advice.unwrap_or("works"));
     }
-    panics.iter().for_each(|place| text.extend(["✗ ", &panic_text(place), "\n"]));
+    panics.iter().for_each(|place| text.extend(["✗ ", &place.to_string(), "\n"]));
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|check| check.client).collect();
         let _ = writeln!(text, "\nnot installed: {}", names.join(", "));
@@ -193,7 +188,7 @@ fn format_diagnosis(name: &str, diagnosis: &Diagnosis) -> String {
         line('✗', &format!("{what}: {host} by {client}, {connections}\n    {advice}"));
     }
     for place in &diagnosis.panics {
-        line('✗', &panic_text(place));
+        line('✗', &place.to_string());
     }
     for Bypass { connections, expected, advice } in &diagnosis.bypasses {
         let (what, mark) = if *expected { ("not proxied, as configured", '–') } else { ("bypassed", '✗') };

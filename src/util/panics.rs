@@ -6,6 +6,7 @@
 use crate::error::{ErrorKind, ProxyError};
 use serde::Serialize;
 use std::cell::Cell;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::Pin;
@@ -29,6 +30,13 @@ pub(crate) struct PanicPlace {
     pub(crate) place: String,
     /// At least 1.
     pub(crate) count: u64,
+}
+
+impl fmt::Display for PanicPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        write!(f, "Tracewire panicked at {}, {times}: this is a defect; please report it", self.place)
+    }
 }
 
 struct Panics {
@@ -180,6 +188,8 @@ mod tests {
         let count = |place: &str| places().iter().find(|known| known.place == place).map(|known| known.count);
         assert_eq!((count("a.rs:1:1"), count("b.rs:1:1"), count("c.rs:1:1")), (Some(2), Some(1), None));
         assert!(total() >= 3);
+        let shown: Vec<String> = places().iter().map(ToString::to_string).collect();
+        assert!(shown.iter().any(|text| text.contains("at a.rs:1:1, 2 times:")), "{shown:?}");
         assert!((0..2 * MAX_PLACES).filter(|line| count_at(&format!("c.rs:{line}:1"))).count() < MAX_PLACES);
     }
 }
