@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("rollout", &["store", "util"]),
     ("api", &["net", "llm", "store", "export", "rollout", "gateway", "wire", "util"]),
-    ("mock", &["net", "tls", "util"]),
+    ("mock", &["llm", "net", "tls", "util"]),
     // Composes the settings that each part owns.
     ("config", &["api", "capture", "forward", "gateway", "proxy", "run", "store", "tls", "upstream", "util", "wire"]),
     ("cli", &["app", "config", "doctor", "export", "mock", "net", "proxy", "run", "store", "tls", "upstream", "util"]),

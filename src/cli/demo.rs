@@ -29,7 +29,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
         chunk_delay: Duration::from_millis(40),
         ..MockOptions::default()
     };
-    let mock = Mock::start(None, Some(https), options).await?;
+    let mock = Mock::start(None, Some(https), options, None).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
     let mut ca = tempfile::NamedTempFile::new().context("cannot create a temporary file; check TMPDIR")?;
     ca.write_all(mock.ca_pem().as_bytes())?;

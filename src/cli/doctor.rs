@@ -61,7 +61,7 @@ pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode> {
 async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> {
     let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
     let https = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on a free port of 127.0.0.1")?;
-    let mock = Mock::start(None, Some(https), MockOptions::default()).await?;
+    let mock = Mock::start(None, Some(https), MockOptions::default(), None).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
     let ca = folder.path().join("endpoint.pem");
     fs::write(&ca, mock.ca_pem()).context("cannot write a temporary file; check TMPDIR")?;

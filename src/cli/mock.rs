@@ -1,7 +1,7 @@
 //! `tracewire mock`: runs the mock LLM endpoint until it is stopped.
 
 use super::show;
-use crate::mock::{Mock, MockOptions};
+use crate::mock::{Mock, MockOptions, Script};
 use crate::run::signals::stop_requests;
 use crate::util::listen_address;
 use anyhow::{Context, Result};
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 #[command(after_help = "Examples:
   tracewire mock --http 127.0.0.1:8000 --chunk-delay-ms 100
   curl http://127.0.0.1:8000/v1/models
+  tracewire mock --http 127.0.0.1:8000 --script turns.json
 
 A request can change its response with these headers or query parameters:
   x-mock-delay-ms, x-mock-chunk-delay-ms, x-mock-chunks, x-mock-status,
@@ -41,6 +42,9 @@ pub(super) struct MockArgs {
     /// Include the token id fields in every response, null unless requested, as vLLM does
     #[arg(long)]
     vllm: bool,
+    /// JSON file with the answers to play (docs/mock.md)
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// File to write the CA certificate to [default: a temporary file]
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
@@ -61,7 +65,8 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
         chunks: args.chunks,
         vllm: args.vllm,
     };
-    let mock = Mock::start(Some(http), Some(https), options).await?;
+    let script = args.script.as_deref().map(Script::read).transpose()?;
+    let mock = Mock::start(Some(http), Some(https), options, script).await?;
     let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
     let ca = args.ca_out.unwrap_or_else(|| folder.path().join("mock-ca.pem"));
     std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("cannot write {} (--ca-out)", ca.display()))?;

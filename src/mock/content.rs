@@ -32,6 +32,11 @@ pub(super) fn token_ids(text: &str) -> Vec<u64> {
         .collect()
 }
 
+/// The words of a text, each with the white space behind it.
+pub(super) fn words_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(char::is_whitespace)
+}
+
 /// Logprobs in the shape of OpenAI's chat API.
 pub(super) fn logprobs(words: &[String]) -> JsonValue {
     let content: Vec<JsonValue> = words

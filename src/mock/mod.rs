@@ -1,7 +1,7 @@
 //! A mock LLM endpoint, for tests, experiments without an API key, and load tests.
 //!
 //! Responses are computed from the request: the same request always gets the same response. The only state is a bounded
-//! list of received requests. It listens on loopback unless told otherwise, and checks no credentials.
+//! list of received requests. With a script ([`Script`]) it plays that instead. It listens on loopback unless told otherwise, and checks no credentials.
 
 mod amazon;
 mod anthropic;
@@ -13,10 +13,13 @@ mod options;
 mod recorded_requests;
 mod response;
 mod responses;
+mod script;
+mod scripted;
 mod server;
 mod state;
 mod tools;
 mod websocket;
 
 pub(crate) use options::MockOptions;
+pub(crate) use script::Script;
 pub(crate) use server::Mock;

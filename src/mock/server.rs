@@ -2,8 +2,10 @@
 
 use super::options::MockOptions;
 use super::recorded_requests::record_request;
+use super::script::Script;
+use super::scripted::ScriptedState;
 use super::state::MockState;
-use super::{amazon, anthropic, google, openai, recorded_requests, responses, tools, websocket};
+use super::{amazon, anthropic, google, openai, recorded_requests, responses, scripted, tools, websocket};
 use crate::net::drain::{Drain, DrainGuard};
 use crate::net::listener::accept;
 use crate::tls::{CertAuthority, LeafCache, TlsError};
@@ -39,15 +41,21 @@ pub(crate) enum MockError {
 }
 
 impl Mock {
-    /// Serves HTTP/1.1 and HTTP/2 on the given listeners; HTTPS with certificates of a CA created for this endpoint.
+    /// Serves HTTP/1.1 and HTTP/2 on the given listeners; HTTPS with certificates of a CA created for this endpoint. Calls of
+    /// models are answered by the script, if there is one.
     pub(crate) async fn start(
         http: Option<TcpListener>,
         https: Option<TcpListener>,
         options: MockOptions,
+        script: Option<Script>,
     ) -> Result<Self, MockError> {
         let leaves = Arc::new(LeafCache::new(CertAuthority::ephemeral("Tracewire mock endpoint")?)?);
         let ca_pem = leaves.authority().ca_pem().to_owned();
-        let (drain, router) = (Drain::new(), router(options));
+        let drain = Drain::new();
+        let router = match script {
+            Some(script) => scripted_router(options, script),
+            None => router(options),
+        };
         let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         let (http_address, https_address) = (address(&http)?, address(&https)?);
         if let Some(listener) = http {
@@ -103,6 +111,19 @@ fn router(options: MockOptions) -> Router {
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(state.clone(), record_request))
         .with_state(state)
+}
+
+/// The routes of a mock that plays a script.
+fn scripted_router(options: MockOptions, script: Script) -> Router {
+    let mock = MockState::new(options);
+    let state = ScriptedState { mock: mock.clone(), script: Arc::new(script) };
+    Router::new()
+        .route("/v1/models", get(openai::models))
+        .route("/requests", get(recorded_requests::list).delete(recorded_requests::clear))
+        .with_state(mock.clone())
+        .fallback(any(scripted::respond).with_state(state))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn_with_state(mock, record_request))
 }
 
 async fn serve_http(stream: TcpStream, router: Router, _guard: DrainGuard) {

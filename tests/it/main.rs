@@ -32,6 +32,7 @@ mod llm;
 mod long_calls;
 mod memory;
 mod metrics;
+mod mock_script;
 mod mutation;
 mod otlp;
 mod protocols;
