@@ -14,6 +14,7 @@ mod api;
 mod as_it_came;
 mod broken_responses;
 mod callers;
+mod canaries;
 mod capture;
 mod cli;
 mod clients;

@@ -1,7 +1,12 @@
-//! Credentials that are recognised by their shape: provider keys, tokens, JWTs, private keys, bearer credentials.
+//! Credentials that are recognised by their shape: provider keys, JWTs, private keys, user names with passwords in URLs, and
+//! what is assigned to a name of a secret (`assignment`).
 
+use super::assignment;
 use super::names::REDACTED;
+use super::prefixes;
+use super::words::{is_token68, is_word, starts_word};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Replaces everything that looks like a credential.
 pub(super) fn redact(text: &str) -> Cow<'_, str> {
@@ -12,17 +17,21 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     // End of the last word that was measured. A word is measured once, however many possible starts it has.
     let mut word_end = 0;
     while at < bytes.len() {
-        // A credential starts a word, with one of few bytes.
-        let starts = FIRST_BYTES[usize::from(bytes[at])] && starts_word(bytes, at);
-        if starts && at >= word_end {
-            word_end = at + bytes[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'.').count();
-        }
-        match starts.then(|| secret_at(text, at, word_end.saturating_sub(at))).flatten() {
-            Some((keep, end)) if text[at + keep..end] != *REDACTED => {
-                out.push_str(&text[copied..at + keep]);
+        let secret = match bytes[at] {
+            b':' => user_info(text, at),
+            byte if (is_word(byte)) && starts_word(bytes, at) => {
+                if at >= word_end {
+                    word_end = at + bytes[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'.').count();
+                }
+                secret_at(text, at, word_end.saturating_sub(at))
+            }
+            _ => None,
+        };
+        match secret {
+            Some(secret) if !is_redacted(&text[secret.clone()]) => {
+                out.push_str(&text[copied..secret.start]);
                 out.push_str(REDACTED);
-                copied = end;
-                at = end;
+                (copied, at) = (secret.end, secret.end);
             }
             _ => at += 1,
         }
@@ -34,97 +43,78 @@ pub(super) fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A credential that starts at `at`: how many bytes of it stay (its prefix), and where it ends. `word` is the length of
-/// the word that starts there.
-fn secret_at(text: &str, at: usize, word: usize) -> Option<(usize, usize)> {
+/// True for what redaction leaves behind: redacting twice must give the same as redacting once.
+fn is_redacted(text: &str) -> bool {
+    text.strip_prefix(REDACTED)
+        .is_some_and(|rest| rest.is_empty() || !rest.starts_with(|next: char| next.is_alphanumeric()))
+}
+
+/// The secret part of what starts at `at`: its prefix stays. `word` is the length of the word that starts there.
+pub(super) fn secret_at(text: &str, at: usize, word: usize) -> Option<Range<usize>> {
     let rest = text.get(at..)?;
-    if rest.starts_with("-----BEGIN ")
-        && rest.get(..64.min(rest.len())).is_some_and(|head| head.contains("PRIVATE KEY-----"))
-    {
-        // Its last line ends in dashes; in JSON no line break follows them.
-        let last = rest.find("-----END").map(|end| end + "-----END".len());
-        let end = last.and_then(|last| Some(last + rest[last..].find("-----")? + "-----".len()));
-        return Some((0, at + end.unwrap_or(rest.len())));
-    }
-    for (prefix, shortest) in PREFIXES {
-        if rest.starts_with(prefix) && word >= *shortest {
-            return Some((prefix.len(), at + word));
+    let bytes = rest.as_bytes();
+    match bytes.first()? {
+        b'-' if rest.starts_with("-----BEGIN ") => return private_key(rest).map(|end| at..at + end),
+        b'-' => return assignment::user_option(text, at),
+        b'A' if AWS_PREFIXES.iter().any(|prefix| rest.starts_with(prefix)) && word == AWS_KEY_BYTES => {
+            return Some(at + AWS_PREFIXES[0].len()..at + word);
         }
-    }
-    for prefix in ["AKIA", "ASIA"] {
-        if rest.starts_with(prefix) && word == 20 {
-            return Some((prefix.len(), at + word));
+        b'e' if rest.starts_with("eyJ") && word > 40 && rest[..word].matches('.').count() == 2 => {
+            return Some(at..at + word);
         }
+        _ => {}
     }
-    if rest.starts_with("eyJ") && word > 40 && rest[..word].matches('.').count() == 2 {
-        return Some((0, at + word));
+    if let Some(prefix) = prefixes::of(rest, word).filter(|prefix| !is_prose(&rest[prefix.len()..word])) {
+        return Some(at + prefix.len()..at + word);
     }
     for prefix in ["Bearer ", "bearer "] {
         let token = rest.strip_prefix(prefix).map(|token| token.bytes().take_while(|byte| is_token68(*byte)).count());
-        if let Some(length) = token.filter(|length| *length >= 8) {
-            return Some((prefix.len(), at + prefix.len() + length));
+        let token = token.map(|length| &rest[prefix.len()..prefix.len() + length]);
+        if let Some(length) = token.filter(|token| token.len() >= 8 && !is_prose(token)).map(str::len) {
+            return Some(at + prefix.len()..at + prefix.len() + length);
         }
     }
-    None
+    assignment::value(text, at)
 }
 
-/// The prefixes of credentials, for the prefilter.
-pub(super) fn prefixes() -> impl Iterator<Item = &'static str> {
-    PREFIXES.iter().map(|(prefix, _)| *prefix).chain(OTHER_PREFIXES.iter().copied())
+/// True for words of a language, as in `bearer authentication` and `npm_config_https_proxy`. Credentials have digits or
+/// capitals.
+fn is_prose(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-.".contains(&byte)) && text.len() < 32
 }
 
-/// True when a word starts at `at`. In JSON text an escaped line break ends in a letter, and counts as a separator.
-pub(super) fn starts_word(bytes: &[u8], at: usize) -> bool {
-    let before = |distance: usize| at.checked_sub(distance).map(|at| bytes[at]);
-    let Some(last) = before(1) else { return true };
-    !is_word(last)
-        || (before(2) == Some(b'\\') && matches!(last, b'n' | b'r' | b't' | b'b' | b'f'))
-        || (before(6) == Some(b'\\') && before(5) == Some(b'u'))
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
-}
-
-fn is_token68(byte: u8) -> bool {
-    is_word(byte) || b".~+/=".contains(&byte)
-}
-
-/// The bytes that a credential can start with.
-const FIRST_BYTES: [bool; 256] = {
-    let mut first_bytes = [false; 256];
-    let firsts = b"-sgxAheBb";
-    let mut at = 0;
-    while at < firsts.len() {
-        first_bytes[firsts[at] as usize] = true;
-        at += 1;
+/// The end of a private key in PEM or of PGP that starts `rest`.
+fn private_key(rest: &str) -> Option<usize> {
+    let head = rest.as_bytes().get(..rest.len().min(64))?;
+    if !head.windows(11).any(|window| window == b"PRIVATE KEY") {
+        return None;
     }
-    first_bytes
-};
-
-/// Prefix, and the minimum length of the whole word. First bytes are listed in [`FIRST_BYTES`] too.
-const PREFIXES: &[(&str, usize)] = &[
-    ("sk-", 20),
-    ("gsk_", 20),
-    ("xai-", 20),
-    ("AIza", 39),
-    ("hf_", 20),
-    ("ghp_", 20),
-    ("gho_", 20),
-    ("ghs_", 20),
-    ("ghu_", 20),
-    ("github_pat_", 22),
-];
-
-/// Prefixes of the credentials with rules of their own in [`secret_at`].
-const OTHER_PREFIXES: &[&str] = &["-----BEGIN ", "AKIA", "ASIA", "eyJ", "Bearer ", "bearer "];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_prefix_starts_with_a_known_byte() {
-        assert!(prefixes().all(|prefix| FIRST_BYTES[usize::from(prefix.as_bytes()[0])]));
-    }
+    // Its last line ends in dashes; in JSON no line break follows them.
+    let last = rest.find("-----END").map(|end| end + "-----END".len());
+    let end = last.and_then(|last| Some(last + rest[last..].find("-----")? + "-----".len()));
+    Some(end.unwrap_or(rest.len()))
 }
+
+/// User name and password in a URL whose scheme ends at `colon`. A user name alone, as in `ssh://git@host`, stays.
+pub(super) fn user_info(text: &str, colon: usize) -> Option<Range<usize>> {
+    let rest = text.get(colon..)?.strip_prefix("://")?;
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'`\\<>?#,;()[]{}|".contains(byte);
+    let authority = &rest.as_bytes()[..rest
+        .bytes()
+        .take(MAX_AUTHORITY_BYTES)
+        .position(|byte| ends(&byte))
+        .unwrap_or(rest.len().min(MAX_AUTHORITY_BYTES))];
+    let at = authority.iter().rposition(|byte| *byte == b'@')?;
+    let password = authority[..at].iter().position(|byte| *byte == b':')? + 1;
+    let start = colon + "://".len();
+    (password < at && text.is_char_boundary(start + at)).then_some(start..start + at)
+}
+
+/// The words that the rules here and in `assignment` start with, for the prefilter: each ends where it is written here.
+pub(super) const WORDS: &[&str] =
+    &["-----BEGIN ", "AKIA", "ASIA", "ABIA", "ACCA", "eyJ", "Bearer ", "bearer ", "authorization", "-u ", "--user "];
+/// What an assigned name of a secret ends with, before its equals sign.
+pub(super) const ASSIGNED: &[&str] = &["key=", "token=", "secret=", "password=", "passwd=", "pwd=", "credentials="];
+const AWS_PREFIXES: [&str; 4] = ["AKIA", "ASIA", "ABIA", "ACCA"];
+const AWS_KEY_BYTES: usize = 20;
+const MAX_AUTHORITY_BYTES: usize = 512;

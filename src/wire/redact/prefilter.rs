@@ -1,44 +1,94 @@
 //! A fast test that spares most bodies the slow search. A hit may be a secret; a body without a hit has none.
 
-use super::credential::{prefixes, starts_word};
-use aho_corasick::packed::{Config, MatchKind, Searcher};
+use super::credential::{ASSIGNED, WORDS, secret_at, user_info};
+use super::json::is_near_logprobs;
+use super::names::{LAST_WORDS, is_secret_name};
+use super::prefixes;
+use super::words::{is_word, starts_word};
+use aho_corasick::{AhoCorasick, MatchKind};
 
-/// Searches for secret keys and for prefixes of credentials in one pass.
+/// Searches for the names of secrets and for the beginnings of credentials in one pass.
 #[derive(Clone, Debug)]
 pub(super) struct Prefilter {
-    // None: everything passes. The processor has no vector instructions, or a key is a pattern.
-    searcher: Option<Searcher>,
-    // Patterns from this index on only count at the start of a word.
-    first_prefix: usize,
+    // None: everything passes. A key of the settings is a pattern.
+    searcher: Option<AhoCorasick>,
+    // Patterns before the first number are names of the settings, then come last words of names, escapes, and ends of
+    // assigned names; the rest begins what may be a credential.
+    first_last_word: usize,
+    first_escape: usize,
+    first_assigned: usize,
+    first_word: usize,
 }
 
 impl Prefilter {
-    /// Passes what has one of these JSON keys, upper or lower case, or the prefix of a credential.
-    pub(super) fn new<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Self {
+    /// Passes what has one of these JSON keys or a built-in one, in any case, or what may be a credential.
+    pub(super) fn new<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        let mut patterns: Vec<String> = Vec::new();
+        // In JSON within JSON the closing quote is escaped.
+        let closed = |name: &str| [format!("{name}\""), format!("{name}\\")];
+        patterns.extend(keys.flat_map(closed));
+        let first_last_word = patterns.len();
+        patterns.extend(LAST_WORDS.iter().copied().flat_map(closed));
+        let first_escape = patterns.len();
         // A key may be written with escapes.
-        let escapes: Vec<String> = match keys.clone().all(str::is_ascii) {
-            true => (2..8).map(|row| format!("\\u00{row}")).collect(),
-            false => vec!["\\u".to_owned()],
-        };
-        let quoted = keys.map(|key| format!("\"{}\"", key.to_ascii_lowercase()));
-        let mut patterns: Vec<String> = quoted.chain(escapes).collect();
-        let first_prefix = patterns.len();
-        patterns.extend(prefixes().map(str::to_ascii_lowercase));
-        let mut builder = Config::new().match_kind(MatchKind::LeftmostFirst).builder();
-        Self { searcher: builder.extend(&patterns).build(), first_prefix }
+        patterns.extend((2..8).map(|row| format!("\\u00{row}")));
+        let first_assigned = patterns.len();
+        patterns.extend(ASSIGNED.iter().map(|end| (*end).to_owned()));
+        let first_word = patterns.len();
+        patterns.extend(WORDS.iter().map(|word| (*word).to_owned()));
+        patterns.extend(prefixes::all().iter().map(|(prefix, _)| (*prefix).to_owned()));
+        patterns.push("://".to_owned());
+        let searcher =
+            AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(&patterns);
+        Self { searcher: searcher.ok(), first_last_word, first_escape, first_assigned, first_word }
     }
 
     /// Passes everything.
     pub(super) fn pass_all() -> Self {
-        Self { searcher: None, first_prefix: 0 }
+        Self { searcher: None, first_last_word: 0, first_escape: 0, first_assigned: 0, first_word: 0 }
     }
 
     /// True when `text` may have a secret.
     pub(super) fn may_have_secret(&self, text: &str) -> bool {
         let Some(searcher) = &self.searcher else { return true };
-        let lower = text.to_ascii_lowercase();
-        searcher
-            .find_iter(&lower)
-            .any(|found| found.pattern().as_usize() < self.first_prefix || starts_word(lower.as_bytes(), found.start()))
+        let bytes = text.as_bytes();
+        searcher.find_overlapping_iter(text).any(|found| {
+            let (pattern, at) = (found.pattern().as_usize(), found.start());
+            match bytes[at] {
+                _ if pattern < self.first_last_word => is_before_colon(bytes, found.end() - 1),
+                _ if pattern < self.first_escape => is_secret_key(text, found.end() - 1),
+                _ if pattern < self.first_assigned => true,
+                _ if pattern < self.first_word => {
+                    let name = bytes[..at].iter().rev().take(MAX_NAME_BYTES).take_while(|byte| is_word(**byte)).count();
+                    // In JSON text the letter of an escaped line break may stand before the name.
+                    (at - name..=(at - name + 1).min(at)).any(|start| is_credential(text, start))
+                }
+                b':' => user_info(text, at).is_some(),
+                _ => is_credential(text, at),
+            }
+        })
     }
 }
+
+/// True when the string that ends at `quote` is the name of a secret, and the key of a value that is not the text of a token of
+/// a model's vocabulary.
+fn is_secret_key(text: &str, quote: usize) -> bool {
+    let bytes = text.as_bytes();
+    let name = bytes[..quote].iter().rev().take(MAX_NAME_BYTES).take_while(|byte| **byte != b'"').count();
+    let name = text.get(quote - name..quote).unwrap_or_default();
+    is_secret_name(name)
+        && is_before_colon(bytes, quote)
+        && !(name.eq_ignore_ascii_case("token") && is_near_logprobs(text, quote..quote))
+}
+
+fn is_before_colon(bytes: &[u8], quote: usize) -> bool {
+    bytes[quote..].iter().find(|byte| !b"\\\" \t\r\n".contains(byte)) == Some(&b':')
+}
+
+fn is_credential(text: &str, at: usize) -> bool {
+    let bytes = text.as_bytes();
+    let word = || bytes[at..].iter().take_while(|byte| is_word(**byte) || **byte == b'.').count();
+    starts_word(bytes, at) && secret_at(text, at, word()).is_some()
+}
+
+const MAX_NAME_BYTES: usize = 64;

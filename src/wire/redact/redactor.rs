@@ -1,9 +1,11 @@
 //! The redactor: header values, URLs, free text and bodies, by the settings and the built-in lists.
 
 use super::credential;
+use super::events::redact_series;
 use super::json::redact_json;
+use super::multipart::redact_parts;
 use super::names::{
-    CREDENTIAL_PATHS, REDACTED, SECRET_BODY_KEYS, SECRET_HEADER_PARTS, SECRET_HEADERS, SECRET_QUERY_KEYS,
+    CREDENTIAL_PATHS, REDACTED, SECRET_HEADER_PARTS, SECRET_HEADERS, SECRET_QUERY_KEYS, is_secret_name,
 };
 use super::prefilter::Prefilter;
 use crate::util::glob::any_name_matches;
@@ -30,25 +32,16 @@ pub struct RedactSettings {
 #[derive(Clone, Debug)]
 pub struct Redactor {
     settings: RedactSettings,
-    // First letters, in lower case, and lengths of the secret keys of bodies: most keys fail here. Of keys that are
-    // patterns neither is known, and every letter and length passes.
-    first_letters: [bool; 256],
-    lengths: [bool; MAX_KEY_LENGTH + 1],
     prefilter: Prefilter,
 }
 
 impl Redactor {
     /// A redactor with these settings.
     pub fn new(settings: RedactSettings) -> Self {
-        let keys = SECRET_BODY_KEYS.iter().copied().chain(settings.extra_body_keys.iter().map(String::as_str));
-        let has_patterns = settings.extra_body_keys.iter().any(|key| key.contains('*'));
-        let (mut first_letters, mut lengths) = ([has_patterns; 256], [has_patterns; MAX_KEY_LENGTH + 1]);
-        for key in keys.clone() {
-            first_letters[first_letter(key)] = true;
-            lengths[key.len().min(MAX_KEY_LENGTH)] = true;
-        }
+        let keys = settings.extra_body_keys.iter().map(String::as_str);
+        let has_patterns = keys.clone().any(|key| key.contains('*') || !key.is_ascii());
         let prefilter = if has_patterns { Prefilter::pass_all() } else { Prefilter::new(keys) };
-        Self { first_letters, lengths, prefilter, settings }
+        Self { prefilter, settings }
     }
 
     /// Redacts a header field's value. Of `scheme credentials` the scheme stays.
@@ -59,7 +52,7 @@ impl Redactor {
         let name = name.to_ascii_lowercase();
         if !self.is_secret_header(&name) {
             return match name.as_str() {
-                "location" | "referer" | "content-location" => self.url(value),
+                "location" | "referer" | "content-location" | "link" | "refresh" => self.url(value),
                 "sec-websocket-protocol" => websocket_protocols(value),
                 _ => self.text(value),
             };
@@ -104,21 +97,36 @@ impl Redactor {
         if self.settings.keep_secrets {
             return Cow::Borrowed(text);
         }
-        let form = content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("x-www-form-urlencoded"));
+        let kind = content_type.unwrap_or_default().to_ascii_lowercase();
+        let is_form = kind.contains("x-www-form-urlencoded");
         let path = url_path.split('?').next().unwrap_or_default();
-        if form && CREDENTIAL_PATHS.iter().any(|end| path.ends_with(end)) {
+        if is_form && CREDENTIAL_PATHS.iter().any(|end| path.ends_with(end)) {
             return Cow::Owned(REDACTED.to_owned());
         }
-        let out = if form {
-            Cow::Owned(self.pairs(text, |redactor, key| redactor.is_secret_body_key(key)))
+        let out = if is_form {
+            self.pairs(text, |redactor, key| redactor.is_secret_body_key(key))
+        } else if kind.contains("multipart/form-data") {
+            redact_parts(text, &|key| self.is_secret_body_key(key))
+        } else if kind.contains("event-stream") {
+            return self.events(text);
         } else if self.prefilter.may_have_secret(text) {
-            redact_json(text, |key| self.is_secret_body_key(key))
+            redact_json(text, &|key| self.is_secret_body_key(key))
         } else {
             return Cow::Borrowed(text);
         };
-        match out {
-            Cow::Borrowed(text) => credential::redact(text),
-            Cow::Owned(out) => Cow::Owned(credential::redact(&out).into_owned()),
+        let out = credential::redact(&out);
+        if out == text { Cow::Borrowed(text) } else { Cow::Owned(out.into_owned()) }
+    }
+
+    /// Redacts a stream of events: in each event, and in what the events say together.
+    fn events<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let whole = |text: &str| match self.body(None, "", text) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        };
+        match redact_series(text, &whole) {
+            Some(text) => Cow::Owned(whole(&text).unwrap_or(text)),
+            None => self.body(None, "", text),
         }
     }
 
@@ -144,16 +152,13 @@ impl Redactor {
     }
 
     fn is_secret_query_key(&self, key: &str) -> bool {
-        SECRET_QUERY_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(key))
+        is_secret_name(key)
+            || SECRET_QUERY_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(key))
             || any_name_matches(&self.settings.extra_query_keys, key)
     }
 
     pub(super) fn is_secret_body_key(&self, key: &str) -> bool {
-        if !self.first_letters[first_letter(key)] || !self.lengths[key.len().min(MAX_KEY_LENGTH)] {
-            return false;
-        }
-        SECRET_BODY_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(key))
-            || any_name_matches(&self.settings.extra_body_keys, key)
+        is_secret_name(key) || any_name_matches(&self.settings.extra_body_keys, key)
     }
 }
 
@@ -161,13 +166,6 @@ impl Default for Redactor {
     fn default() -> Self {
         Self::new(RedactSettings::default())
     }
-}
-
-/// Longer keys share the last entry of the table of lengths.
-const MAX_KEY_LENGTH: usize = 63;
-
-fn first_letter(key: &str) -> usize {
-    usize::from(key.as_bytes().first().map_or(0, u8::to_ascii_lowercase))
 }
 
 /// Keeps the scheme. Of an AWS signature the list of signed fields stays too.

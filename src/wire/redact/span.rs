@@ -1,5 +1,6 @@
 //! Redacts spans that other programs made: OTLP exports of agents.
 
+use super::names::{REDACTED, is_secret_name};
 use super::redactor::Redactor;
 use crate::trace::{Span, Value};
 use std::borrow::Cow;
@@ -27,12 +28,17 @@ impl Redactor {
         let field = name.split_once(".header.").map(|(_, field)| field);
         let cleaned = match field {
             Some(field) => self.header_value(field, text),
-            None if name.starts_with("url.") || name == "http.url" => self.url(text),
+            None if is_secret_name(name.rsplit('.').next().unwrap_or_default()) => Cow::Owned(REDACTED.to_owned()),
+            None if name == "url.query" => self
+                .url(&format!("?{text}"))
+                .strip_prefix('?')
+                .map_or(Cow::Borrowed(text.as_str()), |query| Cow::Owned(query.to_owned())),
+            None if name.starts_with("url.") || matches!(name, "http.url" | "http.target") => self.url(text),
             None if text.trim_start().starts_with(['{', '[']) => self.body(Some("application/json"), "", text),
             None => self.text(text),
         };
-        if let Cow::Owned(cleaned) = cleaned {
-            *text = cleaned;
+        if cleaned != *text {
+            *text = cleaned.into_owned();
         }
     }
 }
