@@ -2,13 +2,13 @@
 //!
 //! The public API is small: [`trace`] (spans, rollouts, attempts, exchanges), [`store`] (the store trait and the stores),
 //! [`rollout`] (the operations of trainers and runners on a store), [`clients`] (what agents say about themselves in
-//! their requests), [`error`], and [`Cli`], which the binary runs.
+//! their requests), [`trajectory`] (LLM calls as training samples), [`error`], and [`Cli`], which the binary runs.
 //! Everything else is private to the crate, so that the compiler finds what nothing uses.
 //!
 //! The map, in layers; `tests/tidy.rs` checks which module may import which:
 //!
 //! - glue: `app` (composition root), `cli`, `config`, `error`
-//! - data: `trace`, `wire`, `llm`, `util`: bytes in, values out; no I/O, no clock
+//! - data: `trace`, `wire`, `llm`, `trajectory`, `util`: bytes in, values out; no I/O, no clock
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
 //! - back: `pipeline`, `rollout`, `store`, `export`; `mock` is an LLM endpoint to try, test and measure with
@@ -36,6 +36,7 @@ mod shared_state;
 pub mod store;
 mod tls;
 pub mod trace;
+pub mod trajectory;
 mod upstream;
 mod util;
 mod wire;

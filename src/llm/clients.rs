@@ -50,7 +50,7 @@ pub enum Meaning {
 }
 
 /// The purpose of a call within its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallRole {
     /// The agent that the user started.
     Main,
@@ -71,6 +71,21 @@ pub enum CallRole {
 }
 
 impl CallRole {
+    /// The role with this word in attributes.
+    pub fn named(word: &str) -> Option<Self> {
+        const ALL: [CallRole; 8] = [
+            CallRole::Main,
+            CallRole::SubAgent,
+            CallRole::Compaction,
+            CallRole::Memory,
+            CallRole::Judge,
+            CallRole::Title,
+            CallRole::Probe,
+            CallRole::Warmup,
+        ];
+        ALL.into_iter().find(|role| role.as_str() == word)
+    }
+
     /// The word in attributes.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,26 @@
+//! Trajectories: the LLM calls of an attempt as a tree of token sequences, ready for training.
+//!
+//! [`read`](read::read) takes calls and rewards from spans, [`Trajectory::build`] makes the tree, [`rows`] the rows that
+//! trainers load, and [`verdict`] says whether a rollout is sound enough to train on. Pure: spans in, values out. Memory
+//! grows with the calls of one attempt, never with the number of rollouts.
+
+mod breaks;
+mod call;
+mod outline;
+mod prefix;
+mod read;
+mod rewards;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod verdict;
+
+pub use breaks::{Break, BreakCause, BreakSide};
+pub use call::{Call, CallContent, Exclusion, VersionStart};
+pub use outline::outline;
+pub use read::{AttemptRecord, read};
+pub use rewards::{Reward, RewardRule, discounted_returns, final_reward};
+pub use rows::{ROW_SCHEMA_VERSION, RewardSource, TrainingRow, rows};
+pub use tree::{Branch, CallNode, MergeMode, Trajectory};
+pub use verdict::{Reason, Verdict, VerdictSettings, verdict};

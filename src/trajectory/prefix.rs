@@ -1,0 +1,122 @@
+//! Finds the call that another one continues: the longest earlier sequence that is a prefix of its prompt.
+//!
+//! Every prompt is hashed once, from its start to its end. Where an earlier sequence has the length reached so far, a
+//! table of the hashes of whole sequences is asked. A hit is then compared token by token, so that a hash never decides.
+//! The cost is linear in the number of tokens; the memory is linear in the number of calls.
+
+use super::call::{Call, Lineage};
+use std::collections::HashMap;
+
+/// The call that another one continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parent {
+    /// Index among the calls.
+    pub call: usize,
+    /// True if another call has the same prompt and the same answer: which of both was continued can't be known.
+    pub is_ambiguous: bool,
+}
+
+/// The parent of each call. `calls` are in the order of their sequence ids; a parent comes before its children.
+pub(super) fn parents(calls: &[Call]) -> Vec<Option<Parent>> {
+    let sequences = SequenceTable::of(calls);
+    calls.iter().enumerate().map(|(at, call)| sequences.parent(calls, at, call)).collect()
+}
+
+/// Sequences by what distinguishes them.
+struct SequenceTable {
+    by_key: HashMap<Key, Vec<usize>>,
+    // Lengths of the sequences, ascending.
+    lengths: Vec<usize>,
+    filter: Filter,
+}
+
+type Key = (Lineage, usize, u64);
+
+impl SequenceTable {
+    fn of(calls: &[Call]) -> Self {
+        let mut by_key: HashMap<Key, Vec<usize>> = HashMap::with_capacity(calls.len());
+        let mut lengths = Vec::with_capacity(calls.len());
+        let mut filter = Filter::for_entries(calls.len());
+        for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
+            let hash = hash(hash(SEED, &call.prompt), &call.sampled);
+            by_key.entry((call.lineage(), call.len(), hash)).or_default().push(at);
+            filter.add(hash);
+            lengths.push(call.len());
+        }
+        lengths.sort_unstable();
+        lengths.dedup();
+        Self { by_key, lengths, filter }
+    }
+
+    fn parent(&self, calls: &[Call], at: usize, call: &Call) -> Option<Parent> {
+        let mut hits: Vec<&[usize]> = Vec::new();
+        let (mut state, mut done) = (SEED, 0);
+        for length in self.lengths.iter().copied().take_while(|length| *length <= call.prompt.len()) {
+            state = hash(state, &call.prompt[done..length]);
+            done = length;
+            if self.filter.may_have(state)
+                && let Some(found) = self.by_key.get(&(call.lineage(), length, state))
+            {
+                hits.push(found);
+            }
+        }
+        hits.into_iter().rev().find_map(|found| {
+            let earlier = &found[..found.partition_point(|one| *one < at)];
+            let is_continued = |one: &&usize| call.continues(&calls[**one]);
+            let last = earlier.iter().rev().find(is_continued)?;
+            Some(Parent { call: *last, is_ambiguous: earlier.iter().filter(is_continued).count() > 1 })
+        })
+    }
+}
+
+/// Says without a look into the table that most hashes are not there.
+struct Filter {
+    bits: Vec<u64>,
+}
+
+impl Filter {
+    fn for_entries(entries: usize) -> Self {
+        // 16 bits an entry: one of 16 hashes that are not there passes.
+        Self { bits: vec![0; (entries / 4).next_power_of_two().max(16)] }
+    }
+
+    fn add(&mut self, hash: u64) {
+        let (word, bit) = self.place(hash);
+        self.bits[word] |= bit;
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        let (word, bit) = self.place(hash);
+        self.bits[word] & bit != 0
+    }
+
+    fn place(&self, hash: u64) -> (usize, u64) {
+        // The high bits of a multiplication are its best.
+        let word = usize::try_from(hash >> 32).unwrap_or_default() & (self.bits.len() - 1);
+        (word, 1 << (hash >> 26 & 63))
+    }
+}
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Continues a hash with more tokens.
+fn hash(state: u64, tokens: &[u32]) -> u64 {
+    tokens.iter().fold(state, |state, token| (state ^ u64::from(*token)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
+}
+
+/// Length of the longest common prefix of a prompt and of prompt and answer of another call.
+pub(super) fn common_prefix(prompt: &[u32], earlier: &Call) -> usize {
+    let in_prompt = common(prompt, &earlier.prompt);
+    if in_prompt < earlier.prompt.len() {
+        return in_prompt;
+    }
+    in_prompt + common(&prompt[in_prompt..], &earlier.sampled)
+}
+
+fn common(one: &[u32], other: &[u32]) -> usize {
+    // Whole blocks are compared at the speed of memory.
+    let equal = one.chunks_exact(BLOCK).zip(other.chunks_exact(BLOCK)).take_while(|(a, b)| a == b).count() * BLOCK;
+    equal + one[equal..].iter().zip(&other[equal..]).take_while(|(a, b)| a == b).count()
+}
+
+const BLOCK: usize = 64;

@@ -1,0 +1,235 @@
+//! Takes the LLM calls and the rewards of an attempt from its spans.
+
+use super::call::{Call, CallContent, Exclusion, VersionStart, is_side_call};
+use super::rewards::Reward;
+use crate::llm::clients::CallRole;
+use crate::llm::recorded::is_llm_call;
+use crate::trace::semconv as names;
+use crate::trace::{Span, Value};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// What an attempt's spans say about its training.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AttemptRecord {
+    /// Every answer of every LLM call, in the order of the spans.
+    pub calls: Vec<Call>,
+    /// Rewards in the order in which they were given. Those that are no finite number are left out.
+    pub rewards: Vec<Reward>,
+    /// Rewards that were left out.
+    pub invalid_rewards: usize,
+}
+
+/// Reads the spans of one attempt, in any order.
+pub fn read(spans: &[Span]) -> AttemptRecord {
+    let mut record = AttemptRecord::default();
+    let mut calls: Vec<&Span> = spans.iter().filter(|span| is_llm_call(span)).collect();
+    calls.sort_by(|a, b| (a.sequence_id, &a.span_id).cmp(&(b.sequence_id, &b.span_id)));
+    let known = responses(&calls);
+    for span in calls {
+        let id = text(span, names::GEN_AI_RESPONSE_ID);
+        let first = id.and_then(|id| known.get(id)).copied();
+        let is_repeated = first.is_some_and(|first| first != span.span_id);
+        if is_repeated && !span.attributes.contains_key(names::RESPONSE_TOKEN_IDS) {
+            // The agent's own tracer recorded the same call.
+            continue;
+        }
+        record.calls.extend(answers(span, is_repeated));
+    }
+    for span in spans {
+        read_rewards(span, &mut record);
+    }
+    record.rewards.sort_by(|a, b| (a.time, a.sequence_id).cmp(&(b.time, b.sequence_id)));
+    record
+}
+
+/// Which span has each response: the first with token ids, else the first.
+fn responses<'a>(calls: &[&'a Span]) -> HashMap<&'a str, &'a str> {
+    let mut known = HashMap::new();
+    let (with_ids, without): (Vec<&Span>, Vec<&Span>) =
+        calls.iter().partition(|span| span.attributes.contains_key(names::RESPONSE_TOKEN_IDS));
+    for span in with_ids.into_iter().chain(without) {
+        if let Some(id) = text(span, names::GEN_AI_RESPONSE_ID) {
+            known.entry(id).or_insert(span.span_id.as_str());
+        }
+    }
+    known
+}
+
+/// The answers of one call.
+fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
+    let shared = |name| Arc::from(text(span, name).unwrap_or_default());
+    let content = CallContent {
+        system: shared(names::GEN_AI_SYSTEM_INSTRUCTIONS),
+        input: shared(names::GEN_AI_INPUT_MESSAGES),
+        output: shared(names::GEN_AI_OUTPUT_MESSAGES),
+        tools: shared(names::GEN_AI_TOOL_DEFINITIONS),
+    };
+    let reasons: &[String] = match span.attributes.get(names::GEN_AI_RESPONSE_FINISH_REASONS) {
+        Some(Value::Strings(reasons)) => reasons,
+        _ => &[],
+    };
+    let count = |index: &usize| *index == 0 || span.attributes.contains_key(&indexed(names::RESPONSE_TOKEN_IDS, *index));
+    let choices = (0..).take_while(|index| *index < reasons.len().max(1) || count(index));
+    let prompt: Arc<[u32]> = ids(span, names::PROMPT_TOKEN_IDS, 0).into();
+    let role = text(span, names::CALL_ROLE).and_then(CallRole::named).unwrap_or(CallRole::Main);
+    let call = |choice: usize| {
+        let own_prompt = ids(span, names::PROMPT_TOKEN_IDS, choice);
+        let sampled = ids(span, names::RESPONSE_TOKEN_IDS, choice);
+        let mut call = Call {
+            span_id: span.span_id.clone(),
+            sequence_id: span.sequence_id,
+            choice,
+            role,
+            tools: digest(&content.tools),
+            prompt: if choice == 0 || own_prompt.is_empty() { Arc::clone(&prompt) } else { own_prompt.into() },
+            logprobs: logprobs(span, choice, sampled.len()),
+            versions: versions(span),
+            temperature: span.attributes.get(names::GEN_AI_REQUEST_TEMPERATURE).and_then(Value::as_float),
+            routed_experts: text(span, &indexed(names::ROUTED_EXPERTS, choice)).map(str::to_owned),
+            routed_experts_shape: ints(span, &indexed(names::ROUTED_EXPERTS_SHAPE, choice)).to_vec(),
+            sampling_mask: sampling_mask(span, choice, sampled.len()),
+            exclusion: None,
+            finish_reason: reasons.get(choice).cloned(),
+            model: text(span, names::GEN_AI_REQUEST_MODEL).map(str::to_owned),
+            content: content.clone(),
+            start_time: span.start_time,
+            end_time: span.end_time,
+            parent_span: span.parent_id.clone(),
+            sampled,
+        };
+        call.exclusion = exclusion(span, &call, is_repeated);
+        call
+    };
+    choices.map(call).collect()
+}
+
+fn exclusion(span: &Span, call: &Call, is_repeated: bool) -> Option<Exclusion> {
+    let outcome = text(span, names::OUTCOME).unwrap_or("complete");
+    let doubts = match span.attributes.get(names::TOKENS_REASONS) {
+        Some(Value::Strings(reasons)) => reasons.iter().any(|reason| !HARMLESS.contains(&reason.as_str())),
+        _ => false,
+    };
+    if outcome == "aborted" || call.finish_reason.as_deref() == Some("abort") {
+        Some(Exclusion::Aborted)
+    } else if span.is_error() || outcome == "failed" {
+        Some(Exclusion::Failed)
+    } else if is_repeated || span.attributes.contains_key(names::GATEWAY_JOINED) {
+        Some(Exclusion::Retry)
+    } else if is_side_call(call.role) {
+        Some(Exclusion::SideCall)
+    } else if !call.has_tokens() {
+        Some(Exclusion::NoTokenIds)
+    } else {
+        doubts.then_some(Exclusion::Unproved)
+    }
+}
+
+/// Doubts about a call that leave its ids complete and right.
+const HARMLESS: [&str; 8] = [
+    "weights_changed",
+    "logprobs_absent",
+    "logprobs_count",
+    "logprob_not_finite",
+    "experts_absent",
+    "experts_malformed",
+    "masks_absent",
+    "masks_malformed",
+];
+
+fn read_rewards(span: &Span, record: &mut AttemptRecord) {
+    let call = linked_span(span);
+    let mut index = 0;
+    let mut values = Vec::new();
+    while let Some(value) = span.attributes.get(&format!("agentlightning.reward.{index}.value")) {
+        let name = text(span, &format!("agentlightning.reward.{index}.name")).unwrap_or("primary");
+        values.push((name, value));
+        index += 1;
+    }
+    if let Some(value) = span.attributes.get("reward").filter(|_| span.name == "agentlightning.annotation" && index == 0) {
+        values.push(("primary", value));
+    }
+    for (name, value) in values {
+        match value.as_float().filter(|value| value.is_finite()) {
+            Some(value) => record.rewards.push(Reward {
+                name: name.to_owned(),
+                value,
+                sequence_id: span.sequence_id,
+                time: span.start_time,
+                parent_span: span.parent_id.clone(),
+                call: call.clone(),
+            }),
+            None => record.invalid_rewards += 1,
+        }
+    }
+}
+
+/// The span that an annotation is about: a link of the span, or one as Agent Lightning writes it.
+fn linked_span(span: &Span) -> Option<String> {
+    let key = text(span, "agentlightning.link.0.key_match");
+    let named = text(span, "agentlightning.link.0.value_match").filter(|_| key == Some("span_id"));
+    named.or(span.links.first().map(|link| link.context.span_id.as_str())).map(str::to_owned)
+}
+
+fn versions(span: &Span) -> Vec<VersionStart> {
+    let starts = ints(span, names::POLICY_VERSION_STARTS);
+    match span.attributes.get(names::POLICY_VERSIONS) {
+        Some(Value::Strings(versions)) if versions.len() == starts.len() => {
+            let start = |(version, at): (&String, &i64)| VersionStart {
+                at: usize::try_from(*at).unwrap_or_default(),
+                version: version.clone(),
+            };
+            versions.iter().zip(starts).map(start).collect()
+        }
+        // Without their starts, which tokens are of which version is unknown.
+        Some(_) => Vec::new(),
+        None => {
+            let version = text(span, names::POLICY_VERSION).map(|version| VersionStart { at: 0, version: version.to_owned() });
+            version.into_iter().collect()
+        }
+    }
+}
+
+fn logprobs(span: &Span, choice: usize, tokens: usize) -> Option<Vec<f32>> {
+    match span.attributes.get(&indexed(names::RESPONSE_LOGPROBS, choice)) {
+        Some(Value::Floats(logprobs)) if logprobs.len() == tokens => Some(logprobs.iter().map(|one| *one as f32).collect()),
+        _ => None,
+    }
+}
+
+fn sampling_mask(span: &Span, choice: usize, tokens: usize) -> Option<(Vec<u32>, Vec<u32>)> {
+    let numbers = |name| -> Option<Vec<u32>> {
+        ints(span, &indexed(name, choice)).iter().map(|one| u32::try_from(*one).ok()).collect()
+    };
+    let (lengths, ids) = (numbers(names::SAMPLING_MASK_LENGTHS)?, numbers(names::SAMPLING_MASK)?);
+    let total: u64 = lengths.iter().copied().map(u64::from).sum();
+    (tokens > 0 && lengths.len() == tokens && usize::try_from(total) == Ok(ids.len())).then_some((lengths, ids))
+}
+
+/// The ids of an attribute. Empty if one of them is no id, because the others would not match any more.
+fn ids(span: &Span, name: &str, choice: usize) -> Vec<u32> {
+    let ids = ints(span, &indexed(name, choice));
+    ids.iter().map(|id| u32::try_from(*id).ok()).collect::<Option<Vec<u32>>>().unwrap_or_default()
+}
+
+fn ints<'a>(span: &'a Span, name: &str) -> &'a [i64] {
+    match span.attributes.get(name) {
+        Some(Value::Ints(numbers)) => numbers,
+        _ => &[],
+    }
+}
+
+fn indexed(name: &str, choice: usize) -> String {
+    if choice == 0 { name.to_owned() } else { format!("{name}.{choice}") }
+}
+
+fn text<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
+    span.attributes.get(name).and_then(Value::as_str)
+}
+
+fn digest(tools: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tools.hash(&mut hasher);
+    if tools.is_empty() { 0 } else { hasher.finish() }
+}

@@ -1,0 +1,173 @@
+//! Whether a rollout is complete and sound enough to train on, with the reasons against it.
+
+use super::breaks::BreakCause;
+use super::call::{Exclusion, is_side_call};
+use super::read::AttemptRecord;
+use super::tree::Trajectory;
+use crate::llm::clients::CallRole;
+use crate::trace::semconv as names;
+use crate::trace::{AttemptStatus, Span, Value};
+use crate::util::glob::{any_matches, text_matches};
+use serde::{Deserialize, Serialize};
+
+/// Reasons against training on a rollout; none if it is sound.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// One for each finding.
+    pub reasons: Vec<Reason>,
+}
+
+impl Verdict {
+    /// True if nothing speaks against training.
+    pub fn is_sound(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    /// The names of the reasons, each once: a mask column each.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = self.reasons.iter().map(|reason| reason.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// A reason against training.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reason {
+    /// The kind of reason.
+    pub name: &'static str,
+    /// The span that shows it. `None` if it is about the whole rollout.
+    pub span_id: Option<String>,
+    /// What was found, in words.
+    pub detail: String,
+}
+
+/// The section `[verdict]`: limits, and what exchanges of a rollout may reach. An agent that reaches something else may have
+/// found the answer to its task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerdictSettings {
+    /// The largest difference between the versions of the weights of one rollout.
+    pub max_version_spread: i64,
+    /// Patterns of the only hosts that may be reached, besides those of LLM calls. Empty: all.
+    pub allow_hosts: Vec<String>,
+    /// Patterns of URLs that must not be reached, as `https://github.com/org/repo*`.
+    pub deny_urls: Vec<String>,
+    /// Texts that must not appear in the URL or the recorded bodies of an exchange that is no LLM call.
+    pub deny_text: Vec<String>,
+}
+
+impl Default for VerdictSettings {
+    fn default() -> Self {
+        Self { max_version_spread: 1, allow_hosts: Vec::new(), deny_urls: Vec::new(), deny_text: Vec::new() }
+    }
+}
+
+/// Judges an attempt. `status`: that of the attempt, if it is registered.
+pub fn verdict(
+    status: Option<AttemptStatus>,
+    spans: &[Span],
+    record: &AttemptRecord,
+    tree: &Trajectory,
+    settings: &VerdictSettings,
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut add = |name, span_id: Option<&str>, detail: String| {
+        verdict.reasons.push(Reason { name, span_id: span_id.map(str::to_owned), detail });
+    };
+    match status {
+        Some(AttemptStatus::Preparing | AttemptStatus::Running) => {
+            add("running", None, "the attempt has not ended".to_owned());
+        }
+        Some(AttemptStatus::Timeout | AttemptStatus::Unresponsive) => {
+            add("timeout", None, "the attempt ran out of time".to_owned());
+        }
+        _ => {}
+    }
+    if tree.calls.is_empty() {
+        add("no_calls", None, "no LLM call was recorded".to_owned());
+    }
+    for call in &tree.calls {
+        let span = Some(call.span_id.as_str());
+        match call.exclusion {
+            Some(Exclusion::NoTokenIds) => add("missing_token_ids", span, "the call has no token ids".to_owned()),
+            Some(Exclusion::Unproved) => {
+                add("unproved_token_ids", span, "the token ids are not proved to be complete and right".to_owned());
+            }
+            None if call.logprobs.is_none() => add("missing_logprobs", span, "the call has no logprobs".to_owned()),
+            _ => {}
+        }
+    }
+    let work = || tree.calls.iter().filter(|call| !is_side_call(call.role));
+    if let Some(last) = work().next_back()
+        && let Some(Exclusion::Aborted | Exclusion::Failed) = last.exclusion
+    {
+        add("last_call_incomplete", Some(&last.span_id), "the last call has no complete answer".to_owned());
+    }
+    for (call, node) in tree.calls.iter().zip(&tree.nodes) {
+        if let Some(found) = &node.diagnosis
+            && call.role == CallRole::Main
+            && matches!(found.cause, BreakCause::Retokenized | BreakCause::Template)
+        {
+            let detail = format!("{} at token {}", found.cause.as_str(), found.position);
+            add("unlinked_call", Some(&call.span_id), detail);
+        }
+        if node.parent_is_ambiguous {
+            add("ambiguous_parent", Some(&call.span_id), "two calls with the same answer may be continued".to_owned());
+        }
+    }
+    let numbers = work().flat_map(|call| &call.versions).filter_map(|start| start.version.parse::<i64>().ok());
+    let (least, most) = numbers.fold((i64::MAX, i64::MIN), |(least, most), one| (least.min(one), most.max(one)));
+    if most.saturating_sub(least) > settings.max_version_spread && least <= most {
+        add("version_spread", None, format!("the weights changed from version {least} to {most}"));
+    }
+    let last_end = work().filter(|call| call.exclusion.is_none()).filter_map(|call| call.end_time).max();
+    if let Some(reward) = record.rewards.iter().rfind(|reward| reward.call.is_none())
+        && reward.time.zip(last_end).is_some_and(|(given, end)| given < end)
+    {
+        add("early_reward", None, "the reward was given before the last call ended".to_owned());
+    }
+    if record.invalid_rewards > 0 {
+        add("invalid_reward", None, "a reward is no finite number".to_owned());
+    }
+    for span in spans {
+        if let Some(detail) = capture_gap(span) {
+            add("capture_gap", Some(&span.span_id), detail);
+        }
+        if let Some((name, detail)) = violation(span, settings) {
+            add(name, Some(&span.span_id), detail);
+        }
+    }
+    verdict
+}
+
+fn capture_gap(span: &Span) -> Option<String> {
+    let gaps = [names::CAPTURE_REQUEST_TRUNCATED, names::CAPTURE_RESPONSE_TRUNCATED, names::CAPTURE_UNDECODED];
+    let gap = gaps.into_iter().find(|name| span.attributes.contains_key(*name))?;
+    // Of other traffic, bodies are not needed.
+    span.attributes.contains_key(names::DIALECT).then(|| gap.to_owned())
+}
+
+/// What an exchange did against the rules.
+fn violation(span: &Span, rules: &VerdictSettings) -> Option<(&'static str, String)> {
+    let text = |name| span.attributes.get(name).and_then(Value::as_str);
+    let is_model_call = span.attributes.contains_key(names::DIALECT);
+    let url = text(names::URL_FULL)?;
+    let port = span.attributes.get(names::SERVER_PORT).and_then(Value::as_int);
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+    if let Some(host) = text(names::SERVER_ADDRESS)
+        && !is_model_call
+        && !rules.allow_hosts.is_empty()
+        && !any_matches(&rules.allow_hosts, host, port)
+    {
+        return Some(("host_not_allowed", format!("the agent reached {host}")));
+    }
+    if rules.deny_urls.iter().any(|pattern| text_matches(pattern, url)) {
+        return Some(("denied_url", format!("the agent reached {url}")));
+    }
+    let texts = [Some(url), text(names::HTTP_REQUEST_BODY_CONTENT), text(names::HTTP_RESPONSE_BODY_CONTENT)];
+    let denied = |word: &&String| !word.is_empty() && texts.iter().flatten().any(|text| text.contains(word.as_str()));
+    let word = rules.deny_text.iter().filter(|_| !is_model_call).find(denied)?;
+    Some(("denied_text", format!("{url} has {word:?}")))
+}
