@@ -12,6 +12,7 @@ use crate::store::Retention;
 use crate::store::sqlite::Synchronous;
 use crate::tls::TlsSettings;
 use crate::trace::units::millis;
+use crate::trajectory::VerdictSettings;
 use crate::upstream::{ConnectTo, UpstreamSettings};
 use crate::wire::redact::RedactSettings;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) run: RunSettings,
     /// Where spans are stored, and for how long.
     pub(crate) store: StoreSettings,
+    /// When a rollout is sound enough to train on.
+    pub(crate) verdict: VerdictSettings,
     /// How the program stops.
     pub(crate) shutdown: ShutdownSettings,
 }

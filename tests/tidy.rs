@@ -36,10 +36,26 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("export", &["trajectory", "llm", "wire", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("rollout", &["store", "util"]),
-("api", &["net", "llm", "trajectory", "store", "export", "rollout", "gateway", "wire", "util"]),
+    ("api", &["net", "llm", "trajectory", "store", "export", "rollout", "gateway", "wire", "util"]),
     ("mock", &["llm", "net", "tls", "util"]),
     // Composes the settings that each part owns.
-    ("config", &["api", "capture", "forward", "gateway", "proxy", "run", "store", "tls", "upstream", "util", "wire"]),
+    (
+        "config",
+        &[
+            "api",
+            "capture",
+            "forward",
+            "gateway",
+            "proxy",
+            "run",
+            "store",
+            "tls",
+            "trajectory",
+            "upstream",
+            "util",
+            "wire",
+        ],
+    ),
     (
         "cli",
         &[

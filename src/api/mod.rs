@@ -22,6 +22,7 @@ mod sessions;
 mod settings;
 mod state;
 mod table;
+mod training;
 mod v1;
 
 pub(crate) use otlp::IngestCounters;

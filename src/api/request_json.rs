@@ -40,9 +40,20 @@ pub(super) fn read_fields(body: &Bytes) -> ApiResult<Map<String, JsonValue>> {
 
 /// The parameters of a query. Of those with one name the last counts.
 pub(super) fn read_query<T: DeserializeOwned>(query: Option<&str>) -> ApiResult<T> {
-    let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    let fields: Map<_, _> = parameters.map(|(name, value)| (name.into_owned(), json!(value))).collect();
-    typed("query", &JsonValue::Object(fields))
+    typed("query", &query_json(query, &[]))
+}
+
+/// The parameters of a query as JSON. Those of `lists` are lists of all their values; of others the last counts.
+pub(super) fn query_json(query: Option<&str>, lists: &[&str]) -> JsonValue {
+    let mut fields = Map::new();
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if !lists.contains(&&*name) {
+            fields.insert(name.into_owned(), json!(value));
+        } else if let Some(list) = fields.entry(name.into_owned()).or_insert_with(|| json!([])).as_array_mut() {
+            list.push(json!(value));
+        }
+    }
+    JsonValue::Object(fields)
 }
 
 /// JSON of `part`, which is `body` or `query`, as a type.

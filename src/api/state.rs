@@ -8,6 +8,7 @@ use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
 use crate::trace::span::{Link, SpanContext};
 use crate::trace::{Attributes, RolloutId, Span, Value, semconv};
+use crate::trajectory::VerdictSettings;
 use crate::wire::redact::Redactor;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub(crate) struct ApiState {
     pub(crate) cors_origins: Arc<[String]>,
     /// `server.triplets`.
     pub(crate) triplets: TripletCalls,
+    /// `[verdict]`.
+    pub(crate) verdict: Arc<VerdictSettings>,
     /// Answers LLM calls.
     pub(crate) gateway: Gateway,
     /// The address of the proxy listener.

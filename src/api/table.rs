@@ -7,7 +7,7 @@ use super::openapi::{Group, document};
 use super::respond::ok;
 use super::route::{ApiOperation, Route, get};
 use super::schema::{object, text};
-use super::{agent_lightning, gateway, health, metrics, otlp, sessions, v1};
+use super::{agent_lightning, gateway, health, metrics, otlp, sessions, training, v1};
 use axum::http::{Method, StatusCode};
 use serde_json::Value as JsonValue;
 use std::sync::LazyLock;
@@ -35,6 +35,7 @@ pub(super) fn table() -> Vec<RouteGroup> {
         group("Agent Lightning 1.0", v1::routes()),
         group("rLLM", sessions::routes()),
         group("Gateway", gateway::routes()),
+        group("Training data", training::routes()),
         group("OTLP", otlp::routes()),
         group("Server", health::routes().into_iter().chain([metrics_route(), document_route()]).collect()),
     ]
@@ -172,6 +173,8 @@ mod tests {
             ("one", &post, "/proxy/pause", 403),
             ("one", &post, "/admin/workers", 403),
             ("one", &post, "/v1/tracewire/backends", 403),
+            ("one", &get, "/v1/tracewire/rollouts/ro-1x/verdict", 200),
+            ("one", &get, "/v1/tracewire/rollouts/ro-2/trajectory", 403),
             ("one", &post, "/v1/tracewire/keys", 200),
             ("one", &post, "/rollout/ro-2/attempt/0/v1/messages", 200),
         ] {

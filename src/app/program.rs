@@ -191,6 +191,7 @@ impl App {
             tokens: config.server.tokens.clone().into(),
             cors_origins: config.server.cors_origins.clone().into(),
             triplets: config.server.triplets,
+            verdict: Arc::new(config.verdict.clone()),
             gateway: gateway.clone(),
             proxy_address: self.proxy_address,
         };

@@ -1,6 +1,9 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
-use super::{ca, demo, demo_agent, doctor, env, key, log, mock, reward, run, serve, show, trace, worker};
+use super::{
+    ca, demo, demo_agent, doctor, enqueue, env, export, key, log, mock, reward, run, serve, show, trace, trajectory,
+    wait, worker,
+};
 use crate::util::panics;
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -28,10 +31,18 @@ enum Command {
     Ca(ca::CaArgs),
     /// List rollouts, or show one
     Trace(trace::TraceArgs),
+    /// Write rollouts as training data, in the shapes that trainers load
+    Export(export::ExportArgs),
+    /// Show the calls of a rollout as the tree that is trained on
+    Trajectory(trajectory::TrajectoryArgs),
     /// Find out what is not traced, and why: test the HTTP clients of this machine, or watch a command
     Doctor(doctor::DoctorArgs),
     /// Run a command for each waiting rollout, and report the result to the server
     Worker(worker::WorkerArgs),
+    /// Add rollouts to the queue of the server, from a file of tasks
+    Enqueue(enqueue::EnqueueArgs),
+    /// Wait until rollouts have ended
+    Wait(wait::WaitArgs),
     /// Create an API key for a rollout, for agents that call the gateway
     Key(key::KeyArgs),
     /// Give a rollout a reward
@@ -77,6 +88,10 @@ impl Cli {
                 Command::Env(args) => env::run(&args).await,
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
+                Command::Export(args) => Box::pin(export::run(args)).await,
+                Command::Trajectory(args) => Box::pin(trajectory::run(args)).await,
+                Command::Enqueue(args) => Box::pin(enqueue::run(args)).await,
+                Command::Wait(args) => Box::pin(wait::run(args)).await,
                 Command::Doctor(args) => Box::pin(doctor::run(args)).await,
                 Command::Worker(args) => Box::pin(worker::run(args)).await,
                 Command::Key(args) => Box::pin(key::run(args)).await,

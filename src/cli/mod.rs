@@ -7,7 +7,9 @@ mod command_line;
 mod demo;
 mod demo_agent;
 mod doctor;
+mod enqueue;
 mod env;
+mod export;
 mod key;
 mod log;
 mod mock;
@@ -19,6 +21,8 @@ mod serve;
 mod settings;
 mod show;
 mod trace;
+mod trajectory;
+mod wait;
 mod worker;
 
 pub use command_line::Cli;

@@ -63,15 +63,7 @@ enum TraceFormat {
 }
 
 pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
-    let config = Config { store: args.store.settings(), ..Config::default() };
-    let place = place_name(&config.store);
-    if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
-        bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
-    }
-    if config.store.place() == StorePlace::Memory {
-        bail!("a store in memory is gone when its program has ended; name the file or the server with --store");
-    }
-    let store = open_store_for_reading(&config).await?;
+    let (store, place) = open_for_reading(&args.store).await?;
     let output = match args.command {
         TraceCommand::List { limit, json } => {
             let limit = if limit == 0 { MAX_ROLLOUTS } else { limit };
@@ -104,6 +96,19 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Opens the store that the arguments name. Returns it with its name for messages.
+pub(super) async fn open_for_reading(args: &StoreArgs) -> Result<(SharedStore, String)> {
+    let config = Config { store: args.settings(), ..Config::default() };
+    let place = place_name(&config.store);
+    if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
+        bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
+    }
+    if config.store.place() == StorePlace::Memory {
+        bail!("a store in memory is gone when its program has ended; name the file or the server with --store");
+    }
+    Ok((open_store_for_reading(&config).await?, place))
+}
+
 /// The newest rollouts. Those with a killed `run` count as failed.
 async fn rollouts(store: &SharedStore, limit: usize) -> Result<Vec<RolloutSummary>> {
     let mut rollouts = store.rollouts(limit).await?;
@@ -117,7 +122,7 @@ async fn rollouts(store: &SharedStore, limit: usize) -> Result<Vec<RolloutSummar
 }
 
 /// The rollout with this id or with an id that begins with it, or the `latest`.
-async fn find_rollout(store: &SharedStore, wanted: &str, place: &str) -> Result<RolloutId> {
+pub(super) async fn find_rollout(store: &SharedStore, wanted: &str, place: &str) -> Result<RolloutId> {
     if wanted == LATEST {
         let newest = store.rollouts(1).await?.into_iter().next();
         let Some(newest) = newest else { bail!("{place} has no rollouts; record one with `tracewire run`") };

@@ -215,12 +215,16 @@ fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
 
 /// Converts the messages of an attribute to those of chat completions.
 pub(crate) fn messages(span: &Span, attribute: &str) -> JsonValue {
-    let parsed: Vec<JsonValue> =
-        text(span, attribute).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    parsed.iter().flat_map(chat_messages).collect()
+    chat_messages(span.attributes.get(attribute).and_then(Value::as_str).unwrap_or_default()).into()
 }
 
-fn chat_messages(message: &JsonValue) -> Vec<JsonValue> {
+/// Converts messages as spans have them to those of chat completions. What is no list has none.
+pub(crate) fn chat_messages(json: &str) -> Vec<JsonValue> {
+    let parsed: Vec<JsonValue> = serde_json::from_str(json).unwrap_or_default();
+    parsed.iter().flat_map(chat_messages_of).collect()
+}
+
+fn chat_messages_of(message: &JsonValue) -> Vec<JsonValue> {
     let role = message["role"].as_str().unwrap_or("user");
     let parts = message["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let of_type = |kind: &'static str| parts.iter().filter(move |part| part["type"] == kind);

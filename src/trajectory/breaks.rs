@@ -109,7 +109,8 @@ fn nearest(calls: &[Call], at: usize) -> Option<(usize, usize)> {
     let earlier = calls[..at].iter().enumerate().rev().filter(|(_, call)| call.has_tokens() && call.prompt != *prompt);
     for (index, call) in earlier.take(MAX_CANDIDATES) {
         // Only one that agrees where the best one so far ended can be better.
-        let is_better = best.is_none_or(|(_, length)| prompt.get(length).is_some_and(|id| call.token(length) == Some(*id)));
+        let is_better =
+            best.is_none_or(|(_, length)| prompt.get(length).is_some_and(|id| call.token(length) == Some(*id)));
         if is_better {
             let length = common_prefix(prompt, call);
             if best.is_none_or(|(_, before)| length > before) {
@@ -245,7 +246,8 @@ fn left_out(old: &[Message], new: &[Message]) -> bool {
         !rest.is_empty() && rest.len() <= new.len() && rest.iter().zip(new).all(|(a, b)| a.says_the_same(b))
     };
     let keeps_first = old.first().zip(new.first()).is_some_and(|(a, b)| a.says_the_same(b));
-    (1..old.len()).any(|from| continues(&old[from..], new) || (keeps_first && from > 1 && continues(&old[from..], &new[1..])))
+    (1..old.len())
+        .any(|from| continues(&old[from..], new) || (keeps_first && from > 1 && continues(&old[from..], &new[1..])))
 }
 
 /// True if the second message is the first one, shortened.
@@ -294,7 +296,8 @@ fn texts(before: &[Message], after: &[Message]) -> (String, String) {
     };
     let whole = |one: &Message| format!("{}{}", one.reasoning, one.text);
     let (lost, got) = (whole(lost), whole(got));
-    let equal: usize = lost.chars().zip(got.chars()).take_while(|(a, b)| a == b).map(|(letter, _)| letter.len_utf8()).sum();
+    let equal: usize =
+        lost.chars().zip(got.chars()).take_while(|(a, b)| a == b).map(|(letter, _)| letter.len_utf8()).sum();
     (excerpt(&lost, equal), excerpt(&got, equal))
 }
 

@@ -68,10 +68,7 @@ impl Call {
 
     /// True if the prompt begins with prompt and answer of `earlier`.
     pub(super) fn continues(&self, earlier: &Self) -> bool {
-        let (head, rest) = match self.prompt.split_at_checked(earlier.prompt.len()) {
-            Some(parts) => parts,
-            None => return false,
-        };
+        let Some((head, rest)) = self.prompt.split_at_checked(earlier.prompt.len()) else { return false };
         rest.starts_with(&earlier.sampled) && *head == *earlier.prompt
     }
 

@@ -21,9 +21,15 @@ pub fn outline(tree: &Trajectory, rewards: &[Reward], verdict: &Verdict) -> Stri
         }
     }
     let sampled = tree.sampled_tokens();
-    let trained: usize = tree.branches.iter().flat_map(|branch| &branch.trained).map(|at| tree.trained_tokens(*at)).sum();
+    let trained: usize =
+        tree.branches.iter().flat_map(|branch| &branch.trained).map(|at| tree.trained_tokens(*at)).sum();
     // Writing to a String can't fail.
-    let _ = writeln!(text, "\n{} calls, {} branches, {trained} of {sampled} sampled tokens trained", tree.calls.len(), tree.branches.len());
+    let _ = writeln!(
+        text,
+        "\n{} calls, {} branches, {trained} of {sampled} sampled tokens trained",
+        tree.calls.len(),
+        tree.branches.len()
+    );
     for reward in rewards {
         let _ = writeln!(text, "reward {} {}", reward.name, reward.value);
     }
@@ -42,7 +48,13 @@ fn line(text: &mut String, tree: &Trajectory, at: usize, depth: usize, reward: O
     let known = node.parent.map_or(0, |parent| tree.calls[parent].len().min(call.prompt.len()));
     let indent = "  ".repeat(depth.min(MAX_DEPTH));
     let observed = call.prompt.len() - known;
-    let _ = write!(text, "{indent}{} {} +{observed} observed, {} sampled", call.sequence_id, call.role.as_str(), call.sampled.len());
+    let _ = write!(
+        text,
+        "{indent}{} {} +{observed} observed, {} sampled",
+        call.sequence_id,
+        call.role.as_str(),
+        call.sampled.len()
+    );
     if let Some(exclusion) = call.exclusion {
         let _ = write!(text, ", not trained: {}", exclusion.as_str());
     }

@@ -101,7 +101,9 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Continues a hash with more tokens.
 fn hash(state: u64, tokens: &[u32]) -> u64 {
-    tokens.iter().fold(state, |state, token| (state ^ u64::from(*token)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
+    tokens
+        .iter()
+        .fold(state, |state, token| (state ^ u64::from(*token)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
 }
 
 /// Length of the longest common prefix of a prompt and of prompt and answer of another call.

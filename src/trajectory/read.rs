@@ -40,7 +40,7 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
     for span in spans {
         read_rewards(span, &mut record);
     }
-    record.rewards.sort_by(|a, b| (a.time, a.sequence_id).cmp(&(b.time, b.sequence_id)));
+    record.rewards.sort_by_key(|reward| (reward.time, reward.sequence_id));
     record
 }
 
@@ -70,7 +70,8 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
         Some(Value::Strings(reasons)) => reasons,
         _ => &[],
     };
-    let count = |index: &usize| *index == 0 || span.attributes.contains_key(&indexed(names::RESPONSE_TOKEN_IDS, *index));
+    let count =
+        |index: &usize| *index == 0 || span.attributes.contains_key(&indexed(names::RESPONSE_TOKEN_IDS, *index));
     let choices = (0..).take_while(|index| *index < reasons.len().max(1) || count(index));
     let prompt: Arc<[u32]> = ids(span, names::PROMPT_TOKEN_IDS, 0).into();
     let role = text(span, names::CALL_ROLE).and_then(CallRole::named).unwrap_or(CallRole::Main);
@@ -147,7 +148,9 @@ fn read_rewards(span: &Span, record: &mut AttemptRecord) {
         values.push((name, value));
         index += 1;
     }
-    if let Some(value) = span.attributes.get("reward").filter(|_| span.name == "agentlightning.annotation" && index == 0) {
+    if let Some(value) =
+        span.attributes.get("reward").filter(|_| span.name == "agentlightning.annotation" && index == 0)
+    {
         values.push(("primary", value));
     }
     for (name, value) in values {
@@ -185,7 +188,8 @@ fn versions(span: &Span) -> Vec<VersionStart> {
         // Without their starts, which tokens are of which version is unknown.
         Some(_) => Vec::new(),
         None => {
-            let version = text(span, names::POLICY_VERSION).map(|version| VersionStart { at: 0, version: version.to_owned() });
+            let version =
+                text(span, names::POLICY_VERSION).map(|version| VersionStart { at: 0, version: version.to_owned() });
             version.into_iter().collect()
         }
     }
@@ -193,7 +197,9 @@ fn versions(span: &Span) -> Vec<VersionStart> {
 
 fn logprobs(span: &Span, choice: usize, tokens: usize) -> Option<Vec<f32>> {
     match span.attributes.get(&indexed(names::RESPONSE_LOGPROBS, choice)) {
-        Some(Value::Floats(logprobs)) if logprobs.len() == tokens => Some(logprobs.iter().map(|one| *one as f32).collect()),
+        Some(Value::Floats(logprobs)) if logprobs.len() == tokens => {
+            Some(logprobs.iter().map(|one| *one as f32).collect())
+        }
         _ => None,
     }
 }

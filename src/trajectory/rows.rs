@@ -86,7 +86,13 @@ pub enum RewardSource {
 }
 
 /// The rows of an attempt. Branches without a trained token have none.
-pub fn rows(rollout: &Rollout, spans: &[Span], tree: &Trajectory, rewards: &[Reward], verdict: &Verdict) -> Vec<TrainingRow> {
+pub fn rows(
+    rollout: &Rollout,
+    spans: &[Span],
+    tree: &Trajectory,
+    rewards: &[Reward],
+    verdict: &Verdict,
+) -> Vec<TrainingRow> {
     let attempt_id = spans.first().map(|span| span.attempt_id.to_string()).unwrap_or_default();
     let tokens = |branch: &Branch| branch.trained.iter().map(|call| tree.trained_tokens(*call)).sum::<usize>();
     let branches: Vec<(&Branch, usize)> =

@@ -25,7 +25,11 @@ fn render(messages: &[Message]) -> Vec<u32> {
 }
 
 fn answer_ids(text: &str, reasoning: &str) -> Vec<u32> {
-    let thought = if reasoning.is_empty() { Vec::new() } else { [&[THINK], letters(reasoning).as_slice(), &[THINK + 1]].concat() };
+    let thought = if reasoning.is_empty() {
+        Vec::new()
+    } else {
+        [&[THINK], letters(reasoning).as_slice(), &[THINK + 1]].concat()
+    };
     [thought, letters(text), vec![END]].concat()
 }
 
@@ -45,7 +49,8 @@ fn content(messages: &[Message]) -> Arc<str> {
         }
         parts
     };
-    let all: Vec<_> = messages.iter().map(|(role, text, thought)| json!({"role": role, "parts": parts(text, thought)})).collect();
+    let all: Vec<_> =
+        messages.iter().map(|(role, text, thought)| json!({"role": role, "parts": parts(text, thought)})).collect();
     json!(all).to_string().into()
 }
 
@@ -106,7 +111,8 @@ fn strict(calls: Vec<Call>) -> Trajectory {
 
 #[test]
 fn a_tool_agent_of_five_turns_is_one_branch() {
-    let (_, calls) = conversation(&[("fix it", "ls"), ("a b", "cat a"), ("text", "edit"), ("ok", "test"), ("passed", "done")]);
+    let (_, calls) =
+        conversation(&[("fix it", "ls"), ("a b", "cat a"), ("text", "edit"), ("ok", "test"), ("passed", "done")]);
     let tree = strict(calls);
     assert_eq!((paths(&tree), trained(&tree)), (vec![vec![0, 1, 2, 3, 4]], vec![vec![0, 1, 2, 3, 4]]));
     assert!(tree.nodes.iter().all(|node| node.diagnosis.is_none()));
@@ -231,7 +237,8 @@ fn dropped_thinking_is_found_by_messages_and_by_ids() {
     let by_messages = call(2, &dropped, ("end", ""));
     // The client sends the thought, the template leaves it out.
     let mut by_ids = by_messages.clone();
-    let sent = [dropped[0].clone(), ("assistant", "answer".to_owned(), "a long thought".to_owned()), dropped[2].clone()];
+    let sent =
+        [dropped[0].clone(), ("assistant", "answer".to_owned(), "a long thought".to_owned()), dropped[2].clone()];
     by_ids.content.input = content(&sent);
     for later in [by_messages, by_ids] {
         let tree = strict(vec![first.clone(), later]);

@@ -99,7 +99,10 @@ fn siblings(calls: &[Call]) -> Vec<CallNode> {
         *by_prompt.entry(key(call)).or_default() += 1;
     }
     let count = |call| by_prompt.get(&key(call)).copied().unwrap_or(1);
-    calls.iter().map(|call| CallNode { n_siblings: count(call), trainable: call.sampled.len(), ..CallNode::default() }).collect()
+    calls
+        .iter()
+        .map(|call| CallNode { n_siblings: count(call), trainable: call.sampled.len(), ..CallNode::default() })
+        .collect()
 }
 
 fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {

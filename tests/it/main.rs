@@ -46,6 +46,7 @@ mod store_suite;
 mod stripping;
 mod support;
 mod tls_input;
+mod training;
 mod tunnels;
 mod upstream_faults;
 mod upstream_ways;

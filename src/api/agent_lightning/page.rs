@@ -1,6 +1,6 @@
 //! Filters, order and pages of listings, on the JSON of the items, so that every kind of item is treated alike.
 
-use crate::api::request_json::{read, typed};
+use crate::api::request_json::{query_json, read, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -175,25 +175,7 @@ pub(super) fn from_body<T: DeserializeOwned>(body: &Bytes) -> ApiResult<(T, Pagi
 /// The conditions and the page of a query, read as the body with the same fields. Fields in `lists` become arrays, also
 /// if they occur once; of others the last value counts.
 pub(super) fn from_query<T: DeserializeOwned>(query: Option<&str>, lists: &[&str]) -> ApiResult<(T, Paging)> {
-    let mut object = serde_json::Map::new();
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let value = json!(value);
-        match object.entry(name.to_string()) {
-            serde_json::map::Entry::Occupied(mut known) if lists.contains(&&*name) => {
-                if let Some(list) = known.get_mut().as_array_mut() {
-                    list.push(value);
-                }
-            }
-            entry => {
-                let value = if lists.contains(&&*name) { json!([value]) } else { value };
-                match entry {
-                    serde_json::map::Entry::Vacant(free) => drop(free.insert(value)),
-                    serde_json::map::Entry::Occupied(mut known) => drop(known.insert(value)),
-                }
-            }
-        }
-    }
-    let object = JsonValue::Object(object);
+    let object = query_json(query, lists);
     Ok((typed("query", &object)?, typed("query", &object)?))
 }
 

@@ -1,0 +1,94 @@
+//! Views of one rollout: of its latest attempt.
+
+use crate::api::respond::{ApiError, ApiResult, ok};
+use crate::api::state::ApiState;
+use crate::export::sample::{AttemptSample, SampleOptions};
+use crate::export::shapes::shape_named;
+use crate::store::{RolloutFilter, SharedStore};
+use crate::trace::{AttemptedRollout, RolloutId};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value as JsonValue, json};
+
+/// `GET /v1/tracewire/rollouts/{rollout}/trajectory`
+pub(super) async fn trajectory(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    let sample = sample(&state, &rollout).await?;
+    let (calls, nodes) = (&sample.tree.calls, &sample.tree.nodes);
+    let node = |(call, node): (&crate::trajectory::Call, &crate::trajectory::CallNode)| {
+        json!({
+            "span_id": call.span_id,
+            "sequence_id": call.sequence_id,
+            "choice": call.choice,
+            "role": call.role.as_str(),
+            "parent": node.parent,
+            "prompt_tokens": call.prompt.len(),
+            "sampled_tokens": call.sampled.len(),
+            "trained_tokens": if call.exclusion.is_none() { node.trainable } else { 0 },
+            "exclusion": call.exclusion,
+            "n_siblings": node.n_siblings,
+            "break": node.diagnosis,
+        })
+    };
+    let calls: Vec<JsonValue> = calls.iter().zip(nodes).map(node).collect();
+    ok(json!({
+        "rollout_id": sample.rollout.rollout_id,
+        "attempt_id": sample.attempt_id,
+        "calls": calls,
+        "rows": sample.rows,
+        "proof": sample.proof(),
+        "verdict": verdict_json(&sample),
+    }))
+}
+
+/// `GET /v1/tracewire/rollouts/{rollout}/triplets`
+pub(super) async fn triplets(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    shaped(&state, &rollout, "agent-lightning-0.3").await
+}
+
+/// `GET /v1/tracewire/rollouts/{rollout}/messages`
+pub(super) async fn messages(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    shaped(&state, &rollout, "messages").await
+}
+
+/// `GET /v1/tracewire/rollouts/{rollout}/reward`
+pub(super) async fn reward(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    let sample = sample(&state, &rollout).await?;
+    let last = crate::trajectory::final_reward(&sample.record.rewards).map(|reward| reward.value);
+    ok(json!({ "reward": last, "rewards": sample.record.rewards }))
+}
+
+/// `GET /v1/tracewire/rollouts/{rollout}/verdict`
+pub(super) async fn verdict(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    ok(verdict_json(&sample(&state, &rollout).await?))
+}
+
+fn verdict_json(sample: &AttemptSample) -> JsonValue {
+    json!({ "sound": sample.verdict.is_sound(), "reasons": sample.verdict.reasons })
+}
+
+async fn shaped(state: &ApiState, rollout: &str, shape: &str) -> ApiResult<Response> {
+    let sample = sample(state, rollout).await?;
+    ok(shape_named(shape).map(|shape| shape.lines(&sample)).unwrap_or_default())
+}
+
+/// The latest attempt of a rollout.
+async fn sample(state: &ApiState, rollout: &str) -> ApiResult<AttemptSample> {
+    let filter = RolloutFilter { ids: Some(vec![RolloutId::from(rollout)]), statuses: None };
+    let store = state.rollouts.store();
+    let found = store.attempted_rollouts(filter).await?.into_iter().next();
+    let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {rollout} not found")))?;
+    Ok(sample_of(store, found, state).await?)
+}
+
+/// Reads the spans of an attempt and makes its sample, on a thread where that may take its time.
+pub(super) async fn sample_of(
+    store: &SharedStore,
+    found: AttemptedRollout,
+    state: &ApiState,
+) -> Result<AttemptSample, crate::store::StoreError> {
+    let AttemptedRollout { rollout, attempt } = found;
+    let attempt_id = attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
+    let spans = store.spans(rollout.rollout_id.clone(), attempt_id).await?;
+    let options = SampleOptions { verdict: (*state.verdict).clone(), ..SampleOptions::default() };
+    Ok(tokio::task::block_in_place(|| AttemptSample::of(rollout, attempt.as_ref(), &spans, &options)))
+}

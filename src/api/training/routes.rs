@@ -1,0 +1,34 @@
+//! The routes of training data.
+
+use super::stream::ExportQuery;
+use super::{handlers, stream};
+use crate::api::access::RouteRollouts::{ByHandler, InPath};
+use crate::api::route::{Route, get};
+use crate::api::schema::{object, text};
+use axum::http::StatusCode;
+
+/// The rows of the table.
+pub(crate) fn routes() -> Vec<Route> {
+    let rollout = InPath("rollout");
+    vec![
+        get("/v1/tracewire/rollouts/{rollout}/trajectory", handlers::trajectory)
+            .read(rollout, "Get the tree of a rollout's latest attempt, and its rows")
+            .returns(object),
+        get("/v1/tracewire/rollouts/{rollout}/triplets", handlers::triplets)
+            .read(rollout, "Get the trained calls with their rewards, as Agent Lightning 0.3 has them")
+            .returns(object),
+        get("/v1/tracewire/rollouts/{rollout}/messages", handlers::messages)
+            .read(rollout, "Get the conversations as chat messages with their tools")
+            .returns(object),
+        get("/v1/tracewire/rollouts/{rollout}/reward", handlers::reward)
+            .read(rollout, "Get the rewards")
+            .returns(object),
+        get("/v1/tracewire/rollouts/{rollout}/verdict", handlers::verdict)
+            .read(rollout, "Get whether the rollout is sound enough to train on, with the reasons against it")
+            .returns(object),
+        get("/v1/tracewire/export", stream::export)
+            .read(ByHandler, "Export rollouts as lines of JSON")
+            .query::<ExportQuery>()
+            .returns_as(StatusCode::OK, &["application/x-ndjson"], text),
+    ]
+}

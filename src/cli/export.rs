@@ -1,0 +1,223 @@
+//! `tracewire export`: writes rollouts of the store as training data.
+//!
+//! Rollouts are read, converted and written one by one. The file gets its name when it is whole; beside it is the proof,
+//! which counts the sampled tokens that are in the data, and the others with their reasons.
+
+use super::settings::read_config;
+use super::show;
+use super::trace::{find_rollout, open_for_reading};
+use crate::export::sample::{AttemptSample, Proof, SampleOptions};
+use crate::export::shapes::{ALL, Shape, shape_named};
+use crate::store::{RolloutFilter, SharedStore};
+use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
+use crate::trajectory::MergeMode;
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// Arguments of `export`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tracewire export --all --format trajectories -o train.jsonl
+  tracewire export ro-0123 ro-4567 --format slime
+  tracewire export --since 2h --status succeeded --format messages -o sft.jsonl")]
+pub(super) struct ExportArgs {
+    /// Ids of rollouts, the beginnings of them, or `latest`
+    #[arg(value_name = "ROLLOUT", required_unless_present_any = ["all", "since", "status"])]
+    rollouts: Vec<String>,
+    /// Export all rollouts
+    #[arg(long, conflicts_with = "rollouts")]
+    all: bool,
+    /// Only rollouts that started within this time, such as 90s, 30m, 2h or 7d
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    since: Option<Duration>,
+    /// Only rollouts with this status (repeatable)
+    #[arg(long, value_name = "STATUS", value_parser = status)]
+    status: Vec<RolloutStatus>,
+    /// The shape of the data
+    #[arg(long, value_parser = PossibleValuesParser::new(ALL.iter().map(|shape| shape.name())))]
+    format: String,
+    /// The file, which must not exist as a folder; it is replaced when the export is whole [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    merge: MergeArgs,
+    /// The settings file, for its section [verdict]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: super::args::StoreArgs,
+}
+
+/// What makes a call the continuation of another.
+#[derive(Args)]
+pub(super) struct MergeArgs {
+    /// When a call continues an earlier one
+    #[arg(long, value_enum, default_value_t = Merge::Strict)]
+    merge: Merge,
+    /// With `--merge realign`: how many sampled tokens may be lost at a break
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    realign_tokens: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Merge {
+    /// If its prompt begins with exactly the earlier tokens
+    Strict,
+    /// Also if only the ids of the same text differ
+    Realign,
+    /// Never
+    PerCall,
+}
+
+impl MergeArgs {
+    pub(super) fn mode(&self) -> MergeMode {
+        match self.merge {
+            Merge::Strict => MergeMode::Strict,
+            Merge::Realign => MergeMode::Realign(self.realign_tokens),
+            Merge::PerCall => MergeMode::PerCall,
+        }
+    }
+}
+
+pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
+    let settings = read_config(args.config.as_deref())?;
+    let Some(shape) = shape_named(&args.format) else { bail!("there is no format {}", args.format) };
+    let (store, place) = open_for_reading(&args.store).await?;
+    let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
+    let rollouts = selected(&args, &store, &place).await?;
+    if rollouts.is_empty() {
+        bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
+    }
+    let proof = match &args.output {
+        Some(path) => to_file(path, shape, rollouts, &store, &options).await?,
+        None => {
+            let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
+            write_all(&mut stdout, shape, rollouts, &store, &options).await?
+        }
+    };
+    store.close().await?;
+    show::note(&summary(&proof));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rollouts that the arguments select, by start time.
+async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<Vec<AttemptedRollout>> {
+    let mut filter = RolloutFilter::default();
+    if !args.rollouts.is_empty() {
+        let mut ids = Vec::with_capacity(args.rollouts.len());
+        for wanted in &args.rollouts {
+            ids.push(find_rollout(store, wanted, place).await?);
+        }
+        filter.ids = Some(ids);
+    }
+    filter.statuses = (!args.status.is_empty()).then(|| args.status.clone());
+    let mut rollouts = store.attempted_rollouts(filter).await?;
+    if let Some(age) = args.since {
+        let from = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        rollouts.retain(|rollout| rollout.rollout.start_time >= Timestamp::from(from));
+    }
+    Ok(rollouts)
+}
+
+/// Writes to a file of another name in the same folder first, so that nobody reads a half one.
+async fn to_file(
+    path: &Path,
+    shape: &dyn Shape,
+    rollouts: Vec<AttemptedRollout>,
+    store: &SharedStore,
+    options: &SampleOptions,
+) -> Result<Proof> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let in_folder = || format!("cannot write to the folder {}", folder.display());
+    let file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let proof = write_all(&mut writer, shape, rollouts, store, options).await?;
+    let cannot_write = || format!("cannot write {}", path.display());
+    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
+    let proof_path = proof_path(path);
+    let mut proof_file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
+    serde_json::to_writer_pretty(&mut proof_file, &proof).with_context(cannot_write)?;
+    file.as_file().sync_all().with_context(cannot_write)?;
+    proof_file.persist(&proof_path).with_context(|| format!("cannot write {}", proof_path.display()))?;
+    file.persist(path).with_context(cannot_write)?;
+    Ok(proof)
+}
+
+/// `train.jsonl` has its proof in `train.jsonl.proof.json`.
+fn proof_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".proof.json");
+    name.into()
+}
+
+async fn write_all(
+    writer: &mut impl Write,
+    shape: &dyn Shape,
+    rollouts: Vec<AttemptedRollout>,
+    store: &SharedStore,
+    options: &SampleOptions,
+) -> Result<Proof> {
+    let (mut proof, count) = (Proof::default(), rollouts.len());
+    let shows_progress = std::io::stderr().is_terminal();
+    for (done, AttemptedRollout { rollout, attempt }) in rollouts.into_iter().enumerate() {
+        let attempt_id = attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
+        let spans = store.spans(rollout.rollout_id.clone(), attempt_id).await?;
+        let sample = AttemptSample::of(rollout, attempt.as_ref(), &spans, options);
+        drop(spans);
+        for line in shape.lines(&sample) {
+            serde_json::to_writer(&mut *writer, &line).context("cannot write the export")?;
+            writer.write_all(b"\n").context("cannot write the export")?;
+        }
+        proof.add(&sample.proof());
+        if shows_progress {
+            show::replace_line(&format!("{} of {count} rollouts, {} rows", done + 1, proof.rows));
+        }
+    }
+    writer.flush().context("cannot write the export")?;
+    if shows_progress {
+        show::replace_line("");
+    }
+    Ok(proof)
+}
+
+fn summary(proof: &Proof) -> String {
+    let Proof { rollouts, rows, sampled_tokens, trained_tokens, .. } = proof;
+    let missing = proof.missing.iter().map(|(reason, missing)| format!("{reason} {}", missing.tokens));
+    let missing = missing.collect::<Vec<_>>().join(", ");
+    let why = if missing.is_empty() { String::new() } else { format!(" (others: {missing})") };
+    format!("{rollouts} rollouts, {rows} rows, {trained_tokens} of {sampled_tokens} sampled tokens trained{why}")
+}
+
+#[derive(Debug, thiserror::Error)]
+enum InvalidArgument {
+    #[error("expected a time such as 90s, 30m, 2h or 7d")]
+    Age,
+    #[error(
+        "there is no such status; rollouts are queuing, preparing, running, failed, succeeded, cancelled or requeuing"
+    )]
+    Status,
+}
+
+fn age(text: &str) -> Result<Duration, InvalidArgument> {
+    let unit = text.chars().last().ok_or(InvalidArgument::Age)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(InvalidArgument::Age),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| InvalidArgument::Age)?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+fn status(text: &str) -> Result<RolloutStatus, InvalidArgument> {
+    serde_json::from_value(text.into()).map_err(|_| InvalidArgument::Status)
+}
+
+const BUFFER_BYTES: usize = 256 * 1024;

@@ -1,0 +1,45 @@
+//! `tracewire trajectory`: draws the calls of a rollout as the tree that is trained on.
+
+use super::export::MergeArgs;
+use super::settings::read_config;
+use super::show;
+use super::trace::{find_rollout, open_for_reading};
+use crate::export::sample::{AttemptSample, SampleOptions};
+use crate::export::text::escape_for_terminal;
+use crate::store::RolloutFilter;
+use crate::trajectory::outline;
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `trajectory`.
+#[derive(Args)]
+pub(super) struct TrajectoryArgs {
+    /// The rollout's id, the beginning of it, or `latest`
+    rollout: String,
+    #[command(flatten)]
+    merge: MergeArgs,
+    /// The settings file, for its section [verdict]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: super::args::StoreArgs,
+}
+
+pub(super) async fn run(args: TrajectoryArgs) -> Result<ExitCode> {
+    let settings = read_config(args.config.as_deref())?;
+    let (store, place) = open_for_reading(&args.store).await?;
+    let id = find_rollout(&store, &args.rollout, &place).await?;
+    let found = store.attempted_rollouts(RolloutFilter { ids: Some(vec![id.clone()]), statuses: None }).await?;
+    let Some(found) = found.into_iter().next() else { bail!("{place} has no rollout {id}") };
+    let attempt_id = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
+    let spans = store.spans(id, attempt_id).await?;
+    store.close().await?;
+    let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
+    let sample = AttemptSample::of(found.rollout, found.attempt.as_ref(), &spans, &options);
+    let text = outline(&sample.tree, &sample.record.rewards, &sample.verdict);
+    let lines: Vec<_> = text.lines().map(escape_for_terminal).collect();
+    show::out(format!("{}\n", lines.join("\n")))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,99 @@
+//! An attempt ready for export: its tree, its rows and its verdict.
+
+use crate::trace::{Attempt, Rollout, Span};
+use crate::trajectory::{
+    AttemptRecord, MergeMode, TrainingRow, Trajectory, Verdict, VerdictSettings, read, rows, verdict,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What an export has of one attempt. Nothing of it outlives its turn: the memory of an export does not grow with the
+/// number of rollouts.
+pub(crate) struct AttemptSample {
+    pub(crate) rollout: Rollout,
+    /// The attempt's id; empty if the rollout has none.
+    pub(crate) attempt_id: String,
+    pub(crate) record: AttemptRecord,
+    pub(crate) tree: Trajectory,
+    pub(crate) verdict: Verdict,
+    pub(crate) rows: Vec<TrainingRow>,
+}
+
+/// How samples are made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SampleOptions {
+    pub(crate) mode: MergeMode,
+    pub(crate) verdict: VerdictSettings,
+}
+
+impl AttemptSample {
+    /// Makes the sample of an attempt from its spans. `attempt`: the registered one, if there is one.
+    pub(crate) fn of(rollout: Rollout, attempt: Option<&Attempt>, spans: &[Span], options: &SampleOptions) -> Self {
+        let mut record = read(spans);
+        let tree = Trajectory::build(std::mem::take(&mut record.calls), options.mode);
+        let status = attempt.map(|attempt| attempt.status);
+        let verdict = verdict(status, spans, &record, &tree, &options.verdict);
+        let rows = rows(&rollout, spans, &tree, &record.rewards, &verdict);
+        let attempt_id = attempt.map(|attempt| attempt.attempt_id.to_string());
+        let attempt_id = attempt_id.or_else(|| spans.first().map(|span| span.attempt_id.to_string()));
+        Self { rollout, attempt_id: attempt_id.unwrap_or_default(), record, tree, verdict, rows }
+    }
+
+    /// Counts what is in the data and what is not.
+    pub(crate) fn proof(&self) -> Proof {
+        let mut proof = Proof { rollouts: 1, rows: self.rows.len(), calls: self.tree.calls.len(), ..Proof::default() };
+        for (at, call) in self.tree.calls.iter().enumerate() {
+            let trained = self.tree.trained_tokens(at);
+            proof.sampled_tokens += call.sampled.len();
+            proof.trained_tokens += trained;
+            let missing = call.sampled.len() - trained;
+            let reason = call.exclusion.map_or("realigned", |exclusion| exclusion.as_str());
+            if missing > 0 || call.sampled.is_empty() {
+                let entry = proof.missing.entry(reason).or_default();
+                entry.tokens += missing;
+                entry.calls += 1;
+            }
+        }
+        proof
+    }
+}
+
+/// How many sampled tokens are known, how many are in the data, and why the others are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Proof {
+    /// Rollouts that were looked at.
+    pub(crate) rollouts: usize,
+    /// Rows of trajectories.
+    pub(crate) rows: usize,
+    /// Answers of LLM calls.
+    pub(crate) calls: usize,
+    /// Sampled tokens whose ids are known.
+    pub(crate) sampled_tokens: usize,
+    /// Those that are trained, each once.
+    pub(crate) trained_tokens: usize,
+    /// The others, by reason. A call without ids has no tokens to count.
+    pub(crate) missing: BTreeMap<&'static str, Missing>,
+}
+
+/// What is not in the data for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Missing {
+    pub(crate) calls: usize,
+    pub(crate) tokens: usize,
+}
+
+impl Proof {
+    /// Adds the counts of another attempt.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rollouts += other.rollouts;
+        self.rows += other.rows;
+        self.calls += other.calls;
+        self.sampled_tokens += other.sampled_tokens;
+        self.trained_tokens += other.trained_tokens;
+        for (reason, missing) in &other.missing {
+            let entry = self.missing.entry(reason).or_default();
+            entry.calls += missing.calls;
+            entry.tokens += missing.tokens;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Agent Lightning's triplets, a line for each trained call: those of its 0.3 adapters, and those of its 1.0 trainer.
+
+use super::shape::Shape;
+use crate::export::model_request::chat_messages;
+use crate::export::sample::AttemptSample;
+use crate::trajectory::{Call, RewardRule};
+use serde_json::{Value as JsonValue, json};
+
+/// `Triplet` of version 0.3. Rewards are assigned by first occurrence.
+pub(super) struct Triplets03;
+
+impl Shape for Triplets03 {
+    fn name(&self) -> &'static str {
+        "agent-lightning-0.3"
+    }
+
+    fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue> {
+        let line = |(call, reward): (&Call, Option<f64>)| {
+            let logprobs = call.logprobs.as_ref().map(|all| {
+                let entry = |logprob| json!({ "token": "", "logprob": logprob, "bytes": null, "top_logprobs": [] });
+                all.iter().map(entry).collect::<Vec<_>>()
+            });
+            let outputs = chat_messages(&call.content.output);
+            json!({
+                "prompt": { "token_ids": &*call.prompt, "raw_content": chat_messages(&call.content.input), "image_urls": [] },
+                "response": {
+                    "token_ids": call.sampled,
+                    "raw_content": outputs.get(call.choice).into_iter().collect::<Vec<_>>(),
+                    "logprobs": logprobs,
+                },
+                "reward": reward,
+                "metadata": { "span_id": call.span_id, "rollout_id": sample.rollout.rollout_id, "agent_name": null },
+            })
+        };
+        with_rewards(sample, RewardRule::FirstOccurrence).map(line).collect()
+    }
+}
+
+/// What the trainer of version 1.0 reads: the reward of the attempt is on its last call.
+pub(super) struct Triplets10;
+
+impl Shape for Triplets10 {
+    fn name(&self) -> &'static str {
+        "agent-lightning-1.0"
+    }
+
+    fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue> {
+        let line = |(call, reward): (&Call, Option<f64>)| {
+            json!({
+                "prompt": { "token_ids": &*call.prompt },
+                "response": { "token_ids": call.sampled, "log_probs": call.logprobs },
+                "reward": reward,
+            })
+        };
+        with_rewards(sample, RewardRule::Final).map(line).collect()
+    }
+}
+
+/// The trained calls with their rewards.
+fn with_rewards(sample: &AttemptSample, rule: RewardRule) -> impl Iterator<Item = (&Call, Option<f64>)> {
+    let rewards = rule.assign(&sample.tree.calls, &sample.record.rewards);
+    sample.tree.calls.iter().zip(rewards).filter(|(call, _)| call.exclusion.is_none())
+}

@@ -1,0 +1,47 @@
+//! The trait of all shapes, and what several of them share.
+
+use crate::export::sample::AttemptSample;
+use crate::trajectory::TrainingRow;
+use serde_json::{Value as JsonValue, json};
+
+/// A shape of training data.
+pub(crate) trait Shape: Sync {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// The objects of an attempt, each a line of the export.
+    fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue>;
+}
+
+/// The routed experts of a row as data, shape and type; null if it has none.
+pub(crate) fn experts(row: &TrainingRow) -> JsonValue {
+    match &row.routed_experts {
+        Some(data) => json!({ "data": data, "shape": row.routed_experts_shape, "dtype": "uint8" }),
+        None => JsonValue::Null,
+    }
+}
+
+/// What belongs to a row and has no column in a trainer's shape.
+pub(super) fn metadata(row: &TrainingRow) -> JsonValue {
+    json!({
+        "rollout_id": row.rollout_id,
+        "attempt_id": row.attempt_id,
+        "group_id": row.group_id,
+        "branch": row.branch,
+        "n_branches": row.n_branches,
+        "n_siblings": row.n_siblings,
+        "weight": row.weight,
+        "role": row.role,
+        "reward_source": row.reward_source,
+        "sound": row.sound,
+        "reasons": row.reasons,
+    })
+}
+
+/// The known versions of the weights of a row, ascending.
+pub(super) fn versions(row: &TrainingRow) -> Vec<i64> {
+    let mut versions: Vec<i64> = row.versions.iter().copied().filter(|version| *version >= 0).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    versions
+}

@@ -1,0 +1,216 @@
+//! Training data: trajectories, exports and the queue, through the command line and the API.
+
+use crate::support::client::{ask, get, post};
+use crate::support::model_server::{read_request, respond};
+use crate::support::{Bench, Running, endpoint, eventually, text, tracewire};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Output;
+
+/// The ids of a text: one for each byte.
+fn ids(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+/// What the engine's template makes of messages. The answer `ok` ends with its stop token, as in the next prompt.
+fn prompt(messages: &Value) -> Vec<u32> {
+    let said =
+        |message: &Value| format!("<{}>{}", message["role"].as_str().unwrap(), message["content"].as_str().unwrap());
+    let all: Vec<u32> =
+        messages.as_array().unwrap().iter().flat_map(|one| [ids(&said(one)), vec![1]].concat()).collect();
+    [all, ids("<assistant>")].concat()
+}
+
+/// vLLM, which always answers `ok`.
+fn engine() -> SocketAddr {
+    endpoint(move |mut stream: TcpStream| {
+        while let Some(body) = read_request(&mut stream) {
+            let Some(body) = body else {
+                respond(
+                    &mut stream,
+                    "application/json",
+                    &json!({"data": [{"id": "m", "owned_by": "vllm"}]}).to_string(),
+                );
+                continue;
+            };
+            let request: Value = serde_json::from_slice(&body).unwrap();
+            let (prompt, sampled) = (prompt(&request["messages"]), [ids("ok"), vec![1]].concat());
+            let logprobs: Vec<Value> =
+                sampled.iter().map(|id| json!({"token": "", "logprob": -f64::from(*id) / 64.0})).collect();
+            let answer = json!({
+                "id": format!("c-{}", prompt.len()), "object": "chat.completion", "model": "m",
+                "prompt_token_ids": prompt,
+                "choices": [{
+                    "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"},
+                    "token_ids": sampled, "logprobs": {"content": logprobs},
+                }],
+                "usage": {"prompt_tokens": prompt.len(), "completion_tokens": sampled.len()},
+            });
+            respond(&mut stream, "application/json", &answer.to_string());
+        }
+    })
+}
+
+/// A finished rollout: two calls of one conversation, another conversation, and a reward. Returns its id.
+fn rollout(serve: &Running) -> String {
+    let server = serve.address("server");
+    let started = post(server, "/v1/agl/rollouts", &json!({"input": {"task_id": "t-1"}})).json();
+    let (rollout, attempt) =
+        (started["rollout_id"].as_str().unwrap(), started["attempt"]["attempt_id"].as_str().unwrap());
+    let first = json!({"role": "user", "content": "go"});
+    let longer = json!([first, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "more"}]);
+    for messages in [
+        json!([first]),
+        longer,
+        json!([{"role": "system", "content": "another"}, {"role": "user", "content": "other"}]),
+    ] {
+        let path = format!("/rollout/{rollout}/attempt/{attempt}/v1/chat/completions");
+        let reply = ask(
+            server,
+            "POST",
+            &path,
+            &[],
+            &json!({"model": "m", "messages": messages, "temperature": 1.0}).to_string(),
+        );
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    eventually(|| {
+        let view = get(server, &format!("/v1/tracewire/rollouts/{rollout}/trajectory")).json();
+        (view["calls"].as_array()?.len() == 3).then_some(())
+    });
+    let output = tracewire_at(serve, &["reward", rollout, "0.5"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
+    assert_eq!(post(server, &path, &json!({"status": "succeeded"})).status, 200);
+    rollout.to_owned()
+}
+
+fn tracewire_at(serve: &Running, arguments: &[&str]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    tracewire(home.path()).args(arguments).args(["--server", &serve.url("server")]).output().unwrap()
+}
+
+fn serve(bench: &Bench) -> Running {
+    let engine = engine();
+    bench.gateway_without_backends(&format!(
+        "[gateway]\nbackends = [{{ model = \"\", url = \"http://{engine}/v1\", engine = \"vllm\" }}]\n"
+    ))
+}
+
+#[test]
+fn calls_become_rows_of_training_data() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let rollout = rollout(&serve);
+    let view = |name: &str| get(serve.address("server"), &format!("/v1/tracewire/rollouts/{rollout}/{name}")).json();
+    assert_eq!(view("verdict"), json!({"sound": true, "reasons": []}));
+    assert_eq!(view("reward")["reward"], 0.5);
+    let trajectory = view("trajectory");
+    let calls = trajectory["calls"].as_array().unwrap();
+    assert_eq!([0, 1, 2].map(|at| calls[at]["parent"].clone()), [Value::Null, json!(0), Value::Null]);
+    assert_eq!(calls[2]["break"]["cause"], "new_conversation");
+    let rows = trajectory["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    let row = &rows[0];
+    let expected = prompt(&json!([
+        {"role": "user", "content": "go"}, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "more"},
+    ]));
+    assert_eq!(row["token_ids"], json!([expected, ids("ok"), vec![1]].concat()));
+    let sampled: Vec<u64> = row["mask"].as_array().unwrap().iter().map(|one| one.as_u64().unwrap()).collect();
+    assert_eq!(sampled.iter().sum::<u64>(), 6);
+    let logprobs: f64 = row["logprobs"].as_array().unwrap().iter().map(|one| one.as_f64().unwrap()).sum();
+    assert!((logprobs + 2.0 * f64::from(ids("ok").iter().sum::<u32>() + 1) / 64.0).abs() < 1e-6);
+    assert_eq!((&row["group_id"], &row["reward"], &row["n_branches"]), (&json!("t-1"), &json!(0.5), &json!(2)));
+    let weights: f64 = rows.iter().map(|row| row["weight"].as_f64().unwrap()).sum();
+    assert!((weights - 1.0).abs() < 1e-12);
+    assert_eq!(view("triplets").as_array().unwrap().len(), 3);
+    let messages = view("messages");
+    assert_eq!(messages[0]["messages"].as_array().unwrap().len(), 4);
+    assert_eq!(get(serve.address("server"), "/v1/tracewire/rollouts/ro-none/verdict").status, 404);
+}
+
+#[test]
+fn exports_are_whole_files_with_a_proof() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let rollout = rollout(&serve);
+    let run = |arguments: &[&str]| tracewire(bench.home()).args(arguments).output().unwrap();
+    let shapes = [
+        ("trajectories", 2),
+        ("prime-rl", 2),
+        ("slime", 2),
+        ("verl", 2),
+        ("trl", 2),
+        ("skyrl", 1),
+        ("nemo-gym", 3),
+        ("areal", 2),
+        ("tinker", 2),
+        ("rllm", 1),
+        ("agent-lightning-0.3", 3),
+        ("agent-lightning-1.0", 3),
+        ("messages", 2),
+    ];
+    for (shape, count) in shapes {
+        let file = bench.home().join(format!("{shape}.jsonl"));
+        let output = run(&["export", "--all", "--format", shape, "-o", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", text(&output));
+        let lines = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(lines.lines().count(), count, "{shape}");
+        let proof: Value =
+            serde_json::from_slice(&std::fs::read(bench.home().join(format!("{shape}.jsonl.proof.json"))).unwrap())
+                .unwrap();
+        let expected =
+            json!({"rollouts": 1, "rows": 2, "calls": 3, "sampled_tokens": 9, "trained_tokens": 9, "missing": {}});
+        assert_eq!(proof, expected);
+        let path = format!("/v1/tracewire/export?format={shape}&rollout={rollout}");
+        assert_eq!(get(serve.address("server"), &path).text(), lines, "{shape}");
+    }
+    let slime: Value = serde_json::from_slice(
+        run(&["export", &rollout, "--format", "slime"]).stdout.split(|b| *b == b'\n').next().unwrap(),
+    )
+    .unwrap();
+    assert_eq!(slime["loss_mask"].as_array().unwrap().len(), slime["response_length"]);
+    assert_eq!((&slime["remove_sample"], &slime["reward"]), (&json!(false), &json!(0.5)));
+    for (arguments, words) in [
+        (&["export", "ro-none", "--format", "slime"][..], "has no rollout"),
+        (&["export", "--status", "failed", "--format", "slime"], "has no such rollouts"),
+        (&["export", "--all", "--format", "slime", "-o", "/nowhere/x"], "cannot write"),
+        (&["export", "--all", "--format", "wrong"], "possible values"),
+    ] {
+        let output = run(arguments);
+        assert!(!output.status.success() && text(&output).contains(words), "{}", text(&output));
+    }
+    assert_eq!(get(serve.address("server"), "/v1/tracewire/export?format=wrong").status, 422);
+    let outline = text(&run(&["trajectory", &rollout]));
+    assert!(outline.contains("9 of 9 sampled tokens trained") && outline.contains("verdict: sound"), "{outline}");
+}
+
+#[test]
+fn tasks_are_enqueued_and_waited_for() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let tasks = bench.home().join("tasks.jsonl");
+    std::fs::write(&tasks, "{\"task_id\": 1}\n\n{\"task_id\": 2}\n").unwrap();
+    let output = tracewire_at(&serve, &["enqueue", tasks.to_str().unwrap(), "--group-size", "2", "--mode", "train"]);
+    let rollouts: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(rollouts.len(), 4);
+    let server = serve.address("server");
+    for (at, rollout) in rollouts.iter().enumerate() {
+        let status = if at == 3 { "failed" } else { "succeeded" };
+        assert_eq!(post(server, &format!("/v1/agl/rollouts/{rollout}"), &json!({"status": status})).status, 200);
+    }
+    let all: Vec<&str> = std::iter::once("wait").chain(rollouts.iter().map(String::as_str)).collect();
+    let waited = tracewire_at(&serve, &all);
+    assert_eq!(
+        (waited.status.code(), String::from_utf8_lossy(&waited.stdout).lines().count()),
+        (Some(1), 4),
+        "{}",
+        text(&waited)
+    );
+    assert_eq!(tracewire_at(&serve, &all[..4]).status.code(), Some(0));
+    let unknown = tracewire_at(&serve, &["wait", "ro-none"]);
+    assert!(text(&unknown).contains("does not exist"), "{}", text(&unknown));
+    std::fs::write(&tasks, "{}\nnothing\n").unwrap();
+    let refused = tracewire_at(&serve, &["enqueue", tasks.to_str().unwrap()]);
+    assert!(text(&refused).contains("line 2 is not JSON"), "{}", text(&refused));
+}
