@@ -3,7 +3,7 @@
 //! Turns are played as chat completions; for the other APIs they are translated as the gateway does it.
 
 use super::behavior::Behavior;
-use super::content::{token_ids, words_of};
+use super::content::{logprobs, token_ids, words_of};
 use super::response::{data_event, stream_events};
 use super::script::{Script, Turn};
 use super::state::MockState;
@@ -133,6 +133,15 @@ impl ScriptedAnswer {
         json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
     }
 
+    /// Adds what was sampled to a choice: ids and logprobs, if the request asks for them.
+    fn add_sampled(&self, choice: &mut JsonValue, text: &str) {
+        self.add_ids(choice, "token_ids", text);
+        if self.chat["logprobs"] == true {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            choice["logprobs"] = logprobs(&words);
+        }
+    }
+
     /// Adds the ids of tokens, if the request asks for them.
     fn add_ids(&self, object: &mut JsonValue, name: &str, text: &str) {
         if self.chat["return_token_ids"] == true {
@@ -149,7 +158,7 @@ impl ScriptedAnswer {
             message["tool_calls"] = json!(self.tool_calls());
         }
         let mut choice = json!({ "index": 0, "message": message, "finish_reason": self.finish_reason() });
-        self.add_ids(&mut choice, "token_ids", &self.sampled());
+        self.add_sampled(&mut choice, &self.sampled());
         let mut body = json!({ "id": "chatcmpl-script", "object": "chat.completion", "created": 1, "model": self.chat["model"], "choices": [choice], "usage": self.usage() });
         self.add_ids(&mut body, "prompt_token_ids", &self.chat["messages"].to_string());
         body
@@ -159,7 +168,7 @@ impl ScriptedAnswer {
         let chunk = |delta: JsonValue, sampled: &str| {
             let mut choice = json!({ "index": 0, "delta": delta, "finish_reason": null });
             if !sampled.is_empty() {
-                self.add_ids(&mut choice, "token_ids", sampled);
+                self.add_sampled(&mut choice, sampled);
             }
             json!({ "id": "chatcmpl-script", "object": "chat.completion.chunk", "created": 1, "model": self.chat["model"], "choices": [choice] })
         };

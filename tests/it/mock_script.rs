@@ -79,5 +79,6 @@ fn a_scripted_sub_agent_is_recorded_below_the_call_that_started_it() {
     });
     assert_eq!(spans[1]["attributes"]["tracewire.call.role"], "subagent");
     assert_eq!(spans[1]["parent_id"], spans[0]["span_id"]);
+    assert!(spans.iter().all(|span| span["attributes"]["tracewire.tokens.status"] == "exact"));
     assert_eq!(spans[1]["attributes"]["response_token_ids"].as_array().map(Vec::len), Some(1));
 }
