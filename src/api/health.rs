@@ -64,9 +64,14 @@ struct Readiness {
 }
 
 async fn ready(State(state): State<ApiState>) -> Response {
-    let warnings = (state.warnings)();
+    let mut warnings = (state.warnings)();
     match state.rollouts.store().statistics().await {
         Ok(statistics) => {
+            if statistics.lost_files > 0 {
+                warnings.push(
+                    "the store's file was removed or replaced while it was in use: what it held is gone".to_owned(),
+                );
+            }
             Json(Readiness { status: "ok", store: Some(statistics), warnings, message: None }).into_response()
         }
         Err(error) => {

@@ -21,6 +21,8 @@ pub(super) async fn serve(State(state): State<ApiState>) -> Response {
         gauge("store_size_bytes", "Bytes that the store uses", statistics.size_bytes);
         let help = "Spans lost because the store's server rejected them";
         registry.register("store_refused_spans", help, ConstCounter::<u64>::new(statistics.refused));
+        let help = "Times that the store's file was found removed or replaced";
+        registry.register("store_lost_files", help, ConstCounter::<u64>::new(statistics.lost_files));
     }
     let mut text = String::new();
     match encode(&mut text, &registry) {

@@ -23,6 +23,7 @@ use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusC
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Recorded {
         let authority = CertAuthority::ephemeral("Tracewire run")?;
         let folder = tempfile::Builder::new()
             .prefix("tracewire-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .context("cannot create a temporary folder; check TMPDIR")?;
         let working_directory = std::env::current_dir().context("the working directory no longer exists")?;

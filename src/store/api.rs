@@ -179,6 +179,8 @@ pub struct Statistics {
     pub waiting: u64,
     /// Spans lost since the start because the database server rejected their data.
     pub refused: u64,
+    /// How often the store's file was found removed or replaced since the start. What it held is no longer in the store.
+    pub lost_files: u64,
 }
 
 /// Result of [`Store::prune`].

@@ -1,7 +1,8 @@
 //! Delivered responses and acknowledged spans are stored: after a kill of Tracewire or PostgreSQL, and after an orderly stop with
 //! a response in flight.
 
-use crate::support::{Bench, connect, eventually, is_exchange, read_head, tracewire};
+use crate::support::client::get;
+use crate::support::{Bench, connect, eventually, is_exchange, read_head, say, tracewire};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -161,4 +162,44 @@ fn every_span_acknowledged_while_postgresql_is_killed_is_stored() {
     all_there(&bench, &store, &acknowledged);
     assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
     postgres.kill();
+}
+
+#[test]
+fn a_store_file_that_is_removed_or_replaced_is_made_anew() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let call = |rollout: &str| {
+        let url = format!("{}/weather", bench.http());
+        let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nx-rollout-id: {rollout}\r\nConnection: close\r\n\r\n");
+        assert!(say(serve.address("proxy"), request.as_bytes()).contains("celsius"));
+        assert_eq!(bench.exchanges(rollout, 1).len(), 1);
+    };
+    let lost = |count: u64| {
+        let metrics = get(serve.address("server"), "/metrics").text();
+        assert!(metrics.contains(&format!("tracewire_store_lost_files_total {count}\n")), "{metrics}");
+        let warnings = get(serve.address("server"), "/readyz").json()["warnings"].to_string();
+        assert_eq!(warnings.contains("removed or replaced"), count > 0, "{warnings}");
+    };
+    call("ro-before");
+    lost(0);
+    std::fs::remove_file(bench.store()).unwrap();
+    call("ro-removed");
+    assert_eq!(bench.spans("ro-before").len(), 0);
+    lost(1);
+    // Another file in its place, as a restored backup is.
+    let copy = bench.home().join("copy.db");
+    std::fs::copy(bench.store(), &copy).unwrap();
+    std::fs::rename(&copy, bench.store()).unwrap();
+    call("ro-replaced");
+    lost(2);
+}
+
+#[test]
+fn the_folder_of_a_run_is_its_users_whatever_the_umask() {
+    let bench = Bench::new();
+    let mut run = std::process::Command::new("sh");
+    run.args(["-c", "umask 000; exec \"$@\"", "sh", crate::support::TRACEWIRE, "run", "--", "sh", "-c"]);
+    run.arg("stat -c %a \"$(dirname \"$SSL_CERT_FILE\")\"");
+    let output = crate::support::at_home(run, bench.home()).output().unwrap();
+    assert_eq!(output.stdout, b"700\n", "{}", crate::support::text(&output));
 }

@@ -15,6 +15,7 @@ use http::Method;
 use serde_json::Value as JsonValue;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -80,6 +81,7 @@ impl CommandEnvironment {
         Ok(Self {
             folder: tempfile::Builder::new()
                 .prefix("tracewire-")
+                .permissions(fs::Permissions::from_mode(0o700))
                 .tempdir()
                 .context("cannot create a temporary folder; check TMPDIR")?,
             working_directory: std::env::current_dir().context("the working directory no longer exists")?,

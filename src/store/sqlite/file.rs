@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,6 +94,20 @@ fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Resu
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Which file a path leads to: device and inode. `None` if there is none.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes what is left of a file that was removed: its write-ahead log would be taken for that of the next one.
+pub(super) fn remove_left_overs(path: &Path) {
+    for end in ["-wal", "-shm"] {
+        let mut left = path.as_os_str().to_owned();
+        left.push(end);
+        let _ = std::fs::remove_file(left);
+    }
 }
 
 /// Creates the file and its folder with access for their owner only, because they contain what agents send. The permissions

@@ -15,6 +15,7 @@ mod statements;
 mod store;
 mod texts;
 mod transaction;
+mod work;
 mod writer;
 
 pub use options::{SqliteOptions, Synchronous};

@@ -4,7 +4,8 @@ use super::file::{self, SchemaState};
 use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
-use super::writer::{Outcome, Work, Writer};
+use super::work::{Outcome, Work};
+use super::writer::Writer;
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
     Statistics, Store,
@@ -30,7 +31,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
         let connection = file::open_writer(path, &options)?;
         let readers = Arc::new(Readers::new(path, options.busy_timeout));
-        let writer = Writer::start(path, connection, options)?;
+        let writer = Writer::start(path, connection, Arc::clone(&readers), options)?;
         Ok(Self { path: path.to_owned(), readers, writer: Some(writer) })
     }
 
@@ -135,7 +136,8 @@ impl Store for SqliteStore {
     }
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
-        Box::pin(self.readers.read(queries::statistics))
+        let lost_files = self.writer.as_ref().map_or(0, Writer::lost_files);
+        Box::pin(async move { Ok(Statistics { lost_files, ..self.readers.read(queries::statistics).await? }) })
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {

@@ -1,21 +1,23 @@
 //! The writer: one thread with one connection, and one commit for all commands that are waiting.
 //!
 //! A caller gets its result after the commit that contains its command. A command that fails on its own does not affect
-//! the others of its commit.
+//! the others of its commit. A file that was removed or replaced meanwhile is noticed before each commit, and made or opened
+//! again.
 
 use super::checkpoint::{Checkpoints, OnErased};
 use super::error::{CommandError, concerns_file, store_error};
+use super::file;
 use super::options::SqliteOptions;
+use super::readers::Readers;
 use super::retention::{prune, release_pages};
-use super::statements::{PackedRow, append, next_sequence};
+use super::statements::{PackedRow, append};
 use super::texts::RecentTexts;
-use super::transaction::{self, Changed};
-use crate::store::api::{Appended, Pruned, RolloutSequenceState};
+use super::work::{CommandResult, EncodedWork, Outcome, Work};
+use crate::store::api::Pruned;
 use crate::store::error::{Result, StoreError};
-use crate::store::records::Change;
-use crate::trace::{RolloutId, Span};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
@@ -29,36 +31,6 @@ const MAX_GROUP: usize = 256;
 
 /// Spans stored between two checks of the retention limits.
 const SPANS_PER_CHECK: usize = 256;
-
-/// A command of the writer.
-pub(super) enum Work {
-    Append(Vec<Arc<Span>>),
-    Change(Change),
-    NextSequence(RolloutId, u64),
-    /// Apply the retention limits.
-    Prune,
-}
-
-/// The result of a command, of the same kind as its [`Work`].
-pub(super) enum Outcome {
-    Appended(Appended),
-    Changed(Changed),
-    Sequence(RolloutSequenceState),
-    Pruned(Pruned),
-}
-
-impl Outcome {
-    /// True if content was removed, which has to be erased from the write-ahead log too.
-    fn has_removed(&self) -> bool {
-        match self {
-            Self::Changed(changed) => changed.has_removed,
-            Self::Pruned(pruned) => pruned.spans > 0,
-            Self::Appended(_) | Self::Sequence(_) => false,
-        }
-    }
-}
-
-type CommandResult = std::result::Result<Outcome, CommandError>;
 
 struct Command {
     work: Work,
@@ -74,11 +46,16 @@ enum WriterMessage {
 pub(super) struct Writer {
     sender: Mutex<Option<mpsc::Sender<WriterMessage>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    lost_files: Arc<AtomicU64>,
 }
 
 struct WriterThread {
     path: PathBuf,
     connection: Connection,
+    /// The file that the connection has open.
+    identity: Option<(u64, u64)>,
+    readers: Arc<Readers>,
+    lost_files: Arc<AtomicU64>,
     options: SqliteOptions,
     /// Spans stored since the last check of the limits.
     unchecked_spans: usize,
@@ -88,11 +65,20 @@ struct WriterThread {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(path: &Path, connection: Connection, options: SqliteOptions) -> Result<Self> {
+    pub(super) fn start(
+        path: &Path,
+        connection: Connection,
+        readers: Arc<Readers>,
+        options: SqliteOptions,
+    ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
+        let lost_files = Arc::default();
         let thread = WriterThread {
             path: path.to_owned(),
             connection,
+            identity: file::identity(path),
+            readers,
+            lost_files: Arc::clone(&lost_files),
             options,
             // An old file may exceed the limits: the first command checks them.
             unchecked_spans: SPANS_PER_CHECK,
@@ -103,7 +89,12 @@ impl Writer {
             .name("store-writer".to_owned())
             .spawn(move || thread.serve(inbox))
             .map_err(|error| StoreError::Other(format!("the writer thread can't be started: {error}")))?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost_files })
+    }
+
+    /// How often the file was found removed or replaced.
+    pub(super) fn lost_files(&self) -> u64 {
+        self.lost_files.load(Ordering::Relaxed)
     }
 
     /// Runs a command and waits for its commit, and for its erasure if it removes content.
@@ -168,6 +159,13 @@ impl WriterThread {
         let (works, replies): (Vec<Work>, Vec<_>) =
             group.into_iter().map(|command| (command.work, command.reply)).unzip();
         let mut on_erased: Vec<OnErased> = Vec::new();
+        if let Err(error) = self.follow_file() {
+            let cause = error.to_string();
+            for reply in replies {
+                let _ = reply.send(Err(StoreError::Unusable { path: self.path.clone(), cause: cause.clone() }));
+            }
+            return;
+        }
         match self.commit(works) {
             Ok(results) => {
                 for (result, reply) in results.into_iter().zip(replies) {
@@ -199,6 +197,29 @@ impl WriterThread {
             }
             self.checkpoints.erase(on_erased);
         }
+    }
+
+    /// Opens the file anew if it was removed or replaced: what is written to the old one could never be read.
+    fn follow_file(&mut self) -> Result<()> {
+        let found = file::identity(&self.path);
+        if found.is_some() && found == self.identity {
+            return Ok(());
+        }
+        if found.is_none() {
+            file::remove_left_overs(&self.path);
+        }
+        self.connection = file::open_writer(&self.path, &self.options)?;
+        self.identity = file::identity(&self.path);
+        self.readers.clear();
+        self.recent = RecentTexts::default();
+        self.checkpoints = Checkpoints::start(&self.path);
+        self.lost_files.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            path = %self.path.display(),
+            "the store's file was removed or replaced while it was in use; what it held is no longer in the store, and a new \
+             one is used from now on"
+        );
+        Ok(())
     }
 
     /// Runs commands in one transaction. After an outer error, none of them is stored.
@@ -313,52 +334,6 @@ impl Group<'_> {
             }
             Err(CommandError::Database(error)) if concerns_file(&error) => Err(error),
             Err(error) => Ok(Err(error)),
-        }
-    }
-}
-
-/// A command with encoded spans.
-enum EncodedWork {
-    Append(Result<Vec<PackedRow>>),
-    Change(Change),
-    NextSequence(RolloutId, u64),
-    Prune,
-}
-
-impl EncodedWork {
-    fn new(work: Work, recent: &RecentTexts) -> Self {
-        match work {
-            Work::Append(spans) => Self::Append(spans.iter().map(|span| PackedRow::encode(span, recent)).collect()),
-            Work::Change(change) => Self::Change(change),
-            Work::NextSequence(id, above) => Self::NextSequence(id, above),
-            Work::Prune => Self::Prune,
-        }
-    }
-
-    /// About the size that its spans add to the file.
-    fn size_bytes(&self) -> usize {
-        match self {
-            Self::Append(Ok(rows)) => rows.iter().map(PackedRow::size_bytes).sum(),
-            _ => 0,
-        }
-    }
-
-    fn run(
-        self,
-        connection: &Connection,
-        path: &Path,
-        options: &SqliteOptions,
-        recent: &mut RecentTexts,
-    ) -> CommandResult {
-        match self {
-            Self::Append(rows) => {
-                let rows = rows.map_err(CommandError::Rejected)?;
-                let appended = append(connection, std::slice::from_ref(&rows), recent, options.observer)?;
-                Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
-            }
-            Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
-            Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
-            Self::Prune => Ok(Outcome::Pruned(prune(connection, options.retention, SystemTime::now().into())?)),
         }
     }
 }

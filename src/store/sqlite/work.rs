@@ -1,0 +1,92 @@
+//! The commands of the writer, and their results.
+
+use super::error::CommandError;
+use super::options::SqliteOptions;
+use super::retention::prune;
+use super::statements::{PackedRow, append, next_sequence};
+use super::texts::RecentTexts;
+use super::transaction::{self, Changed};
+use crate::store::api::{Appended, Pruned, RolloutSequenceState};
+use crate::store::error::Result;
+use crate::store::records::Change;
+use crate::trace::{RolloutId, Span};
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A command of the writer.
+pub(super) enum Work {
+    Append(Vec<Arc<Span>>),
+    Change(Change),
+    NextSequence(RolloutId, u64),
+    /// Apply the retention limits.
+    Prune,
+}
+
+/// The result of a command, of the same kind as its [`Work`].
+pub(super) enum Outcome {
+    Appended(Appended),
+    Changed(Changed),
+    Sequence(RolloutSequenceState),
+    Pruned(Pruned),
+}
+
+impl Outcome {
+    /// True if content was removed, which has to be erased from the write-ahead log too.
+    pub(super) fn has_removed(&self) -> bool {
+        match self {
+            Self::Changed(changed) => changed.has_removed,
+            Self::Pruned(pruned) => pruned.spans > 0,
+            Self::Appended(_) | Self::Sequence(_) => false,
+        }
+    }
+}
+
+pub(super) type CommandResult = std::result::Result<Outcome, CommandError>;
+
+/// A command with encoded spans.
+pub(super) enum EncodedWork {
+    Append(Result<Vec<PackedRow>>),
+    Change(Change),
+    NextSequence(RolloutId, u64),
+    Prune,
+}
+
+impl EncodedWork {
+    pub(super) fn new(work: Work, recent: &RecentTexts) -> Self {
+        match work {
+            Work::Append(spans) => Self::Append(spans.iter().map(|span| PackedRow::encode(span, recent)).collect()),
+            Work::Change(change) => Self::Change(change),
+            Work::NextSequence(id, above) => Self::NextSequence(id, above),
+            Work::Prune => Self::Prune,
+        }
+    }
+
+    /// About the size that its spans add to the file.
+    pub(super) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Append(Ok(rows)) => rows.iter().map(PackedRow::size_bytes).sum(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn run(
+        self,
+        connection: &Connection,
+        path: &Path,
+        options: &SqliteOptions,
+        recent: &mut RecentTexts,
+    ) -> CommandResult {
+        match self {
+            Self::Append(rows) => {
+                let rows = rows.map_err(CommandError::Rejected)?;
+                let appended = append(connection, std::slice::from_ref(&rows), recent, options.observer)?;
+                Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
+            }
+            Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
+            Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
+            Self::Prune => Ok(Outcome::Pruned(prune(connection, options.retention, SystemTime::now().into())?)),
+        }
+    }
+}
