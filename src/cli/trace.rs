@@ -6,6 +6,8 @@ use super::show;
 use crate::app::{open_store_for_reading, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::json::spans_json;
+use crate::export::sample::{AttemptSample, SampleOptions};
+use crate::export::shapes::{Shape, shape_named};
 use crate::export::text::escape_for_terminal;
 use crate::store::{RolloutFilter, RolloutSummary, SharedStore};
 use crate::trace::{Attempt, RolloutId, RolloutStatus};
@@ -60,6 +62,24 @@ enum TraceFormat {
     Timeline,
     /// An array of spans
     Json,
+    /// Rows of training data
+    Trajectory,
+    /// Agent Lightning's triplets
+    Triplets,
+    /// Chat messages and tools
+    Messages,
+}
+
+impl TraceFormat {
+    /// The shape of training data that the format stands for.
+    fn shape(self) -> Option<&'static dyn Shape> {
+        match self {
+            Self::Timeline | Self::Json => None,
+            Self::Trajectory => shape_named("trajectories"),
+            Self::Triplets => shape_named("agent-lightning-0.3"),
+            Self::Messages => shape_named("messages"),
+        }
+    }
 }
 
 pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
@@ -72,14 +92,26 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
         }
         TraceCommand::Show { rollout, attempt, format, json } => {
             let rollout = find_rollout(&store, &rollout, &place).await?;
-            let attempt = match attempt {
-                Some(attempt) => Some(find_attempt(&store, &rollout, &attempt).await?.attempt_id),
+            // Training data is that of one attempt.
+            let wanted = attempt.or_else(|| format.shape().map(|_| LATEST.to_owned()));
+            let found = match wanted {
+                Some(wanted) => Some(find_attempt(&store, &rollout, &wanted).await?),
                 None => None,
             };
+            let attempt = found.as_ref().map(|attempt| attempt.attempt_id.clone());
             let spans = store.spans(rollout.clone(), attempt.clone()).await?;
             if spans.is_empty() {
                 let of = attempt.map_or_else(|| format!("rollout {rollout}"), |attempt| format!("attempt {attempt}"));
                 bail!("{place} has no spans of {of}, which is registered: no traffic of it was recorded");
+            }
+            if let Some(shape) = format.shape()
+                && let Some(rollout) = store.rollout(rollout.clone()).await?
+            {
+                let sample = AttemptSample::of(rollout, found.as_ref(), &spans, &SampleOptions::default());
+                let lines = shape.lines(&sample).into_iter().map(|line| format!("{line}\n"));
+                store.close().await?;
+                show::out(lines.collect::<String>())?;
+                return Ok(ExitCode::SUCCESS);
             }
             match format {
                 TraceFormat::Timeline if !json => {

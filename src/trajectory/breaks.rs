@@ -266,7 +266,7 @@ fn cause_by_ids(earlier: &Call, later: &Call, position: usize) -> BreakCause {
         BreakCause::NewConversation
     } else if earlier.tools != later.tools {
         BreakCause::ToolsChanged
-    } else if position + TEMPLATE_TAIL >= earlier.len() {
+    } else if position >= earlier.prompt.len() && position + TEMPLATE_TAIL >= earlier.len() {
         BreakCause::Template
     } else if is_deletion(earlier, later, position) {
         BreakCause::Truncated

@@ -8,6 +8,8 @@ mod breaks;
 mod call;
 mod outline;
 mod prefix;
+#[cfg(test)]
+mod properties;
 mod read;
 mod rewards;
 mod rows;
@@ -15,6 +17,8 @@ mod rows;
 mod tests;
 mod tree;
 mod verdict;
+#[cfg(test)]
+mod verdict_tests;
 
 pub use breaks::{Break, BreakCause, BreakSide};
 pub use call::{Call, CallContent, Exclusion, VersionStart};

@@ -19,7 +19,9 @@ pub(super) struct Parent {
 /// The parent of each call. `calls` are in the order of their sequence ids; a parent comes before its children.
 pub(super) fn parents(calls: &[Call]) -> Vec<Option<Parent>> {
     let sequences = SequenceTable::of(calls);
-    calls.iter().enumerate().map(|(at, call)| sequences.parent(calls, at, call)).collect()
+    // A call without an answer as ids continues nothing: it would end a line that its retry goes on with.
+    let parent = |(at, call): (usize, &Call)| call.has_tokens().then(|| sequences.parent(calls, at, call)).flatten();
+    calls.iter().enumerate().map(parent).collect()
 }
 
 /// Sequences by what distinguishes them.

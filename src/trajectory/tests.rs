@@ -1,15 +1,14 @@
-//! Trees of known conversations, and properties of trees of random ones.
+//! Trees of known conversations.
 
 use super::*;
 use crate::llm::clients::CallRole;
-use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
 
 /// A message: role, text, reasoning.
-type Message = (&'static str, String, String);
+pub(super) type Message = (&'static str, String, String);
 
-fn said(role: &'static str, text: &str) -> Message {
+pub(super) fn said(role: &'static str, text: &str) -> Message {
     (role, text.to_owned(), String::new())
 }
 
@@ -54,7 +53,7 @@ fn content(messages: &[Message]) -> Arc<str> {
     json!(all).to_string().into()
 }
 
-fn call(sequence_id: u64, messages: &[Message], answer: (&str, &str)) -> Call {
+pub(super) fn call(sequence_id: u64, messages: &[Message], answer: (&str, &str)) -> Call {
     let sampled = answer_ids(answer.0, answer.1);
     let reply = vec![("assistant", answer.0.to_owned(), answer.1.to_owned())];
     Call {
@@ -105,7 +104,7 @@ fn cause(tree: &Trajectory, at: usize) -> Option<BreakCause> {
     tree.nodes[at].diagnosis.as_ref().map(|found| found.cause)
 }
 
-fn strict(calls: Vec<Call>) -> Trajectory {
+pub(super) fn strict(calls: Vec<Call>) -> Trajectory {
     Trajectory::build(calls, MergeMode::Strict)
 }
 
@@ -136,6 +135,27 @@ fn what_branches_share_is_trained_once() {
     }
     let tree = strict(calls);
     assert_eq!((paths(&tree), trained(&tree)), (vec![vec![0, 1], vec![0, 2]], vec![vec![0, 1], vec![2]]));
+}
+
+#[test]
+fn a_retry_goes_on_with_the_line_that_broke_off() {
+    let (_, calls) = conversation(&[("fix it", "ls"), ("a", "cat a"), ("text", "done")]);
+    let mut broken = calls[1].clone();
+    (broken.span_id, broken.exclusion) = ("broken".to_owned(), Some(Exclusion::Aborted));
+    broken.sampled.truncate(2);
+    let mut without_ids = broken.clone();
+    without_ids.sampled.clear();
+    for one in [broken, without_ids] {
+        let mut all = calls.clone();
+        all.push(one);
+        for call in &mut all {
+            call.sequence_id = call.sequence_id * 2 - u64::from(call.exclusion.is_some());
+        }
+        let tree = strict(all);
+        assert_eq!(trained(&tree)[0], [0, 2, 3]);
+        assert!(trained(&tree)[1..].iter().all(Vec::is_empty));
+        assert!(tree.nodes.iter().all(|node| node.diagnosis.is_none()), "{:?}", tree.nodes);
+    }
 }
 
 #[test]
@@ -297,99 +317,4 @@ fn rewards_go_to_calls_by_the_rules_of_agent_lightning() {
     let linked = [reward(9, 1.0, Some(&calls[0].span_id))];
     assert_eq!(RewardRule::FirstOccurrence.assign(&calls, &linked), [Some(1.0), None]);
     assert_eq!(discounted_returns(&[0.0, 0.0, 1.0], 0.5), [0.25, 0.5, 1.0]);
-}
-
-/// What happens between two calls of a random conversation.
-#[derive(Clone, Debug)]
-enum Step {
-    Continue,
-    Resample,
-    Fork(usize),
-    Rewrite,
-    NewConversation,
-    Retokenize,
-}
-
-fn steps() -> impl Strategy<Value = Vec<(Step, String)>> {
-    let step = prop_oneof![
-        4 => Just(Step::Continue),
-        1 => Just(Step::Resample),
-        1 => (0..8_usize).prop_map(Step::Fork),
-        1 => Just(Step::Rewrite),
-        1 => Just(Step::NewConversation),
-        1 => Just(Step::Retokenize),
-    ];
-    prop::collection::vec((step, "[a-d]{1,6}"), 1..20)
-}
-
-/// The calls of these steps.
-fn calls_of(steps: &[(Step, String)]) -> Vec<Call> {
-    let mut calls = Vec::new();
-    let mut histories: Vec<Vec<Message>> = Vec::new();
-    for (at, (step, text)) in steps.iter().enumerate() {
-        let last = histories.last().cloned().unwrap_or_default();
-        let extended = |mut messages: Vec<Message>| {
-            messages.push(said("user", text));
-            messages
-        };
-        let before = |messages: &[Message]| messages[..messages.len().saturating_sub(1)].to_vec();
-        let mut messages = match step {
-            _ if last.is_empty() => extended(Vec::new()),
-            Step::Continue | Step::Retokenize => extended(last),
-            Step::Resample => before(&last),
-            Step::Fork(back) => extended(histories[back % histories.len()].clone()),
-            Step::Rewrite => {
-                let mut changed = last;
-                changed[0].1.push_str(&format!("changed {at}"));
-                extended(changed)
-            }
-            Step::NewConversation => vec![said("system", &format!("{at}")), said("user", text)],
-        };
-        let mut one = call(at as u64 + 1, &messages, (text, ""));
-        if matches!(step, Step::Retokenize) {
-            one.prompt = [&one.prompt[..1], &[7000 + at as u32], &one.prompt[1..]].concat().into();
-        }
-        calls.push(one);
-        messages.push(said("assistant", text));
-        histories.push(messages);
-    }
-    calls
-}
-
-proptest! {
-    #[test]
-    fn each_sampled_token_is_trained_once_under_its_own_prefix(steps in steps()) {
-        let calls = calls_of(&steps);
-        let tree = strict(calls);
-        let mut seen = vec![0; tree.calls.len()];
-        for branch in &tree.branches {
-            let leaf = &tree.calls[*branch.path.last().unwrap()];
-            let tokens: Vec<u32> = leaf.prompt.iter().chain(&leaf.sampled).copied().collect();
-            for at in &branch.trained {
-                let call = &tree.calls[*at];
-                seen[*at] += 1;
-                prop_assert_eq!(&tokens[..call.prompt.len()], &*call.prompt);
-                prop_assert_eq!(&tokens[call.prompt.len()..call.len()], &*call.sampled);
-            }
-        }
-        prop_assert!(seen.iter().all(|count| *count == 1), "{seen:?}");
-    }
-
-    #[test]
-    fn the_order_of_arrival_does_not_matter(steps in steps(), seed in any::<u64>()) {
-        let calls = calls_of(&steps);
-        let mut shuffled = calls.clone();
-        fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
-        prop_assert_eq!(strict(calls), strict(shuffled));
-    }
-
-    #[test]
-    fn the_parent_is_the_longest_earlier_sequence(steps in steps()) {
-        let tree = strict(calls_of(&steps));
-        for (at, call) in tree.calls.iter().enumerate() {
-            let whole = |call: &Call| -> Vec<u32> { call.prompt.iter().chain(&call.sampled).copied().collect() };
-            let longest = tree.calls[..at].iter().map(whole).filter(|one| call.prompt.starts_with(one)).map(|one| one.len()).max();
-            prop_assert_eq!(tree.nodes[at].parent.map(|parent| tree.calls[parent].len()), longest);
-        }
-    }
 }

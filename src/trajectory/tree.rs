@@ -117,9 +117,10 @@ fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
     let mut known_prompts = std::collections::HashSet::new();
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
         let is_new = known_prompts.insert((call.lineage(), call.prompt.as_ref()));
-        // A call that is not the first to continue another one left a line that went on.
-        let is_first_child = parents[at].is_some_and(|parent| nodes[parent.call].children.first() == Some(&at));
-        if is_first_child || !is_new {
+        // A call that continues another one leaves a line if that went on before.
+        let goes_on = |child: &usize| *child < at && calls[*child].exclusion.is_none();
+        let leaves_none = parents[at].is_some_and(|parent| !nodes[parent.call].children.iter().any(goes_on));
+        if leaves_none || !is_new {
             continue;
         }
         let diagnosis = diagnose(calls, at);
@@ -153,7 +154,10 @@ fn branches(calls: &[Call], nodes: &[CallNode]) -> Vec<Branch> {
     for root in roots {
         let mut open = vec![root];
         while let Some(at) = open.pop() {
-            open.extend(nodes[at].children.iter().rev());
+            // What broke off comes last, so that a retry goes on with the line.
+            let broke_off = |child: &&usize| calls[**child].exclusion.is_some() && nodes[**child].children.is_empty();
+            let (broken, whole): (Vec<&usize>, Vec<&usize>) = nodes[at].children.iter().partition(broke_off);
+            open.extend(whole.into_iter().chain(broken).rev());
             if !nodes[at].children.is_empty() {
                 continue;
             }

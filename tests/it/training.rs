@@ -181,6 +181,10 @@ fn exports_are_whole_files_with_a_proof() {
         assert!(!output.status.success() && text(&output).contains(words), "{}", text(&output));
     }
     assert_eq!(get(serve.address("server"), "/v1/tracewire/export?format=wrong").status, 422);
+    for (format, count) in [("trajectory", 2), ("triplets", 3), ("messages", 2)] {
+        let shown = run(&["trace", "show", &rollout, "--format", format]);
+        assert_eq!(String::from_utf8(shown.stdout).unwrap().lines().count(), count, "{format}");
+    }
     let outline = text(&run(&["trajectory", &rollout]));
     assert!(outline.contains("9 of 9 sampled tokens trained") && outline.contains("verdict: sound"), "{outline}");
 }

@@ -1,0 +1,248 @@
+//! Verdicts and weights of attempts that are made from spans: 40 clean ones, and 40 with one fault each.
+
+use super::*;
+use crate::trace::semconv as names;
+use crate::trace::span::Resource;
+use crate::trace::{AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Span, Status, StatusCode, Timestamp, Value};
+use fastrand::Rng;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn span(sequence_id: u64, name: &str, attributes: &[(&str, Value)]) -> Span {
+    Span {
+        rollout_id: "ro-1".into(),
+        attempt_id: "at-1".into(),
+        sequence_id,
+        trace_id: "0".repeat(32),
+        span_id: format!("{sequence_id:016x}"),
+        parent_id: None,
+        name: name.to_owned(),
+        kind: None,
+        status: Status::default(),
+        attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: Some(Timestamp::from_unix_nanos(sequence_id * 10)),
+        end_time: Some(Timestamp::from_unix_nanos(sequence_id * 10 + 5)),
+        context: None,
+        parent: None,
+        resource: Resource::default(),
+    }
+}
+
+fn call(sequence_id: u64, prompt: &[i64], sampled: &[i64], version: u64) -> Span {
+    let logprobs = sampled.iter().map(|id| -(*id as f64) / 4.0).collect();
+    span(
+        sequence_id,
+        "chat m",
+        &[
+            (names::DIALECT, "openai.chat".into()),
+            (names::GEN_AI_OPERATION_NAME, "chat".into()),
+            (names::GEN_AI_RESPONSE_ID, format!("c-{sequence_id}").into()),
+            (names::GEN_AI_RESPONSE_FINISH_REASONS, vec!["stop".to_owned()].into()),
+            (names::PROMPT_TOKEN_IDS, Value::Ints(prompt.to_vec())),
+            (names::RESPONSE_TOKEN_IDS, Value::Ints(sampled.to_vec())),
+            (names::RESPONSE_LOGPROBS, Value::Floats(logprobs)),
+            (names::TOKENS_STATUS, "exact".into()),
+            (names::POLICY_VERSION, version.to_string().into()),
+            (names::URL_FULL, "http://model/v1/chat/completions".into()),
+            (names::SERVER_ADDRESS, "model".into()),
+        ],
+    )
+}
+
+fn fetch(sequence_id: u64, host: &str, path: &str, body: &str) -> Span {
+    span(
+        sequence_id,
+        "GET",
+        &[
+            (names::URL_FULL, format!("https://{host}{path}").into()),
+            (names::SERVER_ADDRESS, host.into()),
+            (names::SERVER_PORT, 443_i64.into()),
+            (names::HTTP_RESPONSE_BODY_CONTENT, body.into()),
+        ],
+    )
+}
+
+fn reward(sequence_id: u64, value: f64) -> Span {
+    let attributes =
+        [("agentlightning.reward.0.name", "primary".into()), ("agentlightning.reward.0.value", value.into())];
+    span(sequence_id, "agentlightning.annotation", &attributes)
+}
+
+/// A sound attempt: one conversation, other traffic, a failed call that was tried again, and a title, by chance.
+fn clean(random: &mut Rng) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let (mut prompt, mut sequence_id) = (vec![1, 2, random.i64(3..100)], 1);
+    for _ in 0..random.usize(2..6) {
+        match random.u8(0..4) {
+            0 => spans.push(fetch(sequence_id, "pypi.org", "/simple/numpy", "wheels")),
+            1 => {
+                let mut failed = call(sequence_id, &prompt, &[], 3);
+                failed.status.status_code = StatusCode::Error;
+                spans.push(failed);
+            }
+            2 => {
+                let mut title = call(sequence_id, &[9, 9], &[8], 3);
+                title.set(names::CALL_ROLE, "title");
+                title.attributes.remove(names::RESPONSE_TOKEN_IDS);
+                spans.push(title);
+            }
+            _ => {}
+        }
+        let sampled: Vec<i64> = (0..random.usize(1..9)).map(|_| random.i64(3..100)).collect();
+        spans.push(call(sequence_id + 1, &prompt, &sampled, random.u64(3..5)));
+        prompt.extend(sampled);
+        prompt.extend([7, random.i64(3..100)]);
+        sequence_id += 2;
+    }
+    spans.push(reward(sequence_id + 1, random.f64()));
+    spans
+}
+
+/// Adds a fault to a sound attempt. Returns the reason that must be found.
+fn break_it(kind: usize, spans: &mut Vec<Span>) -> &'static str {
+    let last = spans
+        .iter()
+        .rposition(|span| span.name == "chat m" && !span.is_error() && !span.attributes.contains_key(names::CALL_ROLE))
+        .unwrap();
+    match kind {
+        0 => {
+            spans[last].attributes.remove(names::RESPONSE_TOKEN_IDS);
+            "missing_token_ids"
+        }
+        1 => {
+            spans[last].set(names::TOKENS_REASONS, vec!["usage_output_tokens".to_owned()]);
+            "unproved_token_ids"
+        }
+        2 => {
+            spans[last].set(names::OUTCOME, "aborted");
+            "last_call_incomplete"
+        }
+        3 => {
+            spans[last].set(names::POLICY_VERSION, "9");
+            "version_spread"
+        }
+        4 => {
+            spans.last_mut().unwrap().start_time = Some(Timestamp::from_unix_nanos(1));
+            "early_reward"
+        }
+        5 => {
+            spans.last_mut().unwrap().set("agentlightning.reward.0.value", f64::NAN);
+            "invalid_reward"
+        }
+        6 => {
+            spans[last].set(names::CAPTURE_RESPONSE_TRUNCATED, "max_body_bytes");
+            "capture_gap"
+        }
+        7 => {
+            spans.push(fetch(90, "evil.example", "/", "x"));
+            "host_not_allowed"
+        }
+        8 => {
+            spans.push(fetch(90, "github.com", "/org/task/issues/7", "x"));
+            "denied_url"
+        }
+        _ => {
+            spans.push(fetch(90, "github.com", "/other", "diff --git a/fix.py"));
+            "denied_text"
+        }
+    }
+}
+
+fn judged(spans: &[Span]) -> Verdict {
+    let settings = VerdictSettings {
+        max_version_spread: 1,
+        allow_hosts: vec!["pypi.org".to_owned(), "github.com".to_owned()],
+        deny_urls: vec!["https://github.com/org/task*".to_owned()],
+        deny_text: vec!["diff --git".to_owned()],
+    };
+    let mut record = read(spans);
+    let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
+    verdict(Some(AttemptStatus::Succeeded), spans, &record, &tree, &settings)
+}
+
+#[test]
+fn faults_are_found_and_sound_attempts_are_not_suspected() {
+    for seed in 0..40 {
+        let mut spans = clean(&mut Rng::with_seed(seed));
+        assert_eq!(judged(&spans), Verdict::default(), "seed {seed}");
+        let expected = break_it(usize::try_from(seed).unwrap() % 10, &mut spans);
+        assert_eq!(judged(&spans).names(), [expected], "seed {seed}");
+    }
+}
+
+#[test]
+fn an_attempt_that_has_not_ended_is_not_sound() {
+    let spans = clean(&mut Rng::with_seed(1));
+    let mut record = read(&spans);
+    let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
+    let running = verdict(Some(AttemptStatus::Running), &spans, &record, &tree, &VerdictSettings::default());
+    assert_eq!(running.names(), ["running"]);
+    let empty = verdict(
+        None,
+        &[],
+        &AttemptRecord::default(),
+        &Trajectory::build(Vec::new(), MergeMode::Strict),
+        &VerdictSettings::default(),
+    );
+    assert_eq!(empty.names(), ["no_calls"]);
+}
+
+#[test]
+fn weighted_rows_give_the_loss_of_the_attempts_tokens() {
+    // A shared call, two branches of it, and a conversation of its own.
+    let spans = [
+        call(1, &[1], &[2, 3], 3),
+        call(2, &[1, 2, 3, 4], &[5], 3),
+        call(3, &[1, 2, 3, 6], &[7, 8, 9], 3),
+        call(4, &[50], &[51, 52, 53, 54], 3),
+    ];
+    let rollout = Rollout {
+        rollout_id: "ro-1".into(),
+        input: json!({ "task_id": 7 }),
+        start_time: Timestamp::default(),
+        end_time: None,
+        mode: None,
+        resources_id: None,
+        status: RolloutStatus::Succeeded,
+        config: RolloutConfig::default(),
+        metadata: json!({}),
+    };
+    let mut record = read(&spans);
+    let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
+    let rows = rows(&rollout, &spans, &tree, &[], &Verdict::default());
+    let row_mean = |row: &TrainingRow| {
+        let logprobs = row.logprobs.as_ref().unwrap();
+        let trained: Vec<f64> =
+            row.mask.iter().zip(logprobs).filter(|(mask, _)| **mask == 1).map(|(_, one)| f64::from(*one)).collect();
+        trained.iter().sum::<f64>() / trained.len() as f64
+    };
+    let by_rows: f64 = rows.iter().map(|row| row.weight * row_mean(row)).sum();
+    let all: Vec<f64> =
+        tree.calls.iter().flat_map(|call| call.logprobs.iter().flatten()).map(|one| f64::from(*one)).collect();
+    let by_tokens = all.iter().sum::<f64>() / all.len() as f64;
+    assert!((by_rows - by_tokens).abs() < 1e-12, "{by_rows} {by_tokens}");
+    assert_eq!(rows.iter().map(|row| row.calls.len()).collect::<Vec<_>>(), [2, 1, 1]);
+    assert!(rows.iter().all(|row| row.group_id == "7" && row.n_branches == 3));
+    // A mean over branches would count this attempt three times in its group.
+    assert!((rows.iter().map(|row| row.weight).sum::<f64>() - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn broken_spans_are_read_without_harm() {
+    let mut odd = call(1, &[1, -5], &[2, 3], 3);
+    odd.set(names::RESPONSE_LOGPROBS, Value::Floats(vec![-0.5]));
+    odd.set(names::SAMPLING_MASK, Value::Ints(vec![1]));
+    odd.set(names::SAMPLING_MASK_LENGTHS, Value::Ints(vec![9, 9]));
+    (odd.start_time, odd.end_time) = (None, None);
+    let twice = [call(2, &[1], &[2], 3), call(2, &[1], &[2], 3), odd];
+    let record = read(&twice);
+    let by_exclusion: BTreeMap<_, usize> = record.calls.iter().fold(BTreeMap::new(), |mut counts, call| {
+        *counts.entry(call.exclusion).or_default() += 1;
+        counts
+    });
+    assert_eq!(by_exclusion.get(&Some(Exclusion::NoTokenIds)), Some(&1));
+    let tree = Trajectory::build(record.calls, MergeMode::Strict);
+    assert!(tree.calls.iter().all(|call| call.logprobs.as_ref().is_none_or(|all| all.len() == call.sampled.len())));
+}
