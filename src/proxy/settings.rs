@@ -18,7 +18,8 @@ pub(crate) struct ProxySettings {
     /// Host patterns. Connections to these hosts are relayed without decryption.
     #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub passthrough: Vec<String>,
-    /// Host patterns. Requests to these hosts are rejected.
+    /// Host patterns. Requests to these hosts are rejected. `metadata` stands for link-local addresses and the metadata
+    /// services of clouds.
     #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub block: Vec<String>,
     /// The maximum number of connections. Beyond it, new connections wait until one is closed.

@@ -8,7 +8,8 @@ use crate::tls::LeafCache;
 use crate::trace::exchange::ConnectPolicy;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::authority;
-use crate::util::glob::any_matches;
+use crate::util::glob::{any_matches, host_matches};
+use crate::util::host_name::canonical;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,16 +44,36 @@ impl Proxy {
 
     /// Returns the error for a host on the block list.
     pub(super) fn blocked(&self, host: &str, port: u16) -> Option<ProxyError> {
-        any_matches(&self.inner.settings.block, host, port).then(|| {
+        let (patterns, named) = (&self.inner.settings.block, canonical(host));
+        let is_metadata = || METADATA.iter().any(|pattern| host_matches(pattern, &named, port));
+        let has_group = || patterns.iter().any(|pattern| pattern == METADATA_GROUP);
+        (any_matches(patterns, &named, port) || (has_group() && is_metadata())).then(|| {
             ProxyError::new(ErrorKind::HttpRequestDenied, authority(host, port), "the host is on the block list")
         })
     }
 
     pub(super) fn policy(&self, host: &str, port: u16) -> ConnectPolicy {
-        if any_matches(&self.inner.settings.passthrough, host, port) {
+        if any_matches(&self.inner.settings.passthrough, &canonical(host), port) {
             ConnectPolicy::Tunnel
         } else {
             ConnectPolicy::Intercept
         }
     }
 }
+
+/// The entry of `proxy.block` that stands for [`METADATA`].
+const METADATA_GROUP: &str = "metadata";
+/// Where clouds give the credentials of a machine to whoever asks from it, and all link-local addresses.
+const METADATA: &[&str] = &[
+    "169.254.*",
+    "fe80:*",
+    "fd00:ec2::254",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    // Alibaba, Oracle, Azure.
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+];

@@ -1,6 +1,7 @@
 //! Small pure helpers that several layers share: patterns, bounded maps, secrets. Nothing here knows HTTP, LLMs or storage.
 
 pub(crate) mod glob;
+pub(crate) mod host_name;
 pub(crate) mod host_patterns;
 pub(crate) mod listen_address;
 pub(crate) mod lru;

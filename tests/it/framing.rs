@@ -252,6 +252,21 @@ fn the_block_list_applies_to_names_inside_tunnels() {
 }
 
 #[test]
+fn the_block_list_sees_every_spelling_of_an_address() {
+    let bench = Bench::new();
+    let file = bench.home().join("block.toml");
+    std::fs::write(&file, "[proxy]\nblock = [\"127.0.0.1\", \"metadata\"]\n").unwrap();
+    let serve = bench.serve(&["--config", file.to_str().unwrap()]);
+    let port = bench.mock.address("http").port();
+    let hosts = ["127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "[::ffff:127.0.0.1]", "127.0.0.1."];
+    for host in hosts.into_iter().chain(["169.254.169.254", "metadata.google.internal."]) {
+        let request = format!("GET http://{host}:{port}/ HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+        let answer = say(serve.address("proxy"), request.as_bytes());
+        assert!(answer.contains("http_request_denied"), "{host}: {answer}");
+    }
+}
+
+#[test]
 fn an_upgrade_to_http2_without_tls_is_ignored() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
