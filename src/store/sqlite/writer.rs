@@ -205,6 +205,15 @@ impl WriterThread {
         if found.is_some() && found == self.identity {
             return Ok(());
         }
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if found.is_none() && folder.is_some_and(|folder| !folder.is_dir()) {
+            // A folder that was moved or unmounted is not made anew in its place: what is open goes on.
+            if self.identity.take().is_some() {
+                self.lost_files.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(path = %self.path.display(), "the folder of the store's file is gone; its open file is still written to");
+            }
+            return Ok(());
+        }
         if found.is_none() {
             file::remove_left_overs(&self.path);
         }

@@ -78,9 +78,10 @@ pub(super) fn secret_at(text: &str, at: usize, word: usize) -> Option<Range<usiz
 }
 
 /// True for words of a language, as in `bearer authentication` and `npm_config_https_proxy`. Credentials have digits or
-/// capitals.
+/// capitals, or are longer than words are.
 fn is_prose(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-.".contains(&byte)) && text.len() < 32
+    text.split(['_', '-', '.'])
+        .all(|word| word.len() <= LONGEST_WORD && word.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 /// The end of a private key in PEM or of PGP that starts `rest`.
@@ -115,6 +116,7 @@ pub(super) const WORDS: &[&str] =
     &["-----BEGIN ", "AKIA", "ASIA", "ABIA", "ACCA", "eyJ", "Bearer ", "bearer ", "authorization", "-u ", "--user "];
 /// What an assigned name of a secret ends with, before its equals sign.
 pub(super) const ASSIGNED: &[&str] = &["key=", "token=", "secret=", "password=", "passwd=", "pwd=", "credentials="];
+const LONGEST_WORD: usize = 14;
 const AWS_PREFIXES: [&str; 4] = ["AKIA", "ASIA", "ABIA", "ACCA"];
 const AWS_KEY_BYTES: usize = 20;
 const MAX_AUTHORITY_BYTES: usize = 512;
