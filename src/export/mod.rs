@@ -1,7 +1,7 @@
-//! Formats of spans for people and other programs, and shapes of training data. Pure functions: spans in, text, spans or
-//! samples out.
+//! Formats of spans for people and other programs, and shapes of training data. Pure functions: spans in, and text, spans or
+//! training samples out.
 //!
-//! It does not print, and does not read the store.
+//! Nothing here prints or reads the store: the callers in `cli` and `api` do.
 
 pub(crate) mod agent_lightning;
 pub(crate) mod json;

@@ -109,8 +109,8 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
     data
 }
 
-/// Fields that mark token ids which are not proved to be complete and right: the status of their check, and its reasons.
-/// Empty if they are, or if the call has none.
+/// Fields that mark token ids whose validation found an issue: the status of the validation, and its reasons. Empty if the
+/// ids are exact, or if the call has none.
 pub(crate) fn token_id_doubts(span: &Span) -> Map<String, JsonValue> {
     let status = text(span, names::TOKENS_STATUS).filter(|status| status != "exact");
     let Some(status) = status.filter(|_| span.attributes.contains_key(names::RESPONSE_TOKEN_IDS)) else {
@@ -218,7 +218,7 @@ pub(crate) fn messages(span: &Span, attribute: &str) -> JsonValue {
     chat_messages(span.attributes.get(attribute).and_then(Value::as_str).unwrap_or_default()).into()
 }
 
-/// Converts messages as spans have them to those of chat completions. What is no list has none.
+/// Converts messages as spans have them to those of chat completions. Text that is no JSON list becomes an empty list.
 pub(crate) fn chat_messages(json: &str) -> Vec<JsonValue> {
     let parsed: Vec<JsonValue> = serde_json::from_str(json).unwrap_or_default();
     parsed.iter().flat_map(chat_messages_of).collect()

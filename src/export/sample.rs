@@ -7,8 +7,8 @@ use crate::trajectory::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What an export has of one attempt. Nothing of it outlives its turn: the memory of an export does not grow with the
-/// number of rollouts.
+/// One attempt, as the shapes read it. An export drops it before it reads the next one, so that its memory does not grow with
+/// the number of rollouts.
 pub(crate) struct AttemptSample {
     pub(crate) rollout: Rollout,
     /// The attempt's id; empty if the rollout has none.
@@ -19,7 +19,7 @@ pub(crate) struct AttemptSample {
     pub(crate) rows: Vec<TrainingRow>,
 }
 
-/// How samples are made.
+/// How calls are merged to branches, and what counts as sound.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SampleOptions {
     pub(crate) mode: MergeMode,
@@ -27,7 +27,7 @@ pub(crate) struct SampleOptions {
 }
 
 impl AttemptSample {
-    /// Makes the sample of an attempt from its spans. `attempt`: the registered one, if there is one.
+    /// Makes the sample of an attempt from its spans. `attempt` is the store's record of it; `None` if there is none.
     pub(crate) fn of(rollout: Rollout, attempt: Option<&Attempt>, spans: &[Span], options: &SampleOptions) -> Self {
         let mut record = read(spans);
         let tree = Trajectory::build(std::mem::take(&mut record.calls), options.mode);
@@ -58,24 +58,24 @@ impl AttemptSample {
     }
 }
 
-/// How many sampled tokens are known, how many are in the data, and why the others are not.
+/// The proof of an export: how many sampled tokens are known, how many of them are trained, and why the others are not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Proof {
-    /// Rollouts that were looked at.
+    /// Rollouts that were read.
     pub(crate) rollouts: usize,
-    /// Rows of trajectories.
+    /// Training rows, whatever the shape makes of them.
     pub(crate) rows: usize,
-    /// Answers of LLM calls.
+    /// Answers of LLM calls; a call with several answers counts as many times.
     pub(crate) calls: usize,
     /// Sampled tokens whose ids are known.
     pub(crate) sampled_tokens: usize,
     /// Those that are trained, each once.
     pub(crate) trained_tokens: usize,
-    /// The others, by reason. A call without ids has no tokens to count.
+    /// The others, by the mark of their call, or `realigned`. A call without ids counts with 0 tokens.
     pub(crate) missing: BTreeMap<&'static str, Missing>,
 }
 
-/// What is not in the data for one reason.
+/// What is not trained for one reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Missing {
     pub(crate) calls: usize,

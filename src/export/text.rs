@@ -1,4 +1,4 @@
-//! Text for terminals: escaped, so that text from the network cannot control them, shortened, and broken into lines.
+//! Text for terminals: shortened, broken into lines, and escaped, so that text from the network cannot control the terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

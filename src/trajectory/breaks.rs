@@ -1,7 +1,7 @@
 //! Why a call does not continue an earlier one: the cause, and the first position at which both differ.
 //!
-//! The messages of both calls decide where they were recorded. Otherwise the ids alone do, which can't tell rewritten text
-//! from the same text with other ids.
+//! The cause is found from the messages of both calls, if they were recorded. Otherwise it is found from the ids alone, which
+//! can't tell rewritten text from the same text with other ids.
 
 use super::call::Call;
 use super::prefix::common_prefix;
@@ -12,9 +12,9 @@ use serde_json::Value as JsonValue;
 /// A call that starts a branch, compared with the earlier call that is nearest to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Break {
-    /// The cause.
+    /// Why the prompt does not continue the earlier call.
     pub cause: BreakCause,
-    /// Index of the earlier call.
+    /// Index of the earlier call in [`Trajectory::calls`](super::Trajectory::calls).
     pub earlier: usize,
     /// The first position at which the prompt differs from prompt and answer of the earlier call.
     pub position: usize,
@@ -29,8 +29,8 @@ pub struct Break {
 pub struct BreakSide {
     /// A few token ids from the position on.
     pub ids: Vec<u32>,
-    /// The text of the message in which the calls differ, from the difference on; if no message differs, the end of the
-    /// last common one. Cut to a few words. Empty if content was not recorded.
+    /// The text of the message in which the calls differ, from the difference on; if no message differs, the last common
+    /// message from its start. Cut to a few words. Empty if content was not recorded.
     pub text: String,
 }
 
@@ -40,7 +40,7 @@ pub struct BreakSide {
 pub enum BreakCause {
     /// The same text has other ids.
     Retokenized,
-    /// The chat template made something else of the same messages: special tokens, whitespace, stop tokens.
+    /// The chat template rendered the same messages differently: special tokens, whitespace, stop tokens.
     Template,
     /// The reasoning of an earlier answer is missing.
     ThinkingDropped,
@@ -121,7 +121,7 @@ fn nearest(calls: &[Call], at: usize) -> Option<(usize, usize)> {
     best
 }
 
-/// A message, as far as it matters here.
+/// What is compared of a message.
 #[derive(Debug, PartialEq)]
 struct Message {
     role: String,
@@ -183,7 +183,7 @@ fn message(json: &JsonValue) -> Message {
     found
 }
 
-/// Texts that a compaction may have put in the place of messages: what earlier calls answered.
+/// Texts by which a compaction may have replaced messages: the answers of the last compaction and of the nearest call.
 fn summaries(calls: &[Call], at: usize, expected: &Call) -> Vec<String> {
     let written = calls[..at].iter().rev().filter(|call| call.role == CallRole::Compaction).take(1);
     let texts = written.chain([expected]).filter_map(answer).map(|message| message.text);
@@ -234,7 +234,7 @@ fn cause_by_messages(
     }
     match lost.zip(got) {
         Some((lost, got)) if differ_in_space(&lost.text, &got.text) => BreakCause::Template,
-        // Where an answer was expected, there is something else, and much is gone.
+        // A message of another role has the place of the answer, and at least two messages are gone.
         Some((lost, got)) if lost.role != got.role && new.len() + 1 < old.len() => BreakCause::Compacted,
         _ => BreakCause::Rewritten,
     }
@@ -287,7 +287,7 @@ fn is_deletion(earlier: &Call, later: &Call, position: usize) -> bool {
     (position + 1..reach).any(resumes)
 }
 
-/// What both sides say where they begin to differ.
+/// The excerpts of both sides for [`BreakSide::text`].
 fn texts(before: &[Message], after: &[Message]) -> (String, String) {
     let common = before.iter().zip(after).take_while(|(a, b)| a == b).count();
     let (Some(lost), Some(got)) = (before.get(common), after.get(common)) else {
@@ -305,7 +305,7 @@ fn excerpt(text: &str, from: usize) -> String {
     text.get(from..).unwrap_or_default().chars().take(MAX_SHOWN_LETTERS).collect()
 }
 
-/// Calls that are compared with one that continues none.
+/// How many earlier calls, the latest first, are compared with one that continues none.
 const MAX_CANDIDATES: usize = 256;
 const MAX_SHOWN_IDS: usize = 8;
 const MAX_SHOWN_LETTERS: usize = 80;

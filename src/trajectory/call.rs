@@ -32,7 +32,7 @@ pub struct Call {
     pub routed_experts: Option<String>,
     /// Lengths of the dimensions of the routed experts: tokens, layers, experts.
     pub routed_experts_shape: Vec<i64>,
-    /// Ids that were left to sample each token from: how many for each token, and all of them in a row.
+    /// The ids that each token was sampled from: how many for each token, and all of them, one token after the other.
     pub sampling_mask: Option<(Vec<u32>, Vec<u32>)>,
     /// Why the call is not trained by default. `None`: it is.
     pub exclusion: Option<Exclusion>,
@@ -77,14 +77,14 @@ impl Call {
         !self.prompt.is_empty() && !self.sampled.is_empty()
     }
 
-    /// What the calls of one line have in common: the tools, and the role of side calls. Work on the task is one role:
-    /// a compaction, for example, continues the conversation that it shortens.
+    /// What a call and its continuation have in common: the tools, and the role if it is that of a side call. All other roles
+    /// count as one: a compaction, for example, continues the conversation that it shortens.
     pub(super) fn lineage(&self) -> Lineage {
         (Some(self.role).filter(|role| is_side_call(*role)), self.tools)
     }
 }
 
-/// See [`Call::lineage`].
+/// The role, if it is that of a side call, and the digest of the tools; see [`Call::lineage`].
 pub(super) type Lineage = (Option<CallRole>, u64);
 
 /// Messages and tools of a call as the span has them: JSON texts, empty if content was not recorded.
@@ -118,17 +118,17 @@ pub(super) fn is_side_call(role: CallRole) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
-    /// The call failed.
+    /// The call failed: the span is an error, or there was no response.
     Failed,
-    /// The answer ended early.
+    /// The agent disconnected before the end of the answer, or the engine aborted the sampling.
     Aborted,
     /// The same answer as another call: a retry that got the response of its first try.
     Retry,
     /// Ids of the prompt or of the answer are missing.
     NoTokenIds,
-    /// The ids are not proved to be complete and right.
+    /// The validation of the token ids found an issue that leaves them incomplete or contradictory.
     Unproved,
-    /// A title, a probe, a judgement, a preparation.
+    /// The call does not work on the task: a title, a probe, a judgement or a warm-up.
     SideCall,
 }
 

@@ -5,7 +5,7 @@ use super::tree::Trajectory;
 use super::verdict::Verdict;
 use std::fmt::Write as _;
 
-/// The outline. Ids and texts come from outside: the caller escapes the result for its terminal.
+/// Draws a trajectory. The result has text from the network: the caller escapes it for its terminal.
 pub fn outline(tree: &Trajectory, rewards: &[Reward], verdict: &Verdict) -> String {
     let mut text = String::new();
     let assigned = RewardRule::default().assign(&tree.calls, rewards);

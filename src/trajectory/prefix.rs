@@ -1,7 +1,7 @@
 //! Finds the call that another one continues: the longest earlier sequence that is a prefix of its prompt.
 //!
-//! Every prompt is hashed once, from its start to its end. Where an earlier sequence has the length reached so far, a
-//! table of the hashes of whole sequences is asked. A hit is then compared token by token, so that a hash never decides.
+//! Every prompt is hashed once, from its start to its end. At each length that some sequence has, the hash so far is looked up
+//! in a table of the hashes of whole sequences. A hit is then compared token by token, so that equal hashes prove nothing.
 //! The cost is linear in the number of tokens; the memory is linear in the number of calls.
 
 use super::call::{Call, Lineage};
@@ -19,12 +19,12 @@ pub(super) struct Parent {
 /// The parent of each call. `calls` are in the order of their sequence ids; a parent comes before its children.
 pub(super) fn parents(calls: &[Call]) -> Vec<Option<Parent>> {
     let sequences = SequenceTable::of(calls);
-    // A call without an answer as ids continues nothing: it would end a line that its retry goes on with.
+    // A call without token ids of an answer continues nothing: it would end a branch that its retry continues.
     let parent = |(at, call): (usize, &Call)| call.has_tokens().then(|| sequences.parent(calls, at, call)).flatten();
     calls.iter().enumerate().map(parent).collect()
 }
 
-/// Sequences by what distinguishes them.
+/// The sequences of all calls, by lineage, length and hash.
 struct SequenceTable {
     by_key: HashMap<Key, Vec<usize>>,
     // Lengths of the sequences, ascending.
@@ -71,14 +71,14 @@ impl SequenceTable {
     }
 }
 
-/// Says without a look into the table that most hashes are not there.
+/// A Bloom filter with one hash function, in front of the table: most lookups miss.
 struct Filter {
     bits: Vec<u64>,
 }
 
 impl Filter {
     fn for_entries(entries: usize) -> Self {
-        // 16 bits an entry: one of 16 hashes that are not there passes.
+        // 16 bits an entry: about one in 16 hashes that are not in the table passes.
         Self { bits: vec![0; (entries / 4).next_power_of_two().max(16)] }
     }
 
@@ -93,7 +93,7 @@ impl Filter {
     }
 
     fn place(&self, hash: u64) -> (usize, u64) {
-        // The high bits of a multiplication are its best.
+        // A multiplication mixes the high bits best.
         let word = usize::try_from(hash >> 32).unwrap_or_default() & (self.bits.len() - 1);
         (word, 1 << (hash >> 26 & 63))
     }

@@ -1,4 +1,4 @@
-//! Takes the LLM calls and the rewards of an attempt from its spans.
+//! Reads the LLM calls and the rewards of an attempt from its spans.
 
 use super::call::{Call, CallContent, Exclusion, VersionStart, is_side_call};
 use super::rewards::Reward;
@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// What an attempt's spans say about its training.
+/// The calls and rewards of an attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AttemptRecord {
-    /// Every answer of every LLM call, in the order of the spans.
+    /// Every answer of every LLM call, by sequence id.
     pub calls: Vec<Call>,
     /// Rewards in the order in which they were given. Those that are no finite number are left out.
     pub rewards: Vec<Reward>,
-    /// Rewards that were left out.
+    /// The number of rewards that were left out.
     pub invalid_rewards: usize,
 }
 
@@ -127,7 +127,7 @@ fn exclusion(span: &Span, call: &Call, is_repeated: bool) -> Option<Exclusion> {
     }
 }
 
-/// Doubts about a call that leave its ids complete and right.
+/// Issues that do not affect the token ids themselves.
 const HARMLESS: [&str; 8] = [
     "weights_changed",
     "logprobs_absent",

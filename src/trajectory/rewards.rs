@@ -11,11 +11,11 @@ pub struct Reward {
     pub name: String,
     /// A finite number.
     pub value: f64,
-    /// Position within the rollout.
+    /// The sequence id of the span that has the reward.
     pub sequence_id: u64,
-    /// When it was given.
+    /// When it was given: the start of that span. `None` if the span has no time.
     pub time: Option<Timestamp>,
-    /// Span id of the parent of the reward's span.
+    /// Span id of the parent of that span.
     #[serde(skip)]
     pub parent_span: Option<String>,
     /// Span id of the call that it was given to. `None`: it was given to the attempt.
@@ -76,7 +76,7 @@ pub fn final_reward(rewards: &[Reward]) -> Option<&Reward> {
     primary(rewards).filter(|reward| reward.call.is_none()).last()
 }
 
-/// The return from each step on, of the rewards of steps in their order.
+/// The discounted return of each step: its reward, and `discount` times the return of the next step.
 pub fn discounted_returns(rewards: &[f64], discount: f64) -> Vec<f64> {
     let mut returns: Vec<f64> = Vec::with_capacity(rewards.len());
     for reward in rewards.iter().rev() {

@@ -11,14 +11,14 @@ use serde::Serialize;
 /// Version of the columns. It rises when a column changes its meaning or goes.
 pub const ROW_SCHEMA_VERSION: u32 = 1;
 
-/// A branch as a sample. Lists with one entry for each token have the length of `token_ids`.
+/// A branch as a training sample. A list with an entry for each token is as long as `token_ids`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainingRow {
-    /// [`ROW_SCHEMA_VERSION`].
+    /// Always [`ROW_SCHEMA_VERSION`], so that a reader of the file knows what the columns mean.
     pub schema_version: u32,
-    /// The rollout.
+    /// Id of the rollout that the row was sampled in.
     pub rollout_id: String,
-    /// The attempt.
+    /// Id of the attempt within the rollout.
     pub attempt_id: String,
     /// The task: rollouts of one group are compared with each other.
     pub group_id: String,
@@ -26,16 +26,16 @@ pub struct TrainingRow {
     pub branch: usize,
     /// Number of rows of the attempt.
     pub n_branches: usize,
-    /// Number of answers to the prompt of the branch's last call.
+    /// Number of answers to the prompt of the branch's last trained call.
     pub n_siblings: usize,
     /// Share of the attempt's trained tokens. The weights of an attempt add up to 1, so that a weighted mean over rows is
     /// one over rollouts.
     pub weight: f64,
-    /// The role of the branch's calls.
+    /// The role of the branch's first trained call.
     pub role: &'static str,
-    /// The model that the agent named.
+    /// The model that the agent named in the last trained call.
     pub model: Option<String>,
-    /// All tokens.
+    /// Prompt and answer of the last trained call. Answers of earlier calls are part of its prompt.
     pub token_ids: Vec<u32>,
     /// 1 for tokens that are trained, 0 for those that were observed.
     pub mask: Vec<u8>,
@@ -53,29 +53,29 @@ pub struct TrainingRow {
     pub call_starts: Vec<usize>,
     /// How many sampled tokens of each trained call are trained.
     pub call_lengths: Vec<usize>,
-    /// Why the last call ended.
+    /// Why the last trained call ended, in the endpoint's word.
     pub finish_reason: Option<String>,
     /// Why the branch does not continue an earlier one.
     pub break_cause: Option<BreakCause>,
     /// The reward of the branch. `None` if none was given.
     pub reward: Option<f64>,
-    /// Whose reward it is.
+    /// What the reward was given to. `None` without a reward.
     pub reward_source: Option<RewardSource>,
     /// True if the verdict has no reason against training.
     pub sound: bool,
     /// The reasons of the verdict.
     pub reasons: Vec<&'static str>,
-    /// Routed experts of all tokens but the last, in base64, as the engine gave them with the last call.
+    /// Routed experts of all tokens but the last, in base64, as the engine returned them with the last trained call.
     pub routed_experts: Option<String>,
-    /// Lengths of their dimensions.
+    /// Lengths of the dimensions of `routed_experts`: tokens, layers, experts. Empty without them.
     pub routed_experts_shape: Vec<i64>,
-    /// How many ids were left to sample each token from; 0 for observed tokens. `None` if a trained call has no mask.
+    /// From how many ids each token was sampled; 0 for observed tokens. `None` if a trained call has no mask.
     pub sampling_mask_lengths: Option<Vec<u32>>,
-    /// These ids, in a row.
+    /// These ids, one token after the other. `None` as `sampling_mask_lengths`.
     pub sampling_mask: Option<Vec<u32>>,
 }
 
-/// Whose reward the reward of a branch is.
+/// What the reward of a branch was given to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardSource {

@@ -1,9 +1,9 @@
 //! The tree: which call continues which, and the branches that are trained.
 //!
-//! A call continues the longest earlier sequence, of the same role and with the same tools, that is an exact prefix of its
-//! prompt. Others start a branch, with a diagnosis. A branch is a path from a root to a leaf; a call that several branches
-//! share is trained in the first of them only, so that each sampled token is trained once, under the prefix that it was
-//! sampled with. The order in which calls are given does not matter.
+//! A call continues the longest earlier sequence that is an exact prefix of its prompt, if both have the same tools; a side call
+//! continues only side calls of its role. Other calls start a branch, with a diagnosis. A branch is a path from a root to a
+//! leaf. A call that several branches share is trained in the first of them only, so that each sampled token is trained once,
+//! under the prefix that it was sampled with. The order in which calls are given does not matter.
 
 use super::breaks::{Break, diagnose};
 use super::call::Call;
@@ -17,10 +17,10 @@ pub enum MergeMode {
     /// Only an exact prefix.
     #[default]
     Strict,
-    /// Also the same text with other ids, if fewer sampled tokens than this are lost: those from the first difference on
-    /// are in no branch, and are counted.
+    /// Also the same text with other ids, if fewer sampled tokens than this are lost. The tokens from the first difference on
+    /// are lost: they are in no branch, and are counted as not trained.
     Realign(usize),
-    /// Nothing: each call is a branch of its own.
+    /// Nothing. Each call is a branch of its own.
     PerCall,
 }
 
@@ -58,7 +58,7 @@ pub struct CallNode {
 pub struct Branch {
     /// The calls from the root to the leaf.
     pub path: Vec<usize>,
-    /// Those that are trained in this branch.
+    /// Those of them that are trained in this branch, in the same order.
     pub trained: Vec<usize>,
     /// The role of its first trained call; if none is trained, of its last.
     pub role: CallRole,
@@ -117,7 +117,7 @@ fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
     let mut known_prompts = std::collections::HashSet::new();
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
         let is_new = known_prompts.insert((call.lineage(), call.prompt.as_ref()));
-        // A call that continues another one leaves a line if that went on before.
+        // A call that continues another one starts a branch if an earlier call continues that one too.
         let goes_on = |child: &usize| *child < at && calls[*child].exclusion.is_none();
         let leaves_none = parents[at].is_some_and(|parent| !nodes[parent.call].children.iter().any(goes_on));
         if leaves_none || !is_new {
@@ -154,7 +154,7 @@ fn branches(calls: &[Call], nodes: &[CallNode]) -> Vec<Branch> {
     for root in roots {
         let mut open = vec![root];
         while let Some(at) = open.pop() {
-            // What broke off comes last, so that a retry goes on with the line.
+            // Calls that broke off come last, so that the retry of one continues the branch.
             let broke_off = |child: &&usize| calls[**child].exclusion.is_some() && nodes[**child].children.is_empty();
             let (broken, whole): (Vec<&usize>, Vec<&usize>) = nodes[at].children.iter().partition(broke_off);
             open.extend(whole.into_iter().chain(broken).rev());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Reasons against training on a rollout; none if it is sound.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Verdict {
-    /// One for each finding.
+    /// One for each finding. Several may have the same name.
     pub reasons: Vec<Reason>,
 }
 
@@ -35,7 +35,7 @@ impl Verdict {
 /// A reason against training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reason {
-    /// The kind of reason.
+    /// The kind of reason, such as `no_calls`; docs/trajectories.md lists all.
     pub name: &'static str,
     /// The span that shows it. `None` if it is about the whole rollout.
     pub span_id: Option<String>,
@@ -149,7 +149,7 @@ fn capture_gap(span: &Span) -> Option<String> {
     span.attributes.contains_key(names::DIALECT).then(|| gap.to_owned())
 }
 
-/// What an exchange did against the rules.
+/// The first rule that an exchange broke: its name, and what the exchange did.
 fn violation(span: &Span, rules: &VerdictSettings) -> Option<(&'static str, String)> {
     let text = |name| span.attributes.get(name).and_then(Value::as_str);
     let is_model_call = span.attributes.contains_key(names::DIALECT);

@@ -1,4 +1,4 @@
-//! Agent Lightning's triplets, a line for each trained call: those of its 0.3 adapters, and those of its 1.0 trainer.
+//! Agent Lightning's triplets, a line for each trained call: as its 0.3 adapters make them, and as its 1.0 trainer reads them.
 
 use super::shape::Shape;
 use crate::export::model_request::chat_messages;
@@ -6,7 +6,7 @@ use crate::export::sample::AttemptSample;
 use crate::trajectory::{Call, RewardRule};
 use serde_json::{Value as JsonValue, json};
 
-/// `Triplet` of version 0.3. Rewards are assigned by first occurrence.
+/// `--format agent-lightning-0.3`. Rewards are assigned by first occurrence.
 pub(super) struct Triplets03;
 
 impl Shape for Triplets03 {
@@ -36,7 +36,7 @@ impl Shape for Triplets03 {
     }
 }
 
-/// What the trainer of version 1.0 reads: the reward of the attempt is on its last call.
+/// `--format agent-lightning-1.0`. The last call has the reward of the attempt.
 pub(super) struct Triplets10;
 
 impl Shape for Triplets10 {

@@ -4,7 +4,7 @@ use super::shape::{Shape, metadata};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// A trajectory of AReaL.
+/// `--format areal`. Logprobs and versions of observed tokens are 0 and -1.
 pub(super) struct Areal;
 
 impl Shape for Areal {

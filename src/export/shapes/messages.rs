@@ -6,7 +6,8 @@ use crate::export::sample::AttemptSample;
 use crate::trajectory::{Branch, Call};
 use serde_json::{Value as JsonValue, json};
 
-/// `messages` and `tools`. Needs no token ids: a call without them is a conversation of its own.
+/// `--format messages`. It needs no token ids: without them it can't be known which calls continue each other, so that each
+/// call is a line.
 pub(super) struct Messages;
 
 impl Shape for Messages {
@@ -24,7 +25,7 @@ impl Shape for Messages {
     }
 }
 
-/// True for an answer of the agent itself.
+/// True for a call of the agent with a complete answer and recorded messages.
 fn is_conversation(call: &Call) -> bool {
     use crate::trajectory::Exclusion::{NoTokenIds, Unproved};
     matches!(call.exclusion, None | Some(NoTokenIds | Unproved)) && !call.content.input.is_empty()

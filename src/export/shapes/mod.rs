@@ -1,6 +1,7 @@
-//! The shapes in which trainers load samples: one file a shape, one trait, one table. Names and types are the trainers'.
+//! The shapes in which trainers load samples: one file for each shape, one trait, one table. The names and types of fields are
+//! the trainers'.
 //!
-//! Each shape turns one attempt into JSON objects, which become lines. docs/exports.md describes them.
+//! A shape turns one attempt into JSON objects. Each becomes a line of the export. docs/exports.md describes the shapes.
 
 mod agent_lightning;
 mod areal;

@@ -5,7 +5,7 @@ use crate::export::model_request::chat_messages;
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `TokenEntry` of NeMo Gym.
+/// `--format nemo-gym`. Its lines have no reward.
 pub(super) struct NemoGym;
 
 impl Shape for NemoGym {

@@ -4,7 +4,7 @@ use super::shape::{Shape, experts};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `TrainingSample` of prime-rl.
+/// `--format prime-rl`. What only the trainer knows, such as advantages, is null.
 pub(super) struct PrimeRl;
 
 impl Shape for PrimeRl {

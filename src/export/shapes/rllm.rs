@@ -5,7 +5,7 @@ use crate::export::sample::AttemptSample;
 use crate::trajectory::RewardRule;
 use serde_json::{Value as JsonValue, json};
 
-/// `Step`s of rLLM.
+/// `--format rllm`. An attempt without a trained call has no line.
 pub(super) struct Rllm;
 
 impl Shape for Rllm {

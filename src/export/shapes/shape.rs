@@ -6,14 +6,14 @@ use serde_json::{Value as JsonValue, json};
 
 /// A shape of training data.
 pub(crate) trait Shape: Sync {
-    /// Its name on the command line.
+    /// The name for `--format`, and for `format` over HTTP.
     fn name(&self) -> &'static str;
 
-    /// The objects of an attempt, each a line of the export.
+    /// The JSON objects of an attempt; each becomes a line. Empty if the attempt has nothing for this shape.
     fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue>;
 }
 
-/// The routed experts of a row as data, shape and type; null if it has none.
+/// The routed experts of a row: base64, the lengths of the dimensions, and numpy's name of the type. Null if it has none.
 pub(crate) fn experts(row: &TrainingRow) -> JsonValue {
     match &row.routed_experts {
         Some(data) => json!({ "data": data, "shape": row.routed_experts_shape, "dtype": "uint8" }),
@@ -21,7 +21,7 @@ pub(crate) fn experts(row: &TrainingRow) -> JsonValue {
     }
 }
 
-/// What belongs to a row and has no column in a trainer's shape.
+/// The columns of a row that no field of a trainer's shape has, for its `metadata`.
 pub(super) fn metadata(row: &TrainingRow) -> JsonValue {
     json!({
         "rollout_id": row.rollout_id,

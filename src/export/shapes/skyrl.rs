@@ -4,7 +4,7 @@ use super::shape::{Shape, experts};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `GeneratorOutput` of SkyRL.
+/// `--format skyrl`. An attempt without a row has no line.
 pub(super) struct SkyRl;
 
 impl Shape for SkyRl {

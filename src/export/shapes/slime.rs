@@ -4,7 +4,7 @@ use super::shape::{Shape, experts, metadata, versions};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `Sample` of slime and miles.
+/// `--format slime`. The response begins with the first trained token; observed tokens in it have mask 0.
 pub(super) struct Slime;
 
 impl Shape for Slime {
@@ -39,13 +39,13 @@ impl Shape for Slime {
     }
 }
 
-/// A number for an id, the same wherever the id is: its digest, short enough for every JSON reader.
+/// A number made from an id: 48 bits of its digest, which every JSON reader can hold.
 fn number_of(id: &str) -> u64 {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.as_bytes());
     digest.as_ref().iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Where the ids of each token begin, and where the last ends.
+/// Where the ids of each token begin in the list of all, and where the last ones end.
 fn offsets(lengths: &[u32]) -> Vec<u64> {
     let mut end = 0;
     let ends = lengths.iter().map(|length| {

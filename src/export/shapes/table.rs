@@ -5,7 +5,7 @@ use super::{
     agent_lightning, areal, messages, nemo_gym, prime_rl, rllm, skyrl, slime, tinker, trajectories, trl, verl,
 };
 
-/// All shapes.
+/// Every shape, in the order in which the help text lists them.
 pub(crate) const ALL: &[&dyn Shape] = &[
     &trajectories::Trajectories,
     &prime_rl::PrimeRl,

@@ -4,7 +4,7 @@ use super::shape::{Shape, metadata};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `Datum` of Tinker.
+/// `--format tinker`. Lists are one shorter than the row: its first token is no target, its last no input.
 pub(super) struct Tinker;
 
 impl Shape for Tinker {

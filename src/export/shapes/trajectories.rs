@@ -4,7 +4,7 @@ use super::shape::Shape;
 use crate::export::sample::AttemptSample;
 use serde_json::Value as JsonValue;
 
-/// All columns of a row.
+/// `--format trajectories`: the fields of a [`TrainingRow`](crate::trajectory::TrainingRow).
 pub(super) struct Trajectories;
 
 impl Shape for Trajectories {

@@ -4,7 +4,7 @@ use super::shape::{Shape, metadata, versions};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `TrainingSequence` of TRL, with the fields of a sample.
+/// `--format trl`. `reward` and `metadata` are additional fields.
 pub(super) struct Trl;
 
 impl Shape for Trl {

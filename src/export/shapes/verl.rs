@@ -4,7 +4,7 @@ use super::shape::{Shape, experts, metadata, versions};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
-/// `AgentLoopOutput` of verl.
+/// `--format verl`. The response begins with the first trained token; observed tokens in it have mask 0.
 pub(super) struct Verl;
 
 impl Shape for Verl {
