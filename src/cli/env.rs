@@ -95,6 +95,7 @@ async fn environment(args: &EnvArgs, config: &Config) -> Result<Environment> {
         // The proxy relays requests to its own API server.
         bypass: &[],
         runtimes: &args.runtime,
+        command: &[],
         current: &variable,
         working_directory: &working_directory,
     };

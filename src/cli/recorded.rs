@@ -9,11 +9,11 @@ use crate::app::{App, Parts, StopReport, open_store};
 use crate::config::Config;
 use crate::doctor::monitor::{ConnectionMonitor, Observations};
 use crate::net::listener::raise_descriptor_limit;
-use crate::run::ChildError;
 use crate::run::bundle::user_ca_files;
 use crate::run::child::{self, ChildEnd, ChildSpec, Streams};
 use crate::run::environment::{EnvironmentRequest, proxy_url};
 use crate::run::processes::{Process, in_environment};
+use crate::run::{ChildError, RunFolder};
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
@@ -23,7 +23,6 @@ use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusC
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -91,14 +90,8 @@ impl Recorded {
         // Processes that the command left behind get this time to finish their exchanges.
         config.shutdown.drain_timeout = config.shutdown.drain_timeout.min(DRAIN_AFTER_RUN);
         let authority = CertAuthority::ephemeral("Tracewire run")?;
-        let folder = tempfile::Builder::new()
-            .prefix("tracewire-")
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .context("cannot create a temporary folder; check TMPDIR")?;
         let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
-        // TMPDIR may be relative, and the command may change its working directory.
-        let files = working_directory.join(folder.path());
+        let files = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
         // The proxy trusts every CA that the command would trust without it.
         config.tls.upstream_ca.extend(user_ca_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
@@ -109,12 +102,13 @@ impl Recorded {
         let proxy = app.proxy_address;
         let proxy_url = proxy_url(&proxy.to_string(), &config.proxy.token);
         let environment = EnvironmentRequest {
-            folder: &files,
+            folder: files.path(),
             proxy_url: &proxy_url,
             ca_pem: &ca_pem,
             settings: &config.run,
             bypass: &[],
             runtimes: &[],
+            command: &self.command,
             current: &variable,
             working_directory: &working_directory,
         };
@@ -144,7 +138,7 @@ impl Recorded {
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
         // Exchanges in flight have ended, and with them the processes that only waited for one.
-        let left_running = in_environment(&files);
+        let left_running = in_environment(files.path());
         Ok(RunResult { result, spans, notes, unproxied, stopped, observed, left_running })
     }
 

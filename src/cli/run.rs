@@ -9,6 +9,7 @@ use super::show;
 use crate::app::place_name;
 use crate::config::Config;
 use crate::export::text::escape_for_terminal;
+use crate::run::child::ChildEnd;
 use crate::run::processes::Process;
 use crate::trace::{Span, SpanKind};
 use anyhow::Result;
@@ -68,19 +69,24 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
 /// Runs a command behind a proxy of its own and prints its timeline; `run` and `demo` share it.
 pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Result<ExitCode> {
     let run = recorded.run(config).await?;
+    let unrecorded = run.stopped.lost + run.stopped.dropped;
     match (&run.result, &run.spans) {
         // A command that did not start has nothing to show.
         (Err(error), _) => show::note(&format!("tracewire: {error}")),
         (Ok(_), Ok(spans)) => {
             run.notes.iter().for_each(|note| show::note(&format!("tracewire: {note}")));
-            show_spans(recorded, spans, config);
+            show_spans(recorded, spans, unrecorded, config);
         }
         (Ok(_), Err(error)) => show::note(&format!("tracewire: cannot read the store: {error}")),
+    }
+    if let (Ok(ChildEnd { timed_out: true, .. }), Some(limit)) = (&run.result, recorded.timeout) {
+        let (command, seconds) = (command_name(&recorded.command), limit.as_secs_f64());
+        show::note(&format!("tracewire: {command} was stopped because it ran longer than {seconds} s (--timeout)"));
     }
     if let Some(note) = left_running(recorded, &run.left_running) {
         show::note(&format!("tracewire: {note}"));
     }
-    if run.stopped.lost + run.stopped.dropped > 0 {
+    if unrecorded > 0 {
         let (lost, dropped) = (show::count(run.stopped.lost, "span"), show::count(run.stopped.dropped, "exchange"));
         show::note(&format!("tracewire: {lost} lost (could not be stored), {dropped} not recorded (queue full)"));
     }
@@ -107,8 +113,12 @@ fn left_running(recorded: &Recorded, processes: &[Process]) -> Option<String> {
 
 const MAX_NAMED_PROCESSES: usize = 5;
 
-fn show_spans(recorded: &Recorded, spans: &[Span], config: &Config) {
+fn show_spans(recorded: &Recorded, spans: &[Span], unrecorded: u64, config: &Config) {
     if !spans.iter().any(|span| span.kind == Some(SpanKind::Client)) {
+        if unrecorded > 0 {
+            // There were exchanges, which are counted below.
+            return;
+        }
         let command = command_name(&recorded.command);
         return show::note(&format!(
             "tracewire: no exchange was seen. If {command} uses HTTP, it bypasses the proxy or rejects its certificate; \

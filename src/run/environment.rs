@@ -85,6 +85,8 @@ pub(crate) struct EnvironmentRequest<'a> {
     pub bypass: &'a [String],
     /// The runtimes to set variables for; if empty, all.
     pub runtimes: &'a [Runtime],
+    /// The command that gets the environment; empty if it is for a shell.
+    pub command: &'a [OsString],
     /// Reads a variable of this process, which an outer Tracewire environment may have set.
     pub current: &'a dyn Fn(&str) -> Option<OsString>,
     /// The folder to which relative paths in variables refer.
@@ -96,7 +98,7 @@ impl EnvironmentRequest<'_> {
     pub(crate) fn build(&self) -> Result<Environment, BundleError> {
         let user = UserEnvironment::new(self.current);
         let bundles = write_bundles(self.folder, self.ca_pem, &user, self.working_directory)?;
-        let extras = write_extras(self.folder, &bundles, self.settings, &user)?;
+        let extras = write_extras(self.folder, &bundles, self.settings, self.command, &user)?;
         Ok(self.compose(&user, &bundles, &extras))
     }
 
@@ -192,6 +194,9 @@ impl EnvironmentRequest<'_> {
             notes.push(format!("requests to this machine itself are not traced ({why})"));
         }
         let mut hosts = hosts.0;
+        if hosts.iter().any(|host| host == "*") {
+            notes.push("nothing is traced, because NO_PROXY is `*`; unset it, or name hosts in it".to_owned());
+        }
         let added = hosts[users_hosts..].to_vec();
         let loopback: Vec<_> = hosts.iter().filter(|host| LOOPBACK.contains(&host.as_str())).cloned().collect();
         match self.settings.loopback {
@@ -267,6 +272,7 @@ mod tests {
             settings,
             bypass: &["trainer".to_owned()],
             runtimes,
+            command: &[],
             current: &|name| users.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()),
             working_directory: folder.path(),
         };
@@ -303,6 +309,13 @@ mod tests {
         assert!(auto.0.notes.iter().any(|note| note.contains("localhost")), "{:?}", auto.0.notes);
         assert_eq!(with(Loopback::Trace).get("NO_PROXY"), "corp,trainer");
         assert!(with(Loopback::Leave).get("NO_PROXY").contains("127.0.0.1,::1"));
+    }
+
+    #[test]
+    fn a_list_that_excludes_everything_is_told() {
+        let told = |list| built(&RunSettings::default(), &[], &[("no_proxy", list)]).0.notes.concat();
+        assert!(told("corp, *").contains("nothing is traced"), "{}", told("corp, *"));
+        assert!(!told("*.corp").contains("nothing is traced"));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) fn write_extras(
     folder: &Path,
     bundles: &Bundles,
     settings: &RunSettings,
+    command: &[OsString],
     user: &UserEnvironment<'_>,
 ) -> Result<Extras, BundleError> {
     let bundle = bundles.full();
@@ -61,7 +62,16 @@ pub(super) fn write_extras(
             .push("JAVA_TOOL_OPTIONS names a trust store, which is kept; import Tracewire's CA into it, or Java programs reject the proxy's certificates".to_owned());
     }
     if settings.hooks {
-        extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
+        let options = user.value("NODE_OPTIONS").unwrap_or_default();
+        if forbids_reading(command, &options) {
+            extras.notes.push(
+                "the hook for Node.js is left out, because Node's --permission lets the program read only files that it \
+                 names; with --allow-fs-read=* it is loaded"
+                    .to_owned(),
+            );
+        } else {
+            extras.node_hook = Some(write(folder.join("node.cjs"), NODE_HOOK)?);
+        }
         let python = create_folder(folder, "python")?;
         write(python.join("sitecustomize.py"), PYTHON_HOOK)?;
         extras.python_folder = Some(python);
@@ -117,6 +127,15 @@ impl Extras {
     }
 }
 
+/// True if Node's permission model would end the program because of our hook, whose path no option names.
+fn forbids_reading(command: &[OsString], node_options: &OsStr) -> bool {
+    let options = node_options.to_string_lossy();
+    let words = command.iter().map(|word| word.to_string_lossy()).chain(options.split_whitespace().map(Into::into));
+    let words: Vec<_> = words.collect();
+    let has = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_ref()));
+    has(&["--permission", "--experimental-permission"]) && !has(&["--allow-fs-read=*"])
+}
+
 /// Appends our value to the user's, which may be empty.
 fn joined(users: Option<&OsStr>, between: &str, ours: &OsStr) -> OsString {
     let mut value = OsString::new();
@@ -147,3 +166,18 @@ fn create_folder(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
 const JAVA_TRUST_STORE: &str = "javax.net.ssl.trustStore";
 const NODE_HOOK: &str = include_str!("hooks/node.cjs");
 const PYTHON_HOOK: &str = include_str!("hooks/sitecustomize.py");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_permission_model_of_node_is_seen_in_command_and_options() {
+        let forbids = |command: &str, options: &str| {
+            let command: Vec<OsString> = command.split(' ').map(Into::into).collect();
+            forbids_reading(&command, options.as_ref())
+        };
+        assert!(forbids("node --permission a.js", "") && forbids("npm start", "--experimental-permission"));
+        assert!(!forbids("node --permission --allow-fs-read=* a.js", "") && !forbids("node a.js", "--inspect"));
+    }
+}

@@ -6,6 +6,7 @@ pub(crate) mod bundle;
 pub(crate) mod child;
 pub(crate) mod environment;
 mod extras;
+mod folder;
 pub(crate) mod processes;
 mod program;
 pub(crate) mod render;
@@ -15,5 +16,6 @@ pub(crate) mod signals;
 mod truststore;
 mod user_environment;
 
+pub(crate) use folder::RunFolder;
 pub(crate) use program::ChildError;
 pub(crate) use settings::{Loopback, RunSettings};

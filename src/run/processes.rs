@@ -33,14 +33,15 @@ pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
     found.split_off(1)
 }
 
-/// Returns the processes that were started in the environment with these files. Also finds those that left their process
-/// group and those that lost their parent; not those that replaced their environment.
+/// Returns the processes that were started in an environment with files in this folder or below it. Also finds those that
+/// left their process group and those that lost their parent; not those that replaced their environment.
 pub(crate) fn in_environment(files: &Path) -> Vec<Process> {
     let mut marker = format!("{FILES_VARIABLE}=").into_bytes();
     marker.extend_from_slice(files.as_os_str().as_bytes());
     let has_marker = |pid: Pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == marker)
+        let named = |variable: &[u8]| matches!(variable.strip_prefix(&*marker), Some([] | [b'/', ..]));
+        environment.split(|byte| *byte == 0).any(named)
     };
     let running = all().filter(|pid| has_marker(*pid)).filter_map(|pid| {
         let stat = stat(pid)?;

@@ -1,7 +1,8 @@
 //! The command line as a new user meets it: what is refused, what is said, and what a shell gets.
 
-use crate::support::{Bench, Running, TRACEWIRE, at_home, eventually, text, tracewire};
+use crate::support::{Bench, Running, TRACEWIRE, at_home, eventually, signal, text, tracewire};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -352,4 +353,35 @@ fn clients_with_an_empty_user_name_still_send_the_token() {
         (&span["attempt_id"], &span["attributes"]["tracewire.identity.source"]),
         (&"at.1".into(), &"binding".into())
     );
+}
+
+#[test]
+fn a_command_that_is_stopped_at_its_limit_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let output = run(home.path(), &["run", "--timeout", "0.2", "--", "sleep", "60"]);
+    assert_eq!(output.status.code(), Some(124), "{}", text(&output));
+    assert!(stderr(&output).contains("sleep was stopped because it ran longer than 0.2 s"), "{}", text(&output));
+}
+
+#[test]
+fn a_run_removes_what_a_killed_one_left() {
+    let home = tempfile::tempdir().unwrap();
+    let start = |command: &[&str]| {
+        let mut program = tracewire(home.path());
+        program.env("TMPDIR", home.path()).args(["run", "--"]).args(command);
+        program
+    };
+    let folders = || {
+        let entries = fs::read_dir(home.path()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("tracewire-")).count()
+    };
+    let mut killed = start(&["sh", "-c", "echo $$; exec sleep 60"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(killed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(start(&["true"]).status().unwrap().success());
+    assert_eq!(folders(), 1, "its command still runs");
+    signal(line.trim().parse().unwrap(), rustix::process::Signal::KILL);
+    eventually(|| (start(&["true"]).status().unwrap().success() && folders() == 0).then_some(()));
 }

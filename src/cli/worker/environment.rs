@@ -7,22 +7,21 @@ use super::task::Task;
 use crate::cli::client::{HttpAddress, ServerClient, encoded};
 use crate::cli::settings::variable;
 use crate::config::Config;
-use crate::run::RunSettings;
 use crate::run::environment::{Environment, EnvironmentRequest};
+use crate::run::{RunFolder, RunSettings};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
 use http::Method;
 use serde_json::Value as JsonValue;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// What the environments of all tasks have in common.
 pub(super) struct CommandEnvironment {
     /// Holds one folder per running task; removed with the worker.
-    folder: TempDir,
+    folder: RunFolder,
     working_directory: PathBuf,
     settings: RunSettings,
     server: HttpAddress,
@@ -79,11 +78,7 @@ impl CommandEnvironment {
             BaseUrlMode::Never => false,
         };
         Ok(Self {
-            folder: tempfile::Builder::new()
-                .prefix("tracewire-")
-                .permissions(fs::Permissions::from_mode(0o700))
-                .tempdir()
-                .context("cannot create a temporary folder; check TMPDIR")?,
+            folder: RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?,
             working_directory: std::env::current_dir().context("the working directory no longer exists")?,
             settings: config.run.clone(),
             server: server.address.clone(),
@@ -99,7 +94,7 @@ impl CommandEnvironment {
     }
 
     /// Writes a task's files and builds its environment.
-    pub(super) fn prepare(&self, task: &Task) -> Result<PreparedTask> {
+    pub(super) fn prepare(&self, task: &Task, command: &[OsString]) -> Result<PreparedTask> {
         let folder = tempfile::Builder::new().prefix("task-").tempdir_in(self.folder.path());
         let folder = folder.context("cannot create a folder for the rollout")?;
         let mut input = task.input.to_string().into_bytes();
@@ -107,7 +102,7 @@ impl CommandEnvironment {
         let (file, reward) = (folder.path().join("input.json"), folder.path().join("reward"));
         fs::write(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
         let mut environment = match &self.proxy {
-            Some(proxy) => self.proxy_environment(proxy, task, folder.path())?,
+            Some(proxy) => self.proxy_environment(proxy, task, command, folder.path())?,
             None => Environment::default(),
         };
         environment.set.push(("TRACEWIRE_INPUT".to_owned(), file.into()));
@@ -121,7 +116,13 @@ impl CommandEnvironment {
     }
 
     /// The variables of `tracewire env`, with the task's ids in the proxy's URL.
-    fn proxy_environment(&self, proxy: &RecordingProxy, task: &Task, folder: &Path) -> Result<Environment> {
+    fn proxy_environment(
+        &self,
+        proxy: &RecordingProxy,
+        task: &Task,
+        command: &[OsString],
+        folder: &Path,
+    ) -> Result<Environment> {
         let (proxy_url, bypass) = (proxy.url_for(task), self.bypass());
         let request = EnvironmentRequest {
             folder,
@@ -130,6 +131,7 @@ impl CommandEnvironment {
             settings: &self.settings,
             bypass: &bypass,
             runtimes: &[],
+            command,
             current: &variable,
             working_directory: &self.working_directory,
         };
@@ -214,7 +216,7 @@ mod tests {
 
     fn environment(server: &str, set_base_urls: bool, proxy: Option<RecordingProxy>) -> CommandEnvironment {
         CommandEnvironment {
-            folder: tempfile::tempdir().unwrap(),
+            folder: RunFolder::create().unwrap(),
             working_directory: PathBuf::from("/"),
             settings: RunSettings::default(),
             server: HttpAddress::parse(server, "--server").unwrap(),
@@ -268,7 +270,7 @@ mod tests {
         let address = HttpAddress::parse("http://127.0.0.1:8080", "--proxy").unwrap();
         let proxy = RecordingProxy { address, token: Secret::new("a b"), ca_pem: "-- ca --\n".to_owned() };
         let environment = environment("http://127.0.0.1:4747", false, Some(proxy));
-        let prepared = environment.prepare(&task(None)).unwrap();
+        let prepared = environment.prepare(&task(None), &[]).unwrap();
         let get = |name| prepared.environment.value(name);
         assert_eq!(get("HTTPS_PROXY"), "http://ro%2F%C3%BC.at-1:a%20b@127.0.0.1:8080");
         assert_eq!(get("NO_PROXY"), "");

@@ -117,7 +117,7 @@ impl JobPool {
     }
 
     async fn run_command(&self, worker: &str, task: &Task) -> (TaskOutcome, ParsedRewards) {
-        let mut prepared = match self.environment.prepare(task) {
+        let mut prepared = match self.environment.prepare(task, &self.args.command) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let problem = format!("{error:#}");
