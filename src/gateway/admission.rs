@@ -12,11 +12,11 @@ use crate::upstream::Body;
 use http::Response;
 use std::time::Instant;
 
-/// Why a call is not sent, or not answered by a backend.
+/// Why a call has no response of a backend.
 pub(super) enum NotAdmitted {
-    /// The gateway is paused and refuses calls; that is recorded, and this is the response.
+    /// The gateway is paused and refuses calls. The refusal is recorded; this is the response to the agent.
     Paused(Response<Body>),
-    /// An error that is not recorded yet.
+    /// Any other error. The caller records it.
     Failed(ProxyError),
 }
 

@@ -1,8 +1,8 @@
-//! The request to a backend, made from an agent's call: with the backend's name of the model, sampling parameters, a request
-//! for token ids, and translated if the backend does not have the agent's API.
+//! The request to a backend, made from an agent's call: with the backend's name of the model, sampling parameters, and a request
+//! for token ids. It is translated if the backend does not have the agent's API.
 //!
-//! Without translation the body keeps every byte of the agent's, except for the fields that are set. Only what differs from
-//! the agent's is held a second time.
+//! Without translation the body is the agent's, except for the fields that are set. Only what differs from the agent's body is
+//! held a second time.
 
 use super::backends::Backend;
 use super::call::GatewayCall;
@@ -24,13 +24,13 @@ use std::sync::Arc;
 
 /// A request to one backend.
 pub(super) struct BackendRequest {
-    /// Path and query.
+    /// Path and query, with the path of the backend's base URL.
     pub(super) target: String,
     /// The body as it is recorded: without the fields that only Tracewire asks for.
     pub(super) body: EditedBytes,
-    /// What Tracewire asks for; `None` if nothing.
+    /// The fields that only Tracewire asks for, and what the response loses because of them; `None` if there are none.
     pub(super) injected: Option<InjectedRequest>,
-    /// Without the length of the body.
+    /// The header fields to send, without `Content-Length`.
     pub(super) headers: HeaderMap,
     pub(super) handling: ResponseHandling,
     /// The places of what a translation left out because it has no effect on the response.
@@ -50,8 +50,8 @@ pub(super) enum ResponseHandling {
 }
 
 impl BackendRequest {
-    /// The request for `backend`; an error if the call can't be expressed in an API that the backend has. Its text is in
-    /// memory only as long as this runs.
+    /// The request for `backend`; an error if the call can't be expressed in an API that the backend has. The text of the body
+    /// is in memory only while this runs.
     pub(super) fn new(
         call: &GatewayCall,
         backend: &Backend,
@@ -227,7 +227,8 @@ fn limits_beyond_context(
     target.api.length_limits.iter().filter(is_beyond).copied().collect()
 }
 
-/// Of a request in JSON; most have more.
+/// The bytes of a request's JSON that are counted as one token. Most texts have more bytes a token, so that the estimate is
+/// rather too high.
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// The model, as the backend calls it. A backend for any model gets the name that the call was matched by.
@@ -235,13 +236,14 @@ fn model_at(call: &GatewayCall, backend: &Backend) -> String {
     if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
 }
 
-/// True for a call on the routes and APIs of Agent Lightning 1.0: token ids are requested as if the agent did, and stay in the
-/// response.
+/// True for a call on the routes and APIs of Agent Lightning 1.0. Token ids are then requested as if the agent did, and stay in
+/// the response.
 fn asks_openly(call: &GatewayCall, target: &ApiCall) -> bool {
     call.route.surface == ApiSurface::V1 && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
 }
 
-/// How token ids, and these arrays, are requested without the agent's knowledge.
+/// How token ids and `arrays` are requested on the agent's behalf. `None`: the engine returns none in this API, or they are
+/// requested openly ([`asks_openly`]).
 fn token_id_plan(
     call: &GatewayCall,
     target: &ApiCall,
@@ -315,7 +317,7 @@ fn forwarded_query(query: &str) -> String {
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-/// The defaults of Agent Lightning 1.0.
+/// The sampling temperatures that Agent Lightning 1.0 sets by default.
 const V1_TRAIN_TEMPERATURE: f64 = 1.0;
 const V1_VAL_TEMPERATURE: f64 = 0.7;
 const FORWARDED_HEADERS: &[&str] =

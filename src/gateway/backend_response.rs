@@ -1,8 +1,8 @@
-//! The response of a backend, as much of it as is needed to decide whether there is another try: the first bytes of a stream,
+//! The response of a backend, as much of it as is needed to decide whether there is another try: the first bytes of a stream, or
 //! the whole body of any other response, if memory or disk has room for it.
 //!
-//! What arrives is recorded at once, and what the agent gets is held: of a response without the fields that only Tracewire
-//! asked for. If there is another try, the record is discarded.
+//! The bytes are recorded as they arrive. Those that the agent gets are held, without the fields that only Tracewire asked for.
+//! If there is another try, the record is discarded.
 
 use super::response_bodies::BackendBody;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse, RecordedFrames};
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, response};
 use http_body_util::BodyExt;
 
-/// The beginning of a response, and its rest.
+/// A response of which enough was read to decide whether it is delivered.
 pub(super) struct BackendResponse {
     pub(super) parts: response::Parts,
     /// The first bytes of the body; empty only if the body is.
@@ -26,20 +26,20 @@ pub(super) struct BackendResponse {
     pub(super) body: ReadBody,
 }
 
-/// What has been read of a response, as the agent gets it.
+/// The body of a response, without what the agent does not get.
 pub(super) enum ReadBody {
-    /// All of it.
+    /// The whole body.
     Whole(EditedBytes),
-    /// A stream, or a body that neither memory nor disk has room for.
+    /// What was read of a stream, or of a body that neither memory nor disk has room for; the rest is still to come.
     Begun(Replay<Body>),
 }
 
 /// How a response is read.
 pub(super) struct ResponseReading<'a> {
     pub(super) memory: &'a Memory,
-    /// What it loses, unless it is a stream.
+    /// The fields that the body loses. A stream loses them later, event by event.
     pub(super) changes: Option<Changes>,
-    /// Up to this length it is read whole even if there is no room.
+    /// A body up to this length, in bytes, is read whole even if memory and disk have no room.
     pub(super) always_bytes: u64,
 }
 

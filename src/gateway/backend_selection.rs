@@ -8,7 +8,7 @@ use super::backends::Backend;
 use aws_lc_rs::digest;
 use std::sync::Arc;
 
-/// The backend for a key, without those that were tried. `None`: all were.
+/// The backend for a key, other than those that were tried. `None`: all were tried, or there are none.
 pub(super) fn select(key: &str, backends: &[Arc<Backend>], tried: &[Arc<Backend>]) -> Option<Arc<Backend>> {
     let mut ranked: Vec<(f64, &Arc<Backend>)> = backends
         .iter()

@@ -26,7 +26,7 @@ pub(super) struct BackendTry<'a> {
     pub(super) call: &'a GatewayCall,
     pub(super) backend: Arc<Backend>,
     pub(super) request: BackendRequest,
-    /// 0 for the first try of the call.
+    /// The number of earlier tries of the call.
     pub(super) number: u32,
     /// The version of the backend's weights when the request is sent.
     pub(super) version: i64,
@@ -187,7 +187,7 @@ impl Gateway {
 }
 
 impl BackendTry<'_> {
-    /// Records in the span of the call where it is sent now, and what.
+    /// Records the backend and the request of this try in the span of the call.
     fn record_request(&self) {
         let recording = &self.call.exchange.recording;
         let head = self.head();
@@ -235,12 +235,12 @@ fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 409 | 429) || status.is_server_error()
 }
 
-/// For the log.
+/// The first characters of a body, for the log.
 fn beginning_of(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().take(200).collect()
 }
 
-/// Limits the wait that a backend may ask for.
+/// The longest wait that a backend may ask for, in multiples of `retry_wait_max`.
 const MAX_RETRY_AFTER_FACTOR: u32 = 10;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ERROR_BYTES: usize = 64 * 1024;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// A model server.
+/// A model server. What can change after its registration, such as the version, is behind atomics and a lock.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The model that it serves; empty: any model.
@@ -37,19 +37,19 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 struct BackendState {
     engine: BackendEngine,
-    /// The engine by its responses; used if `engine` is `auto`.
+    /// The engine that its list of models shows, or OpenAI once it rejected a field; used if `engine` is `auto`.
     detected_engine: Option<Engine>,
-    /// The tokens of prompt and answer together that its list of models tells; `None`: it tells none.
+    /// The most tokens of prompt and answer together (`max_model_len`). `None` if its list of models does not say.
     context_tokens: Option<u64>,
     /// Fields that only Tracewire asks for, and that it rejects.
     rejected_fields: Vec<&'static str>,
     weight: f64,
     key: Secret,
-    /// Until then, calls go to other backends if there are any; `None` if the last call succeeded.
+    /// Until this time, calls go to other backends if there are any. `None` if the last call succeeded.
     ejected_until: Option<Instant>,
     /// The durations of the next ejections. Starts again with the first success.
     ejections: ExponentialBackoff,
-    /// Probes without an answer since the last answer.
+    /// Probes without a response since the last response.
     missed_probes: u32,
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum BackendError {
     /// The weight is not a positive number.
     #[error("the weight of {0} must be a number above 0")]
     Weight(String),
-    /// There are [`MAX_BACKENDS`].
+    /// [`MAX_BACKENDS`] backends are registered. They stay; this one is not added.
     #[error("{MAX_BACKENDS} backends are registered, which is the limit; remove those that are gone")]
     TooMany,
 }
@@ -134,7 +134,7 @@ impl Backend {
         self.engine().assumed().serves(api)
     }
 
-    /// Sets the engine that its responses show. A registered engine takes precedence over it.
+    /// Sets the engine that a probe or a rejection shows. A registered engine takes precedence over it.
     pub(super) fn set_detected_engine(&self, engine: Engine) {
         let before = self.state().detected_engine.replace(engine);
         if before != Some(engine) {
@@ -241,7 +241,7 @@ impl Backend {
         state.missed_probes = missed;
     }
 
-    /// Takes over what can change when a backend is registered again.
+    /// Takes over what changes when the same backend is registered again.
     fn update_from(&self, new: &Self) {
         self.version.store(new.version(), Ordering::Release);
         let mut new = new.state();

@@ -1,19 +1,19 @@
-//! The bytes of a cached response: kept from the first on, or, once it is only passed through, dropped as they are read.
+//! The bytes of a cached response. They are kept, or, once the response is only passed through, dropped as they are read.
 
 use crate::capture::{HeldBytes, Memory, MemoryUse, SpillError};
 use crate::trace::exchange::BodyContent;
 use crate::util::paged_buffer::PagedBuffer;
 use bytes::Bytes;
 
-/// Bytes that are appended at one end. Reads copy.
+/// Bytes that are appended, and read from any offset that is kept. A read copies.
 #[derive(Debug)]
 pub(super) struct CachedBytes {
     /// The beginning, within the memory budget or on disk; empty once it was dropped.
     kept: HeldBytes,
-    /// Where the kept bytes end, and those begin that are passed through.
+    /// The offset at which the kept bytes end, and those that are passed through begin.
     kept_end: usize,
     passing: PagedBuffer,
-    /// All bytes that were ever appended.
+    /// The number of bytes that were ever appended.
     end: usize,
 }
 

@@ -1,8 +1,8 @@
 //! A response that several requests may read: what has arrived so far, and its readers.
 //!
-//! Bound: all cached responses together hold at most `max_bytes`, in memory as far as the budget allows, else on disk, and
-//! [`MAX_AHEAD_BYTES`] more for each that is beyond it. Such a response is passed on to its reader and forgotten; a retry can
-//! no longer get it.
+//! Bound: all cached responses together hold at most `max_bytes`, in memory as far as the budget allows, else on disk. A
+//! response beyond that is only passed through to its reader, which may be [`MAX_AHEAD_BYTES`] behind; a retry can no longer
+//! get it.
 
 use super::cached_bytes::CachedBytes;
 use super::error_response::ErrorFormat;
@@ -31,7 +31,7 @@ pub(super) struct CachedResponse {
     /// Incremented with every change of `progress`.
     changes: watch::Sender<u64>,
     readers: watch::Sender<usize>,
-    /// There has been a reader: without one now, its agent has hung up.
+    /// True once there was a reader. If there is none now, the agent has hung up.
     had_reader: AtomicBool,
     /// Bytes of all cached responses together.
     cached_bytes: Arc<AtomicUsize>,
@@ -40,7 +40,7 @@ pub(super) struct CachedResponse {
 pub(super) struct Progress {
     pub(super) head: Option<(StatusCode, HeaderMap)>,
     bytes: CachedBytes,
-    /// The cache is full: bytes are dropped once they are read, and no retry can get the response.
+    /// True once the cache was full: bytes are dropped as they are read, and no retry can get the response.
     pub(super) is_pass_through: bool,
     /// A reader has read the response to its end.
     pub(super) was_delivered: bool,
@@ -110,7 +110,7 @@ impl CachedResponse {
         *self.readers.borrow() > 0
     }
 
-    /// True if its agent hung up before it had the whole response.
+    /// True if the agent hung up before it had the whole response.
     pub(super) fn was_left(&self) -> bool {
         self.had_reader.load(Ordering::Relaxed) && !self.has_readers() && !self.progress().was_delivered
     }
@@ -268,7 +268,7 @@ fn broken() -> ProxyError {
     ProxyError::new(ErrorKind::ConnectionTerminated, "", "the response broke off before its end")
 }
 
-/// What may wait for the reader of a response that is passed through.
+/// The bytes of a response that is passed through which may wait for its reader.
 const MAX_AHEAD_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]

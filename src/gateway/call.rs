@@ -1,4 +1,4 @@
-//! A call of a model: a request that was read and may be sent to backends.
+//! A call: an LLM request that was read and may be sent to backends.
 
 use super::error_response::ErrorFormat;
 use super::in_flight::InFlightPermit;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// A call of a model.
+/// An LLM request that was read, with everything that is known before it is sent.
 pub(super) struct GatewayCall {
     pub(super) exchange: ActiveExchange,
     pub(super) route: Route,
@@ -40,7 +40,7 @@ pub(super) struct GatewayCall {
     pub(super) drain: DrainGuard,
 }
 
-/// The part of a call that its response needs until its end; does not hold the body of the request.
+/// The part of a call that its response needs until its end. It does not hold the body of the request.
 pub(super) struct ResponseState {
     pub(super) error_format: ErrorFormat,
     is_incomplete: AtomicBool,
@@ -68,7 +68,7 @@ impl ResponseState {
 pub(super) type CallEnd = Pin<Box<dyn Future<Output = ProxyError> + Send>>;
 
 impl GatewayCall {
-    /// Records what the agent sent, if no backend got it.
+    /// Records the agent's body, if the call was sent to no backend.
     pub(super) fn record_unsent(&self) {
         let recording = &self.exchange.recording;
         let mut was_sent = false;

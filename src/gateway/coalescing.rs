@@ -1,12 +1,12 @@
 //! Request coalescing: an agent's retry gets the response of the call that it repeats, while that call is in flight and for
-//! `join_window_ms` after it. A retry never samples twice, and two calls that are not one never share a sample.
+//! `join_window_ms` after it. A retry never samples again, and two different calls never share a sample.
 //!
 //! A call that may be retried runs in a task of its own, so that it continues for `join_window_ms` when its agent hangs up.
-//! The last piece of its response is not read from the backend before there is a reader: a response that no agent got is
-//! not recorded as complete.
+//! The last piece of its response is not read from the backend before there is a reader, so that a response that no agent got
+//! is not recorded as complete.
 //!
 //! Bounds: the responses of [`MAX_RESPONSES`] calls; a call beyond that is sent without a record of it, so a retry of it
-//! samples again. `/metrics` counts those as `gateway_uncoalesced_total`. The bytes of all responses are bounded by
+//! samples again. `/metrics` counts those as `tracewire_gateway_uncoalesced_total`. The bytes of all responses are bounded by
 //! `join_memory_bytes`: see [`CachedResponse`].
 
 use super::backend_response::is_event_stream;
@@ -34,7 +34,7 @@ use tokio::time::Instant;
 /// SHA-256 of what makes two requests the same: rollout, attempt, the rest of the URL, and body.
 type RequestDigest = [u8; 32];
 
-/// Responses that retries can get. Cheap to clone.
+/// The responses that retries can get. Cheap to clone; clones are the same cache.
 #[derive(Clone)]
 pub(super) struct ResponseCache(Arc<Cache>);
 
@@ -56,9 +56,9 @@ struct Groups {
 /// The calls of one attempt that have the same request: samples of one prompt.
 #[derive(Default)]
 struct Group {
-    /// By the number of the sample, from 0.
+    /// The responses, by the number of their sample; the first is 0.
     responses: BTreeMap<u64, Arc<CachedResponse>>,
-    /// How many samples there were since the group began; retries are none.
+    /// The number of samples since the group began. Retries are not counted.
     samples: u64,
 }
 
@@ -68,7 +68,7 @@ pub(super) enum CoalescingDecision {
     Join(EarlierCall),
     /// It is sent, and retries of it can get its response.
     Publish(Publisher),
-    /// It is sent. Nothing would show whether a later call is a retry of it, or the cache is full.
+    /// It is sent, and no later call gets its response: it has no retry count, or the cache is full.
     SendAlone,
 }
 
@@ -182,16 +182,18 @@ impl Groups {
 /// The call that a retry may repeat.
 enum Match {
     Certain(Arc<CachedResponse>),
-    /// It is this one if its agent has hung up, which has not been noticed yet.
+    /// It repeats this one if that one's agent has hung up, which may not have been noticed yet.
     IfHungUp(Arc<CachedResponse>),
     None,
 }
 
 impl Group {
-    /// Finds the call that a request repeats. Some agents count every try as the first: then it is a call whose agent hung up.
-    /// Else it is one with a lower retry count, if its agent hung up. If the group has had only one
-    /// sample, it is that one, also if its response was delivered. With more samples a delivered response is never given to
-    /// another call.
+    /// Finds the call that a request repeats:
+    ///
+    /// - With the retry count 0, which some agents send with every try, it is a call whose agent hung up.
+    /// - With a higher count, it is a call with a lower count whose agent hung up.
+    /// - If there is none, and the group has had only one sample, it is that one, also if its response was delivered. With more
+    ///   samples a delivered response is never given to another call.
     fn find(&self, retry_count: u32, join: Join) -> Match {
         let was_left = |response: &&Arc<CachedResponse>| response.was_left();
         if retry_count == 0 {
@@ -315,10 +317,10 @@ impl EarlierCall {
 
 /// The request header in which the SDKs of OpenAI and Anthropic count retries, from 0.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
-/// How long a retry waits until the hang-up of the call that it repeats is noticed. Both arrive at the same time, on two
+/// How long a retry waits until the hang-up of the call that it repeats is noticed: both arrive at the same time, on two
 /// connections.
 const HANG_UP_DELAY: Duration = Duration::from_millis(250);
-/// Responses in the cache.
+/// The most responses in the cache.
 const MAX_RESPONSES: usize = 64 * 1024;
 
 #[cfg(test)]

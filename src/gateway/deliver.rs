@@ -37,7 +37,7 @@ enum UndeliverableResponse {
     Untranslatable(#[from] Untranslatable),
 }
 
-/// The response to the agent.
+/// Makes the response to the agent from that of a backend. `permits` are held until the end of its body.
 pub(super) async fn deliver(
     call: &GatewayCall,
     request: BackendRequest,
@@ -78,12 +78,12 @@ pub(super) async fn deliver(
     response.map(|inner| PermittedBody { inner, _permits: permits }.boxed_unsync())
 }
 
-/// The body that ends a response, which is recorded already.
+/// A body whose bytes are recorded already: its end, or its being dropped, finishes the record.
 fn ending(call: &GatewayCall, body: Replay<Body>) -> TeeBody<Replay<Body>> {
     TeeBody::of_recorded(body, call.exchange.recording.clone(), response_error, ends_stream)
 }
 
-/// A response that is there from its first to its last byte.
+/// Delivers a response of which the whole body was read.
 async fn deliver_whole(
     call: &GatewayCall,
     mut parts: response::Parts,
@@ -106,7 +106,7 @@ async fn deliver_whole(
     Response::from_parts(parts, ending(call, Replay::whole(bytes, None)).boxed_unsync())
 }
 
-/// What the agent gets in place of a response.
+/// A body that the agent gets in place of the backend's.
 struct OtherText {
     text: Vec<u8>,
     content_type: &'static str,
@@ -120,7 +120,7 @@ impl OtherText {
 
 const JSON: &str = "application/json";
 
-/// What the agent gets in place of a response; `None`: the response itself.
+/// The body that the agent gets in place of the backend's; `None`: it gets the backend's.
 fn other_text(
     call: &GatewayCall,
     parts: &response::Parts,
@@ -172,7 +172,7 @@ async fn deliver_stream(
     }
 }
 
-/// A whole body in the agent's API.
+/// Translates a whole body, or an error, into the agent's API.
 fn translated_body(
     shape: ErrorShape,
     parts: &response::Parts,
@@ -209,7 +209,7 @@ async fn undeliverable(call: &GatewayCall, rest: Replay<Body>, error: Undelivera
     call.error_format.response(&error)
 }
 
-/// A stream of events in the agent's API.
+/// Translates a stream of events into the agent's API, event by event.
 fn translated_stream(
     call: &GatewayCall,
     mut parts: response::Parts,
@@ -223,5 +223,5 @@ fn translated_stream(
     Response::from_parts(parts, body.boxed_unsync())
 }
 
-/// Longest response that is translated: its text is in memory meanwhile.
+/// The longest response that is translated, since its whole text is then in memory.
 pub(super) const MAX_TRANSLATED_BYTES: u64 = 64 << 20;

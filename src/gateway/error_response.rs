@@ -54,7 +54,7 @@ impl ErrorFormat {
         self.stream_shape().event(ApiErrorKind::of_status(status.as_u16()), message).into()
     }
 
-    /// What a silent stream gets to show that it is alive.
+    /// The bytes that keep a silent stream from timing out, between two events.
     pub(super) fn keepalive(self) -> Bytes {
         Bytes::from_static(self.stream_shape().keepalive())
     }
@@ -113,7 +113,7 @@ pub(super) fn pause_error(pause: &Pause) -> ProxyError {
     ProxyError::new(ErrorKind::GatewayPaused, "", format!("the gateway is paused{reason}"))
 }
 
-/// What happened, why, and what to do.
+/// The message of an error: what happened, why, and what to do.
 pub(super) fn message(error: &ProxyError) -> String {
     format!("tracewire: {error}; {}", error.fix())
 }
@@ -125,7 +125,7 @@ fn json_response(status: StatusCode, text: Vec<u8>) -> Response<Body> {
     response
 }
 
-/// The text of Agent Lightning 1.0 where it has one.
+/// The text of Agent Lightning 1.0, where it has one for this error.
 fn detail(error: &ProxyError) -> String {
     match error.status() {
         StatusCode::GATEWAY_TIMEOUT => "Upstream model server timed out".to_owned(),

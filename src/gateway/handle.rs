@@ -1,4 +1,4 @@
-//! The way of a request through the gateway, from its arrival to its response. Whatever happens to a call, it is recorded.
+//! Handles a request to the gateway, from its arrival to its response. Every call is recorded, however it ends.
 
 use super::admission::NotAdmitted;
 use super::call::GatewayCall;

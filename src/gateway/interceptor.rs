@@ -1,4 +1,4 @@
-//! The gateway as an interceptor of the proxy: LLM calls that agents make to other hosts, if a `[[reroute]]` names the host.
+//! The gateway as an interceptor of the proxy: it handles the LLM calls to hosts that a `[[reroute]]` names.
 
 use super::routing::Route;
 use super::service::Gateway;
@@ -61,7 +61,7 @@ impl RequestInterceptor for Gateway {
     }
 }
 
-/// Of a path in an error.
+/// The most characters of a path that an error message quotes.
 const MAX_PATH_CHARS: usize = 100;
 
 fn target_of<B>(request: &Request<B>) -> &str {

@@ -1,8 +1,8 @@
-//! Streams that stay audible, so that clients and load balancers do not time out: while the gateway is paused, the head comes at
-//! once and keepalives until there is a response; a response that is silent, since the model thinks what the agent does not
-//! get, has keepalives between its events.
+//! Keepalives for streams of events, so that clients and load balancers do not time out. While the gateway is paused, a call gets
+//! the response head at once, and keepalives until there is a response. A response that is silent, for example while the model
+//! produces reasoning that the agent does not get, has keepalives between its events.
 //!
-//! They are not recorded: the backend did not send them.
+//! Keepalives are not recorded, because the backend did not send them.
 
 use super::backend_response::is_event_stream;
 use super::call::ResponseState;
@@ -89,7 +89,7 @@ struct AudibleBody {
     inner: Body,
     ticks: Interval,
     keepalive: Bytes,
-    /// Within an event nothing else can be sent.
+    /// True if the last event that was sent is complete: a keepalive within an event would break it.
     is_between_events: bool,
 }
 

@@ -9,8 +9,8 @@
 //! 4. `retry` selects a backend (`backend_selection`) and tries it (`backend_request`, `backend_try`, `backend_response`).
 //! 5. `deliver` responds to the agent.
 //!
-//! This module must not import the store, the exporters or the parsers of `llm`. What it has to know about rollouts it reads
-//! through a [`RolloutLookup`].
+//! This module must not import the store, the exporters or `llm::formats`. It reads what it has to know about rollouts through a
+//! [`RolloutLookup`].
 
 mod admission;
 mod backend_request;

@@ -24,7 +24,7 @@ struct Gate {
 pub(super) struct Pause {
     /// What happens to calls meanwhile; `None`: the gate is open.
     pub(super) form: Option<PauseForm>,
-    /// `Retry-After` of calls that are refused.
+    /// `Retry-After` of refused calls, in seconds.
     pub(super) retry_after_seconds: u64,
     /// Why the trainer paused the gateway, if it said so.
     pub(super) reason: Option<String>,
@@ -41,7 +41,7 @@ impl Pause {
 pub(crate) struct GateState {
     /// Whether the gate is paused.
     pub(crate) paused: bool,
-    /// `Retry-After` of calls that are refused; the last one set while the gate is open.
+    /// `Retry-After` of refused calls, in seconds. While the gate is open: that of the last pause.
     pub(crate) retry_after_seconds: u64,
     /// Why the gate is paused; `None` while it is open.
     pub(crate) reason: Option<String>,

@@ -58,7 +58,7 @@ impl Gateway {
     }
 }
 
-/// The context that a list of models tells of this model, or of the only one.
+/// The context of a model in tokens (`max_model_len`), from a list of models: of the model with this name, or of the only one.
 fn context_tokens(models: &[u8], model: &str) -> Option<u64> {
     let models: serde_json::Value = serde_json::from_slice(models).ok()?;
     let all = models.get("data")?.as_array()?;

@@ -22,11 +22,11 @@ use std::error::Error;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// What a request is.
+/// A request after it was read.
 pub(super) enum ReadResult {
     /// A call that needs a backend.
     Call(Box<GatewayCall>),
-    /// A request that the gateway answered itself: for the list of models.
+    /// The gateway answered the request itself: it was for the list of models.
     Answered(Response<Body>),
 }
 
@@ -132,10 +132,10 @@ impl Gateway {
     }
 }
 
-/// White space up to this length is no body.
+/// A body of white space up to this length, in bytes, counts as none.
 const MAX_BLANK_BYTES: u64 = 1024;
 
-/// The fields of a request that decide what becomes of it.
+/// The fields of a request that the gateway has to know before it selects a backend.
 struct RequestFields {
     model: Option<String>,
     streams: bool,

@@ -1,4 +1,4 @@
-//! The bodies of responses to agents: that of a backend, and what is made of it.
+//! The bodies of responses: of a backend, and those that agents get.
 //!
 //! They hold at most one frame, besides what is held of a whole response.
 
@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 
 /// The permits of a call, held until the end of its response.
 pub(super) struct CallPermits {
-    /// Of the pause gate.
+    /// Counts the call at the pause gate, so that a drain waits for it.
     pub(super) _gate: InFlightPermit,
     pub(super) _backend: InFlightPermit,
 }
@@ -33,7 +33,7 @@ pub(super) struct BackendBody {
     pub(super) backend: Arc<Backend>,
     /// The version of the weights that was recorded last.
     pub(super) version: i64,
-    /// What the header says; the first bytes may say it as well.
+    /// True if the header names a stream of events, or the first bytes are one.
     pub(super) is_stream: bool,
     pub(super) has_begun: bool,
     pub(super) recording: Recording,
@@ -117,7 +117,7 @@ impl EventStreamBody {
         Self { inner, state, held: BytesMut::new(), error: None, has_ended: false }
     }
 
-    /// What can be passed on of the bytes so far.
+    /// The bytes so far that can be passed on, up to the end of the last complete event.
     fn complete(&mut self, data: Bytes) -> Bytes {
         if self.held.is_empty() && end_of_events(&data) == data.len() {
             return data;

@@ -29,7 +29,7 @@ pub(crate) fn issue(rollout: &str, attempt: Option<&str>, expires: u64, signing_
     format!("{signed}{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// The rollout and attempt that a key names. `None`: the key is another service's. An error: the key names a rollout, but its
+/// The rollout and attempt that a key names. `None`: it is the key of another service. An error: the key names a rollout, but its
 /// signature is missing, wrong or expired.
 pub(super) fn parse(key: &str, signing_key: &Secret, now_unix: u64) -> Result<Option<NamedRollout>, ProxyError> {
     let Some(ids) = key.strip_prefix(PREFIX) else { return Ok(None) };

@@ -5,7 +5,7 @@
 //! that while it is among the [`MAX_IDLE`] most recently used. Each call does a constant amount of work, however many
 //! rollouts there are. A rollout beyond the bound is forgotten: its next call starts a new state, with an unused budget
 //! of calls and seconds and a new first policy version. [`RolloutStates::forgotten`] counts that, and `/metrics` shows
-//! it as `gateway_rollouts_forgotten_total`.
+//! it as `tracewire_gateway_rollouts_forgotten_total`.
 
 use super::rollout_lookup::{RolloutLookup, RolloutRegistration};
 use super::settings::Budget;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The states of all rollouts. Cheap to clone.
+/// The states of all rollouts. Cheap to clone; clones are the same states.
 #[derive(Clone, Debug)]
 pub(crate) struct RolloutStates(Arc<Shared>);
 
@@ -40,7 +40,7 @@ struct States {
 #[derive(Debug)]
 struct InUse {
     state: Arc<RolloutState>,
-    /// The number of guards, at least 1.
+    /// The number of [`RolloutGuard`]s; at 0 the rollout becomes idle.
     guards: usize,
 }
 
@@ -273,7 +273,7 @@ impl CachedRegistration {
 /// How long a registration is used before the store is read again. The end of a rollout is known sooner if this process
 /// ends it.
 const REGISTRATION_TTL: Duration = Duration::from_secs(1);
-/// Rollouts without a call in flight that are remembered.
+/// The most rollouts without a call in flight that are remembered.
 const MAX_IDLE: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 #[cfg(test)]

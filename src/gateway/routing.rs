@@ -34,9 +34,9 @@ impl ApiSurface {
 /// What a call is for. It decides about sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallMode {
-    /// Training.
+    /// `train`: the parameters of `[gateway.train]` apply.
     Train,
-    /// Validation.
+    /// `val`: the parameters of `[gateway.val]` apply.
     Val,
 }
 
@@ -173,12 +173,12 @@ fn unknown_route(cause: String) -> ProxyError {
     ProxyError::new(ErrorKind::RouteUnknown, "", cause)
 }
 
-/// A path in an error message.
+/// The start of a path, for an error message.
 fn shortened(path: &str) -> String {
     path.chars().take(100).collect()
 }
 
-/// Of an id as it is encoded.
+/// The longest id in a URL or key, as it is encoded.
 const MAX_ID_BYTES: usize = 1024;
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ struct Parts {
 /// Event counts; each is a metric.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayCounters {
-    /// Calls received.
+    /// Calls received, also those that are refused.
     pub(crate) calls: AtomicU64,
     /// Calls that the gateway itself answered with an error.
     pub(crate) refused: AtomicU64,
@@ -78,12 +78,12 @@ impl Gateway {
         })))
     }
 
-    /// The settings.
+    /// `[gateway]` of the settings, as read at the start.
     pub(crate) fn settings(&self) -> &GatewaySettings {
         &self.0.settings
     }
 
-    /// The event counts.
+    /// The event counts, for `/metrics`.
     pub(crate) fn counters(&self) -> &GatewayCounters {
         &self.0.counters
     }
@@ -93,7 +93,7 @@ impl Gateway {
         self.0.responses.uncoalesced()
     }
 
-    /// The registered backends.
+    /// The registered backends. The set changes while calls are in flight.
     pub(crate) fn backends(&self) -> &Backends {
         &self.0.backends
     }
@@ -109,7 +109,7 @@ impl Gateway {
         Ok(backend)
     }
 
-    /// For which hosts the proxy hands LLM calls to the gateway.
+    /// The hosts whose LLM calls the proxy hands to the gateway.
     pub(crate) fn reroutes(&self) -> Arc<Vec<Reroute>> {
         Arc::clone(&self.0.reroutes.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -119,7 +119,7 @@ impl Gateway {
         *self.0.reroutes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reroutes);
     }
 
-    /// The pause gate.
+    /// The pause gate, which every call passes before it is sent.
     pub(crate) fn gate(&self) -> &PauseGate {
         &self.0.gate
     }
@@ -129,7 +129,7 @@ impl Gateway {
         &self.0.rollouts
     }
 
-    /// Completes when there is no call.
+    /// Completes when no call is open, also none that waits at the gate.
     pub(crate) async fn idle(&self) {
         self.0.open_calls.zero().await;
     }

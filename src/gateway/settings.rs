@@ -23,14 +23,15 @@ pub(crate) struct GatewaySettings {
     pub aliases: BTreeMap<String, String>,
     /// Remove from responses what only Tracewire asked for. The routes of Agent Lightning 1.0 never remove it.
     pub strip: bool,
-    /// Ask for log-probabilities of calls in train mode.
+    /// Request log-probabilities of calls in train mode on the routes of Agent Lightning 1.0. Elsewhere they are requested
+    /// together with token ids.
     pub include_log_probs: bool,
     /// Which calls are translated to chat completions.
     pub translate: Translate,
     /// Which messages become one when a call is translated to chat completions.
     pub turns: Turns,
-    /// Lift a limit of the answer's length that exceeds the backend's context, which its list of models tells
-    /// (`max_model_len`), so that it is not refused.
+    /// Remove a limit of the answer's length that exceeds the backend's context, because engines reject such calls. The
+    /// backend's list of models names the context (`max_model_len`).
     pub limit_to_context: bool,
     /// What happens to tools that a model service runs itself when a call is translated to chat completions.
     pub server_tools: ServerTools,
@@ -170,7 +171,7 @@ pub(crate) enum Staleness {
     Refuse,
 }
 
-/// What a rollout may use. 0 means no limit.
+/// The budget of a rollout. 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Budget {

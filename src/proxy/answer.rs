@@ -1,4 +1,4 @@
-//! Routes each request of a client: to its CONNECT, to an endpoint, or to the help page.
+//! Routes each request of a client: a CONNECT to its tunnel, others to their endpoint or to the help page.
 
 use super::state::Proxy;
 use super::{api_relay, auth, help};

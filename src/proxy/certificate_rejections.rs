@@ -1,4 +1,4 @@
-//! Clients that reject our certificate: counted, recorded with advice, never bypassed automatically.
+//! Clients that reject our certificate. They are counted and recorded with advice; they are never passed through automatically.
 //!
 //! Repeated rejections of one host log a suggestion to pass the host through; the user decides. Counters are kept for the
 //! [`MAX_HOSTS`] hosts used last.
@@ -57,7 +57,7 @@ pub(super) struct PendingAcceptance {
 }
 
 impl CertificateRejections {
-    /// No rejections yet.
+    /// Starts without rejections. `advise` gives the fix that the log and the span name.
     pub(crate) fn new(advise: Advise) -> Self {
         Self { advise, count: AtomicU64::new(0), by_host: Mutex::new(lru(MAX_HOSTS)) }
     }

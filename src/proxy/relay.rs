@@ -1,4 +1,4 @@
-//! Relays a tunnel's bytes unread, and tells the reader of its span why.
+//! Relays the bytes of a tunnel without decrypting them, and records the reason on its span.
 
 use super::state::Proxy;
 use crate::error::ProxyError;
@@ -9,7 +9,7 @@ use crate::trace::exchange::{ConnectPolicy, ExchangeKind};
 use crate::upstream::{DialPurpose, Dialled, Origin};
 
 impl Proxy {
-    /// Relays a tunnel's bytes unread; `reason` tells the reader of its span why.
+    /// Relays the bytes of a tunnel without decrypting them. `reason` goes on its span.
     pub(super) async fn relay(
         &self,
         io: BoxedIo,
@@ -48,6 +48,6 @@ impl Proxy {
     }
 }
 
-/// Why bytes are relayed unread, in the words of a span.
+/// The reason on a span if a setting passes the host through.
 pub(super) const PASSTHROUGH: &str = "proxy.passthrough names the host";
 pub(super) const NOT_HTTP: &str = "the protocol inside is not HTTP";

@@ -1,4 +1,4 @@
-//! SOCKS5 at the proxy listener (RFC 1928, RFC 1929): its CONNECT is handled as HTTP's.
+//! SOCKS5 at the proxy listener (RFC 1928, RFC 1929). Its CONNECT is handled as that of HTTP.
 //!
 //! User name and password are the proxy credentials. Only the CONNECT command is served; everything else gets the reply
 //! code that the RFC has for it.

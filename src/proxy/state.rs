@@ -63,7 +63,7 @@ impl Proxy {
 
 /// The entry of `proxy.block` that stands for [`METADATA`].
 const METADATA_GROUP: &str = "metadata";
-/// Where clouds give the credentials of a machine to whoever asks from it, and all link-local addresses.
+/// The metadata services of clouds, which give a machine's credentials to any of its programs, and all link-local addresses.
 const METADATA: &[&str] = &[
     "169.254.*",
     "fe80:*",

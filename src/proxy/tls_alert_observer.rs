@@ -1,4 +1,4 @@
-//! Observes a client's TLS connection after the handshake: does the client accept our certificate?
+//! Observes a client's TLS connection after the handshake, to find out whether the client accepts our certificate.
 //!
 //! Under TLS 1.3 a client's alert arrives after the server has completed the handshake, or never: some clients only close
 //! the connection. So a rejection is a TLS alert, or an end of the connection right after the handshake without a byte.

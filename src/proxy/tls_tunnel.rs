@@ -202,7 +202,7 @@ fn offers(hello: &ClientHello, protocol: &[u8]) -> bool {
     hello.alpn.iter().any(|offered| offered == protocol)
 }
 
-/// What to offer the endpoint: what the client offers.
+/// The protocols to offer the endpoint: those that the client offers, as far as the proxy speaks them.
 fn offer(hello: &ClientHello) -> Offer {
     match hello {
         hello if offers(hello, b"h2") => Offer::Http2OrHttp1,
@@ -218,12 +218,12 @@ fn other_protocol(hello: &ClientHello) -> Option<String> {
     (!hello.alpn.iter().any(is_http)).then(|| String::from_utf8_lossy(first).into_owned())
 }
 
-/// RFC 8701: a name without meaning, which clients add at random.
+/// True for a GREASE value (RFC 8701): a name without meaning, which clients add at random.
 fn is_grease(name: &[u8]) -> bool {
     matches!(name, [first, second] if first == second && first & 0x0f == 0x0a)
 }
 
-/// True when no setting but one that weakens or skips TLS would open the endpoint's.
+/// True for an endpoint whose TLS can't be opened, unless a setting weakens or skips TLS.
 fn is_beyond_us(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::TlsCertificateForm | ErrorKind::TlsNothingInCommon)
 }
