@@ -46,7 +46,7 @@ pub(super) struct ExportArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     merge: MergeArgs,
-    /// The settings file, for its section [verdict]
+    /// The settings file, for its section `[verdict]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

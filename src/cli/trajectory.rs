@@ -20,7 +20,7 @@ pub(super) struct TrajectoryArgs {
     rollout: String,
     #[command(flatten)]
     merge: MergeArgs,
-    /// The settings file, for its section [verdict]
+    /// The settings file, for its section `[verdict]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

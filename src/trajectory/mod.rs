@@ -1,7 +1,7 @@
 //! Trajectories: the LLM calls of an attempt as a tree of token sequences, ready for training.
 //!
-//! [`read`](read::read) takes calls and rewards from spans, [`Trajectory::build`] makes the tree, [`rows`] the rows that
-//! trainers load, and [`verdict`] says whether a rollout is sound enough to train on. Pure: spans in, values out. Memory
+//! [`read()`] takes calls and rewards from spans, [`Trajectory::build`] makes the tree, [`rows()`] the rows that
+//! trainers load, and [`verdict()`] says whether a rollout is sound enough to train on. Pure: spans in, values out. Memory
 //! grows with the calls of one attempt, never with the number of rollouts.
 
 mod breaks;

@@ -1,6 +1,6 @@
 //! What a TLS ClientHello says: the server name, and a fingerprint (JA4) that identifies the kind of client.
 //!
-//! It never fails a handshake: what can't be read has no name and no fingerprint.
+//! Nothing here fails a handshake: a ClientHello that can't be read has no name and no fingerprint.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use std::net::IpAddr;

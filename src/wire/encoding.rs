@@ -13,7 +13,7 @@ pub(crate) struct Decoded {
     pub bytes: Vec<u8>,
     /// True when the limit cut the output.
     pub truncated: bool,
-    /// Why the bytes are not the whole body. A body cut by the limit alone has no error.
+    /// Why the bytes are not the whole body. `None` if only the limit cut it.
     pub error: Option<DecodeError>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum DecodeError {
     TooLarge(usize),
 }
 
-/// The codings that a body may have, one applied after another. Real clients use one, rarely two; each more multiplies
+/// The most codings of a body, one applied after another. Real clients use one, rarely two; each more multiplies
 /// the work that a small body can cause.
 const MAX_CODINGS: usize = 4;
 

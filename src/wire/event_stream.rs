@@ -1,6 +1,6 @@
 //! AWS event stream messages (`application/vnd.amazon.eventstream`, Smithy's specification).
 //!
-//! Two lengths, a checksum, headers, payload, a checksum. The payloads are not interpreted.
+//! A message has two lengths, a checksum, headers, the payload and another checksum. Payloads are not interpreted.
 
 /// One message of a stream, with a valid checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]

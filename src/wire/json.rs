@@ -1,7 +1,7 @@
 //! JSON as servers send it: parsed in one pass, borrowed where possible, with its fields in their order.
 //!
-//! It is lenient: the last of two equal keys counts; on request `NaN` and infinities become null and invalid UTF-8 is
-//! replaced, as are halves of surrogate pairs, which is reported. serde_json limits the depth to 128.
+//! It is lenient: of two equal keys the last one counts. On request, `NaN` and infinities become null, and invalid UTF-8 and
+//! halves of surrogate pairs are replaced; the result says so. serde_json limits the depth to 128.
 
 use super::json_repair::without_lone_surrogates;
 use super::json_scan::string_end;
@@ -79,7 +79,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     }
 }
 
-/// Deserializes any value.
+/// What serde is asked for: a value of any type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AnyValue {
     // Completely.

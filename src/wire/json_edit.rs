@@ -59,7 +59,7 @@ impl<'a> Object<'a> {
         self.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
     }
 
-    /// Puts these fields in front of its own, each unless it has one of that name.
+    /// Puts those of these fields in front that the object does not have.
     pub(crate) fn insert(&self, fields: &[(&str, &str)]) -> Edits {
         let missing = fields.iter().filter(|(name, _)| !self.has(name));
         let mut written = missing.map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>().join(",");
@@ -73,7 +73,7 @@ impl<'a> Object<'a> {
         vec![(at..at, written.into())]
     }
 
-    /// Gives these fields these values: in place of every one that is there, others in front.
+    /// Sets fields to values. Every duplicate of a field gets the value; fields that are missing are put in front.
     pub(crate) fn set(&self, fields: &[(String, String)]) -> Edits {
         let named: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut edits = self.insert(&named);
@@ -86,7 +86,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What takes the place of parts of a text, in their order.
+/// Replacements of parts of a text, in ascending order: the range, and the bytes that take its place.
 pub(crate) type Edits = Vec<(Range<usize>, Vec<u8>)>;
 
 /// `text` with these edits.

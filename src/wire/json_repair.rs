@@ -1,4 +1,4 @@
-//! Turns text that is almost JSON into JSON, for what only the mistakes of its writer are wrong with.
+//! Turns text that is almost JSON into JSON, by repairing the mistakes that JSON writers are known to make.
 
 use super::json_scan::value_end;
 use std::borrow::Cow;
@@ -74,7 +74,7 @@ pub(crate) fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Levels of objects and lists; `serde_json` reads 127.
+/// The most levels of objects and lists; `serde_json` reads 127.
 const MAX_DEPTH: usize = 120;
 
 /// Numbers that JSON does not have, as strings.

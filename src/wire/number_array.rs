@@ -1,6 +1,6 @@
 //! An array of whole numbers in as few bytes as the largest of them needs: routed experts, sampling masks.
 //!
-//! 40,000 tokens of a model with 48 layers and eight experts a layer have 15 million numbers. It must not know what they mean.
+//! 40,000 tokens of a model with 48 layers and eight experts per layer have 15 million numbers. Nothing here knows what they mean.
 
 /// An array of numbers that fit into 64 bits with their sign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -184,5 +184,5 @@ impl NumberArray {
     }
 }
 
-/// The most numbers that room is made for before they have come.
+/// The most numbers for which memory is reserved before they have arrived.
 const MAX_RESERVED: usize = 16 << 20;

@@ -1,6 +1,6 @@
 //! Server-sent events (WHATWG HTML §9.2), found in bytes without copying them.
 //!
-//! It does not decode text: lines are found in bytes, so a character that two frames divide needs no care.
+//! Lines are found in bytes and text is not decoded, so that a character that two frames divide is no problem.
 
 use memchr::memchr2;
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Server-sent events that arrive in pieces (WHATWG HTML §9.2): an event is given out when its blank line has come.
+//! Server-sent events that arrive in pieces (WHATWG HTML §9.2). An event is returned when its blank line has arrived.
 //!
 //! Little is held: the data of an event up to [`LONG_BYTES`] as text, longer data as the JSON value that it is
 //! ([`JsonBuilder`]).
@@ -36,9 +36,9 @@ pub(crate) struct SseReader {
     data: Option<EventData>,
     /// The last byte was a carriage return: a line feed belongs to it.
     ends_with_cr: bool,
-    /// Bytes that were read.
+    /// The number of bytes that were read.
     position: usize,
-    /// How many bytes of a byte order mark the stream begins with.
+    /// How many bytes of a byte order mark have arrived at the start of the stream.
     mark: usize,
 }
 
@@ -204,7 +204,7 @@ impl SseReader {
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// The most data of an event that is held as text.
 pub(crate) const LONG_BYTES: usize = 64 * 1024;
-/// The most of a line that is no data.
+/// The most bytes that are held of a line that is no data.
 const MAX_OTHER_LINE_BYTES: usize = 1024;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use http::{HeaderMap, header};
 use std::io::{self, Write};
 
-/// Decodes a body.
+/// Decodes a body piece by piece. What it decodes to is never held.
 pub(crate) struct StreamDecoder {
     // None: the body has no coding.
     coding: Option<Coding>,
@@ -38,7 +38,7 @@ impl StreamDecoder {
         Some(Self { coding: Some(coding), is_damaged: false })
     }
 
-    /// Decodes the next bytes, and gives what they become. Nothing comes behind damage.
+    /// Decodes the next bytes, and calls `on_decoded` with what they decode to. After damage nothing is decoded.
     pub(crate) fn push(&mut self, bytes: &[u8], on_decoded: &mut dyn FnMut(&[u8])) {
         let Some(coding) = &mut self.coding else { return on_decoded(bytes) };
         for piece in bytes.chunks(PIECE_BYTES) {
@@ -52,7 +52,7 @@ impl StreamDecoder {
         }
     }
 
-    /// True if the bytes are not what their coding says.
+    /// True once bytes were not valid in their coding.
     pub(crate) fn is_damaged(&self) -> bool {
         self.is_damaged
     }
@@ -83,7 +83,7 @@ impl std::fmt::Debug for StreamDecoder {
 }
 
 const BUFFER_BYTES: usize = 4096;
-/// A piece of a body that expands a thousandfold becomes half a megabyte.
+/// How many bytes are decoded at a time: if they expand a thousandfold, they become half a megabyte.
 const PIECE_BYTES: usize = 512;
 
 #[cfg(test)]

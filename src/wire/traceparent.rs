@@ -6,9 +6,9 @@ use std::fmt;
 /// The caller's place in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceParent {
-    /// The caller's trace.
+    /// The id of the trace that the caller belongs to; never all zeros.
     pub trace_id: TraceId,
-    /// The caller's span.
+    /// The id of the caller's span, which becomes a parent; never all zeros.
     pub span_id: SpanId,
     /// Bit 0: sampled; bit 1: random trace id.
     pub flags: u8,

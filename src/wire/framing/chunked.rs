@@ -1,6 +1,6 @@
 //! A chunked body, followed byte by byte: where it ends, and where it is malformed (RFC 9112 §7.1).
 //!
-//! It holds and changes nothing: accepted bytes may pass at once.
+//! Nothing is held or changed: accepted bytes may pass at once.
 
 use super::head::field;
 use crate::error::{FramingFault, FramingRule};

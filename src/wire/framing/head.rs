@@ -34,7 +34,7 @@ pub(crate) enum BodyFraming {
 pub(crate) enum ResponseTo {
     /// A HEAD request: the response has no body, whatever its fields say.
     Head,
-    /// Any other request.
+    /// Any other request: the fields of the response say whether it has a body.
     #[default]
     Other,
 }
@@ -149,7 +149,7 @@ struct Fields {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
-    /// `Transfer-Encoding: identity`: old servers send it for a body that ends with the connection.
+    /// True for `Transfer-Encoding: identity`, which old servers send for a body that ends with the connection.
     is_identity: bool,
     upgrades: bool,
     is_last: bool,

@@ -25,7 +25,7 @@ enum ScannerState {
     },
     Length(u64),
     Chunked(Chunked),
-    /// All bytes up to the end of the connection.
+    /// In a body that ends with the connection: all further bytes belong to it.
     Rest,
     /// After a head that asks for another protocol.
     Switching,
@@ -36,7 +36,7 @@ enum ScannerState {
 pub(crate) struct Scan {
     /// Bytes that may pass. Those behind them must be scanned again, with the bytes that follow.
     pub(crate) pass: usize,
-    /// What follows them.
+    /// What comes behind these bytes, which decides what the caller does next.
     pub(crate) next: Next,
 }
 

@@ -11,17 +11,17 @@ use std::collections::VecDeque;
 /// A field of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
-    /// In lower case, if the sender does as it must.
+    /// The name. Lower case, unless the sender breaks RFC 9113 §8.2.
     pub(crate) name: Bytes,
     pub(crate) value: Bytes,
-    /// True if no hop may put it into a table.
+    /// True if the field is never to be indexed: no hop may put it into a table (RFC 7541 §6.2.3).
     pub(crate) is_sensitive: bool,
 }
 
-/// What a block says.
+/// The fields of a block.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct DecodedBlock {
-    /// In the order of the block.
+    /// The fields in the order of the block, as many as fit into the bound.
     pub(crate) fields: Vec<Field>,
     /// True if there are more, beyond the bound.
     pub(crate) is_too_long: bool,

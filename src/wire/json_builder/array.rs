@@ -1,7 +1,7 @@
 //! Reads an array of numbers as its JSON text arrives: nested lists, the base64 of a numpy file (`.npy`), or the base64 of
 //! little-endian 32-bit integers.
 //!
-//! It does not look for the end of the text, and nothing of it is held but an incomplete number.
+//! The caller finds the end of the text. Of the text, only an incomplete number is held.
 
 use crate::wire::json::Json;
 use crate::wire::json_value::Packed;
@@ -50,10 +50,10 @@ struct Lists {
     has_ended: bool,
 }
 
-/// What the bytes are.
+/// The kind of file that the decoded bytes are.
 #[derive(Debug)]
 enum File {
-    /// Not known yet.
+    /// Too few bytes have come to tell a numpy file from bare integers.
     Unknown,
     /// Numbers of this type; the dimensions, where a header names them.
     Numbers(NumberType, Option<Vec<usize>>),
@@ -107,7 +107,8 @@ impl ArrayReader {
         self.array.memory_bytes() + rows
     }
 
-    /// The value: an array, or null. What is no array becomes one that nothing expects in its place.
+    /// The value: an array, or null. Text that is no array becomes a value that no reader of arrays accepts, so that the
+    /// array counts as malformed.
     pub(super) fn into_json(self) -> Json<'static> {
         match self.finish() {
             Ok(Some(array)) => Json::Packed(Packed::Array(Arc::new(array))),
@@ -294,7 +295,7 @@ fn parsed(header: &str) -> Option<(NumberType, Vec<usize>)> {
 const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_HEADER_BYTES: usize = 4096;
 const MAX_DIMENSIONS: usize = 8;
-/// No word that JSON has is longer.
+/// Longer than every word of JSON.
 const MAX_WORD_BYTES: usize = 16;
 
 #[cfg(test)]

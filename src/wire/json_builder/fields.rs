@@ -4,11 +4,11 @@ use crate::trace::SamplerArray;
 
 /// What becomes of the value of a field.
 pub(super) enum Field {
-    /// It is built.
+    /// The value is built.
     Value,
-    /// No format reads it, and it may be most of a response.
+    /// The value is skipped: no format reads it, and it may be most of a response.
     Unused,
-    /// It is an array of numbers.
+    /// The value is read as an array of numbers, if this array is kept.
     Array(SamplerArray),
 }
 
@@ -27,7 +27,7 @@ impl Field {
     }
 }
 
-/// At the root, in a choice, or in an object within it.
+/// How deep the object may be that has an array: the root, a choice, or an object within a choice.
 const MAX_ARRAY_DEPTH: usize = 4;
 
 /// A key without an allocation, if it is a frequent one.

@@ -58,7 +58,7 @@ enum State {
     },
     /// Within a number, or a word such as `true`.
     Word,
-    /// A value that is not built: it is not kept, or read as an array.
+    /// At the start of a value that is skipped, or read as an array.
     Unbuilt,
     /// Within such a value.
     Scanning(ValueScan),
@@ -121,7 +121,7 @@ impl JsonBuilder {
         self.state == State::Complete
     }
 
-    /// True when nothing but white space has come.
+    /// True while nothing but white space has come.
     pub(crate) fn is_empty(&self) -> bool {
         self.state == State::Value && self.open.is_empty()
     }
@@ -384,9 +384,9 @@ fn text_of<'a>(raw: &'a [u8], repairs: &mut JsonRepairs) -> Option<Cow<'a, str>>
     (!has_control).then_some(text)
 }
 
-/// As deep as serde_json reads.
+/// The depth up to which serde_json reads.
 const MAX_DEPTH: usize = 127;
-/// No number that a sampler writes is longer.
+/// Longer than every number that a sampler writes.
 const MAX_WORD_BYTES: usize = 512;
 const FIELD_BYTES: usize = size_of::<(Cow<'_, str>, Json<'_>)>();
 

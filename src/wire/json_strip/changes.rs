@@ -1,9 +1,9 @@
-//! What is taken out of JSON text.
+//! The changes to a response: which of its fields are removed, or get another value.
 
 /// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is removed.
+    /// The field is removed, with one of the commas beside it.
     Remove,
     /// Its value becomes null.
     Null,
@@ -26,9 +26,9 @@ impl Change {
 /// brings, and those of every object in its `choices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// By their names at the root.
+    /// The changes of fields of the root, by name.
     pub root: Vec<(&'static str, Change)>,
-    /// By their names in a choice.
+    /// The changes of fields of each choice, by name.
     pub choice: Vec<(&'static str, Change)>,
     /// What happens to the last event of a stream, which has the usage and no choices.
     pub usage_event: UsageEvent,
@@ -37,15 +37,15 @@ pub struct Changes {
 /// What happens to the event of a stream that has the usage and no choices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UsageEvent {
-    /// It stays.
+    /// It passes unchanged.
     #[default]
     Kept,
-    /// It is left out.
+    /// It is removed as a whole, because only Tracewire asked for it.
     Removed,
 }
 
 impl Changes {
-    /// The most bytes that a key takes which is one of the names: with its quotes, and all letters escaped (`\u0061`).
+    /// The length of the longest of the names as a key: with its quotes, and every letter escaped (`\u0061`).
     pub(super) fn max_key_bytes(&self) -> usize {
         let names = self.root.iter().chain(&self.choice).map(|(name, _)| name.len());
         6 * names.chain([RESPONSE.len(), CHOICES.len()]).max().unwrap_or_default() + 2

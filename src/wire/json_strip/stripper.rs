@@ -13,7 +13,7 @@ pub fn change(text: &[u8], changes: &Changes) -> Option<Vec<u8>> {
     (stripper.is_whole && stripper.has_changed).then_some(out)
 }
 
-/// One JSON text, which comes in pieces and loses fields.
+/// Removes fields from one JSON text, which comes in pieces.
 #[derive(Debug)]
 pub(crate) struct JsonStripper {
     changes: Changes,
@@ -45,9 +45,9 @@ enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fields {
     None,
-    /// Only such as were removed.
+    /// Only fields that were removed.
     Removed,
-    /// One at least that was not.
+    /// At least one field that was kept.
     Kept,
 }
 
@@ -60,23 +60,23 @@ enum State {
     Open,
     /// After a value in an object, before the comma.
     AfterValue,
-    /// After the comma.
+    /// In an object, after a comma and before the next key.
     AfterComma,
-    /// A key, behind its quote.
+    /// In a key, after its opening quote.
     Key(StringScan),
-    /// A key that is too long to be one of ours, and has been given out.
+    /// In a key that is too long to be one of the names. Its bytes are passed on.
     LongKey(StringScan),
     /// After a key, before the colon.
     Colon(Action),
-    /// After the colon.
+    /// After a colon, before the value.
     Value(Action),
-    /// A value that stays.
+    /// In a value that is kept.
     Keep(ValueScan),
-    /// A value that goes.
+    /// In a value that is removed or replaced.
     Drop(ValueScan),
     /// The list of choices, between two elements.
     Elements,
-    /// After the object, or in what is none.
+    /// After the object, or in text that is no object: everything passes.
     Passing,
 }
 
@@ -160,7 +160,7 @@ impl JsonStripper {
         self.has_removed_at_root
     }
 
-    /// Takes what comes next, and says what the byte after it belongs to.
+    /// Handles the next bytes, and returns what the byte after them belongs to.
     fn step<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> State {
         let text = piece.text;
         match self.state {
@@ -213,7 +213,7 @@ impl JsonStripper {
         }
     }
 
-    /// Takes the first byte after white space.
+    /// Handles the first byte after white space.
     fn mark<O: BufMut>(&mut self, piece: &mut Piece<'_, O>, byte: u8) -> State {
         let state = match (self.state, byte) {
             (State::Start, b'{') => State::Open,
@@ -252,7 +252,7 @@ impl JsonStripper {
         state
     }
 
-    /// The value of a field begins.
+    /// Handles the first byte of a field's value.
     fn value<O: BufMut>(&mut self, piece: &mut Piece<'_, O>, action: Action, first: u8, scan: ValueScan) -> State {
         if let Action::Change(change) = action {
             match change.replacement() {
@@ -285,7 +285,7 @@ impl JsonStripper {
         if place == Place::Choices { State::Elements } else { State::Open }
     }
 
-    /// A container ends.
+    /// Leaves the innermost container, whose closing bracket is next.
     fn leave<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> State {
         let end = piece.at + 1;
         self.place = match self.place {
@@ -328,13 +328,13 @@ impl JsonStripper {
         }
     }
 
-    /// What waits stays.
+    /// Passes on the bytes that wait: the field that they belong to is kept.
     fn keep<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) {
         self.waiting.keep(piece.out);
         self.fields = Fields::Kept;
     }
 
-    /// From here on everything passes.
+    /// Stops stripping: the text is no JSON object, so that everything from here on passes.
     fn give_up<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> State {
         self.keep(piece);
         State::Passing

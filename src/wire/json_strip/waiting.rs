@@ -1,15 +1,16 @@
-//! What stands between two values of an object, and waits for what the next key is.
+//! The bytes between two values of an object, which wait until the next key shows whether they stay.
 
 use bytes::BufMut;
 
-/// A piece of the text.
+/// A piece of the text, and how far it has been handled.
 pub(super) struct Piece<'a, O> {
     pub(super) text: &'a [u8],
-    /// The index of what is looked at next.
+    /// The index of the next byte to look at.
     pub(super) at: usize,
-    /// From here on nothing has been given out.
+    /// The index of the first byte that has not been passed on.
     pub(super) kept: usize,
-    /// What waits begins here, behind what is held of earlier pieces. If anything is held, `kept` is the same.
+    /// The index of the first byte that waits. If bytes of earlier pieces are held, these come before it, and `kept` is the
+    /// same index.
     pub(super) waiting: usize,
     pub(super) out: &'a mut O,
 }
@@ -19,7 +20,7 @@ impl<'a, O: BufMut> Piece<'a, O> {
         Self { text, at: 0, kept: 0, waiting: 0, out }
     }
 
-    /// Gives out what stays up to `end`.
+    /// Passes on the bytes before `end` that have not been passed on.
     pub(super) fn give(&mut self, end: usize) {
         if self.kept < end {
             self.out.put_slice(&self.text[self.kept..end]);
@@ -28,7 +29,7 @@ impl<'a, O: BufMut> Piece<'a, O> {
     }
 }
 
-/// What waits: the separator behind a value, a key, and what follows it up to its value.
+/// The bytes that wait: the separator after a value, a key, and what follows the key up to its value.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     // What earlier pieces had of it. The rest is in the current piece.
@@ -40,7 +41,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// The number of bytes of earlier pieces.
+    /// The number of bytes that are held of earlier pieces.
     pub(super) fn held_bytes(&self) -> usize {
         self.held.len()
     }
@@ -55,12 +56,12 @@ impl Waiting {
         self.len(piece) - self.key
     }
 
-    /// The key begins here.
+    /// Notes that a key begins at the current position.
     pub(super) fn key_begins<O>(&mut self, piece: &Piece<'_, O>) {
         self.key = self.len(piece);
     }
 
-    /// The key, which ends here, without its quotes.
+    /// The key that ends at the current position, without its quotes.
     pub(super) fn key<'w, 'a: 'w, O>(&'w mut self, piece: &mut Piece<'a, O>) -> &'w [u8] {
         let of_piece = &piece.text[piece.waiting..piece.at];
         let all = if self.held.is_empty() {
@@ -73,7 +74,7 @@ impl Waiting {
         all.get(self.key + 1..all.len() - 1).unwrap_or_default()
     }
 
-    /// The piece ends, and what waits is held.
+    /// Ends a piece: the bytes that wait are held until the next one.
     pub(super) fn hold<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) {
         piece.give(piece.waiting);
         self.held.extend_from_slice(&piece.text[piece.waiting..]);
@@ -85,7 +86,7 @@ impl Waiting {
         self.foreign.extend_from_slice(bytes);
     }
 
-    /// What waits stays.
+    /// Passes on the bytes of earlier pieces that wait.
     pub(super) fn keep(&mut self, out: &mut impl BufMut) {
         if !self.held.is_empty() {
             out.put_slice(&self.held);
@@ -93,7 +94,7 @@ impl Waiting {
         }
     }
 
-    /// What waits goes. What comes next may wait anew.
+    /// Drops the bytes that wait. Bytes after them may wait again.
     pub(super) fn discard<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) {
         piece.give(piece.waiting);
         if !self.held.is_empty() {

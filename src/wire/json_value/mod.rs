@@ -2,15 +2,15 @@
 //! [`super::json_builder`] built it.
 //!
 //! In packed form token ids take 4 bytes each, other numbers 8, and a list of alike objects or lists, such as logprobs, is
-//! kept by column. Only lists of at least [`MIN_PACKED`] elements are packed, and objects only within logprobs: code that
-//! reads other lists needs to know nothing of it. Nothing is lost, except the difference between `1` and `1.0` in a table, and how
-//! the text of an array divided it.
+//! kept by column. Only lists of at least [`MIN_PACKED`] elements are packed, and lists of objects only within logprobs, so that
+//! code that reads other lists can ignore the packed form. Nothing is lost but the difference between `1` and `1.0` in a table,
+//! and how the text of an array divided it.
 
 use super::number_array::NumberArray;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A JSON value.
+/// A JSON value. Strings are borrowed from the text where they have no escapes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Json<'a> {
     /// `null`.
@@ -20,11 +20,11 @@ pub enum Json<'a> {
     Bool(bool),
     /// A whole number that fits.
     Int(i64),
-    /// Any other number.
+    /// Any other number, as a double.
     Float(f64),
     /// A string, decoded: without its quotes and escapes.
     Text(Cow<'a, str>),
-    /// A list.
+    /// A list whose elements are values of their own.
     List(Vec<Self>),
     /// An object, with its fields in their order.
     Object(Vec<(Cow<'a, str>, Self)>),
@@ -185,13 +185,13 @@ pub struct Table {
 /// The values of one key or position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Column {
-    /// Nothing but null so far.
+    /// Only null so far.
     Nulls,
     /// Numbers; NaN for null.
     Numbers(Vec<f64>),
     /// Texts, one behind the other, and where each ends.
     Texts(String, Vec<usize>),
-    /// Anything else.
+    /// Values of another type, or of several.
     Other(Vec<Json<'static>>),
 }
 

@@ -8,7 +8,7 @@ use super::{from_json, from_protobuf};
 /// How an OTLP/HTTP body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OtlpFormat {
-    /// Binary protobuf.
+    /// Binary protobuf, which most exporters send.
     Protobuf,
     /// Protobuf's JSON mapping, with ids in hexadecimal.
     Json,

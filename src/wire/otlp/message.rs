@@ -1,4 +1,4 @@
-//! The protobuf messages of a request for traces, as far as they are read.
+//! The protobuf messages of an export of traces, as far as they are read.
 //!
 //! Their texts are bytes, because exporters also send texts that are not UTF-8, for which generated types reject the whole
 //! request. Spans are bytes too, so that each is decoded by itself.
@@ -13,10 +13,10 @@ pub(super) struct TraceRequest {
     pub(super) resource_spans: Vec<ResourceSpans>,
 }
 
-/// `ResourceSpans`
+/// The spans of one resource, in groups by instrumentation scope.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ResourceSpans {
-    /// A [`Resource`].
+    /// An encoded [`Resource`].
     #[prost(bytes = "vec", tag = "1")]
     pub(super) resource: Vec<u8>,
     #[prost(message, repeated, tag = "2")]
@@ -25,17 +25,17 @@ pub(super) struct ResourceSpans {
     pub(super) schema_url: Vec<u8>,
 }
 
-/// `Resource`
+/// What produced spans: a program, its host, its SDK.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Resource {
     #[prost(message, repeated, tag = "1")]
     pub(super) attributes: Vec<KeyValue>,
 }
 
-/// `ScopeSpans`
+/// The spans of one instrumentation scope. The scope itself is not read.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeSpans {
-    /// [`SpanMessage`]s.
+    /// Encoded [`SpanMessage`]s.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub(super) spans: Vec<Vec<u8>>,
 }
@@ -123,7 +123,7 @@ pub(super) struct LinkMessage {
     pub(super) attributes: Vec<KeyValue>,
 }
 
-/// `KeyValue`
+/// An attribute.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]
@@ -132,7 +132,7 @@ pub(super) struct KeyValue {
     pub(super) value: Option<AnyValue>,
 }
 
-/// `AnyValue`
+/// The value of an attribute; without one of the fields it is empty.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AnyValue {
     #[prost(oneof = "Any", tags = "1, 2, 3, 4, 5, 6, 7")]
@@ -158,14 +158,14 @@ pub(super) enum Any {
     Bytes(Vec<u8>),
 }
 
-/// `ArrayValue`
+/// A list of values, which may have different types.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ArrayValue {
     #[prost(message, repeated, tag = "1")]
     pub(super) values: Vec<AnyValue>,
 }
 
-/// `KeyValueList`
+/// Values by name, in their order.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct KeyValueList {
     #[prost(message, repeated, tag = "1")]
@@ -180,7 +180,7 @@ pub(super) struct ExportedResource {
 }
 
 impl ExportedResource {
-    /// In place of spans that cannot be counted.
+    /// A resource that can't be read. It counts as one rejected span, because its spans can't be counted.
     pub(super) fn unreadable(defect: SpanDefect) -> Self {
         Self { attributes: Vec::new(), schema_url: Vec::new(), spans: vec![Err(defect)] }
     }

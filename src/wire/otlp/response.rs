@@ -17,7 +17,7 @@ pub(crate) struct PartialSuccess {
     /// The number of spans that were rejected.
     #[prost(int64, tag = "1")]
     pub(crate) rejected_spans: i64,
-    /// Why.
+    /// The reasons, each once, divided by semicolons. For people; its form is not defined.
     #[prost(string, tag = "2")]
     pub(crate) error_message: String,
 }

@@ -1,8 +1,7 @@
 //! Secrets that are recognised by the name before them: in environments, headers, connection strings and command lines that
 //! a text quotes.
 //!
-//! Only what is written as a literal counts. Source code that passes a secret on (`password=password`, `f"Bearer {token}"`)
-//! has none.
+//! Only literal values count. Source code that passes a secret on (`password=password`, `f"Bearer {token}"`) contains none.
 
 use super::names::is_secret_variable;
 use super::words::is_token68;

@@ -11,7 +11,7 @@ pub(super) fn redact_json(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Strin
     redact_within(text, is_secret, MAX_DEPTH).unwrap_or_else(|| text.to_owned())
 }
 
-/// `None`: the text has no secret.
+/// As [`redact_json`]; `None` if the text has no secret. `depth`: how many levels of JSON within strings are still searched.
 fn redact_within(text: &str, is_secret: &dyn Fn(&str) -> bool, depth: usize) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = String::new();
@@ -93,7 +93,7 @@ fn unescaped(content: &str) -> Cow<'_, str> {
     decode(content).or_else(cut).map_or(Cow::Borrowed(content), Cow::Owned)
 }
 
-/// JSON in strings of JSON in strings …: each level doubles the escapes, so that deeper ones have no use.
+/// How many levels of JSON within strings of JSON are searched. Each level doubles the escapes, so that deeper ones are not used.
 const MAX_DEPTH: usize = 6;
-/// How far the fields of one object are looked for.
+/// How many bytes around a value are searched for other fields of its object.
 const NEAR_BYTES: usize = 200;

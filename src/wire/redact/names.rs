@@ -1,6 +1,6 @@
 //! The names under which secrets travel, and the text that replaces them. All are compared without regard to case.
 
-/// Stands in the place of a secret, as in OpenTelemetry.
+/// The text that replaces a secret, as in OpenTelemetry.
 pub(crate) const REDACTED: &str = "REDACTED";
 
 pub(super) const SECRET_HEADERS: &[&str] = &[
@@ -48,7 +48,7 @@ pub(super) const SECRET_HEADER_PARTS: &[&str] = &[
     "authorization",
     "jwt",
 ];
-/// Secret in queries only: in a body these words have many other meanings.
+/// Names that are secret in queries only: in a body these words have many other meanings.
 pub(super) const SECRET_QUERY_KEYS: &[&str] = &[
     "key",
     "auth",
@@ -126,7 +126,7 @@ pub(super) fn is_secret_variable(name: &str) -> bool {
 }
 
 const EXACT: &[&str] = &["token", "pwd", "authorization", "proxyauthorization"];
-/// A name that ends so is one of a secret, whatever is before: `dbPassword`, `x-api-key`, `aws_secret_access_key`.
+/// A name that ends with one of these is secret, whatever comes before: `dbPassword`, `x-api-key`, `aws_secret_access_key`.
 const ENDS: &[&str] = &[
     "password",
     "passwd",

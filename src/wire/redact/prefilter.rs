@@ -1,4 +1,4 @@
-//! A fast test that spares most bodies the slow search. A hit may be a secret; a body without a hit has none.
+//! A fast test, so that most bodies need no slow search. A hit may be a secret; a body without a hit has none.
 
 use super::credential::{ASSIGNED, WORDS, secret_at, user_info};
 use super::json::is_near_logprobs;
@@ -21,7 +21,7 @@ pub(super) struct Prefilter {
 }
 
 impl Prefilter {
-    /// Passes what has one of these JSON keys or a built-in one, in any case, or what may be a credential.
+    /// A prefilter for texts that have one of these JSON keys, or a built-in one, in any case, or that may have a credential.
     pub(super) fn new<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
         let mut patterns: Vec<String> = Vec::new();
         // In JSON within JSON the closing quote is escaped.
@@ -43,7 +43,7 @@ impl Prefilter {
         Self { searcher: searcher.ok(), first_last_word, first_escape, first_assigned, first_word }
     }
 
-    /// Passes everything.
+    /// A prefilter for which every text may have a secret: some keys of the settings are patterns, which it can't search for.
     pub(super) fn pass_all() -> Self {
         Self { searcher: None, first_last_word: 0, first_escape: 0, first_assigned: 0, first_word: 0 }
     }

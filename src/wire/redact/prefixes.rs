@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-/// Prefix, and the least number of characters of a whole credential with it. Both are in bytes of ASCII.
+/// A prefix, and the least length of a whole credential that begins with it. Credentials are ASCII.
 pub(super) type Prefix = (&'static str, usize);
 
 static PREFIXES: LazyLock<Vec<Prefix>> = LazyLock::new(|| {
@@ -19,7 +19,7 @@ static BY_FIRST_BYTE: LazyLock<[Vec<Prefix>; 256]> = LazyLock::new(|| {
     by_byte
 });
 
-/// All of them.
+/// All prefixes, in the order of the file.
 pub(super) fn all() -> &'static [Prefix] {
     &PREFIXES
 }

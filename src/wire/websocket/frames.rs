@@ -46,7 +46,7 @@ impl FrameParser {
         }
     }
 
-    /// Why the parsing ended. None while it goes on.
+    /// Why the parsing ended early: bytes were no WebSocket. `None` while it goes on.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         self.fault
     }
