@@ -42,7 +42,7 @@ pub(crate) enum Scope {
     Read,
     /// Requests that change rollouts, spans or backends, and LLM calls. Does not include [`Self::Read`].
     Write,
-    /// Every request.
+    /// Every request, whatever scope its route needs.
     Admin,
 }
 

@@ -19,9 +19,9 @@ pub(super) type ApiResult<T = Response> = Result<T, ApiError>;
 /// An error of a request. The body has a `detail`, as FastAPI writes it, unless the variant says otherwise.
 #[derive(Debug)]
 pub(super) enum ApiError {
-    /// 422.
+    /// 422: a value in the body or the query has the wrong type or range. The body names its place.
     Schema(Box<SchemaProblem>),
-    /// 400.
+    /// 400: the request can't be processed as it is. The text says why.
     Invalid(String),
     /// 401, with a challenge.
     Unauthorized(String),
@@ -38,9 +38,9 @@ pub(super) enum ApiError {
     Framing(Box<ProxyError>),
     /// 400 in the shape of rLLM: the body has an `error`.
     InvalidRllm(String),
-    /// 405.
+    /// 405: the route exists, but not with this method.
     MethodNotAllowed,
-    /// 409.
+    /// 409: the request conflicts with what is stored. The text says how.
     Conflict(String),
     /// 415: the body has a content type of web forms.
     ContentTypeRefused,
@@ -51,7 +51,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// A [`Self::Schema`].
+    /// A [`Self::Schema`] about this problem.
     pub(super) fn schema(problem: SchemaProblem) -> Self {
         Self::Schema(Box::new(problem))
     }

@@ -16,7 +16,7 @@ pub(super) struct BodyRecord {
     held: HeldBytes,
     call: CallReading,
     share: MemoryShare,
-    /// `capture.max_body_bytes`.
+    /// The most bytes that are held unless a call needs more (`capture.max_body_bytes`).
     max_bytes: u64,
     limit: HeldLimit,
     /// Set once `held` had no room for more; nothing more is held, unless a call needs it.
@@ -43,7 +43,7 @@ enum CallReading {
 /// How much of a body is held, as long as no call is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldLimit {
-    /// `capture.max_body_bytes`.
+    /// Up to `capture.max_body_bytes`.
     MaxBytes,
     /// All of it: a call will be read from it.
     None,

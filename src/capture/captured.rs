@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 /// A finished exchange, and what its storage has to release.
 #[derive(Debug)]
 pub struct Captured {
-    /// The record.
+    /// What was recorded of request and response.
     pub exchange: Exchange,
-    /// The call that was begun to be read from the response. None of most exchanges: they are short.
+    /// The call, if it was read from the response while that passed. `None` for short responses, which are read later.
     pub begun: Option<BegunCall>,
     /// When the exchange ended and entered the queue.
     pub queued_at: Instant,

@@ -70,9 +70,9 @@ pub enum Durability {
     /// `commit` for registered rollouts, `async` for others.
     #[default]
     Auto,
-    /// Once its span is committed.
+    /// The end of a response waits until its span is committed.
     Commit,
-    /// At once.
+    /// No response waits for its span.
     Async,
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct Diagnosis {
 /// Calls of a host that failed for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FailedCalls {
-    /// The host.
+    /// The host that was called, as the agent named it.
     pub host: String,
     /// The number of calls.
     pub calls: usize,
@@ -98,7 +98,7 @@ pub(crate) struct FailedCalls {
 /// Connections that bypass the proxy, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bypass {
-    /// The connections.
+    /// Their program, their peer and their number.
     #[serde(flatten)]
     pub connections: ObservedConnections,
     /// True when a setting of the user, or a protocol other than HTTP, explains it.
@@ -110,7 +110,7 @@ pub(crate) struct Bypass {
 /// A host and a client that rejected our certificate for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RejectedHost {
-    /// The host.
+    /// The host whose certificate was rejected.
     pub host: String,
     /// The client's user agent, or else its program.
     pub client: String,
@@ -118,7 +118,7 @@ pub(crate) struct RejectedHost {
     pub connections: usize,
     /// True when the certificates for other hosts were accepted, which suggests that the client pins this one.
     pub pinned: bool,
-    /// The fix.
+    /// How the client can be made to trust the CA.
     pub advice: String,
 }
 

@@ -3,11 +3,11 @@
 /// Who caused an error, or ended an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// The agent.
+    /// The agent: its request, its credentials or its connection.
     Downstream,
     /// The endpoint, or the network on the way to it.
     Upstream,
-    /// Tracewire.
+    /// Tracewire itself: its state, a limit or a defect.
     Internal,
 }
 

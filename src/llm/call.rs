@@ -105,21 +105,21 @@ pub struct Parameters {
     pub model: Option<String>,
     /// True when the response is to come in events.
     pub stream: bool,
-    /// `temperature`
+    /// The sampling temperature.
     pub temperature: Option<f64>,
-    /// `top_p`
+    /// The probability mass to sample from (nucleus sampling).
     pub top_p: Option<f64>,
-    /// `top_k`
+    /// The number of most probable tokens to sample from.
     pub top_k: Option<f64>,
-    /// `frequency_penalty`
+    /// The penalty of tokens by how often they occurred.
     pub frequency_penalty: Option<f64>,
-    /// `presence_penalty`
+    /// The penalty of tokens that occurred at all.
     pub presence_penalty: Option<f64>,
-    /// `seed`
+    /// The seed of the sampling.
     pub seed: Option<i64>,
     /// The limit of the answer's length, in tokens.
     pub max_tokens: Option<i64>,
-    /// Stop sequences.
+    /// The texts at which sampling stops.
     pub stop: Vec<String>,
     /// The number of choices; `None` for one.
     pub choice_count: Option<i64>,

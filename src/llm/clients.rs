@@ -58,7 +58,7 @@ pub enum CallRole {
     SubAgent,
     /// Shortens the conversation.
     Compaction,
-    /// Writes memories.
+    /// Writes memories for later sessions.
     Memory,
     /// Judges or reviews work.
     Judge,
@@ -182,7 +182,7 @@ pub struct ClientIdentity<'a> {
     pub client: &'static str,
     /// Its version; `None` if `User-Agent` does not name it.
     pub version: Option<&'a str>,
-    /// The session.
+    /// The session that the call belongs to, by the client's id.
     pub session: Option<&'a str>,
     /// The agent within the session.
     pub agent: Option<&'a str>,

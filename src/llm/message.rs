@@ -23,14 +23,14 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
-    /// Text.
+    /// Text of the user, the model or the system.
     Text {
-        /// The text.
+        /// The text as it was sent, or as the events of a stream add it up.
         content: String,
     },
     /// Reasoning of the model.
     Reasoning {
-        /// The text.
+        /// The text, as far as the endpoint shows it.
         content: String,
     },
     /// The model calls a tool.
@@ -49,7 +49,7 @@ pub enum Part {
         /// The call's id.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// The result.
+        /// The result: a text, or any JSON.
         response: Json<'static>,
     },
     /// Bytes, in base64.
@@ -69,7 +69,7 @@ pub enum Part {
         mime_type: Option<String>,
         /// What kind of content it is.
         modality: Modality,
-        /// The URL.
+        /// The URL, as the request has it.
         uri: String,
     },
     /// A file that the endpoint stores.

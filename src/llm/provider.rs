@@ -13,13 +13,13 @@ use std::borrow::Cow;
 
 /// Where a call was sent.
 pub(super) struct Service<'a> {
-    /// The host, lower case.
+    /// The host that the call was sent to, lower case.
     pub(super) host: &'a str,
-    /// The port.
+    /// The port, which tells some engines apart where the host says nothing.
     pub(super) port: u16,
     /// The path, without query.
     pub(super) path: &'a str,
-    /// The API.
+    /// The API that the call was detected as.
     pub(super) api: &'a ApiSpec,
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum ScriptError {
     Invalid(PathBuf, serde_json::Error),
 }
 
-/// The file.
+/// The content of a script file (docs/mock.md).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScriptFile {
@@ -40,7 +40,7 @@ pub(super) struct Turn {
     pub(super) repeat: bool,
     /// Thoughts in front of the answer.
     pub(super) thinking: String,
-    /// The text.
+    /// The text of the answer.
     pub(super) text: String,
     /// Tools that are called, in parallel.
     pub(super) tool_calls: Vec<ScriptedCall>,
@@ -72,7 +72,7 @@ pub(super) struct Condition {
 pub(super) struct ScriptedCall {
     /// The tool's name.
     pub(super) name: String,
-    /// Its arguments.
+    /// The arguments that the model is to send; null for none.
     #[serde(default)]
     pub(super) arguments: JsonValue,
 }

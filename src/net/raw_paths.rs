@@ -41,7 +41,7 @@ enum Mode {
 
 /// What a block is found to be.
 enum Found {
-    /// Not complete.
+    /// A part of a block: its other frames have not come.
     Part,
     /// A block in so many bytes of frames.
     Block { length: usize, stream: [u8; 4], ends_stream: bool, fragments: Vec<u8> },

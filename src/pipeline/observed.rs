@@ -20,7 +20,7 @@ pub struct BuiltSpans {
 /// What was observed of a call, for the state that other modules share.
 #[derive(Debug)]
 pub struct ObservedCall {
-    /// Its rollout.
+    /// The rollout that the call belongs to.
     pub rollout_id: RolloutId,
     /// The name of its span.
     pub span_name: String,

@@ -19,7 +19,7 @@ pub struct NewRollout {
     /// Timeouts and retries; `None`: the defaults.
     #[serde(default)]
     pub config: Option<RolloutConfig>,
-    /// Free-form data.
+    /// Free-form data, which is stored as it is.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
@@ -89,7 +89,7 @@ pub struct AttemptChange {
     /// When the attempt last sent a span or a heartbeat.
     #[serde(default)]
     pub last_heartbeat_time: Option<Timestamp>,
-    /// Free-form data.
+    /// Free-form data, which is stored as it is.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,

@@ -60,7 +60,7 @@ impl Rollouts {
         self.ended.subscribe()
     }
 
-    /// Stores spans.
+    /// Stores spans, and wakes callers that wait for a change.
     pub async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Appended> {
         let appended = self.store.append(spans).await?;
         self.notify_changed();

@@ -33,14 +33,14 @@ pub(crate) struct ChildSpec {
 /// The standard streams of a command.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Streams {
-    /// Ours.
+    /// Those of this program.
     #[default]
     Inherited,
-    /// Ours, with stdout redirected to our stderr.
+    /// Those of this program, but stdout goes to its stderr.
     ToStderr,
     /// No input; stdout and stderr go to this file.
     Captured(Arc<File>),
-    /// Pipes to and from the caller for stdin and stdout; stderr is ours.
+    /// Pipes to and from the caller for stdin and stdout; stderr is that of this program.
     Piped,
 }
 

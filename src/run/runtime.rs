@@ -172,7 +172,7 @@ pub(crate) fn advice(user_agent: Option<&str>, program: Option<&str>) -> String 
 pub(crate) enum ProgramOrigin {
     /// Its file has Go's build information.
     Go,
-    /// Nothing.
+    /// Its file shows nothing.
     Unknown,
 }
 

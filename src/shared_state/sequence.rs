@@ -79,7 +79,7 @@ impl KnownIds {
 /// An id, and the facts that came with it.
 #[derive(Debug)]
 pub(crate) struct AllocatedSequence {
-    /// The id.
+    /// The id that was asked for, or else the next one of the rollout.
     pub sequence_id: u64,
     /// True when the rollout is registered.
     pub registered: bool,

@@ -44,7 +44,7 @@ thread_local! {
 /// The type of an externalized value, which determines its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueKind {
-    /// UTF-8.
+    /// UTF-8 text.
     Text,
     /// Integers from 0 to 2³² − 1 as little-endian `u32`.
     Numbers,

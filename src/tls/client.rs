@@ -145,7 +145,7 @@ pub(crate) enum TlsFailure {
     NothingInCommon,
     /// It ended the connection with another alert.
     Alert,
-    /// Something else.
+    /// Any other error, such as a connection that ends during the handshake.
     Other,
 }
 

@@ -209,7 +209,7 @@ impl AttemptStatus {
 }
 
 impl RolloutStatus {
-    /// Every state.
+    /// Every status that a rollout may have.
     pub const ALL: [Self; 7] = [
         Self::Queuing,
         Self::Preparing,

@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// Dials endpoints.
+/// Connects to endpoints: resolves their names, and uses upstream proxies. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dialler {
     connect_timeout: Duration,

@@ -20,12 +20,12 @@ pub(crate) fn parse(text: &str) -> Result<SocketAddr, InvalidAddress> {
     text.parse().ok().or_else(named).ok_or_else(|| InvalidAddress(text.to_owned()))
 }
 
-/// For `deserialize_with`.
+/// Reads an address as users write it; for `deserialize_with`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// For `deserialize_with` of an optional address.
+/// As [`deserialize`], for an optional address.
 pub(crate) fn deserialize_some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     deserialize(deserializer).map(Some)
 }

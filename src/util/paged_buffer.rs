@@ -22,7 +22,7 @@ impl PagedBuffer {
         self.dropped_pages * PAGE_BYTES
     }
 
-    /// Appends bytes.
+    /// Appends bytes, in new pages where the last one is full.
     pub(crate) fn push(&mut self, mut data: &[u8]) {
         self.len += data.len();
         while !data.is_empty() {

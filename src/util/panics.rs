@@ -26,9 +26,9 @@ impl From<Panicked> for ProxyError {
 /// Where in the source the program panicked, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct PanicPlace {
-    /// `FILE:LINE:COLUMN`.
+    /// The place in the source, as `FILE:LINE:COLUMN`.
     pub(crate) place: String,
-    /// At least 1.
+    /// How often the program panicked there; at least 1.
     pub(crate) count: u64,
 }
 

@@ -39,7 +39,7 @@ pub struct TeeBody<B: Body> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frames {
     Here,
-    /// By [`super::RecordedFrames`].
+    /// Before this body, by [`super::RecordedFrames`].
     Before,
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Inject {
     /// From the hosts in `engines`, and from those whose responses show which engine serves there.
     #[default]
     Auto,
-    /// Never.
+    /// From no host.
     Off,
     /// From all other hosts as well, with the fields of vLLM. Endpoints that do not know the fields may reject them.
     Always,

@@ -17,11 +17,11 @@ use crate::wire::json::Json;
 use crate::wire::json_edit::Object;
 use std::fmt;
 
-/// One API.
+/// What is known of one API: a row of the table.
 pub(crate) struct ApiSpec {
     /// The name on spans, such as `openai.chat`.
     pub name: &'static str,
-    /// Its endpoints.
+    /// Its endpoints; a request belongs to the API if one of them fits its path and body.
     pub endpoints: &'static [Endpoint],
     /// Paths that its clients have in front of an endpoint's: the end of the base URL that they are configured with.
     pub base_paths: &'static [&'static str],

@@ -98,7 +98,7 @@ pub(crate) struct TokenIdRequest {
 /// How one of the arrays is requested, where a setting wants it.
 #[derive(Debug)]
 pub(crate) struct ArrayRequest {
-    /// The array.
+    /// The array that the fields request.
     pub array: SamplerArray,
     /// Fields that are added to the body of a request. Empty: an option of the server decides.
     pub fields: &'static [AddedField],

@@ -14,7 +14,7 @@ pub(crate) struct CallRequest<'a> {
     pub(crate) streaming: Streaming,
     /// The model that the path names, percent-decoded.
     pub(crate) model: Option<&'a str>,
-    /// Header fields.
+    /// The header fields of the request.
     pub(crate) headers: &'a HeaderMap,
     /// The body; null if it is no JSON.
     pub(crate) body: &'a Json<'a>,

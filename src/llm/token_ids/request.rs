@@ -151,9 +151,9 @@ pub(crate) fn open_request(
 /// Whether logprobs are requested beside token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logprobs {
-    /// They are.
+    /// Logprobs are requested.
     Yes,
-    /// They are not.
+    /// Only token ids are requested.
     No,
 }
 

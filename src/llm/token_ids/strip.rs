@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 pub(crate) enum ResponseStripper {
     /// One JSON text.
     Json(JsonStripper),
-    /// Server-sent events.
+    /// Server-sent events, each with JSON data.
     Events(EventStripper),
 }
 

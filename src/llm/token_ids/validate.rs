@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// Whether the token ids of a call are complete and consistent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenIdCheck {
-    /// The result.
+    /// How far the ids can be trusted.
     pub status: TokenIdStatus,
     /// Everything that was found wrong.
     pub issues: BTreeSet<TokenIdIssue>,

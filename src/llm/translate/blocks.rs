@@ -37,7 +37,7 @@ pub(super) enum BlockKind {
 /// A part of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Its kind.
+    /// Whether it is text, reasoning or a tool call.
     pub(super) kind: BlockKind,
     /// The text that has come.
     pub(super) text: String,

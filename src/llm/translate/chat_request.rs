@@ -39,9 +39,9 @@ enum Told<'a> {
 /// A message of the assistant. Its pieces are joined without separators, as the model sampled them.
 #[derive(Debug, Default)]
 pub(super) struct AssistantMessage {
-    /// The reasoning.
+    /// The reasoning in front of the text; empty if there is none.
     pub(super) reasoning: String,
-    /// The text.
+    /// The text; empty if the message only calls tools.
     pub(super) text: String,
     calls: Vec<Json<'static>>,
 }

@@ -38,7 +38,7 @@ pub(super) enum FinishReason {
 /// Whether the client gets the reasoning of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reasoning {
-    /// It does.
+    /// The client gets it.
     Shown,
     /// Reasoning is left out.
     #[default]
@@ -56,7 +56,7 @@ pub(super) struct ChatResponse {
     pub(super) created: i64,
     /// The stop sequence that ended it.
     pub(super) stop: Option<String>,
-    /// Tokens used.
+    /// The tokens used, from the last event that counts them.
     pub(super) usage: ChatUsage,
     reasoning: Reasoning,
     finish_reason: Option<FinishReason>,

@@ -55,7 +55,7 @@ impl<'a> Node<'a> {
         Self { json, place: String::new(), dropped }
     }
 
-    /// The value.
+    /// The JSON value at this place.
     pub(super) fn json(&self) -> &'a Json<'a> {
         self.json
     }

@@ -17,11 +17,11 @@ pub(super) enum Choice<'a> {
     Open,
     /// Any, or none.
     Auto,
-    /// None.
+    /// No tool.
     None,
     /// At least one.
     Required,
-    /// This one.
+    /// The function with this name.
     Function(Cow<'a, str>),
     /// One that is not translated, such as a tool of the service.
     Other,

@@ -142,7 +142,7 @@ impl State {
         entry.sequence_state()
     }
 
-    /// Newest first.
+    /// The summaries of at most `limit` rollouts, newest first.
     pub(super) fn summaries(&self, limit: usize) -> Vec<RolloutSummary> {
         let mut all: Vec<&RolloutEntry> = self.rollouts.values().collect();
         let order = |entry: &RolloutEntry| (entry.rollout.start_time, entry.rollout.rollout_id.clone());

@@ -69,9 +69,9 @@ fn immutable_uri(path: &Path) -> PathBuf {
 /// Whether a file must be migrated before it can be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SchemaState {
-    /// Never.
+    /// No: this program wrote it, or one with the same schema.
     Current,
-    /// An older program wrote it, or it is new.
+    /// Yes: an older program wrote it, or it is new.
     Older,
 }
 

@@ -37,7 +37,7 @@ pub struct GatewayFacts {
 /// A policy version that answered a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyVersionStart {
-    /// The version.
+    /// The version of the weights, as it was registered.
     pub version: i64,
     /// Length of the recorded response body when the version started.
     pub from: usize,

@@ -5,7 +5,7 @@ use crate::trace::ids::{AttemptId, RolloutId, SpanId, TraceId};
 /// The rollout of an exchange, and its place within it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The rollout.
+    /// The rollout that the exchange belongs to; without a name of its own, one made for the connection.
     pub rollout_id: RolloutId,
     /// The attempt of that rollout.
     pub attempt_id: AttemptId,

@@ -38,7 +38,7 @@ pub struct Message {
 pub enum MessageOpcode {
     /// UTF-8 text.
     Text,
-    /// Bytes.
+    /// Bytes that are no text.
     Binary,
     /// A close frame: a status code and a reason.
     Close,
