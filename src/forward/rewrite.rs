@@ -4,6 +4,7 @@
 //! would see without a proxy.
 
 use super::identity::{ATTEMPT_HEADER, ROLLOUT_HEADER, SEQUENCE_HEADER};
+use crate::wire::fields::HOP_BY_HOP;
 use crate::wire::framing::head::is_taken;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -74,15 +75,6 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|option| !option.is_empty())
 }
-
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 const END_TO_END: [HeaderName; 6] = [
     header::AUTHORIZATION,

@@ -8,6 +8,7 @@
 use super::deferred_error::DeferredError;
 use super::drain::DrainGuard;
 use super::guard::{AfterResponse, GuardedIo};
+use super::http1_body::Http1Body;
 use super::interim::{InterimIo, InterimSender};
 use super::io::BoxedIo;
 use super::prefixed::Prefixed;
@@ -15,6 +16,7 @@ use super::raw_paths::{RawPathIo, restore_path};
 use super::sniff::{OnSilence, Protocol, sniff};
 use super::task::ConnectionExecutor;
 use super::timeout::within;
+use super::trailers::TrailerIo;
 use crate::error::FramingFault;
 use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use bytes::Bytes;
@@ -106,8 +108,9 @@ where
     let HttpConnection { io, peer, drain, header_timeout, responses } = connection;
     let (io, framing) = GuardedIo::of_requests(io);
     let (io, interim) = InterimIo::new(Box::new(io));
+    let (io, trailers) = TrailerIo::new(Box::new(io));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let is_connect = request.method() == Method::CONNECT;
+        let (is_connect, version) = (request.method() == Method::CONNECT, request.version());
         let request = match framing.begin_request() {
             Some(fault) => Err(fault),
             None => {
@@ -117,13 +120,13 @@ where
                 Ok(request)
             }
         };
-        let (answer, framing) = (answer(request, interim.clone()), framing.clone());
+        let (answer, framing, trailers) = (answer(request, interim.clone()), framing.clone(), trailers.clone());
         async move {
             let response = answer.await;
             let status = response.status();
             let switched = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
             framing.responded(if switched { AfterResponse::OtherProtocol } else { AfterResponse::Http });
-            infallible(response)
+            Ok::<_, Infallible>(Http1Body::of(response, version, trailers))
         }
     });
     let builder = http1_builder(header_timeout, responses);
@@ -142,7 +145,7 @@ where
     let HttpConnection { io, peer, drain, responses, .. } = connection;
     let service = service_fn(|request| {
         let answer = answer(restore_path(request));
-        async move { infallible(answer.await) }
+        async move { Ok::<_, Infallible>(answer.await.map(DeferredError::new)) }
     });
     let connection = pin!(http2_builder(responses).serve_connection(TokioIo::new(RawPathIo::new(io)), service));
     until_drained(connection, |connection| connection.graceful_shutdown(), peer, drain).await;
@@ -163,10 +166,6 @@ async fn until_drained<C: Future<Output = hyper::Result<()>>>(
         }
     };
     log_end(peer, ended);
-}
-
-fn infallible<B>(response: Response<B>) -> Result<Response<DeferredError<B>>, Infallible> {
-    Ok(response.map(DeferredError::new))
 }
 
 fn http2_builder(responses: ResponseOrigin) -> http2::Builder<ConnectionExecutor> {

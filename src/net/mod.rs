@@ -5,6 +5,7 @@
 pub(crate) mod deferred_error;
 pub(crate) mod drain;
 pub(crate) mod guard;
+mod http1_body;
 pub(crate) mod http_server;
 pub(crate) mod interim;
 mod io;
@@ -18,6 +19,7 @@ pub(crate) mod sniff;
 pub(crate) mod socket;
 pub(crate) mod task;
 mod timeout;
+pub(crate) mod trailers;
 
 pub(crate) use io::BoxedIo;
 pub(crate) use io::write_through;

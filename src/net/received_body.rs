@@ -4,6 +4,7 @@
 //! only that nobody was at fault (RFC 9113 §7): what the stream carried until then is a part.
 
 use super::http_server::HttpVersion;
+use crate::wire::fields;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
@@ -43,6 +44,12 @@ impl Body for ReceivedBody {
         // The library still knows whether END_STREAM came.
         if frame.is_none() && self.version == HttpVersion::Http2 && !self.inner.is_end_stream() {
             return Poll::Ready(Some(Err(ReceiveError::Reset)));
+        }
+        let mut frame = frame;
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            fields::remove_not_of_trailers(trailers);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(ReceiveError::Http)))
     }

@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::connection::Sender;
 use crate::net::raw_target::RawTargets;
+use crate::net::trailers::is_chunked;
 use crate::wire::framing::target::RawTarget;
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
 use hyper::body::Body as _;
@@ -55,10 +56,8 @@ pub(super) fn restore_target(request: &Request<Body>, targets: &RawTargets) {
 
 /// Frames a body of unknown length. Without the field the HTTP library drops the body of a GET or HEAD request.
 fn declare_chunked(request: &mut Request<Body>) {
-    let has_length =
-        request.headers().contains_key(header::CONTENT_LENGTH) || request.body().size_hint().exact().is_some();
     let has_body = !request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
-    if has_body && !has_length {
+    if has_body && is_chunked(request.headers(), request.body()) {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }

@@ -6,6 +6,7 @@ use super::resend::RequestProgress;
 use crate::net::BoxedIo;
 use crate::net::guard::FramingGuard;
 use crate::net::raw_target::RawTargets;
+use crate::net::trailers::TrailerSender;
 use crate::trace::exchange::TlsFacts;
 use hyper::client::conn::{http1, http2};
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ pub(super) struct Http1Sender {
     pub(super) guard: FramingGuard,
     /// Restores the targets of requests.
     pub(super) targets: RawTargets,
+    /// Writes the trailers of requests.
+    pub(super) trailers: TrailerSender,
     /// The upstream proxy that gets the requests, in absolute form. `None` for a direct or tunnelled connection.
     pub(super) forward_proxy: Option<ProxyUrl>,
 }

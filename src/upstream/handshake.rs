@@ -10,6 +10,7 @@ use crate::net::BoxedIo;
 use crate::net::guard::GuardedIo;
 use crate::net::raw_target::RawTargetIo;
 use crate::net::task::{ConnectionExecutor, spawn};
+use crate::net::trailers::TrailerIo;
 use crate::wire::framing::head::{MAX_FIELD_LIST_BYTES, MAX_FIELDS, MAX_HEAD_BYTES};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -26,7 +27,8 @@ pub(super) async fn http1_sender(
     forward_proxy: Option<ProxyUrl>,
     endpoint: &str,
 ) -> Result<Sender, ProxyError> {
-    let (io, targets) = RawTargetIo::new(io);
+    let (io, trailers) = TrailerIo::new(io);
+    let (io, targets) = RawTargetIo::new(Box::new(io));
     let (io, guard) = GuardedIo::of_responses(Box::new(io));
     let (requests, connection) = http1::Builder::new()
         .preserve_header_case(true)
@@ -38,7 +40,7 @@ pub(super) async fn http1_sender(
     let connection = connection.with_upgrades();
     // An error of the connection is also an error of each affected request.
     drop(spawn(async move { drop(connection.await) }));
-    Ok(Sender::Http1(Http1Sender { requests, guard, targets, forward_proxy }))
+    Ok(Sender::Http1(Http1Sender { requests, guard, targets, trailers, forward_proxy }))
 }
 
 /// Starts HTTP/2. It sends no PING of its own: endpoints such as gRPC servers end connections for those on silent streams. TCP

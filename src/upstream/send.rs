@@ -18,10 +18,12 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::net::http_server::HttpVersion;
 use crate::net::received_body::ReceivedBody;
 use crate::net::task::spawn;
+use crate::net::trailers::{TrailerBody, TrailerRoute, is_chunked};
 use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use hyper::ext::ReasonPhrase;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,7 +169,7 @@ impl Upstream {
             websocket_key = Some(extended::into_upgrade(&mut request)?);
             offer = Offer::Http1;
         }
-        let sent = self.send_pooled(request, key, origin, offer).await?;
+        let sent = self.send_pooled(with_trailers(request), key, origin, offer).await?;
         if let Some(websocket_key) = websocket_key {
             extended::check_accept(&sent.response, &websocket_key, &authority(&origin.host, origin.port))?;
         }
@@ -248,6 +250,9 @@ impl Upstream {
         let absolute = request.uri().clone();
         adapt_to_protocol(&mut request, &sender);
         let reusable = !request.headers().contains_key(header::UPGRADE);
+        if let Some(route) = request.extensions().get::<TrailerRoute>() {
+            route.set(if let Sender::Http1(sender) = &sender { Some(sender.trailers.clone()) } else { None });
+        }
         // Head and progress of a request over HTTP/2, which its endpoint may leave unprocessed.
         let mut begun = None;
         let sending = async {
@@ -310,6 +315,17 @@ impl Upstream {
             }
         }));
     }
+}
+
+/// The request with a body whose trailers can take the way of its connection, whichever that will be.
+fn with_trailers(request: Request<Body>) -> Request<Body> {
+    if request.body().is_end_stream() || !is_chunked(request.headers(), request.body()) {
+        return request;
+    }
+    let route = TrailerRoute::default();
+    let mut request = request.map(|body| TrailerBody::new(body, route.clone()).boxed_unsync());
+    request.extensions_mut().insert(route);
+    request
 }
 
 /// Starts HTTP on a stream.

@@ -1,7 +1,25 @@
-//! Header fields that outlive the message they came in.
+//! Header fields that outlive the message they came in, and those that end at each hop.
 
 use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
+
+/// The fields about one connection (RFC 9110 §7.6.1).
+pub(crate) const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes from trailers what says how a message is framed or routed: nobody may read it there (RFC 9110 §6.5.1).
+pub(crate) fn remove_not_of_trailers(trailers: &mut HeaderMap) {
+    for name in HOP_BY_HOP.iter().chain(&[header::CONTENT_LENGTH, header::HOST, header::TRAILER]) {
+        trailers.remove(name);
+    }
+}
 
 /// A copy whose values share one buffer. The values of a received message are slices of the reader's buffer: to keep one
 /// of them would keep all of that buffer.

@@ -216,3 +216,70 @@ fn tls_without_close_notify_ends_an_answer_without_a_length() {
         assert_eq!(span["tracewire.upstream.tls_cut"] == true, passes, "{span:#}");
     }
 }
+
+#[test]
+fn the_length_of_what_is_not_sent_passes() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (method, line, field) in [
+        ("GET", "304 Not Modified", "content-length: 1234\r\n"),
+        ("GET", "304 Not Modified", ""),
+        ("GET", "204 No Content", "content-length: 0\r\n"),
+        ("HEAD", "200 OK", "content-length: 1234\r\n"),
+        ("HEAD", "200 OK", ""),
+        ("HEAD", "304 Not Modified", "content-length: 9\r\n"),
+    ] {
+        let answer = format!("HTTP/1.1 {line}\r\netag: \"x\"\r\n{field}\r\n");
+        let (target, _seen) = recording(b"\r\n\r\n", answer.clone().leak().as_bytes());
+        for (mut stream, before) in ways(&serve, target, "ro-length") {
+            // Twice: the connection goes on.
+            for _ in 0..2 {
+                let head = format!("{method} {before}/ HTTP/1.1\r\nHost: {target}\r\n\r\n");
+                stream.write_all(head.as_bytes()).unwrap();
+                let got = read_head(&mut stream);
+                assert_eq!(got.to_lowercase(), answer.to_lowercase(), "{method}");
+            }
+        }
+    }
+}
+
+#[test]
+fn trailers_pass_announced_or_not() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (announced, te) in
+        [("", ""), ("Trailer: x-t\r\n", ""), ("", "TE: trailers\r\n"), ("Trailer: x-t\r\n", "TE: trailers\r\n")]
+    {
+        let end = "0\r\nx-t: 1\r\nx-u: 2\r\n\r\n";
+        let answer = format!("HTTP/1.1 200 OK\r\n{announced}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{end}");
+        let with_connection = end.replace("x-u", "Connection: close\r\nx-u");
+        let sent = answer.replace(end, &with_connection);
+        let (target, seen) = recording(end.as_bytes(), sent.leak().as_bytes());
+        for (mut stream, before) in ways(&serve, target, "ro-trailers") {
+            for _ in 0..2 {
+                let head = format!("POST {before}/ HTTP/1.1\r\nHost: {target}\r\n{te}{announced}");
+                let body = format!("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{end}");
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+                let request = String::from_utf8(seen.recv().unwrap()).unwrap();
+                assert!(request.ends_with(&format!("\r\n\r\n3\r\nabc\r\n{end}")), "{request}");
+                read_head(&mut stream);
+                let mut got = vec![0; "5\r\nhello\r\n".len() + end.len()];
+                stream.read_exact(&mut got).unwrap();
+                assert_eq!(String::from_utf8(got).unwrap(), format!("5\r\nhello\r\n{end}"), "{announced} {te}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_of_the_first_version_gets_no_trailers() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0\r\n\r\n\r\n0\r\nx-t: 1\r\n\r\n";
+    let (target, _seen) = recording(b"\r\n\r\n", answer);
+    for (mut stream, before) in ways(&serve, target, "ro-first") {
+        stream.write_all(format!("GET {before}/ HTTP/1.0\r\nHost: {target}\r\n\r\n").as_bytes()).unwrap();
+        let got = read_to_end(&mut stream);
+        assert!(got.ends_with("\r\n\r\n0\r\n\r\n"), "{got:?}");
+    }
+}
