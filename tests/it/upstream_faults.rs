@@ -4,7 +4,7 @@ use crate::support::{Bench, Running, connect, endpoint, read_head, say};
 #[cfg(target_os = "linux")]
 use crate::support::{TRACEWIRE, at_home, skipped};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 #[cfg(target_os = "linux")]
 use std::{
@@ -39,6 +39,39 @@ fn a_reset_in_the_head_is_a_502_with_a_span() {
     let span = only_span(&bench, "ro-head");
     assert_eq!(span["attributes"]["tracewire.outcome"], "failed");
     assert_eq!(span["status"]["status_code"], "ERROR");
+}
+
+#[test]
+fn an_endpoint_that_speaks_no_http_is_told_by_its_first_bytes() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let other = "the response does not begin with HTTP/1.1 or HTTP/1.0";
+    for (number, (answer, cause)) in [
+        (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], other),
+        (b"220 mail ESMTP\r\n", other),
+        (b"-ERR unknown command\r\n", other),
+        (b"{", other),
+        (b"<html><body>hi</body></html>", other),
+        (b"\0\0\0\x04\0\0\0\0\0", other),
+        (b"HTTP/9", other),
+        (b"\x15\x03\x01\0\x02\x02\x28", "the endpoint speaks TLS; use https"),
+        (b"HTTP/1.1 abc OK\r\n", "the status line has no status code"),
+        (b"HTTP/1.9 200 OK\r\n", "the version is not HTTP/1.1 or HTTP/1.0"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // It then waits for its client.
+        let target = endpoint(move |mut stream| {
+            read_head(&mut stream);
+            stream.write_all(answer).unwrap();
+            let _ = stream.read(&mut [0]);
+        });
+        let rollout = format!("ro-other-{number}");
+        let got = get(&serve, target, &rollout);
+        assert!(got.starts_with("HTTP/1.1 502") && got.contains(cause), "{}: {got}", String::from_utf8_lossy(answer));
+        assert_eq!(only_span(&bench, &rollout)["attributes"]["error.type"], "http_protocol_error");
+    }
 }
 
 #[test]

@@ -74,10 +74,13 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
         return Err(fault("the request line is not METHOD TARGET VERSION"));
     };
     if !is_token(method) {
-        return Err(fault("the method is not a token"));
+        return Err(NO_METHOD);
     }
     if target.is_empty() || target.iter().any(|byte| byte.is_ascii_control()) {
         return Err(fault("the request target is empty or has control characters"));
+    }
+    if target == b"*" && method != b"OPTIONS" {
+        return Err(ASTERISK);
     }
     if target.len() > MAX_TARGET_BYTES {
         let cause = "the request target is over 65534 bytes";
@@ -102,7 +105,7 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
     let is_empty = matches!(body, BodyFraming::None | BodyFraming::Length(0));
     let connects = method == b"CONNECT";
     if connects && !is_empty {
-        return Err(fault("a CONNECT request must not have a body"));
+        return Err(CONNECT_WITH_BODY);
     }
     // An offer with a body is ignored: one hop could take the body for the new protocol (CVE-2026-58055).
     let switches = connects || (fields.upgrades && is_empty);
@@ -112,15 +115,7 @@ pub(crate) fn request(head: &[u8]) -> Result<Head, FramingFault> {
 /// Judges the head of a response, its empty line included.
 pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, FramingFault> {
     let (line, fields) = lines(head)?;
-    let (version, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
-    let version = http_version(version)?;
-    let status = match rest {
-        [b' ', digits @ ..] if digits.len() == 3 || digits.get(3) == Some(&b' ') => {
-            std::str::from_utf8(&digits[..3]).ok().and_then(|digits| digits.parse::<u16>().ok())
-        }
-        _ => None,
-    };
-    let status = status.filter(|status| *status >= 100).ok_or_else(|| fault("the status line has no status code"))?;
+    let (version, status) = status_line(line)?;
     let fields = Fields::read(fields, version)?;
     let bodiless = status < 200 || status == 204;
     if bodiless && (fields.chunked || fields.is_identity) {
@@ -133,6 +128,38 @@ pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, Framing
         (false, None) => BodyFraming::UntilClose,
     };
     Ok(Head { body, switches: status == 101, is_last: fields.is_last })
+}
+
+/// Whether bytes that are no whole head yet can become the head of a response. What another protocol sends is told by its first
+/// bytes: its endpoint may wait for an answer.
+pub(super) fn begins_response(bytes: &[u8]) -> Result<(), FramingFault> {
+    let lead = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
+    let start = &bytes[lead..];
+    let known = start.len().min(RESPONSE_START.len());
+    if start[..known] == RESPONSE_START[..known] || b"\r\n".starts_with(start) {
+        return match start.windows(2).position(|pair| pair == b"\r\n") {
+            Some(end) => status_line(&start[..end]).map(drop),
+            None => Ok(()),
+        };
+    }
+    Err(fault(match start {
+        [TLS_ALERT | TLS_HANDSHAKE, TLS_MAJOR, ..] => "the endpoint speaks TLS; use https",
+        _ => "the response does not begin with HTTP/1.1 or HTTP/1.0",
+    }))
+}
+
+/// Version and status code of a status line.
+fn status_line(line: &[u8]) -> Result<(Version, u16), FramingFault> {
+    let (version, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
+    let version = http_version(version)?;
+    let status = match rest {
+        [b' ', digits @ ..] if digits.len() == 3 || digits.get(3) == Some(&b' ') => {
+            std::str::from_utf8(&digits[..3]).ok().and_then(|digits| digits.parse::<u16>().ok())
+        }
+        _ => None,
+    };
+    let status = status.filter(|status| *status >= 100).ok_or_else(|| fault("the status line has no status code"))?;
+    Ok((version, status))
 }
 
 /// The reason phrase of a final response, if it has bytes beyond ASCII: the HTTP library drops such phrases.
@@ -257,11 +284,18 @@ fn http_version(version: &[u8]) -> Result<Version, FramingFault> {
 }
 
 /// True for a token (RFC 9110 §5.6.2).
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-pub(super) fn fault(cause: &'static str) -> FramingFault {
+/// RFC 9112 §3.2.4.
+pub(crate) const ASTERISK: FramingFault = fault("the target * is for OPTIONS only");
+/// A CONNECT has no content that an endpoint could read.
+pub(crate) const CONNECT_WITH_BODY: FramingFault = fault("a CONNECT request must not have a body");
+/// RFC 9110 §9.1.
+pub(crate) const NO_METHOD: FramingFault = fault("the method is not a token");
+
+pub(super) const fn fault(cause: &'static str) -> FramingFault {
     FramingFault { rule: FramingRule::Ambiguous, cause }
 }
 
@@ -271,6 +305,10 @@ pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 pub(crate) const MAX_FIELD_LIST_BYTES: u32 = (MAX_HEAD_BYTES + 32 * MAX_FIELDS) as u32;
 pub(super) const MAX_TARGET_BYTES: usize = 65_534;
+const RESPONSE_START: &[u8] = b"HTTP/1.";
+const TLS_ALERT: u8 = 21;
+const TLS_HANDSHAKE: u8 = 22;
+const TLS_MAJOR: u8 = 3;
 const IGNORED_UPGRADES: [&[u8]; 2] = [b"h2c", b"TLS"];
 /// Maximum header fields of a message. The HTTP library gets the same limit.
 pub(crate) const MAX_FIELDS: usize = 512;

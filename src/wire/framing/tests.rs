@@ -82,6 +82,7 @@ fn what_only_one_side_can_do_wrong() {
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", "the version is not HTTP/1.1 or HTTP/1.0"),
         ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding in an HTTP/1.0 message"),
         ("GET / HTTP/1.1\nHost: a\n\n", "a bare LF in the message head"),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "the target * is for OPTIONS only"),
     ];
     for (text, cause) in rows {
         assert_eq!(refused(text), cause, "{text:?}");
@@ -94,7 +95,13 @@ fn what_only_one_side_can_do_wrong() {
         ("HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding in a 1xx or 204 response"),
         ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding in an HTTP/1.0 message"),
         ("HTTP/1.1 2000 OK\r\n\r\n", "the status line has no status code"),
-        ("ICY 200 OK\r\n\r\n", "the version is not HTTP/1.1 or HTTP/1.0"),
+        ("ICY 200 OK\r\n\r\n", "the response does not begin with HTTP/1.1 or HTTP/1.0"),
+        ("HTTP/1.2 200 OK\r\n\r\n", "the version is not HTTP/1.1 or HTTP/1.0"),
+        // These are no whole heads.
+        ("S", "the response does not begin with HTTP/1.1 or HTTP/1.0"),
+        ("\r\nHTTP/3", "the response does not begin with HTTP/1.1 or HTTP/1.0"),
+        ("\x16\x03\x01", "the endpoint speaks TLS; use https"),
+        ("HTTP/1.1 abc\r\n", "the status line has no status code"),
     ];
     for (text, cause) in rows {
         assert_eq!(refused_response(text), cause, "{text:?}");
