@@ -4,6 +4,9 @@
 //! A target is a field of a block, and blocks refer to earlier ones. So each is decoded as it passes, unchanged. From the first
 //! on that must change, blocks are written anew. Of a connection this holds one block, up to [`MAX_BLOCK_FRAMES`].
 
+mod faults;
+
+use self::faults::{NO_URI, TARGET_TOO_LONG, TOO_LONG};
 use super::io::{BoxedIo, write_through};
 use crate::error::{FramingFault, FramingRule};
 use crate::wire::framing::head::MAX_FIELD_LIST_BYTES;
@@ -27,6 +30,8 @@ pub(crate) struct RawPathIo {
     held: BytesMut,
     // To be passed before anything else.
     ready: BytesMut,
+    // The last stream that a request was read on. A block on it, or on an earlier one, is trailers.
+    last_stream: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ impl RawPathIo {
     /// Wraps a socket from which an HTTP/2 connection is read from its start.
     pub(crate) fn new(inner: BoxedIo) -> Self {
         let (decoder, held, ready) = (Decoder::default(), BytesMut::new(), BytesMut::new());
-        Self { inner, decoder, mode: Mode::Unchanged, skip: PREFACE_BYTES, held, ready }
+        Self { inner, decoder, mode: Mode::Unchanged, skip: PREFACE_BYTES, held, ready, last_stream: 0 }
     }
 
     /// How many of these bytes, which are next, pass as they are.
@@ -88,7 +93,7 @@ impl RawPathIo {
             match find_block(&self.held) {
                 Found::Part => return,
                 Found::Violation => self.end(),
-                Found::Block { length, stream, ends_stream, fragments } => match self.rewritten(&fragments) {
+                Found::Block { length, stream, ends_stream, fragments } => match self.rewritten(stream, &fragments) {
                     Ok(None) => self.ready.unsplit(self.held.split_to(length)),
                     Ok(Some(fields)) => {
                         self.held.advance(length);
@@ -110,31 +115,42 @@ impl RawPathIo {
     }
 
     /// The fields of a block that must be written anew.
-    fn rewritten(&mut self, block: &[u8]) -> Result<Option<Vec<Field>>, Undecodable> {
+    fn rewritten(&mut self, stream: [u8; 4], block: &[u8]) -> Result<Option<Vec<Field>>, Undecodable> {
         let decoded = self.decoder.decode(block, MAX_FIELD_LIST_BYTES as usize).map_err(|_| Undecodable)?;
+        let stream = u32::from_be_bytes(stream) & MAX_STREAM;
+        let is_request = stream > self.last_stream;
+        self.last_stream = stream.max(self.last_stream);
+        let replaced = match (is_request, decoded.is_too_long) {
+            (true, true) => Some(faults::replacement(TOO_LONG, RAW_PATH)),
+            (true, false) => faults::of_request(&decoded.fields).map(|fault| faults::replacement(fault, RAW_PATH)),
+            (false, is_too_long) => {
+                (is_too_long || faults::is_malformed_trailers(&decoded.fields)).then(faults::refused_trailers)
+            }
+        };
+        if replaced.is_some() {
+            self.mode = Mode::Rewritten;
+            return Ok(replaced);
+        }
         let mut fields = decoded.fields;
         let count = fields.len();
-        // Only this program may say what a target was. What is too long is not looked at.
-        fields.retain(|field| {
-            *field.name != *RAW_PATH.as_bytes() && (!decoded.is_too_long || field.name.starts_with(b":"))
-        });
+        // Only this program may say what a target was.
+        fields.retain(|field| *field.name != *RAW_PATH.as_bytes());
         let mut must_change = fields.len() < count;
-        match fields.iter_mut().find(|field| *field.name == *b":path") {
-            Some(path) => {
-                let replaced = if decoded.is_too_long { Some(refused(TOO_LONG)) } else { replacement(&path.value) };
-                if let Some((encoded, raw)) = replaced {
-                    path.value = encoded;
-                    fields.push(Field {
-                        name: Bytes::from_static(RAW_PATH.as_bytes()),
-                        value: raw,
-                        is_sensitive: true,
-                    });
+        if let Some(path) = fields.iter_mut().find(|field| *field.name == *b":path") {
+            match encoded_path(&path.value) {
+                Ok(None) => {}
+                Ok(Some(RawTarget { encoded, raw })) => {
+                    path.value = encoded.into();
+                    let name = Bytes::from_static(RAW_PATH.as_bytes());
+                    fields.push(Field { name, value: raw, is_sensitive: true });
+                    must_change = true;
+                }
+                Err(fault) => {
+                    let is_too_long = fault.rule == FramingRule::TargetTooLong;
+                    fields = faults::replacement(if is_too_long { TARGET_TOO_LONG } else { NO_URI }, RAW_PATH);
                     must_change = true;
                 }
             }
-            // Trailers, or no request.
-            None if decoded.is_too_long => return Err(Undecodable),
-            None => {}
         }
         if must_change {
             self.mode = Mode::Rewritten;
@@ -166,25 +182,10 @@ impl RawPathIo {
 /// The block can't be decoded.
 struct Undecodable;
 
-/// What stands for a path that must change: for the library, and what came or the fault.
-fn replacement(path: &[u8]) -> Option<(Bytes, Bytes)> {
-    match encoded_path(path) {
-        Ok(None) => None,
-        Ok(Some(RawTarget { encoded, raw })) => Some((encoded.into(), raw)),
-        Err(FramingFault { rule: FramingRule::TargetTooLong, .. }) => Some(refused(TARGET_TOO_LONG)),
-        Err(_) => Some(refused(NO_URI)),
-    }
-}
-
-/// What stands for the path of a request that is refused.
-fn refused((word, _): (&'static str, FramingFault)) -> (Bytes, Bytes) {
-    (Bytes::from_static(b"/"), Bytes::from_static(word.as_bytes()))
-}
-
 /// Takes what a [`RawPathIo`] says about a request: its [`RawTarget`], or the fault for which it is refused.
 pub(crate) fn restore_path<B>(mut request: Request<B>) -> Result<Request<B>, FramingFault> {
     let Some(raw) = request.headers_mut().remove(RAW_PATH) else { return Ok(request) };
-    if let Some((_, fault)) = FAULTS.into_iter().find(|(word, _)| *word == raw) {
+    if let Some(fault) = faults::of_word(&raw) {
         return Err(fault);
     }
     let encoded = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
@@ -295,20 +296,14 @@ write_through!(RawPathIo);
 
 /// The field that carries a target as it came to the other side of the HTTP library.
 const RAW_PATH: &str = "tracewire-raw-path";
-/// Faults, and the words for them in that field. No target begins like them.
-const NO_URI: (&str, FramingFault) =
-    ("!uri", FramingFault { rule: FramingRule::Ambiguous, cause: "the request target is not a URI" });
-const TARGET_TOO_LONG: (&str, FramingFault) =
-    ("!target", FramingFault { rule: FramingRule::TargetTooLong, cause: "the request target is over 65534 bytes" });
-const TOO_LONG: (&str, FramingFault) =
-    ("!fields", FramingFault { rule: FramingRule::HeadTooLarge, cause: "the header fields are over 144 KiB" });
-const FAULTS: [(&str, FramingFault); 3] = [NO_URI, TARGET_TOO_LONG, TOO_LONG];
 /// An index of 0, which is an error (RFC 7541 §6.1).
 const INVALID_BLOCK: &[u8] = &[0x80];
 /// As many as the library takes for its limit of fields, and one more, for which it ends the connection.
 const MAX_BLOCK_FRAMES: usize = 13;
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEAD_BYTES: usize = 9;
+/// The first bit of a stream's number has no meaning (RFC 9113 §4.1).
+const MAX_STREAM: u32 = u32::MAX >> 1;
 /// SETTINGS_MAX_FRAME_SIZE, as no other is announced.
 const MAX_FRAME_BYTES: usize = 16 * 1024;
 const HEADERS: u8 = 1;

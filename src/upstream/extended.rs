@@ -5,6 +5,7 @@
 use super::body::Body;
 use super::connection::Http2Sender;
 use crate::error::{ErrorKind, ProxyError};
+use crate::wire::framing::head::is_taken;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -38,6 +39,11 @@ pub(super) async fn is_supported(sender: &Http2Sender) -> bool {
 pub(super) fn into_upgrade(request: &mut Request<Body>) -> Result<HeaderValue, ProxyError> {
     let protocol = request.extensions_mut().remove::<Protocol>();
     let protocol = protocol.and_then(|protocol| HeaderValue::from_bytes(protocol.as_ref()).ok());
+    let protocol = protocol.filter(|protocol| is_taken(protocol.as_bytes())).ok_or_else(|| {
+        let cause =
+            "the endpoint has no extended CONNECT, and HTTP/1.1 has no upgrade to its :protocol that is relayed";
+        ProxyError::new(ErrorKind::HttpRequestError, request.uri().to_string(), cause)
+    })?;
     let mut nonce = [0; 16];
     let failed = || {
         ProxyError::new(
@@ -51,13 +57,17 @@ pub(super) fn into_upgrade(request: &mut Request<Body>) -> Result<HeaderValue, P
     *request.method_mut() = Method::GET;
     let headers = request.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, protocol.unwrap_or(HeaderValue::from_static("websocket")));
+    headers.insert(header::UPGRADE, protocol);
     headers.insert(header::SEC_WEBSOCKET_KEY, key.clone());
     Ok(key)
 }
 
-/// Checks that a 101 response was made for `key`. Other responses pass.
+/// Checks that a 101 response was made for `key`. Refusals pass; a success without 101 would be read as consent.
 pub(super) fn check_accept<B>(response: &Response<B>, key: &HeaderValue, endpoint: &str) -> Result<(), ProxyError> {
+    if response.status().is_success() {
+        let cause = format!("the endpoint answered an upgrade with {}, not with 101", response.status().as_u16());
+        return Err(ProxyError::new(ErrorKind::HttpProtocolError, endpoint, cause));
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
     }

@@ -154,6 +154,77 @@ fn targets_that_are_no_uris_arrive_as_they_came() {
 }
 
 #[test]
+fn a_malformed_request_costs_neither_its_connection_nor_another_call() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target = request_lines();
+    let host = target.to_string();
+    let user = format!("user:password@{host}");
+    let of = |method, path, authority| {
+        vec![(":method", method), (":scheme", "http"), (":path", path), (":authority", authority)]
+    };
+    let get = |field| [of("GET", "/", &host), vec![field]].concat();
+    let connect = |protocol, field| [of("CONNECT", "/", &host), vec![(":protocol", protocol), field]].concat();
+    for (number, (head, cause)) in [
+        (of("GET", "/", &user), "user information in :authority"),
+        (of("GET", "*", &host), "the target * is for OPTIONS only"),
+        (of("GE T", "/", &host), "the method is not a token"),
+        (get((":other", "x")), "an unknown pseudo-header field"),
+        (get(("X-Upper", "x")), "a field name is not a token in lower case"),
+        (get(("x", "a\r\nb: c")), "a field value has control characters"),
+        (connect("websocket", ("content-length", "5")), "a CONNECT request must not have a body"),
+        (connect("websocket\r\nx: y", ("x", "y")), "the :protocol is not a token"),
+        (connect("h2c", ("x", "y")), "no upgrade to its :protocol"),
+        (connect("websocket", ("x", "y")), "answered an upgrade with 200, not with 101"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rollout = format!("ro-malformed-{number}");
+        let mut agent = Peer::connect(connect_to_proxy(&serve));
+        let head = [head, vec![("x-rollout-id", &*rollout)]].concat();
+        let ends = if head.iter().any(|(name, _)| *name == ":protocol") { 0 } else { END_STREAM };
+        agent.write(&headers(ends, 1, &fields(&head)));
+        let answer = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind != HEADERS).unwrap();
+        let text = String::from_utf8_lossy(&answer.payload);
+        assert!(answer.kind == DATA && text.contains(cause), "{cause}: {answer:?} {text}");
+        agent.write(&headers(END_STREAM, 3, &fields(&of("GET", "/next", &host))));
+        let next = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA && frame.stream == 3).unwrap();
+        assert_eq!(String::from_utf8_lossy(&next.payload), "GET /next HTTP/1.1");
+    }
+}
+
+#[test]
+fn pseudo_fields_in_trailers_reset_their_stream() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let (seen, requests) = mpsc::channel();
+    let target = endpoint(move |mut stream| {
+        let mut bytes = vec![0; 4096];
+        while let Ok(read @ 1..) = std::io::Read::read(&mut stream, &mut bytes) {
+            let _ = seen.send(String::from_utf8_lossy(&bytes[..read]).into_owned());
+        }
+        let _ = seen.send("the end".to_owned());
+    });
+    let host = target.to_string();
+    for block in [[(":path", "/other")], [(":status", "200")], [("X-Upper", "1")], [("x", "a\nb")]] {
+        let mut agent = Peer::connect(connect_to_proxy(&serve));
+        let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", &*host)];
+        agent.write(&[headers(0, 1, &fields(&head)), frame(DATA, 0, 1, b"abc")].concat());
+        assert!(requests.iter().any(|bytes| bytes.contains("abc")));
+        agent.write(&headers(END_STREAM, 1, &fields(&block)));
+        let answer = agent.next().unwrap();
+        assert_eq!((answer.kind, &*answer.payload), (RST_STREAM, &[0, 0, 0, 1][..]), "{block:?}");
+        let rest: String = requests.iter().take_while(|bytes| bytes != "the end").collect();
+        assert!(!rest.contains("0\r\n"), "it must not look complete: {rest}");
+    }
+}
+
+fn connect_to_proxy(serve: &Running) -> std::net::TcpStream {
+    connect(serve.address("proxy"))
+}
+
+#[test]
 fn what_no_server_can_take_is_refused_with_its_cause() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);

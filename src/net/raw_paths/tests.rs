@@ -12,6 +12,12 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
 }
 
+/// The same frame on another stream.
+fn on(stream: u8, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[8] = stream;
+    frame
+}
+
 fn field(name: &str, value: &[u8]) -> Field {
     Field { name: Bytes::copy_from_slice(name.as_bytes()), value: Bytes::copy_from_slice(value), is_sensitive: false }
 }
@@ -60,8 +66,8 @@ async fn a_path_that_is_refused_is_encoded_and_kept_wherever_the_block_has_it_fr
         frame(4, 0, b""),
         frame(HEADERS, END_HEADERS | END_STREAM, &first),
         frame(0, 0, b"data"),
-        frame(HEADERS, PADDED | PRIORITY, &padded),
-        frame(CONTINUATION, END_HEADERS, b""),
+        on(3, frame(HEADERS, PADDED | PRIORITY, &padded)),
+        on(3, frame(CONTINUATION, END_HEADERS, b"")),
     ];
     for piece in [1, 7, 4096] {
         let found = blocks(&read(&frames.concat(), piece).await);
@@ -80,7 +86,32 @@ async fn nothing_is_taken_from_a_client_for_a_path_of_its_own() {
     assert_eq!(blocks(&got), [[field(":path", b"/")]]);
     let block = encode_block(&[field(":path", b"/ no\x7f")]);
     let got = read(&[PREFACE.to_vec(), frame(HEADERS, END_HEADERS, &block)].concat(), 64).await;
-    assert_eq!(blocks(&got)[0][1].value, NO_URI.0, "no server can take it");
+    assert_eq!(blocks(&got)[0][3].value, NO_URI.0, "no server can take it");
+}
+
+#[tokio::test]
+async fn a_malformed_block_is_replaced_for_its_stream_alone() {
+    let whole = [field(":method", b"POST"), field(":path", b"/")];
+    let request = frame(HEADERS, END_HEADERS, &encode_block(&whole));
+    for (malformed, word) in [
+        (field(":authority", b"user@h"), "!user"),
+        (field(":protocol", b"a b"), "!protocol"),
+        (field(":other", b""), "!pseudo"),
+        (field("", b""), "!name"),
+        (field("x", b"\x7f"), "!value"),
+    ] {
+        let block = encode_block(&[&whole[..], &[malformed]].concat());
+        let frames = [PREFACE.to_vec(), frame(HEADERS, END_HEADERS, &block), on(3, request.clone())].concat();
+        let got = blocks(&read(&frames, 64).await);
+        assert_eq!((&got[0][3].name[..], &got[0][3].value[..]), (RAW_PATH.as_bytes(), word.as_bytes()));
+        assert_eq!(got[1], whole);
+    }
+    for trailers in [field(":path", b"/x"), field("X", b""), field("x", b"a\rb")] {
+        let block = frame(HEADERS, END_HEADERS | END_STREAM, &encode_block(&[trailers]));
+        let frames = [PREFACE.to_vec(), request.clone(), block, on(3, request.clone())].concat();
+        let got = blocks(&read(&frames, 64).await);
+        assert_eq!((&got[0][..], &got[1][0].name[..], &got[2][..]), (&whole[..], &b"connection"[..], &whole[..]));
+    }
 }
 
 #[tokio::test]
@@ -120,17 +151,16 @@ async fn a_flood_of_continuations_is_not_held() {
 
 proptest! {
     #[test]
-    fn anything_else_passes_unchanged(
+    fn anything_but_blocks_passes_unchanged(
         kinds in prop::collection::vec((0u8..12, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..8),
         rest in prop::collection::vec(any::<u8>(), 0..30),
         piece in 1usize..64,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let frames = kinds.iter().map(|(kind, flags, payload)| frame(*kind, *flags, payload));
+            let frames = kinds.iter().filter(|(kind, ..)| *kind != HEADERS).map(|(kind, flags, payload)| frame(*kind, *flags, payload));
             let sent = [PREFACE.to_vec(), frames.flatten().collect(), rest].concat();
             let got = read(&sent, piece).await;
-            // No random block has a path, so nothing is written anew.
             assert_eq!(got, sent);
         });
     }
