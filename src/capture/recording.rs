@@ -246,9 +246,9 @@ impl Recording {
         }
     }
 
-    /// Records that the bytes were not WebSocket frames.
+    /// Records a violation of WebSocket. The first one stays.
     pub fn message_fault(&self, fault: &'static str) {
-        self.update(|exchange, _| exchange.messages.fault = Some(fault));
+        self.update(|exchange, _| exchange.messages.fault = exchange.messages.fault.or(Some(fault)));
     }
 
     /// Sets the outcome. A later one replaces it until the exchange is delivered.

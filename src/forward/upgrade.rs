@@ -112,14 +112,14 @@ impl WebSocketObservers {
 impl WebSocketObserver {
     fn observe(&mut self, bytes: &[u8]) {
         let Self { parser, recording, closed } = self;
-        if parser.fault().is_some() {
-            return;
-        }
+        let before = parser.fault();
         parser.push(bytes, &mut |message| {
             closed.fetch_or(message.opcode == MessageOpcode::Close, Ordering::Relaxed);
             recording.message(message);
         });
-        if let Some(fault) = parser.fault() {
+        if before.is_none()
+            && let Some(fault) = parser.fault()
+        {
             recording.message_fault(fault);
         }
     }

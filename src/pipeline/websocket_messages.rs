@@ -42,6 +42,15 @@ impl<'a> MessageContents<'a> {
         Self(exchange.messages.recorded.iter().map(read).collect())
     }
 
+    /// What only shows in decompressed text.
+    fn fault(&self) -> Option<&'static str> {
+        let is_faulty = |message: &Message, content: &Content| {
+            let is_text = message.opcode == MessageOpcode::Text && message.compressed && content.whole;
+            is_text && content.bytes.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_err())
+        };
+        self.iter().any(|(message, content)| is_faulty(message, content)).then_some("a text that is not UTF-8")
+    }
+
     /// Each message with its content.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a Message, &Content)> {
         self.0.iter().map(|(message, content)| (*message, content))
@@ -74,7 +83,7 @@ pub(super) fn describe(span: &mut Span, exchange: &Exchange, contents: &MessageC
         return;
     }
     span.set(names::WEBSOCKET_MESSAGES, messages.count);
-    span.set_some(names::WEBSOCKET_FAULT, messages.fault);
+    span.set_some(names::WEBSOCKET_FAULT, messages.fault.or_else(|| contents.fault()));
     let unrecorded = messages.count - messages.recorded.len() as u64;
     span.set_some(names::WEBSOCKET_UNRECORDED, (unrecorded > 0).then_some(unrecorded));
     for (message, content) in contents.iter() {

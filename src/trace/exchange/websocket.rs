@@ -10,7 +10,8 @@ pub struct Messages {
     pub recorded: Vec<Message>,
     /// How many messages passed, recorded or not.
     pub count: u64,
-    /// What made the bytes unreadable as WebSocket frames. No messages follow.
+    /// The first violation of RFC 6455. After one in the frames themselves no messages follow; after one in the content of a
+    /// message they do.
     pub fault: Option<&'static str>,
 }
 

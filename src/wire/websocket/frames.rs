@@ -1,8 +1,9 @@
 //! Frames to messages: reads headers, unmasks payloads, joins fragments, separates control frames.
 //!
-//! Bytes that are not WebSocket end the parsing, never the traffic. Memory is bounded by the recorded payload of one
-//! message and one control frame.
+//! Bytes that are not WebSocket end the parsing, never the traffic. Messages whose content breaks the protocol are parsed on.
+//! Memory is bounded by the recorded payload of one message and one control frame.
 
+use super::content::{TextCheck, close_fault};
 use super::deflate::DeflateAgreement;
 use crate::trace::exchange::{Direction, Message, MessageOpcode};
 use std::time::Duration;
@@ -19,7 +20,12 @@ pub(crate) struct FrameParser {
     frame: Option<Frame>,
     message: Option<Message>,
     control: Option<Message>,
+    text: TextCheck,
+    // A close frame has passed: nothing may follow (RFC 6455 §5.5.1).
+    is_closed: bool,
     fault: Option<&'static str>,
+    // The bytes are not WebSocket frames.
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -42,26 +48,32 @@ impl FrameParser {
             frame: None,
             message: None,
             control: None,
+            text: TextCheck::default(),
+            is_closed: false,
             fault: None,
+            has_ended: false,
         }
     }
 
-    /// Why the parsing ended early: bytes were no WebSocket. `None` while it goes on.
+    /// The first violation of RFC 6455.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         self.fault
     }
 
     /// Parses `bytes` and calls `on_message` with every message that ends in them. Its time is left at zero.
     pub(crate) fn push(&mut self, mut bytes: &[u8], on_message: &mut dyn FnMut(Message)) {
-        while self.fault.is_none() {
+        while !self.has_ended {
             if let Some(frame) = &mut self.frame {
                 let taken = bytes.len().min(usize::try_from(frame.left).unwrap_or(usize::MAX));
                 let message = if frame.control { &mut self.control } else { &mut self.message };
                 if let Some(message) = message {
-                    let room =
-                        self.max_payload_bytes.max(MAX_CONTROL_BYTES).saturating_sub(message.payload.len()).min(taken);
-                    let unmasked = bytes[..room].iter().zip(frame.at..).map(|(byte, at)| byte ^ frame.mask[at % 4]);
-                    message.payload.extend(unmasked);
+                    let unmasked = |(byte, at): (&u8, usize)| byte ^ frame.mask[at % 4];
+                    let payload = || bytes[..taken].iter().zip(frame.at..).map(unmasked);
+                    if message.opcode == MessageOpcode::Text && !message.compressed && !self.text.push(payload()) {
+                        self.fault.get_or_insert(NOT_UTF8);
+                    }
+                    let room = self.max_payload_bytes.max(MAX_CONTROL_BYTES).saturating_sub(message.payload.len());
+                    message.payload.extend(payload().take(room));
                     message.size_bytes += taken as u64;
                 }
                 frame.left -= taken as u64;
@@ -74,6 +86,7 @@ impl FrameParser {
                 self.frame = None;
                 let ended = if control { self.control.take() } else { self.message.take_if(|_| last) };
                 if let Some(message) = ended {
+                    self.check(&message);
                     on_message(Message { complete: true, ..message });
                 }
                 continue;
@@ -84,11 +97,27 @@ impl FrameParser {
             if self.header.len() == header_length(&self.header) {
                 match self.start_frame() {
                     Ok(frame) => self.frame = Some(frame),
-                    Err(fault) => self.fault = Some(fault),
+                    Err(fault) => {
+                        self.fault.get_or_insert(fault);
+                        self.has_ended = true;
+                    }
                 }
                 self.header.clear();
             }
         }
+    }
+
+    /// Checks a message that has ended.
+    fn check(&mut self, message: &Message) {
+        let fault = match message.opcode {
+            MessageOpcode::Text if !self.text.finish() && !message.compressed => Some(NOT_UTF8),
+            MessageOpcode::Close => {
+                self.is_closed = true;
+                close_fault(&message.payload)
+            }
+            _ => None,
+        };
+        self.fault = self.fault.or(fault);
     }
 
     /// The message that was incomplete when the connection ended.
@@ -98,6 +127,9 @@ impl FrameParser {
 
     /// Starts the frame of the complete header.
     fn start_frame(&mut self) -> Result<Frame, &'static str> {
+        if self.is_closed {
+            return Err("data after a close frame");
+        }
         let (first, second) = (self.header[0], self.header[1]);
         let (last, compressed, kind) = (first & 0x80 != 0, first & 0x40 != 0, first & 0x0f);
         let masked = second & 0x80 != 0;
@@ -156,6 +188,7 @@ fn header_length(start: &[u8]) -> usize {
 
 const MAX_HEADER_BYTES: usize = 14;
 const MAX_CONTROL_BYTES: usize = 125;
+const NOT_UTF8: &str = "a text that is not UTF-8";
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +269,32 @@ mod tests {
             (vec![0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "a frame length with its first bit set"),
         ] {
             assert_eq!(messages(&[&bytes]).1, Some(fault));
+        }
+    }
+
+    #[test]
+    fn content_that_breaks_the_protocol_is_a_fault_and_parsed_on() {
+        let close = |code: u16, reason: &[u8]| frame(0x88, &[&code.to_be_bytes(), reason].concat());
+        for (bytes, count, fault) in [
+            (frame(0x81, b"\xff"), 1, Some(NOT_UTF8)),
+            ([frame(0x81, b"\xe2\x82"), frame(0x81, b"\xac")].concat(), 2, Some(NOT_UTF8)),
+            ([frame(0x01, b"\xe2"), frame(0x89, b"\xff"), frame(0x80, b"\x82\xac")].concat(), 2, None),
+            (frame(0x82, b"\xff"), 1, None),
+            ([frame(0x81, &[b'a'; 9000]), frame(0x81, "\u{20ac}".repeat(3000).as_bytes())].concat(), 2, None),
+            ([close(1000, b""), frame(0x81, b"x")].concat(), 1, Some("data after a close frame")),
+            (close(1000, b"bye"), 1, None),
+            (close(4999, b""), 1, None),
+            (frame(0x88, b""), 1, None),
+            (frame(0x88, b"\x03"), 1, Some("a close frame with half a code")),
+            (close(1005, b""), 1, Some("a close code that may not be sent")),
+            (close(999, b""), 1, Some("a close code that may not be sent")),
+            (close(5000, b""), 1, Some("a close code that may not be sent")),
+            (close(1000, b"\xff"), 1, Some("a close reason that is not UTF-8")),
+        ] {
+            for pieces in [vec![&bytes[..]], bytes.chunks(1).collect()] {
+                let (found, seen) = messages(&pieces);
+                assert_eq!((found.len(), seen), (count, fault), "{bytes:?}");
+            }
         }
     }
 

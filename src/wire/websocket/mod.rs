@@ -3,6 +3,7 @@
 //! [`FrameParser`] finds messages and unmasks them, [`Inflater`] undoes permessage-deflate (RFC 7692). They never
 //! answer, change or hold back anything.
 
+mod content;
 mod deflate;
 mod frames;
 
