@@ -51,7 +51,7 @@ pub mod internals {
     pub use crate::llm::formats::{HttpExchangeView, read};
     pub use crate::pipeline::{Relations, SpanOptions, build_spans};
     pub use crate::shared_state::SequenceLease;
-    pub use crate::tls::{CertAuthority, LeafCache, install_provider};
+    pub use crate::tls::{CertAuthority, LeafCache, LeafKey, install_provider};
     pub use crate::wire::encoding::gzip;
     pub use crate::wire::json_edit::insert;
     pub use crate::wire::json_strip::{Change, Changes, change};

@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("llm", &["wire", "util"]),
     ("trajectory", &["llm", "wire", "util"]),
     ("net", &["wire", "util"]),
-    ("tls", &["net", "util"]),
+    ("tls", &["net", "wire", "util"]),
     ("upstream", &["net", "tls", "wire", "util"]),
     ("shared_state", &["llm", "util"]),
     ("capture", &["llm", "shared_state", "util"]),

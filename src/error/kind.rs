@@ -121,6 +121,9 @@ error_kinds! {
     /// The agent rejected our certificate, or ended the TLS handshake.
     ClientTlsError: Downstream BAD_REQUEST "client_tls_error",
         "the client must trust the CA certificate at the path that `tracewire ca path` prints";
+    /// The agent has no TLS version, cipher suite or curve that we have.
+    ClientTlsIncompatible: Downstream BAD_REQUEST "client_tls_incompatible",
+        "update the client, or name the host in proxy.passthrough; Tracewire has TLS 1.3, and TLS 1.2 with ECDHE and AES-GCM or ChaCha20";
     /// A defect of Tracewire.
     ProxyInternalError: Internal INTERNAL_SERVER_ERROR "proxy_internal_error",
         "this is a defect of Tracewire; its log has the details";

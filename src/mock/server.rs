@@ -8,7 +8,7 @@ use super::state::MockState;
 use super::{amazon, anthropic, google, openai, recorded_requests, responses, scripted, tools, websocket};
 use crate::net::drain::{Drain, DrainGuard};
 use crate::net::listener::accept;
-use crate::tls::{CertAuthority, LeafCache, TlsError};
+use crate::tls::{CertAuthority, LeafCache, LeafKey, TlsError};
 use axum::Router;
 use axum::routing::{any, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -136,7 +136,8 @@ async fn serve_https(stream: TcpStream, leaves: Arc<LeafCache>, router: Router, 
     let name = hello.client_hello().server_name().map_or(local, str::to_owned);
     let offers_alpn = hello.client_hello().alpn().is_some();
     let alpn: &[&[u8]] = if offers_alpn { &[b"h2", b"http/1.1"] } else { &[] };
-    let Ok(config) = leaves.server_config(&name, alpn) else { return };
+    let key = LeafKey::for_client(&(&hello.client_hello()).into()).unwrap_or(LeafKey::P256);
+    let Ok(config) = leaves.server_config(&name, alpn, key) else { return };
     // A failed handshake is an error of the client, not of the mock.
     if let Ok(stream) = hello.into_stream(config).await {
         serve(TokioIo::new(stream), router).await;

@@ -100,7 +100,7 @@ impl PendingAcceptance {
         match certificate_alert(error) {
             Some(alert) => self.rejected(&alert),
             None => {
-                let error = ProxyError::new(ErrorKind::ClientTlsError, self.host.clone(), error.to_string());
+                let error = ProxyError::new(failure_kind(error), self.host.clone(), error.to_string());
                 tracing::warn!(peer = %self.connection.client, %error, "the TLS handshake with a client failed");
                 self.describe(None);
                 self.exchange.recording.fail(&error);
@@ -155,6 +155,14 @@ impl PendingAcceptance {
                 advice: advice.map(str::to_owned),
             });
         });
+    }
+}
+
+/// What it means that a handshake failed without an alert about our certificate.
+fn failure_kind(error: &io::Error) -> ErrorKind {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::PeerIncompatible(_)) => ErrorKind::ClientTlsIncompatible,
+        _ => ErrorKind::ClientTlsError,
     }
 }
 

@@ -51,3 +51,5 @@ impl Proxy {
 /// The reason on a span if a setting passes the host through.
 pub(super) const PASSTHROUGH: &str = "proxy.passthrough names the host";
 pub(super) const NOT_HTTP: &str = "the protocol inside is not HTTP";
+pub(super) const CLIENT_BEYOND_US: &str = "TLS with the client can't be opened: it offers neither TLS 1.3 nor TLS 1.2 with \
+     ECDHE and AES-GCM or ChaCha20, or no curve or signature scheme that Tracewire has";

@@ -7,6 +7,7 @@ use crate::net::http_server::{self, HttpConnection, HttpVersion, ResponseOrigin,
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::Protocol;
 use crate::net::{BoxedIo, within};
+use crate::tls::LeafKey;
 use crate::upstream::{PoolKey, Upstream};
 use crate::util::panics::caught;
 use http::Version;
@@ -128,7 +129,10 @@ impl Proxy {
         let name = hello.client_hello().server_name().unwrap_or(local).to_owned();
         let offers_alpn = hello.client_hello().alpn().is_some();
         let alpn: &[&[u8]] = if offers_alpn { &[b"h2", b"http/1.1"] } else { &[] };
-        let stream = hello.into_stream(self.inner.leaves.server_config(&name, alpn).map_err(io::Error::other)?).await?;
+        // Without a key that the client can use, the handshake fails with the cause.
+        let key = LeafKey::for_client(&(&hello.client_hello()).into()).unwrap_or(LeafKey::P256);
+        let config = self.inner.leaves.server_config(&name, alpn, key).map_err(io::Error::other)?;
+        let stream = hello.into_stream(config).await?;
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => HttpVersion::Http2,
             _ => HttpVersion::Http1,

@@ -1,10 +1,10 @@
 //! TLS inside a tunnel: opened with a leaf certificate of ours, after the endpoint has shown what it speaks.
 //!
 //! What can't be opened is relayed unread, with the reason on its span: a host that a setting passes through, a client that
-//! speaks no HTTP, and an endpoint whose TLS is older than ours. The client then gets what it would get without a proxy.
+//! speaks no HTTP, and a client or an endpoint whose TLS is older than ours. The client then gets what it would get without a proxy.
 
 use super::certificate_rejections::{ClientIdentity, PendingAcceptance};
-use super::relay::{NOT_HTTP, PASSTHROUGH};
+use super::relay::{CLIENT_BEYOND_US, NOT_HTTP, PASSTHROUGH};
 use super::state::Proxy;
 use super::tls_alert_observer::TlsAlertObserver;
 use crate::error::{ErrorKind, ProxyError};
@@ -13,7 +13,7 @@ use crate::net::http_server::HttpVersion;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{OnSilence, Protocol, read_client_hello, sniff};
 use crate::net::{BoxedIo, within};
-use crate::tls::{Offer, facts};
+use crate::tls::{LeafKey, Offer, facts};
 use crate::trace::exchange::ConnectPolicy;
 use crate::upstream::{Dialled, EndpointStream, Origin, authority};
 use crate::wire::client_hello::ClientHello;
@@ -70,7 +70,9 @@ impl Proxy {
         };
         client.hello = records.clone();
         // What can't be read here is refused by the TLS library below, which names the cause.
-        let hello = ClientHello::of_records(&records).unwrap_or_default();
+        let hello = ClientHello::of_records(&records);
+        let leaf_key = hello.as_ref().map_or(Some(LeafKey::P256), |hello| LeafKey::for_client(&hello.into()));
+        let hello = hello.unwrap_or_default();
         client.alpn = hello.alpn.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(",");
         let io: BoxedIo = Box::new(Prefixed::new(records.clone(), io));
         // Host settings also apply to the name in TLS: a SOCKS client may have resolved the name itself.
@@ -84,6 +86,13 @@ impl Proxy {
             && self.blocked(&origin.host, origin.port).is_none()
         {
             self.relay(io, &origin, dialled, &exchange, &format!("the client offers the protocol {other} only")).await;
+            return None;
+        }
+        if leaf_key.is_none()
+            && self.blocked(&origin.host, origin.port).is_none()
+            && !self.inner.forwarder.may_intercept(&origin)
+        {
+            self.relay(io, &origin, dialled, &exchange, CLIENT_BEYOND_US).await;
             return None;
         }
         let (reached, program) = tokio::join!(
@@ -111,7 +120,8 @@ impl Proxy {
             HttpVersion::Http1 => &[],
         };
         let certificate_host = hello.server_name.as_deref().unwrap_or(&origin.host);
-        let config = match self.inner.leaves.server_config(certificate_host, alpn) {
+        let leaf_key = leaf_key.unwrap_or(LeafKey::P256);
+        let config = match self.inner.leaves.server_config(certificate_host, alpn, leaf_key) {
             Ok(config) => config,
             Err(error) => {
                 let error = ProxyError::from_source(ErrorKind::ProxyInternalError, host, &error);

@@ -3,7 +3,7 @@
 //! It must not decide what happens when verification fails.
 
 use super::error::TlsError;
-use super::negotiated::facts;
+use super::negotiated::{facts, provider};
 use super::verifier::{NoVerification, TrustedCertificates};
 use crate::net::BoxedIo;
 use crate::trace::exchange::TlsFacts;
@@ -85,7 +85,7 @@ impl UpstreamTls {
             trusted.extend(add_file(&mut roots, path)?);
         }
         roots.add_parsable_certificates(trusted.iter().cloned());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         let verifier = TrustedCertificates::new(roots, &trusted, Arc::clone(&provider));
         let builder = |verifier: Arc<dyn ServerCertVerifier>| {
             ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier)

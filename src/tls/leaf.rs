@@ -1,16 +1,16 @@
 //! Leaf certificates and their TLS server configurations, cached by host and ALPN.
 //!
-//! All leaves share one key of this process, which is not the CA's: no key is generated while a request waits. A cached
-//! certificate is replaced after a week, long before it expires. At [`MAX_CACHED`] entries the least recently used one is
+//! All leaves share keys of this process, which are not the CA's: the one that nearly all clients can use is generated at the
+//! start, before a request waits. A cached certificate is replaced after a week, long before it expires. At [`MAX_CACHED`] entries the least recently used one is
 //! evicted.
 
 use super::cert_authority::{CertAuthority, random_serial};
 use super::error::TlsError;
+use super::leaf_key::{LeafKey, LeafKeys};
 use crate::util::lru::{LruCache, lru};
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
-use rcgen::{PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -19,12 +19,12 @@ use time::{Duration, OffsetDateTime};
 /// Issues leaf certificates for hosts and caches their TLS configurations.
 pub struct LeafCache {
     authority: CertAuthority,
-    key: KeyPair,
+    keys: LeafKeys,
     configs: Mutex<LruCache<CacheKey, CachedConfig>>,
 }
 
-// Host and ALPN protocols.
-type CacheKey = (String, Vec<Vec<u8>>);
+// Host, ALPN protocols and the kind of the key.
+type CacheKey = (String, Vec<Vec<u8>>, LeafKey);
 
 struct CachedConfig {
     config: Arc<ServerConfig>,
@@ -34,9 +34,9 @@ struct CachedConfig {
 impl LeafCache {
     /// A cache that signs with `authority`.
     pub fn new(authority: CertAuthority) -> Result<Self, TlsError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
-            .map_err(|error| TlsError::Issue { host: String::new(), cause: error.to_string() })?;
-        Ok(Self { authority, key, configs: Mutex::new(lru(MAX_CACHED)) })
+        let keys = LeafKeys::default();
+        keys.get(LeafKey::P256)?;
+        Ok(Self { authority, keys, configs: Mutex::new(lru(MAX_CACHED)) })
     }
 
     /// The CA that signs the leaf certificates.
@@ -45,15 +45,16 @@ impl LeafCache {
     }
 
     /// Returns a TLS configuration for `host` (a DNS name or an IP address) that accepts the ALPN protocols `alpn`, in this
-    /// order of preference.
-    pub fn server_config(&self, host: &str, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-        let key = (host.to_ascii_lowercase(), alpn.iter().map(|name| name.to_vec()).collect::<Vec<_>>());
+    /// order of preference, with a key of this kind.
+    pub fn server_config(&self, host: &str, alpn: &[&[u8]], kind: LeafKey) -> Result<Arc<ServerConfig>, TlsError> {
+        let key = (host.to_ascii_lowercase(), alpn.iter().map(|name| name.to_vec()).collect::<Vec<_>>(), kind);
         if let Some(config) = self.cached(&key) {
             return Ok(config);
         }
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![self.issue(&key.0)?, self.authority.ca_der().clone()], self.private_key())?;
+        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(
+            vec![self.issue(&key.0, kind)?, self.authority.ca_der().clone()],
+            self.private_key(kind)?,
+        )?;
         config.alpn_protocols.clone_from(&key.1);
         config.key_log = Arc::new(rustls::KeyLogFile::new());
         let config = Arc::new(config);
@@ -68,11 +69,12 @@ impl LeafCache {
         (cached.made.elapsed() < CACHED_FOR).then(|| Arc::clone(&cached.config))
     }
 
-    fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
+    fn private_key(&self, kind: LeafKey) -> Result<PrivateKeyDer<'static>, TlsError> {
+        let der = self.keys.get(kind)?.serialize_der();
+        Ok(PrivateKeyDer::try_from(der).map_err(|cause| rustls::Error::General(cause.to_owned()))?)
     }
 
-    fn issue(&self, host: &str) -> Result<CertificateDer<'static>, TlsError> {
+    fn issue(&self, host: &str, kind: LeafKey) -> Result<CertificateDer<'static>, TlsError> {
         let failed = |error: rcgen::Error| TlsError::Issue { host: host.to_owned(), cause: error.to_string() };
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
@@ -88,7 +90,7 @@ impl LeafCache {
         params.serial_number = Some(random_serial()?);
         params.not_before = now - Duration::days(1);
         params.not_after = now + Duration::days(LEAF_DAYS - 1);
-        let certificate = params.signed_by(&self.key, &self.authority.issuer).map_err(failed)?;
+        let certificate = params.signed_by(self.keys.get(kind)?, &self.authority.issuer).map_err(failed)?;
         Ok(certificate.der().clone())
     }
 }
@@ -124,7 +126,7 @@ mod tests {
 
     fn leaf(host: &str) -> (Vec<u8>, Vec<u8>) {
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
-        (cache.issue(host).unwrap().to_vec(), cache.authority().ca_der().to_vec())
+        (cache.issue(host, LeafKey::P256).unwrap().to_vec(), cache.authority().ca_der().to_vec())
     }
 
     #[test]
@@ -171,7 +173,7 @@ mod tests {
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
         let mut serials = std::collections::HashSet::new();
         for host in ["127.0.0.1", "::1", "a_b.example.com", &"x".repeat(60), "example.com"] {
-            let der = cache.issue(host).unwrap();
+            let der = cache.issue(host, LeafKey::P256).unwrap();
             let (_, leaf) = X509Certificate::from_der(&der).unwrap();
             assert!(serials.insert(leaf.raw_serial().to_vec()));
             let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
@@ -186,8 +188,8 @@ mod tests {
     fn a_configuration_is_cached_by_host_and_alpn() {
         crate::tls::install_provider();
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
-        let first = cache.server_config("Example.com", &[b"h2"]).unwrap();
-        assert!(Arc::ptr_eq(&first, &cache.server_config("example.com", &[b"h2"]).unwrap()));
-        assert!(!Arc::ptr_eq(&first, &cache.server_config("example.com", &[b"http/1.1"]).unwrap()));
+        let first = cache.server_config("Example.com", &[b"h2"], LeafKey::P256).unwrap();
+        assert!(Arc::ptr_eq(&first, &cache.server_config("example.com", &[b"h2"], LeafKey::P256).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &cache.server_config("example.com", &[b"http/1.1"], LeafKey::P256).unwrap()));
     }
 }

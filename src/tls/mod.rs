@@ -6,7 +6,9 @@ mod cert_authority;
 mod client;
 mod error;
 mod leaf;
+mod leaf_key;
 mod negotiated;
+mod p521;
 mod verifier;
 
 pub use cert_authority::CertAuthority;
@@ -14,5 +16,6 @@ pub(crate) use cert_authority::certificate_path;
 pub(crate) use client::{Offer, TlsFailure, TlsSettings, UpstreamTls};
 pub(crate) use error::TlsError;
 pub use leaf::LeafCache;
+pub use leaf_key::LeafKey;
 pub(crate) use negotiated::facts;
 pub use negotiated::install_provider;

@@ -1,12 +1,21 @@
 //! The provider of all TLS in this process, and what a handshake negotiated.
 
+use super::p521::SECP521R1;
 use crate::trace::exchange::TlsFacts;
+use rustls::crypto::CryptoProvider;
 use rustls::{CommonState, ProtocolVersion};
 
 /// Makes aws-lc-rs the provider of every TLS configuration of this process. Further calls have no effect.
 pub fn install_provider() {
     // An error means that a provider is already installed.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = provider().install_default();
+}
+
+/// aws-lc-rs with all curves that it has.
+pub(super) fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups.push(SECP521R1);
+    provider
 }
 
 /// Returns what a handshake negotiated, for the span.

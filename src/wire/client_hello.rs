@@ -12,19 +12,27 @@ pub(crate) struct ClientHello {
     pub server_name: Option<String>,
     /// The protocols offered by ALPN (RFC 7301), in order.
     pub alpn: Vec<Vec<u8>>,
+    /// The cipher suites offered, in order.
+    pub cipher_suites: Vec<u16>,
+    /// The groups for key exchange (RFC 8446 §4.2.7). `None` without this extension.
+    pub groups: Option<Vec<u16>>,
+    /// The signature schemes accepted (RFC 8446 §4.2.3).
+    pub signature_schemes: Vec<u16>,
 }
 
 impl ClientHello {
     /// Reads the TLS records that a client starts with. `None` if they have no ClientHello.
     pub(crate) fn of_records(records: &[u8]) -> Option<Self> {
         let handshake = joined(records);
-        let (_, _, mut rest) = parse(&handshake)?;
-        let mut hello = Self::default();
+        let (_, ciphers, mut rest) = parse(&handshake)?;
+        let mut hello = Self { cipher_suites: ciphers.u16s(), ..Self::default() };
         while let Some(kind) = rest.u16() {
-            let data = rest.long_list()?;
+            let mut data = rest.long_list()?;
             match kind {
                 SERVER_NAME => hello.server_name = host_name(data),
                 ALPN => hello.alpn = protocols(data),
+                GROUPS => hello.groups = data.long_list().map(Reader::u16s),
+                SIGNATURES => hello.signature_schemes = data.long_list().map(Reader::u16s).unwrap_or_default(),
                 _ => {}
             }
         }
@@ -214,6 +222,7 @@ const HANDSHAKE_HEADER_BYTES: usize = 4;
 const MAX_HELLO_BYTES: usize = 32 * 1024;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0x0000;
+const GROUPS: u16 = 0x000a;
 const SIGNATURES: u16 = 0x000d;
 const ALPN: u16 = 0x0010;
 const VERSIONS: u16 = 0x002b;
@@ -254,7 +263,13 @@ mod tests {
     fn a_hello_has_its_fingerprint() {
         let record = hello();
         assert!(is_whole(&record) && !is_whole(&record[..record.len() - 1]));
-        let expected = ClientHello { server_name: Some("a".to_owned()), alpn: vec![b"h2".to_vec()] };
+        let expected = ClientHello {
+            server_name: Some("a".to_owned()),
+            alpn: vec![b"h2".to_vec()],
+            cipher_suites: vec![0x1302, 0x1301],
+            groups: None,
+            signature_schemes: vec![0x0403, 0x0804],
+        };
         assert_eq!(ClientHello::of_records(&record), Some(expected));
         let expected = format!("t13d0204h2_{}_{}", short_hash("1301,1302"), short_hash("000d,002b_0403,0804"));
         assert_eq!(ja4(&record), Some(expected));

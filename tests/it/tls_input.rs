@@ -24,12 +24,7 @@ fn an_unacceptable_client_hello_ends_the_connection_with_a_span() {
     let serve = bench.serve(&[]);
     let (proxy, target) = (serve.address("proxy"), bench.mock.address("https"));
     let whole = client_hello([3, 3]);
-    let cases: [(&str, &[u8]); 4] = [
-        ("ro-cut", &whole[..20]),
-        ("ro-tls10", &client_hello([3, 1])),
-        ("ro-no-common", &whole),
-        ("ro-garbage", &[0x16, 3, 1, 0, 4, 9, 9, 9, 9]),
-    ];
+    let cases: [(&str, &[u8]); 2] = [("ro-cut", &whole[..20]), ("ro-garbage", &[0x16, 3, 1, 0, 4, 9, 9, 9, 9])];
     for (rollout, hello) in cases {
         let mut stream = tunnel(proxy, target, rollout);
         stream.write_all(hello).unwrap();
@@ -80,4 +75,46 @@ fn the_name_in_tls_has_precedence_over_the_address_in_the_connect() {
     let span = &bench.exchanges("ro-sni", 1)[0];
     assert_eq!(span["attributes"]["server.address"], "localhost", "{span:#}");
     assert_eq!(span["attributes"]["network.peer.port"], at.port());
+}
+
+#[test]
+fn a_client_whose_tls_is_older_is_relayed_with_the_reason() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (rollout, version) in [("ro-tls10", [3, 1]), ("ro-no-common", [3, 3])] {
+        let (target, seen) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), client_hello(version));
+        let mut stream = tunnel(serve.address("proxy"), target.local_addr().unwrap(), rollout);
+        stream.write_all(&seen).unwrap();
+        let (mut endpoint, _) = target.accept().unwrap();
+        let mut got = vec![0; seen.len()];
+        std::io::Read::read_exact(&mut endpoint, &mut got).unwrap();
+        assert_eq!(got, seen);
+        drop((stream, endpoint));
+        let span = connect_span(&bench, rollout);
+        assert_eq!(span["attributes"]["tracewire.connect.policy"], "tunnel", "{rollout}: {span:#}");
+        let reason = span["attributes"]["tracewire.connect.reason"].as_str().unwrap();
+        assert!(reason.contains("TLS with the client can't be opened"), "{reason}");
+    }
+}
+
+#[test]
+fn a_client_without_our_usual_key_gets_another() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let rsa = ["--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES256-GCM-SHA384"];
+    let (p384, p521) = (["--curves", "P-384"], ["--curves", "P-521"]);
+    let cases: [&[&str]; 6] = [
+        &rsa,
+        &p521,
+        &[&p521[..], &rsa].concat(),
+        &[&p521[..], &rsa[..2]].concat(),
+        &p384,
+        &[&p384[..], &rsa[..2]].concat(),
+    ];
+    for (number, options) in cases.into_iter().enumerate() {
+        let (rollout, url) = (format!("ro-key-{number}"), format!("{}/echo", bench.https()));
+        let answer = curl(&serve, &rollout, &[options, &[&url]].concat());
+        assert!(answer.contains("/echo"), "{options:?}: {answer}");
+        assert_eq!(bench.exchanges(&rollout, 1).len(), 1);
+    }
 }

@@ -11,7 +11,7 @@ use tracewire::internals::{Relations, SpanOptions, build_spans};
 use tracewire::internals::SequenceLease;
 use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
-use tracewire::internals::{CertAuthority, LeafCache};
+use tracewire::internals::{CertAuthority, LeafCache, LeafKey};
 use tracewire::trace::exchange::{
     ConnectionFacts, Direction, ExchangeKind, Identity, IdentitySource, RequestHead, ResponseHead, TraceContext,
 };
@@ -35,14 +35,14 @@ fn leaf_for_a_new_name(bencher: Bencher) {
     let cache = LeafCache::new(CertAuthority::ephemeral("bench").unwrap()).unwrap();
     bencher
         .with_inputs(|| format!("h{}.test", fastrand::u64(..)))
-        .bench_refs(|name| cache.server_config(name, &[b"http/1.1"]).unwrap());
+        .bench_refs(|name| cache.server_config(name, &[b"http/1.1"], LeafKey::P256).unwrap());
 }
 
 /// The same for a name that has one.
 #[divan::bench]
 fn leaf_for_a_known_name(bencher: Bencher) {
     let cache = LeafCache::new(CertAuthority::ephemeral("bench").unwrap()).unwrap();
-    bencher.bench(|| cache.server_config("known.test", &[b"http/1.1"]).unwrap());
+    bencher.bench(|| cache.server_config("known.test", &[b"http/1.1"], LeafKey::P256).unwrap());
 }
 
 /// A body of 9 kB that passes and is kept.
