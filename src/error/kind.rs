@@ -70,9 +70,12 @@ error_kinds! {
     /// The endpoint sent invalid HTTP.
     HttpProtocolError: Upstream BAD_GATEWAY "http_protocol_error",
         "the endpoint sent invalid HTTP; check its port and protocol";
-    /// The endpoint's certificate is untrusted, outside its validity period, or for another host.
+    /// No trusted CA issued the endpoint's certificate.
     TlsCertificateError: Upstream BAD_GATEWAY "tls_certificate_error",
-        "if you trust this endpoint, name its CA with --upstream-ca, or the host in tls.insecure_hosts";
+        "if you trust this endpoint, name its CA with --upstream-ca, or the host in tls.insecure_hosts; an agent that verifies nothing does not change what Tracewire verifies";
+    /// The endpoint's certificate is outside its validity period, or for another host.
+    TlsCertificateInvalid: Upstream BAD_GATEWAY "tls_certificate_error",
+        "renew the certificate, or use a name that it has; to accept it as it is, name the host in tls.insecure_hosts; an agent that verifies nothing does not change what Tracewire verifies";
     /// The endpoint's certificate is of an outdated form that rustls does not read.
     TlsCertificateForm: Upstream BAD_GATEWAY "tls_certificate_error",
         "renew the certificate; until then name the host in tls.insecure_hosts, or in proxy.passthrough";

@@ -134,48 +134,6 @@ impl UpstreamTls {
     }
 }
 
-/// Why TLS with an endpoint failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TlsFailure {
-    /// Its certificate is untrusted, outside its validity period, or for another host.
-    Certificate,
-    /// Its certificate is of a form that other TLS libraries read and this one does not; the text says which.
-    CertificateForm(&'static str),
-    /// It shares no version or cipher suite with this program, or requires a client certificate.
-    NothingInCommon,
-    /// It ended the connection with another alert.
-    Alert,
-    /// Any other error, such as a connection that ends during the handshake.
-    Other,
-}
-
-impl TlsFailure {
-    /// Reads the error of a handshake, or of a connection.
-    pub(crate) fn of(error: &std::io::Error) -> Self {
-        use rustls::{AlertDescription, CertificateError, Error};
-        let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return Self::Other };
-        match inner {
-            Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
-                if presented.is_empty() =>
-            {
-                Self::CertificateForm("has its name in the subject only, not in subjectAltName")
-            }
-            Error::InvalidCertificate(CertificateError::Other(cause)) if cause.to_string() == UNSUPPORTED_VERSION => {
-                Self::CertificateForm("is X.509 version 1")
-            }
-            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Self::Certificate,
-            Error::AlertReceived(
-                AlertDescription::HandshakeFailure
-                | AlertDescription::ProtocolVersion
-                | AlertDescription::InsufficientSecurity,
-            )
-            | Error::PeerIncompatible(_) => Self::NothingInCommon,
-            Error::AlertReceived(_) => Self::Alert,
-            _ => Self::Other,
-        }
-    }
-}
-
 fn offering(config: &ClientConfig) -> Configs {
     [&[b"http/1.1".as_slice()] as &[&[u8]], &[b"h2", b"http/1.1"], &[b"h2"], &[]].map(|protocols| {
         let mut config = config.clone();
@@ -209,6 +167,3 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer
     }
     if certificates.is_empty() { Err(damaged("the file has no certificate".to_owned())) } else { Ok(certificates) }
 }
-
-/// How rustls-webpki names a certificate of X.509 version 1.
-const UNSUPPORTED_VERSION: &str = "UnsupportedCertVersion";

@@ -5,6 +5,7 @@
 mod cert_authority;
 mod client;
 mod error;
+mod failure;
 mod leaf;
 mod leaf_key;
 mod negotiated;
@@ -13,8 +14,9 @@ mod verifier;
 
 pub use cert_authority::CertAuthority;
 pub(crate) use cert_authority::certificate_path;
-pub(crate) use client::{Offer, TlsFailure, TlsSettings, UpstreamTls};
+pub(crate) use client::{Offer, TlsSettings, UpstreamTls};
 pub(crate) use error::TlsError;
+pub(crate) use failure::TlsFailure;
 pub use leaf::LeafCache;
 pub use leaf_key::LeafKey;
 pub(crate) use negotiated::facts;

@@ -11,7 +11,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::collections::HashSet;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use std::time::Duration;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// Accepts what webpki accepts, and a trusted certificate that an endpoint presents as its own.
 ///
@@ -46,12 +47,15 @@ fn fingerprint(certificate: &[u8]) -> Vec<u8> {
 /// A certificate that is trusted by itself holds for its names, in its time.
 fn verify_alone(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if seconds < parsed.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
+    let at = |time: ASN1Time| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default()))
+    };
+    let (not_before, not_after) = (at(parsed.validity().not_before), at(parsed.validity().not_after));
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
-    if seconds > parsed.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
 }

@@ -90,19 +90,16 @@ fn explain(error: &hyper::Error, endpoint: &str) -> ProxyError {
 
 /// Why the TLS handshake with an endpoint failed.
 pub(super) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
+    let certificate =
+        |kind, words: &str| ProxyError::new(kind, endpoint, format!("the endpoint's certificate {words}"));
     let kind = match TlsFailure::of(error) {
-        TlsFailure::CertificateForm(form) => {
-            return ProxyError::new(
-                ErrorKind::TlsCertificateForm,
-                endpoint,
-                format!("the endpoint's certificate {form}"),
-            );
-        }
+        TlsFailure::UntrustedCertificate(words) => return certificate(ErrorKind::TlsCertificateError, words),
+        TlsFailure::InvalidCertificate(words) => return certificate(ErrorKind::TlsCertificateInvalid, &words),
+        TlsFailure::CertificateForm(words) => return certificate(ErrorKind::TlsCertificateForm, words),
         TlsFailure::NothingInCommon => {
             let cause = format!("{error}: the endpoint accepts none of our TLS versions and cipher suites");
             return ProxyError::new(ErrorKind::TlsNothingInCommon, endpoint, cause);
         }
-        TlsFailure::Certificate => ErrorKind::TlsCertificateError,
         TlsFailure::Alert => ErrorKind::TlsAlertReceived,
         TlsFailure::Other if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
             ErrorKind::ConnectionTerminated
