@@ -91,6 +91,23 @@ fn a_truncated_chunked_body_reaches_the_client_truncated() {
 }
 
 #[test]
+fn a_body_reaches_the_client_up_to_what_is_faulty_in_it() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    for (number, fault) in ["0\r\nX : 1\r\n\r\n", "0\r\nContent-Length: 3\r\n\r\n", "zz\r\n"].into_iter().enumerate() {
+        let target = endpoint(move |mut stream| {
+            read_head(&mut stream);
+            let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{fault}");
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let rollout = format!("ro-fault-{number}");
+        let got = get(&serve, target, &rollout);
+        assert!(got.ends_with("3\r\nabc\r\n"), "{fault:?}: {got:?}");
+        assert_eq!(only_span(&bench, &rollout)["attributes"]["error.type"], "http_protocol_error");
+    }
+}
+
+#[test]
 fn fewer_bytes_than_declared_are_an_error_and_more_are_not_passed() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);

@@ -35,8 +35,8 @@ enum ChunkState {
 }
 
 impl Chunked {
-    /// Scans `bytes`. Returns how many belong to the body, and whether it ends with them.
-    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), FramingFault> {
+    /// Scans `bytes`. Returns how many belong to the body, and whether it ends with them; with a fault, how many are before it.
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), (usize, FramingFault)> {
         let mut at = 0;
         while at < bytes.len() {
             if let ChunkState::Data(left) = &mut self.state {
@@ -48,7 +48,7 @@ impl Chunked {
                 }
                 continue;
             }
-            let is_last = self.step(bytes[at])?;
+            let is_last = self.step(bytes[at]).map_err(|fault| (at, fault))?;
             at += 1;
             if is_last {
                 return Ok((at, true));

@@ -147,7 +147,8 @@ impl Scanner {
                             self.state = ScannerState::Head { searched: 0 };
                         }
                     }
-                    Err(fault) => return Scan { pass, next: Next::BadBody(fault) },
+                    // What came before an error arrives before the error.
+                    Err((sound, fault)) => return Scan { pass: pass + sound, next: Next::BadBody(fault) },
                 },
                 ScannerState::Rest => return Scan { pass: bytes.len(), next: Next::More },
                 ScannerState::Switching => {}
