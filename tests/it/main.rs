@@ -40,6 +40,7 @@ mod protocols;
 mod proxy_listener;
 mod sampler_arrays;
 mod settings;
+mod store_file;
 mod store_outages;
 mod store_removal;
 mod store_suite;

@@ -11,8 +11,8 @@
 //! is closed.
 
 use super::file::open_beside;
+use super::open_file::{OpenFile, Opened};
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -39,11 +39,12 @@ enum Request {
 
 impl Checkpoints {
     /// Starts the thread. If that fails, SQLite checkpoints the log when the store is closed.
-    pub(super) fn start(path: &Path) -> Self {
+    pub(super) fn start(file: Arc<OpenFile>, generation: u64) -> Self {
         let (requests, inbox) = sync_channel(MAX_REQUESTS);
         let commits = Arc::new(AtomicU64::new(0));
         let worker = CheckpointThread {
-            path: path.to_owned(),
+            file,
+            generation,
             connection: None,
             erasure: None,
             compaction_due: false,
@@ -51,7 +52,7 @@ impl Checkpoints {
         };
         let thread = thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || worker.serve(&inbox));
         let thread = thread.inspect_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "the checkpoint thread can't be started; the write-ahead log grows until the store is closed");
+            tracing::warn!(%error, "the checkpoint thread can't be started; the write-ahead log grows until the store is closed");
         });
         Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes: 0, commits }
     }
@@ -88,7 +89,9 @@ impl Drop for Checkpoints {
 }
 
 struct CheckpointThread {
-    path: PathBuf,
+    file: Arc<OpenFile>,
+    /// The writer's. Another file has another writer and another thread.
+    generation: u64,
     connection: Option<Connection>,
     /// An erasure that a reader of an old snapshot prevents. It is tried again.
     erasure: Option<Erasure>,
@@ -150,7 +153,7 @@ impl CheckpointThread {
         if erased {
             self.erasure.take().into_iter().for_each(Erasure::finish);
         } else if !erasure.on_erased.is_empty() && erasure.since.elapsed() > MAX_ERASE_WAIT {
-            tracing::warn!(path = %self.path.display(), "removed content stays in the write-ahead log until a long read ends");
+            tracing::warn!(path = %self.file.path().display(), "removed content stays in the write-ahead log until a long read ends");
             erasure.on_erased.drain(..).for_each(|call| call());
         }
     }
@@ -159,7 +162,10 @@ impl CheckpointThread {
     fn run<T>(&mut self, job: fn(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         let connection = match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => open_beside(&self.path, BUSY_TIMEOUT),
+            None => match self.file.open(|path| open_beside(path, BUSY_TIMEOUT)) {
+                Ok(Opened { generation, .. }) if generation != self.generation => return None,
+                opened => opened.map(|opened| opened.connection),
+            },
         };
         let done = connection.and_then(|connection| {
             let done = job(&connection)?;
@@ -167,7 +173,7 @@ impl CheckpointThread {
             Ok(done)
         });
         done.inspect_err(|error| {
-            tracing::warn!(path = %self.path.display(), %error, "the write-ahead log could not be checkpointed; trying again later");
+            tracing::warn!(path = %self.file.path().display(), %error, "the write-ahead log could not be checkpointed; trying again later");
         })
         .ok()
     }

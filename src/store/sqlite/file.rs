@@ -48,8 +48,7 @@ pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> rusqlite::Resu
 }
 
 fn has_write_ahead_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let [log, _] = beside(path);
     std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
 }
 
@@ -96,18 +95,22 @@ fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Resu
     Ok(connection)
 }
 
-/// Which file a path leads to: device and inode. `None` if there is none.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+/// Device and inode of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+/// Which file a path leads to. `None` if there is none.
+pub(super) fn identity(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(|file| Identity(file.dev(), file.ino()))
 }
 
-/// Removes what is left of a file that was removed: its write-ahead log would be taken for that of the next one.
-pub(super) fn remove_left_overs(path: &Path) {
-    for end in ["-wal", "-shm"] {
-        let mut left = path.as_os_str().to_owned();
-        left.push(end);
-        let _ = std::fs::remove_file(left);
-    }
+/// The paths of the write-ahead log and of its index.
+pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|end| {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        beside.into()
+    })
 }
 
 /// Creates the file and its folder with access for their owner only, because they contain what agents send. The permissions
@@ -118,8 +121,15 @@ fn create(path: &Path) -> std::io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Ok(_) => {
+            // What is left of an earlier file would be taken for the log of this one.
+            for left in beside(path) {
+                let _ = std::fs::remove_file(left);
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -6,6 +6,7 @@ mod checkpoint;
 mod error;
 mod file;
 mod migrations;
+mod open_file;
 mod options;
 mod queries;
 mod readers;

@@ -4,9 +4,9 @@
 
 use super::error::store_error;
 use super::file;
+use super::open_file::{OpenFile, Opened};
 use crate::store::error::{Result, StoreError};
 use rusqlite::Connection;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -17,17 +17,17 @@ const MAX_READERS: u32 = 4;
 /// A pool of connections that only read, so that reads wait neither for the writer nor for each other. Each job sees one
 /// snapshot.
 pub(super) struct Readers {
-    path: PathBuf,
+    file: Arc<OpenFile>,
     busy_timeout: Duration,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Opened>>,
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
     /// An empty pool. Connections are opened when they are needed.
-    pub(super) fn new(path: &Path, busy_timeout: Duration) -> Self {
+    pub(super) fn new(file: Arc<OpenFile>, busy_timeout: Duration) -> Self {
         let permits = Arc::new(Semaphore::new(MAX_READERS as usize));
-        Self { path: path.to_owned(), busy_timeout, idle: Mutex::new(Vec::new()), permits }
+        Self { file, busy_timeout, idle: Mutex::new(Vec::new()), permits }
     }
 
     /// Runs `job` on a connection and a thread that may block. Waits while [`MAX_READERS`] jobs run.
@@ -39,7 +39,7 @@ impl Readers {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let running = tokio::task::spawn_blocking(move || {
-            let result = readers.run(job).map_err(|error| store_error(&readers.path, &error));
+            let result = readers.run(job).map_err(|error| store_error(readers.file.path(), &error));
             drop(permit);
             result
         });
@@ -48,16 +48,16 @@ impl Readers {
 
     fn run<T>(&self, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => file::open_reader(&self.path, self.busy_timeout)?,
+        let opened = match idle {
+            Some(opened) => opened,
+            None => self.file.open(|path| file::open_reader(path, self.busy_timeout))?,
         };
-        let snapshot = connection.unchecked_transaction()?;
+        let snapshot = opened.connection.unchecked_transaction()?;
         let result = job(&snapshot);
         snapshot.finish()?;
-        // A connection is not used again after an error.
-        if result.is_ok() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        // A connection is not used again after an error, or when another file is at the path.
+        if result.is_ok() && self.file.is_current(opened.generation) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(opened);
         }
         result
     }

@@ -1,6 +1,7 @@
 //! The store: reads go to the readers, writes to the writer thread.
 
 use super::file::{self, SchemaState};
+use super::open_file::OpenFile;
 use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
@@ -14,12 +15,12 @@ use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A store in a SQLite file. Its methods need a tokio runtime. Dropping it waits for accepted writes.
 pub struct SqliteStore {
-    path: PathBuf,
+    file: Arc<OpenFile>,
     readers: Arc<Readers>,
     /// `None` if the file was opened for reading.
     writer: Option<Writer>,
@@ -29,10 +30,11 @@ impl SqliteStore {
     /// Opens the file and migrates it. Creates the file and its folder if they are missing. Blocks, so that it belongs to
     /// the start of the program.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
-        let connection = file::open_writer(path, &options)?;
-        let readers = Arc::new(Readers::new(path, options.busy_timeout));
-        let writer = Writer::start(path, connection, Arc::clone(&readers), options)?;
-        Ok(Self { path: path.to_owned(), readers, writer: Some(writer) })
+        let file = Arc::new(OpenFile::new(path));
+        let opened = file.open(|path| file::open_writer(path, &options))?;
+        let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
+        let writer = Writer::start(Arc::clone(&file), opened, Arc::clone(&readers), options)?;
+        Ok(Self { file, readers, writer: Some(writer) })
     }
 
     /// Opens an existing file without changing it: it need not be writable, and writes fail. A file of an older schema is
@@ -40,20 +42,21 @@ impl SqliteStore {
     pub fn open_for_reading(path: &Path, options: SqliteOptions) -> Result<Self> {
         match file::identify_for_reading(path, options.busy_timeout)? {
             SchemaState::Current => {
-                let readers = Arc::new(Readers::new(path, options.busy_timeout));
-                Ok(Self { path: path.to_owned(), readers, writer: None })
+                let file = Arc::new(OpenFile::new(path));
+                let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
+                Ok(Self { file, readers, writer: None })
             }
             SchemaState::Older => Self::open(path, options),
         }
     }
 
     fn writer(&self) -> Result<&Writer> {
-        self.writer.as_ref().ok_or_else(|| StoreError::OpenedForReading { path: self.path.clone() })
+        self.writer.as_ref().ok_or_else(|| StoreError::OpenedForReading { path: self.path().to_owned() })
     }
 
     /// The store's file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 }
 
@@ -136,7 +139,7 @@ impl Store for SqliteStore {
     }
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
-        let lost_files = self.writer.as_ref().map_or(0, Writer::lost_files);
+        let lost_files = self.file.lost_files();
         Box::pin(async move { Ok(Statistics { lost_files, ..self.readers.read(queries::statistics).await? }) })
     }
 

@@ -7,6 +7,7 @@
 use super::checkpoint::{Checkpoints, OnErased};
 use super::error::{CommandError, concerns_file, store_error};
 use super::file;
+use super::open_file::{OpenFile, Opened, abandon};
 use super::options::SqliteOptions;
 use super::readers::Readers;
 use super::retention::{prune, release_pages};
@@ -16,8 +17,7 @@ use super::work::{CommandResult, EncodedWork, Outcome, Work};
 use crate::store::api::Pruned;
 use crate::store::error::{Result, StoreError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
@@ -46,16 +46,14 @@ enum WriterMessage {
 pub(super) struct Writer {
     sender: Mutex<Option<mpsc::Sender<WriterMessage>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    lost_files: Arc<AtomicU64>,
 }
 
 struct WriterThread {
-    path: PathBuf,
+    file: Arc<OpenFile>,
     connection: Connection,
-    /// The file that the connection has open.
-    identity: Option<(u64, u64)>,
+    /// Of the file that the connection has open.
+    generation: u64,
     readers: Arc<Readers>,
-    lost_files: Arc<AtomicU64>,
     options: SqliteOptions,
     /// Spans stored since the last check of the limits.
     unchecked_spans: usize,
@@ -66,35 +64,28 @@ struct WriterThread {
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(
-        path: &Path,
-        connection: Connection,
+        file: Arc<OpenFile>,
+        Opened { connection, generation }: Opened,
         readers: Arc<Readers>,
         options: SqliteOptions,
     ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
-        let lost_files = Arc::default();
         let thread = WriterThread {
-            path: path.to_owned(),
+            checkpoints: Checkpoints::start(Arc::clone(&file), generation),
+            file,
             connection,
-            identity: file::identity(path),
+            generation,
             readers,
-            lost_files: Arc::clone(&lost_files),
             options,
             // An old file may exceed the limits: the first command checks them.
             unchecked_spans: SPANS_PER_CHECK,
             recent: RecentTexts::default(),
-            checkpoints: Checkpoints::start(path),
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || thread.serve(inbox))
             .map_err(|error| StoreError::Other(format!("the writer thread can't be started: {error}")))?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost_files })
-    }
-
-    /// How often the file was found removed or replaced.
-    pub(super) fn lost_files(&self) -> u64 {
-        self.lost_files.load(Ordering::Relaxed)
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs a command and waits for its commit, and for its erasure if it removes content.
@@ -162,7 +153,8 @@ impl WriterThread {
         if let Err(error) = self.follow_file() {
             let cause = error.to_string();
             for reply in replies {
-                let _ = reply.send(Err(StoreError::Unusable { path: self.path.clone(), cause: cause.clone() }));
+                let _ =
+                    reply.send(Err(StoreError::Unusable { path: self.file.path().to_owned(), cause: cause.clone() }));
             }
             return;
         }
@@ -172,7 +164,7 @@ impl WriterThread {
                     if let Ok(Outcome::Appended(appended)) = &result {
                         self.unchecked_spans += appended.stored;
                     }
-                    let result = result.map_err(|error| error.into_store_error(&self.path));
+                    let result = result.map_err(|error| error.into_store_error(self.file.path()));
                     // A failed send means that the caller has gone.
                     if result.as_ref().is_ok_and(Outcome::has_removed) {
                         on_erased.push(Box::new(move || drop(reply.send(result))));
@@ -183,7 +175,7 @@ impl WriterThread {
             }
             Err(error) => {
                 for reply in replies {
-                    let _ = reply.send(Err(store_error(&self.path, &error)));
+                    let _ = reply.send(Err(store_error(self.file.path(), &error)));
                 }
             }
         }
@@ -201,33 +193,15 @@ impl WriterThread {
 
     /// Opens the file anew if it was removed or replaced: what is written to the old one could never be read.
     fn follow_file(&mut self) -> Result<()> {
-        let found = file::identity(&self.path);
-        if found.is_some() && found == self.identity {
+        if self.file.is_current(self.generation) {
             return Ok(());
         }
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if found.is_none() && folder.is_some_and(|folder| !folder.is_dir()) {
-            // A folder that was moved or unmounted is not made anew in its place: what is open goes on.
-            if self.identity.take().is_some() {
-                self.lost_files.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(path = %self.path.display(), "the folder of the store's file is gone; its open file is still written to");
-            }
-            return Ok(());
-        }
-        if found.is_none() {
-            file::remove_left_overs(&self.path);
-        }
-        self.connection = file::open_writer(&self.path, &self.options)?;
-        self.identity = file::identity(&self.path);
+        let Opened { connection, generation } = self.file.open(|path| file::open_writer(path, &self.options))?;
+        self.checkpoints = Checkpoints::start(Arc::clone(&self.file), generation);
+        abandon(std::mem::replace(&mut self.connection, connection));
+        self.generation = generation;
         self.readers.clear();
         self.recent = RecentTexts::default();
-        self.checkpoints = Checkpoints::start(&self.path);
-        self.lost_files.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(
-            path = %self.path.display(),
-            "the store's file was removed or replaced while it was in use; what it held is no longer in the store, and a new \
-             one is used from now on"
-        );
         Ok(())
     }
 
@@ -237,7 +211,7 @@ impl WriterThread {
         let works: Vec<_> = works.into_iter().map(|work| EncodedWork::new(work, &self.recent)).collect();
         let bytes = works.iter().map(EncodedWork::size_bytes).sum();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut group = Group { transaction, path: &self.path, options: &self.options, recent: &mut self.recent };
+        let mut group = Group { transaction, path: self.file.path(), options: &self.options, recent: &mut self.recent };
         let mut results = Vec::with_capacity(works.len());
         if works.len() == 1 {
             // Without other commands no savepoint is needed, which would write each page twice.
@@ -271,6 +245,9 @@ impl WriterThread {
 
     fn finish(self) {
         drop(self.checkpoints);
+        if !self.file.is_current(self.generation) {
+            return abandon(self.connection);
+        }
         // Closing the last connection also checkpoints and removes the write-ahead log.
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store could not be closed properly");

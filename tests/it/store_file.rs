@@ -1,0 +1,84 @@
+//! A SQLite file that is removed, replaced or moved away under a running program, among reads and writes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside the functions clippy takes for tests")]
+
+use crate::support::store::{shared, span};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tracewire::store::Store;
+use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
+
+/// Reads at once: more than one connection of the pool takes part.
+const READS: usize = 4;
+
+fn store() -> (TempDir, PathBuf, std::sync::Arc<SqliteStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spans.db");
+    let store = std::sync::Arc::new(SqliteStore::open(&path, SqliteOptions::default()).unwrap());
+    (folder, path, store)
+}
+
+/// The spans of a rollout as another program sees them.
+async fn seen_by_others(path: &Path, rollout: &str) -> usize {
+    let other = SqliteStore::open_for_reading(path, SqliteOptions::default()).unwrap();
+    let count = other.spans(rollout.into(), None).await.unwrap().len();
+    other.close().await.unwrap();
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_may_be_replaced_again_and_again_while_it_is_read() {
+    let (folder, path, store) = store();
+    let backup = folder.path().join("backup.db");
+    store.append(shared([span("backup", "a", 1, "x")])).await.unwrap();
+    store.statistics().await.unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    for round in 0..20 {
+        let rollout = format!("round-{round}");
+        let copy = folder.path().join("copy.db");
+        std::fs::copy(&backup, &copy).unwrap();
+        std::fs::rename(&copy, &path).unwrap();
+        let mut reads = JoinSet::new();
+        for _ in 0..READS {
+            let store = std::sync::Arc::clone(&store);
+            reads.spawn(async move { store.rollouts(10).await.map(|_| ()) });
+        }
+        while let Some(read) = reads.join_next().await {
+            read.unwrap().unwrap();
+        }
+        store.append(shared([span(&rollout, "a", 1, "x")])).await.unwrap();
+        assert_eq!(store.spans(rollout.as_str().into(), None).await.unwrap().len(), 1);
+        assert_eq!(store.spans("backup".into(), None).await.unwrap().len(), 1);
+        assert_eq!(seen_by_others(&path, &rollout).await, 1, "in round {round}");
+        assert_eq!(store.statistics().await.unwrap().lost_files, round + 1);
+    }
+    store.close().await.unwrap();
+    assert_eq!(seen_by_others(&path, "round-19").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_moved_away_takes_all_its_spans_with_it() {
+    let (folder, path, store) = store();
+    store.append(shared([span("before", "a", 1, "x")])).await.unwrap();
+    let moved = folder.path().join("moved.db");
+    std::fs::rename(&path, &moved).unwrap();
+    store.append(shared([span("after", "a", 1, "x")])).await.unwrap();
+    assert_eq!(seen_by_others(&moved, "before").await, 1);
+    assert_eq!(seen_by_others(&path, "before").await, 0);
+    assert_eq!(seen_by_others(&path, "after").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_before_the_end_stays_as_it_is() {
+    let (folder, path, store) = store();
+    store.append(shared([span("before", "a", 1, "x")])).await.unwrap();
+    let moved = folder.path().join("moved.db");
+    std::fs::rename(&path, &moved).unwrap();
+    let next = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    next.append(shared([span("next", "a", 1, "x")])).await.unwrap();
+    store.close().await.unwrap();
+    next.append(shared([span("next", "a", 2, "y")])).await.unwrap();
+    assert_eq!(seen_by_others(&path, "next").await, 2);
+    assert_eq!(seen_by_others(&moved, "before").await, 1);
+}
