@@ -32,6 +32,8 @@ pub struct Call {
     pub routed_experts: Option<String>,
     /// Lengths of the dimensions of the routed experts: tokens, layers, experts.
     pub routed_experts_shape: Vec<i64>,
+    /// numpy's name of their type, such as `uint8`.
+    pub routed_experts_dtype: Option<String>,
     /// The ids that each token was sampled from: how many for each token, and all of them, one token after the other.
     pub sampling_mask: Option<(Vec<u32>, Vec<u32>)>,
     /// Why the call is not trained by default. `None`: it is.

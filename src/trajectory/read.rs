@@ -28,14 +28,13 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
     calls.sort_by(|a, b| (a.sequence_id, &a.span_id).cmp(&(b.sequence_id, &b.span_id)));
     let known = responses(&calls);
     for span in calls {
-        let id = text(span, names::GEN_AI_RESPONSE_ID);
-        let first = id.and_then(|id| known.get(id)).copied();
-        let is_repeated = first.is_some_and(|first| first != span.span_id);
-        if is_repeated && !span.attributes.contains_key(names::RESPONSE_TOKEN_IDS) {
+        let first = text(span, names::GEN_AI_RESPONSE_ID).and_then(|id| known.get(id));
+        match first.filter(|first| first.span_id != span.span_id) {
             // The agent's own tracer recorded the same call.
-            continue;
+            Some(first) if !has_ids(span) && (has_ids(first) || !span.attributes.contains_key(names::OUTCOME)) => {}
+            Some(first) => record.calls.extend(answers(span, is_same_response(first, span))),
+            None => record.calls.extend(answers(span, false)),
         }
-        record.calls.extend(answers(span, is_repeated));
     }
     for span in spans {
         read_rewards(span, &mut record);
@@ -45,16 +44,25 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
 }
 
 /// Which span has each response: the first with token ids, else the first.
-fn responses<'a>(calls: &[&'a Span]) -> HashMap<&'a str, &'a str> {
+fn responses<'a>(calls: &[&'a Span]) -> HashMap<&'a str, &'a Span> {
     let mut known = HashMap::new();
-    let (with_ids, without): (Vec<&Span>, Vec<&Span>) =
-        calls.iter().partition(|span| span.attributes.contains_key(names::RESPONSE_TOKEN_IDS));
+    let (with_ids, without): (Vec<&Span>, Vec<&Span>) = calls.iter().partition(|span| has_ids(span));
     for span in with_ids.into_iter().chain(without) {
         if let Some(id) = text(span, names::GEN_AI_RESPONSE_ID) {
-            known.entry(id).or_insert(span.span_id.as_str());
+            known.entry(id).or_insert(span);
         }
     }
     known
+}
+
+fn has_ids(span: &Span) -> bool {
+    span.attributes.contains_key(names::RESPONSE_TOKEN_IDS)
+}
+
+/// Whether two calls with one response id are one response, given twice. Some servers give every response the same id.
+fn is_same_response(first: &Span, second: &Span) -> bool {
+    let names = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, names::GEN_AI_OUTPUT_MESSAGES];
+    names.iter().all(|name| first.attributes.get(*name) == second.attributes.get(*name))
 }
 
 /// The answers of one call.
@@ -90,6 +98,7 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
             temperature: span.attributes.get(names::GEN_AI_REQUEST_TEMPERATURE).and_then(Value::as_float),
             routed_experts: text(span, &indexed(names::ROUTED_EXPERTS, choice)).map(str::to_owned),
             routed_experts_shape: ints(span, &indexed(names::ROUTED_EXPERTS_SHAPE, choice)).to_vec(),
+            routed_experts_dtype: text(span, &indexed(names::ROUTED_EXPERTS_DTYPE, choice)).map(str::to_owned),
             sampling_mask: sampling_mask(span, choice, sampled.len()),
             exclusion: None,
             finish_reason: reasons.get(choice).cloned(),

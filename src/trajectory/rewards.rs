@@ -22,7 +22,8 @@ pub struct Reward {
     pub call: Option<String>,
 }
 
-/// Which call a reward without a call belongs to. The rules of Agent Lightning 0.3.
+/// Which of the trained calls a reward without a call belongs to. The rules of Agent Lightning 0.3, whose adapters see no
+/// other calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RewardRule {
     /// The last call that had ended when the reward was given, and that has no reward yet.
@@ -30,7 +31,7 @@ pub enum RewardRule {
     FirstOccurrence,
     /// The same, among the calls with the parent of the reward.
     FirstSibling,
-    /// The last call of the attempt.
+    /// The last one of the attempt.
     Final,
 }
 
@@ -57,7 +58,8 @@ impl RewardRule {
                 }
                 Self::Final => true,
             };
-            if let Some((at, _)) = calls.iter().enumerate().rev().find(is_open) {
+            let trained = calls.iter().enumerate().filter(|(_, call)| call.exclusion.is_none());
+            if let Some((at, _)) = trained.rev().find(is_open) {
                 assigned[at] = Some(reward.value);
             }
         }

@@ -69,6 +69,8 @@ pub struct TrainingRow {
     pub routed_experts: Option<String>,
     /// Lengths of the dimensions of `routed_experts`: tokens, layers, experts. Empty without them.
     pub routed_experts_shape: Vec<i64>,
+    /// numpy's name of the type of `routed_experts`, such as `uint8`; little-endian. `None` without them.
+    pub routed_experts_dtype: Option<String>,
     /// From how many ids each token was sampled; 0 for observed tokens. `None` if a trained call has no mask.
     pub sampling_mask_lengths: Option<Vec<u32>>,
     /// These ids, one token after the other. `None` as `sampling_mask_lengths`.
@@ -128,6 +130,7 @@ pub fn rows(
             reasons: verdict.names(),
             routed_experts: call.routed_experts.clone(),
             routed_experts_shape: call.routed_experts_shape.clone(),
+            routed_experts_dtype: call.routed_experts_dtype.clone(),
             token_ids: call.prompt.iter().chain(&call.sampled).copied().collect(),
             mask: columns.mask,
             logprobs: columns.logprobs,

@@ -68,6 +68,7 @@ pub(super) fn call(sequence_id: u64, messages: &[Message], answer: (&str, &str))
         temperature: Some(1.0),
         routed_experts: None,
         routed_experts_shape: Vec::new(),
+        routed_experts_dtype: None,
         sampling_mask: None,
         exclusion: None,
         finish_reason: Some("stop".to_owned()),
@@ -316,5 +317,11 @@ fn rewards_go_to_calls_by_the_rules_of_agent_lightning() {
     assert_eq!(RewardRule::Final.assign(&calls, &rewards), [None, Some(1.0)]);
     let linked = [reward(9, 1.0, Some(&calls[0].span_id))];
     assert_eq!(RewardRule::FirstOccurrence.assign(&calls, &linked), [Some(1.0), None]);
+    // A call that is not trained takes no reward from those that are.
+    let mut with_title = calls;
+    with_title[1].exclusion = Some(Exclusion::SideCall);
+    for rule in [RewardRule::FirstOccurrence, RewardRule::Final] {
+        assert_eq!(rule.assign(&with_title, &[reward(9, 1.0, None)]), [Some(1.0), None]);
+    }
     assert_eq!(discounted_returns(&[0.0, 0.0, 1.0], 0.5), [0.25, 0.5, 1.0]);
 }

@@ -246,3 +246,34 @@ fn broken_spans_are_read_without_harm() {
     let tree = Trajectory::build(record.calls, MergeMode::Strict);
     assert!(tree.calls.iter().all(|call| call.logprobs.as_ref().is_none_or(|all| all.len() == call.sampled.len())));
 }
+
+#[test]
+fn a_response_is_read_once_and_servers_may_repeat_their_ids() {
+    let named = |mut call: Span, id: &str| {
+        call.set(names::GEN_AI_RESPONSE_ID, id);
+        call
+    };
+    let first = named(call(1, &[1], &[2, 3], 3), "c-0");
+    let same = named(call(2, &[1], &[2, 3], 3), "c-0");
+    let other = named(call(3, &[1, 2, 3, 4], &[5], 3), "c-0");
+    let mut of_tracer = named(call(4, &[1], &[2, 3], 3), "c-0");
+    for name in [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS] {
+        of_tracer.attributes.remove(name);
+    }
+    let record = read(&[first, same, other, of_tracer]);
+    let read: Vec<_> = record.calls.iter().map(|call| (call.sequence_id, call.exclusion)).collect();
+    assert_eq!(read, [(1, None), (2, Some(Exclusion::Retry)), (3, None)]);
+}
+
+#[test]
+fn experts_keep_the_type_that_they_were_recorded_with() {
+    let mut wide = call(1, &[1], &[2], 3);
+    wide.set(names::ROUTED_EXPERTS, "AAECAQ==");
+    wide.set(names::ROUTED_EXPERTS_SHAPE, Value::Ints(vec![1, 1, 2]));
+    wide.set(names::ROUTED_EXPERTS_DTYPE, "uint16");
+    let calls = read(&[wide]).calls;
+    assert_eq!(
+        (calls[0].routed_experts_dtype.as_deref(), &*calls[0].routed_experts_shape),
+        (Some("uint16"), &[1, 1, 2][..])
+    );
+}

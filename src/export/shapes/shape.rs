@@ -16,7 +16,7 @@ pub(crate) trait Shape: Sync {
 /// The routed experts of a row: base64, the lengths of the dimensions, and numpy's name of the type. Null if it has none.
 pub(crate) fn experts(row: &TrainingRow) -> JsonValue {
     match &row.routed_experts {
-        Some(data) => json!({ "data": data, "shape": row.routed_experts_shape, "dtype": "uint8" }),
+        Some(data) => json!({ "data": data, "shape": row.routed_experts_shape, "dtype": row.routed_experts_dtype }),
         None => JsonValue::Null,
     }
 }
