@@ -7,7 +7,8 @@ use super::settings::read_config;
 use super::show;
 use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, Proof, SampleOptions};
-use crate::export::shapes::{ALL, Shape, shape_named};
+use crate::export::shapes::{ALL, shape_named};
+use crate::export::stream::{ExportStream, FileType};
 use crate::store::{RolloutFilter, SharedStore};
 use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
 use crate::trajectory::MergeMode;
@@ -22,7 +23,7 @@ use std::time::{Duration, SystemTime};
 /// Arguments of `export`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  tracewire export --all --format trajectories -o train.jsonl
+  tracewire export --all --format trajectories -o train.parquet
   tracewire export ro-0123 ro-4567 --format slime
   tracewire export --since 2h --status succeeded --format messages -o sft.jsonl")]
 pub(super) struct ExportArgs {
@@ -44,6 +45,9 @@ pub(super) struct ExportArgs {
     /// The file, which must not exist as a folder; it is replaced when the export is whole [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The type of the file [default: parquet if its name ends in .parquet, else jsonl]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    file_type: Option<FileType>,
     #[command(flatten)]
     merge: MergeArgs,
     /// The settings file, for its section `[verdict]`
@@ -84,20 +88,30 @@ impl MergeArgs {
     }
 }
 
+impl ExportArgs {
+    fn file_type(&self) -> FileType {
+        let is_parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");
+        let by_name = || if self.output.as_ref().is_some_and(is_parquet) { FileType::Parquet } else { FileType::Jsonl };
+        self.file_type.unwrap_or_else(by_name)
+    }
+}
+
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
     let settings = read_config(args.config.as_deref())?;
     let Some(shape) = shape_named(&args.format) else { bail!("there is no format {}", args.format) };
+    let export = ExportStream::new(shape, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
-    let rollouts = selected(&args, &store, &place).await?;
+    let mut rollouts = selected(&args, &store, &place).await?;
     if rollouts.is_empty() {
         bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
     }
+    export.order(&mut rollouts);
     let proof = match &args.output {
-        Some(path) => to_file(path, shape, rollouts, &store, &options).await?,
+        Some(path) => to_file(path, export, rollouts, &store, &options).await?,
         None => {
             let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
-            write_all(&mut stdout, shape, rollouts, &store, &options).await?
+            write_all(&mut stdout, export, rollouts, &store, &options).await?
         }
     };
     store.close().await?;
@@ -127,7 +141,7 @@ async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result
 /// Writes to a file of another name in the same folder first, so that nobody reads a half one.
 async fn to_file(
     path: &Path,
-    shape: &dyn Shape,
+    export: ExportStream,
     rollouts: Vec<AttemptedRollout>,
     store: &SharedStore,
     options: &SampleOptions,
@@ -136,7 +150,7 @@ async fn to_file(
     let in_folder = || format!("cannot write to the folder {}", folder.display());
     let file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let proof = write_all(&mut writer, shape, rollouts, store, options).await?;
+    let proof = write_all(&mut writer, export, rollouts, store, options).await?;
     let cannot_write = || format!("cannot write {}", path.display());
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
     let proof_path = proof_path(path);
@@ -157,27 +171,25 @@ fn proof_path(path: &Path) -> PathBuf {
 
 async fn write_all(
     writer: &mut impl Write,
-    shape: &dyn Shape,
+    mut export: ExportStream,
     rollouts: Vec<AttemptedRollout>,
     store: &SharedStore,
     options: &SampleOptions,
 ) -> Result<Proof> {
-    let (mut proof, count) = (Proof::default(), rollouts.len());
+    let count = rollouts.len();
     let shows_progress = std::io::stderr().is_terminal();
     for (done, AttemptedRollout { rollout, attempt }) in rollouts.into_iter().enumerate() {
         let attempt_id = attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
         let spans = store.spans(rollout.rollout_id.clone(), attempt_id).await?;
         let sample = AttemptSample::of(rollout, attempt.as_ref(), &spans, options);
         drop(spans);
-        for line in shape.lines(&sample) {
-            serde_json::to_writer(&mut *writer, &line).context("cannot write the export")?;
-            writer.write_all(b"\n").context("cannot write the export")?;
-        }
-        proof.add(&sample.proof());
+        writer.write_all(&export.add(&sample)?).context("cannot write the export")?;
         if shows_progress {
-            show::replace_line(&format!("{} of {count} rollouts, {} rows", done + 1, proof.rows));
+            show::replace_line(&format!("{} of {count} rollouts, {} rows", done + 1, export.proof().rows));
         }
     }
+    let (rest, proof) = export.finish()?;
+    writer.write_all(&rest).context("cannot write the export")?;
     writer.flush().context("cannot write the export")?;
     if shows_progress {
         show::replace_line("");

@@ -25,6 +25,6 @@ pub use call::{Call, CallContent, Exclusion, VersionStart};
 pub use outline::outline;
 pub use read::{AttemptRecord, read};
 pub use rewards::{Reward, RewardRule, discounted_returns, final_reward};
-pub use rows::{ROW_SCHEMA_VERSION, RewardSource, TrainingRow, rows};
+pub use rows::{ROW_SCHEMA_VERSION, RewardSource, TrainingRow, group_id, rows};
 pub use tree::{Branch, CallNode, MergeMode, Trajectory};
 pub use verdict::{Reason, Verdict, VerdictSettings, verdict};

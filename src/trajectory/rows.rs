@@ -87,6 +87,16 @@ pub enum RewardSource {
     Attempt,
 }
 
+impl RewardSource {
+    /// The word in exports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Attempt => "attempt",
+        }
+    }
+}
+
 /// The rows of an attempt. Branches without a trained token have none.
 pub fn rows(
     rollout: &Rollout,
@@ -144,7 +154,7 @@ pub fn rows(
 }
 
 /// The task of a rollout: the group that was given, else an id of the task in its input, else the input itself.
-fn group_id(rollout: &Rollout) -> String {
+pub fn group_id(rollout: &Rollout) -> String {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let given = rollout.metadata.get("group_id").filter(|group| !group.is_null());
     let task = || ["data_id", "instance_id", "task_id", "id"].iter().find_map(|name| rollout.input.get(name));

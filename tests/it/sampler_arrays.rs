@@ -1,7 +1,7 @@
 //! What a sampler knows beside the ids of its tokens: routed experts and sampling masks, by setting.
 
 use crate::support::client::{ask, get};
-use crate::support::model_server::read_request;
+use crate::support::model_server::{npy, read_request};
 use crate::support::{Bench, Running, endpoint, eventually, is_exchange};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,17 +17,6 @@ fn experts(tokens: usize) -> Vec<u8> {
     (0..tokens * LAYERS * TOP_K).map(|at| u8::try_from(at * 31 % 127).unwrap()).collect()
 }
 
-/// A numpy file of 16-bit integers, as vLLM sends it, in base64.
-fn npy(numbers: &[u8]) -> String {
-    let rows = numbers.len() / LAYERS / TOP_K;
-    let header = format!("{{'descr': '<i2', 'fortran_order': False, 'shape': ({rows}, {LAYERS}, {TOP_K}), }}\n");
-    let mut file = b"\x93NUMPY\x01\x00".to_vec();
-    file.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
-    file.extend(header.bytes());
-    file.extend(numbers.iter().flat_map(|number| [*number, 0]));
-    STANDARD.encode(file)
-}
-
 /// A response with two tokens to a prompt of `prompt` tokens; with arrays for a model named `moe`.
 fn response(request: &Value, prompt: usize) -> Value {
     let (has_arrays, stays) = (request["model"] == "moe", request["return_token_ids"] == true);
@@ -41,7 +30,7 @@ fn response(request: &Value, prompt: usize) -> Value {
             "token_ids": or_null(json!([7, 8]), stays),
             "logprobs": or_null(logprobs, request["logprobs"] == true),
             "sampling_mask": or_null(json!([[7, 9, 70_000], [8]]), has_arrays),
-            "routed_experts": or_null(json!(npy(&experts(prompt + 1))), has_arrays),
+            "routed_experts": or_null(json!(npy(&experts(prompt + 1), [LAYERS, TOP_K])), has_arrays),
         }],
         "usage": {"prompt_tokens": prompt, "completion_tokens": 2},
         "kv_transfer_params": null,
@@ -130,6 +119,6 @@ fn arrays_that_no_setting_wants_pass_unrecorded() {
             attributes.get("tracewire.routed_experts").is_none() && attributes.get("tracewire.sampling_mask").is_none()
         );
         assert_eq!(attributes["tracewire.tokens.status"], "exact");
-        assert_eq!(seen["choices"][0]["routed_experts"], npy(&experts(4)));
+        assert_eq!(seen["choices"][0]["routed_experts"], npy(&experts(4), [LAYERS, TOP_K]));
     }
 }

@@ -1,11 +1,11 @@
 //! Training data: trajectories, exports and the queue, through the command line and the API.
 
 use crate::support::client::{ask, get, post};
-use crate::support::model_server::{read_request, respond};
-use crate::support::{Bench, Running, endpoint, eventually, text, tracewire};
+use crate::support::model_server::{npy, read_request, respond};
+use crate::support::{Bench, Running, endpoint, eventually, python, root, text, tracewire};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// The ids of a text: one for each byte.
 fn ids(text: &str) -> Vec<u32> {
@@ -37,12 +37,20 @@ fn engine() -> SocketAddr {
             let (prompt, sampled) = (prompt(&request["messages"]), [ids("ok"), vec![1]].concat());
             let logprobs: Vec<Value> =
                 sampled.iter().map(|id| json!({"token": "", "logprob": -f64::from(*id) / 64.0})).collect();
+            let mut message = json!({"role": "assistant", "content": "ok"});
+            if let Some(tool) = request.pointer("/tools/0/function/name") {
+                let function = json!({"name": tool, "arguments": "{\"path\": \"a\"}"});
+                message["tool_calls"] = json!([{"id": "t-1", "type": "function", "function": function}]);
+            }
+            let experts: Vec<u8> =
+                (0..prompt.len() + 2).flat_map(|at| [at % 8, at % 5, 7, 0]).map(|one| one as u8).collect();
             let answer = json!({
                 "id": format!("c-{}", prompt.len()), "object": "chat.completion", "model": "m",
                 "prompt_token_ids": prompt,
                 "choices": [{
-                    "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"},
+                    "index": 0, "finish_reason": "stop", "message": message,
                     "token_ids": sampled, "logprobs": {"content": logprobs},
+                    "sampling_mask": [[sampled[0], 5], [sampled[1]], [1, 2, 3]], "routed_experts": npy(&experts, [2, 2]),
                 }],
                 "usage": {"prompt_tokens": prompt.len(), "completion_tokens": sampled.len()},
             });
@@ -51,26 +59,29 @@ fn engine() -> SocketAddr {
     })
 }
 
-/// A finished rollout: two calls of one conversation, another conversation, and a reward. Returns its id.
+/// A finished rollout of task `t-1` with the reward 0.5. Returns its id.
 fn rollout(serve: &Running) -> String {
+    rollout_with(serve, "0.5")
+}
+
+/// A finished rollout: two calls of one conversation, another conversation, and a reward. Returns its id.
+fn rollout_with(serve: &Running, reward: &str) -> String {
     let server = serve.address("server");
     let started = post(server, "/v1/agl/rollouts", &json!({"input": {"task_id": "t-1"}})).json();
     let (rollout, attempt) =
         (started["rollout_id"].as_str().unwrap(), started["attempt"]["attempt_id"].as_str().unwrap());
     let first = json!({"role": "user", "content": "go"});
     let longer = json!([first, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "more"}]);
-    for messages in [
-        json!([first]),
-        longer,
-        json!([{"role": "system", "content": "another"}, {"role": "user", "content": "other"}]),
-    ] {
+    let tools = json!([{"type": "function", "function": {"name": "read", "parameters": {"type": "object"}}}]);
+    let other = json!([{"role": "system", "content": "another"}, {"role": "user", "content": "other"}]);
+    for (messages, tools) in [(json!([first]), Value::Null), (longer, Value::Null), (other, tools)] {
         let path = format!("/rollout/{rollout}/attempt/{attempt}/v1/chat/completions");
         let reply = ask(
             server,
             "POST",
             &path,
             &[],
-            &json!({"model": "m", "messages": messages, "temperature": 1.0}).to_string(),
+            &json!({"model": "m", "messages": messages, "tools": tools, "temperature": 1.0}).to_string(),
         );
         assert_eq!(reply.status, 200, "{}", reply.text());
     }
@@ -78,7 +89,7 @@ fn rollout(serve: &Running) -> String {
         let view = get(server, &format!("/v1/tracewire/rollouts/{rollout}/trajectory")).json();
         (view["calls"].as_array()?.len() == 3).then_some(())
     });
-    let output = tracewire_at(serve, &["reward", rollout, "0.5"]);
+    let output = tracewire_at(serve, &["reward", rollout, reward]);
     assert!(output.status.success(), "{}", text(&output));
     let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
     assert_eq!(post(server, &path, &json!({"status": "succeeded"})).status, 200);
@@ -93,7 +104,7 @@ fn tracewire_at(serve: &Running, arguments: &[&str]) -> Output {
 fn serve(bench: &Bench) -> Running {
     let engine = engine();
     bench.gateway_without_backends(&format!(
-        "[gateway]\nbackends = [{{ model = \"\", url = \"http://{engine}/v1\", engine = \"vllm\" }}]\n"
+        "[capture]\nrouted_experts = true\nsampling_masks = true\n[gateway]\nbackends = [{{ model = \"\", url = \"http://{engine}/v1\", engine = \"vllm\" }}]\n"
     ))
 }
 
@@ -187,6 +198,56 @@ fn exports_are_whole_files_with_a_proof() {
     }
     let outline = text(&run(&["trajectory", &rollout]));
     assert!(outline.contains("9 of 9 sampled tokens trained") && outline.contains("verdict: sound"), "{outline}");
+}
+
+#[test]
+fn rollouts_of_a_group_become_preference_pairs() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let [worse, better, same] = ["0.25", "1", "0.25"].map(|reward| rollout_with(&serve, reward));
+    let output = tracewire(bench.home()).args(["export", "--all", "--format", "preferences"]).output().unwrap();
+    let lines = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{}", text(&output));
+    let pair: Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(pair["prompt"], json!([{"role": "user", "content": "go"}]));
+    assert_eq!((&pair["score_chosen"], &pair["score_rejected"]), (&json!(1.0), &json!(0.25)));
+    assert_eq!(pair["metadata"]["chosen"], json!({"rollout_id": better, "sound": true, "reasons": []}));
+    let rejected = pair["metadata"]["rejected"]["rollout_id"].as_str().unwrap();
+    assert!([worse.as_str(), same.as_str()].contains(&rejected));
+    assert_eq!(pair["chosen"].as_array().unwrap().len(), 3);
+    assert_eq!(get(serve.address("server"), "/v1/tracewire/export?format=preferences").text(), lines);
+}
+
+#[test]
+fn pyarrow_and_datasets_read_the_parquet() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    rollout(&serve);
+    let run = |arguments: &[&str]| tracewire(bench.home()).args(arguments).output().unwrap();
+    for shape in ["trajectories", "messages"] {
+        for suffix in ["jsonl", "parquet"] {
+            let file = bench.home().join(format!("{shape}.{suffix}"));
+            let output = run(&["export", "--all", "--format", shape, "-o", file.to_str().unwrap()]);
+            assert!(output.status.success(), "{}", text(&output));
+        }
+        let file = std::fs::read(bench.home().join(format!("{shape}.parquet"))).unwrap();
+        let path = format!("/v1/tracewire/export?format={shape}&file_type=parquet");
+        let reply = get(serve.address("server"), &path);
+        assert_eq!(reply.header("content-type"), Some("application/vnd.apache.parquet"));
+        assert_eq!(reply.body, file, "{shape}");
+        let printed = run(&["export", "--all", "--format", shape, "--file-type", "parquet"]);
+        assert_eq!(printed.stdout, file, "{shape}");
+    }
+    let script = root().join("tests/clients/exports/read_parquet.py");
+    let mut reader = Command::new(python());
+    reader.arg(script).arg(bench.home()).env("HF_HOME", bench.home()).env("HF_HUB_OFFLINE", "1");
+    let output = reader.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let output = run(&["export", "--all", "--format", "slime", "-o", "x.parquet"]);
+    assert!(text(&output).contains("as Parquet there are: trajectories, messages"), "{}", text(&output));
+    for query in ["format=slime&file_type=parquet", "file_type=arrow"] {
+        assert_eq!(get(serve.address("server"), &format!("/v1/tracewire/export?{query}")).status, 422, "{query}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::{query_json, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
-use crate::export::shapes::{ALL, Shape, shape_named};
+use crate::export::shapes::{ALL, shape_named};
+use crate::export::stream::{ExportError, ExportStream, FileType};
 use crate::net::task::spawn;
 use crate::store::RolloutFilter;
 use crate::trace::{AttemptedRollout, RolloutId, RolloutStatus, Timestamp};
@@ -26,6 +27,8 @@ use utoipa::IntoParams;
 pub(super) struct ExportQuery {
     /// The shape, as on the command line.
     format: String,
+    /// The type of the file.
+    file_type: FileType,
     /// Only these rollouts (repeatable).
     rollout: Vec<String>,
     /// Only rollouts with one of these states (repeatable).
@@ -36,7 +39,13 @@ pub(super) struct ExportQuery {
 
 impl Default for ExportQuery {
     fn default() -> Self {
-        Self { format: "trajectories".to_owned(), rollout: Vec::new(), status: Vec::new(), since: None }
+        Self {
+            format: "trajectories".to_owned(),
+            file_type: FileType::Jsonl,
+            rollout: Vec::new(),
+            status: Vec::new(),
+            since: None,
+        }
     }
 }
 
@@ -52,6 +61,10 @@ pub(super) async fn export(
     let shape = shape_named(&query.format).ok_or_else(|| {
         ApiError::of_value(&["query", "format"], format!("Input should be one of {}", known()), query.format.as_str())
     })?;
+    let export = ExportStream::new(shape, query.file_type).map_err(|error| match error {
+        ExportError::NoColumns { .. } => ApiError::of_value(&["query", "file_type"], error.to_string(), "parquet"),
+        _ => ApiError::Internal,
+    })?;
     let ids: Vec<RolloutId> = query.rollout.iter().map(|id| id.as_str().into()).collect();
     query.rollout.iter().try_for_each(|id| caller.require(id))?;
     let filter = RolloutFilter {
@@ -61,30 +74,51 @@ pub(super) async fn export(
     let mut rollouts = state.rollouts.store().attempted_rollouts(filter).await?;
     let since = query.since.map(Timestamp::from_unix_secs).unwrap_or_default();
     rollouts.retain(|found| found.rollout.start_time >= since && caller.includes(found.rollout.rollout_id.as_str()));
-    let (sender, body) = Channel::<Bytes, io::Error>::new(MAX_WAITING_CHUNKS);
-    drop(spawn(send(state, shape, rollouts, sender)));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    export.order(&mut rollouts);
+    let (mut sender, body) = Channel::<Bytes, io::Error>::new(MAX_WAITING_CHUNKS);
+    drop(spawn(async move {
+        if let Err(SendError::Failed(error)) = send(&state, export, rollouts, &mut sender).await {
+            sender.abort(error);
+        }
+    }));
+    Ok(([(header::CONTENT_TYPE, query.file_type.media_type())], Body::new(body)).into_response())
+}
+
+/// Why an export ends early.
+enum SendError {
+    /// The client is gone.
+    Disconnected,
+    /// The store can't be read, or the data can't be written.
+    Failed(io::Error),
 }
 
 async fn send(
-    state: ApiState,
-    shape: &'static dyn Shape,
+    state: &ApiState,
+    mut export: ExportStream,
     rollouts: Vec<AttemptedRollout>,
-    mut sender: Sender<Bytes, io::Error>,
-) {
+    sender: &mut Sender<Bytes, io::Error>,
+) -> Result<(), SendError> {
+    let failed = |error: ExportError| SendError::Failed(io::Error::other(error));
     for found in rollouts {
-        let sample = match sample_of(state.rollouts.store(), found, &state).await {
-            Ok(sample) => sample,
-            Err(error) => return sender.abort(io::Error::other(error)),
-        };
-        for line in shape.lines(&sample) {
-            // The client is gone.
-            if sender.send_data(Bytes::from(format!("{line}\n"))).await.is_err() {
-                return;
-            }
-        }
+        let sample = sample_of(state.rollouts.store(), found, state).await;
+        let sample = sample.map_err(|error| SendError::Failed(io::Error::other(error)))?;
+        let encoded = tokio::task::block_in_place(|| export.add(&sample)).map_err(failed)?;
+        send_bytes(encoded, sender).await?;
     }
+    let (rest, _) = tokio::task::block_in_place(|| export.finish()).map_err(failed)?;
+    send_bytes(rest, sender).await
 }
 
-/// Lines that may wait for a slow client.
+/// Sends bytes in chunks, so that only one of those that wait for a slow client is large.
+async fn send_bytes(bytes: Vec<u8>, sender: &mut Sender<Bytes, io::Error>) -> Result<(), SendError> {
+    let mut bytes = Bytes::from(bytes);
+    while !bytes.is_empty() {
+        let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
+        sender.send_data(chunk).await.map_err(|_| SendError::Disconnected)?;
+    }
+    Ok(())
+}
+
+/// Chunks that may wait for a slow client.
 const MAX_WAITING_CHUNKS: usize = 16;
+const MAX_CHUNK_BYTES: usize = 64 * 1024;

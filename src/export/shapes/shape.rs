@@ -1,7 +1,9 @@
 //! The trait of all shapes, and what several of them share.
 
+use crate::export::parquet::Table;
 use crate::export::sample::AttemptSample;
 use crate::trajectory::TrainingRow;
+use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
 
 /// A shape of training data.
@@ -11,6 +13,36 @@ pub(crate) trait Shape: Sync {
 
     /// The JSON objects of an attempt; each becomes a line. Empty if the attempt has nothing for this shape.
     fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue>;
+
+    /// True if a line is about several attempts of a group, so that [`lines_of_group`](Self::lines_of_group) makes them.
+    fn compares_attempts(&self) -> bool {
+        false
+    }
+
+    /// The lines of a whole group, of what [`lines`](Self::lines) made of each of its attempts.
+    fn lines_of_group(&self, attempts: Vec<JsonValue>) -> Vec<JsonValue> {
+        attempts
+    }
+
+    /// What [`lines`](Self::lines) returns, as text.
+    fn encoded_lines(&self, sample: &AttemptSample) -> serde_json::Result<Vec<u8>> {
+        encoded(&self.lines(sample))
+    }
+
+    /// An empty table with the columns of the shape. `None` if it is JSON only.
+    fn table(&self) -> Option<Box<dyn Table>> {
+        None
+    }
+}
+
+/// A line of JSON for each value.
+pub(crate) fn encoded<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 /// The routed experts of a row: base64, the lengths of the dimensions, and numpy's name of the type. Null if it has none.

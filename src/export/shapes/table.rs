@@ -2,7 +2,8 @@
 
 use super::shape::Shape;
 use super::{
-    agent_lightning, areal, messages, nemo_gym, prime_rl, rllm, skyrl, slime, tinker, trajectories, trl, verl,
+    agent_lightning, areal, messages, nemo_gym, preferences, prime_rl, rllm, skyrl, slime, tinker, trajectories, trl,
+    verl,
 };
 
 /// Every shape, in the order in which the help text lists them.
@@ -20,6 +21,7 @@ pub(crate) const ALL: &[&dyn Shape] = &[
     &agent_lightning::Triplets03,
     &agent_lightning::Triplets10,
     &messages::Messages,
+    &preferences::Preferences,
 ];
 
 /// The shape with this name.

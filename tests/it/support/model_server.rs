@@ -1,6 +1,8 @@
 //! Parts of a model server that a test plays itself: requests are read whole, and responses come in pieces.
 
 use super::{Running, read_head};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -38,4 +40,15 @@ pub fn respond(stream: &mut TcpStream, kind: &str, body: &str) {
     for piece in body.as_bytes().chunks(70_001) {
         let _ = stream.write_all(piece);
     }
+}
+
+/// A numpy file of 16-bit integers, as vLLM sends it, in base64: a row for each token.
+pub fn npy(numbers: &[u8], [layers, top_k]: [usize; 2]) -> String {
+    let rows = numbers.len() / layers / top_k;
+    let header = format!("{{'descr': '<i2', 'fortran_order': False, 'shape': ({rows}, {layers}, {top_k}), }}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    file.extend(header.bytes());
+    file.extend(numbers.iter().flat_map(|number| [*number, 0]));
+    STANDARD.encode(file)
 }
