@@ -8,10 +8,11 @@ use crate::config::Config;
 use crate::run::Loopback;
 use crate::run::environment::{Environment, EnvironmentRequest, proxy_url};
 use crate::run::render::{EnvFormat, render};
-use crate::run::runtime::Runtime;
+use crate::run::runtime::{Runtime, is_about_hosts};
 use crate::tls::CertAuthority;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -87,6 +88,7 @@ async fn environment(args: &EnvArgs, config: &Config) -> Result<Environment> {
     std::fs::create_dir_all(&bundle_folder)
         .with_context(|| format!("cannot create the folder {}", bundle_folder.display()))?;
     let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
+    let is_container = args.format.is_for_containers();
     let request = EnvironmentRequest {
         folder: &bundle_folder,
         proxy_url: &proxy_url,
@@ -96,12 +98,15 @@ async fn environment(args: &EnvArgs, config: &Config) -> Result<Environment> {
         bypass: &[],
         runtimes: &args.runtime,
         command: &[],
-        current: &variable,
+        current: if is_container { &variable_of_containers } else { &variable },
         working_directory: &working_directory,
     };
     let mut environment = request.build()?;
+    if is_container {
+        environment.remove_originals();
+    }
     let is_default = args.proxy.is_none();
-    if args.format.is_for_containers() && is_default {
+    if is_container && is_default {
         if config.proxy.listen.ip().is_loopback() {
             environment.notes.push(format!(
                 "the proxy listens on {}, which containers cannot reach; set proxy.listen and proxy.token, or pass --proxy",
@@ -136,6 +141,11 @@ fn proxy_of(args: &EnvArgs, config: &Config) -> Result<String> {
         }
         None => Ok(proxy_url(&reachable(config).to_string(), token)),
     }
+}
+
+/// A variable of this process that means something in a container, which has its own programs and folders.
+fn variable_of_containers(name: &str) -> Option<OsString> {
+    if is_about_hosts(name) { variable(name) } else { None }
 }
 
 /// The address at which clients on this machine reach the proxy.

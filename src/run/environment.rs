@@ -6,7 +6,7 @@ use super::bundle::{BundleError, Bundles, write_bundles};
 use super::extras::{Extras, ProxyReach, write_extras};
 use super::runtime::{ADDED_NO_PROXY_VARIABLE, Extension, FILES_VARIABLE, Role, Runtime, VARIABLES};
 use super::settings::{Loopback, RunSettings};
-use super::user_environment::{UserEnvironment, original_variable};
+use super::user_environment::{ORIGINAL_PREFIX, UserEnvironment, original_variable};
 use crate::trace::exchange::ANONYMOUS_USER;
 use crate::util::secret::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -30,6 +30,11 @@ impl Environment {
     pub(crate) fn value(&self, name: &str) -> String {
         let found = self.set.iter().find(|(set, _)| set == name);
         found.map(|(_, value)| value.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Removes the user's replaced values, which name files of this machine.
+    pub(crate) fn remove_originals(&mut self) {
+        self.set.retain(|(name, _)| !name.starts_with(ORIGINAL_PREFIX));
     }
 
     /// The changes that undo the environment of this process, as far as it set the variables. `None` if it has none.

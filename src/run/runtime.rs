@@ -152,6 +152,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable(FILES_VARIABLE, Files, &[]),
 ];
 
+/// True for a variable about hosts and certificates, which an environment for another machine takes from this one. Others
+/// name programs, folders and options here. Those of an outer Tracewire environment say which values are the user's.
+pub(crate) fn is_about_hosts(name: &str) -> bool {
+    let role = VARIABLES.iter().find(|variable| variable.name == name).map(|variable| variable.role);
+    matches!(role, Some(AdditiveCa | ReplacingCa | NoProxy | Files))
+        || name == "SSL_CERT_DIR"
+        || name.starts_with("TRACEWIRE_")
+}
+
 /// Names the folder of an environment's files.
 pub(super) const FILES_VARIABLE: &str = "TRACEWIRE_FILES";
 /// Names the hosts that Tracewire added to NO_PROXY.

@@ -70,9 +70,12 @@ impl<'a> UserEnvironment<'a> {
     }
 }
 
+/// The beginning of the names of variables that keep a value of the user.
+pub(super) const ORIGINAL_PREFIX: &str = "TRACEWIRE_ORIGINAL_";
+
 /// The variable that keeps the user's value of a variable that Tracewire replaces or unsets.
 pub(super) fn original_variable(name: &str) -> String {
-    format!("TRACEWIRE_ORIGINAL_{name}")
+    format!("{ORIGINAL_PREFIX}{name}")
 }
 
 /// Removes the proxy options, which a new environment sets again, and the outer environment's trust store.

@@ -385,3 +385,30 @@ fn a_run_removes_what_a_killed_one_left() {
     signal(line.trim().parse().unwrap(), rustix::process::Signal::KILL);
     eventually(|| (start(&["true"]).status().unwrap().success() && folders() == 0).then_some(()));
 }
+
+#[test]
+fn a_container_gets_no_paths_of_this_machine() {
+    let home = tempfile::tempdir().unwrap();
+    let corporate = home.path().join("corporate.pem");
+    fs::write(&corporate, "-- corporate --\n").unwrap();
+    let mut command = tracewire(home.path());
+    command
+        .args(["env", "--format", "docker"])
+        .env("NODE_OPTIONS", "--require /mine/hook.cjs")
+        .env("PYTHONPATH", "/mine");
+    command.env("JAVA_TOOL_OPTIONS", "-javaagent:/mine.jar").env("SSL_CERT_FILE", &corporate).env("NO_PROXY", "corp");
+    let output = command.output().unwrap();
+    // The lines are words of a shell.
+    let words =
+        format!("for word in {}; do echo \"$word\"; done", String::from_utf8_lossy(&output.stdout).replace('\n', " "));
+    let words = Command::new("sh").args(["-c", &words]).output().unwrap();
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(words.contains("--env=NODE_OPTIONS=--require /tracewire/node.cjs\n"), "{words}");
+    assert!(
+        words.contains("--env=SSL_CERT_FILE=/tracewire/SSL_CERT_FILE.pem\n") && words.contains("NO_PROXY=corp,"),
+        "{words}"
+    );
+    assert!(!words.contains("mine") && !words.contains("corporate.pem"), "{words}");
+    let bundle = fs::read_to_string(home.path().join("ca/env/SSL_CERT_FILE.pem")).unwrap();
+    assert!(bundle.starts_with("-- corporate --"), "the certificates themselves are there");
+}
