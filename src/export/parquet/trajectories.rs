@@ -41,6 +41,7 @@ fn columns() -> Vec<(&'static str, Column)> {
         ("reasons", Column::texts(|row| row.reasons.clone())),
         ("routed_experts", Column::bytes(|row| experts(row).map(Cow::Owned))),
         ("routed_experts_shape", Column::ints(|row| Cow::Borrowed(&row.routed_experts_shape))),
+        ("routed_experts_dtype", Column::text(|row| row.routed_experts_dtype.as_deref())),
         ("sampling_mask_lengths", Column::bytes(|row| little_endian(row.sampling_mask_lengths.as_deref()))),
         ("sampling_mask", Column::bytes(|row| little_endian(row.sampling_mask.as_deref()))),
     ]
