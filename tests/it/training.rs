@@ -2,7 +2,7 @@
 
 use crate::support::client::{ask, get, post};
 use crate::support::model_server::{npy, read_request, respond};
-use crate::support::{Bench, Running, endpoint, eventually, python, root, text, tracewire};
+use crate::support::{Bench, Running, TRACEWIRE, endpoint, eventually, python, root, text, tracewire};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
@@ -248,6 +248,28 @@ fn pyarrow_and_datasets_read_the_parquet() {
     for query in ["format=slime&file_type=parquet", "file_type=arrow"] {
         assert_eq!(get(serve.address("server"), &format!("/v1/tracewire/export?{query}")).status, 422, "{query}");
     }
+}
+
+#[test]
+fn a_policy_learns_from_the_rows_that_its_agents_left() {
+    let (bench, steps) = (Bench::new(), 50);
+    let mut train = Command::new(python());
+    train.arg(root().join("examples/train/train.py")).args(["--tracewire", TRACEWIRE, "--steps", &steps.to_string()]);
+    let output = train.env("TRACEWIRE_HOME", bench.home()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let reports: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(reports.len(), steps);
+    for (step, report) in reports.iter().enumerate() {
+        assert_eq!((&report["ratio_min"], &report["ratio_max"]), (&json!(1.0), &json!(1.0)), "{report}");
+        // Every call was sampled with the weights of its step.
+        assert_eq!(report["versions"], json!([step]));
+    }
+    let mean = |reports: &[Value]| {
+        reports.iter().map(|report| report["reward"].as_f64().unwrap()).sum::<f64>() / reports.len() as f64
+    };
+    let (first, last) = (mean(&reports[..5]), mean(&reports[steps - 5..]));
+    assert!(first < 0.5 && last > 0.7, "{first} {last}");
 }
 
 #[test]
