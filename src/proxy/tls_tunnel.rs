@@ -15,7 +15,7 @@ use crate::net::sniff::{OnSilence, Protocol, read_client_hello, sniff};
 use crate::net::{BoxedIo, within};
 use crate::tls::{LeafKey, Offer, facts};
 use crate::trace::exchange::ConnectPolicy;
-use crate::upstream::{Dialled, EndpointStream, Origin, authority};
+use crate::upstream::{Dialled, EndpointStream, Origin, authority, tls_error};
 use crate::wire::client_hello::ClientHello;
 use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
@@ -163,13 +163,24 @@ impl Proxy {
         exchange: &ActiveExchange,
     ) -> Option<(BoxedIo, Result<HttpVersion, ProxyError>)> {
         let mut server_bytes = BytesMut::new();
-        let server_speaks = async { drop(endpoint.io.read_buf(&mut server_bytes).await) };
+        let mut refused = None;
+        let server_speaks = async {
+            if let Err(error) = endpoint.io.read_buf(&mut server_bytes).await {
+                // Under TLS 1.3 an endpoint judges our client certificate after the handshake. The request gets that as its
+                // answer.
+                refused = Some(error);
+                std::future::pending::<()>().await;
+            }
+        };
         let sniffed = sniff(&mut io, server_speaks, OnSilence::Opaque);
         let (protocol, seen) = within(self.inner.settings.header_timeout, sniffed).await?.ok()?;
         let io: BoxedIo = Box::new(Prefixed::new(seen, io));
         if protocol == Protocol::Http1 {
-            let upstream = self.inner.forwarder.upstream();
-            return Some((io, upstream.adopt(endpoint, &exchange.pool_key(), origin).await));
+            let adopted = match refused {
+                Some(error) => Err(tls_error(&authority(&origin.host, origin.port), &error)),
+                None => self.inner.forwarder.upstream().adopt(endpoint, &exchange.pool_key(), origin).await,
+            };
+            return Some((io, adopted));
         }
         let endpoint: BoxedIo = Box::new(Prefixed::new(server_bytes.freeze(), endpoint.io));
         self.relay_to(io, Ok(endpoint), exchange, NOT_HTTP).await;

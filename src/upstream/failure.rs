@@ -89,7 +89,7 @@ fn explain(error: &hyper::Error, endpoint: &str) -> ProxyError {
 }
 
 /// Why the TLS handshake with an endpoint failed.
-pub(super) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
+pub(crate) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
     let certificate =
         |kind, words: &str| ProxyError::new(kind, endpoint, format!("the endpoint's certificate {words}"));
     let kind = match TlsFailure::of(error) {

@@ -24,6 +24,7 @@ pub(crate) use body::{Body, BodyError};
 pub(crate) use connect_to::ConnectTo;
 pub(crate) use connection::{EndpointStream, Lease};
 pub(crate) use dial::{DialPurpose, Dialled};
+pub(crate) use failure::tls_error;
 pub(crate) use idle_limit::IdleLimited;
 pub(crate) use origin::{Origin, PoolKey, Scheme, authority};
 pub(crate) use proxies::UpstreamProxy;

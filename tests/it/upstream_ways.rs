@@ -87,8 +87,10 @@ fn an_endpoint_that_wants_a_client_certificate_gets_the_one_for_its_host() {
     assert!(text(&output).contains("agent.tracewire.test"), "{}", text(&output));
 
     let without = bench.serve(&["--upstream-ca", ca.path().to_str().unwrap(), "--connect-to", &rule]);
-    let output = curl(&without, &["https://api.tracewire.test/"]);
-    assert!(text(&output).contains("client_certificates"), "{}", text(&output));
+    for arguments in [&["https://api.tracewire.test/"][..], &["--no-alpn", "https://api.tracewire.test/"]] {
+        let output = curl(&without, arguments);
+        assert!(text(&output).contains("client_certificates"), "{arguments:?}: {}", text(&output));
+    }
 }
 
 #[test]
