@@ -6,7 +6,7 @@
 
 use super::backend_response::is_event_stream;
 use super::call::ResponseState;
-use super::response_bodies::ends_event;
+use super::response_bodies::{MAX_BLANK_LINE_BYTES, ends_event};
 use crate::llm::api::error_message;
 use crate::upstream::{Body, BodyError};
 use bytes::Bytes;
@@ -73,7 +73,7 @@ impl HttpBody for KeepaliveBody {
 }
 
 /// The response with `keepalive` after each `period` of silence, if it is a stream of events.
-pub(super) fn audible(response: Response<Body>, keepalive: Bytes, period: Duration) -> Response<Body> {
+pub(super) fn with_idle_keepalives(response: Response<Body>, keepalive: Bytes, period: Duration) -> Response<Body> {
     // A length could not be kept.
     let has_length = response.headers().contains_key(header::CONTENT_LENGTH);
     if period.is_zero() || has_length || !is_event_stream(response.headers()) {
@@ -82,18 +82,31 @@ pub(super) fn audible(response: Response<Body>, keepalive: Bytes, period: Durati
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();
-    response.map(|inner| AudibleBody { inner, ticks, keepalive, is_between_events: true }.boxed_unsync())
+    response.map(|inner| IdleKeepalives { inner, ticks, keepalive, last_bytes: Vec::new() }.boxed_unsync())
 }
 
-struct AudibleBody {
+struct IdleKeepalives {
     inner: Body,
     ticks: Interval,
     keepalive: Bytes,
-    /// True if the last event that was sent is complete: a keepalive within an event would break it.
-    is_between_events: bool,
+    /// The end of what was sent, enough to show whether an event has ended: a keepalive within an event would break it.
+    last_bytes: Vec<u8>,
 }
 
-impl HttpBody for AudibleBody {
+impl IdleKeepalives {
+    fn is_between_events(&self) -> bool {
+        self.last_bytes.is_empty() || ends_event(&self.last_bytes)
+    }
+
+    fn sent(&mut self, data: &[u8]) {
+        self.last_bytes.extend_from_slice(&data[data.len().saturating_sub(MAX_BLANK_LINE_BYTES)..]);
+        let excess = self.last_bytes.len().saturating_sub(MAX_BLANK_LINE_BYTES);
+        self.last_bytes.drain(..excess);
+        self.ticks.reset();
+    }
+}
+
+impl HttpBody for IdleKeepalives {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -101,12 +114,11 @@ impl HttpBody for AudibleBody {
         let this = &mut *self;
         if let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) {
             if let Some(data) = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                this.is_between_events = ends_event(data);
-                this.ticks.reset();
+                this.sent(data);
             }
             return Poll::Ready(next);
         }
-        if !this.is_between_events {
+        if !this.is_between_events() {
             return Poll::Pending;
         }
         ready!(this.ticks.poll_tick(cx));
@@ -120,3 +132,26 @@ impl HttpBody for AudibleBody {
 
 const EVENT_STREAM: &str = "text/event-stream";
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::channel::Channel;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_ends_over_two_frames_is_followed_by_keepalives() {
+        let (mut sender, body) = Channel::<Bytes, BodyError>::new(8);
+        let mut response = Response::new(body.boxed_unsync());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
+        let mut body = with_idle_keepalives(response, Bytes::from_static(b":\n\n"), Duration::from_secs(1)).into_body();
+        for part in ["data: 1\n", "\n"] {
+            sender.send_data(Bytes::from_static(part.as_bytes())).await.unwrap();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), part);
+        }
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), ":\n\n");
+        sender.send_data(Bytes::from_static(b"data: 2\n")).await.unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 2\n");
+        let within_event = tokio::time::timeout(Duration::from_secs(60), body.frame()).await;
+        assert!(within_event.is_err(), "{within_event:?}");
+    }
+}

@@ -143,6 +143,9 @@ pub(super) fn ends_event(bytes: &[u8]) -> bool {
 /// The end of a line, and a blank line behind it.
 const BLANK_LINES: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
 
+/// The length of the longest of them.
+pub(super) const MAX_BLANK_LINE_BYTES: usize = 4;
+
 /// The most that is held of an event. Of a longer one, the beginning is passed on before.
 const MAX_HELD_BYTES: usize = 64 << 10;
 

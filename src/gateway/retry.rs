@@ -8,7 +8,7 @@ use super::backends::Backend;
 use super::call::GatewayCall;
 use super::deliver::deliver;
 use super::in_flight::InFlightPermit;
-use super::keepalive::audible;
+use super::keepalive::with_idle_keepalives;
 use super::models::no_backend;
 use super::response_bodies::CallPermits;
 use super::service::{Gateway, increment};
@@ -62,7 +62,11 @@ impl Gateway {
                     }
                     let permits = CallPermits { _gate: gate_permit, _backend: backend_permit };
                     let response = deliver(call, request, response, self.forwarder().memory(), permits).await;
-                    return Ok(audible(response, call.error_format.keepalive(), self.settings().keepalive));
+                    return Ok(with_idle_keepalives(
+                        response,
+                        call.error_format.keepalive(),
+                        self.settings().keepalive,
+                    ));
                 }
                 Err(failure) => failure,
             };
