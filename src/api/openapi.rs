@@ -5,6 +5,7 @@ use super::respond::ErrorBody;
 use super::route::ApiOperation;
 use super::schema::{BodySchema, Schemas, one};
 use axum::http::{Method, StatusCode};
+use serde_json::Value as JsonValue;
 use utoipa::openapi::path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{SchemaType, Type};
@@ -21,7 +22,31 @@ pub(super) struct Group<'a> {
 }
 
 /// The document of these operations.
-pub(super) fn document(title: &str, groups: &[Group<'_>]) -> OpenApi {
+pub(super) fn document(title: &str, groups: &[Group<'_>]) -> JsonValue {
+    let mut document = serde_json::to_value(described(title, groups)).unwrap_or_default();
+    in_terms_of_json(&mut document);
+    document
+}
+
+/// Descriptions of types are their comments in Rust: a missing value is called `None` there, and types are linked.
+fn in_terms_of_json(document: &mut JsonValue) {
+    match document {
+        JsonValue::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    JsonValue::String(text) if name == "description" => {
+                        *text = text.replace("`None`", "`null`").replace("[`", "`").replace("`]", "`");
+                    }
+                    value => in_terms_of_json(value),
+                }
+            }
+        }
+        JsonValue::Array(items) => items.iter_mut().for_each(in_terms_of_json),
+        _ => {}
+    }
+}
+
+fn described(title: &str, groups: &[Group<'_>]) -> OpenApi {
     let (mut paths, mut schemas) = (Paths::new(), Schemas::default());
     for group in groups {
         for operation in &group.operations {

@@ -66,13 +66,12 @@ struct Documents {
 
 static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
     let (table, calls) = (table(), llm_calls());
-    let json = |title: &str, groups: &[Group<'_>]| serde_json::to_value(document(title, groups)).unwrap_or_default();
     let mut all: Vec<Group<'_>> = table.iter().map(RouteGroup::described).collect();
     all.push(Group { tag: "LLM calls", operations: calls.iter().collect() });
     let store = table.iter().filter(|one| one.tag == AGENT_LIGHTNING).map(RouteGroup::described);
     Documents {
-        agent_lightning: json("Tracewire: Agent Lightning's store", &store.collect::<Vec<_>>()),
-        all: json("Tracewire", &all),
+        agent_lightning: document("Tracewire: Agent Lightning's store", &store.collect::<Vec<_>>()),
+        all: document("Tracewire", &all),
     }
 });
 

@@ -28,6 +28,8 @@ fn the_document_describes_what_is_served() {
     let serve = bench.serve(&[]);
     let server = serve.address("server");
     let document = get(server, "/openapi.json").json();
+    let text = document.to_string();
+    assert!(text.contains("`null`") && !text.contains("`None`") && !text.contains("[`"), "Rust's words in {text}");
     let paths = document["paths"].as_object().unwrap();
     for path in
         ["/v1/agl/spans", "/api/rollouts/terminal", "/sessions/{session}", "/proxy/pause", "/v1/traces", "/metrics"]
