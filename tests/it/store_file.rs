@@ -82,3 +82,26 @@ async fn a_file_that_is_replaced_before_the_end_stays_as_it_is() {
     assert_eq!(seen_by_others(&path, "next").await, 2);
     assert_eq!(seen_by_others(&moved, "before").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_does_not_give_up_a_file_whose_folder_is_away_for_a_while() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("store"), parent.path().join("away"));
+    let path = folder.join("spans.db");
+    let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    store.append(shared([span("before", "a", 1, "x")])).await.unwrap();
+    std::fs::rename(&folder, &away).unwrap();
+    // No connection for reading is open yet.
+    assert!(store.spans("before".into(), None).await.is_err());
+    store.append(shared([span("meanwhile", "a", 1, "x")])).await.unwrap();
+    assert!(!folder.exists(), "the folder is not made anew");
+    std::fs::rename(&away, &folder).unwrap();
+    for rollout in ["before", "meanwhile"] {
+        assert_eq!(store.spans(rollout.into(), None).await.unwrap().len(), 1, "{rollout}");
+    }
+    store.append(shared([span("after", "a", 1, "x")])).await.unwrap();
+    store.close().await.unwrap();
+    for rollout in ["before", "meanwhile", "after"] {
+        assert_eq!(seen_by_others(&path, rollout).await, 1, "{rollout}");
+    }
+}

@@ -58,13 +58,19 @@ impl OpenFile {
     /// Opens a connection by `open`, which gets the path.
     pub(super) fn open<E>(&self, open: impl FnOnce(&Path) -> Result<Connection, E>) -> Result<Opened, E> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(files) = current.files.filter(|files| file::identity(&self.path) != Some(files.database)) {
+        let found = file::identity(&self.path);
+        // A reader finds nothing in a folder that is missing, but the writer's file counts as current.
+        let is_kept = found.is_none() && self.is_folder_missing();
+        if let Some(files) = current.files.filter(|files| found != Some(files.database) && !is_kept) {
             self.let_go(files);
             current.files = None;
             current.generation += 1;
         }
         let connection = open(&self.path)?;
         if let Some(database) = file::identity(&self.path) {
+            if current.files.is_some_and(|files| files.database != database) {
+                current.generation += 1;
+            }
             let [log, index] = file::beside(&self.path).map(|path| file::identity(&path));
             current.files = Some(Files { database, log, index });
         }
@@ -82,8 +88,7 @@ impl OpenFile {
             current.is_folder_missing = false;
             return is_current;
         }
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_none_or(Path::is_dir) {
+        if !self.is_folder_missing() {
             return false;
         }
         if !std::mem::replace(&mut current.is_folder_missing, true) {
@@ -91,6 +96,11 @@ impl OpenFile {
             tracing::error!(path = %self.path.display(), "the folder of the store's file is gone; its open file is still written to");
         }
         true
+    }
+
+    fn is_folder_missing(&self) -> bool {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        folder.is_some_and(|folder| !folder.is_dir())
     }
 
     /// Unlinks the log and the index of an earlier file, unless they are another's.
