@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
 use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
-use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
+use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request, takes_open_request};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
 use crate::trace::SamplerArrays;
 use crate::wire::json_edit::{Object, edited};
@@ -199,7 +199,7 @@ fn body_fields(
             fields.push((name, value.to_string()));
         }
     }
-    if asks_openly(call, target) {
+    if asks_openly(call, target, backend) {
         let wants_logprobs = call.mode == Some(CallMode::Train) && settings.include_log_probs;
         let logprobs = if wants_logprobs { Logprobs::Yes } else { Logprobs::No };
         let token_id_fields = open_request(target.api, backend.engine().known(), logprobs);
@@ -238,8 +238,10 @@ fn model_at(call: &GatewayCall, backend: &Backend) -> String {
 
 /// True for a call on the routes and APIs of Agent Lightning 1.0. Token ids are then requested as if the agent did, and stay in
 /// the response.
-fn asks_openly(call: &GatewayCall, target: &ApiCall) -> bool {
-    call.route.surface == ApiSurface::V1 && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
+fn asks_openly(call: &GatewayCall, target: &ApiCall, backend: &Backend) -> bool {
+    call.route.surface == ApiSurface::V1
+        && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
+        && takes_open_request(target.api, backend.engine().known())
 }
 
 /// How token ids and `arrays` are requested on the agent's behalf. `None`: the engine returns none in this API, or they are
@@ -251,7 +253,7 @@ fn token_id_plan(
     settings: &GatewaySettings,
     arrays: SamplerArrays,
 ) -> Option<TokenIdPlan> {
-    if asks_openly(call, target) {
+    if asks_openly(call, target, backend) {
         return None;
     }
     let strips = settings.strip && call.route.surface != ApiSurface::V1;

@@ -1,6 +1,6 @@
 //! What coding agents send to the gateway, to a backend that has only chat completions.
 
-use crate::support::client::{Reply, ask, get};
+use crate::support::client::{Reply, ask, get, post};
 use crate::support::{Bench, Running, endpoint, eventually, is_exchange, read_head};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -232,6 +232,22 @@ fn an_openai_backend_gets_only_fields_of_its_api() {
     let mut dropped: Vec<String> = serde_json::from_value(gateway.dropped()).unwrap();
     dropped.sort();
     assert_eq!(dropped, ["add_generation_prompt", "chat_template_kwargs", "continue_final_message", "top_k", "user"]);
+}
+
+#[test]
+fn agent_lightnings_routes_ask_a_known_engine_in_its_own_way() {
+    for (engine, is_asked) in [("vllm", true), ("sglang", false), ("openai", false)] {
+        let gateway = Gateway::start(engine, "");
+        let made = post(gateway.server, "/api/rollouts", &json!([{"rollout_id": "ro", "input": {}}]));
+        assert_eq!(made.status, 201, "{}", made.text());
+        let path = "/proxy/rollout/ro/attempt/0/mode/train/openai/v1/chat/completions";
+        let body = json!({"stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        let reply = ask(gateway.server, "POST", path, &[], &body.to_string());
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        // SGLang refuses it for streams, and OpenAI always.
+        assert_eq!(gateway.model.last().get("return_token_ids").is_some(), is_asked, "{engine}");
+        assert_eq!(gateway.model.last()["logprobs"] == true, engine != "openai", "{engine}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub(crate) mod tokens;
 mod validate;
 
 pub(crate) use rejection::{may_reject, rejected_fields};
-pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request};
+pub(crate) use request::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request, takes_open_request};
 pub(crate) use strip::ResponseStripper;
 pub(crate) use tokens::{TokenIdIssue, Tokens};
 pub(crate) use validate::validate;

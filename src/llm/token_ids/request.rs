@@ -129,6 +129,16 @@ impl TokenIdPlan {
     }
 }
 
+/// True if an engine takes the fields of [`open_request`], as far as it is known. SGLang refuses them for streams, and OpenAI's
+/// servers refuse every field that they do not know.
+pub(crate) fn takes_open_request(api: &ApiSpec, known: Option<Engine>) -> bool {
+    known.is_none_or(|engine| {
+        let own = engine.token_id_request(api).map_or(&[][..], |request| request.fields);
+        let open = open_request(api, known, Logprobs::No);
+        open.iter().all(|(name, _)| own.iter().any(|field| field.name == *name))
+    })
+}
+
 /// The fields by which token ids are requested openly, so that the agent gets them as well: vLLM's, which Agent Lightning
 /// sends to every engine. `known`: the engine, where it is known; only vLLM gets those that refine the logprobs.
 pub(crate) fn open_request(
@@ -184,6 +194,14 @@ mod tests {
     fn apply(engine: Engine, api: &ApiSpec, body: &str) -> Option<InjectedRequest> {
         TokenIdPlan::of(engine, api, Stripping::Strip, SamplerArrays::default())?
             .apply(body.as_bytes(), &mut HeaderMap::new())
+    }
+
+    #[test]
+    fn a_known_engine_with_a_way_of_its_own_is_not_asked_openly() {
+        let takes = |engine: &str, api| takes_open_request(api, Engine::of_name(engine));
+        assert!(takes("vllm", &OPENAI_CHAT) && takes("sglang", &OPENAI_COMPLETIONS));
+        assert!(!takes("sglang", &OPENAI_CHAT) && !takes("openai", &OPENAI_CHAT));
+        assert!(takes_open_request(&OPENAI_CHAT, None), "Agent Lightning asks every engine");
     }
 
     /// What is added to a request.
