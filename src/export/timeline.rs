@@ -218,6 +218,7 @@ fn label(span: &Span) -> String {
         let _ = write!(label, " ({})", reason.unwrap_or_default());
     }
     for (name, note) in [
+        (names::RECORD_DAMAGED, " [record damaged]"),
         (names::CAPTURE_REQUEST_TRUNCATED, " [request cut]"),
         (names::CAPTURE_RESPONSE_TRUNCATED, " [response cut]"),
         (names::IDENTITY_CONFLICT, " [identity conflict]"),

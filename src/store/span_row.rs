@@ -6,7 +6,9 @@ use super::error::StoreError;
 use super::externalized::{ExternalizedValue, externalize};
 use super::sql::{signed, unsigned};
 use crate::llm::recorded::is_llm_call;
-use crate::trace::{AttemptId, Attributes, RolloutId, Span, Timestamp, Value};
+use crate::trace::semconv as names;
+use crate::trace::span::Resource;
+use crate::trace::{AttemptId, Attributes, RolloutId, Span, Status, StatusCode, Timestamp, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
@@ -93,6 +95,36 @@ impl SpanRow {
 pub(super) fn span(json: &str, start_ns: Option<i64>, end_ns: Option<i64>) -> serde_json::Result<Span> {
     let span: Span = serde_json::from_str(json)?;
     Ok(Span { start_time: start_ns.map(timestamp), end_time: end_ns.map(timestamp), ..span })
+}
+
+/// What is left of a span whose JSON can't be read: its columns, and what is wrong as its error.
+pub(super) fn damaged(
+    key: SpanKey,
+    sequence_id: u64,
+    (start_ns, end_ns): (Option<i64>, Option<i64>),
+    cause: &str,
+) -> Span {
+    let mut span = Span {
+        rollout_id: key.rollout_id,
+        attempt_id: key.attempt_id,
+        sequence_id,
+        trace_id: "0".repeat(32),
+        span_id: key.span_id,
+        parent_id: None,
+        name: "damaged record".to_owned(),
+        kind: None,
+        status: Status { status_code: StatusCode::Error, description: Some(format!("the record is damaged: {cause}")) },
+        attributes: Attributes::default(),
+        events: Vec::new(),
+        links: Vec::new(),
+        start_time: start_ns.map(timestamp),
+        end_time: end_ns.map(timestamp),
+        context: None,
+        parent: None,
+        resource: Resource::default(),
+    };
+    span.set(names::RECORD_DAMAGED, vec!["span".to_owned()]);
+    span
 }
 
 /// An instant from a column of nanoseconds since the Unix epoch.

@@ -129,6 +129,7 @@ names! {
     RESPONSE_INFORMATIONAL = "tracewire.response.informational";
     RESPONSE_FRAMES = "tracewire.response.frames";
     OUTCOME = "tracewire.outcome";
+    RECORD_DAMAGED = "tracewire.record.damaged";
     ABORTED_BY = "tracewire.aborted_by";
     CONNECT_POLICY = "tracewire.connect.policy";
     CONNECT_REASON = "tracewire.connect.reason";

@@ -143,6 +143,9 @@ pub fn verdict(
 }
 
 fn capture_gap(span: &Span) -> Option<String> {
+    if let Some(Value::Strings(parts)) = span.attributes.get(names::RECORD_DAMAGED) {
+        return Some(format!("the record is damaged: {}", parts.join(", ")));
+    }
     let gaps = [names::CAPTURE_REQUEST_TRUNCATED, names::CAPTURE_RESPONSE_TRUNCATED, names::CAPTURE_UNDECODED];
     let gap = gaps.into_iter().find(|name| span.attributes.contains_key(*name))?;
     // Of other traffic, bodies are not needed.

@@ -105,3 +105,28 @@ async fn a_read_does_not_give_up_a_file_whose_folder_is_away_for_a_while() {
         assert_eq!(seen_by_others(&path, rollout).await, 1, "{rollout}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_record_costs_that_record_only() {
+    let (_folder, path, store) = store();
+    let mut long = span("r", "a", 2, "y");
+    long.set("long", "words ".repeat(10_000));
+    store.append(shared([span("r", "a", 1, "x"), long, span("r", "a", 3, "z")])).await.unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    for damage in ["'{'", "x'00ff'", "'{}'"] {
+        file.execute(&format!("UPDATE span SET json = {damage} WHERE sequence_id = 1"), []).unwrap();
+        let spans = store.spans("r".into(), None).await.unwrap();
+        assert_eq!(spans.iter().map(|span| span.sequence_id).collect::<Vec<_>>(), [1, 2, 3], "{damage}");
+        assert_eq!(
+            (spans[0].name.as_str(), &spans[0].span_id, spans[0].is_error()),
+            ("damaged record", &span("r", "a", 1, "x").span_id, true)
+        );
+        assert!(
+            spans[1].attributes.contains_key("long") && !spans[1].attributes.contains_key("tracewire.record.damaged")
+        );
+    }
+    file.execute("UPDATE text SET data = x'00'", []).unwrap();
+    let spans = store.spans("r".into(), None).await.unwrap();
+    assert_eq!(spans[1].attributes["tracewire.record.damaged"], vec!["long".to_owned()].into());
+    assert_eq!(spans[2], span("r", "a", 3, "z"));
+}

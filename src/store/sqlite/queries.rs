@@ -4,8 +4,9 @@ use super::retention::size_bytes;
 use super::rows::{self, damaged, decode};
 use crate::store::api::{EndedRollouts, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
 use crate::store::externalized::{Hash, ValueKind, unpack};
-use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
+use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
+use crate::trace::semconv as names;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Value};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -43,7 +44,8 @@ pub(super) fn attempts(connection: &Connection, id: &RolloutId) -> rusqlite::Res
     rows.collect()
 }
 
-/// The spans of a rollout in order, with their externalized attributes.
+/// The spans of a rollout in order, with their externalized attributes. What is damaged of one costs no other: the span says
+/// what is missing.
 pub(super) fn spans(
     connection: &Connection,
     rollout: &RolloutId,
@@ -57,14 +59,54 @@ pub(super) fn spans(
     let mut spans = Vec::new();
     let mut pieces = Pieces::default();
     while let Some(row) = found.next()? {
-        let span = span_row::span(&row.get::<_, String>(1)?, row.get(2)?, row.get(3)?);
-        let mut span = span.map_err(|error| damaged(Type::Text, error))?;
-        for (name, last_piece) in last_pieces(connection, row.get(0)?)? {
-            span.attributes.insert(name, pieces.value(connection, last_piece)?);
+        let number: i64 = row.get(0)?;
+        let span = row.get::<_, String>(1).and_then(|json| {
+            span_row::span(&json, row.get(2)?, row.get(3)?).map_err(|error| damaged(Type::Text, error))
+        });
+        let mut span = match span {
+            Ok(span) => span,
+            Err(error) if is_damage(&error) => {
+                tracing::error!(rollout_id = %rollout, %error, "the record of a span is damaged");
+                damaged_span(connection, number, &error.to_string())?
+            }
+            Err(error) => return Err(error),
+        };
+        let mut unreadable = Vec::new();
+        for (name, last_piece) in last_pieces(connection, number)? {
+            match pieces.value(connection, last_piece) {
+                Ok(value) => drop(span.attributes.insert(name, value)),
+                Err(error) if is_damage(&error) => {
+                    tracing::error!(rollout_id = %rollout, span_id = span.span_id, attribute = name, %error, "an attribute of a span is damaged");
+                    unreadable.push(name);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !unreadable.is_empty() {
+            span.set(names::RECORD_DAMAGED, unreadable);
         }
         spans.push(span);
     }
     Ok(spans)
+}
+
+/// The span of a row of which only the other columns can be read.
+fn damaged_span(connection: &Connection, number: i64, cause: &str) -> rusqlite::Result<Span> {
+    let sql = "SELECT rollout_id, attempt_id, span_id, sequence_id, start_ns, end_ns FROM span WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row(params![number], |row| {
+        let key = SpanKey {
+            rollout_id: row.get::<_, String>(0)?.as_str().into(),
+            attempt_id: row.get::<_, String>(1)?.as_str().into(),
+            span_id: row.get(2)?,
+        };
+        Ok(span_row::damaged(key, unsigned(row.get(3)?), (row.get(4)?, row.get(5)?), cause))
+    })
+}
+
+/// True if the content of a row is wrong, and not the file.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, QueryReturnedNoRows, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..))
 }
 
 /// The matching rollouts, each with its latest attempt, by start time.
