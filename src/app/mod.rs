@@ -6,4 +6,4 @@ mod service;
 mod stores;
 
 pub(crate) use program::{App, Parts, StopReport};
-pub(crate) use stores::{ca_folder, open_store, open_store_for_reading, place_name, store_path};
+pub(crate) use stores::{WhenUnreachable, ca_folder, open_store, open_store_for_reading, place_name, store_path};

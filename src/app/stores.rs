@@ -5,6 +5,7 @@
 use crate::config::{Config, StorePlace, StoreSettings, data_folder};
 use crate::rollout::lifecycle;
 use crate::store::memory::MemoryStore;
+pub(crate) use crate::store::postgres::WhenUnreachable;
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::spool::SpooledStore;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens the store of the settings (`store.path`).
-pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreError> {
+pub(crate) async fn open_store(config: &Config, when_unreachable: WhenUnreachable) -> Result<SharedStore, StoreError> {
     let settings = &config.store;
     match settings.place() {
         StorePlace::Memory => {
@@ -34,6 +35,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<SharedStore, StoreErro
             let options = PostgresOptions {
                 retention: settings.retention,
                 observer: Some(lifecycle::on_span_stored),
+                when_unreachable,
                 ..PostgresOptions::default()
             };
             let server = Arc::new(PostgresStore::open(&url, tls.plain_config(), options).await?);
@@ -49,7 +51,7 @@ pub(crate) async fn open_store_for_reading(config: &Config) -> Result<SharedStor
         StorePlace::File(_) => {
             Ok(Arc::new(SqliteStore::open_for_reading(&store_path(settings), SqliteOptions::default())?))
         }
-        StorePlace::Memory | StorePlace::Postgres(_) => open_store(config).await,
+        StorePlace::Memory | StorePlace::Postgres(_) => open_store(config, WhenUnreachable::Fail).await,
     }
 }
 

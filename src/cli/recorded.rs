@@ -5,7 +5,7 @@
 use super::run_owner::{end_abandoned, mark_as_ours};
 use super::settings::variable;
 use super::show;
-use crate::app::{App, Parts, StopReport, open_store};
+use crate::app::{App, Parts, StopReport, WhenUnreachable, open_store};
 use crate::config::Config;
 use crate::doctor::monitor::{ConnectionMonitor, Observations};
 use crate::net::listener::raise_descriptor_limit;
@@ -95,7 +95,7 @@ impl Recorded {
         // The proxy trusts every CA that the command would trust without it.
         config.tls.upstream_ca.extend(user_ca_files(&variable, &working_directory));
         let ca_pem = authority.ca_pem().to_owned();
-        let store = open_store(&config).await?;
+        let store = open_store(&config, WhenUnreachable::Fail).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
         let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false };
         let app = App::start(&config, parts).await?;

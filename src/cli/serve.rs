@@ -3,7 +3,7 @@
 use super::args::StoreArgs;
 use super::settings::read_config;
 use super::show::{self, OutputFormat};
-use crate::app::{App, Parts, ca_folder, open_store};
+use crate::app::{App, Parts, WhenUnreachable, ca_folder, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -76,7 +76,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     raise_descriptor_limit();
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
-    let store = open_store(&config).await?;
+    let store = open_store(&config, WhenUnreachable::Wait).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
     announce(&app, &certificate_path(&folder), &config.proxy.token, args.json.into())?;
     stop.recv().await;

@@ -165,6 +165,42 @@ fn every_span_acknowledged_while_postgresql_is_killed_is_stored() {
 }
 
 #[test]
+fn serve_starts_while_postgresql_is_away_and_loses_nothing() {
+    use crate::support::postgres::Server;
+    let bench = Bench::new();
+    let mut postgres = Server::start();
+    let url = postgres.url();
+    postgres.kill();
+    let serve = bench.serve(&["--store", &url]);
+    let call = |rollout: &str| {
+        let url = format!("{}/weather", bench.http());
+        let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nx-rollout-id: {rollout}\r\nConnection: close\r\n\r\n");
+        assert!(say(serve.address("proxy"), request.as_bytes()).contains("celsius"));
+    };
+    let readiness = || get(serve.address("server"), "/readyz");
+    assert_eq!(readiness().status, 503);
+    (0..5).for_each(|_| call("ro-early"));
+    let output = tracewire(bench.home()).args(["trace", "list", "--store", &url]).output().unwrap();
+    assert!(!output.status.success() && crate::support::text(&output).contains("can't be reached"));
+    postgres.go_on();
+    let stored = |rollout: &str| {
+        let output =
+            tracewire(bench.home()).args(["trace", "show", rollout, "--format", "json", "--store", &url]).output();
+        let spans: Vec<Value> = serde_json::from_slice(&output.unwrap().stdout).unwrap_or_default();
+        let mut numbers: Vec<u64> = spans.iter().filter_map(|span| span["sequence_id"].as_u64()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    eventually(|| (stored("ro-early").len() == 5).then_some(()));
+    eventually(|| (readiness().status == 200).then_some(()));
+    call("ro-early");
+    let numbers = eventually(|| Some(stored("ro-early")).filter(|all| all.len() == 6));
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "a sequence id twice: {numbers:?}");
+    assert_eq!(serve.stop(), Some(0));
+    postgres.kill();
+}
+
+#[test]
 fn a_store_file_that_is_removed_or_replaced_is_made_anew() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);

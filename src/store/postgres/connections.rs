@@ -4,14 +4,17 @@
 //! waits for it, a statement may still be running: it is cancelled, and the connection is closed. A cancellation can reach the
 //! server before the statement does, so that the server limits the time of statements too.
 
-use super::error::{QueryError, cause};
+use super::error::{QueryError, cause, is_refusal};
 use super::options::server_name;
+use super::schema;
 use crate::store::api::BoxFuture;
 use crate::store::error::StoreError;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use rustls::ClientConfig;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::{Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -23,6 +26,8 @@ pub(super) struct Connections {
     /// Host and port, for messages.
     pub(super) server: String,
     answer_timeout: Duration,
+    has_tables: AtomicBool,
+    making_tables: Mutex<()>,
 }
 
 impl Connections {
@@ -41,7 +46,38 @@ impl Connections {
             .post_create(limit_statements(answer_timeout))
             .build()
             .map_err(|error| StoreError::Other(error.to_string()))?;
-        Ok(Self { pool, tls, server, answer_timeout })
+        Ok(Self {
+            pool,
+            tls,
+            server,
+            answer_timeout,
+            has_tables: AtomicBool::new(false),
+            making_tables: Mutex::new(()),
+        })
+    }
+
+    /// Creates or migrates the tables, once. All work does so first: the server may have been away at the start. Work that
+    /// comes while other work tries fails, so that nothing queues for a server that does not answer.
+    pub(super) async fn make_tables(&self) -> Result<(), QueryError> {
+        if self.has_tables.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Ok(_making) = self.making_tables.try_lock() else {
+            return Err(self.unreachable("it has not answered since the start".to_owned()));
+        };
+        let migrate = self.run_within(MIGRATION_TIMEOUT, |connection| {
+            Box::pin(async move { Ok(schema::migrate(connection).await?) })
+        });
+        if let Some(found) = migrate.await? {
+            let path = self.server.clone().into();
+            return Err(QueryError::Connection(StoreError::TooNew { path, found, known: schema::known_version() }));
+        }
+        self.has_tables.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn unreachable(&self, cause: String) -> QueryError {
+        QueryError::Connection(StoreError::Unreachable { server: self.server.clone(), cause })
     }
 
     /// Runs `work` on a connection, within the answer timeout.
@@ -49,11 +85,11 @@ impl Connections {
         &self,
         work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Result<T, QueryError>> + Send,
     ) -> Result<T, QueryError> {
+        self.make_tables().await?;
         self.run_within(self.answer_timeout, work).await
     }
 
-    /// Runs `work` on a connection.
-    pub(super) async fn run_within<T>(
+    async fn run_within<T>(
         &self,
         limit: Duration,
         work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Result<T, QueryError>> + Send,
@@ -71,6 +107,7 @@ impl Connections {
         &self,
         work: impl FnOnce(&mut Object, &Blocking) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
+        self.make_tables().await?;
         let mut lease = self.lease().await?;
         let blocking =
             Blocking { runtime: Handle::current(), answer_timeout: self.answer_timeout, server: self.server.clone() };
@@ -93,10 +130,14 @@ impl Connections {
         let connection = self.pool.get().await.map_err(|error| {
             let cause = match error {
                 PoolError::Closed => return QueryError::Connection(StoreError::Closed),
+                PoolError::Backend(error) if is_refusal(&error) => {
+                    let text = format!("PostgreSQL at {}: {}", self.server, cause(&error));
+                    return QueryError::Connection(StoreError::Other(text));
+                }
                 PoolError::Backend(error) => cause(&error),
                 other => other.to_string(),
             };
-            QueryError::Connection(StoreError::Unreachable { server: self.server.clone(), cause })
+            self.unreachable(cause)
         })?;
         Ok(Lease { connection: Some(connection), tls: self.tls.clone() })
     }
@@ -166,6 +207,8 @@ impl Drop for Lease {
     }
 }
 
+/// A migration may rewrite large tables.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Connections of one process.
 const MAX_CONNECTIONS: usize = 16;
 /// How long the establishment of a connection may take, and how long a caller waits for one of the pool.

@@ -69,6 +69,11 @@ enum ErrorClass {
     Other,
 }
 
+/// True if the server is there and refuses the connection, because of the user, the password or the database.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("28") || code.code().starts_with("3D"))
+}
+
 fn class_of_error(error: &Error) -> ErrorClass {
     // Without SQLSTATE, the connection failed.
     error.code().map_or(ErrorClass::Unreachable, |code| class_of(code.code()))

@@ -16,5 +16,5 @@ mod store;
 mod texts;
 mod transaction;
 
-pub use options::{PostgresOptions, without_password};
+pub use options::{PostgresOptions, WhenUnreachable, without_password};
 pub use store::PostgresStore;

@@ -16,11 +16,28 @@ pub struct PostgresOptions {
     pub answer_timeout: Duration,
     /// Called for stored spans.
     pub observer: Option<SpanObserver>,
+    /// What an open does if the server can't be reached.
+    pub when_unreachable: WhenUnreachable,
+}
+
+/// What an open does if the server can't be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnreachable {
+    /// It fails.
+    #[default]
+    Fail,
+    /// It succeeds. Operations fail until the server is there, and the first one then creates or migrates the tables.
+    Wait,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { retention: Retention::default(), answer_timeout: Duration::from_secs(15), observer: None }
+        Self {
+            retention: Retention::default(),
+            answer_timeout: Duration::from_secs(15),
+            observer: None,
+            when_unreachable: WhenUnreachable::default(),
+        }
     }
 }
 

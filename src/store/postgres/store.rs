@@ -2,9 +2,9 @@
 
 use super::connections::Connections;
 use super::error::{QueryError, cause};
-use super::options::{PostgresOptions, without_password};
+use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::transaction::Changed;
-use super::{append, ended, queries, retention, schema, texts, transaction};
+use super::{append, ended, queries, retention, texts, transaction};
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
     Statistics, Store,
@@ -42,16 +42,18 @@ impl PostgresStore {
         })?;
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let store = Self { connections, options, unchecked_spans: AtomicUsize::new(0) };
-        let newer = store.connections.run_within(MIGRATION_TIMEOUT, |connection| {
-            Box::pin(async move { Ok(schema::migrate(connection).await?) })
-        });
-        let newer = newer.await.map_err(|error| error.into_store_error(&store.connections.server))?;
-        if let Some(found) = newer {
-            let path = store.connections.server.clone().into();
-            return Err(StoreError::TooNew { path, found, known: schema::known_version() });
+        match store.connections.make_tables().await {
+            // A process may have ended between a removal and the removal of its texts.
+            Ok(()) => store.remove_orphaned_texts().await,
+            Err(error) => {
+                let error = error.into_store_error(&store.connections.server);
+                let is_away = matches!(error, StoreError::Unreachable { .. });
+                if !is_away || store.options.when_unreachable == WhenUnreachable::Fail {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "starting without the store's server; spans wait for it");
+            }
         }
-        // A process may have ended between a removal and the removal of its texts.
-        store.remove_orphaned_texts().await;
         Ok(store)
     }
 
@@ -250,7 +252,5 @@ fn conflict_backoff() -> ExponentialBuilder {
         .with_max_times(20)
 }
 
-/// A migration may rewrite large tables.
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Spans stored by this process between two checks of the limits.
 const SPANS_PER_CHECK: usize = 1024;
