@@ -6,6 +6,7 @@
 
 mod breaks;
 mod call;
+mod network;
 mod outline;
 mod prefix;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod rows;
 mod tests;
 mod tree;
 mod verdict;
+mod verdict_settings;
 #[cfg(test)]
 mod verdict_tests;
 
@@ -27,4 +29,5 @@ pub use read::{AttemptRecord, read};
 pub use rewards::{Reward, RewardRule, discounted_returns, final_reward};
 pub use rows::{ROW_SCHEMA_VERSION, RewardSource, TrainingRow, group_id, rows};
 pub use tree::{Branch, CallNode, MergeMode, Trajectory};
-pub use verdict::{Reason, Verdict, VerdictSettings, verdict};
+pub use verdict::{Reason, Verdict, verdict};
+pub use verdict_settings::VerdictSettings;

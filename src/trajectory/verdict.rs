@@ -2,13 +2,14 @@
 
 use super::breaks::BreakCause;
 use super::call::{Exclusion, is_side_call};
+use super::network::violation;
 use super::read::AttemptRecord;
 use super::tree::Trajectory;
+use super::verdict_settings::VerdictSettings;
 use crate::llm::clients::CallRole;
 use crate::trace::semconv as names;
 use crate::trace::{AttemptStatus, Span, Value};
-use crate::util::glob::{any_matches, text_matches};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Reasons against training on a rollout; none if it is sound.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -41,27 +42,6 @@ pub struct Reason {
     pub span_id: Option<String>,
     /// What was found, in words.
     pub detail: String,
-}
-
-/// The section `[verdict]`: limits, and what exchanges of a rollout may reach. An agent that reaches something else may have
-/// found the answer to its task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VerdictSettings {
-    /// The largest difference between the versions of the weights of one rollout.
-    pub max_version_spread: i64,
-    /// Patterns of the only hosts that may be reached, besides those of LLM calls. Empty: all.
-    pub allow_hosts: Vec<String>,
-    /// Patterns of URLs that must not be reached, as `https://github.com/org/repo*`.
-    pub deny_urls: Vec<String>,
-    /// Texts that must not appear in the URL or the recorded bodies of an exchange that is no LLM call.
-    pub deny_text: Vec<String>,
-}
-
-impl Default for VerdictSettings {
-    fn default() -> Self {
-        Self { max_version_spread: 1, allow_hosts: Vec::new(), deny_urls: Vec::new(), deny_text: Vec::new() }
-    }
 }
 
 /// Judges an attempt. `status`: that of the attempt, if it is registered.
@@ -150,27 +130,4 @@ fn capture_gap(span: &Span) -> Option<String> {
     let gap = gaps.into_iter().find(|name| span.attributes.contains_key(*name))?;
     // Of other traffic, bodies are not needed.
     span.attributes.contains_key(names::DIALECT).then(|| gap.to_owned())
-}
-
-/// The first rule that an exchange broke: its name, and what the exchange did.
-fn violation(span: &Span, rules: &VerdictSettings) -> Option<(&'static str, String)> {
-    let text = |name| span.attributes.get(name).and_then(Value::as_str);
-    let is_model_call = span.attributes.contains_key(names::DIALECT);
-    let url = text(names::URL_FULL)?;
-    let port = span.attributes.get(names::SERVER_PORT).and_then(Value::as_int);
-    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
-    if let Some(host) = text(names::SERVER_ADDRESS)
-        && !is_model_call
-        && !rules.allow_hosts.is_empty()
-        && !any_matches(&rules.allow_hosts, host, port)
-    {
-        return Some(("host_not_allowed", format!("the agent reached {host}")));
-    }
-    if rules.deny_urls.iter().any(|pattern| text_matches(pattern, url)) {
-        return Some(("denied_url", format!("the agent reached {url}")));
-    }
-    let texts = [Some(url), text(names::HTTP_REQUEST_BODY_CONTENT), text(names::HTTP_RESPONSE_BODY_CONTENT)];
-    let denied = |word: &&String| !word.is_empty() && texts.iter().flatten().any(|text| text.contains(word.as_str()));
-    let word = rules.deny_text.iter().filter(|_| !is_model_call).find(denied)?;
-    Some(("denied_text", format!("{url} has {word:?}")))
 }

@@ -75,8 +75,10 @@ fn clean(random: &mut Rng) -> Vec<Span> {
     let mut spans = Vec::new();
     let (mut prompt, mut sequence_id) = (vec![1, 2, random.i64(3..100)], 1);
     for _ in 0..random.usize(2..6) {
-        match random.u8(0..4) {
+        match random.u8(0..5) {
             0 => spans.push(fetch(sequence_id, "pypi.org", "/simple/numpy", "wheels")),
+            // Nearly what is denied.
+            4 => spans.push(fetch(sequence_id, "github.com", "/orgs/task", "git diff")),
             1 => {
                 let mut failed = call(sequence_id, &prompt, &[], 3);
                 failed.status.status_code = StatusCode::Error;
@@ -136,17 +138,68 @@ fn break_it(kind: usize, spans: &mut Vec<Span>) -> &'static str {
             "capture_gap"
         }
         7 => {
-            spans.push(fetch(90, "evil.example", "/", "x"));
-            "host_not_allowed"
+            spans[last].attributes.remove(names::RESPONSE_LOGPROBS);
+            "missing_logprobs"
         }
         8 => {
-            spans.push(fetch(90, "github.com", "/org/task/issues/7", "x"));
-            "denied_url"
+            // The engine samples the stop token, and the template writes another one.
+            let Some(Value::Ints(prompt)) = spans[last].attributes.get(names::PROMPT_TOKEN_IDS) else { unreachable!() };
+            let prompt = [prompt.as_slice(), &[5, 6, 7]].concat();
+            spans[last].set(names::RESPONSE_TOKEN_IDS, Value::Ints(vec![5, 6, 2]));
+            spans[last].set(names::RESPONSE_LOGPROBS, Value::Floats(vec![-0.5; 3]));
+            insert_call(spans, call(60, &prompt, &[4], 3));
+            "unlinked_call"
         }
-        _ => {
-            spans.push(fetch(90, "github.com", "/other", "diff --git a/fix.py"));
-            "denied_text"
+        9 => {
+            let mut twin = spans[last].clone();
+            (twin.sequence_id, twin.span_id) = (59, "twin".to_owned());
+            twin.set(names::GEN_AI_RESPONSE_ID, "another");
+            let (Some(Value::Ints(prompt)), Some(Value::Ints(sampled))) =
+                (twin.attributes.get(names::PROMPT_TOKEN_IDS), twin.attributes.get(names::RESPONSE_TOKEN_IDS))
+            else {
+                unreachable!()
+            };
+            let next = call(60, &[prompt.as_slice(), sampled, &[7]].concat(), &[4], 3);
+            insert_call(spans, twin);
+            insert_call(spans, next);
+            "ambiguous_parent"
         }
+        10 => {
+            spans.retain(|span| span.name != "chat m");
+            "no_calls"
+        }
+        kind => {
+            let (fetched, reason) = cheat(kind);
+            spans.push(fetched);
+            reason
+        }
+    }
+}
+
+/// Adds a call, and moves the reward behind it.
+fn insert_call(spans: &mut Vec<Span>, call: Span) {
+    let at = spans.len() - 1;
+    spans[at].start_time = Some(Timestamp::from_unix_nanos(call.sequence_id * 10 + 9));
+    spans.insert(at, call);
+}
+
+/// An exchange by which an agent cheats, in a spelling that a simple comparison misses.
+fn cheat(kind: usize) -> (Span, &'static str) {
+    let relayed = |host: &str| {
+        let mut relayed = fetch(90, host, "", "");
+        relayed.attributes.remove(names::URL_FULL);
+        relayed
+    };
+    match kind {
+        11 => (fetch(90, "evil.example", "/", "x"), "host_not_allowed"),
+        12 => (fetch(90, "pypi.org.evil.example", "/simple", "x"), "host_not_allowed"),
+        13 => (relayed("ssh.github.example"), "host_not_allowed"),
+        14 => (fetch(90, "140.82.121.4", "/org/other", "x"), "host_not_allowed"),
+        15 => (fetch(90, "github.com", "/org/task/issues/7", "x"), "denied_url"),
+        16 => (fetch(90, "GitHub.com", "/Org/Task.git/info/refs?service=git-upload-pack", "x"), "denied_url"),
+        17 => (fetch(90, "github.com", "//org/%74ask", "x"), "denied_url"),
+        18 => (fetch(90, "github.com", "/other", "diff --git a/fix.py"), "denied_text"),
+        _ => (fetch(90, "github.com", "/search?q=diff%20--git", "x"), "denied_text"),
     }
 }
 
@@ -167,7 +220,7 @@ fn faults_are_found_and_sound_attempts_are_not_suspected() {
     for seed in 0..40 {
         let mut spans = clean(&mut Rng::with_seed(seed));
         assert_eq!(judged(&spans), Verdict::default(), "seed {seed}");
-        let expected = break_it(usize::try_from(seed).unwrap() % 10, &mut spans);
+        let expected = break_it(usize::try_from(seed).unwrap() % 20, &mut spans);
         assert_eq!(judged(&spans).names(), [expected], "seed {seed}");
     }
 }
