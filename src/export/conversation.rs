@@ -5,6 +5,7 @@ use super::sample::AttemptSample;
 use crate::trajectory::{Branch, Call};
 use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
+use std::collections::BTreeSet;
 
 /// Messages up to an answer, which is the last one, and the tools that it could call.
 #[derive(Serialize)]
@@ -14,14 +15,29 @@ pub(crate) struct Conversation {
     pub(crate) tools: JsonValue,
 }
 
-/// The conversations of an attempt: one for each branch. They need no token ids: without them it can't be known which calls
-/// continue each other, so that each call is a conversation.
+/// The conversations of an attempt: one for each branch, up to its last complete answer. They need no token ids: without them it
+/// can't be known which calls continue each other, so that each call is a conversation.
 pub(crate) fn conversations(sample: &AttemptSample) -> impl Iterator<Item = Conversation> {
     let calls = &sample.tree.calls;
-    let leaf = |branch: &Branch| branch.path.last().map(|leaf| &calls[*leaf]);
-    let without_ids = calls.iter().filter(|call| call.prompt.is_empty() || call.sampled.is_empty());
-    let ends = sample.tree.branches.iter().filter_map(leaf).chain(without_ids).filter(|call| is_conversation(call));
-    ends.map(|call| Conversation { messages: messages(call), tools: tools(call) })
+    ends(calls, &sample.tree.branches)
+        .into_iter()
+        .map(|at| Conversation { messages: messages(&calls[at]), tools: tools(&calls[at]) })
+}
+
+/// The calls at which conversations end.
+fn ends(calls: &[Call], branches: &[Branch]) -> BTreeSet<usize> {
+    let is_end = |at: &usize| is_conversation(&calls[*at]);
+    let without_ids = (0..calls.len()).filter(|at| calls[*at].prompt.is_empty() || calls[*at].sampled.is_empty());
+    let mut ends: BTreeSet<usize> = without_ids.filter(is_end).collect();
+    let mut inner = BTreeSet::new();
+    for branch in branches {
+        if let Some(last) = branch.path.iter().rposition(is_end) {
+            ends.insert(branch.path[last]);
+            inner.extend(&branch.path[..last]);
+        }
+    }
+    // A branch whose last call failed may end within another.
+    &ends - &inner
 }
 
 /// True for a call of the agent with a complete answer and recorded messages.
@@ -48,4 +64,49 @@ fn tools(call: &Call) -> JsonValue {
         if tool.get("function").is_some() { tool } else { json!({ "type": "function", "function": tool }) }
     };
     if tools.is_empty() { JsonValue::Null } else { tools.into_iter().map(tool).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::clients::CallRole;
+    use crate::trajectory::{CallContent, Exclusion, MergeMode, Trajectory};
+
+    fn call(sequence_id: u64, prompt: &[u32], sampled: &[u32]) -> Call {
+        Call {
+            span_id: sequence_id.to_string(),
+            sequence_id,
+            choice: 0,
+            role: CallRole::Main,
+            tools: 0,
+            prompt: prompt.into(),
+            sampled: sampled.to_vec(),
+            logprobs: None,
+            versions: Vec::new(),
+            temperature: None,
+            routed_experts: None,
+            routed_experts_shape: Vec::new(),
+            routed_experts_dtype: None,
+            sampling_mask: None,
+            exclusion: None,
+            finish_reason: None,
+            model: None,
+            content: CallContent { input: "[{}]".into(), ..CallContent::default() },
+            start_time: None,
+            end_time: None,
+            parent_span: None,
+        }
+    }
+
+    #[test]
+    fn a_conversation_ends_at_its_last_complete_answer() {
+        let mut calls = vec![call(1, &[1], &[2]), call(2, &[1, 2, 3], &[4]), call(3, &[1, 2, 3, 4, 5], &[6])];
+        calls[2].exclusion = Some(Exclusion::Failed);
+        let tree = Trajectory::build(calls.clone(), MergeMode::Strict);
+        assert_eq!(ends(&tree.calls, &tree.branches), BTreeSet::from([1]));
+        // The failed try and its retry are two branches; the retry has all of it.
+        calls.push(call(4, &[1, 2, 3, 4, 7], &[8]));
+        let tree = Trajectory::build(calls, MergeMode::Strict);
+        assert_eq!(ends(&tree.calls, &tree.branches), BTreeSet::from([3]));
+    }
 }
