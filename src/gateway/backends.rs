@@ -236,7 +236,10 @@ impl Backend {
             ProbeResult::Missed => state.missed_probes.saturating_add(1),
         };
         if (missed < MAX_MISSED_PROBES) != (state.missed_probes < MAX_MISSED_PROBES) {
-            tracing::info!(url = self.url, answers = missed == 0, "the health of a backend has changed");
+            match result {
+                ProbeResult::Answered => tracing::info!(url = self.url, "a backend answers again"),
+                ProbeResult::Missed => tracing::warn!(url = self.url, "a backend does not answer"),
+            }
         }
         state.missed_probes = missed;
     }
