@@ -9,7 +9,7 @@ use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, Proof, SampleOptions};
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportStream, FileType};
-use crate::store::{RolloutFilter, SharedStore};
+use crate::store::{AttemptSpans, RolloutFilter, SharedStore};
 use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
 use crate::trajectory::MergeMode;
 use anyhow::{Context, Result, bail};
@@ -178,14 +178,13 @@ async fn write_all(
 ) -> Result<Proof> {
     let count = rollouts.len();
     let shows_progress = std::io::stderr().is_terminal();
-    for (done, AttemptedRollout { rollout, attempt }) in rollouts.into_iter().enumerate() {
-        let attempt_id = attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
-        let spans = store.spans(rollout.rollout_id.clone(), attempt_id).await?;
-        let sample = AttemptSample::of(rollout, attempt.as_ref(), &spans, options);
-        drop(spans);
+    let (mut attempts, mut done) = (AttemptSpans::new(store, rollouts), 0);
+    while let Some((AttemptedRollout { rollout, attempt }, spans)) = attempts.next().await {
+        let sample = AttemptSample::of(rollout, attempt.as_ref(), &spans?, options);
+        done += 1;
         writer.write_all(&export.add(&sample)?).context("cannot write the export")?;
         if shows_progress {
-            show::replace_line(&format!("{} of {count} rollouts, {} rows", done + 1, export.proof().rows));
+            show::replace_line(&format!("{done} of {count} rollouts, {} rows", export.proof().rows));
         }
     }
     let (rest, proof) = export.finish()?;

@@ -5,6 +5,7 @@
 //! implementation; all other modules use [`SharedStore`].
 
 mod api;
+mod attempt_spans;
 mod bits;
 mod error;
 mod extension;
@@ -23,6 +24,7 @@ pub use api::{
     Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
     SharedStore, Statistics, Store, UNASSIGNED,
 };
+pub(crate) use attempt_spans::AttemptSpans;
 pub use error::{FailedAppend, Result, StoreError};
 pub use extension::StoreExt;
 pub use records::{Change, Records, SpanObserver};

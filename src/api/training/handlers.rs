@@ -4,8 +4,8 @@ use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::shape_named;
-use crate::store::{RolloutFilter, SharedStore};
-use crate::trace::{AttemptedRollout, RolloutId};
+use crate::store::RolloutFilter;
+use crate::trace::{AttemptedRollout, RolloutId, Span};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value as JsonValue, json};
@@ -77,18 +77,14 @@ async fn sample(state: &ApiState, rollout: &str) -> ApiResult<AttemptSample> {
     let store = state.rollouts.store();
     let found = store.attempted_rollouts(filter).await?.into_iter().next();
     let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {rollout} not found")))?;
-    Ok(sample_of(store, found, state).await?)
+    let attempt_id = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
+    let spans = store.spans(found.rollout.rollout_id.clone(), attempt_id).await?;
+    Ok(sample_of(found, &spans, state))
 }
 
-/// Reads the spans of an attempt and makes its sample, on a thread where that may take its time.
-pub(super) async fn sample_of(
-    store: &SharedStore,
-    found: AttemptedRollout,
-    state: &ApiState,
-) -> Result<AttemptSample, crate::store::StoreError> {
+/// Makes the sample of an attempt, on a thread where that may take its time.
+pub(super) fn sample_of(found: AttemptedRollout, spans: &[Span], state: &ApiState) -> AttemptSample {
     let AttemptedRollout { rollout, attempt } = found;
-    let attempt_id = attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
-    let spans = store.spans(rollout.rollout_id.clone(), attempt_id).await?;
     let options = SampleOptions { verdict: (*state.verdict).clone(), ..SampleOptions::default() };
-    Ok(tokio::task::block_in_place(|| AttemptSample::of(rollout, attempt.as_ref(), &spans, &options)))
+    tokio::task::block_in_place(|| AttemptSample::of(rollout, attempt.as_ref(), spans, &options))
 }

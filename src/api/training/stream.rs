@@ -8,7 +8,7 @@ use crate::api::state::ApiState;
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportError, ExportStream, FileType};
 use crate::net::task::spawn;
-use crate::store::RolloutFilter;
+use crate::store::{AttemptSpans, RolloutFilter};
 use crate::trace::{AttemptedRollout, RolloutId, RolloutStatus, Timestamp};
 use axum::Extension;
 use axum::body::Body;
@@ -99,9 +99,11 @@ async fn send(
     sender: &mut Sender<Bytes, io::Error>,
 ) -> Result<(), SendError> {
     let failed = |error: ExportError| SendError::Failed(io::Error::other(error));
-    for found in rollouts {
-        let sample = sample_of(state.rollouts.store(), found, state).await;
-        let sample = sample.map_err(|error| SendError::Failed(io::Error::other(error)))?;
+    let mut attempts = AttemptSpans::new(state.rollouts.store(), rollouts);
+    while let Some((found, spans)) = attempts.next().await {
+        let spans = spans.map_err(|error| SendError::Failed(io::Error::other(error)))?;
+        let sample = sample_of(found, &spans, state);
+        drop(spans);
         let encoded = tokio::task::block_in_place(|| export.add(&sample)).map_err(failed)?;
         send_bytes(encoded, sender).await?;
     }

@@ -13,6 +13,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 pub(crate) struct ParquetFile {
     table: Box<dyn Table>,
     writer: ArrowWriter<Vec<u8>>,
+    // Memory of the row group in progress before it was encoded.
+    group_bytes: usize,
 }
 
 impl ParquetFile {
@@ -26,19 +28,23 @@ impl ParquetFile {
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             // Of arrays with an entry for each token, the least and the greatest value of each page are of no use.
             .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .build();
         // All types are Parquet's own, so that no reader needs Arrow's schema.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), table.schema(), options)?;
-        Ok(Self { table, writer })
+        Ok(Self { table, writer, group_bytes: 0 })
     }
 
     /// Adds the rows of an attempt. Returns the bytes of the file that are finished.
     pub(crate) fn add(&mut self, sample: &AttemptSample) -> Result<Vec<u8>, FileError> {
         self.table.add(sample)?;
         if self.table.bytes() >= BATCH_BYTES {
+            self.group_bytes += self.table.bytes();
             self.writer.write(&self.table.take()?)?;
+        }
+        if self.group_bytes >= ROW_GROUP_BYTES {
+            self.group_bytes = 0;
+            self.writer.flush()?;
         }
         Ok(std::mem::take(self.writer.inner_mut()))
     }
@@ -63,5 +69,6 @@ pub(crate) enum FileError {
 
 /// Rows are encoded once they take this much memory.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// A row group is written once it has this many encoded bytes. A single row may be larger.
-const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
+/// A row group is written once its rows took this much memory. The encoded size says too little: a column in which each token
+/// has the same value takes almost no bytes, and much memory until its page is full.
+const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
