@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex};
 #[derive(Clone, Default)]
 struct ModelServer(Arc<Mutex<Vec<Value>>>);
 
+/// The tokens of its context.
+const CONTEXT: u64 = 1000;
+
 impl ModelServer {
     /// It calls the first function of each request; without functions it says yes.
     fn answer(&self, request: Value) -> Value {
@@ -39,7 +42,8 @@ impl ModelServer {
             }
             let answer = match serde_json::from_slice(&body) {
                 Ok(request) => self.answer(request).to_string(),
-                Err(_) => "{}".to_owned(),
+                // The list of models.
+                Err(_) => json!({"data": [{"id": "m", "max_model_len": CONTEXT}]}).to_string(),
             };
             let length = answer.len();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
@@ -248,6 +252,21 @@ fn agent_lightnings_routes_ask_a_known_engine_in_its_own_way() {
         assert_eq!(gateway.model.last().get("return_token_ids").is_some(), is_asked, "{engine}");
         assert_eq!(gateway.model.last()["logprobs"] == true, engine != "openai", "{engine}");
     }
+}
+
+#[test]
+fn a_limit_beyond_the_backends_context_is_lifted() {
+    let sent = |gateway: &Gateway, limit: u64| {
+        let body = json!({"model": "m", "max_tokens": limit, "messages": [{"role": "user", "content": "hi"}]});
+        assert_eq!(gateway.call("/v1/chat/completions", &body).status, 200);
+        gateway.model.last()["max_tokens"].clone()
+    };
+    let gateway = Gateway::start("vllm", "");
+    // The context is known once the backend's list of models was read.
+    eventually(|| sent(&gateway, CONTEXT).is_null().then_some(()));
+    assert_eq!(sent(&gateway, CONTEXT / 2), CONTEXT / 2);
+    let as_it_came = Gateway::start("vllm", "limit_to_context = false");
+    assert_eq!(sent(&as_it_came, CONTEXT), CONTEXT);
 }
 
 #[test]
