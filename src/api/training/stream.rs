@@ -28,6 +28,7 @@ pub(super) struct ExportQuery {
     /// The shape, as on the command line.
     format: String,
     /// The type of the file.
+    #[param(inline)]
     file_type: FileType,
     /// Only these rollouts (repeatable).
     rollout: Vec<String>,
