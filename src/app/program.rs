@@ -83,7 +83,8 @@ impl App {
         let pipeline = Pipeline::start(queue, Arc::clone(&store), options, observed.clone())
             .context("cannot start the pipeline's thread")?;
         let tls = UpstreamTls::new(&config.tls)?;
-        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
+        let upstream =
+            Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;
         let sequences = SequenceAllocator::new(sequence_starts(&store));
         let rollouts = Rollouts::new(Arc::clone(&store));
         let service = SequenceService {

@@ -5,6 +5,7 @@
 use crate::config::Config;
 use crate::tls::{Offer, UpstreamTls};
 use crate::upstream::{Origin, PoolKey, Scheme, Sent, Upstream, body};
+use crate::util::block_list::BlockList;
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -159,7 +160,8 @@ impl ServerClient {
             .transpose()
             .context("the token contains characters that are not allowed in a header; check --token")?;
         let tls = UpstreamTls::new(&config.tls)?;
-        let upstream = Upstream::new(config.upstream.clone(), tls, &|name| std::env::var(name).ok())?;
+        let upstream =
+            Upstream::new(config.upstream.clone(), tls, BlockList::default(), &|name| std::env::var(name).ok())?;
         let pool_key = PoolKey::Rollout(POOL_NAME.into());
         Ok(Self { address, token, bearer, flag, upstream, pool_key })
     }

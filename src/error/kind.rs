@@ -100,9 +100,9 @@ error_kinds! {
     /// The capture queue or memory is full, or the body too large, and this request exists only to be recorded.
     CaptureFull: Internal SERVICE_UNAVAILABLE "proxy_internal_error",
         "try again; if this continues, raise capture.queue_exchanges, memory_budget_bytes or max_body_bytes";
-    /// `proxy.block` names the target.
+    /// `proxy.block` names the target, or an address that it resolves to.
     HttpRequestDenied: Downstream FORBIDDEN "http_request_denied",
-        "the setting proxy.block names this host";
+        "the setting proxy.block names this host, or an address that it resolves to";
     /// The proxy credentials are missing or wrong.
     ProxyAuthenticationRequired: Downstream PROXY_AUTHENTICATION_REQUIRED "proxy_authentication_required",
         "use http://ROLLOUT.ATTEMPT:TOKEN@HOST:PORT as the proxy URL, with the token of the setting proxy.token";

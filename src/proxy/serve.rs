@@ -156,6 +156,7 @@ mod tests {
     use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
     use crate::trace::exchange::{ExchangeKind, Outcome};
     use crate::upstream::{Body, Origin, body};
+    use crate::util::block_list::BlockList;
     use http::{Request, Response, StatusCode};
     use http_body_util::BodyExt;
     use hyper::body::Incoming;
@@ -203,7 +204,8 @@ mod tests {
         crate::tls::install_provider();
         let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
         let tls = UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap();
-        let upstream = Upstream::new(crate::upstream::UpstreamSettings::default(), tls, &|_| None).unwrap();
+        let upstream =
+            Upstream::new(crate::upstream::UpstreamSettings::default(), tls, BlockList::default(), &|_| None).unwrap();
         let sequences = SequenceAllocator::new(Arc::new(|_, _| Box::pin(async { Default::default() })));
         let (trace, tokens, engines) = Default::default();
         let forwarder = Forwarder::new(upstream, recorder, sequences, trace, tokens, engines);

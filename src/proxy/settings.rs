@@ -1,6 +1,7 @@
 //! `[proxy]` of the settings.
 
 use crate::trace::units::millis;
+use crate::util::block_list::BlockList;
 use crate::util::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -18,10 +19,8 @@ pub(crate) struct ProxySettings {
     /// Host patterns. Connections to these hosts are relayed without decryption.
     #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
     pub passthrough: Vec<String>,
-    /// Host patterns. Requests to these hosts are rejected. `metadata` stands for link-local addresses and the metadata
-    /// services of clouds.
-    #[serde(deserialize_with = "crate::util::host_patterns::deserialize")]
-    pub block: Vec<String>,
+    /// Requests to these hosts, and to names that resolve to them, are rejected.
+    pub block: BlockList,
     /// The maximum number of connections. Beyond it, new connections wait until one is closed.
     pub max_connections: usize,
     /// The longest time a client may take for a request head, and for its TLS handshake. It also closes idle
@@ -36,7 +35,7 @@ impl Default for ProxySettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             token: Secret::default(),
             passthrough: Vec::new(),
-            block: Vec::new(),
+            block: BlockList::default(),
             max_connections: 16_384,
             header_timeout: Duration::from_secs(300),
         }

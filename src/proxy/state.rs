@@ -8,7 +8,7 @@ use crate::tls::LeafCache;
 use crate::trace::exchange::ConnectPolicy;
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::authority;
-use crate::util::glob::{any_matches, host_matches};
+use crate::util::glob::any_matches;
 use crate::util::host_name::canonical;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,12 +42,9 @@ impl Proxy {
         Self { inner: Arc::new(ProxyState { settings, forwarder, leaves, binding, rejections }), api: Arc::default() }
     }
 
-    /// Returns the error for a host on the block list.
+    /// Returns the error for a host that the block list names. The dialler checks the addresses of all others.
     pub(super) fn blocked(&self, host: &str, port: u16) -> Option<ProxyError> {
-        let (patterns, named) = (&self.inner.settings.block, canonical(host));
-        let is_metadata = || METADATA.iter().any(|pattern| host_matches(pattern, &named, port));
-        let has_group = || patterns.iter().any(|pattern| pattern == METADATA_GROUP);
-        (any_matches(patterns, &named, port) || (has_group() && is_metadata())).then(|| {
+        self.inner.settings.block.has_host(host, port).then(|| {
             ProxyError::new(ErrorKind::HttpRequestDenied, authority(host, port), "the host is on the block list")
         })
     }
@@ -60,20 +57,3 @@ impl Proxy {
         }
     }
 }
-
-/// The entry of `proxy.block` that stands for [`METADATA`].
-const METADATA_GROUP: &str = "metadata";
-/// The metadata services of clouds, which give a machine's credentials to any of its programs, and all link-local addresses.
-const METADATA: &[&str] = &[
-    "169.254.*",
-    "fe80:*",
-    "fd00:ec2::254",
-    "metadata.google.internal",
-    "metadata.goog",
-    "instance-data",
-    "instance-data.ec2.internal",
-    // Alibaba, Oracle, Azure.
-    "100.100.100.200",
-    "192.0.0.192",
-    "168.63.129.16",
-];

@@ -1,7 +1,8 @@
 //! A byte stream to an endpoint: address overrides, the upstream proxy, name resolution, and a race of all addresses.
 //!
 //! The addresses that were checked are the ones dialled; nothing is resolved twice. Connections to our own listeners are
-//! rejected.
+//! rejected, and connections to addresses on the block list. Behind an upstream proxy, which resolves the names, only
+//! names are compared.
 
 use super::connect_to::ConnectTo;
 use super::origin::authority;
@@ -13,6 +14,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::net::socket::tune;
 use crate::net::{BoxedIo, within};
 use crate::tls::{Offer, UpstreamTls};
+use crate::util::block_list::BlockList;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,6 +29,7 @@ pub(crate) struct Dialler {
     proxies: Arc<Proxies>,
     tls: Arc<UpstreamTls>,
     own_listeners: Arc<RwLock<Vec<SocketAddr>>>,
+    block: Arc<BlockList>,
 }
 
 /// A connection to an endpoint, before TLS with it.
@@ -62,10 +65,11 @@ pub(crate) enum UpstreamError {
 }
 
 impl Dialler {
-    /// A dialler with these settings; `variable` reads the environment.
+    /// A dialler with these settings that rejects addresses on the list `block`; `variable` reads the environment.
     pub(crate) fn new(
         settings: &UpstreamSettings,
         tls: Arc<UpstreamTls>,
+        block: BlockList,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, UpstreamError> {
         let connect_to = settings.connect_to.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
@@ -76,7 +80,13 @@ impl Dialler {
             proxies: Arc::new(proxies),
             tls,
             own_listeners: Arc::default(),
+            block: Arc::new(block),
         })
+    }
+
+    /// A dialler without the block list, for endpoints that the operator names. It knows the same listeners as this one.
+    pub(super) fn without_block_list(&self) -> Self {
+        Self { block: Arc::default(), ..self.clone() }
     }
 
     /// Rejects connections to `listener`, a listener of this process, from now on.
@@ -119,11 +129,16 @@ impl Dialler {
             DialPurpose::PlainHttp => ProxyKind::Http,
         };
         let Some(proxy) = self.proxies.route(kind, host, port) else {
-            let (stream, peer) = self.connect(host, port, endpoint).await?;
+            let addresses = resolve(host, port, endpoint).await?;
+            if let Some(blocked) = addresses.iter().find(|address| self.block.has_address(**address)) {
+                let cause = format!("the host resolves to {}, which is on the block list", blocked.ip());
+                return Err(ProxyError::new(ErrorKind::HttpRequestDenied, endpoint, cause));
+            }
+            let (stream, peer) = self.connect(addresses, endpoint).await?;
             return Ok(direct(stream, peer));
         };
         let via = format!("{endpoint} through the upstream proxy {proxy}");
-        let (stream, peer) = self.connect(&proxy.host, proxy.port, &via).await?;
+        let (stream, peer) = self.connect(resolve(&proxy.host, proxy.port, &via).await?, &via).await?;
         let mut dialled = direct(stream, peer);
         if proxy.tls {
             let handshake = self.tls.connect(dialled.stream, &proxy.host, proxy.port, Offer::Http1).await;
@@ -140,15 +155,8 @@ impl Dialler {
         Ok(dialled)
     }
 
-    /// Resolves `host` and connects to the first of its addresses that answers. Errors are about `endpoint`.
-    async fn connect(&self, host: &str, port: u16, endpoint: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
-        let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
-            Ok(found) => found.collect(),
-            Err(error) => return Err(ProxyError::from_source(ErrorKind::DnsError, endpoint, &error)),
-        };
-        if addresses.is_empty() {
-            return Err(ProxyError::new(ErrorKind::DnsError, endpoint, "the name has no address"));
-        }
+    /// Connects to the first of the addresses that answers. Errors are about `endpoint`.
+    async fn connect(&self, addresses: Vec<SocketAddr>, endpoint: &str) -> Result<(TcpStream, SocketAddr), ProxyError> {
         if addresses.iter().any(|address| self.is_own_listener(*address)) {
             let cause = "the address belongs to a listener of this process";
             return Err(ProxyError::new(ErrorKind::ProxyLoopDetected, endpoint, cause));
@@ -166,17 +174,31 @@ impl Dialler {
         listeners.iter().any(|listener| reaches(*listener, target))
     }
 
-    /// True when a connection to `host:port` would reach `listener`, which is on this machine.
+    /// True when a connection to `host:port` would reach `listener`, which is on this machine, and is not blocked.
     pub(crate) async fn leads_to(&self, host: &str, port: u16, listener: SocketAddr) -> bool {
         let (host, port) = self.overridden(host, port);
         let found = within(self.connect_timeout, tokio::net::lookup_host((host, port))).await;
-        found.is_some_and(|found| found.is_ok_and(|mut found| found.any(|target| reaches(listener, target))))
+        let found: Vec<SocketAddr> = found.and_then(Result::ok).into_iter().flatten().collect();
+        let is_blocked = || found.iter().any(|target| self.block.has_address(*target));
+        found.iter().any(|target| reaches(listener, *target)) && !is_blocked()
     }
 
     /// The host and port to dial instead, by `upstream.connect_to`.
     fn overridden<'a>(&'a self, host: &'a str, port: u16) -> (&'a str, u16) {
         self.connect_to.iter().find_map(|rule| rule.apply(host, port)).unwrap_or((host, port))
     }
+}
+
+/// The addresses of a host: one or more. Errors are about `endpoint`.
+async fn resolve(host: &str, port: u16, endpoint: &str) -> Result<Vec<SocketAddr>, ProxyError> {
+    let addresses: Vec<SocketAddr> = match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.collect(),
+        Err(error) => return Err(ProxyError::from_source(ErrorKind::DnsError, endpoint, &error)),
+    };
+    if addresses.is_empty() {
+        return Err(ProxyError::new(ErrorKind::DnsError, endpoint, "the name has no address"));
+    }
+    Ok(addresses)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -223,7 +245,7 @@ mod tests {
     fn own_listeners_are_recognized_under_every_alias() {
         crate::tls::install_provider();
         let tls = Arc::new(UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap());
-        let dialler = Dialler::new(&UpstreamSettings::default(), tls, &|_| None).unwrap();
+        let dialler = Dialler::new(&UpstreamSettings::default(), tls, BlockList::default(), &|_| None).unwrap();
         dialler.add_own_listener("127.0.0.1:8080".parse().unwrap());
         dialler.add_own_listener("0.0.0.0:9090".parse().unwrap());
         for own in ["127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", "0.0.0.0:8080", "127.0.0.2:8080", "[::1]:9090"] {

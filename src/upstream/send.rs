@@ -21,6 +21,7 @@ use crate::net::task::spawn;
 use crate::net::trailers::{TrailerBody, TrailerRoute, is_chunked};
 use crate::net::within;
 use crate::tls::{Offer, UpstreamTls};
+use crate::util::block_list::BlockList;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -47,22 +48,27 @@ pub(crate) struct Upstream {
 struct UpstreamState {
     settings: UpstreamSettings,
     dialler: Dialler,
+    /// For the gateway's calls to backends, which `proxy.block` does not concern.
+    backend_dialler: Dialler,
     tls: Arc<UpstreamTls>,
     pool: Pool,
 }
 
 impl Upstream {
-    /// Uses these settings; `variable` reads the environment. Must be called within a tokio runtime, on which a task
+    /// Uses these settings, and rejects agents' connections to addresses on the list `block`; `variable` reads the
+    /// environment. Must be called within a tokio runtime, on which a task
     /// removes idle connections until the last clone is dropped.
     pub(crate) fn new(
         settings: UpstreamSettings,
         tls: UpstreamTls,
+        block: BlockList,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, UpstreamError> {
         let tls = Arc::new(tls);
-        let dialler = Dialler::new(&settings, Arc::clone(&tls), variable)?;
+        let dialler = Dialler::new(&settings, Arc::clone(&tls), block, variable)?;
+        let backend_dialler = dialler.without_block_list();
         let pool = Pool::new(settings.pool_idle_timeout, max_idle());
-        let inner = Arc::new(UpstreamState { settings, dialler, tls, pool });
+        let inner = Arc::new(UpstreamState { settings, dialler, backend_dialler, tls, pool });
         let weak = Arc::downgrade(&inner);
         drop(spawn(async move {
             loop {
@@ -189,7 +195,7 @@ impl Upstream {
             let was_pooled = pooled.is_some();
             let (connection, lease) = match pooled.take() {
                 Some(taken) => taken,
-                None => self.share(self.connect(origin, offer).await?, key, origin),
+                None => self.share(self.connect(key, origin, offer).await?, key, origin),
             };
             match self.send_over(connection, lease, request, key, origin).await {
                 Ok(sent) => return Ok(sent),
@@ -203,10 +209,14 @@ impl Upstream {
         }
     }
 
-    async fn connect(&self, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
+    async fn connect(&self, key: &PoolKey, origin: &Origin, offer: Offer) -> Result<Connection, ProxyError> {
         let purpose = if origin.tls || offer == Offer::Http2 { DialPurpose::Stream } else { DialPurpose::PlainHttp };
         let host = origin.dial_host.as_ref().unwrap_or(&origin.host);
-        let dialled = self.inner.dialler.dial(host, origin.port, purpose).await?;
+        let dialler = match key {
+            PoolKey::Gateway => &self.inner.backend_dialler,
+            PoolKey::Rollout(_) | PoolKey::PerConnection(_) => &self.inner.dialler,
+        };
+        let dialled = dialler.dial(host, origin.port, purpose).await?;
         start_http(self.secure(dialled, origin, offer).await?, origin).await
     }
 
@@ -227,7 +237,7 @@ impl Upstream {
     ) -> Result<bool, ProxyError> {
         let (connection, _lease) = match self.inner.pool.take(key, origin, offer) {
             Some(taken) => taken,
-            None => self.share(self.connect(origin, offer).await?, key, origin),
+            None => self.share(self.connect(key, origin, offer).await?, key, origin),
         };
         Ok(match &connection.sender {
             Sender::Http2(sender) => extended::is_supported(sender).await,

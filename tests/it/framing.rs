@@ -1,7 +1,9 @@
 //! Request and response smuggling against the built binary: ambiguous messages are rejected with a span, and bytes behind
 //! them are never read as another message.
 
-use crate::support::{Bench, Running, connect, endpoint, read_head, read_to_end, say, tunnel};
+use crate::support::{Bench, Running, connect, endpoint, eventually, read_head, read_to_end, say, tunnel};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -270,6 +272,45 @@ fn the_block_list_sees_every_spelling_of_an_address() {
         let answer = say(serve.address("proxy"), request.as_bytes());
         assert!(answer.contains("http_request_denied"), "{host}: {answer}");
     }
+}
+
+#[test]
+fn a_name_that_resolves_to_a_blocked_address_is_refused() {
+    let bench = Bench::new();
+    let file = bench.home().join("block.toml");
+    let backend = format!("[[gateway.backends]]\nmodel = \"m\"\nurl = \"{}/v1\"\n", bench.http());
+    // The name of the block list is written on no request.
+    std::fs::write(&file, format!("[proxy]\nblock = [\"127.*\", \"::1\"]\n{backend}")).unwrap();
+    let serve = bench.serve(&["--config", file.to_str().unwrap()]);
+    let (proxy, port) = (serve.address("proxy"), bench.mock.address("http").port());
+    let head = format!("Host: localhost:{port}\r\nConnection: close\r\n");
+    for (rollout, request) in [
+        ("ro-plain", format!("GET http://localhost:{port}/echo")),
+        ("ro-case", format!("GET http://LocalHost:{port}/echo")),
+        ("ro-any", format!("GET http://0.0.0.0:{port}/echo")),
+        ("ro-connect", format!("CONNECT localhost:{port}")),
+        ("ro-api", format!("GET http://localhost:{}/healthz", serve.address("server").port())),
+    ] {
+        // ROLLOUT.at-1 without a password.
+        let credentials = STANDARD.encode(format!("{rollout}.at-1:"));
+        let request = format!("{request} HTTP/1.1\r\n{head}Proxy-Authorization: Basic {credentials}\r\n\r\n");
+        let answer = say(proxy, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("http_request_denied"), "{rollout}: {answer}");
+        let is_refusal = |span: &Value| span["attributes"]["error.type"] == "http_request_denied";
+        eventually(|| bench.spans(rollout).iter().any(is_refusal).then_some(()));
+    }
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--max-time", "30", "--proxy", &format!("socks5h://ro-socks.at-1:@{proxy}")]);
+    let output = curl.arg(format!("http://localhost:{port}/echo")).output().unwrap();
+    assert_eq!(output.status.code(), Some(97), "SOCKS5 says no: {output:?}");
+    // The operator's own backends are no targets of agents.
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+    let call = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = say(serve.address("server"), call.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]
