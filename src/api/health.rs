@@ -72,6 +72,9 @@ async fn ready(State(state): State<ApiState>) -> Response {
                     "the store's file was removed or replaced while it was in use: what it held is gone".to_owned(),
                 );
             }
+            if statistics.damaged_reads > 0 {
+                warnings.push("records of the store are damaged: the log names their rollouts".to_owned());
+            }
             Json(Readiness { status: "ok", store: Some(statistics), warnings, message: None }).into_response()
         }
         Err(error) => {

@@ -181,6 +181,9 @@ pub struct Statistics {
     pub refused: u64,
     /// How often the store's file was found removed or replaced since the start. What it held is no longer in the store.
     pub lost_files: u64,
+    /// How often a damaged record was read since the start, each time anew: a span whose record or one of its attributes can't be
+    /// read.
+    pub damaged_reads: u64,
 }
 
 /// Result of [`Store::prune`].

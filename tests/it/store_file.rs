@@ -57,12 +57,18 @@ async fn a_file_may_be_replaced_again_and_again_while_it_is_read() {
     assert_eq!(seen_by_others(&path, "round-19").await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_moved_away_takes_all_its_spans_with_it() {
+/// A store with one rollout, `before`, and a file that was moved away. Returns the new path last.
+async fn moved_away() -> (TempDir, PathBuf, std::sync::Arc<SqliteStore>, PathBuf) {
     let (folder, path, store) = store();
     store.append(shared([span("before", "a", 1, "x")])).await.unwrap();
     let moved = folder.path().join("moved.db");
     std::fs::rename(&path, &moved).unwrap();
+    (folder, path, store, moved)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_moved_away_takes_all_its_spans_with_it() {
+    let (_folder, path, store, moved) = moved_away().await;
     store.append(shared([span("after", "a", 1, "x")])).await.unwrap();
     assert_eq!(seen_by_others(&moved, "before").await, 1);
     assert_eq!(seen_by_others(&path, "before").await, 0);
@@ -71,10 +77,7 @@ async fn a_file_that_is_moved_away_takes_all_its_spans_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_replaced_before_the_end_stays_as_it_is() {
-    let (folder, path, store) = store();
-    store.append(shared([span("before", "a", 1, "x")])).await.unwrap();
-    let moved = folder.path().join("moved.db");
-    std::fs::rename(&path, &moved).unwrap();
+    let (_folder, path, store, moved) = moved_away().await;
     let next = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
     next.append(shared([span("next", "a", 1, "x")])).await.unwrap();
     store.close().await.unwrap();
@@ -129,4 +132,6 @@ async fn a_damaged_record_costs_that_record_only() {
     let spans = store.spans("r".into(), None).await.unwrap();
     assert_eq!(spans[1].attributes["tracewire.record.damaged"], vec!["long".to_owned()].into());
     assert_eq!(spans[2], span("r", "a", 3, "z"));
+    // Three reads of one damaged record, and one of two.
+    assert_eq!(store.statistics().await.unwrap().damaged_reads, 5);
 }

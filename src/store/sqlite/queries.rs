@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `None` if no rollout has this id.
 pub(super) fn rollout(connection: &Connection, id: &RolloutId) -> rusqlite::Result<Option<Rollout>> {
@@ -50,6 +51,7 @@ pub(super) fn spans(
     connection: &Connection,
     rollout: &RolloutId,
     attempt: Option<&AttemptId>,
+    damaged_reads: &AtomicU64,
 ) -> rusqlite::Result<Vec<Span>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)
@@ -84,6 +86,9 @@ pub(super) fn spans(
         }
         if !unreadable.is_empty() {
             span.set(names::RECORD_DAMAGED, unreadable);
+        }
+        if span.attributes.contains_key(names::RECORD_DAMAGED) {
+            damaged_reads.fetch_add(1, Ordering::Relaxed);
         }
         spans.push(span);
     }

@@ -17,6 +17,7 @@ use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollou
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A store in a SQLite file. Its methods need a tokio runtime. Dropping it waits for accepted writes.
 pub struct SqliteStore {
@@ -24,6 +25,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     /// `None` if the file was opened for reading.
     writer: Option<Writer>,
+    damaged_reads: Arc<AtomicU64>,
 }
 
 impl SqliteStore {
@@ -34,7 +36,7 @@ impl SqliteStore {
         let opened = file.open(|path| file::open_writer(path, &options))?;
         let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
         let writer = Writer::start(Arc::clone(&file), opened, Arc::clone(&readers), options)?;
-        Ok(Self { file, readers, writer: Some(writer) })
+        Ok(Self { file, readers, writer: Some(writer), damaged_reads: Arc::default() })
     }
 
     /// Opens an existing file without changing it: it need not be writable, and writes fail. A file of an older schema is
@@ -44,7 +46,7 @@ impl SqliteStore {
             SchemaState::Current => {
                 let file = Arc::new(OpenFile::new(path));
                 let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
-                Ok(Self { file, readers, writer: None })
+                Ok(Self { file, readers, writer: None, damaged_reads: Arc::default() })
             }
             SchemaState::Older => Self::open(path, options),
         }
@@ -98,7 +100,10 @@ impl Store for SqliteStore {
     }
 
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        Box::pin(self.readers.read(move |connection| queries::spans(connection, &rollout, attempt.as_ref())))
+        let damaged_reads = Arc::clone(&self.damaged_reads);
+        Box::pin(
+            self.readers.read(move |connection| queries::spans(connection, &rollout, attempt.as_ref(), &damaged_reads)),
+        )
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
@@ -139,8 +144,10 @@ impl Store for SqliteStore {
     }
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
-        let lost_files = self.file.lost_files();
-        Box::pin(async move { Ok(Statistics { lost_files, ..self.readers.read(queries::statistics).await? }) })
+        let (lost_files, damaged_reads) = (self.file.lost_files(), self.damaged_reads.load(Ordering::Relaxed));
+        Box::pin(async move {
+            Ok(Statistics { lost_files, damaged_reads, ..self.readers.read(queries::statistics).await? })
+        })
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
