@@ -3,13 +3,13 @@
 //! A wrapper around the client's socket writes them between hyper's messages: only while hyper has flushed everything it
 //! wrote, so that no byte lands inside a message. It must not interpret the bytes that pass.
 
-use super::io::BoxedIo;
+use super::io::{BoxedIo, read_through};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 /// Queues interim responses for one connection. They are written the next time the connection's task is polled.
 #[derive(Clone, Debug, Default)]
@@ -63,11 +63,7 @@ impl InterimIo {
     }
 }
 
-impl AsyncRead for InterimIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
+read_through!(InterimIo);
 
 impl AsyncWrite for InterimIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

@@ -22,5 +22,5 @@ mod timeout;
 pub(crate) mod trailers;
 
 pub(crate) use io::BoxedIo;
-pub(crate) use io::write_through;
+pub(crate) use io::{flush_through, write_through};
 pub(crate) use timeout::within;

@@ -4,7 +4,7 @@
 //! A [`TrailerBody`] keeps its trailers from the library and hands them to the socket, a [`TrailerIo`], which writes them
 //! into the end of the chunked body that the library writes.
 
-use super::io::BoxedIo;
+use super::io::{BoxedIo, flush_through, read_through};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, header};
 use hyper::body::{Body, Frame, SizeHint};
@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 /// The handle of a [`TrailerIo`]: the trailer section of the message whose end is written next.
 #[derive(Clone, Debug, Default)]
@@ -143,11 +143,7 @@ impl TrailerIo {
     }
 }
 
-impl AsyncRead for TrailerIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
+read_through!(TrailerIo);
 
 impl AsyncWrite for TrailerIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -167,17 +163,7 @@ impl AsyncWrite for TrailerIo {
         self.poll_last(cx, first, filled.next().is_some())
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
+    flush_through!();
 }
 
 /// The end of a chunked body without trailers, as the library writes it.
