@@ -1,6 +1,6 @@
 //! JSON of requests, in bodies and queries, read as types.
 //!
-//! One rule for every route, that of the server whose contract it is (pydantic): an object is only read from an object, and
+//! One rule for every route, that of Agent Lightning's server (pydantic): an object is only read from an object, and
 //! numbers and booleans also from their texts. An error names the place and shows what was found there.
 
 use super::respond::{ApiError, ApiResult, SchemaProblem};

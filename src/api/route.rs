@@ -43,7 +43,7 @@ pub(super) enum RetriedRequests {
 
 const JSON: &[&str] = &["application/json"];
 
-/// A route whose required access is not declared yet.
+/// A route without a declared access.
 pub(super) struct Unprotected {
     method: Method,
     path: &'static str,

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 /// What capture counts.
 #[derive(Debug, Default)]
 pub struct CaptureCounters {
-    /// Exchanges whose recording started.
+    /// Exchanges with a started recording.
     pub started: AtomicU64,
     /// Exchanges that passed unrecorded because the queue was full.
     pub dropped: AtomicU64,
@@ -13,7 +13,7 @@ pub struct CaptureCounters {
     pub filtered: AtomicU64,
     /// Bodies that were recorded in part, and WebSocket messages that were recorded without their payload for lack of memory.
     pub truncated: AtomicU64,
-    /// Responses whose end was delivered before their commit.
+    /// Responses that were delivered whole before their commit.
     pub commit_missed: AtomicU64,
     /// Exchanges for which two sources named different rollouts.
     pub identity_conflicts: AtomicU64,

@@ -343,7 +343,7 @@ impl Recording {
         Some(CommitWait { committed, timeout: settings.commit_timeout, counters: Arc::clone(counters) })
     }
 
-    /// Delivers an exchange whose response has no body, and waits for its commit if it is durable.
+    /// Delivers an exchange without a response body, and waits for its commit if it is durable.
     pub async fn finish_and_wait(&self) {
         if let Some(mut wait) = self.finish() {
             let status = tokio::time::timeout(wait.timeout, &mut wait.committed).await;
@@ -377,5 +377,5 @@ impl Drop for Shared {
 
 /// Maximum recorded interim responses of one exchange: an endpoint may send any number.
 const MAX_INFORMATIONAL: usize = 100;
-/// Maximum frames whose arrival is recorded.
+/// Maximum frames with a recorded time of arrival.
 const MAX_ARRIVALS: usize = 4 * 1024;

@@ -138,7 +138,7 @@ async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result
     Ok(rollouts)
 }
 
-/// Writes to a file of another name in the same folder first, so that nobody reads a half one.
+/// Writes to a file of another name in the same folder first, so that no reader sees a half one.
 async fn to_file(
     path: &Path,
     export: ExportStream,

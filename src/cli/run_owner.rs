@@ -1,4 +1,4 @@
-//! The process that runs an attempt, noted in the attempt: an attempt whose `run` was killed is not running for ever.
+//! The process that runs an attempt, noted in the attempt: an attempt does not stay in progress after its `run` was killed.
 
 use crate::run::processes::ProcessMark;
 use crate::store::{RolloutFilter, SharedStore, StoreError, StoreExt};
@@ -13,7 +13,7 @@ pub(super) fn mark_as_ours(attempt: &mut Attempt) {
     }
 }
 
-/// Ends the attempts in progress whose process has ended, and their rollouts, as failed.
+/// Ends the attempts that are in progress without a living process, and their rollouts, as failed.
 pub(super) async fn end_abandoned(store: &SharedStore) -> Result<(), StoreError> {
     for AttemptedRollout { mut rollout, attempt } in abandoned(store).await? {
         let Some(mut attempt) = attempt else { continue };
@@ -27,7 +27,7 @@ pub(super) async fn end_abandoned(store: &SharedStore) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The rollouts with a latest attempt that is in progress, but whose process has ended.
+/// The rollouts with a latest attempt that is in progress without a living process.
 pub(super) async fn abandoned(store: &SharedStore) -> Result<Vec<AttemptedRollout>, StoreError> {
     let filter = RolloutFilter { statuses: Some(vec![RolloutStatus::Running]), ..RolloutFilter::default() };
     let mut running = store.attempted_rollouts(filter).await?;

@@ -33,7 +33,7 @@ pub(super) struct ServeArgs {
     /// The address for OTLP over gRPC [default: off]
     #[arg(long, value_name = "ADDR", value_parser = listen_address::parse)]
     otlp_grpc: Option<SocketAddr>,
-    /// An origin whose web pages may call the API; `*` allows any (repeatable)
+    /// An origin of web pages that may call the API; `*` allows any (repeatable)
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
     #[command(flatten)]

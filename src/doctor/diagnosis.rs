@@ -110,7 +110,7 @@ pub(crate) struct Bypass {
 /// A host and a client that rejected our certificate for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RejectedHost {
-    /// The host whose certificate was rejected.
+    /// The host that presented the rejected certificate.
     pub host: String,
     /// The client's user agent, or else its program.
     pub client: String,

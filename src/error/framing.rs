@@ -1,4 +1,4 @@
-//! Framing errors: HTTP/1 messages whose end is ambiguous.
+//! Framing errors: HTTP/1 messages with an ambiguous end.
 //!
 //! This file defines the error; `wire::framing` detects it.
 

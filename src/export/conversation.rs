@@ -36,7 +36,7 @@ fn ends(calls: &[Call], branches: &[Branch]) -> BTreeSet<usize> {
             inner.extend(&branch.path[..last]);
         }
     }
-    // A branch whose last call failed may end within another.
+    // A branch may end within another one if its last call failed.
     &ends - &inner
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
     data
 }
 
-/// Fields that mark token ids whose validation found an issue: the status of the validation, and its reasons. Empty if the
+/// Fields that mark token ids with an issue: the status of the validation, and its reasons. Empty if the
 /// ids are exact, or if the call has none.
 pub(crate) fn token_id_doubts(span: &Span) -> Map<String, JsonValue> {
     let status = text(span, names::TOKENS_STATUS).filter(|status| status != "exact");

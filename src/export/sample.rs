@@ -67,7 +67,7 @@ pub(crate) struct Proof {
     pub(crate) rows: usize,
     /// Answers of LLM calls; a call with several answers counts as many times.
     pub(crate) calls: usize,
-    /// Sampled tokens whose ids are known.
+    /// Sampled tokens with known ids.
     pub(crate) sampled_tokens: usize,
     /// Those that are trained, each once.
     pub(crate) trained_tokens: usize,

@@ -41,7 +41,7 @@ pub(crate) fn render(title: &str, spans: &[Span], options: &TimelineOptions) -> 
         let branch = if is_root(root) { Branch::Root } else { Branch::in_list(at, roots.len()) };
         draw(&mut out, root, "", branch, &children, &mut drawn, &axis, options);
     }
-    // Spans whose parents form a cycle were not reached from a root.
+    // Spans in a cycle of parents were not reached from a root.
     for span in spans {
         if !drawn.contains(span.span_id.as_str()) {
             draw(&mut out, span, "", Branch::Last, &children, &mut drawn, &axis, options);
@@ -76,7 +76,7 @@ fn is_root(span: &Span) -> bool {
     span.parent_id.is_none()
 }
 
-/// Spans without a parent first, then spans whose parent is not among `spans`.
+/// Spans without a parent first, then spans with a parent that is not among `spans`.
 fn roots(spans: &[Span]) -> Vec<&Span> {
     let known: HashSet<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
     let is_orphan = |span: &&Span| span.parent_id.as_deref().is_some_and(|parent| !known.contains(parent));

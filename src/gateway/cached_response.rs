@@ -31,7 +31,7 @@ pub(super) struct CachedResponse {
     /// Incremented with every change of `progress`.
     changes: watch::Sender<u64>,
     readers: watch::Sender<usize>,
-    /// True once there was a reader. If there is none now, the agent has hung up.
+    /// True once there was a reader. If there is none now, the agent has disconnected.
     had_reader: AtomicBool,
     /// Bytes of all cached responses together.
     cached_bytes: Arc<AtomicUsize>,
@@ -110,7 +110,7 @@ impl CachedResponse {
         *self.readers.borrow() > 0
     }
 
-    /// True if the agent hung up before it had the whole response.
+    /// True if the agent disconnected before it had the whole response.
     pub(super) fn was_left(&self) -> bool {
         self.had_reader.load(Ordering::Relaxed) && !self.has_readers() && !self.progress().was_delivered
     }

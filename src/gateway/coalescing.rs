@@ -119,8 +119,8 @@ impl ResponseCache {
                         response.retry_count.store(retry_count, Ordering::Relaxed);
                         return CoalescingDecision::Join(EarlierCall(reader));
                     }
-                    Match::IfHungUp(response) if Instant::now() < wait_until => response.readers(),
-                    Match::IfHungUp(_) | Match::None => {
+                    Match::IfDisconnected(response) if Instant::now() < wait_until => response.readers(),
+                    Match::IfDisconnected(_) | Match::None => {
                         let span_id = call.exchange.trace.span_id;
                         let response = || {
                             let cached_bytes = Arc::clone(&self.0.cached_bytes);
@@ -182,16 +182,16 @@ impl Groups {
 /// The call that a retry may repeat.
 enum Match {
     Certain(Arc<CachedResponse>),
-    /// It repeats this one if that one's agent has hung up, which may not have been noticed yet.
-    IfHungUp(Arc<CachedResponse>),
+    /// It repeats this one if the agent of that one has disconnected. The disconnect may not have been noticed yet.
+    IfDisconnected(Arc<CachedResponse>),
     None,
 }
 
 impl Group {
     /// Finds the call that a request repeats:
     ///
-    /// - With the retry count 0, which some agents send with every try, it is a call whose agent hung up.
-    /// - With a higher count, it is a call with a lower count whose agent hung up.
+    /// - With the retry count 0, which some agents send with every try, it is a call with a disconnected agent.
+    /// - With a higher count, it is a call with a lower count and a disconnected agent.
     /// - If there is none, and the group has had only one sample, it is that one, also if its response was delivered. With more
     ///   samples a delivered response is never given to another call.
     fn find(&self, retry_count: u32, join: Join) -> Match {
@@ -212,7 +212,7 @@ impl Group {
             return candidates.next().map_or(Match::None, |only| Match::Certain(Arc::clone(only)));
         }
         let in_flight = candidates.find(|response| response.progress().end.is_none());
-        in_flight.map_or(Match::None, |response| Match::IfHungUp(Arc::clone(response)))
+        in_flight.map_or(Match::None, |response| Match::IfDisconnected(Arc::clone(response)))
     }
 }
 

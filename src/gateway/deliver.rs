@@ -78,7 +78,7 @@ pub(super) async fn deliver(
     response.map(|inner| PermittedBody { inner, _permits: permits }.boxed_unsync())
 }
 
-/// A body whose bytes are recorded already: its end, or its being dropped, finishes the record.
+/// A body that was recorded before. Its end, or its drop, finishes the record.
 fn ending(call: &GatewayCall, body: Replay<Body>) -> TeeBody<Replay<Body>> {
     TeeBody::of_recorded(body, call.exchange.recording.clone(), response_error, ends_stream)
 }

@@ -28,7 +28,7 @@ impl ErrorFormat {
         }
     }
 
-    /// The format for a path of a host whose API is not known.
+    /// The format for a path of a host with an unknown API.
     pub(super) fn of_unknown(surface: ApiSurface, host: &str, path: &str) -> Self {
         match surface {
             ApiSurface::V1 => Self::Detail,

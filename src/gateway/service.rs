@@ -109,7 +109,7 @@ impl Gateway {
         Ok(backend)
     }
 
-    /// The hosts whose LLM calls the proxy hands to the gateway.
+    /// The hosts with a reroute: the proxy hands their LLM calls to the gateway.
     pub(crate) fn reroutes(&self) -> Arc<Vec<Reroute>> {
         Arc::clone(&self.0.reroutes.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -67,7 +67,7 @@ pub(crate) struct GatewaySettings {
     pub probe_interval: Duration,
     /// Which calls are retries of an earlier call, and get its response.
     pub join: Join,
-    /// How long a response is cached for retries, and how long a call continues after its agent hung up.
+    /// How long a response is cached for retries, and how long a call continues after its agent disconnected.
     #[serde(rename = "join_window_ms", with = "millis")]
     pub join_window: Duration,
     /// How many bytes the cached responses may hold together, in memory or on disk. A response beyond that is not cached.

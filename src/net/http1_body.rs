@@ -17,7 +17,7 @@ pub(super) struct Http1Body<B> {
 }
 
 impl<B> Http1Body<B> {
-    /// The response to a request of `version`, whose trailers `socket` writes.
+    /// The response to a request of `version`. `socket` writes its trailers.
     pub(super) fn of(response: Response<B>, version: Version, socket: TrailerSender) -> Response<Self>
     where
         DeferredError<B>: Body,

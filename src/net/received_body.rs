@@ -1,7 +1,7 @@
 //! A body that ends only where its sender ended it.
 //!
 //! The HTTP library takes an HTTP/2 stream that its sender resets with NO_ERROR for one that is complete. That code says
-//! only that nobody was at fault (RFC 9113 §7): what the stream carried until then is a part.
+//! only that neither side made an error (RFC 9113 §7): what the stream carried until then is a part.
 
 use super::http_server::HttpVersion;
 use crate::wire::fields;

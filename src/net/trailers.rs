@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
-/// The handle of a [`TrailerIo`]: the trailer section of the message whose end is written next.
+/// The handle of a [`TrailerIo`]: the trailer section of the message that ends next.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrailerSender(Arc<Mutex<Option<Bytes>>>);
 

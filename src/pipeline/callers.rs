@@ -47,7 +47,7 @@ struct Conversation {
     parent_id: Option<String>,
 }
 
-/// A call whose answer passed a text to a tool.
+/// A call that passed a text to a tool in its response.
 #[derive(Clone)]
 struct Spawn {
     call: SpanContext,

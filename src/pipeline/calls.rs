@@ -18,8 +18,8 @@ use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
 use http::HeaderMap;
 
-/// Writes the call onto `span`, if the exchange is one. Returns what was observed, and the spans of the tools whose
-/// results the request carries.
+/// Writes the call onto `span`, if the exchange is one. Returns what was observed, and the spans of the tools that
+/// have a result in the request.
 pub(super) fn read_into(
     span: &mut Span,
     exchange: &Exchange,

@@ -15,7 +15,7 @@ pub(crate) struct PipelineCounters {
     pub lost: AtomicU64,
     /// Spans besides those of exchanges: of tools, of calls on WebSockets, of OTLP exports.
     pub inferred: AtomicU64,
-    /// Calls whose token ids have an issue, by its index in [`TokenIdIssue::ALL`].
+    /// Calls that have an issue with their token ids, by its index in [`TokenIdIssue::ALL`].
     pub token_id_issues: [AtomicU64; TokenIdIssue::ALL.len()],
     /// How long exchanges, and the steps behind them, take.
     pub latencies: Latencies,

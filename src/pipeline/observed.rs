@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 pub struct BuiltSpans {
     /// The span of the exchange.
     pub span: Span,
-    /// Spans of what else it shows: tools whose results it carried, calls on its WebSocket, spans of an OTLP export.
+    /// Spans of what else it shows: tools, if it carried their results, calls on its WebSocket, spans of an OTLP export.
     pub inferred: Vec<Span>,
     /// The calls of models and tools in it: one of an HTTP exchange, any number of a WebSocket.
     pub calls: Vec<ObservedCall>,

@@ -16,7 +16,7 @@ pub(super) struct PendingSpans {
     pub(super) spans: Vec<Arc<Span>>,
     /// Recorded bytes that the spans were made from, with those that were stored since.
     pub(super) content_bytes: u64,
-    /// Responses whose end waits for the commit.
+    /// Responses that end after the commit.
     pub(super) waiting: Vec<oneshot::Sender<CommitStatus>>,
     /// Dropped with the batch: when all spans are stored or lost.
     pub(super) sequences: Vec<SequenceLease>,

@@ -57,8 +57,8 @@ struct EarlierRequest {
 }
 
 impl Relations {
-    /// Notes a call, adds its relations to its span, and returns the spans of the tools whose results its request
-    /// carries.
+    /// Notes a call, adds its relations to its span, and returns the spans of the tools that have a result in its
+    /// request.
     pub(super) fn observe(
         &mut self,
         span: &mut Span,
@@ -121,7 +121,7 @@ impl Relations {
         }
     }
 
-    /// The spans of the tools whose results the request carries. Later requests repeat a result; it counts once.
+    /// The spans of the tools that have a result in the request. Later requests repeat a result; it counts once.
     fn tool_results(&mut self, span: &Span, call: &LlmCall, options: &SpanOptions) -> Vec<Span> {
         let mut tools = Vec::new();
         for part in call.input.iter().flat_map(|message| &message.parts) {

@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// A proxy whose requests panic, and the queue of its exchanges.
+    /// A proxy that panics on requests, and the queue of its exchanges.
     async fn proxy() -> (SocketAddr, Drain, mpsc::Receiver<Captured>) {
         crate::tls::install_provider();
         let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());

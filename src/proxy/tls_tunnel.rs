@@ -1,7 +1,7 @@
 //! TLS inside a tunnel: opened with a leaf certificate of ours, after the endpoint has shown what it speaks.
 //!
 //! What can't be opened is relayed unread, with the reason on its span: a host that a setting passes through, a client that
-//! speaks no HTTP, and a client or an endpoint whose TLS is older than ours. The client then gets what it would get without a proxy.
+//! speaks no HTTP, and a client or an endpoint with an older TLS version than ours. The client then gets what it would get without a proxy.
 
 use super::certificate_rejections::{ClientIdentity, PendingAcceptance};
 use super::relay::{CLIENT_BEYOND_US, NOT_HTTP, PASSTHROUGH};
@@ -40,7 +40,7 @@ pub(super) struct TunnelledHttp {
     pub(super) version: HttpVersion,
 }
 
-/// A tunnel whose client speaks TLS.
+/// A tunnel of a client that speaks TLS.
 pub(super) struct TlsTunnel {
     pub(super) origin: Origin,
     /// The new connection to the endpoint; `None` if a pooled one exists, or if nothing is dialled.
@@ -244,7 +244,7 @@ fn is_grease(name: &[u8]) -> bool {
     matches!(name, [first, second] if first == second && first & 0x0f == 0x0a)
 }
 
-/// True for an endpoint whose TLS can't be opened, unless a setting weakens or skips TLS.
+/// True for an endpoint with TLS that can't be intercepted, unless a setting weakens or skips TLS.
 fn is_beyond_us(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::TlsCertificateForm | ErrorKind::TlsNothingInCommon)
 }

@@ -127,7 +127,7 @@ impl Extras {
     }
 }
 
-/// True if Node's permission model would end the program because of our hook, whose path no option names.
+/// True if Node's permission model would end the program because of our hook: no option names its path.
 fn forbids_reading(command: &[OsString], node_options: &OsStr) -> bool {
     let options = node_options.to_string_lossy();
     let words = command.iter().map(|word| word.to_string_lossy()).chain(options.split_whitespace().map(Into::into));

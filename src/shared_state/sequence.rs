@@ -139,7 +139,7 @@ impl SequenceAllocator {
         allocated(sequence_id, start.registered)
     }
 
-    /// The rollout's counter. A new one evicts the least recently used of those that nobody leases. Each new counter
+    /// The rollout's counter. A new one evicts the least recently used of those without a lease. Each new counter
     /// looks at two old ones at most, so the map shrinks to its bound again as soon as leases end.
     fn counter(&self, rollout: &RolloutId) -> Arc<RolloutCounter> {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,8 +28,8 @@ pub const UNASSIGNED: &str = "unassigned";
 /// Durable storage of spans, rollouts and attempts. All methods may be called concurrently. What a store receives has
 /// been redacted; it knows nothing about HTTP, exchanges or readers.
 pub trait Store: Send + Sync + 'static {
-    /// Stores spans in one commit: after `Ok`, all of them survive a crash of this process. A span whose rollout id,
-    /// attempt id and span id are stored already is counted as a duplicate and changes nothing. Missing rollouts and
+    /// Stores spans in one commit: after `Ok`, all of them survive a crash of this process. A span with a rollout id,
+    /// attempt id and span id that are stored already is counted as a duplicate and changes nothing. Missing rollouts and
     /// attempts are created in state `running`, unregistered. A rollout's sequence counter is raised to the highest
     /// sequence id of its spans.
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>>;
@@ -181,8 +181,8 @@ pub struct Statistics {
     pub refused: u64,
     /// How often the store's file was found removed or replaced since the start. What it held is no longer in the store.
     pub lost_files: u64,
-    /// How often a damaged record was read since the start, each time anew: a span whose record or one of its attributes can't be
-    /// read.
+    /// How often a damaged record was read since the start, each time anew: a span, or an attribute of a span, that can't
+    /// be read.
     pub damaged_reads: u64,
 }
 

@@ -37,5 +37,5 @@ impl AttemptSpans {
     }
 }
 
-/// Attempts whose spans are read or wait for the caller.
+/// Attempts with spans that are being read or wait for the caller.
 const READ_AHEAD: usize = 4;

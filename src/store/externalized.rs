@@ -99,7 +99,7 @@ impl ValueKind {
         }
     }
 
-    /// The value whose pieces, concatenated, are `bytes`.
+    /// The value that has `bytes` as its concatenated pieces.
     pub(super) fn value(self, bytes: Vec<u8>) -> Result<Value, PieceError> {
         let words = || bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
         Ok(match self {

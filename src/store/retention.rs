@@ -42,7 +42,7 @@ pub(super) fn excess(used: u64, limit: u64) -> u64 {
 }
 
 /// Statements for SQLite and PostgreSQL that remove, after the removal of spans, the rows that only these spans needed:
-/// attempts that nobody started, unregistered rollouts without spans, their places in the queue, and traces without spans.
+/// attempts that were never started, unregistered rollouts without spans, their places in the queue, and traces without spans.
 pub(super) const REMOVE_UNUSED: [&str; 4] = [
     "DELETE FROM attempt WHERE NOT EXISTS
          (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id)

@@ -97,7 +97,7 @@ pub(super) fn span(json: &str, start_ns: Option<i64>, end_ns: Option<i64>) -> se
     Ok(Span { start_time: start_ns.map(timestamp), end_time: end_ns.map(timestamp), ..span })
 }
 
-/// What is left of a span whose JSON can't be read: its columns, and what is wrong as its error.
+/// What is left of a span with unreadable JSON: its columns, and the cause as its error.
 pub(super) fn damaged(
     key: SpanKey,
     sequence_id: u64,

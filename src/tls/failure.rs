@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 pub(crate) enum TlsFailure {
     /// No trusted CA issued its certificate.
     UntrustedCertificate(&'static str),
-    /// Its certificate does not hold, whoever issued it: outside its validity period, or for another host.
+    /// Its certificate is invalid under any CA: outside its validity period, or for another host.
     InvalidCertificate(String),
     /// Its certificate is of a form that other TLS libraries read and this one does not.
     CertificateForm(&'static str),

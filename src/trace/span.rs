@@ -29,7 +29,7 @@ pub struct Span {
     pub parent_id: Option<String>,
     /// Low-cardinality name, as the semantic conventions require.
     pub name: String,
-    /// `None` for spans of Agent Lightning, whose JSON has no such key.
+    /// `None` for spans of Agent Lightning: their JSON has no such key.
     #[serde(default)]
     pub kind: Option<SpanKind>,
     /// `Unset` if the operation completed normally.

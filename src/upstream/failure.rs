@@ -109,8 +109,8 @@ pub(crate) fn tls_error(endpoint: &str, error: &io::Error) -> ProxyError {
     ProxyError::from_source(kind, endpoint, error)
 }
 
-/// True when an endpoint says that it did not process a request: by REFUSED_STREAM, or by a GOAWAY without an error whose
-/// last stream is an earlier one (RFC 9113 §8.7). Such a request may be sent again, whatever its method.
+/// True when an endpoint says that it did not process a request: by REFUSED_STREAM, or by a GOAWAY without an error that
+/// has an earlier stream as its last one (RFC 9113 §8.7). Such a request may be sent again, whatever its method.
 fn is_unprocessed(error: &h2::Error) -> bool {
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     let above_last = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);

@@ -327,7 +327,7 @@ impl Upstream {
     }
 }
 
-/// The request with a body whose trailers can take the way of its connection, whichever that will be.
+/// The request with a body that writes its trailers in the form of its connection: HTTP/1 or HTTP/2.
 fn with_trailers(request: Request<Body>) -> Request<Body> {
     if request.body().is_end_stream() || !is_chunked(request.headers(), request.body()) {
         return request;

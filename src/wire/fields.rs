@@ -14,14 +14,14 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// Removes from trailers what says how a message is framed or routed: nobody may read it there (RFC 9110 §6.5.1).
+/// Removes from trailers what says how a message is framed or routed: a recipient must not use it there (RFC 9110 §6.5.1).
 pub(crate) fn remove_not_of_trailers(trailers: &mut HeaderMap) {
     for name in HOP_BY_HOP.iter().chain(&[header::CONTENT_LENGTH, header::HOST, header::TRAILER]) {
         trailers.remove(name);
     }
 }
 
-/// A copy whose values share one buffer. The values of a received message are slices of the reader's buffer: to keep one
+/// A copy. Its values share one buffer. The values of a received message are slices of the reader's buffer: to keep one
 /// of them would keep all of that buffer.
 pub(crate) fn copy(headers: &HeaderMap) -> HeaderMap {
     let length = headers.values().map(HeaderValue::len).sum();

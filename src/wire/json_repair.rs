@@ -123,7 +123,7 @@ enum Escape {
     Other(usize),
 }
 
-/// The escape whose backslash is at `at`.
+/// The escape with its backslash at `at`.
 fn escape(text: &str, at: usize) -> Escape {
     let bytes = text.as_bytes();
     match escaped_unit(bytes, at) {

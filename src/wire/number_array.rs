@@ -157,7 +157,7 @@ impl NumberArray {
         fits
     }
 
-    /// Divides the numbers into lists of these lengths, whose sum is their count.
+    /// Divides the numbers into lists of these lengths. The sum of the lengths is the count of the numbers.
     pub(super) fn set_lengths(&mut self, lengths: Vec<u32>) {
         self.shape = Shape::Lists(lengths);
     }

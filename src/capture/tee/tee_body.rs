@@ -1,4 +1,4 @@
-//! A body whose frames are recorded as they pass unchanged.
+//! A body that records its frames and passes them on unchanged.
 //!
 //! It finishes exactly once: at the end, at trailers, at the last declared byte, at an error, or when dropped. It never
 //! panics, awaits or blocks. It holds back only the last frame of a durable exchange, until the commit. If the endpoint

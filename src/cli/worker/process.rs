@@ -52,7 +52,7 @@ impl TaskOutcome {
         *self == Self::Exited(0)
     }
 
-    /// The status to report to the server; `None` if the server ended the rollout, whose status then stays.
+    /// The status to report to the server; `None` if the server ended the rollout. Its status then stays.
     pub(super) fn attempt_status(&self) -> Option<AttemptStatus> {
         match self {
             Self::Exited(0) => Some(AttemptStatus::Succeeded),

@@ -1,6 +1,6 @@
 //! Agent Lightning 1.0: rollouts that are listed and claimed, one attempt each, rewards as events.
 //!
-//! Its server has no timeouts: a rollout whose worker has died stays running.
+//! Its server has no timeouts: a rollout stays running if its worker has died.
 
 use super::process::TaskOutcome;
 use super::task::{TakeError, Task, check_response, seconds};

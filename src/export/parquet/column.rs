@@ -110,7 +110,7 @@ impl Column {
     }
 }
 
-/// Lists whose elements have the name that the Parquet specification gives them.
+/// Lists. Their elements have the name that the Parquet specification gives them.
 fn list<B: ArrayBuilder>(values: B, data_type: DataType) -> ListBuilder<B> {
     ListBuilder::new(values).with_field(Field::new("element", data_type, true))
 }

@@ -28,7 +28,7 @@ pub(crate) enum TableError {
     /// The column has numbers below 2^31, as the ids of all tokenizers are.
     #[error("token id {id} of rollout {rollout} is above 2147483647, which Parquet's int32 can't hold")]
     TokenId {
-        /// The id.
+        /// The token id that does not fit.
         id: u32,
         /// The rollout that has it.
         rollout: String,

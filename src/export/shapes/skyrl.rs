@@ -1,4 +1,4 @@
-//! SkyRL's `GeneratorOutput`, a line for each attempt, whose branches are the entries of its lists.
+//! SkyRL's `GeneratorOutput`, a line for each attempt. Its lists have an entry for each branch.
 
 use super::shape::{Shape, experts};
 use crate::export::sample::AttemptSample;

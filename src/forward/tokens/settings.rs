@@ -31,7 +31,7 @@ impl Default for TokenSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Inject {
-    /// From the hosts in `engines`, and from those whose responses show which engine serves there.
+    /// From the hosts in `engines`, and from hosts with responses that show their engine.
     #[default]
     Auto,
     /// From no host.

@@ -266,7 +266,7 @@ impl AnsweredRequest {
         Json::Object(call)
     }
 
-    /// True for a call of a tool whose input is a text.
+    /// True for a call of a tool that takes a text as its input.
     fn is_custom(&self, kind: &BlockKind) -> bool {
         let BlockKind::ToolCall { name, .. } = kind else { return false };
         self.tools.get(name).is_some_and(|tool| tool.kind == ToolKind::Custom)

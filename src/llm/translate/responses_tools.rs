@@ -1,4 +1,4 @@
-//! The tools of OpenAI responses: functions, custom tools whose input is a text, and namespaces of both. All become functions.
+//! The tools of OpenAI responses: functions, custom tools that take a text, and namespaces of both. All become functions.
 //!
 //! The names that functions get are kept for the response, in which the client's tools are called again.
 
@@ -31,7 +31,7 @@ pub(super) enum ToolKind {
     Custom,
 }
 
-/// The tools by the names of their functions; only those whose call has another form than that of a plain function.
+/// The tools by the names of their functions; only those with another form of call than a plain function.
 pub(super) type ToolNames = BTreeMap<String, ToolName>;
 
 /// The tools of a request.

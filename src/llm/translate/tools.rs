@@ -17,7 +17,7 @@ pub(super) enum Choice<'a> {
     Open,
     /// Any, or none.
     Auto,
-    /// No tool.
+    /// The model must not call a tool.
     None,
     /// At least one.
     Required,

@@ -50,7 +50,7 @@ fn blocks(mut frames: &[u8]) -> Vec<Vec<Field>> {
     found
 }
 
-/// A request whose path is put into the dynamic table, and one that refers to it.
+/// A request that puts its path into the dynamic table, and one that refers to it.
 fn indexed(path: &[u8]) -> [Vec<u8>; 2] {
     let length = u8::try_from(path.len()).unwrap();
     [[&[0x82, 0x87, 0x44, length][..], path].concat(), vec![0x82, 0x87, 0xbe]]

@@ -23,10 +23,10 @@ pub struct PostgresOptions {
 /// What an open does if the server can't be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnreachable {
-    /// It fails.
+    /// The open fails.
     #[default]
     Fail,
-    /// It succeeds. Operations fail until the server is there, and the first one then creates or migrates the tables.
+    /// The open succeeds. Operations fail until the server is there, and the first one then creates or migrates the tables.
     Wait,
 }
 

@@ -153,7 +153,7 @@ pub(super) async fn restore(
 /// By hash: the hash of the previous piece, and the packed data.
 type StoredPieces<'a> = HashMap<&'a [u8], (Option<&'a [u8]>, &'a [u8])>;
 
-/// The value whose last piece has this hash.
+/// The value with this hash of its last piece.
 fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<Value, PieceError> {
     let mut chain = Vec::new();
     let mut next = Some(last);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// A store whose spans wait in a file while its server can't take them.
+/// A store that keeps spans in a file while its server can't take them.
 pub struct SpooledStore {
     server: SharedStore,
     spool: Arc<Spool>,

@@ -236,7 +236,7 @@ struct LoadedPiece {
 }
 
 impl Pieces {
-    /// The value whose last piece has this number.
+    /// The value with this number of its last piece.
     fn value(&mut self, connection: &Connection, last: i64) -> rusqlite::Result<Value> {
         let mut chain = Vec::new();
         let mut next = Some(last);

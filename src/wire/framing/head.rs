@@ -52,7 +52,7 @@ pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, F
             (b'\r', Some(b'\n')) if bytes[index + 2..].starts_with(b"\r\n") => return Ok(Some(index + 4)),
             (b'\r', Some(b'\n')) => at = index + 2,
             (b'\r', _) => return Err(fault("a bare CR in the message head")),
-            // The LF of a pair whose CR was the last byte of the search before.
+            // The LF of a pair. Its CR was the last byte of the search before.
             _ if index > 0 && bytes[index - 1] == b'\r' => at = index + 1,
             _ => return Err(fault("a bare LF in the message head")),
         }
@@ -301,7 +301,7 @@ pub(super) const fn fault(cause: &'static str) -> FramingFault {
 
 /// Longest head. The HTTP library's buffers hold as much: more would only be memory that a slow reader takes.
 pub(crate) const MAX_HEAD_BYTES: usize = 128 * 1024;
-/// The same limit in HTTP/2, whose lists of fields count 32 bytes more for each of them (RFC 9113 §6.5.2).
+/// The same limit in HTTP/2, where each field counts 32 bytes more (RFC 9113 §6.5.2).
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 pub(crate) const MAX_FIELD_LIST_BYTES: u32 = (MAX_HEAD_BYTES + 32 * MAX_FIELDS) as u32;
 pub(super) const MAX_TARGET_BYTES: usize = 65_534;

@@ -224,7 +224,7 @@ impl Lists {
 }
 
 impl File {
-    /// Reads the numbers whose bytes have come, and removes those. False: they are none.
+    /// Reads the numbers that arrived whole, and removes their bytes. False: they are no numbers.
     fn read(&mut self, bytes: &mut Vec<u8>, array: &mut NumberArray) -> bool {
         if let Self::Unknown = self {
             if MAGIC.starts_with(bytes) && bytes.len() < MAGIC.len() {

@@ -285,7 +285,7 @@ impl JsonStripper {
         if place == Place::Choices { State::Elements } else { State::Open }
     }
 
-    /// Leaves the innermost container, whose closing bracket is next.
+    /// Leaves the innermost container. Its closing bracket is next.
     fn leave<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> State {
         let end = piece.at + 1;
         self.place = match self.place {

@@ -24,7 +24,7 @@ pub enum Json<'a> {
     Float(f64),
     /// A string, decoded: without its quotes and escapes.
     Text(Cow<'a, str>),
-    /// A list whose elements are values of their own.
+    /// A list of values of any kind.
     List(Vec<Self>),
     /// An object, with its fields in their order.
     Object(Vec<(Cow<'a, str>, Self)>),

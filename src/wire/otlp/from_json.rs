@@ -38,7 +38,7 @@ fn exported(json: JsonValue) -> Result<ExportedResource, SpanDefect> {
         Some(resource) => resource.and_then(|mut resource| attributes(&mut resource)),
     };
     let attributes = attributes.unwrap_or_else(|defect| {
-        // They may say whose the spans are.
+        // They may name the rollout of the spans.
         spans.iter_mut().for_each(|span| *span = Err(defect.clone()));
         Vec::new()
     });

@@ -12,7 +12,7 @@ fn exported(of: ResourceSpans) -> ExportedResource {
     let resource = Resource::decode(of.resource.as_slice());
     let spans = of.scope_spans.iter().flat_map(|scope| &scope.spans).map(|span| match &resource {
         Ok(_) => SpanMessage::decode(span.as_slice()).map_err(SpanDefect::from),
-        // Its attributes may say whose the span is.
+        // Its attributes may name the rollout of the span.
         Err(error) => Err(error.clone().into()),
     });
     let spans = spans.collect();

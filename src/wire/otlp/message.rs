@@ -123,7 +123,7 @@ pub(super) struct LinkMessage {
     pub(super) attributes: Vec<KeyValue>,
 }
 
-/// An attribute.
+/// An attribute: a key and its value.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]

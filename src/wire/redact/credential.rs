@@ -96,7 +96,7 @@ fn private_key(rest: &str) -> Option<usize> {
     Some(end.unwrap_or(rest.len()))
 }
 
-/// User name and password in a URL whose scheme ends at `colon`. A user name alone, as in `ssh://git@host`, stays.
+/// User name and password in a URL. Its scheme ends at `colon`. A user name alone, as in `ssh://git@host`, stays.
 pub(super) fn user_info(text: &str, colon: usize) -> Option<Range<usize>> {
     let rest = text.get(colon..)?.strip_prefix("://")?;
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/\"'`\\<>?#,;()[]{}|".contains(byte);

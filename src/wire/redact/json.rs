@@ -53,7 +53,7 @@ fn redact_within(text: &str, is_secret: &dyn Fn(&str) -> bool, depth: usize) -> 
     Some(out)
 }
 
-/// The string whose content is JSON with secrets, with its quotes. `None`: it has none.
+/// A string of JSON with secrets, with its quotes. `None`: it has none.
 fn inner_json(content: &str, is_secret: &dyn Fn(&str) -> bool, depth: usize) -> Option<String> {
     if depth == 0 || !content.contains("\\\"") {
         return None;
@@ -77,7 +77,7 @@ fn is_no_secret(key: &str, text: &str, at: usize, value: std::ops::Range<usize>)
         || (key.eq_ignore_ascii_case("token") && is_near_logprobs(text, at..value.end))
 }
 
-/// True for a part of a list of log-probabilities, whose entries call the texts of a vocabulary `token`.
+/// True for a part of a list of log-probabilities. Their entries call the texts of a vocabulary `token`.
 pub(super) fn is_near_logprobs(text: &str, part: std::ops::Range<usize>) -> bool {
     let around = part.start.saturating_sub(NEAR_BYTES)..(part.end + NEAR_BYTES).min(text.len());
     text.as_bytes()[around].windows(7).any(|window| window == b"logprob")

@@ -2,7 +2,7 @@
 
 use super::names::REDACTED;
 
-/// Replaces the content of each part whose name is secret.
+/// Replaces the content of each part with a secret name.
 pub(super) fn redact_parts(text: &str, is_secret: &dyn Fn(&str) -> bool) -> String {
     let mut out = String::new();
     let mut rest = text;

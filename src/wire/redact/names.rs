@@ -31,7 +31,7 @@ pub(super) const SECRET_HEADERS: &[&str] = &[
     "x-portkey-api-key",
     "x-subscription-token",
 ];
-/// A header field whose name contains one of these is secret, unless it is known to be harmless.
+/// A header field with one of these in its name is secret, unless it is known to be harmless.
 pub(super) const SECRET_HEADER_PARTS: &[&str] = &[
     "token",
     "secret",

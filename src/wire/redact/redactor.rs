@@ -130,7 +130,7 @@ impl Redactor {
         }
     }
 
-    /// Redacts the values of `name=value&…` whose name is secret.
+    /// Redacts the values of secret names in `name=value&…`.
     fn pairs(&self, text: &str, secret: fn(&Self, &str) -> bool) -> String {
         let pairs = text.split('&').map(|pair| match pair.split_once('=') {
             Some((key, _)) if secret(self, &percent_decode_str(key).decode_utf8_lossy()) => format!("{key}={REDACTED}"),

@@ -1,6 +1,6 @@
 //! Frames to messages: reads headers, unmasks payloads, joins fragments, separates control frames.
 //!
-//! Bytes that are not WebSocket end the parsing, never the traffic. Messages whose content breaks the protocol are parsed on.
+//! Bytes that are not WebSocket end the parsing, never the traffic. Messages with invalid content are parsed on.
 //! Memory is bounded by the recorded payload of one message and one control frame.
 
 use super::content::{TextCheck, close_fault};
