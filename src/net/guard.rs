@@ -5,7 +5,7 @@
 //! error of the socket. Bytes behind a request for another protocol are held until the response decides which protocol they
 //! belong to (CVE-2026-2833). The guard holds at most one message head plus one read.
 
-use super::io::{BoxedIo, write_through};
+use super::io::{BoxedIo, flush_through, write_through};
 use crate::error::FramingFault;
 use crate::wire::framing::head::ResponseTo;
 use crate::wire::framing::target::{RawTarget, RewrittenHead};

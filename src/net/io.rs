@@ -10,6 +10,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 pub(crate) type BoxedIo = Box<dyn Io>;
 
 /// Implements `AsyncWrite` for a type that only observes reads: writes go to its field `inner` unchanged.
+/// The caller imports `flush_through` too.
 macro_rules! write_through {
     ($type:ty) => {
         impl tokio::io::AsyncWrite for $type {
@@ -29,7 +30,7 @@ macro_rules! write_through {
                 std::pin::Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
             }
 
-            crate::net::flush_through!();
+            flush_through!();
         }
     };
 }

@@ -1,6 +1,6 @@
 //! A stream that replays its first bytes, which were already consumed.
 
-use super::io::{BoxedIo, write_through};
+use super::io::{BoxedIo, flush_through, write_through};
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;

@@ -7,7 +7,7 @@
 mod faults;
 
 use self::faults::{NO_URI, TARGET_TOO_LONG, TOO_LONG};
-use super::io::{BoxedIo, write_through};
+use super::io::{BoxedIo, flush_through, write_through};
 use crate::error::{FramingFault, FramingRule};
 use crate::wire::framing::head::MAX_FIELD_LIST_BYTES;
 use crate::wire::framing::target::{RawTarget, encoded_path};

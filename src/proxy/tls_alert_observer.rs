@@ -5,7 +5,7 @@
 //! The bytes pass unchanged.
 
 use super::certificate_rejections::{PendingAcceptance, certificate_alert};
-use crate::net::{BoxedIo, write_through};
+use crate::net::{BoxedIo, flush_through, write_through};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
