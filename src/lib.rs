@@ -9,6 +9,7 @@
 //!
 //! - glue: `app` (composition root), `cli`, `config`, `error`
 //! - data: `trace`, `wire`, `llm`, `trajectory`, `util`: bytes in, values out; no I/O, no clock
+//! - disk: `files`, which only their owner may change
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
 //! - back: `pipeline`, `rollout`, `store`, `export`; `mock` is an LLM endpoint to try, test and measure with
@@ -23,6 +24,7 @@ mod config;
 mod doctor;
 pub mod error;
 mod export;
+mod files;
 mod forward;
 mod gateway;
 mod llm;

@@ -5,9 +5,9 @@
 //! threads other connections go on meanwhile.
 
 use crate::error::{ErrorKind, ProxyError};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,13 +124,9 @@ impl SpillArea {
         Ok((file, block))
     }
 
-    /// Creates the file and removes its name.
+    /// Creates the file, which never has a name where the file system can do without.
     fn create(&self) -> io::Result<File> {
-        let name = format!(".spill-{}-{:016x}", std::process::id(), fastrand::u64(..));
-        let path = self.0.folder.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        std::fs::remove_file(&path)?;
-        Ok(file)
+        tempfile::tempfile_in(&self.0.folder)
     }
 
     fn free(&self, blocks: &[u64]) {

@@ -5,10 +5,11 @@ use super::recorded::Recorded;
 use super::run::record_and_show;
 use super::show;
 use crate::config::Config;
+use crate::files::write_private;
 use crate::mock::{Mock, MockOptions};
+use crate::run::RunFolder;
 use anyhow::{Context, Result};
 use clap::Args;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -31,10 +32,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     };
     let mock = Mock::start(None, Some(https), options, None).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
-    let mut ca = tempfile::NamedTempFile::new().context("cannot create a temporary file; check TMPDIR")?;
-    ca.write_all(mock.ca_pem().as_bytes())?;
+    let folder = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
+    let ca = folder.path().join("endpoint.pem");
+    write_private(&ca, mock.ca_pem()).context("cannot write a temporary file; check TMPDIR")?;
     let mut config = Config::default();
-    config.tls.upstream_ca.push(ca.path().to_owned());
+    config.tls.upstream_ca.push(ca);
     args.store.apply(&mut config.store);
     if args.store.is_default() {
         // The demo stores nothing on disk unless --store is given.

@@ -6,9 +6,10 @@ use super::show::{self, OutputFormat};
 use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, FailedCalls, RejectedHost, Verdict, judge};
 use crate::doctor::probes::{PROBES, Probe};
+use crate::files::write_private;
 use crate::mock::{Mock, MockOptions};
-use crate::run::ChildError;
 use crate::run::child::Streams;
+use crate::run::{ChildError, RunFolder};
 use crate::upstream::UpstreamProxy;
 use crate::util::panics::{self, PanicPlace};
 use anyhow::{Context, Result};
@@ -21,7 +22,6 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 /// Arguments of `doctor`.
@@ -59,12 +59,12 @@ pub(super) async fn run(args: DoctorArgs) -> Result<ExitCode> {
 
 /// Tests the clients of this machine, one after the other. True if all installed ones work.
 async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> {
-    let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
+    let folder = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
     let https = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on a free port of 127.0.0.1")?;
     let mock = Mock::start(None, Some(https), MockOptions::default(), None).await?;
     let endpoint = mock.https_addr().context("the mock endpoint has no address")?;
     let ca = folder.path().join("endpoint.pem");
-    fs::write(&ca, mock.ca_pem()).context("cannot write a temporary file; check TMPDIR")?;
+    write_private(&ca, mock.ca_pem()).context("cannot write a temporary file; check TMPDIR")?;
     config.tls.upstream_ca.push(ca);
     // The name does not resolve: a client that bypasses the proxy fails.
     config.upstream.connect_to = vec![format!("{HOST}:443:{endpoint}")];
@@ -72,7 +72,7 @@ async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> 
     let mut checks = Vec::new();
     for (number, probe) in PROBES.iter().enumerate() {
         show_progress(format, &format!("testing {} ({} of {})", probe.client, number + 1, PROBES.len()));
-        checks.push(check(probe, &config, &folder).await?);
+        checks.push(check(probe, &config, folder.path()).await?);
     }
     show_progress(format, "");
     let panics = panics::places();
@@ -87,15 +87,15 @@ async fn test_clients(mut config: Config, format: OutputFormat) -> Result<bool> 
     Ok(healthy)
 }
 
-async fn check(probe: &Probe, config: &Config, folder: &TempDir) -> Result<Check> {
+async fn check(probe: &Probe, config: &Config, folder: &Path) -> Result<Check> {
     let Some(version) = version(probe).await else {
         return Ok(Check { client: probe.client, version: None, verdict: Verdict::NotInstalled, advice: None });
     };
     if let Some((name, text)) = probe.source {
-        fs::write(folder.path().join(name), text).context("cannot write a temporary file; check TMPDIR")?;
+        write_private(&folder.join(name), text).context("cannot write a temporary file; check TMPDIR")?;
     }
-    let command = probe.command(&format!("https://{HOST}/"), folder.path());
-    let output = folder.path().join("output");
+    let command = probe.command(&format!("https://{HOST}/"), folder);
+    let output = folder.join("output");
     let recorded = Recorded {
         timeout: Some(TIMEOUT),
         streams: Streams::Captured(Arc::new(

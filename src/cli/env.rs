@@ -5,6 +5,7 @@ use super::settings::{read_config, variable};
 use super::show;
 use crate::app::ca_folder;
 use crate::config::Config;
+use crate::files::{Owner, allow_reading, check_unchangeable, create_private_folder};
 use crate::run::Loopback;
 use crate::run::environment::{Environment, EnvironmentRequest, proxy_url};
 use crate::run::render::{EnvFormat, render};
@@ -85,8 +86,9 @@ async fn environment(args: &EnvArgs, config: &Config) -> Result<Environment> {
         bail!("--ca is not a PEM file with a certificate; `tracewire ca export` prints one");
     }
     let bundle_folder = folder.join("env");
-    std::fs::create_dir_all(&bundle_folder)
+    create_private_folder(&bundle_folder)
         .with_context(|| format!("cannot create the folder {}", bundle_folder.display()))?;
+    check_unchangeable(&bundle_folder, Owner::ThisUser)?;
     let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
     let is_container = args.format.is_for_containers();
     let request = EnvironmentRequest {
@@ -104,6 +106,8 @@ async fn environment(args: &EnvArgs, config: &Config) -> Result<Environment> {
     let mut environment = request.build()?;
     if is_container {
         environment.remove_originals();
+        allow_reading(&bundle_folder)
+            .with_context(|| format!("cannot let containers read the folder {}", bundle_folder.display()))?;
     }
     let is_default = args.proxy.is_none();
     if is_container && is_default {

@@ -2,6 +2,7 @@
 
 use super::show;
 use crate::mock::{Mock, MockOptions, Script};
+use crate::run::RunFolder;
 use crate::run::signals::stop_requests;
 use crate::util::listen_address;
 use anyhow::{Context, Result};
@@ -67,7 +68,7 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
     };
     let script = args.script.as_deref().map(Script::read).transpose()?;
     let mock = Mock::start(Some(http), Some(https), options, script).await?;
-    let folder = tempfile::tempdir().context("cannot create a temporary folder; check TMPDIR")?;
+    let folder = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
     let ca = args.ca_out.unwrap_or_else(|| folder.path().join("mock-ca.pem"));
     std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("cannot write {} (--ca-out)", ca.display()))?;
     let http = mock.http_addr().map(|address| format!("http://{address}")).unwrap_or_default();

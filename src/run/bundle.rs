@@ -6,6 +6,7 @@
 
 use super::runtime::{Role, VARIABLES};
 use super::user_environment::UserEnvironment;
+use crate::files::write_private;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::collections::HashMap;
@@ -151,7 +152,7 @@ fn read_user_roots(path: &Path) -> io::Result<String> {
 }
 
 pub(super) fn write(path: PathBuf, content: impl AsRef<[u8]>) -> Result<PathBuf, BundleError> {
-    match fs::write(&path, content) {
+    match write_private(&path, content) {
         Ok(()) => Ok(path),
         Err(cause) => Err(BundleError { path, cause }),
     }

@@ -7,6 +7,7 @@ use super::runtime::Extension;
 use super::settings::RunSettings;
 use super::truststore::java_trust_store;
 use super::user_environment::UserEnvironment;
+use crate::files::create_private_folder;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -159,7 +160,7 @@ fn quoted(path: &Path) -> String {
 
 fn create_folder(folder: &Path, name: &str) -> Result<PathBuf, BundleError> {
     let path = folder.join(name);
-    fs::create_dir_all(&path).map_err(|cause| BundleError::new(path.clone(), cause))?;
+    create_private_folder(&path).map_err(|cause| BundleError::new(path.clone(), cause))?;
     Ok(path)
 }
 

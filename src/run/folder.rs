@@ -3,9 +3,10 @@
 //! A program that is killed leaves its folder behind. The next one removes it, once no process is left that may read its files.
 
 use super::processes::{ProcessMark, in_environment};
-use std::fs::{self, Permissions};
+use crate::files::{private_folder_in, write_private};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -22,10 +23,9 @@ impl RunFolder {
 
     fn create_in(parent: &Path) -> io::Result<Self> {
         remove_abandoned(parent);
-        let private = Permissions::from_mode(0o700);
-        let folder = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(parent)?;
+        let folder = private_folder_in(parent, PREFIX)?;
         if let Some(owner) = ProcessMark::own() {
-            fs::write(folder.path().join(OWNER_FILE), serde_json::to_vec(&owner)?)?;
+            write_private(&folder.path().join(OWNER_FILE), serde_json::to_vec(&owner)?)?;
         }
         Ok(Self(folder))
     }

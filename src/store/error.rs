@@ -50,6 +50,14 @@ pub enum StoreError {
         /// The operating system's message.
         cause: String,
     },
+    /// Users other than the owner of the file can change it.
+    #[error("{path} {problem}, or choose another file with --store")]
+    Unsafe {
+        /// The store's file, its write-ahead log, or the index of that log.
+        path: PathBuf,
+        /// What is wrong with the file, and what to do about it.
+        problem: String,
+    },
     /// The store was opened for reading.
     #[error("{path} was opened for reading only")]
     OpenedForReading {
@@ -115,6 +123,7 @@ impl StoreError {
             | Self::Corrupt { .. }
             | Self::TooNew { .. }
             | Self::Unusable { .. }
+            | Self::Unsafe { .. }
             | Self::Unreachable { .. }
             | Self::InvalidUrl { .. }
             | Self::RolledBack(_)

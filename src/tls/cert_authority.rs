@@ -1,18 +1,22 @@
 //! Our certificate authority: generated for one run, or created once in a folder and reused.
 //!
 //! EC P-256, path length 0; its key only signs leaf certificates. The key file is created with mode 0600 and never
-//! overwritten. A key file that is a link, or that other users can read, is rejected.
+//! overwritten. A key file that is a link, or that other users can read, is rejected, and so is a folder or a certificate that
+//! they can change. Half a CA is never completed: clients trust the other half.
 
 use super::error::TlsError;
+use crate::files::{Owner, UnsafeFile, check_unchangeable, create_private_folder};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rcgen::{PKCS_ECDSA_P256_SHA256, SerialNumber};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::fs::{self, OpenOptions};
+use std::fmt::Display;
+use std::fs::{self, DirEntry, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A certificate authority that signs leaf certificates.
 pub struct CertAuthority {
@@ -32,21 +36,32 @@ impl CertAuthority {
         })
     }
 
-    /// Opens the CA in `folder`, or creates one there that is valid for ten years.
+    /// Opens the CA in `folder`, or creates one there that is valid for ten years. Fails if other users can change it, or
+    /// read its key.
     pub fn open_or_create(folder: &Path) -> Result<Self, TlsError> {
+        create_private_folder(folder).map_err(file_error(folder))?;
+        check_unchangeable(folder, Owner::ThisUser)?;
         let (certificate_path, key_path) = (certificate_path(folder), folder.join(KEY_FILE));
-        if !key_path.exists() {
-            create(folder, &certificate_path, &key_path)?;
+        // In this order: of a CA that another process creates, the key is there first.
+        match (certificate_path.exists(), key_path.exists()) {
+            (true, true) => {}
+            (true, false) => return Err(unusable(&certificate_path, WITHOUT_KEY)),
+            (false, true) => wait_for(&certificate_path)?,
+            (false, false) => create(folder, &certificate_path, &key_path)?,
         }
+        remove_abandoned(folder);
+        check_unchangeable(&certificate_path, Owner::ThisUser)?;
         check_key_file(&key_path)?;
         let pem = fs::read_to_string(&certificate_path).map_err(file_error(&certificate_path))?;
-        let key_pem = fs::read_to_string(&key_path).map_err(file_error(&key_path))?;
-        let damaged =
-            |path: &Path, cause: &dyn std::fmt::Display| TlsError::Pem { path: path.into(), cause: cause.to_string() };
-        let certificate =
-            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| damaged(&certificate_path, &error))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|error| damaged(&key_path, &error))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(&certificate_path, &error))?;
+        let damaged = |cause: &dyn Display| TlsError::Pem { path: certificate_path.clone(), cause: cause.to_string() };
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| damaged(&error))?;
+        let key = read_key(&key_path)?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|error| damaged(&error))?;
+        check_certificate(&certificate_path, &parsed)?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(unusable(&key_path, FOREIGN_KEY));
+        }
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(&error))?;
         Ok(Self { issuer, certificate, pem })
     }
 
@@ -101,13 +116,29 @@ impl GeneratedCa {
     }
 }
 
+fn read_key(path: &Path) -> Result<KeyPair, TlsError> {
+    let pem = fs::read_to_string(path).map_err(|cause| match cause.kind() {
+        ErrorKind::InvalidData => unusable(path, NO_KEY),
+        _ => file_error(path)(cause),
+    })?;
+    KeyPair::from_pem(&pem).map_err(|_| unusable(path, NO_KEY))
+}
+
+fn check_certificate(path: &Path, certificate: &X509Certificate<'_>) -> Result<(), TlsError> {
+    match certificate.basic_constraints() {
+        Ok(Some(constraints)) if constraints.value.ca => {}
+        _ => return Err(unusable(path, "is not the certificate of a CA")),
+    }
+    if certificate.validity().is_valid() { Ok(()) } else { Err(unusable(path, EXPIRED)) }
+}
+
 fn create(folder: &Path, certificate_path: &Path, key_path: &Path) -> Result<(), TlsError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder))?;
     let generated = GeneratedCa::new("Tracewire CA", PERSISTENT_DAYS)?;
     // Both files are written under temporary names, and linking the key into place decides: a crash leaves no partial
     // CA, and of two processes that start at once one wins and the other reads the winner's files.
     let unique = generated.params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default().replace(':', "");
-    let (new_key, new_certificate) = (folder.join(format!(".key-{unique}")), folder.join(format!(".ca-{unique}")));
+    let (new_key, new_certificate) =
+        (folder.join(format!("{NEW_KEY}{unique}")), folder.join(format!("{NEW_CERTIFICATE}{unique}")));
     write_new(&new_key, generated.key.serialize_pem().as_bytes(), 0o600)?;
     write_new(&new_certificate, generated.pem.as_bytes(), 0o644)?;
     let linked = fs::hard_link(&new_key, key_path);
@@ -122,6 +153,21 @@ fn create(folder: &Path, certificate_path: &Path, key_path: &Path) -> Result<(),
     }
 }
 
+/// Removes what processes left that were killed while they created the CA.
+fn remove_abandoned(folder: &Path) {
+    let is_old = |entry: &DirEntry| {
+        let modified = entry.metadata().and_then(|file| file.modified());
+        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > MAX_CREATION))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_new = [NEW_KEY, NEW_CERTIFICATE].iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
+        if is_new && is_old(&entry) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Waits up to a second for the process that linked its key first to rename its certificate as well.
 fn wait_for(path: &Path) -> Result<(), TlsError> {
     for _ in 0..100 {
@@ -130,7 +176,7 @@ fn wait_for(path: &Path) -> Result<(), TlsError> {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    Err(TlsError::File { path: path.into(), cause: ErrorKind::NotFound.into() })
+    Err(unusable(path, WITHOUT_CERTIFICATE))
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
@@ -140,14 +186,23 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
 
 fn check_key_file(path: &Path) -> Result<(), TlsError> {
     let metadata = fs::symlink_metadata(path).map_err(file_error(path))?;
-    let problem = if metadata.file_type().is_symlink() {
-        "is a symbolic link; replace it with the key file itself"
-    } else if metadata.mode() & 0o077 != 0 {
-        "can be read by other users; run chmod 600 on it, or remove it and ca.pem to create a new CA"
-    } else {
-        return Ok(());
-    };
-    Err(TlsError::Unsafe { path: path.into(), problem })
+    if metadata.file_type().is_symlink() {
+        return Err(unusable(path, "is a symbolic link; replace it with the key file itself"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(unusable(path, EXPOSED_KEY));
+    }
+    Ok(check_unchangeable(path, Owner::ThisUser)?)
+}
+
+fn unusable(path: &Path, problem: &str) -> TlsError {
+    TlsError::Unusable { path: path.into(), problem: problem.to_owned() }
+}
+
+impl From<UnsafeFile> for TlsError {
+    fn from(UnsafeFile { path, problem }: UnsafeFile) -> Self {
+        Self::Unusable { path, problem }
+    }
 }
 
 fn file_error(path: &Path) -> impl Fn(std::io::Error) -> TlsError {
@@ -156,6 +211,18 @@ fn file_error(path: &Path) -> impl Fn(std::io::Error) -> TlsError {
 }
 
 const KEY_FILE: &str = "ca.key";
+/// The beginning of the names of files that are not complete yet.
+const NEW_KEY: &str = ".key-";
+const NEW_CERTIFICATE: &str = ".ca-";
+/// The longest time that creating a CA takes.
+const MAX_CREATION: std::time::Duration = std::time::Duration::from_secs(60);
+const WITHOUT_KEY: &str =
+    "has no ca.key beside it; put the key back, or remove ca.pem to create a new CA, which clients must then trust";
+const WITHOUT_CERTIFICATE: &str = "is missing beside ca.key; put the certificate back, or remove ca.key to create a new CA, which clients must then trust";
+const EXPOSED_KEY: &str = "can be read by other users; run chmod 600 on it, or remove it and ca.pem to create a new CA";
+const NO_KEY: &str = "is not a private key as PEM; put the key back, or remove it and ca.pem to create a new CA, which clients must then trust";
+const FOREIGN_KEY: &str = "is not the key of the certificate in ca.pem; put the right one back, or remove both files to create a new CA, which clients must then trust";
+const EXPIRED: &str = "has expired or is not valid yet; check the clock, or remove it and ca.key to create a new CA, which clients must then trust";
 const EPHEMERAL_DAYS: i64 = 30;
 const PERSISTENT_DAYS: i64 = 3650;
 

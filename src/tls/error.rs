@@ -13,13 +13,13 @@ pub enum TlsError {
         /// The system's error.
         cause: std::io::Error,
     },
-    /// A file exists but must not be used.
+    /// A file must not be used, or is missing beside another.
     #[error("{path} {problem}")]
-    Unsafe {
+    Unusable {
         /// The file's path.
         path: PathBuf,
         /// What is wrong with the file, and what to do about it.
-        problem: &'static str,
+        problem: String,
     },
     /// A PEM file without a certificate, or with a damaged one.
     #[error("{path} contains no usable PEM certificate: {cause}")]

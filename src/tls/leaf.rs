@@ -1,7 +1,8 @@
 //! Leaf certificates and their TLS server configurations, cached by host and ALPN.
 //!
 //! All leaves share keys of this process, which are not the CA's: the one that nearly all clients can use is generated at the
-//! start, before a request waits. A cached certificate is replaced after a week, long before it expires. At [`MAX_CACHED`] entries the least recently used one is
+//! start, before a request waits. A cached certificate is replaced after a week of the wall clock, which clients compare it
+//! with, long before it expires, and when the clock was set back. At [`MAX_CACHED`] entries the least recently used one is
 //! evicted.
 
 use super::cert_authority::{CertAuthority, random_serial};
@@ -13,7 +14,6 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 use time::{Duration, OffsetDateTime};
 
 /// Issues leaf certificates for hosts and caches their TLS configurations.
@@ -28,7 +28,7 @@ type CacheKey = (String, Vec<Vec<u8>>, LeafKey);
 
 struct CachedConfig {
     config: Arc<ServerConfig>,
-    made: Instant,
+    made: OffsetDateTime,
 }
 
 impl LeafCache {
@@ -47,26 +47,36 @@ impl LeafCache {
     /// Returns a TLS configuration for `host` (a DNS name or an IP address) that accepts the ALPN protocols `alpn`, in this
     /// order of preference, with a key of this kind.
     pub fn server_config(&self, host: &str, alpn: &[&[u8]], kind: LeafKey) -> Result<Arc<ServerConfig>, TlsError> {
+        self.server_config_at(OffsetDateTime::now_utc(), host, alpn, kind)
+    }
+
+    fn server_config_at(
+        &self,
+        now: OffsetDateTime,
+        host: &str,
+        alpn: &[&[u8]],
+        kind: LeafKey,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
         let key = (host.to_ascii_lowercase(), alpn.iter().map(|name| name.to_vec()).collect::<Vec<_>>(), kind);
-        if let Some(config) = self.cached(&key) {
+        if let Some(config) = self.cached(&key, now) {
             return Ok(config);
         }
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(
-            vec![self.issue(&key.0, kind)?, self.authority.ca_der().clone()],
+            vec![self.issue(&key.0, kind, now)?, self.authority.ca_der().clone()],
             self.private_key(kind)?,
         )?;
         config.alpn_protocols.clone_from(&key.1);
         config.key_log = Arc::new(rustls::KeyLogFile::new());
         let config = Arc::new(config);
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        configs.put(key, CachedConfig { config: Arc::clone(&config), made: Instant::now() });
+        configs.put(key, CachedConfig { config: Arc::clone(&config), made: now });
         Ok(config)
     }
 
-    fn cached(&self, key: &CacheKey) -> Option<Arc<ServerConfig>> {
+    fn cached(&self, key: &CacheKey, now: OffsetDateTime) -> Option<Arc<ServerConfig>> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = configs.get(key)?;
-        (cached.made.elapsed() < CACHED_FOR).then(|| Arc::clone(&cached.config))
+        (Duration::ZERO..CACHED_FOR).contains(&(now - cached.made)).then(|| Arc::clone(&cached.config))
     }
 
     fn private_key(&self, kind: LeafKey) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -74,9 +84,8 @@ impl LeafCache {
         Ok(PrivateKeyDer::try_from(der).map_err(|cause| rustls::Error::General(cause.to_owned()))?)
     }
 
-    fn issue(&self, host: &str, kind: LeafKey) -> Result<CertificateDer<'static>, TlsError> {
+    fn issue(&self, host: &str, kind: LeafKey, now: OffsetDateTime) -> Result<CertificateDer<'static>, TlsError> {
         let failed = |error: rcgen::Error| TlsError::Issue { host: host.to_owned(), cause: error.to_string() };
-        let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
         params.subject_alt_names = alternative_names(host).map_err(failed)?;
         params.distinguished_name = DistinguishedName::new();
@@ -115,7 +124,7 @@ fn alternative_names(host: &str) -> Result<Vec<SanType>, rcgen::Error> {
 const MAX_CACHED: usize = 4096;
 /// Clients limit the validity of certificates; the strictest known limit is 47 days.
 const LEAF_DAYS: i64 = 45;
-const CACHED_FOR: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+const CACHED_FOR: Duration = Duration::days(7);
 /// The upper bound of X.520.
 const MAX_COMMON_NAME_BYTES: usize = 64;
 
@@ -126,7 +135,10 @@ mod tests {
 
     fn leaf(host: &str) -> (Vec<u8>, Vec<u8>) {
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
-        (cache.issue(host, LeafKey::P256).unwrap().to_vec(), cache.authority().ca_der().to_vec())
+        (
+            cache.issue(host, LeafKey::P256, OffsetDateTime::now_utc()).unwrap().to_vec(),
+            cache.authority().ca_der().to_vec(),
+        )
     }
 
     #[test]
@@ -173,7 +185,7 @@ mod tests {
         let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
         let mut serials = std::collections::HashSet::new();
         for host in ["127.0.0.1", "::1", "a_b.example.com", &"x".repeat(60), "example.com"] {
-            let der = cache.issue(host, LeafKey::P256).unwrap();
+            let der = cache.issue(host, LeafKey::P256, OffsetDateTime::now_utc()).unwrap();
             let (_, leaf) = X509Certificate::from_der(&der).unwrap();
             assert!(serials.insert(leaf.raw_serial().to_vec()));
             let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
@@ -182,6 +194,22 @@ mod tests {
                 Err(_) => assert!(names.contains(&GeneralName::DNSName(host))),
             }
         }
+    }
+
+    #[test]
+    fn a_cached_certificate_follows_the_wall_clock() {
+        crate::tls::install_provider();
+        let cache = LeafCache::new(CertAuthority::ephemeral("test").unwrap()).unwrap();
+        let now = OffsetDateTime::now_utc();
+        let config = |after| cache.server_config_at(now + after, "a.test", &[b"h2"], LeafKey::P256).unwrap();
+        let first = config(Duration::ZERO);
+        assert!(Arc::ptr_eq(&first, &config(Duration::days(6))));
+        let later = config(Duration::days(50));
+        assert!(!Arc::ptr_eq(&first, &later), "the machine was suspended, and the first has expired");
+        assert!(
+            !Arc::ptr_eq(&later, &config(Duration::ZERO)),
+            "the clock was set back, and the later one does not hold yet"
+        );
     }
 
     #[test]

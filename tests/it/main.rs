@@ -21,6 +21,7 @@ mod clients;
 mod command_line;
 mod doctor;
 mod durability;
+mod files;
 mod framing;
 mod gateway;
 mod gateway_agents;

@@ -7,6 +7,7 @@ use super::task::Task;
 use crate::cli::client::{HttpAddress, ServerClient, encoded};
 use crate::cli::settings::variable;
 use crate::config::Config;
+use crate::files::{private_folder_in, write_private};
 use crate::run::environment::{Environment, EnvironmentRequest};
 use crate::run::{RunFolder, RunSettings};
 use crate::util::secret::Secret;
@@ -14,7 +15,6 @@ use anyhow::{Context, Result, bail};
 use http::Method;
 use serde_json::Value as JsonValue;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -95,12 +95,12 @@ impl CommandEnvironment {
 
     /// Writes a task's files and builds its environment.
     pub(super) fn prepare(&self, task: &Task, command: &[OsString]) -> Result<PreparedTask> {
-        let folder = tempfile::Builder::new().prefix("task-").tempdir_in(self.folder.path());
+        let folder = private_folder_in(self.folder.path(), "task-");
         let folder = folder.context("cannot create a folder for the rollout")?;
         let mut input = task.input.to_string().into_bytes();
         input.push(b'\n');
         let (file, reward) = (folder.path().join("input.json"), folder.path().join("reward"));
-        fs::write(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
+        write_private(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
         let mut environment = match &self.proxy {
             Some(proxy) => self.proxy_environment(proxy, task, command, folder.path())?,
             None => Environment::default(),
@@ -213,6 +213,7 @@ const PLACEHOLDER_KEY: &str = "tracewire";
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
 
     fn environment(server: &str, set_base_urls: bool, proxy: Option<RecordingProxy>) -> CommandEnvironment {
         CommandEnvironment {

@@ -3,11 +3,13 @@
 //! Several processes may use the same folder; each takes a numbered file of its own, protected by a lock.
 
 use super::drain::{Drained, drain};
+use crate::files::create_private_folder;
 use crate::store::api::{Appended, SharedStore, Store};
 use crate::store::error::{Result, StoreError};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::trace::Span;
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +33,7 @@ impl Spool {
     pub(super) fn open(folder: &Path, max_bytes: u64) -> Result<Self> {
         let unusable =
             |error: std::io::Error| StoreError::Unusable { path: folder.to_owned(), cause: error.to_string() };
-        std::fs::create_dir_all(folder).map_err(unusable)?;
+        create_private_folder(folder).map_err(unusable)?;
         let (path, lock) = lock_first_free(folder).map_err(unusable)?;
         let file = if path.exists() { Some(SqliteStore::open(&path, SqliteOptions::default())?) } else { None };
         // The exact number is known after the first drain.
@@ -148,7 +150,7 @@ fn numbered(folder: &Path, number: u32) -> (PathBuf, PathBuf) {
 fn lock_first_free(folder: &Path) -> std::io::Result<(PathBuf, File)> {
     for number in 1..=MAX_FILES {
         let (path, lock) = numbered(folder, number);
-        let lock = File::create(lock)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
         match lock.try_lock() {
             Ok(()) => return Ok((path, lock)),
             Err(TryLockError::WouldBlock) => {}

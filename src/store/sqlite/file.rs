@@ -5,14 +5,15 @@
 use super::error::store_error;
 use super::migrations::{apply_from, known_version};
 use super::options::{SqliteOptions, Synchronous};
+use crate::files::{Owner, UnsafeFile, check_unchangeable, create_private_folder};
 use crate::store::error::{Result, StoreError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::ffi::OsString;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const APPLICATION_ID: i64 = 0x5457_5453;
 
 /// Opens the file for writing. Creates and migrates it if needed. `Ok` means that a write succeeded.
 pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection> {
+    // Before the file is created: a link of another user may lead anywhere.
+    check_files(path, Owner::ThisUser)?;
     create(path).map_err(|error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = open(path, flags, options.busy_timeout);
@@ -76,6 +79,7 @@ pub(super) enum SchemaState {
 
 /// Identifies an existing file without changing it.
 pub(super) fn identify_for_reading(path: &Path, busy_timeout: Duration) -> Result<SchemaState> {
+    check_files(path, Owner::Any)?;
     let connection = open_reader(path, busy_timeout).map_err(|error| store_error(path, &error))?;
     identify(path, &connection)?;
     let found: i64 =
@@ -113,12 +117,21 @@ pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
     })
 }
 
+/// Rejects files that others can change: what they wrote would be taken for what agents did.
+fn check_files(path: &Path, owner: Owner) -> Result<()> {
+    let [log, index] = beside(path);
+    let mut files = [path, &log, &index].into_iter();
+    files
+        .try_for_each(|file| check_unchangeable(file, owner))
+        .map_err(|UnsafeFile { path, problem }| StoreError::Unsafe { path, problem })
+}
+
 /// Creates the file and its folder with access for their owner only, because they contain what agents send. The permissions
 /// of existing files and folders do not change.
 fn create(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        create_private_folder(folder)?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {

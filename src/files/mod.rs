@@ -1,0 +1,9 @@
+//! Files and folders that only their owner may change: creation, and checks of those that exist.
+//!
+//! The modes do not depend on the umask, which a service or a container may have left at 0.
+
+mod check;
+mod create;
+
+pub(crate) use check::{Owner, UnsafeFile, check_unchangeable};
+pub(crate) use create::{allow_reading, create_private_folder, private_folder_in, write_private};
