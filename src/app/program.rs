@@ -1,7 +1,7 @@
 //! A running program: creates the parts, connects them, and stops them in order.
 
 use super::metrics::{Counted, warnings};
-use super::service::{MAX_RESERVED, RegisteredRollouts, SequenceService, sequence_starts};
+use super::service::{RegisteredRollouts, SequenceService, StoreSequences};
 use super::stores::spill_folder;
 use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
@@ -21,12 +21,11 @@ use crate::store::SharedStore;
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Upstream;
-use crate::util::lru::lru;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -85,14 +84,9 @@ impl App {
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream =
             Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;
-        let sequences = SequenceAllocator::new(sequence_starts(&store));
+        let sequences = SequenceAllocator::new(Arc::new(StoreSequences(Arc::clone(&store))));
         let rollouts = Rollouts::new(Arc::clone(&store));
-        let service = SequenceService {
-            rollouts: rollouts.clone(),
-            sequences: sequences.clone(),
-            recorded_calls: observed.recorded_calls,
-            reserved: Mutex::new(lru(MAX_RESERVED)),
-        };
+        let service = SequenceService { sequences: sequences.clone(), recorded_calls: observed.recorded_calls };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder =
             Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, observed.detected_engines);
@@ -123,7 +117,7 @@ impl App {
         };
         if with_server {
             let ended_rollouts = rollouts.subscribe_ended();
-            let address = app.start_server(config, service, gateway.clone()).await?;
+            let address = app.start_server(config, rollouts.clone(), service, gateway.clone()).await?;
             app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
@@ -168,6 +162,7 @@ impl App {
     async fn start_server(
         &mut self,
         config: &Config,
+        rollouts: Rollouts,
         service: SequenceService,
         gateway: Gateway,
     ) -> Result<SocketAddr> {
@@ -175,7 +170,7 @@ impl App {
         let address = listener.local_addr()?;
         let ingest = Arc::new(IngestCounters::default());
         let state = ApiState {
-            rollouts: service.rollouts.clone(),
+            rollouts,
             sequences: Arc::new(service),
             redactor: Arc::new(Redactor::new(config.redact.clone())),
             started: Instant::now(),

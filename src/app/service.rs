@@ -2,58 +2,23 @@
 
 use crate::api::Sequences;
 use crate::gateway::{CallMode, RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
-use crate::rollout::Rollouts;
-use crate::shared_state::{RecordedCalls, SequenceAllocator, SequenceStart, SequenceStarts, TokenUsageTracker};
+use crate::shared_state::{
+    RecordedCalls, SequenceAllocator, SequenceSource, SequenceStart, SequenceStartFuture, TokenUsageTracker,
+};
 use crate::store::{BoxFuture, SequenceAuthority, SharedStore, StoreError};
 use crate::trace::span::SpanContext;
 use crate::trace::{Rollout, RolloutId};
-use crate::util::lru::LruCache;
 use serde::de::DeserializeOwned;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Allocates sequence ids for the API server, from the same allocator as the proxy.
 pub(super) struct SequenceService {
-    pub(super) rollouts: Rollouts,
     pub(super) sequences: SequenceAllocator,
     pub(super) recorded_calls: RecordedCalls,
-    /// The highest id reserved in the store per rollout: a restart continues after it. Of at most [`MAX_RESERVED`] entries;
-    /// an evicted one costs one more write.
-    pub(super) reserved: Mutex<LruCache<RolloutId, u64>>,
 }
-
-impl SequenceService {
-    /// Reserves `id` and the next [`RESERVED_AT_ONCE`] ids in the store.
-    async fn reserve(&self, rollout: &RolloutId, id: u64) {
-        if self.rollouts.store().sequence_authority() == SequenceAuthority::Store {
-            return;
-        }
-        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).get(rollout).copied();
-        if reserved.is_some_and(|reserved| reserved >= id) {
-            return;
-        }
-        let (owner, last) = (rollout.clone(), id + RESERVED_AT_ONCE);
-        if let Err(error) =
-            self.rollouts.transact_silently(move |records, _| Ok(records.raise_sequence(&owner, last)?)).await
-        {
-            return tracing::warn!(%error, rollout_id = %rollout, "cannot reserve sequence ids in the store; after a restart ids may be used twice");
-        }
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let highest = reserved.get_or_insert_mut(rollout.clone(), || 0);
-        *highest = last.max(*highest);
-    }
-}
-
-const RESERVED_AT_ONCE: u64 = 64;
-pub(super) const MAX_RESERVED: usize = 16 * 1024;
 
 impl Sequences for SequenceService {
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64> {
-        Box::pin(async move {
-            // Its lease ends when the store knows the id.
-            let allocated = self.sequences.next(rollout).await;
-            self.reserve(rollout, allocated.sequence_id).await;
-            allocated.sequence_id
-        })
+        Box::pin(async move { self.sequences.next(rollout).await.sequence_id })
     }
 
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
@@ -105,16 +70,21 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
     }
 }
 
-/// Reads from the store where a rollout's sequence ids continue.
-pub(super) fn sequence_starts(store: &SharedStore) -> SequenceStarts {
-    let store = Arc::clone(store);
-    Arc::new(move |id, above| {
-        let store = Arc::clone(&store);
+/// The sequence ids of a store.
+pub(super) struct StoreSequences(pub(super) SharedStore);
+
+impl SequenceSource for StoreSequences {
+    fn start(&self, id: RolloutId, above: u64) -> SequenceStartFuture<'_> {
+        let Self(store) = self;
         Box::pin(async move {
             let shared = store.sequence_authority() == SequenceAuthority::Store;
             let state =
                 if shared { store.next_sequence(id, above).await } else { store.sequence_state(id).await }.ok()?;
             Some(SequenceStart { last_sequence_id: state.last_sequence_id, registered: state.registered, shared })
         })
-    })
+    }
+
+    fn take(&self, rollout: &RolloutId, at_least: u64) -> u64 {
+        self.0.take_sequence(rollout, at_least)
+    }
 }

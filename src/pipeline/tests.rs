@@ -4,7 +4,7 @@ use super::counters::PipelineCounters;
 use super::pending::PendingSpans;
 use super::{ObservedState, Pipeline, SpanOptions};
 use crate::capture::{CaptureSettings, CommitStatus, ExchangeStart, Recorder, Recording};
-use crate::shared_state::{SequenceAllocator, SequenceLease, SequenceStart};
+use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
@@ -89,6 +89,9 @@ impl Store for Picky {
     }
     fn next_sequence(&self, id: RolloutId, above: u64) -> Answer<'_, RolloutSequenceState> {
         self.inner.next_sequence(id, above)
+    }
+    fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {
+        self.inner.take_sequence(id, at_least)
     }
     fn sequence_state(&self, id: RolloutId) -> Answer<'_, RolloutSequenceState> {
         self.inner.sequence_state(id)
@@ -234,8 +237,7 @@ async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
     let store: SharedStore = Arc::new(Picky::new(u32::MAX));
     let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
-    let allocator =
-        SequenceAllocator::new(Arc::new(|_, _| Box::pin(std::future::ready(Some(SequenceStart::default())))));
+    let allocator = SequenceAllocator::without_store();
     let rollout = RolloutId::from("a");
     let allocated = allocator.next(&rollout).await;
     drop(start_leased(&recorder, "a", allocated.lease));

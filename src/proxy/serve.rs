@@ -206,7 +206,7 @@ mod tests {
         let tls = UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap();
         let upstream =
             Upstream::new(crate::upstream::UpstreamSettings::default(), tls, BlockList::default(), &|_| None).unwrap();
-        let sequences = SequenceAllocator::new(Arc::new(|_, _| Box::pin(async { Default::default() })));
+        let sequences = SequenceAllocator::without_store();
         let (trace, tokens, engines) = Default::default();
         let forwarder = Forwarder::new(upstream, recorder, sequences, trace, tokens, engines);
         let forwarder = forwarder.clone().with_interceptor(Arc::new(Panics(forwarder)));

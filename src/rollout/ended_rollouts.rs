@@ -39,10 +39,6 @@ impl Records for EndedRollouts<'_> {
         Ok(spans)
     }
 
-    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
-        self.records.raise_sequence(id, to)
-    }
-
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         self.records.attempt(rollout, attempt)
     }

@@ -18,5 +18,5 @@ mod token_usage;
 pub(crate) use detected_engines::DetectedEngines;
 pub(crate) use recorded_calls::RecordedCalls;
 pub use sequence::SequenceLease;
-pub(crate) use sequence::{SequenceAllocator, SequenceStart, SequenceStarts};
+pub(crate) use sequence::{SequenceAllocator, SequenceSource, SequenceStart, SequenceStartFuture};
 pub(crate) use token_usage::TokenUsageTracker;

@@ -1,5 +1,5 @@
 //! Sequence ids: they increase within a rollout, are allocated when a request starts, and continue after the last id that
-//! the store knows.
+//! the store knows. Each id that is counted here is taken from the store's counter without I/O to its database.
 //!
 //! Only the first request of a rollout asks the store, and waits briefly at most. Bounded: the least recently used
 //! counters are evicted, but never one with an id that may not be stored yet ([`SequenceLease`]). The next request of an
@@ -24,15 +24,22 @@ pub(crate) struct SequenceStart {
     pub shared: bool,
 }
 
-/// Asks the store for a rollout's start; `None` if the store does not answer. An id that the store allocates is above the
-/// number, the highest id that this process knows. `app` provides it.
-pub(crate) type SequenceStarts =
-    Arc<dyn Fn(RolloutId, u64) -> Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send>> + Send + Sync>;
+/// What allocation needs of the store. `app` provides it.
+pub(crate) trait SequenceSource: Send + Sync + 'static {
+    /// Asks the store for a rollout's start; `None` if the store does not answer. An id that the store allocates is above
+    /// `above`, the highest id that this process knows.
+    fn start(&self, rollout: RolloutId, above: u64) -> SequenceStartFuture<'_>;
+
+    /// Takes an id that is at least `at_least` and that no other program on this machine has taken.
+    fn take(&self, rollout: &RolloutId, at_least: u64) -> u64;
+}
+
+pub(crate) type SequenceStartFuture<'a> = Pin<Box<dyn Future<Output = Option<SequenceStart>> + Send + 'a>>;
 
 /// Allocates sequence ids.
 #[derive(Clone)]
 pub(crate) struct SequenceAllocator {
-    starts: SequenceStarts,
+    source: Arc<dyn SequenceSource>,
     // Locked for moments only. It may exceed its bound by the counters that are leased; see `counter`.
     counters: Arc<Mutex<LruCache<RolloutId, Arc<RolloutCounter>>>>,
 }
@@ -67,9 +74,18 @@ impl KnownIds {
         id > self.last_own
     }
 
-    /// The named id, or else the next one.
-    fn allocate(&mut self, named: Option<u64>) -> u64 {
-        let id = named.unwrap_or(self.last + 1);
+    /// The named id, or else the next one. `take` gets the lowest id that is free here.
+    fn allocate(&mut self, named: Option<u64>, take: impl FnOnce(u64) -> u64) -> u64 {
+        let id = match named {
+            Some(named) => {
+                // Others have to continue after it.
+                if named > self.last {
+                    self.last = take(named);
+                }
+                named
+            }
+            None => take(self.last + 1),
+        };
         self.last = self.last.max(id);
         self.last_own = self.last_own.max(id);
         id
@@ -94,9 +110,9 @@ pub struct SequenceLease {
 }
 
 impl SequenceAllocator {
-    /// An allocator whose ids continue after what `starts` answers.
-    pub(crate) fn new(starts: SequenceStarts) -> Self {
-        Self { starts, counters: Arc::new(Mutex::new(LruCache::unbounded())) }
+    /// An allocator that continues after what `source` knows.
+    pub(crate) fn new(source: Arc<dyn SequenceSource>) -> Self {
+        Self { source, counters: Arc::new(Mutex::new(LruCache::unbounded())) }
     }
 
     /// Allocates the next id of a rollout.
@@ -135,7 +151,7 @@ impl SequenceAllocator {
                 }
             }
         }
-        let sequence_id = counter.ids().allocate(named);
+        let sequence_id = counter.ids().allocate(named, |at_least| self.source.take(rollout, at_least));
         allocated(sequence_id, start.registered)
     }
 
@@ -159,9 +175,9 @@ impl SequenceAllocator {
 
     async fn start_of(&self, rollout: &RolloutId, counter: &RolloutCounter) -> Option<SequenceStart> {
         let above = counter.ids().last;
-        let start = tokio::time::timeout(START_TIMEOUT, (self.starts)(rollout.clone(), above)).await.ok().flatten();
+        let start = tokio::time::timeout(START_TIMEOUT, self.source.start(rollout.clone(), above)).await.ok().flatten();
         if start.is_none() {
-            tracing::warn!(rollout_id = %rollout, "the store did not report the last sequence id in time; ids may repeat");
+            tracing::debug!(rollout_id = %rollout, "the store did not report the last sequence id in time; counting goes on without it");
         }
         start
     }
@@ -176,13 +192,61 @@ const START_TIMEOUT: Duration = Duration::from_millis(500);
 /// An answer can be outrun by ids that callers name meanwhile; the next one is above them.
 const MAX_TRIES: usize = 2;
 
+/// A source that knows no rollouts.
+#[cfg(test)]
+struct NoStore;
+
+#[cfg(test)]
+impl SequenceSource for NoStore {
+    fn start(&self, _: RolloutId, _: u64) -> SequenceStartFuture<'_> {
+        Box::pin(std::future::ready(Some(SequenceStart::default())))
+    }
+
+    fn take(&self, _: &RolloutId, at_least: u64) -> u64 {
+        at_least
+    }
+}
+
+#[cfg(test)]
+impl SequenceAllocator {
+    /// An allocator for tests without a store.
+    pub(crate) fn without_store() -> Self {
+        Self::new(Arc::new(NoStore))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    /// A source that takes what is free and answers by the function.
+    struct Source<F>(F);
+
+    impl<F, A> SequenceSource for Source<F>
+    where
+        F: Fn(RolloutId, u64) -> A + Send + Sync + 'static,
+        A: Future<Output = Option<SequenceStart>> + Send + 'static,
+    {
+        fn start(&self, rollout: RolloutId, above: u64) -> SequenceStartFuture<'_> {
+            Box::pin((self.0)(rollout, above))
+        }
+
+        fn take(&self, _: &RolloutId, at_least: u64) -> u64 {
+            at_least
+        }
+    }
+
+    fn allocator_of<F, A>(answer: F) -> SequenceAllocator
+    where
+        F: Fn(RolloutId, u64) -> A + Send + Sync + 'static,
+        A: Future<Output = Option<SequenceStart>> + Send + 'static,
+    {
+        SequenceAllocator::new(Arc::new(Source(answer)))
+    }
+
     fn allocator(start: Option<SequenceStart>) -> SequenceAllocator {
-        SequenceAllocator::new(Arc::new(move |_, _| Box::pin(std::future::ready(start))))
+        allocator_of(move |_, _| std::future::ready(start))
     }
 
     async fn id(allocator: &SequenceAllocator, rollout: &RolloutId, named: Option<u64>) -> u64 {
@@ -204,12 +268,12 @@ mod tests {
     #[tokio::test]
     async fn with_several_processes_the_store_allocates_each_id() {
         let stored = Arc::new(AtomicU64::new(10));
-        let allocator = SequenceAllocator::new(Arc::new(move |_, _| {
+        let allocator = allocator_of(move |_, _| {
             let last_sequence_id = stored.fetch_add(5, Ordering::Relaxed);
             // No answer to the third request.
             let start = SequenceStart { last_sequence_id, registered: false, shared: true };
-            Box::pin(std::future::ready((last_sequence_id != 20).then_some(start)))
-        }));
+            std::future::ready((last_sequence_id != 20).then_some(start))
+        });
         let rollout = RolloutId::from("ro-1");
         let mut ids = Vec::new();
         for named in [None, None, Some(17), None, None] {
@@ -223,15 +287,15 @@ mod tests {
     #[tokio::test]
     async fn the_store_allocates_above_the_ids_of_an_outage_and_above_named_ids() {
         let (stored, asked) = (AtomicU64::new(0), AtomicU64::new(0));
-        let allocator = SequenceAllocator::new(Arc::new(move |_, above| {
+        let allocator = allocator_of(move |_, above| {
             let is_away = (1..=2).contains(&asked.fetch_add(1, Ordering::Relaxed));
             let start = (!is_away).then(|| {
                 let last_sequence_id = stored.load(Ordering::Relaxed).max(above) + 1;
                 stored.store(last_sequence_id, Ordering::Relaxed);
                 SequenceStart { last_sequence_id, registered: false, shared: true }
             });
-            Box::pin(std::future::ready(start))
-        }));
+            std::future::ready(start)
+        });
         let rollout = RolloutId::from("ro-1");
         let mut ids = Vec::new();
         for named in [None, None, None, None, Some(9), None] {
@@ -245,13 +309,13 @@ mod tests {
     async fn an_id_of_the_store_that_a_caller_named_meanwhile_is_not_used() {
         let answers = Arc::new(tokio::sync::Semaphore::new(1));
         let gate = Arc::clone(&answers);
-        let allocator = SequenceAllocator::new(Arc::new(move |_, above| {
+        let allocator = allocator_of(move |_, above| {
             let gate = Arc::clone(&gate);
             Box::pin(async move {
                 gate.acquire().await.ok()?.forget();
                 Some(SequenceStart { last_sequence_id: above + 1, registered: false, shared: true })
             })
-        }));
+        });
         let rollout = RolloutId::from("ro-1");
         assert_eq!(id(&allocator, &rollout, None).await, 1);
         let named = async {
@@ -265,7 +329,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_delays_a_request_briefly() {
-        let allocator = SequenceAllocator::new(Arc::new(|_, _| Box::pin(std::future::pending())));
+        let allocator = allocator_of(|_, _| std::future::pending());
         assert_eq!(id(&allocator, &RolloutId::from("ro-1"), None).await, 1);
     }
 
@@ -301,10 +365,10 @@ mod tests {
     async fn idle_counters_are_evicted_and_ids_are_never_allocated_twice() {
         let stored = Arc::new(AtomicU64::new(0));
         let last = Arc::clone(&stored);
-        let allocator = SequenceAllocator::new(Arc::new(move |rollout: RolloutId, _| {
+        let allocator = allocator_of(move |rollout: RolloutId, _| {
             let last_sequence_id = if rollout.as_str() == "ro-busy" { last.load(Ordering::Relaxed) } else { 0 };
-            Box::pin(std::future::ready(Some(SequenceStart { last_sequence_id, ..SequenceStart::default() })))
-        }));
+            std::future::ready(Some(SequenceStart { last_sequence_id, ..SequenceStart::default() }))
+        });
         let rollout = RolloutId::from("ro-busy");
         // In flight: the store knows nothing of this id.
         let first = allocator.next(&rollout).await;

@@ -74,6 +74,11 @@ pub trait Store: Send + Sync + 'static {
     /// also from two processes. The id is above `above`, the highest that the caller knows.
     fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>>;
 
+    /// Takes a sequence id that is at least `at_least` without asking the database: a caller that counts on its own, because it
+    /// may ([`SequenceAuthority::Process`]) or because the database does not answer, confirms each id here. The id is above
+    /// those that other programs on this machine took for the same store.
+    fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64;
+
     /// The sequence counter of a rollout; all zero for a rollout that does not exist.
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>>;
 
@@ -96,9 +101,10 @@ pub trait Store: Send + Sync + 'static {
 /// Which side assigns the sequence ids of rollouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceAuthority {
-    /// One process uses the store. It may read [`Store::sequence_state`] once for each rollout and then count in memory.
+    /// The programs that use the store. Each may read [`Store::sequence_state`] once for each rollout and then count, with
+    /// [`Store::take_sequence`] for each id.
     Process,
-    /// Several processes share the store. Each id has to come from [`Store::next_sequence`].
+    /// The store. Each id has to come from [`Store::next_sequence`].
     Store,
 }
 

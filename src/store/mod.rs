@@ -15,6 +15,7 @@ mod planes;
 pub mod postgres;
 mod records;
 mod retention;
+mod sequence_file;
 mod span_row;
 pub mod spool;
 mod sql;

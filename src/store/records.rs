@@ -23,9 +23,6 @@ pub trait Records {
     /// of ended rollouts remain. Returns the number of removed spans; 0 if the rollout does not exist.
     fn remove_rollout(&mut self, id: &RolloutId) -> Result<u64>;
 
-    /// Raises the sequence counter of a rollout to at least `to`. No effect if the rollout does not exist.
-    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()>;
-
     /// `None` if the rollout has no attempt with this id.
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>>;
 

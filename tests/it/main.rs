@@ -40,6 +40,7 @@ mod otlp;
 mod protocols;
 mod proxy_listener;
 mod sampler_arrays;
+mod sequence_ids;
 mod settings;
 mod store_file;
 mod store_outages;

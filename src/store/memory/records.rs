@@ -25,13 +25,6 @@ impl Records for State {
         Ok(Self::remove_rollout(self, id))
     }
 
-    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
-        if let Some(entry) = self.entry_mut(id) {
-            entry.last_sequence_id = entry.last_sequence_id.max(to);
-        }
-        Ok(())
-    }
-
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let attempts = self.entry(rollout).map(|entry| &entry.attempts);
         Ok(attempts.and_then(|all| all.iter().find(|one| one.attempt_id == *attempt)).cloned())

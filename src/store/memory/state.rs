@@ -72,10 +72,6 @@ impl State {
         self.rollouts.get(id)
     }
 
-    pub(super) fn entry_mut(&mut self, id: &RolloutId) -> Option<&mut RolloutEntry> {
-        self.rollouts.get_mut(id)
-    }
-
     pub(super) fn entries(&self) -> impl Iterator<Item = &RolloutEntry> {
         self.rollouts.values()
     }

@@ -107,6 +107,10 @@ impl Store for MemoryStore {
         self.with(move |state| state.next_sequence(&id, above))
     }
 
+    fn take_sequence(&self, _: &RolloutId, at_least: u64) -> u64 {
+        at_least
+    }
+
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         self.with(move |state| state.entry(&id).map(|entry| entry.sequence_state()).unwrap_or_default())
     }

@@ -214,6 +214,11 @@ impl Store for PostgresStore {
         )
     }
 
+    fn take_sequence(&self, _: &RolloutId, at_least: u64) -> u64 {
+        // The spool before this store knows more.
+        at_least
+    }
+
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(self.run(move |connection| Box::pin(async move { queries::sequence_state(connection, &id).await })))
     }

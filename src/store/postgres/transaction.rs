@@ -116,11 +116,6 @@ impl Records for BlockingRecords<'_> {
         Ok(spans.unwrap_or_default())
     }
 
-    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
-        let sql = "UPDATE rollout SET last_sequence_id = GREATEST(last_sequence_id, $2) WHERE rollout_id = $1";
-        self.query(sql, &[&id.as_str(), &signed(to)]).map(drop)
-    }
-
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let sql = "SELECT json, sequence_id FROM attempt WHERE rollout_id = $1 AND attempt_id = $2 FOR UPDATE";
         let found = self.first(sql, &[&rollout.as_str(), &attempt.as_str()], |row| rows::attempt(row, 0))?;

@@ -7,6 +7,7 @@ use crate::store::api::{
 };
 use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
+use crate::store::sequence_file::SequenceFile;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 pub struct SpooledStore {
     server: SharedStore,
     spool: Arc<Spool>,
+    /// Continues the server's ids while it is away.
+    sequences: SequenceFile,
     draining: JoinHandle<()>,
 }
 
@@ -28,7 +31,7 @@ impl SpooledStore {
     pub fn new(server: SharedStore, folder: &Path, max_bytes: u64) -> Result<Self> {
         let spool = Arc::new(Spool::open(folder, max_bytes)?);
         let draining = tokio::spawn(keep_draining(Arc::clone(&spool), Arc::clone(&server)));
-        Ok(Self { server, spool, draining })
+        Ok(Self { server, spool, sequences: SequenceFile::new(folder.join("sequences")), draining })
     }
 }
 
@@ -135,7 +138,17 @@ impl Store for SpooledStore {
     }
 
     fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        self.server.next_sequence(id, above)
+        Box::pin(async move {
+            // The server does not know the ids of spans that wait here.
+            let above = self.sequences.note(&id, above);
+            let state = self.server.next_sequence(id.clone(), above).await?;
+            self.sequences.note(&id, state.last_sequence_id);
+            Ok(state)
+        })
+    }
+
+    fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {
+        self.sequences.take(id, at_least)
     }
 
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {

@@ -13,6 +13,7 @@ use crate::store::api::{
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
+use crate::store::sequence_file::SequenceFile;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,6 +26,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     /// `None` if the file was opened for reading.
     writer: Option<Writer>,
+    sequences: SequenceFile,
     damaged_reads: Arc<AtomicU64>,
 }
 
@@ -36,7 +38,7 @@ impl SqliteStore {
         let opened = file.open(|path| file::open_writer(path, &options))?;
         let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
         let writer = Writer::start(Arc::clone(&file), opened, Arc::clone(&readers), options)?;
-        Ok(Self { file, readers, writer: Some(writer), damaged_reads: Arc::default() })
+        Ok(Self { sequences: sequences_of(path), file, readers, writer: Some(writer), damaged_reads: Arc::default() })
     }
 
     /// Opens an existing file without changing it: it need not be writable, and writes fail. A file of an older schema is
@@ -46,7 +48,7 @@ impl SqliteStore {
             SchemaState::Current => {
                 let file = Arc::new(OpenFile::new(path));
                 let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
-                Ok(Self { file, readers, writer: None, damaged_reads: Arc::default() })
+                Ok(Self { sequences: sequences_of(path), file, readers, writer: None, damaged_reads: Arc::default() })
             }
             SchemaState::Older => Self::open(path, options),
         }
@@ -135,6 +137,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {
+        self.sequences.take(id, at_least)
+    }
+
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(self.readers.read(move |connection| queries::sequence_state(connection, &id)))
     }
@@ -168,6 +174,13 @@ impl Store for SqliteStore {
             }
         })
     }
+}
+
+/// The sequence counters that the programs of one file share.
+fn sequences_of(path: &Path) -> SequenceFile {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-sequences");
+    SequenceFile::new(beside.into())
 }
 
 fn unexpected_outcome() -> StoreError {

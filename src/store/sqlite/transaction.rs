@@ -80,11 +80,6 @@ impl Records for Transaction<'_> {
         Ok(spans.unwrap_or_default())
     }
 
-    fn raise_sequence(&mut self, id: &RolloutId, to: u64) -> Result<()> {
-        let sql = "UPDATE rollout SET last_sequence_id = MAX(last_sequence_id, ?2) WHERE rollout_id = ?1";
-        self.write(sql, params![id.as_str(), signed(to)])
-    }
-
     fn attempt(&mut self, rollout: &RolloutId, attempt: &AttemptId) -> Result<Option<Attempt>> {
         let sql = "SELECT json FROM attempt WHERE rollout_id = ?1 AND attempt_id = ?2";
         self.one(sql, params![rollout.as_str(), attempt.as_str()])

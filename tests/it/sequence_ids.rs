@@ -1,0 +1,105 @@
+//! Sequence ids are never used twice within a rollout: with several programs on one store, and over kills and outages.
+
+use crate::support::client::post;
+use crate::support::postgres::Server;
+use crate::support::{Bench, Running, eventually, is_exchange, say, tracewire};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+const ROLLOUT: &str = "ro-shared";
+
+fn call(bench: &Bench, proxy: SocketAddr) {
+    let url = format!("{}/weather", bench.http());
+    let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nx-rollout-id: {ROLLOUT}\r\nConnection: close\r\n\r\n");
+    assert!(say(proxy, request.as_bytes()).contains("celsius"));
+}
+
+/// An id for a span of a client, as Agent Lightning's tracers ask for it.
+fn reserve(server: SocketAddr) -> u64 {
+    let ids = json!({ "rollout_id": ROLLOUT, "attempt_id": "at-1" });
+    post(server, "/v1/agl/spans/next", &ids).json()["sequence_id"].as_u64().unwrap()
+}
+
+fn assert_distinct(mut ids: Vec<u64>) {
+    ids.sort_unstable();
+    let repeated: Vec<_> = ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    assert!(repeated.is_empty(), "{repeated:?} of {} ids are used twice", ids.len());
+}
+
+fn ids(spans: &[Value]) -> Vec<u64> {
+    spans.iter().filter(|span| is_exchange(span)).map(|span| span["sequence_id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn three_programs_on_one_sqlite_file_share_the_ids_of_a_rollout() {
+    let bench = Bench::new();
+    let programs = [(); 3].map(|()| bench.serve(&[]));
+    let mut reserved = Vec::new();
+    std::thread::scope(|scope| {
+        let reserving: Vec<_> = programs
+            .iter()
+            .map(|program| {
+                scope.spawn(|| (0..40).for_each(|_| call(&bench, program.address("proxy"))));
+                scope.spawn(|| (0..20).map(|_| reserve(program.address("server"))).collect::<Vec<_>>())
+            })
+            .collect();
+        reserved.extend(reserving.into_iter().flat_map(|thread| thread.join().unwrap()));
+    });
+    let mut all = ids(&bench.exchanges(ROLLOUT, 120));
+    assert_eq!(all.len(), 120);
+    all.extend(&reserved);
+    // The highest id is known after a restart, though no span has it.
+    for program in programs {
+        assert_eq!(program.stop(), Some(0));
+    }
+    all.push(reserve(bench.serve(&[]).address("server")));
+    assert_distinct(all);
+}
+
+/// Kills of the server and of Tracewire, in an order that a seed decides, with calls in between. `TRACEWIRE_TEST_EVENTS` makes it
+/// longer.
+#[test]
+fn kills_and_outages_of_postgresql_repeat_no_id() {
+    let events: usize = std::env::var("TRACEWIRE_TEST_EVENTS").ok().map_or(8, |events| events.parse().unwrap());
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let bench = Bench::new();
+    let mut postgres = Server::start();
+    let url = postgres.url();
+    let start = || -> Running { bench.serve(&["--store", &url]) };
+    let (mut program, mut reserved, mut is_away) = (start(), Vec::new(), false);
+    for _ in 0..events {
+        if random.bool() {
+            program.kill();
+            program = start();
+        } else if is_away {
+            postgres.go_on();
+            is_away = false;
+        } else {
+            postgres.kill();
+            is_away = true;
+        }
+        for _ in 0..random.usize(1..6) {
+            call(&bench, program.address("proxy"));
+            reserved.push(reserve(program.address("server")));
+        }
+    }
+    if is_away {
+        postgres.go_on();
+    }
+    call(&bench, program.address("proxy"));
+    let last = reserve(program.address("server"));
+    assert_eq!(program.stop(), Some(0));
+    let mut all = eventually(|| {
+        let output =
+            tracewire(bench.home()).args(["trace", "show", ROLLOUT, "--format", "json", "--store", &url]).output();
+        let stored = ids(&serde_json::from_slice::<Vec<Value>>(&output.unwrap().stdout).unwrap_or_default());
+        // The last call, unless an outage left it in the file.
+        (!stored.is_empty()).then_some(stored)
+    });
+    all.extend(&reserved);
+    all.push(last);
+    assert_distinct(all);
+    postgres.kill();
+}
