@@ -35,6 +35,11 @@ const SIGNS: &[(CallRole, &[&str])] = &[
             "context checkpoint compaction",
             "summarizing conversations",
             "state_snapshot",
+            "context summarization a",
+            "context checkpoint summary",
+            "summary of this conversation",
+            "distilling chat history",
+            "context compressor",
             "compact the conversation",
             "summarize the conversation",
             "summary of the conversation",
@@ -47,6 +52,7 @@ const SIGNS: &[(CallRole, &[&str])] = &[
             "generate a title",
             "generate a short title",
             "generate a concise title",
+            "generate a brief title",
             "concise, sentence-case title",
             "new conversation topic",
             "title for this conversation",
@@ -54,10 +60,21 @@ const SIGNS: &[(CallRole, &[&str])] = &[
             "in under 50 characters",
         ],
     ),
-    (CallRole::Memory, &["memory writing agent", "memory consolidation", "extract memories"]),
+    (
+        CallRole::Memory,
+        &["memory writing agent", "memory consolidation", "memory extraction agent", "extract memories"],
+    ),
     (
         CallRole::Judge,
-        &["you are a judge", "impartial judge", "acting as a judge", "acting as a reviewer", "act as a grader"],
+        &[
+            "you are a judge",
+            "impartial judge",
+            "acting as a judge",
+            "acting as a reviewer",
+            "act as a grader",
+            // Which model is to have the task.
+            "task routing ai",
+        ],
     ),
 ];
 

@@ -16,7 +16,7 @@ use crate::trace::{SamplerArrays, Span, SpanKind, semconv as names};
 use crate::util::panics::{Panicked, catch};
 use crate::wire::encoding::Decoded;
 use crate::wire::traceparent::TraceParent;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 /// Writes the call onto `span`, if the exchange is one. Returns what was observed, and the spans of the tools that
 /// have a result in the request.
@@ -47,12 +47,12 @@ pub(super) fn read_into(
     Some((observed, tools))
 }
 
-/// Names the span of a call that the gateway refused by its path: its body was not read.
+/// Names the span of a call that the gateway refused by its path: its body was not read. A request for a WebSocket is no call.
 fn name_refused(span: &mut Span, exchange: &Exchange) {
     let is_refused = exchange.gateway.as_ref().is_some_and(|facts| facts.called.is_some() && facts.backend.is_none());
     let path = exchange.request.target.split('?').next().unwrap_or_default();
     let call = ApiCall::of_path(path).filter(|call| call.operation().samples());
-    if let Some(call) = call.filter(|_| is_refused) {
+    if let Some(call) = call.filter(|_| is_refused && exchange.request.method == Method::POST) {
         span.set(names::DIALECT, call.api.name);
         span.set(names::GEN_AI_OPERATION_NAME, call.operation().as_str());
         span.name = call.operation().as_str().to_owned();

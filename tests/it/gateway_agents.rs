@@ -80,13 +80,18 @@ impl Gateway {
         ask(self.server, "POST", &format!("/rollout/ro/attempt/at{path}"), &[], &body.to_string())
     }
 
-    /// What the span of the only call says was left out.
-    fn dropped(&self) -> Value {
+    /// The attributes of the only exchange's span.
+    fn span(&self) -> Value {
         let span = eventually(|| {
             let page = get(self.serve.address("server"), "/v1/agl/spans?rollout_id=ro").json();
             page["items"].as_array().unwrap().iter().find(|span| is_exchange(span)).cloned()
         });
-        span["attributes"]["tracewire.gateway.dropped"].clone()
+        span["attributes"].clone()
+    }
+
+    /// What the span of the only call says was left out.
+    fn dropped(&self) -> Value {
+        self.span()["tracewire.gateway.dropped"].clone()
     }
 }
 
@@ -188,6 +193,9 @@ fn a_websocket_is_refused_in_a_way_that_codex_understands() {
     let reply = ask(gateway.server, "GET", "/rollout/ro/attempt/at/v1/responses", &upgrade, "");
     assert_eq!((reply.status, reply.header("upgrade")), (426, Some("http/1.1")));
     assert!(reply.text().contains("websocket_refused"), "{}", reply.text());
+    // It is no call that failed.
+    let span = gateway.span();
+    assert_eq!((&span["error.type"], &span["gen_ai.operation.name"]), (&json!("websocket_refused"), &json!(null)));
 }
 
 #[test]

@@ -45,6 +45,13 @@ pub(super) enum Reasoning {
     Hidden,
 }
 
+impl Reasoning {
+    /// Shown to a client that wants it.
+    pub(super) fn shown_if(is_wanted: bool) -> Self {
+        if is_wanted { Self::Shown } else { Self::Hidden }
+    }
+}
+
 /// A response, as much of it as has come.
 #[derive(Debug, Default)]
 pub(super) struct ChatResponse {

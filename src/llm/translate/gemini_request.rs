@@ -6,6 +6,7 @@
 use super::chat_request::{ChatMessages, data_url, function, image_part, json_schema, stream_options, text_part};
 use super::gemini_schema::{lower_case_types, schema};
 use super::node::{NO_COUNTERPART, Node};
+use super::opaque::read_signature;
 use super::options::TranslationOptions;
 use super::source::GeminiPath;
 use super::tools::{self, Choice};
@@ -135,7 +136,6 @@ impl PendingCalls {
 /// Refuses parts of another kind.
 fn check_part(part: &Node<'_>) -> Result<(), Untranslatable> {
     part.without(&["executableCode", "codeExecutionResult"])?;
-    // The signature can't be checked here.
     part.only(&["text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"])
 }
 
@@ -155,6 +155,11 @@ fn model<'a>(
         let call = part.get("functionCall");
         let text = part.get("text").word()?.unwrap_or_default();
         let assistant = messages.assistant();
+        // A client that keeps reasoning sends it twice.
+        let signed = part.get("thoughtSignature").json().text().and_then(read_signature);
+        if let Some(signed) = signed.filter(|signed| !assistant.reasoning.ends_with(signed)) {
+            assistant.reasoning.push_str(&signed);
+        }
         if part.get("thought").flag() {
             assistant.reasoning.push_str(text);
         } else {

@@ -17,6 +17,7 @@ mod messages_request;
 mod messages_request_tests;
 mod messages_response;
 mod node;
+mod opaque;
 mod options;
 mod response;
 mod responses_request;

@@ -18,7 +18,8 @@ use std::sync::Arc;
 pub(super) enum ResponseFormat {
     Messages,
     Responses(Arc<AnsweredRequest>),
-    Gemini,
+    /// With or without parts for thoughts.
+    Gemini(Reasoning),
 }
 
 /// Translates the response to one request.
@@ -74,8 +75,8 @@ impl ResponseTranslator {
         match &self.format {
             ResponseFormat::Messages => Box::new(MessagesWriter),
             ResponseFormat::Responses(request) => Box::new(ResponsesWriter::new(Arc::clone(request))),
-            ResponseFormat::Gemini => {
-                Box::new(if self.sse { GeminiWriter::of_events() } else { GeminiWriter::of_list() })
+            ResponseFormat::Gemini(thoughts) => {
+                Box::new(if self.sse { GeminiWriter::of_events(*thoughts) } else { GeminiWriter::of_list(*thoughts) })
             }
         }
     }

@@ -4,14 +4,13 @@
 
 use super::chat_request::{ChatMessages, content, image_part, json_schema, stream_options, text_part};
 use super::node::{NO_COUNTERPART, Node};
+use super::opaque::read_opaque;
 use super::options::TranslationOptions;
 use super::responses_tools::{ToolNames, Tools};
 use super::tools;
 use super::untranslatable::Untranslatable;
 use crate::llm::json_object::object;
 use crate::wire::json::Json;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 
 /// The fields that are read, and behind them those that never have an effect: they are about storage, billing, routing,
 /// caching and usage.
@@ -185,18 +184,6 @@ fn reasoning<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>) -> Result<(),
     Ok(())
 }
 
-/// Reasoning as an `encrypted_content`: clients that keep nothing else send it back.
-pub(super) fn opaque(reasoning: &str) -> String {
-    format!("{OPAQUE_PREFIX}{}", BASE64_STANDARD.encode(reasoning))
-}
-
-fn read_opaque(encrypted: &str) -> Option<String> {
-    let text = BASE64_STANDARD.decode(encrypted.strip_prefix(OPAQUE_PREFIX)?).ok()?;
-    String::from_utf8(text).ok()
-}
-
-const OPAQUE_PREFIX: &str = "tracewire.";
-
 fn response_format<'a>(node: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatable> {
     node.only(&["type", "name", "description", "schema", "strict"])?;
     match node.get("type").word()? {
@@ -213,8 +200,8 @@ fn response_format<'a>(node: &Node<'a>) -> Result<Option<Json<'a>>, Untranslatab
 
 #[cfg(test)]
 mod tests {
-    use super::opaque;
     use crate::llm::translate::SourceApi::Responses;
+    use crate::llm::translate::opaque::opaque;
     use crate::llm::translate::test_support::{chat, refused_at, translated};
     use serde_json::json;
 

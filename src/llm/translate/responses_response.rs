@@ -5,7 +5,7 @@
 use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::node::Node;
-use super::responses_request::opaque;
+use super::opaque::opaque;
 use super::responses_tools::{ToolKind, ToolNames, custom_input};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::{field, object, without_nulls, write_event};

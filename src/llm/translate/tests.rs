@@ -248,7 +248,7 @@ fn a_whole_answer_of_gemini() {
         "candidates": [{
             "content": {"role": "model", "parts": [
                 {"text": "hm", "thought": true},
-                {"text": "héllo"},
+                {"text": "héllo", "thoughtSignature": "dHJhY2V3aXJlLmht"},
                 {"functionCall": {"id": "c0", "name": "f", "args": {"a": 2, "b": 1}}},
                 {"functionCall": {"id": "c1", "name": "f", "args": {}}},
             ]},

@@ -71,17 +71,20 @@ pub(crate) fn to_chat(
             let (chat, tools) = responses_request::to_chat(&root, options)?;
             (chat, ResponseFormat::Responses(Arc::new(AnsweredRequest::new(&root, tools))))
         }
-        SourceApi::Gemini => (gemini_request::to_chat(&root, gemini, options)?, ResponseFormat::Gemini),
+        SourceApi::Gemini => {
+            let thoughts = Reasoning::shown_if(gemini_request::includes_thoughts(&json));
+            (gemini_request::to_chat(&root, gemini, options)?, ResponseFormat::Gemini(thoughts))
+        }
     };
     // Clients that did not ask for reasoning take the first part of an answer for its text.
     let wants_reasoning = match source {
         SourceApi::Messages => chat.get("chat_template_kwargs").get("enable_thinking").bool() == Some(true),
-        SourceApi::Responses => true,
-        SourceApi::Gemini => gemini_request::includes_thoughts(&json),
+        // All of Gemini's clients get it in signatures.
+        SourceApi::Responses | SourceApi::Gemini => true,
     };
     let response = ResponseTranslator {
         format,
-        reasoning: if wants_reasoning { Reasoning::Shown } else { Reasoning::Hidden },
+        reasoning: Reasoning::shown_if(wants_reasoning),
         streams: chat.get("stream").bool() == Some(true),
         sse: source != SourceApi::Gemini || gemini.sse,
         model: chat.get("model").word().unwrap_or_default(),
