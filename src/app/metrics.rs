@@ -109,10 +109,14 @@ impl Counted {
 }
 
 /// What is wrong with the recorder, and with this program, for `GET /readyz`.
-pub(super) fn warnings(recorder: Recorder) -> WarningsSource {
+pub(super) fn warnings(recorder: Recorder, gateway: Gateway) -> WarningsSource {
     Arc::new(move || {
         let panics = panics::places().into_iter().map(|place| place.to_string());
-        recorder.memory().spill().failure().into_iter().chain(panics).collect()
+        let backends = gateway.backends().all();
+        let unhealthy = backends.iter().filter(|backend| !backend.is_healthy());
+        let failing =
+            unhealthy.map(|backend| format!("calls to the backend {} fail; the log has the cause", backend.url));
+        recorder.memory().spill().failure().into_iter().chain(panics).chain(failing).collect()
     })
 }
 

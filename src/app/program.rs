@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 use crate::net::BoxedIo;
 use crate::net::drain::{Drain, DrainGuard, Drained};
 use crate::net::http_server::{HttpConnection, ResponseOrigin};
-use crate::net::listener::accept;
+use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, Proxy, serve_connection};
 use crate::rollout::Rollouts;
@@ -129,7 +129,8 @@ impl App {
             app.server_address = Some(address);
         }
         let proxy = proxy.relaying_to(app.server_address.into_iter().chain(app.otlp_grpc_address));
-        tokio::spawn(accept(listener, config.proxy.max_connections, app.drain.guard(), move |stream, peer, guard| {
+        let limits = ConnectionLimits::new(config.proxy.max_connections);
+        tokio::spawn(accept(listener, limits, app.drain.guard(), move |stream, peer, guard| {
             serve_connection(proxy.clone(), stream, peer, guard)
         }));
         Ok(app)
@@ -181,7 +182,7 @@ impl App {
                 gateway: gateway.clone(),
             }
             .source(&self.pipeline),
-            warnings: warnings(self.recorder.clone()),
+            warnings: warnings(self.recorder.clone(), gateway.clone()),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),
@@ -203,7 +204,8 @@ impl App {
     /// Serves a listener of the API until the program stops, behind the same framing checks, header timeout and connection
     /// limit as the proxy. LLM calls of `gateway` are waited for.
     fn serve_api(&self, config: &Config, listener: TcpListener, server: ApiServer, gateway: Option<Gateway>) {
-        let (header_timeout, max_connections) = (config.proxy.header_timeout, config.proxy.max_connections);
+        let header_timeout = config.proxy.header_timeout;
+        let limits = ConnectionLimits::new(config.proxy.max_connections).with_spare_descriptors(SPARE_DESCRIPTORS);
         let serve = move |stream: TcpStream, peer, drain: DrainGuard| {
             let calls_ended = calls_ended(drain.clone(), gateway.clone());
             let io: BoxedIo = Box::new(stream);
@@ -216,7 +218,7 @@ impl App {
                 }
             }
         };
-        tokio::spawn(accept(listener, max_connections, self.drain.guard(), serve));
+        tokio::spawn(accept(listener, limits, self.drain.guard(), serve));
     }
 }
 
@@ -250,5 +252,7 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
+/// So many connections can ask an API listener how the program is when the agents have taken all descriptors.
+const SPARE_DESCRIPTORS: usize = 8;
 /// How long the last bytes of LLM responses may take to reach the agent, after the backend has sent them.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);

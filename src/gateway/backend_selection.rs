@@ -96,10 +96,10 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second), "it has more than its share");
         drop(calls);
         assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()));
-        first.on_failure();
+        first.on_failure(&"test");
         assert!(Arc::ptr_eq(&second, &select("ro", &list, &[]).unwrap()));
         assert!(select("ro", &list, &list).is_none());
-        list.iter().for_each(|backend| backend.on_failure());
+        list.iter().for_each(|backend| backend.on_failure(&"test"));
         assert!(Arc::ptr_eq(&first, &select("ro", &list, &[]).unwrap()), "an unhealthy backend is better than none");
     }
 

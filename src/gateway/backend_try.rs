@@ -127,12 +127,13 @@ impl Gateway {
 
     /// Returns the response, unless its status is temporary and there is another try.
     async fn check_status(&self, one_try: &BackendTry<'_>, sent: Sent) -> Result<Sent, TryFailure> {
+        one_try.backend.on_response();
         let status = sent.response.status();
         if !is_temporary(status) || one_try.number >= self.settings().retries {
             return Ok(sent);
         }
         if status.is_server_error() {
-            one_try.backend.on_failure();
+            one_try.backend.on_failure(&status);
         }
         let retry_after = self.retry_after(sent.response.headers());
         let recording = self.record_failed_try(one_try);
@@ -152,13 +153,20 @@ impl Gateway {
         if error.side() != Side::Upstream {
             return Err(TryFailure::Final(error));
         }
-        one_try.backend.on_failure();
-        if one_try.number >= self.settings().retries {
+        one_try.backend.on_failure(&error);
+        if one_try.number >= self.retries_of(&one_try.backend) {
             return Err(TryFailure::Final(error));
         }
         tracing::info!(url = one_try.backend.url, %error, "an LLM call is tried again");
         self.record_failed_try(one_try).fail(&error);
         Err(TryFailure::Retryable { retry_after: None })
+    }
+
+    /// How often a call is tried again after a try without a response. A backend that never responded is not one that restarts:
+    /// the agent is told soon.
+    fn retries_of(&self, backend: &Backend) -> u32 {
+        let retries = self.settings().retries;
+        if backend.has_answered() { retries } else { retries.min(MAX_RETRIES_UNANSWERED) }
     }
 
     fn record_failed_try(&self, one_try: &BackendTry<'_>) -> Recording {
@@ -240,6 +248,8 @@ fn beginning_of(body: &[u8]) -> String {
     String::from_utf8_lossy(body).chars().take(200).collect()
 }
 
+/// The most retries for a backend that has not responded yet: 1.5 s with the default waits.
+const MAX_RETRIES_UNANSWERED: u32 = 2;
 /// The longest wait that a backend may ask for, in multiples of `retry_wait_max`.
 const MAX_RETRY_AFTER_FACTOR: u32 = 10;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -12,6 +12,7 @@ use crate::upstream::{Origin, Scheme};
 use crate::util::secret::Secret;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use http::{HeaderName, HeaderValue, header};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ struct BackendState {
     ejections: ExponentialBackoff,
     /// Probes without a response since the last response.
     missed_probes: u32,
+    /// True once there was a response to a call or a probe.
+    has_answered: bool,
 }
 
 /// Why a backend can't be registered.
@@ -106,6 +109,7 @@ impl Backend {
                 ejected_until: None,
                 ejections: EJECTIONS.build(),
                 missed_probes: 0,
+                has_answered: false,
             }),
         })
     }
@@ -209,6 +213,11 @@ impl Backend {
         state.missed_probes < MAX_MISSED_PROBES && state.ejected_until.is_none_or(|until| Instant::now() >= until)
     }
 
+    /// It responded to a call, in whatever way.
+    pub(super) fn on_response(&self) {
+        self.state().has_answered = true;
+    }
+
     /// A call succeeded: the backend is healthy, whatever it answers to probes.
     pub(super) fn on_success(&self) {
         let mut state = self.state();
@@ -220,17 +229,26 @@ impl Backend {
 
     /// A call failed: the backend is ejected for a time that doubles with each ejection in a row. Calls that fail while it is
     /// ejected were sent before, or for want of another backend, and tell nothing new.
-    pub(super) fn on_failure(&self) {
+    pub(super) fn on_failure(&self, cause: &dyn Display) {
         let mut state = self.state();
         if state.ejected_until.is_some_and(|until| Instant::now() < until) {
             return;
+        }
+        if state.ejected_until.is_none() {
+            tracing::warn!(url = self.url, %cause, "calls to a backend fail; they are tried again");
         }
         let ejection = state.ejections.next().unwrap_or(MAX_EJECTION);
         state.ejected_until = Some(Instant::now() + ejection);
     }
 
+    /// False for a backend that has not responded yet: its URL may be wrong.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state().has_answered
+    }
+
     pub(super) fn on_probe(&self, result: ProbeResult) {
         let mut state = self.state();
+        state.has_answered |= result == ProbeResult::Answered;
         let missed = match result {
             ProbeResult::Answered => 0,
             ProbeResult::Missed => state.missed_probes.saturating_add(1),

@@ -7,7 +7,7 @@ use super::scripted::ScriptedState;
 use super::state::MockState;
 use super::{amazon, anthropic, google, openai, recorded_requests, responses, scripted, tools, websocket};
 use crate::net::drain::{Drain, DrainGuard};
-use crate::net::listener::accept;
+use crate::net::listener::{ConnectionLimits, accept};
 use crate::tls::{CertAuthority, LeafCache, LeafKey, TlsError};
 use axum::Router;
 use axum::routing::{any, get, post};
@@ -60,14 +60,20 @@ impl Mock {
         let (http_address, https_address) = (address(&http)?, address(&https)?);
         if let Some(listener) = http {
             let router = router.clone();
-            tokio::spawn(accept(listener, MAX_CONNECTIONS, drain.guard(), move |stream, _, guard| {
-                serve_http(stream, router.clone(), guard)
-            }));
+            tokio::spawn(accept(
+                listener,
+                ConnectionLimits::new(MAX_CONNECTIONS),
+                drain.guard(),
+                move |stream, _, guard| serve_http(stream, router.clone(), guard),
+            ));
         }
         if let Some(listener) = https {
-            tokio::spawn(accept(listener, MAX_CONNECTIONS, drain.guard(), move |stream, _, guard| {
-                serve_https(stream, Arc::clone(&leaves), router.clone(), guard)
-            }));
+            tokio::spawn(accept(
+                listener,
+                ConnectionLimits::new(MAX_CONNECTIONS),
+                drain.guard(),
+                move |stream, _, guard| serve_https(stream, Arc::clone(&leaves), router.clone(), guard),
+            ));
         }
         Ok(Self { http: http_address, https: https_address, ca_pem, _drain: drain })
     }

@@ -1,4 +1,5 @@
-//! The accept loop of every listener: a connection limit, no Nagle delay, back-off on errors, and a stop at the drain.
+//! The accept loop of every listener: a connection limit, no Nagle delay, back-off on errors, spare descriptors, and a stop at
+//! the drain.
 //!
 //! At `max_connections` new connections wait in the system's backlog until one is closed. It must not read from or write
 //! to a connection.
@@ -7,21 +8,67 @@ use super::drain::DrainGuard;
 use super::socket::tune;
 use super::task::spawn;
 use backon::{BackoffBuilder, ExponentialBuilder};
+use rustix::io::Errno;
+use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Accepts connections until the drain starts. Each runs in a task of its own, and counts against `max_connections` (at
-/// least 1) until the last clone of its guard is dropped.
-pub(crate) async fn accept<F, T>(listener: TcpListener, max_connections: usize, drain: DrainGuard, serve: F)
+/// What limits the connections of a listener.
+pub(crate) struct ConnectionLimits {
+    max_connections: usize,
+    spare: SpareDescriptors,
+}
+
+impl ConnectionLimits {
+    /// At most this number of connections at once, at least 1.
+    pub(crate) fn new(max_connections: usize) -> Self {
+        Self { max_connections: max_connections.clamp(1, Semaphore::MAX_PERMITS), spare: SpareDescriptors::default() }
+    }
+
+    /// Keeps `count` descriptors for connections that come when the process has no others left.
+    pub(crate) fn with_spare_descriptors(self, count: usize) -> Self {
+        let spare = SpareDescriptors { count, held: Arc::default() };
+        spare.refill();
+        Self { spare, ..self }
+    }
+}
+
+/// Descriptors that are given up when the process has no others, so that a listener goes on to accept. Clones are the same.
+#[derive(Clone, Default)]
+struct SpareDescriptors {
+    count: usize,
+    held: Arc<Mutex<Vec<File>>>,
+}
+
+impl SpareDescriptors {
+    /// Gives up a descriptor. False if none is left.
+    fn release(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).pop().is_some()
+    }
+
+    /// Takes back what was given up, as far as there are descriptors.
+    fn refill(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        while held.len() < self.count {
+            let Ok(file) = File::open("/dev/null") else { return };
+            held.push(file);
+        }
+    }
+}
+
+/// Accepts connections until the drain starts. Each runs in a task of its own, and counts against the limits until the last
+/// clone of its guard is dropped.
+pub(crate) async fn accept<F, T>(listener: TcpListener, limits: ConnectionLimits, drain: DrainGuard, serve: F)
 where
     F: Fn(TcpStream, SocketAddr, DrainGuard) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let ConnectionLimits { max_connections, spare } = limits;
+    let permits = Arc::new(Semaphore::new(max_connections));
     let mut pauses = ACCEPT_BACKOFF.build();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -35,9 +82,15 @@ where
                 tune(&stream);
                 // Tunnels of the connection clone the guard, so they count as part of it.
                 let guard = drain.for_connection().holding(permit);
-                drop(spawn(guard.clone().run(serve(stream, peer, guard))));
+                let (serving, spare) = (serve(stream, peer, guard.clone()), spare.clone());
+                drop(spawn(guard.run(async move {
+                    serving.await;
+                    // At once: other listeners wait for the descriptor.
+                    spare.refill();
+                })));
             }
             Err(error) if is_connection_error(&error) => {}
+            Err(error) if is_exhaustion(&error) && spare.release() => {}
             Err(error) => {
                 // Usually the process has no descriptors left; an immediate retry would only consume CPU.
                 let pause = pauses.next().unwrap_or(MAX_PAUSE);
@@ -63,6 +116,11 @@ fn is_connection_error(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
+/// True if the process, or the system, has no descriptors left.
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(Duration::from_millis(5)).with_max_delay(MAX_PAUSE).without_max_times();
@@ -80,7 +138,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (drain, counted) = (Drain::new(), (Arc::clone(&open), Arc::clone(&most)));
-        tokio::spawn(accept(listener, 2, drain.guard(), move |mut stream, _, guard| {
+        let limits = ConnectionLimits::new(2);
+        tokio::spawn(accept(listener, limits, drain.guard(), move |mut stream, _, guard| {
             let (open, most) = counted.clone();
             async move {
                 let _guard = guard;

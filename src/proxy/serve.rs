@@ -151,7 +151,7 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::forward::{Forwarder, RequestInterceptor, request_head};
     use crate::net::drain::Drain;
-    use crate::net::listener::accept;
+    use crate::net::listener::{ConnectionLimits, accept};
     use crate::shared_state::SequenceAllocator;
     use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
     use crate::trace::exchange::{ExchangeKind, Outcome};
@@ -215,7 +215,7 @@ mod tests {
         let proxy = Proxy::new(super::super::settings::ProxySettings::default(), forwarder, leaves, None, rejections);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
-        tokio::spawn(accept(listener, 10, drain.guard(), move |stream, peer, guard| {
+        tokio::spawn(accept(listener, ConnectionLimits::new(10), drain.guard(), move |stream, peer, guard| {
             serve_connection(proxy.clone(), stream, peer, guard)
         }));
         (address, drain, queue)

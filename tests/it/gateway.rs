@@ -179,6 +179,37 @@ fn another_backend_answers_when_one_is_down() {
     assert_eq!(healthy, [json!(true), json!(false)]);
 }
 
+/// A backend that restarts gets all retries. One that never responded has a wrong URL more likely: the agent is told soon.
+#[test]
+fn a_backend_that_never_responded_gets_few_retries() {
+    let tries = |responses_before: usize| {
+        let bench = Bench::new();
+        let serve =
+            bench.gateway_without_backends("[gateway]\nretries = 4\nretry_wait_ms = 1\nprobe_interval_ms = 0\n");
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        let address = endpoint(move |mut stream| {
+            let is_call = read_request(&mut stream).starts_with("post ");
+            if is_call && seen.fetch_add(1, Ordering::SeqCst) < responses_before {
+                let body = r#"{"choices":[]}"#;
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ";
+                stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+            }
+        });
+        register(&serve, address, &json!({ "engine": "openai" }));
+        for _ in 0..responses_before {
+            assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
+        }
+        let warnings = || get(serve.address("server"), "/readyz").json()["warnings"].to_string();
+        assert_eq!(warnings(), "null");
+        let reply = post(serve.address("server"), &path("ro-last"), &chat("x"));
+        assert_eq!(reply.status, 502, "{}", reply.text());
+        assert!(warnings().contains(&format!("calls to the backend http://{address}/v1 fail")), "{}", warnings());
+        count.load(Ordering::SeqCst)
+    };
+    assert_eq!((tries(0), tries(1)), (3, 1 + 5));
+}
+
 #[test]
 fn a_backend_that_breaks_off_before_the_first_byte_is_replaced() {
     let bench = Bench::new();

@@ -1,7 +1,7 @@
 //! The proxy listener on raw sockets: rejected requests, the identity of rollouts, and what reaches the endpoint.
 
 use crate::support::{
-    Bench, Running, connect, endpoint, eventually, find, read_head, read_to_end, say, skipped, text, tracewire,
+    Bench, Running, at_home, connect, endpoint, eventually, find, read_head, read_to_end, say, skipped, text, tracewire,
 };
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -273,6 +273,27 @@ fn the_api_reports_health_and_metrics_and_rejects_other_hosts() {
     assert!(ask("/healthz", "localhost").contains("\"status\":\"ok\""));
     assert!(ask("/metrics", "127.0.0.1").contains("tracewire_exchanges_total 0"));
     assert!(ask("/metrics", "evil.example").starts_with("HTTP/1.1 403"));
+}
+
+/// The agents hold as many connections as the process has descriptors.
+#[test]
+fn the_api_reports_health_when_descriptors_are_gone() {
+    let bench = Bench::new();
+    let program = tracewire(bench.home());
+    let mut serve = at_home(Command::new("sh"), bench.home());
+    serve.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(program.get_program());
+    serve.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0"]);
+    let serve = Running::start(serve);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", serve.pid())).unwrap().count();
+    let agents: Vec<_> = (0..100).map(|_| connect(serve.address("proxy"))).collect();
+    eventually(|| (descriptors() >= 64).then_some(()));
+    for _ in 0..20 {
+        let reply =
+            say(serve.address("server"), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
+    assert!(descriptors() >= 63);
+    drop(agents);
 }
 
 #[test]

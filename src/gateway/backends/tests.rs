@@ -57,7 +57,7 @@ fn the_number_of_backends_is_bounded() {
 fn a_failing_backend_is_ejected_until_it_answers() {
     let backends = Backends::default();
     let backend = backends.register(&settings("http://gpu/v1"), None).unwrap();
-    backend.on_failure();
+    backend.on_failure(&"test");
     assert!(!backend.is_healthy());
     backend.on_success();
     assert!(backend.is_healthy());
@@ -76,9 +76,9 @@ fn ejections_double_up_to_a_limit_and_start_again_after_a_success() {
     let backends = Backends::default();
     let backend = backends.register(&settings("http://gpu/v1"), None).unwrap();
     let next_ejection = || backend.state().ejections.next().unwrap().as_secs();
-    (0..3).for_each(|_| backend.on_failure());
+    (0..3).for_each(|_| backend.on_failure(&"test"));
     backend.state().ejected_until = Some(Instant::now());
-    (0..3).for_each(|_| backend.on_failure());
+    (0..3).for_each(|_| backend.on_failure(&"test"));
     assert_eq!(next_ejection(), 4, "failures at a time count once");
     backend.on_success();
     assert_eq!(next_ejection(), 1);
