@@ -2,7 +2,7 @@
 //!
 //! An unknown key is an error that suggests the most similar known key.
 
-use crate::api::ServerSettings;
+use crate::api::{ServerSettings, TokenError};
 use crate::capture::CaptureSettings;
 use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
@@ -155,9 +155,14 @@ pub(crate) enum ConfigError {
         /// The address.
         listen: SocketAddr,
     },
-    /// A token that every request without a token would match.
-    #[error("an entry of server.tokens has an empty token; set its `token`, or remove the entry")]
-    EmptyServerToken,
+    /// A token that can't be used as it was meant.
+    #[error("entry {number} of server.tokens {cause}")]
+    ServerToken {
+        /// The place in the list, from 1: the token itself is secret.
+        number: usize,
+        /// What is wrong with it.
+        cause: TokenError,
+    },
     /// A browser never sends such an origin.
     #[error(
         "server.cors_origins: `{0}` is not an origin; write SCHEME://HOST[:PORT], such as http://localhost:3000, or `*`"
@@ -214,8 +219,9 @@ impl Config {
                 return Err(ConfigError::ServerWithoutToken { setting, listen });
             }
         }
-        if server.tokens.iter().any(|token| token.token.is_empty()) {
-            return Err(ConfigError::EmptyServerToken);
+        for (index, token) in server.tokens.iter().enumerate() {
+            let checked = token.check(&server.tokens[..index]);
+            checked.map_err(|cause| ConfigError::ServerToken { number: index + 1, cause })?;
         }
         let is_origin = |text: &String| {
             let place = text.split_once("://").map(|(_, place)| place);

@@ -1,10 +1,12 @@
 //! Authorisation: tokens with scopes, compared in constant time, and the access that each route requires.
 //!
-//! A [`Token`] allows scopes, and all rollouts or some. A [`RouteAccess`] stands in the row of each route. Without tokens
-//! every caller has full access, which is why such a listener may bind to loopback only.
+//! A [`Token`] allows scopes, and all rollouts or some. A signed key, which agents get, allows what the agent of one attempt
+//! does. A [`RouteAccess`] stands in the row of each route. Without tokens every caller has full access, which is why such a
+//! listener may bind to loopback only.
 
 use super::respond::{ApiError, ApiResult};
-use crate::gateway::Gateway;
+use super::token::{RolloutScope, Scope, Token};
+use crate::gateway::{Gateway, NamedRollout, rollout_of_key};
 use crate::llm::api::api_key;
 use crate::util::glob::text_matches;
 use crate::util::secret::Secret;
@@ -13,87 +15,15 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// One of `[[server.tokens]]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Token {
-    /// The secret that callers present, in a header that an LLM API has for keys: `Authorization: Bearer …`, `x-api-key` …
-    pub(crate) token: Secret,
-    /// What the token allows.
-    #[serde(default = "read_and_write")]
-    pub(crate) scopes: Vec<Scope>,
-    /// The rollouts that the token is for, in the settings a list of patterns with `*`. An empty list means all.
-    #[serde(default)]
-    pub(crate) rollouts: RolloutScope,
-}
-
-fn read_and_write() -> Vec<Scope> {
-    vec![Scope::Read, Scope::Write]
-}
-
-/// A kind of access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scope {
-    /// Requests that change nothing.
-    Read,
-    /// Requests that change rollouts, spans or backends, and LLM calls. Does not include [`Self::Read`].
-    Write,
-    /// Every request, whatever scope its route needs.
-    Admin,
-}
-
-impl Scope {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// The scope that a request needs by its method alone.
-    fn of_method(method: &Method) -> Self {
-        if *method == Method::GET || *method == Method::HEAD { Self::Read } else { Self::Write }
-    }
-}
-
-/// The rollouts that a caller may use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<String>", into = "Vec<String>")]
-pub(crate) enum RolloutScope {
-    /// Every rollout, and requests that concern no rollout or all of them.
-    #[default]
-    All,
-    /// The rollouts that match one of these patterns with `*`, and nothing else.
-    Rollouts(Vec<String>),
-}
-
-impl From<Vec<String>> for RolloutScope {
-    fn from(patterns: Vec<String>) -> Self {
-        if patterns.is_empty() { Self::All } else { Self::Rollouts(patterns) }
-    }
-}
-
-impl From<RolloutScope> for Vec<String> {
-    fn from(scope: RolloutScope) -> Self {
-        match scope {
-            RolloutScope::All => Self::new(),
-            RolloutScope::Rollouts(patterns) => patterns,
-        }
-    }
-}
 
 /// The access of one caller. Handlers get it as an extension of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallerAccess {
     /// By a token, or without one if there are no tokens.
     Rollouts(RolloutScope),
-    /// By a signed key, for this rollout.
-    Rollout(String),
+    /// By a signed key, for this rollout, and only for this attempt if it names one.
+    Key { rollout: String, attempt: Option<String> },
 }
 
 impl CallerAccess {
@@ -114,8 +44,13 @@ impl CallerAccess {
             Self::Rollouts(RolloutScope::Rollouts(patterns)) => {
                 patterns.iter().any(|pattern| text_matches(pattern, rollout))
             }
-            Self::Rollout(id) => id == rollout,
+            Self::Key { rollout: id, .. } => id == rollout,
         }
+    }
+
+    /// True when the caller may use this attempt of a rollout that it may use.
+    pub(super) fn includes_attempt(&self, attempt: &str) -> bool {
+        !matches!(self, Self::Key { attempt: Some(only), .. } if only != attempt)
     }
 
     /// The rollout that the caller is limited to, if it is exactly one.
@@ -126,7 +61,15 @@ impl CallerAccess {
                 [one] if !one.contains('*') => Some(one),
                 _ => None,
             },
-            Self::Rollout(id) => Some(id),
+            Self::Key { rollout, .. } => Some(rollout),
+        }
+    }
+
+    /// The attempt that the caller is limited to.
+    pub(super) fn only_attempt(&self) -> Option<&str> {
+        match self {
+            Self::Rollouts(_) => None,
+            Self::Key { attempt, .. } => attempt.as_deref(),
         }
     }
 
@@ -137,6 +80,15 @@ impl CallerAccess {
         }
         Err(ApiError::Forbidden(format!("this token is not for rollout {rollout}")))
     }
+
+    /// An error unless the caller may use this attempt of this rollout.
+    pub(super) fn require_attempt(&self, rollout: &str, attempt: &str) -> ApiResult<()> {
+        self.require(rollout)?;
+        if self.includes_attempt(attempt) {
+            return Ok(());
+        }
+        Err(ApiError::Forbidden(format!("this key is not for attempt {attempt}")))
+    }
 }
 
 /// The access that a route requires.
@@ -146,9 +98,21 @@ pub(super) enum RouteAccess {
     Open,
     /// A token with this scope, for the rollouts that the route concerns.
     Token(Scope, RouteRollouts),
+    /// A token with [`Scope::Write`], for the rollouts that the route concerns, or the signed key of an agent: what an agent
+    /// sends about its own attempt.
+    Agent(RouteRollouts),
 }
 
 impl RouteAccess {
+    /// The scope that a token needs, and the rollouts that it must be for. `None`: no token is needed.
+    pub(super) fn needed(self) -> Option<(Scope, RouteRollouts)> {
+        match self {
+            Self::Open => None,
+            Self::Token(scope, rollouts) => Some((scope, rollouts)),
+            Self::Agent(rollouts) => Some((Scope::Write, rollouts)),
+        }
+    }
+
     /// For requests that match no route: callers without access do not learn which routes exist.
     pub(super) fn unmatched(method: &Method) -> Self {
         Self::Token(Scope::of_method(method), RouteRollouts::All)
@@ -176,19 +140,39 @@ pub(super) enum RouteRollouts {
 #[derive(Clone)]
 pub(super) struct AccessCheck {
     pub(super) tokens: Arc<[Token]>,
+    pub(super) signing_key: Secret,
     pub(super) access: RouteAccess,
 }
 
 /// Passes a request on if its caller has the access that the route requires.
 pub(super) async fn check(State(check): State<AccessCheck>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let mut rollout = None;
-    if let RouteAccess::Token(_, RouteRollouts::InPath(name)) = check.access {
-        // Rejected only when the path is not UTF-8; the handler's own extractor says so.
-        let parameters = parts.extract::<RawPathParams>().await;
-        rollout = parameters.ok().and_then(|all| all.iter().find(|(key, _)| *key == name).map(|(_, id)| id.to_owned()));
-    }
-    match authorise(&check.tokens, check.access, &parts.headers, rollout.as_deref()) {
+    // Rejected only when the path is not UTF-8; the handler's own extractor says so.
+    let parameters = parts.extract::<RawPathParams>().await.ok();
+    let parameter = |name: &str| {
+        let found = parameters.as_ref()?.iter().find(|(key, _)| *key == name);
+        found.map(|(_, id)| id.to_owned())
+    };
+    let rollout = match check.access.needed() {
+        Some((_, RouteRollouts::InPath(name))) => parameter(name),
+        _ => None,
+    };
+    let by_key = match check.access {
+        RouteAccess::Agent(_) => access_by_signed_key(&check.signing_key, &parts.headers, ""),
+        _ => None,
+    };
+    let authorised = match by_key {
+        Some(caller) => {
+            let attempt = parameter("attempt");
+            let named = rollout.as_deref().map_or(Ok(()), |rollout| match attempt.as_deref() {
+                Some(attempt) => caller.require_attempt(rollout, attempt),
+                None => caller.require(rollout),
+            });
+            named.map(|()| caller)
+        }
+        None => authorise(&check.tokens, check.access, &parts.headers, rollout.as_deref()),
+    };
+    match authorised {
         Ok(caller) => {
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
@@ -203,7 +187,8 @@ pub(super) fn authorise_llm_call<B>(
     gateway: &Gateway,
     request: &http::Request<B>,
 ) -> ApiResult<CallerAccess> {
-    if let Some(caller) = access_by_signed_key(gateway, request) {
+    let (key, query) = (&gateway.settings().signing_key, request.uri().query().unwrap_or_default());
+    if let Some(caller) = access_by_signed_key(key, request.headers(), query) {
         return Ok(caller);
     }
     authorise(tokens, RouteAccess::llm_call(request.method()), request.headers(), None)
@@ -211,11 +196,12 @@ pub(super) fn authorise_llm_call<B>(
 
 /// The access that a signed API key of a rollout gives; `None` without a valid one. Unsigned keys give none: they only
 /// name a rollout.
-fn access_by_signed_key<B>(gateway: &Gateway, request: &http::Request<B>) -> Option<CallerAccess> {
-    let is_signed = !gateway.settings().signing_key.is_empty();
-    let key = gateway.key_of(request.headers(), request.uri().query().unwrap_or_default());
-    let rollout = key.ok().flatten().filter(|_| is_signed)?.rollout?;
-    Some(CallerAccess::Rollout(rollout.as_str().to_owned()))
+fn access_by_signed_key(signing_key: &Secret, headers: &HeaderMap, query: &str) -> Option<CallerAccess> {
+    let is_signed = !signing_key.is_empty();
+    let NamedRollout { rollout, attempt } =
+        rollout_of_key(signing_key, headers, query).ok().flatten().filter(|_| is_signed)?;
+    let attempt = attempt.map(|attempt| attempt.as_str().to_owned());
+    Some(CallerAccess::Key { rollout: rollout?.as_str().to_owned(), attempt })
 }
 
 /// The access of the caller with these header fields, if it is enough. `rollout` is the one in the path.
@@ -225,9 +211,8 @@ pub(super) fn authorise(
     headers: &HeaderMap,
     rollout: Option<&str>,
 ) -> ApiResult<CallerAccess> {
-    let (scope, rollouts) = match access {
-        RouteAccess::Token(scope, rollouts) if !tokens.is_empty() => (scope, rollouts),
-        _ => return Ok(CallerAccess::full()),
+    let Some((scope, rollouts)) = access.needed().filter(|_| !tokens.is_empty()) else {
+        return Ok(CallerAccess::full());
     };
     let presented = api_key(headers).unwrap_or_default();
     // Every token is compared, so that the time does not depend on which one matches.
@@ -235,6 +220,9 @@ pub(super) fn authorise(
     let Some(token) = known.filter(|_| !presented.is_empty()) else {
         return Err(ApiError::Unauthorized("Invalid or missing API key".to_owned()));
     };
+    // Who may use some rollouts only owns these, and may delete them.
+    let is_own = matches!(rollouts, RouteRollouts::InPath(_)) && token.rollouts != RolloutScope::All;
+    let scope = if scope == Scope::Admin && is_own { Scope::Write } else { scope };
     if !token.scopes.contains(&scope) && !token.scopes.contains(&Scope::Admin) {
         return Err(ApiError::Forbidden(format!("this token's scopes do not include {}", scope.as_str())));
     }

@@ -22,6 +22,7 @@ mod sessions;
 mod settings;
 mod state;
 mod table;
+mod token;
 mod training;
 mod v1;
 
@@ -29,3 +30,4 @@ pub(crate) use otlp::IngestCounters;
 pub(crate) use server::ApiServer;
 pub(crate) use settings::ServerSettings;
 pub(crate) use state::{ApiState, MetricsSource, Sequences, WarningsSource};
+pub(crate) use token::{Token, TokenError};

@@ -1,6 +1,6 @@
 //! The OpenAPI (3.1) document of operations.
 
-use super::access::{RouteAccess, RouteRollouts};
+use super::access::RouteRollouts;
 use super::respond::ErrorBody;
 use super::route::ApiOperation;
 use super::schema::{BodySchema, Schemas, one};
@@ -105,9 +105,9 @@ fn describe(tag: &str, operation: &ApiOperation, schemas: &mut Schemas) -> Opera
         described =
             described.response(status.as_str(), response(text, &["application/json"], one::<ErrorBody>, schemas));
     }
-    match operation.access {
-        RouteAccess::Open => described.securities(Some([])).build(),
-        RouteAccess::Token(scope, _) => {
+    match operation.access.needed() {
+        None => described.securities(Some([])).build(),
+        Some((scope, _)) => {
             let token = SecurityRequirement::new(BEARER, [scope.as_str()]);
             described.securities(Some([SecurityRequirement::default(), token])).build()
         }
@@ -134,7 +134,7 @@ fn errors_of(operation: &ApiOperation) -> Vec<(StatusCode, &'static str)> {
         errors.push((StatusCode::BAD_REQUEST, "A value is not allowed"));
         errors.push((StatusCode::UNPROCESSABLE_ENTITY, "The body or the query has another shape"));
     }
-    if let RouteAccess::Token(_, rollouts) = operation.access {
+    if let Some((_, rollouts)) = operation.access.needed() {
         errors.push((StatusCode::UNAUTHORIZED, "The token is missing or unknown"));
         errors.push((
             StatusCode::FORBIDDEN,

@@ -2,9 +2,10 @@
 //!
 //! `router` makes the router and the access check of the rows, and `openapi` the document.
 
-use super::access::{RouteAccess, RouteRollouts, Scope};
+use super::access::{RouteAccess, RouteRollouts};
 use super::schema::{self, BodySchema};
 use super::state::ApiState;
+use super::token::Scope;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
 use axum::routing::{self, MethodRouter};
@@ -77,6 +78,16 @@ impl Unprotected {
     /// Callers need the scope `write`, for these rollouts.
     pub(super) fn write(self, rollouts: RouteRollouts, summary: &'static str) -> Route {
         self.with(RouteAccess::Token(Scope::Write, rollouts), summary)
+    }
+
+    /// Callers need the scope `admin`, for these rollouts; who may use only some rollouts needs `write` for these.
+    pub(super) fn admin(self, rollouts: RouteRollouts, summary: &'static str) -> Route {
+        self.with(RouteAccess::Token(Scope::Admin, rollouts), summary)
+    }
+
+    /// Callers need the scope `write`, for these rollouts, or the signed key of an agent of theirs.
+    pub(super) fn agent(self, rollouts: RouteRollouts, summary: &'static str) -> Route {
+        self.with(RouteAccess::Agent(rollouts), summary)
     }
 
     fn with(self, access: RouteAccess, summary: &'static str) -> Route {

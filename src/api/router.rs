@@ -1,6 +1,6 @@
 //! The routers: every row of the table behind its access check, and what happens to requests that match no row.
 
-use super::access::{AccessCheck, RouteAccess, RouteRollouts, Scope, authorise, authorise_llm_call, check};
+use super::access::{RouteAccess, RouteRollouts, authorise, authorise_llm_call, check};
 use super::gateway::calls::{ClientConnection, call, refusal};
 use super::idempotency::{IdempotencyCache, deduplicate};
 use super::otlp::grpc;
@@ -17,7 +17,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use std::net::IpAddr;
-use std::sync::Arc;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 
 /// The router of the API listener.
@@ -29,7 +28,7 @@ pub(super) fn router(state: ApiState) -> Router {
         if route.retries == RetriedRequests::Deduplicated {
             handler = handler.route_layer(from_fn_with_state(cache.clone(), deduplicate));
         }
-        let guard = AccessCheck { tokens: Arc::clone(&state.tokens), access: route.operation.access };
+        let guard = state.access_check(route.operation.access);
         router = router.route(route.operation.path, handler.route_layer(from_fn_with_state(guard, check)));
     }
     router
@@ -44,8 +43,7 @@ pub(super) fn router(state: ApiState) -> Router {
 
 /// The router of the OTLP gRPC listener.
 pub(super) fn grpc_router(state: ApiState) -> Router {
-    let access = RouteAccess::Token(Scope::Write, RouteRollouts::ByHandler);
-    let guard = AccessCheck { tokens: Arc::clone(&state.tokens), access };
+    let guard = state.access_check(RouteAccess::Agent(RouteRollouts::ByHandler));
     grpc::service(state).layer(from_fn_with_state(guard, check))
 }
 

@@ -1,6 +1,6 @@
 //! `[server]` of the settings: where the API listens, and who may call it.
 
-use super::access::Token;
+use super::token::Token;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -20,6 +20,9 @@ pub(crate) struct ServerSettings {
     pub(crate) otlp_grpc_listen: Option<SocketAddr>,
     /// The tokens that callers may present. If empty, all callers have full access.
     pub(crate) tokens: Vec<Token>,
+    /// Both listeners want tokens, which are made in the data folder unless the settings have some; the proxy blocks metadata
+    /// services.
+    pub(crate) secure: bool,
     /// Origins of web pages that may call the API (CORS); `*` allows any.
     pub(crate) cors_origins: Vec<String>,
     /// The LLM calls in the triplet view of Agent Lightning 1.0. The parameter `dedup` of a request replaces it.
@@ -44,6 +47,7 @@ impl Default for ServerSettings {
             allowed_hosts: Vec::new(),
             otlp_grpc_listen: None,
             tokens: Vec::new(),
+            secure: false,
             cors_origins: Vec::new(),
             triplets: TripletCalls::default(),
         }

@@ -1,8 +1,9 @@
 //! The state that the handlers of the API share, and what the composition root provides for it.
 
-use super::access::Token;
+use super::access::{AccessCheck, RouteAccess};
 use super::otlp::counters::IngestCounters;
 use super::settings::TripletCalls;
+use super::token::Token;
 use crate::gateway::Gateway;
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
@@ -71,6 +72,12 @@ pub(crate) trait Sequences: Send + Sync {
 }
 
 impl ApiState {
+    /// The check of a route's access.
+    pub(super) fn access_check(&self, access: RouteAccess) -> AccessCheck {
+        let signing_key = self.gateway.settings().signing_key.clone();
+        AccessCheck { tokens: Arc::clone(&self.tokens), signing_key, access }
+    }
+
     /// Prepares a client's span for the store: removes secrets, and links it to our own span of the same LLM call.
     pub(super) fn adopt(&self, span: &mut Span) {
         self.redactor.span(span);

@@ -1,12 +1,13 @@
 //! The table of all routes, and the documents that describe them.
 
+use super::access::RouteAccess;
 use super::access::RouteRollouts::{All, ByHandler};
-use super::access::{RouteAccess, Scope};
 use super::gateway::calls::LLM_CALLS;
 use super::openapi::{Group, document};
 use super::respond::ok;
 use super::route::{ApiOperation, Route, get};
 use super::schema::{object, text};
+use super::token::Scope;
 use super::{agent_lightning, gateway, health, metrics, otlp, sessions, training, v1};
 use axum::http::{Method, StatusCode};
 use serde_json::Value as JsonValue;
@@ -87,7 +88,8 @@ fn llm_calls() -> Vec<ApiOperation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::access::{AccessCheck, RolloutScope, Token, authorise, check};
+    use super::super::access::{AccessCheck, authorise, check};
+    use super::super::token::{RolloutScope, Token};
     use super::*;
     use crate::gateway::Gateway;
     use crate::util::secret::Secret;
@@ -111,7 +113,8 @@ mod tests {
     fn guarded(tokens: &Arc<[Token]>) -> Router {
         let routes = table().into_iter().flat_map(|group| group.routes);
         routes.fold(Router::new(), |router, Route { operation, .. }| {
-            let guard = AccessCheck { tokens: Arc::clone(tokens), access: operation.access };
+            let guard =
+                AccessCheck { tokens: Arc::clone(tokens), signing_key: Secret::default(), access: operation.access };
             let method = MethodFilter::try_from(operation.method).unwrap();
             let handler = on(method, || async {}).route_layer(from_fn_with_state(guard, check));
             router.route(operation.path, handler)
@@ -155,6 +158,27 @@ mod tests {
             ("writer", &post, "/v1/agl/rollouts", 200),
             ("writer", &get, "/v1/agl/rollouts", 403),
             ("admin", &post, "/v1/agl/rollouts", 200),
+            ("writer", &post, "/api/rollouts", 200),
+            ("writer", &post, "/v1/tracewire/keys", 200),
+            ("writer", &post, "/api/rollouts/ro-1/attempt/0/events", 200),
+            ("writer", &post, "/api/models", 403),
+            ("writer", &delete, "/api/models", 403),
+            ("writer", &post, "/v1/tracewire/backends", 403),
+            ("writer", &delete, "/v1/tracewire/backends/x", 403),
+            ("writer", &Method::PUT, "/v1/tracewire/reroutes", 403),
+            ("writer", &post, "/proxy/pause", 403),
+            ("writer", &post, "/proxy/resume", 403),
+            ("writer", &post, "/proxy/drain", 403),
+            ("writer", &post, "/admin/workers", 403),
+            ("writer", &delete, "/admin/workers/w", 403),
+            ("writer", &post, "/admin/weight_version", 403),
+            ("writer", &delete, "/api/rollouts/ro-1", 403),
+            ("writer", &delete, "/sessions/ro-1", 403),
+            ("writer", &post, "/sessions/batch_delete", 403),
+            ("admin", &post, "/api/models", 200),
+            ("admin", &delete, "/api/rollouts/ro-1", 200),
+            ("one", &delete, "/api/rollouts/ro-12", 200),
+            ("one", &delete, "/sessions/ro-12", 200),
             ("one", &get, "/v1/agl/rollouts/ro-12", 200),
             ("one", &get, "/v1/agl/rollouts/ro%2D12", 200),
             ("one", &post, "/v1/agl/rollouts/ro-2/attempts", 403),

@@ -2,8 +2,10 @@
 
 mod metrics;
 mod program;
+mod secrets;
 mod service;
 mod stores;
 
 pub(crate) use program::{App, Parts, StopReport};
+pub(crate) use secrets::{SecretFiles, complete, complete_for_run, kept_proxy_token};
 pub(crate) use stores::{WhenUnreachable, ca_folder, open_store, open_store_for_reading, place_name, store_path};

@@ -7,13 +7,13 @@ use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
 use crate::config::Config;
 use crate::forward::Forwarder;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, ReroutedCallers};
 use crate::net::BoxedIo;
 use crate::net::drain::{Drain, DrainGuard, Drained};
 use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
-use crate::proxy::{CertificateRejections, Proxy, serve_connection};
+use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
 use crate::rollout::Rollouts;
 use crate::run::runtime::advice;
 use crate::shared_state::SequenceAllocator;
@@ -91,14 +91,18 @@ impl App {
         let forwarder =
             Forwarder::new(upstream.clone(), recorder.clone(), sequences, trace, tokens, observed.detected_engines);
         let registered = Arc::new(RegisteredRollouts { store: Arc::clone(&store), token_usage: observed.token_usage });
-        let gateway = Gateway::new(config.gateway.clone(), config.reroute.clone(), forwarder.clone(), registered)
+        let rerouted_callers =
+            if config.server.tokens.is_empty() { ReroutedCallers::All } else { ReroutedCallers::Authenticated };
+        let (settings, reroutes) = (config.gateway.clone(), config.reroute.clone());
+        let gateway = Gateway::new(settings, reroutes, forwarder.clone(), registered, rerouted_callers)
             .context("[[gateway.backends]]")?;
         // Without an API server the gateway is used only for the calls that `[[reroute]]` names.
         let intercepts = with_server || !config.reroute.is_empty();
         let forwarder = if intercepts { forwarder.with_interceptor(Arc::new(gateway.clone())) } else { forwarder };
         let rejections = Arc::new(CertificateRejections::new(advice));
         let leaves = Arc::new(LeafCache::new(authority)?);
-        let proxy = Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections));
+        let proxy =
+            Proxy::new(config.proxy.clone(), forwarder, leaves, binding, Arc::clone(&rejections), key_check(&gateway));
         let listener = bind(config.proxy.listen, "proxy.listen", "--proxy").await?;
         let proxy_address = listener.local_addr()?;
         upstream.dialler().add_own_listener(proxy_address);
@@ -220,6 +224,13 @@ impl App {
         };
         tokio::spawn(accept(listener, limits, self.drain.guard(), serve));
     }
+}
+
+/// Knows the keys that the gateway has signed; `None` if it signs none.
+fn key_check(gateway: &Gateway) -> Option<KeyCheck> {
+    let gateway = gateway.clone();
+    let is_signing = !gateway.settings().signing_key.is_empty();
+    is_signing.then(|| Arc::new(move |key: &str| gateway.rollout_of_text(key)) as KeyCheck)
 }
 
 /// Completes when the drain has started and the LLM calls have ended: other requests are short and not waited for.

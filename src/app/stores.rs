@@ -89,7 +89,7 @@ pub(crate) fn spill_folder(settings: &StoreSettings) -> PathBuf {
 }
 
 /// Absolute, as far as the working directory is known: the paths of its files are printed and inherited.
-fn home() -> PathBuf {
+pub(super) fn home() -> PathBuf {
     absolute(data_folder(&|name| std::env::var_os(name)).unwrap_or_else(|| PathBuf::from(".tracewire")))
 }
 

@@ -3,6 +3,7 @@
 use super::settings::read_config;
 use crate::config::{Config, StoreSettings};
 use crate::run::Loopback;
+use crate::trace::{InvalidId, check_id};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -70,12 +71,8 @@ impl ProxyArgs {
 
 /// Parses the id of a rollout or an attempt.
 pub(crate) fn id(text: &str) -> Result<String, InvalidId> {
-    if text.trim().is_empty() || text.chars().any(char::is_control) { Err(InvalidId) } else { Ok(text.to_owned()) }
+    check_id(text).map(|()| text.to_owned())
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("an id must not be empty and must not contain control characters")]
-pub(crate) struct InvalidId;
 
 /// A limit in seconds, with or without a fraction; 0 means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::args::StoreArgs;
 use super::settings::read_config;
 use super::show::{self, OutputFormat};
-use crate::app::{App, Parts, WhenUnreachable, ca_folder, open_store};
+use crate::app::{App, Parts, SecretFiles, WhenUnreachable, ca_folder, complete, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -41,6 +41,9 @@ pub(super) struct ServeArgs {
     /// The CA's folder; DIR/ca.pem is the public certificate
     #[arg(long, value_name = "DIR")]
     ca_dir: Option<PathBuf>,
+    /// Want tokens at both listeners, made on first use in the data folder, and block the metadata services of clouds
+    #[arg(long)]
+    secure: bool,
     /// PEM file with further root certificates for endpoints (repeatable)
     #[arg(long, value_name = "PEM")]
     upstream_ca: Vec<PathBuf>,
@@ -72,13 +75,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.capture.include_headers |= args.include_headers;
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
+    config.server.secure |= args.secure;
+    let secrets = complete(&mut config)?;
     config.check()?;
     raise_descriptor_limit();
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config, WhenUnreachable::Wait).await?;
     let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
-    announce(&app, &certificate_path(&folder), &config.proxy.token, args.json.into())?;
+    announce(&app, &certificate_path(&folder), &secrets, &config.proxy.token, args.json.into())?;
     stop.recv().await;
     tracing::info!("draining");
     let ended = app.stop().await;
@@ -87,17 +92,23 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
 }
 
 /// Prints the addresses, and how to use the proxy.
-fn announce(app: &App, ca: &Path, token: &Secret, format: OutputFormat) -> Result<()> {
+fn announce(app: &App, ca: &Path, secrets: &SecretFiles, token: &Secret, format: OutputFormat) -> Result<()> {
     let (proxy, server) = (app.proxy_address, app.server_address);
     let server = server.map(|address| address.to_string()).unwrap_or_default();
     if format == OutputFormat::Json {
         let grpc = app.otlp_grpc_address.map(|address| address.to_string());
-        let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca });
+        let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca,
+            "server_token_file": secrets.server_token, "proxy_token_file": secrets.proxy_token });
         return show::out(format!("{line}\n"));
     }
+    let named = [("API", &secrets.server_token), ("proxy", &secrets.proxy_token)];
+    let files: String = named
+        .iter()
+        .filter_map(|(name, path)| Some(format!("token   of the {name}: {}\n", path.as_ref()?.display())))
+        .collect();
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
     show::out(format!(
-        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n\nTo send a shell's commands through the proxy:\n  \
+        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n{files}\nTo send a shell's commands through the proxy:\n  \
          export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
          eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
         ca.display(),

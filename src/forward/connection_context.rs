@@ -23,6 +23,8 @@ pub(crate) struct ConnectionContext {
     pub key: NamedRollout,
     /// The rollout that the user name of the proxy credentials names.
     pub credentials: NamedRollout,
+    /// True if the proxy credentials had the token, or a signed key.
+    pub is_authenticated: bool,
     /// A rollout for this connection alone, for requests without any other identity.
     pub fallback_identity: (RolloutId, AttemptId),
     /// `User-Agent` of the CONNECT that opened the tunnel, if it had one.
@@ -66,6 +68,7 @@ impl ConnectionContext {
             prefix: NamedRollout::default(),
             key: NamedRollout::default(),
             credentials: NamedRollout::default(),
+            is_authenticated: false,
             fallback_identity,
             user_agent: None,
             tunnel: None,

@@ -50,17 +50,23 @@ fn claims(connection: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
         }
     };
     claim(IdentitySource::Url, &connection.prefix);
-    let headers = NamedRollout {
-        rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
-        attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
-    };
-    claim(IdentitySource::Headers, &headers);
+    claim(IdentitySource::Headers, &NamedRollout::from_headers(headers));
     claim(IdentitySource::Key, &connection.key);
     claim(IdentitySource::Credentials, &connection.credentials);
     if let Some((rollout, attempt)) = &connection.binding {
         claims.push((IdentitySource::Binding, rollout.clone(), Some(attempt.clone())));
     }
     claims
+}
+
+impl NamedRollout {
+    /// The rollout and attempt in the header fields of a request.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        Self {
+            rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
+            attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
+        }
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

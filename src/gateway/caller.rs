@@ -2,12 +2,12 @@
 
 use super::rollout_key;
 use super::routing::Route;
-use super::service::Gateway;
+use super::service::{Gateway, ReroutedCallers};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::identity::ROLLOUT_HEADER;
 use crate::forward::{ConnectionContext, NamedRollout};
 use crate::llm::api::{ApiCall, api_key, api_key_in_query};
 use crate::trace::{AttemptId, RolloutId};
+use crate::util::secret::Secret;
 use http::{HeaderMap, Request};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -24,36 +24,79 @@ impl Gateway {
             || ApiCall::at_gateway(path).is_some()
     }
 
-    /// The rollout that a request to the API listener names; `None` if it names none.
-    pub(crate) fn rollout_of<B>(&self, request: &Request<B>) -> Option<String> {
+    /// The rollout and attempt that a request to the API listener names, by the first source that names a rollout.
+    pub(crate) fn rollout_of<B>(&self, request: &Request<B>) -> NamedRollout {
         let path = request.uri().path();
-        let in_url = Route::parse(path).map_or_else(|_| Route::identity_in(path), |route| route.identity).rollout;
-        let in_header = || request.headers().get(ROLLOUT_HEADER).and_then(|id| id.to_str().ok()).map(Into::into);
-        let in_key = || {
-            let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
-            key.ok().flatten().and_then(|identity| identity.rollout)
-        };
-        let rollout: Option<RolloutId> = in_url.or_else(in_header).or_else(in_key);
-        rollout.map(|rollout| rollout.to_string())
+        let in_url = Route::parse(path).map_or_else(|_| Route::identity_in(path), |route| route.identity);
+        let in_headers = NamedRollout::from_headers(request.headers());
+        let in_key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
+        let mut sources = [in_url, in_headers, in_key.ok().flatten().unwrap_or_default()].into_iter();
+        let Some(mut named) = sources.find(|named| named.rollout.is_some()) else { return NamedRollout::default() };
+        // A later source names the attempt that this one leaves open, if it names the same rollout.
+        let mut same = sources.filter(|later| later.rollout == named.rollout);
+        named.attempt = named.attempt.or_else(|| same.find_map(|later| later.attempt));
+        named
     }
 
     /// The identity in the API key of a request; `None` if it has no key, or one that does not name a rollout. An error if the
     /// key names a rollout but its signature is missing, wrong or expired.
-    pub(crate) fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
-        let Some(key) = api_key(headers).or_else(|| api_key_in_query(query)).map(str::trim) else { return Ok(None) };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        rollout_key::parse(key, &self.settings().signing_key, now)
+    pub(super) fn key_of(&self, headers: &HeaderMap, query: &str) -> Result<Option<NamedRollout>, ProxyError> {
+        rollout_of_key(&self.settings().signing_key, headers, query)
     }
 
-    /// An error if the request has a signed key that is for another rollout than its URL.
-    pub(super) fn check_key(&self, connection: &ConnectionContext) -> Result<(), ProxyError> {
-        let (Some(in_url), Some(in_key)) = (&connection.prefix.rollout, &connection.key.rollout) else { return Ok(()) };
-        if in_url == in_key || self.settings().signing_key.is_empty() {
+    /// The identity in the text of a key; `None` if it is the key of another service, or refused.
+    pub(crate) fn rollout_of_text(&self, key: &str) -> Option<NamedRollout> {
+        rollout_key::parse(key, &self.settings().signing_key, now_unix()).ok().flatten()
+    }
+
+    /// An error if the call came through the proxy from a client that presented nothing, and something is needed.
+    pub(super) fn check_rerouted<B>(
+        &self,
+        connection: &ConnectionContext,
+        request: &Request<B>,
+    ) -> Result<(), ProxyError> {
+        let has_signed_key = || {
+            let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
+            !self.settings().signing_key.is_empty() && key.is_ok_and(|key| key.is_some())
+        };
+        if self.rerouted_callers() == ReroutedCallers::All || connection.is_authenticated || has_signed_key() {
             return Ok(());
         }
-        let cause = format!("the API key is for the rollout {in_key}, but the URL names the rollout {in_url}");
+        let cause = "calls to this host are rerouted to backends that want a token; put proxy.token or a signed key into the \
+                     proxy URL as the password, or send a signed key as the API key";
         Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
     }
+
+    /// An error if the request has a signed key that is for another rollout or attempt than its URL.
+    pub(super) fn check_key(&self, connection: &ConnectionContext) -> Result<(), ProxyError> {
+        let (Some(in_url), Some(in_key)) = (&connection.prefix.rollout, &connection.key.rollout) else { return Ok(()) };
+        let attempts = connection.prefix.attempt.as_ref().zip(connection.key.attempt.as_ref());
+        let cause = match attempts {
+            _ if self.settings().signing_key.is_empty() => return Ok(()),
+            _ if in_url != in_key => {
+                format!("the API key is for the rollout {in_key}, but the URL names the rollout {in_url}")
+            }
+            Some((in_url, in_key)) if in_url != in_key => {
+                format!("the API key is for the attempt {in_key}, but the URL names the attempt {in_url}")
+            }
+            _ => return Ok(()),
+        };
+        Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
+    }
+}
+
+/// The identity in the API key of a request, see [`Gateway::key_of`].
+pub(crate) fn rollout_of_key(
+    signing_key: &Secret,
+    headers: &HeaderMap,
+    query: &str,
+) -> Result<Option<NamedRollout>, ProxyError> {
+    let Some(key) = api_key(headers).or_else(|| api_key_in_query(query)).map(str::trim) else { return Ok(None) };
+    rollout_key::parse(key, signing_key, now_unix())
+}
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The rollout and attempt of calls that name none: one per connection, derived from the client's address and port.

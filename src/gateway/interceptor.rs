@@ -57,6 +57,7 @@ impl RequestInterceptor for Gateway {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         let is_served = |route: &Route| route.api.operation() != Operation::ListModels || is_read;
         let route = Route::parse_rerouted(target_of(&request)).filter(is_served).ok_or_else(refused);
+        let route = route.and_then(|route| self.check_rerouted(connection, &request).map(|()| route));
         Box::pin(self.serve(connection.clone(), route, origin, request))
     }
 }

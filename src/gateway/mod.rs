@@ -42,10 +42,13 @@ mod routing;
 mod service;
 mod settings;
 
+pub(crate) use crate::forward::NamedRollout;
 pub(crate) use backends::Backend;
+pub(crate) use caller::rollout_of_key;
 pub(crate) use pause::GateState;
 pub(crate) use rollout_key::issue as issue_key;
 pub(crate) use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 pub(crate) use routing::CallMode;
 pub(crate) use service::Gateway;
+pub(crate) use service::ReroutedCallers;
 pub(crate) use settings::{BackendEngine, BackendSettings, GatewaySettings, PauseForm, Reroute};

@@ -5,6 +5,7 @@
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::NamedRollout;
 use crate::llm::api::ApiCall;
+use crate::trace::check_id;
 use percent_encoding::percent_decode_str;
 
 /// The interface that a call was made through. It decides what is checked, and the format of errors.
@@ -155,17 +156,9 @@ fn session_and_tail(rest: &str) -> Option<(&str, &str)> {
 
 /// Decodes an id in a URL or an API key. An error if it could not be stored unchanged.
 pub(super) fn parse_id(encoded: &str) -> Result<String, ProxyError> {
-    let invalid = |cause: &str| Err(ProxyError::new(ErrorKind::CallMalformed, "", cause));
-    if encoded.is_empty() {
-        return invalid("an id is empty");
-    }
-    if encoded.len() > MAX_ID_BYTES {
-        return invalid("an id is longer than 1024 bytes");
-    }
-    let Ok(id) = percent_decode_str(encoded).decode_utf8() else { return invalid("an id is not UTF-8") };
-    if id.chars().any(char::is_control) {
-        return invalid("an id contains control characters");
-    }
+    let invalid = |cause: String| ProxyError::new(ErrorKind::CallMalformed, "", cause);
+    let id = percent_decode_str(encoded).decode_utf8().map_err(|_| invalid("an id is not UTF-8".to_owned()))?;
+    check_id(&id).map_err(|error| invalid(error.to_string()))?;
     Ok(id.into_owned())
 }
 
@@ -177,9 +170,6 @@ fn unknown_route(cause: String) -> ProxyError {
 fn shortened(path: &str) -> String {
     path.chars().take(100).collect()
 }
-
-/// The longest id in a URL or key, as it is encoded.
-const MAX_ID_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +208,10 @@ mod tests {
                 "/rollout/ro-1/attempt/at-1/v1/chat/completions",
                 parsed(ApiSurface::Plain, "ro-1", "at-1", "/chat/completions"),
             ),
-            ("/rollout/a%2Fb%2E%2E/attempt/..%00x/v1/messages", Err("an id contains control characters".to_owned())),
+            (
+                "/rollout/a%2Fb%2E%2E/attempt/..%00x/v1/messages",
+                Err("an id must not contain control characters".to_owned()),
+            ),
             ("/rollout/a%2Fb/attempt/../v1/messages", parsed(ApiSurface::Plain, "a/b", "..", "/messages")),
             ("/rollout/%61%2531/attempt/0/v1/completions?x=1", parsed(ApiSurface::Plain, "a%31", "0", "/completions")),
             (
@@ -228,7 +221,7 @@ mod tests {
             ("/rollout/r/attempt/a/v1/models", parsed(ApiSurface::Plain, "r", "a", "/models")),
             ("/rollout/r/attempt/a/v1/models/org%2Fm", parsed(ApiSurface::Plain, "r", "a", "/models/org/m")),
             ("/rollout/r/attempts/a/v1/models", Err("the path is /rollout/{rollout}/attempt/{attempt}/v1/…".into())),
-            ("/rollout//attempt/a/v1/models", Err("an id is empty".into())),
+            ("/rollout//attempt/a/v1/models", Err("an id must not be empty".into())),
             (
                 "/proxy/rollout/r/attempt/0/mode/train/openai/v1/chat/completions",
                 parsed(ApiSurface::V1, "r", "0", "/chat/completions"),
@@ -252,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_id_is_decoded_to_itself(rollout in "[^\\pC]{1,40}", attempt in "[^\\pC]{1,40}") {
+        fn any_id_is_decoded_to_itself(rollout in "[^\\pC]{0,40}\\w", attempt in "[^\\pC]{0,40}\\w") {
             let encoded = |id: &str| percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string();
             let target = format!("/rollout/{}/attempt/{}/v1/chat/completions", encoded(&rollout), encoded(&attempt));
             prop_assert_eq!(parse(&target), parsed(ApiSurface::Plain, &rollout, &attempt, "/chat/completions"));

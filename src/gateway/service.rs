@@ -24,6 +24,7 @@ struct Parts {
     reroutes: RwLock<Arc<Vec<Reroute>>>,
     forwarder: Forwarder,
     lookup: Arc<dyn RolloutLookup>,
+    rerouted_callers: ReroutedCallers,
     backends: Backends,
     gate: PauseGate,
     /// Counts all calls until the end of their response, also those that wait at the gate.
@@ -50,6 +51,15 @@ pub(crate) struct GatewayCounters {
     pub(crate) joined: AtomicU64,
 }
 
+/// Who may make calls to hosts that the proxy reroutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReroutedCallers {
+    /// Every client of the proxy.
+    All,
+    /// Clients with proxy credentials, or with a signed key as their API key: the API listener wants a token, too.
+    Authenticated,
+}
+
 impl Gateway {
     /// A gateway that sends through `forwarder`. Fails if a backend in the settings is invalid.
     pub(crate) fn new(
@@ -57,6 +67,7 @@ impl Gateway {
         reroutes: Vec<Reroute>,
         forwarder: Forwarder,
         lookup: Arc<dyn RolloutLookup>,
+        rerouted_callers: ReroutedCallers,
     ) -> Result<Self, BackendError> {
         let backends = Backends::default();
         for backend in &settings.backends {
@@ -68,6 +79,7 @@ impl Gateway {
             reroutes: RwLock::new(Arc::new(reroutes)),
             forwarder,
             lookup,
+            rerouted_callers,
             backends,
             gate: PauseGate::default(),
             open_calls: InFlightCounter::default(),
@@ -151,6 +163,10 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    pub(super) fn rerouted_callers(&self) -> ReroutedCallers {
+        self.0.rerouted_callers
     }
 
     pub(crate) fn forwarder(&self) -> &Forwarder {

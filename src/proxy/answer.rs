@@ -1,7 +1,7 @@
 //! Routes each request of a client: a CONNECT to its tunnel, others to their endpoint or to the help page.
 
 use super::state::Proxy;
-use super::{api_relay, auth, help};
+use super::{api_relay, help};
 use crate::error::{FramingFault, ProxyError};
 use crate::forward::{ConnectionContext, Tunnel, reply};
 use crate::net::interim::InterimSender;
@@ -26,7 +26,7 @@ impl Proxy {
             return self.answer_inside(connection, tunnel, request, interim).await;
         }
         let mut connection = connection.clone();
-        let refusal = auth::check(&self.inner.settings.token, request.headers(), &mut connection.credentials).err();
+        let refusal = self.inner.access.check(request.headers(), &mut connection).err();
         if request.method() == Method::CONNECT && request.extensions().get::<Protocol>().is_none() {
             return self.connect(&connection, request, refusal).await;
         }

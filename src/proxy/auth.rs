@@ -1,44 +1,99 @@
-//! Proxy credentials (RFC 7617 `Basic`): the user name names a rollout, the password is the proxy's token.
+//! Proxy credentials (RFC 7617 `Basic`): the user name names a rollout, the password is the proxy's token, or the signed key of
+//! the rollout.
 //!
 //! They are never sent upstream.
 
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::NamedRollout;
+use crate::forward::{ConnectionContext, NamedRollout};
 use crate::util::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
+use std::sync::Arc;
 
-/// Reads the credentials of `headers` into `credentials`, and checks the password against the token if one is set.
-pub(super) fn check(token: &Secret, headers: &HeaderMap, credentials: &mut NamedRollout) -> Result<(), ProxyError> {
-    let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
-    match basic {
-        Some((user, password)) => admit(token, &user, &password, credentials),
-        None if token.is_empty() => Ok(()),
-        None => Err(refused("the request has no proxy credentials")),
+/// The rollout and attempt of a signed key; `None` if the text is none, or is forged or expired. The gateway, which makes the
+/// keys, provides it.
+pub(crate) type KeyCheck = Arc<dyn Fn(&str) -> Option<NamedRollout> + Send + Sync>;
+
+/// What clients must present.
+#[derive(Clone)]
+pub(super) struct ProxyAccess {
+    token: Secret,
+    key_check: Option<KeyCheck>,
+}
+
+impl ProxyAccess {
+    /// Without a token clients need not present anything.
+    pub(super) fn new(token: Secret) -> Self {
+        Self { token, key_check: None }
+    }
+
+    /// Also accepts signed keys.
+    pub(super) fn with_keys(self, key_check: KeyCheck) -> Self {
+        Self { key_check: Some(key_check), ..self }
+    }
+
+    /// True if clients need not present anything.
+    pub(super) fn is_open(&self) -> bool {
+        self.token.is_empty()
+    }
+
+    /// Reads the credentials in `headers` into the connection. An error if they are needed, and missing or wrong.
+    pub(super) fn check(&self, headers: &HeaderMap, connection: &mut ConnectionContext) -> Result<(), ProxyError> {
+        let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
+        match basic {
+            Some((user, password)) => self.admit(&user, &password, connection),
+            None if self.is_open() => Ok(()),
+            None => Err(refused("the request has no proxy credentials")),
+        }
+    }
+
+    /// Reads user name and password into the connection. An error if the password is needed and wrong.
+    pub(super) fn admit(
+        &self,
+        user: &str,
+        password: &str,
+        connection: &mut ConnectionContext,
+    ) -> Result<(), ProxyError> {
+        // Some clients send the password as it is written in the proxy URL, some decode it. What it says may have `%` itself.
+        let (decoded_user, decoded_password) = (decoded(user), decoded(password));
+        let named = NamedRollout::from_user(&decoded_user);
+        let passwords = [password, &decoded_password];
+        if !self.is_open() && passwords.iter().any(|password| self.token.matches(password)) {
+            (connection.credentials, connection.is_authenticated) = (named, true);
+            return Ok(());
+        }
+        let key = self.key_check.as_ref().and_then(|check| passwords.iter().find_map(|password| check(password)));
+        match key {
+            Some(key) if is_within(&named, &key) => {
+                let attempt = key.attempt.or(named.attempt);
+                connection.credentials = NamedRollout { attempt, ..key };
+                connection.is_authenticated = true;
+                Ok(())
+            }
+            Some(_) => Err(refused("the key is for another rollout or attempt than the user name")),
+            None if self.is_open() => {
+                connection.credentials = named;
+                Ok(())
+            }
+            None => Err(refused("the token is wrong")),
+        }
     }
 }
 
-/// Reads the user name into `credentials` if the password matches the token, or if no token is set.
-pub(super) fn admit(
-    token: &Secret,
-    user: &str,
-    password: &str,
-    credentials: &mut NamedRollout,
-) -> Result<(), ProxyError> {
-    if !token.is_empty() && !token.matches(password) {
-        return Err(refused("the token is wrong"));
-    }
-    *credentials = NamedRollout::from_user(user);
-    Ok(())
+/// True unless the user name names another rollout or attempt than the key.
+fn is_within(named: &NamedRollout, key: &NamedRollout) -> bool {
+    let is_same_rollout = named.rollout.is_none() || named.rollout == key.rollout;
+    let is_same_attempt = named.attempt.is_none() || key.attempt.is_none() || named.attempt == key.attempt;
+    is_same_rollout && is_same_attempt
 }
 
 fn refused(cause: &str) -> ProxyError {
     ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause)
 }
 
-/// User name and password, percent-decoded: some clients send them as written in the proxy URL, some decode them.
+/// User name and password as they were sent.
 fn basic(value: &str) -> Option<(String, String)> {
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -46,7 +101,7 @@ fn basic(value: &str) -> Option<(String, String)> {
     }
     let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
-    Some((decoded(user), decoded(password)))
+    Some((user.to_owned(), password.to_owned()))
 }
 
 fn decoded(text: &str) -> String {
@@ -56,23 +111,50 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::drain::Drain;
 
-    fn checked(token: &str, user_and_password: Option<&str>) -> Result<NamedRollout, ProxyError> {
+    fn checked(access: &ProxyAccess, user_and_password: Option<&str>) -> Result<(NamedRollout, bool), ProxyError> {
         let mut headers = HeaderMap::new();
         if let Some(text) = user_and_password {
             let value = format!("Basic {}", STANDARD.encode(text));
             headers.insert(header::PROXY_AUTHORIZATION, value.parse().unwrap());
         }
-        let mut credentials = NamedRollout::default();
-        check(&Secret::new(token), &headers, &mut credentials).map(|()| credentials)
+        let mut connection = ConnectionContext::new("127.0.0.1:1".parse().unwrap(), None, Drain::new().guard());
+        access.check(&headers, &mut connection).map(|()| (connection.credentials, connection.is_authenticated))
     }
 
     #[test]
     fn a_token_is_required_only_if_set() {
-        assert!(checked("", None).is_ok());
-        assert!(checked("s3cret", None).is_err());
-        assert!(checked("s3cret", Some("ro-1.at-1:wrong")).is_err());
-        let read = checked("s3cret", Some("ro%2D1.at-1:s3cret")).unwrap();
-        assert_eq!(read.rollout, Some("ro-1".into()));
+        let open = ProxyAccess::new(Secret::default());
+        assert_eq!(checked(&open, None).unwrap(), (NamedRollout::default(), false));
+        assert_eq!(checked(&open, Some("ro-1:x")).unwrap(), (NamedRollout::from_user("ro-1"), false));
+        let closed = ProxyAccess::new(Secret::new("s3%63ret"));
+        assert!(checked(&closed, None).is_err());
+        assert!(checked(&closed, Some("ro-1.at-1:wrong")).is_err());
+        assert!(checked(&closed, Some("ro-1.at-1:")).is_err());
+        for password in ["s3%63ret", "s3%2563ret"] {
+            let read = checked(&closed, Some(&format!("ro%2D1.at-1:{password}"))).unwrap();
+            assert_eq!(read, (NamedRollout::from_user("ro-1.at-1"), true), "{password}");
+        }
+    }
+
+    #[test]
+    fn a_signed_key_is_a_password_for_its_attempt_only() {
+        let key_check: KeyCheck = Arc::new(|key: &str| match key {
+            "key" => Some(NamedRollout::from_user("ro-1.at-1")),
+            "key%2Fall" => Some(NamedRollout { rollout: Some("ro-1".into()), attempt: None }),
+            _ => None,
+        });
+        for token in ["", "s3cret"] {
+            let access = ProxyAccess::new(Secret::new(token)).with_keys(Arc::clone(&key_check));
+            let attempt = |attempt: &str| (NamedRollout::from_user(&format!("ro-1.{attempt}")), true);
+            assert_eq!(checked(&access, Some("ro-1.at-1:key")).unwrap(), attempt("at-1"));
+            assert_eq!(checked(&access, Some("tracewire:key")).unwrap(), attempt("at-1"));
+            assert_eq!(checked(&access, Some("ro-1.at-9:key%2Fall")).unwrap(), attempt("at-9"));
+            assert_eq!(checked(&access, Some("ro-1.at-9:key%252Fall")).unwrap(), attempt("at-9"));
+            for other in ["ro-2.at-1:key", "ro-1.at-2:key", "ro-2:key%2Fall"] {
+                assert!(checked(&access, Some(other)).is_err(), "{other}");
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ mod tls_alert_observer;
 mod tls_tunnel;
 mod tunnel;
 
+pub(crate) use auth::KeyCheck;
 pub(crate) use certificate_rejections::CertificateRejections;
 pub(crate) use serve::serve_connection;
 pub(crate) use settings::ProxySettings;

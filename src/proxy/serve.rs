@@ -212,7 +212,8 @@ mod tests {
         let forwarder = forwarder.clone().with_interceptor(Arc::new(Panics(forwarder)));
         let leaves = Arc::new(LeafCache::new(CertAuthority::ephemeral("Tests").unwrap()).unwrap());
         let rejections = Arc::new(CertificateRejections::new(|_, _| String::new()));
-        let proxy = Proxy::new(super::super::settings::ProxySettings::default(), forwarder, leaves, None, rejections);
+        let proxy =
+            Proxy::new(super::super::settings::ProxySettings::default(), forwarder, leaves, None, rejections, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
         tokio::spawn(accept(listener, ConnectionLimits::new(10), drain.guard(), move |stream, peer, guard| {

@@ -3,8 +3,8 @@
 //! User name and password are the proxy credentials. Only the CONNECT command is served; everything else gets the reply
 //! code that the RFC has for it.
 
+use super::api_relay;
 use super::state::Proxy;
-use super::{api_relay, auth};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ConnectionContext;
 use crate::net::drain::DrainGuard;
@@ -99,16 +99,16 @@ impl Proxy {
         let [_version, count] = read(io).await?;
         let mut methods = vec![0; usize::from(count)];
         io.read_exact(&mut methods).await?;
-        let token = &self.inner.settings.token;
+        let access = &self.inner.access;
         if methods.contains(&USER_AND_PASSWORD) {
             io.write_all(&[VERSION, USER_AND_PASSWORD]).await?;
             let [_version] = read(io).await?;
             let (user, password) = (text(io).await?, text(io).await?);
             let [user, password] = [&user, &password].map(|text| String::from_utf8_lossy(text));
-            let admitted = auth::admit(token, &user, &password, &mut connection.credentials);
+            let admitted = access.admit(&user, &password, connection);
             io.write_all(&[1, u8::from(admitted.is_err())]).await?;
             admitted.map_err(HandshakeError::Refused)?;
-        } else if token.is_empty() && methods.contains(&NO_AUTHENTICATION) {
+        } else if access.is_open() && methods.contains(&NO_AUTHENTICATION) {
             io.write_all(&[VERSION, NO_AUTHENTICATION]).await?;
         } else {
             io.write_all(&[VERSION, NO_ACCEPTABLE_METHOD]).await?;

@@ -1,5 +1,6 @@
 //! The state that all connections of a proxy listener share, and its host policies.
 
+use super::auth::{KeyCheck, ProxyAccess};
 use super::certificate_rejections::CertificateRejections;
 use super::settings::ProxySettings;
 use crate::error::{ErrorKind, ProxyError};
@@ -23,6 +24,7 @@ pub(crate) struct Proxy {
 
 pub(super) struct ProxyState {
     pub(super) settings: ProxySettings,
+    pub(super) access: ProxyAccess,
     pub(super) forwarder: Forwarder,
     pub(super) leaves: Arc<LeafCache>,
     pub(super) binding: Option<(RolloutId, AttemptId)>,
@@ -31,15 +33,25 @@ pub(super) struct ProxyState {
 
 impl Proxy {
     /// A listener that forwards with `forwarder` and presents certificates from `leaves`. Exchanges that name no rollout
-    /// belong to `binding`, if there is one. Clients that reject the certificates are counted in `rejections`.
+    /// belong to `binding`, if there is one. Clients that reject the certificates are counted in `rejections`. `key_check`
+    /// knows signed keys, if there are any.
     pub(crate) fn new(
         settings: ProxySettings,
         forwarder: Forwarder,
         leaves: Arc<LeafCache>,
         binding: Option<(RolloutId, AttemptId)>,
         rejections: Arc<CertificateRejections>,
+        key_check: Option<KeyCheck>,
     ) -> Self {
-        Self { inner: Arc::new(ProxyState { settings, forwarder, leaves, binding, rejections }), api: Arc::default() }
+        let access = ProxyAccess::new(settings.token.clone());
+        let access = match key_check {
+            Some(key_check) => access.with_keys(key_check),
+            None => access,
+        };
+        Self {
+            inner: Arc::new(ProxyState { settings, access, forwarder, leaves, binding, rejections }),
+            api: Arc::default(),
+        }
     }
 
     /// Returns the error for a host that the block list names. The dialler checks the addresses of all others.

@@ -5,7 +5,7 @@
 //! they can change. Half a CA is never completed: clients trust the other half.
 
 use super::error::TlsError;
-use crate::files::{Owner, UnsafeFile, check_unchangeable, create_private_folder};
+use crate::files::{Owner, UnsafeFile, check_secret, check_unchangeable, create_private_folder};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber};
 use rustls::pki_types::CertificateDer;
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use std::fmt::Display;
 use std::fs::{self, DirEntry, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -189,10 +189,7 @@ fn check_key_file(path: &Path) -> Result<(), TlsError> {
     if metadata.file_type().is_symlink() {
         return Err(unusable(path, "is a symbolic link; replace it with the key file itself"));
     }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(unusable(path, EXPOSED_KEY));
-    }
-    Ok(check_unchangeable(path, Owner::ThisUser)?)
+    Ok(check_secret(path)?)
 }
 
 fn unusable(path: &Path, problem: &str) -> TlsError {
@@ -219,7 +216,6 @@ const MAX_CREATION: std::time::Duration = std::time::Duration::from_secs(60);
 const WITHOUT_KEY: &str =
     "has no ca.key beside it; put the key back, or remove ca.pem to create a new CA, which clients must then trust";
 const WITHOUT_CERTIFICATE: &str = "is missing beside ca.key; put the certificate back, or remove ca.key to create a new CA, which clients must then trust";
-const EXPOSED_KEY: &str = "can be read by other users; run chmod 600 on it, or remove it and ca.pem to create a new CA";
 const NO_KEY: &str = "is not a private key as PEM; put the key back, or remove it and ca.pem to create a new CA, which clients must then trust";
 const FOREIGN_KEY: &str = "is not the key of the certificate in ca.pem; put the right one back, or remove both files to create a new CA, which clients must then trust";
 const EXPIRED: &str = "has expired or is not valid yet; check the clock, or remove it and ca.key to create a new CA, which clients must then trust";
@@ -229,7 +225,7 @@ const PERSISTENT_DAYS: i64 = 3650;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn a_folder_keeps_one_ca_with_a_private_key_file() {

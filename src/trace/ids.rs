@@ -28,6 +28,34 @@ pub struct RolloutId(Arc<str>);
 #[schema(value_type = String)]
 pub struct AttemptId(Arc<str>);
 
+/// Why a text cannot be an id from outside. One rule for every API, header, key and command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidId {
+    /// Nothing, or only white space.
+    #[error("an id must not be empty")]
+    Empty,
+    /// Control characters, which would break the lines of logs, headers and terminals.
+    #[error("an id must not contain control characters")]
+    Control,
+    /// More than [`MAX_ID_BYTES`].
+    #[error("an id must not be longer than {MAX_ID_BYTES} bytes")]
+    TooLong,
+}
+
+/// The longest id in bytes of UTF-8: ids are parts of URLs, header fields and index entries.
+pub(crate) const MAX_ID_BYTES: usize = 1024;
+
+/// Checks an id of a rollout, an attempt, a span, a worker, a session or resources that comes from outside.
+pub(crate) fn check_id(id: &str) -> Result<(), InvalidId> {
+    if id.trim().is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if id.len() > MAX_ID_BYTES {
+        return Err(InvalidId::TooLong);
+    }
+    if id.chars().any(char::is_control) { Err(InvalidId::Control) } else { Ok(()) }
+}
+
 impl TraceId {
     /// The trace id of an attempt without a `traceparent`: the first 16 bytes of SHA-256 over both ids, so that it is the
     /// same after a restart and in every process.

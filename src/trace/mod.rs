@@ -14,6 +14,7 @@ pub mod value;
 
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
+pub(crate) use ids::{InvalidId, check_id};
 pub use rollout::{
     Attempt, AttemptPosition, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus,
     Worker, WorkerStatus,

@@ -12,6 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) struct BlockList(#[serde(deserialize_with = "host_patterns::deserialize")] Vec<String>);
 
 impl BlockList {
+    /// Adds the entry `metadata`.
+    pub(crate) fn add_metadata(&mut self) {
+        self.0.push(METADATA_GROUP.to_owned());
+    }
+
     /// True when an entry names the host as it is written, in any spelling of an address. Names are not resolved.
     pub(crate) fn has_host(&self, host: &str, port: u16) -> bool {
         let host = canonical(host);

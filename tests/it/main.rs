@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod agent_lightning;
 mod api;
 mod as_it_came;

@@ -129,7 +129,7 @@ fn other_routes() -> Vec<Route> {
             .query::<Paging>()
             .returns(page::<Span>),
         post("/v1/agl/spans", spans::add)
-            .write(ByHandler, "Add a span; null for one that is stored already")
+            .agent(ByHandler, "Add a span; null for one that is stored already")
             .body(one::<Span>)
             .creates(nullable::<Span>),
         post("/v1/agl/spans/search", spans::search)
@@ -137,7 +137,7 @@ fn other_routes() -> Vec<Route> {
             .body(both::<SpanConditions, Paging>)
             .returns(page::<Span>),
         post("/v1/agl/spans/next", spans::next)
-            .write(ByHandler, "Allocate the next sequence id of a rollout")
+            .agent(ByHandler, "Allocate the next sequence id of a rollout")
             .body(one::<NextSequenceId>)
             .returns(one::<SequenceId>)
             .deduplicated(),

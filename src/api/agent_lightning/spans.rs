@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 /// `POST /spans`
 pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerAccess>, body: Bytes) -> ApiResult {
     let mut span = extra::read_span(&body)?;
-    access.require(span.rollout_id.as_str())?;
+    access.require_attempt(span.rollout_id.as_str(), span.attempt_id.as_str())?;
     let rollouts = &state.rollouts;
     // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;

@@ -19,6 +19,8 @@ pub(super) struct Info {
     proxy: String,
     /// The number of backends.
     backends: usize,
+    /// True if `/v1/tracewire/keys` makes keys that authenticate: for the API, and as the password of the proxy.
+    signed_keys: bool,
 }
 
 /// `GET /v1/tracewire/info`
@@ -27,6 +29,7 @@ pub(super) async fn info(State(state): State<ApiState>) -> ApiResult {
         version: env!("CARGO_PKG_VERSION"),
         proxy: format!("http://{}", state.proxy_address),
         backends: state.gateway.backends().all().len(),
+        signed_keys: !state.gateway.settings().signing_key.is_empty(),
     })
 }
 

@@ -25,10 +25,17 @@ pub(crate) async fn call(
     access: &CallerAccess,
     request: Request,
 ) -> Response {
-    let rollout = state.gateway.rollout_of(&request);
-    if !access.includes_all() && !rollout.as_deref().is_some_and(|rollout| access.includes(rollout)) {
+    let named = state.gateway.rollout_of(&request);
+    if !access.includes_all() && !named.rollout.is_some_and(|rollout| access.includes(rollout.as_str())) {
         let text = "this token is for some rollouts only, and the call names none of them";
         return refusal(&request, StatusCode::FORBIDDEN, text);
+    }
+    if named.attempt.is_some_and(|attempt| !access.includes_attempt(attempt.as_str())) {
+        return refusal(
+            &request,
+            StatusCode::FORBIDDEN,
+            "this key is for another attempt than the one that the call names",
+        );
     }
     state.gateway.serve_api(client.peer, client.drain, request).await.map(Body::new)
 }

@@ -51,9 +51,10 @@ pub(super) async fn ingest(
     let mut ready = Vec::with_capacity(spans.len());
     for (mut span, attribution) in spans {
         (span.rollout_id, span.attempt_id) = owner(&span.trace_id, &attribution, caller, &owners);
-        if !caller.access.includes(span.rollout_id.as_str()) {
+        let (rollout, attempt) = (span.rollout_id.as_str(), span.attempt_id.as_str());
+        if !caller.access.includes(rollout) || !caller.access.includes_attempt(attempt) {
             rejected += 1;
-            reasons.insert("the token is not for this rollout".to_owned());
+            reasons.insert("the token is not for this rollout or attempt".to_owned());
             continue;
         }
         span.sequence_id = match attribution.sequence_id {
@@ -130,7 +131,10 @@ fn owner(
         }
         (None, Some(owner), _) => owner.clone(),
         (None, None, None) => match caller.access.only_rollout() {
-            Some(rollout) => attempt_of(rollout.into(), attempt),
+            Some(rollout) => {
+                let only = caller.access.only_attempt().map(str::to_owned);
+                attempt_of(rollout.into(), attempt.or(only.as_ref()))
+            }
             None => (UNASSIGNED.into(), trace_id.into()),
         },
     }

@@ -11,7 +11,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let unsupported = StatusCode::NOT_IMPLEMENTED;
     vec![
         post("/v1/traces", http::traces)
-            .write(ByHandler, "Export spans: ExportTraceServiceRequest")
+            .agent(ByHandler, "Export spans: ExportTraceServiceRequest")
             .body_as(CONTENT_TYPES, object)
             .returns_as(StatusCode::OK, CONTENT_TYPES, object),
         post("/v1/metrics", http::metrics).write(All, "Not supported").returns_as(unsupported, CONTENT_TYPES, object),

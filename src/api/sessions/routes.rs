@@ -22,12 +22,12 @@ pub(crate) fn routes() -> Vec<Route> {
             .body(object)
             .returns(one::<CreatedSession>),
         post("/sessions/batch_delete", session::remove_many)
-            .write(All, "Delete the sessions in session_ids")
+            .admin(All, "Delete the sessions in session_ids")
             .body(object)
             .returns(one::<DeletedTraces>),
         get("/sessions/{session}", session::one).read(session_rollout, "Get a session").returns(one::<SessionView>),
         delete("/sessions/{session}", session::remove)
-            .write(session_rollout, "Delete a session")
+            .admin(session_rollout, "Delete a session")
             .returns(one::<DeletedTraces>),
         get("/sessions/{session}/traces", traces::list)
             .read(session_rollout, "List the LLM calls of a session")
@@ -40,17 +40,17 @@ pub(crate) fn routes() -> Vec<Route> {
         get("/traces/{*trace}", traces::one).read(All, "Get an LLM call").returns(one::<TraceRecord>),
         get("/admin/workers", workers::list).read(All, "List workers").returns(list::<WorkerView>),
         post("/admin/workers", workers::add)
-            .write(All, "Add a worker, or change the one with its id")
+            .admin(All, "Add a worker, or change the one with its id")
             .body(one::<NewWorker>)
             .returns(one::<RegisteredWorker>),
-        delete("/admin/workers/{worker}", workers::remove).write(All, "Remove a worker").returns(one::<RemovedWorker>),
+        delete("/admin/workers/{worker}", workers::remove).admin(All, "Remove a worker").returns(one::<RemovedWorker>),
         post("/admin/flush", workers::flush).write(All, "Wait until all calls are stored").returns(one::<RllmStatus>),
-        post("/admin/reload", workers::reload).write(All, "Reload caches").returns(one::<RllmStatus>),
+        post("/admin/reload", workers::reload).admin(All, "Reload caches").returns(one::<RllmStatus>),
         get("/admin/weight_version", workers::weight_version)
             .read(All, "Get the version of the weights")
             .returns(one::<WeightVersion>),
         post("/admin/weight_version", workers::set_weight_version)
-            .write(All, "Set the version of the weights of all workers")
+            .admin(All, "Set the version of the weights of all workers")
             .body(one::<WeightVersion>)
             .returns(one::<WeightVersion>),
         get("/health", workers::health).open("Check that the server responds").returns(one::<RllmStatus>),

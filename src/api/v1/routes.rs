@@ -31,9 +31,9 @@ pub(crate) fn routes() -> Vec<Route> {
             .write(rollout, "Change the status of a rollout")
             .body(one::<RolloutChangeV1>)
             .returns(one::<RolloutView>),
-        delete("/api/rollouts/{rollout}", rollouts::remove).write(rollout, "Delete a rollout").returns_nothing(),
+        delete("/api/rollouts/{rollout}", rollouts::remove).admin(rollout, "Delete a rollout").returns_nothing(),
         post("/api/rollouts/{rollout}/attempt/{attempt}/events", events::add)
-            .write(rollout, "Add an event")
+            .agent(rollout, "Add an event")
             .body(one::<NewEvent>)
             .returns(one::<EventView>),
         get("/api/rollouts/{rollout}/events", events::list)

@@ -49,6 +49,10 @@ pub(crate) struct WorkerArgs {
     /// The token of the proxy [default: TRACEWIRE_PROXY_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     pub(super) proxy_token: Option<String>,
+    /// The API key of all commands, for servers other than `tracewire serve` that want one [default: tracewire serve makes
+    /// one for each attempt; never the worker's token]
+    #[arg(long, value_name = "KEY")]
+    pub(super) agent_key: Option<String>,
     /// When to set OPENAI_BASE_URL and similar variables to the server's gateway
     #[arg(long, value_enum, default_value_t = BaseUrlMode::Auto)]
     pub(super) base_url: BaseUrlMode,

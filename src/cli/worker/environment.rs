@@ -2,7 +2,8 @@
 //!
 //! It prepares commands and does not start them.
 
-use super::args::BaseUrlMode;
+use super::agent_key::{AgentKeys, secret_variables};
+use super::args::{BaseUrlMode, WorkerArgs};
 use super::task::Task;
 use crate::cli::client::{HttpAddress, ServerClient, encoded};
 use crate::cli::settings::variable;
@@ -16,6 +17,7 @@ use http::Method;
 use serde_json::Value as JsonValue;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What the environments of all tasks have in common.
@@ -25,8 +27,9 @@ pub(super) struct CommandEnvironment {
     working_directory: PathBuf,
     settings: RunSettings,
     server: HttpAddress,
-    /// The API key that commands send to the server.
-    api_key: String,
+    agent_keys: AgentKeys,
+    /// Variables that commands must not inherit.
+    secret_variables: Vec<String>,
     /// Whether base URLs point to the server's gateway.
     set_base_urls: bool,
     proxy: Option<RecordingProxy>,
@@ -35,7 +38,8 @@ pub(super) struct CommandEnvironment {
 /// The proxy that records the commands' traffic.
 struct RecordingProxy {
     address: HttpAddress,
-    token: Secret,
+    /// `None`: the command's key if there are signed ones, or no password that matters.
+    token: Option<Secret>,
     ca_pem: String,
 }
 
@@ -52,27 +56,28 @@ pub(super) struct PreparedTask {
 impl CommandEnvironment {
     /// Gets the proxy's address and the number of backends from the server, and the CA certificate from the proxy. Other
     /// servers than `tracewire serve` report no proxy.
-    pub(super) async fn discover(
-        server: &ServerClient,
-        base_url: BaseUrlMode,
-        proxy: Option<&str>,
-        proxy_token: Option<String>,
-        config: &Config,
-    ) -> Result<Self> {
+    pub(super) async fn discover(server: &ServerClient, args: &WorkerArgs, config: &Config) -> Result<Self> {
         let info = server.call(Method::GET, "/v1/tracewire/info", None).await?;
         let info = if info.is_not_found() { JsonValue::Null } else { info.into_success()?.body };
-        let address = match proxy {
+        let agent_keys = AgentKeys::of_server(&info, args.agent_key.as_deref());
+        let address = match args.proxy.as_deref() {
             Some(url) => Some(HttpAddress::parse(url, "--proxy")?),
             None => info["proxy"].as_str().map(|url| reachable_address(url, &server.address)).transpose()?,
         };
-        let token = proxy_token.or_else(|| variable("TRACEWIRE_PROXY_TOKEN")?.into_string().ok());
-        let token =
-            Secret::new(token.filter(|token| !token.is_empty()).unwrap_or_else(|| PLACEHOLDER_TOKEN.to_owned()));
+        let token = args.proxy_token.clone().or_else(|| variable("TRACEWIRE_PROXY_TOKEN")?.into_string().ok());
+        // The server's own proxy takes the command's key.
+        let has_keys = args.proxy.is_none() && agent_keys.are_signed();
+        let token = token.filter(|token| !token.is_empty() && !has_keys).map(Secret::new);
+        if token.as_ref().is_some_and(|token| server.token() == Some(token.expose())) {
+            bail!(
+                "the proxy's token is the server's too, and commands would get it; give the proxy a token of its own"
+            );
+        }
         let proxy = match address {
             Some(address) => Some(RecordingProxy::connect(address, token, config).await?),
             None => None,
         };
-        let set_base_urls = match base_url {
+        let set_base_urls = match args.base_url {
             BaseUrlMode::Auto => info["backends"].as_u64().unwrap_or(0) > 0,
             BaseUrlMode::Always => true,
             BaseUrlMode::Never => false,
@@ -82,7 +87,8 @@ impl CommandEnvironment {
             working_directory: std::env::current_dir().context("the working directory no longer exists")?,
             settings: config.run.clone(),
             server: server.address.clone(),
-            api_key: server.token().unwrap_or(PLACEHOLDER_KEY).to_owned(),
+            agent_keys,
+            secret_variables: secret_variables(std::env::vars_os(), server.token()),
             set_base_urls,
             proxy,
         })
@@ -93,8 +99,18 @@ impl CommandEnvironment {
         self.proxy.as_ref().map(|proxy| proxy.address.url())
     }
 
-    /// Writes a task's files and builds its environment.
-    pub(super) fn prepare(&self, task: &Task, command: &[OsString]) -> Result<PreparedTask> {
+    /// The API key of a task's command, which must end within `limit`.
+    pub(super) async fn api_key(&self, server: &ServerClient, task: &Task, limit: Option<Duration>) -> Result<String> {
+        self.agent_keys.key(server, task, limit).await
+    }
+
+    /// True if the server wants a token, and commands have nothing to present to it.
+    pub(super) fn lacks_keys(&self, server: &ServerClient) -> bool {
+        server.token().is_some() && self.agent_keys.are_placeholders()
+    }
+
+    /// Writes a task's files and builds its environment. The command gets this API key.
+    pub(super) fn prepare(&self, task: &Task, command: &[OsString], api_key: &str) -> Result<PreparedTask> {
         let folder = private_folder_in(self.folder.path(), "task-");
         let folder = folder.context("cannot create a folder for the rollout")?;
         let mut input = task.input.to_string().into_bytes();
@@ -102,13 +118,18 @@ impl CommandEnvironment {
         let (file, reward) = (folder.path().join("input.json"), folder.path().join("reward"));
         write_private(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
         let mut environment = match &self.proxy {
-            Some(proxy) => self.proxy_environment(proxy, task, command, folder.path())?,
+            Some(proxy) => self.proxy_environment(proxy, task, command, folder.path(), api_key)?,
             None => Environment::default(),
         };
         environment.set.push(("TRACEWIRE_INPUT".to_owned(), file.into()));
         environment.set.push(("TRACEWIRE_REWARD".to_owned(), reward.clone().into()));
-        let variables = self.task_variables(task, &variable);
+        let inherited =
+            |name: &str| variable(name).filter(|_| !self.secret_variables.iter().any(|secret| secret == name));
+        let variables = self.task_variables(task, &inherited, api_key);
         environment.set.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), OsString::from(value))));
+        let is_set = |name: &String| environment.set.iter().any(|(set, _)| set == name);
+        let secret: Vec<String> = self.secret_variables.iter().filter(|name| !is_set(name)).cloned().collect();
+        environment.unset.extend(secret);
         if task.mode.is_none() {
             environment.unset.push(MODE_VARIABLE.to_owned());
         }
@@ -122,8 +143,10 @@ impl CommandEnvironment {
         task: &Task,
         command: &[OsString],
         folder: &Path,
+        api_key: &str,
     ) -> Result<Environment> {
-        let (proxy_url, bypass) = (proxy.url_for(task), self.bypass());
+        let key = self.agent_keys.are_signed().then_some(api_key);
+        let (proxy_url, bypass) = (proxy.url_for(task, key), self.bypass());
         let request = EnvironmentRequest {
             folder,
             proxy_url: &proxy_url,
@@ -146,7 +169,12 @@ impl CommandEnvironment {
     }
 
     /// The task's ids, URLs and API keys. API keys that the user has set stay.
-    fn task_variables(&self, task: &Task, current: &dyn Fn(&str) -> Option<OsString>) -> Vec<(&'static str, String)> {
+    fn task_variables(
+        &self,
+        task: &Task,
+        current: &dyn Fn(&str) -> Option<OsString>,
+        api_key: &str,
+    ) -> Vec<(&'static str, String)> {
         let server = self.server.url();
         let (rollout, attempt) = (encoded(&task.rollout), encoded(&task.attempt));
         // Agent Lightning 1.0 has two modes.
@@ -159,7 +187,7 @@ impl CommandEnvironment {
                 format!("{server}/proxy/rollout/{rollout}/attempt/{attempt}/mode/{mode}/openai/v1"),
             ),
             ("AGL_EVENT_URL", format!("{server}/api/rollouts/{rollout}/attempt/{attempt}/events")),
-            ("AGL_KEY", self.api_key.clone()),
+            ("AGL_KEY", api_key.to_owned()),
         ];
         set.extend(task.mode.clone().map(|mode| (MODE_VARIABLE, mode)));
         if self.set_base_urls {
@@ -167,14 +195,14 @@ impl CommandEnvironment {
             set.extend(["OPENAI_BASE_URL", "OPENAI_API_BASE"].map(|name| (name, format!("{base}/v1"))));
             set.extend(["ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"].map(|name| (name, base.clone())));
             let unset = API_KEY_VARIABLES.into_iter().filter(|name| current(name).is_none_or(|value| value.is_empty()));
-            set.extend(unset.map(|name| (name, self.api_key.clone())));
+            set.extend(unset.map(|name| (name, api_key.to_owned())));
         }
         set
     }
 }
 
 impl RecordingProxy {
-    async fn connect(address: HttpAddress, token: Secret, config: &Config) -> Result<Self> {
+    async fn connect(address: HttpAddress, token: Option<Secret>, config: &Config) -> Result<Self> {
         if address.is_tls() {
             bail!("--proxy must be an http:// URL: connections to the proxy itself do not use TLS");
         }
@@ -187,10 +215,10 @@ impl RecordingProxy {
         Ok(Self { address, token, ca_pem })
     }
 
-    /// The proxy's URL with the task's ids as user name, and the token.
-    fn url_for(&self, task: &Task) -> String {
-        let [rollout, attempt, token] =
-            [task.rollout.as_str(), task.attempt.as_str(), self.token.expose()].map(encoded);
+    /// The proxy's URL with the task's ids as user name, and the token or the command's key.
+    fn url_for(&self, task: &Task, key: Option<&str>) -> String {
+        let password = self.token.as_ref().map(Secret::expose).or(key).unwrap_or(PLACEHOLDER_TOKEN);
+        let [rollout, attempt, token] = [task.rollout.as_str(), task.attempt.as_str(), password].map(encoded);
         format!("http://{rollout}.{attempt}:{token}@{}", self.address.authority())
     }
 }
@@ -206,8 +234,6 @@ const MODE_VARIABLE: &str = "TRACEWIRE_MODE";
 const API_KEY_VARIABLES: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
 /// For a proxy without a token: a URL with a user name must have a password too.
 const PLACEHOLDER_TOKEN: &str = "x";
-/// For a server without tokens: SDKs do not start without an API key.
-const PLACEHOLDER_KEY: &str = "tracewire";
 
 #[cfg(test)]
 mod tests {
@@ -221,7 +247,8 @@ mod tests {
             working_directory: PathBuf::from("/"),
             settings: RunSettings::default(),
             server: HttpAddress::parse(server, "--server").unwrap(),
-            api_key: "k".to_owned(),
+            agent_keys: AgentKeys::Fixed("k".to_owned()),
+            secret_variables: Vec::new(),
             set_base_urls,
             proxy,
         }
@@ -243,8 +270,11 @@ mod tests {
 
     #[test]
     fn urls_contain_the_tasks_ids() {
-        let set = environment("http://h:1", true, None)
-            .task_variables(&task(Some("test")), &|name| (name == "OPENAI_API_KEY").then(|| "mine".into()));
+        let set = environment("http://h:1", true, None).task_variables(
+            &task(Some("test")),
+            &|name| (name == "OPENAI_API_KEY").then(|| "mine".into()),
+            "k",
+        );
         for (name, expected) in [
             ("TRACEWIRE_ROLLOUT_ID", Some("ro/ü")),
             ("TRACEWIRE_MODE", Some("test")),
@@ -261,7 +291,7 @@ mod tests {
         ] {
             assert_eq!(value(&set, name).as_deref(), expected, "{name}");
         }
-        let set = environment("http://h:1", false, None).task_variables(&task(None), &|_| None);
+        let set = environment("http://h:1", false, None).task_variables(&task(None), &|_| None, "k");
         assert_eq!((value(&set, "OPENAI_BASE_URL"), value(&set, "TRACEWIRE_MODE")), (None, None));
         assert!(value(&set, "AGL_OPENAI_BASE_URL").unwrap().contains("/mode/train/"));
     }
@@ -269,9 +299,9 @@ mod tests {
     #[test]
     fn the_input_is_in_a_file_and_the_proxy_url_names_the_task() {
         let address = HttpAddress::parse("http://127.0.0.1:8080", "--proxy").unwrap();
-        let proxy = RecordingProxy { address, token: Secret::new("a b"), ca_pem: "-- ca --\n".to_owned() };
+        let proxy = RecordingProxy { address, token: Some(Secret::new("a b")), ca_pem: "-- ca --\n".to_owned() };
         let environment = environment("http://127.0.0.1:4747", false, Some(proxy));
-        let prepared = environment.prepare(&task(None), &[]).unwrap();
+        let prepared = environment.prepare(&task(None), &[], "k").unwrap();
         let get = |name| prepared.environment.value(name);
         assert_eq!(get("HTTPS_PROXY"), "http://ro%2F%C3%BC.at-1:a%20b@127.0.0.1:8080");
         assert_eq!(get("NO_PROXY"), "");

@@ -4,7 +4,7 @@
 //! [`JobPool::exit_code`].
 
 use super::args::WorkerArgs;
-use super::environment::CommandEnvironment;
+use super::environment::{CommandEnvironment, PreparedTask};
 use super::process::{self, TaskOutcome};
 use super::report::TaskReport;
 use super::rewards::{self, ParsedRewards};
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::future::pending;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWrite;
 
 /// What all jobs of the worker share.
@@ -116,8 +116,18 @@ impl JobPool {
         self.record(&TaskReport { task, outcome: &outcome, rewards: &rewards, duration }, &undelivered);
     }
 
+    async fn prepare(&self, task: &Task) -> Result<PreparedTask> {
+        let key = self.environment.api_key(&self.source.server, task, self.time_limit(task)).await?;
+        self.environment.prepare(task, &self.args.command, &key)
+    }
+
+    /// The longest time that a task's command may run.
+    fn time_limit(&self, task: &Task) -> Option<Duration> {
+        self.args.timeout.map_or(task.timeout, TimeLimit::duration)
+    }
+
     async fn run_command(&self, worker: &str, task: &Task) -> (TaskOutcome, ParsedRewards) {
-        let mut prepared = match self.environment.prepare(task, &self.args.command) {
+        let mut prepared = match self.prepare(task).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let problem = format!("{error:#}");
@@ -149,7 +159,7 @@ impl JobPool {
     /// Waits until the command must be stopped: at its time limit, when the server ends the rollout, or by a signal.
     async fn stop_reason(&self, worker: &str, task: &Task) -> TaskOutcome {
         let time_limit = async {
-            match self.args.timeout.map_or(task.timeout, TimeLimit::duration) {
+            match self.time_limit(task) {
                 Some(limit) => {
                     tokio::time::sleep(limit).await;
                     TaskOutcome::TimedOut(limit)
@@ -190,6 +200,12 @@ impl JobPool {
             Some(proxy) => format!("the proxy {proxy} records the commands' traffic"),
             None => "no proxy records the commands' traffic (set one with --proxy)".to_owned(),
         };
+        if self.environment.lacks_keys(&self.source.server) {
+            show::note(
+                "tracewire: this server makes no API keys for commands, which never get the worker's token; pass one with \
+                 --agent-key",
+            );
+        }
         show::note(&format!("tracewire: {worker} takes rollouts from {url} (Agent Lightning {version}); {recorded}"));
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Every rollout taken is accounted for: results that the server does not accept are printed, and the exit code is 1.
 
+mod agent_key;
 mod args;
 mod environment;
 mod jobs;

@@ -13,8 +13,7 @@ use tokio::task::JoinSet;
 pub(crate) async fn run(args: WorkerArgs) -> Result<ExitCode> {
     let config = args.proxy_args.config()?;
     let source = TaskSource::connect(args.server.client(&config)?, args.api).await?;
-    let (proxy, token) = (args.proxy.as_deref(), args.proxy_token.clone());
-    let environment = CommandEnvironment::discover(&source.server, args.base_url, proxy, token, &config).await?;
+    let environment = CommandEnvironment::discover(&source.server, &args, &config).await?;
     let id = args.worker_id.clone().unwrap_or_else(|| format!("worker-{:08x}", fastrand::u32(..)));
     let shutdown = Shutdown::on_signals()?;
     let pool = Arc::new(JobPool { args, source, environment, shutdown, progress: Mutex::default() });
