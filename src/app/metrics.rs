@@ -93,6 +93,8 @@ impl Counted {
             counter(registry, "gateway_joined", "Retries by agents that got the first try's response", &calls.joined);
             let help = "Calls sent without coalescing because too many responses are cached";
             counter(registry, "gateway_uncoalesced", help, self.gateway.uncoalesced());
+            let help = "Stored responses that can no longer be continued";
+            counter(registry, "gateway_responses_forgotten", help, self.gateway.forgotten_responses());
             let help = "Idle rollouts evicted from the gateway's table; their budgets start anew";
             counter(registry, "gateway_rollouts_forgotten", help, self.gateway.rollouts().forgotten());
             let (state, backends) = (self.gateway.gate().state(), self.gateway.backends().all());

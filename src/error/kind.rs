@@ -166,6 +166,9 @@ error_kinds! {
     /// A part of the request has no equivalent in the backend's API.
     Untranslatable: Downstream BAD_REQUEST "untranslatable",
         "remove this part of the request, or register a backend that supports the client's API";
+    /// The request continues a response, or refers to an item, that the gateway does not remember.
+    PreviousResponseNotFound: Downstream BAD_REQUEST "previous_response_not_found",
+        "send the whole input, name the rollout in every call, or raise gateway.stored_responses or stored_response_bytes";
     /// The body is not a request of this API.
     CallMalformed: Downstream BAD_REQUEST "call_malformed",
         "send a JSON object as the documentation of the API describes";

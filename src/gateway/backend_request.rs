@@ -8,6 +8,7 @@ use super::backends::Backend;
 use super::call::GatewayCall;
 use super::routing::{ApiSurface, CallMode};
 use super::settings::{GatewaySettings, Sampling, Translate};
+use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
@@ -37,6 +38,8 @@ pub(super) struct BackendRequest {
     pub(super) dropped: Vec<String>,
     /// The line about billing that a translation left out of the system prompt.
     pub(super) billing_line: Option<String>,
+    /// Stores the response, so that later requests can continue it.
+    pub(super) unanswered: Option<UnansweredRequest>,
 }
 
 /// What is done with a backend's response.
@@ -61,7 +64,7 @@ impl BackendRequest {
     ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
         let mut text = call.body.to_vec()?;
-        let (mut dropped, mut billing_line) = (Vec::new(), None);
+        let (mut dropped, mut billing_line, mut unanswered) = (Vec::new(), None, None);
         let (mut body, mut target, handling) =
             if backend.speaks(requested.api) && !is_translated(call, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
@@ -70,6 +73,11 @@ impl BackendRequest {
             } else {
                 let (source, gemini) =
                     source_of(requested, &call.route.query).ok_or_else(|| unsupported(requested, backend))?;
+                if source == SourceApi::Responses {
+                    let complete = call.stored_responses.complete(&call.exchange.identity.rollout_id, &text)?;
+                    text = complete.body.unwrap_or(text);
+                    unanswered = complete.request;
+                }
                 let mut translated = translated(source, &text, gemini, settings)?;
                 if let Some(fields) = backend.engine().assumed().spec().chat_fields {
                     translated.keep_only(fields);
@@ -112,6 +120,7 @@ impl BackendRequest {
             handling,
             dropped,
             billing_line,
+            unanswered,
         })
     }
 
@@ -287,6 +296,7 @@ fn count_tokens(
         handling: ResponseHandling::CountTokens(tokenizer),
         dropped: translated.dropped,
         billing_line: translated.billing_line,
+        unanswered: None,
     })
 }
 

@@ -6,6 +6,7 @@ use super::rollout_lookup::RolloutRegistration;
 use super::rollout_state::RolloutGuard;
 use super::routing::{CallMode, Route};
 use super::settings::Budget;
+use super::stored_responses::StoredResponses;
 use crate::capture::{EditedBytes, HeldBytes};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
@@ -34,6 +35,8 @@ pub(super) struct GatewayCall {
     pub(super) model: String,
     /// True if the agent asked for a stream of events.
     pub(super) wants_events: bool,
+    /// The responses that it may continue.
+    pub(super) stored_responses: StoredResponses,
     /// Notified when the call has waited at the pause gate for `keepalive_ms`.
     pub(super) keepalive_due: Notify,
     pub(super) response_state: Arc<ResponseState>,

@@ -6,6 +6,7 @@ use super::backend_response::{BackendResponse, ReadBody, is_event_stream, is_jso
 use super::call::GatewayCall;
 use super::response_bodies::{CallPermits, EventStreamBody, PermittedBody, TranslatedBody};
 use super::routing::ApiSurface;
+use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse, SpillError, TeeBody};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::replay::Replay;
@@ -54,16 +55,16 @@ pub(super) async fn deliver(
         recording.not_stripped();
         changes = None;
     }
-    let handling = request.handling;
+    let (handling, unanswered) = (request.handling, request.unanswered);
     let response = match body {
         ReadBody::Whole(bytes) if bytes.len() == 0 => {
             recording.outcome(Outcome::Complete);
             recording.finish_and_wait().await;
             return Response::from_parts(parts, body::empty());
         }
-        ReadBody::Whole(bytes) => deliver_whole(call, parts, bytes, handling, memory).await,
+        ReadBody::Whole(bytes) => deliver_whole(call, parts, bytes, (handling, unanswered), memory).await,
         ReadBody::Begun(body) if is_event_stream(&parts.headers) => {
-            deliver_stream(call, parts, body, (handling, changes), memory).await
+            deliver_stream(call, parts, body, (handling, unanswered, changes), memory).await
         }
         ReadBody::Begun(body) => match handling {
             ResponseHandling::PassOn => {
@@ -88,11 +89,14 @@ async fn deliver_whole(
     call: &GatewayCall,
     mut parts: response::Parts,
     mut bytes: EditedBytes,
-    handling: ResponseHandling,
+    (handling, unanswered): (ResponseHandling, Option<UnansweredRequest>),
     memory: &Memory,
 ) -> Response<Body> {
     match other_text(call, &parts, &bytes, handling) {
         Ok(Some(OtherText { text, content_type })) => {
+            if let Some(unanswered) = unanswered.filter(|_| parts.status.is_success()) {
+                unanswered.answered(&text);
+            }
             bytes = HeldBytes::of(memory, MemoryUse::GatewayResponse, &text).into();
             if content_type != JSON || !is_json(&parts.headers) {
                 parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -152,12 +156,12 @@ async fn deliver_stream(
     call: &GatewayCall,
     mut parts: response::Parts,
     body: Replay<Body>,
-    (handling, changes): (ResponseHandling, Option<Changes>),
+    (handling, unanswered, changes): (ResponseHandling, Option<UnansweredRequest>, Option<Changes>),
     memory: &Memory,
 ) -> Response<Body> {
     match handling {
         ResponseHandling::Translate(_, translator) if parts.status.is_success() && translator.streams() => {
-            translated_stream(call, parts, ending(call, body), &translator)
+            translated_stream(call, parts, ending(call, body), (&translator, unanswered))
         }
         ResponseHandling::PassOn => {
             let (tee, recording) = (ending(call, body), &call.exchange.recording);
@@ -214,12 +218,12 @@ fn translated_stream(
     call: &GatewayCall,
     mut parts: response::Parts,
     tee: TeeBody<Replay<Body>>,
-    translator: &ResponseTranslator,
+    (translator, unanswered): (&ResponseTranslator, Option<UnansweredRequest>),
 ) -> Response<Body> {
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(translator.content_type()));
     let state = Arc::clone(&call.response_state);
-    let body = TranslatedBody::new(tee, translator.stream(), state);
+    let body = TranslatedBody::new(tee, translator.stream(), unanswered, state);
     Response::from_parts(parts, body.boxed_unsync())
 }
 

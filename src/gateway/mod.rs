@@ -41,6 +41,7 @@ mod rollout_state;
 mod routing;
 mod service;
 mod settings;
+mod stored_responses;
 
 pub(crate) use crate::forward::NamedRollout;
 pub(crate) use backends::Backend;

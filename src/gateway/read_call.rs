@@ -90,6 +90,7 @@ impl Gateway {
             budget,
             model,
             wants_events,
+            stored_responses: self.stored_responses().clone(),
             keepalive_due: Notify::new(),
             response_state: Arc::new(ResponseState::new(error_format, self.open_calls().enter())),
             drain,

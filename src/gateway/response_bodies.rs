@@ -6,6 +6,7 @@ use super::backends::Backend;
 use super::call::{CallEnd, ResponseState};
 use super::error_response::message;
 use super::in_flight::InFlightPermit;
+use super::stored_responses::UnansweredRequest;
 use crate::capture::{Recording, TeeBody, VersionChange};
 use crate::forward::replay::Replay;
 use crate::llm::api::ApiErrorKind;
@@ -204,6 +205,8 @@ pub(super) struct TranslatedBody {
     original: TeeBody<Replay<Body>>,
     /// `None` once the last event was returned.
     translation: Option<StreamTranslator>,
+    /// Stores the response once it is complete.
+    unanswered: Option<UnansweredRequest>,
     state: Arc<ResponseState>,
     /// The last events, and how long they still wait for the end of the original; then that counts as ended.
     last: Option<(Bytes, Option<Pin<Box<Sleep>>>)>,
@@ -213,9 +216,17 @@ impl TranslatedBody {
     pub(super) fn new(
         original: TeeBody<Replay<Body>>,
         translation: StreamTranslator,
+        unanswered: Option<UnansweredRequest>,
         state: Arc<ResponseState>,
     ) -> Self {
-        Self { original, translation: Some(translation), state, last: None }
+        Self { original, translation: Some(translation), unanswered, state, last: None }
+    }
+
+    /// Stores the response, if these events end one.
+    fn store(&mut self, events: &[u8]) {
+        if let Some(unanswered) = self.unanswered.take() {
+            unanswered.answered(events);
+        }
     }
 
     /// The last events, once the original has ended.
@@ -256,6 +267,7 @@ impl HttpBody for TranslatedBody {
                 Some(Ok(frame)) => {
                     let events = frame.data_ref().map(|data| translation.push(data)).unwrap_or_default();
                     if translation.has_ended() {
+                        this.store(&events);
                         this.last = Some((events.into(), Some(Box::pin(tokio::time::sleep(END_GRACE)))));
                         continue;
                     }
@@ -274,6 +286,7 @@ impl HttpBody for TranslatedBody {
                     }
                     // Says that the response is incomplete if its last event is missing.
                     let events = translation.finish();
+                    this.store(&events);
                     this.translation = None;
                     events
                 }

@@ -8,6 +8,7 @@ use super::pause::PauseGate;
 use super::rollout_lookup::RolloutLookup;
 use super::rollout_state::RolloutStates;
 use super::settings::{BackendSettings, GatewaySettings, Reroute};
+use super::stored_responses::StoredResponses;
 use crate::forward::Forwarder;
 use crate::trace::RolloutId;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ struct Parts {
     open_calls: InFlightCounter,
     rollouts: RolloutStates,
     responses: ResponseCache,
+    stored_responses: StoredResponses,
     /// Notified when a backend is registered, so that it is probed at once.
     registered: Notify,
     counters: GatewayCounters,
@@ -74,6 +76,7 @@ impl Gateway {
             backends.register(backend, None)?;
         }
         let responses = ResponseCache::new(forwarder.memory().clone());
+        let stored_responses = StoredResponses::new(&settings);
         Ok(Self(Arc::new(Parts {
             settings,
             reroutes: RwLock::new(Arc::new(reroutes)),
@@ -85,6 +88,7 @@ impl Gateway {
             open_calls: InFlightCounter::default(),
             rollouts: RolloutStates::default(),
             responses,
+            stored_responses,
             registered: Notify::new(),
             counters: GatewayCounters::default(),
         })))
@@ -103,6 +107,11 @@ impl Gateway {
     /// Calls that could not be coalesced with a later retry because too many responses are cached.
     pub(crate) fn uncoalesced(&self) -> &AtomicU64 {
         self.0.responses.uncoalesced()
+    }
+
+    /// Responses that can no longer be continued because too many are stored.
+    pub(crate) fn forgotten_responses(&self) -> &AtomicU64 {
+        self.0.stored_responses.forgotten()
     }
 
     /// The registered backends. The set changes while calls are in flight.
@@ -183,6 +192,10 @@ impl Gateway {
 
     pub(super) fn responses(&self) -> &ResponseCache {
         &self.0.responses
+    }
+
+    pub(super) fn stored_responses(&self) -> &StoredResponses {
+        &self.0.stored_responses
     }
 
     pub(super) fn registered(&self) -> &Notify {

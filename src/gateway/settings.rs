@@ -72,6 +72,11 @@ pub(crate) struct GatewaySettings {
     pub join_window: Duration,
     /// How many bytes the cached responses may hold together, in memory or on disk. A response beyond that is not cached.
     pub join_memory_bytes: usize,
+    /// How many responses of OpenAI's responses API are remembered, so that requests can continue them
+    /// (`previous_response_id`); 0: none.
+    pub stored_responses: usize,
+    /// How many bytes the items of those responses and of their requests may have together.
+    pub stored_response_bytes: usize,
     /// What happens to a call if the policy is more than `max_staleness` versions ahead of the rollout's first call.
     pub staleness: Staleness,
     /// By how many versions the policy may be ahead.
@@ -113,6 +118,8 @@ impl Default for GatewaySettings {
             join: Join::Header,
             join_window: Duration::from_secs(30),
             join_memory_bytes: 32 << 20,
+            stored_responses: 4096,
+            stored_response_bytes: 64 << 20,
             staleness: Staleness::Tag,
             max_staleness: 0,
             budget: Budget::default(),

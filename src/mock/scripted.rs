@@ -3,7 +3,7 @@
 //! Turns are played as chat completions; for the other APIs they are translated as the gateway does it.
 
 use super::behavior::Behavior;
-use super::content::{logprobs, token_ids, words_of};
+use super::content::{logprobs, response_id, token_ids, words_of};
 use super::response::{data_event, stream_events};
 use super::script::{Script, Turn};
 use super::state::MockState;
@@ -121,6 +121,11 @@ impl ScriptedAnswer {
         calls.map(call).collect()
     }
 
+    /// The id of the response: another one for each conversation and turn.
+    fn id(&self) -> String {
+        response_id("chatcmpl", &[&self.chat["messages"]])
+    }
+
     /// The texts that count as sampled.
     fn sampled(&self) -> String {
         let calls: String = self.tool_calls().iter().map(|call| format!(" {}", call["function"])).collect();
@@ -159,18 +164,19 @@ impl ScriptedAnswer {
         }
         let mut choice = json!({ "index": 0, "message": message, "finish_reason": self.finish_reason() });
         self.add_sampled(&mut choice, &self.sampled());
-        let mut body = json!({ "id": "chatcmpl-script", "object": "chat.completion", "created": 1, "model": self.chat["model"], "choices": [choice], "usage": self.usage() });
+        let mut body = json!({ "id": self.id(), "object": "chat.completion", "created": 1, "model": self.chat["model"], "choices": [choice], "usage": self.usage() });
         self.add_ids(&mut body, "prompt_token_ids", &self.chat["messages"].to_string());
         body
     }
 
     fn events(&self) -> Vec<Bytes> {
+        let id = self.id();
         let chunk = |delta: JsonValue, sampled: &str| {
             let mut choice = json!({ "index": 0, "delta": delta, "finish_reason": null });
             if !sampled.is_empty() {
                 self.add_sampled(&mut choice, sampled);
             }
-            json!({ "id": "chatcmpl-script", "object": "chat.completion.chunk", "created": 1, "model": self.chat["model"], "choices": [choice] })
+            json!({ "id": id, "object": "chat.completion.chunk", "created": 1, "model": self.chat["model"], "choices": [choice] })
         };
         let mut first = chunk(json!({ "role": "assistant", "content": "" }), "");
         self.add_ids(&mut first, "prompt_token_ids", &self.chat["messages"].to_string());

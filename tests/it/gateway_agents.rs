@@ -24,10 +24,12 @@ impl ModelServer {
             let function = json!({"name": function, "arguments": "{\"input\":\"ls\"}"});
             json!({"role": "assistant", "content": null, "tool_calls": [{"id": "call", "type": "function", "function": function}]})
         };
-        self.0.lock().unwrap().push(request);
+        let mut requests = self.0.lock().unwrap();
+        requests.push(request);
+        let id = format!("c-{}", requests.len());
         let usage = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5});
         json!({
-            "id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": usage,
+            "id": id, "object": "chat.completion", "created": 1, "model": "m", "usage": usage,
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         })
     }
@@ -196,6 +198,38 @@ fn a_websocket_is_refused_in_a_way_that_codex_understands() {
     // It is no call that failed.
     let span = gateway.span();
     assert_eq!((&span["error.type"], &span["gen_ai.operation.name"]), (&json!("websocket_refused"), &json!(null)));
+}
+
+#[test]
+fn a_response_is_continued_by_its_id_within_its_rollout() {
+    let gateway = Gateway::start("sglang", "");
+    let first = gateway.call("/v1/responses", &json!({"model": "m", "input": "hi", "metadata": {"k": "v"}})).json();
+    assert_eq!(
+        (&first["id"], &first["store"], &first["previous_response_id"]),
+        (&json!("c-1"), &json!(true), &json!(null))
+    );
+    let second = json!({"model": "m", "input": [{"role": "user", "content": "more"}], "previous_response_id": "c-1", "stream": true});
+    let stream = gateway.call("/v1/responses", &second).text();
+    assert!(stream.contains("\"previous_response_id\":\"c-1\""), "{stream}");
+    let said = |role: &str, text: &str| json!({"role": role, "content": text});
+    let history = [said("user", "hi"), said("assistant", "yes"), said("user", "more")];
+    assert_eq!(gateway.model.last()["messages"], json!(history));
+    // The Vercel AI SDK refers to what it got.
+    let item = first["output"][0]["id"].clone();
+    let third = json!({"model": "m", "input": [said("user", "hi"), {"type": "item_reference", "id": item}, said("user", "x")], "store": false});
+    assert_eq!(gateway.call("/v1/responses", &third).status, 200);
+    assert_eq!(gateway.model.last()["messages"][1], said("assistant", "yes"));
+    let continued = |previous: &str| json!({"model": "m", "input": "go on", "previous_response_id": previous});
+    assert_eq!(gateway.call("/v1/responses", &continued("c-2")).status, 200);
+    assert_eq!(gateway.model.last()["messages"].as_array().unwrap().len(), 5);
+    // It was not to be stored; nobody answered it; it is another rollout's.
+    for (rollout, previous) in [("ro", "c-3"), ("ro", "resp_unknown"), ("other", "c-1")] {
+        let path = format!("/rollout/{rollout}/attempt/at/v1/responses");
+        let refused = ask(gateway.server, "POST", &path, &[], &continued(previous).to_string());
+        assert_eq!(refused.status, 400);
+        let cause = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(cause.contains("previous_response_not_found") && cause.contains("gateway.stored_responses"), "{cause}");
+    }
 }
 
 #[test]

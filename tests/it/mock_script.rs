@@ -1,6 +1,6 @@
 //! `tracewire mock --script`: what real agents are driven with when there is no model.
 
-use crate::support::client::{ask, post};
+use crate::support::client::{ask, get, post};
 use crate::support::{Bench, Running, eventually, is_exchange, tracewire};
 use serde_json::{Value, json};
 
@@ -81,4 +81,24 @@ fn a_scripted_sub_agent_is_recorded_below_the_call_that_started_it() {
     assert_eq!(spans[1]["parent_id"], spans[0]["span_id"]);
     assert!(spans.iter().all(|span| span["attributes"]["tracewire.tokens.status"] == "exact"));
     assert_eq!(spans[1]["attributes"]["response_token_ids"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_streamed_response_is_continued_by_its_id() {
+    let bench = Bench::new();
+    let mock = playing(&bench, &json!([{"text": "first"}, {"text": "second"}]));
+    let serve = bench.gateway_without_backends(&format!(
+        "[gateway]\nbackends = [{{ model = \"\", url = \"http://{}/v1\", engine = \"sglang\" }}]\n",
+        mock.address("http")
+    ));
+    let call = |body: Value| post(serve.address("server"), "/rollout/ro/attempt/0/v1/responses", &body);
+    let stream = call(json!({"model": "m", "input": "one", "stream": true})).text();
+    let last = stream.lines().rfind(|line| line.starts_with("data: ")).unwrap();
+    let response: Value = serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
+    let second = call(json!({"model": "m", "input": "two", "previous_response_id": response["response"]["id"]}));
+    assert_eq!((second.status, &second.json()["output"][0]["content"][0]["text"]), (200, &json!("second")));
+    let requests = get(mock.address("http"), "/requests").json();
+    let sent = requests.as_array().unwrap().last().unwrap()["body"]["messages"].clone();
+    let said = |role: &str, text: &str| json!({"role": role, "content": text});
+    assert_eq!(sent, json!([said("user", "one"), said("assistant", "first"), said("user", "two")]));
 }

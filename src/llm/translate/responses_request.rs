@@ -22,7 +22,7 @@ const FIELDS: &[&str] = &[
     "service_tier", "store", "stream_options",
 ];
 
-/// Translates a request. Also gives the names of its tools, which responses need.
+/// Translates a request, which has the conversation that it continues in its input. Also gives the names of its tools, which responses need.
 pub(super) fn to_chat<'a>(
     root: &Node<'a>,
     options: TranslationOptions,
@@ -65,15 +65,12 @@ pub(super) fn to_chat<'a>(
     Ok((chat, names))
 }
 
-/// Refuses fields that need a server which stores responses, conversations or prompts.
+/// Refuses fields that need a server which stores conversations or prompts, or responds later.
 fn check(root: &Node<'_>) -> Result<(), Untranslatable> {
     root.without(&["conversation", "prompt"])?;
-    let (previous, background) = (root.get("previous_response_id"), root.get("background"));
-    if !previous.is_null() {
-        return Err(previous.refuse("the gateway stores no responses; send the whole input"));
-    }
+    let background = root.get("background");
     if background.flag() {
-        return Err(background.refuse("the gateway stores no responses"));
+        return Err(background.refuse("the gateway responds at once only"));
     }
     Ok(())
 }
@@ -109,7 +106,7 @@ fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>, all_tools: &mut To
             node.leave_out();
             Ok(())
         }
-        Some("item_reference") | None => Err(node.refuse("the gateway stores no items")),
+        Some("item_reference") | None => Err(node.refuse("is no item, and refers to none that is known")),
         Some(other) => Err(node.refuse(format!("`{other}` {NO_COUNTERPART}"))),
     }
 }
@@ -283,7 +280,6 @@ mod tests {
     fn what_changes_the_answer_is_refused_with_its_place() {
         let input = |item: serde_json::Value| json!({"input": [item]});
         for (request, place) in [
-            (json!({"previous_response_id": "r"}), "previous_response_id"),
             (json!({"conversation": "c"}), "conversation"),
             (json!({"prompt": {"id": "p"}}), "prompt"),
             (json!({"background": true}), "background"),

@@ -57,7 +57,9 @@ fn echo(root: &Node<'_>) -> Json<'static> {
         "max_output_tokens": field_or("max_output_tokens", Json::Null),
         "metadata": field_or("metadata", object! {}),
         "parallel_tool_calls": field_or("parallel_tool_calls", Json::Bool(true)),
+        "previous_response_id": field_or("previous_response_id", Json::Null),
         "reasoning": field_or("reasoning", object! {"effort": None::<bool>, "summary": None::<bool>}),
+        "store": field_or("store", Json::Bool(true)),
         "temperature": field_or("temperature", Json::Null),
         "text": field_or("text", object! {"format": object! {"type": "text"}}),
         "tool_choice": field_or("tool_choice", Json::Text("auto".into())),
@@ -203,8 +205,6 @@ impl AnsweredRequest {
             field("output", output.collect::<Vec<_>>()),
             field("error", error),
             field("incomplete_details", (status == "incomplete").then(|| object! {"reason": reason})),
-            field("previous_response_id", Json::Null),
-            field("store", false),
             field("truncation", "disabled"),
             field("usage", (!in_progress).then(|| usage(chat))),
         ];
