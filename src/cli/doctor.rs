@@ -1,10 +1,11 @@
 //! `tracewire doctor`: tests the HTTP clients of this machine through the proxy, or watches one command.
 
 use super::args::{ProxyArgs, TimeLimit};
-use super::recorded::{Connections, Recorded, RunResult, command_name};
+use super::recorded::{Recorded, RunResult, command_name};
 use super::show::{self, OutputFormat};
 use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, FailedCalls, RejectedHost, Verdict, judge};
+use crate::doctor::monitor::ScanRate;
 use crate::doctor::probes::{PROBES, Probe};
 use crate::files::write_private;
 use crate::mock::{Mock, MockOptions};
@@ -150,7 +151,7 @@ async fn watch_command(config: Config, args: DoctorArgs) -> Result<bool> {
     let recorded = Recorded {
         timeout: args.timeout.and_then(TimeLimit::duration),
         streams: if args.json { Streams::ToStderr } else { Streams::Inherited },
-        connections: Connections::Observed,
+        scan_rate: ScanRate::Diagnosis,
         ..Recorded::new(&name, args.command)
     };
     let RunResult { result, spans, notes, observed, unproxied, .. } = recorded.run(&config).await?;

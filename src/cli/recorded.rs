@@ -7,7 +7,8 @@ use super::settings::variable;
 use super::show;
 use crate::app::{App, Parts, StopReport, WhenUnreachable, complete_for_run, open_store};
 use crate::config::Config;
-use crate::doctor::monitor::{ConnectionMonitor, Observations};
+use crate::doctor::diagnosis::unexpected_bypasses;
+use crate::doctor::monitor::{ConnectionMonitor, Observations, ObservedConnections, ScanRate};
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::bundle::user_ca_files;
 use crate::run::child::{self, ChildEnd, ChildSpec, Streams};
@@ -36,14 +37,8 @@ pub(super) struct Recorded {
     pub(super) command: Vec<OsString>,
     pub(super) timeout: Option<Duration>,
     pub(super) streams: Streams,
-    pub(super) connections: Connections,
-}
-
-/// Whether the connections of the command's processes are looked up while it runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Connections {
-    Ignored,
-    Observed,
+    /// How often its connections are looked up while it runs.
+    pub(super) scan_rate: ScanRate,
 }
 
 /// A command that has ended.
@@ -55,7 +50,7 @@ pub(super) struct RunResult {
     /// The command's NO_PROXY.
     pub(super) unproxied: String,
     pub(super) stopped: StopReport,
-    /// The observed connections; empty with [`Connections::Ignored`].
+    /// The observed connections.
     pub(super) observed: Observations,
     /// What the command started and left running.
     pub(super) left_running: Vec<Process>,
@@ -79,7 +74,7 @@ impl Recorded {
             command,
             timeout: None,
             streams: Streams::Inherited,
-            connections: Connections::Ignored,
+            scan_rate: ScanRate::Background,
         }
     }
 
@@ -129,11 +124,12 @@ impl Recorded {
         let result = child::run(spec, |pid| {
             // After the start: the command must inherit the original limit.
             raise_descriptor_limit();
-            monitor = (self.connections == Connections::Observed).then(|| ConnectionMonitor::start(pid, proxy));
+            monitor = Some(ConnectionMonitor::start(pid, proxy, self.scan_rate));
         })
         .await;
         let observed = monitor.map(ConnectionMonitor::finish).unwrap_or_default();
-        self.close(&store, started, &result).await;
+        let bypasses = unexpected_bypasses(&observed, &unproxied);
+        self.close(&store, started, &result, &bypasses).await;
         // Spans are read after all are stored and before the store is closed.
         let spans_of = Arc::clone(&store);
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
@@ -159,10 +155,22 @@ impl Recorded {
     }
 
     /// Stores the root span and the final status of rollout and attempt. Errors are printed and do not change the result.
-    async fn close(&self, store: &SharedStore, started: Timestamp, result: &Result<ChildEnd, ChildError>) {
+    async fn close(
+        &self,
+        store: &SharedStore,
+        started: Timestamp,
+        result: &Result<ChildEnd, ChildError>,
+        bypasses: &[ObservedConnections],
+    ) {
         let now = Timestamp::from(SystemTime::now());
         let store_end = async {
-            store.append(vec![Arc::new(self.root_span(started, now, result))]).await?;
+            let mut root_span = self.root_span(started, now, result);
+            if !bypasses.is_empty() {
+                let bypass = |bypass: &ObservedConnections| format!("{} to {}", bypass.program, bypass.remote);
+                let bypasses: Vec<String> = bypasses.iter().take(MAX_STORED_BYPASSES).map(bypass).collect();
+                root_span.set(names::PROXY_BYPASSES, bypasses);
+            }
+            store.append(vec![Arc::new(root_span)]).await?;
             let succeeded = matches!(result, Ok(end) if end.exit_code == 0);
             if let Some(rollout) = store.rollout(self.rollout.clone()).await? {
                 let status = if succeeded { RolloutStatus::Succeeded } else { RolloutStatus::Failed };
@@ -228,6 +236,7 @@ impl Recorded {
     }
 }
 
+const MAX_STORED_BYPASSES: usize = 20;
 const DRAIN_AFTER_RUN: Duration = Duration::from_secs(2);
 
 /// The program's file name.

@@ -4,10 +4,11 @@
 //! It prints nothing before the command has ended: stdin, stdout and stderr are the command's.
 
 use super::args::{ProxyArgs, StoreArgs, TimeLimit, id};
-use super::recorded::{Recorded, command_name};
+use super::recorded::{Recorded, RunResult, command_name};
 use super::show;
 use crate::app::place_name;
 use crate::config::Config;
+use crate::doctor::diagnosis::unexpected_bypasses;
 use crate::export::text::escape_for_terminal;
 use crate::run::child::ChildEnd;
 use crate::run::processes::Process;
@@ -83,6 +84,9 @@ pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Res
         let (command, seconds) = (command_name(&recorded.command), limit.as_secs_f64());
         show::note(&format!("tracewire: {command} was stopped because it ran longer than {seconds} s (--timeout)"));
     }
+    if let Some(note) = bypasses(recorded, &run) {
+        show::note(&format!("tracewire: {note}"));
+    }
     if let Some(note) = left_running(recorded, &run.left_running) {
         show::note(&format!("tracewire: {note}"));
     }
@@ -91,6 +95,20 @@ pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Res
         show::note(&format!("tracewire: {lost} lost (could not be stored), {dropped} not recorded (queue full)"));
     }
     Ok(run.exit_code())
+}
+
+/// Names the first connection past the proxy: what it carried is not recorded, and the verdict of the rollout says so.
+fn bypasses(recorded: &Recorded, run: &RunResult) -> Option<String> {
+    let all = unexpected_bypasses(&run.observed, &run.unproxied);
+    let first = all.first()?;
+    let (program, others) = (escape_for_terminal(&first.program), all.len() - 1);
+    let others = if others > 0 { format!(", and {others} more") } else { String::new() };
+    let command = command_name(&recorded.command);
+    Some(format!(
+        "not all traffic was recorded: {program} connected to {} past the proxy{others}; `tracewire doctor -- {command} …` \
+         finds the cause and the fix",
+        first.remote
+    ))
 }
 
 /// Names what the command left running: its calls fail now.

@@ -156,6 +156,12 @@ impl Diagnosis {
     }
 }
 
+/// The bypasses that neither a setting of the user nor another protocol explains. `no_proxy` is the command's NO_PROXY.
+pub(crate) fn unexpected_bypasses(observed: &Observations, no_proxy: &str) -> Vec<ObservedConnections> {
+    let all = observed.bypasses.iter().map(|connections| explain(connections.clone(), no_proxy));
+    all.filter(|bypass| !bypass.expected).map(|bypass| bypass.connections).collect()
+}
+
 fn explain(connections: ObservedConnections, no_proxy: &str) -> Bypass {
     let remote = connections.remote;
     let named = |entry: &str| {

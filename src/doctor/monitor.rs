@@ -1,6 +1,6 @@
-//! Monitors the connections of a running command by reading /proc some thousand times a second.
+//! Monitors the connections of a running command by reading /proc again and again.
 //!
-//! Connections shorter than about a millisecond can be missed, and without /proc nothing is observed. It must not disturb
+//! Connections that are shorter than a few scans can be missed, and without /proc nothing is observed. It must not disturb
 //! the command. Memory grows with the number of different processes, addresses and sockets of the command.
 
 use crate::net::peer::{HeldSocket, Socket, SocketState, Transport, held_by};
@@ -46,6 +46,33 @@ pub(crate) struct Observations {
     pub clients: HashMap<u16, String>,
 }
 
+/// How often the sockets of a command are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScanRate {
+    /// Some thousand times a second: connections of a millisecond are seen.
+    Diagnosis,
+    /// So rarely that any command can run with it: connections of a tenth of a second are seen.
+    Background,
+}
+
+impl ScanRate {
+    /// Time between two reads of the sockets.
+    fn scan_interval(self) -> Duration {
+        match self {
+            Self::Diagnosis => Duration::from_micros(300),
+            Self::Background => Duration::from_millis(25),
+        }
+    }
+
+    /// Time between two lists of the processes.
+    fn list_interval(self) -> Duration {
+        match self {
+            Self::Diagnosis => Duration::from_millis(5),
+            Self::Background => Duration::from_millis(100),
+        }
+    }
+}
+
 /// Monitors one command on a thread of its own, until it is finished or dropped.
 pub(crate) struct ConnectionMonitor {
     thread: Option<JoinHandle<Observations>>,
@@ -54,14 +81,14 @@ pub(crate) struct ConnectionMonitor {
 
 impl ConnectionMonitor {
     /// Monitors a process and its descendants. Connections to `proxy` don't count as bypasses.
-    pub(crate) fn start(root: Pid, proxy: SocketAddr) -> Self {
+    pub(crate) fn start(root: Pid, proxy: SocketAddr, rate: ScanRate) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("monitor".to_owned()).spawn(move || {
-            let mut scanner = ProcessScanner::new(root, proxy);
+            let mut scanner = ProcessScanner::new(root, proxy, rate);
             while !stopped.load(Ordering::Relaxed) {
                 scanner.scan();
-                std::thread::sleep(SCAN_INTERVAL);
+                std::thread::park_timeout(rate.scan_interval());
             }
             scanner.finish()
         });
@@ -71,7 +98,9 @@ impl ConnectionMonitor {
     /// Stops and returns the observations.
     pub(crate) fn finish(mut self) -> Observations {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        let Some(thread) = self.thread.take() else { return Observations::default() };
+        thread.thread().unpark();
+        thread.join().unwrap_or_default()
     }
 }
 
@@ -84,6 +113,7 @@ impl Drop for ConnectionMonitor {
 struct ProcessScanner {
     proxy: SocketAddr,
     root: Pid,
+    rate: ScanRate,
     processes: HashMap<i32, Process>,
     listed: Option<Instant>,
     // Sockets that were handled and won't change.
@@ -110,10 +140,11 @@ impl Process {
 }
 
 impl ProcessScanner {
-    fn new(root: Pid, proxy: SocketAddr) -> Self {
+    fn new(root: Pid, proxy: SocketAddr, rate: ScanRate) -> Self {
         Self {
             proxy,
             root,
+            rate,
             processes: HashMap::new(),
             listed: None,
             settled: HashSet::new(),
@@ -143,7 +174,7 @@ impl ProcessScanner {
 
     /// Reads the sockets of all processes once.
     fn scan(&mut self) {
-        if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_INTERVAL) {
+        if self.listed.is_none_or(|listed| listed.elapsed() >= self.rate.list_interval()) {
             self.list();
         }
         let tables = OnceCell::new();
@@ -220,8 +251,6 @@ fn is_built_by_go(file: File) -> bool {
     read.is_ok() && bytes.windows(GO_BUILD_INFO.len()).any(|window| window == GO_BUILD_INFO)
 }
 
-const SCAN_INTERVAL: Duration = Duration::from_micros(300);
-const LIST_INTERVAL: Duration = Duration::from_millis(5);
 const HTTPS_PORT: u16 = 443;
 const DNS_PORT: u16 = 53;
 const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -240,13 +269,13 @@ mod tests {
         let ours = Pid::from_raw(i32::try_from(std::process::id()).unwrap()).unwrap();
         let open = TcpStream::connect(elsewhere.0).unwrap();
         let (_accepted, _) = elsewhere.1.accept().unwrap();
-        let mut scanner = ProcessScanner::new(ours, proxy);
+        let mut scanner = ProcessScanner::new(ours, proxy, ScanRate::Diagnosis);
         scanner.scan();
         scanner.scan();
         let seen: Vec<_> = scanner.bypasses.values().filter(|bypass| bypass.remote == elsewhere.0).collect();
         assert_eq!(seen.len(), 1);
         assert_eq!((seen[0].connections, seen[0].environment_lost), (1, true));
-        let mut scanner = ProcessScanner::new(ours, elsewhere.0);
+        let mut scanner = ProcessScanner::new(ours, elsewhere.0, ScanRate::Diagnosis);
         scanner.scan();
         assert!(!scanner.bypasses.values().any(|bypass| bypass.remote == elsewhere.0));
         assert!(scanner.clients.contains_key(&open.local_addr().unwrap().port()));

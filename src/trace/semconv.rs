@@ -130,6 +130,7 @@ names! {
     RESPONSE_FRAMES = "tracewire.response.frames";
     OUTCOME = "tracewire.outcome";
     RECORD_DAMAGED = "tracewire.record.damaged";
+    PROXY_BYPASSES = "tracewire.proxy.bypasses";
     ABORTED_BY = "tracewire.aborted_by";
     CONNECT_POLICY = "tracewire.connect.policy";
     CONNECT_REASON = "tracewire.connect.reason";

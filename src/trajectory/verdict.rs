@@ -115,6 +115,9 @@ pub fn verdict(
         if let Some(detail) = capture_gap(span) {
             add("capture_gap", Some(&span.span_id), detail);
         }
+        if let Some(Value::Strings(bypasses)) = span.attributes.get(names::PROXY_BYPASSES) {
+            add("bypassed_proxy", Some(&span.span_id), bypasses.join(", "));
+        }
         if let Some((name, detail)) = violation(span, settings) {
             add(name, Some(&span.span_id), detail);
         }

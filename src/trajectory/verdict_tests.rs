@@ -226,6 +226,14 @@ fn faults_are_found_and_sound_attempts_are_not_suspected() {
 }
 
 #[test]
+fn connections_past_the_proxy_are_a_reason() {
+    let mut spans = clean(&mut Rng::with_seed(1));
+    spans.push(span(0, "agent", &[(names::PROXY_BYPASSES, vec!["curl to 192.0.2.7:443".to_owned()].into())]));
+    let found = judged(&spans);
+    assert_eq!((found.names(), found.reasons[0].detail.as_str()), (vec!["bypassed_proxy"], "curl to 192.0.2.7:443"));
+}
+
+#[test]
 fn an_attempt_that_has_not_ended_is_not_sound() {
     let spans = clean(&mut Rng::with_seed(1));
     let mut record = read(&spans);

@@ -95,3 +95,14 @@ fn a_traced_command_is_healthy() {
     assert_eq!((&found["exchanges"], &found["hosts"][0]), (&Value::from(1), &Value::from("127.0.0.1")));
     assert_eq!(found["bypasses"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn run_records_connections_past_the_proxy_and_the_verdict_names_them() {
+    let bench = Bench::with_mock(&["--delay-ms", "1000"]);
+    let weather = format!("{}/weather", bench.https());
+    let run = |arguments: &[&str]| text(&tracewire(bench.home()).args(arguments).output().unwrap());
+    let said = run(&["run", "--", "env", "-i", "curl", "--silent", "--insecure", &weather]);
+    assert!(said.contains("curl connected to 127.0.0.1:") && said.contains("past the proxy"), "{said}");
+    let outline = run(&["trajectory", "latest"]);
+    assert!(outline.contains("verdict: bypassed_proxy: curl to 127.0.0.1:"), "{outline}");
+}
