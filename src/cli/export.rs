@@ -8,8 +8,8 @@ use super::show;
 use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, Proof, SampleOptions};
 use crate::export::shapes::{ALL, shape_named};
-use crate::export::stream::{ExportStream, FileType};
-use crate::store::{AttemptSpans, RolloutFilter, SharedStore};
+use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
+use crate::store::{AttemptReader, RolloutFilter, RolloutPlace, SelectedRollouts, SharedStore, StoreError};
 use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
 use crate::trajectory::MergeMode;
 use anyhow::{Context, Result, bail};
@@ -103,24 +103,23 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
     let (store, place) = open_for_reading(&args.store).await?;
     let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
     let mut rollouts = selected(&args, &store, &place).await?;
-    if rollouts.is_empty() {
+    if rollouts.is_empty().await? {
         bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
     }
-    export.order(&mut rollouts);
-    let proof = match &args.output {
-        Some(path) => to_file(path, export, rollouts, &store, &options).await?,
-        None => {
-            let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
-            write_all(&mut stdout, export, rollouts, &store, &options).await?
-        }
+    let reader = reader(&export, rollouts, &store, options).await?;
+    let written = match &args.output {
+        Some(path) => to_file(path, export, reader).await.map(Some),
+        None => to_stdout(export, reader).await,
     };
     store.close().await?;
-    show::note(&summary(&proof));
+    if let Some(proof) = written? {
+        show::note(&summary(&proof));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rollouts that the arguments select, by start time.
-async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<Vec<AttemptedRollout>> {
+/// The rollouts that the arguments select.
+async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<SelectedRollouts> {
     let mut filter = RolloutFilter::default();
     if !args.rollouts.is_empty() {
         let mut ids = Vec::with_capacity(args.rollouts.len());
@@ -130,28 +129,50 @@ async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result
         filter.ids = Some(ids);
     }
     filter.statuses = (!args.status.is_empty()).then(|| args.status.clone());
-    let mut rollouts = store.attempted_rollouts(filter).await?;
-    if let Some(age) = args.since {
+    filter.after = args.since.map(|age| {
         let from = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        rollouts.retain(|rollout| rollout.rollout.start_time >= Timestamp::from(from));
+        RolloutPlace::before_all_of(Timestamp::from(from))
+    });
+    Ok(SelectedRollouts::by_start(store, filter, |_| true))
+}
+
+/// Reads the attempts of rollouts and prepares them for the export.
+async fn reader(
+    export: &ExportStream,
+    rollouts: SelectedRollouts,
+    store: &SharedStore,
+    options: SampleOptions,
+) -> Result<Reader> {
+    let (rollouts, preparation) = (rollouts.ordered_by(export.order_key()).await?, export.preparation());
+    Ok(AttemptReader::new(store, rollouts, move |AttemptedRollout { rollout, attempt }, spans| {
+        preparation.prepare(AttemptSample::of(rollout, attempt.as_ref(), &spans, &options))
+    }))
+}
+
+type Reader = AttemptReader<PreparedAttempt>;
+
+/// Writes to stdout. `None`: the reader of the pipe is gone, as after `| head`, so that the rest is not made.
+async fn to_stdout(export: ExportStream, reader: Reader) -> Result<Option<Proof>> {
+    let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
+    match write_all(&mut stdout, export, reader).await {
+        Err(WriteError::Output(error)) => {
+            // What it holds would be written when it is dropped.
+            drop(stdout.into_parts());
+            show::unless_closed(Err(error)).context("cannot write to stdout")?;
+            Ok(None)
+        }
+        written => Ok(Some(written?)),
     }
-    Ok(rollouts)
 }
 
 /// Writes to a file of another name in the same folder first, so that no reader sees a half one.
-async fn to_file(
-    path: &Path,
-    export: ExportStream,
-    rollouts: Vec<AttemptedRollout>,
-    store: &SharedStore,
-    options: &SampleOptions,
-) -> Result<Proof> {
+async fn to_file(path: &Path, export: ExportStream, reader: Reader) -> Result<Proof> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let in_folder = || format!("cannot write to the folder {}", folder.display());
     let file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let proof = write_all(&mut writer, export, rollouts, store, options).await?;
     let cannot_write = || format!("cannot write {}", path.display());
+    let proof = write_all(&mut writer, export, reader).await.with_context(cannot_write)?;
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
     let proof_path = proof_path(path);
     let mut proof_file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
@@ -169,31 +190,31 @@ fn proof_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-async fn write_all(
-    writer: &mut impl Write,
-    mut export: ExportStream,
-    rollouts: Vec<AttemptedRollout>,
-    store: &SharedStore,
-    options: &SampleOptions,
-) -> Result<Proof> {
-    let count = rollouts.len();
+async fn write_all(writer: &mut impl Write, mut export: ExportStream, mut reader: Reader) -> Result<Proof, WriteError> {
     let shows_progress = std::io::stderr().is_terminal();
-    let (mut attempts, mut done) = (AttemptSpans::new(store, rollouts), 0);
-    while let Some((AttemptedRollout { rollout, attempt }, spans)) = attempts.next().await {
-        let sample = AttemptSample::of(rollout, attempt.as_ref(), &spans?, options);
-        done += 1;
-        writer.write_all(&export.add(&sample)?).context("cannot write the export")?;
+    while let Some(attempt) = reader.next().await? {
+        writer.write_all(&export.add(attempt)?).map_err(WriteError::Output)?;
         if shows_progress {
-            show::replace_line(&format!("{done} of {count} rollouts, {} rows", export.proof().rows));
+            show::replace_line(&format!("{} rollouts, {} rows", export.proof().rollouts, export.proof().rows));
         }
     }
     let (rest, proof) = export.finish()?;
-    writer.write_all(&rest).context("cannot write the export")?;
-    writer.flush().context("cannot write the export")?;
+    writer.write_all(&rest).and_then(|()| writer.flush()).map_err(WriteError::Output)?;
     if shows_progress {
         show::replace_line("");
     }
     Ok(proof)
+}
+
+/// Why an export is not whole.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Output(std::io::Error),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 fn summary(proof: &Proof) -> String {

@@ -29,7 +29,7 @@ pub(super) async fn end_abandoned(store: &SharedStore) -> Result<(), StoreError>
 
 /// The rollouts with a latest attempt that is in progress without a living process.
 pub(super) async fn abandoned(store: &SharedStore) -> Result<Vec<AttemptedRollout>, StoreError> {
-    let filter = RolloutFilter { statuses: Some(vec![RolloutStatus::Running]), ..RolloutFilter::default() };
+    let filter = RolloutFilter::of_statuses(vec![RolloutStatus::Running]);
     let mut running = store.attempted_rollouts(filter).await?;
     running.retain(|rollout| rollout.attempt.as_ref().is_some_and(is_abandoned));
     Ok(running)

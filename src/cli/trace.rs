@@ -9,8 +9,8 @@ use crate::export::json::spans_json;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::{Shape, shape_named};
 use crate::export::text::escape_for_terminal;
-use crate::store::{RolloutFilter, RolloutSummary, SharedStore};
-use crate::trace::{Attempt, RolloutId, RolloutStatus};
+use crate::store::{RolloutFilter, RolloutSummary, SelectedRollouts, SharedStore};
+use crate::trace::{Attempt, Rollout, RolloutId, RolloutStatus};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
@@ -163,9 +163,15 @@ pub(super) async fn find_rollout(store: &SharedStore, wanted: &str, place: &str)
     if store.rollout(wanted.into()).await?.is_some() {
         return Ok(wanted.into());
     }
-    let all = store.attempted_rollouts(RolloutFilter::default()).await?;
-    let ids = all.into_iter().map(|rollout| rollout.rollout.rollout_id);
-    let found: Vec<_> = ids.filter(|id| !wanted.is_empty() && id.as_str().starts_with(wanted)).collect();
+    let start = wanted.to_owned();
+    let begins = move |rollout: &Rollout| !start.is_empty() && rollout.rollout_id.as_str().starts_with(&start);
+    let mut rollouts = SelectedRollouts::by_start(store, RolloutFilter::default(), begins);
+    let mut found = Vec::new();
+    while found.len() <= MAX_LISTED_IDS
+        && let Some(rollout) = rollouts.next().await?
+    {
+        found.push(rollout.rollout.rollout_id);
+    }
     match found.as_slice() {
         [id] => Ok(id.clone()),
         [] => bail!("{place} has no rollout {wanted}; list its rollouts with `tracewire trace list`"),

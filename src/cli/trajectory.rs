@@ -31,7 +31,7 @@ pub(super) async fn run(args: TrajectoryArgs) -> Result<ExitCode> {
     let settings = read_config(args.config.as_deref())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let id = find_rollout(&store, &args.rollout, &place).await?;
-    let found = store.attempted_rollouts(RolloutFilter { ids: Some(vec![id.clone()]), statuses: None }).await?;
+    let found = store.attempted_rollouts(RolloutFilter::of_ids(vec![id.clone()])).await?;
     let Some(found) = found.into_iter().next() else { bail!("{place} has no rollout {id}") };
     let attempt_id = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
     let spans = store.spans(id, attempt_id).await?;

@@ -3,7 +3,7 @@
 use super::parquet::{FileError, ParquetFile};
 use super::sample::{AttemptSample, Proof};
 use super::shapes::{ALL, Shape, encoded};
-use crate::trace::AttemptedRollout;
+use crate::trace::Rollout;
 use crate::trajectory::group_id;
 use serde::Deserialize;
 use serde_json::Value as JsonValue;
@@ -55,20 +55,30 @@ impl ExportStream {
         Ok(Self { encoder, proof: Proof::default() })
     }
 
-    /// Brings the rollouts into the order in which they must be added: those of a group together, if the shape compares them.
-    pub(crate) fn order(&self, rollouts: &mut [AttemptedRollout]) {
-        if let Encoder::Groups(_) = self.encoder {
-            rollouts.sort_by_cached_key(|found| group_id(&found.rollout));
+    /// By what the rollouts must be ordered before they are added: those of a group together, if the shape compares them.
+    /// `None`: any order will do.
+    pub(crate) fn order_key(&self) -> Option<fn(&Rollout) -> String> {
+        match self.encoder {
+            Encoder::Groups(_) => Some(group_id),
+            Encoder::Lines(_) | Encoder::Parquet(_) => None,
+        }
+    }
+
+    /// What is done for each attempt before it is added.
+    pub(crate) fn preparation(&self) -> Preparation {
+        match self.encoder {
+            Encoder::Lines(shape) => Preparation { lines_of: Some(shape) },
+            Encoder::Groups(_) | Encoder::Parquet(_) => Preparation { lines_of: None },
         }
     }
 
     /// Adds an attempt. Returns the next bytes of the file; none if they are still collected.
-    pub(crate) fn add(&mut self, sample: &AttemptSample) -> Result<Vec<u8>, ExportError> {
-        self.proof.add(&sample.proof());
+    pub(crate) fn add(&mut self, attempt: PreparedAttempt) -> Result<Vec<u8>, ExportError> {
+        self.proof.add(&attempt.proof);
         Ok(match &mut self.encoder {
-            Encoder::Lines(shape) => shape.encoded_lines(sample)?,
-            Encoder::Groups(groups) => groups.add(sample)?,
-            Encoder::Parquet(file) => file.add(sample)?,
+            Encoder::Lines(_) => attempt.lines?,
+            Encoder::Groups(groups) => groups.add(&attempt.sample)?,
+            Encoder::Parquet(file) => file.add(&attempt.sample)?,
         })
     }
 
@@ -85,6 +95,28 @@ impl ExportStream {
             Encoder::Parquet(file) => file.finish()?,
         };
         Ok((rest, self.proof))
+    }
+}
+
+/// What is done for each attempt of an export, in any order and on any thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Preparation {
+    lines_of: Option<&'static dyn Shape>,
+}
+
+/// An attempt that can be added to an export.
+pub(crate) struct PreparedAttempt {
+    sample: AttemptSample,
+    proof: Proof,
+    // Empty if the export is not lines of single attempts.
+    lines: serde_json::Result<Vec<u8>>,
+}
+
+impl Preparation {
+    /// Prepares an attempt.
+    pub(crate) fn prepare(self, sample: AttemptSample) -> PreparedAttempt {
+        let lines = self.lines_of.map_or(Ok(Vec::new()), |shape| shape.encoded_lines(&sample));
+        PreparedAttempt { proof: sample.proof(), lines, sample }
     }
 }
 

@@ -8,7 +8,7 @@
 use super::error::Result;
 use super::records::Change;
 use crate::trace::{
-    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Worker,
+    Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub trait Store: Send + Sync + 'static {
     /// The newest `limit` rollouts by start time, newest first.
     fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>>;
 
-    /// The rollouts that match `filter`, each with its latest attempt, by start time.
+    /// The rollouts that match `filter`, each with its latest attempt, by start time and id.
     fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>>;
 
     /// The attempts of a rollout by sequence id.
@@ -115,13 +115,50 @@ pub struct RolloutFilter {
     pub ids: Option<Vec<RolloutId>>,
     /// Matches rollouts in one of these states.
     pub statuses: Option<Vec<RolloutStatus>>,
+    /// Matches rollouts after this place in the order of the result. The place of the last rollout of a page gives the next
+    /// page.
+    pub after: Option<RolloutPlace>,
+    /// Maximum number of rollouts in the result: the first of those that match.
+    pub limit: Option<usize>,
+}
+
+/// A place in the order of rollouts: by start time, then id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RolloutPlace {
+    /// Start time of the rollout.
+    pub start_time: Timestamp,
+    /// Its id.
+    pub rollout_id: RolloutId,
+}
+
+impl RolloutPlace {
+    /// The place of a rollout.
+    pub fn of(rollout: &Rollout) -> Self {
+        Self { start_time: rollout.start_time, rollout_id: rollout.rollout_id.clone() }
+    }
+
+    /// The place before all rollouts that started at this time.
+    pub fn before_all_of(start_time: Timestamp) -> Self {
+        Self { start_time, rollout_id: "".into() }
+    }
 }
 
 impl RolloutFilter {
+    /// Matches rollouts with one of these ids.
+    pub fn of_ids(ids: Vec<RolloutId>) -> Self {
+        Self { ids: Some(ids), ..Self::default() }
+    }
+
+    /// Matches rollouts in one of these states.
+    pub fn of_statuses(statuses: Vec<RolloutStatus>) -> Self {
+        Self { statuses: Some(statuses), ..Self::default() }
+    }
+
     /// True if the rollout meets all conditions.
     pub fn matches(&self, rollout: &Rollout) -> bool {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
             && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
+            && self.after.as_ref().is_none_or(|after| RolloutPlace::of(rollout) > *after)
     }
 }
 

@@ -37,19 +37,19 @@ pub(super) fn unpack(data: &[u8]) -> Option<Vec<Word>> {
     if width > u32::BITS || packed.len() != packed_bytes(count, width) {
         return None;
     }
-    let mask = (1_u64 << width) - 1;
-    let (mut bits, mut filled, mut bytes) = (0_u64, 0, packed.iter());
-    let number = || {
-        while filled < width {
-            bits |= u64::from(*bytes.next()?) << filled;
-            filled += u8::BITS;
-        }
-        let number = u32::try_from(bits & mask).ok()?;
-        bits >>= width;
-        filled -= width;
-        Some(number.to_le_bytes())
+    let mask = u32::MAX.checked_shr(u32::BITS - width).unwrap_or_default();
+    // Each number is in the eight bytes from its first one on, so that the last ones need some more to read.
+    let padded = [packed, &[0; size_of::<u64>()]].concat();
+    let number = |at: usize| {
+        let bit = at * width as usize;
+        let window = padded.get(bit / 8..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))?;
+        Some(((window >> (bit % 8)) as u32 & mask).to_le_bytes())
     };
-    std::iter::repeat_with(number).take(count).collect()
+    let mut words = Vec::with_capacity(count);
+    for at in 0..count {
+        words.push(number(at)?);
+    }
+    Some(words)
 }
 
 fn packed_bytes(count: usize, width: u32) -> usize {

@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{self, Context};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::cell::RefCell;
+use std::io::Read;
 use std::ops::Range;
 
 /// Identifies a piece: SHA-256 over the hash of the previous piece of its value and its own bytes.
@@ -39,6 +40,7 @@ thread_local! {
     // Creating a compressor takes longer than compressing a text.
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
         RefCell::new(zstd::bulk::Compressor::new(COMPRESSION_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<zstd::zstd_safe::DCtx<'static>> = RefCell::new(zstd::zstd_safe::DCtx::create());
 }
 
 /// The type of an externalized value, which determines its bytes.
@@ -256,19 +258,26 @@ pub(super) fn unpack(
 ) -> Result<(ValueKind, Vec<u8>), PieceError> {
     let (tag, body) = data.split_first().ok_or(PieceError::UnknownTag)?;
     let (kind, bytes) = match *tag {
-        planes::NUMBERS_TAG => (ValueKind::Numbers, planes::join(&zstd::decode_all(body)?)),
-        planes::FLOATS_TAG => (ValueKind::Floats, planes::join(&zstd::decode_all(body)?)),
+        planes::NUMBERS_TAG => (ValueKind::Numbers, planes::join(&decompressed(body)?)),
+        planes::FLOATS_TAG => (ValueKind::Floats, planes::join(&decompressed(body)?)),
         bits::TAG => (ValueKind::Numbers, bits::unpack(body).ok_or(PieceError::Bits)?.into_flattened()),
         tag => {
             let kinds = [ValueKind::Text, ValueKind::Numbers, ValueKind::Floats, ValueKind::Bytes];
             let kind = kinds.into_iter().find(|kind| kind.tag() == tag & !1).ok_or(PieceError::UnknownTag)?;
-            (kind, if tag & 1 == 1 { zstd::decode_all(body)? } else { body.to_vec() })
+            (kind, if tag & 1 == 1 { decompressed(body)? } else { body.to_vec() })
         }
     };
     if hash(kind, previous, &bytes) != *expected {
         return Err(PieceError::HashMismatch);
     }
     Ok((kind, bytes))
+}
+
+/// The content of a zstd frame. It grows as it is read: the length that a damaged frame claims is not believed.
+fn decompressed(frame: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(frame.len() * 3);
+    DECOMPRESSOR.with_borrow_mut(|context| zstd::Decoder::with_context(frame, context).read_to_end(&mut text))?;
+    Ok(text)
 }
 
 /// The hash of a piece. The first piece of a text is hashed without a prefix, as whole texts were in schema version 2. All

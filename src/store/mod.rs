@@ -5,7 +5,7 @@
 //! implementation; all other modules use [`SharedStore`].
 
 mod api;
-mod attempt_spans;
+mod attempt_reader;
 mod bits;
 mod error;
 mod extension;
@@ -15,6 +15,7 @@ mod planes;
 pub mod postgres;
 mod records;
 mod retention;
+mod selected_rollouts;
 mod sequence_file;
 mod span_row;
 pub mod spool;
@@ -22,11 +23,12 @@ mod sql;
 pub mod sqlite;
 
 pub use api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
-    SharedStore, Statistics, Store, UNASSIGNED,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutPlace, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, SharedStore, Statistics, Store, UNASSIGNED,
 };
-pub(crate) use attempt_spans::AttemptSpans;
+pub(crate) use attempt_reader::AttemptReader;
 pub use error::{FailedAppend, Result, StoreError};
 pub use extension::StoreExt;
 pub use records::{Change, Records, SpanObserver};
 pub use retention::Retention;
+pub(crate) use selected_rollouts::SelectedRollouts;

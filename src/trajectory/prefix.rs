@@ -6,6 +6,7 @@
 
 use super::call::{Call, Lineage};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 /// The call that another one continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,26 @@ pub(super) fn parents(calls: &[Call]) -> Vec<Option<Parent>> {
     // A call without token ids of an answer continues nothing: it would end a branch that its retry continues.
     let parent = |(at, call): (usize, &Call)| call.has_tokens().then(|| sequences.parent(calls, at, call)).flatten();
     calls.iter().enumerate().map(parent).collect()
+}
+
+/// The prompt of a call as a key of maps. It is hashed once, in one pass.
+#[derive(PartialEq, Eq)]
+pub(super) struct PromptKey<'a> {
+    hash: u64,
+    lineage: Lineage,
+    prompt: &'a [u32],
+}
+
+impl<'a> PromptKey<'a> {
+    pub(super) fn of(call: &'a Call) -> Self {
+        Self { hash: hash(SEED, &call.prompt), lineage: call.lineage(), prompt: &call.prompt }
+    }
+}
+
+impl Hash for PromptKey<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.hash, self.lineage).hash(state);
+    }
 }
 
 /// The sequences of all calls, by lineage, length and hash.

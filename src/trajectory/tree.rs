@@ -7,9 +7,9 @@
 
 use super::breaks::{Break, diagnose};
 use super::call::Call;
-use super::prefix::parents;
+use super::prefix::{PromptKey, parents};
 use crate::llm::clients::CallRole;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What makes a call the continuation of another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,16 +93,17 @@ impl Trajectory {
 
 /// A node for each call, alone, with the number of calls that have its prompt.
 fn siblings(calls: &[Call]) -> Vec<CallNode> {
-    let mut by_prompt: HashMap<_, usize> = HashMap::with_capacity(calls.len());
-    let key = |call: &Call| (call.lineage(), call.prompt.clone());
-    for call in calls.iter().filter(|call| call.has_tokens()) {
-        *by_prompt.entry(key(call)).or_default() += 1;
+    let keys: Vec<PromptKey<'_>> = calls.iter().map(PromptKey::of).collect();
+    let mut counts: HashMap<&PromptKey<'_>, usize> = HashMap::with_capacity(calls.len());
+    for (key, _) in keys.iter().zip(calls).filter(|(_, call)| call.has_tokens()) {
+        *counts.entry(key).or_default() += 1;
     }
-    let count = |call| by_prompt.get(&key(call)).copied().unwrap_or(1);
-    calls
-        .iter()
-        .map(|call| CallNode { n_siblings: count(call), trainable: call.sampled.len(), ..CallNode::default() })
-        .collect()
+    let node = |(call, key): (&Call, &PromptKey<'_>)| CallNode {
+        n_siblings: counts.get(key).copied().unwrap_or(1),
+        trainable: call.sampled.len(),
+        ..CallNode::default()
+    };
+    calls.iter().zip(&keys).map(node).collect()
 }
 
 fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
@@ -114,9 +115,9 @@ fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
             nodes[parent.call].children.push(at);
         }
     }
-    let mut known_prompts = std::collections::HashSet::new();
+    let mut known_prompts = HashSet::with_capacity(calls.len());
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
-        let is_new = known_prompts.insert((call.lineage(), call.prompt.as_ref()));
+        let is_new = known_prompts.insert(PromptKey::of(call));
         // A call that continues another one starts a branch if an earlier call continues that one too.
         let goes_on = |child: &usize| *child < at && calls[*child].exclusion.is_none();
         let leaves_none = parents[at].is_some_and(|parent| !nodes[parent.call].children.iter().any(goes_on));

@@ -18,9 +18,9 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, Retention, RolloutFilter, RolloutSequenceState, SharedStore, Store, StoreError, StoreExt,
+    Appended, Retention, RolloutFilter, RolloutPlace, RolloutSequenceState, SharedStore, Store, StoreError, StoreExt,
 };
-use tracewire::trace::{Attempt, AttemptStatus, Rollout, RolloutStatus, Span, Timestamp, Value};
+use tracewire::trace::{Attempt, AttemptStatus, AttemptedRollout, Rollout, RolloutStatus, Span, Timestamp, Value};
 
 struct Opened {
     store: SharedStore,
@@ -93,6 +93,35 @@ async fn order(store: SharedStore) {
     store.append(shared([span("later", "a", 100, "x")])).await.unwrap();
     let newest = store.rollouts(1).await.unwrap();
     assert_eq!(newest[0].rollout.rollout_id.as_str(), "later");
+}
+
+/// Pages have all rollouts once, in the order of the whole, also those of one start time.
+async fn rollouts_are_paged(store: SharedStore) {
+    for number in 0..7_u64 {
+        let rollout =
+            Rollout::running(format!("r{}", 6 - number).as_str().into(), Timestamp::from_unix_nanos(number / 3));
+        let status = if number == 4 { RolloutStatus::Failed } else { rollout.status };
+        store.upsert_rollout(Rollout { status, ..rollout }).await.unwrap();
+    }
+    let ids =
+        |found: &[AttemptedRollout]| found.iter().map(|one| one.rollout.rollout_id.to_string()).collect::<Vec<_>>();
+    let page = async |filter: RolloutFilter| store.attempted_rollouts(filter).await.unwrap();
+    let all = ids(&page(RolloutFilter::default()).await);
+    assert_eq!(all, ["r4", "r5", "r6", "r1", "r2", "r3", "r0"]);
+    let (mut filter, mut paged) = (RolloutFilter { limit: Some(2), ..RolloutFilter::default() }, Vec::new());
+    while let found = page(filter.clone()).await
+        && let Some(last) = found.last()
+    {
+        filter.after = Some(RolloutPlace::of(&last.rollout));
+        paged.extend(ids(&found));
+    }
+    assert_eq!(paged, all);
+    let after = Some(RolloutPlace::before_all_of(Timestamp::from_unix_nanos(1)));
+    let running = RolloutFilter { after: after.clone(), ..RolloutFilter::of_statuses(vec![RolloutStatus::Running]) };
+    assert_eq!(ids(&page(running.clone()).await), ["r1", "r3", "r0"]);
+    assert_eq!(ids(&page(RolloutFilter { limit: Some(1), ..running }).await), ["r1"]);
+    let listed = RolloutFilter { after, ..RolloutFilter::of_ids(vec!["r4".into(), "r0".into()]) };
+    assert_eq!(ids(&page(listed).await), ["r0"]);
 }
 
 async fn attempts_are_numbered(store: SharedStore) {
@@ -196,7 +225,7 @@ async fn queue_is_fair(store: SharedStore) {
 }
 
 fn queued() -> RolloutFilter {
-    RolloutFilter { ids: None, statuses: Some(vec![RolloutStatus::Queuing]) }
+    RolloutFilter::of_statuses(vec![RolloutStatus::Queuing])
 }
 
 /// An attempt that only a span names is never the latest if attempts were started.
@@ -416,9 +445,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -201,6 +201,31 @@ fn exports_are_whole_files_with_a_proof() {
 }
 
 #[test]
+fn an_export_without_a_reader_ends_quietly_and_one_without_space_leaves_nothing() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    rollout(&serve);
+    for file_type in ["jsonl", "parquet"] {
+        let arguments = ["export", "--all", "--format", "trajectories", "--file-type", file_type];
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = tracewire(bench.home()).args(arguments).stdout(writer).output().unwrap();
+        assert!(output.status.code() == Some(0) && output.stderr.is_empty(), "{}", text(&output));
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh", TRACEWIRE]).args(arguments);
+        let folder = tempfile::tempdir().unwrap();
+        let output =
+            limited.arg("-o").arg(folder.path().join("x")).env("TRACEWIRE_HOME", bench.home()).output().unwrap();
+        let said = text(&output);
+        assert!(
+            output.status.code() == Some(2) && said.contains("cannot write") && said.contains("too large"),
+            "{said}"
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn rollouts_of_a_group_become_preference_pairs() {
     let bench = Bench::new();
     let serve = serve(&bench);

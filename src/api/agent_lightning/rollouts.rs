@@ -107,6 +107,7 @@ async fn find(state: &ApiState, (conditions, paging): (RolloutConditions, Paging
             .filter(|_| requires_all)
             .map(|ids| ids.iter().map(|id| RolloutId::from(id.as_str())).collect()),
         statuses: status_in.filter(|_| requires_all),
+        ..RolloutFilter::default()
     };
     let rollouts = state.rollouts.store().attempted_rollouts(in_store).await?;
     ok(paging.page(to_json(&rollouts), &filter))
@@ -121,7 +122,7 @@ pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -
 }
 
 async fn existing(state: &ApiState, id: &str) -> ApiResult<AttemptedRollout> {
-    let filter = RolloutFilter { ids: Some(vec![id.into()]), statuses: None };
+    let filter = RolloutFilter::of_ids(vec![id.into()]);
     let found = state.rollouts.store().attempted_rollouts(filter).await?.into_iter().next();
     found.ok_or_else(|| ApiError::NotFound(format!("Rollout {id} not found")))
 }
@@ -219,7 +220,7 @@ pub(super) async fn wait(State(state): State<ApiState>, body: Bytes) -> ApiResul
     let start = Instant::now();
     loop {
         let changed = state.rollouts.next_change();
-        let filter = RolloutFilter { ids: Some(ids.clone()), statuses: None };
+        let filter = RolloutFilter::of_ids(ids.clone());
         let existing = state.rollouts.store().attempted_rollouts(filter).await?;
         let all = existing.len();
         let mut ended: Vec<Rollout> =

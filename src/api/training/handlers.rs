@@ -73,7 +73,7 @@ async fn shaped(state: &ApiState, rollout: &str, shape: &str) -> ApiResult<Respo
 
 /// The latest attempt of a rollout.
 async fn sample(state: &ApiState, rollout: &str) -> ApiResult<AttemptSample> {
-    let filter = RolloutFilter { ids: Some(vec![RolloutId::from(rollout)]), statuses: None };
+    let filter = RolloutFilter::of_ids(vec![RolloutId::from(rollout)]);
     let store = state.rollouts.store();
     let found = store.attempted_rollouts(filter).await?.into_iter().next();
     let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {rollout} not found")))?;

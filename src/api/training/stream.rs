@@ -6,10 +6,10 @@ use crate::api::request_json::{query_json, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
 use crate::export::shapes::{ALL, shape_named};
-use crate::export::stream::{ExportError, ExportStream, FileType};
+use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::net::task::spawn;
-use crate::store::{AttemptSpans, RolloutFilter};
-use crate::trace::{AttemptedRollout, RolloutId, RolloutStatus, Timestamp};
+use crate::store::{AttemptReader, RolloutFilter, RolloutPlace, SelectedRollouts};
+use crate::trace::{Rollout, RolloutId, RolloutStatus, Timestamp};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -71,14 +71,22 @@ pub(super) async fn export(
     let filter = RolloutFilter {
         ids: (!ids.is_empty()).then_some(ids),
         statuses: (!query.status.is_empty()).then(|| query.status.clone()),
+        after: query.since.map(|since| RolloutPlace::before_all_of(Timestamp::from_unix_secs(since))),
+        limit: None,
     };
-    let mut rollouts = state.rollouts.store().attempted_rollouts(filter).await?;
-    let since = query.since.map(Timestamp::from_unix_secs).unwrap_or_default();
-    rollouts.retain(|found| found.rollout.start_time >= since && caller.includes(found.rollout.rollout_id.as_str()));
-    export.order(&mut rollouts);
+    let store = state.rollouts.store();
+    let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());
+    let selected = SelectedRollouts::by_start(store, filter, is_visible);
+    let mut rollouts = selected.ordered_by(export.order_key()).await?;
+    // A store that can't be read is an error of the response, not of its body.
+    rollouts.is_empty().await?;
+    let (preparation, reading) = (export.preparation(), state.clone());
+    let reader = AttemptReader::new(store, rollouts, move |found, spans| {
+        preparation.prepare(sample_of(found, &spans, &reading))
+    });
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(MAX_WAITING_CHUNKS);
     drop(spawn(async move {
-        if let Err(SendError::Failed(error)) = send(&state, export, rollouts, &mut sender).await {
+        if let Err(SendError::Failed(error)) = send(export, reader, &mut sender).await {
             sender.abort(error);
         }
     }));
@@ -93,22 +101,22 @@ enum SendError {
     Failed(io::Error),
 }
 
+impl SendError {
+    fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Failed(io::Error::other(error))
+    }
+}
+
 async fn send(
-    state: &ApiState,
     mut export: ExportStream,
-    rollouts: Vec<AttemptedRollout>,
+    mut reader: AttemptReader<PreparedAttempt>,
     sender: &mut Sender<Bytes, io::Error>,
 ) -> Result<(), SendError> {
-    let failed = |error: ExportError| SendError::Failed(io::Error::other(error));
-    let mut attempts = AttemptSpans::new(state.rollouts.store(), rollouts);
-    while let Some((found, spans)) = attempts.next().await {
-        let spans = spans.map_err(|error| SendError::Failed(io::Error::other(error)))?;
-        let sample = sample_of(found, &spans, state);
-        drop(spans);
-        let encoded = tokio::task::block_in_place(|| export.add(&sample)).map_err(failed)?;
+    while let Some(attempt) = reader.next().await.map_err(SendError::failed)? {
+        let encoded = tokio::task::block_in_place(|| export.add(attempt)).map_err(SendError::failed)?;
         send_bytes(encoded, sender).await?;
     }
-    let (rest, _) = tokio::task::block_in_place(|| export.finish()).map_err(failed)?;
+    let (rest, _) = tokio::task::block_in_place(|| export.finish()).map_err(SendError::failed)?;
     send_bytes(rest, sender).await
 }
 

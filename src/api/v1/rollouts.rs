@@ -98,7 +98,7 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
         return Err(ApiError::of_value(&["query", "state_in"], "Field required", JsonValue::Null));
     }
     let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
-    let filter = RolloutFilter { ids: None, statuses: Some(statuses) };
+    let filter = RolloutFilter::of_statuses(statuses);
     let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let mut list = Vec::new();
     for rollout in found.iter().map(|found| &found.rollout) {
@@ -149,7 +149,7 @@ pub(super) async fn terminal(State(state): State<ApiState>, RawQuery(query): Raw
     let after = u64::try_from(integer(&query, "after")?.unwrap_or(0)).unwrap_or(0);
     let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(1000)).unwrap_or(1).max(1);
     let page = state.rollouts.store().ended_rollouts(after, limit).await?;
-    let filter = RolloutFilter { ids: Some(page.ids.clone()), statuses: None };
+    let filter = RolloutFilter::of_ids(page.ids.clone());
     let found = state.rollouts.store().attempted_rollouts(filter).await?;
     let items = page.ids.iter().filter_map(|id| {
         // Deleted rollouts are skipped.

@@ -162,12 +162,15 @@ impl State {
     }
 
     pub(super) fn attempted_rollouts(&self, filter: &RolloutFilter) -> Vec<AttemptedRollout> {
-        let matching = self.rollouts.values().filter(|entry| filter.matches(&entry.rollout));
-        let mut all: Vec<_> = matching
-            .map(|entry| AttemptedRollout { rollout: entry.rollout.clone(), attempt: entry.attempts.last().cloned() })
-            .collect();
-        all.sort_by_key(|one| one.rollout.start_time);
-        all
+        let mut found: Vec<_> = self.rollouts.values().filter(|entry| filter.matches(&entry.rollout)).collect();
+        // The sort is stable, and the entries are ordered by id.
+        found.sort_by_key(|entry| entry.rollout.start_time);
+        found.truncate(filter.limit.unwrap_or(usize::MAX));
+        let attempted = |entry: &RolloutEntry| AttemptedRollout {
+            rollout: entry.rollout.clone(),
+            attempt: entry.attempts.last().cloned(),
+        };
+        found.into_iter().map(attempted).collect()
     }
 
     pub(super) fn spans(&self, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Vec<Span> {

@@ -50,8 +50,13 @@ pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilt
          LEFT JOIN attempt ON attempt.rollout_id = rollout.rollout_id AND attempt.sequence_id =
              (SELECT MAX(sequence_id) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id)
          WHERE ($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
-         ORDER BY rollout.start_ns, rollout.rollout_id";
-    let found = connection.query(&connection.prepare_cached(sql).await?, &[&ids, &statuses]).await?;
+             AND ($3::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) > ($3, $4::TEXT))
+         ORDER BY rollout.start_ns, rollout.rollout_id LIMIT $5";
+    let after_ns = filter.after.as_ref().map(|after| signed(after.start_time.unix_nanos));
+    let after_id = filter.after.as_ref().map(|after| after.rollout_id.as_str());
+    let limit = filter.limit.map(|limit| signed(limit as u64));
+    let statement = connection.prepare_cached(sql).await?;
+    let found = connection.query(&statement, &[&ids, &statuses, &after_ns, &after_id, &limit]).await?;
     let one = |row: &Row| Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? });
     found.iter().map(one).collect()
 }

@@ -12,6 +12,7 @@ mod queries;
 mod readers;
 mod retention;
 mod rows;
+mod span_texts;
 mod statements;
 mod store;
 mod texts;

@@ -2,17 +2,16 @@
 
 use super::retention::size_bytes;
 use super::rows::{self, damaged, decode};
+use super::span_texts::SpanTexts;
 use crate::store::api::{EndedRollouts, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
-use crate::store::externalized::{Hash, ValueKind, unpack};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::semconv as names;
-use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span, Value};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `None` if no rollout has this id.
@@ -59,7 +58,7 @@ pub(super) fn spans(
     ))?;
     let mut found = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
     let mut spans = Vec::new();
-    let mut pieces = Pieces::default();
+    let mut texts = SpanTexts::new(connection)?;
     while let Some(row) = found.next()? {
         let number: i64 = row.get(0)?;
         let span = row.get::<_, String>(1).and_then(|json| {
@@ -74,8 +73,8 @@ pub(super) fn spans(
             Err(error) => return Err(error),
         };
         let mut unreadable = Vec::new();
-        for (name, last_piece) in last_pieces(connection, number)? {
-            match pieces.value(connection, last_piece) {
+        for (name, value) in texts.of_span(number)? {
+            match value {
                 Ok(value) => drop(span.attributes.insert(name, value)),
                 Err(error) if is_damage(&error) => {
                     tracing::error!(rollout_id = %rollout, span_id = span.span_id, attribute = name, %error, "an attribute of a span is damaged");
@@ -122,6 +121,8 @@ pub(super) fn attempted_rollouts(
     let list = |words: Vec<&str>| serde_json::Value::from(words).to_string();
     let ids = filter.ids.as_ref().map(|ids| list(ids.iter().map(RolloutId::as_str).collect()));
     let statuses = filter.statuses.as_ref().map(|all| list(all.iter().map(|status| status.as_str()).collect()));
+    let after = filter.after.as_ref().map(|after| (signed(after.start_time.unix_nanos), after.rollout_id.as_str()));
+    let limit = filter.limit.map(|limit| signed(limit as u64));
     let mut sql = "SELECT json, start_ns,
              (SELECT json FROM attempt WHERE attempt.rollout_id = rollout.rollout_id ORDER BY sequence_id DESC LIMIT 1)
          FROM rollout WHERE TRUE"
@@ -131,9 +132,17 @@ pub(super) fn attempted_rollouts(
         sql.push_str(" AND rollout_id IN (SELECT value FROM json_each(:ids))");
     }
     if statuses.is_some() {
-        sql.push_str(" AND json_extract(json, '$.status') IN (SELECT value FROM json_each(:statuses))");
+        // A page is found by the index of start times: that of states would sort all rollouts for each page.
+        let plus = if limit.is_some() { "+" } else { "" };
+        sql.push_str(&format!(" AND {plus}json_extract(json, '$.status') IN (SELECT value FROM json_each(:statuses))"));
+    }
+    if after.is_some() {
+        sql.push_str(" AND (start_ns, rollout_id) > (:after_ns, :after_id)");
     }
     sql.push_str(" ORDER BY start_ns, rollout_id");
+    if limit.is_some() {
+        sql.push_str(" LIMIT :limit");
+    }
     let mut statement = connection.prepare_cached(&sql)?;
     let mut named: Vec<(&str, &dyn rusqlite::ToSql)> = Vec::new();
     if let Some(ids) = &ids {
@@ -141,6 +150,12 @@ pub(super) fn attempted_rollouts(
     }
     if let Some(statuses) = &statuses {
         named.push((":statuses", statuses));
+    }
+    if let Some((after_ns, after_id)) = &after {
+        named.extend([(":after_ns", after_ns as &dyn rusqlite::ToSql), (":after_id", after_id)]);
+    }
+    if let Some(limit) = &limit {
+        named.push((":limit", limit));
     }
     let rows = statement.query_map(named.as_slice(), |row| {
         Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? })
@@ -215,61 +230,4 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics
         size_bytes: size_bytes(connection)?,
         ..Statistics::default()
     })
-}
-
-/// The numbers of the last pieces of a span's externalized attributes, by attribute.
-fn last_pieces(connection: &Connection, span: i64) -> rusqlite::Result<BTreeMap<String, i64>> {
-    let mut statement = connection.prepare_cached("SELECT attribute, text FROM span_text WHERE span = ?1")?;
-    let rows = statement.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
-}
-
-/// The pieces that a read has loaded, by number. Pieces repeat within a rollout: each is loaded and unpacked once.
-#[derive(Default)]
-struct Pieces(HashMap<i64, LoadedPiece>);
-
-struct LoadedPiece {
-    previous: Option<i64>,
-    hash: Hash,
-    kind: ValueKind,
-    bytes: Vec<u8>,
-}
-
-impl Pieces {
-    /// The value with this number of its last piece.
-    fn value(&mut self, connection: &Connection, last: i64) -> rusqlite::Result<Value> {
-        let mut chain = Vec::new();
-        let mut next = Some(last);
-        while let Some(number) = next {
-            chain.push(number);
-            let previous = match self.0.get(&number) {
-                Some(piece) => piece.previous,
-                None => {
-                    let mut statement = connection.prepare_cached("SELECT parent FROM text WHERE id = ?1")?;
-                    statement.query_row(params![number], |row| row.get(0)).optional()?.flatten()
-                }
-            };
-            // A piece is stored after its predecessor. The check ends the loop in a damaged file.
-            next = previous.filter(|previous| *previous < number);
-        }
-        let (mut previous, mut kind, mut whole) = (None, ValueKind::Text, Vec::new());
-        for number in chain.into_iter().rev() {
-            let piece = match self.0.entry(number) {
-                Entry::Occupied(loaded) => loaded.into_mut(),
-                Entry::Vacant(vacant) => vacant.insert(Self::load(connection, number, previous)?),
-            };
-            (previous, kind) = (Some((number, piece.hash)), piece.kind);
-            whole.extend_from_slice(&piece.bytes);
-        }
-        kind.value(whole).map_err(|error| damaged(Type::Blob, error))
-    }
-
-    fn load(connection: &Connection, number: i64, previous: Option<(i64, Hash)>) -> rusqlite::Result<LoadedPiece> {
-        let mut statement = connection.prepare_cached("SELECT hash, data FROM text WHERE id = ?1")?;
-        let (hash, data): (Hash, Vec<u8>) =
-            statement.query_row(params![number], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let unpacked = unpack(previous.as_ref().map(|(_, hash)| hash), &hash, &data);
-        let (kind, bytes) = unpacked.map_err(|error| damaged(Type::Blob, error))?;
-        Ok(LoadedPiece { previous: previous.map(|(number, _)| number), hash, kind, bytes })
-    }
 }
