@@ -30,6 +30,9 @@ impl Counted {
             let captured = self.recorder.counters();
             counter(registry, "exchanges", "Exchanges recorded", &captured.started);
             counter(registry, "exchanges_dropped", "Exchanges not recorded: the queue was full", &captured.dropped);
+            counter(registry, "exchanges_waited", "Exchanges that waited for room in the queue", &captured.waited);
+            let help = "Exchanges that wait for room in the queue";
+            gauge(registry, "exchanges_waiting", help, captured.waiting.load(Ordering::Relaxed));
             counter(
                 registry,
                 "exchanges_filtered",
@@ -118,7 +121,11 @@ pub(super) fn warnings(recorder: Recorder, gateway: Gateway) -> WarningsSource {
         let unhealthy = backends.iter().filter(|backend| !backend.is_healthy());
         let failing =
             unhealthy.map(|backend| format!("calls to the backend {} fail; the log has the cause", backend.url));
-        recorder.memory().spill().failure().into_iter().chain(panics).chain(failing).collect()
+        let full = recorder.is_full().then(|| {
+            let waiting = recorder.counters().waiting.load(Ordering::Relaxed);
+            format!("the capture queue is full: {waiting} requests wait for room, and others pass unrecorded")
+        });
+        recorder.memory().spill().failure().into_iter().chain(full).chain(panics).chain(failing).collect()
     })
 }
 

@@ -76,11 +76,11 @@ impl App {
     pub(crate) async fn start(config: &Config, parts: Parts) -> Result<Self> {
         config.check()?;
         let Parts { authority, store, binding, with_server } = parts;
-        let (recorder, queue) = Recorder::new(config.capture.clone(), spill_folder(&config.store));
+        let (recorder, queues) = Recorder::new(config.capture.clone(), spill_folder(&config.store));
         let observed = ObservedState::default();
         let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
-        let pipeline = Pipeline::start(queue, Arc::clone(&store), options, observed.clone())
-            .context("cannot start the pipeline's thread")?;
+        let pipeline = Pipeline::start(queues, Arc::clone(&store), &options, observed.clone())
+            .context("cannot start the pipeline's threads")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream =
             Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;

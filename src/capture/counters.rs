@@ -9,6 +9,10 @@ pub struct CaptureCounters {
     pub started: AtomicU64,
     /// Exchanges that passed unrecorded because the queue was full.
     pub dropped: AtomicU64,
+    /// Exchanges that waited for room in the queue.
+    pub waited: AtomicU64,
+    /// Those that wait now.
+    pub waiting: AtomicU64,
     /// Exchanges that passed unrecorded because a setting excludes them.
     pub filtered: AtomicU64,
     /// Bodies that were recorded in part, and WebSocket messages that were recorded without their payload for lack of memory.

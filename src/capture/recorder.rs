@@ -1,28 +1,34 @@
-//! Starts recordings: a slot of the bounded queue is reserved first, so that whatever is recorded is delivered.
+//! Starts recordings: a slot of a bounded queue is reserved first, so that whatever is recorded is delivered. The exchanges of a
+//! rollout go to the same queue, so that they stay in order.
 
 use super::captured::Captured;
 use super::counters::CaptureCounters;
 use super::memory::Memory;
 use super::recording::Recording;
 use super::recording_state::RecordingOptions;
-use super::settings::{Absorb, CaptureSettings, Durability};
+use super::settings::{Absorb, CaptureSettings, Durability, WhenFull};
 use crate::error::Side;
 use crate::shared_state::SequenceLease;
+use crate::trace::RolloutId;
 use crate::trace::exchange::{
     Body, ConnectionFacts, Exchange, ExchangeKind, Identity, Injection, Messages, Outcome, RequestHead, Timing,
     TraceContext,
 };
 use http::Method;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
 
-/// Starts recordings, if the pipeline's queue has room: the slot of an exchange is reserved before its request is sent.
+/// Starts recordings, if the pipeline's queues have room: the slot of an exchange is reserved before its request is sent.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Captured>,
+    /// One for each worker of the pipeline.
+    queues: Arc<[mpsc::Sender<Captured>]>,
+    hasher: RandomState,
     settings: Arc<CaptureSettings>,
     memory: Memory,
     counters: Arc<CaptureCounters>,
@@ -44,18 +50,29 @@ pub struct ExchangeStart {
     pub connection: ConnectionFacts,
     /// When the request's head had been read.
     pub started: Instant,
-    /// With `durability = auto`: true if the response waits for its commit.
-    pub auto_durable: bool,
+    /// True if the exchange must not be lost: with `durability = auto` the response waits for its commit, and with
+    /// `when_full = auto` the request waits for room.
+    pub is_required: bool,
     /// True when bodies are recorded whatever `capture.include_bodies` says.
     pub records_bodies: bool,
 }
 
 impl Recorder {
-    /// A recorder, and the queue that it feeds. What memory is short for is spilled to a file in `spill_folder`.
-    pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, mpsc::Receiver<Captured>) {
-        let (queue, receiver) = mpsc::channel(settings.queue_exchanges.max(1));
+    /// A recorder, and the queues that it feeds, one for each worker. What memory is short for is spilled to a file in
+    /// `spill_folder`.
+    pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, Vec<mpsc::Receiver<Captured>>) {
+        let workers = settings.worker_count();
+        let capacity = settings.queue_exchanges.div_ceil(workers).clamp(1, Semaphore::MAX_PERMITS);
+        let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(capacity)).unzip();
         let memory = Memory::new(settings.memory_budget_bytes, spill_folder);
-        (Self { queue, settings: Arc::new(settings), memory, counters: Arc::default() }, receiver)
+        let (queues, settings) = (queues.into(), Arc::new(settings));
+        (Self { queues, hasher: RandomState::new(), settings, memory, counters: Arc::default() }, receivers)
+    }
+
+    /// A recorder with one queue.
+    pub fn with_one_queue(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, mpsc::Receiver<Captured>) {
+        let (recorder, mut queues) = Self::new(CaptureSettings { workers: 1, ..settings }, spill_folder);
+        (recorder, queues.remove(0))
     }
 
     /// The settings that it was made with.
@@ -73,9 +90,51 @@ impl Recorder {
         &self.memory
     }
 
-    /// Starts to record an exchange. If the queue is full the exchange is counted and passes unrecorded.
-    pub fn start(&self, start: ExchangeStart) -> Recording {
-        let Ok(permit) = self.queue.clone().try_reserve_owned() else {
+    /// Starts to record an exchange. If its queue is full, it waits for room as the settings say.
+    pub async fn start(&self, start: ExchangeStart) -> Recording {
+        let queue = self.queue_of(&start.identity.rollout_id);
+        let waits = match self.settings.when_full {
+            WhenFull::Auto => start.is_required,
+            WhenFull::Wait => true,
+            WhenFull::Pass => false,
+        };
+        let slot = match queue.try_reserve_owned() {
+            Err(TrySendError::Full(queue)) if waits => self.wait_for_room(queue).await,
+            slot => slot.ok(),
+        };
+        self.start_in(slot, start)
+    }
+
+    /// Starts to record an exchange that can't wait: it passes unrecorded if its queue is full.
+    pub fn start_now(&self, start: ExchangeStart) -> Recording {
+        let slot = self.queue_of(&start.identity.rollout_id).try_reserve_owned().ok();
+        self.start_in(slot, start)
+    }
+
+    /// True if an exchange would find its queue full now.
+    pub fn is_full(&self) -> bool {
+        self.queues.iter().any(|queue| queue.capacity() == 0)
+    }
+
+    fn queue_of(&self, rollout: &RolloutId) -> mpsc::Sender<Captured> {
+        let at = self.hasher.hash_one(rollout) % self.queues.len() as u64;
+        self.queues[at as usize].clone()
+    }
+
+    /// `None` if there is no room in time.
+    async fn wait_for_room(&self, queue: mpsc::Sender<Captured>) -> Option<OwnedPermit<Captured>> {
+        if self.counters.waited.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::error!(
+                "the capture queue is full: requests wait for room; raise capture.queue_exchanges, or check the disk"
+            );
+        }
+        let _waiting = Waiting::new(&self.counters.waiting);
+        tokio::time::timeout(self.settings.full_wait, queue.reserve_owned()).await.ok()?.ok()
+    }
+
+    /// Starts to record an exchange in a slot. Without one, the exchange is counted and passes unrecorded.
+    fn start_in(&self, slot: Option<OwnedPermit<Captured>>, start: ExchangeStart) -> Recording {
+        let Some(slot) = slot else {
             if self.counters.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::error!("the capture queue is full: exchanges pass unrecorded; raise capture.queue_exchanges");
             }
@@ -86,7 +145,7 @@ impl Recorder {
             self.counters.identity_conflicts.fetch_add(1, Ordering::Relaxed);
         }
         let durable = match self.settings.durability {
-            Durability::Auto => start.auto_durable,
+            Durability::Auto => start.is_required,
             Durability::Commit => true,
             Durability::Async => false,
         };
@@ -118,7 +177,23 @@ impl Recorder {
             // If the recording is dropped without another outcome, the agent's connection went away.
             outcome: Outcome::Aborted { by: Side::Downstream },
         };
-        Recording::new(exchange, permit, start.sequence, options)
+        Recording::new(exchange, slot, start.sequence, options)
+    }
+}
+
+/// Counts an exchange that waits, also if its agent goes away meanwhile.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -31,8 +31,15 @@ pub struct CaptureSettings {
     pub max_messages: usize,
     /// Maximum memory of all exchanges in flight, in bytes. What exceeds it goes to the spill file.
     pub memory_budget_bytes: u64,
-    /// Maximum exchanges that are in flight or wait to be stored. Further ones pass unrecorded and are counted.
+    /// Maximum exchanges that are in flight or wait to be stored.
     pub queue_exchanges: usize,
+    /// What happens to further ones.
+    pub when_full: WhenFull,
+    /// How long an exchange waits for room. After that it passes unrecorded and is counted.
+    #[serde(rename = "full_wait_ms", with = "millis")]
+    pub full_wait: Duration,
+    /// Threads that make spans of exchanges, each for a part of the rollouts. 0: half the cores, at least one.
+    pub workers: usize,
     /// When the end of a response is delivered.
     pub durability: Durability,
     /// How long the end of a response waits for its commit. After that it is delivered and counted.
@@ -63,6 +70,19 @@ pub enum Absorb {
     Local,
 }
 
+/// What happens to an exchange that finds the queue full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// `wait` for registered rollouts, `pass` for others.
+    #[default]
+    Auto,
+    /// Its request waits for room.
+    Wait,
+    /// It passes unrecorded, and is counted.
+    Pass,
+}
+
 /// When the end of a response is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +110,9 @@ impl Default for CaptureSettings {
             max_messages: 10_000,
             memory_budget_bytes: 256 * 1024 * 1024,
             queue_exchanges: 16_384,
+            when_full: WhenFull::Auto,
+            full_wait: Duration::from_secs(60),
+            workers: 0,
             durability: Durability::Auto,
             commit_timeout: Duration::from_secs(5),
             header_allow: Vec::new(),
@@ -101,8 +124,16 @@ impl Default for CaptureSettings {
 }
 
 impl CaptureSettings {
+    /// The number of threads that make spans.
+    pub(crate) fn worker_count(&self) -> usize {
+        let half_of_cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+        if self.workers == 0 { half_of_cores().max(1) } else { self.workers.min(MAX_WORKERS) }
+    }
+
     /// The arrays that are requested and recorded.
     pub(crate) fn sampler_arrays(&self) -> SamplerArrays {
         SamplerArrays { routed_experts: self.routed_experts, sampling_masks: self.sampling_masks }
     }
 }
+
+const MAX_WORKERS: usize = 256;

@@ -36,8 +36,8 @@ pub(crate) struct ActiveExchange {
 pub(crate) struct RetentionOverride {
     /// Its bodies are recorded.
     pub bodies: bool,
-    /// The end of its response waits for the commit, if `capture.durability` is `auto`.
-    pub durable: bool,
+    /// It must not be lost, as far as `capture.durability` and `capture.when_full` are `auto`.
+    pub required: bool,
 }
 
 impl ActiveExchange {
@@ -110,9 +110,10 @@ impl Forwarder {
             request,
             connection: facts,
             started,
-            auto_durable: allocated.registered || retention.durable,
+            is_required: allocated.registered || retention.required,
             records_bodies: retention.bodies,
         });
+        let recording = recording.await;
         ActiveExchange { recording, identity, trace, sequence: allocated.lease }
     }
 
@@ -127,7 +128,7 @@ impl Forwarder {
             parent_is_remote: false,
             ..call.trace.clone()
         };
-        self.recorder.start(ExchangeStart {
+        self.recorder.start_now(ExchangeStart {
             identity: call.identity.clone(),
             sequence: call.sequence.clone(),
             trace,
@@ -135,7 +136,7 @@ impl Forwarder {
             request,
             connection: ConnectionFacts::default(),
             started,
-            auto_durable: false,
+            is_required: false,
             records_bodies: false,
         })
     }

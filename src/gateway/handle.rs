@@ -109,7 +109,7 @@ impl Gateway {
         // Trainers read these calls right after the response, through APIs that return whole bodies.
         let is_read_back = parsed.is_some_and(|route| matches!(route.surface, ApiSurface::V1 | ApiSurface::Session));
         let retention =
-            RetentionOverride { bodies: is_read_back && self.settings().keep_bodies, durable: is_read_back };
+            RetentionOverride { bodies: is_read_back && self.settings().keep_bodies, required: is_read_back };
         let head = request_head(&host, &request);
         let called_url = format!("{}://{}{}", head.scheme, host.url_authority(), head.target);
         let exchange = self.forwarder().start_recorded(&connection, ExchangeKind::Http, head, started, retention).await;

@@ -1,4 +1,4 @@
-//! From exchanges to stored spans: build, redact, batch, append, on a thread of its own.
+//! From exchanges to stored spans: build, redact, batch, append, on threads of its own.
 //!
 //! It never blocks traffic: if the store fails, it retries while the capture queue fills, and what finds no room there is
 //! counted by `capture`. Nothing is stored unredacted. One exchange becomes spans by a pure function ([`build_spans`]);

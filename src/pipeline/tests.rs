@@ -16,8 +16,10 @@ use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, Attributes, ResourcesUpdate, Rollout, RolloutId, Span, SpanId, SpanKind,
     Status, TraceId, Worker,
 };
-use std::sync::Arc;
+use proptest::prelude::*;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -27,13 +29,15 @@ struct Picky {
     outage: AtomicU32,
     poisoned: AtomicU32,
     rejection: fn() -> StoreError,
+    /// Rollout and sequence id of each span that it took.
+    taken: Mutex<Vec<(RolloutId, u64)>>,
 }
 
 impl Picky {
     fn new(outage: u32) -> Self {
         let inner = MemoryStore::new(crate::store::Retention::default());
         let (outage, poisoned) = (AtomicU32::new(outage), AtomicU32::new(u32::MAX));
-        Self { inner, outage, poisoned, rejection: || StoreError::Closed }
+        Self { inner, outage, poisoned, rejection: || StoreError::Closed, taken: Mutex::default() }
     }
 }
 
@@ -49,6 +53,7 @@ impl Store for Picky {
         if counts_down(&self.outage) || (is_poisonous && counts_down(&self.poisoned)) {
             return Box::pin(std::future::ready(Err((self.rejection)())));
         }
+        self.taken.lock().unwrap().extend(spans.iter().map(|span| (span.rollout_id.clone(), span.sequence_id)));
         self.inner.append(spans)
     }
     fn rollout(&self, id: RolloutId) -> Answer<'_, Option<Rollout>> {
@@ -75,13 +80,10 @@ impl Store for Picky {
     fn all_resources(&self) -> Answer<'_, Vec<ResourcesUpdate>> {
         self.inner.all_resources()
     }
-    fn trace_owners(
-        &self,
-        traces: Vec<String>,
-    ) -> Answer<'_, std::collections::HashMap<String, (RolloutId, AttemptId)>> {
+    fn trace_owners(&self, traces: Vec<String>) -> Answer<'_, HashMap<String, (RolloutId, AttemptId)>> {
         self.inner.trace_owners(traces)
     }
-    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> Answer<'_, std::collections::HashMap<RolloutId, u64>> {
+    fn llm_calls(&self, rollouts: Vec<RolloutId>) -> Answer<'_, HashMap<RolloutId, u64>> {
         self.inner.llm_calls(rollouts)
     }
     fn sequence_authority(&self) -> SequenceAuthority {
@@ -111,15 +113,15 @@ impl Store for Picky {
 }
 
 fn start(recorder: &Recorder, rollout: &str) -> Recording {
-    start_leased(recorder, rollout, SequenceLease::default())
+    recorder.start_now(exchange_start(rollout, 1, SequenceLease::default()))
 }
 
-fn start_leased(recorder: &Recorder, rollout: &str, sequence: SequenceLease) -> Recording {
-    recorder.start(ExchangeStart {
+fn exchange_start(rollout: &str, sequence_id: u64, sequence: SequenceLease) -> ExchangeStart {
+    ExchangeStart {
         identity: Identity {
             rollout_id: rollout.into(),
             attempt_id: "at".into(),
-            sequence_id: 1,
+            sequence_id,
             source: IdentitySource::Headers,
             conflict: None,
         },
@@ -141,20 +143,20 @@ fn start_leased(recorder: &Recorder, rollout: &str, sequence: SequenceLease) -> 
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        auto_durable: false,
+        is_required: false,
         records_bodies: false,
         sequence,
-    })
+    }
 }
 
 async fn stored_and_lost(store: Picky, rollouts: &[&str]) -> (u64, u64) {
     let store: SharedStore = Arc::new(store);
-    let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
+    let (recorder, queues) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
     for rollout in rollouts {
         drop(start(&recorder, rollout));
     }
     let pipeline =
-        Pipeline::start(queue, Arc::clone(&store), SpanOptions::default(), ObservedState::default()).unwrap();
+        Pipeline::start(queues, Arc::clone(&store), &SpanOptions::default(), ObservedState::default()).unwrap();
     let counters = Arc::clone(pipeline.counters());
     // Every exchange is stored or lost in the end.
     while counters.stored.load(Ordering::Relaxed) + counters.lost.load(Ordering::Relaxed) < rollouts.len() as u64 {
@@ -235,16 +237,49 @@ async fn an_outage_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
     let store: SharedStore = Arc::new(Picky::new(u32::MAX));
-    let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
-    let pipeline = Pipeline::start(queue, store, SpanOptions::default(), ObservedState::default()).unwrap();
+    let (recorder, queues) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
+    let pipeline = Pipeline::start(queues, store, &SpanOptions::default(), ObservedState::default()).unwrap();
     let allocator = SequenceAllocator::without_store();
     let rollout = RolloutId::from("a");
     let allocated = allocator.next(&rollout).await;
-    drop(start_leased(&recorder, "a", allocated.lease));
+    drop(recorder.start_now(exchange_start("a", allocated.sequence_id, allocated.lease)));
     // More rollouts than the allocator keeps.
     for other in 0..1 << 16 {
         allocator.next(&RolloutId::from_random(other)).await;
     }
     assert_eq!(allocator.next(&rollout).await.sequence_id, allocated.sequence_id + 1);
     assert_eq!(pipeline.finish(&recorder.counters().started).await, 1, "the store takes no span until the end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Workers store the exchanges of different rollouts at the same time, and those of one in their order.
+    #[test]
+    fn a_rollouts_exchanges_stay_in_order(rollouts in prop::collection::vec(0_u8..20, 1..600), outage in 0_u32..3) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let store = Arc::new(Picky::new(outage));
+        runtime.block_on(async {
+            let settings = CaptureSettings { workers: 8, ..CaptureSettings::default() };
+            let (recorder, queues) = Recorder::new(settings, std::env::temp_dir());
+            let (shared, options): (SharedStore, _) = (Arc::<Picky>::clone(&store), SpanOptions::default());
+            let pipeline = Pipeline::start(queues, shared, &options, ObservedState::default()).unwrap();
+            let mut counts: HashMap<u8, u64> = HashMap::new();
+            for rollout in &rollouts {
+                let count = counts.entry(*rollout).or_default();
+                *count += 1;
+                drop(recorder.start_now(exchange_start(&format!("ro-{rollout}"), *count, SequenceLease::default())));
+            }
+            prop_assert_eq!(pipeline.finish(&recorder.counters().started).await, 0);
+            Ok(())
+        })?;
+        let mut counts: HashMap<RolloutId, u64> = HashMap::new();
+        let taken = store.taken.lock().unwrap();
+        prop_assert_eq!(taken.len(), rollouts.len());
+        for (rollout, sequence_id) in taken.iter() {
+            let count = counts.entry(rollout.clone()).or_default();
+            *count += 1;
+            prop_assert_eq!(*sequence_id, *count);
+        }
+    }
 }

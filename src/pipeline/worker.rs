@@ -1,4 +1,5 @@
-//! The worker: takes exchanges from the capture queue, builds their spans, and appends them to the store in batches.
+//! The workers: each takes exchanges from a capture queue, builds their spans, and appends them to the store in batches. The
+//! exchanges of a rollout are in one queue, so that their order stays.
 
 use super::counters::PipelineCounters;
 use super::observed::{BuiltSpans, ObservedCall};
@@ -16,39 +17,43 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// A running pipeline.
 pub(crate) struct Pipeline {
     stopping: Arc<AtomicBool>,
-    finish: mpsc::Sender<()>,
-    done: oneshot::Receiver<()>,
+    finish: CancellationToken,
+    done: Vec<oneshot::Receiver<()>>,
     counters: Arc<PipelineCounters>,
 }
 
 impl Pipeline {
-    /// Starts the thread. `store` is used on the current tokio runtime.
+    /// Starts a thread for each queue. `store` is used on the current tokio runtime.
     pub(crate) fn start(
-        queue: mpsc::Receiver<Captured>,
+        queues: Vec<mpsc::Receiver<Captured>>,
         store: SharedStore,
-        options: SpanOptions,
+        options: &SpanOptions,
         observed: ObservedState,
     ) -> std::io::Result<Self> {
         let (stopping, counters) = (Arc::new(AtomicBool::new(false)), Arc::new(PipelineCounters::default()));
-        let (finish, finishing) = mpsc::channel(1);
-        let (ended, done) = oneshot::channel();
-        let runtime = Handle::current();
-        let worker = PipelineWorker {
-            store,
-            options,
-            observed,
-            stopping: Arc::clone(&stopping),
-            counters: Arc::clone(&counters),
-            relations: Relations::default(),
-        };
-        std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
-            runtime.block_on(worker.run(queue, finishing));
-            let _ = ended.send(());
-        })?;
+        let (finish, mut done) = (CancellationToken::new(), Vec::with_capacity(queues.len()));
+        for queue in queues {
+            let (ended, end) = oneshot::channel();
+            let (runtime, finishing) = (Handle::current(), finish.clone());
+            let worker = PipelineWorker {
+                store: Arc::clone(&store),
+                options: options.clone(),
+                observed: observed.clone(),
+                stopping: Arc::clone(&stopping),
+                counters: Arc::clone(&counters),
+                relations: Relations::default(),
+            };
+            std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
+                runtime.block_on(worker.run(queue, finishing));
+                let _ = ended.send(());
+            })?;
+            done.push(end);
+        }
         Ok(Self { stopping, finish, done, counters })
     }
 
@@ -61,8 +66,13 @@ impl Pipeline {
     /// spans are not stored, for whatever reason, the deadline included.
     pub(crate) async fn finish(self, started: &AtomicU64) -> u64 {
         self.stopping.store(true, Ordering::Relaxed);
-        let _ = self.finish.send(()).await;
-        if tokio::time::timeout(FINISH_TIMEOUT, self.done).await.is_err() {
+        self.finish.cancel();
+        let all_done = async {
+            for done in self.done {
+                let _ = done.await;
+            }
+        };
+        if tokio::time::timeout(FINISH_TIMEOUT, all_done).await.is_err() {
             tracing::error!("the pipeline did not store everything in time; the rest is lost");
         }
         let expected = started.load(Ordering::Relaxed) + self.counters.inferred.load(Ordering::Relaxed);
@@ -80,14 +90,14 @@ struct PipelineWorker {
 }
 
 impl PipelineWorker {
-    async fn run(mut self, mut queue: mpsc::Receiver<Captured>, mut finishing: mpsc::Receiver<()>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Captured>, finishing: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut is_closed = false;
         loop {
             let received = tokio::select! {
                 biased;
                 received = queue.recv_many(&mut batch, BATCH) => received,
-                _ = finishing.recv(), if !is_closed => {
+                () = finishing.cancelled(), if !is_closed => {
                     // No slot is reserved any more. Reserved ones still deliver, and the queue ends after the last.
                     queue.close();
                     is_closed = true;

@@ -202,7 +202,7 @@ mod tests {
     /// A proxy that panics on requests, and the queue of its exchanges.
     async fn proxy() -> (SocketAddr, Drain, mpsc::Receiver<Captured>) {
         crate::tls::install_provider();
-        let (recorder, queue) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
+        let (recorder, queue) = Recorder::with_one_queue(CaptureSettings::default(), std::env::temp_dir());
         let tls = UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap();
         let upstream =
             Upstream::new(crate::upstream::UpstreamSettings::default(), tls, BlockList::default(), &|_| None).unwrap();

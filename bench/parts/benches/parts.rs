@@ -49,11 +49,11 @@ fn leaf_for_a_known_name(bencher: Bencher) {
 #[divan::bench]
 fn tee(bencher: Bencher) {
     let runtime = runtime();
-    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
+    let (recorder, mut queue) = Recorder::with_one_queue(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
     let body = Bytes::from(json());
     bencher.bench_local(|| {
         runtime.block_on(async {
-            let recording = recorder.start(exchange_start());
+            let recording = recorder.start_now(exchange_start());
             let tee = TeeBody::new(
                 Full::new(body.clone()),
                 recording,
@@ -189,9 +189,9 @@ fn another(span: &Span) -> Span {
 /// An exchange as the recorder delivers it.
 fn captured() -> Captured {
     let runtime = runtime();
-    let (recorder, mut queue) = Recorder::new(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
+    let (recorder, mut queue) = Recorder::with_one_queue(CaptureSettings { include_bodies: true, ..CaptureSettings::default() }, std::env::temp_dir());
     runtime.block_on(async {
-        let recording = recorder.start(exchange_start());
+        let recording = recorder.start_now(exchange_start());
         let mut headers = http::HeaderMap::new();
         headers.insert("content-type", http::HeaderValue::from_static("application/json"));
         recording.response(ResponseHead { status: http::StatusCode::OK, version: http::Version::HTTP_11, headers });

@@ -1,7 +1,7 @@
 //! Every way a body can end, seen by the tee.
 
 use super::TeeBody;
-use crate::capture::settings::Durability;
+use crate::capture::settings::{Durability, WhenFull};
 use crate::capture::{CaptureSettings, Captured, CommitStatus, ExchangeStart, Recorder};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::shared_state::SequenceLease;
@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body, Frame};
 use proptest::prelude::*;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
@@ -44,14 +45,14 @@ fn exchange_start() -> ExchangeStart {
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        auto_durable: false,
+        is_required: false,
         records_bodies: false,
         sequence: SequenceLease::default(),
     }
 }
 
 fn recorder(max_body_bytes: u64) -> (Recorder, Receiver<Captured>) {
-    Recorder::new(
+    Recorder::with_one_queue(
         CaptureSettings { include_bodies: true, max_body_bytes, ..CaptureSettings::default() },
         std::env::temp_dir(),
     )
@@ -66,7 +67,7 @@ fn tee<B: Body<Data = Bytes> + Unpin>(
     recorder: &Recorder,
     error_of: fn(&B::Error) -> ProxyError,
 ) -> TeeBody<B> {
-    TeeBody::new(body, recorder.start(exchange_start()), Direction::Response, error_of, |_| false)
+    TeeBody::new(body, recorder.start_now(exchange_start()), Direction::Response, error_of, |_| false)
 }
 
 fn frames(parts: Frames) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
@@ -163,7 +164,7 @@ async fn a_call_is_whole_though_its_recorded_body_is_cut_and_counted() {
     let (recorder, mut queue) = recorder(100_000);
     let mut start = exchange_start();
     (start.request.method, start.request.target) = (Method::POST, "/v1/chat/completions".into());
-    let recording = recorder.start(start);
+    let recording = recorder.start_now(start);
     let request = Full::new(Bytes::from_static(b"{}"));
     let request = TeeBody::new(request, recording.clone(), Direction::Request, |never| match *never {}, |_| false);
     request.collect().await.unwrap();
@@ -182,8 +183,8 @@ async fn a_call_is_whole_though_its_recorded_body_is_cut_and_counted() {
 #[tokio::test]
 async fn a_message_without_memory_for_its_payload_is_counted() {
     let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 4, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
-    let recording = recorder.start(exchange_start());
+    let (recorder, mut queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
+    let recording = recorder.start_now(exchange_start());
     for (opcode, payload) in
         [(MessageOpcode::Text, b"abc"), (MessageOpcode::Text, b"def"), (MessageOpcode::Close, b"\x03\xe8x")]
     {
@@ -208,14 +209,14 @@ async fn a_message_without_memory_for_its_payload_is_counted() {
 async fn beyond_the_budget_a_body_is_spilled_and_beyond_the_disk_it_is_cut() {
     let settings = CaptureSettings { include_bodies: true, memory_budget_bytes: 2, ..CaptureSettings::default() };
     let folder = tempfile::tempdir().unwrap();
-    let (recorder, mut queue) = Recorder::new(settings.clone(), folder.path().to_owned());
+    let (recorder, mut queue) = Recorder::with_one_queue(settings.clone(), folder.path().to_owned());
     tee(frames(vec![data("ab"), data("c"), data("d")]), &recorder, error_of).collect().await.unwrap();
     let captured = queue.recv().await.unwrap();
     let body = &captured.exchange.response_body;
     assert_eq!((recorded(body), body.truncated), (b"abcd".to_vec(), None));
     drop(captured);
     assert_eq!((recorder.memory().budget().left_bytes(), recorder.memory().spill().spilled_bytes()), (2, 0));
-    let (recorder, mut queue) = Recorder::new(settings, folder.path().join("missing"));
+    let (recorder, mut queue) = Recorder::with_one_queue(settings, folder.path().join("missing"));
     tee(frames(vec![data("ab"), data("c"), data("d")]), &recorder, error_of).collect().await.unwrap();
     let body = queue.recv().await.unwrap().exchange.response_body;
     assert_eq!((recorded(&body), body.size_bytes, body.truncated), (b"ab".to_vec(), 4, Some(Truncation::Spill)));
@@ -224,13 +225,49 @@ async fn beyond_the_budget_a_body_is_spilled_and_beyond_the_disk_it_is_cut() {
 
 #[tokio::test]
 async fn a_full_queue_lets_traffic_pass_and_counts() {
-    let (recorder, _queue) =
-        Recorder::new(CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() }, std::env::temp_dir());
-    let first = recorder.start(exchange_start());
+    let (recorder, _queue) = Recorder::with_one_queue(
+        CaptureSettings { queue_exchanges: 1, ..CaptureSettings::default() },
+        std::env::temp_dir(),
+    );
+    let first = recorder.start_now(exchange_start());
     let body = tee(frames(vec![data("abc")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
     assert_eq!(recorder.counters().dropped.load(std::sync::atomic::Ordering::Relaxed), 1);
     drop(first);
+}
+
+/// Only if the settings let it, and not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_room_in_the_queue() {
+    let required = || ExchangeStart { is_required: true, ..exchange_start() };
+    for (when_full, start, waits) in [
+        (WhenFull::Auto, required(), true),
+        (WhenFull::Auto, exchange_start(), false),
+        (WhenFull::Wait, exchange_start(), true),
+        (WhenFull::Pass, required(), false),
+    ] {
+        let settings = CaptureSettings { queue_exchanges: 1, when_full, ..CaptureSettings::default() };
+        let (recorder, mut queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
+        let count = |counter: &AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        let first = recorder.start_now(exchange_start());
+        assert!(recorder.is_full());
+        let second = recorder.start(start);
+        tokio::pin!(second);
+        let in_time = tokio::time::timeout(Duration::from_secs(59), &mut second).await;
+        assert_eq!(in_time.is_err(), waits);
+        let counters = recorder.counters();
+        assert_eq!((count(&counters.waiting), count(&counters.dropped)), (u64::from(waits), u64::from(!waits)));
+        if waits {
+            drop(first);
+            queue.recv().await.unwrap();
+            assert!(second.await.is_on());
+            // Nothing makes room this time: it passes unrecorded after a minute.
+            let late = ExchangeStart { is_required: true, ..exchange_start() };
+            let _held = recorder.start_now(exchange_start());
+            assert!(!recorder.start(late).await.is_on());
+            assert_eq!((count(&counters.waiting), count(&counters.waited)), (0, 2));
+        }
+    }
 }
 
 async fn until_pending<B: Body<Data = Bytes> + Unpin>(body: &mut TeeBody<B>) -> usize {
@@ -244,9 +281,9 @@ async fn until_pending<B: Body<Data = Bytes> + Unpin>(body: &mut TeeBody<B>) -> 
 #[tokio::test(start_paused = true)]
 async fn the_last_frame_of_a_durable_response_waits_for_the_commit() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
+    let (recorder, mut queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n\n")];
-    let recording = recorder.start(exchange_start());
+    let recording = recorder.start_now(exchange_start());
     let mut body =
         TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.ends_with(b"[DONE]\n\n"));
     assert_eq!(until_pending(&mut body).await, 1, "all but the terminal frame pass at once");
@@ -269,14 +306,14 @@ async fn passed<B: Body<Data = Bytes> + Unpin>(mut body: TeeBody<B>) -> (Vec<u8>
 }
 
 fn durable(parts: Frames, recorder: &Recorder) -> TeeBody<impl Body<Data = Bytes, Error = std::io::Error> + Unpin> {
-    let recording = recorder.start(exchange_start());
+    let recording = recorder.start_now(exchange_start());
     TeeBody::new(frames(parts), recording, Direction::Response, error_of, |data| data.starts_with(b"data: [DONE]"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_last_frame_before_an_error_is_delivered_before_the_error() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, mut queue) = Recorder::new(settings, std::env::temp_dir());
+    let (recorder, mut queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
     let parts = vec![data("data: 1\n\n"), data("data: [DONE]\n"), data("\n"), Err(std::io::Error::other("reset"))];
     let (bytes, error) = passed(durable(parts, &recorder)).await;
     assert_eq!(bytes, b"data: 1\n\ndata: [DONE]\n\n");
@@ -287,14 +324,14 @@ async fn a_last_frame_before_an_error_is_delivered_before_the_error() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_goes_on_after_its_last_frame_is_not_held() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, _queue) = Recorder::new(settings, std::env::temp_dir());
+    let (recorder, _queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
     let more: &'static str = "x".repeat(20_000).leak();
     let mut sent = vec![data("data: [DONE]\n\n"), data(more)].into_iter();
     let body = StreamBody::new(futures_util::stream::poll_fn(move |_| match sent.next() {
         Some(frame) => Poll::Ready(Some(frame)),
         None => Poll::Pending,
     }));
-    let recording = recorder.start(exchange_start());
+    let recording = recorder.start_now(exchange_start());
     let mut body =
         TeeBody::new(body, recording, Direction::Response, error_of, |data| data.starts_with(b"data: [DONE]"));
     assert_eq!(until_pending(&mut body).await, 2);
@@ -303,7 +340,7 @@ async fn a_stream_that_goes_on_after_its_last_frame_is_not_held() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_never_comes_is_waited_for_and_counted() {
     let settings = CaptureSettings { durability: Durability::Commit, ..CaptureSettings::default() };
-    let (recorder, _queue) = Recorder::new(settings, std::env::temp_dir());
+    let (recorder, _queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
     let body = tee(frames(vec![data("x")]), &recorder, error_of);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "x");
     assert_eq!(recorder.counters().commit_missed.load(std::sync::atomic::Ordering::Relaxed), 1);
