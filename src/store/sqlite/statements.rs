@@ -60,7 +60,7 @@ impl ToSql for ColumnValue<'_> {
 pub(super) fn append(
     connection: &Connection,
     batches: &[Vec<PackedRow>],
-    recent: &mut RecentTexts,
+    recent: &RecentTexts,
     observer: Option<SpanObserver>,
 ) -> rusqlite::Result<Vec<Appended>> {
     let mut updated: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
@@ -268,7 +268,7 @@ static INSERT_SPAN: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Inserts a span with its externalized attributes. Returns the number of its row; `None` if the span is stored already.
-fn insert_span(connection: &Connection, row: &PackedRow, recent: &mut RecentTexts) -> rusqlite::Result<Option<i64>> {
+fn insert_span(connection: &Connection, row: &PackedRow, recent: &RecentTexts) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&INSERT_SPAN)?;
     let values = COLUMNS.iter().map(|column| (column.value)(&row.row));
     if statement.execute(params_from_iter(values))? == 0 {

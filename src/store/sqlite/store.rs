@@ -74,7 +74,7 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         Box::pin(async move {
-            match self.writer()?.run(Work::Append(spans)).await? {
+            match self.writer()?.append(spans).await? {
                 Outcome::Appended(appended) => Ok(appended),
                 _ => Err(unexpected_outcome()),
             }

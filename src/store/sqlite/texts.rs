@@ -6,27 +6,37 @@ use crate::trace::Span;
 use crate::util::lru::{LruCache, lru};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Numbers of the pieces that were stored recently, at most [`MAX_RECENT`].
+/// Numbers of the pieces that were stored recently, at most [`MAX_RECENT`]. Those who encode spans and the writer share it.
 #[derive(Debug)]
-pub(super) struct RecentTexts(LruCache<Hash, i64>);
+pub(super) struct RecentTexts(Mutex<LruCache<Hash, i64>>);
 
 impl Default for RecentTexts {
     fn default() -> Self {
-        Self(lru(MAX_RECENT))
+        Self(Mutex::new(lru(MAX_RECENT)))
     }
 }
 
 impl RecentTexts {
     /// True if a piece was stored recently.
     pub(super) fn contains(&self, hash: &Hash) -> bool {
-        self.0.contains(hash)
+        self.numbers().contains(hash)
+    }
+
+    /// Forgets all pieces: another file has none of them.
+    pub(super) fn clear(&self) {
+        self.numbers().clear();
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, LruCache<Hash, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores the pieces of a value that are missing, and returns the number of its last piece. `packed` contains the
     /// pieces that [`RecentTexts::contains`] denied when the span was encoded.
     pub(super) fn store(
-        &mut self,
+        &self,
         connection: &Connection,
         value: &ExternalizedValue,
         packed: &HashMap<Hash, Vec<u8>>,
@@ -48,7 +58,7 @@ impl RecentTexts {
                     let sql = "INSERT INTO text (hash, data, parent) VALUES (?1, ?2, ?3)";
                     connection.prepare_cached(sql)?.execute(params![piece.hash, data, previous])?;
                     let number = connection.last_insert_rowid();
-                    self.0.put(piece.hash, number);
+                    self.numbers().put(piece.hash, number);
                     number
                 }
             };
@@ -59,8 +69,8 @@ impl RecentTexts {
 
     /// The number of a recent piece, if it is still in the file: it may have been removed with its last span, or its
     /// transaction may have been rolled back.
-    fn find(&mut self, connection: &Connection, hash: &Hash) -> rusqlite::Result<Option<i64>> {
-        let Some(number) = self.0.get(hash).copied() else { return Ok(None) };
+    fn find(&self, connection: &Connection, hash: &Hash) -> rusqlite::Result<Option<i64>> {
+        let Some(number) = self.numbers().get(hash).copied() else { return Ok(None) };
         let sql = "SELECT 1 FROM text WHERE id = ?1 AND hash = ?2";
         let exists = connection.prepare_cached(sql)?.exists(params![number, hash])?;
         Ok(exists.then_some(number))

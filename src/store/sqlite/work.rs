@@ -7,17 +7,16 @@ use super::statements::{PackedRow, append, next_sequence};
 use super::texts::RecentTexts;
 use super::transaction::{self, Changed};
 use crate::store::api::{Appended, Pruned, RolloutSequenceState};
-use crate::store::error::Result;
 use crate::store::records::Change;
-use crate::trace::{RolloutId, Span};
+use crate::trace::RolloutId;
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A command of the writer.
 pub(super) enum Work {
-    Append(Vec<Arc<Span>>),
+    /// Spans, encoded by the caller: compression takes longer than all writes.
+    Append(Vec<PackedRow>),
     Change(Change),
     NextSequence(RolloutId, u64),
     /// Apply the retention limits.
@@ -43,30 +42,13 @@ impl Outcome {
     }
 }
 
-pub(super) type CommandResult = std::result::Result<Outcome, CommandError>;
+pub(super) type CommandResult = Result<Outcome, CommandError>;
 
-/// A command with encoded spans.
-pub(super) enum EncodedWork {
-    Append(Result<Vec<PackedRow>>),
-    Change(Change),
-    NextSequence(RolloutId, u64),
-    Prune,
-}
-
-impl EncodedWork {
-    pub(super) fn new(work: Work, recent: &RecentTexts) -> Self {
-        match work {
-            Work::Append(spans) => Self::Append(spans.iter().map(|span| PackedRow::encode(span, recent)).collect()),
-            Work::Change(change) => Self::Change(change),
-            Work::NextSequence(id, above) => Self::NextSequence(id, above),
-            Work::Prune => Self::Prune,
-        }
-    }
-
+impl Work {
     /// About the size that its spans add to the file.
     pub(super) fn size_bytes(&self) -> usize {
         match self {
-            Self::Append(Ok(rows)) => rows.iter().map(PackedRow::size_bytes).sum(),
+            Self::Append(rows) => rows.iter().map(PackedRow::size_bytes).sum(),
             _ => 0,
         }
     }
@@ -76,11 +58,10 @@ impl EncodedWork {
         connection: &Connection,
         path: &Path,
         options: &SqliteOptions,
-        recent: &mut RecentTexts,
+        recent: &RecentTexts,
     ) -> CommandResult {
         match self {
             Self::Append(rows) => {
-                let rows = rows.map_err(CommandError::Rejected)?;
                 let appended = append(connection, std::slice::from_ref(&rows), recent, options.observer)?;
                 Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
             }

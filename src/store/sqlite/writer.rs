@@ -13,9 +13,10 @@ use super::readers::Readers;
 use super::retention::{prune, release_pages};
 use super::statements::{PackedRow, append};
 use super::texts::RecentTexts;
-use super::work::{CommandResult, EncodedWork, Outcome, Work};
+use super::work::{CommandResult, Outcome, Work};
 use crate::store::api::Pruned;
 use crate::store::error::{Result, StoreError};
+use crate::trace::Span;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,7 @@ enum WriterMessage {
 pub(super) struct Writer {
     sender: Mutex<Option<mpsc::Sender<WriterMessage>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    recent: Arc<RecentTexts>,
 }
 
 struct WriterThread {
@@ -57,7 +59,7 @@ struct WriterThread {
     options: SqliteOptions,
     /// Spans stored since the last check of the limits.
     unchecked_spans: usize,
-    recent: RecentTexts,
+    recent: Arc<RecentTexts>,
     checkpoints: Checkpoints,
 }
 
@@ -70,7 +72,9 @@ impl Writer {
         options: SqliteOptions,
     ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
+        let recent = Arc::new(RecentTexts::default());
         let thread = WriterThread {
+            recent: Arc::clone(&recent),
             checkpoints: Checkpoints::start(Arc::clone(&file), generation),
             file,
             connection,
@@ -79,13 +83,21 @@ impl Writer {
             options,
             // An old file may exceed the limits: the first command checks them.
             unchecked_spans: SPANS_PER_CHECK,
-            recent: RecentTexts::default(),
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || thread.serve(inbox))
             .map_err(|error| StoreError::Other(format!("the writer thread can't be started: {error}")))?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), recent })
+    }
+
+    /// Encodes spans beside the caller, appends them, and waits for their commit.
+    pub(super) async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Outcome> {
+        let recent = Arc::clone(&self.recent);
+        let encode = move || spans.iter().map(|span| PackedRow::encode(span, &recent)).collect::<Result<Vec<_>>>();
+        let encoded = tokio::task::spawn_blocking(encode).await;
+        let rows = encoded.map_err(|error| StoreError::Other(format!("spans can't be encoded: {error}")))??;
+        self.run(Work::Append(rows)).await
     }
 
     /// Runs a command and waits for its commit, and for its erasure if it removes content.
@@ -201,17 +213,15 @@ impl WriterThread {
         abandon(std::mem::replace(&mut self.connection, connection));
         self.generation = generation;
         self.readers.clear();
-        self.recent = RecentTexts::default();
+        self.recent.clear();
         Ok(())
     }
 
     /// Runs commands in one transaction. After an outer error, none of them is stored.
     fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<CommandResult>> {
-        // Compression takes longer than the writes, so it happens before the file is locked.
-        let works: Vec<_> = works.into_iter().map(|work| EncodedWork::new(work, &self.recent)).collect();
-        let bytes = works.iter().map(EncodedWork::size_bytes).sum();
+        let bytes = works.iter().map(Work::size_bytes).sum();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut group = Group { transaction, path: self.file.path(), options: &self.options, recent: &mut self.recent };
+        let mut group = Group { transaction, path: self.file.path(), options: &self.options, recent: &self.recent };
         let mut results = Vec::with_capacity(works.len());
         if works.len() == 1 {
             // Without other commands no savepoint is needed, which would write each page twice.
@@ -260,21 +270,19 @@ struct Group<'a> {
     transaction: Transaction<'a>,
     path: &'a Path,
     options: &'a SqliteOptions,
-    recent: &'a mut RecentTexts,
+    recent: &'a RecentTexts,
 }
 
 impl Group<'_> {
     /// Runs commands in their order, each with its own result. An outer error concerns the file.
-    fn run_each(&mut self, works: Vec<EncodedWork>, results: &mut Vec<CommandResult>) -> rusqlite::Result<()> {
+    fn run_each(&mut self, works: Vec<Work>, results: &mut Vec<CommandResult>) -> rusqlite::Result<()> {
         let mut works = works.into_iter().peekable();
         while let Some(work) = works.next() {
             match work {
                 // Consecutive batches share the statements for their rollouts and attempts.
-                EncodedWork::Append(Ok(rows)) if matches!(works.peek(), Some(EncodedWork::Append(Ok(_)))) => {
+                Work::Append(rows) if matches!(works.peek(), Some(Work::Append(_))) => {
                     let mut batches = vec![rows];
-                    while let Some(EncodedWork::Append(Ok(rows))) =
-                        works.next_if(|next| matches!(next, EncodedWork::Append(Ok(_))))
-                    {
+                    while let Some(Work::Append(rows)) = works.next_if(|next| matches!(next, Work::Append(_))) {
                         batches.push(rows);
                     }
                     self.append_batches(batches, results)?;
@@ -301,7 +309,7 @@ impl Group<'_> {
                 drop(savepoint);
                 // One batch is rejected. It must not affect the others.
                 for rows in batches {
-                    let result = self.run_isolated(EncodedWork::Append(Ok(rows)))?;
+                    let result = self.run_isolated(Work::Append(rows))?;
                     results.push(result);
                 }
             }
@@ -310,7 +318,7 @@ impl Group<'_> {
     }
 
     /// Runs a command so that nothing of it remains if it fails. An outer error concerns the file.
-    fn run_isolated(&mut self, work: EncodedWork) -> rusqlite::Result<CommandResult> {
+    fn run_isolated(&mut self, work: Work) -> rusqlite::Result<CommandResult> {
         // Dropping a savepoint rolls it back.
         let savepoint = self.transaction.savepoint()?;
         match work.run(&savepoint, self.path, self.options, self.recent) {
