@@ -81,24 +81,24 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
     let count =
         |index: &usize| *index == 0 || span.attributes.contains_key(&indexed(names::RESPONSE_TOKEN_IDS, *index));
     let choices = (0..).take_while(|index| *index < reasons.len().max(1) || count(index));
-    let prompt: Arc<[u32]> = ids(span, names::PROMPT_TOKEN_IDS, 0).into();
+    let prompt: Arc<[u32]> = ids(span, names::PROMPT_TOKEN_IDS, 0);
     let role = text(span, names::CALL_ROLE).and_then(CallRole::named).unwrap_or(CallRole::Main);
     let call = |choice: usize| {
-        let own_prompt = ids(span, names::PROMPT_TOKEN_IDS, choice);
-        let sampled = ids(span, names::RESPONSE_TOKEN_IDS, choice);
+        let own_prompt = (choice > 0).then(|| ids::<Arc<[u32]>>(span, names::PROMPT_TOKEN_IDS, choice));
+        let sampled: Vec<u32> = ids(span, names::RESPONSE_TOKEN_IDS, choice);
         let mut call = Call {
             span_id: span.span_id.clone(),
             sequence_id: span.sequence_id,
             choice,
             role,
             tools: digest(&content.tools),
-            prompt: if choice == 0 || own_prompt.is_empty() { Arc::clone(&prompt) } else { own_prompt.into() },
+            prompt: own_prompt.filter(|own| !own.is_empty()).unwrap_or_else(|| Arc::clone(&prompt)),
             logprobs: logprobs(span, choice, sampled.len()),
             versions: versions(span),
             temperature: span.attributes.get(names::GEN_AI_REQUEST_TEMPERATURE).and_then(Value::as_float),
-            routed_experts: text(span, &indexed(names::ROUTED_EXPERTS, choice)).map(str::to_owned),
-            routed_experts_shape: ints(span, &indexed(names::ROUTED_EXPERTS_SHAPE, choice)).to_vec(),
-            routed_experts_dtype: text(span, &indexed(names::ROUTED_EXPERTS_DTYPE, choice)).map(str::to_owned),
+            routed_experts: None,
+            routed_experts_shape: Vec::new(),
+            routed_experts_dtype: None,
             sampling_mask: sampling_mask(span, choice, sampled.len()),
             exclusion: None,
             finish_reason: reasons.get(choice).cloned(),
@@ -110,9 +110,22 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
             sampled,
         };
         call.exclusion = exclusion(span, &call, is_repeated);
+        read_experts(span, &mut call);
         call
     };
     choices.map(call).collect()
+}
+
+/// Reads the routed experts, if there is a row of them for each token but the last.
+fn read_experts(span: &Span, call: &mut Call) {
+    let shape = ints(span, &indexed(names::ROUTED_EXPERTS_SHAPE, call.choice));
+    let tokens = shape.first().and_then(|tokens| usize::try_from(*tokens).ok());
+    if tokens.is_some_and(|tokens| tokens + 1 == call.len()) {
+        let owned = |name| text(span, &indexed(name, call.choice)).map(str::to_owned);
+        let (experts, data_type) = (owned(names::ROUTED_EXPERTS), owned(names::ROUTED_EXPERTS_DTYPE));
+        (call.routed_experts, call.routed_experts_dtype) = (experts, data_type);
+        call.routed_experts_shape = shape.to_vec();
+    }
 }
 
 fn exclusion(span: &Span, call: &Call, is_repeated: bool) -> Option<Exclusion> {
@@ -223,9 +236,12 @@ fn sampling_mask(span: &Span, choice: usize, tokens: usize) -> Option<(Vec<u32>,
 }
 
 /// The ids of an attribute. Empty if one of them is no id, because the others would not match any more.
-fn ids(span: &Span, name: &str, choice: usize) -> Vec<u32> {
+fn ids<T: FromIterator<u32>>(span: &Span, name: &str, choice: usize) -> T {
     let ids = ints(span, &indexed(name, choice));
-    ids.iter().map(|id| u32::try_from(*id).ok()).collect::<Option<Vec<u32>>>().unwrap_or_default()
+    let is_id = |id: &i64| u32::try_from(*id).is_ok();
+    // The length is known before they are collected, so that they are not copied as the list grows.
+    let ids = if ids.iter().all(is_id) { ids } else { &[] };
+    ids.iter().map(|id| *id as u32).collect()
 }
 
 fn ints<'a>(span: &'a Span, name: &str) -> &'a [i64] {

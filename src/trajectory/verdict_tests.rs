@@ -338,3 +338,32 @@ fn experts_keep_the_type_that_they_were_recorded_with() {
         (Some("uint16"), &[1, 1, 2][..])
     );
 }
+
+#[test]
+fn experts_of_another_length_than_the_tokens_are_left_out() {
+    let mut short = call(1, &[1, 2, 3], &[4], 3);
+    short.set(names::ROUTED_EXPERTS, "AAEC");
+    short.set(names::ROUTED_EXPERTS_DTYPE, "uint8");
+    for (tokens, is_known) in [(3, true), (2, false), (4, false), (-1, false)] {
+        short.set(names::ROUTED_EXPERTS_SHAPE, Value::Ints(vec![tokens, 1, 1]));
+        let call = read(std::slice::from_ref(&short)).calls.remove(0);
+        assert_eq!(call.routed_experts.is_some(), is_known, "{tokens}");
+        assert_eq!((call.routed_experts_shape.is_empty(), call.routed_experts_dtype.is_none()), (!is_known, !is_known));
+    }
+}
+
+#[test]
+fn many_siblings_long_prompts_and_empty_answers_have_their_place() {
+    let prompt: Vec<i64> = (0..20).collect();
+    let long: Vec<i64> = (0..1_000_000).collect();
+    let longer = [long.as_slice(), &[5, 6]].concat();
+    let siblings = (0..5000_u32).map(|at| call(u64::from(at) + 1, &prompt, &[7, at.into()], 3));
+    let others = [call(6001, &long, &[5], 3), call(6002, &longer, &[], 3), call(6003, &longer, &[9], 3)];
+    let spans: Vec<Span> = siblings.chain(others).collect();
+    let tree = Trajectory::build(read(&spans).calls, MergeMode::Strict);
+    assert!(tree.nodes[..5000].iter().all(|node| node.n_siblings == 5000 && node.diagnosis.is_none()));
+    assert_eq!((tree.calls[5001].exclusion, tree.nodes[5002].parent), (Some(Exclusion::NoTokenIds), Some(5000)));
+    assert_eq!((tree.branches.len(), tree.branches[5000].trained.as_slice()), (5001, &[5000, 5002][..]));
+    let trained = tree.branches.iter().flat_map(|branch| &branch.trained).map(|call| tree.trained_tokens(*call));
+    assert_eq!((trained.sum::<usize>(), tree.sampled_tokens()), (10_002, 10_002));
+}
