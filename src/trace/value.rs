@@ -111,8 +111,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut list = match elements.next_element()? {
             None => return Ok(Value::Bools(Vec::new())),
             Some(Value::Bool(first)) => Value::Bools(vec![first]),
-            Some(Value::Int(first)) => Value::Ints(vec![first]),
-            Some(Value::Float(first)) => Value::Floats(vec![first]),
+            Some(Value::Int(first)) => Value::Ints(started(first)),
+            Some(Value::Float(first)) => Value::Floats(started(first)),
             Some(Value::String(first)) => Value::Strings(vec![first]),
             Some(_) => return Err(A::Error::custom(EXPECTED)),
         };
@@ -131,6 +131,13 @@ impl<'de> Visitor<'de> for ValueVisitor {
         }
         Ok(list)
     }
+}
+
+/// A list of numbers: most are token ids and log-probabilities, and long.
+fn started<T>(first: T) -> Vec<T> {
+    let mut list = Vec::with_capacity(32);
+    list.push(first);
+    list
 }
 
 const EXPECTED: &str = "Input should be a text, a number, a boolean, or a list of one of them";

@@ -18,8 +18,9 @@ pub(super) struct Parent {
 }
 
 /// The parent of each call. `calls` are in the order of their sequence ids; a parent comes before its children.
-pub(super) fn parents(calls: &[Call]) -> Vec<Option<Parent>> {
-    let sequences = SequenceTable::of(calls);
+/// `prompts` are their prompts.
+pub(super) fn parents(calls: &[Call], prompts: &[PromptKey<'_>]) -> Vec<Option<Parent>> {
+    let sequences = SequenceTable::of(calls, prompts);
     // A call without token ids of an answer continues nothing: it would end a branch that its retry continues.
     let parent = |(at, call): (usize, &Call)| call.has_tokens().then(|| sequences.parent(calls, at, call)).flatten();
     calls.iter().enumerate().map(parent).collect()
@@ -56,12 +57,12 @@ struct SequenceTable {
 type Key = (Lineage, usize, u64);
 
 impl SequenceTable {
-    fn of(calls: &[Call]) -> Self {
+    fn of(calls: &[Call], prompts: &[PromptKey<'_>]) -> Self {
         let mut by_key: HashMap<Key, Vec<usize>> = HashMap::with_capacity(calls.len());
         let mut lengths = Vec::with_capacity(calls.len());
         let mut filter = Filter::for_entries(calls.len());
         for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
-            let hash = hash(hash(SEED, &call.prompt), &call.sampled);
+            let hash = hash(prompts[at].hash, &call.sampled);
             by_key.entry((call.lineage(), call.len(), hash)).or_default().push(at);
             filter.add(hash);
             lengths.push(call.len());

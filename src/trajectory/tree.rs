@@ -71,9 +71,10 @@ impl Trajectory {
             let key = |call: &Call| (call.sequence_id, call.choice);
             key(a).cmp(&key(b)).then_with(|| a.span_id.cmp(&b.span_id))
         });
-        let mut nodes = siblings(&calls);
+        let prompts: Vec<PromptKey<'_>> = calls.iter().map(PromptKey::of).collect();
+        let mut nodes = siblings(&calls, &prompts);
         if mode != MergeMode::PerCall {
-            link(&calls, &mut nodes, mode);
+            link(&calls, &prompts, &mut nodes, mode);
         }
         let branches = branches(&calls, &nodes);
         Self { calls, nodes, branches }
@@ -92,10 +93,9 @@ impl Trajectory {
 }
 
 /// A node for each call, alone, with the number of calls that have its prompt.
-fn siblings(calls: &[Call]) -> Vec<CallNode> {
-    let keys: Vec<PromptKey<'_>> = calls.iter().map(PromptKey::of).collect();
+fn siblings(calls: &[Call], prompts: &[PromptKey<'_>]) -> Vec<CallNode> {
     let mut counts: HashMap<&PromptKey<'_>, usize> = HashMap::with_capacity(calls.len());
-    for (key, _) in keys.iter().zip(calls).filter(|(_, call)| call.has_tokens()) {
+    for (key, _) in prompts.iter().zip(calls).filter(|(_, call)| call.has_tokens()) {
         *counts.entry(key).or_default() += 1;
     }
     let node = |(call, key): (&Call, &PromptKey<'_>)| CallNode {
@@ -103,11 +103,11 @@ fn siblings(calls: &[Call]) -> Vec<CallNode> {
         trainable: call.sampled.len(),
         ..CallNode::default()
     };
-    calls.iter().zip(&keys).map(node).collect()
+    calls.iter().zip(prompts).map(node).collect()
 }
 
-fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
-    let parents = parents(calls);
+fn link(calls: &[Call], prompts: &[PromptKey<'_>], nodes: &mut [CallNode], mode: MergeMode) {
+    let parents = parents(calls, prompts);
     for (at, parent) in parents.iter().enumerate() {
         if let Some(parent) = parent {
             nodes[at].parent = Some(parent.call);
@@ -116,8 +116,8 @@ fn link(calls: &[Call], nodes: &mut [CallNode], mode: MergeMode) {
         }
     }
     let mut known_prompts = HashSet::with_capacity(calls.len());
-    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.has_tokens()) {
-        let is_new = known_prompts.insert(PromptKey::of(call));
+    for at in (0..calls.len()).filter(|at| calls[*at].has_tokens()) {
+        let is_new = known_prompts.insert(&prompts[at]);
         // A call that continues another one starts a branch if an earlier call continues that one too.
         let goes_on = |child: &usize| *child < at && calls[*child].exclusion.is_none();
         let leaves_none = parents[at].is_some_and(|parent| !nodes[parent.call].children.iter().any(goes_on));

@@ -37,13 +37,16 @@ pub(crate) trait Shape: Sync {
 
 /// A line of JSON for each value.
 pub(crate) fn encoded<T: Serialize>(values: &[T]) -> serde_json::Result<Vec<u8>> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(values.len() * LINE_BYTES);
     for value in values {
         serde_json::to_writer(&mut lines, value)?;
         lines.push(b'\n');
     }
     Ok(lines)
 }
+
+/// A line is often longer, but not by much.
+const LINE_BYTES: usize = 16 * 1024;
 
 /// The routed experts of a row: base64, the lengths of the dimensions, and numpy's name of the type. Null if it has none.
 pub(crate) fn experts(row: &TrainingRow) -> JsonValue {

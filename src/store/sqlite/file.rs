@@ -95,6 +95,8 @@ pub(super) fn open_beside(path: &Path, busy_timeout: Duration) -> rusqlite::Resu
 fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
+    // Plans do not depend on the bound values. Otherwise SQLite plans some statements again at each execution.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -182,8 +184,6 @@ fn configure(connection: &Connection, state: FileState, synchronous: Synchronous
     if mode != "wal" {
         tracing::warn!(mode, "the store's file system does not allow write-ahead logging; writes are slower");
     }
-    // Plans do not depend on the bound values. Otherwise SQLite plans some statements again at each execution.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Checkpoints run on a thread of their own, see `checkpoint`. Removed content is overwritten with zeros.
     let pragmas = "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = ON;";
     connection.execute_batch(pragmas)?;

@@ -61,8 +61,9 @@ pub(super) fn spans(
     let mut texts = SpanTexts::new(connection)?;
     while let Some(row) = found.next()? {
         let number: i64 = row.get(0)?;
-        let span = row.get::<_, String>(1).and_then(|json| {
-            span_row::span(&json, row.get(2)?, row.get(3)?).map_err(|error| damaged(Type::Text, error))
+        let json = row.get_ref(1)?.as_str();
+        let span = json.map_err(|error| damaged(Type::Text, error)).and_then(|json| {
+            span_row::span(json, row.get(2)?, row.get(3)?).map_err(|error| damaged(Type::Text, error))
         });
         let mut span = match span {
             Ok(span) => span,
