@@ -5,19 +5,20 @@
 //! held a second time.
 
 use super::backends::Backend;
+use super::body_edits::{asks_openly, body_edits, model_at};
 use super::call::GatewayCall;
-use super::routing::{ApiSurface, CallMode};
-use super::settings::{GatewaySettings, Sampling, Translate};
+use super::routing::ApiSurface;
+use super::settings::{GatewaySettings, Translate};
 use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
-use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT, OPENAI_COMPLETIONS};
+use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT};
 use crate::llm::engine::Tokenizer;
 use crate::llm::operation::Operation;
-use crate::llm::token_ids::{InjectedRequest, Logprobs, Stripping, TokenIdPlan, open_request, takes_open_request};
+use crate::llm::token_ids::{InjectedRequest, Stripping, TokenIdPlan};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
 use crate::trace::SamplerArrays;
-use crate::wire::json_edit::{Object, edited};
+use crate::wire::json_edit::edited;
 use crate::wire::json_strip::Changes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value as JsonValue, json};
@@ -38,6 +39,8 @@ pub(super) struct BackendRequest {
     pub(super) dropped: Vec<String>,
     /// The line about billing that a translation left out of the system prompt.
     pub(super) billing_line: Option<String>,
+    /// Nothing is to be sampled, and the translation can't express that.
+    pub(super) is_warmup: bool,
     /// Stores the response, so that later requests can continue it.
     pub(super) unanswered: Option<UnansweredRequest>,
 }
@@ -64,7 +67,7 @@ impl BackendRequest {
     ) -> Result<Self, ProxyError> {
         let requested = &call.route.api;
         let mut text = call.body.to_vec()?;
-        let (mut dropped, mut billing_line, mut unanswered) = (Vec::new(), None, None);
+        let (mut dropped, mut billing_line, mut is_warmup, mut unanswered) = (Vec::new(), None, false, None);
         let (mut body, mut target, handling) =
             if backend.speaks(requested.api) && !is_translated(call, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
@@ -83,6 +86,7 @@ impl BackendRequest {
                     translated.keep_only(fields);
                 }
                 (dropped, billing_line) = (translated.dropped, translated.billing_line);
+                is_warmup = translated.is_warmup;
                 text = serde_json::to_vec(&translated.body).unwrap_or_default();
                 let body = HeldBytes::of(memory, MemoryUse::GatewayRequest, &text);
                 let handling = ResponseHandling::Translate(requested.api.error_shape, translated.response);
@@ -90,17 +94,10 @@ impl BackendRequest {
             };
         if target.has_model_in_path() {
             target.model = Some(model_at(call, backend));
-        } else if target.operation() != Operation::CountTokens {
-            let object = Object::find(&text).ok_or_else(|| malformed("the body is not a JSON object"))?;
-            let mut fields = body_fields(call, &target, &object, backend, settings);
-            if target.operation().samples() && settings.limit_to_context {
-                let beyond = limits_beyond_context(&target, &object, &fields, backend, text.len());
-                dropped.extend(beyond.iter().map(|name| (*name).to_owned()));
-                fields.retain(|(name, _)| !beyond.contains(&name.as_str()));
-                // Engines then sample up to the end of the context.
-                fields.extend(beyond.into_iter().map(|name| (name.to_owned(), "null".to_owned())));
-            }
-            let edits = object.set(&fields);
+        }
+        if target.operation() != Operation::CountTokens {
+            let (edits, beyond) = body_edits(call, &target, &text, backend, settings)?;
+            dropped.extend(beyond);
             (text, body) = (edited(&text, &edits), body.edited(&edits));
         }
         let path = target.path();
@@ -120,6 +117,7 @@ impl BackendRequest {
             handling,
             dropped,
             billing_line,
+            is_warmup,
             unanswered,
         })
     }
@@ -176,83 +174,6 @@ fn headers_for(call: &GatewayCall, backend: &Backend, api_headers: &[&'static st
     headers
 }
 
-/// The fields that are set in a body: names, and values as JSON.
-fn body_fields(
-    call: &GatewayCall,
-    target: &ApiCall,
-    body: &Object<'_>,
-    backend: &Backend,
-    settings: &GatewaySettings,
-) -> Vec<(String, String)> {
-    let mut fields: Vec<(&str, String)> = Vec::new();
-    let model = model_at(call, backend);
-    if !model.is_empty() {
-        fields.push(("model", json!(model).to_string()));
-    }
-    let sampling = match call.mode {
-        Some(CallMode::Train) => settings.train,
-        Some(CallMode::Val) => settings.val,
-        None => Sampling::default(),
-    };
-    if target.operation().samples() {
-        let defaults = (call.route.surface == ApiSurface::V1).then_some(()).and(call.mode).map(|mode| match mode {
-            CallMode::Train => V1_TRAIN_TEMPERATURE,
-            CallMode::Val => V1_VAL_TEMPERATURE,
-        });
-        let float = |value: f64| json!(value).to_string();
-        fields.extend(sampling.temperature.or(defaults).map(|value| ("temperature", float(value))));
-        fields.extend(sampling.top_p.map(|value| ("top_p", float(value))));
-        fields.extend(sampling.max_tokens.into_iter().flat_map(|max| target.api.limit_length(body, max)));
-        for (name, value) in &call.registration.sampling {
-            fields.retain(|(earlier, _)| earlier != name);
-            fields.push((name, value.to_string()));
-        }
-    }
-    if asks_openly(call, target, backend) {
-        let wants_logprobs = call.mode == Some(CallMode::Train) && settings.include_log_probs;
-        let logprobs = if wants_logprobs { Logprobs::Yes } else { Logprobs::No };
-        let token_id_fields = open_request(target.api, backend.engine().known(), logprobs);
-        fields.extend(token_id_fields.into_iter().map(|(name, value)| (name, value.to_owned())));
-    }
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// The limits of the answer's length that, with the prompt, exceed the backend's context: engines refuse such calls. The
-/// length of the prompt is estimated.
-fn limits_beyond_context(
-    target: &ApiCall,
-    body: &Object<'_>,
-    fields: &[(String, String)],
-    backend: &Backend,
-    body_bytes: usize,
-) -> Vec<&'static str> {
-    let Some(context) = backend.context_tokens() else { return Vec::new() };
-    let prompt = body_bytes as u64 / BYTES_PER_TOKEN;
-    let is_beyond = |name: &&&'static str| {
-        let set = fields.iter().rev().find(|(field, _)| field == **name).map(|(_, value)| value.as_bytes());
-        let limit = set.or_else(|| body.value(name)).and_then(|value| serde_json::from_slice::<u64>(value).ok());
-        limit.is_some_and(|limit| limit.saturating_add(prompt) >= context)
-    };
-    target.api.length_limits.iter().filter(is_beyond).copied().collect()
-}
-
-/// The bytes of a request's JSON that are counted as one token. Most texts have more bytes a token, so that the estimate is
-/// rather too high.
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// The model, as the backend calls it. A backend for any model gets the name that the call was matched by.
-fn model_at(call: &GatewayCall, backend: &Backend) -> String {
-    if backend.model.is_empty() { call.model.clone() } else { backend.model.clone() }
-}
-
-/// True for a call on the routes and APIs of Agent Lightning 1.0. Token ids are then requested as if the agent did, and stay in
-/// the response.
-fn asks_openly(call: &GatewayCall, target: &ApiCall, backend: &Backend) -> bool {
-    call.route.surface == ApiSurface::V1
-        && [&OPENAI_CHAT, &OPENAI_COMPLETIONS].contains(&target.api)
-        && takes_open_request(target.api, backend.engine().known())
-}
-
 /// How token ids and `arrays` are requested on the agent's behalf. `None`: the engine returns none in this API, or they are
 /// requested openly ([`asks_openly`]).
 fn token_id_plan(
@@ -296,6 +217,7 @@ fn count_tokens(
         handling: ResponseHandling::CountTokens(tokenizer),
         dropped: translated.dropped,
         billing_line: translated.billing_line,
+        is_warmup: false,
         unanswered: None,
     })
 }
@@ -318,10 +240,6 @@ fn unsupported(api: &ApiCall, backend: &Backend) -> ProxyError {
     ProxyError::new(ErrorKind::Untranslatable, "", cause)
 }
 
-pub(super) fn malformed(cause: &str) -> ProxyError {
-    ProxyError::new(ErrorKind::CallMalformed, "", cause)
-}
-
 /// The parameters of a query that are forwarded. Clients also put API keys there.
 fn forwarded_query(query: &str) -> String {
     let is_forwarded = |pair: &&str| FORWARDED_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
@@ -329,9 +247,6 @@ fn forwarded_query(query: &str) -> String {
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-/// The sampling temperatures that Agent Lightning 1.0 sets by default.
-const V1_TRAIN_TEMPERATURE: f64 = 1.0;
-const V1_VAL_TEMPERATURE: f64 = 0.7;
 const FORWARDED_HEADERS: &[&str] =
     &["accept", "user-agent", "traceparent", "tracestate", "x-request-id", "x-client-request-id"];
 const FORWARDED_PARAMETERS: [&str; 3] = ["alt", "api-version", "beta"];

@@ -211,6 +211,7 @@ impl BackendTry<'_> {
             facts.translated_from = (!is_passed_on).then_some(self.call.route.api.api.name);
             facts.dropped.clone_from(&self.request.dropped);
             facts.billing_line.clone_from(&self.request.billing_line);
+            facts.is_warmup = self.request.is_warmup;
         });
         recording.policy_version(self.version, VersionChange::Replaces);
         recording.request_body(&self.request.body);

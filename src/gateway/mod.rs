@@ -18,6 +18,7 @@ mod backend_response;
 mod backend_selection;
 mod backend_try;
 mod backends;
+mod body_edits;
 mod cached_bytes;
 mod cached_response;
 mod call;

@@ -1,6 +1,6 @@
 //! Reads a request: everything about a call that can be known before it may be sent.
 
-use super::backend_request::malformed;
+use super::body_edits::malformed;
 use super::call::{GatewayCall, ResponseState};
 use super::error_response::ErrorFormat;
 use super::routing::{ApiSurface, Route};

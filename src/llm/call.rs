@@ -2,11 +2,14 @@
 //!
 //! Messages have the shapes of OpenTelemetry's GenAI conventions (v1.41.1). No API's field names are known here.
 
+pub(crate) use super::unread_part::UnreadPart;
+
 use super::message::{Message, Part, arguments_of_text, finish_reason};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::tokens::Tokens;
 use crate::wire::json::Json;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// One call of a model or tool.
 #[derive(Clone, Debug, Default)]
@@ -60,44 +63,6 @@ pub struct LlmCall {
     pub extras: Vec<(&'static str, String)>,
 }
 
-/// A part of an exchange that could not be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnreadPart {
-    /// The body of the request is no JSON.
-    Request,
-    /// The body of the response is no JSON.
-    Response,
-    /// An event of the response is no JSON, or its framing is broken.
-    ResponseEvent,
-    /// The response is JSON without choices.
-    ResponseShape,
-    /// Text is not UTF-8, or has half of a surrogate pair; it was read with replacement characters. The ids of tokens are
-    /// as they were sent.
-    InvalidUtf8,
-    /// There are more choices than any request asks for.
-    Choices,
-    /// Two choices have the same index.
-    ChoiceIndex,
-    /// The format failed on its input.
-    Fault,
-}
-
-impl UnreadPart {
-    /// The word in the attribute `tracewire.llm.unread`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Response => "response",
-            Self::ResponseEvent => "response_event",
-            Self::ResponseShape => "response_shape",
-            Self::InvalidUtf8 => "invalid_utf8",
-            Self::Choices => "choices",
-            Self::ChoiceIndex => "choice_index",
-            Self::Fault => "fault",
-        }
-    }
-}
-
 /// The parameters of a request. `None` and empty where the request does not set them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
@@ -127,6 +92,8 @@ pub struct Parameters {
     pub output_type: Option<&'static str>,
     /// The reasoning effort, in the API's word.
     pub reasoning_level: Option<String>,
+    /// Numbers and flags that the sampling depends on, as requested, or as the engine reports them.
+    pub sampling: BTreeMap<&'static str, serde_json::Value>,
     /// The stored response that this one continues.
     pub previous_response_id: Option<String>,
     /// The conversation that the endpoint keeps.
@@ -324,7 +291,8 @@ impl LlmCall {
     }
 
     /// This call, of which only the request was read, with the response that was read into another.
-    pub(super) fn with_response(self, response: Self) -> Self {
+    pub(super) fn with_response(mut self, mut response: Self) -> Self {
+        self.request.sampling.append(&mut response.request.sampling);
         let mut call = Self {
             api: self.api,
             operation: self.operation,

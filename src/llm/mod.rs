@@ -40,3 +40,4 @@ pub(crate) mod provider;
 pub(crate) mod recorded;
 pub(crate) mod token_ids;
 pub(crate) mod translate;
+mod unread_part;

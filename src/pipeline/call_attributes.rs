@@ -34,6 +34,7 @@ pub(super) fn describe(
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
+    call.request.is_warmup |= exchange.gateway.as_ref().is_some_and(|facts| facts.is_warmup);
     let check = validate(&mut call, capture_issues(exchange), (options.sampler_arrays, exchange.injection.arrays));
     name(span, &call);
     parameters(span, &call.request);
@@ -178,6 +179,8 @@ fn parameters(span: &mut Span, request: &Parameters) {
         span.set_some(name, value.clone());
     }
     span.set_some(names::GEN_AI_OUTPUT_TYPE, request.output_type);
+    let sampling = Some(&request.sampling).filter(|sampling| !sampling.is_empty());
+    span.set_some(names::SAMPLING, sampling.and_then(|sampling| serde_json::to_string(sampling).ok()));
 }
 
 fn usage(span: &mut Span, usage: Usage) {

@@ -114,6 +114,7 @@ names! {
     GATEWAY_VERSION = "tracewire.gateway.version";
     EVENT_TYPE = "tracewire.event.type";
     EVENT_DATA = "tracewire.event.data";
+    SAMPLING = "tracewire.sampling";
     RESPONSE_CHUNKS = "tracewire.response.chunks";
     CHUNK_GAP_P50_MS = "tracewire.response.chunk_gap_p50_ms";
     CHUNK_GAP_MAX_MS = "tracewire.response.chunk_gap_max_ms";

@@ -233,6 +233,32 @@ fn a_response_is_continued_by_its_id_within_its_rollout() {
 }
 
 #[test]
+fn a_call_that_only_warms_up_is_marked_and_gets_no_answer() {
+    let gateway = Gateway::start("sglang", "");
+    let reply = gateway.call("/v1/responses", &json!({"model": "m", "input": "hi", "generate": false})).json();
+    assert_eq!((&reply["output"], &reply["status"]), (&json!([]), &json!("completed")));
+    assert_eq!(gateway.model.last()["max_tokens"], 1);
+    assert_eq!(gateway.span()["tracewire.call.role"], "warmup");
+}
+
+#[test]
+fn settings_and_limits_hold_for_a_gemini_backend_too() {
+    let gateway = Gateway::start("gemini", "train = { temperature = 0.5, top_p = 0.25, max_tokens = 7 }");
+    let registered = json!({"input": {}, "mode": "train", "metadata": {"sampling_params": {"seed": 3, "top_k": 4}}});
+    let rollout =
+        post(gateway.server, "/v1/agl/rollouts", &registered).json()["rollout_id"].as_str().unwrap().to_owned();
+    let contents = json!([{"role": "user", "parts": [{"text": "hi"}]}]);
+    for config in [json!(null), json!({"temperature": 1.0, "maxOutputTokens": 9999, "topP": 1})] {
+        let path = format!("/rollout/{rollout}/attempt/at/v1beta/models/m:generateContent");
+        let body = json!({"contents": contents, "generationConfig": config}).to_string();
+        assert_eq!(ask(gateway.server, "POST", &path, &[], &body).status, 200);
+        let sent = gateway.model.last();
+        let expected = json!({"temperature": 0.5, "topP": 0.25, "maxOutputTokens": 7, "seed": 3, "topK": 4});
+        assert_eq!((&sent["generationConfig"], &sent["model"]), (&expected, &json!(null)));
+    }
+}
+
+#[test]
 fn the_settings_decide_where_there_is_a_choice() {
     let gateway = Gateway::start("sglang", "server_tools = \"refuse\"\nturns = \"keep\"");
     let reply = gateway.call("/v1/messages", &of_claude_code());

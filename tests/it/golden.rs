@@ -71,7 +71,8 @@ fn reproducible(span: &Value) -> Value {
     let kept = |name: &str| {
         let prefixes =
             ["gen_ai.", "mcp.", "openai.", "jsonrpc.", "prompt_token_ids", "response_token_ids", "error.type"];
-        let ours = ["tokens.", "dialect", "response_logprobs", "policy.", "llm.", "outcome", "response.chunks"];
+        let ours =
+            ["tokens.", "dialect", "response_logprobs", "policy.", "llm.", "outcome", "response.chunks", "sampling"];
         let timed = name.ends_with("time_to_first_chunk") || name.ends_with("_ms");
         !timed
             && (prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -34,6 +34,8 @@ pub(crate) struct ApiSpec {
     pub error_shape: ErrorShape,
     /// Header fields of its requests that mean something to a server of it, beside those of HTTP.
     pub request_headers: &'static [&'static str],
+    /// Where requests have their sampling parameters.
+    pub sampling: SamplingFields,
     /// Fields that limit the length of an answer; the last one is set where a request has none of them.
     pub length_limits: &'static [&'static str],
     /// The provider (`gen_ai.provider.name`) where nothing else tells it, after those that `hosted` finds.
@@ -44,6 +46,22 @@ pub(crate) struct ApiSpec {
     pub format: Option<&'static dyn ApiFormat>,
     /// Its calls over a WebSocket, if it has any.
     pub websocket: Option<WebSocketCalls>,
+}
+
+/// Where the requests of an API have their sampling parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SamplingFields {
+    /// The field whose object they are in, in all its spellings. Empty: they are in the request itself.
+    pub objects: &'static [&'static str],
+    /// Chat completions' names, and the API's own, where they differ.
+    pub names: &'static [(&'static str, &'static str)],
+}
+
+impl SamplingFields {
+    /// The API's name of a parameter of chat completions.
+    pub(crate) fn name<'a>(&self, of_chat: &'a str) -> &'a str {
+        self.names.iter().find(|(name, _)| *name == of_chat).map_or(of_chat, |(_, own)| own)
+    }
 }
 
 /// The messages that divide a WebSocket into calls. Each is JSON with a `type`.
@@ -127,6 +145,7 @@ const COMMON: ApiSpec = ApiSpec {
     stream_end: StreamEnd::Content,
     error_shape: ErrorShape::OpenAi,
     request_headers: &[],
+    sampling: SamplingFields { objects: &[], names: &[] },
     length_limits: &["max_tokens"],
     provider: "openai",
     hosted: &[],
@@ -200,6 +219,10 @@ pub(crate) static OPENAI_RESPONSES: ApiSpec = ApiSpec {
         Endpoint::read_only("/responses/compact", Chat).needs(&[RESPONSES_FIELDS]),
     ],
     stream_end: StreamEnd::Events(&["response.completed", "response.incomplete", "response.failed", "response.done"]),
+    sampling: SamplingFields {
+        objects: &[],
+        names: &[("max_tokens", "max_output_tokens"), ("max_completion_tokens", "max_output_tokens")],
+    },
     length_limits: &["max_output_tokens"],
     websocket: Some(WebSocketCalls {
         begin: "response.create",
@@ -241,6 +264,10 @@ pub(crate) static ANTHROPIC_MESSAGES: ApiSpec = ApiSpec {
         Endpoint::read_only("/model/{model}/invoke-with-response-stream", Chat).needs(MESSAGES),
     ],
     stream_end: StreamEnd::Events(&["message_stop"]),
+    sampling: SamplingFields {
+        objects: &[],
+        names: &[("max_completion_tokens", "max_tokens"), ("stop", "stop_sequences")],
+    },
     error_shape: ErrorShape::Anthropic,
     request_headers: &["anthropic-version", "anthropic-beta"],
     provider: "anthropic",
@@ -262,6 +289,20 @@ pub(crate) static GEMINI: ApiSpec = ApiSpec {
         Endpoint::read_only("/{model}:streamGenerateContent", GenerateContent).streaming(Streaming::Always),
     ],
     error_shape: ErrorShape::Google,
+    sampling: SamplingFields {
+        objects: &["generationConfig", "generation_config"],
+        names: &[
+            ("top_p", "topP"),
+            ("top_k", "topK"),
+            ("max_tokens", "maxOutputTokens"),
+            ("max_completion_tokens", "maxOutputTokens"),
+            ("stop", "stopSequences"),
+            ("presence_penalty", "presencePenalty"),
+            ("frequency_penalty", "frequencyPenalty"),
+            ("n", "candidateCount"),
+        ],
+    },
+    length_limits: &["maxOutputTokens"],
     provider: "gcp.gen_ai",
     hosted: &[("/publishers/", "gcp.vertex_ai")],
     ..COMMON

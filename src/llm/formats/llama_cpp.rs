@@ -24,6 +24,7 @@ impl ApiFormat for Completion {
     }
 
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
+        call.request.sampling.extend(parts::sampling(data.get("generation_settings")));
         call.response_model = data.get("model").word().or(call.response_model.take());
         call.usage.update(Usage {
             input: data.get("tokens_evaluated").int(),

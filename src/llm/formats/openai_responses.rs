@@ -36,6 +36,7 @@ impl ApiFormat for Responses {
 
     fn response(&self, body: &Json<'_>, call: &mut LlmCall) {
         parts::root(body, call);
+        call.request.sampling.extend(parts::sampling(body));
         let choice = call.choice(0);
         let output = body.get("output").list();
         if !output.is_empty() {

@@ -7,6 +7,7 @@ use crate::trace::SamplerArray;
 use crate::wire::json::Json;
 use crate::wire::json_value::Packed;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Reads the parameters of a request, by the names that most APIs have for them.
 pub(super) fn parameters(body: &Json<'_>) -> Parameters {
@@ -19,6 +20,7 @@ pub(super) fn parameters(body: &Json<'_>) -> Parameters {
         frequency_penalty: body.get("frequency_penalty").float(),
         presence_penalty: body.get("presence_penalty").float(),
         seed: body.get("seed").int(),
+        sampling: sampling(body),
         max_tokens: body.any(&["max_completion_tokens", "max_output_tokens", "max_tokens"]).int(),
         stop: texts(body.any(&["stop", "stop_sequences"])),
         choice_count: body.get("n").int().filter(|count| *count != 1),
@@ -38,6 +40,27 @@ pub(super) fn parameters(body: &Json<'_>) -> Parameters {
         ..Parameters::default()
     }
 }
+
+/// The numbers and flags of an object that the sampling depends on.
+pub(super) fn sampling(object: &Json<'_>) -> BTreeMap<&'static str, serde_json::Value> {
+    let value = |name: &'static str| {
+        let json = object.get(name);
+        let flag = json.bool().map(serde_json::Value::from);
+        let number = || json.int().map(serde_json::Value::from);
+        let value = flag.or_else(number).or_else(|| Some(serde_json::Number::from_f64(json.float()?)?.into()))?;
+        Some((name, value))
+    };
+    SAMPLING.iter().filter_map(|name| value(name)).collect()
+}
+
+/// Sampling parameters of OpenAI, Anthropic, vLLM, SGLang and llama.cpp.
+#[rustfmt::skip]
+const SAMPLING: &[&str] = &[
+    "temperature", "top_p", "top_k", "min_p", "top_a", "typical_p", "repetition_penalty", "repeat_penalty", "repeat_last_n",
+    "presence_penalty", "frequency_penalty", "min_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens",
+    "max_new_tokens", "min_new_tokens", "n_predict", "seed", "ignore_eos", "dynatemp_range", "dynatemp_exponent",
+    "xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta", "dry_multiplier", "dry_base",
+];
 
 fn output_type(kind: &str) -> Option<&'static str> {
     match kind {

@@ -23,6 +23,8 @@ mod response;
 mod response_items;
 mod responses_request;
 mod responses_response;
+#[cfg(test)]
+mod responses_response_tests;
 mod responses_tools;
 mod source;
 #[cfg(test)]

