@@ -8,6 +8,7 @@ use super::respond::{ApiError, ApiResult};
 use super::token::{RolloutScope, Scope, Token};
 use crate::gateway::{Gateway, NamedRollout, rollout_of_key};
 use crate::llm::api::api_key;
+use crate::trace::check_id;
 use crate::util::glob::text_matches;
 use crate::util::secret::Secret;
 use axum::RequestPartsExt;
@@ -172,6 +173,10 @@ pub(super) async fn check(State(check): State<AccessCheck>, request: Request, ne
         }
         None => authorise(&check.tokens, check.access, &parts.headers, rollout.as_deref()),
     };
+    let invalid_id = parameters.iter().flatten().find_map(|(name, id)| Some((name, id, check_id(id).err()?)));
+    if let (Ok(_), Some((name, id, error))) = (&authorised, invalid_id) {
+        return ApiError::of_value(&["path", name], error.to_string(), id).into_response();
+    }
     match authorised {
         Ok(caller) => {
             parts.extensions.insert(caller);

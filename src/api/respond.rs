@@ -5,12 +5,14 @@ use crate::error::{FramingFault, ProxyError};
 use crate::rollout::RolloutError;
 use crate::store::StoreError;
 use crate::util::panics::Panicked;
+use crate::wire::redact::Redactor;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
 use std::fmt;
+use std::sync::LazyLock;
 use utoipa::ToSchema;
 
 /// The result of a handler.
@@ -189,8 +191,16 @@ impl IntoResponse for ApiError {
                 (StatusCode::INTERNAL_SERVER_ERROR, body)
             }
         };
-        (status, Json(body)).into_response()
+        (status, [(header::CONTENT_TYPE, "application/json")], without_secrets(&body)).into_response()
     }
+}
+
+/// The JSON of an error. It repeats what the request had, also where somebody put a key or a password by mistake: errors end up
+/// in logs.
+fn without_secrets(body: &impl Serialize) -> String {
+    static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+    let text = serde_json::to_string(body).unwrap_or_default();
+    REDACTOR.body(Some("application/json"), "", &text).into_owned()
 }
 
 /// 200 with a JSON body.

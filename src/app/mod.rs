@@ -1,11 +1,13 @@
 //! The composition root: creates the parts of the program and connects them. It may import every module.
 
+mod log_output;
 mod metrics;
 mod program;
 mod secrets;
 mod service;
 mod stores;
 
+pub(crate) use log_output::LogOutput;
 pub(crate) use program::{App, Parts, StopReport};
 pub(crate) use secrets::{SecretFiles, complete, complete_for_run, kept_proxy_token};
 pub(crate) use stores::{WhenUnreachable, ca_folder, open_store, open_store_for_reading, place_name, store_path};

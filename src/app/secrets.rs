@@ -72,6 +72,6 @@ fn random_secret() -> io::Result<String> {
     Ok(const_hex::encode(bytes))
 }
 
-const SERVER_TOKEN: &str = "server.token";
-const PROXY_TOKEN: &str = "proxy.token";
-const SIGNING_KEY: &str = "signing.key";
+const SERVER_TOKEN: &str = "api-token";
+const PROXY_TOKEN: &str = "proxy-token";
+const SIGNING_KEY: &str = "signing-key";

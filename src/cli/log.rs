@@ -1,6 +1,7 @@
 //! The log on stderr: `TRACEWIRE_LOG` filters it, and `TRACEWIRE_LOG_FORMAT` sets its format.
 
 use super::settings::variable;
+use crate::app::LogOutput;
 use std::io::IsTerminal;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,7 +15,7 @@ pub(super) fn start(default_level: LevelFilter) -> Result<(), LogSettingError> {
         None => Targets::new().with_target("tracewire", default_level),
         Some(text) => parse_filter(&text)?,
     };
-    let to_stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(|| LogOutput);
     let format = match set("TRACEWIRE_LOG_FORMAT").as_deref() {
         None | Some("text") => to_stderr.with_target(false).with_ansi(has_color()).boxed(),
         Some("json") => to_stderr.json().flatten_event(true).boxed(),

@@ -4,8 +4,9 @@
 //! connection alone.
 
 use super::connection_context::{ConnectionContext, NamedRollout};
+use crate::error::{ErrorKind, ProxyError};
 use crate::trace::exchange::{Identity, IdentitySource};
-use crate::trace::{AttemptId, RolloutId};
+use crate::trace::{AttemptId, RolloutId, check_id};
 use http::HeaderMap;
 
 /// Names the rollout of a request.
@@ -60,18 +61,29 @@ fn claims(connection: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
 }
 
 impl NamedRollout {
-    /// The rollout and attempt in the header fields of a request.
+    /// The rollout and attempt in the header fields of a request. Invalid ids name none; [`check_headers`] refuses them.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
-        Self {
-            rollout: text(headers, ROLLOUT_HEADER).map(Into::into),
-            attempt: text(headers, ATTEMPT_HEADER).map(Into::into),
-        }
+        let id = |name: &str| text(headers, name).filter(|id| check_id(id).is_ok());
+        Self { rollout: id(ROLLOUT_HEADER).map(Into::into), attempt: id(ATTEMPT_HEADER).map(Into::into) }
     }
 }
 
+/// An error if a header field has an invalid id.
+pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), ProxyError> {
+    for name in [ROLLOUT_HEADER, ATTEMPT_HEADER].into_iter().filter(|name| headers.contains_key(*name)) {
+        let checked = text(headers, name).map(check_id);
+        let problem = match checked {
+            Some(Ok(())) => continue,
+            Some(Err(error)) => error.to_string(),
+            None => "an id must be UTF-8".to_owned(),
+        };
+        return Err(ProxyError::new(ErrorKind::HttpRequestError, "", format!("{name}: {problem}")));
+    }
+    Ok(())
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let value = headers.get(name)?.to_str().ok()?.trim();
-    (!value.is_empty()).then_some(value)
+    std::str::from_utf8(headers.get(name)?.as_bytes()).ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -115,6 +127,24 @@ mod tests {
         let (second, _) = identify(&connection, &HeaderMap::new());
         assert_eq!(first, second);
         assert_eq!(first.source, IdentitySource::Connection);
+    }
+
+    #[test]
+    fn an_invalid_id_is_refused_and_names_nothing() {
+        let long: &'static str = "x".repeat(1025).leak();
+        for (value, words) in [("", "empty"), (" ", "empty"), ("a\tb", "control"), (long, "1024"), ("ü", "")] {
+            for name in [ROLLOUT_HEADER, ATTEMPT_HEADER] {
+                let mut named = HeaderMap::new();
+                named.insert(name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                let error = check_headers(&named).err().map(|error| error.cause).unwrap_or_default();
+                assert_eq!(error.is_empty(), words.is_empty(), "{value:?}: {error}");
+                assert!(error.contains(words), "{value:?}: {error}");
+                let read = NamedRollout::from_headers(&named);
+                assert_eq!(read == NamedRollout::default(), !words.is_empty(), "{value:?}");
+            }
+        }
+        let bytes = http::HeaderValue::from_bytes(b"\xff").unwrap();
+        assert!(check_headers(&HeaderMap::from_iter([(ROLLOUT_HEADER.parse().unwrap(), bytes)])).is_err());
     }
 
     #[test]

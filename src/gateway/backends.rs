@@ -8,8 +8,10 @@ use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
 use crate::llm::engine::{Credential, Engine};
+use crate::trace::{InvalidId, check_id};
 use crate::upstream::{Origin, Scheme};
 use crate::util::secret::Secret;
+use crate::wire::redact::Redactor;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use http::{HeaderName, HeaderValue, header};
 use std::fmt::Display;
@@ -59,9 +61,15 @@ struct BackendState {
 /// Why a backend can't be registered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BackendError {
-    /// The URL is not that of an HTTP server, or contains credentials.
-    #[error("{0:?} is not the URL of a model server; write it as http://HOST:PORT/v1, without credentials")]
+    /// The URL is not that of an HTTP server, or contains credentials or a query. They are not repeated here.
+    #[error(
+        "{0:?} is not the URL of a model server; write it as http://HOST:PORT/v1, without credentials or a query, and its key \
+         as `key`"
+    )]
     Url(String),
+    /// The name of the model can't be one.
+    #[error("the model's name is invalid: {0}")]
+    Model(InvalidId),
     /// The weight is not a positive number.
     #[error("the weight of {0} must be a number above 0")]
     Weight(String),
@@ -81,12 +89,19 @@ pub(super) enum ProbeResult {
 
 impl Backend {
     fn new(settings: &BackendSettings, id: Option<String>) -> Result<Self, BackendError> {
-        let invalid = || BackendError::Url(settings.url.clone());
+        let invalid = || BackendError::Url(Redactor::default().url(&settings.url).into_owned());
+        // A name that is empty stands for every model.
+        if !settings.model.is_empty() {
+            check_id(&settings.model).map_err(BackendError::Model)?;
+        }
         let url = settings.url.trim().trim_end_matches('/');
         let uri: http::Uri = url.parse().map_err(|_| invalid())?;
         let scheme = uri.scheme_str().and_then(Scheme::parse).ok_or_else(invalid)?;
         let has_credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        let host = uri.host().filter(|host| !host.is_empty() && !has_credentials).ok_or_else(invalid)?;
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty() && !has_credentials && uri.query().is_none())
+            .ok_or_else(invalid)?;
         if !settings.weight.is_finite() || settings.weight <= 0.0 {
             return Err(BackendError::Weight(settings.url.clone()));
         }

@@ -10,6 +10,7 @@ use super::read_call::ReadResult;
 use super::routing::{ApiSurface, Route, is_base_url};
 use super::service::{Gateway, increment};
 use crate::error::{ErrorKind, ProxyError};
+use crate::forward::identity::check_headers;
 use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionOverride, request_head};
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
@@ -105,6 +106,7 @@ impl Gateway {
             connection.key = key.unwrap_or_default();
             self.check_key(&connection)
         });
+        let named = check_headers(request.headers()).and(key);
         let parsed = route.as_ref().ok();
         // Trainers read these calls right after the response, through APIs that return whole bodies.
         let is_read_back = parsed.is_some_and(|route| matches!(route.surface, ApiSurface::V1 | ApiSurface::Session));
@@ -114,7 +116,7 @@ impl Gateway {
         let called_url = format!("{}://{}{}", head.scheme, host.url_authority(), head.target);
         let exchange = self.forwarder().start_recorded(&connection, ExchangeKind::Http, head, started, retention).await;
         exchange.recording.gateway(|facts| facts.called = Some(called_url));
-        let read = match key.and(route) {
+        let read = match named.and(route) {
             Ok(route) => {
                 let drain = connection.guard.clone();
                 Box::pin(self.read_call(&exchange, route, error_format, (&host, drain), request)).await

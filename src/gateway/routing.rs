@@ -84,6 +84,10 @@ impl Route {
                 _ => format!("no LLM API has the path {}", shortened(tail)),
             };
             let api = ApiCall::at_gateway(tail).ok_or_else(|| unknown_route(unknown()))?;
+            if let Some(error) = api.model_in_path().and_then(|model| check_id(model).err()) {
+                let cause = format!("the model in the path: {error}");
+                return Err(ProxyError::new(ErrorKind::CallMalformed, "", cause));
+            }
             Ok(Self { surface, identity, mode, api, query: query.to_owned() })
         };
         if let Some(rest) = path.strip_prefix("/rollout/") {

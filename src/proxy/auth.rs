@@ -5,6 +5,7 @@
 
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::{ConnectionContext, NamedRollout};
+use crate::trace::{AttemptId, RolloutId, check_id};
 use crate::util::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -59,6 +60,10 @@ impl ProxyAccess {
         // Some clients send the password as it is written in the proxy URL, some decode it. What it says may have `%` itself.
         let (decoded_user, decoded_password) = (decoded(user), decoded(password));
         let named = NamedRollout::from_user(&decoded_user);
+        let ids = [named.rollout.as_ref().map(RolloutId::as_str), named.attempt.as_ref().map(AttemptId::as_str)];
+        if let Some(error) = ids.into_iter().flatten().find_map(|id| check_id(id).err()) {
+            return Err(refused(&format!("the user name is not ROLLOUT.ATTEMPT: {error}")));
+        }
         let passwords = [password, &decoded_password];
         if !self.is_open() && passwords.iter().any(|password| self.token.matches(password)) {
             (connection.credentials, connection.is_authenticated) = (named, true);
@@ -152,7 +157,7 @@ mod tests {
             assert_eq!(checked(&access, Some("tracewire:key")).unwrap(), attempt("at-1"));
             assert_eq!(checked(&access, Some("ro-1.at-9:key%2Fall")).unwrap(), attempt("at-9"));
             assert_eq!(checked(&access, Some("ro-1.at-9:key%252Fall")).unwrap(), attempt("at-9"));
-            for other in ["ro-2.at-1:key", "ro-1.at-2:key", "ro-2:key%2Fall"] {
+            for other in ["a\tb:key", "ro-2.at-1:key", "ro-1.at-2:key", "ro-2:key%2Fall"] {
                 assert!(checked(&access, Some(other)).is_err(), "{other}");
             }
         }

@@ -170,7 +170,7 @@ fn a_signed_key_does_what_the_agent_of_its_attempt_does() {
     eventually(|| (as_bearer(&serve, &short, "POST", &call("ro-1", "0"), &chat()).status == 401).then_some(()));
     assert_eq!(as_bearer(&serve, &short, "POST", &events("ro-1", "0"), &reward).status, 401);
     assert_eq!(as_bearer(&serve, &key, "POST", &call("ro-1", "0"), &chat()).status, 200);
-    let kept = bench.home().join("signing.key");
+    let kept = bench.home().join("signing-key");
     assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
     drop(serve);
     let again = bench.gateway_without_backends(TOKENS);
@@ -339,7 +339,7 @@ fn a_secure_server_makes_its_tokens_once_and_blocks_metadata_services() {
     assert!(printed.starts_with("http://tracewire:") && !printed.contains(&proxy), "{printed}");
     assert!(printed.ends_with("\n403"), "{}", text(&run));
     // A token file that others can read is refused.
-    let kept = bench.home().join("server.token");
+    let kept = bench.home().join("api-token");
     fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let refused = tracewire(bench.home()).args(["serve", "--secure", "--proxy", "127.0.0.1:0"]).output().unwrap();
     assert!(!refused.status.success() && text(&refused).contains("chmod 600"), "{}", text(&refused));

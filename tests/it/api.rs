@@ -231,6 +231,14 @@ fn a_web_page_of_another_origin_changes_nothing() {
     assert_eq!(ask(server, "GET", "/api/models", &evil, "").status, 200, "reading is the browser's business");
     let socket = [evil[0], ("Upgrade", "websocket"), ("Connection", "upgrade")];
     assert_eq!(ask(server, "GET", "/rollout/ro/attempt/0/v1/responses", &socket, "").status, 403);
+    // Its preflight is answered without leave.
+    for (origin, allowed) in
+        [("https://evil.test", None), ("null", None), ("http://page.test", Some("http://page.test"))]
+    {
+        let fields = [("Origin", origin), ("Access-Control-Request-Method", "POST")];
+        let reply = ask(server, "OPTIONS", "/api/models", &fields, "");
+        assert_eq!(reply.header("access-control-allow-origin"), allowed, "{origin}");
+    }
     let own = format!("http://{server}");
     for origin in [own.as_str(), "http://page.test"] {
         assert_eq!(ask(server, "POST", "/api/models", &[("Origin", origin)], &models).status, 201, "{origin}");

@@ -275,6 +275,32 @@ fn the_block_list_sees_every_spelling_of_an_address() {
 }
 
 #[test]
+fn a_rule_of_connect_to_does_not_lead_past_the_block_list() {
+    let bench = Bench::new();
+    let file = bench.home().join("block.toml");
+    let [http, https] = ["http", "https"].map(|name| bench.mock.address(name));
+    let rules = format!("connect_to = [\"ok.test:80:{http}\", \"ok.test:443:{https}\"]");
+    let start = |block: &str| {
+        std::fs::write(&file, format!("[proxy]\nblock = [{block}]\n[upstream]\n{rules}\n")).unwrap();
+        bench.serve(&["--config", file.to_str().unwrap()])
+    };
+    let ask = |serve: &Running, request: &str| {
+        say(
+            serve.address("proxy"),
+            format!("{request} HTTP/1.1\r\nHost: ok.test\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+    };
+    let open = start("");
+    assert!(ask(&open, "GET http://ok.test/echo").starts_with("HTTP/1.1 200"), "the rule leads to the mock");
+    drop(open);
+    let serve = start("\"127.0.0.1\"");
+    for request in ["GET http://ok.test/echo", "CONNECT ok.test:443", "CONNECT ok.test:80"] {
+        let answer = ask(&serve, request);
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("http_request_denied"), "{request}: {answer}");
+    }
+}
+
+#[test]
 fn a_name_that_resolves_to_a_blocked_address_is_refused() {
     let bench = Bench::new();
     let file = bench.home().join("block.toml");

@@ -31,6 +31,7 @@ mod gateway_contracts;
 mod golden;
 mod http2;
 mod http2_endpoints;
+mod ids;
 mod llm;
 mod long_calls;
 mod memory;

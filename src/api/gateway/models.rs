@@ -37,7 +37,7 @@ pub(super) async fn register(State(state): State<ApiState>, body: Bytes) -> ApiR
     let models: Vec<NewModel> = read(&body)?;
     for (place, model) in models.into_iter().enumerate() {
         let NewModel { model, endpoint, version, weight, engine, key } = model;
-        let found = endpoint.clone();
+        let found = state.redactor.url(&endpoint).into_owned();
         let (weight, engine) = (weight.unwrap_or(1.0), engine.unwrap_or_default());
         let settings = BackendSettings { model, url: endpoint, version, weight, engine, key: key.unwrap_or_default() };
         let registered = state.gateway.register(&settings, None);

@@ -50,7 +50,7 @@ impl UnaryService<Bytes> for TraceService {
         let state = self.0.clone();
         Box::pin(async move {
             let access = request.extensions().get::<CallerAccess>().cloned().unwrap_or_else(CallerAccess::full);
-            let caller = Caller::of(request.metadata().as_ref(), access);
+            let caller = Caller::of(request.metadata().as_ref(), access).map_err(Status::invalid_argument)?;
             let spans = otlp::spans(OtlpFormat::Protobuf, request.get_ref()).map_err(|error| {
                 Status::invalid_argument(format!("the message is no ExportTraceServiceRequest: {error}"))
             })?;

@@ -51,7 +51,11 @@ pub(super) async fn traces(
         Ok(spans) => spans,
         Err(error) => return invalid(&format!("the body is no ExportTraceServiceRequest: {error}")),
     };
-    match ingest(&state, spans, &Caller::of(&headers, access)).await {
+    let caller = match Caller::of(&headers, access) {
+        Ok(caller) => caller,
+        Err(problem) => return invalid(&problem),
+    };
+    match ingest(&state, spans, &caller).await {
         Ok(ingested) => {
             let body = match format {
                 OtlpFormat::Protobuf => ingested.encode_to_vec(),

@@ -8,7 +8,7 @@ use crate::api::access::CallerAccess;
 use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::UNASSIGNED;
-use crate::trace::{AttemptId, RolloutId, Span};
+use crate::trace::{AttemptId, RolloutId, Span, check_id};
 use crate::wire::otlp::{Attribution, DecodedSpan, PartialSuccess, TraceResponse};
 use http::HeaderMap;
 use std::collections::{BTreeSet, HashMap};
@@ -25,9 +25,15 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn of(headers: &HeaderMap, access: CallerAccess) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { rollout: text("x-rollout-id"), attempt: text("x-attempt-id"), access }
+    /// An error, in words, if a field has an invalid id.
+    pub(super) fn of(headers: &HeaderMap, access: CallerAccess) -> Result<Self, String> {
+        let id = |name: &str| {
+            let Some(value) = headers.get(name) else { return Ok(None) };
+            let text = std::str::from_utf8(value.as_bytes()).map_err(|_| format!("{name}: an id must be UTF-8"))?;
+            check_id(text).map_err(|error| format!("{name}: {error}"))?;
+            Ok::<_, String>(Some(text.to_owned()))
+        };
+        Ok(Self { rollout: id("x-rollout-id")?, attempt: id("x-attempt-id")?, access })
     }
 }
 
@@ -52,6 +58,11 @@ pub(super) async fn ingest(
     for (mut span, attribution) in spans {
         (span.rollout_id, span.attempt_id) = owner(&span.trace_id, &attribution, caller, &owners);
         let (rollout, attempt) = (span.rollout_id.as_str(), span.attempt_id.as_str());
+        if let Some(error) = [rollout, attempt].into_iter().find_map(|id| check_id(id).err()) {
+            rejected += 1;
+            reasons.insert(error.to_string());
+            continue;
+        }
         if !caller.access.includes(rollout) || !caller.access.includes_attempt(attempt) {
             rejected += 1;
             reasons.insert("the token is not for this rollout or attempt".to_owned());

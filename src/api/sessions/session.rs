@@ -5,7 +5,7 @@ use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::rollout::RolloutError;
 use crate::store::Records;
-use crate::trace::{Rollout, RolloutId, Timestamp};
+use crate::trace::{Rollout, RolloutId, Timestamp, check_id};
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,9 @@ pub(super) struct CreatedSession {
 pub(super) async fn create(State(state): State<ApiState>, body: Bytes) -> ApiResult {
     let mut fields = lenient_fields(&body);
     let requested = fields.get("session_id").and_then(JsonValue::as_str).filter(|id| !id.is_empty());
+    if let Some(error) = requested.and_then(|id| check_id(id).err()) {
+        return Err(ApiError::InvalidRllm(format!("session_id: {error}")));
+    }
     let session_id = requested.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned);
     let mut metadata = Map::new();
     for name in ["metadata", "sampling_params"] {

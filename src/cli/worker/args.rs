@@ -1,6 +1,6 @@
 //! The arguments of `tracewire worker`.
 
-use crate::cli::args::{ProxyArgs, TimeLimit, seconds};
+use crate::cli::args::{ProxyArgs, TimeLimit, id, seconds};
 use crate::cli::client::ServerArgs;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
@@ -41,7 +41,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, visible_alias = "once")]
     pub(super) until_empty: bool,
     /// The worker's id on the server [default: worker- and eight hex digits]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub(super) worker_id: Option<String>,
     /// The proxy that records the commands' traffic [default: the server's own proxy]
     #[arg(long, value_name = "URL")]

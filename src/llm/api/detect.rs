@@ -69,6 +69,11 @@ impl ApiCall {
         self.model.is_some()
     }
 
+    /// The model that the path names.
+    pub(crate) fn model_in_path(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// True when the response is a stream of server-sent events. `requests_stream`: whether the body has `"stream": true`.
     pub(crate) fn streams_events(&self, query: &str, requests_stream: impl FnOnce() -> bool) -> bool {
         match self.endpoint.streaming {

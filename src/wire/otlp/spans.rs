@@ -43,8 +43,8 @@ pub(super) fn span(span: SpanMessage, resource: &Resource) -> DecodedSpan {
         })
     };
     let attribution = Attribution {
-        rollout: named("agentlightning.rollout_id").filter(|id| !id.is_empty()),
-        attempt: named("agentlightning.attempt_id").filter(|id| !id.is_empty()),
+        rollout: named("agentlightning.rollout_id"),
+        attempt: named("agentlightning.attempt_id"),
         sequence_id: named("agentlightning.span_sequence_id").and_then(|number| number.parse().ok()),
     };
     let context = SpanContext {
