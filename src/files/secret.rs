@@ -26,14 +26,13 @@ pub(crate) enum SecretFileError {
     },
 }
 
-/// Fails if other users can read the file, besides what [`check_unchangeable`] finds.
+/// Fails if other users can do anything with the file, besides what [`check_unchangeable`] finds.
 pub(crate) fn check_secret(path: &Path) -> Result<(), UnsafeFile> {
-    check_unchangeable(path, Owner::ThisUser)?;
     let mode = fs::metadata(path).map_or(0, |file| file.mode() & 0o777);
     if mode & OTHERS == 0 {
-        return Ok(());
+        return check_unchangeable(path, Owner::ThisUser);
     }
-    let problem = format!("can be read by other users (mode {mode:o}); run `chmod 600 {}`", path.display());
+    let problem = format!("can be read or changed by other users (mode {mode:o}); run `chmod 600 {}`", path.display());
     Err(UnsafeFile { path: path.to_owned(), problem })
 }
 

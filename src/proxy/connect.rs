@@ -126,7 +126,8 @@ fn target_of(request: &Request<Incoming>) -> Result<(String, u16), ProxyError> {
     // Misplaced credentials must not get into the log.
     let written = written.rsplit('@').next().unwrap_or_default().to_owned();
     let wrong = |cause: &str| ProxyError::new(ErrorKind::HttpRequestError, written.clone(), cause);
-    let authority = request.uri().authority().ok_or_else(|| wrong("a CONNECT target is HOST:PORT"))?;
+    let authority = request.uri().authority().filter(|_| request.uri().scheme().is_none());
+    let authority = authority.ok_or_else(|| wrong("a CONNECT target is HOST:PORT"))?;
     if authority.as_str().contains('@') {
         return Err(wrong("a CONNECT target must not contain credentials"));
     }

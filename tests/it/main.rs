@@ -50,6 +50,7 @@ mod store_removal;
 mod store_suite;
 mod stripping;
 mod support;
+mod threat_model;
 mod tls_input;
 mod training;
 mod tunnels;

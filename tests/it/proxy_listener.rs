@@ -17,6 +17,7 @@ fn bad_requests_get_an_explanation() {
         (&b"\x00\x01\x02garbage\r\n\r\n"[..], "400"),
         (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "400"),
         (b"CONNECT example.com HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
+        (b"CONNECT http://example.com:80/ HTTP/1.1\r\nHost: example.com:80\r\n\r\n", "400"),
         (b"GET ftp://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", "400"),
     ] {
         let answer = say(proxy, request);
