@@ -17,8 +17,9 @@ pub(crate) struct SecretFiles {
     pub(crate) proxy_token: Option<PathBuf>,
 }
 
-/// Completes the settings of `serve`. With `server.secure` both listeners want tokens, and metadata services are blocked.
-/// Wherever callers need tokens, agents get signed keys instead of these.
+/// Completes the settings of `serve`. With `server.secure` both listeners want tokens. Metadata services are blocked then, and
+/// for agents on other machines, which would get the credentials of this one. Wherever callers need tokens, agents get signed
+/// keys instead of these.
 pub(crate) fn complete(config: &mut Config) -> Result<SecretFiles, SecretFileError> {
     let mut files = SecretFiles::default();
     if config.server.secure {
@@ -32,6 +33,8 @@ pub(crate) fn complete(config: &mut Config) -> Result<SecretFiles, SecretFileErr
             config.proxy.token = token;
             files.proxy_token = Some(path);
         }
+    }
+    if config.server.secure || !config.proxy.listen.ip().is_loopback() {
         config.proxy.block.add_metadata();
     }
     if config.gateway.signing_key.is_empty() && !config.server.tokens.is_empty() {

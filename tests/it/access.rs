@@ -286,6 +286,29 @@ fn rerouted_calls_want_a_secret_where_the_api_does() {
 }
 
 #[test]
+fn agents_of_other_machines_do_not_reach_the_metadata_services_of_this_one() {
+    let bench = Bench::new();
+    let file = bench.home().join("open.toml");
+    fs::write(&file, "[proxy]\ntoken = \"t\"\n").unwrap();
+    let mut serve = tracewire(bench.home());
+    serve.args(["serve", "--json", "--proxy", "0.0.0.0:0", "--server", "127.0.0.1:0", "--config"]).arg(&file);
+    let serve = Running::start(serve);
+    let proxy = format!("http://tracewire:t@127.0.0.1:{}", serve.address("proxy").port());
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "-x",
+        &proxy,
+        "http://169.254.169.254/latest/meta-data/",
+    ]);
+    assert_eq!(curl.env("NO_PROXY", "").output().unwrap().stdout, b"403");
+}
+
+#[test]
 fn a_secure_server_makes_its_tokens_once_and_blocks_metadata_services() {
     let bench = Bench::new();
     let start = || bench.serve(&["--secure"]);
