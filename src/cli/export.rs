@@ -107,9 +107,10 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
         bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
     }
     let reader = reader(&export, rollouts, &store, options).await?;
+    let progress = Progress::of(&args, &store).await?;
     let written = match &args.output {
-        Some(path) => to_file(path, export, reader).await.map(Some),
-        None => to_stdout(export, reader).await,
+        Some(path) => to_file(path, export, reader, &progress).await.map(Some),
+        None => to_stdout(export, reader, &progress).await,
     };
     store.close().await?;
     if let Some(proof) = written? {
@@ -152,9 +153,9 @@ async fn reader(
 type Reader = AttemptReader<PreparedAttempt>;
 
 /// Writes to stdout. `None`: the reader of the pipe is gone, as after `| head`, so that the rest is not made.
-async fn to_stdout(export: ExportStream, reader: Reader) -> Result<Option<Proof>> {
+async fn to_stdout(export: ExportStream, reader: Reader, progress: &Progress) -> Result<Option<Proof>> {
     let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
-    match write_all(&mut stdout, export, reader).await {
+    match write_all(&mut stdout, export, reader, progress).await {
         Err(WriteError::Output(error)) => {
             // What it holds would be written when it is dropped.
             drop(stdout.into_parts());
@@ -166,13 +167,13 @@ async fn to_stdout(export: ExportStream, reader: Reader) -> Result<Option<Proof>
 }
 
 /// Writes to a file of another name in the same folder first, so that no reader sees a half one.
-async fn to_file(path: &Path, export: ExportStream, reader: Reader) -> Result<Proof> {
+async fn to_file(path: &Path, export: ExportStream, reader: Reader, progress: &Progress) -> Result<Proof> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let in_folder = || format!("cannot write to the folder {}", folder.display());
     let file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file);
     let cannot_write = || format!("cannot write {}", path.display());
-    let proof = write_all(&mut writer, export, reader).await.with_context(cannot_write)?;
+    let proof = write_all(&mut writer, export, reader, progress).await.with_context(cannot_write)?;
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
     let proof_path = proof_path(path);
     let mut proof_file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
@@ -190,20 +191,52 @@ fn proof_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-async fn write_all(writer: &mut impl Write, mut export: ExportStream, mut reader: Reader) -> Result<Proof, WriteError> {
-    let shows_progress = std::io::stderr().is_terminal();
+async fn write_all(
+    writer: &mut impl Write,
+    mut export: ExportStream,
+    mut reader: Reader,
+    progress: &Progress,
+) -> Result<Proof, WriteError> {
     while let Some(attempt) = reader.next().await? {
         writer.write_all(&export.add(attempt)?).map_err(WriteError::Output)?;
-        if shows_progress {
-            show::replace_line(&format!("{} rollouts, {} rows", export.proof().rollouts, export.proof().rows));
-        }
+        progress.show(export.proof());
     }
     let (rest, proof) = export.finish()?;
     writer.write_all(&rest).and_then(|()| writer.flush()).map_err(WriteError::Output)?;
-    if shows_progress {
-        show::replace_line("");
-    }
+    progress.clear();
     Ok(proof)
+}
+
+/// The line on a terminal that tells how far an export is.
+struct Progress {
+    is_shown: bool,
+    // Rollouts to export. `None` if only reading all of them would tell.
+    total: Option<u64>,
+}
+
+impl Progress {
+    async fn of(args: &ExportArgs, store: &SharedStore) -> Result<Self> {
+        let is_shown = std::io::stderr().is_terminal();
+        let total = match args.rollouts.len() {
+            0 if is_shown && args.status.is_empty() && args.since.is_none() => Some(store.statistics().await?.rollouts),
+            0 => None,
+            named => Some(named as u64),
+        };
+        Ok(Self { is_shown, total })
+    }
+
+    fn show(&self, proof: &Proof) {
+        if self.is_shown {
+            let of = self.total.map(|total| format!(" of {total}")).unwrap_or_default();
+            show::replace_line(&format!("{}{of} rollouts, {} rows", proof.rollouts, proof.rows));
+        }
+    }
+
+    fn clear(&self) {
+        if self.is_shown {
+            show::replace_line("");
+        }
+    }
 }
 
 /// Why an export is not whole.
