@@ -35,6 +35,8 @@ pub enum Meaning {
     Session,
     /// The agent within the session.
     Agent,
+    /// The agent within the session, which another agent started: the main agent sends no such field.
+    StartedAgent,
     /// The agent that started this one.
     ParentAgent,
     /// The session that started this one.
@@ -110,7 +112,7 @@ pub const ALL: &[ClientSpec] = &[
         fields: &[
             field("x-claude-code-session-id", Meaning::Session),
             // Agents of its workflows lack them.
-            field("x-claude-code-agent-id", Meaning::Agent),
+            field("x-claude-code-agent-id", Meaning::StartedAgent),
             field("x-claude-code-parent-agent-id", Meaning::ParentAgent),
             field("x-claude-code-request-class", Meaning::Role(&[("main", CallRole::Main)])),
         ],
@@ -122,6 +124,7 @@ pub const ALL: &[ClientSpec] = &[
         fields: &[
             field("session-id", Meaning::Session),
             field("thread-id", Meaning::Agent),
+            field("x-codex-parent-thread-id", Meaning::ParentAgent),
             // More precise than the metadata.
             field(
                 "x-openai-subagent",
@@ -223,6 +226,10 @@ pub fn identify(headers: &HeaderMap) -> Option<ClientIdentity<'_>> {
         match field.meaning {
             Meaning::Session => identity.session = identity.session.or(Some(value)),
             Meaning::Agent => identity.agent = identity.agent.or(Some(value)),
+            Meaning::StartedAgent => {
+                identity.agent = identity.agent.or(Some(value));
+                identity.role = identity.role.or(Some(CallRole::SubAgent));
+            }
             Meaning::ParentAgent => identity.parent_agent = identity.parent_agent.or(Some(value)),
             Meaning::ParentSession => identity.parent_session = identity.parent_session.or(Some(value)),
             Meaning::CausingRequest => identity.causing_request = identity.causing_request.or(Some(value)),
@@ -282,7 +289,9 @@ mod tests {
         ]);
         let claude = identify(&sent).unwrap();
         assert_eq!((claude.client, claude.session, claude.agent), ("claude-code", Some("s"), Some("a")));
-        assert_eq!((claude.parent_agent, claude.role), (Some("p"), None));
+        assert_eq!((claude.parent_agent, claude.role), (Some("p"), Some(CallRole::SubAgent)));
+        let main = headers(&[("x-claude-code-session-id", "s")]);
+        assert_eq!((identify(&main).unwrap().agent, identify(&main).unwrap().role), (None, None));
         for (agent, client, version) in [
             ("claude-cli/2.1.332 (external, sdk-cli)", "claude-code", Some("2.1.332")),
             ("codex_exec/0.169.0 (Debian 12.0.0; x86_64) xterm", "codex", Some("0.169.0")),

@@ -120,15 +120,20 @@ impl Callers {
         if let Some(known) = self.conversations.get(&key(hash)) {
             return known.clone();
         }
-        let spawn = first.iter().find_map(|text| {
-            let text = self.hasher.hash_one(text.trim());
+        let texts = first.iter().copied().chain(last_texts(call)).flat_map(endings);
+        let mut texts = texts.filter(|text| SPAWN_BYTES.contains(&text.len()));
+        let spawn = texts.find_map(|text| {
+            let text = self.hasher.hash_one(text);
             self.spawns.get(&key(text)).cloned()
         });
         let parent_id = said.and_then(|said| said.parent_agent.or(said.parent_session)).map(str::to_owned);
-        let parents_call = parent_id.as_deref().map(|parent| self.hasher.hash_one(("agent", parent)));
+        let is_subagent = said.is_some_and(|said| said.role == Some(CallRole::SubAgent));
+        // The main agent may have no id but the session's.
+        let parent = parent_id.as_deref().or_else(|| said.filter(|_| is_subagent)?.session);
+        let parents_call = parent.map(|parent| self.hasher.hash_one(("agent", parent)));
         let parents_call = parents_call.and_then(|parent| self.agents.get(&key(parent)).cloned());
         let conversation = Conversation {
-            is_subagent: spawn.is_some() || parent_id.is_some(),
+            is_subagent: is_subagent || spawn.is_some() || parent_id.is_some(),
             started_by: spawn.as_ref().map(|spawn| spawn.call.clone()).or(parents_call),
             parent_id: parent_id.or_else(|| spawn.as_ref()?.agent_id.clone()),
             agent_name: spawn.and_then(|spawn| spawn.agent_name),
@@ -163,7 +168,8 @@ impl Callers {
 fn role_of(call: &LlmCall, said: Option<&ClientIdentity<'_>>, conversation: &Conversation) -> (CallRole, Source) {
     let said_role = said.and_then(|said| said.role);
     let is_started = said.is_some_and(|said| said.parent_agent.is_some() || said.parent_session.is_some());
-    match (said_role.filter(|role| *role != CallRole::Main), shown_role(call)) {
+    let is_started = is_started || said_role == Some(CallRole::SubAgent);
+    match (said_role.filter(|role| !matches!(role, CallRole::Main | CallRole::SubAgent)), shown_role(call)) {
         (Some(role), _) => (role, Source::Header),
         (None, Some(role)) => (role, Source::Request),
         _ if is_started => (CallRole::SubAgent, Source::Header),
@@ -184,6 +190,22 @@ fn first_texts(call: &LlmCall) -> Vec<&str> {
     texts.take(MAX_TEXTS).collect()
 }
 
+/// The texts of the last message, if it is the user's. An agent that has its parent's history gets its task there.
+fn last_texts(call: &LlmCall) -> Vec<&str> {
+    let last = call.input.last().filter(|message| message.role == "user");
+    let texts = last.into_iter().flat_map(|message| &message.parts).filter_map(|part| match part {
+        Part::Text { content } => Some(content.as_str()),
+        _ => None,
+    });
+    texts.take(MAX_TEXTS).collect()
+}
+
+/// A text, and what is behind each of its last line ends: agents put notes in front of a task.
+fn endings(text: &str) -> impl Iterator<Item = &str> {
+    let behind_lines = memchr::memrchr_iter(b'\n', text.as_bytes()).take(MAX_ENDINGS).map(|at| text[at + 1..].trim());
+    std::iter::once(text.trim()).chain(behind_lines)
+}
+
 fn system_text(call: &LlmCall) -> Option<&str> {
     let messages = call.input.iter().filter(|message| message.role == "system").flat_map(|message| &message.parts);
     call.system.iter().chain(messages).find_map(|part| match part {
@@ -201,4 +223,5 @@ fn agent_name(arguments: &Json<'_>) -> Option<String> {
 /// Lengths of the texts that are compared: a shorter one may be the same by chance.
 const SPAWN_BYTES: std::ops::RangeInclusive<usize> = 8..=256 * 1024;
 const MAX_TEXTS: usize = 16;
+const MAX_ENDINGS: usize = 64;
 const MAX_ENTRIES: usize = 16 * 1024;

@@ -101,6 +101,35 @@ fn clients_say_who_calls() {
 }
 
 #[test]
+fn first_agents_name_no_parent_and_forked_ones_have_its_history() {
+    let bench = Bench::new();
+    let serve = start(&bench);
+    let claude = [("user-agent", "claude-cli/2.1.197"), ("x-claude-code-session-id", "s1")];
+    let main = call(&serve, &claude, "x", &["spawn"], json!({}));
+    let noted = format!("<reminder/>\n\n{TASK}");
+    for (agent, text) in [("a1", noted.as_str()), ("a2", "a task that no call shows")] {
+        let agent = [&claude[..], &[("x-claude-code-agent-id", agent)]].concat();
+        let sub = call(&serve, &agent, "y", &[text], json!({}));
+        check(&sub, "subagent", "header");
+        assert_eq!(sub["parent_id"], main["span_id"]);
+    }
+    let codex = [("user-agent", "codex_exec/0.171.0"), ("session-id", "t1"), ("thread-id", "t1")];
+    let main = call(&serve, &codex, "x", &["spawn"], json!({}));
+    let later = call(&serve, &codex, "x", &["spawn", "and"], json!({}));
+    let forked = [
+        ("user-agent", "codex_exec/0.171.0"),
+        ("session-id", "t1"),
+        ("thread-id", "t2"),
+        ("x-codex-parent-thread-id", "t1"),
+        ("x-openai-subagent", "collab_spawn"),
+    ];
+    let sub = call(&serve, &forked, "x", &["spawn", &format!("Payload:\n{TASK}")], json!({}));
+    check(&sub, "subagent", "header");
+    assert_eq!((&sub["parent_id"], &later["parent_id"]), (&main["span_id"], &main["parent_id"]));
+    assert_eq!(sub["attributes"]["tracewire.agent.parent_id"], "t1");
+}
+
+#[test]
 fn requests_show_side_calls() {
     let bench = Bench::new();
     let serve = start(&bench);

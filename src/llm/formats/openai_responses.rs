@@ -131,6 +131,11 @@ fn item(json: &Json<'_>) -> Message {
             let texts: Vec<&str> = texts.filter_map(|part| part.get("text").text()).collect();
             message("assistant", vec![Part::Reasoning { content: texts.join("\n") }])
         }
+        "agent_message" => {
+            let texts = json.get("content").list().iter();
+            let texts = texts.filter_map(|part| part.any(&["text", "encrypted_content"]).text());
+            message("user", vec![Part::text(texts.collect::<String>())])
+        }
         "message" => message(json.get("role").text().unwrap_or("assistant"), parts::content(json.get("content"))),
         _ => message("assistant", vec![Part::Other(json.clone().into_owned())]),
     }

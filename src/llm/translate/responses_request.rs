@@ -105,6 +105,14 @@ fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>, all_tools: &mut To
             Ok(())
         }
         Some("reasoning") => reasoning(node, messages),
+        // Codex: what one agent says to another. Nothing is encrypted where the model wrote it for itself.
+        Some("agent_message") => {
+            node.only(&["type", "id", "author", "recipient", "content"])?;
+            let text = |part: &Node<'a>| part.json().any(&["text", "encrypted_content"]).text().unwrap_or_default();
+            let texts: Vec<&str> = node.get("content").list()?.iter().map(text).collect();
+            messages.user(vec![text_part(texts.concat())]);
+            Ok(())
+        }
         Some("additional_tools") => {
             node.only(&["type", "id", "role", "tools"])?;
             all_tools.add(&node.get("tools"))
@@ -342,5 +350,16 @@ mod tests {
         let item = json!({"type": "reasoning", "summary": [], "encrypted_content": opaque("hm \u{1f914}")});
         let request = json!({"input": [item, {"role": "assistant", "content": "yes"}]});
         assert_eq!(translated(Responses, &request).0["messages"][0]["reasoning"], "hm \u{1f914}");
+    }
+
+    #[test]
+    fn messages_between_agents_are_the_users() {
+        let content = json!([
+            {"type": "input_text", "text": "Payload:\n"}, {"type": "encrypted_content", "encrypted_content": "look"},
+        ]);
+        let message = json!({"type": "agent_message", "id": "a", "author": "/root", "recipient": "/root/b", "content": content, "new": 1});
+        let (chat, dropped) = translated(Responses, &json!({"model": "m", "input": [message]}));
+        assert_eq!(chat["messages"], json!([{"role": "user", "content": "Payload:\nlook"}]));
+        assert_eq!(dropped, ["input[].new"]);
     }
 }
