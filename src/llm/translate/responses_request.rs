@@ -70,6 +70,20 @@ pub(super) fn is_warmup(root: &Node<'_>) -> bool {
     root.get("generate").json().bool() == Some(false)
 }
 
+/// True for a request whose answer takes the place of the conversation. The client gets it as one opaque item.
+pub(super) fn is_compaction(root: &Node<'_>) -> bool {
+    let is_trigger = |item: &Json<'_>| item.get("type").text() == Some("compaction_trigger");
+    root.get("input").json().list().iter().any(is_trigger)
+}
+
+/// What a model is told that does not know the trigger.
+const COMPACTION_PROMPT: &str = "This is a context checkpoint compaction. Write a summary of the conversation so far for \
+    another model that goes on with the task: what is done, what was decided and why, what remains to be done, and every \
+    fact that is needed for it. Answer with the summary only, and call no tools.";
+
+/// What stands in front of such a summary in the conversation that goes on.
+const SUMMARY_PREFIX: &str = "The conversation before was replaced by this summary of it:\n";
+
 /// What is sampled all the same, since chat completions can't sample nothing. The client does not get it.
 const WARMUP_TOKENS: Json<'static> = Json::Int(1);
 
@@ -111,6 +125,19 @@ fn item<'a>(node: &Node<'a>, messages: &mut ChatMessages<'a>, all_tools: &mut To
             let text = |part: &Node<'a>| part.json().any(&["text", "encrypted_content"]).text().unwrap_or_default();
             let texts: Vec<&str> = node.get("content").list()?.iter().map(text).collect();
             messages.user(vec![text_part(texts.concat())]);
+            Ok(())
+        }
+        Some("compaction_trigger") => {
+            messages.user(vec![text_part(COMPACTION_PROMPT)]);
+            Ok(())
+        }
+        Some("compaction" | "compaction_summary") => {
+            let summary = node.get("encrypted_content");
+            match summary.word()?.and_then(read_opaque) {
+                Some(text) => messages.user(vec![text_part(format!("{SUMMARY_PREFIX}{text}"))]),
+                // Only the service that encrypted it can read it.
+                None => summary.leave_out(),
+            }
             Ok(())
         }
         Some("additional_tools") => {

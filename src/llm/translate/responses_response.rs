@@ -6,7 +6,7 @@ use super::blocks::{Block, BlockEvent, BlockKind};
 use super::chat_response::{ChatResponse, FinishReason, ResponseWriter};
 use super::node::Node;
 use super::opaque::opaque;
-use super::responses_request::is_warmup;
+use super::responses_request::{is_compaction, is_warmup};
 use super::responses_tools::{ToolKind, ToolNames, custom_input};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::{field, object, without_nulls, write_event};
@@ -30,6 +30,8 @@ pub(super) struct AnsweredRequest {
     encryption: Encryption,
     /// Nothing of the answer is for the client.
     is_warmup: bool,
+    /// The answer is one item.
+    is_compaction: bool,
 }
 
 /// Whether reasoning is also sent as a text that only its reader understands. Clients that keep no reasoning send that back.
@@ -46,7 +48,7 @@ impl AnsweredRequest {
         let mut included = included.json().list().iter();
         let asks = included.any(|included| included.text() == Some("reasoning.encrypted_content"));
         let encryption = if asks { Encryption::Asked } else { Encryption::NotAsked };
-        Self { echo: echo(root), tools, encryption, is_warmup: is_warmup(root) }
+        Self { echo: echo(root), tools, encryption, is_warmup: is_warmup(root), is_compaction: is_compaction(root) }
     }
 }
 
@@ -137,7 +139,7 @@ impl ResponseWriter for ResponsesWriter {
 
     fn event(&mut self, chat: &ChatResponse, event: &BlockEvent, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.request);
-        if request.is_warmup && *event != BlockEvent::Started {
+        if (request.is_warmup || request.is_compaction) && *event != BlockEvent::Started {
             return;
         }
         let block = |index: &usize| chat.blocks().get(*index);
@@ -175,6 +177,11 @@ impl ResponseWriter for ResponsesWriter {
 
     fn end(&mut self, chat: &ChatResponse, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.request);
+        if request.is_compaction {
+            for kind in ["response.output_item.added", "response.output_item.done"] {
+                self.send(kind, object! {"output_index": 0_i64, "item": compaction(chat)}, out);
+            }
+        }
         let status = request.status(chat);
         let response = request.response(chat, status, None);
         self.send(&format!("response.{status}"), object! {"response": response}, out);
@@ -197,7 +204,12 @@ impl AnsweredRequest {
     fn response<'a>(&'a self, chat: &'a ChatResponse, status: &'static str, error: Option<Json<'a>>) -> Json<'a> {
         let in_progress = status == "in_progress";
         let items = chat.blocks().iter().enumerate().filter(|_| !in_progress && !self.is_warmup);
-        let output = items.map(|(index, block)| self.item(chat, index, block, Some(&block.text)));
+        let items = items.filter(|_| !self.is_compaction);
+        let mut output: Vec<Json<'a>> =
+            items.map(|(index, block)| self.item(chat, index, block, Some(&block.text))).collect();
+        if self.is_compaction && !in_progress {
+            output.push(compaction(chat));
+        }
         let reason = match chat.finish_reason() {
             FinishReason::ContentFilter => "content_filter",
             _ => "max_output_tokens",
@@ -208,7 +220,7 @@ impl AnsweredRequest {
             field("created_at", chat.created),
             field("status", status),
             field("model", &chat.model),
-            field("output", output.collect::<Vec<_>>()),
+            field("output", output),
             field("error", error),
             field("incomplete_details", (status == "incomplete").then(|| object! {"reason": reason})),
             field("truncation", "disabled"),
@@ -305,6 +317,13 @@ impl AnsweredRequest {
             BlockKind::ToolCall { .. } => "response.function_call_arguments",
         }
     }
+}
+
+/// The whole answer as an item that takes the place of the conversation.
+fn compaction(chat: &ChatResponse) -> Json<'static> {
+    let texts = chat.blocks().iter().filter(|block| block.kind == BlockKind::Text);
+    let summary: String = texts.map(|block| block.text.as_str()).collect();
+    object! {"id": format!("cmp_{}_0", chat.id), "type": "compaction", "encrypted_content": opaque(&summary)}
 }
 
 /// The arguments of a call. Clients parse them, also where the model wrote none.

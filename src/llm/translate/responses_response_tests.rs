@@ -61,3 +61,23 @@ fn streamed_calls_are_the_same() {
         .collect();
     assert_eq!(inputs, ["ls -l", "ls -l"]);
 }
+
+#[test]
+fn a_compaction_is_one_item_that_comes_back_as_a_summary() {
+    let request = r#"{"input":[{"role":"user","content":"go"},{"type":"compaction_trigger"}],"stream":true}"#;
+    let asked = super::test_support::chat(Responses, request);
+    assert!(asked["messages"].to_string().contains("context checkpoint compaction"), "{asked}");
+    let message = json!({"role": "assistant", "reasoning_content": "hm", "content": "all done"});
+    let chat = json!({"id": "c", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]});
+    let events = stream_to(Responses, request, &chat);
+    let types: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let expected = ["created", "in_progress", "output_item.added", "output_item.done", "completed"]
+        .map(|name| format!("response.{name}"));
+    assert_eq!(types, expected);
+    let output = response_to(Responses, request, &chat)["output"].clone();
+    assert_eq!((&events[3]["item"], &events[4]["response"]["output"]), (&output[0], &output));
+    assert_eq!((output.as_array().unwrap().len(), &output[0]["type"]), (1, &json!("compaction")));
+    let next = json!({"input": [output[0], {"role": "user", "content": "go on"}]}).to_string();
+    let messages = super::test_support::chat(Responses, &next)["messages"].to_string();
+    assert!(messages.contains("all done") && messages.contains("go on"), "{messages}");
+}
