@@ -12,14 +12,21 @@ impl Rollouts {
     /// Ends overdue attempts for as long as it runs. It checks at the next deadline, after each change, and at least every
     /// `MAX_WAIT`, since other processes may share the store.
     pub async fn run_watchdog(self) {
+        let mut is_failing = false;
         loop {
             let changed = self.next_change();
             let wait = match self.end_overdue_attempts().await {
-                Ok(Some(deadline)) => deadline.since(self.now()) + AFTER_DEADLINE,
-                Ok(None) => MAX_WAIT,
+                Ok(deadline) => {
+                    is_failing = false;
+                    deadline.map_or(MAX_WAIT, |deadline| deadline.since(self.now()) + AFTER_DEADLINE)
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the store could not be searched for overdue attempts; trying again in 5 s");
-                    MAX_WAIT
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "the store could not be searched for overdue attempts; trying again every 5 s");
+                    }
+                    // Changes do not make a store answer that is away.
+                    tokio::time::sleep(MAX_WAIT).await;
+                    continue;
                 }
             };
             tokio::select! {
