@@ -74,6 +74,9 @@ impl Store for Picky {
     fn attempted_rollouts(&self, filter: RolloutFilter) -> Answer<'_, Vec<AttemptedRollout>> {
         self.inner.attempted_rollouts(filter)
     }
+    fn count_rollouts(&self, filter: RolloutFilter) -> Answer<'_, u64> {
+        self.inner.count_rollouts(filter)
+    }
     fn workers(&self) -> Answer<'_, Vec<Worker>> {
         self.inner.workers()
     }

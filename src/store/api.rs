@@ -44,8 +44,11 @@ pub trait Store: Send + Sync + 'static {
     /// The newest `limit` rollouts by start time, newest first.
     fn rollouts(&self, limit: usize) -> BoxFuture<'_, Result<Vec<RolloutSummary>>>;
 
-    /// The rollouts that match `filter`, each with its latest attempt, by start time and id.
+    /// The rollouts that match `filter`, each with its latest attempt, in the order of the filter.
     fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>>;
+
+    /// How many rollouts match `filter`, on all pages.
+    fn count_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<u64>>;
 
     /// The attempts of a rollout by sequence id.
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>>;
@@ -108,18 +111,34 @@ pub enum SequenceAuthority {
     Store,
 }
 
-/// A condition on rollouts. Each `None` matches all.
+/// A condition on rollouts, and the page of those that match. Each `None` matches all.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutFilter {
     /// Matches rollouts with one of these ids.
     pub ids: Option<Vec<RolloutId>>,
     /// Matches rollouts in one of these states.
     pub statuses: Option<Vec<RolloutStatus>>,
+    /// Matches rollouts that were registered, or those that only traffic has named.
+    pub is_registered: Option<bool>,
+    /// The order of the result.
+    pub order: RolloutOrder,
     /// Matches rollouts after this place in the order of the result. The place of the last rollout of a page gives the next
     /// page.
     pub after: Option<RolloutPlace>,
     /// Maximum number of rollouts in the result: the first of those that match.
     pub limit: Option<usize>,
+    /// How many of them are left out before that.
+    pub offset: usize,
+}
+
+/// An order of rollouts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RolloutOrder {
+    /// By start time, then id.
+    #[default]
+    OldestFirst,
+    /// The reverse.
+    NewestFirst,
 }
 
 /// A place in the order of rollouts: by start time, then id.
@@ -154,11 +173,20 @@ impl RolloutFilter {
         Self { statuses: Some(statuses), ..Self::default() }
     }
 
-    /// True if the rollout meets all conditions.
+    /// The same conditions without a page.
+    pub(super) fn without_page(self) -> Self {
+        Self { after: None, limit: None, offset: 0, ..self }
+    }
+
+    /// True if the rollout meets all conditions that it shows itself.
     pub fn matches(&self, rollout: &Rollout) -> bool {
+        let is_after = |after: &RolloutPlace| match self.order {
+            RolloutOrder::OldestFirst => RolloutPlace::of(rollout) > *after,
+            RolloutOrder::NewestFirst => RolloutPlace::of(rollout) < *after,
+        };
         self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
             && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
-            && self.after.as_ref().is_none_or(|after| RolloutPlace::of(rollout) > *after)
+            && self.after.as_ref().is_none_or(is_after)
     }
 }
 

@@ -23,8 +23,8 @@ mod sql;
 pub mod sqlite;
 
 pub use api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutPlace, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SharedStore, Statistics, Store, UNASSIGNED,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SharedStore, Statistics, Store, UNASSIGNED,
 };
 pub(crate) use attempt_reader::AttemptReader;
 pub use error::{FailedAppend, Result, StoreError};

@@ -18,7 +18,8 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, Retention, RolloutFilter, RolloutPlace, RolloutSequenceState, SharedStore, Store, StoreError, StoreExt,
+    Appended, Retention, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, Store,
+    StoreError, StoreExt,
 };
 use tracewire::trace::{Attempt, AttemptStatus, AttemptedRollout, Rollout, RolloutStatus, Span, Timestamp, Value};
 
@@ -122,6 +123,31 @@ async fn rollouts_are_paged(store: SharedStore) {
     assert_eq!(ids(&page(RolloutFilter { limit: Some(1), ..running }).await), ["r1"]);
     let listed = RolloutFilter { after, ..RolloutFilter::of_ids(vec!["r4".into(), "r0".into()]) };
     assert_eq!(ids(&page(listed).await), ["r0"]);
+    store.append(shared([span("r9", "a", 1, "x")])).await.unwrap();
+    let registered = RolloutFilter { is_registered: Some(true), ..RolloutFilter::default() };
+    let count = async |filter: &RolloutFilter| store.count_rollouts(filter.clone()).await.unwrap();
+    assert_eq!((count(&RolloutFilter::default()).await, count(&registered).await), (8, 7));
+    let unregistered = RolloutFilter { is_registered: Some(false), ..RolloutFilter::default() };
+    assert_eq!(ids(&page(unregistered).await), ["r9"]);
+    let both = vec![RolloutStatus::Failed, RolloutStatus::Running];
+    for statuses in [None, Some(both), Some(vec![RolloutStatus::Running]), Some(vec![])] {
+        let newest = RolloutFilter { statuses, order: RolloutOrder::NewestFirst, ..registered.clone() };
+        let expected: Vec<String> = all
+            .iter()
+            .rev()
+            .filter(|id| newest.statuses.as_ref().is_none_or(|all| all.len() == 2 || (all.len() == 1 && *id != "r2")))
+            .cloned()
+            .collect();
+        assert_eq!(ids(&page(newest.clone()).await), expected);
+        let part = RolloutFilter { limit: Some(2), offset: 3, ..newest.clone() };
+        let end = expected.len().min(5);
+        assert_eq!(ids(&page(part.clone()).await), expected[end.min(3)..end]);
+        assert_eq!(count(&part).await, expected.len() as u64);
+        if let Some(second) = page(RolloutFilter { limit: Some(1), offset: 1, ..newest.clone() }).await.first() {
+            let after = RolloutFilter { after: Some(RolloutPlace::of(&second.rollout)), limit: Some(9), ..newest };
+            assert_eq!(ids(&page(after).await), expected[2..]);
+        }
+    }
 }
 
 async fn attempts_are_numbered(store: SharedStore) {

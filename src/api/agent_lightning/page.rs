@@ -2,6 +2,7 @@
 
 use crate::api::request_json::{query_json, read, typed};
 use crate::api::respond::{ApiError, ApiResult};
+use crate::store::RolloutOrder;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,26 @@ impl Paging {
         let offset = usize::try_from(self.offset).unwrap_or(0).min(items.len());
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         &items[offset..items.len().min(offset.saturating_add(limit))]
+    }
+
+    /// The order of a listing that the store can sort: one without a field, or by the store's own.
+    pub(super) fn order_by(&self, stores_field: &str) -> Option<RolloutOrder> {
+        match (self.sort_by.as_deref(), self.sort_order) {
+            (None, _) => Some(RolloutOrder::OldestFirst),
+            (Some(field), SortOrder::Asc) if field == stores_field => Some(RolloutOrder::OldestFirst),
+            (Some(field), SortOrder::Desc) if field == stores_field => Some(RolloutOrder::NewestFirst),
+            _ => None,
+        }
+    }
+
+    /// The most items of the page, `None` for all, and the items before it.
+    pub(super) fn limits(&self) -> (Option<usize>, usize) {
+        (usize::try_from(self.limit).ok(), usize::try_from(self.offset).unwrap_or(0))
+    }
+
+    /// A page that the store has read, of `total` items.
+    pub(super) fn read_page(&self, items: Vec<JsonValue>, total: u64) -> JsonValue {
+        json!({ "items": items, "limit": self.limit, "offset": self.offset, "total": total })
     }
 
     /// True when items must meet all conditions, so that the store need not read items that miss one.

@@ -99,7 +99,7 @@ async fn find(state: &ApiState, (conditions, paging): (RolloutConditions, Paging
     let filter = Filter::default()
         .one_of("status", status_in.as_ref().map(texts))
         .one_of("rollout_id", rollout_id_in.clone())
-        .contains("rollout_id", rollout_id_contains);
+        .contains("rollout_id", rollout_id_contains.clone());
     // When one condition is enough, rollouts that miss another can still match.
     let requires_all = paging.requires_all();
     let in_store = RolloutFilter {
@@ -109,7 +109,15 @@ async fn find(state: &ApiState, (conditions, paging): (RolloutConditions, Paging
         statuses: status_in.filter(|_| requires_all),
         ..RolloutFilter::default()
     };
-    let rollouts = state.rollouts.store().attempted_rollouts(in_store).await?;
+    let store = state.rollouts.store();
+    // The store has this order, and reads only the page.
+    if let Some(order) = paging.order_by("start_time").filter(|_| requires_all && rollout_id_contains.is_none()) {
+        let (limit, offset) = paging.limits();
+        let page = RolloutFilter { order, limit, offset, ..in_store.clone() };
+        let (items, total) = (store.attempted_rollouts(page).await?, store.count_rollouts(in_store).await?);
+        return ok(paging.read_page(to_json(&items), total));
+    }
+    let rollouts = store.attempted_rollouts(in_store).await?;
     ok(paging.page(to_json(&rollouts), &filter))
 }
 

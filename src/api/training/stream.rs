@@ -72,7 +72,7 @@ pub(super) async fn export(
         ids: (!ids.is_empty()).then_some(ids),
         statuses: (!query.status.is_empty()).then(|| query.status.clone()),
         after: query.since.map(|since| RolloutPlace::before_all_of(Timestamp::from_unix_secs(since))),
-        limit: None,
+        ..RolloutFilter::default()
     };
     let store = state.rollouts.store();
     let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());

@@ -10,10 +10,8 @@ use crate::api::request_json::read;
 use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::rollout::{RolloutError, lifecycle};
-use crate::store::{Records, RolloutFilter, SelectedRollouts};
-use crate::trace::{
-    Attempt, AttemptStatus, AttemptedRollout, Rollout, RolloutConfig, RolloutId, RolloutStatus, Timestamp,
-};
+use crate::store::{Records, RolloutFilter};
+use crate::trace::{Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutId, RolloutStatus, Timestamp};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -100,18 +98,14 @@ pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuer
         return Err(ApiError::of_value(&["query", "state_in"], "Field required", JsonValue::Null));
     }
     let limit = usize::try_from(integer(&query, "limit")?.unwrap_or(500)).unwrap_or(0);
-    let store = state.rollouts.store();
-    let mut found = SelectedRollouts::by_start(store, RolloutFilter::of_statuses(statuses), |_| true);
-    let mut list = Vec::new();
-    while list.len() < limit
-        && let Some(AttemptedRollout { rollout, .. }) = found.next().await?
-    {
+    let filter = RolloutFilter {
         // Rollouts that only calls have named are not listed: they never end.
-        if rollout.metadata.get(METADATA_KEY).is_some() || is_registered(&state, rollout.rollout_id.as_str()).await? {
-            list.push(view(&rollout));
-        }
-    }
-    ok(list)
+        is_registered: Some(true),
+        limit: Some(limit),
+        ..RolloutFilter::of_statuses(statuses)
+    };
+    let found = state.rollouts.store().attempted_rollouts(filter).await?;
+    ok(found.iter().map(|found| view(&found.rollout)).collect::<Vec<_>>())
 }
 
 /// The query of a page of the log.

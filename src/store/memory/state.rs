@@ -2,7 +2,7 @@
 
 use crate::llm::recorded::is_llm_call;
 use crate::store::api::{
-    Appended, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics, UNASSIGNED,
+    Appended, Pruned, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics, UNASSIGNED,
 };
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
@@ -162,15 +162,27 @@ impl State {
     }
 
     pub(super) fn attempted_rollouts(&self, filter: &RolloutFilter) -> Vec<AttemptedRollout> {
-        let mut found: Vec<_> = self.rollouts.values().filter(|entry| filter.matches(&entry.rollout)).collect();
+        let mut found: Vec<_> = self.matching(filter).collect();
         // The sort is stable, and the entries are ordered by id.
         found.sort_by_key(|entry| entry.rollout.start_time);
-        found.truncate(filter.limit.unwrap_or(usize::MAX));
+        if filter.order == RolloutOrder::NewestFirst {
+            found.reverse();
+        }
+        let found = found.into_iter().skip(filter.offset).take(filter.limit.unwrap_or(usize::MAX));
         let attempted = |entry: &RolloutEntry| AttemptedRollout {
             rollout: entry.rollout.clone(),
             attempt: entry.attempts.last().cloned(),
         };
-        found.into_iter().map(attempted).collect()
+        found.map(attempted).collect()
+    }
+
+    pub(super) fn count_rollouts(&self, filter: &RolloutFilter) -> u64 {
+        self.matching(filter).count() as u64
+    }
+
+    fn matching<'a>(&'a self, filter: &'a RolloutFilter) -> impl Iterator<Item = &'a RolloutEntry> {
+        let is_kind = |entry: &&RolloutEntry| filter.is_registered.is_none_or(|wanted| wanted == entry.registered);
+        self.rollouts.values().filter(|entry| filter.matches(&entry.rollout)).filter(is_kind)
     }
 
     pub(super) fn spans(&self, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Vec<Span> {

@@ -66,6 +66,10 @@ impl Store for MemoryStore {
         self.with(move |state| state.attempted_rollouts(&filter))
     }
 
+    fn count_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<u64>> {
+        self.with(move |state| state.count_rollouts(&filter.without_page()))
+    }
+
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
         self.with(move |state| state.entry(&id).map(|entry| entry.attempts.clone()).unwrap_or_default())
     }

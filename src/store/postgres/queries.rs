@@ -3,7 +3,7 @@
 use super::error::QueryError;
 use super::rows::{self, damaged, decode};
 use super::texts;
-use crate::store::api::{RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
+use crate::store::api::{RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span};
@@ -42,23 +42,66 @@ pub(super) async fn attempts(connection: &Object, id: &RolloutId) -> Answer<Vec<
     found.iter().filter_map(|row| rows::attempt(row, 0).transpose()).collect()
 }
 
+/// The matching rollouts, each with its latest attempt.
 pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilter) -> Answer<Vec<AttemptedRollout>> {
-    let ids: Option<Vec<&str>> = filter.ids.as_ref().map(|ids| ids.iter().map(RolloutId::as_str).collect());
-    let statuses: Option<Vec<&str>> =
-        filter.statuses.as_ref().map(|all| all.iter().map(|status| status.as_str()).collect());
-    let sql = "SELECT rollout.json, rollout.start_ns, attempt.json, attempt.sequence_id FROM rollout
+    let direction = if filter.order == RolloutOrder::OldestFirst { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT rollout.json, rollout.start_ns, attempt.json, attempt.sequence_id FROM rollout
          LEFT JOIN attempt ON attempt.rollout_id = rollout.rollout_id AND attempt.sequence_id =
              (SELECT MAX(sequence_id) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id)
-         WHERE ($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
-             AND ($3::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) > ($3, $4::TEXT))
-         ORDER BY rollout.start_ns, rollout.rollout_id LIMIT $5";
-    let after_ns = filter.after.as_ref().map(|after| signed(after.start_time.unix_nanos));
-    let after_id = filter.after.as_ref().map(|after| after.rollout_id.as_str());
-    let limit = filter.limit.map(|limit| signed(limit as u64));
-    let statement = connection.prepare_cached(sql).await?;
-    let found = connection.query(&statement, &[&ids, &statuses, &after_ns, &after_id, &limit]).await?;
+         WHERE {}
+         ORDER BY rollout.start_ns {direction}, rollout.rollout_id {direction} LIMIT $6 OFFSET $7",
+        conditions(filter.order)
+    );
+    let Conditions { ids, statuses, registered, after_ns, after_id } = Conditions::of(filter);
+    let (limit, offset) = (filter.limit.map(|limit| signed(limit as u64)), signed(filter.offset as u64));
+    let statement = connection.prepare_cached(&sql).await?;
+    let found =
+        connection.query(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id, &limit, &offset]).await?;
     let one = |row: &Row| Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? });
     found.iter().map(one).collect()
+}
+
+/// How many rollouts match, on all pages.
+pub(super) async fn count_rollouts(connection: &Object, filter: RolloutFilter) -> Answer<u64> {
+    let filter = filter.without_page();
+    let sql = format!("SELECT COUNT(*) FROM rollout WHERE {}", conditions(filter.order));
+    let Conditions { ids, statuses, registered, after_ns, after_id } = Conditions::of(&filter);
+    let statement = connection.prepare_cached(&sql).await?;
+    let row = connection.query_one(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id]).await?;
+    Ok(unsigned(row.get(0)))
+}
+
+/// The conditions of a filter, as SQL with the parameters of [`Conditions`].
+fn conditions(order: RolloutOrder) -> String {
+    let comparison = if order == RolloutOrder::OldestFirst { '>' } else { '<' };
+    format!(
+        "($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
+         AND ($3::BOOLEAN IS NULL OR rollout.registered = $3)
+         AND ($4::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) {comparison} ($4, $5::TEXT))"
+    )
+}
+
+/// The parameters of [`conditions`], in their order.
+struct Conditions<'a> {
+    ids: Option<Vec<&'a str>>,
+    statuses: Option<Vec<&'static str>>,
+    registered: Option<bool>,
+    after_ns: Option<i64>,
+    after_id: Option<&'a str>,
+}
+
+impl<'a> Conditions<'a> {
+    fn of(filter: &'a RolloutFilter) -> Self {
+        let after = filter.after.as_ref();
+        Self {
+            ids: filter.ids.as_ref().map(|ids| ids.iter().map(RolloutId::as_str).collect()),
+            statuses: filter.statuses.as_ref().map(|all| all.iter().map(|status| status.as_str()).collect()),
+            registered: filter.is_registered,
+            after_ns: after.map(|after| signed(after.start_time.unix_nanos)),
+            after_id: after.map(|after| after.rollout_id.as_str()),
+        }
+    }
 }
 
 /// The spans of a rollout in order, with their externalized attributes.

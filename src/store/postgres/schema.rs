@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -123,6 +123,13 @@ UPDATE span SET is_llm_call = TRUE
     WHERE replace(json, '\\u0000', '\\u0020')::JSON -> 'attributes' ->> 'gen_ai.operation.name'
         IN ('chat', 'generate_content', 'text_completion');
 CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call;
+";
+
+/// The rollouts of a state in the order of listings, and those of them that were registered.
+const ROLLOUT_PAGES: &str = "
+DROP INDEX rollout_by_status;
+CREATE INDEX rollout_by_state ON rollout (status, start_ns, rollout_id);
+CREATE INDEX registered_by_state ON rollout (status, start_ns, rollout_id) WHERE registered;
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

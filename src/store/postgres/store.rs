@@ -178,6 +178,10 @@ impl Store for PostgresStore {
         )
     }
 
+    fn count_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.run(move |connection| Box::pin(queries::count_rollouts(connection, filter))))
+    }
+
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
         Box::pin(self.run(move |connection| Box::pin(async move { queries::attempts(connection, &id).await })))
     }

@@ -109,6 +109,10 @@ impl Store for SpooledStore {
         self.server.attempted_rollouts(filter)
     }
 
+    fn count_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<u64>> {
+        self.server.count_rollouts(filter)
+    }
+
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
         self.server.attempts(id)
     }

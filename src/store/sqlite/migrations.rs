@@ -5,7 +5,8 @@ use rusqlite::Connection;
 
 /// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
 /// script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS];
+const MIGRATIONS: &[&str] =
+    &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS, ROLLOUT_PAGES];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -167,6 +168,13 @@ ALTER TABLE span ADD COLUMN is_llm_call INTEGER NOT NULL DEFAULT 0;
 UPDATE span SET is_llm_call = 1
     WHERE json_extract(json, '$.attributes.\"gen_ai.operation.name\"') IN ('chat', 'generate_content', 'text_completion');
 CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
+";
+
+/// The rollouts of a state in the order of listings, and those of them that were registered.
+const ROLLOUT_PAGES: &str = "
+DROP INDEX rollout_by_status;
+CREATE INDEX rollout_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id);
+CREATE INDEX registered_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id) WHERE registered;
 ";
 
 /// The newest schema version that this program knows.

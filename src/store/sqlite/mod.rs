@@ -11,6 +11,7 @@ mod options;
 mod queries;
 mod readers;
 mod retention;
+mod rollouts;
 mod rows;
 mod span_texts;
 mod statements;

@@ -3,11 +3,11 @@
 use super::retention::size_bytes;
 use super::rows::{self, damaged, decode};
 use super::span_texts::SpanTexts;
-use crate::store::api::{EndedRollouts, RolloutFilter, RolloutSequenceState, RolloutSummary, Statistics};
+use crate::store::api::{EndedRollouts, RolloutSequenceState, RolloutSummary, Statistics};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::semconv as names;
-use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span};
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
@@ -112,56 +112,6 @@ fn damaged_span(connection: &Connection, number: i64, cause: &str) -> rusqlite::
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, QueryReturnedNoRows, Utf8Error};
     matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..))
-}
-
-/// The matching rollouts, each with its latest attempt, by start time.
-pub(super) fn attempted_rollouts(
-    connection: &Connection,
-    filter: &RolloutFilter,
-) -> rusqlite::Result<Vec<AttemptedRollout>> {
-    let list = |words: Vec<&str>| serde_json::Value::from(words).to_string();
-    let ids = filter.ids.as_ref().map(|ids| list(ids.iter().map(RolloutId::as_str).collect()));
-    let statuses = filter.statuses.as_ref().map(|all| list(all.iter().map(|status| status.as_str()).collect()));
-    let after = filter.after.as_ref().map(|after| (signed(after.start_time.unix_nanos), after.rollout_id.as_str()));
-    let limit = filter.limit.map(|limit| signed(limit as u64));
-    let mut sql = "SELECT json, start_ns,
-             (SELECT json FROM attempt WHERE attempt.rollout_id = rollout.rollout_id ORDER BY sequence_id DESC LIMIT 1)
-         FROM rollout WHERE TRUE"
-        .to_owned();
-    // Only conditions that are set are part of the statement, so that each can use its index.
-    if ids.is_some() {
-        sql.push_str(" AND rollout_id IN (SELECT value FROM json_each(:ids))");
-    }
-    if statuses.is_some() {
-        // A page is found by the index of start times: that of states would sort all rollouts for each page.
-        let plus = if limit.is_some() { "+" } else { "" };
-        sql.push_str(&format!(" AND {plus}json_extract(json, '$.status') IN (SELECT value FROM json_each(:statuses))"));
-    }
-    if after.is_some() {
-        sql.push_str(" AND (start_ns, rollout_id) > (:after_ns, :after_id)");
-    }
-    sql.push_str(" ORDER BY start_ns, rollout_id");
-    if limit.is_some() {
-        sql.push_str(" LIMIT :limit");
-    }
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut named: Vec<(&str, &dyn rusqlite::ToSql)> = Vec::new();
-    if let Some(ids) = &ids {
-        named.push((":ids", ids));
-    }
-    if let Some(statuses) = &statuses {
-        named.push((":statuses", statuses));
-    }
-    if let Some((after_ns, after_id)) = &after {
-        named.extend([(":after_ns", after_ns as &dyn rusqlite::ToSql), (":after_id", after_id)]);
-    }
-    if let Some(limit) = &limit {
-        named.push((":limit", limit));
-    }
-    let rows = statement.query_map(named.as_slice(), |row| {
-        Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? })
-    })?;
-    rows.collect()
 }
 
 /// All rows of a table with a column `json`, in the order of their insertion.

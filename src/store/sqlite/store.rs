@@ -5,6 +5,7 @@ use super::open_file::OpenFile;
 use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
+use super::rollouts;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
@@ -94,7 +95,11 @@ impl Store for SqliteStore {
     }
 
     fn attempted_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<Vec<AttemptedRollout>>> {
-        Box::pin(self.readers.read(move |connection| queries::attempted_rollouts(connection, &filter)))
+        Box::pin(self.readers.read(move |connection| rollouts::attempted_rollouts(connection, &filter)))
+    }
+
+    fn count_rollouts(&self, filter: RolloutFilter) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.readers.read(move |connection| rollouts::count_rollouts(connection, filter)))
     }
 
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>> {
