@@ -11,7 +11,8 @@ const ROLLOUT: &str = "ro-shared";
 fn call(bench: &Bench, proxy: SocketAddr) {
     let url = format!("{}/weather", bench.http());
     let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nx-rollout-id: {ROLLOUT}\r\nConnection: close\r\n\r\n");
-    assert!(say(proxy, request.as_bytes()).contains("celsius"));
+    let answer = say(proxy, request.as_bytes());
+    assert!(answer.contains("celsius"), "{answer}");
 }
 
 /// An id for a span of a client, as Agent Lightning's tracers ask for it.

@@ -127,9 +127,9 @@ CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call;
 
 /// The rollouts of a state in the order of listings, and those of them that were registered.
 const ROLLOUT_PAGES: &str = "
-DROP INDEX rollout_by_status;
-CREATE INDEX rollout_by_state ON rollout (status, start_ns, rollout_id);
-CREATE INDEX registered_by_state ON rollout (status, start_ns, rollout_id) WHERE registered;
+DROP INDEX IF EXISTS rollout_by_status;
+CREATE INDEX IF NOT EXISTS rollout_by_state ON rollout (status, start_ns, rollout_id);
+CREATE INDEX IF NOT EXISTS registered_by_state ON rollout (status, start_ns, rollout_id) WHERE registered;
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

@@ -1,9 +1,11 @@
 //! Sends the spans of a spool file to the server.
 
-use crate::store::api::{SharedStore, Store};
+use crate::store::api::{RolloutSummary, SharedStore, Store};
 use crate::store::error::{FailedAppend, Result};
 use crate::store::sqlite::SqliteStore;
-use crate::trace::Span;
+use crate::trace::{RolloutId, Span};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Result of a drain.
@@ -15,39 +17,72 @@ pub(super) struct Drained {
     pub(super) dropped: u64,
 }
 
-/// Sends all spans of `file` to the server. Only spans that the server rejects for their data are dropped, each with a log
-/// message; other spans do not wait for them. Any other error ends the drain, and all spans remain in the file: the server
-/// ignores the ones that it has already when they are sent again.
-pub(super) async fn drain(file: &SqliteStore, server: &SharedStore) -> Result<Drained> {
-    let mut drained = Drained::default();
-    for summary in file.rollouts(usize::MAX).await? {
-        let spans = file.spans(summary.rollout.rollout_id, None).await?;
-        for batch in spans.chunks(MAX_BATCH) {
-            let batch: Vec<Arc<Span>> = batch.iter().cloned().map(Arc::new).collect();
-            send(batch, server, &mut drained).await?;
-        }
-    }
-    Ok(drained)
+/// What was done with the spans of a file, so that a drain that an error ended goes on where it was. Some 16 bytes for each span.
+#[derive(Default)]
+pub(super) struct Progress {
+    drained: Drained,
+    /// Hashes of the ids of spans that need not be sent again.
+    done: HashMap<RolloutId, HashSet<u64>>,
+    hasher: RandomState,
 }
 
-async fn send(batch: Vec<Arc<Span>>, server: &SharedStore, drained: &mut Drained) -> Result<()> {
-    match server.append(batch.clone()).await {
+impl Progress {
+    /// What was done in all.
+    pub(super) fn drained(&self) -> Drained {
+        self.drained
+    }
+
+    fn is_done(&self, span: &Span) -> bool {
+        self.done.get(&span.rollout_id).is_some_and(|done| done.contains(&self.hash(span)))
+    }
+
+    fn note(&mut self, span: &Span) {
+        let hash = self.hash(span);
+        self.done.entry(span.rollout_id.clone()).or_default().insert(hash);
+    }
+
+    fn hash(&self, span: &Span) -> u64 {
+        self.hasher.hash_one((&span.attempt_id, &span.span_id))
+    }
+}
+
+/// Sends the spans of `file` to the server that were not sent yet. Only spans that the server rejects for their data are dropped,
+/// each with a log message; other spans do not wait for them. Any other error ends the drain; the next one goes on. After a
+/// restart all are sent again: the server ignores the ones that it has already.
+pub(super) async fn drain(file: &SqliteStore, server: &SharedStore, progress: &mut Progress) -> Result<()> {
+    for RolloutSummary { rollout, spans, .. } in file.rollouts(usize::MAX).await? {
+        if progress.done.get(&rollout.rollout_id).is_some_and(|done| done.len() as u64 >= spans) {
+            continue;
+        }
+        let spans = file.spans(rollout.rollout_id, None).await?;
+        let left: Vec<Arc<Span>> = spans.into_iter().filter(|span| !progress.is_done(span)).map(Arc::new).collect();
+        for batch in left.chunks(MAX_BATCH) {
+            send(batch, server, progress).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn send(batch: &[Arc<Span>], server: &SharedStore, progress: &mut Progress) -> Result<()> {
+    match server.append(batch.to_vec()).await {
         Ok(_) => {
-            drained.sent += batch.len() as u64;
+            progress.drained.sent += batch.len() as u64;
+            batch.iter().for_each(|span| progress.note(span));
             return Ok(());
         }
         Err(error) if error.failed_append() == FailedAppend::Retry => return Err(error),
         Err(_) => {}
     }
     for span in batch {
-        match server.append(vec![Arc::clone(&span)]).await {
-            Ok(_) => drained.sent += 1,
+        match server.append(vec![Arc::clone(span)]).await {
+            Ok(_) => progress.drained.sent += 1,
             Err(error) if error.failed_append() == FailedAppend::Retry => return Err(error),
             Err(error) => {
-                drained.dropped += 1;
+                progress.drained.dropped += 1;
                 tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "a span is lost: the server rejected its data");
             }
         }
+        progress.note(span);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Several processes may use the same folder; each takes a numbered file of its own, protected by a lock.
 
-use super::drain::{Drained, drain};
+use super::drain::{Drained, Progress, drain};
 use crate::files::create_private_folder;
 use crate::store::api::{Appended, SharedStore, Store};
 use crate::store::error::{Result, StoreError};
@@ -21,9 +21,10 @@ pub(super) struct Spool {
     max_bytes: u64,
     /// Held as long as the file belongs to this process.
     _lock: File,
-    /// `None` while no spans wait. Locked across awaits on purpose: what arrives while the file is drained has to wait, so
-    /// that the file can be removed afterwards.
-    file: Mutex<Option<SqliteStore>>,
+    /// `None` while no spans wait. Not locked while spans are sent, which may take long: further ones are added meanwhile.
+    file: Mutex<Option<Arc<SqliteStore>>>,
+    /// Of the file. Locked by the one drain at a time.
+    progress: Mutex<Progress>,
     waiting: AtomicU64,
     dropped: AtomicU64,
 }
@@ -35,10 +36,11 @@ impl Spool {
             |error: std::io::Error| StoreError::Unusable { path: folder.to_owned(), cause: error.to_string() };
         create_private_folder(folder).map_err(unusable)?;
         let (path, lock) = lock_first_free(folder).map_err(unusable)?;
-        let file = if path.exists() { Some(SqliteStore::open(&path, SqliteOptions::default())?) } else { None };
+        let file = if path.exists() { Some(open_file(&path)?) } else { None };
         // The exact number is known after the first drain.
         let waiting = AtomicU64::new(u64::from(file.is_some()));
-        Ok(Self { path, max_bytes, _lock: lock, file: Mutex::new(file), waiting, dropped: AtomicU64::new(0) })
+        let (file, progress) = (Mutex::new(file), Mutex::default());
+        Ok(Self { path, max_bytes, _lock: lock, file, progress, waiting, dropped: AtomicU64::new(0) })
     }
 
     /// Number of spans in the file.
@@ -58,7 +60,7 @@ impl Spool {
             Some(store) => store,
             None => {
                 tracing::warn!(error = %cause, path = %self.path.display(), "spans wait in a file until the server takes them");
-                file.insert(SqliteStore::open(&self.path, SqliteOptions::default())?)
+                file.insert(open_file(&self.path)?)
             }
         };
         if size_bytes(&self.path) >= self.max_bytes {
@@ -69,20 +71,33 @@ impl Spool {
         Ok(appended)
     }
 
-    /// Sends all spans to the server, and removes the file. After an error, all of them remain in it.
+    /// Sends all spans to the server, and removes the file. After an error, all of them remain in it; those that were sent are
+    /// not sent again.
     pub(super) async fn empty(&self, server: &SharedStore) -> Result<()> {
-        let mut file = self.file.lock().await;
-        let Some(store) = &*file else { return Ok(()) };
-        let drained = drain(store, server).await?;
-        if let Some(store) = file.take()
-            && let Err(error) = store.close().await
-        {
-            tracing::warn!(%error, path = %self.path.display(), "an empty spool file can't be closed");
+        let mut progress = self.progress.lock().await;
+        loop {
+            let Some(store) = self.file.lock().await.clone() else { return Ok(()) };
+            let before = progress.drained();
+            drain(&store, server, &mut progress).await?;
+            let mut file = self.file.lock().await;
+            let Drained { sent, dropped } = progress.drained();
+            let left = store.statistics().await?.spans.saturating_sub(sent + dropped);
+            if left > 0 && before == progress.drained() {
+                return Err(StoreError::Other(format!("{left} spans of the spool's file were not found")));
+            }
+            if left > 0 {
+                // They were added meanwhile.
+                continue;
+            }
+            *file = None;
+            if let Err(error) = store.close().await {
+                tracing::warn!(%error, path = %self.path.display(), "an empty spool file can't be closed");
+            }
+            remove(&self.path);
+            self.waiting.store(0, Ordering::Relaxed);
+            self.count(std::mem::take(&mut *progress).drained(), "the server has the spans that waited in a file");
+            return Ok(());
         }
-        remove(&self.path);
-        self.waiting.store(0, Ordering::Relaxed);
-        self.count(drained, "the server has the spans that waited in a file");
-        Ok(())
     }
 
     /// Sends the spans that other processes left behind when they ended.
@@ -93,11 +108,11 @@ impl Spool {
             let Ok(lock) = File::options().write(true).open(lock) else { continue };
             // The lock of a running process, also of this one, is not available.
             if path.exists() && lock.try_lock().is_ok() {
-                let file = SqliteStore::open(&path, SqliteOptions::default())?;
-                let drained = drain(&file, server).await?;
+                let (file, mut progress) = (open_file(&path)?, Progress::default());
+                drain(&file, server, &mut progress).await?;
                 file.close().await?;
                 remove(&path);
-                self.count(drained, "the server has the spans that another process left in a file");
+                self.count(progress.drained(), "the server has the spans that another process left in a file");
             }
         }
         Ok(())
@@ -115,6 +130,10 @@ impl Spool {
         tracing::warn!(path = %self.path.display(), "spans wait in a file for the next start");
         file.close().await
     }
+}
+
+fn open_file(path: &Path) -> Result<Arc<SqliteStore>> {
+    Ok(Arc::new(SqliteStore::open(path, SqliteOptions::default())?))
 }
 
 /// The files of a SQLite database: the database, its write-ahead log, and the index of that log.

@@ -41,6 +41,8 @@ impl Checkpoints {
     /// Starts the thread. If that fails, SQLite checkpoints the log when the store is closed.
     pub(super) fn start(file: Arc<OpenFile>, generation: u64) -> Self {
         let (requests, inbox) = sync_channel(MAX_REQUESTS);
+        // A program that was killed leaves its log behind: it would grow with each start.
+        let written_bytes = file.log_bytes();
         let commits = Arc::new(AtomicU64::new(0));
         let worker = CheckpointThread {
             file,
@@ -54,13 +56,13 @@ impl Checkpoints {
         let thread = thread.inspect_err(|error| {
             tracing::warn!(%error, "the checkpoint thread can't be started; the write-ahead log grows until the store is closed");
         });
-        Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes: 0, commits }
+        Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes, commits }
     }
 
     /// Records a commit of about `bytes`; requests a checkpoint when enough was written.
     pub(super) fn committed(&mut self, bytes: usize) {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        self.written_bytes += bytes;
+        self.written_bytes = self.written_bytes.saturating_add(bytes);
         if self.written_bytes >= CHECKPOINT_EVERY_BYTES {
             self.written_bytes = 0;
             // If the channel is full, a waiting request covers these pages too.

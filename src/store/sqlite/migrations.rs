@@ -172,9 +172,9 @@ CREATE INDEX span_llm_calls ON span (rollout_id) WHERE is_llm_call = 1;
 
 /// The rollouts of a state in the order of listings, and those of them that were registered.
 const ROLLOUT_PAGES: &str = "
-DROP INDEX rollout_by_status;
-CREATE INDEX rollout_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id);
-CREATE INDEX registered_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id) WHERE registered;
+DROP INDEX IF EXISTS rollout_by_status;
+CREATE INDEX IF NOT EXISTS rollout_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id);
+CREATE INDEX IF NOT EXISTS registered_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id) WHERE registered;
 ";
 
 /// The newest schema version that this program knows.

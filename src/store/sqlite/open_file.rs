@@ -50,6 +50,12 @@ impl OpenFile {
         &self.path
     }
 
+    /// Size of the write-ahead log.
+    pub(super) fn log_bytes(&self) -> usize {
+        let [log, _] = file::beside(&self.path);
+        std::fs::metadata(log).map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
+    }
+
     /// How often another file, or none, was found.
     pub(super) fn lost_files(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
