@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::doctor::diagnosis::{Bypass, Check, Diagnosis, FailedCalls, RejectedHost, Verdict, judge};
 use crate::doctor::monitor::ScanRate;
 use crate::doctor::probes::{PROBES, Probe};
-use crate::files::write_private;
+use crate::files::{create_private_file, write_private};
 use crate::mock::{Mock, MockOptions};
 use crate::run::child::Streams;
 use crate::run::{ChildError, RunFolder};
@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -100,7 +100,7 @@ async fn check(probe: &Probe, config: &Config, folder: &Path) -> Result<Check> {
     let recorded = Recorded {
         timeout: Some(TIMEOUT),
         streams: Streams::Captured(Arc::new(
-            File::create(&output).context("cannot write a temporary file; check TMPDIR")?,
+            create_private_file(&output).context("cannot write a temporary file; check TMPDIR")?,
         )),
         ..Recorded::new(probe.client, command.into_iter().map(OsString::from).collect())
     };

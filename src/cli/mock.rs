@@ -1,6 +1,7 @@
 //! `tracewire mock`: runs the mock LLM endpoint until it is stopped.
 
 use super::show;
+use crate::files::write_private;
 use crate::mock::{Mock, MockOptions, Script};
 use crate::run::RunFolder;
 use crate::run::signals::stop_requests;
@@ -70,7 +71,7 @@ pub(super) async fn run(args: MockArgs) -> Result<ExitCode> {
     let mock = Mock::start(Some(http), Some(https), options, script).await?;
     let folder = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
     let ca = args.ca_out.unwrap_or_else(|| folder.path().join("mock-ca.pem"));
-    std::fs::write(&ca, mock.ca_pem()).with_context(|| format!("cannot write {} (--ca-out)", ca.display()))?;
+    write_private(&ca, mock.ca_pem()).with_context(|| format!("cannot write {} (--ca-out)", ca.display()))?;
     let http = mock.http_addr().map(|address| format!("http://{address}")).unwrap_or_default();
     let https = mock.https_addr().map(|address| format!("https://{address}")).unwrap_or_default();
     if args.json {

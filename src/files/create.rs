@@ -1,6 +1,6 @@
 //! Creates files and folders for their owner only.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -19,12 +19,17 @@ pub(crate) fn private_folder_in(parent: &Path, prefix: &str) -> io::Result<TempD
 
 /// Writes a file, and replaces the content of an existing one, which others can then no longer change.
 pub(crate) fn write_private(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)?;
+    create_private_file(path)?.write_all(content.as_ref())
+}
+
+/// Opens an empty file for writing. Others can no longer change an existing one.
+pub(crate) fn create_private_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE_FILE).open(path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & OTHERS_CHANGE != 0 {
         file.set_permissions(Permissions::from_mode(mode & !OTHERS_CHANGE))?;
     }
-    file.write_all(content.as_ref())
+    Ok(file)
 }
 
 /// Lets other users read a folder with everything in it, and change nothing: programs of a container may have another

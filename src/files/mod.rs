@@ -7,5 +7,5 @@ mod create;
 mod secret;
 
 pub(crate) use check::{Owner, UnsafeFile, check_unchangeable};
-pub(crate) use create::{allow_reading, create_private_folder, private_folder_in, write_private};
+pub(crate) use create::{allow_reading, create_private_file, create_private_folder, private_folder_in, write_private};
 pub(crate) use secret::{SecretFileError, check_secret, secret_of};

@@ -181,6 +181,7 @@ fn everything_is_private_whatever_the_umask() {
     under_no_umask("$TRACEWIRE export --all --format messages -o $HERE/rows.jsonl");
     // The public certificate is the only file that others may read, if the folder above it lets them.
     assert_eq!(open_to_others(temporary.path()), "644 home/of/data/ca/ca.pem\n");
+    assert_eq!(mode(&bench.mock.path("ca")), 0o600);
     // A container's programs have other users' ids.
     under_no_umask("$TRACEWIRE env --format docker > /dev/null");
     let files = open_to_others(&home.join("ca/env"));
