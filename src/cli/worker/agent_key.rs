@@ -4,7 +4,9 @@ use super::task::Task;
 use crate::cli::client::ServerClient;
 use anyhow::{Context, Result};
 use http::Method;
+use percent_encoding::percent_decode;
 use serde_json::{Value as JsonValue, json};
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
@@ -45,7 +47,7 @@ impl AgentKeys {
             Self::Fixed(key) => return Ok(key.clone()),
             Self::Issued { signed } => *signed,
         };
-        // Without a limit it holds as long as the rollout, whose end ends its calls.
+        // Without a limit it holds as long as the rollout, and its calls end with the rollout.
         let expires = limit.filter(|_| signed).map_or(0, |limit| (limit + GRACE).as_secs());
         let request = json!({ "rollout_id": task.rollout, "attempt_id": task.attempt, "expires_in_seconds": expires });
         let response = server.call_with_retries(Method::POST, "/v1/tracewire/keys", Some(&request)).await?;
@@ -60,13 +62,17 @@ pub(super) fn secret_variables(
     token: Option<&str>,
 ) -> Vec<String> {
     let token = token.map(str::as_bytes).filter(|token| !token.is_empty());
-    let holds = |value: &OsStr| {
-        let value = value.as_encoded_bytes();
-        // A short token is part of many values by chance.
+    // A short token is part of many values by chance.
+    let contains = |value: &[u8]| {
         token.is_some_and(|token| match token.len() {
             0..MIN_SEARCHED_BYTES => value == token,
             _ => value.windows(token.len()).any(|part| part == token),
         })
+    };
+    let holds = |value: &OsStr| {
+        let value = value.as_encoded_bytes();
+        // URLs have it percent-encoded.
+        contains(value) || contains(&Cow::from(percent_decode(value)))
     };
     let names = environment.filter(|(_, value)| holds(value)).filter_map(|(name, _)| name.into_string().ok());
     names.chain(TOKEN_VARIABLES.map(str::to_owned)).collect()
@@ -87,13 +93,21 @@ mod tests {
     #[test]
     fn variables_that_hold_the_token_are_found() {
         let found = |token: Option<&str>| {
-            let environment = [("A", "long-secret"), ("B", "Bearer long-secret"), ("C", "x"), ("D", "xy"), ("E", "")];
+            let environment = [
+                ("A", "long-secret"),
+                ("B", "Bearer long-secret"),
+                ("C", "x"),
+                ("D", "xy"),
+                ("E", ""),
+                ("F", "http://u:long%2Dsecret@h"),
+                ("G", "http://u:%6Cong%2dsecret@h"),
+            ];
             let environment = environment.map(|(name, value)| (name.into(), value.into()));
             let mut names = secret_variables(environment.into_iter(), token);
             assert_eq!(names.split_off(names.len() - 2), TOKEN_VARIABLES);
             names
         };
-        assert_eq!(found(Some("long-secret")), ["A", "B"]);
+        assert_eq!(found(Some("long-secret")), ["A", "B", "F", "G"]);
         assert_eq!(found(Some("x")), ["C"]);
         assert!(found(Some("")).is_empty() && found(None).is_empty());
     }

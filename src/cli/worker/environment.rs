@@ -117,14 +117,14 @@ impl CommandEnvironment {
         input.push(b'\n');
         let (file, reward) = (folder.path().join("input.json"), folder.path().join("reward"));
         write_private(&file, &input).with_context(|| format!("cannot write {}", file.display()))?;
+        let inherited =
+            |name: &str| variable(name).filter(|_| !self.secret_variables.iter().any(|secret| secret == name));
         let mut environment = match &self.proxy {
-            Some(proxy) => self.proxy_environment(proxy, task, command, folder.path(), api_key)?,
+            Some(proxy) => self.proxy_environment(proxy, task, command, folder.path(), api_key, &inherited)?,
             None => Environment::default(),
         };
         environment.set.push(("TRACEWIRE_INPUT".to_owned(), file.into()));
         environment.set.push(("TRACEWIRE_REWARD".to_owned(), reward.clone().into()));
-        let inherited =
-            |name: &str| variable(name).filter(|_| !self.secret_variables.iter().any(|secret| secret == name));
         let variables = self.task_variables(task, &inherited, api_key);
         environment.set.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), OsString::from(value))));
         let is_set = |name: &String| environment.set.iter().any(|(set, _)| set == name);
@@ -144,6 +144,7 @@ impl CommandEnvironment {
         command: &[OsString],
         folder: &Path,
         api_key: &str,
+        current: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Environment> {
         let key = self.agent_keys.are_signed().then_some(api_key);
         let (proxy_url, bypass) = (proxy.url_for(task, key), self.bypass());
@@ -155,7 +156,7 @@ impl CommandEnvironment {
             bypass: &bypass,
             runtimes: &[],
             command,
-            current: &variable,
+            current,
             working_directory: &self.working_directory,
         };
         Ok(request.build()?)
