@@ -225,7 +225,7 @@ pub(super) fn authorise(
     let Some(token) = known.filter(|_| !presented.is_empty()) else {
         return Err(ApiError::Unauthorized("Invalid or missing API key".to_owned()));
     };
-    // Who may use some rollouts only owns these, and may delete them.
+    // A token for some rollouts may delete these.
     let is_own = matches!(rollouts, RouteRollouts::InPath(_)) && token.rollouts != RolloutScope::All;
     let scope = if scope == Scope::Admin && is_own { Scope::Write } else { scope };
     if !token.scopes.contains(&scope) && !token.scopes.contains(&Scope::Admin) {

@@ -195,7 +195,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The JSON of an error. It repeats what the request had, also where somebody put a key or a password by mistake: errors end up
+/// The JSON of an error. It repeats what the request had, also a key or a password that got there by mistake: errors end up
 /// in logs.
 fn without_secrets(body: &impl Serialize) -> String {
     static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);

@@ -80,7 +80,7 @@ impl Unprotected {
         self.with(RouteAccess::Token(Scope::Write, rollouts), summary)
     }
 
-    /// Callers need the scope `admin`, for these rollouts; who may use only some rollouts needs `write` for these.
+    /// Callers need the scope `admin`; with a token for some rollouts, `write` for these.
     pub(super) fn admin(self, rollouts: RouteRollouts, summary: &'static str) -> Route {
         self.with(RouteAccess::Token(Scope::Admin, rollouts), summary)
     }

@@ -1,6 +1,6 @@
 //! Where the log goes: stderr, without secrets.
 //!
-//! Log lines name ids, URLs and errors of other programs. Somebody may have put a key or a password into any of them.
+//! Log lines name ids, URLs and errors of other programs. Any of them may contain a key or a password by mistake.
 
 use crate::wire::redact::Redactor;
 use std::io::{self, Write};
