@@ -1,5 +1,6 @@
 //! `[[server.tokens]]` of the settings: what a token allows, and which tokens can never be used as they were meant.
 
+use crate::gateway::KEY_PREFIX;
 use crate::trace::check_id;
 use crate::util::secret::Secret;
 use axum::http::Method;
@@ -13,7 +14,7 @@ pub(crate) struct Token {
     pub(crate) token: Secret,
     /// What the token allows.
     pub(crate) scopes: Vec<Scope>,
-    /// The rollouts that the token is for, in the settings a list of patterns with `*`. An empty list means all.
+    /// The rollouts that the token is for, in the settings a list of patterns with `*`. No list means all.
     pub(crate) rollouts: RolloutScope,
 }
 
@@ -23,8 +24,7 @@ pub(crate) struct Token {
 struct TokenSettings {
     token: Secret,
     scopes: Option<Vec<Scope>>,
-    #[serde(default)]
-    rollouts: RolloutScope,
+    rollouts: Option<Vec<String>>,
 }
 
 impl From<TokenSettings> for Token {
@@ -32,10 +32,10 @@ impl From<TokenSettings> for Token {
     /// some rollouts reads and writes these.
     fn from(TokenSettings { token, scopes, rollouts }: TokenSettings) -> Self {
         let scopes = scopes.unwrap_or_else(|| match rollouts {
-            RolloutScope::All => vec![Scope::Admin],
-            RolloutScope::Rollouts(_) => vec![Scope::Read, Scope::Write],
+            None => vec![Scope::Admin],
+            Some(_) => vec![Scope::Read, Scope::Write],
         });
-        Self { token, scopes, rollouts }
+        Self { token, scopes, rollouts: rollouts.into() }
     }
 }
 
@@ -46,11 +46,17 @@ pub(crate) enum TokenError {
     #[error("has an empty token; set its `token`, or remove the entry")]
     Empty,
     /// No client can send it.
-    #[error("has a token with a line break or another control character; remove it")]
-    Control,
+    #[error("has a token that no client can send; use visible ASCII characters, without spaces at the ends")]
+    Unsendable,
+    /// It would be read as a key of a rollout.
+    #[error("has a token that begins with `{KEY_PREFIX}`, as API keys of rollouts do; use another one")]
+    Key,
     /// It may do nothing.
     #[error("has an empty list of scopes; leave `scopes` out for all, or name \"read\", \"write\" or \"admin\"")]
     NoScopes,
+    /// It is for no rollout.
+    #[error("has an empty list of rollouts; leave `rollouts` out for all, or write ids or patterns with `*`")]
+    NoRollouts,
     /// It may do something with no rollout.
     #[error("has the pattern {0:?} for rollouts, which no id matches; write an id, or a part of one with `*`")]
     Pattern(String),
@@ -71,16 +77,22 @@ impl Token {
         if text.is_empty() {
             return Err(TokenError::Empty);
         }
-        if text.chars().any(char::is_control) {
-            return Err(TokenError::Control);
+        if text.trim() != text || text.bytes().any(|byte| !byte.is_ascii_graphic() && byte != b' ') {
+            return Err(TokenError::Unsendable);
+        }
+        if text.starts_with(KEY_PREFIX) {
+            return Err(TokenError::Key);
         }
         if self.scopes.is_empty() {
             return Err(TokenError::NoScopes);
         }
-        if let RolloutScope::Rollouts(patterns) = &self.rollouts
-            && let Some(pattern) = patterns.iter().find(|pattern| check_id(pattern).is_err())
-        {
-            return Err(TokenError::Pattern(pattern.clone()));
+        if let RolloutScope::Rollouts(patterns) = &self.rollouts {
+            if patterns.is_empty() {
+                return Err(TokenError::NoRollouts);
+            }
+            if let Some(pattern) = patterns.iter().find(|pattern| check_id(pattern).is_err()) {
+                return Err(TokenError::Pattern(pattern.clone()));
+            }
         }
         if others.iter().any(|other| other.token == self.token) { Err(TokenError::Repeated) } else { Ok(()) }
     }
@@ -114,27 +126,31 @@ impl Scope {
 }
 
 /// The rollouts that a caller may use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<String>", into = "Vec<String>")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Option<Vec<String>>")]
 pub(crate) enum RolloutScope {
     /// Every rollout, and requests that concern no rollout or all of them.
-    #[default]
     All,
     /// The rollouts that match one of these patterns with `*`, and nothing else.
     Rollouts(Vec<String>),
 }
 
-impl From<Vec<String>> for RolloutScope {
-    fn from(patterns: Vec<String>) -> Self {
-        if patterns.is_empty() { Self::All } else { Self::Rollouts(patterns) }
+impl From<Option<Vec<String>>> for RolloutScope {
+    /// A pattern of `*` alone covers every rollout, as no list does.
+    fn from(patterns: Option<Vec<String>>) -> Self {
+        let covers_all = |pattern: &String| !pattern.is_empty() && pattern.bytes().all(|byte| byte == b'*');
+        match patterns {
+            Some(patterns) if !patterns.iter().any(covers_all) => Self::Rollouts(patterns),
+            _ => Self::All,
+        }
     }
 }
 
-impl From<RolloutScope> for Vec<String> {
+impl From<RolloutScope> for Option<Vec<String>> {
     fn from(scope: RolloutScope) -> Self {
         match scope {
-            RolloutScope::All => Self::new(),
-            RolloutScope::Rollouts(patterns) => patterns,
+            RolloutScope::All => None,
+            RolloutScope::Rollouts(patterns) => Some(patterns),
         }
     }
 }
@@ -157,12 +173,33 @@ mod tests {
     }
 
     #[test]
+    fn no_list_of_rollouts_and_a_pattern_of_everything_mean_all() {
+        for (text, expected) in [
+            (r#"{"token": "t"}"#, RolloutScope::All),
+            (r#"{"token": "t", "rollouts": ["ro-1", "*"]}"#, RolloutScope::All),
+            (r#"{"token": "t", "rollouts": ["**"]}"#, RolloutScope::All),
+            (r#"{"token": "t", "rollouts": ["ro-1"]}"#, RolloutScope::Rollouts(vec!["ro-1".to_owned()])),
+            (r#"{"token": "t", "rollouts": []}"#, RolloutScope::Rollouts(Vec::new())),
+        ] {
+            let read = token(text);
+            assert_eq!(read.rollouts, expected, "{text}");
+            assert_eq!(token(&serde_json::to_string(&read).unwrap()), read, "{text}");
+        }
+        let everything = token(r#"{"token": "t", "rollouts": ["*"]}"#);
+        assert_eq!(everything.scopes, [Scope::Read, Scope::Write]);
+    }
+
+    #[test]
     fn a_token_that_can_do_nothing_is_refused() {
         let earlier = [token(r#"{"token": "a"}"#)];
         let long = "x".repeat(1025);
         for (text, expected) in [
             (r#"{"token": ""}"#.to_owned(), TokenError::Empty),
-            (r#"{"token": "a\nb"}"#.to_owned(), TokenError::Control),
+            (r#"{"token": "a\nb"}"#.to_owned(), TokenError::Unsendable),
+            (r#"{"token": "b "}"#.to_owned(), TokenError::Unsendable),
+            (r#"{"token": "bü"}"#.to_owned(), TokenError::Unsendable),
+            (r#"{"token": "sk-tw-b"}"#.to_owned(), TokenError::Key),
+            (r#"{"token": "b", "rollouts": []}"#.to_owned(), TokenError::NoRollouts),
             (r#"{"token": "b", "scopes": []}"#.to_owned(), TokenError::NoScopes),
             (r#"{"token": "b", "rollouts": ["ro-1", ""]}"#.to_owned(), TokenError::Pattern(String::new())),
             (r#"{"token": "b", "rollouts": ["a\tb"]}"#.to_owned(), TokenError::Pattern("a\tb".to_owned())),

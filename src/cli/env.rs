@@ -3,7 +3,7 @@
 use super::client::HttpAddress;
 use super::settings::{read_config, variable};
 use super::show;
-use crate::app::{ca_folder, kept_proxy_token};
+use crate::app::{ca_folder, fill_in_env_secrets};
 use crate::config::Config;
 use crate::files::{Owner, allow_reading, check_unchangeable, create_private_folder};
 use crate::run::Loopback;
@@ -53,13 +53,13 @@ pub(super) struct EnvArgs {
 pub(super) async fn run(args: &EnvArgs) -> Result<ExitCode> {
     let mut config = read_config(args.config.as_deref())?;
     config.run.loopback = args.loopback.unwrap_or(config.run.loopback);
-    if config.proxy.token.is_empty()
-        && let Some(token) = kept_proxy_token(&config)?
-    {
-        config.proxy.token = token;
-    }
     let folder = ca_folder(&config).join("env");
-    let environment = if args.unset { undone(args.format)? } else { environment(args, &config).await? };
+    let environment = if args.unset {
+        undone(args.format)?
+    } else {
+        fill_in_env_secrets(&mut config)?;
+        environment(args, &config).await?
+    };
     for note in &environment.notes {
         show::note(&format!("tracewire: {note}"));
     }

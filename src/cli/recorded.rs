@@ -5,7 +5,7 @@
 use super::run_owner::{end_abandoned, mark_as_ours};
 use super::settings::variable;
 use super::show;
-use crate::app::{App, Parts, StopReport, WhenUnreachable, complete_for_run, open_store};
+use crate::app::{App, Parts, StopReport, WhenUnreachable, fill_in_run_secrets, open_store};
 use crate::config::Config;
 use crate::doctor::diagnosis::unexpected_bypasses;
 use crate::doctor::monitor::{ConnectionMonitor, Observations, ObservedConnections, ScanRate};
@@ -82,7 +82,7 @@ impl Recorded {
     pub(super) async fn run(&self, config: &Config) -> Result<RunResult> {
         let mut config = config.clone();
         config.proxy.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        complete_for_run(&mut config)?;
+        fill_in_run_secrets(&mut config)?;
         // Processes that the command left behind get this time to finish their exchanges.
         config.shutdown.drain_timeout = config.shutdown.drain_timeout.min(DRAIN_AFTER_RUN);
         let authority = CertAuthority::ephemeral("Tracewire run")?;

@@ -3,7 +3,7 @@
 use super::args::StoreArgs;
 use super::settings::read_config;
 use super::show::{self, OutputFormat};
-use crate::app::{App, Parts, SecretFiles, WhenUnreachable, ca_folder, complete, open_store};
+use crate::app::{App, Parts, SecretFiles, WhenUnreachable, ca_folder, fill_in_secrets, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -76,7 +76,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
     config.server.secure |= args.secure;
-    let secrets = complete(&mut config)?;
+    let secrets = fill_in_secrets(&mut config)?;
     config.check()?;
     raise_descriptor_limit();
     let folder = ca_folder(&config);

@@ -48,7 +48,7 @@ pub(crate) use crate::forward::NamedRollout;
 pub(crate) use backends::Backend;
 pub(crate) use caller::rollout_of_key;
 pub(crate) use pause::GateState;
-pub(crate) use rollout_key::issue as issue_key;
+pub(crate) use rollout_key::{PREFIX as KEY_PREFIX, issue as issue_key};
 pub(crate) use rollout_lookup::{RolloutLookup, RolloutLookupError, RolloutLookupFuture, RolloutRegistration};
 pub(crate) use routing::CallMode;
 pub(crate) use service::Gateway;

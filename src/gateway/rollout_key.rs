@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The prefix of keys that name a rollout.
-const PREFIX: &str = "sk-tw-";
+pub(crate) const PREFIX: &str = "sk-tw-";
 
 /// A key for a rollout or one of its attempts; signed if there is a signing key. `expires` is in Unix seconds, 0 for never, and
 /// has no effect without a signature.

@@ -17,6 +17,9 @@ scopes = ["read", "write"]
 [[server.tokens]]
 token = "team-token"
 rollouts = ["ro-team-*"]
+[[server.tokens]]
+token = "every-rollout"
+rollouts = ["*"]
 "#;
 
 fn as_bearer(serve: &Running, token: &str, method: &str, path: &str, body: &Value) -> Reply {
@@ -39,7 +42,7 @@ fn key_of(serve: &Running, token: &str, request: &Value) -> String {
 }
 
 #[test]
-fn what_concerns_everybody_needs_the_scope_admin() {
+fn requests_that_concern_all_rollouts_need_the_scope_admin() {
     let bench = Bench::new();
     let serve = bench.gateway_without_backends(TOKENS);
     let rollouts = json!([{ "rollout_id": "ro-team-1", "input": 1 }, { "rollout_id": "ro-other", "input": 1 }]);
@@ -63,7 +66,7 @@ fn what_concerns_everybody_needs_the_scope_admin() {
         ("DELETE", "/sessions/ro-other", &Value::Null),
         ("POST", "/sessions/batch_delete", &json!({ "session_ids": ["ro-other"] })),
     ] {
-        for token in ["worker-token-0123", "team-token"] {
+        for token in ["worker-token-0123", "team-token", "every-rollout"] {
             let reply = as_bearer(&serve, token, method, path, body);
             assert_eq!(reply.status, 403, "{token} {method} {path}: {}", reply.text());
         }
@@ -87,7 +90,10 @@ fn tokens_that_mean_nothing_are_told_at_the_start() {
         ("token = \"t\"\nscopes = [\"root\"]", "unknown variant `root`, expected one of `read`, `write`, `admin`"),
         ("token = \"t\"\nscopes = []", "entry 1 of server.tokens has an empty list of scopes"),
         ("token = \"\"", "entry 1 of server.tokens has an empty token"),
-        ("token = \"a\\nb\"", "entry 1 of server.tokens has a token with a line break"),
+        ("token = \"a\\nb\"", "entry 1 of server.tokens has a token that no client can send"),
+        ("token = \" a\"", "entry 1 of server.tokens has a token that no client can send"),
+        ("token = \"sk-tw-a\"", "entry 1 of server.tokens has a token that begins with `sk-tw-`"),
+        ("token = \"t\"\nrollouts = []", "entry 1 of server.tokens has an empty list of rollouts"),
         ("token = \"t\"\nrollouts = [\"\"]", "which no id matches"),
         ("token = \"t\"\nrollouts = [\"a\\tb\"]", "which no id matches"),
         ("token = \"t\"\n[[server.tokens]]\ntoken = \"t\"", "entry 2 of server.tokens has the same token"),
@@ -98,6 +104,32 @@ fn tokens_that_mean_nothing_are_told_at_the_start() {
         assert_eq!(output.status.code(), Some(2), "{token}: {}", text(&output));
         assert!(text(&output).contains(words), "{token}: {}", text(&output));
     }
+}
+
+/// `serve`, `run` and `env`: also where `serve` made the server's token.
+#[test]
+fn a_token_of_the_server_is_refused_as_the_proxys() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = home.path().join("t.toml");
+    fs::write(&settings, "[[server.tokens]]\ntoken = \"of-the-settings\"\n").unwrap();
+    fs::write(home.path().join("api-token"), "of-the-data-folder\n").unwrap();
+    let output = |command: &[&str], token: &str| {
+        let mut tracewire = tracewire(home.path());
+        tracewire.args(&command[..1]).arg("--config").arg(&settings).args(&command[1..]);
+        tracewire.env("TRACEWIRE_TOKEN", token).output().unwrap()
+    };
+    for token in ["of-the-settings", "of-the-data-folder"] {
+        for command in [&["serve", "--proxy", "127.0.0.1:0"][..], &["run", "--", "env"], &["env"]] {
+            let refused = output(command, token);
+            assert_eq!(refused.status.code(), Some(2), "{command:?}: {}", text(&refused));
+            assert!(
+                text(&refused).contains("unset that here") && !text(&refused).contains(token),
+                "{}",
+                text(&refused)
+            );
+        }
+    }
+    assert!(output(&["run", "--", "true"], "of-the-proxy").status.success());
 }
 
 #[test]
@@ -136,7 +168,7 @@ fn a_signed_key_does_what_the_agent_of_its_attempt_does() {
         (events("ro-2", "0"), reward.clone(), 403),
         (events("ro-1", "1"), reward.clone(), 403),
         ("/v1/agl/spans/next".to_owned(), json!({ "rollout_id": "ro-2", "attempt_id": "0" }), 403),
-        // Not its own business, not even of its own rollout, whose input may have the answer.
+        // Not its own business, not even of its own rollout: the input may have the answer.
         ("/v1/tracewire/keys".to_owned(), json!({ "rollout_id": "ro-1" }), 401),
         ("/v1/agl/rollouts/ro-1".to_owned(), json!({ "status": "succeeded" }), 401),
         ("/v1/agl/rollouts/ro-1/attempts/0".to_owned(), json!({ "status": "succeeded" }), 401),
@@ -201,6 +233,9 @@ fn run_worker(bench: &Bench, serve: &Running, api: &str, seen: &Path, token: &st
     worker.args(["worker", "--server", &serve.url("server"), "--api", api, "--until-empty", "--timeout", "60"]);
     worker.args(["--", "sh", "-c", AGENT]).current_dir(root()).stdin(Stdio::null());
     worker.env("TRACEWIRE_TOKEN", token).env("OPENAI_API_KEY", token).env("MINE", format!("Bearer {token}"));
+    let proxy = format!("http://tracewire:{token}@127.0.0.1:9");
+    worker.env("HTTPS_PROXY", &proxy).env("ALL_PROXY", proxy.replace('-', "%2D"));
+    worker.env("JAVA_TOOL_OPTIONS", format!("-Dtoken={token}")).env("NODE_OPTIONS", format!("--title={token}"));
     worker.env("SEEN", seen).env("MOCK", bench.http()).env_remove("AGL_KEY").env_remove("ANTHROPIC_API_KEY");
     worker.output().unwrap()
 }
@@ -226,6 +261,7 @@ fn an_agent_gets_a_key_for_its_own_attempt_and_never_the_workers_token() {
         let environment = fs::read_to_string(seen.path().join("env")).unwrap();
         assert!(!environment.contains(token) && !environment.contains("proxy-token"), "{environment}");
         assert!(!environment.contains("TRACEWIRE_TOKEN="), "{environment}");
+        assert!(!environment.contains(&token.replace('-', "%2D")), "{environment}");
         let key = format!("sk-tw-{rollout}.");
         for name in ["AGL_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
             assert!(environment.contains(&format!("{name}={key}")), "{name}: {environment}");
@@ -295,16 +331,7 @@ fn agents_of_other_machines_do_not_reach_the_metadata_services_of_this_one() {
     let serve = Running::start(serve);
     let proxy = format!("http://tracewire:t@127.0.0.1:{}", serve.address("proxy").port());
     let mut curl = Command::new("curl");
-    curl.args([
-        "-s",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        "-x",
-        &proxy,
-        "http://169.254.169.254/latest/meta-data/",
-    ]);
+    curl.args(["-so", "/dev/null", "-w", "%{http_code}", "-x", &proxy, "http://169.254.169.254/latest/meta-data/"]);
     assert_eq!(curl.env("NO_PROXY", "").output().unwrap().stdout, b"403");
 }
 
@@ -329,15 +356,8 @@ fn a_secure_server_makes_its_tokens_once_and_blocks_metadata_services() {
     assert_eq!(as_bearer(&serve, "sk-tw-ro-1", "POST", "/v1/chat/completions", &chat()).status, 401);
     let status = |user: &str, url: &str| {
         let mut curl = Command::new("curl");
-        curl.args([
-            "-s",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "-x",
-            &format!("http://{user}{}", serve.address("proxy")),
-        ]);
+        curl.args(["-so", "/dev/null", "-w", "%{http_code}", "-x"]);
+        curl.arg(format!("http://{user}{}", serve.address("proxy")));
         String::from_utf8(curl.arg(url).env("NO_PROXY", "").output().unwrap().stdout).unwrap()
     };
     let models = format!("{}/v1/models", bench.http());
