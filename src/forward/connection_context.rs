@@ -25,6 +25,9 @@ pub(crate) struct ConnectionContext {
     pub credentials: NamedRollout,
     /// True if the proxy credentials had the token, or a signed key.
     pub is_authenticated: bool,
+    /// What the signed key that the client presented is for: requests that name anything else are refused. `None` for clients
+    /// with the proxy's token, or without a key.
+    pub limit: Option<NamedRollout>,
     /// A rollout for this connection alone, for requests without any other identity.
     pub fallback_identity: (RolloutId, AttemptId),
     /// `User-Agent` of the CONNECT that opened the tunnel, if it had one.
@@ -69,6 +72,7 @@ impl ConnectionContext {
             key: NamedRollout::default(),
             credentials: NamedRollout::default(),
             is_authenticated: false,
+            limit: None,
             fallback_identity,
             user_agent: None,
             tunnel: None,
@@ -78,6 +82,12 @@ impl ConnectionContext {
 }
 
 impl NamedRollout {
+    /// True if `named` is this rollout and attempt, or leaves open which one.
+    pub(crate) fn includes(&self, named: &Self) -> bool {
+        let is_same_attempt = named.attempt.is_none() || self.attempt.is_none() || named.attempt == self.attempt;
+        named.rollout.is_none() || (named.rollout == self.rollout && is_same_attempt)
+    }
+
     /// Reads `ROLLOUT.ATTEMPT` or `ROLLOUT`. The part after the last dot is the attempt id. [`ANONYMOUS_USER`] names none.
     pub(crate) fn from_user(user: &str) -> Self {
         if user == ANONYMOUS_USER {

@@ -5,7 +5,7 @@ use super::continue_gate::ContinueGate;
 use super::errors::{request_error, response_error};
 use super::exchange_start::{ActiveExchange, propagate, request_head};
 use super::forwarder::Forwarder;
-use super::identity::check_headers;
+use super::identity::check_named;
 use super::interim::{Interim, listen_for_interims, with_interims};
 use super::local_export::answer_locally;
 use super::plain_request::PlainRequest;
@@ -65,7 +65,7 @@ impl Forwarder {
         let started = Instant::now();
         let refusal = refusal
             .or_else(|| misdirected(connection, &origin, &request))
-            .or_else(|| check_headers(request.headers()).err());
+            .or_else(|| check_named(connection, request.headers()).err());
         if let Some(interceptor) = self.interceptor.as_ref().filter(|_| refusal.is_none())
             && interceptor.intercepts(&origin, &request)
         {

@@ -45,8 +45,10 @@ pub(super) fn identify(connection: &ConnectionContext, headers: &HeaderMap) -> (
 
 fn claims(connection: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(3);
+    // What a signed key is not for is refused, and its record must not get into the other rollout.
+    let is_allowed = |named: &NamedRollout| connection.limit.as_ref().is_none_or(|limit| limit.includes(named));
     let mut claim = |source, named: &NamedRollout| {
-        if let Some(rollout) = &named.rollout {
+        if let Some(rollout) = named.rollout.as_ref().filter(|_| is_allowed(named)) {
             claims.push((source, rollout.clone(), named.attempt.clone()));
         }
     };
@@ -61,15 +63,34 @@ fn claims(connection: &ConnectionContext, headers: &HeaderMap) -> Vec<Claim> {
 }
 
 impl NamedRollout {
-    /// The rollout and attempt in the header fields of a request. Invalid ids name none; [`check_headers`] refuses them.
+    /// The rollout and attempt in the header fields of a request. Invalid ids name none; [`check_named`] refuses them.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let id = |name: &str| text(headers, name).filter(|id| check_id(id).is_ok());
         Self { rollout: id(ROLLOUT_HEADER).map(Into::into), attempt: id(ATTEMPT_HEADER).map(Into::into) }
     }
 }
 
+/// An error if a header field has an invalid id, or if a request names another rollout or attempt than the client's signed key
+/// is for.
+pub(crate) fn check_named(connection: &ConnectionContext, headers: &HeaderMap) -> Result<(), ProxyError> {
+    check_headers(headers)?;
+    let Some(limit) = &connection.limit else { return Ok(()) };
+    let places = [("URL", &connection.prefix), ("request", &NamedRollout::from_headers(headers))];
+    let Some((place, named)) = places.into_iter().find(|(_, named)| !limit.includes(named)) else { return Ok(()) };
+    let cause = match (&limit.rollout, &named.rollout, &limit.attempt, &named.attempt) {
+        (Some(key), Some(named), ..) if key != named => {
+            format!("the API key is for the rollout {key}, but the {place} names the rollout {named}")
+        }
+        (.., Some(key), Some(named)) => {
+            format!("the API key is for the attempt {key}, but the {place} names the attempt {named}")
+        }
+        _ => format!("the API key is for another rollout than the {place} names"),
+    };
+    Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
+}
+
 /// An error if a header field has an invalid id.
-pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), ProxyError> {
+fn check_headers(headers: &HeaderMap) -> Result<(), ProxyError> {
     for name in [ROLLOUT_HEADER, ATTEMPT_HEADER].into_iter().filter(|name| headers.contains_key(*name)) {
         let checked = text(headers, name).map(check_id);
         let problem = match checked {
@@ -127,6 +148,28 @@ mod tests {
         let (second, _) = identify(&connection, &HeaderMap::new());
         assert_eq!(first, second);
         assert_eq!(first.source, IdentitySource::Connection);
+    }
+
+    #[test]
+    fn a_signed_key_limits_what_headers_may_name() {
+        let mut connection = connection("ro-k.at-k", None);
+        connection.limit = Some(connection.credentials.clone());
+        let named = |rollout, attempt| headers(&[(ROLLOUT_HEADER, rollout), (ATTEMPT_HEADER, attempt)]);
+        for (named, words) in [
+            (HeaderMap::new(), ""),
+            (named("ro-k", "at-k"), ""),
+            (headers(&[(ROLLOUT_HEADER, "ro-k")]), ""),
+            (headers(&[(ATTEMPT_HEADER, "ignored")]), ""),
+            (named("ro-other", "at-k"), "for the rollout ro-k, but the request names the rollout ro-other"),
+            (named("ro-k", "at-other"), "for the attempt at-k, but the request names the attempt at-other"),
+        ] {
+            let error = check_named(&connection, &named).err().map(|error| error.cause).unwrap_or_default();
+            assert_eq!(error.is_empty(), words.is_empty(), "{error}");
+            assert!(error.contains(words), "{error}");
+            // The record of a refused request is its own rollout's.
+            let (identity, _) = identify(&connection, &named);
+            assert_eq!((identity.rollout_id.as_str(), identity.attempt_id.as_str()), ("ro-k", "at-k"));
+        }
     }
 
     #[test]

@@ -67,21 +67,16 @@ impl Gateway {
         Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
     }
 
-    /// An error if the request has a signed key that is for another rollout or attempt than its URL.
-    pub(super) fn check_key(&self, connection: &ConnectionContext) -> Result<(), ProxyError> {
-        let (Some(in_url), Some(in_key)) = (&connection.prefix.rollout, &connection.key.rollout) else { return Ok(()) };
-        let attempts = connection.prefix.attempt.as_ref().zip(connection.key.attempt.as_ref());
-        let cause = match attempts {
-            _ if self.settings().signing_key.is_empty() => return Ok(()),
-            _ if in_url != in_key => {
-                format!("the API key is for the rollout {in_key}, but the URL names the rollout {in_url}")
-            }
-            Some((in_url, in_key)) if in_url != in_key => {
-                format!("the API key is for the attempt {in_key}, but the URL names the attempt {in_url}")
-            }
-            _ => return Ok(()),
-        };
-        Err(ProxyError::new(ErrorKind::KeyRefused, "", cause))
+    /// Notes the API key of a call. A signed one limits its holder, unless the proxy's token allows all rollouts.
+    pub(super) fn apply_key(&self, key: Option<NamedRollout>, connection: &mut ConnectionContext) {
+        let has_token = connection.is_authenticated && connection.limit.is_none();
+        if let Some(key) = &key
+            && !self.settings().signing_key.is_empty()
+            && !has_token
+        {
+            connection.limit = Some(key.clone());
+        }
+        connection.key = key.unwrap_or_default();
     }
 }
 

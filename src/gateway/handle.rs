@@ -10,7 +10,7 @@ use super::read_call::ReadResult;
 use super::routing::{ApiSurface, Route, is_base_url};
 use super::service::{Gateway, increment};
 use crate::error::{ErrorKind, ProxyError};
-use crate::forward::identity::check_headers;
+use crate::forward::identity::check_named;
 use crate::forward::{ActiveExchange, ConnectionContext, NamedRollout, RetentionOverride, request_head};
 use crate::net::drain::DrainGuard;
 use crate::trace::exchange::ExchangeKind;
@@ -102,11 +102,11 @@ impl Gateway {
             Ok(_) => NamedRollout::default(),
             Err(_) => Route::identity_in(request.uri().path()),
         };
-        let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default()).and_then(|key| {
-            connection.key = key.unwrap_or_default();
-            self.check_key(&connection)
+        let key = self.key_of(request.headers(), request.uri().query().unwrap_or_default());
+        let named = key.and_then(|key| {
+            self.apply_key(key, &mut connection);
+            check_named(&connection, request.headers())
         });
-        let named = check_headers(request.headers()).and(key);
         let parsed = route.as_ref().ok();
         // Trainers read these calls right after the response, through APIs that return whole bodies.
         let is_read_back = parsed.is_some_and(|route| matches!(route.surface, ApiSurface::V1 | ApiSurface::Session));

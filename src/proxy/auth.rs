@@ -71,7 +71,8 @@ impl ProxyAccess {
         }
         let key = self.key_check.as_ref().and_then(|check| passwords.iter().find_map(|password| check(password)));
         match key {
-            Some(key) if is_within(&named, &key) => {
+            Some(key) if key.includes(&named) => {
+                connection.limit = Some(key.clone());
                 let attempt = key.attempt.or(named.attempt);
                 connection.credentials = NamedRollout { attempt, ..key };
                 connection.is_authenticated = true;
@@ -85,13 +86,6 @@ impl ProxyAccess {
             None => Err(refused("the token is wrong")),
         }
     }
-}
-
-/// True unless the user name names another rollout or attempt than the key.
-fn is_within(named: &NamedRollout, key: &NamedRollout) -> bool {
-    let is_same_rollout = named.rollout.is_none() || named.rollout == key.rollout;
-    let is_same_attempt = named.attempt.is_none() || key.attempt.is_none() || named.attempt == key.attempt;
-    is_same_rollout && is_same_attempt
 }
 
 fn refused(cause: &str) -> ProxyError {

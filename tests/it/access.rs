@@ -311,6 +311,24 @@ fn rerouted_calls_want_a_secret_where_the_api_does() {
     assert!(call(&serve.url("proxy"), &key).ends_with("\n200"));
     assert!(call(&format!("http://ro-1.at-1:{key}@{}", serve.address("proxy")), "agents-own").ends_with("\n200"));
     assert!(call(&format!("http://ro-2.at-1:{key}@{}", serve.address("proxy")), "agents-own").ends_with("\n407"));
+    // The key is for its own rollout, whatever header fields say.
+    for (proxy, key) in
+        [(serve.url("proxy"), &*key), (format!("http://ro-1.at-1:{key}@{}", serve.address("proxy")), "agents-own")]
+    {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-w", "\n%{http_code}", "-x", &proxy, "http://model.test/v1/chat/completions"]);
+        curl.args([
+            "-H",
+            &format!("Authorization: Bearer {key}"),
+            "-H",
+            "x-rollout-id: ro-2",
+            "-d",
+            &chat().to_string(),
+        ]);
+        let refused = String::from_utf8(curl.env("NO_PROXY", "").output().unwrap().stdout).unwrap();
+        assert!(refused.ends_with("\n401") && refused.contains("the request names the rollout ro-2"), "{refused}");
+    }
+    assert!(bench.spans("ro-2").is_empty());
     drop(serve);
     // The proxy of `run` has a token of its own then, which only its command gets.
     let file = bench.home().join("gateway.toml");
