@@ -276,7 +276,11 @@ pub(super) fn unpack(
 /// The content of a zstd frame. It grows as it is read: the length that a damaged frame claims is not believed.
 fn decompressed(frame: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(frame.len() * 3);
-    DECOMPRESSOR.with_borrow_mut(|context| zstd::Decoder::with_context(frame, context).read_to_end(&mut text))?;
+    DECOMPRESSOR.with_borrow_mut(|context| {
+        // A damaged frame would leave it in the middle of that frame.
+        context.reset(zstd::zstd_safe::ResetDirective::SessionOnly).map_err(|_| std::io::ErrorKind::Other)?;
+        zstd::Decoder::with_context(frame, context).read_to_end(&mut text)
+    })?;
     Ok(text)
 }
 
@@ -330,6 +334,17 @@ mod tests {
         let ids = |count: i64| externalize_value("i", &Value::Ints((0..count).collect())).unwrap().pieces;
         assert_eq!(ids(2000)[..3], ids(3000)[..3]);
         assert_ne!(ids(2000)[3], ids(3000)[3]);
+    }
+
+    #[test]
+    fn a_damaged_frame_leaves_the_next_one_readable() {
+        let frame = zstd::encode_all(&b"text ".repeat(1000)[..], 3).unwrap();
+        let mut changed = frame.clone();
+        changed[frame.len() / 2] ^= 0xff;
+        for damaged in [&frame[..frame.len() / 2], &frame[..frame.len() - 1], &changed] {
+            let _ = decompressed(damaged);
+            assert_eq!(decompressed(&frame).unwrap(), b"text ".repeat(1000));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! a counter that was not used for a day gives way to another, and if there is none, rollouts share one. Ids then have gaps;
 //! they do not repeat. Without access to the file, a program counts on its own.
 
+use crate::files::{Owner, check_unchangeable};
 use crate::trace::RolloutId;
 use aws_lc_rs::digest;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -96,10 +97,11 @@ const KEPT: Duration = Duration::from_hours(24);
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Another program holds the lock for microseconds, unless it was stopped just then.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
-/// JSON has no larger whole numbers (RFC 8259 §6). What is above was not written by us.
-const MAX_ID: u64 = 1 << 53;
+/// Callers name no ids above 2^53, and no rollout takes as many more. What is above was not written by us.
+const MAX_ID: u64 = 1 << 54;
 
 fn open(path: &Path) -> io::Result<File> {
+    check_unchangeable(path, Owner::ThisUser).map_err(io::Error::other)?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
@@ -133,7 +135,7 @@ fn change_set(set: &mut Set, key: u64, now_unix_s: u64, change: impl FnOnce(u64)
         None if all_are_used => of_others,
         None => 0,
     };
-    let last = change(last).min(MAX_ID);
+    let last = change(last);
     set[index] = Counter { key, last, used_at_unix_s: now_unix_s };
     last
 }
