@@ -118,9 +118,9 @@ pub(super) fn warnings(recorder: Recorder, gateway: Gateway) -> WarningsSource {
     Arc::new(move || {
         let panics = panics::places().into_iter().map(|place| place.to_string());
         let backends = gateway.backends().all();
-        let unhealthy = backends.iter().filter(|backend| !backend.is_healthy());
-        let failing =
-            unhealthy.map(|backend| format!("calls to the backend {} fail; the log has the cause", backend.url));
+        // `/readyz` needs no token, so that it names no backend.
+        let (failing, all) = (backends.iter().filter(|backend| !backend.is_healthy()).count(), backends.len());
+        let failing = (failing > 0).then(|| format!("calls to {failing} of {all} backends fail; the log names them"));
         let full = recorder.is_full().then(|| {
             let waiting = recorder.counters().waiting.load(Ordering::Relaxed);
             format!("the capture queue is full: {waiting} requests wait for room, and others pass unrecorded")

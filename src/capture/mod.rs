@@ -1,8 +1,9 @@
 //! Records exchanges without touching them: a tee on each body, one record per exchange, delivered exactly once.
 //!
 //! Capture never fails, blocks or delays a request, with two exceptions that settings name: with `durability = commit`
-//! the end of a response waits until its span is stored, and with `when_full = wait` a request waits for room in the queue. It redacts and stores nothing. The response of an LLM call is read
-//! as it passes once it is long ([`crate::llm::formats`]), so that its text need not be held. Memory is bounded by
+//! the end of a response waits until its span is stored, and with `when_full = wait` a request waits for room in a full
+//! queue. `auto`, the default of both, means registered rollouts. It redacts and stores nothing. The response of an LLM call
+//! is read as it passes once it is long ([`crate::llm::formats`]), so that its text need not be held. Memory is bounded by
 //! `capture.memory_budget_bytes`; what exceeds it goes to the spill file, which may delay its own connection when the disk
 //! is slow. The number of exchanges is bounded by `capture.queue_exchanges`.
 

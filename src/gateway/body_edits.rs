@@ -33,7 +33,9 @@ pub(super) fn body_edits(
     }
     let objects = target.api.sampling.objects;
     let Some(inner) = objects.iter().find(|name| root.has(name)).or(objects.first()) else {
-        let (sampling, lifted) = sampling_fields(call, target, &root, (backend, body.len()), settings);
+        let (mut sampling, lifted) = sampling_fields(call, target, &root, (backend, body.len()), settings);
+        // What the gateway asks for itself wins.
+        sampling.retain(|(name, _)| fields.iter().all(|(own, _)| own != name));
         fields.extend(sampling);
         return Ok((root.set(&fields), lifted));
     };

@@ -91,6 +91,10 @@ impl StoredResponses {
     pub(super) fn complete(&self, rollout: &RolloutId, body: &[u8]) -> Result<SelfContained, ProxyError> {
         let Some(object) = Object::find(body) else { return Ok(SelfContained { body: None, request: None }) };
         let field = |name: &str| object.value(name).filter(|value| *value != b"null");
+        if field("input").is_some_and(|input| !input.starts_with(b"\"") && !input.starts_with(b"[")) {
+            // It is refused where it is read.
+            return Ok(SelfContained { body: None, request: None });
+        }
         let previous = field("previous_response_id").map(serde_json::from_slice::<String>);
         let before = match previous {
             None => Vec::new(),

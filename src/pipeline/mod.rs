@@ -1,8 +1,8 @@
 //! From exchanges to stored spans: build, redact, batch, append, on threads of its own.
 //!
-//! It never blocks traffic: if the store fails, it retries while the capture queue fills, and what finds no room there is
-//! counted by `capture`. Nothing is stored unredacted. One exchange becomes spans by a pure function ([`build_spans`]);
-//! the worker applies what it observed to the state that other modules share.
+//! If the store fails, it retries while the capture queue fills; what finds no room there waits, or is counted by `capture`.
+//! Nothing is stored unredacted. One exchange becomes spans by a pure function ([`build_spans`]); the worker applies what it
+//! observed to the state that other modules share.
 
 mod absorbed_spans;
 mod body;

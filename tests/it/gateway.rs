@@ -204,7 +204,7 @@ fn a_backend_that_never_responded_gets_few_retries() {
         assert_eq!(warnings(), "null");
         let reply = post(serve.address("server"), &path("ro-last"), &chat("x"));
         assert_eq!(reply.status, 502, "{}", reply.text());
-        assert!(warnings().contains(&format!("calls to the backend http://{address}/v1 fail")), "{}", warnings());
+        assert!(warnings().contains("calls to 1 of 1 backends fail"), "{}", warnings());
         count.load(Ordering::SeqCst)
     };
     assert_eq!((tries(0), tries(1)), (3, 1 + 5));

@@ -73,7 +73,8 @@ pub(super) fn is_warmup(root: &Node<'_>) -> bool {
 /// True for a request whose answer takes the place of the conversation. The client gets it as one opaque item.
 pub(super) fn is_compaction(root: &Node<'_>) -> bool {
     let is_trigger = |item: &Json<'_>| item.get("type").text() == Some("compaction_trigger");
-    root.get("input").json().list().iter().any(is_trigger)
+    // One that is not the last item was answered before.
+    root.get("input").json().list().last().is_some_and(is_trigger)
 }
 
 /// What a model is told that does not know the trigger.
