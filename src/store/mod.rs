@@ -10,6 +10,7 @@ mod bits;
 mod error;
 mod extension;
 mod externalized;
+mod frames;
 pub mod memory;
 mod planes;
 pub mod postgres;
