@@ -155,21 +155,26 @@ impl ProcessScanner {
         }
     }
 
-    /// Lists the processes. One that now runs another program counts as a new process.
+    /// Lists the processes.
     fn list(&mut self) {
         for pid in descendants(self.root).into_iter().chain([self.root]).map(|pid| pid.as_raw_nonzero().get()) {
-            let Ok(executable) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
-            let process = self.processes.entry(pid).or_default();
-            if process.executable == executable {
-                continue;
-            }
-            *process = Process { executable, environment_lost: environment_lost(pid, self.proxy) };
-            let program = process.program();
-            if let (false, Ok(file)) = (self.files.contains_key(&program), File::open(format!("/proc/{pid}/exe"))) {
-                self.files.insert(program, file);
-            }
+            self.identify(pid);
         }
         self.listed = Some(Instant::now());
+    }
+
+    /// Reads what a process runs. One that now runs another program counts as a new process.
+    fn identify(&mut self, pid: i32) {
+        let Ok(executable) = fs::read_link(format!("/proc/{pid}/exe")) else { return };
+        let process = self.processes.entry(pid).or_default();
+        if process.executable == executable {
+            return;
+        }
+        *process = Process { executable, environment_lost: environment_lost(pid, self.proxy) };
+        let program = process.program();
+        if let (false, Ok(file)) = (self.files.contains_key(&program), File::open(format!("/proc/{pid}/exe"))) {
+            self.files.insert(program, file);
+        }
     }
 
     /// Reads the sockets of all processes once.
@@ -194,6 +199,8 @@ impl ProcessScanner {
     }
 
     fn connected(&mut self, pid: i32, socket: &Socket) {
+        // It may have run another program when the processes were listed.
+        self.identify(pid);
         let inbound = socket.protocol == Transport::Tcp && self.listening.contains(&socket.local.port());
         // Other UDP is DNS, NTP and the like, which no proxy carries.
         let other_udp = socket.protocol == Transport::Udp && socket.remote.port() != HTTPS_PORT;
