@@ -163,7 +163,7 @@ impl Gateway {
     }
 
     /// How often a call is tried again after a try without a response. A backend that never responded is not one that restarts:
-    /// the agent is told soon.
+    /// its calls fail early.
     fn retries_of(&self, backend: &Backend) -> u32 {
         let retries = self.settings().retries;
         if backend.has_answered() { retries } else { retries.min(MAX_RETRIES_UNANSWERED) }

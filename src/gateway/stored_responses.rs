@@ -55,7 +55,7 @@ impl Drop for Turn {
     }
 }
 
-/// A request whose response is stored when it is complete.
+/// A request that waits for its response. Both are stored when the response is complete.
 pub(super) struct UnansweredRequest {
     store: StoredResponses,
     rollout: RolloutId,

@@ -137,7 +137,7 @@ pub enum RolloutOrder {
     /// By start time, then id.
     #[default]
     OldestFirst,
-    /// The reverse.
+    /// By start time, then id, both descending.
     NewestFirst,
 }
 
@@ -146,7 +146,7 @@ pub enum RolloutOrder {
 pub struct RolloutPlace {
     /// Start time of the rollout.
     pub start_time: Timestamp,
-    /// Its id.
+    /// Id of the rollout: it orders rollouts that started at the same time.
     pub rollout_id: RolloutId,
 }
 

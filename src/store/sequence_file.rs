@@ -1,5 +1,5 @@
 //! Sequence counters in a file, for programs that assign sequence ids without asking a database: those that write to one
-//! SQLite file, and those whose PostgreSQL server is away.
+//! SQLite file, and those on a PostgreSQL server that is away.
 //!
 //! A counter is one read and one write of 96 bytes under a lock of the file, some microseconds. It holds ids that the store
 //! does not know yet, so it is written before the id is used, and survives the end of the program. The file has a fixed size:

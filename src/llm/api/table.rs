@@ -51,7 +51,7 @@ pub(crate) struct ApiSpec {
 /// Where the requests of an API have their sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SamplingFields {
-    /// The field whose object they are in, in all its spellings. Empty: they are in the request itself.
+    /// The field that has them in its object, in all its spellings. Empty: they are in the request itself.
     pub objects: &'static [&'static str],
     /// Chat completions' names, and the API's own, where they differ.
     pub names: &'static [(&'static str, &'static str)],

@@ -17,7 +17,7 @@ pub(super) fn read_opaque(encrypted: &str) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-/// Reasoning as the `thoughtSignature` of Gemini, whose clients parse it as base64.
+/// Reasoning as the `thoughtSignature` of Gemini. Its clients parse it as base64.
 pub(super) fn signature(reasoning: &str) -> String {
     BASE64_STANDARD.encode(format!("{PREFIX}{reasoning}"))
 }

@@ -36,7 +36,7 @@ fn unknown_item(index: usize, id: &str) -> Untranslatable {
 pub(crate) const NOT_REMEMBERED: &str =
     "is not remembered: it was not stored, is too old, or belongs to another rollout";
 
-/// The response whose id is part of an item's id.
+/// The id of a response, from the id of one of its items.
 pub(crate) fn response_of_item(item: &str) -> Option<&str> {
     Some(item.split_once('_')?.1.rsplit_once('_')?.0)
 }

@@ -70,14 +70,14 @@ pub(super) fn is_warmup(root: &Node<'_>) -> bool {
     root.get("generate").json().bool() == Some(false)
 }
 
-/// True for a request whose answer takes the place of the conversation. The client gets it as one opaque item.
+/// True for a request for a summary that takes the place of the conversation. The client gets it as one opaque item.
 pub(super) fn is_compaction(root: &Node<'_>) -> bool {
     let is_trigger = |item: &Json<'_>| item.get("type").text() == Some("compaction_trigger");
     // One that is not the last item was answered before.
     root.get("input").json().list().last().is_some_and(is_trigger)
 }
 
-/// What a model is told that does not know the trigger.
+/// The prompt for models that do not know the trigger.
 const COMPACTION_PROMPT: &str = "This is a context checkpoint compaction. Write a summary of the conversation so far for \
     another model that goes on with the task: what is done, what was decided and why, what remains to be done, and every \
     fact that is needed for it. Answer with the summary only, and call no tools.";

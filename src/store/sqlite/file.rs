@@ -112,11 +112,14 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
 
 /// The paths of the write-ahead log and of its index.
 pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
-    ["-wal", "-shm"].map(|end| {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(end);
-        beside.into()
-    })
+    ["-wal", "-shm"].map(|end| with_end(path, end))
+}
+
+/// The path with `end` added to its file name.
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(end);
+    beside.into()
 }
 
 /// Rejects files that others can change: what they wrote would be taken for what agents did.

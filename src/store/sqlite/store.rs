@@ -183,9 +183,7 @@ impl Store for SqliteStore {
 
 /// The sequence counters that the programs of one file share.
 fn sequences_of(path: &Path) -> SequenceFile {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push("-sequences");
-    SequenceFile::new(beside.into())
+    SequenceFile::new(file::with_end(path, "-sequences"))
 }
 
 fn unexpected_outcome() -> StoreError {
