@@ -6,7 +6,7 @@ use super::show;
 use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::text::escape_for_terminal;
-use crate::store::RolloutFilter;
+use crate::store::{RolloutFilter, StoreExt};
 use crate::trajectory::outline;
 use anyhow::{Result, bail};
 use clap::Args;

@@ -8,7 +8,7 @@ use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SharedStore, Statistics, Store, StoreError,
+    SequenceAuthority, SharedStore, SpanPage, SpanQuery, Statistics, Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -65,8 +65,8 @@ impl Store for Picky {
     fn attempts(&self, id: RolloutId) -> Answer<'_, Vec<Attempt>> {
         self.inner.attempts(id)
     }
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> Answer<'_, Vec<Span>> {
-        self.inner.spans(rollout, attempt)
+    fn span_page(&self, query: SpanQuery) -> Answer<'_, SpanPage> {
+        self.inner.span_page(query)
     }
     fn change(&self, change: Change) -> Answer<'_, ()> {
         self.inner.change(change)

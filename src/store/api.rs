@@ -7,6 +7,7 @@
 
 use super::error::Result;
 use super::records::Change;
+use super::span_query::{SpanPage, SpanQuery};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
@@ -53,8 +54,10 @@ pub trait Store: Send + Sync + 'static {
     /// The attempts of a rollout by sequence id.
     fn attempts(&self, id: RolloutId) -> BoxFuture<'_, Result<Vec<Attempt>>>;
 
-    /// The spans of a rollout by sequence id, start time, and order of insertion; of all attempts if `attempt` is `None`.
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>>;
+    /// A page of the spans of a rollout, by sequence id, start time, and order of insertion. [`StoreExt::spans`] reads all.
+    ///
+    /// [`StoreExt::spans`]: super::StoreExt::spans
+    fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>>;
 
     /// All workers, in the order of their first insertion.
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;

@@ -2,6 +2,7 @@
 
 use super::api::SharedStore;
 use super::error::{Result, StoreError};
+use super::extension::StoreExt;
 use super::selected_rollouts::SelectedRollouts;
 use crate::trace::{AttemptedRollout, Span};
 use std::collections::VecDeque;

@@ -3,7 +3,9 @@
 use super::api::Store;
 use super::error::{Result, StoreError};
 use super::records::Records;
-use crate::trace::{Attempt, Rollout};
+use super::span_pages;
+use super::span_query::SpanQuery;
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +27,11 @@ pub trait StoreExt: Store {
             changed.await?;
             result.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StoreError::Closed)
         }
+    }
+
+    /// All spans of a rollout in their order; of all attempts if `attempt` is `None`. They are in memory at once.
+    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> impl Future<Output = Result<Vec<Span>>> + Send {
+        span_pages::all(self, SpanQuery { attempt_id: attempt, ..SpanQuery::of_rollout(rollout) })
     }
 
     /// [`Records::upsert_rollout`] as a transaction.

@@ -90,6 +90,18 @@ impl ValueKind {
         }
     }
 
+    /// The kind of a stored piece with this first byte.
+    pub(super) fn of_tag(tag: u8) -> Result<Self, PieceError> {
+        match tag {
+            planes::NUMBERS_TAG | bits::TAG => Ok(Self::Numbers),
+            planes::FLOATS_TAG => Ok(Self::Floats),
+            tag => {
+                let kinds = [Self::Text, Self::Numbers, Self::Floats, Self::Bytes];
+                kinds.into_iter().find(|kind| kind.tag() == tag & !1).ok_or(PieceError::UnknownTag)
+            }
+        }
+    }
+
     /// The value that has `bytes` as its concatenated pieces.
     pub(super) fn value(self, bytes: Vec<u8>) -> Result<Value, PieceError> {
         let words = || bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
@@ -243,15 +255,12 @@ pub(super) fn unpack(
     data: &[u8],
 ) -> Result<(ValueKind, Vec<u8>), PieceError> {
     let (tag, body) = data.split_first().ok_or(PieceError::UnknownTag)?;
-    let (kind, bytes) = match *tag {
-        planes::NUMBERS_TAG => (ValueKind::Numbers, planes::join(&decompressed(body)?)),
-        planes::FLOATS_TAG => (ValueKind::Floats, planes::join(&decompressed(body)?)),
-        bits::TAG => (ValueKind::Numbers, bits::unpack(body).ok_or(PieceError::Bits)?.into_flattened()),
-        tag => {
-            let kinds = [ValueKind::Text, ValueKind::Numbers, ValueKind::Floats, ValueKind::Bytes];
-            let kind = kinds.into_iter().find(|kind| kind.tag() == tag & !1).ok_or(PieceError::UnknownTag)?;
-            (kind, if tag & 1 == 1 { decompressed(body)? } else { body.to_vec() })
-        }
+    let kind = ValueKind::of_tag(*tag)?;
+    let bytes = match *tag {
+        planes::NUMBERS_TAG | planes::FLOATS_TAG => planes::join(&decompressed(body)?),
+        bits::TAG => bits::unpack(body).ok_or(PieceError::Bits)?.into_flattened(),
+        tag if tag & 1 == 1 => decompressed(body)?,
+        _ => body.to_vec(),
     };
     if hash(kind, previous, &bytes) != *expected {
         return Err(PieceError::HashMismatch);

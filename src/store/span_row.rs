@@ -4,6 +4,7 @@
 
 use super::error::StoreError;
 use super::externalized::{ExternalizedValue, externalize};
+use super::span_query::SpanPlace;
 use super::sql::{signed, unsigned};
 use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
@@ -54,7 +55,7 @@ pub(super) const KEY_COLUMNS: &str = "rollout_id, attempt_id, span_id";
 /// The columns that [`span`] takes, in its order.
 pub(super) const READ_COLUMNS: &str = "json, start_ns, end_ns";
 
-/// The order of the spans of a rollout: as [`read_order`], with the row's number as the order of insertion.
+/// The order of the spans of a rollout, see [`place`].
 pub(super) const ORDER_COLUMNS: &str = "sequence_id, start_ns NULLS FIRST, id";
 
 /// The names of [`COLUMNS`], for an `INSERT`.
@@ -62,9 +63,9 @@ pub(super) fn insert_columns() -> String {
     COLUMNS.map(|column| column.name).join(", ")
 }
 
-/// The order of the spans of a rollout, for a stable sort of spans in the order of their insertion.
-pub(super) fn read_order(span: &Span) -> (u64, Option<Timestamp>) {
-    (span.sequence_id, span.start_time)
+/// The place of a span in the order of its rollout. `number` is that of its row.
+pub(super) fn place(span: &Span, number: i64) -> SpanPlace {
+    SpanPlace { sequence_id: span.sequence_id, start_ns: nanos(span.start_time), number }
 }
 
 /// What identifies a span within a store.

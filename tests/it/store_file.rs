@@ -6,8 +6,8 @@ use crate::support::store::{shared, span};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
+use tracewire::store::{Store, StoreExt};
 
 /// Reads at once: more than one connection of the pool takes part.
 const READS: usize = 4;

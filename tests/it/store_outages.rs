@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::spool::SpooledStore;
-use tracewire::store::{Appended, Store, StoreError};
+use tracewire::store::{Appended, Store, StoreError, StoreExt};
 
 async fn open(url: &str) -> PostgresStore {
     PostgresStore::open(url, no_tls(), PostgresOptions::default()).await.unwrap()

@@ -82,7 +82,7 @@ fn file(folder: &TempDir) -> PathBuf {
 }
 
 /// Tables that removals do not empty: versions, and the log of ended rollouts with its counter, which has ids only.
-const LASTING: [&str; 3] = ["tracewire_schema", "terminal", "terminal_count"];
+const LASTING: [&str; 4] = ["tracewire_schema", "terminal", "terminal_count", "row_count"];
 
 const SPANS: u64 = 1500;
 

@@ -18,10 +18,12 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, Retention, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, Store,
-    StoreError, StoreExt,
+    Appended, Retention, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent,
+    SpanPlace, SpanQuery, Store, StoreError, StoreExt,
 };
-use tracewire::trace::{Attempt, AttemptStatus, AttemptedRollout, Rollout, RolloutStatus, Span, Timestamp, Value};
+use tracewire::trace::{
+    Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutStatus, Span, Timestamp, Value,
+};
 
 struct Opened {
     store: SharedStore,
@@ -147,6 +149,59 @@ async fn rollouts_are_paged(store: SharedStore) {
             let after = RolloutFilter { after: Some(RolloutPlace::of(&second.rollout)), limit: Some(9), ..newest };
             assert_eq!(ids(&page(after).await), expected[2..]);
         }
+    }
+}
+
+/// However the pages are cut, they have each span once, in the order of the rollout.
+async fn spans_are_paged(store: SharedStore) {
+    let new = |number: u64| {
+        let attempt = if number.is_multiple_of(3) { "b" } else { "a" };
+        let mut span = span("r", attempt, number / 4, &format!("s{number}"));
+        span.start_time = (!number.is_multiple_of(5)).then(|| Timestamp::from_unix_nanos(START_NANOS + number % 3));
+        span.set("text", format!("text {number} ").repeat(if number.is_multiple_of(7) { 20_000 } else { 100 }));
+        span.attributes.insert("ids".to_owned(), Value::Ints((0..300).collect()));
+        span.set("short", "é");
+        span
+    };
+    store.append(shared((0..50).map(new).chain([span("other", "a", 1, "x")]))).await.unwrap();
+    let all = store.spans("r".into(), None).await.unwrap();
+    assert_eq!(all.len(), 50);
+    let read = async |query: SpanQuery| {
+        let (mut query, mut spans, mut pages) = (query, Vec::new(), 0);
+        loop {
+            let page = store.span_page(query.clone()).await.unwrap();
+            pages += 1;
+            assert!(page.spans.len() <= query.limit && (page.is_last || !page.spans.is_empty()));
+            query.after = page.spans.last().map(|(place, _)| *place).or(query.after);
+            spans.extend(page.spans);
+            if page.is_last {
+                return (spans, pages);
+            }
+        }
+    };
+    let whole = SpanQuery::of_rollout("r".into());
+    let only = |spans: &[(SpanPlace, Span)]| spans.iter().map(|(_, span)| span.clone()).collect::<Vec<_>>();
+    let mut places = Vec::new();
+    for limit in [1, 7, 50, 1000] {
+        let (spans, pages) = read(SpanQuery { limit, ..whole.clone() }).await;
+        assert_eq!(only(&spans), all, "{limit}");
+        assert!(limit < 1000 || pages > 1, "long spans fill a page");
+        places = spans.into_iter().map(|(place, _)| place).collect();
+    }
+    let (of_attempt, _) = read(SpanQuery { attempt_id: Some("b".into()), limit: 3, ..whole.clone() }).await;
+    assert_eq!(only(&of_attempt), store.spans("r".into(), Some("b".into())).await.unwrap());
+    let some: Vec<SpanPlace> = places.iter().copied().skip(4).step_by(9).collect();
+    let (named, _) = read(SpanQuery { places: Some(some.clone()), ..whole.clone() }).await;
+    assert_eq!(named.iter().map(|(place, _)| *place).collect::<Vec<_>>(), some);
+    assert_eq!(only(&named), all.iter().skip(4).step_by(9).cloned().collect::<Vec<_>>());
+    let (elsewhere, _) = read(SpanQuery { places: Some(some), ..SpanQuery::of_rollout("other".into()) }).await;
+    assert_eq!(elsewhere, []);
+    let (outlines, _) = read(SpanQuery { content: SpanContent::Outline(&["text"]), ..whole }).await;
+    for ((_, outline), span) in outlines.iter().zip(&all) {
+        assert!(matches!(&outline.attributes["ids"], Value::Ints(ids) if ids.is_empty() || ids.len() == 300));
+        let others = |span: &Span| Span { attributes: Attributes::new(), ..span.clone() };
+        assert_eq!(others(outline), others(span));
+        assert_eq!(outline.attributes["text"], span.attributes["text"]);
     }
 }
 
@@ -471,9 +526,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

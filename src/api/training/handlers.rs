@@ -4,7 +4,7 @@ use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::shape_named;
-use crate::store::RolloutFilter;
+use crate::store::{RolloutFilter, StoreExt};
 use crate::trace::{AttemptedRollout, RolloutId, Span};
 use axum::extract::{Path, State};
 use axum::response::Response;

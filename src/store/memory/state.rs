@@ -6,7 +6,9 @@ use crate::store::api::{
 };
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
-use crate::store::span_row::{SpanKey, read_order};
+use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
+use crate::store::span_row::{SpanKey, place};
+use crate::store::sql::signed;
 use crate::trace::{
     Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value,
     Worker,
@@ -185,17 +187,26 @@ impl State {
         self.rollouts.values().filter(|entry| filter.matches(&entry.rollout)).filter(is_kind)
     }
 
-    pub(super) fn spans(&self, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Vec<Span> {
-        let Some(entry) = self.rollouts.get(rollout) else { return Vec::new() };
-        let mut spans: Vec<Span> = entry
-            .spans
-            .iter()
-            .filter_map(|number| self.spans.get(number))
-            .filter(|span| attempt.is_none_or(|attempt| *attempt == span.attempt_id))
-            .map(|span| Span::clone(span))
+    pub(super) fn span_page(&self, query: &SpanQuery) -> SpanPage {
+        let numbers = self.rollouts.get(&query.rollout_id).into_iter().flat_map(|entry| &entry.spans);
+        let mut found: Vec<(SpanPlace, &Arc<Span>)> = numbers
+            .filter_map(|number| Some((*number, self.spans.get(number)?)))
+            .filter(|(_, span)| query.attempt_id.as_ref().is_none_or(|attempt| *attempt == span.attempt_id))
+            .map(|(number, span)| (place(span, signed(number)), span))
+            .filter(|(place, _)| query.includes(*place))
             .collect();
-        spans.sort_by_key(read_order);
-        spans
+        found.sort_by_key(|(place, _)| *place);
+        let mut page = SpanPage { spans: Vec::new(), is_last: true };
+        let mut bytes = 0;
+        for (place, span) in found {
+            if page.spans.len() >= query.limit || bytes >= PAGE_BYTES as u64 {
+                page.is_last = false;
+                break;
+            }
+            bytes += estimated_bytes(span);
+            page.spans.push((place, Span::clone(span)));
+        }
+        page
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -313,6 +324,8 @@ fn estimated_bytes(span: &Span) -> u64 {
     let value = |value: &Value| match value {
         Value::String(text) => text.len(),
         Value::Strings(texts) => texts.iter().map(String::len).sum(),
+        Value::Ints(numbers) => size_of_val(numbers.as_slice()),
+        Value::Floats(numbers) => size_of_val(numbers.as_slice()),
         _ => 16,
     };
     let attributes: usize = span.attributes.iter().map(|(name, content)| name.len() + value(content)).sum();

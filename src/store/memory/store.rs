@@ -8,6 +8,7 @@ use crate::store::api::{
 use crate::store::error::{Result, StoreError};
 use crate::store::records::{Change, SpanObserver};
 use crate::store::retention::Retention;
+use crate::store::span_query::{SpanPage, SpanQuery};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,8 +75,8 @@ impl Store for MemoryStore {
         self.with(move |state| state.entry(&id).map(|entry| entry.attempts.clone()).unwrap_or_default())
     }
 
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        self.with(move |state| state.spans(&rollout, attempt.as_ref()))
+    fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
+        self.with(move |state| state.span_page(&query))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

@@ -12,6 +12,8 @@ mod queries;
 mod retention;
 mod rows;
 mod schema;
+mod spans;
+mod statistics;
 mod store;
 mod texts;
 mod transaction;

@@ -1,12 +1,10 @@
 //! The reads of a PostgreSQL store.
 
 use super::error::QueryError;
-use super::rows::{self, damaged, decode};
-use super::texts;
+use super::rows::{self, decode};
 use crate::store::api::{RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics};
-use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
 use crate::store::sql::{signed, unsigned};
-use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId, Span};
+use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId};
 use deadpool_postgres::Object;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -104,24 +102,6 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// The spans of a rollout in order, with their externalized attributes.
-pub(super) async fn spans(connection: &Object, rollout: &RolloutId, attempt: Option<&AttemptId>) -> Answer<Vec<Span>> {
-    let sql = format!(
-        "SELECT id, {READ_COLUMNS} FROM span WHERE rollout_id = $1 AND ($2::TEXT IS NULL OR attempt_id = $2)
-         ORDER BY {ORDER_COLUMNS}"
-    );
-    let statement = connection.prepare_cached(&sql).await?;
-    let rows = connection.query(&statement, &[&rollout.as_str(), &attempt.map(AttemptId::as_str)]).await?;
-    let mut spans = Vec::with_capacity(rows.len());
-    let mut indexes: HashMap<i64, usize> = HashMap::new();
-    for row in &rows {
-        indexes.insert(row.get(0), spans.len());
-        spans.push(span_row::span(row.get(1), row.get(2), row.get(3)).map_err(damaged)?);
-    }
-    texts::restore(connection, &mut spans, &indexes).await?;
-    Ok(spans)
-}
-
 pub(super) async fn sequence_state(connection: &Object, id: &RolloutId) -> Answer<RolloutSequenceState> {
     let sql = "SELECT registered, last_sequence_id FROM rollout WHERE rollout_id = $1";
     let row = connection.query_opt(&connection.prepare_cached(sql).await?, &[&id.as_str()]).await?;
@@ -174,7 +154,7 @@ pub(super) async fn all<T: DeserializeOwned>(connection: &Object, table: &'stati
 pub(super) async fn statistics(connection: &Object) -> Answer<Statistics> {
     let sql = "SELECT (SELECT COUNT(*) FROM rollout), (SELECT COUNT(*) FROM attempt), (SELECT COUNT(*) FROM worker),
          (SELECT COUNT(*) FROM resources), (SELECT COUNT(*) FROM span),
-         (SELECT COALESCE(SUM(LENGTH(json)), 0)::BIGINT FROM span) + (SELECT COALESCE(SUM(LENGTH(data)), 0)::BIGINT FROM text)";
+         pg_total_relation_size('span') + pg_total_relation_size('span_text') + pg_total_relation_size('text')";
     let row = connection.query_one(sql, &[]).await?;
     let count = |at: usize| unsigned(row.get(at));
     Ok(Statistics {

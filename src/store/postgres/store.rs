@@ -3,14 +3,16 @@
 use super::connections::Connections;
 use super::error::{QueryError, cause};
 use super::options::{PostgresOptions, WhenUnreachable, without_password};
+use super::statistics::KeptStatistics;
 use super::transaction::Changed;
-use super::{append, ended, queries, retention, texts, transaction};
+use super::{append, ended, queries, retention, spans, texts, transaction};
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
     Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
+use crate::store::span_query::{SpanPage, SpanQuery};
 use crate::store::span_row::SpanRow;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{ExponentialBuilder, Retryable};
@@ -28,6 +30,7 @@ pub struct PostgresStore {
     options: PostgresOptions,
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
+    statistics: KeptStatistics,
 }
 
 type Answer<T> = std::result::Result<T, QueryError>;
@@ -41,7 +44,8 @@ impl PostgresStore {
             cause: cause(&error),
         })?;
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
-        let store = Self { connections, options, unchecked_spans: AtomicUsize::new(0) };
+        let statistics = KeptStatistics::default();
+        let store = Self { connections, options, unchecked_spans: AtomicUsize::new(0), statistics };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -186,10 +190,8 @@ impl Store for PostgresStore {
         Box::pin(self.run(move |connection| Box::pin(async move { queries::attempts(connection, &id).await })))
     }
 
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        Box::pin(self.run(move |connection| {
-            Box::pin(async move { queries::spans(connection, &rollout, attempt.as_ref()).await })
-        }))
+    fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { spans::page(connection, &query).await })))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
@@ -232,7 +234,8 @@ impl Store for PostgresStore {
     }
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
-        Box::pin(self.run(|connection| Box::pin(queries::statistics(connection))))
+        let make = async || self.run(|connection| Box::pin(queries::statistics(connection))).await;
+        Box::pin(self.statistics.get(make))
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {

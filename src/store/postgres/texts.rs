@@ -6,12 +6,13 @@
 
 use super::error::QueryError;
 use super::rows::damaged;
-use crate::store::externalized::{Hash, PieceError, unpack};
+use crate::store::externalized::{Hash, PieceError, ValueKind, unpack};
+use crate::store::span_query::{SpanContent, SpanPlace};
 use crate::store::span_row::SpanRow;
 use crate::trace::{Span, Value};
 use deadpool_postgres::Object;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use tokio_postgres::{Error, Transaction};
+use tokio_postgres::{Error, Row, Transaction};
 
 /// Position of a value: its row in the batch, and its place among the row's externalized values.
 type ValueAt = (usize, usize);
@@ -122,39 +123,59 @@ pub(super) async fn refer(
     Ok(())
 }
 
-/// Sets the externalized attributes of spans. `indexes` maps the numbers of rows to places in `spans`.
+/// Sets the externalized attributes of spans, and returns their length in bytes.
 pub(super) async fn restore(
     connection: &Object,
-    spans: &mut [Span],
-    indexes: &HashMap<i64, usize>,
-) -> Result<(), QueryError> {
+    spans: &mut [(SpanPlace, Span)],
+    content: SpanContent,
+) -> Result<usize, QueryError> {
+    let indexes: HashMap<i64, usize> =
+        spans.iter().enumerate().map(|(index, (place, _))| (place.number, index)).collect();
     let ids: Vec<i64> = indexes.keys().copied().collect();
     let sql = "SELECT span, attribute, hash FROM span_text WHERE span = ANY($1)";
     let references = connection.query(&connection.prepare_cached(sql).await?, &[&ids]).await?;
     if references.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    let last_pieces: Vec<&[u8]> = references.iter().map(|row| row.get(2)).collect();
+    let (whole, empty): (Vec<&Row>, Vec<&Row>) =
+        references.iter().partition(|row| content.includes(row.get::<_, &str>(1)));
+    let mut set = |row: &Row, value: Value| {
+        if let Some((_, span)) = indexes.get(&row.get(0)).and_then(|index| spans.get_mut(*index)) {
+            span.attributes.insert(row.get(1), value);
+        }
+    };
+    if !empty.is_empty() {
+        let hashes: Vec<&[u8]> = empty.iter().map(|row| row.get(2)).collect();
+        let sql = "SELECT hash, SUBSTRING(data FROM 1 FOR 1) FROM text WHERE hash = ANY($1)";
+        let rows = connection.query(&connection.prepare_cached(sql).await?, &[&hashes]).await?;
+        let tags: HashMap<&[u8], &[u8]> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for row in empty {
+            let tag = tags.get(row.get::<_, &[u8]>(2)).and_then(|tag| tag.first());
+            let kind = tag.map_or(Err(PieceError::Missing), |tag| ValueKind::of_tag(*tag)).map_err(damaged)?;
+            set(row, kind.value(Vec::new()).map_err(damaged)?);
+        }
+    }
+    let last_pieces: Vec<&[u8]> = whole.iter().map(|row| row.get(2)).collect();
     let sql = "WITH RECURSIVE chain (hash, parent, data) AS (
              SELECT hash, parent, data FROM text WHERE hash = ANY($1)
              UNION SELECT text.hash, text.parent, text.data FROM text JOIN chain ON text.hash = chain.parent
          ) SELECT hash, parent, data FROM chain";
     let rows = connection.query(&connection.prepare_cached(sql).await?, &[&last_pieces]).await?;
     let pieces: StoredPieces<'_> = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
-    for row in &references {
-        let value = value_of(row.get(2), &pieces).map_err(damaged)?;
-        if let Some(span) = indexes.get(&row.get(0)).and_then(|index| spans.get_mut(*index)) {
-            span.attributes.insert(row.get(1), value);
-        }
+    let mut bytes = 0;
+    for row in whole {
+        let (value, length) = value_of(row.get(2), &pieces).map_err(damaged)?;
+        bytes += length;
+        set(row, value);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// By hash: the hash of the previous piece, and the packed data.
 type StoredPieces<'a> = HashMap<&'a [u8], (Option<&'a [u8]>, &'a [u8])>;
 
-/// The value with this hash of its last piece.
-fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<Value, PieceError> {
+/// The value with this hash of its last piece, and its length.
+fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<(Value, usize), PieceError> {
     let mut chain = Vec::new();
     let mut next = Some(last);
     while let Some(name) = next {
@@ -169,7 +190,8 @@ fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<Value, PieceError>
         (previous, kind) = (Some(hash), Some(piece_kind));
         whole.extend_from_slice(&bytes);
     }
-    kind.ok_or(PieceError::Missing)?.value(whole)
+    let length = whole.len();
+    Ok((kind.ok_or(PieceError::Missing)?.value(whole)?, length))
 }
 
 /// Removes a part of the pieces in `orphaned_text` that nothing refers to any more. Returns the number of entries that were

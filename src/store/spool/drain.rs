@@ -2,6 +2,7 @@
 
 use crate::store::api::{RolloutSummary, SharedStore, Store};
 use crate::store::error::{FailedAppend, Result};
+use crate::store::span_query::SpanQuery;
 use crate::store::sqlite::SqliteStore;
 use crate::trace::{RolloutId, Span};
 use std::collections::{HashMap, HashSet};
@@ -54,10 +55,16 @@ pub(super) async fn drain(file: &SqliteStore, server: &SharedStore, progress: &m
         if progress.done.get(&rollout.rollout_id).is_some_and(|done| done.len() as u64 >= spans) {
             continue;
         }
-        let spans = file.spans(rollout.rollout_id, None).await?;
-        let left: Vec<Arc<Span>> = spans.into_iter().filter(|span| !progress.is_done(span)).map(Arc::new).collect();
-        for batch in left.chunks(MAX_BATCH) {
-            send(batch, server, progress).await?;
+        let mut query = SpanQuery { limit: MAX_BATCH, ..SpanQuery::of_rollout(rollout.rollout_id) };
+        loop {
+            let page = file.span_page(query.clone()).await?;
+            query.after = page.spans.last().map(|(place, _)| *place).or(query.after);
+            let spans = page.spans.into_iter().map(|(_, span)| span);
+            let left: Vec<Arc<Span>> = spans.filter(|span| !progress.is_done(span)).map(Arc::new).collect();
+            send(&left, server, progress).await?;
+            if page.is_last {
+                break;
+            }
         }
     }
     Ok(())

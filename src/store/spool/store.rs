@@ -8,6 +8,7 @@ use crate::store::api::{
 use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
+use crate::store::span_query::{SpanPage, SpanQuery};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -117,8 +118,8 @@ impl Store for SpooledStore {
         self.server.attempts(id)
     }
 
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
-        self.server.spans(rollout, attempt)
+    fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
+        self.server.span_page(query)
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 /// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
 /// script never changes.
 const MIGRATIONS: &[&str] =
-    &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS, ROLLOUT_PAGES];
+    &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS, ROLLOUT_PAGES, COUNTS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -177,6 +177,19 @@ CREATE INDEX IF NOT EXISTS rollout_by_state ON rollout (json_extract(json, '$.st
 CREATE INDEX IF NOT EXISTS registered_by_state ON rollout (json_extract(json, '$.status'), start_ns, rollout_id) WHERE registered;
 ";
 
+/// The numbers of rows are kept, so that a health check takes as long for a large file as for a small one.
+const COUNTS: &str = "
+CREATE TABLE row_count (rollouts INTEGER NOT NULL, attempts INTEGER NOT NULL, spans INTEGER NOT NULL);
+INSERT INTO row_count
+    SELECT (SELECT COUNT(*) FROM rollout), (SELECT COUNT(*) FROM attempt), (SELECT COUNT(*) FROM span);
+CREATE TRIGGER rollout_added AFTER INSERT ON rollout BEGIN UPDATE row_count SET rollouts = rollouts + 1; END;
+CREATE TRIGGER rollout_gone AFTER DELETE ON rollout BEGIN UPDATE row_count SET rollouts = rollouts - 1; END;
+CREATE TRIGGER attempt_added AFTER INSERT ON attempt BEGIN UPDATE row_count SET attempts = attempts + 1; END;
+CREATE TRIGGER attempt_gone AFTER DELETE ON attempt BEGIN UPDATE row_count SET attempts = attempts - 1; END;
+CREATE TRIGGER span_added AFTER INSERT ON span BEGIN UPDATE row_count SET spans = spans + 1; END;
+CREATE TRIGGER span_gone AFTER DELETE ON span BEGIN UPDATE row_count SET spans = spans - 1; END;
+";
+
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
@@ -265,6 +278,32 @@ mod tests {
         let sql = "SELECT group_concat(id) FROM span WHERE is_llm_call = 1";
         let calls: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!(calls, "1");
+    }
+
+    #[test]
+    fn the_kept_numbers_of_rows_follow_the_tables() {
+        let connection = database(8);
+        let rows = "
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (1, 'r', 'a', 1, 's', 0, '{}'), (2, 'r', 'a', 2, 't', 0, '{}'), (3, 'r', 'b', 1, 's', 0, '{}');
+            INSERT INTO attempt VALUES ('r', 'a', 1, '{}'), ('r', 'b', 2, '{}');
+            INSERT INTO rollout VALUES ('r', 1, 0, 1, '{}');";
+        connection.execute_batch(rows).unwrap();
+        migrate_from(&connection, 8, MIGRATIONS.len());
+        let counts = || -> (i64, i64, i64) {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            connection.query_row("SELECT rollouts, attempts, spans FROM row_count", [], row).unwrap()
+        };
+        assert_eq!(counts(), (1, 2, 3));
+        let changes = "
+            INSERT INTO rollout VALUES ('q', 1, 0, 1, '{}'), ('r', 1, 0, 1, '{}') ON CONFLICT DO NOTHING;
+            INSERT INTO attempt VALUES ('r', 'b', 2, '{}') ON CONFLICT (rollout_id, attempt_id) DO UPDATE SET json = '';
+            DELETE FROM attempt WHERE attempt_id = 'a';
+            INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, json) VALUES
+                (4, 'r', 'b', 1, 's', 0, '{}'), (5, 'r', 'b', 1, 'u', 0, '{}') ON CONFLICT DO NOTHING;
+            DELETE FROM span WHERE id < 3;";
+        connection.execute_batch(changes).unwrap();
+        assert_eq!(counts(), (2, 1, 2));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod retention;
 mod rollouts;
 mod rows;
 mod span_texts;
+mod spans;
 mod statements;
 mod store;
 mod texts;

@@ -1,18 +1,13 @@
 //! The reads of a SQLite store, each on a snapshot.
 
 use super::retention::size_bytes;
-use super::rows::{self, damaged, decode};
-use super::span_texts::SpanTexts;
+use super::rows::{self, decode};
 use crate::store::api::{EndedRollouts, RolloutSequenceState, RolloutSummary, Statistics};
-use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
-use crate::trace::semconv as names;
-use crate::trace::{Attempt, AttemptId, Rollout, RolloutId, Span};
-use rusqlite::types::Type;
+use crate::trace::{Attempt, AttemptId, Rollout, RolloutId};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `None` if no rollout has this id.
 pub(super) fn rollout(connection: &Connection, id: &RolloutId) -> rusqlite::Result<Option<Rollout>> {
@@ -42,76 +37,6 @@ pub(super) fn attempts(connection: &Connection, id: &RolloutId) -> rusqlite::Res
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![id.as_str()], |row| decode(&row.get::<_, String>(0)?))?;
     rows.collect()
-}
-
-/// The spans of a rollout in order, with their externalized attributes. What is damaged of one costs no other: the span says
-/// what is missing.
-pub(super) fn spans(
-    connection: &Connection,
-    rollout: &RolloutId,
-    attempt: Option<&AttemptId>,
-    damaged_reads: &AtomicU64,
-) -> rusqlite::Result<Vec<Span>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2)
-         ORDER BY {ORDER_COLUMNS}"
-    ))?;
-    let mut found = statement.query(params![rollout.as_str(), attempt.map(AttemptId::as_str)])?;
-    let mut spans = Vec::new();
-    let mut texts = SpanTexts::new(connection)?;
-    while let Some(row) = found.next()? {
-        let number: i64 = row.get(0)?;
-        let json = row.get_ref(1)?.as_str();
-        let span = json.map_err(|error| damaged(Type::Text, error)).and_then(|json| {
-            span_row::span(json, row.get(2)?, row.get(3)?).map_err(|error| damaged(Type::Text, error))
-        });
-        let mut span = match span {
-            Ok(span) => span,
-            Err(error) if is_damage(&error) => {
-                tracing::error!(rollout_id = %rollout, %error, "the record of a span is damaged");
-                damaged_span(connection, number, &error.to_string())?
-            }
-            Err(error) => return Err(error),
-        };
-        let mut unreadable = Vec::new();
-        for (name, value) in texts.of_span(number)? {
-            match value {
-                Ok(value) => drop(span.attributes.insert(name, value)),
-                Err(error) if is_damage(&error) => {
-                    tracing::error!(rollout_id = %rollout, span_id = span.span_id, attribute = name, %error, "an attribute of a span is damaged");
-                    unreadable.push(name);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if !unreadable.is_empty() {
-            span.set(names::RECORD_DAMAGED, unreadable);
-        }
-        if span.attributes.contains_key(names::RECORD_DAMAGED) {
-            damaged_reads.fetch_add(1, Ordering::Relaxed);
-        }
-        spans.push(span);
-    }
-    Ok(spans)
-}
-
-/// The span of a row of which only the other columns can be read.
-fn damaged_span(connection: &Connection, number: i64, cause: &str) -> rusqlite::Result<Span> {
-    let sql = "SELECT rollout_id, attempt_id, span_id, sequence_id, start_ns, end_ns FROM span WHERE id = ?1";
-    connection.prepare_cached(sql)?.query_row(params![number], |row| {
-        let key = SpanKey {
-            rollout_id: row.get::<_, String>(0)?.as_str().into(),
-            attempt_id: row.get::<_, String>(1)?.as_str().into(),
-            span_id: row.get(2)?,
-        };
-        Ok(span_row::damaged(key, unsigned(row.get(3)?), (row.get(4)?, row.get(5)?), cause))
-    })
-}
-
-/// True if the content of a row is wrong, and not the file.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, QueryReturnedNoRows, Utf8Error};
-    matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..))
 }
 
 /// All rows of a table with a column `json`, in the order of their insertion.
@@ -169,16 +94,20 @@ pub(super) fn sequence_state(connection: &Connection, id: &RolloutId) -> rusqlit
     Ok(found.optional()?.unwrap_or_default())
 }
 
-/// Counts over the whole file.
+/// Counts over the whole file. None is made by counting rows that traffic adds.
 pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Statistics> {
-    let count = |sql: &str| connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(unsigned);
-    Ok(Statistics {
-        rollouts: count("SELECT COUNT(*) FROM rollout")?,
-        attempts: count("SELECT COUNT(*) FROM attempt")?,
-        workers: count("SELECT COUNT(*) FROM worker")?,
-        resources: count("SELECT COUNT(*) FROM resources")?,
-        spans: count("SELECT COUNT(*) FROM span")?,
-        size_bytes: size_bytes(connection)?,
-        ..Statistics::default()
+    let sql = "SELECT rollouts, attempts, spans, (SELECT COUNT(*) FROM worker), (SELECT COUNT(*) FROM resources)
+         FROM row_count";
+    let size_bytes = size_bytes(connection)?;
+    connection.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Statistics {
+            rollouts: unsigned(row.get(0)?),
+            attempts: unsigned(row.get(1)?),
+            spans: unsigned(row.get(2)?),
+            workers: unsigned(row.get(3)?),
+            resources: unsigned(row.get(4)?),
+            size_bytes,
+            ..Statistics::default()
+        })
     })
 }

@@ -66,7 +66,7 @@ fn shrink(connection: &Connection, max_bytes: u64) -> rusqlite::Result<u64> {
 }
 
 fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.prepare_cached("SELECT COUNT(*) FROM span")?.query_row([], |row| row.get(0)).map(unsigned)
+    connection.prepare_cached("SELECT spans FROM row_count")?.query_row([], |row| row.get(0)).map(unsigned)
 }
 
 fn remove_oldest(connection: &Connection, spans: u64) -> rusqlite::Result<u64> {

@@ -2,6 +2,7 @@
 
 use super::rows::damaged;
 use crate::store::externalized::{Hash, ValueKind, unpack};
+use crate::store::span_query::SpanContent;
 use crate::trace::Value;
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, params};
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 pub(super) struct SpanTexts<'a> {
     last_pieces: CachedStatement<'a>,
     piece: CachedStatement<'a>,
+    tag: CachedStatement<'a>,
+    content: SpanContent,
     // The pieces that were loaded, by number.
     loaded: HashMap<i64, Piece>,
 }
@@ -31,23 +34,38 @@ struct PackedPiece {
 }
 
 impl<'a> SpanTexts<'a> {
-    pub(super) fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'a Connection, content: SpanContent) -> rusqlite::Result<Self> {
         Ok(Self {
             last_pieces: connection.prepare_cached("SELECT attribute, text FROM span_text WHERE span = ?1")?,
             piece: connection.prepare_cached("SELECT parent, hash, data FROM text WHERE id = ?1")?,
+            tag: connection.prepare_cached("SELECT SUBSTR(data, 1, 1) FROM text WHERE id = ?1")?,
+            content,
             loaded: HashMap::new(),
         })
     }
 
-    /// The attributes of the span with this number. What is damaged of one costs no other.
-    pub(super) fn of_span(&mut self, span: i64) -> rusqlite::Result<Vec<(String, rusqlite::Result<Value>)>> {
+    /// The attributes of the span with this number, with their lengths in bytes. What is damaged of one costs no other.
+    pub(super) fn of_span(&mut self, span: i64) -> rusqlite::Result<Vec<(String, rusqlite::Result<(Value, usize)>)>> {
         let rows = self.last_pieces.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let last_pieces: Vec<(String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
-        Ok(last_pieces.into_iter().map(|(name, last)| (name, self.value(last))).collect())
+        let value = |(name, last): (String, i64)| {
+            let value = if self.content.includes(&name) { self.value(last) } else { self.empty_value(last) };
+            (name, value)
+        };
+        Ok(last_pieces.into_iter().map(value).collect())
     }
 
-    /// The value with this number of its last piece.
-    fn value(&mut self, last: i64) -> rusqlite::Result<Value> {
+    /// An empty value of the type of the one with this number of its last piece.
+    fn empty_value(&mut self, last: i64) -> rusqlite::Result<(Value, usize)> {
+        let tag: u8 = self
+            .tag
+            .query_row(params![last], |row| Ok(row.get_ref(0)?.as_blob()?.first().copied().unwrap_or(u8::MAX)))?;
+        let empty = ValueKind::of_tag(tag).and_then(|kind| kind.value(Vec::new()));
+        Ok((empty.map_err(|error| damaged(Type::Blob, error))?, 0))
+    }
+
+    /// The value with this number of its last piece, and its length.
+    fn value(&mut self, last: i64) -> rusqlite::Result<(Value, usize)> {
         self.load(last)?;
         let mut chain = Vec::new();
         let mut next = Some(last);
@@ -58,7 +76,9 @@ impl<'a> SpanTexts<'a> {
         let kind = chain.first().map_or(ValueKind::Text, |piece| piece.kind);
         let mut whole = Vec::with_capacity(chain.iter().map(|piece| piece.bytes.len()).sum());
         chain.iter().rev().for_each(|piece| whole.extend_from_slice(&piece.bytes));
-        kind.value(whole).map_err(|error| damaged(Type::Blob, error))
+        let length = whole.len();
+        let value = kind.value(whole).map_err(|error| damaged(Type::Blob, error))?;
+        Ok((value, length))
     }
 
     /// Loads a piece and those before it, as far as they are not loaded.

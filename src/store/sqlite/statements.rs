@@ -256,7 +256,8 @@ pub(super) fn upsert_attempt(connection: &Connection, mut attempt: Attempt) -> r
             .query_row(params![rollout.as_str()], |row| row.get::<_, i64>(0))?,
     };
     attempt.sequence_id = unsigned(sequence);
-    let sql = "INSERT OR REPLACE INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, ?3, ?4)";
+    let sql = "INSERT INTO attempt (rollout_id, attempt_id, sequence_id, json) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (rollout_id, attempt_id) DO UPDATE SET json = excluded.json";
     let json = encode(&attempt)?;
     connection.prepare_cached(sql)?.execute(params![rollout.as_str(), id.as_str(), sequence, json])?;
     Ok(attempt)

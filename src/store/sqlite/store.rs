@@ -6,6 +6,7 @@ use super::options::SqliteOptions;
 use super::queries;
 use super::readers::Readers;
 use super::rollouts;
+use super::spans;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
@@ -15,6 +16,7 @@ use crate::store::api::{
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
+use crate::store::span_query::{SpanPage, SpanQuery};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
@@ -106,11 +108,9 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(move |connection| queries::attempts(connection, &id)))
     }
 
-    fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> BoxFuture<'_, Result<Vec<Span>>> {
+    fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
         let damaged_reads = Arc::clone(&self.damaged_reads);
-        Box::pin(
-            self.readers.read(move |connection| queries::spans(connection, &rollout, attempt.as_ref(), &damaged_reads)),
-        )
+        Box::pin(self.readers.read(move |connection| spans::page(connection, &query, &damaged_reads)))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

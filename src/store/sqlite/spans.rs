@@ -1,0 +1,136 @@
+//! Reads the spans of a rollout. What is damaged of one costs no other: the span says what is missing.
+
+use super::rows::damaged;
+use super::span_texts::SpanTexts;
+use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
+use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
+use crate::store::sql::{signed, unsigned};
+use crate::trace::semconv as names;
+use crate::trace::{AttemptId, RolloutId, Span};
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, params};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A page of the spans of a rollout.
+pub(super) fn page(
+    connection: &Connection,
+    query: &SpanQuery,
+    damaged_reads: &AtomicU64,
+) -> rusqlite::Result<SpanPage> {
+    let mut statement = connection.prepare_cached(&sql(query))?;
+    let after = query.after.map(|after| (signed(after.sequence_id), after.start_ns, after.number));
+    let numbers = query
+        .places
+        .as_ref()
+        .map(|places| serde_json::Value::from(places.iter().map(|place| place.number).collect::<Vec<_>>()).to_string());
+    let mut found = statement.query(params![
+        query.rollout_id.as_str(),
+        query.attempt_id.as_ref().map(AttemptId::as_str),
+        numbers,
+        after.map(|after| after.0),
+        after.and_then(|after| after.1),
+        after.map(|after| after.2),
+        signed(query.limit as u64),
+    ])?;
+    let mut page = SpanPage::default();
+    let (mut texts, mut bytes) = (SpanTexts::new(connection, query.content)?, 0);
+    while bytes < PAGE_BYTES {
+        let Some(row) = found.next()? else {
+            page.is_last = page.spans.len() < query.limit;
+            break;
+        };
+        let place = SpanPlace { sequence_id: unsigned(row.get(0)?), start_ns: row.get(3)?, number: row.get(1)? };
+        let (mut span, length) = short_span(connection, &query.rollout_id, row, place.number)?;
+        bytes += length;
+        bytes += restore(&mut span, place.number, &mut texts)?;
+        if span.attributes.contains_key(names::RECORD_DAMAGED) {
+            damaged_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        page.spans.push((place, span));
+    }
+    Ok(page)
+}
+
+/// The query with the parameters rollout, attempt, numbers of rows, sequence id, start and number of the place before the
+/// page, and limit. Each form uses an index, and none sorts more than the rows that are named.
+fn sql(query: &SpanQuery) -> String {
+    let places = if query.places.is_some() {
+        "+rollout_id = ?1 AND id IN (SELECT value FROM json_each(?3))"
+    } else {
+        "rollout_id = ?1 AND ?3 IS NULL"
+    };
+    // The first comparison is one that the index can begin with.
+    let after = if query.after.is_some() {
+        "sequence_id >= ?4 AND (sequence_id, IFNULL(start_ns, -1), id) > (?4, IFNULL(?5, -1), ?6)"
+    } else {
+        "?4 IS NULL AND ?5 IS NULL AND ?6 IS NULL"
+    };
+    format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span
+         WHERE {places} AND (?2 IS NULL OR attempt_id = ?2) AND {after} ORDER BY {ORDER_COLUMNS} LIMIT ?7"
+    )
+}
+
+/// The span of a row without its externalized attributes, and the length of its record.
+fn short_span(
+    connection: &Connection,
+    rollout: &RolloutId,
+    row: &Row<'_>,
+    number: i64,
+) -> rusqlite::Result<(Span, usize)> {
+    let json = row.get_ref(2)?.as_str();
+    let length = json.as_ref().map_or(0, |json| json.len());
+    let span = json
+        .map_err(|error| damaged(Type::Text, error))
+        .and_then(|json| span_row::span(json, row.get(3)?, row.get(4)?).map_err(|error| damaged(Type::Text, error)));
+    match span {
+        Ok(span) => Ok((span, length)),
+        Err(error) if is_damage(&error) => {
+            tracing::error!(rollout_id = %rollout, %error, "the record of a span is damaged");
+            Ok((damaged_span(connection, number, &error.to_string())?, length))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets the externalized attributes of a span, and returns their length in bytes.
+fn restore(span: &mut Span, number: i64, texts: &mut SpanTexts<'_>) -> rusqlite::Result<usize> {
+    let (mut bytes, mut unreadable) = (0, Vec::new());
+    for (name, value) in texts.of_span(number)? {
+        match value {
+            Ok((value, length)) => {
+                bytes += length;
+                span.attributes.insert(name, value);
+            }
+            Err(error) if is_damage(&error) => {
+                let (rollout, span_id) = (&span.rollout_id, &span.span_id);
+                tracing::error!(rollout_id = %rollout, span_id, attribute = name, %error, "an attribute of a span is damaged");
+                unreadable.push(name);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !unreadable.is_empty() {
+        span.set(names::RECORD_DAMAGED, unreadable);
+    }
+    Ok(bytes)
+}
+
+/// The span of a row of which only the other columns can be read.
+fn damaged_span(connection: &Connection, number: i64, cause: &str) -> rusqlite::Result<Span> {
+    let sql = "SELECT rollout_id, attempt_id, span_id, sequence_id, start_ns, end_ns FROM span WHERE id = ?1";
+    connection.prepare_cached(sql)?.query_row(params![number], |row| {
+        let key = SpanKey {
+            rollout_id: row.get::<_, String>(0)?.as_str().into(),
+            attempt_id: row.get::<_, String>(1)?.as_str().into(),
+            span_id: row.get(2)?,
+        };
+        Ok(span_row::damaged(key, unsigned(row.get(3)?), (row.get(4)?, row.get(5)?), cause))
+    })
+}
+
+/// True if the content of a row is wrong, and not the file.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, QueryReturnedNoRows, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | InvalidColumnType(..) | QueryReturnedNoRows | Utf8Error(..))
+}
