@@ -22,6 +22,7 @@ mod server;
 mod sessions;
 mod settings;
 mod state;
+mod streamed;
 mod table;
 mod token;
 mod training;

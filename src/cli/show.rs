@@ -27,9 +27,16 @@ impl From<bool> for OutputFormat {
 
 /// Writes to stdout. A closed pipe (as after `| head`) is no error.
 pub(super) fn out(output: impl AsRef<[u8]>) -> Result<()> {
+    out_part(output).map(drop)
+}
+
+/// Writes a part of the output to stdout. False if the pipe is closed, so that the rest need not be made.
+pub(super) fn out_part(output: impl AsRef<[u8]>) -> Result<bool> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(output.as_ref()).and_then(|()| stdout.flush());
-    unless_closed(written).context("cannot write to stdout")
+    let is_open = written.is_ok();
+    unless_closed(written).context("cannot write to stdout")?;
+    Ok(is_open)
 }
 
 /// The result of writing to stdout, where a closed pipe is no error.

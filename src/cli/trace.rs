@@ -5,11 +5,11 @@ use super::run_owner::abandoned;
 use super::show;
 use crate::app::{open_store_for_reading, place_name, store_path};
 use crate::config::{Config, StorePlace};
-use crate::export::json::spans_json;
+use crate::export::json::SpansJson;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::{Shape, shape_named};
 use crate::export::text::escape_for_terminal;
-use crate::store::{RolloutFilter, RolloutSummary, SelectedRollouts, SharedStore};
+use crate::store::{RolloutFilter, RolloutSummary, SelectedRollouts, SharedStore, SpanPages, SpanQuery, StoreExt};
 use crate::trace::{Attempt, Rollout, RolloutId, RolloutStatus};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -99,33 +99,47 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
                 None => None,
             };
             let attempt = found.as_ref().map(|attempt| attempt.attempt_id.clone());
-            let spans = store.spans(rollout.clone(), attempt.clone()).await?;
-            if spans.is_empty() {
-                let of = attempt.map_or_else(|| format!("rollout {rollout}"), |attempt| format!("attempt {attempt}"));
-                bail!("{place} has no spans of {of}, which is registered: no traffic of it was recorded");
+            let of = || match &attempt {
+                Some(attempt) => format!("attempt {attempt}"),
+                None => format!("rollout {rollout}"),
+            };
+            let query = SpanQuery { attempt_id: attempt.clone(), ..SpanQuery::of_rollout(rollout.clone()) };
+            if store.span_page(SpanQuery { limit: 1, ..query.clone() }).await?.spans.is_empty() {
+                bail!("{place} has no spans of {}, which is registered: no traffic of it was recorded", of());
             }
-            if let Some(shape) = format.shape()
-                && let Some(rollout) = store.rollout(rollout.clone()).await?
-            {
-                let sample = AttemptSample::of(rollout, found.as_ref(), &spans, &SampleOptions::default());
-                let lines = shape.lines(&sample).into_iter().map(|line| format!("{line}\n"));
-                store.close().await?;
-                show::out(lines.collect::<String>())?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            match format {
-                TraceFormat::Timeline if !json => {
-                    let name =
-                        store.rollout(rollout.clone()).await?.and_then(|rollout| rollout.name().map(str::to_owned));
-                    show::timeline(&name.unwrap_or_else(|| rollout.to_string()), &spans, &std::io::stdout())
+            if json || matches!(format, TraceFormat::Json) {
+                show_json(SpanPages::new(&store, query)).await?;
+                String::new()
+            } else {
+                let spans = store.spans(rollout.clone(), attempt).await?;
+                let record = store.rollout(rollout.clone()).await?;
+                match (format.shape(), record) {
+                    (Some(shape), Some(record)) => {
+                        let sample = AttemptSample::of(record, found.as_ref(), &spans, &SampleOptions::default());
+                        shape.lines(&sample).into_iter().map(|line| format!("{line}\n")).collect()
+                    }
+                    (_, record) => {
+                        let name = record.and_then(|record| record.name().map(str::to_owned));
+                        show::timeline(&name.unwrap_or_else(|| rollout.to_string()), &spans, &std::io::stdout())
+                    }
                 }
-                _ => format!("{}\n", spans_json(&spans)),
             }
         }
     };
     store.close().await?;
     show::out(output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints spans as JSON, page by page.
+async fn show_json(mut pages: SpanPages) -> Result<()> {
+    let mut json = SpansJson::default();
+    while let Some(page) = pages.next().await? {
+        if !show::out_part(json.add(page.iter().map(|(_, span)| span))?)? {
+            return Ok(());
+        }
+    }
+    show::out(json.finish())
 }
 
 /// Opens the store that the arguments name. Returns it with its name for messages.

@@ -9,24 +9,41 @@ use crate::trace::{Attributes, Span, SpanKind, Status, Value};
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
-/// Converts the spans of a rollout.
-pub(crate) fn view(spans: Vec<Span>) -> Vec<Span> {
-    let mut view = Vec::with_capacity(spans.len());
-    for mut span in spans {
-        remove_conflicting_names(&mut span.attributes);
-        if is_completed_call(&span) {
-            let children = to_agent_lightning(&mut span);
-            view.push(span);
-            view.extend(children);
-        } else {
-            if span.attributes.contains_key(names::DIALECT) {
-                hide_llm_attributes(&mut span.attributes);
-            }
-            view.push(span);
+/// Converts a span: to itself, followed by the child spans of a recorded call. An outline is converted to as many spans, with
+/// the same names and ids.
+pub(crate) fn view(mut span: Span) -> Vec<Span> {
+    remove_conflicting_names(&mut span.attributes);
+    if is_completed_call(&span) {
+        let mut children = to_agent_lightning(&mut span);
+        children.insert(0, span);
+        return children;
+    }
+    if is_recorded(&span) {
+        hide_llm_attributes(&mut span.attributes);
+    }
+    vec![span]
+}
+
+/// The long attributes that [`view`] needs of an outline.
+pub(crate) const OUTLINE: &[&str] = &[names::GEN_AI_OUTPUT_MESSAGES, names::GEN_AI_RESPONSE_ID];
+
+/// True for a span that Tracewire has recorded, and not an agent's tracer.
+pub(crate) fn is_recorded(span: &Span) -> bool {
+    span.attributes.contains_key(names::DIALECT)
+}
+
+/// The id of the response that a span is about. The adapters count one once, and may use the agent's own span or the recorded one.
+pub(crate) fn response_id(span: &Span) -> Option<&str> {
+    span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str)
+}
+
+/// Copies token ids and logprobs to the agent's own span of the response that `recorded` has, which [`view`] has converted.
+pub(crate) fn copy_token_ids(span: &mut Span, recorded: &Span) {
+    for name in [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, "logprobs.content"] {
+        if let Some(value) = recorded.attributes.get(name) {
+            span.attributes.entry(name.to_owned()).or_insert_with(|| value.clone());
         }
     }
-    copy_token_ids(&mut view);
-    view
 }
 
 /// Renames the attributes of a call that is not a sample (embeddings, a failed call), which would otherwise become an empty
@@ -41,32 +58,10 @@ fn hide_llm_attributes(attributes: &mut Attributes) {
     }
 }
 
-/// Copies token ids and logprobs to the agent's own span of the same response. The adapters count a response id once, and
-/// may use either span.
-fn copy_token_ids(spans: &mut [Span]) {
-    let id_of = |span: &Span| span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str).map(str::to_owned);
-    let copied = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, "logprobs.content"];
-    let mut recorded: BTreeMap<String, Vec<(&str, Value)>> = BTreeMap::new();
-    for span in spans.iter().filter(|span| span.attributes.contains_key(names::DIALECT)) {
-        let values = copied.into_iter().filter_map(|name| Some((name, span.attributes.get(name)?.clone())));
-        if let Some(id) = id_of(span) {
-            recorded.insert(id, values.collect());
-        }
-    }
-    for span in spans.iter_mut().filter(|span| !span.attributes.contains_key(names::DIALECT)) {
-        let values = id_of(span).and_then(|id| recorded.get(&id));
-        for (name, value) in values.into_iter().flatten() {
-            span.attributes.entry((*name).to_owned()).or_insert_with(|| value.clone());
-        }
-    }
-}
-
 /// True for a recorded LLM call with a response. A failed call is not a sample.
 fn is_completed_call(span: &Span) -> bool {
     let operation = span.attributes.get(names::GEN_AI_OPERATION_NAME).and_then(Value::as_str);
-    span.attributes.contains_key(names::DIALECT)
-        && matches!(operation, Some("chat" | "generate_content" | "text_completion"))
-        && !span.is_error()
+    is_recorded(span) && matches!(operation, Some("chat" | "generate_content" | "text_completion")) && !span.is_error()
 }
 
 /// Renames attributes that the adapters cannot read. They treat dots as nesting, so that `a` and `a.b` conflict.

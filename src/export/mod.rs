@@ -13,3 +13,4 @@ pub(crate) mod shapes;
 pub(crate) mod stream;
 pub(crate) mod text;
 pub(crate) mod timeline;
+pub(crate) mod triplet;

@@ -1,4 +1,4 @@
-//! Converts recorded LLM calls to Agent Lightning 1.0's `model_request` events and triplets.
+//! Converts recorded LLM calls to Agent Lightning 1.0's `model_request` events.
 //!
 //! Recorded bodies are returned unchanged; bodies that were not recorded are rebuilt from the span's attributes.
 
@@ -71,17 +71,9 @@ pub(crate) fn response(span: &Span) -> JsonValue {
 /// The `data` of a `model_request` event.
 pub(crate) fn event_data(span: &Span) -> JsonValue {
     let response = response(span);
-    let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
-    // Without a response: the status that the agent received.
-    let http_status = status.unwrap_or(if timed_out(span) { 504 } else { 502 });
+    let http_status = http_status(span);
     let model = text(span, names::GEN_AI_REQUEST_MODEL);
-    // The version of the backend's registration at the time of the call; the engine's own version is on the span.
-    let version = match span.attributes.get(names::GATEWAY_VERSION) {
-        // Spans of earlier programs have a number.
-        Some(Value::Int(number)) => JsonValue::from(*number),
-        Some(_) => version_in(span, names::GATEWAY_VERSION),
-        None => version(span),
-    };
+    let version = server_version(span);
     let times = (span.start_time, span.end_time);
     let latency = if let (Some(start), Some(end)) = times { end.since(start).as_secs_f64() * 1000.0 } else { 0.0 };
     let usage = response.get("usage").filter(|usage| usage.is_object()).cloned();
@@ -97,7 +89,7 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
         "server": { "model": model, "endpoint": text(span, names::GATEWAY_BACKEND), "version": version },
         "latency_ms": latency,
         "http_status": http_status,
-        "status": if http_status < 400 && !span.is_error() && is_complete(span) { "ok" } else { "error" },
+        "status": status(span),
         "retry_count": retries,
         "usage": usage,
         "finish_reason": reason,
@@ -107,6 +99,27 @@ pub(crate) fn event_data(span: &Span) -> JsonValue {
         data[name] = value;
     }
     data
+}
+
+/// The HTTP status of a call; without a response the one that the agent received.
+pub(super) fn http_status(span: &Span) -> i64 {
+    let status = span.attributes.get(names::HTTP_RESPONSE_STATUS_CODE).and_then(Value::as_int);
+    status.unwrap_or(if timed_out(span) { 504 } else { 502 })
+}
+
+/// `ok` for a call that is a sample, else `error`.
+pub(super) fn status(span: &Span) -> &'static str {
+    if http_status(span) < 400 && !span.is_error() && is_complete(span) { "ok" } else { "error" }
+}
+
+/// The version of the backend's registration at the time of the call; the engine's own version is on the span.
+pub(super) fn server_version(span: &Span) -> JsonValue {
+    match span.attributes.get(names::GATEWAY_VERSION) {
+        // Spans of earlier programs have a number.
+        Some(Value::Int(number)) => JsonValue::from(*number),
+        Some(_) => version_in(span, names::GATEWAY_VERSION),
+        None => version(span),
+    }
 }
 
 /// Fields that mark token ids with an issue: the status of the validation, and its reasons. Empty if the
@@ -142,75 +155,6 @@ fn version_in(span: &Span, attribute: &str) -> JsonValue {
         Some(version) => version.parse::<i64>().map_or_else(|_| JsonValue::from(version), JsonValue::from),
         None => JsonValue::from(0),
     }
-}
-
-/// The data of an event for `format=triplet`.
-pub(crate) fn triplet(event_type: &str, data: &JsonValue) -> JsonValue {
-    match event_type {
-        "reward" => {
-            let mut reward = Map::new();
-            reward.insert("value".to_owned(), data.get("value").cloned().unwrap_or_default());
-            for name in ["source", "reason"] {
-                reward.extend(data.get(name).map(|value| (name.to_owned(), value.clone())));
-            }
-            JsonValue::Object(reward)
-        }
-        "model_request" => {
-            let response = data.get("response").unwrap_or(&JsonValue::Null);
-            let chunks = response.as_array();
-            let (prompt, sampled) = match chunks {
-                Some(chunks) => (prompt_of_chunks(chunks), ids_of_chunks(chunks)),
-                None => (prompt_of(response), array(response.pointer("/choices/0/token_ids"))),
-            };
-            let logprobs = if chunks.is_some() { None } else { logprobs(response) };
-            let mut out = json!({
-                "prompt_token_ids": prompt,
-                "response_token_ids": sampled,
-                "response_log_probs": logprobs,
-                "server": {
-                    "model": data.pointer("/server/model").cloned().unwrap_or_default(),
-                    "version": data.pointer("/server/version").cloned().unwrap_or_default(),
-                },
-            });
-            for name in ["http_status", "status", "token_ids_status", "token_ids_reasons"] {
-                if let Some(value) = data.get(name) {
-                    out[name] = value.clone();
-                }
-            }
-            if let Some(error) = response.get("error") {
-                out["error"] = error.clone();
-            }
-            out
-        }
-        _ => data.clone(),
-    }
-}
-
-fn prompt_of(response: &JsonValue) -> Vec<JsonValue> {
-    let root = array(response.get("prompt_token_ids"));
-    if root.is_empty() { array(response.pointer("/choices/0/prompt_token_ids")) } else { root }
-}
-
-fn prompt_of_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
-    chunks.iter().map(prompt_of).find(|ids| !ids.is_empty()).unwrap_or_default()
-}
-
-fn ids_of_chunks(chunks: &[JsonValue]) -> Vec<JsonValue> {
-    chunks.iter().flat_map(|chunk| array(chunk.pointer("/choices/0/token_ids"))).collect()
-}
-
-fn array(value: Option<&JsonValue>) -> Vec<JsonValue> {
-    value.and_then(JsonValue::as_array).cloned().unwrap_or_default()
-}
-
-/// `None` if any logprob is missing or not finite: the others would no longer match the token ids.
-fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
-    let logprobs = response.pointer("/choices/0/logprobs")?;
-    let finite = |value: &JsonValue| value.as_f64().filter(|value| value.is_finite());
-    if let Some(content) = logprobs.get("content").and_then(JsonValue::as_array) {
-        return content.iter().map(|token| finite(token.get("logprob")?)).collect();
-    }
-    logprobs.get("token_logprobs")?.as_array()?.iter().map(finite).collect()
 }
 
 /// Converts the messages of an attribute to those of chat completions.
@@ -295,36 +239,4 @@ pub(crate) fn text(span: &Span, name: &str) -> Option<String> {
 fn body(span: &Span, name: &str) -> Option<JsonValue> {
     let text = span.attributes.get(name).and_then(Value::as_str)?;
     serde_json::from_str::<JsonValue>(text).ok().filter(JsonValue::is_object)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn triplets_have_the_fields_of_agent_lightning() {
-        let response = json!({
-            "prompt_token_ids": [1, 2],
-            "choices": [{ "token_ids": [3], "logprobs": { "content": [{ "logprob": -0.5 }] } }],
-        });
-        let data = json!({ "response": response, "server": { "model": "m", "endpoint": "e", "version": 4 },
-                           "http_status": 200, "status": "ok", "latency_ms": 3 });
-        assert_eq!(
-            triplet("model_request", &data),
-            json!({ "prompt_token_ids": [1, 2], "response_token_ids": [3], "response_log_probs": [-0.5],
-                    "server": { "model": "m", "version": 4 }, "http_status": 200, "status": "ok" })
-        );
-        let chunks = json!([{ "prompt_token_ids": [1] }, { "choices": [{ "token_ids": [2] }] }, { "choices": [{ "token_ids": [3] }] }]);
-        let of_chunks = triplet("model_request", &json!({ "response": chunks }));
-        assert_eq!((&of_chunks["prompt_token_ids"], &of_chunks["response_token_ids"]), (&json!([1]), &json!([2, 3])));
-        assert_eq!(of_chunks["response_log_probs"], JsonValue::Null);
-        let broken = json!({ "response": { "choices": [{ "logprobs": { "content": [{ "logprob": 1.5 }, {}] } }], "error": { "message": "x" } } });
-        let of_broken = triplet("model_request", &broken);
-        assert_eq!(
-            (&of_broken["response_log_probs"], &of_broken["error"]),
-            (&JsonValue::Null, &json!({ "message": "x" }))
-        );
-        assert_eq!(triplet("reward", &json!({ "value": 1.0, "message": "m" })), json!({ "value": 1.0 }));
-        assert_eq!(triplet("note", &json!({ "a": 1 })), json!({ "a": 1 }));
-    }
 }

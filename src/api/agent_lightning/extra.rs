@@ -3,7 +3,7 @@
 
 use crate::api::request_json::{read, typed};
 use crate::api::respond::{ApiError, ApiResult};
-use crate::trace::{Span, SpanKind};
+use crate::trace::{Span, SpanKind, Value};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value as JsonValue};
@@ -49,13 +49,27 @@ pub(super) fn read_span(body: &Bytes) -> ApiResult<Span> {
 
 /// A span's JSON, with its extra keys.
 pub(super) fn json(span: &Span) -> JsonValue {
-    let mut json = serde_json::to_value(span).unwrap_or_default();
-    let extra = json.get_mut("attributes").and_then(JsonValue::as_object_mut).and_then(|all| all.remove(EXTRA));
-    let extra = extra.and_then(|text| serde_json::from_str::<Map<String, JsonValue>>(text.as_str()?).ok());
-    if let (Some(fields), Some(extra)) = (json.as_object_mut(), extra) {
-        for (key, value) in extra {
-            fields.entry(key).or_insert(value);
-        }
-    }
-    json
+    let mut text = Vec::new();
+    write(span.clone(), &mut text);
+    serde_json::from_slice(&text).unwrap_or_default()
 }
+
+/// Writes a span's JSON, with its extra keys.
+pub(super) fn write(mut span: Span, text: &mut Vec<u8>) {
+    let extra = span.attributes.remove(EXTRA);
+    // A span has no keys that are no texts, and a Vec takes all.
+    let _ = serde_json::to_writer(&mut *text, &span);
+    let extra = extra.as_ref().and_then(Value::as_str).and_then(|extra| serde_json::from_str::<Extra>(extra).ok());
+    let Some(mut extra) = extra else { return };
+    extra.retain(|key, _| !KNOWN.contains(&key.as_str()) && !NULLABLE.contains(&key.as_str()));
+    if span.kind.is_some() {
+        extra.remove("kind");
+    }
+    if !extra.is_empty() {
+        text.pop();
+        text.push(b',');
+        text.extend_from_slice(JsonValue::Object(extra).to_string().get(1..).unwrap_or_default().as_bytes());
+    }
+}
+
+type Extra = Map<String, JsonValue>;

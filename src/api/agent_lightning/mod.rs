@@ -10,6 +10,7 @@ mod resources;
 mod rollouts;
 mod routes;
 mod server;
+mod span_list;
 mod spans;
 mod workers;
 

@@ -121,29 +121,32 @@ impl Paging {
 
     /// Filters and sorts `items`, and returns the page.
     pub(super) fn page(&self, items: Vec<JsonValue>, filter: &Filter) -> JsonValue {
-        let mut kept: Vec<JsonValue> =
-            items.into_iter().filter(|item| filter.matches(item, self.filter_logic)).collect();
-        if let Some(field) = &self.sort_by {
-            kept.sort_by(|a, b| compare(field, &a[field.as_str()], &b[field.as_str()]));
+        let mut kept: Vec<JsonValue> = items.into_iter().filter(|item| self.keeps(item, filter)).collect();
+        self.sort(&mut kept, |item, field| &item[field]);
+        self.read_page(self.part(&kept).to_vec(), kept.len() as u64)
+    }
+
+    /// True for an item that meets the conditions.
+    pub(super) fn keeps(&self, item: &JsonValue, filter: &Filter) -> bool {
+        filter.matches(item, self.filter_logic)
+    }
+
+    /// Sorts items by their values of the field that the listing is sorted by.
+    pub(super) fn sort<T>(&self, items: &mut [T], value: impl for<'a> Fn(&'a T, &str) -> &'a JsonValue) {
+        let Some(field) = &self.sort_by else { return };
+        items.sort_by(|a, b| compare(field, value(a, field), value(b, field)));
+        if self.sort_order == SortOrder::Desc {
+            items.reverse();
         }
-        if self.sort_order == SortOrder::Desc && self.sort_by.is_some() {
-            kept.reverse();
-        }
-        self.page_of(&kept, JsonValue::clone)
     }
 
-    /// True when the listing is sorted by `field`, ascending.
-    pub(super) fn is_ascending_by(&self, field: &str) -> bool {
-        self.sort_by.as_deref() == Some(field) && self.sort_order == SortOrder::Asc
+    /// The field that the listing is sorted by. `None`: the order of the store.
+    pub(super) fn sort_field(&self) -> Option<&str> {
+        self.sort_by.as_deref()
     }
 
-    /// The page of items that are filtered and sorted; only those on the page become JSON.
-    pub(super) fn page_of<T>(&self, items: &[T], json: fn(&T) -> JsonValue) -> JsonValue {
-        let page: Vec<JsonValue> = self.part(items).iter().map(json).collect();
-        json!({ "items": page, "limit": self.limit, "offset": self.offset, "total": items.len() })
-    }
-
-    fn part<'a, T>(&self, items: &'a [T]) -> &'a [T] {
+    /// The items of the page.
+    pub(super) fn part<'a, T>(&self, items: &'a [T]) -> &'a [T] {
         let offset = usize::try_from(self.offset).unwrap_or(0).min(items.len());
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         &items[offset..items.len().min(offset.saturating_add(limit))]
@@ -167,6 +170,11 @@ impl Paging {
     /// A page that the store has read, of `total` items.
     pub(super) fn read_page(&self, items: Vec<JsonValue>, total: u64) -> JsonValue {
         json!({ "items": items, "limit": self.limit, "offset": self.offset, "total": total })
+    }
+
+    /// What follows the items of a page in its JSON.
+    pub(super) fn rest_of_page(&self, total: usize) -> String {
+        format!(",\"limit\":{},\"offset\":{},\"total\":{total}}}", self.limit, self.offset)
     }
 
     /// True when items must meet all conditions, so that the store need not read items that miss one.

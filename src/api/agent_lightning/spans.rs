@@ -2,11 +2,12 @@
 
 use super::extra;
 use super::page::{Filter, Paging, from_body, from_query};
+use super::span_list::SpanList;
 use crate::api::access::CallerAccess;
 use crate::api::request_json::read;
 use crate::api::respond::{ApiResult, created, ok};
 use crate::api::state::ApiState;
-use crate::export::agent_lightning::view;
+use crate::api::streamed::streamed;
 use crate::trace::{AttemptId, RolloutId};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
@@ -92,12 +93,8 @@ async fn find(state: &ApiState, access: &CallerAccess, (conditions, paging): (Sp
         .contains("parent_id", conditions.parent_id_contains)
         .is("name", conditions.name)
         .contains("name", conditions.name_contains);
-    let spans = view(state.rollouts.store().spans(rollout, attempt).await?);
-    if filter.is_empty() && paging.is_ascending_by("sequence_id") {
-        // The store's order already; only the spans of the page become JSON.
-        return ok(paging.page_of(&spans, extra::json));
-    }
-    ok(paging.page(spans.iter().map(extra::json).collect(), &filter))
+    let list = SpanList::find(state.rollouts.store(), rollout, attempt, &paging, &filter).await?;
+    streamed("application/json", list).await
 }
 
 const SPAN_FIELDS: &[&str] = &[

@@ -5,20 +5,15 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::{query_json, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
+use crate::api::streamed::{Pieces, streamed};
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
-use crate::net::task::spawn;
 use crate::store::{AttemptReader, RolloutFilter, RolloutPlace, SelectedRollouts};
 use crate::trace::{Rollout, RolloutId, RolloutStatus, Timestamp};
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body_util::channel::{Channel, Sender};
+use axum::response::Response;
 use serde::Deserialize;
-use std::io;
 use utoipa::IntoParams;
 
 /// The query of an export.
@@ -50,8 +45,7 @@ impl Default for ExportQuery {
     }
 }
 
-/// `GET /v1/tracewire/export`. An error of the store after the first byte ends the response without its end, so that no
-/// client takes it for a whole one.
+/// `GET /v1/tracewire/export`
 pub(super) async fn export(
     State(state): State<ApiState>,
     Extension(caller): Extension<CallerAccess>,
@@ -77,59 +71,31 @@ pub(super) async fn export(
     let store = state.rollouts.store();
     let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());
     let selected = SelectedRollouts::by_start(store, filter, is_visible);
-    let mut rollouts = selected.ordered_by(export.order_key()).await?;
-    // A store that can't be read is an error of the response, not of its body.
-    rollouts.is_empty().await?;
+    let rollouts = selected.ordered_by(export.order_key()).await?;
     let (preparation, reading) = (export.preparation(), state.clone());
     let reader = AttemptReader::new(store, rollouts, move |found, spans| {
         preparation.prepare(sample_of(found, &spans, &reading))
     });
-    let (mut sender, body) = Channel::<Bytes, io::Error>::new(MAX_WAITING_CHUNKS);
-    drop(spawn(async move {
-        if let Err(SendError::Failed(error)) = send(export, reader, &mut sender).await {
-            sender.abort(error);
-        }
-    }));
-    Ok(([(header::CONTENT_TYPE, query.file_type.media_type())], Body::new(body)).into_response())
+    streamed(query.file_type.media_type(), ExportPieces { export: Some(export), reader }).await
 }
 
-/// Why an export ends early.
-enum SendError {
-    /// The client is gone.
-    Disconnected,
-    /// The store can't be read, or the data can't be written.
-    Failed(io::Error),
+/// The pieces of an export.
+struct ExportPieces {
+    // `None` after the end.
+    export: Option<ExportStream>,
+    reader: AttemptReader<PreparedAttempt>,
 }
 
-impl SendError {
-    fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Failed(io::Error::other(error))
+impl Pieces for ExportPieces {
+    async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
+        let attempt = self.reader.next().await?;
+        let encoded = tokio::task::block_in_place(|| match attempt {
+            Some(attempt) => self.export.as_mut().map(|export| export.add(attempt)),
+            None => self.export.take().map(|export| export.finish().map(|(rest, _)| rest)),
+        });
+        encoded.transpose().map_err(|error| {
+            tracing::error!(%error, "an export can't be written");
+            ApiError::Internal
+        })
     }
 }
-
-async fn send(
-    mut export: ExportStream,
-    mut reader: AttemptReader<PreparedAttempt>,
-    sender: &mut Sender<Bytes, io::Error>,
-) -> Result<(), SendError> {
-    while let Some(attempt) = reader.next().await.map_err(SendError::failed)? {
-        let encoded = tokio::task::block_in_place(|| export.add(attempt)).map_err(SendError::failed)?;
-        send_bytes(encoded, sender).await?;
-    }
-    let (rest, _) = tokio::task::block_in_place(|| export.finish()).map_err(SendError::failed)?;
-    send_bytes(rest, sender).await
-}
-
-/// Sends bytes in chunks, so that only one of those that wait for a slow client is large.
-async fn send_bytes(bytes: Vec<u8>, sender: &mut Sender<Bytes, io::Error>) -> Result<(), SendError> {
-    let mut bytes = Bytes::from(bytes);
-    while !bytes.is_empty() {
-        let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK_BYTES));
-        sender.send_data(chunk).await.map_err(|_| SendError::Disconnected)?;
-    }
-    Ok(())
-}
-
-/// Chunks that may wait for a slow client.
-const MAX_WAITING_CHUNKS: usize = 16;
-const MAX_CHUNK_BYTES: usize = 64 * 1024;

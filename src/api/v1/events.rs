@@ -2,22 +2,22 @@
 //!
 //! LLM calls and rewards are events, whichever API recorded them. A posted event is stored as a span.
 
+use super::event_list::{EventData, EventFormat, EventView, Events, REWARD};
 use super::query::text;
 use super::rollouts::{last_attempt, registered};
 use crate::api::request_json::read;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::settings::TripletCalls;
 use crate::api::state::ApiState;
-use crate::export::model_request::{event_data, triplet};
-use crate::llm::recorded::is_llm_call;
+use crate::api::streamed::streamed;
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
-use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId, Value};
+use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as JsonValue, json};
-use std::collections::{BTreeMap, HashSet};
+use serde::Deserialize;
+use serde_json::{Map, Value as JsonValue};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 use utoipa::{IntoParams, ToSchema};
@@ -30,16 +30,6 @@ pub(super) struct NewEvent {
     #[serde(default)]
     #[schema(value_type = Object)]
     data: Map<String, JsonValue>,
-}
-
-/// An event as this API returns it.
-#[derive(Serialize, ToSchema)]
-pub(super) struct EventView {
-    event_type: String,
-    rollout_id: String,
-    attempt_id: String,
-    timestamp: Timestamp,
-    data: JsonValue,
 }
 
 /// `POST /api/rollouts/{rollout}/attempt/{attempt}/events`
@@ -62,7 +52,8 @@ pub(super) async fn add(
     set_event(&mut span, &event_type, &data);
     state.adopt(&mut span);
     state.rollouts.append(vec![Arc::new(span)]).await?;
-    ok(EventView { event_type, rollout_id: rollout.to_string(), attempt_id: attempt, timestamp: now, data })
+    let (rollout_id, data) = (rollout.to_string(), EventData::Json(data));
+    ok(EventView { event_type, rollout_id, attempt_id: attempt, timestamp: now, data })
 }
 
 /// What is written where a number is not finite.
@@ -135,42 +126,20 @@ pub(super) async fn list(
         Some(attempt) => attempt,
         None => default_attempt(&state, &rollout.rollout_id).await?,
     };
-    let spans = state.rollouts.store().spans(rollout.rollout_id.clone(), Some(attempt.as_str().into())).await?;
     let query = query.unwrap_or_default();
-    let event_type = text(&query, "event_type");
-    let as_triplets = text(&query, "format").as_deref() == Some("triplet");
-    let mut events: Vec<(Timestamp, String, JsonValue)> = spans.iter().filter_map(event_of).collect();
-    events.retain(|(_, kind, _)| event_type.as_ref().is_none_or(|event_type| event_type == kind));
-    events.sort_by_key(|(at, _, _)| *at);
-    if as_triplets {
-        events.iter_mut().for_each(|(_, event_type, data)| *data = triplet(event_type, data));
-        let calls = match text(&query, "dedup").as_deref() {
-            Some("last") => TripletCalls::Last,
-            Some("all") => TripletCalls::All,
-            _ => state.triplets,
-        };
-        if calls == TripletCalls::Last {
-            keep_last_of_each_prompt(&mut events);
-        }
-    }
-    let views = events.into_iter().map(|(timestamp, event_type, data)| EventView {
-        event_type,
-        rollout_id: rollout.rollout_id.to_string(),
-        attempt_id: attempt.clone(),
-        timestamp,
-        data,
-    });
-    ok(views.collect::<Vec<_>>())
-}
-
-/// Removes all calls with one prompt but the last.
-fn keep_last_of_each_prompt(events: &mut Vec<(Timestamp, String, JsonValue)>) {
-    let mut prompts = HashSet::new();
-    events.reverse();
-    events.retain(|(_, event_type, data)| {
-        event_type != "model_request" || prompts.insert(data["prompt_token_ids"].to_string())
-    });
-    events.reverse();
+    let calls = match text(&query, "dedup").as_deref() {
+        Some("last") => TripletCalls::Last,
+        Some("all") => TripletCalls::All,
+        _ => state.triplets,
+    };
+    let format = match text(&query, "format").as_deref() {
+        Some("triplet") => EventFormat::Triplets(calls),
+        _ => EventFormat::Whole,
+    };
+    let store = state.rollouts.store();
+    let events =
+        Events::find(store, rollout.rollout_id, attempt.as_str().into(), text(&query, "event_type"), format).await?;
+    streamed("application/json", events).await
 }
 
 /// The attempt of a rollout for which no controller has named one: the latest that a runner of version 0.3 has started,
@@ -182,19 +151,4 @@ async fn default_attempt(state: &ApiState, rollout: &RolloutId) -> ApiResult<Str
     Ok(latest.map_or_else(|| DEFAULT_ATTEMPT.to_owned(), |latest| latest.attempt_id.to_string()))
 }
 
-/// The time, type and data of the event that a span represents; `None` for other spans.
-fn event_of(span: &Span) -> Option<(Timestamp, String, JsonValue)> {
-    let at = span.end_time?;
-    if let Some(event_type) = span.attributes.get(names::EVENT_TYPE).and_then(Value::as_str) {
-        let data = span.attributes.get(names::EVENT_DATA).and_then(Value::as_str).unwrap_or("{}");
-        return Some((at, event_type.to_owned(), serde_json::from_str(data).unwrap_or_default()));
-    }
-    if is_llm_call(span) {
-        return Some((at, "model_request".to_owned(), event_data(span)));
-    }
-    let value = span.attributes.get(REWARD).and_then(Value::as_float)?;
-    Some((at, "reward".to_owned(), json!({ "value": value, "source": "agent" })))
-}
-
 const DEFAULT_ATTEMPT: &str = "0";
-const REWARD: &str = "agentlightning.reward.0.value";

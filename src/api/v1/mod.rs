@@ -2,6 +2,7 @@
 //!
 //! A rollout is the same rollout as in the other APIs. Fields that only this API has are stored in the rollout's metadata.
 
+mod event_list;
 mod events;
 mod model;
 mod query;

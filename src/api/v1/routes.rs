@@ -1,6 +1,7 @@
 //! The routes of the API.
 
-use super::events::{EventQuery, EventView, NewEvent};
+use super::event_list::EventView;
+use super::events::{EventQuery, NewEvent};
 use super::model::{NewRolloutV1, RolloutChangeV1, RolloutView};
 use super::rollouts::{ListQuery, RolloutWithAttempts, TerminalQuery, TerminalRollouts};
 use super::{events, rollouts};
@@ -35,10 +36,10 @@ pub(crate) fn routes() -> Vec<Route> {
         post("/api/rollouts/{rollout}/attempt/{attempt}/events", events::add)
             .agent(rollout, "Add an event")
             .body(one::<NewEvent>)
-            .returns(one::<EventView>),
+            .returns(one::<EventView<'_>>),
         get("/api/rollouts/{rollout}/events", events::list)
             .read(rollout, "List the events of the attempt that a controller named last")
             .query::<EventQuery>()
-            .returns(list::<EventView>),
+            .returns(list::<EventView<'_>>),
     ]
 }

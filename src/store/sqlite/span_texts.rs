@@ -18,6 +18,9 @@ pub(super) struct SpanTexts<'a> {
     loaded: HashMap<i64, Piece>,
 }
 
+/// A name, and its value with the length in bytes.
+type Attribute = (String, rusqlite::Result<(Value, usize)>);
+
 /// A piece of a value.
 struct Piece {
     previous: Option<i64>,
@@ -45,7 +48,7 @@ impl<'a> SpanTexts<'a> {
     }
 
     /// The attributes of the span with this number, with their lengths in bytes. What is damaged of one costs no other.
-    pub(super) fn of_span(&mut self, span: i64) -> rusqlite::Result<Vec<(String, rusqlite::Result<(Value, usize)>)>> {
+    pub(super) fn of_span(&mut self, span: i64) -> rusqlite::Result<Vec<Attribute>> {
         let rows = self.last_pieces.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let last_pieces: Vec<(String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
         let value = |(name, last): (String, i64)| {
