@@ -119,6 +119,8 @@ pub enum SequenceAuthority {
 pub struct RolloutFilter {
     /// Matches rollouts with one of these ids.
     pub ids: Option<Vec<RolloutId>>,
+    /// Matches rollouts with this part in their id, in the same case.
+    pub id_contains: Option<String>,
     /// Matches rollouts in one of these states.
     pub statuses: Option<Vec<RolloutStatus>>,
     /// Matches rollouts that were registered, or those that only traffic has named.
@@ -188,6 +190,7 @@ impl RolloutFilter {
             RolloutOrder::NewestFirst => RolloutPlace::of(rollout) < *after,
         };
         self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
+            && self.id_contains.as_ref().is_none_or(|part| rollout.rollout_id.as_str().contains(part.as_str()))
             && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
             && self.after.as_ref().is_none_or(is_after)
     }

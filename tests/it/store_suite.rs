@@ -125,6 +125,9 @@ async fn rollouts_are_paged(store: SharedStore) {
     assert_eq!(ids(&page(RolloutFilter { limit: Some(1), ..running }).await), ["r1"]);
     let listed = RolloutFilter { after, ..RolloutFilter::of_ids(vec!["r4".into(), "r0".into()]) };
     assert_eq!(ids(&page(listed).await), ["r0"]);
+    let part = |part: &str| RolloutFilter { id_contains: Some(part.to_owned()), ..RolloutFilter::default() };
+    assert_eq!((ids(&page(part("3")).await), ids(&page(part("R")).await)), (vec!["r3".to_owned()], vec![]));
+    assert_eq!(ids(&page(RolloutFilter { limit: Some(2), offset: 1, ..part("") }).await), ["r5", "r6"]);
     store.append(shared([span("r9", "a", 1, "x")])).await.unwrap();
     let registered = RolloutFilter { is_registered: Some(true), ..RolloutFilter::default() };
     let count = async |filter: &RolloutFilter| store.count_rollouts(filter.clone()).await.unwrap();

@@ -106,12 +106,13 @@ async fn find(state: &ApiState, (conditions, paging): (RolloutConditions, Paging
         ids: rollout_id_in
             .filter(|_| requires_all)
             .map(|ids| ids.iter().map(|id| RolloutId::from(id.as_str())).collect()),
+        id_contains: rollout_id_contains.filter(|_| requires_all),
         statuses: status_in.filter(|_| requires_all),
         ..RolloutFilter::default()
     };
     let store = state.rollouts.store();
     // The store has this order, and reads only the page.
-    if let Some(order) = paging.order_by("start_time").filter(|_| requires_all && rollout_id_contains.is_none()) {
+    if let Some(order) = paging.order_by("start_time").filter(|_| requires_all) {
         let (limit, offset) = paging.limits();
         let page = RolloutFilter { order, limit, offset, ..in_store.clone() };
         let (items, total) = (store.attempted_rollouts(page).await?, store.count_rollouts(in_store).await?);

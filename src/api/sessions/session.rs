@@ -3,8 +3,9 @@
 use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
+use crate::api::streamed::{JsonList, Pieces, streamed};
 use crate::rollout::RolloutError;
-use crate::store::Records;
+use crate::store::{Records, RolloutFilter, RolloutOrder, SelectedRollouts, SharedStore};
 use crate::trace::{Rollout, RolloutId, Timestamp, check_id};
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
@@ -96,18 +97,48 @@ impl SessionView {
 /// `GET /sessions`, newest first.
 pub(super) async fn list(State(state): State<ApiState>, RawQuery(query): RawQuery) -> ApiResult {
     let page: SessionPage = read_query(query.as_deref())?;
-    let summaries = state.rollouts.store().rollouts(usize::MAX).await?;
-    let since = page.since();
-    let matching = summaries.iter().filter(|one| since.is_none_or(|since| one.rollout.start_time >= since));
-    let sessions: Vec<&Rollout> = matching.take(page.limit()).map(|one| &one.rollout).collect();
-    let ids = sessions.iter().map(|rollout| rollout.rollout_id.clone()).collect();
-    let counts = state.rollouts.store().llm_calls(ids).await?;
-    let view = |rollout: &Rollout| {
-        let count = counts.get(&rollout.rollout_id).copied().unwrap_or_default();
-        SessionView::of(rollout, count)
-    };
-    ok(sessions.into_iter().map(view).collect::<Vec<_>>())
+    let store = SharedStore::clone(state.rollouts.store());
+    let newest_first = RolloutFilter { order: RolloutOrder::NewestFirst, ..RolloutFilter::default() };
+    let rollouts = SelectedRollouts::by_start(&store, newest_first, |_| true);
+    let (since, left, list) = (page.since(), page.limit(), JsonList::default());
+    streamed("application/json", Sessions { store, rollouts, since, left: Some(left), list }).await
 }
+
+/// A list of sessions.
+struct Sessions {
+    store: SharedStore,
+    rollouts: SelectedRollouts,
+    since: Option<Timestamp>,
+    /// How many more there may be; `None` after the end.
+    left: Option<usize>,
+    list: JsonList,
+}
+
+impl Pieces for Sessions {
+    async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
+        let Some(left) = self.left else { return Ok(None) };
+        let mut sessions = Vec::new();
+        while sessions.len() < left.min(SESSIONS_AT_ONCE)
+            && let Some(found) = self.rollouts.next().await?
+            && self.since.is_none_or(|since| found.rollout.start_time >= since)
+        {
+            sessions.push(found.rollout);
+        }
+        if sessions.is_empty() {
+            self.left = None;
+            return Ok(Some(self.list.finish("")));
+        }
+        self.left = Some(left - sessions.len());
+        let counts = self.store.llm_calls(sessions.iter().map(|rollout| rollout.rollout_id.clone()).collect()).await?;
+        for rollout in &sessions {
+            self.list.add(&SessionView::of(rollout, counts.get(&rollout.rollout_id).copied().unwrap_or_default()))?;
+        }
+        Ok(Some(self.list.take()))
+    }
+}
+
+/// Sessions of which the calls are counted together.
+const SESSIONS_AT_ONCE: usize = 256;
 
 /// `GET /sessions/{session}`
 pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult {

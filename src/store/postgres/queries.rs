@@ -48,14 +48,15 @@ pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilt
          LEFT JOIN attempt ON attempt.rollout_id = rollout.rollout_id AND attempt.sequence_id =
              (SELECT MAX(sequence_id) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id)
          WHERE {}
-         ORDER BY rollout.start_ns {direction}, rollout.rollout_id {direction} LIMIT $6 OFFSET $7",
+         ORDER BY rollout.start_ns {direction}, rollout.rollout_id {direction} LIMIT $7 OFFSET $8",
         conditions(filter.order)
     );
-    let Conditions { ids, statuses, registered, after_ns, after_id } = Conditions::of(filter);
+    let Conditions { ids, statuses, registered, after_ns, after_id, id_part } = Conditions::of(filter);
     let (limit, offset) = (filter.limit.map(|limit| signed(limit as u64)), signed(filter.offset as u64));
     let statement = connection.prepare_cached(&sql).await?;
-    let found =
-        connection.query(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id, &limit, &offset]).await?;
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&ids, &statuses, &registered, &after_ns, &after_id, &id_part, &limit, &offset];
+    let found = connection.query(&statement, &values).await?;
     let one = |row: &Row| Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? });
     found.iter().map(one).collect()
 }
@@ -64,9 +65,9 @@ pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilt
 pub(super) async fn count_rollouts(connection: &Object, filter: RolloutFilter) -> Answer<u64> {
     let filter = filter.without_page();
     let sql = format!("SELECT COUNT(*) FROM rollout WHERE {}", conditions(filter.order));
-    let Conditions { ids, statuses, registered, after_ns, after_id } = Conditions::of(&filter);
+    let Conditions { ids, statuses, registered, after_ns, after_id, id_part } = Conditions::of(&filter);
     let statement = connection.prepare_cached(&sql).await?;
-    let row = connection.query_one(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id]).await?;
+    let row = connection.query_one(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id, &id_part]).await?;
     Ok(unsigned(row.get(0)))
 }
 
@@ -76,7 +77,8 @@ fn conditions(order: RolloutOrder) -> String {
     format!(
         "($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
          AND ($3::BOOLEAN IS NULL OR rollout.registered = $3)
-         AND ($4::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) {comparison} ($4, $5::TEXT))"
+         AND ($4::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) {comparison} ($4, $5::TEXT))
+         AND ($6::TEXT IS NULL OR POSITION($6 IN rollout.rollout_id) > 0)"
     )
 }
 
@@ -87,6 +89,7 @@ struct Conditions<'a> {
     registered: Option<bool>,
     after_ns: Option<i64>,
     after_id: Option<&'a str>,
+    id_part: Option<&'a str>,
 }
 
 impl<'a> Conditions<'a> {
@@ -98,6 +101,7 @@ impl<'a> Conditions<'a> {
             registered: filter.is_registered,
             after_ns: after.map(|after| signed(after.start_time.unix_nanos)),
             after_id: after.map(|after| after.rollout_id.as_str()),
+            id_part: filter.id_contains.as_deref(),
         }
     }
 }

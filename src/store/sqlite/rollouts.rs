@@ -73,6 +73,9 @@ fn conditions(filter: &RolloutFilter) -> String {
     if filter.ids.is_some() {
         sql.push_str(" AND rollout_id IN (SELECT value FROM json_each(:ids))");
     }
+    if filter.id_contains.is_some() {
+        sql.push_str(" AND INSTR(rollout_id, :id_part) > 0");
+    }
     match filter.is_registered {
         Some(true) => sql.push_str(" AND registered"),
         Some(false) => sql.push_str(" AND NOT registered"),
@@ -104,6 +107,7 @@ fn states(filter: &RolloutFilter) -> Vec<String> {
 /// The values of the conditions.
 struct Parameters<'a> {
     ids: Option<String>,
+    id_part: Option<&'a str>,
     after: Option<(i64, &'a str)>,
 }
 
@@ -115,6 +119,7 @@ impl<'a> Parameters<'a> {
         let place = filter.after.as_ref();
         Self {
             ids: filter.ids.as_ref().map(list),
+            id_part: filter.id_contains.as_deref(),
             after: place.map(|after| (signed(after.start_time.unix_nanos), after.rollout_id.as_str())),
         }
     }
@@ -123,6 +128,9 @@ impl<'a> Parameters<'a> {
         let mut named: Vec<(&str, &dyn ToSql)> = Vec::new();
         if let Some(ids) = &self.ids {
             named.push((":ids", ids));
+        }
+        if let Some(part) = &self.id_part {
+            named.push((":id_part", part));
         }
         if let Some((after_ns, after_id)) = &self.after {
             named.extend([(":after_ns", after_ns as &dyn ToSql), (":after_id", after_id)]);
