@@ -11,6 +11,7 @@ mod gateway;
 mod gateways;
 mod long;
 mod process;
+mod recording;
 mod relay;
 mod report;
 mod rival;

@@ -110,6 +110,43 @@ impl Drop for Served {
     }
 }
 
+/// The cores of the proxy that is measured, and of everything else.
+pub struct Cores {
+    proxy: String,
+}
+
+impl Cores {
+    /// Gives `count` cores to the proxy, and moves this process and those that it starts to the others.
+    pub fn divide(count: usize) -> Result<Self> {
+        let all = std::thread::available_parallelism()?.get();
+        if count == 0 || count >= all {
+            anyhow::bail!("there are {all} cores: a proxy can have 1 to {} of them", all.saturating_sub(1));
+        }
+        let others = format!("{count}-{}", all - 1);
+        let own = std::process::id().to_string();
+        let moved = Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", &others, &own]).output();
+        let moved = moved.context("taskset, of util-linux, can't be started")?;
+        if !moved.status.success() {
+            anyhow::bail!("taskset: {}", String::from_utf8_lossy(&moved.stderr).trim());
+        }
+        Ok(Self { proxy: format!("0-{}", count - 1) })
+    }
+
+    /// The command, on the cores of the proxy if the cores are divided.
+    pub fn pinned(cores: Option<&Self>, command: Command) -> Command {
+        let Some(cores) = cores else { return command };
+        let mut pinned = Command::new("taskset");
+        pinned.args(["--cpu-list", &cores.proxy]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => pinned.env(name, value),
+                None => pinned.env_remove(name),
+            };
+        }
+        pinned
+    }
+}
+
 /// Without a proxy of this process's own surroundings.
 fn spawn(command: &mut Command) -> Result<Child> {
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {

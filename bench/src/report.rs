@@ -23,6 +23,8 @@ pub struct Cell {
     pub after_mb: f64,
     pub kb_each: f64,
     pub errors: f64,
+    /// Exchanges in the store, of those that were made; 0 if nothing records.
+    pub recorded_pct: f64,
 }
 
 impl Cell {
@@ -44,9 +46,9 @@ impl Cell {
         }
     }
 
-    fn of_values(values: [f64; 13]) -> Self {
+    fn of_values(values: [f64; 14]) -> Self {
         let [exchanges_per_s, p50_us, p99_us, p999_us, chunk_p50_us, chunk_p99_us, cpu_us, mb_per_s, ..] = values;
-        let [.., before_mb, peak_mb, after_mb, kb_each, errors] = values;
+        let [.., before_mb, peak_mb, after_mb, kb_each, errors, recorded_pct] = values;
         Self {
             exchanges_per_s,
             p50_us,
@@ -61,10 +63,11 @@ impl Cell {
             after_mb,
             kb_each,
             errors,
+            recorded_pct,
         }
     }
 
-    fn values(&self) -> [f64; 13] {
+    fn values(&self) -> [f64; 14] {
         [
             self.exchanges_per_s,
             self.p50_us,
@@ -79,6 +82,7 @@ impl Cell {
             self.after_mb,
             self.kb_each,
             self.errors,
+            self.recorded_pct,
         ]
     }
 }
@@ -107,7 +111,7 @@ impl Results {
     /// The median of every value of its own.
     pub fn median(&self, scenario: &str, proxy: &str) -> Option<Cell> {
         let cells = self.cells.get(&format!("{scenario}/{proxy}"))?;
-        let mut out = [0.0; 13];
+        let mut out = [0.0; 14];
         for (at, slot) in out.iter_mut().enumerate() {
             let mut values: Vec<f64> = cells.iter().map(|cell| cell.values()[at]).collect();
             values.sort_by(f64::total_cmp);
@@ -131,9 +135,9 @@ pub fn table(results: &Results, base: &str) -> String {
         let _ = writeln!(
             text,
             "| | exchanges/s | p50 ms | p99 ms | p99.9 ms | chunk p50 / p99 ms | CPU µs each | × {base} | MB/s | memory MB \
-             before / peak / after | kB each | errors |"
+             before / peak / after | kB each | errors | recorded % |"
         );
-        text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+        text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
         let base = results.median(scenario, base).map(|cell| cell.cpu_us).filter(|cpu| *cpu > 0.0);
         for (_, proxy) in results.order.iter().filter(|(of, _)| of == scenario) {
             let Some(cell) = results.median(scenario, proxy) else { continue };
@@ -143,7 +147,7 @@ pub fn table(results: &Results, base: &str) -> String {
             let some = |value: f64, text: String| if value > 0.0 { text } else { String::new() };
             let _ = writeln!(
                 text,
-                "| {proxy} | {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} | {} |",
+                "| {proxy} | {} | {} | {} | {} | {} | {} | {ratio} | {} | {} | {} | {} | {} |",
                 some(cell.exchanges_per_s, format!("{:.0}", cell.exchanges_per_s)),
                 some(cell.p50_us, ms(cell.p50_us)),
                 some(cell.p99_us, ms(cell.p99_us)),
@@ -154,6 +158,7 @@ pub fn table(results: &Results, base: &str) -> String {
                 some(cell.peak_mb, format!("{:.0} / {:.0} / {:.0}", cell.before_mb, cell.peak_mb, cell.after_mb)),
                 some(cell.kb_each, format!("{:.1}", cell.kb_each)),
                 cell.errors,
+                some(cell.recorded_pct, format!("{:.1}", cell.recorded_pct)),
             );
         }
     }

@@ -2,8 +2,10 @@
 
 use crate::client::{Ask, Client, Way};
 use crate::drive::{self, Load};
+use crate::gateways;
 use crate::long::{self, LongArgs};
-use crate::process::{self, Served, Usage};
+use crate::process::{self, Cores, Served, Usage};
+use crate::recording::Recording;
 use crate::report::{self, Cell, Results};
 use crate::tls::Ca;
 use anyhow::{Context, Result};
@@ -34,6 +36,9 @@ pub struct RunArgs {
     /// Only these proxies
     #[arg(long, value_delimiter = ',')]
     pub proxy: Vec<String>,
+    /// Run each proxy on this many cores, and the load and the endpoint on the others
+    #[arg(long)]
+    pub cores: Option<usize>,
     /// Where the results go as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -81,7 +86,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 enum Who {
     Direct,
     Floor,
-    Tracewire { binary: PathBuf, durability: &'static str },
+    Tracewire { binary: PathBuf, recording: Recording },
     Hudsucker,
     Mitmproxy(PathBuf),
 }
@@ -92,7 +97,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let ca = Ca::create(&folder)?;
     let own = std::env::current_exe()?;
-    let upstream = Served::start(Command::new(&own).arg("upstream").arg(&folder)).context("the endpoint")?;
+    let cores = args.cores.map(Cores::divide).transpose()?;
+    let mut endpoint = Command::new(&own);
+    endpoint.arg("upstream").arg(&folder);
+    let upstream = Served::start(&mut endpoint).context("the endpoint")?;
     let chosen = |name: &str, list: &[String]| list.is_empty() || list.iter().any(|wanted| wanted == name);
     let mut results = Results::default();
     for round in 0..args.rounds {
@@ -104,7 +112,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
                 eprint!("\r\x1b[2Kround {} of {}: {name}, {label}", round + 1, args.rounds);
                 let place = folder.join(format!("{label}-{name}-{round}"));
                 std::fs::create_dir_all(&place)?;
-                let served = start(who, &own, &ca, &folder, &place, *scenario)?;
+                let served = start(who, &own, &ca, &folder, &place, *scenario, cores.as_ref())?;
                 let measured = measure(*scenario, served.as_ref(), upstream.address, args.seconds).await;
                 match measured {
                     Ok(cell) => results.add(name, label, cell),
@@ -151,9 +159,9 @@ fn everybody(args: &RunArgs) -> Vec<(String, Who)> {
     let mut all = vec![("direct".to_owned(), Who::Direct), ("floor".to_owned(), Who::Floor)];
     for (number, binary) in args.tracewire.iter().enumerate() {
         let label = if number == 0 { "tracewire".to_owned() } else { "other".to_owned() };
-        let durable = |durability| Who::Tracewire { binary: binary.clone(), durability };
-        all.push((format!("{label}-commit"), durable("commit")));
-        all.push((label, durable("async")));
+        for recording in Recording::ALL {
+            all.push((recording.label(&label), Who::Tracewire { binary: binary.clone(), recording }));
+        }
     }
     all.push(("hudsucker".to_owned(), Who::Hudsucker));
     if let Some(mitmdump) = &args.mitmdump {
@@ -165,6 +173,9 @@ fn everybody(args: &RunArgs) -> Vec<(String, Who)> {
 /// What would only cost time: memory of nobody, and a thousand streams through a proxy that takes seconds for them.
 fn skipped(scenario: Scenario, who: &Who) -> bool {
     match who {
+        Who::Tracewire { recording, .. } => {
+            recording.is_ablation() && !matches!(scenario, Scenario::Json | Scenario::Sse)
+        }
         Who::Direct => matches!(scenario, Scenario::Streams | Scenario::Idle),
         Who::Mitmproxy(_) => matches!(
             scenario,
@@ -182,7 +193,15 @@ fn skipped(scenario: Scenario, who: &Who) -> bool {
     }
 }
 
-fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: Scenario) -> Result<Option<Served>> {
+fn start(
+    who: &Who,
+    own: &Path,
+    ca: &Ca,
+    folder: &Path,
+    place: &Path,
+    scenario: Scenario,
+    cores: Option<&Cores>,
+) -> Result<Option<Served>> {
     let mut command = match who {
         Who::Direct => return Ok(None),
         Who::Floor => {
@@ -198,7 +217,7 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
             }
             command
         }
-        Who::Tracewire { binary, durability } => {
+        Who::Tracewire { binary, recording } => {
             let pool = format!("[upstream]\npool_idle_timeout_ms = {POOL_IDLE_MS}\n");
             let idle = if scenario == Scenario::Streams { pool.as_str() } else { "" };
             // Ids are asked for and taken out again; the endpoint sends them to everybody.
@@ -207,14 +226,12 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
                 true => "engines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]",
                 false => "inject = \"off\"",
             };
-            let settings = format!(
-                "[tokens]\n{tokens}\n[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"{durability}\"\n{idle}"
-            );
+            let settings = format!("[tokens]\n{tokens}\n{}{idle}", recording.settings());
             std::fs::write(place.join("proxy.toml"), settings)?;
             let mut command = Command::new(binary);
             command.env("TRACEWIRE_HOME", place).env("TRACEWIRE_LOG", "error").args(["serve", "--json"]);
             command.args(["--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0", "--upstream-ca"]).arg(ca.path());
-            command.arg("--config").arg(place.join("proxy.toml"));
+            command.arg("--config").arg(place.join("proxy.toml")).arg("--store").arg(recording.store(place));
             command
         }
         Who::Mitmproxy(mitmdump) => {
@@ -226,10 +243,10 @@ fn start(who: &Who, own: &Path, ca: &Ca, folder: &Path, place: &Path, scenario: 
                 .arg(address.port().to_string());
             command.arg("--set").arg(format!("confdir={}", place.display()));
             command.arg("-w").arg(place.join("flows"));
-            return Ok(Some(Served::start_at(&mut command, address)?));
+            return Ok(Some(Served::start_at(&mut Cores::pinned(cores, command), address)?));
         }
     };
-    Ok(Some(Served::start(&mut command)?))
+    Ok(Some(Served::start(&mut Cores::pinned(cores, command))?))
 }
 
 async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAddr, seconds: u64) -> Result<Cell> {
@@ -247,6 +264,7 @@ async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAd
 /// What a load did, and what it cost a process. Connections that are still there stay until that is counted.
 pub async fn around(served: Option<&Served>, load: impl Future<Output = Result<(Load, Vec<Client>)>>) -> Result<Cell> {
     let before = served.map(Served::usage).transpose()?.unwrap_or_default();
+    let counted = Counted::of(served).await?;
     if let Some(served) = served {
         served.forget_peak();
     }
@@ -266,7 +284,40 @@ pub async fn around(served: Option<&Served>, load: impl Future<Output = Result<(
     cell.peak_mb = after.peak_kb as f64 / 1024.0;
     cell.before_mb = before.resident_kb as f64 / 1024.0;
     cell.after_mb = after.resident_kb as f64 / 1024.0;
+    if let (Some(before), Some(after)) = (counted, Counted::of(served).await?) {
+        cell.recorded_pct = before.recorded_pct(&after, load.latencies_us.len() as f64);
+    }
     Ok(cell)
+}
+
+/// Counters of Tracewire.
+struct Counted {
+    /// Exchanges of which spans were stored.
+    stored: f64,
+    /// Exchanges that were left out, because the queue was full or a setting says so, and spans that were lost.
+    missing: f64,
+}
+
+impl Counted {
+    /// `None`: it is another proxy.
+    async fn of(served: Option<&Served>) -> Result<Option<Self>> {
+        let Some(server) = served.and_then(|served| served.server) else { return Ok(None) };
+        let metrics = gateways::get(server, "/metrics").await?;
+        let number = |name: &str| {
+            let mut lines = metrics.lines().filter_map(|line| line.strip_prefix("tracewire_")?.strip_prefix(name));
+            lines.find_map(|rest| rest.strip_prefix("_total ")?.trim().parse::<f64>().ok()).unwrap_or(0.0)
+        };
+        let stored = number("spans_stored") - number("spans_inferred");
+        let missing = number("exchanges_dropped") + number("exchanges_filtered") + number("spans_lost");
+        Ok(Some(Self { stored, missing }))
+    }
+
+    /// How many of the exchanges of a load are in the store, in percent. CONNECTs have spans too, so that what is missing
+    /// counts, too, and not only what is there.
+    fn recorded_pct(&self, after: &Self, exchanges: f64) -> f64 {
+        let missing = (after.missing - self.missing).max(exchanges - (after.stored - self.stored));
+        100.0 * (1.0 - missing.clamp(0.0, exchanges) / exchanges.max(1.0))
+    }
 }
 
 async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<Client>)> {
