@@ -126,8 +126,11 @@ fn owner(
     caller: &Caller,
     owners: &HashMap<String, (RolloutId, AttemptId)>,
 ) -> (RolloutId, AttemptId) {
+    let access = &caller.access;
     let attempt_of = |rollout: RolloutId, attempt: Option<&String>| {
-        let attempt = attempt.map_or_else(|| AttemptId::default_of(&rollout), |attempt| attempt.as_str().into());
+        let of_key = access.only_attempt().filter(|_| access.only_rollout() == Some(rollout.as_str()));
+        let named = attempt.map(String::as_str).or(of_key);
+        let attempt = named.map_or_else(|| AttemptId::default_of(&rollout), AttemptId::from);
         (rollout, attempt)
     };
     // The caller's attempt is not one of another rollout.
@@ -141,11 +144,8 @@ fn owner(
             attempt_of(rollout.as_str().into(), attempt.or_else(|| callers_attempt(rollout)))
         }
         (None, Some(owner), _) => owner.clone(),
-        (None, None, None) => match caller.access.only_rollout() {
-            Some(rollout) => {
-                let only = caller.access.only_attempt().map(str::to_owned);
-                attempt_of(rollout.into(), attempt.or(only.as_ref()))
-            }
+        (None, None, None) => match access.only_rollout() {
+            Some(rollout) => attempt_of(rollout.into(), attempt),
             None => (UNASSIGNED.into(), trace_id.into()),
         },
     }
@@ -154,6 +154,26 @@ fn owner(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_names_the_attempt_of_spans_that_name_only_its_rollout() {
+        let access = CallerAccess::Key { rollout: "ro-1".to_owned(), attempt: Some("at-key".to_owned()) };
+        let caller = Caller { rollout: None, attempt: None, access };
+        for (rollout, attempt, expected) in [
+            (None, None, "at-key"),
+            (Some("ro-1"), None, "at-key"),
+            (Some("ro-1"), Some("at-1"), "at-1"),
+            (Some("ro-2"), None, AttemptId::default_of(&"ro-2".into()).as_str()),
+        ] {
+            let attribution = Attribution {
+                rollout: rollout.map(str::to_owned),
+                attempt: attempt.map(str::to_owned),
+                sequence_id: None,
+            };
+            let (_, found) = owner("trace", &attribution, &caller, &HashMap::new());
+            assert_eq!(found.as_str(), expected, "{rollout:?} {attempt:?}");
+        }
+    }
 
     #[test]
     fn the_callers_attempt_is_only_used_for_the_callers_rollout() {
