@@ -23,7 +23,7 @@ enum Source {
 }
 
 impl SelectedRollouts {
-    /// The rollouts that match `filter`, by start time. Those for which `keeps` is false are left out.
+    /// The rollouts that match `filter`, by start time; its `limit` is that of a page, and not of all. Those for which `keeps` is false are left out.
     pub(crate) fn by_start(
         store: &SharedStore,
         filter: RolloutFilter,
@@ -31,6 +31,12 @@ impl SelectedRollouts {
     ) -> Self {
         let source = Source::ByStart(Some(filter));
         Self { store: SharedStore::clone(store), source, keeps: Box::new(keeps), page: Vec::new().into_iter() }
+    }
+
+    /// These rollouts, in this order. Those that do not exist are left out.
+    pub(crate) fn listed(store: &SharedStore, ids: Vec<RolloutId>) -> Self {
+        let everything = Self::by_start(store, RolloutFilter::default(), |_| true);
+        Self { source: Source::Listed(ids.into_iter()), ..everything }
     }
 
     /// The same rollouts by `key`, then by start time. Reads all of them once; their ids are kept in memory. `None`: the order
@@ -62,10 +68,14 @@ impl SelectedRollouts {
             let mut found = match &mut self.source {
                 Source::ByStart(None) => return Ok(false),
                 Source::ByStart(Some(filter)) => {
-                    filter.limit = Some(PAGE_ROLLOUTS);
+                    let limit = filter.limit.map_or(PAGE_ROLLOUTS, |limit| limit.min(PAGE_ROLLOUTS));
+                    filter.limit = Some(limit);
                     let found = self.store.attempted_rollouts(filter.clone()).await?;
-                    match found.last().filter(|_| found.len() == PAGE_ROLLOUTS) {
-                        Some(last) => filter.after = Some(RolloutPlace::of(&last.rollout)),
+                    match found.last().filter(|_| found.len() == limit) {
+                        Some(last) => {
+                            filter.after = Some(RolloutPlace::of(&last.rollout));
+                            filter.offset = 0;
+                        }
                         None => self.source = Source::ByStart(None),
                     }
                     found

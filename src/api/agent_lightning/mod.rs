@@ -7,6 +7,7 @@ mod body;
 mod extra;
 mod page;
 mod resources;
+mod rollout_list;
 mod rollouts;
 mod routes;
 mod server;

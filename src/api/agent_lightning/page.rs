@@ -168,12 +168,12 @@ impl Paging {
     }
 
     /// A page that the store has read, of `total` items.
-    pub(super) fn read_page(&self, items: Vec<JsonValue>, total: u64) -> JsonValue {
+    fn read_page(&self, items: Vec<JsonValue>, total: u64) -> JsonValue {
         json!({ "items": items, "limit": self.limit, "offset": self.offset, "total": total })
     }
 
     /// What follows the items of a page in its JSON.
-    pub(super) fn rest_of_page(&self, total: usize) -> String {
+    pub(super) fn rest_of_page(&self, total: u64) -> String {
         format!(",\"limit\":{},\"offset\":{},\"total\":{total}}}", self.limit, self.offset)
     }
 

@@ -2,9 +2,11 @@
 
 use super::body::reject_null;
 use super::page::{Filter, Paging, from_body, from_query, to_json};
+use super::rollout_list::RolloutList;
 use crate::api::request_json::{read, read_fields, read_optional};
 use crate::api::respond::{ApiError, ApiResult, created, ok};
 use crate::api::state::ApiState;
+use crate::api::streamed::streamed;
 use crate::rollout::{AttemptChange, NewRollout, RolloutChange};
 use crate::store::RolloutFilter;
 use crate::trace::{AttemptedRollout, Rollout, RolloutConfig, RolloutId, RolloutStatus};
@@ -110,16 +112,8 @@ async fn find(state: &ApiState, (conditions, paging): (RolloutConditions, Paging
         statuses: status_in.filter(|_| requires_all),
         ..RolloutFilter::default()
     };
-    let store = state.rollouts.store();
-    // The store has this order, and reads only the page.
-    if let Some(order) = paging.order_by("start_time").filter(|_| requires_all) {
-        let (limit, offset) = paging.limits();
-        let page = RolloutFilter { order, limit, offset, ..in_store.clone() };
-        let (items, total) = (store.attempted_rollouts(page).await?, store.count_rollouts(in_store).await?);
-        return ok(paging.read_page(to_json(&items), total));
-    }
-    let rollouts = store.attempted_rollouts(in_store).await?;
-    ok(paging.page(to_json(&rollouts), &filter))
+    let list = RolloutList::find(state.rollouts.store(), in_store, &paging, &filter).await?;
+    streamed("application/json", list).await
 }
 
 const ROLLOUT_FIELDS: &[&str] =

@@ -71,7 +71,7 @@ impl SpanList {
             items,
             recorded,
             list: JsonList::after("{\"items\":"),
-            rest: Some(paging.rest_of_page(found.len())),
+            rest: Some(paging.rest_of_page(found.len() as u64)),
         })
     }
 
