@@ -32,6 +32,7 @@ mod golden;
 mod http2;
 mod http2_endpoints;
 mod ids;
+mod listings;
 mod llm;
 mod long_calls;
 mod memory;
