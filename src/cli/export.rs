@@ -9,12 +9,15 @@ use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, Proof, SampleOptions};
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
-use crate::store::{AttemptReader, RolloutFilter, RolloutPlace, SelectedRollouts, SharedStore, StoreError};
+use crate::files::PartialFile;
+use crate::run::signals::stop_requests;
+use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
 use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
 use crate::trajectory::MergeMode;
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use rustix::process::Signal;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -97,17 +100,31 @@ impl ExportArgs {
 }
 
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
+    if args.output.is_none() {
+        return export(args).await.map(|()| ExitCode::SUCCESS);
+    }
+    let mut stop =
+        stop_requests(&[Signal::TERM, Signal::INT, Signal::HUP]).context("cannot install a signal handler")?;
+    tokio::select! {
+        exported = Box::pin(export(args)) => exported.map(|()| ExitCode::SUCCESS),
+        // What was written of the file goes with the export.
+        Some(signal) = stop.recv() => Ok(stopped_by(signal)),
+    }
+}
+
+async fn export(args: ExportArgs) -> Result<()> {
     let settings = read_config(args.config.as_deref())?;
     let Some(shape) = shape_named(&args.format) else { bail!("there is no format {}", args.format) };
     let export = ExportStream::new(shape, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
-    let mut rollouts = selected(&args, &store, &place).await?;
+    let filter = selection(&args, &store, &place).await?;
+    let mut rollouts = SelectedRollouts::by_start(&store, filter.clone(), |_| true);
     if rollouts.is_empty().await? {
         bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
     }
     let reader = reader(&export, rollouts, &store, options).await?;
-    let progress = Progress::of(&args, &store).await?;
+    let progress = Progress::of(filter, &store).await?;
     let written = match &args.output {
         Some(path) => to_file(path, export, reader, &progress).await.map(Some),
         None => to_stdout(export, reader, &progress).await,
@@ -116,11 +133,11 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
     if let Some(proof) = written? {
         show::note(&summary(&proof));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The rollouts that the arguments select.
-async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<SelectedRollouts> {
+async fn selection(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<RolloutFilter> {
     let mut filter = RolloutFilter::default();
     if !args.rollouts.is_empty() {
         let mut ids = Vec::with_capacity(args.rollouts.len());
@@ -130,11 +147,9 @@ async fn selected(args: &ExportArgs, store: &SharedStore, place: &str) -> Result
         filter.ids = Some(ids);
     }
     filter.statuses = (!args.status.is_empty()).then(|| args.status.clone());
-    filter.after = args.since.map(|age| {
-        let from = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        RolloutPlace::before_all_of(Timestamp::from(from))
-    });
-    Ok(SelectedRollouts::by_start(store, filter, |_| true))
+    let from = |age| Timestamp::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
+    filter.started_from = args.since.map(from);
+    Ok(filter)
 }
 
 /// Reads the attempts of rollouts and prepares them for the export.
@@ -166,22 +181,23 @@ async fn to_stdout(export: ExportStream, reader: Reader, progress: &Progress) ->
     }
 }
 
-/// Writes to a file of another name in the same folder first, so that no reader sees a half one.
+/// Writes the file and its proof. Readers see neither before both are whole.
 async fn to_file(path: &Path, export: ExportStream, reader: Reader, progress: &Progress) -> Result<Proof> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let in_folder = || format!("cannot write to the folder {}", folder.display());
-    let file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
-    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let cannot_write = || format!("cannot write {}", path.display());
+    let (proof_path, cannot_write) = (proof_path(path), || format!("cannot write {}", path.display()));
+    let mut file = PartialFile::create(path).with_context(cannot_write)?;
+    let mut proof_file = PartialFile::create(&proof_path).with_context(cannot_write)?;
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file.file());
     let proof = write_all(&mut writer, export, reader, progress).await.with_context(cannot_write)?;
-    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
-    let proof_path = proof_path(path);
-    let mut proof_file = tempfile::NamedTempFile::new_in(folder).with_context(in_folder)?;
-    serde_json::to_writer_pretty(&mut proof_file, &proof).with_context(cannot_write)?;
-    file.as_file().sync_all().with_context(cannot_write)?;
-    proof_file.persist(&proof_path).with_context(|| format!("cannot write {}", proof_path.display()))?;
-    file.persist(path).with_context(cannot_write)?;
+    writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
+    serde_json::to_writer_pretty(proof_file.file(), &proof).with_context(cannot_write)?;
+    proof_file.complete().with_context(|| format!("cannot write {}", proof_path.display()))?;
+    file.complete().with_context(cannot_write)?;
     Ok(proof)
+}
+
+/// The exit code of a program that a signal ended.
+fn stopped_by(signal: Signal) -> ExitCode {
+    u8::try_from(128 + signal.as_raw()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// `train.jsonl` has its proof in `train.jsonl.proof.json`.
@@ -210,25 +226,20 @@ async fn write_all(
 /// The line on a terminal that tells how far an export is.
 struct Progress {
     is_shown: bool,
-    // Rollouts to export. `None` if only reading all of them would tell.
-    total: Option<u64>,
+    // Rollouts to export.
+    total: u64,
 }
 
 impl Progress {
-    async fn of(args: &ExportArgs, store: &SharedStore) -> Result<Self> {
+    async fn of(filter: RolloutFilter, store: &SharedStore) -> Result<Self> {
         let is_shown = std::io::stderr().is_terminal();
-        let total = match args.rollouts.len() {
-            0 if is_shown && args.status.is_empty() && args.since.is_none() => Some(store.statistics().await?.rollouts),
-            0 => None,
-            named => Some(named as u64),
-        };
+        let total = if is_shown { store.count_rollouts(filter).await? } else { 0 };
         Ok(Self { is_shown, total })
     }
 
     fn show(&self, proof: &Proof) {
         if self.is_shown {
-            let of = self.total.map(|total| format!(" of {total}")).unwrap_or_default();
-            show::replace_line(&format!("{}{of} rollouts, {} rows", proof.rollouts, proof.rows));
+            show::replace_line(&format!("{} of {} rollouts, {} rows", proof.rollouts, self.total, proof.rows));
         }
     }
 
@@ -236,6 +247,13 @@ impl Progress {
         if self.is_shown {
             show::replace_line("");
         }
+    }
+}
+
+impl Drop for Progress {
+    /// An export that ends early leaves no line.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process that runs an attempt, noted in the attempt: an attempt does not stay in progress after its `run` was killed.
 
 use crate::run::processes::ProcessMark;
-use crate::store::{RolloutFilter, SharedStore, StoreError, StoreExt};
+use crate::store::{RolloutFilter, SelectedRollouts, SharedStore, StoreError, StoreExt};
 use crate::trace::{Attempt, AttemptStatus, AttemptedRollout, RolloutStatus, Timestamp};
 use std::time::SystemTime;
 
@@ -27,12 +27,17 @@ pub(super) async fn end_abandoned(store: &SharedStore) -> Result<(), StoreError>
     Ok(())
 }
 
-/// The rollouts with a latest attempt that is in progress without a living process.
+/// The rollouts with a latest attempt that is in progress without a living process. Of the others, only a page is in memory.
 pub(super) async fn abandoned(store: &SharedStore) -> Result<Vec<AttemptedRollout>, StoreError> {
     let filter = RolloutFilter::of_statuses(vec![RolloutStatus::Running]);
-    let mut running = store.attempted_rollouts(filter).await?;
-    running.retain(|rollout| rollout.attempt.as_ref().is_some_and(is_abandoned));
-    Ok(running)
+    let mut running = SelectedRollouts::by_start(store, filter, |_| true);
+    let mut abandoned = Vec::new();
+    while let Some(rollout) = running.next().await? {
+        if rollout.attempt.as_ref().is_some_and(is_abandoned) {
+            abandoned.push(rollout);
+        }
+    }
+    Ok(abandoned)
 }
 
 fn is_abandoned(attempt: &Attempt) -> bool {

@@ -4,8 +4,10 @@
 
 mod check;
 mod create;
+mod partial;
 mod secret;
 
 pub(crate) use check::{Owner, UnsafeFile, check_unchangeable};
 pub(crate) use create::{allow_reading, create_private_file, create_private_folder, private_folder_in, write_private};
+pub(crate) use partial::PartialFile;
 pub(crate) use secret::{SecretFileError, check_secret, secret_of};

@@ -125,6 +125,8 @@ pub struct RolloutFilter {
     pub statuses: Option<Vec<RolloutStatus>>,
     /// Matches rollouts that were registered, or those that only traffic has named.
     pub is_registered: Option<bool>,
+    /// Matches rollouts that started at this time or later.
+    pub started_from: Option<Timestamp>,
     /// The order of the result.
     pub order: RolloutOrder,
     /// Matches rollouts after this place in the order of the result. The place of the last rollout of a page gives the next
@@ -160,11 +162,6 @@ impl RolloutPlace {
     pub fn of(rollout: &Rollout) -> Self {
         Self { start_time: rollout.start_time, rollout_id: rollout.rollout_id.clone() }
     }
-
-    /// The place before all rollouts that started at this time.
-    pub fn before_all_of(start_time: Timestamp) -> Self {
-        Self { start_time, rollout_id: "".into() }
-    }
 }
 
 impl RolloutFilter {
@@ -192,6 +189,7 @@ impl RolloutFilter {
         self.ids.as_ref().is_none_or(|ids| ids.contains(&rollout.rollout_id))
             && self.id_contains.as_ref().is_none_or(|part| rollout.rollout_id.as_str().contains(part.as_str()))
             && self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&rollout.status))
+            && self.started_from.is_none_or(|from| rollout.start_time >= from)
             && self.after.as_ref().is_none_or(is_after)
     }
 }

@@ -119,11 +119,14 @@ async fn rollouts_are_paged(store: SharedStore) {
         paged.extend(ids(&found));
     }
     assert_eq!(paged, all);
-    let after = Some(RolloutPlace::before_all_of(Timestamp::from_unix_nanos(1)));
-    let running = RolloutFilter { after: after.clone(), ..RolloutFilter::of_statuses(vec![RolloutStatus::Running]) };
+    let started_from = Some(Timestamp::from_unix_nanos(1));
+    let running = RolloutFilter { started_from, ..RolloutFilter::of_statuses(vec![RolloutStatus::Running]) };
     assert_eq!(ids(&page(running.clone()).await), ["r1", "r3", "r0"]);
-    assert_eq!(ids(&page(RolloutFilter { limit: Some(1), ..running }).await), ["r1"]);
-    let listed = RolloutFilter { after, ..RolloutFilter::of_ids(vec!["r4".into(), "r0".into()]) };
+    assert_eq!(ids(&page(RolloutFilter { limit: Some(1), ..running.clone() }).await), ["r1"]);
+    let first = RolloutPlace { start_time: Timestamp::from_unix_nanos(1), rollout_id: "r1".into() };
+    let rest = RolloutFilter { after: Some(first), limit: Some(1), ..running.clone() };
+    assert_eq!((ids(&page(rest.clone()).await), store.count_rollouts(rest).await.unwrap()), (vec!["r3".to_owned()], 3));
+    let listed = RolloutFilter { started_from, ..RolloutFilter::of_ids(vec!["r4".into(), "r0".into()]) };
     assert_eq!(ids(&page(listed).await), ["r0"]);
     let part = |part: &str| RolloutFilter { id_contains: Some(part.to_owned()), ..RolloutFilter::default() };
     assert_eq!((ids(&page(part("3")).await), ids(&page(part("R")).await)), (vec!["r3".to_owned()], vec![]));

@@ -8,7 +8,7 @@ use crate::api::state::ApiState;
 use crate::api::streamed::{Pieces, streamed};
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
-use crate::store::{AttemptReader, RolloutFilter, RolloutPlace, SelectedRollouts};
+use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts};
 use crate::trace::{Rollout, RolloutId, RolloutStatus, Timestamp};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
@@ -65,7 +65,7 @@ pub(super) async fn export(
     let filter = RolloutFilter {
         ids: (!ids.is_empty()).then_some(ids),
         statuses: (!query.status.is_empty()).then(|| query.status.clone()),
-        after: query.since.map(|since| RolloutPlace::before_all_of(Timestamp::from_unix_secs(since))),
+        started_from: query.since.map(Timestamp::from_unix_secs),
         ..RolloutFilter::default()
     };
     let store = state.rollouts.store();

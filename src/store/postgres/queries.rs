@@ -48,14 +48,14 @@ pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilt
          LEFT JOIN attempt ON attempt.rollout_id = rollout.rollout_id AND attempt.sequence_id =
              (SELECT MAX(sequence_id) FROM attempt WHERE attempt.rollout_id = rollout.rollout_id)
          WHERE {}
-         ORDER BY rollout.start_ns {direction}, rollout.rollout_id {direction} LIMIT $7 OFFSET $8",
+         ORDER BY rollout.start_ns {direction}, rollout.rollout_id {direction} LIMIT $8 OFFSET $9",
         conditions(filter.order)
     );
-    let Conditions { ids, statuses, registered, after_ns, after_id, id_part } = Conditions::of(filter);
+    let Conditions { ids, statuses, registered, after_ns, after_id, id_part, from_ns } = Conditions::of(filter);
     let (limit, offset) = (filter.limit.map(|limit| signed(limit as u64)), signed(filter.offset as u64));
     let statement = connection.prepare_cached(&sql).await?;
-    let values: [&(dyn ToSql + Sync); 8] =
-        [&ids, &statuses, &registered, &after_ns, &after_id, &id_part, &limit, &offset];
+    let values: [&(dyn ToSql + Sync); 9] =
+        [&ids, &statuses, &registered, &after_ns, &after_id, &id_part, &from_ns, &limit, &offset];
     let found = connection.query(&statement, &values).await?;
     let one = |row: &Row| Ok(AttemptedRollout { rollout: rows::rollout(row)?, attempt: rows::attempt(row, 2)? });
     found.iter().map(one).collect()
@@ -65,9 +65,10 @@ pub(super) async fn attempted_rollouts(connection: &Object, filter: &RolloutFilt
 pub(super) async fn count_rollouts(connection: &Object, filter: RolloutFilter) -> Answer<u64> {
     let filter = filter.without_page();
     let sql = format!("SELECT COUNT(*) FROM rollout WHERE {}", conditions(filter.order));
-    let Conditions { ids, statuses, registered, after_ns, after_id, id_part } = Conditions::of(&filter);
+    let Conditions { ids, statuses, registered, after_ns, after_id, id_part, from_ns } = Conditions::of(&filter);
     let statement = connection.prepare_cached(&sql).await?;
-    let row = connection.query_one(&statement, &[&ids, &statuses, &registered, &after_ns, &after_id, &id_part]).await?;
+    let values: [&(dyn ToSql + Sync); 7] = [&ids, &statuses, &registered, &after_ns, &after_id, &id_part, &from_ns];
+    let row = connection.query_one(&statement, &values).await?;
     Ok(unsigned(row.get(0)))
 }
 
@@ -78,7 +79,8 @@ fn conditions(order: RolloutOrder) -> String {
         "($1::TEXT[] IS NULL OR rollout.rollout_id = ANY($1)) AND ($2::TEXT[] IS NULL OR rollout.status = ANY($2))
          AND ($3::BOOLEAN IS NULL OR rollout.registered = $3)
          AND ($4::BIGINT IS NULL OR (rollout.start_ns, rollout.rollout_id) {comparison} ($4, $5::TEXT))
-         AND ($6::TEXT IS NULL OR POSITION($6 IN rollout.rollout_id) > 0)"
+         AND ($6::TEXT IS NULL OR POSITION($6 IN rollout.rollout_id) > 0)
+         AND ($7::BIGINT IS NULL OR rollout.start_ns >= $7)"
     )
 }
 
@@ -90,6 +92,7 @@ struct Conditions<'a> {
     after_ns: Option<i64>,
     after_id: Option<&'a str>,
     id_part: Option<&'a str>,
+    from_ns: Option<i64>,
 }
 
 impl<'a> Conditions<'a> {
@@ -102,6 +105,7 @@ impl<'a> Conditions<'a> {
             after_ns: after.map(|after| signed(after.start_time.unix_nanos)),
             after_id: after.map(|after| after.rollout_id.as_str()),
             id_part: filter.id_contains.as_deref(),
+            from_ns: filter.started_from.map(|from| signed(from.unix_nanos)),
         }
     }
 }

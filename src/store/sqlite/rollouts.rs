@@ -81,6 +81,9 @@ fn conditions(filter: &RolloutFilter) -> String {
         Some(false) => sql.push_str(" AND NOT registered"),
         None => {}
     }
+    if filter.started_from.is_some() {
+        sql.push_str(" AND start_ns >= :from_ns");
+    }
     if filter.after.is_some() {
         let comparison = if filter.order == RolloutOrder::OldestFirst { '>' } else { '<' };
         sql.push_str(&format!(" AND (start_ns, rollout_id) {comparison} (:after_ns, :after_id)"));
@@ -108,6 +111,7 @@ fn states(filter: &RolloutFilter) -> Vec<String> {
 struct Parameters<'a> {
     ids: Option<String>,
     id_part: Option<&'a str>,
+    from_ns: Option<i64>,
     after: Option<(i64, &'a str)>,
 }
 
@@ -120,6 +124,7 @@ impl<'a> Parameters<'a> {
         Self {
             ids: filter.ids.as_ref().map(list),
             id_part: filter.id_contains.as_deref(),
+            from_ns: filter.started_from.map(|from| signed(from.unix_nanos)),
             after: place.map(|after| (signed(after.start_time.unix_nanos), after.rollout_id.as_str())),
         }
     }
@@ -132,6 +137,9 @@ impl<'a> Parameters<'a> {
         if let Some(part) = &self.id_part {
             named.push((":id_part", part));
         }
+        if let Some(from_ns) = &self.from_ns {
+            named.push((":from_ns", from_ns));
+        }
         if let Some((after_ns, after_id)) = &self.after {
             named.extend([(":after_ns", after_ns as &dyn ToSql), (":after_id", after_id)]);
         }
@@ -143,7 +151,7 @@ impl<'a> Parameters<'a> {
 mod tests {
     use super::super::migrations::apply_from;
     use super::*;
-    use crate::trace::RolloutStatus;
+    use crate::trace::{RolloutStatus, Timestamp};
 
     /// The steps of SQLite's plan.
     fn plan(connection: &Connection, filter: &RolloutFilter) -> String {
@@ -168,6 +176,10 @@ mod tests {
         let registered = RolloutFilter { is_registered: Some(true), ..states.clone() };
         for (filter, index) in [
             (RolloutFilter::default(), "rollout_by_start"),
+            (
+                RolloutFilter { started_from: Some(Timestamp::default()), ..RolloutFilter::default() },
+                "rollout_by_start",
+            ),
             (RolloutFilter { order: RolloutOrder::NewestFirst, ..RolloutFilter::default() }, "rollout_by_start"),
             (states, "rollout_by_state"),
             (registered, "registered_by_state"),
