@@ -1,6 +1,6 @@
 //! SkyRL's `GeneratorOutput`, a line for each attempt. Its lists have an entry for each branch.
 
-use super::shape::{Shape, experts};
+use super::shape::{Shape, experts, number_of};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
@@ -17,10 +17,11 @@ impl Shape for SkyRl {
         if rows.is_empty() {
             return Vec::new();
         }
+        let has_experts = rows.iter().any(|row| row.routed_experts.is_some());
         let list = |entry: &dyn Fn(&crate::trajectory::TrainingRow) -> JsonValue| -> JsonValue {
             rows.iter().map(entry).collect()
         };
-        let id = |row: &crate::trajectory::TrainingRow| json!({ "instance_id": row.group_id, "repetition_id": row.rollout_id });
+        let id = |row: &crate::trajectory::TrainingRow| json!({ "instance_id": row.group_id, "repetition_id": number_of(&row.rollout_id) });
         vec![json!({
             "prompt_token_ids": list(&|row| json!(row.token_ids[..row.prompt_length])),
             "response_ids": list(&|row| json!(row.token_ids[row.prompt_length..])),
@@ -30,7 +31,7 @@ impl Shape for SkyRl {
             "rollout_logprobs": list(&|row| json!(row.logprobs.as_ref().map(|all| &all[row.prompt_length..]))),
             "trajectory_ids": list(&id),
             "is_last_step": list(&|row| json!(row.branch + 1 == row.n_branches)),
-            "rollout_expert_indices": list(&experts),
+            "rollout_expert_indices": if has_experts { list(&experts) } else { JsonValue::Null },
         })]
     }
 }

@@ -1,6 +1,6 @@
 //! `Sample` of slime and miles, a line for each branch.
 
-use super::shape::{Shape, experts, metadata, versions};
+use super::shape::{Shape, experts, metadata, number_of, versions};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
@@ -19,7 +19,7 @@ impl Shape for Slime {
             json!({
                 "group_index": number_of(&row.group_id),
                 "index": number_of(&row.rollout_id),
-                "rollout_id": row.rollout_id,
+                "rollout_id": number_of(&row.rollout_id),
                 "tokens": row.token_ids,
                 "response_length": row.token_ids.len() - row.prompt_length,
                 "loss_mask": row.mask[response.clone()],
@@ -37,12 +37,6 @@ impl Shape for Slime {
         };
         sample.rows.iter().map(line).collect()
     }
-}
-
-/// A number made from an id: 48 bits of its digest, which every JSON reader can hold.
-fn number_of(id: &str) -> u64 {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, id.as_bytes());
-    digest.as_ref().iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Where the ids of each token begin in the list of all, and where the last ones end.

@@ -1,6 +1,6 @@
 //! `TrainingSequence` of TRL, a line for each branch.
 
-use super::shape::{Shape, metadata, versions};
+use super::shape::{Shape, metadata, number_of, versions};
 use crate::export::sample::AttemptSample;
 use serde_json::{Value as JsonValue, json};
 
@@ -21,7 +21,7 @@ impl Shape for Trl {
                 "rollout_id": row.rollout_id,
                 "advantage": null,
                 "model_version": versions(row).last(),
-                "group_id": row.group_id,
+                "group_id": number_of(&row.group_id),
                 "reward": row.reward,
                 "metadata": metadata(row),
             })

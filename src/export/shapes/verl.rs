@@ -26,7 +26,9 @@ impl Shape for Verl {
                 "response_logprobs": row.logprobs.as_ref().map(|all| &all[row.prompt_length..]),
                 "routed_experts": experts(row),
                 "reward_score": row.reward,
-                "num_turns": row.calls.len(),
+                // A message of a user or a tool, and an answer.
+                "num_turns": 2 * row.calls.len(),
+                "metrics": {},
                 "extra_fields": extra,
             })
         };
