@@ -9,11 +9,12 @@ use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::{AttemptSample, Proof, SampleOptions};
 use crate::export::shapes::{ALL, shape_named};
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
+use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
 use crate::run::signals::stop_requests;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
 use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
-use crate::trajectory::MergeMode;
+use crate::trajectory::{MergeMode, VerdictSettings};
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
@@ -21,6 +22,7 @@ use rustix::process::Signal;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Arguments of `export`.
@@ -52,7 +54,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     file_type: Option<FileType>,
     #[command(flatten)]
-    merge: MergeArgs,
+    sample: SampleArgs,
     /// The settings file, for its section `[verdict]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -60,15 +62,19 @@ pub(super) struct ExportArgs {
     store: super::args::StoreArgs,
 }
 
-/// What makes a call the continuation of another.
+/// How calls become samples.
 #[derive(Args)]
-pub(super) struct MergeArgs {
+pub(super) struct SampleArgs {
     /// When a call continues an earlier one
     #[arg(long, value_enum, default_value_t = Merge::Strict)]
     merge: Merge,
     /// With `--merge realign`: how many sampled tokens may be lost at a break
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     realign_tokens: usize,
+    /// A folder with tokenizer.json and tokenizer_config.json: gives ids to calls without, checks the ids of others, and shows breaks
+    /// in text
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -81,13 +87,16 @@ enum Merge {
     PerCall,
 }
 
-impl MergeArgs {
-    pub(super) fn mode(&self) -> MergeMode {
-        match self.merge {
+impl SampleArgs {
+    /// Reads the tokenizer, if one is named.
+    pub(super) fn options(&self, verdict: VerdictSettings) -> Result<SampleOptions> {
+        let mode = match self.merge {
             Merge::Strict => MergeMode::Strict,
             Merge::Realign => MergeMode::Realign(self.realign_tokens),
             Merge::PerCall => MergeMode::PerCall,
-        }
+        };
+        let tokenizer = self.tokenizer.as_deref().map(ModelTokenizer::from_folder).transpose()?.map(Arc::new);
+        Ok(SampleOptions { mode, verdict, tokenizer })
     }
 }
 
@@ -117,7 +126,7 @@ async fn export(args: ExportArgs) -> Result<()> {
     let Some(shape) = shape_named(&args.format) else { bail!("there is no format {}", args.format) };
     let export = ExportStream::new(shape, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
-    let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
+    let options = args.sample.options(settings.verdict)?;
     let filter = selection(&args, &store, &place).await?;
     let mut rollouts = SelectedRollouts::by_start(&store, filter.clone(), |_| true);
     if rollouts.is_empty().await? {

@@ -1,10 +1,10 @@
 //! `tracewire trajectory`: draws the calls of a rollout as the tree that is trained on.
 
-use super::export::MergeArgs;
+use super::export::SampleArgs;
 use super::settings::read_config;
 use super::show;
 use super::trace::{find_rollout, open_for_reading};
-use crate::export::sample::{AttemptSample, SampleOptions};
+use crate::export::sample::AttemptSample;
 use crate::export::text::escape_for_terminal;
 use crate::store::{RolloutFilter, StoreExt};
 use crate::trajectory::outline;
@@ -19,7 +19,7 @@ pub(super) struct TrajectoryArgs {
     /// The rollout's id, the beginning of it, or `latest`
     rollout: String,
     #[command(flatten)]
-    merge: MergeArgs,
+    sample: SampleArgs,
     /// The settings file, for its section `[verdict]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct TrajectoryArgs {
 }
 
 pub(super) async fn run(args: TrajectoryArgs) -> Result<ExitCode> {
-    let settings = read_config(args.config.as_deref())?;
+    let options = args.sample.options(read_config(args.config.as_deref())?.verdict)?;
     let (store, place) = open_for_reading(&args.store).await?;
     let id = find_rollout(&store, &args.rollout, &place).await?;
     let found = store.attempted_rollouts(RolloutFilter::of_ids(vec![id.clone()])).await?;
@@ -36,7 +36,6 @@ pub(super) async fn run(args: TrajectoryArgs) -> Result<ExitCode> {
     let attempt_id = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
     let spans = store.spans(id, attempt_id).await?;
     store.close().await?;
-    let options = SampleOptions { mode: args.merge.mode(), verdict: settings.verdict };
     let sample = AttemptSample::of(found.rollout, found.attempt.as_ref(), &spans, &options);
     let text = outline(&sample.tree, &sample.record.rewards, &sample.verdict);
     let lines: Vec<_> = text.lines().map(escape_for_terminal).collect();

@@ -47,6 +47,11 @@ fn is_conversation(call: &Call) -> bool {
 }
 
 fn messages(call: &Call) -> Vec<JsonValue> {
+    request_messages(call).into_iter().chain(answer(call)).collect()
+}
+
+/// The messages of the request, with the system instructions first.
+pub(super) fn request_messages(call: &Call) -> Vec<JsonValue> {
     let mut messages = Vec::new();
     let system: Vec<JsonValue> = serde_json::from_str(&call.content.system).unwrap_or_default();
     if !system.is_empty() {
@@ -54,11 +59,16 @@ fn messages(call: &Call) -> Vec<JsonValue> {
         messages.push(json!({ "role": "system", "content": texts.join("\n") }));
     }
     messages.extend(chat_messages(&call.content.input));
-    messages.extend(chat_messages(&call.content.output).into_iter().nth(call.choice));
     messages
 }
 
-fn tools(call: &Call) -> JsonValue {
+/// The answer as a message. `None` if it was not recorded.
+pub(super) fn answer(call: &Call) -> Option<JsonValue> {
+    chat_messages(&call.content.output).into_iter().nth(call.choice)
+}
+
+/// The tools of the request; null without any.
+pub(super) fn tools(call: &Call) -> JsonValue {
     let tools: Vec<JsonValue> = serde_json::from_str(&call.content.tools).unwrap_or_default();
     let tool = |tool: JsonValue| {
         if tool.get("function").is_some() { tool } else { json!({ "type": "function", "function": tool }) }
@@ -89,6 +99,8 @@ mod tests {
             routed_experts_dtype: None,
             sampling_mask: None,
             exclusion: None,
+            is_retokenized: false,
+            token_issue: None,
             finish_reason: None,
             model: None,
             content: CallContent { input: "[{}]".into(), ..CallContent::default() },

@@ -13,4 +13,5 @@ pub(crate) mod shapes;
 pub(crate) mod stream;
 pub(crate) mod text;
 pub(crate) mod timeline;
+pub(crate) mod tokenizer;
 pub(crate) mod triplet;

@@ -1,11 +1,13 @@
 //! An attempt ready for export: its tree, its rows and its verdict.
 
+use super::tokenizer::ModelTokenizer;
 use crate::trace::{Attempt, Rollout, Span};
 use crate::trajectory::{
     AttemptRecord, MergeMode, TrainingRow, Trajectory, Verdict, VerdictSettings, read, rows, verdict,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One attempt, as the shapes read it. An export drops it before it reads the next one, so that its memory does not grow with
 /// the number of rollouts.
@@ -19,18 +21,26 @@ pub(crate) struct AttemptSample {
     pub(crate) rows: Vec<TrainingRow>,
 }
 
-/// How calls are merged to branches, and what counts as sound.
-#[derive(Clone, Debug, Default)]
+/// How calls are merged to branches, what counts as sound, and what makes ids for calls without.
+#[derive(Clone, Default)]
 pub(crate) struct SampleOptions {
     pub(crate) mode: MergeMode,
     pub(crate) verdict: VerdictSettings,
+    pub(crate) tokenizer: Option<Arc<ModelTokenizer>>,
 }
 
 impl AttemptSample {
     /// Makes the sample of an attempt from its spans. `attempt` is the store's record of it; `None` if there is none.
     pub(crate) fn of(rollout: Rollout, attempt: Option<&Attempt>, spans: &[Span], options: &SampleOptions) -> Self {
         let mut record = read(spans);
-        let tree = Trajectory::build(std::mem::take(&mut record.calls), options.mode);
+        let mut calls = std::mem::take(&mut record.calls);
+        if let Some(tokenizer) = &options.tokenizer {
+            tokenizer.apply(&mut calls);
+        }
+        let mut tree = Trajectory::build(calls, options.mode);
+        if let Some(tokenizer) = &options.tokenizer {
+            tokenizer.explain(&mut tree);
+        }
         let status = attempt.map(|attempt| attempt.status);
         let verdict = verdict(status, spans, &record, &tree, &options.verdict);
         let rows = rows(&rollout, spans, &tree, &record.rewards, &verdict);

@@ -32,6 +32,9 @@ pub struct BreakSide {
     /// The text of the message in which the calls differ, from the difference on; if no message differs, the last common
     /// message from its start. Cut to a few words. Empty if content was not recorded.
     pub text: String,
+    /// The text of `ids`. `None` without a tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<String>,
 }
 
 /// Why a call starts a branch.
@@ -96,8 +99,8 @@ pub(super) fn diagnose(calls: &[Call], at: usize) -> Option<Break> {
         cause,
         earlier,
         position,
-        expected: BreakSide { ids: ids(expected), text: texts.0 },
-        found: BreakSide { ids: found, text: texts.1 },
+        expected: BreakSide { ids: ids(expected), text: texts.0, decoded: None },
+        found: BreakSide { ids: found, text: texts.1, decoded: None },
     })
 }
 

@@ -38,6 +38,10 @@ pub struct Call {
     pub sampling_mask: Option<(Vec<u32>, Vec<u32>)>,
     /// Why the call is not trained by default. `None`: it is.
     pub exclusion: Option<Exclusion>,
+    /// True if a tokenizer made some of the ids from the messages: the engine may have had others.
+    pub is_retokenized: bool,
+    /// What a tokenizer found to be wrong with the ids. `None` if there was none, or it found nothing.
+    pub token_issue: Option<String>,
     /// `stop`, `length`, `tool_calls` …
     pub finish_reason: Option<String>,
     /// The model that the agent named.

@@ -58,6 +58,9 @@ fn line(text: &mut String, tree: &Trajectory, at: usize, depth: usize, reward: O
     if let Some(exclusion) = call.exclusion {
         let _ = write!(text, ", not trained: {}", exclusion.as_str());
     }
+    if call.is_retokenized {
+        let _ = write!(text, ", retokenized");
+    }
     if node.n_siblings > 1 {
         let _ = write!(text, ", one of {} answers", node.n_siblings);
     }
@@ -69,8 +72,10 @@ fn line(text: &mut String, tree: &Trajectory, at: usize, depth: usize, reward: O
         let earlier = tree.calls[found.earlier].sequence_id;
         let _ = writeln!(text, "{indent}  {} at token {} of call {earlier}", found.cause.as_str(), found.position);
         let (expected, got) = (&found.expected, &found.found);
-        let _ = writeln!(text, "{indent}    expected {:?} {:?}", expected.ids, expected.text);
-        let _ = writeln!(text, "{indent}    found    {:?} {:?}", got.ids, got.text);
+        for (name, side) in [("expected", expected), ("found   ", got)] {
+            let decoded = side.decoded.as_ref().map(|decoded| format!(" = {decoded:?}")).unwrap_or_default();
+            let _ = writeln!(text, "{indent}    {name} {:?}{decoded} {:?}", side.ids, side.text);
+        }
     }
 }
 

@@ -67,7 +67,7 @@ fn is_same_response(first: &Span, second: &Span) -> bool {
 
 /// The answers of one call.
 fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
-    let shared = |name| Arc::from(text(span, name).unwrap_or_default());
+    let shared = |name| text(span, name).map(Arc::from).unwrap_or_default();
     let content = CallContent {
         system: shared(names::GEN_AI_SYSTEM_INSTRUCTIONS),
         input: shared(names::GEN_AI_INPUT_MESSAGES),
@@ -101,6 +101,8 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
             routed_experts_dtype: None,
             sampling_mask: sampling_mask(span, choice, sampled.len()),
             exclusion: None,
+            is_retokenized: false,
+            token_issue: None,
             finish_reason: reasons.get(choice).cloned(),
             model: text(span, names::GEN_AI_REQUEST_MODEL).map(str::to_owned),
             content: content.clone(),

@@ -65,6 +65,8 @@ pub struct TrainingRow {
     pub sound: bool,
     /// The reasons of the verdict.
     pub reasons: Vec<&'static str>,
+    /// True if a tokenizer made ids of the row: the engine may have had others.
+    pub retokenized: bool,
     /// Routed experts of all tokens but the last, in base64, as the engine returned them with the last trained call.
     pub routed_experts: Option<String>,
     /// Lengths of the dimensions of `routed_experts`: tokens, layers, experts. Empty without them.
@@ -138,6 +140,7 @@ pub fn rows(
             reward_source: own.map(|_| RewardSource::Call).or(reward.map(|_| RewardSource::Attempt)),
             sound: verdict.is_sound(),
             reasons: verdict.names(),
+            retokenized: calls().any(|call| call.is_retokenized),
             routed_experts: call.routed_experts.clone(),
             routed_experts_shape: call.routed_experts_shape.clone(),
             routed_experts_dtype: call.routed_experts_dtype.clone(),

@@ -71,6 +71,8 @@ pub(super) fn call(sequence_id: u64, messages: &[Message], answer: (&str, &str))
         routed_experts_dtype: None,
         sampling_mask: None,
         exclusion: None,
+        is_retokenized: false,
+        token_issue: None,
         finish_reason: Some("stop".to_owned()),
         model: None,
         content: CallContent { input: content(messages), output: content(&reply), ..CallContent::default() },

@@ -1,7 +1,7 @@
 //! Whether a rollout is complete and sound enough to train on, with the reasons against it.
 
 use super::breaks::BreakCause;
-use super::call::{Exclusion, is_side_call};
+use super::call::{Call, Exclusion, is_side_call};
 use super::network::violation;
 use super::read::AttemptRecord;
 use super::tree::Trajectory;
@@ -71,9 +71,14 @@ pub fn verdict(
     for call in &tree.calls {
         let span = Some(call.span_id.as_str());
         match call.exclusion {
-            Some(Exclusion::NoTokenIds) => add("missing_token_ids", span, "the call has no token ids".to_owned()),
+            Some(Exclusion::NoTokenIds) => {
+                add("missing_token_ids", span, why(call, "the call has no token ids"));
+            }
             Some(Exclusion::Unproved) => {
-                add("unproved_token_ids", span, "the token ids are not proved to be complete and right".to_owned());
+                add("unproved_token_ids", span, why(call, "the token ids are not proved to be complete and right"));
+            }
+            None if call.is_retokenized => {
+                add("retokenized", span, "a tokenizer made the token ids; the engine may have had others".to_owned());
             }
             None if call.logprobs.is_none() => add("missing_logprobs", span, "the call has no logprobs".to_owned()),
             _ => {}
@@ -123,6 +128,11 @@ pub fn verdict(
         }
     }
     verdict
+}
+
+/// What is wrong with the ids of a call: what a tokenizer found, or else what is known without one.
+fn why(call: &Call, otherwise: &str) -> String {
+    call.token_issue.clone().unwrap_or_else(|| otherwise.to_owned())
 }
 
 fn capture_gap(span: &Span) -> Option<String> {

@@ -53,6 +53,7 @@ mod stripping;
 mod support;
 mod threat_model;
 mod tls_input;
+mod tokenizer;
 mod training;
 mod tunnels;
 mod upstream_faults;

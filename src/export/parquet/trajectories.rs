@@ -39,6 +39,7 @@ fn columns() -> Vec<(&'static str, Column)> {
         ("reward_source", Column::text(|row| row.reward_source.map(RewardSource::as_str))),
         ("sound", Column::flag(|row| row.sound)),
         ("reasons", Column::texts(|row| row.reasons.clone())),
+        ("retokenized", Column::flag(|row| row.retokenized)),
         ("routed_experts", Column::bytes(|row| experts(row).map(Cow::Owned))),
         ("routed_experts_shape", Column::ints(|row| Cow::Borrowed(&row.routed_experts_shape))),
         ("routed_experts_dtype", Column::text(|row| row.routed_experts_dtype.as_deref())),
