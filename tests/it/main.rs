@@ -29,6 +29,7 @@ mod gateway_agents;
 mod gateway_clients;
 mod gateway_contracts;
 mod golden;
+mod golden_trees;
 mod http2;
 mod http2_endpoints;
 mod ids;
