@@ -4,7 +4,7 @@
 //! in a table of the hashes of whole sequences. A hit is then compared token by token, so that equal hashes prove nothing.
 //! The cost is linear in the number of tokens; the memory is linear in the number of calls.
 
-use super::call::{Call, Lineage};
+use super::call::{Call, Exclusion, Lineage};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
@@ -86,9 +86,11 @@ impl SequenceTable {
         }
         hits.into_iter().rev().find_map(|found| {
             let earlier = &found[..found.partition_point(|one| *one < at)];
-            let is_continued = |one: &&usize| call.continues(&calls[**one]);
-            let last = earlier.iter().rev().find(is_continued)?;
-            Some(Parent { call: *last, is_ambiguous: earlier.iter().filter(is_continued).count() > 1 })
+            let continued = || earlier.iter().copied().filter(|one| call.continues(&calls[*one]));
+            // A retry got the very answer of another call, which is the one that is trained.
+            let sampled = || continued().filter(|one| calls[*one].exclusion != Some(Exclusion::Retry));
+            let call = sampled().next_back().or_else(|| continued().next_back())?;
+            Some(Parent { call, is_ambiguous: sampled().count() > 1 })
         })
     }
 }

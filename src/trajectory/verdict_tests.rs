@@ -324,6 +324,9 @@ fn a_response_is_read_once_and_servers_may_repeat_their_ids() {
     let record = read(&[first, same, other, of_tracer]);
     let read: Vec<_> = record.calls.iter().map(|call| (call.sequence_id, call.exclusion)).collect();
     assert_eq!(read, [(1, None), (2, Some(Exclusion::Retry)), (3, None)]);
+    // The last call goes on with the answer that is trained, not with its repetition.
+    let tree = Trajectory::build(record.calls, MergeMode::Strict);
+    assert_eq!((tree.nodes[2].parent, tree.nodes[2].parent_is_ambiguous), (Some(0), false));
 }
 
 #[test]
