@@ -7,8 +7,8 @@ use crate::capture::{CaptureSettings, CommitStatus, ExchangeStart, Recorder, Rec
 use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SharedStore, SpanPage, SpanQuery, Statistics, Store, StoreError,
+    Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, SpanPage, SpanQuery, Statistics, Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -67,6 +67,15 @@ impl Store for Picky {
     }
     fn span_page(&self, query: SpanQuery) -> Answer<'_, SpanPage> {
         self.inner.span_page(query)
+    }
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> Answer<'_, Vec<SpanOutline>> {
+        self.inner.span_outlines(rollout, after, limit)
+    }
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> Answer<'_, Option<Span>> {
+        self.inner.span(rollout, attempt, span_id)
+    }
+    fn rollout_counts(&self, rollouts: Vec<RolloutId>) -> Answer<'_, HashMap<RolloutId, RolloutCounts>> {
+        self.inner.rollout_counts(rollouts)
     }
     fn change(&self, change: Change) -> Answer<'_, ()> {
         self.inner.change(change)

@@ -59,6 +59,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreExt::spans`]: super::StoreExt::spans
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>>;
 
+    /// A page of the spans of a rollout, in the order in which they were stored: at most `limit` with a number above `after`,
+    /// which is 0 for the first page. Long attributes are left out, so that a page costs little whatever the spans contain.
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>>;
+
+    /// One span with all its attributes. `None` if it is not stored.
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>>;
+
     /// All workers, in the order of their first insertion.
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;
 
@@ -68,6 +75,9 @@ pub trait Store: Send + Sync + 'static {
     /// The number of LLM calls of each of these rollouts (`llm::recorded::is_llm_call`), without reading spans. Rollouts without
     /// calls are absent.
     fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>>;
+
+    /// Counts of each of these rollouts, without reading spans. Rollouts that do not exist are absent.
+    fn rollout_counts(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, RolloutCounts>>>;
 
     /// The owner of each of these traces: rollout and attempt of the first span that was stored with the trace id. A
     /// trace without stored spans has no owner.
@@ -233,6 +243,28 @@ pub struct RolloutSummary {
     pub spans: u64,
     /// Number of its stored spans with status `Error`.
     pub errors: u64,
+}
+
+/// Counts of one rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RolloutCounts {
+    /// Number of its attempts.
+    pub attempts: u64,
+    /// Number of its stored spans.
+    pub spans: u64,
+    /// Number of its stored spans with status `Error`.
+    pub errors: u64,
+    /// Number of its LLM calls, see [`Store::llm_calls`].
+    pub llm_calls: u64,
+}
+
+/// A span without its long attributes, and its place among those of its store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanOutline {
+    /// Increases with each stored span, from 1. A server that several programs write to may show a number after higher ones.
+    pub number: u64,
+    /// The span. A store may leave out attributes of 512 bytes or more.
+    pub span: Span,
 }
 
 /// Counts over a whole store.

@@ -119,6 +119,16 @@ pub(super) fn externalize(span: &Span) -> Vec<ExternalizedValue> {
     span.attributes.iter().filter_map(|(name, value)| externalize_value(name, value)).collect()
 }
 
+/// True for a value that databases store outside of its span, or may.
+pub(super) fn is_long(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.len() >= MINIMUM_BYTES,
+        Value::Ints(all) => all.len() * 4 >= MINIMUM_BYTES,
+        Value::Floats(all) => all.len() * 4 >= MINIMUM_BYTES,
+        _ => false,
+    }
+}
+
 fn externalize_value(name: &str, value: &Value) -> Option<ExternalizedValue> {
     let (kind, ranges) = match value {
         Value::String(text) if text.len() >= MINIMUM_BASE64_BYTES && is_base64(text) => {

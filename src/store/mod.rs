@@ -26,8 +26,8 @@ mod sql;
 pub mod sqlite;
 
 pub use api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState,
-    RolloutSummary, SequenceAuthority, SharedStore, Statistics, Store, UNASSIGNED,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace,
+    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store, UNASSIGNED,
 };
 pub(crate) use attempt_reader::AttemptReader;
 pub use error::{FailedAppend, Result, StoreError};

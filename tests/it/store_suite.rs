@@ -18,11 +18,11 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, Retention, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent,
-    SpanPlace, SpanQuery, Store, StoreError, StoreExt,
+    Appended, Retention, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore,
+    SpanContent, SpanPlace, SpanQuery, Store, StoreError, StoreExt,
 };
 use tracewire::trace::{
-    Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutStatus, Span, Timestamp, Value,
+    Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutStatus, Span, StatusCode, Timestamp, Value,
 };
 
 struct Opened {
@@ -96,6 +96,37 @@ async fn order(store: SharedStore) {
     store.append(shared([span("later", "a", 100, "x")])).await.unwrap();
     let newest = store.rollouts(1).await.unwrap();
     assert_eq!(newest[0].rollout.rollout_id.as_str(), "later");
+}
+
+/// Outlines come in the order in which they were stored, in pages, without what is long; one span has all of it.
+async fn spans_are_outlined(store: SharedStore) {
+    let mut long = span("r", "a", 9, "long");
+    long.set("text", "long ".repeat(1000));
+    long.set("short", "word");
+    long.status.status_code = StatusCode::Error;
+    let mut call = span("r", "b", 1, "call");
+    call.set("gen_ai.operation.name", "chat");
+    store.append(shared([long.clone(), span("other", "a", 5, "x")])).await.unwrap();
+    store.append(shared([call.clone(), span("r", "a", 3, "last")])).await.unwrap();
+    let (mut seen, mut after) = (Vec::new(), 0);
+    while let page = store.span_outlines("r".into(), after, 2).await.unwrap()
+        && let Some(last) = page.last()
+    {
+        after = last.number;
+        seen.extend(page.into_iter().map(|outline| outline.span));
+    }
+    assert_eq!(ids(&seen), ["long", "call", "last"]);
+    assert_eq!(seen[0].attributes.keys().collect::<Vec<_>>(), ["short"]);
+    assert_eq!(seen[1], call);
+    assert_eq!(store.span_outlines("r".into(), after, 10).await.unwrap(), []);
+    store.append(shared([span("r", "a", 2, "later")])).await.unwrap();
+    let later = store.span_outlines("r".into(), after, 10).await.unwrap();
+    assert_eq!(later.iter().map(|outline| outline.span.span_id.as_str()).collect::<Vec<_>>(), ["later"]);
+    assert_eq!(store.span("r".into(), "a".into(), "long".to_owned()).await.unwrap(), Some(long));
+    assert_eq!(store.span("r".into(), "b".into(), "long".to_owned()).await.unwrap(), None);
+    let counts = store.rollout_counts(vec!["r".into(), "none".into()]).await.unwrap();
+    let expected = RolloutCounts { attempts: 2, spans: 4, errors: 1, llm_calls: 1 };
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("r".into(), expected)]);
 }
 
 /// Pages have all rollouts once, in the order of the whole, also those of one start time.
@@ -532,9 +563,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -2,8 +2,10 @@
 
 use crate::llm::recorded::is_llm_call;
 use crate::store::api::{
-    Appended, Pruned, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics, UNASSIGNED,
+    Appended, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, SpanOutline,
+    Statistics, UNASSIGNED,
 };
+use crate::store::externalized::is_long;
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
 use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
@@ -149,18 +151,30 @@ impl State {
     }
 
     fn summary(&self, entry: &RolloutEntry) -> RolloutSummary {
-        let is_error = |number: &&u64| self.spans.get(number).is_some_and(|span| span.is_error());
         RolloutSummary {
             rollout: entry.rollout.clone(),
             attempts: entry.attempts.len() as u64,
             spans: entry.spans.len() as u64,
-            errors: entry.spans.iter().filter(is_error).count() as u64,
+            errors: self.count_spans(entry, Span::is_error),
         }
     }
 
+    fn count_spans(&self, entry: &RolloutEntry, counts: fn(&Span) -> bool) -> u64 {
+        entry.spans.iter().filter(|number| self.spans.get(number).is_some_and(|span| counts(span))).count() as u64
+    }
+
+    pub(super) fn counts(&self, rollout: &RolloutId) -> Option<RolloutCounts> {
+        let entry = self.rollouts.get(rollout)?;
+        Some(RolloutCounts {
+            attempts: entry.attempts.len() as u64,
+            spans: entry.spans.len() as u64,
+            errors: self.count_spans(entry, Span::is_error),
+            llm_calls: self.count_spans(entry, is_llm_call),
+        })
+    }
+
     pub(super) fn llm_calls(&self, rollout: &RolloutId) -> u64 {
-        let numbers = self.rollouts.get(rollout).into_iter().flat_map(|entry| &entry.spans);
-        numbers.filter(|number| self.spans.get(number).is_some_and(|span| is_llm_call(span))).count() as u64
+        self.rollouts.get(rollout).map_or(0, |entry| self.count_spans(entry, is_llm_call))
     }
 
     pub(super) fn attempted_rollouts(&self, filter: &RolloutFilter) -> Vec<AttemptedRollout> {
@@ -207,6 +221,19 @@ impl State {
             page.spans.push((place, Span::clone(span)));
         }
         page
+    }
+
+    pub(super) fn span_outlines(&self, rollout: &RolloutId, after: u64, limit: usize) -> Vec<SpanOutline> {
+        let Some(entry) = self.rollouts.get(rollout) else { return Vec::new() };
+        let numbers = entry.spans.range(after.saturating_add(1)..).take(limit);
+        numbers
+            .filter_map(|number| Some(SpanOutline { number: *number, span: outline(self.spans.get(number)?) }))
+            .collect()
+    }
+
+    pub(super) fn span(&self, rollout: &RolloutId, attempt: &AttemptId, span_id: &str) -> Option<Span> {
+        let mut spans = self.rollouts.get(rollout)?.spans.iter().filter_map(|number| self.spans.get(number));
+        spans.find(|span| span.attempt_id == *attempt && span.span_id == span_id).map(|span| Span::clone(span))
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -316,6 +343,30 @@ impl RolloutEntry {
             let position = if index == last { AttemptPosition::Latest } else { AttemptPosition::Earlier };
             observer(&mut self.rollout, &mut self.attempts[index], position, now);
         }
+    }
+}
+
+/// The span without its long attributes.
+fn outline(span: &Span) -> Span {
+    let short = span.attributes.iter().filter(|(_, value)| !is_long(value));
+    Span {
+        attributes: short.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        rollout_id: span.rollout_id.clone(),
+        attempt_id: span.attempt_id.clone(),
+        sequence_id: span.sequence_id,
+        trace_id: span.trace_id.clone(),
+        span_id: span.span_id.clone(),
+        parent_id: span.parent_id.clone(),
+        name: span.name.clone(),
+        kind: span.kind,
+        status: span.status.clone(),
+        events: span.events.clone(),
+        links: span.links.clone(),
+        start_time: span.start_time,
+        end_time: span.end_time,
+        context: span.context.clone(),
+        parent: span.parent.clone(),
+        resource: span.resource.clone(),
     }
 }
 

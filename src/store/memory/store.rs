@@ -2,8 +2,8 @@
 
 use super::state::State;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
-    Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::{Change, SpanObserver};
@@ -79,6 +79,14 @@ impl Store for MemoryStore {
         self.with(move |state| state.span_page(&query))
     }
 
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
+        self.with(move |state| state.span_outlines(&rollout, after, limit))
+    }
+
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
+        self.with(move |state| state.span(&rollout, &attempt, &span_id))
+    }
+
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
         self.with(|state| state.workers.clone())
     }
@@ -95,6 +103,10 @@ impl Store for MemoryStore {
             });
             counts.filter(|(_, calls)| *calls > 0).collect()
         })
+    }
+
+    fn rollout_counts(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, RolloutCounts>>> {
+        self.with(move |state| rollouts.into_iter().filter_map(|id| Some((id.clone(), state.counts(&id)?))).collect())
     }
 
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {

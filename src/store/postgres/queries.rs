@@ -2,7 +2,7 @@
 
 use super::error::QueryError;
 use super::rows::{self, decode};
-use crate::store::api::{RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics};
+use crate::store::api::{RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, Statistics};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, Rollout, RolloutId};
 use deadpool_postgres::Object;
@@ -108,6 +108,28 @@ impl<'a> Conditions<'a> {
             from_ns: filter.started_from.map(|from| signed(from.unix_nanos)),
         }
     }
+}
+
+/// Counts of each of these rollouts that exists.
+pub(super) async fn rollout_counts(
+    connection: &Object,
+    rollouts: &[RolloutId],
+) -> Answer<HashMap<RolloutId, RolloutCounts>> {
+    let count = |from: &str| format!("(SELECT COUNT(*) FROM {from}.rollout_id = rollout.rollout_id)");
+    let sql = format!(
+        "SELECT rollout_id, {}, {}, {}, {} FROM rollout WHERE rollout_id = ANY($1)",
+        count("attempt WHERE attempt"),
+        count("span WHERE span"),
+        count("span WHERE is_error AND span"),
+        count("span WHERE is_llm_call AND span"),
+    );
+    let ids: Vec<&str> = rollouts.iter().map(RolloutId::as_str).collect();
+    let rows = connection.query(&connection.prepare_cached(&sql).await?, &[&ids]).await?;
+    let counts = |row: &Row| {
+        let count = |at: usize| unsigned(row.get(at));
+        RolloutCounts { attempts: count(1), spans: count(2), errors: count(3), llm_calls: count(4) }
+    };
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), counts(row))).collect())
 }
 
 pub(super) async fn sequence_state(connection: &Object, id: &RolloutId) -> Answer<RolloutSequenceState> {

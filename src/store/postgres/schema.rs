@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -130,6 +130,11 @@ const ROLLOUT_PAGES: &str = "
 DROP INDEX IF EXISTS rollout_by_status;
 CREATE INDEX IF NOT EXISTS rollout_by_state ON rollout (status, start_ns, rollout_id);
 CREATE INDEX IF NOT EXISTS registered_by_state ON rollout (status, start_ns, rollout_id) WHERE registered;
+";
+
+/// The spans of a rollout in the order in which they were stored.
+const SPAN_PAGES: &str = "
+CREATE INDEX IF NOT EXISTS span_by_rollout ON span (rollout_id, id);
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

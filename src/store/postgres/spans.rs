@@ -3,10 +3,11 @@
 use super::error::QueryError;
 use super::rows::damaged;
 use super::texts;
-use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
+use crate::store::api::SpanOutline;
+use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
 use crate::store::sql::{signed, unsigned};
-use crate::trace::{AttemptId, Span};
+use crate::trace::{AttemptId, RolloutId, Span};
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -27,6 +28,39 @@ pub(super) async fn page(connection: &Object, query: &SpanQuery) -> Result<SpanP
         page.spans.extend(spans);
     }
     Ok(page)
+}
+
+/// The spans with a number above `after`, by number, without their externalized attributes.
+pub(super) async fn outlines(
+    connection: &Object,
+    rollout: &RolloutId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<SpanOutline>, QueryError> {
+    let sql = format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+    );
+    let statement = connection.prepare_cached(&sql).await?;
+    let rows = connection.query(&statement, &[&rollout.as_str(), &signed(after), &signed(limit as u64)]).await?;
+    let outline = |row: &Row| Ok(SpanOutline { number: unsigned(row.get(1)), span: placed_span(row)?.1 });
+    rows.iter().map(outline).collect()
+}
+
+/// One span with its externalized attributes.
+pub(super) async fn one(
+    connection: &Object,
+    rollout: &RolloutId,
+    attempt: &AttemptId,
+    span_id: &str,
+) -> Result<Option<Span>, QueryError> {
+    let sql = format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = $1 AND attempt_id = $2 AND span_id = $3"
+    );
+    let statement = connection.prepare_cached(&sql).await?;
+    let rows = connection.query(&statement, &[&rollout.as_str(), &attempt.as_str(), &span_id]).await?;
+    let mut spans = rows.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+    texts::restore(connection, &mut spans, SpanContent::Whole).await?;
+    Ok(spans.pop().map(|(_, span)| span))
 }
 
 /// Spans that are read at once, so that a page of short ones takes few queries, and one of long ones little memory.

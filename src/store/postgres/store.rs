@@ -7,8 +7,8 @@ use super::statistics::KeptStatistics;
 use super::transaction::Changed;
 use super::{append, ended, queries, retention, spans, texts, transaction};
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
-    Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
@@ -194,6 +194,22 @@ impl Store for PostgresStore {
         Box::pin(self.run(move |connection| Box::pin(async move { spans::page(connection, &query).await })))
     }
 
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
+        Box::pin(
+            self.run(move |connection| {
+                Box::pin(async move { spans::outlines(connection, &rollout, after, limit).await })
+            }),
+        )
+    }
+
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
+        Box::pin(
+            self.run(move |connection| {
+                Box::pin(async move { spans::one(connection, &rollout, &attempt, &span_id).await })
+            }),
+        )
+    }
+
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
         Box::pin(self.run(|connection| Box::pin(queries::all(connection, "worker"))))
     }
@@ -204,6 +220,12 @@ impl Store for PostgresStore {
 
     fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
         Box::pin(self.run(move |connection| Box::pin(async move { queries::llm_calls(connection, &rollouts).await })))
+    }
+
+    fn rollout_counts(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, RolloutCounts>>> {
+        Box::pin(
+            self.run(move |connection| Box::pin(async move { queries::rollout_counts(connection, &rollouts).await })),
+        )
     }
 
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {

@@ -2,8 +2,8 @@
 
 use super::file::Spool;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
-    SharedStore, Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
@@ -122,6 +122,14 @@ impl Store for SpooledStore {
         self.server.span_page(query)
     }
 
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
+        self.server.span_outlines(rollout, after, limit)
+    }
+
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
+        self.server.span(rollout, attempt, span_id)
+    }
+
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
         self.server.workers()
     }
@@ -132,6 +140,10 @@ impl Store for SpooledStore {
 
     fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
         self.server.llm_calls(rollouts)
+    }
+
+    fn rollout_counts(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, RolloutCounts>>> {
+        self.server.rollout_counts(rollouts)
     }
 
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {

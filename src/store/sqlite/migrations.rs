@@ -5,8 +5,18 @@ use rusqlite::Connection;
 
 /// Applied in this order. The schema version of a file is the number of scripts that were applied. The effect of a released
 /// script never changes.
-const MIGRATIONS: &[&str] =
-    &[FIRST, TEXTS_BY_NUMBER, TEXTS_IN_PIECES, SERVICE, ENDS, TRACES_WITH_SPANS, LLM_CALLS, ROLLOUT_PAGES, COUNTS];
+const MIGRATIONS: &[&str] = &[
+    FIRST,
+    TEXTS_BY_NUMBER,
+    TEXTS_IN_PIECES,
+    SERVICE,
+    ENDS,
+    TRACES_WITH_SPANS,
+    LLM_CALLS,
+    ROLLOUT_PAGES,
+    COUNTS,
+    SPAN_PAGES,
+];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -188,6 +198,11 @@ CREATE TRIGGER attempt_added AFTER INSERT ON attempt BEGIN UPDATE row_count SET 
 CREATE TRIGGER attempt_gone AFTER DELETE ON attempt BEGIN UPDATE row_count SET attempts = attempts - 1; END;
 CREATE TRIGGER span_added AFTER INSERT ON span BEGIN UPDATE row_count SET spans = spans + 1; END;
 CREATE TRIGGER span_gone AFTER DELETE ON span BEGIN UPDATE row_count SET spans = spans - 1; END;
+";
+
+/// The spans of a rollout in the order in which they were stored: an index ends with the row's number.
+const SPAN_PAGES: &str = "
+CREATE INDEX IF NOT EXISTS span_by_rollout ON span (rollout_id);
 ";
 
 /// The newest schema version that this program knows.

@@ -2,10 +2,11 @@
 //! not listed.
 
 use super::rows;
-use crate::store::api::{RolloutFilter, RolloutOrder};
+use crate::store::api::{RolloutCounts, RolloutFilter, RolloutOrder};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{AttemptedRollout, RolloutId};
 use rusqlite::{Connection, ToSql};
+use std::collections::HashMap;
 
 /// The matching rollouts, each with its latest attempt.
 pub(super) fn attempted_rollouts(
@@ -64,6 +65,33 @@ pub(super) fn count_rollouts(connection: &Connection, filter: RolloutFilter) -> 
     connection.prepare_cached(&sql)?.query_row(parameters.named().as_slice(), |row| Ok(unsigned(row.get(0)?)))
 }
 
+/// Counts of each of these rollouts that exists, each from an index.
+pub(super) fn counts(
+    connection: &Connection,
+    rollouts: &[RolloutId],
+) -> rusqlite::Result<HashMap<RolloutId, RolloutCounts>> {
+    let count = |from: &str| format!("(SELECT COUNT(*) FROM {from}.rollout_id = rollout.rollout_id)");
+    let sql = format!(
+        "SELECT rollout_id, {}, {}, {}, {} FROM rollout WHERE rollout_id IN (SELECT value FROM json_each(?1))",
+        count("attempt WHERE attempt"),
+        count("span WHERE span"),
+        count("span WHERE is_error = 1 AND span"),
+        count("span WHERE is_llm_call = 1 AND span"),
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([id_list(rollouts)], |row| {
+        let count = |at| row.get(at).map(unsigned);
+        let counts = RolloutCounts { attempts: count(1)?, spans: count(2)?, errors: count(3)?, llm_calls: count(4)? };
+        Ok((RolloutId::from(row.get::<_, String>(0)?.as_str()), counts))
+    })?;
+    rows.collect()
+}
+
+/// Ids as a list in JSON, which SQL can read.
+fn id_list(ids: &[RolloutId]) -> String {
+    serde_json::Value::from(ids.iter().map(RolloutId::as_str).collect::<Vec<_>>()).to_string()
+}
+
 /// The state of a rollout, as the indexes have it.
 const STATE: &str = "json_extract(json, '$.status')";
 
@@ -117,12 +145,9 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn of(filter: &'a RolloutFilter) -> Self {
-        let list = |ids: &Vec<RolloutId>| {
-            serde_json::Value::from(ids.iter().map(RolloutId::as_str).collect::<Vec<_>>()).to_string()
-        };
         let place = filter.after.as_ref();
         Self {
-            ids: filter.ids.as_ref().map(list),
+            ids: filter.ids.as_deref().map(id_list),
             id_part: filter.id_contains.as_deref(),
             from_ns: filter.started_from.map(|from| signed(from.unix_nanos)),
             after: place.map(|after| (signed(after.start_time.unix_nanos), after.rollout_id.as_str())),

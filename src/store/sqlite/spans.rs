@@ -2,7 +2,8 @@
 
 use super::rows::damaged;
 use super::span_texts::SpanTexts;
-use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
+use crate::store::api::SpanOutline;
+use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::semconv as names;
@@ -43,12 +44,57 @@ pub(super) fn page(
         let (mut span, length) = short_span(connection, &query.rollout_id, row, place.number)?;
         bytes += length;
         bytes += restore(&mut span, place.number, &mut texts)?;
-        if span.attributes.contains_key(names::RECORD_DAMAGED) {
-            damaged_reads.fetch_add(1, Ordering::Relaxed);
-        }
+        note_damage(&span, damaged_reads);
         page.spans.push((place, span));
     }
     Ok(page)
+}
+
+/// The spans with a number above `after`, by number, without their externalized attributes.
+pub(super) fn outlines(
+    connection: &Connection,
+    rollout: &RolloutId,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<SpanOutline>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+    ))?;
+    let mut found = statement.query(params![rollout.as_str(), signed(after), signed(limit as u64)])?;
+    let mut outlines = Vec::new();
+    while let Some(row) = found.next()? {
+        let number = row.get(1)?;
+        let (span, _) = short_span(connection, rollout, row, number)?;
+        outlines.push(SpanOutline { number: unsigned(number), span });
+    }
+    Ok(outlines)
+}
+
+/// One span with its externalized attributes.
+pub(super) fn one(
+    connection: &Connection,
+    rollout: &RolloutId,
+    attempt: &AttemptId,
+    span_id: &str,
+    damaged_reads: &AtomicU64,
+) -> rusqlite::Result<Option<Span>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND attempt_id = ?2 AND span_id = ?3"
+    ))?;
+    let mut found = statement.query(params![rollout.as_str(), attempt.as_str(), span_id])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let number = row.get(1)?;
+    let (mut span, _) = short_span(connection, rollout, row, number)?;
+    restore(&mut span, number, &mut SpanTexts::new(connection, SpanContent::Whole)?)?;
+    note_damage(&span, damaged_reads);
+    Ok(Some(span))
+}
+
+/// Counts the read of a span that is damaged.
+fn note_damage(span: &Span, damaged_reads: &AtomicU64) {
+    if span.attributes.contains_key(names::RECORD_DAMAGED) {
+        damaged_reads.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The query with the parameters rollout, attempt, numbers of rows, sequence id, start and number of the place before the

@@ -10,8 +10,8 @@ use super::spans;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority,
-    Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
+    SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
@@ -113,6 +113,17 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(move |connection| spans::page(connection, &query, &damaged_reads)))
     }
 
+    fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
+        Box::pin(self.readers.read(move |connection| spans::outlines(connection, &rollout, after, limit)))
+    }
+
+    fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
+        let damaged_reads = Arc::clone(&self.damaged_reads);
+        Box::pin(
+            self.readers.read(move |connection| spans::one(connection, &rollout, &attempt, &span_id, &damaged_reads)),
+        )
+    }
+
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
         Box::pin(self.readers.read(|connection| queries::all(connection, "worker")))
     }
@@ -123,6 +134,10 @@ impl Store for SqliteStore {
 
     fn llm_calls(&self, rollouts: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, u64>>> {
         Box::pin(self.readers.read(move |connection| queries::llm_calls(connection, &rollouts)))
+    }
+
+    fn rollout_counts(&self, ids: Vec<RolloutId>) -> BoxFuture<'_, Result<HashMap<RolloutId, RolloutCounts>>> {
+        Box::pin(self.readers.read(move |connection| rollouts::counts(connection, &ids)))
     }
 
     fn trace_owners(&self, traces: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, (RolloutId, AttemptId)>>> {
