@@ -8,7 +8,7 @@
 //! The map, in layers; `tests/tidy.rs` checks which module may import which:
 //!
 //! - glue: `app` (composition root), `cli`, `config`, `error`
-//! - data: `trace`, `wire`, `llm`, `trajectory`, `util`: bytes in, values out; no I/O, no clock
+//! - data: `trace`, `wire`, `llm`, `trajectory`, `query`, `util`: bytes in, values out; no I/O, no clock
 //! - disk: `files`, which only their owner may change
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
@@ -32,6 +32,7 @@ mod mock;
 mod net;
 mod pipeline;
 mod proxy;
+mod query;
 pub mod rollout;
 mod run;
 mod shared_state;

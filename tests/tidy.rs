@@ -35,9 +35,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["net", "run", "util"]),
     ("store", &["files", "llm", "wire", "util"]),
     ("export", &["trajectory", "llm", "wire", "util"]),
+    ("query", &["trajectory", "llm", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("rollout", &["store", "util"]),
-    ("api", &["net", "llm", "trajectory", "store", "export", "rollout", "gateway", "wire", "util"]),
+    ("api", &["net", "llm", "trajectory", "store", "export", "query", "rollout", "gateway", "wire", "util"]),
     ("mock", &["llm", "net", "tls", "util"]),
     // Composes the settings that each part owns.
     (

@@ -7,8 +7,8 @@ use super::state::ApiState;
 use crate::store::Statistics;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,8 +25,10 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn help() -> &'static str {
-    HELP
+/// Browsers get the web page.
+async fn help(headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/html") { Redirect::to("/ui/").into_response() } else { HELP.into_response() }
 }
 
 const HELP: &str = "This is the API server of Tracewire. /openapi.json describes every route.\n\
@@ -35,6 +37,7 @@ const HELP: &str = "This is the API server of Tracewire. /openapi.json describes
     /api                                 Agent Lightning's API (1.0)\n\
     /sessions, /traces, /admin           rLLM's gateway\n\
     /v1/traces                           OTLP\n\
+    /ui/                                 the web page\n\
     /healthz, /readyz, /metrics          health and metrics\n";
 
 #[derive(Serialize, ToSchema)]

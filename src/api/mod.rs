@@ -26,6 +26,7 @@ mod streamed;
 mod table;
 mod token;
 mod training;
+mod ui;
 mod v1;
 
 pub(crate) use otlp::IngestCounters;

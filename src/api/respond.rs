@@ -63,6 +63,12 @@ impl ApiError {
         let place = place.iter().map(|step| json!(step)).collect();
         Self::schema(SchemaProblem { kind: "value_error", place, message: message.into(), found: found.into() })
     }
+
+    /// A [`Self::Schema`] about a part of a text: `part` is where it begins and ends in the text.
+    pub(super) fn of_part(place: &[&str], part: [usize; 2], message: impl Into<String>, text: &str) -> Self {
+        let place = place.iter().map(|step| json!(step)).chain(part.map(|end| json!(end))).collect();
+        Self::schema(SchemaProblem { kind: "value_error", place, message: message.into(), found: text.into() })
+    }
 }
 
 /// What is wrong with the data of a request, as FastAPI has it.

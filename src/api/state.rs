@@ -4,6 +4,7 @@ use super::access::{AccessCheck, RouteAccess};
 use super::otlp::counters::IngestCounters;
 use super::settings::TripletCalls;
 use super::token::Token;
+use super::ui::TotalsCache;
 use crate::gateway::Gateway;
 use crate::rollout::Rollouts;
 use crate::store::BoxFuture;
@@ -43,6 +44,8 @@ pub(crate) struct ApiState {
     pub(crate) triplets: TripletCalls,
     /// `[verdict]`.
     pub(crate) verdict: Arc<VerdictSettings>,
+    /// What the spans of rollouts add up to.
+    pub(crate) totals: Arc<TotalsCache>,
     /// Answers LLM calls.
     pub(crate) gateway: Gateway,
     /// The address of the proxy listener.

@@ -8,7 +8,7 @@ use super::respond::ok;
 use super::route::{ApiOperation, Route, get};
 use super::schema::{object, text};
 use super::token::Scope;
-use super::{agent_lightning, gateway, health, metrics, otlp, sessions, training, v1};
+use super::{agent_lightning, gateway, health, metrics, otlp, sessions, training, ui, v1};
 use axum::http::{Method, StatusCode};
 use serde_json::Value as JsonValue;
 use std::sync::LazyLock;
@@ -37,6 +37,7 @@ pub(super) fn table() -> Vec<RouteGroup> {
         group("rLLM", sessions::routes()),
         group("Gateway", gateway::routes()),
         group("Training data", training::routes()),
+        group("Web page", ui::routes().into_iter().chain(ui::page_routes()).collect()),
         group("OTLP", otlp::routes()),
         group("Server", health::routes().into_iter().chain([metrics_route(), document_route()]).collect()),
     ]

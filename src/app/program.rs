@@ -193,6 +193,7 @@ impl App {
             cors_origins: config.server.cors_origins.clone().into(),
             triplets: config.server.triplets,
             verdict: Arc::new(config.verdict.clone()),
+            totals: Arc::default(),
             gateway: gateway.clone(),
             proxy_address: self.proxy_address,
         };

@@ -13,6 +13,29 @@ use serde_json::{Value as JsonValue, json};
 /// `GET /v1/tracewire/rollouts/{rollout}/trajectory`
 pub(super) async fn trajectory(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
     let sample = sample(&state, &rollout).await?;
+    ok(json!({
+        "rollout_id": sample.rollout.rollout_id,
+        "attempt_id": sample.attempt_id,
+        "calls": calls_json(&sample),
+        "rows": sample.rows,
+        "proof": sample.proof(),
+        "verdict": verdict_json(&sample),
+    }))
+}
+
+/// `GET /v1/tracewire/rollouts/{rollout}/calls`
+pub(super) async fn calls(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
+    let sample = sample(&state, &rollout).await?;
+    ok(json!({
+        "rollout_id": sample.rollout.rollout_id,
+        "attempt_id": sample.attempt_id,
+        "calls": calls_json(&sample),
+        "verdict": verdict_json(&sample),
+    }))
+}
+
+/// The tree: each call with its parent and its break, without its tokens.
+fn calls_json(sample: &AttemptSample) -> Vec<JsonValue> {
     let (calls, nodes) = (&sample.tree.calls, &sample.tree.nodes);
     let node = |(call, node): (&crate::trajectory::Call, &crate::trajectory::CallNode)| {
         json!({
@@ -29,15 +52,7 @@ pub(super) async fn trajectory(State(state): State<ApiState>, Path(rollout): Pat
             "break": node.diagnosis,
         })
     };
-    let calls: Vec<JsonValue> = calls.iter().zip(nodes).map(node).collect();
-    ok(json!({
-        "rollout_id": sample.rollout.rollout_id,
-        "attempt_id": sample.attempt_id,
-        "calls": calls,
-        "rows": sample.rows,
-        "proof": sample.proof(),
-        "verdict": verdict_json(&sample),
-    }))
+    calls.iter().zip(nodes).map(node).collect()
 }
 
 /// `GET /v1/tracewire/rollouts/{rollout}/triplets`

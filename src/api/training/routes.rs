@@ -14,6 +14,9 @@ pub(crate) fn routes() -> Vec<Route> {
         get("/v1/tracewire/rollouts/{rollout}/trajectory", handlers::trajectory)
             .read(rollout, "Get the tree of a rollout's latest attempt, and its rows")
             .returns(object),
+        get("/v1/tracewire/rollouts/{rollout}/calls", handlers::calls)
+            .read(rollout, "Get the tree of a rollout's latest attempt without its tokens")
+            .returns(object),
         get("/v1/tracewire/rollouts/{rollout}/triplets", handlers::triplets)
             .read(rollout, "Get the trained calls with their rewards, as Agent Lightning 0.3 has them")
             .returns(object),

@@ -1,0 +1,80 @@
+// Requests to the server. The token is kept in this page's memory only: a reload asks for it again.
+
+let token = "";
+let isDown = false;
+const listeners = { down: () => {}, token: () => {} };
+
+export class ApiError extends Error {
+  constructor(status, detail) {
+    super(typeof detail === "string" ? detail : detail?.[0]?.msg ?? `the server answered ${status}`);
+    this.status = status;
+    this.detail = detail;
+  }
+}
+
+// `down(isDown)` is called when the server stops or starts to answer, `token()` when it wants one.
+export function listen(handlers) {
+  Object.assign(listeners, handlers);
+}
+
+export function setToken(value) {
+  token = value;
+}
+
+export function get(path, options) {
+  return request(path, options).then((response) => response.json());
+}
+
+export function getText(path, options) {
+  return request(path, options).then((response) => response.text());
+}
+
+async function request(path, { signal } = {}) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  let response;
+  try {
+    response = await fetch(`../${path}`, { headers, signal, credentials: "omit", cache: "no-store" });
+  } catch (error) {
+    if (error.name !== "AbortError") setDown(true);
+    throw error;
+  }
+  setDown(false);
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  if (response.status === 401) listeners.token();
+  throw new ApiError(response.status, body.detail ?? body.error);
+}
+
+function setDown(value) {
+  if (value !== isDown) listeners.down(value);
+  isDown = value;
+}
+
+// Calls `job` again and again while the page is visible, `seconds` after its last end, and more rarely while it fails. `job`
+// returns true to be called again at once. Returns a function that ends it.
+export function poll(job, seconds) {
+  const abort = new AbortController();
+  let timer = 0, failures = 0, isRunning = false;
+  const run = async () => {
+    if (abort.signal.aborted || isRunning || document.hidden) return;
+    isRunning = true;
+    let atOnce = false;
+    try {
+      atOnce = await job(abort.signal);
+      failures = 0;
+    } catch (error) {
+      if (error.name !== "AbortError") failures += 1;
+      if (!(error instanceof ApiError) && error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
+    }
+    isRunning = false;
+    const pause = failures ? Math.min(10, seconds * 2 ** Math.min(failures, 4)) : atOnce === true ? 0.05 : seconds;
+    clearTimeout(timer);
+    if (!abort.signal.aborted) timer = setTimeout(run, pause * 1000);
+  };
+  document.addEventListener("visibilitychange", run, { signal: abort.signal });
+  run();
+  return () => { clearTimeout(timer); abort.abort(); };
+}
+
+export const rolloutPath = (id) => `v1/tracewire/rollouts/${encodeURIComponent(id)}`;
+export const spanPath = (id, attempt, span) => `${rolloutPath(id)}/attempts/${encodeURIComponent(attempt)}/spans/${encodeURIComponent(span)}`;

@@ -1,0 +1,122 @@
+// The spans of a rollout as they arrive, as a tree and as lanes.
+
+import { get, rolloutPath } from "./api.js";
+
+const WORLD = new Set(["http", "tunnel", "connection"]);
+
+export class SpanSet {
+  constructor(rollout) {
+    this.rollout = rollout;
+    this.all = [];
+    this.byId = new Map();
+    this.last = 0;
+    this.isWhole = false;
+  }
+
+  // Reads what was stored since. Resolves to true if there is more to read at once.
+  async read(signal) {
+    const page = await get(`${rolloutPath(this.rollout)}/spans?after=${this.last}&limit=${this.all.length ? 5000 : 1000}`, { signal });
+    this.last = page.last;
+    for (const span of page.spans) {
+      const key = keyOf(span);
+      if (this.byId.has(key)) continue;
+      this.byId.set(key, span);
+      this.all.push(span);
+    }
+    this.isWhole = !page.more;
+    return page.more;
+  }
+
+  get attempts() {
+    return [...new Set(this.all.map((span) => span.attempt))];
+  }
+
+  // The tree of an attempt (all, if it is empty) as a list of rows with depths. Spans with an unknown parent are roots, and what
+  // is in a cycle of parents is shown at the end.
+  tree(attempt, folded, keeps) {
+    const spans = this.all.filter((span) => !attempt || span.attempt === attempt);
+    const children = new Map();
+    const roots = [];
+    for (const span of spans) {
+      const parent = span.parent && this.byId.get(`${span.attempt}/${span.parent}`);
+      if (!parent || parent === span) roots.push(span);
+      else if (children.has(parent)) children.get(parent).push(span);
+      else children.set(parent, [span]);
+    }
+    const rows = [], seen = new Set();
+    const visit = (first) => {
+      const stack = [[first, 0]];
+      while (stack.length) {
+        const [span, depth] = stack.pop();
+        if (seen.has(span)) continue;
+        seen.add(span);
+        const below = (children.get(span) ?? []).filter((child) => keeps(child) || children.has(child)).sort(inOrder);
+        const isShown = keeps(span);
+        const isFolded = folded.has(keyOf(span));
+        if (isShown) rows.push({ span, depth: Math.min(depth, MAX_DEPTH), children: below.length, isFolded });
+        if (isFolded && isShown) { markAll(span, children, seen); continue; }
+        for (let at = below.length - 1; at >= 0; at -= 1) stack.push([below[at], depth + (isShown ? 1 : 0)]);
+      }
+    };
+    roots.sort(inOrder).forEach(visit);
+    for (const span of spans) if (!seen.has(span) && keeps(span)) visit(span);
+    return rows;
+  }
+
+  // What the agent did over HTTP besides calling models, by time.
+  world(attempt) {
+    return this.all.filter((span) => isWorld(span) && (span.class !== "connection" || span.error) && (!attempt || span.attempt === attempt)).sort((one, other) => (one.start ?? 0) - (other.start ?? 0) || one.seq - other.seq);
+  }
+
+  // From the first start to the last end.
+  range(attempt) {
+    let from = Infinity, to = -Infinity;
+    for (const span of this.all) {
+      if (attempt && span.attempt !== attempt) continue;
+      if (span.start) { from = Math.min(from, span.start); to = Math.max(to, span.start); }
+      if (span.end) to = Math.max(to, span.end);
+    }
+    return from < Infinity ? { from, to: Math.max(to, from + 0.001) } : { from: 0, to: 1 };
+  }
+
+  // The calls of models of an attempt in order.
+  calls(attempt) {
+    return this.all.filter((span) => span.class === "llm" && (!attempt || span.attempt === attempt)).sort(inOrder);
+  }
+
+  // The call of the same agent before this one.
+  before(call) {
+    const calls = this.calls(call.attempt).filter((one) => one.agent === call.agent && one.role === call.role);
+    return calls[calls.indexOf(call) - 1];
+  }
+}
+
+export const keyOf = (span) => `${span.attempt}/${span.id}`;
+export const isWorld = (span) => WORLD.has(span.class);
+const inOrder = (one, other) => one.seq - other.seq || (one.start ?? 0) - (other.start ?? 0);
+
+function markAll(span, children, seen) {
+  const stack = [...(children.get(span) ?? [])];
+  while (stack.length) {
+    const next = stack.pop();
+    if (seen.has(next)) continue;
+    seen.add(next);
+    stack.push(...(children.get(next) ?? []));
+  }
+}
+
+const MAX_DEPTH = 24;
+
+// What a row of a span says.
+export function labelOf(span) {
+  if (span.class === "llm") return span.model ? span.name.replace(/^(chat|generate_content|text_completion) /, "") : span.name;
+  if (span.class === "tool") return span.tool ?? span.name;
+  if (isWorld(span) && span.method) return `${span.method} ${shortUrl(span)}`;
+  if (span.class === "reward" && span.reward !== undefined) return `reward ${span.reward}`;
+  return span.name;
+}
+
+function shortUrl(span) {
+  const rest = span.url?.split("://")[1] ?? span.host ?? "";
+  return rest.split("?")[0].replace(/\/$/, "");
+}

@@ -1,0 +1,307 @@
+// The tokens of the latest attempt: its branches as a graph, and the tokens of a call as boxes on a canvas.
+
+import { ApiError, get, rolloutPath, spanPath } from "./api.js";
+import { decimal, h, number, plural, replace, short, svg } from "./dom.js";
+import { amend } from "./route.js";
+import { colors } from "./waterfall.js";
+import { WindowedList } from "./window.js";
+
+const LANE = 12, ROW = 32;
+const LANES = 10;
+const MODES = [["logprob", "Logprob"], ["mask", "Mask"], ["version", "Version"]];
+const VERSION_HUES = [220, 30, 150, 300, 60, 190, 0, 270];
+
+export class TokensPane {
+  constructor(rollout, params) {
+    this.rollout = rollout;
+    this.mode = params.color ?? "logprob";
+    this.wanted = params.call ?? "";
+    this.list = new WindowedList({ rowHeight: ROW, label: "Calls by branch", role: "listbox", key: (row) => row.at, version: (row) => (row.at === this.selected ? 1 : 0), render: (row) => this.row(row) });
+    this.list.element.addEventListener("click", (event) => { const row = event.target.closest(".row"); if (row) this.select(Number(row.dataset.at)); });
+    this.summary = h("div", { class: "pane-head" });
+    this.head = h("div", { class: "pane-head" });
+    this.break = h("div", { class: "break", hidden: true });
+    this.canvas = h("canvas", { role: "img", "aria-label": "Tokens" });
+    this.spacer = h("div", {});
+    this.scroll = h("div", { class: "tokens-scroll", tabindex: 0, "aria-label": "Tokens of the call", on: { scroll: () => this.schedule(), mousemove: (event) => this.hover(event), mouseleave: () => this.hideTip() } }, this.canvas, this.spacer);
+    this.tip = h("div", { class: "tip", role: "tooltip", hidden: true });
+    this.legend = h("div", { class: "pane-head legend" });
+    this.observer = new ResizeObserver(() => this.schedule());
+    this.observer.observe(this.scroll);
+    this.message = h("div", { class: "empty", hidden: true });
+    this.body = h("div", { class: "split tokens" }, h("section", {}, this.summary, this.list.element), h("section", {}, this.head, this.break, this.legend, h("div", { class: "tokens-wrap" }, this.scroll), this.tip));
+    this.element = h("div", { class: "lane", style: { flex: "1" } }, this.message, this.body);
+    this.load();
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    this.list.destroy();
+  }
+
+  update(params) {
+    if (params.color && params.color !== this.mode) { this.mode = params.color; this.draw(); }
+    if (params.call && params.call !== this.wanted && this.calls) this.select(this.indexOf(params.call));
+  }
+
+  async load() {
+    this.explain("Reading the tokens…", "");
+    try {
+      this.tree = await get(`${rolloutPath(this.rollout)}/calls`);
+    } catch (error) {
+      this.explain("The tokens can't be read", error instanceof ApiError ? error.message : "The server does not answer.");
+      return;
+    }
+    this.calls = this.tree.calls;
+    if (!this.calls.length) { this.explain("There are no calls of models", "Only calls of models have tokens."); return; }
+    this.message.hidden = true;
+    this.body.hidden = false;
+    const rows = layout(this.calls);
+    this.lanes = 1 + Math.max(...rows.map((row) => row.lane));
+    this.list.setItems(rows);
+    const breaks = this.calls.filter((call) => call.break).length, sampled = sum(this.calls, "sampled_tokens"), trained = sum(this.calls, "trained_tokens");
+    replace(this.summary, h("span", {}, plural(this.calls.length, "call")), h("span", {}, plural(this.list.items.filter((row) => row.isBranch).length, "branch").replace("branchs", "branches")),
+      h("span", { class: breaks ? "warn" : "muted" }, plural(breaks, "break")), h("span", { class: "muted" }, `${short(trained)} of ${short(sampled)} sampled tokens trained`));
+    const first = this.wanted ? this.indexOf(this.wanted) : this.calls.findIndex((call) => call.sampled_tokens > 0);
+    this.select(Math.max(0, first));
+  }
+
+  explain(title, text) {
+    this.message.hidden = false;
+    this.body.hidden = true;
+    replace(this.message, h("h2", {}, title), h("p", {}, text));
+  }
+
+  indexOf(name) {
+    return this.calls.findIndex((call) => nameOf(call) === name || call.span_id === name);
+  }
+
+  row({ at, lane, through, parentLane, opens }) {
+    const call = this.calls[at], center = (place) => place * LANE + LANE / 2 + 4, middle = ROW / 2;
+    const lines = [...through.map((place) => svg("path", { d: `M${center(place)} 0V${ROW}` })),
+      parentLane !== null ? svg("path", { d: `M${center(lane)} 0V${middle}` }) : null,
+      ...opens.map((place) => svg("path", { d: place === lane ? `M${center(lane)} ${middle}V${ROW}` : `M${center(lane)} ${middle}C${center(lane)} ${ROW} ${center(place)} ${middle} ${center(place)} ${ROW}` }))];
+    const graph = svg("svg", { width: this.lanes * LANE + 8, height: ROW, "aria-hidden": "true", fill: "none", stroke: "var(--line-strong)", "stroke-width": 1.5 }, lines,
+      svg("circle", { cx: center(lane), cy: middle, r: 4, fill: call.break ? "var(--warn)" : call.exclusion ? "var(--internal)" : "var(--llm)", stroke: "none" }));
+    const why = call.break ? call.break.cause.replaceAll("_", " ") : "";
+    return h("div", { class: "branch-row", role: "option", "aria-selected": at === this.selected, "data-at": at }, graph,
+      h("span", { class: "ellipsis" }, h("b", {}, `#${call.sequence_id}`), call.choice ? `.${call.choice}` : "", " ", call.role === "main" ? "" : `${call.role} `, why ? h("span", { class: "why" }, `${why} at token ${number(call.break.position)}`) : null, call.exclusion ? h("span", { class: "muted" }, ` not trained: ${String(call.exclusion).replaceAll("_", " ")}`) : null),
+      h("span", { class: "num muted" }, `${short(call.prompt_tokens)} → `, h("b", {}, short(call.sampled_tokens))));
+  }
+
+  async select(at) {
+    const call = this.calls[at];
+    if (!call) return;
+    const old = this.selected;
+    this.selected = at;
+    for (const row of this.list.rows.values()) { const place = Number(row.element.dataset.at); if (place === old || place === at) row.element.setAttribute("aria-selected", place === at); }
+    this.list.show(this.list.items.findIndex((row) => row.at === at));
+    amend({ call: this.wanted = nameOf(call) });
+    this.drawHead(call);
+    try {
+      const span = await get(spanPath(this.rollout, this.tree.attempt_id, call.span_id));
+      if (this.selected !== at) return;
+      this.tokens = tokensOf(span, call, this.calls);
+      this.scroll.scrollTop = 0;
+      this.draw();
+      this.scrollTo(call.break?.position ?? this.tokens.promptLength);
+    } catch (error) {
+      this.tokens = null;
+      replace(this.legend, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
+    }
+  }
+
+  drawHead(call) {
+    replace(this.head, h("b", {}, `Call #${call.sequence_id}`), h("span", { class: "muted" }, `${number(call.prompt_tokens)} prompt, ${number(call.sampled_tokens)} sampled, ${number(call.trained_tokens)} trained`), h("span", { class: "grow" }),
+      h("div", { class: "tabs", role: "group", "aria-label": "Colour" }, MODES.map(([name, text]) => h("button", { type: "button", "aria-pressed": String(name === this.mode), "aria-selected": String(name === this.mode), on: { click: () => { this.mode = name; amend({ color: name }); this.drawHead(call); this.draw(); } } }, text))),
+      h("span", {}, [["Prompt", () => 0], ["Answer", () => this.tokens?.promptLength ?? 0]].map(([text, place]) => h("button", { type: "button", class: "plain small", on: { click: () => this.scrollTo(place()) } }, text)),
+        h("a", { class: "padded", href: `#/rollout/${encodeURIComponent(this.rollout)}?span=${encodeURIComponent(call.span_id)}` }, "Messages")));
+    this.break.hidden = !call.break;
+    if (!call.break) return;
+    const { cause, position, expected, found, earlier } = call.break;
+    const ids = (side) => (side.ids?.length ? h("span", { class: "mono muted" }, ` ${side.ids.join(" ")}`) : null);
+    replace(this.break, h("div", {}, h("b", {}, CAUSES[cause] ?? cause.replaceAll("_", " ")), ` It differs from call #${this.calls[earlier]?.sequence_id} at token ${number(position)}. `, h("button", { type: "button", class: "small", on: { click: () => this.scrollTo(position) } }, "Show")),
+      h("div", { class: "sides" }, h("span", { class: "muted" }, "before"), h("span", {}, expected.text || h("span", { class: "muted" }, "no text was recorded"), ids(expected)), h("span", { class: "muted" }, "now"), h("span", {}, found.text || h("span", { class: "muted" }, "no text was recorded"), ids(found))));
+  }
+
+  schedule() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => { this.frame = 0; this.draw(); });
+  }
+
+  // Boxes with ids, or small ones when there are very many.
+  get box() {
+    return this.tokens.ids.length > 30_000 ? { width: 9, height: 12, hasText: false } : { width: 58, height: 20, hasText: true };
+  }
+
+  draw() {
+    const { tokens } = this;
+    const width = this.scroll.clientWidth, height = this.scroll.clientHeight;
+    if (!tokens || !width) return;
+    const { ids } = tokens;
+    if (!ids.length) {
+      replace(this.legend, h("span", {}, "No token ids were recorded for this call."));
+      this.canvas.width = this.canvas.height = 0;
+      this.canvas.style.height = this.spacer.style.height = "0";
+      return;
+    }
+    const box = this.box, columns = Math.max(1, Math.floor((width - 8) / box.width)), rows = Math.ceil(ids.length / columns);
+    this.columns = columns;
+    const ratio = devicePixelRatio || 1;
+    this.canvas.style.width = `${width}px`;
+    this.canvas.style.height = `${height}px`;
+    this.spacer.style.height = `${Math.max(0, rows * box.height + 8 - height)}px`;
+    if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
+      this.canvas.width = Math.round(width * ratio);
+      this.canvas.height = Math.round(height * ratio);
+    }
+    const context = this.canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.font = "11px ui-monospace, 'DejaVu Sans Mono', monospace";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    const color = colors(this.scroll), paint = painter(this.mode, tokens, color);
+    const top = this.scroll.scrollTop - 4, first = Math.max(0, Math.floor(top / box.height)), last = Math.min(rows, Math.ceil((top + height) / box.height));
+    for (let at = first * columns; at < Math.min(ids.length, last * columns); at += 1) {
+      const x = 4 + (at % columns) * box.width, y = Math.floor(at / columns) * box.height - top;
+      const [fill, ink] = paint(at);
+      context.fillStyle = fill;
+      context.fillRect(x + 0.5, y + 0.5, box.width - 2, box.height - 2);
+      if (box.hasText) { context.fillStyle = ink; context.fillText(ids[at], x + box.width / 2 - 1, y + box.height / 2); }
+      if (at === tokens.breakAt) { context.strokeStyle = color.warn; context.lineWidth = 2; context.strokeRect(x, y, box.width - 1, box.height - 1); context.lineWidth = 1; }
+    }
+    this.drawLegend(color);
+  }
+
+  drawLegend() {
+    const swatch = (background, text) => h("span", {}, h("i", { style: { background } }), text);
+    const { tokens } = this;
+    if (this.mode === "logprob") replace(this.legend, tokens.logprobs ? [h("span", {}, "log-probability −5 ", h("span", { class: "ramp" }), " 0"), h("span", {}, `mean ${decimal(mean(tokens.logprobs))}`)] : h("span", {}, "No log-probabilities were recorded."), swatch("var(--sunken)", "prompt"));
+    else if (this.mode === "mask") replace(this.legend, swatch("var(--llm)", "trained here"), swatch("color-mix(in srgb, var(--llm) 35%, var(--panel))", "sampled in an earlier call"), swatch("var(--warn)", "sampled, not trained"), swatch("var(--sunken)", "observed"));
+    else replace(this.legend, tokens.versions.length ? tokens.versions.map((version, at) => swatch(versionColor(at), `version ${version.name}`)) : h("span", {}, "No version of the weights was recorded."), swatch("var(--sunken)", "prompt"));
+  }
+
+  scrollTo(position) {
+    if (!this.tokens) return;
+    const row = Math.floor(position / (this.columns || 1));
+    this.scroll.scrollTop = Math.max(0, row * this.box.height - this.scroll.clientHeight / 3);
+    this.draw();
+  }
+
+  hover(event) {
+    const { tokens } = this;
+    if (!tokens?.ids.length) return;
+    const area = this.scroll.getBoundingClientRect(), box = this.box;
+    const column = Math.floor((event.clientX - area.left - 4) / box.width), row = Math.floor((event.clientY - area.top + this.scroll.scrollTop - 4) / box.height);
+    const at = row * this.columns + column;
+    if (column < 0 || column >= this.columns || at < 0 || at >= tokens.ids.length) { this.hideTip(); return; }
+    const sampledAt = at - tokens.promptLength, logprob = sampledAt >= 0 ? tokens.logprobs?.[sampledAt] : undefined;
+    const version = tokens.versions.findLast((version) => sampledAt >= version.at)?.name;
+    const lines = [`token ${number(at)} · id ${tokens.ids[at]}`, sampledAt >= 0 ? `sampled, number ${number(sampledAt)} of the answer` : tokens.earlier(at) ? "prompt; sampled in an earlier call" : "prompt; observed",
+      logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
+    replace(this.tip, lines.filter(Boolean).join("\n"));
+    this.tip.hidden = false;
+    this.tip.style.left = `${Math.min(event.clientX + 12, innerWidth - 300)}px`;
+    this.tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 100)}px`;
+  }
+
+  hideTip() { this.tip.hidden = true; }
+
+  key(event) {
+    const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+    if (!(event.key in steps) || !this.calls || event.target === this.scroll) return false;
+    this.select(Math.min(this.calls.length - 1, Math.max(0, (this.selected ?? 0) + steps[event.key])));
+    return true;
+  }
+}
+
+const CAUSES = {
+  retokenized: "The same text has other ids.",
+  template: "The chat template rendered the same messages differently.",
+  thinking_dropped: "The reasoning of an earlier answer is missing.",
+  rewritten: "A message was changed.",
+  truncated: "Messages, or the end of one, were left out.",
+  compacted: "Messages were replaced by a shorter account of them.",
+  tools_changed: "The tools of the request changed.",
+  new_conversation: "A new conversation begins.",
+};
+
+const nameOf = (call) => (call.choice ? `${call.span_id}.${call.choice}` : call.span_id);
+const sum = (calls, name) => calls.reduce((total, call) => total + (call[name] ?? 0), 0);
+const mean = (values) => values.reduce((total, value) => total + value, 0) / (values.length || 1);
+const versionColor = (at) => `hsl(${VERSION_HUES[at % VERSION_HUES.length]} 55% 60%)`;
+
+// The rows of the graph: the lane of each call, which lanes pass it, and which begin below it.
+function layout(calls) {
+  const lanes = [], children = calls.map(() => []), rows = [];
+  calls.forEach((call, at) => { if (call.parent !== null && call.parent !== undefined) children[call.parent].push(at); });
+  const busy = [];
+  const free = (at, end) => {
+    let lane = 0;
+    while (lane < LANES - 1 && (busy[lane] ?? -1) > at) lane += 1;
+    busy[lane] = end;
+    return lane;
+  };
+  const lastOf = (at) => children[at].at(-1) ?? at;
+  calls.forEach((call, at) => {
+    const parent = call.parent ?? null;
+    const isContinued = parent !== null && children[parent][0] === at;
+    if (parent === null) lanes[at] = free(at, lastOf(at));
+    else if (isContinued) { lanes[at] = lanes[parent]; busy[lanes[at]] = Math.max(busy[lanes[at]] ?? 0, lastOf(at)); }
+    else lanes[at] = free(parent, Math.max(at, lastOf(at)));
+    rows.push({ at, lane: lanes[at], parentLane: parent === null ? null : lanes[parent], through: [], opens: [], isBranch: !isContinued });
+  });
+  calls.forEach((call, at) => {
+    for (const child of children[at]) {
+      rows[at].opens.push(lanes[child]);
+      for (let between = at + 1; between < child; between += 1) {
+        if (!rows[between].through.includes(lanes[child])) rows[between].through.push(lanes[child]);
+      }
+    }
+  });
+  return rows;
+}
+
+// The tokens of a call, and what is known of each.
+function tokensOf(span, call, calls) {
+  const suffix = call.choice ? `.${call.choice}` : "";
+  const numbers = (name) => { const value = span.attributes[name + suffix]; return Array.isArray(value) ? value : []; };
+  const own = numbers("prompt_token_ids"), prompt = own.length ? own : span.attributes.prompt_token_ids ?? [];
+  const sampled = numbers("response_token_ids"), logprobs = numbers("tracewire.response_logprobs");
+  const names = span.attributes["tracewire.policy.versions"] ?? [span.attributes["tracewire.policy.version"]].filter(Boolean);
+  const starts = span.attributes["tracewire.policy.version_starts"] ?? [0];
+  const ranges = [];
+  for (let parent = call.parent; parent !== null && parent !== undefined; parent = calls[parent].parent) ranges.push([calls[parent].prompt_tokens, calls[parent].prompt_tokens + calls[parent].sampled_tokens]);
+  return {
+    ids: [...prompt, ...sampled], promptLength: prompt.length, logprobs: logprobs.length === sampled.length && logprobs.length ? logprobs : null,
+    versions: names.map((name, at) => ({ name, at: starts[at] ?? 0 })), breakAt: call.break?.position,
+    earlier: (at) => ranges.some(([from, to]) => at >= from && at < to), isTrained: (at) => at < call.trained_tokens,
+  };
+}
+
+// The fill and the ink of each box.
+function painter(mode, tokens, color) {
+  const plain = [color.sunken, color.muted];
+  if (mode === "logprob") return (at) => {
+    const logprob = tokens.logprobs?.[at - tokens.promptLength];
+    return logprob === undefined ? (at >= tokens.promptLength ? [color.internal, color.ink] : plain) : [ramp(logprob), "#10151f"];
+  };
+  if (mode === "mask") return (at) => {
+    if (at >= tokens.promptLength) return tokens.isTrained(at - tokens.promptLength) ? [color.llm, "#ffffff"] : [color.warn, color.panel];
+    return tokens.earlier(at) ? [`color-mix(in srgb, ${color.llm} 35%, ${color.panel})`, color.ink] : plain;
+  };
+  return (at) => {
+    const place = at - tokens.promptLength;
+    if (place < 0 || !tokens.versions.length) return plain;
+    return [versionColor(tokens.versions.findLastIndex((version) => place >= version.at)), "#10151f"];
+  };
+}
+
+// Red for unlikely tokens, green for certain ones: the colours of the ramp in the legend.
+const STOPS = [[192, 57, 43], [230, 162, 60], [233, 227, 161], [106, 191, 138], [45, 138, 91]];
+function ramp(logprob) {
+  const place = Math.min(1, Math.max(0, 1 + logprob / 5)) * (STOPS.length - 1);
+  const low = Math.min(STOPS.length - 2, Math.floor(place)), share = place - low;
+  return `rgb(${STOPS[low].map((value, at) => Math.round(value + (STOPS[low + 1][at] - value) * share)).join(" ")})`;
+}
