@@ -59,3 +59,4 @@ mod training;
 mod tunnels;
 mod upstream_faults;
 mod upstream_ways;
+mod web_page;

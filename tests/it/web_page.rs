@@ -1,0 +1,185 @@
+//! The web page: its files and their policy, the routes that it reads, and the page itself in a browser.
+
+use crate::support::client::{Reply, ask, get, post};
+use crate::support::{Bench, Running, clients, root, skipped, text};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// The rollouts of tests/ui/sample.py.
+fn sampled(bench: &Bench) -> Running {
+    let serve = bench.gateway_without_backends("");
+    let sample = root().join("tests/ui/sample.py");
+    let filled = Command::new("python3").arg(sample).arg(serve.url("server")).arg(bench.store()).output().unwrap();
+    assert!(filled.status.success(), "{}", text(&filled));
+    serve
+}
+
+fn pages(serve: &Running, query: &str, headers: &[(&str, &str)]) -> Vec<Value> {
+    let (mut rows, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/tracewire/rollouts?{query}{after}");
+        let page = ask(serve.address("server"), "GET", &path, headers, "").json();
+        rows.extend(page["rollouts"].as_array().unwrap_or_else(|| panic!("{page}")).iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return rows,
+        }
+    }
+}
+
+fn ids(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["rollout_id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_files_of_the_page_allow_nothing_from_elsewhere() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("");
+    let server = serve.address("server");
+    let browser = ask(server, "GET", "/", &[("accept", "text/html,*/*")], "");
+    assert_eq!((browser.status, browser.header("location")), (303, Some("/ui/")));
+    assert!(get(server, "/").text().starts_with("This is the API server"));
+    for (path, media_type) in [("/ui/", "text/html"), ("/ui/app.js", "text/javascript"), ("/ui/style.css", "text/css")]
+    {
+        let file = get(server, path);
+        assert_eq!(file.status, 200, "{path}");
+        assert!(file.header("content-type").unwrap().starts_with(media_type), "{path}");
+        let policy = file.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        let known = ask(server, "GET", path, &[("if-none-match", file.header("etag").unwrap())], "");
+        assert_eq!((known.status, known.text().as_str()), (304, ""), "{path}");
+    }
+    for path in ["/ui/nothing.js", "/ui/..%2fmod.rs", "/ui/%2e%2e%2fmod.rs"] {
+        assert_eq!(get(server, path).status, 404, "{path}");
+    }
+    let html = get(server, "/ui/").text();
+    assert!(!html.contains("style=") && !html.contains("onclick") && html.matches("<script").count() == 1, "{html}");
+}
+
+#[test]
+fn lists_of_rollouts_are_filtered_and_paged() {
+    let bench = Bench::new();
+    let serve = sampled(&bench);
+    let all = pages(&serve, "limit=7", &[]);
+    assert_eq!(all.len(), 29);
+    let times: Vec<f64> = all.iter().map(|row| row["start_time"].as_f64().unwrap()).collect();
+    assert!(times.is_sorted_by(|one, other| one >= other), "newest first");
+    let team = all.iter().find(|row| row["rollout_id"] == "ro-team").unwrap();
+    assert_eq!((&team["llm_calls"], &team["errors"], &team["status"]), (&json!(23), &json!(1), &json!("succeeded")));
+    assert_eq!(team["totals"]["rewards"], json!([["primary", 1.0], ["style", 0.8]]));
+    assert_eq!(team["totals"]["agents"], json!(["claude-code", "explore-1", "explore-2"]));
+    for (query, expected) in [
+        ("status:failed", 4),
+        ("status:failed+model:qwen*", 3),
+        ("role:subagent", 1),
+        ("1138", 7),
+        ("task:%22order+4711%22", 7),
+        ("agent:claude-code", 1),
+        ("host:payments.example.test+-status:failed", 9),
+        ("tokens>100k", 1),
+        ("since:10m", 29 - 25),
+        ("tool:get_order", 26),
+        ("id:ro-without-spans+spans:0", 1),
+        ("error:connection*", 3),
+    ] {
+        let found = pages(&serve, &format!("limit=5&q={query}"), &[]);
+        assert_eq!(found.len(), expected, "{query}: {:?}", ids(&found));
+    }
+    let wrong = get(serve.address("server"), "/v1/tracewire/rollouts?q=%C3%A9+modle:x");
+    assert_eq!(wrong.status, 422);
+    let detail = &wrong.json()["detail"][0];
+    assert_eq!(detail["loc"], json!(["query", "q", 2, 7]));
+    assert!(detail["msg"].as_str().unwrap().contains("did you mean `model`"), "{detail}");
+    assert_eq!(get(serve.address("server"), "/v1/tracewire/rollouts?after=x").status, 422);
+}
+
+#[test]
+fn a_span_is_outlined_in_lists_and_whole_by_itself() {
+    let bench = Bench::new();
+    let serve = sampled(&bench);
+    let server = serve.address("server");
+    let (mut spans, mut after) = (Vec::new(), 0);
+    loop {
+        let page = get(server, &format!("/v1/tracewire/rollouts/ro-team/spans?limit=10&after={after}")).json();
+        spans.extend(page["spans"].as_array().unwrap().iter().cloned());
+        after = page["last"].as_u64().unwrap();
+        if page["more"] == json!(false) {
+            break;
+        }
+    }
+    let row = get(server, "/v1/tracewire/rollouts/ro-team").json();
+    assert_eq!(json!(spans.len()), row["spans"]);
+    let classes = |class: &str| spans.iter().filter(|span| span["class"] == class).count();
+    assert_eq!((classes("llm"), classes("tool"), classes("http"), classes("reward")), (23, 14, 11, 2));
+    let call = spans.iter().find(|span| span["class"] == "llm").unwrap();
+    assert!(call.get("attributes").is_none() && call["model"] == "claude-sonnet-4-5", "{call}");
+    let path = |id: &str| format!("/v1/tracewire/rollouts/ro-team/attempts/at-1/spans/{id}");
+    let whole = get(server, &path(call["id"].as_str().unwrap())).json();
+    assert!(whole["attributes"]["gen_ai.input.messages"].as_str().unwrap().contains("nightly build"), "{whole}");
+    assert_eq!(get(server, &path("0000000000000000")).status, 404);
+    assert_eq!(get(server, "/v1/tracewire/rollouts/ro-none").status, 404);
+    let calls = get(server, "/v1/tracewire/rollouts/ro-support-02/calls").json();
+    assert_eq!(calls["calls"].as_array().unwrap().len(), 2);
+    assert!(calls["calls"][1]["break"]["position"].is_u64(), "{calls}");
+}
+
+const TOKENS: &str = r#"
+[[server.tokens]]
+token = "whole-token"
+[[server.tokens]]
+token = "team-token"
+rollouts = ["ro-a-*"]
+[[server.tokens]]
+token = "writer-token"
+scopes = ["write"]
+"#;
+
+#[test]
+fn a_token_lists_only_its_own_rollouts() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(TOKENS);
+    let server = serve.address("server");
+    let as_bearer = |token: &str, method: &str, path: &str, body: &str| -> Reply {
+        ask(server, method, path, &[("authorization", &format!("Bearer {token}"))], body)
+    };
+    let new: Vec<Value> = (0..12)
+        .map(|number| json!({ "rollout_id": format!("ro-{}-{number}", if number % 4 == 0 { "a" } else { "b" }), "input": number }))
+        .collect();
+    assert_eq!(as_bearer("whole-token", "POST", "/api/rollouts", &json!(new).to_string()).status, 201);
+    let list = "/v1/tracewire/rollouts";
+    assert_eq!(get(server, list).status, 401);
+    assert_eq!(as_bearer("writer-token", "GET", list, "").status, 403);
+    assert_eq!(pages(&serve, "limit=5", &[("authorization", "Bearer whole-token")]).len(), 12);
+    let own = pages(&serve, "limit=2", &[("authorization", "Bearer team-token")]);
+    assert_eq!(ids(&own), ["ro-a-8", "ro-a-4", "ro-a-0"]);
+    let page = as_bearer("team-token", "GET", &format!("{list}?limit=2"), "").text();
+    assert!(!page.contains("ro-b") && !page.contains("total\""), "{page}");
+    for path in ["/v1/tracewire/rollouts/ro-b-1", "/v1/tracewire/rollouts/ro-b-1/spans", "/v1/tracewire/connect"] {
+        assert_eq!(as_bearer("team-token", "GET", path, "").status, 403, "{path}");
+    }
+    // The files of the page have nothing of what is stored.
+    assert_eq!(get(server, "/ui/").status, 200);
+}
+
+/// Each view in Chromium: by keyboard, narrow, dark, with hostile content, live, with a token.
+#[test]
+fn the_page_works_in_a_browser() {
+    let python = clients().join("browser/bin/python");
+    let chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    let chromium = chromium.iter().find(|path| std::path::Path::new(path).exists());
+    let (Some(chromium), true) = (chromium, python.exists()) else {
+        let why = "Chromium or Playwright is not here; scripts/install-clients installs them";
+        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{why}");
+        return skipped("the web page", why);
+    };
+    let (bench, closed_bench) = (Bench::new(), Bench::new());
+    let (serve, closed) = (sampled(&bench), closed_bench.gateway_without_backends(TOKENS));
+    let shots = tempfile::tempdir().unwrap();
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/ui/page_test.py")).args([serve.url("server"), closed.url("server")]);
+    command.env("CHROMIUM", chromium).env("SCREENSHOTS", shots.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(post(serve.address("server"), "/api/rollouts", &json!([])).status, 201, "the server still answers");
+}

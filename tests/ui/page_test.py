@@ -1,0 +1,377 @@
+"""The web page in Chromium, as people use it: python3 tests/ui/page_test.py SERVER SERVER_WITH_TOKENS
+
+SERVER has the rollouts of sample.py; the other one wants the token `whole-token`. CHROMIUM is the browser, and SCREENSHOTS a folder
+for pictures of each view. Every test fails if the page logs an error, or asks for anything outside of its server.
+"""
+
+import json
+import os
+import sys
+import traceback
+import urllib.request
+
+from playwright.sync_api import expect, sync_playwright
+
+SERVER, CLOSED = sys.argv[1].rstrip("/"), sys.argv[2].rstrip("/")
+SHOTS = os.environ.get("SCREENSHOTS")
+TESTS = []
+
+
+def test(width=1280, height=800, scheme="light", server=SERVER):
+    def register(function):
+        TESTS.append((function, width, height, scheme, server))
+        return function
+    return register
+
+
+def post(path, body, method="POST"):
+    request = urllib.request.Request(SERVER + path, json.dumps(body).encode(), {"content-type": "application/json"}, method=method)
+    urllib.request.urlopen(request).close()
+
+
+def span(rollout, sequence, attributes, **fields):
+    return {"rollout_id": rollout, "attempt_id": "at-1", "sequence_id": sequence, "trace_id": "1" * 32, "span_id": f"{sequence:016x}", "parent_id": None,
+            "name": "chat live-model", "kind": "CLIENT", "status": {"status_code": "UNSET", "description": None}, "attributes": attributes, "events": [], "links": [],
+            "start_time": 1_800_000_000 + sequence, "end_time": 1_800_000_000.5 + sequence, "context": None, "parent": None,
+            "resource": {"attributes": {}, "schema_url": ""}, **fields}
+
+
+def start(rollout, task):
+    post("/api/rollouts", [{"rollout_id": rollout, "input": task}])
+    post(f"/api/rollouts/{rollout}", {"status": {"state": "running", "last_attempt_id": "at-1"}}, "PATCH")
+
+
+def shot(page, name):
+    if SHOTS:
+        page.screenshot(path=os.path.join(SHOTS, name + ".png"))
+
+
+def no_overflow(page):
+    wide = page.evaluate("""() => [...document.querySelectorAll('body, main, main > *, .head, .toolbar, .pane-head')]
+        .filter((element) => element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX === 'visible').map((element) => element.className)""")
+    assert not wide and page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"wider than the window: {wide}"
+
+
+@test()
+def the_list_shows_filters_and_explains(page):
+    page.goto(SERVER + "/")
+    expect(page).to_have_url(SERVER + "/ui/")
+    row = page.locator("[data-id=ro-team]")
+    expect(row).to_contain_text("nightly build")
+    expect(row).to_contain_text("claude-code")
+    expect(page.locator(".footer")).to_contain_text("29 rollouts")
+    expect(page.locator("[data-id=ro-support-24]")).to_contain_text("sound")
+    shot(page, "rollouts")
+    page.keyboard.press("/")
+    page.keyboard.type("status:failed model:qwen*")
+    expect(page.locator(".row")).to_have_count(3)
+    assert "q=status%3Afailed" in page.url, page.url
+    page.locator("input[type=search]").fill("modle:x")
+    expect(page.locator(".problem")).to_contain_text("did you mean `model`")
+    expect(page.locator(".problem mark")).to_have_text("modle")
+    page.locator("input[type=search]").fill("no-such-word")
+    expect(page.locator(".empty")).to_contain_text("No rollout matches")
+    page.get_by_role("button", name="Clear the filter").click()
+    expect(page.locator("[data-id=ro-team]")).to_be_visible()
+    # An address can be sent to a colleague.
+    page.goto(SERVER + "/ui/#/rollouts?q=agent%3Aclaude-code")
+    page.reload()
+    expect(page.locator(".row")).to_have_count(1)
+
+
+@test()
+def rollouts_of_one_task_stand_together(page):
+    page.goto(SERVER + "/ui/#/rollouts?group=1")
+    group = page.locator(".group-row", has_text="The lamp of order 1138")
+    expect(group).to_contain_text("7 rollouts")
+    group.click()
+    expect(page.locator("[data-id=ro-support-01]")).to_be_visible()
+    group.get_by_role("link", name="Compare").click()
+    expect(page.locator(".compare > section")).to_have_count(2)
+    expect(page.locator(".pane-head").first).to_contain_text("They part at message")
+    shot(page, "compare")
+    page.go_back()
+    expect(page.locator(".group-row").first).to_be_visible()
+
+
+@test()
+def a_person_gets_everywhere_by_keyboard(page):
+    page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-team")
+    expect(page.locator(".row")).to_have_count(1)
+    page.keyboard.press("j")
+    expect(page.locator("[data-id=ro-team]")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_contain_text("nightly build")
+    expect(page.locator(".pane")).to_contain_text("The build was red")
+    shot(page, "rollout")
+    page.keyboard.press("k")
+    page.keyboard.press("j")
+    page.keyboard.press("2")
+    expect(page.locator("[role=tab][aria-selected=true]")).to_have_text("Changes")
+    expect(page.locator(".pane")).to_contain_text("messages sent")
+    page.keyboard.press("e")
+    expect(page.locator(".pane .cause")).to_contain_text("429")
+    page.keyboard.press("+")
+    expect(page.get_by_role("button", name="Show all")).to_be_visible()
+    page.keyboard.press("0")
+    expect(page.get_by_role("button", name="Show all")).to_be_hidden()
+    page.keyboard.press("?")
+    expect(page.locator("dialog")).to_contain_text("next error")
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_be_hidden()
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-id=ro-support-25]")).to_be_visible()
+    page.keyboard.press("g")
+    page.keyboard.press("h")
+    expect(page.locator("h1")).to_contain_text("What is recorded is whole")
+    page.keyboard.press("g")
+    page.keyboard.press("c")
+    expect(page.locator("h1")).to_have_text("Connect an agent")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    expect(page.locator("[data-id=ro-team]")).to_be_visible()
+    # The tab key reaches every control, and each has a name.
+    names = page.evaluate("""() => [...document.querySelectorAll('button, a[href], input, select')].filter((one) => one.offsetParent)
+        .filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim() || one.title)).map((one) => one.outerHTML)""")
+    assert not names, names
+
+
+@test()
+def back_and_forward_lead_through_the_states(page):
+    page.goto(SERVER + "/ui/#/rollouts")
+    page.locator("[data-id=ro-support-25] a").click()
+    expect(page.locator("h1")).to_contain_text("The lamp of order 1138")
+    page.locator("[role=tab]", has_text="Timing").click()
+    expect(page.locator(".pane")).to_contain_text("waiting for the head")
+    page.locator("[role=tab]", has_text="Attributes").click()
+    expect(page.locator(".pane")).to_contain_text("gen_ai.request.model")
+    page.go_back()
+    expect(page.locator(".pane")).to_contain_text("waiting for the head")
+    page.go_back()
+    page.go_back()
+    expect(page.locator("[data-id=ro-support-25]")).to_be_visible()
+    page.go_forward()
+    expect(page.locator("h1")).to_contain_text("The lamp of order 1138")
+
+
+@test()
+def the_conversation_reads_like_one(page):
+    page.goto(SERVER + "/ui/#/rollout/ro-support-25")
+    pane = page.locator(".pane")
+    for part in ["You are the support agent", "Can I have a new one?", "get_order", "refund pending", "was paid back today"]:
+        expect(pane).to_contain_text(part)
+    pane.locator("details.thinking summary").first.click()
+    expect(pane).to_contain_text("The customer names an order")
+    expect(pane.locator(".divider")).to_have_text("new in this call")
+    world = page.get_by_role("tree", name="Other exchanges over HTTP")
+    expect(world).to_contain_text("GET orders.example.test/v2/orders/1138")
+    world.locator(".row").first.click()
+    page.locator("[role=tab]", has_text="Response").click()
+    expect(pane).to_contain_text("Status 200")
+    page.goto(SERVER + "/ui/#/rollout/ro-support-21")
+    page.get_by_role("button", name="1 error").click()
+    expect(page.locator(".cause")).to_contain_text("connection_refused: Connection refused (os error 111)")
+    shot(page, "error")
+
+
+@test()
+def tokens_are_boxes_and_breaks_are_told(page):
+    page.goto(SERVER + "/ui/#/rollout/ro-support-02/tokens")
+    expect(page.locator(".branch-row")).to_have_count(2)
+    expect(page.locator(".branch-row").nth(1)).to_contain_text("at token 200")
+    page.locator(".branch-row").nth(1).click()
+    expect(page.locator(".break")).to_contain_text("It differs from call #1 at token 200.")
+    painted = "document.querySelector('.tokens-scroll canvas').getContext('2d').getImageData(10, 10, 1, 1).data[3]"
+    page.wait_for_function(f"() => {painted} > 0")
+    page.get_by_role("button", name="Prompt").click()
+    box = page.locator(".tokens-scroll").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 12)
+    expect(page.locator(".tip")).to_contain_text("token 0 · id ")
+    page.get_by_role("button", name="Mask").click()
+    expect(page.locator(".legend")).to_contain_text("sampled in an earlier call")
+    assert "color=mask" in page.url, page.url
+    shot(page, "tokens")
+    page.goto(SERVER + "/ui/#/rollout/ro-hostile/tokens")
+    expect(page.locator(".legend")).to_contain_text("No token ids were recorded")
+
+
+@test()
+def hostile_content_is_only_text(page):
+    page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-hostile")
+    expect(page.locator("[data-id=ro-hostile]")).to_contain_text("<script>window.hacked=1</script>")
+    expect(page.locator("[data-id=ro-hostile]")).to_contain_text("⟨U+202E⟩")
+    page.goto(SERVER + "/ui/#/rollout/ro-hostile")
+    expect(page.locator(".pane")).to_contain_text("{broken")
+    page.keyboard.press("k")
+    expect(page.locator(".pane")).to_contain_text("Show all 2,000,000 characters")
+    expect(page.locator(".pane")).to_contain_text("image that can't be shown")
+    shot(page, "hostile")
+    for pane in ["Changes", "Request", "Response", "Timing", "Attributes"]:
+        page.locator("[role=tab]", has_text=pane).click()
+        expect(page.locator("[role=tab][aria-selected=true]")).to_have_text(pane)
+        expect(page.locator(".pane")).not_to_contain_text("can't be shown now")
+    page.keyboard.press("e")
+    expect(page.locator(".cause")).to_contain_text("<script>")
+    page.goto(SERVER + "/ui/#/compare?r=ro-hostile,ro-support-01")
+    expect(page.locator(".pane-head")).to_contain_text("They part at message 1")
+    page.goto(SERVER + "/ui/#/rollout/" + urllib.request.quote("<img src=x onerror=alert(1)>", safe=""))
+    expect(page.locator("main .empty >> visible=true")).to_contain_text("There is no such rollout")
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.querySelectorAll('main script, main iframe, main object, main img:not([src^=\"data:image/\"])').length") == 0
+
+
+@test()
+def what_happens_now_appears(page):
+    page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-live*")
+    expect(page.locator(".empty")).to_contain_text("No rollout matches")
+    start("ro-live-1", "What happens now?")
+    expect(page.locator("[data-id=ro-live-1]")).to_contain_text("running", timeout=15_000)
+    page.locator("[data-id=ro-live-1] a").click()
+    expect(page.locator(".pane")).to_contain_text("Nothing was recorded")
+    for sequence in range(1, 4):
+        answer = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": f"answer {sequence}"}]}])
+        post("/v1/agl/spans", span("ro-live-1", sequence, {"gen_ai.operation.name": "chat", "gen_ai.request.model": "live-model", "gen_ai.output.messages": answer}))
+        expect(page.locator(".pane")).to_contain_text(f"answer {sequence}", timeout=15_000)
+    post("/api/rollouts/ro-live-1", {"status": {"state": "succeeded"}}, "PATCH")
+    expect(page.locator(".head")).to_contain_text("succeeded", timeout=15_000)
+
+
+@test()
+def odd_spans_are_shown(page):
+    start("ro-odd", {"question": "Odd spans"})
+    chat = {"gen_ai.operation.name": "chat"}
+    post("/v1/agl/spans", span("ro-odd", 1, chat, name="chat without times", start_time=None, end_time=None))
+    post("/v1/agl/spans", span("ro-odd", 2, chat, name="chat in a circle", parent_id=f"{3:016x}"))
+    post("/v1/agl/spans", span("ro-odd", 3, chat, name="chat around it", parent_id=f"{2:016x}"))
+    post("/v1/agl/spans", span("ro-odd", 4, chat, name="chat before its start", end_time=1_700_000_000))
+    page.goto(SERVER + "/ui/#/rollout/ro-odd?tab=timing")
+    for name in ["without times", "in a circle", "around it", "before its start"]:
+        expect(page.get_by_role("tree").first).to_contain_text(name)
+    page.locator(".span-row", has_text="before its start").click()
+    expect(page.locator(".pane")).to_contain_text("the clock of the machine was set back")
+
+
+@test()
+def a_server_that_goes_away_comes_back(page):
+    page.goto(SERVER + "/ui/#/rollouts")
+    expect(page.locator("[data-id=ro-team]")).to_be_visible()
+    page.context.set_offline(True)
+    expect(page.locator("#live")).to_contain_text("does not answer", timeout=15_000)
+    expect(page.locator("[data-id=ro-team]")).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.locator("#live")).to_have_text("", timeout=20_000)
+
+
+a_server_that_goes_away_comes_back.may_log = True
+
+
+@test()
+def health_and_connect_tell_what_to_do(page):
+    page.goto(SERVER + "/ui/#/health")
+    expect(page.locator(".check", has_text="Exchanges unrecorded")).to_contain_text("Every exchange was recorded.")
+    expect(page.locator(".check", has_text="Spans stored")).to_contain_text("rollouts")
+    shot(page, "health")
+    page.goto(SERVER + "/ui/#/connect")
+    expect(page.locator("main")).to_contain_text("tracewire run -- python3 agent.py")
+    expect(page.locator(".lamp-row")).to_contain_text("Waiting")
+    shot(page, "connect")
+    start("ro-first", "The first one")
+    expect(page.locator(".lamp-row")).to_have_class("lamp-row on", timeout=15_000)
+    expect(page.locator(".lamp-row a")).to_contain_text("ro-first")
+
+
+@test(width=400, height=780)
+def all_of_it_fits_a_narrow_window(page):
+    for path in ["rollouts", "rollouts?group=1", "rollout/ro-team", "rollout/ro-hostile", "rollout/ro-support-02/tokens", "health", "connect", "compare?r=ro-support-01,ro-support-05"]:
+        page.goto(f"{SERVER}/ui/#/{path}")
+        page.wait_for_load_state("networkidle") if path == "compare" else page.wait_for_timeout(400)
+        no_overflow(page)
+        shot(page, "narrow-" + path.split("?")[0].replace("/", "-"))
+    page.goto(SERVER + "/ui/#/rollout/ro-team")
+    expect(page.locator(".pane")).to_contain_text("The build was red")
+
+
+@test(scheme="dark")
+def dark_is_dark_and_legible(page):
+    contrast = """() => {
+        const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+        const light = ([r, g, b]) => { const [x, y, z] = [r, g, b].map((one) => { const c = one / 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; }); return 0.2126 * x + 0.7152 * y + 0.0722 * z; };
+        const back = (element) => { for (let at = element; at; at = at.parentElement) { const color = parse(getComputedStyle(at).backgroundColor); if (color.length < 4 || color[3] > 0.99) return color; } return [255, 255, 255]; };
+        const bad = [];
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            const element = walker.currentNode.parentElement;
+            if (!walker.currentNode.textContent.trim() || !element.offsetParent || element.closest('button:disabled')) continue;
+            const [one, other] = [light(parse(getComputedStyle(element).color)), light(back(element))].sort((a, b) => b - a);
+            const ratio = (one + 0.05) / (other + 0.05);
+            if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${element.className} ${walker.currentNode.textContent.slice(0, 30)}`);
+        }
+        return bad;
+    }"""
+    for scheme in ["dark", "light"]:
+        page.emulate_media(color_scheme=scheme)
+        for path, ready in [("rollouts", "[data-id=ro-team]"), ("rollout/ro-team", ".message"), ("health", ".check"), ("connect", ".step"), ("rollout/ro-support-02/tokens", ".branch-row")]:
+            page.goto(f"{SERVER}/ui/#/{path}")
+            expect(page.locator(ready).first).to_be_visible()
+            bad = page.evaluate(contrast)
+            assert not bad, f"{scheme} {path}: {bad}"
+            shot(page, f"{scheme}-{path.replace('/', '-')}")
+    page.emulate_media(color_scheme="dark")
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+@test(server=CLOSED)
+def a_token_is_asked_for_and_kept_in_memory_only(page):
+    page.goto(CLOSED + "/ui/")
+    expect(page.locator("dialog")).to_contain_text("This server wants a token")
+    page.locator("dialog input").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog")).to_be_visible()
+    page.locator("dialog input").fill("whole-token")
+    page.keyboard.press("Enter")
+    expect(page.locator(".empty")).to_contain_text("Nothing is recorded yet")
+    kept = page.evaluate("JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}, location.href])")
+    assert "whole-token" not in kept, kept
+    page.reload()
+    expect(page.locator("dialog")).to_contain_text("This server wants a token")
+
+
+a_token_is_asked_for_and_kept_in_memory_only.may_log = True
+
+
+def main():
+    failed = []
+    wanted = os.environ.get("ONLY", "")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
+        for function, width, height, scheme, server in TESTS:
+            if wanted not in function.__name__:
+                continue
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce")
+            page, problems = context.new_page(), []
+            page.set_default_timeout(20_000)
+            expect.set_options(timeout=10_000)
+            page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+            page.on("console", lambda message: problems.append(f"console: {message.text}") if message.type in ("error", "warning") else None)
+            page.on("request", lambda request: None if request.url.startswith((server, "data:")) else problems.append(f"asked for {request.url}"))
+            page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+            try:
+                function(page)
+                # What the browser itself logs of a response with an error is no defect of the page.
+                own = [one for one in problems if not one.startswith("console: Failed to load resource")]
+                assert not own or getattr(function, "may_log", False), own
+                print(f"ok      {function.__name__}", flush=True)
+            except Exception:
+                failed.append(function.__name__)
+                print(f"FAILED  {function.__name__}\n{traceback.format_exc()}{problems}", flush=True)
+                shot(page, f"failed-{function.__name__}")
+            context.close()
+        browser.close()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
