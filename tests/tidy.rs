@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("export", &["trajectory", "llm", "wire", "util"]),
     ("query", &["trajectory", "llm", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
-    ("rollout", &["store", "util"]),
+    ("rollout", &["query", "store", "util"]),
     ("api", &["net", "llm", "trajectory", "store", "export", "query", "rollout", "gateway", "wire", "util"]),
     ("mock", &["llm", "net", "tls", "util"]),
     // Composes the settings that each part owns.
@@ -69,6 +69,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "mock",
             "net",
             "proxy",
+            "query",
+            "rollout",
             "run",
             "store",
             "tls",

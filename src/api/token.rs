@@ -71,6 +71,11 @@ impl Token {
         Self { token, scopes: vec![Scope::Admin], rollouts: RolloutScope::All }
     }
 
+    /// A token that allows reading everything.
+    pub(crate) fn reader(token: Secret) -> Self {
+        Self { token, scopes: vec![Scope::Read], rollouts: RolloutScope::All }
+    }
+
     /// Checks what the types cannot.
     pub(crate) fn check(&self, others: &[Self]) -> Result<(), TokenError> {
         let text = self.token.expose();

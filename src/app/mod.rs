@@ -9,5 +9,5 @@ mod stores;
 
 pub(crate) use log_output::LogOutput;
 pub(crate) use program::{App, Parts, StopReport};
-pub(crate) use secrets::{SecretFiles, fill_in_env_secrets, fill_in_run_secrets, fill_in_secrets};
+pub(crate) use secrets::{SecretFiles, fill_in_env_secrets, fill_in_run_secrets, fill_in_secrets, fill_in_ui_secrets};
 pub(crate) use stores::{WhenUnreachable, ca_folder, open_store, open_store_for_reading, place_name, store_path};

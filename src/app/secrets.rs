@@ -73,6 +73,15 @@ pub(crate) fn fill_in_run_secrets(config: &mut Config) -> Result<(), SecretError
     check_proxy_token(config)
 }
 
+/// Fills in the secrets of `ui`, anew each time, and returns the token of its page, which may only read.
+pub(crate) fn fill_in_ui_secrets(config: &mut Config) -> Result<Secret, SecretError> {
+    let token = Secret::new(random_secret()?);
+    config.server.tokens = vec![Token::reader(token.clone())];
+    config.gateway.signing_key = Secret::new(random_secret()?);
+    config.proxy.token = Secret::new(random_secret()?);
+    Ok(token)
+}
+
 /// Fills in the secrets of `env`: the proxy's token that `serve` made with `server.secure`, if it did.
 pub(crate) fn fill_in_env_secrets(config: &mut Config) -> Result<(), SecretError> {
     if config.server.secure && config.proxy.token.is_empty() && home().join(PROXY_TOKEN).exists() {

@@ -2,7 +2,7 @@
 
 use super::{
     ca, demo, demo_agent, doctor, enqueue, env, export, key, log, mock, reward, run, serve, show, trace, trajectory,
-    wait, worker,
+    ui, wait, worker,
 };
 use crate::util::panics;
 use clap::{Parser, Subcommand};
@@ -31,6 +31,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// List rollouts, or show one
     Trace(trace::TraceArgs),
+    /// Open the web page of a trace store
+    Ui(ui::UiArgs),
     /// Write rollouts as training data, in the shapes that trainers load
     Export(export::ExportArgs),
     /// Show the calls of a rollout as the tree that is trained on
@@ -88,6 +90,7 @@ impl Cli {
                 Command::Env(args) => env::run(&args).await,
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
+                Command::Ui(args) => Box::pin(ui::run(args)).await,
                 Command::Export(args) => Box::pin(export::run(args)).await,
                 Command::Trajectory(args) => Box::pin(trajectory::run(args)).await,
                 Command::Enqueue(args) => Box::pin(enqueue::run(args)).await,
@@ -118,7 +121,8 @@ const EXAMPLES: &str = "Examples:
   tracewire demo
   tracewire run -- python3 agent.py
   tracewire doctor
-  tracewire trace list
+  tracewire trace list status:failed since:1h
+  tracewire ui
   tracewire serve --config proxy.toml
 
 Environment variables:

@@ -4,6 +4,7 @@ use super::args::StoreArgs;
 use super::recorded::Recorded;
 use super::run::record_and_show;
 use super::show;
+use super::ui::{Browser, serve_page};
 use crate::config::Config;
 use crate::files::write_private;
 use crate::mock::{Mock, MockOptions};
@@ -16,10 +17,15 @@ use tokio::net::TcpListener;
 
 /// Arguments of `demo`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  tracewire demo\n\nWithout --store the trace is kept in memory only.")]
+#[command(
+    after_help = "Examples:\n  tracewire demo\n  tracewire demo --ui\n\nWithout --store the trace is kept in memory only."
+)]
 pub(super) struct DemoArgs {
     #[command(flatten)]
     store: StoreArgs,
+    /// Serve the web page of what was recorded, and open it
+    #[arg(long)]
+    ui: bool,
 }
 
 pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
@@ -39,8 +45,9 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     config.tls.upstream_ca.push(ca);
     args.store.apply(&mut config.store);
     if args.store.is_default() {
-        // The demo stores nothing on disk unless --store is given.
-        config.store.path = Some("memory:".into());
+        // The demo leaves nothing on disk unless --store is given.
+        let path = if args.ui { folder.path().join("demo.db") } else { "memory:".into() };
+        config.store.path = Some(path);
     }
     show::note("tracewire: starting a mock LLM endpoint and a small agent behind the proxy\n");
     let program = std::env::current_exe().context("cannot find the path of this executable")?;
@@ -48,6 +55,9 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let command = vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()];
     let recorded = Recorded { timeout: Some(Duration::from_secs(60)), ..Recorded::new("demo agent", command) };
     let code = Box::pin(record_and_show(&recorded, &config)).await?;
-    show::note("\nTo trace your own agent: tracewire run -- CMD");
+    if args.ui {
+        return serve_page(config.store, Some(&recorded.rollout), Browser::Opened).await;
+    }
+    show::note("\nTo see it in a browser: tracewire demo --ui\nTo trace your own agent: tracewire run -- CMD");
     Ok(code)
 }

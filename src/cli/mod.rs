@@ -21,7 +21,9 @@ mod serve;
 mod settings;
 mod show;
 mod trace;
+mod trace_list;
 mod trajectory;
+mod ui;
 mod wait;
 mod worker;
 

@@ -108,7 +108,7 @@ fn announce(app: &App, ca: &Path, secrets: &SecretFiles, token: &Secret, format:
         .collect();
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
     show::out(format!(
-        "proxy   http://{proxy}\nserver  http://{server}\nca      {}\n{files}\nTo send a shell's commands through the proxy:\n  \
+        "proxy   http://{proxy}\nserver  http://{server}\npage    http://{server}/ui/\nca      {}\n{files}\nTo send a shell's commands through the proxy:\n  \
          export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
          eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
         ca.display(),

@@ -1,25 +1,24 @@
 //! `tracewire trace`: lists the rollouts of the store, and shows one. The store is not changed.
 
 use super::args::StoreArgs;
-use super::run_owner::abandoned;
 use super::show;
+use super::trace_list::{Listing, query_of};
 use crate::app::{open_store_for_reading, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::json::SpansJson;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::{Shape, shape_named};
 use crate::export::text::escape_for_terminal;
-use crate::store::{RolloutFilter, RolloutSummary, SelectedRollouts, SharedStore, SpanPages, SpanQuery, StoreExt};
-use crate::trace::{Attempt, Rollout, RolloutId, RolloutStatus};
+use crate::store::{RolloutFilter, SelectedRollouts, SharedStore, SpanPages, SpanQuery, StoreExt};
+use crate::trace::{Attempt, Rollout, RolloutId};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// Arguments of `trace`.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  tracewire trace list
+  tracewire trace list status:failed since:1h
   tracewire trace show latest
   tracewire trace show ro-0123 --json")]
 pub(super) struct TraceArgs {
@@ -32,7 +31,13 @@ pub(super) struct TraceArgs {
 #[derive(Subcommand)]
 enum TraceCommand {
     /// List rollouts, newest first
+    #[command(after_help = "Examples:
+  tracewire trace list status:failed since:1h
+  tracewire trace list 'model:qwen*' 'tokens>20k' 'reward<0.5'
+docs/ui.md has all fields.")]
     List {
+        /// Only rollouts that match all of these: words, or fields as in `model:qwen*`
+        query: Vec<String>,
         /// Maximum number of rollouts; 0 means no limit
         #[arg(long, default_value_t = 20)]
         limit: usize,
@@ -85,10 +90,10 @@ impl TraceFormat {
 pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     let (store, place) = open_for_reading(&args.store).await?;
     let output = match args.command {
-        TraceCommand::List { limit, json } => {
-            let limit = if limit == 0 { MAX_ROLLOUTS } else { limit };
-            let rollouts = rollouts(&store, limit).await?;
-            if json { format!("{}\n", serde_json::to_string_pretty(&rollouts)?) } else { table(&rollouts) }
+        TraceCommand::List { query, limit, json } => {
+            let limit = if limit == 0 { usize::MAX } else { limit };
+            let listing = Listing::read(&store, &query_of(&query), limit).await?;
+            if json { listing.json()? } else { listing.table() }
         }
         TraceCommand::Show { rollout, attempt, format, json } => {
             let rollout = find_rollout(&store, &rollout, &place).await?;
@@ -155,18 +160,6 @@ pub(super) async fn open_for_reading(args: &StoreArgs) -> Result<(SharedStore, S
     Ok((open_store_for_reading(&config).await?, place))
 }
 
-/// The newest rollouts. Those with a killed `run` count as failed.
-async fn rollouts(store: &SharedStore, limit: usize) -> Result<Vec<RolloutSummary>> {
-    let mut rollouts = store.rollouts(limit).await?;
-    for ended in abandoned(store).await? {
-        let is_it = |summary: &&mut RolloutSummary| summary.rollout.rollout_id == ended.rollout.rollout_id;
-        if let Some(summary) = rollouts.iter_mut().find(is_it) {
-            summary.rollout.status = RolloutStatus::Failed;
-        }
-    }
-    Ok(rollouts)
-}
-
 /// The rollout with this id or with an id that begins with it, or the `latest`.
 pub(super) async fn find_rollout(store: &SharedStore, wanted: &str, place: &str) -> Result<RolloutId> {
     if wanted == LATEST {
@@ -227,25 +220,5 @@ fn some_of(ids: &[impl ToString]) -> String {
     format!("{}{others}", first.join(", "))
 }
 
-fn table(rollouts: &[RolloutSummary]) -> String {
-    if rollouts.is_empty() {
-        return "no rollouts\n".to_owned();
-    }
-    let mut text =
-        format!("{:<24} {:<10} {:>8} {:>6} {:>6}  name\n", "rollout", "status", "attempts", "spans", "errors");
-    for summary in rollouts {
-        let rollout = &summary.rollout;
-        let status = rollout.status.as_str();
-        let (id, name) =
-            (escape_for_terminal(rollout.rollout_id.as_str()), escape_for_terminal(rollout.name().unwrap_or("")));
-        let (attempts, spans, errors) = (summary.attempts, summary.spans, summary.errors);
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "{id:<24} {status:<10} {attempts:>8} {spans:>6} {errors:>6}  {name}");
-    }
-    text
-}
-
-/// The largest number that every store takes as a limit.
-const MAX_ROLLOUTS: usize = i64::MAX as usize;
 const LATEST: &str = "latest";
 const MAX_LISTED_IDS: usize = 5;

@@ -25,6 +25,11 @@ impl Query {
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
     }
 
+    /// True if every rollout matches.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
     /// True if the answer depends on what the spans add up to.
     pub(crate) fn needs_totals(&self) -> bool {
         self.terms.iter().any(|term| term.condition.needs_totals())

@@ -10,7 +10,11 @@ pub mod lifecycle;
 mod operations;
 mod requests;
 mod rollouts;
+mod search;
+mod totals;
 mod watchdog;
 
 pub use requests::{AttemptChange, NewRollout, RolloutChange, RolloutMode};
 pub use rollouts::{Result, RolloutError, Rollouts};
+pub(crate) use search::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
+pub(crate) use totals::TotalsCache;

@@ -1,9 +1,11 @@
 //! The web page: its files and their policy, the routes that it reads, and the page itself in a browser.
 
 use crate::support::client::{Reply, ask, get, post};
-use crate::support::{Bench, Running, clients, root, skipped, text};
+use crate::support::{Bench, Running, clients, root, signal, skipped, text, tracewire};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 /// The rollouts of tests/ui/sample.py.
 fn sampled(bench: &Bench) -> Running {
@@ -182,4 +184,54 @@ fn the_page_works_in_a_browser() {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(post(serve.address("server"), "/api/rollouts", &json!([])).status, 201, "the server still answers");
+}
+
+#[test]
+fn lists_in_the_terminal_take_the_same_query() {
+    let bench = Bench::new();
+    assert_eq!(sampled(&bench).stop(), Some(0));
+    let list = |query: &[&str]| {
+        let output = tracewire(bench.home()).args(["trace", "list"]).args(query).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let (_, found) = list(&["status:failed", "model:qwen*"]);
+    let lines: Vec<&str> = found.lines().filter(|line| line.contains("ro-")).collect();
+    assert_eq!(lines.len(), 3, "{found}");
+    assert!(lines.iter().all(|line| line.contains("failed") && line.contains("qwen3")), "{found}");
+    let (_, found) = list(&["task:order 4711", "--limit", "2"]);
+    assert_eq!(found.matches("ro-support-").count(), 2, "{found}");
+    let (_, found) = list(&["id:ro-team"]);
+    assert!(found.contains("32k → 2.1k") && found.contains("nightly build"), "{found}");
+    let (succeeded, error) = list(&["a", "modle:x"]);
+    assert!(!succeeded && error.contains("did you mean `model`?\n  a modle:x\n    ^^^^^"), "{error}");
+    let output = tracewire(bench.home()).args(["trace", "list", "id:ro-team", "--json"]).output().unwrap();
+    let rollouts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&rollouts[0]["llm_calls"], &rollouts[0]["totals"]["rewards"][0]),
+        (&json!(23), &json!(["primary", 1.0]))
+    );
+}
+
+#[test]
+fn the_page_of_a_store_has_a_token_of_its_own() {
+    let bench = Bench::new();
+    assert_eq!(sampled(&bench).stop(), Some(0));
+    let mut command = tracewire(bench.home());
+    let mut page = command.args(["ui", "--no-browser"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(page.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let (address, token) = url.trim().trim_start_matches("http://").split_once("/ui/#/rollouts?token=").unwrap();
+    let (address, bearer) = (address.parse().unwrap(), format!("Bearer {token}"));
+    assert_eq!(get(address, "/ui/").status, 200);
+    assert_eq!(get(address, "/v1/tracewire/rollouts").status, 401);
+    let listed = ask(address, "GET", "/v1/tracewire/rollouts", &[("authorization", &bearer)], "");
+    assert_eq!(listed.json()["total"], 29);
+    // It only reads.
+    let changed = ask(address, "DELETE", "/api/rollouts/ro-team", &[("authorization", &bearer)], "");
+    assert_eq!(changed.status, 403);
+    signal(page.id(), Signal::INT);
+    assert!(page.wait().unwrap().success());
+    let empty = tempfile::tempdir().unwrap();
+    let missing = tracewire(empty.path()).args(["ui", "--no-browser"]).output().unwrap();
+    assert!(!missing.status.success() && text(&missing).contains("there is no trace store"), "{}", text(&missing));
 }

@@ -9,7 +9,5 @@ mod outline;
 mod rollouts;
 mod routes;
 mod spans;
-mod totals;
 
 pub(super) use routes::{page_routes, routes};
-pub(crate) use totals::TotalsCache;

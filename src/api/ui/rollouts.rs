@@ -4,8 +4,9 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
-use crate::query::{Query, QueryError, RolloutFacts, RolloutTotals, task_text};
-use crate::store::{RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace};
+use crate::query::{Query, QueryError, RolloutTotals, task_text};
+use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
+use crate::store::{RolloutCounts, RolloutFilter, RolloutPlace};
 use crate::trace::{AttemptedRollout, RolloutId, Timestamp};
 use crate::trajectory::group_id;
 use axum::Extension;
@@ -73,9 +74,9 @@ pub(super) struct RolloutRow {
     totals: Option<RolloutTotals>,
 }
 
-impl RolloutRow {
-    fn of(found: &AttemptedRollout, counts: RolloutCounts, totals: Option<RolloutTotals>) -> Self {
-        let AttemptedRollout { rollout, attempt } = found;
+impl From<FoundRollout> for RolloutRow {
+    fn from(FoundRollout { found, counts, totals }: FoundRollout) -> Self {
+        let AttemptedRollout { rollout, attempt } = &found;
         Self {
             rollout_id: rollout.rollout_id.to_string(),
             status: rollout.status.as_str().to_owned(),
@@ -115,114 +116,27 @@ pub(super) async fn list(
             ApiError::of_value(&["query", "after"], "Input should be the `next` of another page", cursor)
         })?),
     };
-    let limit = request.limit.clamp(1, MAX_PAGE);
-    let mut search = Search { state: &state, query: &query, now, budget: MAX_SPANS_READ };
-    let mut page = RolloutPage { rollouts: Vec::new(), next: None, searched_to: None, total: None };
-    let mut filter = RolloutFilter {
-        statuses: query.statuses(),
-        order: RolloutOrder::NewestFirst,
-        after,
-        // A caller with some rollouts may have none among the newest.
-        limit: Some(if request.q.is_empty() && caller.includes_all() { limit } else { SCAN_ROLLOUTS }),
-        ..RolloutFilter::default()
+    let store = state.rollouts.store();
+    let only = caller.only_rollout().map(RolloutId::from);
+    let search = RolloutSearch { store, totals: &state.totals, query: &query, now, only };
+    let request = SearchPageRequest { after, limit: request.limit.clamp(1, MAX_PAGE) };
+    let found = search.page(request, |rollout| caller.includes(rollout.rollout_id.as_str())).await?;
+    // The place of the last rollout that was looked at would tell its id to a caller that may not read it.
+    let next = match found.next {
+        Some(next) if caller.includes_all() => Some(next),
+        Some(_) => found.rollouts.last().map(|last| RolloutPlace::of(&last.found.rollout)),
+        None => None,
     };
-    if let Some(only) = caller.only_rollout() {
-        filter.ids = Some(vec![only.into()]);
-    }
-    let mut looked_at = 0;
-    'pages: while looked_at < MAX_ROLLOUTS_READ && search.budget > 0 {
-        let found = state.rollouts.store().attempted_rollouts(filter.clone()).await?;
-        let is_last = found.len() < filter.limit.unwrap_or(0);
-        for rollout in search.rows(&found, &caller).await? {
-            filter.after = Some(rollout.place);
-            looked_at += 1;
-            if query.earliest().is_some_and(|earliest| rollout.start_time < earliest) {
-                return finish(page, &state, &caller, None).await;
-            }
-            page.searched_to = Some(rollout.start_time);
-            page.rollouts.extend(rollout.row);
-            if page.rollouts.len() == limit {
-                break 'pages;
-            }
-        }
-        if is_last {
-            return finish(page, &state, &caller, None).await;
-        }
-    }
-    finish(page, &state, &caller, filter.after).await
-}
-
-async fn finish(
-    mut page: RolloutPage,
-    state: &ApiState,
-    caller: &CallerAccess,
-    next: Option<RolloutPlace>,
-) -> ApiResult {
-    if caller.includes_all() {
-        page.total = Some(state.rollouts.store().count_rollouts(RolloutFilter::default()).await?);
-        page.next = next.map(|place| cursor_of(&place));
-    } else {
-        // The place of the last rollout that was looked at would tell its id to a caller that may not read it.
-        let last = page.rollouts.last().filter(|_| next.is_some());
-        page.next = last.map(|row| format!("{}~{}", row.start_time.unix_nanos, row.rollout_id));
-    }
-    ok(page)
-}
-
-/// Looks at rollouts, and reads at most a number of spans for that.
-struct Search<'a> {
-    state: &'a ApiState,
-    query: &'a Query,
-    now: Timestamp,
-    budget: usize,
-}
-
-/// A rollout that was looked at.
-struct Looked {
-    place: RolloutPlace,
-    start_time: Timestamp,
-    /// `None` if it does not match, or the caller may not read it.
-    row: Option<RolloutRow>,
-}
-
-impl Search<'_> {
-    /// The rows of these rollouts. Ends early when too many spans were read to know whether the next one matches.
-    async fn rows(&mut self, found: &[AttemptedRollout], caller: &CallerAccess) -> ApiResult<Vec<Looked>> {
-        let store = self.state.rollouts.store();
-        let visible = found.iter().filter(|found| caller.includes(found.rollout.rollout_id.as_str()));
-        let ids: Vec<RolloutId> = visible.map(|found| found.rollout.rollout_id.clone()).collect();
-        let counts = store.rollout_counts(ids).await?;
-        let mut looked = Vec::with_capacity(found.len());
-        for one in found {
-            let rollout = &one.rollout;
-            let mut row = None;
-            if let Some(counts) = counts.get(&rollout.rollout_id) {
-                let totals = &self.state.totals;
-                let totals = totals.of(store, &rollout.rollout_id, counts, &mut self.budget).await?;
-                if totals.is_none() && self.query.needs_totals() {
-                    break;
-                }
-                if self.matches(one, counts, totals.as_ref()) {
-                    row = Some(RolloutRow::of(one, *counts, totals));
-                }
-            }
-            looked.push(Looked { place: RolloutPlace::of(rollout), start_time: rollout.start_time, row });
-        }
-        Ok(looked)
-    }
-
-    fn matches(&self, found: &AttemptedRollout, counts: &RolloutCounts, totals: Option<&RolloutTotals>) -> bool {
-        let unknown = RolloutTotals::default();
-        self.query.matches(&RolloutFacts {
-            rollout: &found.rollout,
-            attempts: counts.attempts,
-            spans: counts.spans,
-            errors: counts.errors,
-            llm_calls: counts.llm_calls,
-            totals: totals.unwrap_or(&unknown),
-            now: self.now,
-        })
-    }
+    let total = match caller.includes_all() {
+        true => Some(store.count_rollouts(RolloutFilter::default()).await?),
+        false => None,
+    };
+    ok(RolloutPage {
+        rollouts: found.rollouts.into_iter().map(RolloutRow::from).collect(),
+        next: next.as_ref().map(cursor_of),
+        searched_to: found.searched_to,
+        total,
+    })
 }
 
 /// `GET /v1/tracewire/rollouts/{rollout}`
@@ -232,7 +146,7 @@ pub(super) async fn one_rollout(State(state): State<ApiState>, Path(id): Path<St
     let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {id} not found")))?;
     let counts = store.rollout_counts(vec![id.clone()]).await?.remove(&id).unwrap_or_default();
     let totals = state.totals.of(store, &id, &counts, &mut { MAX_SPANS_READ }).await?;
-    ok(RolloutRow::of(&found, counts, totals))
+    ok(RolloutRow::from(FoundRollout { found, counts, totals }))
 }
 
 /// 422 with the place of the error in the query, in UTF-16 units as JavaScript counts them.
@@ -252,9 +166,3 @@ fn place_of(cursor: &str) -> Option<RolloutPlace> {
 }
 
 const MAX_PAGE: usize = 500;
-/// Rollouts that a search reads at once.
-const SCAN_ROLLOUTS: usize = 200;
-/// Rollouts that one request looks at.
-const MAX_ROLLOUTS_READ: usize = 5000;
-/// Spans that one request reads for their totals.
-const MAX_SPANS_READ: usize = 20_000;

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { h, replace } from "./dom.js";
-import { current } from "./route.js";
+import { current, href } from "./route.js";
 import { CompareView } from "./compare.js";
 import { ConnectView } from "./connect.js";
 import { HealthView } from "./health.js";
@@ -98,6 +98,12 @@ theme.addEventListener("click", () => {
   setTheme(next);
 });
 dark.addEventListener("change", () => setTheme(storedTheme()));
+// `tracewire ui` gives the token in the address; it does not stay there, nor in the history.
+const { params: { token, ...others }, parts } = current();
+if (token) {
+  api.setToken(token);
+  history.replaceState(null, "", href(parts, others));
+}
 document.getElementById("help").addEventListener("click", showHelp);
 setTheme(storedTheme());
 show();

@@ -27,7 +27,7 @@ impl Default for TotalsCache {
 impl TotalsCache {
     /// The totals of a rollout with these counts. At most `budget` spans are read, and subtracted from it; `None` if there are
     /// more. What was read is kept, so that a later call continues.
-    pub(super) async fn of(
+    pub(crate) async fn of(
         &self,
         store: &SharedStore,
         rollout: &RolloutId,

@@ -1,0 +1,122 @@
+//! Finds the rollouts that match a query, newest first, with counts and what their spans add up to.
+
+use super::totals::TotalsCache;
+use crate::query::{Query, RolloutFacts, RolloutTotals};
+use crate::store::{Result, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace, SharedStore};
+use crate::trace::{AttemptedRollout, Rollout, RolloutId, Timestamp};
+
+/// A search in a store. Each page reads a limited number of rollouts and spans, so that it ends soon whatever the store has.
+pub(crate) struct RolloutSearch<'a> {
+    pub(crate) store: &'a SharedStore,
+    pub(crate) totals: &'a TotalsCache,
+    pub(crate) query: &'a Query,
+    /// The time that durations of rollouts in progress count to.
+    pub(crate) now: Timestamp,
+    /// Only this rollout; `None`: all.
+    pub(crate) only: Option<RolloutId>,
+}
+
+/// Where a page starts, and how long it may be.
+pub(crate) struct SearchPageRequest {
+    /// The `next` of the page before.
+    pub(crate) after: Option<RolloutPlace>,
+    /// The most rollouts to return, at least 1.
+    pub(crate) limit: usize,
+}
+
+/// A rollout that was found.
+pub(crate) struct FoundRollout {
+    pub(crate) found: AttemptedRollout,
+    pub(crate) counts: RolloutCounts,
+    /// `None` if there are more spans than one page may read: the next search continues.
+    pub(crate) totals: Option<RolloutTotals>,
+}
+
+/// A page of what was found.
+#[derive(Default)]
+pub(crate) struct SearchPage {
+    pub(crate) rollouts: Vec<FoundRollout>,
+    /// Where the next page starts; `None` after the last one.
+    pub(crate) next: Option<RolloutPlace>,
+    /// The start time of the last rollout that was looked at.
+    pub(crate) searched_to: Option<Timestamp>,
+}
+
+impl RolloutSearch<'_> {
+    /// A page of the rollouts that match and for which `is_visible` is true.
+    pub(crate) async fn page(
+        &self,
+        SearchPageRequest { after, limit }: SearchPageRequest,
+        is_visible: impl Fn(&Rollout) -> bool,
+    ) -> Result<SearchPage> {
+        let mut filter = RolloutFilter {
+            ids: self.only.clone().map(|id| vec![id]),
+            statuses: self.query.statuses(),
+            order: RolloutOrder::NewestFirst,
+            after,
+            limit: Some(if self.query.is_empty() { limit.min(SCAN_ROLLOUTS) } else { SCAN_ROLLOUTS }),
+            ..RolloutFilter::default()
+        };
+        let (mut page, mut budget, mut looked_at) = (SearchPage::default(), MAX_SPANS_READ, 0);
+        while looked_at < MAX_ROLLOUTS_READ {
+            let listed = self.store.attempted_rollouts(filter.clone()).await?;
+            let is_last = listed.len() < filter.limit.unwrap_or(0);
+            let ids = listed.iter().filter(|one| is_visible(&one.rollout)).map(|one| one.rollout.rollout_id.clone());
+            let counts = self.store.rollout_counts(ids.collect()).await?;
+            for one in listed {
+                let place = RolloutPlace::of(&one.rollout);
+                if self.query.earliest().is_some_and(|earliest| place.start_time < earliest) {
+                    return Ok(page);
+                }
+                if let Some(counts) = counts.get(&one.rollout.rollout_id) {
+                    let totals = self.totals.of(self.store, &one.rollout.rollout_id, counts, &mut budget).await?;
+                    if totals.is_none() && self.query.needs_totals() {
+                        // Whether it matches is not known yet: the next page begins with it.
+                        page.next = filter.after.or_else(|| Some(before(&place)));
+                        return Ok(page);
+                    }
+                    if self.matches(&one, counts, totals.as_ref()) {
+                        page.rollouts.push(FoundRollout { found: one, counts: *counts, totals });
+                    }
+                }
+                page.searched_to = Some(place.start_time);
+                filter.after = Some(place);
+                looked_at += 1;
+                if page.rollouts.len() >= limit {
+                    page.next = filter.after;
+                    return Ok(page);
+                }
+            }
+            if is_last {
+                return Ok(page);
+            }
+        }
+        page.next = filter.after;
+        Ok(page)
+    }
+
+    fn matches(&self, found: &AttemptedRollout, counts: &RolloutCounts, totals: Option<&RolloutTotals>) -> bool {
+        let unknown = RolloutTotals::default();
+        self.query.matches(&RolloutFacts {
+            rollout: &found.rollout,
+            attempts: counts.attempts,
+            spans: counts.spans,
+            errors: counts.errors,
+            llm_calls: counts.llm_calls,
+            totals: totals.unwrap_or(&unknown),
+            now: self.now,
+        })
+    }
+}
+
+/// A place after which a page of the newest rollouts begins with this one.
+fn before(place: &RolloutPlace) -> RolloutPlace {
+    RolloutPlace { start_time: Timestamp::from_unix_nanos(place.start_time.unix_nanos + 1), rollout_id: "".into() }
+}
+
+/// Rollouts that a search reads at once.
+const SCAN_ROLLOUTS: usize = 200;
+/// Rollouts that one page looks at.
+const MAX_ROLLOUTS_READ: usize = 5000;
+/// Spans that one page reads for their totals.
+pub(crate) const MAX_SPANS_READ: usize = 20_000;
