@@ -22,6 +22,7 @@ export class RolloutView {
     this.spans = new SpanSet(this.id);
     this.folded = new Set();
     this.kept = new Map();
+    this.limit = FIRST_SPANS;
     this.params = params;
     this.mode = parts[2] === "tokens" ? "tokens" : "timeline";
     document.title = `${this.id} · Tracewire`;
@@ -42,9 +43,10 @@ export class RolloutView {
     this.worldLane = h("div", { class: "lane world" }, h("header", {}, h("b", {}, "World"), this.worldTitle, this.worldFold), this.world.element);
     this.callsTitle = h("span", { class: "grow muted" });
     this.errorButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => this.nextError() } });
+    this.moreButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => { this.limit = Infinity; this.moreButton.hidden = true; } } });
     const zoom = [["−", "Zoom out", 2], ["+", "Zoom in", 0.5]].map(([text, label, factor]) => h("button", { type: "button", class: "plain small", "aria-label": label, title: label, on: { click: () => this.scale.by(factor) } }, text));
     this.resetButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => this.scale.reset() } }, "Show all");
-    const callsLane = h("div", { class: "lane calls" }, h("header", {}, h("b", {}, "Calls"), this.callsTitle, this.errorButton, this.resetButton, zoom), this.calls.element);
+    const callsLane = h("div", { class: "lane calls" }, h("header", {}, h("b", {}, "Calls"), this.callsTitle, this.moreButton, this.errorButton, this.resetButton, zoom), this.calls.element);
     this.paneHead = h("div", { class: "pane-head" });
     this.pane = h("div", { class: "pane", tabindex: 0, "aria-label": "Span" });
     this.split = h("div", { class: "split" }, h("section", {}, this.minimap.element, this.minimap.axis, callsLane, this.worldLane), h("section", {}, this.paneHead, this.pane));
@@ -90,25 +92,28 @@ export class RolloutView {
     const before = this.spans.all.length;
     // The sums of a rollout with many spans take the server a while: the spans do not wait for them.
     const row = this.isReading ? null : this.readRow(signal);
-    const more = await this.spans.read(signal);
-    if (!this.row || !more) await row;
+    const isFull = this.spans.all.length >= this.limit;
+    const more = isFull ? false : await this.spans.read(signal);
     this.isReading = more;
-    if (!this.row) return false;
-    this.isOver = FINAL.has(this.row.status);
     // A tree of many spans takes its time: it is made anew when it has grown by half.
-    const isDue = !more || this.spans.all.length > 1.5 * (this.drawn ?? 0);
-    if (isDue && (this.spans.all.length !== before || this.drawn !== before)) { this.quiet = 0; this.drawn = this.spans.all.length; this.show(); } else { this.quiet = (this.quiet ?? 0) + 1; this.drawHead(); }
+    const isDue = !more || this.spans.all.length >= this.limit || this.spans.all.length > 1.5 * (this.drawn ?? 0);
+    if (isDue && this.spans.all.length && (this.spans.all.length !== before || this.drawn !== before)) { this.quiet = 0; this.drawn = this.spans.all.length; this.show(); } else this.quiet = (this.quiet ?? 0) + 1;
+    if (!more) await row;
+    if (!this.row) return more && !isFull;
+    this.isOver = FINAL.has(this.row.status);
     if (this.isOver && !this.verdict && this.spans.isWhole && this.row.llm_calls && this.row.spans <= 5000) {
       this.verdict = await get(`${rolloutPath(this.id)}/verdict`, { signal }).catch(() => null);
       this.drawHead();
     }
-    return more && this.spans.all.length < MAX_SPANS;
+    return more && this.spans.all.length < this.limit;
   }
 
   async readRow(signal) {
     try {
+      const isFirst = !this.row;
       this.row = await get(rolloutPath(this.id), { signal });
       this.missing.hidden = true;
+      if (isFirst) this.show(); else this.drawHead();
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) this.explainMissing();
       else if (error.name !== "AbortError" && !(error instanceof ApiError || error instanceof TypeError)) throw error;
@@ -136,8 +141,11 @@ export class RolloutView {
     this.calls.setRows(rows);
     this.world.setRows(world);
     this.worldLane.hidden = world.length === 0;
+    const isFull = !this.spans.isWhole && this.spans.all.length >= this.limit;
+    this.moreButton.hidden = !isFull;
+    this.moreButton.textContent = `Read all ${number(this.row?.spans)}`;
     const calls = rows.filter(({ span }) => span.class === "llm").length, tools = rows.filter(({ span }) => span.class === "tool").length;
-    this.callsTitle.textContent = [plural(calls, "model call"), tools ? plural(tools, "tool call") : "", this.spans.isWhole ? "" : `reading ${number(this.spans.all.length)} of ${number(this.row?.spans)} spans…`].filter(Boolean).join(" · ");
+    this.callsTitle.textContent = [plural(calls, "model call"), tools ? plural(tools, "tool call") : "", this.spans.isWhole ? "" : isFull ? `the first ${number(this.spans.all.length)} spans` : `reading ${number(this.spans.all.length)} of ${number(this.row?.spans)} spans…`].filter(Boolean).join(" · ");
     const hosts = new Set(world.map(({ span }) => span.host).filter(Boolean));
     this.worldTitle.textContent = `${plural(world.length, "exchange")} with ${plural(hosts.size, "host")}`;
     const errors = this.errors();
@@ -345,5 +353,5 @@ export class RolloutView {
   }
 }
 
-// What one page holds of a rollout; the rest can be read by the API.
-const MAX_SPANS = 400_000;
+// Spans that are read at first. A person rarely looks at more, and asks for the rest with a button.
+const FIRST_SPANS = 20_000;

@@ -9,6 +9,8 @@ export class SpanSet {
     this.rollout = rollout;
     this.all = [];
     this.byId = new Map();
+    // By attempt and id.
+    this.ids = new Map();
     this.last = 0;
     this.isWhole = false;
   }
@@ -21,6 +23,8 @@ export class SpanSet {
       const key = keyOf(span);
       if (this.byId.has(key)) continue;
       this.byId.set(key, span);
+      if (!this.ids.has(span.attempt)) this.ids.set(span.attempt, new Map());
+      this.ids.get(span.attempt).set(span.id, span);
       this.all.push(span);
     }
     this.isWhole = !page.more;
@@ -38,7 +42,7 @@ export class SpanSet {
     const children = new Map();
     const roots = [];
     for (const span of spans) {
-      const parent = span.parent && this.byId.get(`${span.attempt}/${span.parent}`);
+      const parent = span.parent && this.ids.get(span.attempt)?.get(span.parent);
       if (!parent || parent === span) roots.push(span);
       else if (children.has(parent)) children.get(parent).push(span);
       else children.set(parent, [span]);
