@@ -117,7 +117,8 @@ impl Filter {
     }
 
     fn place(&self, hash: u64) -> (usize, u64) {
-        // A multiplication mixes the high bits best.
+        // The last token is in the low bits only; a multiplication moves it to the high ones.
+        let hash = hash.wrapping_mul(SEED);
         let word = usize::try_from(hash >> 32).unwrap_or_default() & (self.bits.len() - 1);
         (word, 1 << (hash >> 26 & 63))
     }
@@ -125,12 +126,28 @@ impl Filter {
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Continues a hash with more tokens.
+/// Continues a hash with more tokens. It is a polynomial in them, so that a sequence has the same hash however it is divided.
 fn hash(state: u64, tokens: &[u32]) -> u64 {
-    tokens
-        .iter()
-        .fold(state, |state, token| (state ^ u64::from(*token)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
+    let term = |token: u32, factor: u64| u64::from(token).wrapping_mul(factor);
+    let (steps, rest) = tokens.as_chunks();
+    // The products of a step do not wait for each other.
+    let state = steps.iter().fold(state, |state, [a, b, c, d]| {
+        let added = term(*a, FACTORS[3]).wrapping_add(term(*b, FACTORS[2])).wrapping_add(term(*c, FACTORS[1]));
+        state.wrapping_mul(FACTORS[4]).wrapping_add(added).wrapping_add(u64::from(*d))
+    });
+    rest.iter().fold(state, |state, token| state.wrapping_mul(FACTORS[1]).wrapping_add(u64::from(*token)))
 }
+
+/// Powers of an odd number.
+const FACTORS: [u64; 5] = {
+    let mut powers = [1_u64; 5];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = powers[at - 1].wrapping_mul(0xff51_afd7_ed55_8ccd);
+        at += 1;
+    }
+    powers
+};
 
 /// Length of the longest common prefix of a prompt and of prompt and answer of another call.
 pub(super) fn common_prefix(prompt: &[u32], earlier: &Call) -> usize {
