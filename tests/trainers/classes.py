@@ -4,6 +4,8 @@
 """
 import base64
 import json
+import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -54,8 +56,10 @@ def nemo_gym():
 
 def prime_rl():
     import msgspec
-    from prime_rl.transports.rollouts.types import RoutedExperts, TrainingSample
 
+    # The package around this file needs a GPU's libraries.
+    types = runpy.run_path(f"{os.environ['PYTHONPATH']}/src/prime_rl/transports/rollouts/types.py")
+    RoutedExperts, TrainingSample = types["RoutedExperts"], types["TrainingSample"]
     for row in rows("prime-rl"):
         experts = row.pop("routed_experts")
         if experts is not None:
