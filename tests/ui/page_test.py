@@ -342,6 +342,13 @@ def a_token_is_asked_for_and_kept_in_memory_only(page):
 a_token_is_asked_for_and_kept_in_memory_only.may_log = True
 
 
+@test(server=CLOSED)
+def a_token_in_the_address_does_not_stay_there(page):
+    page.goto(CLOSED + "/ui/#/rollouts?q=status%3Afailed&token=whole-token")
+    expect(page.locator(".empty")).to_contain_text("No rollout matches")
+    assert page.url == CLOSED + "/ui/#/rollouts?q=status%3Afailed", page.url
+
+
 def main():
     failed = []
     wanted = os.environ.get("ONLY", "")

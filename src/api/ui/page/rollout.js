@@ -100,6 +100,8 @@ export class RolloutView {
     if (isDue && this.spans.all.length && (this.spans.all.length !== before || this.drawn !== before)) { this.quiet = 0; this.drawn = this.spans.all.length; this.show(); } else this.quiet = (this.quiet ?? 0) + 1;
     if (!more) await row;
     if (!this.row) return more && !isFull;
+    // What is shown of a rollout without spans depends on whether any are still to be read.
+    if (this.spans.isWhole !== this.shownWhole) this.show();
     this.isOver = FINAL.has(this.row.status);
     if (this.isOver && !this.verdict && this.spans.isWhole && this.row.llm_calls && this.row.spans <= 5000) {
       this.verdict = await get(`${rolloutPath(this.id)}/verdict`, { signal }).catch(() => null);
@@ -132,7 +134,7 @@ export class RolloutView {
 
   // Makes the lanes anew.
   show() {
-    this.shown = true;
+    this.shownWhole = this.spans.isWhole;
     const { attempt } = this;
     this.scale.whole = this.spans.range(attempt === "all" ? "" : attempt);
     const only = attempt === "all" ? "" : attempt;
