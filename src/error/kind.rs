@@ -169,6 +169,9 @@ error_kinds! {
     /// The request continues a response, or refers to an item, that the gateway does not remember.
     PreviousResponseNotFound: Downstream BAD_REQUEST "previous_response_not_found",
         "send the whole input, name the rollout in every call, or raise gateway.stored_responses or stored_response_bytes";
+    /// The gateway does not remember the response that is to be read or deleted.
+    ResponseUnknown: Downstream NOT_FOUND "response_unknown",
+        "name the rollout of the response, or raise gateway.stored_responses or stored_response_bytes";
     /// The body is not a request of this API.
     CallMalformed: Downstream BAD_REQUEST "call_malformed",
         "send a JSON object as the documentation of the API describes";

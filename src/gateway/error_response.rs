@@ -71,7 +71,7 @@ impl ErrorFormat {
         let status = error.status();
         let text = match self {
             Self::Detail => json!({ "detail": detail(error) }).to_string().into_bytes(),
-            Self::Api(shape) => shape.body(status.as_u16(), ApiErrorKind::of_status(status.as_u16()), &message(error)),
+            Self::Api(shape) => shape.body(status.as_u16(), api_kind(error), &message(error)),
         };
         let mut response = json_response(status, text);
         let headers = response.headers_mut();
@@ -130,7 +130,20 @@ fn detail(error: &ProxyError) -> String {
     match error.status() {
         StatusCode::GATEWAY_TIMEOUT => "Upstream model server timed out".to_owned(),
         StatusCode::BAD_GATEWAY => "Upstream model server request failed".to_owned(),
-        _ => error.cause.clone(),
+        _ => without_secrets(&error.cause),
+    }
+}
+
+/// A message that may repeat a part of the request.
+fn without_secrets(message: &str) -> String {
+    Redactor::of_messages().text(message).into_owned()
+}
+
+/// The kind that clients of an API know.
+fn api_kind(error: &ProxyError) -> ApiErrorKind {
+    match error.kind {
+        ErrorKind::PreviousResponseNotFound => ApiErrorKind::PreviousResponseNotFound,
+        _ => ApiErrorKind::of_status(error.status().as_u16()),
     }
 }
 

@@ -27,7 +27,8 @@ impl RequestInterceptor for Gateway {
         let takes = match reroute.paths.as_slice() {
             // The list of models stays that of the host, unless `paths` names it.
             [] => Route::parse_rerouted(target_of(request))
-                .is_some_and(|route| route.api.operation() != Operation::ListModels),
+                .map(|route| route.api.operation())
+                .is_some_and(|operation| operation != Operation::ListModels && operation.takes(request.method())),
             // A path that is named but can't be parsed is refused: the host must not get it.
             paths => paths.iter().any(|pattern| text_matches(pattern, path)),
         };
@@ -53,9 +54,7 @@ impl RequestInterceptor for Gateway {
             let cause = format!("the gateway does not serve {path}, and calls to {} are rerouted to it", origin.host);
             ProxyError::new(ErrorKind::RerouteRefused, "", cause)
         };
-        // The path of one model begins like those of its methods.
-        let is_read = [Method::GET, Method::HEAD].contains(request.method());
-        let is_served = |route: &Route| route.api.operation() != Operation::ListModels || is_read;
+        let is_served = |route: &Route| route.api.operation().takes(request.method());
         let route = Route::parse_rerouted(target_of(&request)).filter(is_served).ok_or_else(refused);
         let route = route.and_then(|route| self.check_rerouted(connection, &request).map(|()| route));
         Box::pin(self.serve(connection.clone(), route, origin, request))

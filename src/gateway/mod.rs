@@ -31,6 +31,7 @@ mod in_flight;
 mod interceptor;
 mod keepalive;
 mod models;
+mod own_answers;
 mod pause;
 mod probe;
 mod read_call;

@@ -1,13 +1,13 @@
 //! Models: which one a call is sent to, and the list of those that are served.
 
+use super::own_answers::answered;
 use super::routing::{ApiSurface, Route};
 use super::service::Gateway;
 use super::settings::Reroute;
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
-use crate::trace::exchange::{Outcome, ResponseHead};
-use crate::upstream::{Body, Origin, body};
-use http::{HeaderValue, Response, Version, header};
+use crate::upstream::{Body, Origin};
+use http::Response;
 use serde_json::json;
 
 impl Gateway {
@@ -71,13 +71,7 @@ impl Gateway {
                 return Err(ProxyError::new(ErrorKind::RouteUnknown, "", cause));
             }
         };
-        let mut response = Response::new(body::full(list.to_string()));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let (status, headers) = (response.status(), response.headers().clone());
-        exchange.recording.response(ResponseHead { status, version: Version::HTTP_11, headers });
-        exchange.recording.outcome(Outcome::Complete);
-        exchange.recording.finish_and_wait().await;
-        Ok(response)
+        Ok(answered(exchange, list.to_string()).await)
     }
 }
 

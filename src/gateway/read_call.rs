@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 pub(super) enum ReadResult {
     /// A call that needs a backend.
     Call(Box<GatewayCall>),
-    /// The gateway answered the request itself: it was for the list of models.
+    /// The gateway answered the request itself: it was for the list of models, or for a stored response.
     Answered(Response<Body>),
 }
 
@@ -57,6 +57,9 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         if route.api.operation() == Operation::ListModels {
             return self.list_models(exchange, route.api.model.as_deref()).await.map(ReadResult::Answered);
+        }
+        if let Some(id) = route.api.model.as_deref().filter(|_| route.api.operation() == Operation::StoredResponse) {
+            return self.stored_response(exchange, &parts.method, id).await.map(ReadResult::Answered);
         }
         if asks_for_websocket(&parts) {
             let cause = format!("{} is served over HTTP only, not over a WebSocket", route.api.path());

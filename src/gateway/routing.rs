@@ -202,7 +202,6 @@ mod tests {
             ("/backend-api/codex/responses", Some("/responses")),
             ("/v1/messages/count_tokens?beta=true", Some("/messages/count_tokens")),
             ("/v1/projects/p/publishers/google/models/g:generateContent", Some("/models/g:generateContent")),
-            ("/v1/responses/compact", None),
             ("/v1/files", None),
         ] {
             assert_eq!(Route::parse_rerouted(target).map(|route| route.api.path()).as_deref(), expected, "{target}");

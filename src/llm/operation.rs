@@ -1,5 +1,7 @@
 //! What an endpoint of an API does.
 
+use http::Method;
+
 /// The operation of a call. [`Self::as_str`] gives the value of `gen_ai.operation.name`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Operation {
@@ -18,6 +20,8 @@ pub enum Operation {
     CountTokens,
     /// The models of an endpoint are listed. The conventions have no name for it.
     ListModels,
+    /// A stored response is read or deleted. The conventions have no name for it.
+    StoredResponse,
     /// Any other, such as MCP's other methods. The conventions have no name for it.
     Other,
 }
@@ -31,7 +35,17 @@ impl Operation {
             Self::TextCompletion => "text_completion",
             Self::Embeddings => "embeddings",
             Self::ExecuteTool => "execute_tool",
-            Self::CountTokens | Self::ListModels | Self::Other => "",
+            Self::CountTokens | Self::ListModels | Self::StoredResponse | Self::Other => "",
+        }
+    }
+
+    /// True for a method that its requests have. Some paths begin like those of other operations.
+    pub(crate) fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::ListModels => [Method::GET, Method::HEAD].contains(method),
+            Self::StoredResponse => [Method::GET, Method::DELETE].contains(method),
+            // Others are refused where they are read.
+            _ => true,
         }
     }
 

@@ -227,15 +227,54 @@ fn a_response_is_continued_by_its_id_within_its_rollout() {
         let path = format!("/rollout/{rollout}/attempt/at/v1/responses");
         let refused = ask(gateway.server, "POST", &path, &[], &continued(previous).to_string());
         assert_eq!(refused.status, 400);
-        let cause = refused.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert!(cause.contains("previous_response_not_found") && cause.contains("gateway.stored_responses"), "{cause}");
+        let mut error = refused.json()["error"].take();
+        let cause = error["message"].take();
+        assert!(cause.as_str().unwrap().contains("gateway.stored_responses"), "{cause}");
+        let (kind, param) = ("invalid_request_error", "previous_response_id");
+        assert_eq!(
+            error,
+            json!({"message": null, "type": kind, "param": param, "code": "previous_response_not_found"})
+        );
     }
 }
 
 #[test]
-fn a_call_that_only_warms_up_is_marked_and_gets_no_answer() {
+fn a_stored_response_is_read_and_deleted_within_its_rollout() {
     let gateway = Gateway::start("sglang", "");
-    let reply = gateway.call("/v1/responses", &json!({"model": "m", "input": "hi", "generate": false})).json();
+    let first = gateway.call("/v1/responses", &json!({"model": "m", "input": "hi"})).json();
+    let streamed = gateway.call("/v1/responses", &json!({"model": "m", "input": "hi", "stream": true})).text();
+    gateway.call("/v1/responses", &json!({"model": "m", "input": "hi", "store": false}));
+    let ask_for = |method: &str, rollout: &str, id: &str| {
+        ask(gateway.server, method, &format!("/rollout/{rollout}/attempt/at/v1/responses/{id}"), &[], "")
+    };
+    assert_eq!(ask_for("GET", "ro", "c-1").json(), first);
+    let second = ask_for("GET", "ro", "c-2");
+    assert!(streamed.contains(&format!("\"response\":{}", second.text())), "{streamed}");
+    for (method, rollout, id, kind) in [
+        ("GET", "other", "c-1", "response_unknown"),
+        ("DELETE", "other", "c-1", "response_unknown"),
+        ("GET", "ro", "c-3", "response_unknown"),
+        ("GET", "ro", "c-1/input_items", "route_unknown"),
+        ("POST", "ro", "c-1/cancel", "route_unknown"),
+        ("POST", "ro", "compact", "route_unknown"),
+    ] {
+        let refused = ask_for(method, rollout, id);
+        assert_eq!(refused.status, 404, "{method} {id}");
+        assert_eq!(refused.header("proxy-status").unwrap(), format!("tracewire; error={kind}"), "{method} {id}");
+        assert_eq!(refused.json()["error"]["type"], "invalid_request_error");
+    }
+    let deleted = ask_for("DELETE", "ro", "c-1");
+    assert_eq!((deleted.status, deleted.json()), (200, json!({"id": "c-1", "object": "response", "deleted": true})));
+    assert_eq!((ask_for("DELETE", "ro", "c-1").status, ask_for("GET", "ro", "c-1").status), (404, 404));
+    let continued = json!({"model": "m", "input": "go on", "previous_response_id": "c-1"});
+    assert_eq!(gateway.call("/v1/responses", &continued).status, 400);
+}
+
+#[test]
+fn a_call_that_only_warms_up_is_marked_and_gets_no_answer() {
+    let gateway = Gateway::start("sglang", "train = { max_tokens = 9 }");
+    let warmup = json!({"model": "m", "input": "hi", "generate": false});
+    let reply = gateway.call("/v1/responses", &warmup).json();
     assert_eq!((&reply["output"], &reply["status"]), (&json!([]), &json!("completed")));
     assert_eq!(gateway.model.last()["max_tokens"], 1);
     assert_eq!(gateway.span()["tracewire.call.role"], "warmup");

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 /// One endpoint. Paths may have any prefix, such as a version or a provider's `/openai/deployments/d`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Endpoint {
-    /// The end of the path. At most one `{model}` stands for a model's name.
+    /// The end of the path. At most one `{model}` stands for a model's name, or for the id of a response.
     pub pattern: &'static str,
     /// What it does.
     pub operation: Operation,

@@ -21,6 +21,8 @@ pub(crate) enum ErrorShape {
 pub(crate) enum ApiErrorKind {
     /// The request is wrong.
     InvalidRequest,
+    /// The response that the request continues does not exist.
+    PreviousResponseNotFound,
     /// The credential is missing, wrong, or not enough.
     Authentication,
     /// The path or the model does not exist.
@@ -51,7 +53,7 @@ impl ApiErrorKind {
 
     fn anthropic(self) -> &'static str {
         match self {
-            Self::InvalidRequest => "invalid_request_error",
+            Self::InvalidRequest | Self::PreviousResponseNotFound => "invalid_request_error",
             Self::Authentication => "authentication_error",
             Self::NotFound => "not_found_error",
             Self::RateLimit => "rate_limit_error",
@@ -63,7 +65,7 @@ impl ApiErrorKind {
 
     fn openai(self) -> &'static str {
         match self {
-            Self::InvalidRequest | Self::NotFound => "invalid_request_error",
+            Self::InvalidRequest | Self::PreviousResponseNotFound | Self::NotFound => "invalid_request_error",
             Self::Authentication => "authentication_error",
             Self::RateLimit => "rate_limit_error",
             Self::Overloaded => "service_unavailable_error",
@@ -72,10 +74,15 @@ impl ApiErrorKind {
         }
     }
 
+    /// OpenAI's `param` and `code`, where clients act on them.
+    fn openai_detail(self) -> Option<(&'static str, &'static str)> {
+        (self == Self::PreviousResponseNotFound).then_some(("previous_response_id", "previous_response_not_found"))
+    }
+
     /// The code with which a response of OpenAI's Responses API fails.
     pub(in crate::llm) fn openai_response_code(self) -> &'static str {
         match self {
-            Self::InvalidRequest => "invalid_prompt",
+            Self::InvalidRequest | Self::PreviousResponseNotFound => "invalid_prompt",
             Self::RateLimit => "rate_limit_exceeded",
             _ => "server_error",
         }
@@ -84,7 +91,7 @@ impl ApiErrorKind {
     /// Google's word, and the status that fits it.
     fn google(self) -> (u16, &'static str) {
         match self {
-            Self::InvalidRequest => (400, "INVALID_ARGUMENT"),
+            Self::InvalidRequest | Self::PreviousResponseNotFound => (400, "INVALID_ARGUMENT"),
             Self::Authentication => (401, "UNAUTHENTICATED"),
             Self::NotFound => (404, "NOT_FOUND"),
             Self::RateLimit => (429, "RESOURCE_EXHAUSTED"),
@@ -141,9 +148,8 @@ pub(crate) fn error_message(body: &[u8]) -> String {
 const MAX_MESSAGE_CHARS: usize = 500;
 
 fn openai_error(kind: ApiErrorKind, message: &str) -> Json<'_> {
-    let error = object! {
-        "message": message, "type": kind.openai(), "param": None::<bool>, "code": None::<bool>,
-    };
+    let (param, code) = kind.openai_detail().unzip();
+    let error = object! { "message": message, "type": kind.openai(), "param": param, "code": code };
     object! {"error": error}
 }
 

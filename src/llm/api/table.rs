@@ -11,7 +11,7 @@ use crate::llm::formats::{
     openai_responses, sglang, vllm,
 };
 use crate::llm::operation::Operation::{
-    Chat, CountTokens, Embeddings, GenerateContent, ListModels, Other, TextCompletion,
+    Chat, CountTokens, Embeddings, GenerateContent, ListModels, Other, StoredResponse, TextCompletion,
 };
 use crate::wire::json::Json;
 use crate::wire::json_edit::Object;
@@ -224,6 +224,7 @@ pub(crate) static OPENAI_RESPONSES: ApiSpec = ApiSpec {
         names: &[("max_tokens", "max_output_tokens"), ("max_completion_tokens", "max_output_tokens")],
     },
     length_limits: &["max_output_tokens"],
+        Endpoint::served_only("/responses/{model}", StoredResponse).streaming(Streaming::Never),
     websocket: Some(WebSocketCalls {
         begin: "response.create",
         ends: &["response.completed", "response.incomplete", "response.failed", "response.done", "error"],

@@ -101,7 +101,7 @@ fn the_gateway_serves_whole_paths_and_reroutes_their_ends() {
             Some("/models/..%2Fx:generateContent"),
             Some("/models/..%2Fx:generateContent"),
         ),
-        ("/v1/responses/compact", None, None),
+        ("/v1/responses/resp_1", Some("/responses/resp_1"), Some("/responses/resp_1")),
         ("/api/chat", None, None),
         ("/v1/v1/responses", None, Some("/responses")),
         ("/v1", None, None),

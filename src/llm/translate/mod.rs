@@ -38,7 +38,9 @@ mod untranslatable;
 pub(crate) use chat_request::Turns;
 pub(crate) use options::{ServerTools, TranslationOptions};
 pub(crate) use response::{ResponseTranslator, StreamTranslator};
-pub(crate) use response_items::{NOT_REMEMBERED, answered_items, find_item, input_items, response_of_item};
+pub(crate) use response_items::{
+    NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item,
+};
 pub(crate) use source::{GeminiPath, SourceApi, source_of};
 pub(crate) use to_chat::{TranslatedRequest, to_chat};
 pub(crate) use untranslatable::Untranslatable;

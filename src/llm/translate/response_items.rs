@@ -5,6 +5,7 @@
 use super::untranslatable::{Untranslatable, untranslatable};
 use crate::llm::json_object::{object, text_of};
 use crate::wire::json::{Json, parse};
+use crate::wire::json_edit::Object;
 use crate::wire::sse::Events;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -48,17 +49,24 @@ pub(crate) fn find_item(items: &str, id: &str) -> Option<String> {
     json.list().iter().find(|item| item.get("id").text() == Some(id)).map(text_of)
 }
 
+/// The items that a response puts out.
+pub(crate) fn output_items(response: &str) -> &str {
+    let list = Object::find(response.as_bytes()).and_then(|object| object.value("output"));
+    let list = list.and_then(|list| std::str::from_utf8(list).ok()).unwrap_or_default();
+    list.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or_default().trim()
+}
+
 /// The answer to a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct AnsweredItems {
+pub(crate) struct AnsweredResponse {
     /// The id of the response.
     pub(crate) id: String,
-    /// Its output as items.
-    pub(crate) items: String,
+    /// The response as JSON.
+    pub(crate) json: String,
 }
 
 /// Reads the answer from a whole response, or from the last events of a streamed one. `None`: it failed.
-pub(crate) fn answered_items(response: &[u8]) -> Option<AnsweredItems> {
+pub(crate) fn answered_response(response: &[u8]) -> Option<AnsweredResponse> {
     #[derive(Deserialize)]
     struct Kind<'a> {
         #[serde(borrow, rename = "type")]
@@ -73,8 +81,7 @@ pub(crate) fn answered_items(response: &[u8]) -> Option<AnsweredItems> {
         Some("response.completed" | "response.incomplete") => json.get("response"),
         Some(_) => return None,
     };
-    let items: Vec<String> = response.get("output").list().iter().map(text_of).collect();
-    Some(AnsweredItems { id: response.get("id").word()?, items: items.join(",") })
+    Some(AnsweredResponse { id: response.get("id").word()?, json: text_of(response) })
 }
 
 #[cfg(test)]
@@ -106,17 +113,33 @@ mod tests {
     }
 
     #[test]
+    fn the_output_of_a_response() {
+        for (response, expected) in [
+            (
+                r#"{"id":"c","output":[{"id":"a","content":["]"]},{"id":"b"}],"x":[1]}"#,
+                r#"{"id":"a","content":["]"]},{"id":"b"}"#,
+            ),
+            (r#"{"output":[]}"#, ""),
+            (r#"{"output":null}"#, ""),
+            ("{}", ""),
+            ("{", ""),
+        ] {
+            assert_eq!(output_items(response), expected);
+        }
+    }
+
+    #[test]
     fn the_answer_is_read_whole_and_streamed() {
         let response = r#"{"id":"c","output":[{"id":"a"},{"id":"b"}]}"#;
-        let expected = Some(AnsweredItems { id: "c".to_owned(), items: r#"{"id":"a"},{"id":"b"}"#.to_owned() });
-        assert_eq!(answered_items(response.as_bytes()), expected);
+        let expected = Some(AnsweredResponse { id: "c".to_owned(), json: response.to_owned() });
+        assert_eq!(answered_response(response.as_bytes()), expected);
         for (kind, expected) in [("response.completed", expected), ("response.failed", None), ("error", None)] {
             let events = format!(
                 "event: x\ndata: {{\"type\":\"x\"}}\n\nevent: {kind}\ndata: {{\"type\":\"{kind}\",\"response\":{response}}}\n\n"
             );
-            assert_eq!(answered_items(events.as_bytes()), expected);
+            assert_eq!(answered_response(events.as_bytes()), expected);
         }
-        assert_eq!(answered_items(b"{}"), None);
-        assert_eq!(answered_items(b"x"), None);
+        assert_eq!(answered_response(b"{}"), None);
+        assert_eq!(answered_response(b"x"), None);
     }
 }
