@@ -5,7 +5,7 @@
 //! held a second time.
 
 use super::backends::Backend;
-use super::body_edits::{asks_openly, body_edits, model_at};
+use super::body_edits::{SamplingEdits, asks_openly, body_edits, model_at};
 use super::call::GatewayCall;
 use super::routing::ApiSurface;
 use super::settings::{GatewaySettings, Translate};
@@ -96,7 +96,9 @@ impl BackendRequest {
             target.model = Some(model_at(call, backend));
         }
         if target.operation() != Operation::CountTokens {
-            let (edits, beyond) = body_edits(call, &target, &text, backend, settings)?;
+            // The one token of a warm-up call is thrown away.
+            let sampling = if is_warmup { SamplingEdits::Keep } else { SamplingEdits::Set };
+            let (edits, beyond) = body_edits(call, &target, (&text, sampling), backend, settings)?;
             dropped.extend(beyond);
             (text, body) = (edited(&text, &edits), body.edited(&edits));
         }

@@ -14,11 +14,20 @@ use serde_json::json;
 /// A field, and its value as JSON.
 type Field = (String, String);
 
+/// Whether the sampling parameters of settings and registrations are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SamplingEdits {
+    /// They are set.
+    Set,
+    /// The call keeps its own: nothing is sampled, or what is sampled is thrown away.
+    Keep,
+}
+
 /// What changes in the body of a call, and the names of limits that are lifted.
 pub(super) fn body_edits(
     call: &GatewayCall,
     target: &ApiCall,
-    body: &[u8],
+    (body, sampling): (&[u8], SamplingEdits),
     backend: &Backend,
     settings: &GatewaySettings,
 ) -> Result<(Edits, Vec<String>), ProxyError> {
@@ -28,12 +37,12 @@ pub(super) fn body_edits(
     if !model.is_empty() && !target.has_model_in_path() {
         fields.push(("model".to_owned(), json!(model).to_string()));
     }
-    if !target.operation().samples() {
+    if sampling == SamplingEdits::Keep || !target.operation().samples() {
         return Ok((root.set(&fields), Vec::new()));
     }
     let objects = target.api.sampling.objects;
     let Some(inner) = objects.iter().find(|name| root.has(name)).or(objects.first()) else {
-        let (mut sampling, lifted) = sampling_fields(call, target, &root, (backend, body.len()), settings);
+        let (mut sampling, lifted) = sampling_fields(call, target, &root, (backend, body.len()), settings)?;
         // What the gateway asks for itself wins.
         sampling.retain(|(name, _)| fields.iter().all(|(own, _)| own != name));
         fields.extend(sampling);
@@ -41,7 +50,7 @@ pub(super) fn body_edits(
     };
     let before = root.value(inner).filter(|value| *value != b"null").unwrap_or(b"{}");
     let object = Object::find(before).ok_or_else(|| malformed(&format!("{inner} is not a JSON object")))?;
-    let (sampling, lifted) = sampling_fields(call, target, &object, (backend, body.len()), settings);
+    let (sampling, lifted) = sampling_fields(call, target, &object, (backend, body.len()), settings)?;
     if !sampling.is_empty() {
         let after = String::from_utf8(edited(before, &object.set(&sampling)));
         fields.push(((*inner).to_owned(), after.map_err(|_| malformed("the body is not UTF-8"))?));
@@ -49,14 +58,14 @@ pub(super) fn body_edits(
     Ok((root.set(&fields), lifted))
 }
 
-/// The sampling parameters that are set, and the names of limits that are lifted.
+/// The sampling parameters that are set, and the names of limits that are lifted. An error if the API has no equivalent of one.
 fn sampling_fields(
     call: &GatewayCall,
     target: &ApiCall,
     object: &Object<'_>,
     (backend, body_bytes): (&Backend, usize),
     settings: &GatewaySettings,
-) -> (Vec<Field>, Vec<String>) {
+) -> Result<(Vec<Field>, Vec<String>), ProxyError> {
     let sampling = match call.mode {
         Some(CallMode::Train) => settings.train,
         Some(CallMode::Val) => settings.val,
@@ -71,8 +80,12 @@ fn sampling_fields(
     fields.extend(sampling.temperature.or(defaults).map(|value| ("temperature", float(value))));
     fields.extend(sampling.top_p.map(|value| (target.api.sampling.name("top_p"), float(value))));
     fields.extend(sampling.max_tokens.into_iter().flat_map(|max| target.api.limit_length(object, max)));
-    for (name, value) in &call.registration.sampling {
-        let name = target.api.sampling.name(name);
+    for (requested, value) in &call.registration.sampling {
+        let name = target.api.sampling.name(requested);
+        if !target.api.sampling.has(name) {
+            let cause = format!("sampling_params.{requested} of the rollout has no equivalent in {}", target.api.name);
+            return Err(ProxyError::new(ErrorKind::Untranslatable, "", cause));
+        }
         fields.retain(|(earlier, _)| *earlier != name);
         fields.push((name, value.to_string()));
     }
@@ -84,7 +97,7 @@ fn sampling_fields(
         // Engines then sample up to the end of the context.
         fields.extend(lifted.iter().map(|name| (name.clone(), "null".to_owned())));
     }
-    (fields, lifted)
+    Ok((fields, lifted))
 }
 
 /// The fields that ask for token ids as if the agent did.

@@ -82,6 +82,13 @@ impl Gateway {
         ask(self.server, "POST", &format!("/rollout/ro/attempt/at{path}"), &[], &body.to_string())
     }
 
+    /// The id of a new rollout that is registered with these fields.
+    fn registered(&self, fields: &Value) -> String {
+        let mut rollout = fields.clone();
+        rollout["input"] = json!({});
+        post(self.server, "/v1/agl/rollouts", &rollout).json()["rollout_id"].as_str().unwrap().to_owned()
+    }
+
     /// The attributes of the only exchange's span.
     fn span(&self) -> Value {
         let span = eventually(|| {
@@ -278,14 +285,21 @@ fn a_call_that_only_warms_up_is_marked_and_gets_no_answer() {
     assert_eq!((&reply["output"], &reply["status"]), (&json!([]), &json!("completed")));
     assert_eq!(gateway.model.last()["max_tokens"], 1);
     assert_eq!(gateway.span()["tracewire.call.role"], "warmup");
+    let sampling = json!({"max_tokens": 9, "max_completion_tokens": 9, "min_tokens": 3, "n": 4});
+    let rollout = gateway.registered(&json!({"mode": "train", "metadata": {"sampling_params": sampling}}));
+    let path = format!("/rollout/{rollout}/attempt/at/v1/responses");
+    assert_eq!(ask(gateway.server, "POST", &path, &[], &warmup.to_string()).status, 200);
+    let sent = gateway.model.last();
+    assert_eq!(sent["max_tokens"], 1);
+    assert!(["max_completion_tokens", "min_tokens", "n"].iter().all(|name| sent.get(name).is_none()), "{sent}");
 }
 
 #[test]
 fn settings_and_limits_hold_for_a_gemini_backend_too() {
     let gateway = Gateway::start("gemini", "train = { temperature = 0.5, top_p = 0.25, max_tokens = 7 }");
-    let registered = json!({"input": {}, "mode": "train", "metadata": {"sampling_params": {"seed": 3, "top_k": 4}}});
-    let rollout =
-        post(gateway.server, "/v1/agl/rollouts", &registered).json()["rollout_id"].as_str().unwrap().to_owned();
+    let with =
+        |sampling: Value| gateway.registered(&json!({"mode": "train", "metadata": {"sampling_params": sampling}}));
+    let rollout = with(json!({"seed": 3, "top_k": 4}));
     let contents = json!([{"role": "user", "parts": [{"text": "hi"}]}]);
     for config in [json!(null), json!({"temperature": 1.0, "maxOutputTokens": 9999, "topP": 1})] {
         let path = format!("/rollout/{rollout}/attempt/at/v1beta/models/m:generateContent");
@@ -294,6 +308,25 @@ fn settings_and_limits_hold_for_a_gemini_backend_too() {
         let sent = gateway.model.last();
         let expected = json!({"temperature": 0.5, "topP": 0.25, "maxOutputTokens": 7, "seed": 3, "topK": 4});
         assert_eq!((&sent["generationConfig"], &sent["model"]), (&expected, &json!(null)));
+    }
+    let path = format!("/rollout/{}/attempt/at/v1beta/models/m:generateContent", with(json!({"min_p": 0.1})));
+    let refused = ask(gateway.server, "POST", &path, &[], &json!({"contents": contents}).to_string());
+    assert!(refused.status == 400 && refused.text().contains("sampling_params.min_p"), "{}", refused.text());
+}
+
+#[test]
+fn errors_of_the_gateway_repeat_no_secrets() {
+    let gateway = Gateway::start("sglang", "");
+    let secret = format!("sk-proj-{}", "aB3dE5gH7jK9mN1pQ3sT5vW7".repeat(3));
+    let role = json!({"model": "m", "messages": [{"role": secret, "content": "hi"}]});
+    let refused = [
+        gateway.call("/v1/messages", &role),
+        gateway.call(&format!("/v1/{secret}"), &json!({})),
+        ask(gateway.server, "POST", &format!("/proxy/rollout/ro/attempt/0/mode/train/openai/v1/{secret}"), &[], "{}"),
+        ask(gateway.serve.address("proxy"), "GET", &format!("/{secret}"), &[], ""),
+    ];
+    for refused in refused {
+        assert!(refused.status >= 400 && !refused.text().contains(&secret), "{}", refused.text());
     }
 }
 

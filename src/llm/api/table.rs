@@ -55,12 +55,19 @@ pub(crate) struct SamplingFields {
     pub objects: &'static [&'static str],
     /// Chat completions' names, and the API's own, where they differ.
     pub names: &'static [(&'static str, &'static str)],
+    /// The parameters that have the same name here, if servers reject all others.
+    pub same: Option<&'static [&'static str]>,
 }
 
 impl SamplingFields {
     /// The API's name of a parameter of chat completions.
     pub(crate) fn name<'a>(&self, of_chat: &'a str) -> &'a str {
         self.names.iter().find(|(name, _)| *name == of_chat).map_or(of_chat, |(_, own)| own)
+    }
+
+    /// True if servers take a parameter, by the API's own name.
+    pub(crate) fn has(&self, own: &str) -> bool {
+        self.same.is_none_or(|same| same.contains(&own) || self.names.iter().any(|(_, name)| *name == own))
     }
 }
 
@@ -145,7 +152,7 @@ const COMMON: ApiSpec = ApiSpec {
     stream_end: StreamEnd::Content,
     error_shape: ErrorShape::OpenAi,
     request_headers: &[],
-    sampling: SamplingFields { objects: &[], names: &[] },
+    sampling: SamplingFields { objects: &[], names: &[], same: None },
     length_limits: &["max_tokens"],
     provider: "openai",
     hosted: &[],
@@ -217,14 +224,15 @@ pub(crate) static OPENAI_RESPONSES: ApiSpec = ApiSpec {
     endpoints: &[
         Endpoint::served("/responses", Chat).needs(&[RESPONSES_FIELDS]),
         Endpoint::read_only("/responses/compact", Chat).needs(&[RESPONSES_FIELDS]),
+        Endpoint::served_only("/responses/{model}", StoredResponse).streaming(Streaming::Never),
     ],
     stream_end: StreamEnd::Events(&["response.completed", "response.incomplete", "response.failed", "response.done"]),
     sampling: SamplingFields {
         objects: &[],
         names: &[("max_tokens", "max_output_tokens"), ("max_completion_tokens", "max_output_tokens")],
+        same: None,
     },
     length_limits: &["max_output_tokens"],
-        Endpoint::served_only("/responses/{model}", StoredResponse).streaming(Streaming::Never),
     websocket: Some(WebSocketCalls {
         begin: "response.create",
         ends: &["response.completed", "response.incomplete", "response.failed", "response.done", "error"],
@@ -268,6 +276,7 @@ pub(crate) static ANTHROPIC_MESSAGES: ApiSpec = ApiSpec {
     sampling: SamplingFields {
         objects: &[],
         names: &[("max_completion_tokens", "max_tokens"), ("stop", "stop_sequences")],
+        same: None,
     },
     error_shape: ErrorShape::Anthropic,
     request_headers: &["anthropic-version", "anthropic-beta"],
@@ -302,6 +311,7 @@ pub(crate) static GEMINI: ApiSpec = ApiSpec {
             ("frequency_penalty", "frequencyPenalty"),
             ("n", "candidateCount"),
         ],
+        same: Some(&["logprobs", "responseLogprobs", "seed", "temperature", "thinkingConfig"]),
     },
     length_limits: &["maxOutputTokens"],
     provider: "gcp.gen_ai",
