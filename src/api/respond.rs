@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
 use std::fmt;
-use std::sync::LazyLock;
 use utoipa::ToSchema;
 
 /// The result of a handler.
@@ -201,12 +200,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The JSON of an error. It repeats what the request had, also a key or a password that got there by mistake: errors end up
-/// in logs.
+/// The JSON of an error: errors end up in logs.
 fn without_secrets(body: &impl Serialize) -> String {
-    static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
     let text = serde_json::to_string(body).unwrap_or_default();
-    REDACTOR.body(Some("application/json"), "", &text).into_owned()
+    Redactor::of_messages().body(Some("application/json"), "", &text).into_owned()
 }
 
 /// 200 with a JSON body.

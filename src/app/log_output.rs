@@ -4,7 +4,6 @@
 
 use crate::wire::redact::Redactor;
 use std::io::{self, Write};
-use std::sync::LazyLock;
 
 /// stderr. Each write is a whole message of the log.
 pub(crate) struct LogOutput;
@@ -22,14 +21,14 @@ impl Write for LogOutput {
 
 /// Each text between two colours is redacted by itself: the `m` at the end of a colour's code would be a letter before the text.
 fn redacted(message: &str) -> String {
-    static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+    let redactor = Redactor::of_messages();
     let mut pieces = message.split(COLOUR);
-    let mut shown = REDACTOR.text(pieces.next().unwrap_or_default()).into_owned();
+    let mut shown = redactor.text(pieces.next().unwrap_or_default()).into_owned();
     for piece in pieces {
         let (code, text) = piece.split_at(piece.find('m').map_or(0, |end| end + 1));
         shown.push_str(COLOUR);
         shown.push_str(code);
-        shown.push_str(&REDACTOR.text(text));
+        shown.push_str(&redactor.text(text));
     }
     shown
 }

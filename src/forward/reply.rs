@@ -2,15 +2,17 @@
 
 use crate::error::ProxyError;
 use crate::upstream::{Body, body};
+use crate::wire::redact::Redactor;
 use http::{HeaderValue, Response, StatusCode, header};
 
 /// The response for an error: JSON with cause and fix, and `Proxy-Status` (RFC 9209), which shows that the proxy answered
 /// and not the endpoint.
 pub(crate) fn error(error: &ProxyError) -> Response<Body> {
+    let message = format!("tracewire: {error}. {}", capitalised(error.fix()));
     let text = serde_json::json!({
         "error": {
             "type": error.kind.as_str(),
-            "message": format!("tracewire: {error}. {}", capitalised(error.fix())),
+            "message": Redactor::of_messages().text(&message),
             "side": error.side().as_str(),
         }
     });

@@ -6,6 +6,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape};
 use crate::llm::provider::error_shape;
 use crate::upstream::{Body, body};
+use crate::wire::redact::Redactor;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -38,6 +39,7 @@ impl ErrorFormat {
 
     /// The response to a call that its caller may not make.
     pub(super) fn refusal(self, status: StatusCode, cause: &str) -> Response<Body> {
+        let cause = without_secrets(cause);
         let text = match self {
             Self::Detail => json!({ "detail": cause }).to_string().into_bytes(),
             Self::Api(shape) => {
@@ -115,7 +117,7 @@ pub(super) fn pause_error(pause: &Pause) -> ProxyError {
 
 /// The message of an error: what happened, why, and what to do.
 pub(super) fn message(error: &ProxyError) -> String {
-    format!("tracewire: {error}; {}", error.fix())
+    without_secrets(&format!("tracewire: {error}; {}", error.fix()))
 }
 
 fn json_response(status: StatusCode, text: Vec<u8>) -> Response<Body> {

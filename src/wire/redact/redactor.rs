@@ -12,6 +12,7 @@ use crate::util::glob::any_name_matches;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// `[redact]` of the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,13 @@ impl Redactor {
         let has_patterns = keys.clone().any(|key| key.contains('*') || !key.is_ascii());
         let prefilter = if has_patterns { Prefilter::pass_all() } else { Prefilter::new(keys) };
         Self { prefilter, settings }
+    }
+
+    /// The redactor of what Tracewire says itself, in its log and in errors: both repeat what a request had, also a key or a
+    /// password that got there by mistake.
+    pub(crate) fn of_messages() -> &'static Self {
+        static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+        &REDACTOR
     }
 
     /// Redacts a header field's value. Of `scheme credentials` the scheme stays.
