@@ -17,32 +17,58 @@ fn experts(tokens: usize) -> Vec<u8> {
     (0..tokens * LAYERS * TOP_K).map(|at| u8::try_from(at * 31 % 127).unwrap()).collect()
 }
 
-/// A response with two tokens to a prompt of `prompt` tokens; with arrays for a model named `moe`.
-fn response(request: &Value, prompt: usize) -> Value {
+/// How many tokens a prompt and its response have.
+#[derive(Clone, Copy)]
+struct Length {
+    prompt: usize,
+    sampled: usize,
+}
+
+impl Length {
+    /// The experts of the prompt and of what was sampled: the last token has none.
+    fn experts(self) -> Vec<u8> {
+        experts(self.prompt + self.sampled - 1)
+    }
+
+    /// For each token that was sampled, the tokens that it could have been.
+    fn masks(self) -> Vec<Vec<usize>> {
+        (0..self.sampled).map(|at| (0..at % 4 + 1).map(|other| at + other * 70_000).collect()).collect()
+    }
+
+    /// The ids that were sampled.
+    fn ids(self) -> Vec<usize> {
+        (0..self.sampled).map(|at| at * 7 % 100_000).collect()
+    }
+}
+
+/// A response, with arrays for a model named `moe`.
+fn response(request: &Value, length: Length) -> Value {
+    let prompt = length.prompt;
     let (has_arrays, stays) = (request["model"] == "moe", request["return_token_ids"] == true);
     let or_null = |value: Value, is_there: bool| if is_there { value } else { Value::Null };
-    let logprobs = json!({"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]});
+    let logprobs: Vec<Value> =
+        (0..length.sampled).map(|at| json!({"token": "a", "logprob": -0.5 / (at + 1) as f64})).collect();
     json!({
         "id": "c", "object": "chat.completion", "model": "moe",
         "prompt_token_ids": or_null(json!((0..prompt).collect::<Vec<_>>()), stays),
         "choices": [{
             "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ab"},
-            "token_ids": or_null(json!([7, 8]), stays),
-            "logprobs": or_null(logprobs, request["logprobs"] == true),
-            "sampling_mask": or_null(json!([[7, 9, 70_000], [8]]), has_arrays),
-            "routed_experts": or_null(json!(npy(&experts(prompt + 1), [LAYERS, TOP_K])), has_arrays),
+            "token_ids": or_null(json!(length.ids()), stays),
+            "logprobs": or_null(json!({"content": logprobs}), request["logprobs"] == true),
+            "sampling_mask": or_null(json!(length.masks()), has_arrays),
+            "routed_experts": or_null(json!(npy(&length.experts(), [LAYERS, TOP_K])), has_arrays),
         }],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": 2},
+        "usage": {"prompt_tokens": prompt, "completion_tokens": length.sampled},
         "kv_transfer_params": null,
     })
 }
 
-/// vLLM with a mixture of experts; the header of the request says how long the prompt is.
-fn engine(prompt: usize) -> SocketAddr {
+/// vLLM with a mixture of experts.
+fn engine(length: Length) -> SocketAddr {
     endpoint(move |mut stream: TcpStream| {
         while let Some(body) = read_request(&mut stream) {
             let body = match body {
-                Some(body) => response(&serde_json::from_slice(&body).unwrap(), prompt).to_string(),
+                Some(body) => response(&serde_json::from_slice(&body).unwrap(), length).to_string(),
                 None => json!({"data": [{"id": "m", "owned_by": "vllm"}]}).to_string(),
             };
             let head =
@@ -80,38 +106,44 @@ fn call(serve: &Running, engine: SocketAddr, model: &str, rollout: &str, through
 #[test]
 fn arrays_are_recorded_exactly_and_no_agent_sees_them() {
     // Short responses are read at once, long ones while they pass.
-    for prompt in [3, 4000] {
-        let (bench, engine) = (Bench::new(), engine(prompt));
+    for (prompt, sampled) in [(3, 2), (4000, 2), (1000, 40_000)] {
+        let length = Length { prompt, sampled };
+        let (bench, engine) = (Bench::new(), engine(length));
         let serve = serve(&bench, engine, "routed_experts = true\nsampling_masks = true");
+        let (masks, unasked) = (length.masks(), response(&json!({"model": "dense"}), length));
         for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
             let (seen, attributes) = call(&serve, engine, "moe", rollout, through_proxy);
             let recorded = STANDARD.decode(attributes["tracewire.routed_experts"].as_str().unwrap()).unwrap();
-            assert!(recorded == experts(prompt + 1), "{rollout} {prompt}");
-            assert_eq!(attributes["tracewire.routed_experts.shape"], json!([prompt + 1, LAYERS, TOP_K]));
+            assert!(recorded == length.experts(), "{rollout} {prompt}");
+            assert_eq!(attributes["tracewire.routed_experts.shape"], json!([prompt + sampled - 1, LAYERS, TOP_K]));
             assert_eq!(attributes["tracewire.routed_experts.dtype"], "uint8");
-            assert_eq!(attributes["tracewire.sampling_mask"], json!([7, 9, 70_000, 8]));
-            assert_eq!(attributes["tracewire.sampling_mask.lengths"], json!([3, 1]));
+            assert!(attributes["tracewire.sampling_mask"] == json!(masks.concat()), "{rollout} {prompt}");
+            let lengths: Vec<usize> = masks.iter().map(Vec::len).collect();
+            assert!(attributes["tracewire.sampling_mask.lengths"] == json!(lengths), "{rollout} {prompt}");
+            assert!(attributes["response_token_ids"] == json!(length.ids()), "{rollout} {prompt}");
+            assert_eq!(attributes["tracewire.response_logprobs"].as_array().unwrap().len(), sampled);
             assert_eq!(attributes["tracewire.tokens.status"], "exact");
-            let unasked = response(&json!({"model": "dense"}), prompt);
-            assert_eq!(seen, unasked, "{rollout}");
+            assert!(seen == unasked, "{rollout} {prompt}");
         }
     }
 }
 
 #[test]
 fn arrays_that_a_setting_wants_and_that_are_missing_are_told() {
-    let (bench, engine) = (Bench::new(), engine(3));
-    let serve = serve(&bench, engine, "routed_experts = true\nsampling_masks = true");
-    for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
-        let (_, attributes) = call(&serve, engine, "dense", rollout, through_proxy);
-        assert_eq!(attributes["tracewire.tokens.status"], "partial");
-        assert_eq!(attributes["tracewire.tokens.reasons"], json!(["experts_absent", "masks_absent"]));
+    for sampled in [2, 40_000] {
+        let (bench, engine) = (Bench::new(), engine(Length { prompt: 3, sampled }));
+        let serve = serve(&bench, engine, "routed_experts = true\nsampling_masks = true");
+        for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
+            let (_, attributes) = call(&serve, engine, "dense", rollout, through_proxy);
+            assert_eq!(attributes["tracewire.tokens.status"], "partial");
+            assert_eq!(attributes["tracewire.tokens.reasons"], json!(["experts_absent", "masks_absent"]));
+        }
     }
 }
 
 #[test]
 fn arrays_that_no_setting_wants_pass_unrecorded() {
-    let (bench, engine) = (Bench::new(), engine(3));
+    let (bench, engine) = (Bench::new(), engine(Length { prompt: 3, sampled: 2 }));
     let serve = serve(&bench, engine, "");
     for (rollout, through_proxy) in [("ro-g", false), ("ro-p", true)] {
         let (seen, attributes) = call(&serve, engine, "moe", rollout, through_proxy);
