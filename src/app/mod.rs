@@ -1,5 +1,6 @@
 //! The composition root: creates the parts of the program and connects them. It may import every module.
 
+mod known_endpoints;
 mod log_output;
 mod metrics;
 mod program;
@@ -7,6 +8,7 @@ mod secrets;
 mod service;
 mod stores;
 
+pub(crate) use known_endpoints::EngineMemory;
 pub(crate) use log_output::LogOutput;
 pub(crate) use program::{App, Parts, StopReport};
 pub(crate) use secrets::{SecretFiles, fill_in_env_secrets, fill_in_run_secrets, fill_in_secrets, fill_in_ui_secrets};

@@ -1,5 +1,6 @@
 //! A running program: creates the parts, connects them, and stops them in order.
 
+use super::known_endpoints::EngineMemory;
 use super::metrics::{Counted, warnings};
 use super::service::{RegisteredRollouts, SequenceService, StoreSequences};
 use super::stores::spill_folder;
@@ -16,7 +17,7 @@ use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
 use crate::rollout::Rollouts;
 use crate::run::runtime::advice;
-use crate::shared_state::SequenceAllocator;
+use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::store::SharedStore;
 use crate::tls::{CertAuthority, LeafCache, UpstreamTls};
 use crate::trace::{AttemptId, RolloutId};
@@ -45,6 +46,8 @@ pub(crate) struct App {
     rejections: Arc<CertificateRejections>,
     drain: Drain,
     drain_timeout: Duration,
+    engines: DetectedEngines,
+    engine_memory: EngineMemory,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -58,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) binding: Option<(RolloutId, AttemptId)>,
     /// Whether the API server is started too.
     pub(crate) with_server: bool,
+    /// How long what it learns of endpoints is kept.
+    pub(crate) engine_memory: EngineMemory,
 }
 
 /// The result of stopping a program.
@@ -75,9 +80,10 @@ impl App {
     /// Binds the listeners and starts all parts.
     pub(crate) async fn start(config: &Config, parts: Parts) -> Result<Self> {
         config.check()?;
-        let Parts { authority, store, binding, with_server } = parts;
+        let Parts { authority, store, binding, with_server, engine_memory } = parts;
         let (recorder, queues) = Recorder::new(config.capture.clone(), spill_folder(&config.store));
-        let observed = ObservedState::default();
+        let engines = engine_memory.load();
+        let observed = ObservedState { detected_engines: engines.clone(), ..ObservedState::default() };
         let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
         let pipeline = Pipeline::start(queues, Arc::clone(&store), &options, observed.clone())
             .context("cannot start the pipeline's threads")?;
@@ -117,6 +123,8 @@ impl App {
             rejections,
             drain,
             drain_timeout: config.shutdown.drain_timeout,
+            engines,
+            engine_memory,
             tasks: Vec::new(),
         };
         if with_server {
@@ -150,6 +158,7 @@ impl App {
         let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().started).await;
+        self.engine_memory.keep(&self.engines);
         let result = before_close.await;
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         if let Err(error) = self.store.close().await {

@@ -5,7 +5,7 @@
 use super::run_owner::{end_abandoned, mark_as_ours};
 use super::settings::variable;
 use super::show;
-use crate::app::{App, Parts, StopReport, WhenUnreachable, fill_in_run_secrets, open_store};
+use crate::app::{App, EngineMemory, Parts, StopReport, WhenUnreachable, fill_in_run_secrets, open_store};
 use crate::config::Config;
 use crate::doctor::diagnosis::unexpected_bypasses;
 use crate::doctor::monitor::{ConnectionMonitor, Observations, ObservedConnections, ScanRate};
@@ -93,7 +93,8 @@ impl Recorded {
         let ca_pem = authority.ca_pem().to_owned();
         let store = open_store(&config, WhenUnreachable::Fail).await?;
         let binding = Some((self.rollout.clone(), self.attempt.clone()));
-        let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false };
+        let engine_memory = EngineMemory::DataFolder;
+        let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false, engine_memory };
         let app = App::start(&config, parts).await?;
         let proxy = app.proxy_address;
         let proxy_url = proxy_url(&proxy.to_string(), &config.proxy.token);

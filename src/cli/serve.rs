@@ -3,7 +3,7 @@
 use super::args::StoreArgs;
 use super::settings::read_config;
 use super::show::{self, OutputFormat};
-use crate::app::{App, Parts, SecretFiles, WhenUnreachable, ca_folder, fill_in_secrets, open_store};
+use crate::app::{App, EngineMemory, Parts, SecretFiles, WhenUnreachable, ca_folder, fill_in_secrets, open_store};
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -82,7 +82,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let folder = ca_folder(&config);
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config, WhenUnreachable::Wait).await?;
-    let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
+    let parts = Parts { authority, store, binding: None, with_server: true, engine_memory: EngineMemory::Process };
+    let app = App::start(&config, parts).await?;
     announce(&app, &certificate_path(&folder), &secrets, &config.proxy.token, args.json.into())?;
     stop.recv().await;
     tracing::info!("draining");

@@ -5,7 +5,7 @@
 
 use super::args::StoreArgs;
 use super::show;
-use crate::app::{App, Parts, WhenUnreachable, fill_in_ui_secrets, open_store, place_name, store_path};
+use crate::app::{App, EngineMemory, Parts, WhenUnreachable, fill_in_ui_secrets, open_store, place_name, store_path};
 use crate::config::{Config, StorePlace, StoreSettings};
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -66,7 +66,8 @@ pub(super) async fn serve_page(
     let token = fill_in_ui_secrets(&mut config)?;
     let store = open_store(&config, WhenUnreachable::Fail).await?;
     let authority = CertAuthority::ephemeral("Tracewire ui")?;
-    let app = App::start(&config, Parts { authority, store, binding: None, with_server: true }).await?;
+    let parts = Parts { authority, store, binding: None, with_server: true, engine_memory: EngineMemory::Process };
+    let app = App::start(&config, parts).await?;
     let Some(server) = app.server_address else { bail!("the API server did not start") };
     let place = rollout.map_or_else(|| "rollouts".to_owned(), |rollout| format!("rollout/{rollout}"));
     let url = format!("http://{server}/ui/#/{place}?token={}", token.expose());

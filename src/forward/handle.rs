@@ -143,6 +143,9 @@ impl Forwarder {
         if any_matches(&self.trace.propagate_hosts, &origin.host, origin.port) {
             propagate(&mut parts.headers, &exchange.trace);
         }
+        if exchange.recording.is_on() {
+            self.look_at(origin, &parts).await;
+        }
         let path = parts.uri.path();
         let (at, arrays) = ((origin.host.as_str(), origin.port), self.sampler_arrays());
         let plan = self.tokens.plan(at, &self.engines, &parts.method, path, &parts.headers, arrays);

@@ -18,6 +18,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 /// A model server. What can change after its registration, such as the version, is behind atomics and a lock.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) struct Backend {
     pub(crate) base_path: String,
     version: AtomicI64,
     in_flight: InFlightCounter,
+    first_probe: OnceCell<()>,
     state: Mutex<BackendState>,
 }
 
@@ -114,6 +116,7 @@ impl Backend {
             base_path: uri.path().trim_end_matches('/').to_owned(),
             version: AtomicI64::new(settings.version),
             in_flight: InFlightCounter::default(),
+            first_probe: OnceCell::new(),
             state: Mutex::new(BackendState {
                 engine: settings.engine,
                 detected_engine: None,
@@ -151,6 +154,11 @@ impl Backend {
     /// True if it takes calls of an API without translation.
     pub(super) fn speaks(&self, api: &ApiSpec) -> bool {
         self.engine().assumed().serves(api)
+    }
+
+    /// Set when its first call has waited for a probe.
+    pub(super) fn first_probe(&self) -> &OnceCell<()> {
+        &self.first_probe
     }
 
     /// Sets the engine that a probe or a rejection shows. A registered engine takes precedence over it.

@@ -4,12 +4,11 @@
 
 use super::backends::{Backend, ProbeResult};
 use super::service::Gateway;
+use super::settings::BackendEngine;
+use crate::forward::{ModelList, model_list};
 use crate::llm::api::models_path;
 use crate::llm::engine::Engine;
-use crate::tls::Offer;
-use crate::upstream::{Body, PoolKey, body};
-use http::{Method, Request};
-use http_body_util::{BodyExt, Limited};
+use crate::upstream::PoolKey;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -39,15 +38,21 @@ impl Gateway {
         }
     }
 
+    /// Waits until a backend of unknown engine was asked for its list of models, for [`FIRST_PROBE_TIMEOUT`] at most.
+    pub(super) async fn first_probe(&self, backend: &Backend) {
+        if backend.engine() != BackendEngine::Auto || self.settings().probe_interval.is_zero() {
+            return;
+        }
+        // Few calls wait here: the others do not carry the size of it.
+        let probing = async { drop(tokio::time::timeout(FIRST_PROBE_TIMEOUT, Box::pin(self.probe(backend))).await) };
+        Box::pin(backend.first_probe().get_or_init(|| probing)).await;
+    }
+
     async fn probe(&self, backend: &Backend) -> ProbeResult {
-        let Some(request) = probe_request(backend) else { return ProbeResult::Missed };
-        let origin = &backend.origin;
-        let offer = if origin.tls { Offer::Http2OrHttp1 } else { Offer::Http1 };
-        let sent = self.forwarder().upstream().send(request, &PoolKey::Gateway, origin, offer).await;
-        let Ok(sent) = sent else { return ProbeResult::Missed };
-        let status = sent.response.status();
-        let models = Limited::new(sent.response.into_body(), MAX_RESPONSE_BYTES).collect().await;
-        let models = models.map(|models| models.to_bytes()).unwrap_or_default();
+        let path = format!("{}{}", backend.base_path, models_path());
+        let upstream = self.forwarder().upstream();
+        let list = model_list(upstream, &PoolKey::Gateway, &backend.origin, &path, backend.credential()).await;
+        let Some(ModelList { status, body: models }) = list else { return ProbeResult::Missed };
         if let Some(engine) = Engine::of_models(&models) {
             backend.set_detected_engine(engine);
         }
@@ -66,18 +71,6 @@ fn context_tokens(models: &[u8], model: &str) -> Option<u64> {
     named.or_else(|| all.first().filter(|_| all.len() == 1))?.get("max_model_len")?.as_u64()
 }
 
-/// `None` if the base URL and the path make no valid URL.
-fn probe_request(backend: &Backend) -> Option<Request<Body>> {
-    let origin = &backend.origin;
-    let scheme = if origin.tls { "https" } else { "http" };
-    let uri = format!("{scheme}://{}{}{}", origin.url_authority(), backend.base_path, models_path());
-    let mut request = Request::new(body::empty());
-    *request.method_mut() = Method::GET;
-    *request.uri_mut() = uri.parse().ok()?;
-    request.headers_mut().extend(backend.credential());
-    Some(request)
-}
-
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A longer list of models counts as an empty one: the engine stays unknown.
-const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// How long the first calls to a backend wait at most.
+const FIRST_PROBE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -34,6 +34,7 @@ impl Gateway {
         loop {
             let backend = self.choose_backend(call, &mut tried)?;
             self.check_staleness(call, &backend)?;
+            self.first_probe(&backend).await;
             let request = BackendRequest::new(
                 call,
                 &backend,

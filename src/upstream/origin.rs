@@ -68,6 +68,13 @@ pub(crate) enum PoolKey {
     PerConnection(Arc<str>),
 }
 
+impl PoolKey {
+    /// The key of a request that has a connection of its own.
+    pub(crate) fn unpooled() -> Self {
+        Self::PerConnection(Arc::from(""))
+    }
+}
+
 /// `host:port`, with brackets around an IPv6 address.
 pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }

@@ -22,6 +22,7 @@ mod clients;
 mod command_line;
 mod doctor;
 mod durability;
+mod engine_detection;
 mod files;
 mod framing;
 mod gateway;

@@ -1,11 +1,13 @@
 //! `[tokens]` of the settings, and which requests they change.
 
 use crate::llm::api::ApiCall;
-use crate::llm::engine::Engine;
+use crate::llm::engine::{Engine, any_gives_token_ids};
 use crate::llm::token_ids::{Stripping, TokenIdPlan};
 use crate::shared_state::DetectedEngines;
 use crate::trace::SamplerArrays;
+use crate::upstream::Origin;
 use crate::util::glob::any_matches;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, header};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct TokenSettings {
     /// When token ids are requested on behalf of agents that do not request them.
     pub inject: Inject,
+    /// Ask an endpoint with an unknown engine for its list of models, once, beside its first call.
+    pub probe: bool,
     /// Remove from responses what the agent did not request.
     pub strip: bool,
     /// The engines of hosts. The first entry that names a host counts.
@@ -23,7 +27,7 @@ pub(crate) struct TokenSettings {
 
 impl Default for TokenSettings {
     fn default() -> Self {
-        Self { inject: Inject::default(), strip: true, engines: Vec::new() }
+        Self { inject: Inject::default(), probe: true, strip: true, engines: Vec::new() }
     }
 }
 
@@ -52,6 +56,22 @@ pub(crate) struct EngineHosts {
 }
 
 impl TokenSettings {
+    /// True for a call that is changed if an engine serves at its endpoint that returns token ids, and no setting says which.
+    pub(crate) fn depends_on_engine(&self, origin: &Origin, request: &Parts) -> bool {
+        let gives_ids = || ApiCall::of_path(request.uri.path()).is_some_and(|call| any_gives_token_ids(call.api));
+        self.inject == Inject::Auto
+            && self.probe
+            && request.method == Method::POST
+            && is_plain_json(&request.headers)
+            && self.engine_of(&origin.host, origin.port).is_none()
+            && gives_ids()
+    }
+
+    /// The engine of a host by these settings.
+    fn engine_of(&self, host: &str, port: u16) -> Option<Engine> {
+        self.engines.iter().find(|entry| any_matches(&entry.hosts, host, port)).map(|entry| entry.engine)
+    }
+
     /// How a request is changed to request token ids, and these arrays. None for most requests.
     pub(crate) fn plan(
         &self,
@@ -65,9 +85,8 @@ impl TokenSettings {
         if self.inject == Inject::Off || method != Method::POST || !is_plain_json(headers) {
             return None;
         }
-        let named = self.engines.iter().find(|entry| any_matches(&entry.hosts, host, port)).map(|entry| entry.engine);
         let always = || (self.inject == Inject::Always).then_some(Engine::VLLM);
-        let engine = named.or_else(|| detected.at(host, port)).or_else(always)?;
+        let engine = self.engine_of(host, port).or_else(|| detected.at(host, port)).or_else(always)?;
         let stripping = if self.strip { Stripping::Strip } else { Stripping::Keep };
         let plan = TokenIdPlan::of(engine, ApiCall::of_path(path)?.api, stripping, arrays)?;
         Some(plan.without(detected.rejected_at(host, port)))

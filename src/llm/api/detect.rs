@@ -95,6 +95,15 @@ pub(crate) fn models_path() -> String {
     MODELS.path("")
 }
 
+/// The path by which the engine that serves a call's path lists its models. `None`: it is no call's path.
+pub(crate) fn models_path_beside(path: &str) -> Option<String> {
+    let call = ApiCall::of_path(path)?;
+    let base = path.trim_end_matches('/').strip_suffix(&call.path())?;
+    // An engine's own API is beside its base URL of OpenAI's.
+    let version = if call.api.base_paths == [""] { "/v1" } else { "" };
+    Some(format!("{base}{version}{}", models_path()))
+}
+
 /// The API and endpoint of a request with a parsed body. `None`: it calls no model or tool that is known.
 pub(crate) fn detect(path: &str, body: &Json<'_>) -> Option<ApiCall> {
     let fits =

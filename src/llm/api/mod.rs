@@ -13,7 +13,9 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use detect::{ApiCall, ends_stream, has_api, is_api_path, may_be_call, models_path, websocket_calls};
+pub(crate) use detect::{
+    ApiCall, ends_stream, has_api, is_api_path, may_be_call, models_path, models_path_beside, websocket_calls,
+};
 pub(crate) use error::{ApiErrorKind, ErrorShape, error_message};
 pub(crate) use key::{api_key, api_key_in_query};
 pub(crate) use table::{ANTHROPIC_MESSAGES, ApiSpec, OPENAI_CHAT, OPENAI_COMPLETIONS};

@@ -1,6 +1,6 @@
 //! What the table answers, for the paths, bodies and frames of real clients.
 
-use super::detect::{ApiCall, detect, ends_stream, may_be_call, sole_api, websocket_calls};
+use super::detect::{ApiCall, detect, ends_stream, may_be_call, models_path_beside, sole_api, websocket_calls};
 use super::table::ALL;
 use crate::wire::json::parse;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -124,6 +124,19 @@ fn a_path_alone_tells_the_api_that_it_is_known_for() {
         assert_eq!(ApiCall::of_path(path).map(|call| call.api.name), expected, "{path}");
     }
     assert!(websocket_calls("/v1/responses?x=1").is_some() && websocket_calls("/v1/realtime").is_none());
+}
+
+#[test]
+fn the_list_of_models_is_beside_a_call() {
+    for (path, expected) in [
+        ("/v1/chat/completions", Some("/v1/models")),
+        ("/serving/llm/v1/completions/", Some("/serving/llm/v1/models")),
+        ("/completion", Some("/v1/models")),
+        ("/inference/v1/generate", Some("/v1/models")),
+        ("/other", None),
+    ] {
+        assert_eq!(models_path_beside(path).as_deref(), expected, "{path}");
+    }
 }
 
 #[test]

@@ -17,4 +17,4 @@ mod transformers;
 mod vllm;
 
 pub(crate) use spec::{Credential, Tokenizer};
-pub(crate) use table::{Engine, UnknownEngine};
+pub(crate) use table::{Engine, UnknownEngine, added_field, any_gives_token_ids};

@@ -106,6 +106,19 @@ impl Engine {
     }
 }
 
+/// The name of a field that is added to requests, if it is one.
+pub(crate) fn added_field(name: &str) -> Option<&'static str> {
+    let requests = ALL.iter().flat_map(|spec| spec.token_ids);
+    let fields =
+        requests.flat_map(|request| request.fields.iter().chain(request.arrays.iter().flat_map(|array| array.fields)));
+    fields.map(|field| field.name).find(|known| *known == name)
+}
+
+/// True if some engine returns token ids at an API.
+pub(crate) fn any_gives_token_ids(api: &ApiSpec) -> bool {
+    all().any(|engine| engine.token_id_request(api).is_some())
+}
+
 fn all() -> impl Iterator<Item = Engine> {
     ALL.iter().map(|spec| Engine(spec))
 }
