@@ -9,11 +9,11 @@
 use super::settings::GatewaySettings;
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::translate::{
-    NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item,
+    NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item, with_input,
 };
 use crate::trace::RolloutId;
 use crate::util::lru::{LruCache, lru};
-use crate::wire::json_edit::{Object, edited};
+use crate::wire::json_edit::Object;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -139,7 +139,7 @@ impl StoredResponses {
         let new_body = refers.then(|| {
             let mut input = history(before.as_deref());
             push_items(&mut input, &items);
-            edited(body, &object.set(&[("input".to_owned(), format!("[{input}]"))]))
+            with_input(body, &input)
         });
         let is_stored = self.0.max_bytes > 0 && field("store") != Some(b"false");
         let request = is_stored.then(|| UnansweredRequest {

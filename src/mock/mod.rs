@@ -1,9 +1,11 @@
 //! A mock LLM endpoint, for tests, experiments without an API key, and load tests.
 //!
 //! Responses are computed from the request: the same request always gets the same response. The only state is a bounded
-//! list of received requests. With a script ([`Script`]) it plays that instead. It listens on loopback unless told otherwise, and checks no credentials.
+//! list of received requests. With a script ([`Script`]) it plays that instead, and keeps a
+//! bounded number of its answers, which requests of the responses API may refer to. It listens on loopback unless told otherwise, and checks no credentials.
 
 mod amazon;
+mod answered;
 mod anthropic;
 mod behavior;
 mod content;

@@ -2,12 +2,13 @@
 //!
 //! Turns are played as chat completions; for the other APIs they are translated as the gateway does it.
 
+use super::answered::AnsweredResponses;
 use super::behavior::Behavior;
 use super::content::{logprobs, response_id, token_ids, words_of};
 use super::response::{data_event, stream_events};
 use super::script::{Script, Turn};
 use super::state::MockState;
-use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape, OPENAI_CHAT};
+use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape, OPENAI_CHAT, OPENAI_RESPONSES};
 use crate::llm::operation::Operation;
 use crate::llm::translate::{ResponseTranslator, TranslationOptions, source_of, to_chat};
 use axum::body::Bytes;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub(super) struct ScriptedState {
     pub(super) mock: MockState,
     pub(super) script: Arc<Script>,
+    pub(super) answered: AnsweredResponses,
 }
 
 /// Any path of an API.
@@ -41,7 +43,8 @@ pub(super) async fn respond(
         // Clients that try a WebSocket go on over HTTP.
         return error(shape, StatusCode::UPGRADE_REQUIRED, "the mock plays scripts over HTTP only");
     }
-    let (chat, translator) = match request(&call, uri.query().unwrap_or_default(), &body) {
+    let request = state.completed(&call, &body).and_then(|body| request(&call, uri.query().unwrap_or_default(), &body));
+    let (chat, translator) = match request {
         Ok(request) => request,
         Err(cause) => return error(shape, StatusCode::BAD_REQUEST, &cause),
     };
@@ -65,15 +68,26 @@ pub(super) async fn respond(
             let mut events: Vec<Bytes> = answer.events().iter().map(|event| stream.push(event).into()).collect();
             events.push(stream.finish().into());
             events.retain(|event| !event.is_empty());
+            state.answered.add(&events.concat());
             let mut response = stream_events(events, behavior, Bytes::new());
             let kind = HeaderValue::from_static(translator.content_type());
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             response
         }
         Some(translator) => match translator.whole(answer.body().to_string().as_bytes()) {
-            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Ok(body) => {
+                state.answered.add(&body);
+                ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+            }
             Err(cause) => error(shape, StatusCode::INTERNAL_SERVER_ERROR, &cause.to_string()),
         },
+    }
+}
+
+impl ScriptedState {
+    /// A request with the items of earlier answers that it refers to.
+    fn completed(&self, call: &ApiCall, body: &[u8]) -> Result<Vec<u8>, String> {
+        if call.api == &OPENAI_RESPONSES { self.answered.complete(body) } else { Ok(body.to_vec()) }
     }
 }
 

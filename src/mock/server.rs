@@ -1,5 +1,6 @@
 //! The mock's listeners, TLS and routes.
 
+use super::answered::AnsweredResponses;
 use super::options::MockOptions;
 use super::recorded_requests::record_request;
 use super::script::Script;
@@ -122,7 +123,7 @@ fn router(options: MockOptions) -> Router {
 /// The routes of a mock that plays a script.
 fn scripted_router(options: MockOptions, script: Script) -> Router {
     let mock = MockState::new(options);
-    let state = ScriptedState { mock: mock.clone(), script: Arc::new(script) };
+    let state = ScriptedState { mock: mock.clone(), script: Arc::new(script), answered: AnsweredResponses::default() };
     Router::new()
         .route("/v1/models", get(openai::models))
         .route("/requests", get(recorded_requests::list).delete(recorded_requests::clear))

@@ -102,3 +102,14 @@ fn a_streamed_response_is_continued_by_its_id() {
     let said = |role: &str, text: &str| json!({"role": role, "content": text});
     assert_eq!(sent, json!([said("user", "one"), said("assistant", "first"), said("user", "two")]));
 }
+
+#[test]
+fn a_request_may_refer_to_an_item_of_an_answer() {
+    let bench = Bench::new();
+    let mock = playing(&bench, &json!([{"text": "first"}, {"text": "second"}, {"text": "third"}]));
+    let call = |body: Value| post(mock.address("http"), "/v1/responses", &body);
+    let referring = |item: &Value| json!({"model": "m", "input": [{"type": "item_reference", "id": item}]});
+    let first = call(json!({"model": "m", "input": "one"})).json();
+    assert_eq!(call(referring(&first["output"][0]["id"])).json()["output"][0]["content"][0]["text"], "second");
+    assert_eq!(call(referring(&json!("msg_unknown_0"))).status, 400);
+}

@@ -18,4 +18,4 @@ pub(crate) use detect::{
 };
 pub(crate) use error::{ApiErrorKind, ErrorShape, error_message};
 pub(crate) use key::{api_key, api_key_in_query};
-pub(crate) use table::{ANTHROPIC_MESSAGES, ApiSpec, OPENAI_CHAT, OPENAI_COMPLETIONS};
+pub(crate) use table::{ANTHROPIC_MESSAGES, ApiSpec, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES};

@@ -39,7 +39,7 @@ pub(crate) use chat_request::Turns;
 pub(crate) use options::{ServerTools, TranslationOptions};
 pub(crate) use response::{ResponseTranslator, StreamTranslator};
 pub(crate) use response_items::{
-    NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item,
+    NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item, with_input,
 };
 pub(crate) use source::{GeminiPath, SourceApi, source_of};
 pub(crate) use to_chat::{TranslatedRequest, to_chat};

@@ -5,7 +5,7 @@
 use super::untranslatable::{Untranslatable, untranslatable};
 use crate::llm::json_object::{object, text_of};
 use crate::wire::json::{Json, parse};
-use crate::wire::json_edit::Object;
+use crate::wire::json_edit::{Object, edited};
 use crate::wire::sse::Events;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -23,6 +23,12 @@ pub(crate) fn input_items(body: &[u8], find: impl Fn(&str) -> Option<String>) ->
         id.map_or_else(|| Ok(text_of(item)), found)
     };
     Ok(input.list().iter().enumerate().map(item).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// A request with these items as its input.
+pub(crate) fn with_input(body: &[u8], items: &str) -> Vec<u8> {
+    let edits = Object::find(body).map(|object| object.set(&[("input".to_owned(), format!("[{items}]"))]));
+    edited(body, &edits.unwrap_or_default())
 }
 
 fn is_reference(item: &Json<'_>) -> bool {
