@@ -2,7 +2,9 @@
 //! gets what an engine sends that was not asked.
 
 use crate::support::client::{Reply, ask, begin};
+use crate::support::model_server::{read_request, respond};
 use crate::support::{Bench, Running, endpoint, eventually, read_head};
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -172,4 +174,54 @@ fn an_answer_that_breaks_off_is_cut_short_for_the_agent_too() {
     let reply = ask(serve.address("proxy"), "POST", &path, &[], BODY);
     assert_eq!(reply.header("content-length"), Some("1000"));
     assert_eq!(reply.text(), r#"{"id":1,"choices":[{"message":{},"token_ids":null"#);
+}
+
+/// As llama.cpp answers at `/completion`: it repeats what was asked.
+fn llama_cpp(mut stream: TcpStream) {
+    while let Some(body) = read_request(&mut stream) {
+        let body: Value = serde_json::from_slice(&body.unwrap_or_else(|| b"{}".to_vec())).unwrap();
+        let n_probs = body["n_probs"].as_u64().unwrap_or(0);
+        let mut answer = json!({"content": "hi", "tokens": [], "generation_settings": {"seed": 7, "n_probs": n_probs}});
+        if n_probs > 0 {
+            answer["completion_probabilities"] = json!([{"id": 5, "token": "hi", "logprob": -0.5}]);
+        }
+        if body["return_tokens"] == true && body["stream"] != true {
+            answer["tokens"] = json!([5]);
+        }
+        answer["stop"] = true.into();
+        answer["timings"] = json!({});
+        match body["stream"] == true {
+            true => respond(&mut stream, "text/event-stream", &event_of(&answer.to_string())),
+            false => respond(&mut stream, "application/json", &answer.to_string()),
+        }
+    }
+}
+
+#[test]
+fn what_llama_cpp_repeats_of_the_request_is_what_the_agent_asked() {
+    let (bench, engine) = (Bench::new(), endpoint(llama_cpp));
+    let config = bench.home().join("proxy.toml");
+    let engines = format!("[tokens]\nengines = [{{ hosts = [\"{engine}\"], engine = \"llama.cpp\" }}]\n");
+    std::fs::write(&config, engines).unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    for (at, more) in
+        [json!({}), json!({"stream": true}), json!({"n_probs": 3}), json!({"return_tokens": true})].iter().enumerate()
+    {
+        let mut body = json!({"prompt": "x"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let rollout = format!("ro-{at}");
+        let through = |address: SocketAddr, target: &str| {
+            ask(
+                address,
+                "POST",
+                target,
+                &[("x-rollout-id", &rollout), ("content-type", "application/json")],
+                &body.to_string(),
+            )
+            .text()
+        };
+        let url = format!("http://{engine}/completion");
+        assert_eq!(through(serve.address("proxy"), &url), through(engine, "/completion"), "{more}");
+        assert_eq!(bench.exchanges(&rollout, 1)[0]["attributes"]["response_token_ids"], json!([5]), "{more}");
+    }
 }

@@ -61,6 +61,7 @@ pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
                     name: "completion_probabilities",
                     change: Change::Remove,
                 },
+                StripRule { requested_by: &["n_probs"], place: Place::Settings, name: "n_probs", change: Change::Zero },
             ],
             arrays: &[],
             // These responses are lists, which nothing can be taken out of.

@@ -202,6 +202,8 @@ pub(crate) enum Place {
     Root,
     /// In every element of `choices`.
     Choice,
+    /// In `generation_settings`, with which llama.cpp repeats what was asked.
+    Settings,
     /// In the event at the end of a stream that has no choices. Without the field the event has no purpose.
     LastEvent,
 }

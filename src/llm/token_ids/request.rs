@@ -122,6 +122,7 @@ impl TokenIdPlan {
                 (true, _) => {}
                 (false, Place::Root) => changes.root.push((rule.name, rule.change)),
                 (false, Place::Choice) => changes.choice.push((rule.name, rule.change)),
+                (false, Place::Settings) => changes.settings.push((rule.name, rule.change)),
                 (false, Place::LastEvent) => changes.usage_event = UsageEvent::Removed,
             }
         }

@@ -1,6 +1,6 @@
 //! The state machine: what each byte belongs to, and what becomes of each field.
 
-use super::changes::{CHOICES, Change, Changes, RESPONSE};
+use super::changes::{CHOICES, Change, Changes, RESPONSE, SETTINGS};
 use super::waiting::{Piece, Waiting};
 use crate::wire::json_scan::{StringScan, ValueScan, is_named, skip_space};
 use bytes::BufMut;
@@ -35,6 +35,8 @@ enum Place {
     Root,
     /// The object in the root's `response`.
     Response,
+    /// The object in the root's `generation_settings`.
+    Settings,
     /// The list in the root's `choices`.
     Choices,
     /// An object in that list.
@@ -274,7 +276,7 @@ impl JsonStripper {
         }
         self.keep(piece);
         match (action, first) {
-            (Action::Enter(Place::Response), b'{') => self.enter(Place::Response),
+            (Action::Enter(place @ (Place::Response | Place::Settings)), b'{') => self.enter(place),
             (Action::Enter(Place::Choices), b'[') => self.enter(Place::Choices),
             _ => State::Keep(scan),
         }
@@ -295,7 +297,7 @@ impl JsonStripper {
                 return State::Passing;
             }
             Place::Choice => Place::Choices,
-            Place::Response | Place::Choices => Place::Root,
+            Place::Response | Place::Settings | Place::Choices => Place::Root,
         };
         self.fields = Fields::Kept;
         self.after_value(piece, end)
@@ -318,11 +320,16 @@ impl JsonStripper {
     /// The action for the field of the key that has just ended.
     fn action<O: BufMut>(&mut self, piece: &mut Piece<'_, O>) -> Action {
         let key = self.waiting.key(piece);
-        let changes = if self.place == Place::Choice { &self.changes.choice } else { &self.changes.root };
+        let changes = match self.place {
+            Place::Choice => &self.changes.choice,
+            Place::Settings => &self.changes.settings,
+            _ => &self.changes.root,
+        };
         match changes.iter().find(|(name, _)| is_named(key, name)) {
             Some((_, change)) => Action::Change(*change),
             None if self.place != Place::Root => Action::Keep,
             None if is_named(key, RESPONSE) => Action::Enter(Place::Response),
+            None if is_named(key, SETTINGS) => Action::Enter(Place::Settings),
             None if is_named(key, CHOICES) => Action::Enter(Place::Choices),
             None => Action::Keep,
         }

@@ -66,6 +66,7 @@ fn cuts(members: &[Member], changes: &[(&str, Change)]) -> Vec<(Range<usize>, &'
         Change::Remove => Some((members[at - 1].0.end..whole.end, "")),
         Change::Null => Some((*value..whole.end, "null")),
         Change::Empty => Some((*value..whole.end, "[]")),
+        Change::Zero => Some((*value..whole.end, "0")),
     };
     members.iter().enumerate().filter_map(cut).collect()
 }
@@ -243,4 +244,20 @@ proptest! {
     fn what_is_no_json_passes(text in "[\\[\\]{}:,\" a\\\\1]{0,60}", cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
         prop_assert_eq!(stripped(text.as_bytes(), &cuts), text.as_bytes());
     }
+}
+
+#[test]
+fn settings_are_changed_in_their_object_only() {
+    let changes = Changes { settings: vec![("n_probs", Change::Zero)], ..Changes::default() };
+    for (text, expected) in [
+        (
+            r#"{"n_probs":3,"generation_settings":{"a":{"n_probs":2},"n_probs":1 ,"b":[1]},"x":{"n_probs":4}}"#,
+            r#"{"n_probs":3,"generation_settings":{"a":{"n_probs":2},"n_probs":0 ,"b":[1]},"x":{"n_probs":4}}"#,
+        ),
+        (r#"{"generation_settings":{"n_probs":1}}"#, r#"{"generation_settings":{"n_probs":0}}"#),
+    ] {
+        let changed = change(text.as_bytes(), &changes).unwrap();
+        assert_eq!(String::from_utf8(changed).unwrap(), expected);
+    }
+    assert_eq!(change(br#"{"generation_settings":[1],"x":1}"#, &changes), None);
 }
