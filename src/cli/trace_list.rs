@@ -1,11 +1,12 @@
 //! `tracewire trace list`: the rollouts that match a query, newest first.
 
 use super::run_owner::abandoned;
-use crate::export::text::{escape_for_terminal, shortened};
+use crate::export::text::escape_for_terminal;
 use crate::query::{Query, QueryError, RolloutTotals, task_text};
 use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest, TotalsCache};
 use crate::store::{SharedStore, StoreError};
 use crate::trace::{RolloutId, RolloutStatus, Timestamp};
+use crate::util::cut::cut;
 use anyhow::{Result, bail};
 use serde_json::{Value as JsonValue, json};
 use std::collections::HashSet;
@@ -106,7 +107,7 @@ impl Listing {
                 if has_tokens(&totals) { &tokens } else { "–" },
                 reward.trim_end_matches('0').trim_end_matches('.'),
                 &counts.errors.to_string(),
-                &shortened(&escape_for_terminal(&what), MAX_WHAT_COLUMNS),
+                &cut(&escape_for_terminal(&what), MAX_WHAT_CHARACTERS),
             ]));
         }
         text
@@ -157,7 +158,7 @@ fn short(count: u64) -> String {
     if scaled < 9.95 { format!("{scaled:.1}{unit}") } else { format!("{scaled:.0}{unit}") }
 }
 
-const MAX_WHAT_COLUMNS: usize = 80;
+const MAX_WHAT_CHARACTERS: usize = 80;
 
 #[cfg(test)]
 mod tests {

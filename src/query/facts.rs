@@ -2,6 +2,7 @@
 
 use super::totals::RolloutTotals;
 use crate::trace::{Rollout, Timestamp};
+use crate::util::cut::cut;
 use serde_json::Value as JsonValue;
 
 /// What is known of one rollout.
@@ -38,8 +39,7 @@ pub(crate) fn task_text(input: &JsonValue) -> String {
         }
         other => other.to_string(),
     };
-    let end = text.char_indices().nth(MAX_TASK_CHARACTERS).map_or(text.len(), |(at, _)| at);
-    if end < text.len() { format!("{}…", &text[..end]) } else { text }
+    cut(&text, MAX_TASK_CHARACTERS)
 }
 
 const MAX_TASK_CHARACTERS: usize = 240;

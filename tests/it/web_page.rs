@@ -201,7 +201,7 @@ fn lists_in_the_terminal_take_the_same_query() {
     let (_, found) = list(&["task:order 4711", "--limit", "2"]);
     assert_eq!(found.matches("ro-support-").count(), 2, "{found}");
     let (_, found) = list(&["id:ro-team"]);
-    assert!(found.contains("32k → 2.1k") && found.contains("build of the shop"), "{found}");
+    assert!(found.contains("32k → 2.1k") && found.contains("why the nightly build"), "{found}");
     let (succeeded, error) = list(&["a", "modle:x"]);
     assert!(!succeeded && error.contains("did you mean `model`?\n  a modle:x\n    ^^^^^"), "{error}");
     let output = tracewire(bench.home()).args(["trace", "list", "id:ro-team", "--json"]).output().unwrap();

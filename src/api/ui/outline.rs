@@ -5,6 +5,7 @@ use crate::store::SpanOutline;
 use crate::trace::failure::failure;
 use crate::trace::semconv as names;
 use crate::trace::{Timestamp, Value};
+use crate::util::cut::cut;
 use serde::Serialize;
 
 /// The outline of a span.
@@ -82,10 +83,10 @@ impl Outline {
     pub(super) fn of(outline: &SpanOutline) -> Self {
         let span = &outline.span;
         let value = |name: &str| span.attributes.get(name);
-        let text = |name: &str| value(name).and_then(Value::as_str).map(cut);
+        let text = |name: &str| value(name).and_then(Value::as_str).map(in_row);
         let int = |name: &str| value(name).and_then(Value::as_int);
         let finish = match value(names::GEN_AI_RESPONSE_FINISH_REASONS) {
-            Some(Value::Strings(reasons)) => reasons.first().map(|reason| cut(reason)),
+            Some(Value::Strings(reasons)) => reasons.first().map(|reason| in_row(reason)),
             _ => None,
         };
         let cause = failure(span).or_else(|| span.status.description.clone().filter(|_| span.is_error()));
@@ -94,12 +95,12 @@ impl Outline {
             parent: span.parent_id.clone(),
             attempt: span.attempt_id.to_string(),
             seq: span.sequence_id,
-            name: cut(&span.name),
+            name: in_row(&span.name),
             class: SpanClass::of(span),
             start: span.start_time,
             end: span.end_time,
             error: span.is_error(),
-            cause: cause.or_else(|| text(names::ERROR_TYPE).filter(|_| span.is_error())).map(|cause| cut(&cause)),
+            cause: cause.or_else(|| text(names::ERROR_TYPE).filter(|_| span.is_error())).map(|cause| in_row(&cause)),
             http: HttpOutline {
                 status: int(names::HTTP_RESPONSE_STATUS_CODE),
                 method: text(names::HTTP_REQUEST_METHOD),
@@ -128,9 +129,8 @@ impl Outline {
 }
 
 /// A text that is not longer than a row needs.
-fn cut(text: &str) -> String {
-    let end = text.char_indices().nth(MAX_CHARACTERS).map_or(text.len(), |(at, _)| at);
-    if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
+fn in_row(text: &str) -> String {
+    cut(text, MAX_CHARACTERS)
 }
 
 const MAX_CHARACTERS: usize = 500;
