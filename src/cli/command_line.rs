@@ -33,7 +33,7 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Open the web page of a trace store
     Ui(ui::UiArgs),
-    /// Write rollouts as training data, in the shapes that trainers load
+    /// Write rollouts as training data, or their spans in the formats of other programs
     Export(export::ExportArgs),
     /// Show the calls of a rollout as the tree that is trained on
     Trajectory(trajectory::TrajectoryArgs),

@@ -1,19 +1,19 @@
-//! `tracewire export`: writes rollouts of the store as training data.
+//! `tracewire export`: writes rollouts of the store as training data, or their spans in the formats of other programs.
 //!
-//! Rollouts are read, converted and written one by one. The file gets its name when it is whole; beside it is the proof,
-//! which counts the sampled tokens that are in the data, and the others with their reasons.
+//! Rollouts are read, converted and written one by one. The file gets its name when it is whole. Beside training data is
+//! the proof, which counts the sampled tokens that are in the data, and the others with their reasons.
 
 use super::settings::read_config;
 use super::show;
 use super::trace::{find_rollout, open_for_reading};
-use crate::export::sample::{AttemptSample, Proof, SampleOptions};
-use crate::export::shapes::{ALL, shape_named};
-use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
+use crate::export::format::ExportFormat;
+use crate::export::sample::{Proof, SampleOptions};
+use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
 use crate::run::signals::stop_requests;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
-use crate::trace::{AttemptedRollout, RolloutStatus, Timestamp};
+use crate::trace::{RolloutStatus, Timestamp};
 use crate::trajectory::{MergeMode, VerdictSettings};
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -30,7 +30,8 @@ use std::time::{Duration, SystemTime};
 #[command(after_help = "Examples:
   tracewire export --all --format trajectories -o train.parquet
   tracewire export ro-0123 ro-4567 --format slime
-  tracewire export --since 2h --status succeeded --format messages -o sft.jsonl")]
+  tracewire export --since 2h --status succeeded --format messages -o sft.jsonl
+  tracewire export latest --format otlp-json -o spans.jsonl")]
 pub(super) struct ExportArgs {
     /// Ids of rollouts, the beginnings of them, or `latest`
     #[arg(value_name = "ROLLOUT", required_unless_present_any = ["all", "since", "status"])]
@@ -44,8 +45,8 @@ pub(super) struct ExportArgs {
     /// Only rollouts with this status (repeatable)
     #[arg(long, value_name = "STATUS", value_parser = status)]
     status: Vec<RolloutStatus>,
-    /// The shape of the data
-    #[arg(long, value_parser = PossibleValuesParser::new(ALL.iter().map(|shape| shape.name())))]
+    /// What is written: a shape of training data, or a format of spans
+    #[arg(long, value_parser = PossibleValuesParser::new(ExportFormat::all().map(ExportFormat::name)))]
     format: String,
     /// The file, which must not exist as a folder; it is replaced when the export is whole [default: stdout]
     #[arg(short, long, value_name = "FILE")]
@@ -123,8 +124,8 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
 
 async fn export(args: ExportArgs) -> Result<()> {
     let settings = read_config(args.config.as_deref())?;
-    let Some(shape) = shape_named(&args.format) else { bail!("there is no format {}", args.format) };
-    let export = ExportStream::new(shape, args.file_type())?;
+    let Some(format) = ExportFormat::named(&args.format) else { bail!("there is no format {}", args.format) };
+    let export = ExportStream::new(format, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let options = args.sample.options(settings.verdict)?;
     let filter = selection(&args, &store, &place).await?;
@@ -139,8 +140,8 @@ async fn export(args: ExportArgs) -> Result<()> {
         None => to_stdout(export, reader, &progress).await,
     };
     store.close().await?;
-    if let Some(proof) = written? {
-        show::note(&summary(&proof));
+    if let Some(counts) = written? {
+        show::note(&summary(&counts));
     }
     Ok(())
 }
@@ -169,15 +170,15 @@ async fn reader(
     options: SampleOptions,
 ) -> Result<Reader> {
     let (rollouts, preparation) = (rollouts.ordered_by(export.order_key()).await?, export.preparation());
-    Ok(AttemptReader::new(store, rollouts, move |AttemptedRollout { rollout, attempt }, spans| {
-        preparation.prepare(AttemptSample::of(rollout, attempt.as_ref(), &spans, &options))
+    Ok(AttemptReader::new(store, rollouts, export.scope(), move |found, spans| {
+        preparation.prepare(found, spans, &options)
     }))
 }
 
 type Reader = AttemptReader<PreparedAttempt>;
 
 /// Writes to stdout. `None`: the reader of the pipe is gone, as after `| head`, so that the rest is not made.
-async fn to_stdout(export: ExportStream, reader: Reader, progress: &Progress) -> Result<Option<Proof>> {
+async fn to_stdout(export: ExportStream, reader: Reader, progress: &Progress) -> Result<Option<ExportCounts>> {
     let mut stdout = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
     match write_all(&mut stdout, export, reader, progress).await {
         Err(WriteError::Output(error)) => {
@@ -190,18 +191,22 @@ async fn to_stdout(export: ExportStream, reader: Reader, progress: &Progress) ->
     }
 }
 
-/// Writes the file and its proof. Readers see neither before both are whole.
-async fn to_file(path: &Path, export: ExportStream, reader: Reader, progress: &Progress) -> Result<Proof> {
-    let (proof_path, cannot_write) = (proof_path(path), || format!("cannot write {}", path.display()));
+/// Writes the file, and the proof of training data. Readers see neither before both are whole.
+async fn to_file(path: &Path, export: ExportStream, reader: Reader, progress: &Progress) -> Result<ExportCounts> {
+    let cannot_write = || format!("cannot write {}", path.display());
     let mut file = PartialFile::create(path).with_context(cannot_write)?;
-    let mut proof_file = PartialFile::create(&proof_path).with_context(cannot_write)?;
+    let proof_path = proof_path(path);
+    let has_proof = export.counts().proof.is_some();
+    let proof_file = has_proof.then(|| PartialFile::create(&proof_path)).transpose().with_context(cannot_write)?;
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file.file());
-    let proof = write_all(&mut writer, export, reader, progress).await.with_context(cannot_write)?;
+    let counts = write_all(&mut writer, export, reader, progress).await.with_context(cannot_write)?;
     writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(cannot_write)?;
-    serde_json::to_writer_pretty(proof_file.file(), &proof).with_context(cannot_write)?;
-    proof_file.complete().with_context(|| format!("cannot write {}", proof_path.display()))?;
+    if let (Some(mut proof_file), Some(proof)) = (proof_file, &counts.proof) {
+        serde_json::to_writer_pretty(proof_file.file(), proof).with_context(cannot_write)?;
+        proof_file.complete().with_context(|| format!("cannot write {}", proof_path.display()))?;
+    }
     file.complete().with_context(cannot_write)?;
-    Ok(proof)
+    Ok(counts)
 }
 
 /// The exit code of a program that a signal ended.
@@ -221,15 +226,15 @@ async fn write_all(
     mut export: ExportStream,
     mut reader: Reader,
     progress: &Progress,
-) -> Result<Proof, WriteError> {
+) -> Result<ExportCounts, WriteError> {
     while let Some(attempt) = reader.next().await? {
         writer.write_all(&export.add(attempt)?).map_err(WriteError::Output)?;
-        progress.show(export.proof());
+        progress.show(export.counts());
     }
-    let (rest, proof) = export.finish()?;
+    let (rest, counts) = export.finish()?;
     writer.write_all(&rest).and_then(|()| writer.flush()).map_err(WriteError::Output)?;
     progress.clear();
-    Ok(proof)
+    Ok(counts)
 }
 
 /// The line on a terminal that tells how far an export is.
@@ -246,9 +251,13 @@ impl Progress {
         Ok(Self { is_shown, total })
     }
 
-    fn show(&self, proof: &Proof) {
+    fn show(&self, counts: &ExportCounts) {
         if self.is_shown {
-            show::replace_line(&format!("{} of {} rollouts, {} rows", proof.rollouts, self.total, proof.rows));
+            let made = match &counts.proof {
+                Some(proof) => format!("{} rows", proof.rows),
+                None => show::count(counts.spans as u64, "span"),
+            };
+            show::replace_line(&format!("{} of {} rollouts, {made}", counts.rollouts, self.total));
         }
     }
 
@@ -277,7 +286,10 @@ enum WriteError {
     Store(#[from] StoreError),
 }
 
-fn summary(proof: &Proof) -> String {
+fn summary(counts: &ExportCounts) -> String {
+    let Some(proof) = &counts.proof else {
+        return format!("{} rollouts, {}", counts.rollouts, show::count(counts.spans as u64, "span"));
+    };
     let Proof { rollouts, rows, sampled_tokens, trained_tokens, .. } = proof;
     let missing = proof.missing.iter().map(|(reason, missing)| format!("{reason} {}", missing.tokens));
     let missing = missing.collect::<Vec<_>>().join(", ");

@@ -5,11 +5,13 @@
 
 pub(crate) mod agent_lightning;
 mod conversation;
+pub(crate) mod format;
 pub(crate) mod json;
 pub(crate) mod model_request;
 mod parquet;
 pub(crate) mod sample;
 pub(crate) mod shapes;
+pub(crate) mod spans;
 pub(crate) mod stream;
 pub(crate) mod text;
 pub(crate) mod timeline;

@@ -21,6 +21,17 @@ pub(crate) fn escape_for_terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The same for documents: line breaks and tabs stay.
+pub(crate) fn escape_for_document(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(['\n', '\t']) {
+        let end = piece.len() - usize::from(piece.ends_with(['\n', '\t']));
+        out.push_str(&escape_for_terminal(piece[..end].trim_end_matches('\r')));
+        out.push_str(&piece[end..]);
+    }
+    out
+}
+
 fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')

@@ -76,6 +76,34 @@ impl SpanId {
     }
 }
 
+/// The bytes of a text that should be a W3C trace id (16) or span id (8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdBytes<const N: usize> {
+    /// Never all zero.
+    pub(crate) bytes: [u8; N],
+    /// True if the text is no such id, so that the bytes are the start of its SHA-256.
+    pub(crate) is_derived: bool,
+}
+
+impl<const N: usize> IdBytes<N> {
+    /// The bytes that a text names in lower-case hexadecimal, or some that only this text gives.
+    pub(crate) fn of(text: &str) -> Self {
+        let is_lower = !text.bytes().any(|letter| letter.is_ascii_uppercase());
+        let named = const_hex::decode_to_array::<_, N>(text).ok().filter(|bytes| is_lower && *bytes != [0; N]);
+        let derived = || {
+            let mut bytes = [0; N];
+            bytes.copy_from_slice(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..N]);
+            non_zero(bytes)
+        };
+        Self { is_derived: named.is_none(), bytes: named.unwrap_or_else(derived) }
+    }
+
+    /// The bytes in lower-case hexadecimal.
+    pub(crate) fn hex(&self) -> String {
+        const_hex::encode(self.bytes)
+    }
+}
+
 impl RolloutId {
     /// A new id, `ro-` + 12 hexadecimal digits, from random bits.
     pub fn from_random(bits: u64) -> Self {

@@ -14,10 +14,10 @@ pub mod value;
 
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
-pub(crate) use ids::{InvalidId, check_id};
+pub(crate) use ids::{IdBytes, InvalidId, check_id};
 pub use rollout::{
-    Attempt, AttemptPosition, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig, RolloutStatus,
-    Worker, WorkerStatus,
+    Attempt, AttemptPosition, AttemptScope, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig,
+    RolloutStatus, Worker, WorkerStatus,
 };
 pub use sampler_arrays::{SamplerArray, SamplerArrays};
 pub use span::{Span, SpanKind, Status, StatusCode};

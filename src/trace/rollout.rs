@@ -91,6 +91,15 @@ pub enum AttemptPosition {
     Earlier,
 }
 
+/// Of which attempts of a rollout spans are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptScope {
+    /// Of the one with the highest sequence id.
+    Latest,
+    /// Of all of them.
+    All,
+}
+
 /// A rollout with its latest attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct AttemptedRollout {

@@ -98,8 +98,13 @@ async fn sample(state: &ApiState, rollout: &str) -> ApiResult<AttemptSample> {
 }
 
 /// Makes the sample of an attempt, on a thread where that may take its time.
-pub(super) fn sample_of(found: AttemptedRollout, spans: &[Span], state: &ApiState) -> AttemptSample {
+fn sample_of(found: AttemptedRollout, spans: &[Span], state: &ApiState) -> AttemptSample {
     let AttemptedRollout { rollout, attempt } = found;
-    let options = SampleOptions { verdict: (*state.verdict).clone(), ..SampleOptions::default() };
+    let options = sample_options(state);
     tokio::task::block_in_place(|| AttemptSample::of(rollout, attempt.as_ref(), spans, &options))
+}
+
+/// How samples are made, by the settings.
+pub(super) fn sample_options(state: &ApiState) -> SampleOptions {
+    SampleOptions { verdict: (*state.verdict).clone(), ..SampleOptions::default() }
 }

@@ -30,7 +30,7 @@ pub(crate) fn routes() -> Vec<Route> {
             .read(rollout, "Get whether the rollout is sound enough to train on, with the reasons against it")
             .returns(object),
         get("/v1/tracewire/export", stream::export)
-            .read(ByHandler, "Export rollouts as lines of JSON or as Parquet")
+            .read(ByHandler, "Export rollouts as training data, or their spans in the formats of other programs")
             .query::<ExportQuery>()
             .returns_as(StatusCode::OK, &["application/x-ndjson", "application/vnd.apache.parquet"], text),
     ]

@@ -1,12 +1,12 @@
 //! Exports of many rollouts, as they are made: the memory does not grow with their number.
 
-use super::handlers::sample_of;
+use super::handlers::sample_options;
 use crate::api::access::CallerAccess;
 use crate::api::request_json::{query_json, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
 use crate::api::streamed::{Pieces, streamed};
-use crate::export::shapes::{ALL, shape_named};
+use crate::export::format::ExportFormat;
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts};
 use crate::trace::{Rollout, RolloutId, RolloutStatus, Timestamp};
@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 #[derive(Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ExportQuery {
-    /// The shape, as on the command line.
+    /// The format, as on the command line.
     format: String,
     /// The type of the file.
     #[param(inline)]
@@ -52,11 +52,11 @@ pub(super) async fn export(
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
     let query: ExportQuery = typed("query", &query_json(query.as_deref(), &["rollout", "status"]))?;
-    let known = || ALL.iter().map(|shape| shape.name()).collect::<Vec<_>>().join(", ");
-    let shape = shape_named(&query.format).ok_or_else(|| {
+    let known = || ExportFormat::all().map(ExportFormat::name).collect::<Vec<_>>().join(", ");
+    let format = ExportFormat::named(&query.format).ok_or_else(|| {
         ApiError::of_value(&["query", "format"], format!("Input should be one of {}", known()), query.format.as_str())
     })?;
-    let export = ExportStream::new(shape, query.file_type).map_err(|error| match error {
+    let export = ExportStream::new(format, query.file_type).map_err(|error| match error {
         ExportError::NoColumns { .. } => ApiError::of_value(&["query", "file_type"], error.to_string(), "parquet"),
         _ => ApiError::Internal,
     })?;
@@ -72,11 +72,11 @@ pub(super) async fn export(
     let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());
     let selected = SelectedRollouts::by_start(store, filter, is_visible);
     let rollouts = selected.ordered_by(export.order_key()).await?;
-    let (preparation, reading) = (export.preparation(), state.clone());
-    let reader = AttemptReader::new(store, rollouts, move |found, spans| {
-        preparation.prepare(sample_of(found, &spans, &reading))
+    let (preparation, options, media_type) = (export.preparation(), sample_options(&state), export.media_type());
+    let reader = AttemptReader::new(store, rollouts, export.scope(), move |found, spans| {
+        preparation.prepare(found, spans, &options)
     });
-    streamed(query.file_type.media_type(), ExportPieces { export: Some(export), reader }).await
+    streamed(media_type, ExportPieces { export: Some(export), reader }).await
 }
 
 /// The pieces of an export.

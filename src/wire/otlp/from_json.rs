@@ -61,6 +61,7 @@ fn span(json: JsonValue) -> Result<SpanMessage, SpanDefect> {
         events: list(fields, "events")?.into_iter().map(event).collect::<Result<_, _>>()?,
         links: list(fields, "links")?.into_iter().map(link).collect::<Result<_, _>>()?,
         status: take(fields, "status").map(status).transpose()?,
+        flags: u32::try_from(nanos(fields, "flags")).unwrap_or_default(),
     })
 }
 

@@ -32,12 +32,31 @@ pub(super) struct Resource {
     pub(super) attributes: Vec<KeyValue>,
 }
 
-/// The spans of one instrumentation scope. The scope itself is not read.
+/// The spans of one instrumentation scope. The scope itself is only written.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeSpans {
+    /// An encoded [`Scope`].
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) scope: Vec<u8>,
     /// Encoded [`SpanMessage`]s.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub(super) spans: Vec<Vec<u8>>,
+}
+
+/// `InstrumentationScope`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Scope {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) version: String,
+}
+
+impl Scope {
+    /// This program.
+    pub(super) fn ours() -> Self {
+        Self { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
 }
 
 /// `Span`
@@ -67,6 +86,8 @@ pub(super) struct SpanMessage {
     pub(super) links: Vec<LinkMessage>,
     #[prost(message, optional, tag = "15")]
     pub(super) status: Option<StatusMessage>,
+    #[prost(fixed32, tag = "16")]
+    pub(super) flags: u32,
 }
 
 /// `Span.SpanKind`

@@ -5,6 +5,7 @@
 
 use super::error::SpanDefect;
 use super::message::{Any, AnyValue, Code, EventMessage, KeyValue, Kind, LinkMessage, SpanMessage, StatusMessage};
+use super::names;
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value};
 use serde_json::{Value as JsonValue, json};
@@ -43,16 +44,20 @@ pub(super) fn span(span: SpanMessage, resource: &Resource) -> DecodedSpan {
         })
     };
     let attribution = Attribution {
-        rollout: named("agentlightning.rollout_id"),
-        attempt: named("agentlightning.attempt_id"),
-        sequence_id: named("agentlightning.span_sequence_id").and_then(|number| number.parse().ok()),
+        rollout: named(names::ROLLOUT_ID),
+        attempt: named(names::ATTEMPT_ID),
+        sequence_id: named(names::SEQUENCE_ID).and_then(|number| number.parse().ok()),
     };
-    let context = SpanContext {
+    let context = |span_id: &String, is_remote| SpanContext {
         trace_id: trace_id.clone(),
         span_id: span_id.clone(),
-        is_remote: false,
-        trace_state: trace_state(span.trace_state),
+        is_remote,
+        trace_state: BTreeMap::default(),
     };
+    let is_known = span.flags & names::FLAG_IS_REMOTE_KNOWN != 0;
+    let parent = parent_id.as_ref().filter(|_| is_known);
+    let parent = parent.map(|parent| context(parent, span.flags & names::FLAG_IS_REMOTE != 0));
+    let context = SpanContext { trace_state: trace_state(span.trace_state), ..context(&span_id, false) };
     let span = Span {
         rollout_id: "".into(),
         attempt_id: "".into(),
@@ -75,10 +80,46 @@ pub(super) fn span(span: SpanMessage, resource: &Resource) -> DecodedSpan {
         start_time: time(span.start_time_unix_nano),
         end_time: time(span.end_time_unix_nano),
         context: Some(context),
-        parent: None,
+        parent,
         resource: resource.clone(),
     };
     Ok((span, attribution))
+}
+
+/// Undoes what the encoder does to a span, once its rollout, attempt and sequence id are set: the attributes that have what
+/// fields have too go, and ids that OTLP can't hold come back.
+pub(crate) fn restore_identity(span: &mut Span) {
+    let sequence_id = Value::from(span.sequence_id);
+    let fields = [
+        (names::ROLLOUT_ID, Value::from(span.rollout_id.as_str())),
+        (names::ATTEMPT_ID, span.attempt_id.as_str().into()),
+        (names::SEQUENCE_ID, sequence_id),
+    ];
+    for (name, value) in fields {
+        if span.attributes.get(name) == Some(&value) {
+            span.attributes.remove(name);
+        }
+    }
+    let mut original = |name: &str| match span.attributes.remove(name) {
+        Some(Value::String(id)) => Some(id),
+        _ => None,
+    };
+    let (trace_id, span_id) = (original(names::ORIGINAL_TRACE_ID), original(names::ORIGINAL_SPAN_ID));
+    let parent_id = original(names::ORIGINAL_PARENT_ID);
+    if let Some(id) = trace_id {
+        for context in span.context.iter_mut().chain(&mut span.parent) {
+            context.trace_id.clone_from(&id);
+        }
+        span.trace_id = id;
+    }
+    if let Some(id) = span_id {
+        span.context.iter_mut().for_each(|context| context.span_id.clone_from(&id));
+        span.span_id = id;
+    }
+    if let Some(id) = parent_id {
+        span.parent.iter_mut().for_each(|context| context.span_id.clone_from(&id));
+        span.parent_id = Some(id);
+    }
 }
 
 /// The resource in our model.
@@ -166,7 +207,7 @@ fn map_json(pairs: Vec<KeyValue>) -> JsonValue {
 }
 
 /// What protobuf's JSON mapping writes for a double that JSON has no number for.
-fn not_finite(number: f64) -> &'static str {
+pub(super) fn not_finite(number: f64) -> &'static str {
     match number {
         _ if number.is_nan() => "NaN",
         _ if number > 0.0 => "Infinity",

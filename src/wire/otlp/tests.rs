@@ -147,7 +147,7 @@ fn a_protobuf_span_that_cannot_be_kept_costs_no_other() {
         let spans = vec![good.clone(), vec![0xff; 9], message(deep.clone()).encode_to_vec(), good];
         let resource_spans = ResourceSpans {
             resource: resource.to_vec(),
-            scope_spans: vec![ScopeSpans { spans }],
+            scope_spans: vec![ScopeSpans { scope: Vec::new(), spans }],
             schema_url: Vec::new(),
         };
         spans_of(&TraceRequest { resource_spans: vec![resource_spans] }.encode_to_vec())

@@ -1,0 +1,80 @@
+//! The trait of all formats of spans.
+
+use crate::trace::{AttemptScope, AttemptedRollout, Span};
+
+/// A format of recorded spans.
+pub(crate) trait SpanFormat: Sync {
+    /// The name for `--format`, and for `format` over HTTP.
+    fn name(&self) -> &'static str;
+
+    /// The media type of the file.
+    fn media_type(&self) -> &'static str;
+
+    /// What is in the file besides the rollouts.
+    fn framing(&self) -> Framing;
+
+    /// The attempts that the format needs.
+    fn scope(&self) -> AttemptScope {
+        AttemptScope::All
+    }
+
+    /// A rollout in this format. Empty if it has nothing that the format can hold.
+    fn encoded(&self, rollout: &RecordedRollout) -> serde_json::Result<Vec<u8>>;
+}
+
+/// What is in a file before, between and after the rollouts.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Framing {
+    pub(crate) start: &'static str,
+    pub(crate) separator: &'static str,
+    pub(crate) end: &'static str,
+}
+
+impl Framing {
+    /// Nothing: each rollout is a line, or a message that can be appended to another.
+    pub(super) const NONE: Self = Self { start: "", separator: "", end: "" };
+}
+
+/// A rollout as a format reads it.
+pub(crate) struct RecordedRollout {
+    /// The rollout, and its latest attempt.
+    pub(crate) rollout: AttemptedRollout,
+    /// By sequence id.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// A file in a format, of which rollouts are added one by one.
+pub(crate) struct SpanFile {
+    format: &'static dyn SpanFormat,
+    is_started: bool,
+}
+
+impl SpanFile {
+    /// An empty file.
+    pub(crate) fn of(format: &'static dyn SpanFormat) -> Self {
+        Self { format, is_started: false }
+    }
+
+    /// The format of the file.
+    pub(crate) fn format(&self) -> &'static dyn SpanFormat {
+        self.format
+    }
+
+    /// The next bytes of the file: a rollout with what is before it.
+    pub(crate) fn framed(&mut self, rollout: Vec<u8>) -> Vec<u8> {
+        if rollout.is_empty() {
+            return rollout;
+        }
+        let framing = self.format.framing();
+        let before = if self.is_started { framing.separator } else { framing.start };
+        self.is_started = true;
+        if before.is_empty() { rollout } else { [before.as_bytes(), &rollout].concat() }
+    }
+
+    /// The last bytes of the file.
+    pub(crate) fn end(self) -> Vec<u8> {
+        let Framing { start, end, .. } = self.format.framing();
+        let start = if self.is_started { "" } else { start };
+        [start, end].concat().into_bytes()
+    }
+}

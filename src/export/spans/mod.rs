@@ -1,0 +1,24 @@
+//! Formats of recorded spans for other programs and for people: one file for each format, one trait, one table.
+//!
+//! A format turns one rollout into bytes, which do not depend on other rollouts. docs/exports.md describes the formats.
+
+mod atif;
+mod atif_steps;
+mod chrome_trace;
+mod csv;
+mod format;
+mod har;
+mod har_bodies;
+mod html;
+mod jaeger;
+mod json;
+mod markdown;
+mod otlp;
+mod span_facts;
+mod table;
+mod transcript;
+mod tree;
+mod zipkin;
+
+pub(crate) use format::{RecordedRollout, SpanFile, SpanFormat};
+pub(crate) use table::ALL;

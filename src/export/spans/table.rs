@@ -1,0 +1,19 @@
+//! The table of all formats of spans.
+
+use super::format::SpanFormat;
+use super::{atif, chrome_trace, csv, har, html, jaeger, json, markdown, otlp, zipkin};
+
+/// Every format, in the order in which the help text lists them.
+pub(crate) const ALL: &[&dyn SpanFormat] = &[
+    &json::Json,
+    &otlp::OtlpJson,
+    &otlp::OtlpProtobuf,
+    &jaeger::Jaeger,
+    &zipkin::Zipkin,
+    &chrome_trace::ChromeTrace,
+    &har::Har,
+    &atif::Atif,
+    &csv::Csv,
+    &markdown::Markdown,
+    &html::Html,
+];
