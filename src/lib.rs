@@ -12,7 +12,7 @@
 //! - disk: `files`, which only their owner may change
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
-//! - back: `pipeline`, `rollout`, `store`, `export`; `mock` is an LLM endpoint to try, test and measure with
+//! - back: `pipeline`, `rollout`, `store`, `export`, `import`; `mock` is an LLM endpoint to try, test and measure with
 //!
 //! Start with `forward::Forwarder::handle`. ARCHITECTURE.md has the rest.
 
@@ -27,6 +27,7 @@ mod export;
 mod files;
 mod forward;
 mod gateway;
+mod import;
 mod llm;
 mod mock;
 mod net;

@@ -1,8 +1,8 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
 use super::{
-    ca, demo, demo_agent, doctor, enqueue, env, export, key, log, mock, reward, run, serve, show, trace, trajectory,
-    ui, wait, worker,
+    ca, demo, demo_agent, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, trace,
+    trajectory, ui, wait, worker,
 };
 use crate::util::panics;
 use clap::{Parser, Subcommand};
@@ -35,6 +35,8 @@ enum Command {
     Ui(ui::UiArgs),
     /// Write rollouts as training data, or their spans in the formats of other programs
     Export(export::ExportArgs),
+    /// Store what other programs recorded: HAR, OTLP, Jaeger, ATIF, mitmproxy, sessions of coding agents
+    Import(import::ImportArgs),
     /// Show the calls of a rollout as the tree that is trained on
     Trajectory(trajectory::TrajectoryArgs),
     /// Find out what is not traced, and why: test the HTTP clients of this machine, or watch a command
@@ -92,6 +94,7 @@ impl Cli {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Ui(args) => Box::pin(ui::run(args)).await,
                 Command::Export(args) => Box::pin(export::run(args)).await,
+                Command::Import(args) => Box::pin(import::run(args)).await,
                 Command::Trajectory(args) => Box::pin(trajectory::run(args)).await,
                 Command::Enqueue(args) => Box::pin(enqueue::run(args)).await,
                 Command::Wait(args) => Box::pin(wait::run(args)).await,

@@ -10,6 +10,7 @@ mod doctor;
 mod enqueue;
 mod env;
 mod export;
+mod import;
 mod key;
 mod log;
 mod mock;
