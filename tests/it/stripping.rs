@@ -178,7 +178,7 @@ fn an_answer_that_breaks_off_is_cut_short_for_the_agent_too() {
 
 /// As llama.cpp answers at `/completion`: it repeats what was asked.
 fn llama_cpp(mut stream: TcpStream) {
-    while let Some(body) = read_request(&mut stream) {
+    if let Some(body) = read_request(&mut stream) {
         let body: Value = serde_json::from_slice(&body.unwrap_or_else(|| b"{}".to_vec())).unwrap();
         let n_probs = body["n_probs"].as_u64().unwrap_or(0);
         let mut answer = json!({"content": "hi", "tokens": [], "generation_settings": {"seed": 7, "n_probs": n_probs}});
@@ -194,6 +194,52 @@ fn llama_cpp(mut stream: TcpStream) {
             true => respond(&mut stream, "text/event-stream", &event_of(&answer.to_string())),
             false => respond(&mut stream, "application/json", &answer.to_string()),
         }
+    }
+}
+
+/// As vLLM answers: with ids an echo lacks the prompt, and what was not asked for is null.
+fn vllm(mut stream: TcpStream) {
+    if let Some(body) = read_request(&mut stream) {
+        let body: Value = serde_json::from_slice(&body.unwrap_or_else(|| b"{}".to_vec())).unwrap();
+        let asked = |name: &str, value: Value| if body[name] == true { value } else { Value::Null };
+        let answer = if body.get("input").is_some() {
+            let tokens = |ids: [u32; 2]| asked("enable_response_messages", json!([{"tokens": ids}]));
+            json!({"id": "r", "object": "response", "status": "completed", "output": [], "input_messages": tokens([1, 2]),
+                   "output_messages": tokens([3, 4])})
+        } else {
+            let echo = body["echo"] == true && body["return_token_ids"] != true;
+            let logprobs =
+                if body.get("logprobs").is_some() { json!({"token_logprobs": [-0.5, -0.5]}) } else { Value::Null };
+            let text = if echo { "the prompt, answered" } else { ", answered" };
+            json!({"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": text, "finish_reason": "stop",
+                   "logprobs": logprobs, "token_ids": asked("return_token_ids", json!([3, 4])),
+                   "prompt_token_ids": asked("return_token_ids", json!([1, 2]))}]})
+        };
+        respond(&mut stream, "application/json", &answer.to_string());
+    }
+}
+
+#[test]
+fn an_echo_has_its_prompt_and_what_was_not_asked_for_stays_null() {
+    let (bench, engine) = (Bench::new(), endpoint(vllm));
+    let serve = serve(&bench);
+    for (at, (path, body, has_ids)) in [
+        ("/v1/completions", json!({"prompt": "the prompt"}), true),
+        ("/v1/completions", json!({"prompt": "the prompt", "echo": true}), false),
+        ("/v1/responses", json!({"input": "x"}), true),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let rollout = format!("ro-{at}");
+        let through = |address: SocketAddr, target: &str| {
+            let headers = [("x-rollout-id", rollout.as_str()), ("content-type", "application/json")];
+            ask(address, "POST", target, &headers, &body.to_string()).text()
+        };
+        let seen = through(serve.address("proxy"), &format!("http://{engine}{path}"));
+        assert_eq!(seen, through(engine, path), "{path} {body}");
+        let attributes = &bench.exchanges(&rollout, 1)[0]["attributes"];
+        assert_eq!(attributes.get("response_token_ids").is_some(), *has_ids, "{path} {body}");
     }
 }
 

@@ -45,12 +45,7 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
         },
         TokenIdRequest {
             api: &OPENAI_COMPLETIONS,
-            fields: &[
-                AddedField::ids(IDS, "true"),
-                // The stream would break off with a KeyError in the engine.
-                AddedField::logprobs("logprobs", "1").not_for(&[Combination::All(&["echo", "stream", "n"])]),
-                AddedField::stream_usage(),
-            ],
+            fields: &[AddedField::ids(IDS, "true"), AddedField::logprobs("logprobs", "1"), AddedField::stream_usage()],
             headers: &[],
             strip: &[
                 nulled(&[IDS], Place::Choice, "prompt_token_ids"),
@@ -59,13 +54,17 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
                 USAGE_EVENT,
             ],
             arrays: ARRAYS,
-            not_for: &[],
+            // With ids the text would lack the prompt, with logprobs some streams would break off with a KeyError.
+            not_for: &[Combination::On("echo")],
         },
         TokenIdRequest {
             api: &OPENAI_RESPONSES,
             fields: &[AddedField::ids(MESSAGES, "true")],
             headers: &[],
-            strip: &[removed("input_messages"), removed("output_messages")],
+            strip: &[
+                nulled(&[MESSAGES], Place::Root, "input_messages"),
+                nulled(&[MESSAGES], Place::Root, "output_messages"),
+            ],
             arrays: &[],
             not_for: &[],
         },
@@ -97,8 +96,4 @@ const MESSAGES: &str = "enable_response_messages";
 
 const fn nulled(requested_by: &'static [&'static str], place: Place, name: &'static str) -> StripRule {
     StripRule { requested_by, place, name, change: Change::Null }
-}
-
-const fn removed(name: &'static str) -> StripRule {
-    StripRule { requested_by: &[MESSAGES], place: Place::Root, name, change: Change::Remove }
 }
