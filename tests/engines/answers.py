@@ -2,12 +2,12 @@
 import collections, json
 
 # How much logprobs of the same token differ where an engine computes it beside other requests.
-NOISE = 1e-4
+NOISE = 1e-3
 Choice = collections.namedtuple("Choice", "ids logprobs")
 Truth = collections.namedtuple("Truth", "prompt choices finished")
 # What differs from one request to the next, whatever is sampled: ids, times, and what was cached.
 VOLATILE = {"id", "created", "created_at", "completed_at", "timings", "item_id", "call_id", "system_fingerprint", "request_id",
-            "id_slot", "cached_tokens", "tokens_cached", "cache_read_input_tokens", "cache_creation_input_tokens"}
+            "sequence_number", "id_slot", "cached_tokens", "tokens_cached", "cache_read_input_tokens", "cache_creation_input_tokens"}
 
 
 def events(body):
@@ -134,7 +134,8 @@ def truth(body):
         for choice in event.get("choices") or []:
             at = choice.get("index", 0)
             ids, logprobs = choices.setdefault(at, ([], []))
-            prompt = prompt or choice.get("prompt_token_ids")
+            # Of several prompts it is that of the first answer.
+            prompt = choice.get("prompt_token_ids") or prompt if at == 0 else prompt
             of_choice(choice, ids, logprobs)
             finished[at] = choice.get("finish_reason") or finished.get(at)
         response = event.get("response") if isinstance(event.get("response"), dict) else event
