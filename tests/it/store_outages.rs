@@ -16,7 +16,7 @@ async fn open(url: &str) -> PostgresStore {
 }
 
 async fn open_spooled(url: &str, folder: &Path) -> SpooledStore {
-    SpooledStore::new(Arc::new(open(url).await), folder, 1 << 20).unwrap()
+    SpooledStore::new(Arc::new(open(url).await), folder, 2 << 20).unwrap()
 }
 
 /// Polls until `condition` holds. A test that does not reach it runs into the harness's timeout.
