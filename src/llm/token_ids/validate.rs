@@ -97,7 +97,8 @@ pub(crate) fn validate(
     if has_ids && expects_logprobs && !sampled_nothing && with_logprobs < call.choices.len() {
         issues.insert(TokenIdIssue::LogprobsAbsent);
     }
-    // Either all choices have one prompt, or each has its own: then usage counts all prompts.
+    // Either all choices have one prompt, or each has its own: then usage counts all prompts. vLLM counts each prompt once,
+    // also if several choices, which follow each other, were sampled from it.
     let prompt_lengths: Vec<usize> =
         call.choices.iter().filter_map(|choice| Some(choice.prompt_ids.ids.as_ref()?.len())).collect();
     let is_counted = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
@@ -106,7 +107,14 @@ pub(crate) fn validate(
         Some(prompt) => {
             let have_one = prompt_lengths.iter().all(|length| *length == prompt.len()) && is_counted(prompt.len());
             let have_own = prompt_lengths.len() == call.choices.len() && is_counted(prompt_lengths.iter().sum());
-            if !have_one && !have_own {
+            let per_prompt = call.request.choice_count.and_then(|count| usize::try_from(count).ok());
+            let have_shared = per_prompt.filter(|count| *count > 1).is_some_and(|count| {
+                let shared = || prompt_lengths.chunks(count);
+                prompt_lengths.len() == call.choices.len()
+                    && shared().all(|all| all.len() == count && all.iter().all(|length| Some(length) == all.first()))
+                    && is_counted(shared().filter_map(|all| all.first()).sum())
+            });
+            if !have_one && !have_own && !have_shared {
                 issues.insert(TokenIdIssue::UsagePrompt);
             }
         }
