@@ -70,8 +70,13 @@ pub(super) fn answer(call: &Call) -> Option<JsonValue> {
 /// The tools of the request; null without any.
 pub(super) fn tools(call: &Call) -> JsonValue {
     let tools: Vec<JsonValue> = serde_json::from_str(&call.content.tools).unwrap_or_default();
-    let tool = |tool: JsonValue| {
-        if tool.get("function").is_some() { tool } else { json!({ "type": "function", "function": tool }) }
+    let tool = |mut tool: JsonValue| {
+        if tool.get("function").is_some() {
+            return tool;
+        }
+        // The type of a tool is beside its function. The order of the other keys, which templates show to models, remains.
+        tool.as_object_mut().and_then(|tool| tool.shift_remove("type"));
+        json!({ "type": "function", "function": tool })
     };
     if tools.is_empty() { JsonValue::Null } else { tools.into_iter().map(tool).collect() }
 }
