@@ -181,6 +181,11 @@ pub(super) async fn all<T: DeserializeOwned>(connection: &Object, table: &'stati
     rows.iter().map(|row| decode(row.get(0))).collect()
 }
 
+/// An error if the server does not respond.
+pub(super) async fn check(connection: &Object) -> Answer<()> {
+    Ok(connection.query_one("SELECT 1", &[]).await.map(drop)?)
+}
+
 pub(super) async fn statistics(connection: &Object) -> Answer<Statistics> {
     let sql = "SELECT (SELECT COUNT(*) FROM rollout), (SELECT COUNT(*) FROM attempt), (SELECT COUNT(*) FROM worker),
          (SELECT COUNT(*) FROM resources), (SELECT COUNT(*) FROM span),

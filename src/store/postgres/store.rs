@@ -256,8 +256,11 @@ impl Store for PostgresStore {
     }
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
-        let make = async || self.run(|connection| Box::pin(queries::statistics(connection))).await;
-        Box::pin(self.statistics.get(make))
+        Box::pin(async move {
+            // Health checks read the counts: kept ones must not hide that the server is gone.
+            self.run(|connection| Box::pin(queries::check(connection))).await?;
+            self.statistics.get(async || self.run(|connection| Box::pin(queries::statistics(connection))).await).await
+        })
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
