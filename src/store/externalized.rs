@@ -1,14 +1,15 @@
 //! Content addressing: long attribute values are stored outside of their span, in pieces identified by a SHA-256 hash.
 //!
 //! An agent sends its whole conversation again with each call. Lists of messages are therefore divided between messages,
-//! and lists of token ids into blocks. The hash of a piece covers all pieces before it, so that the common prefix of two
+//! and lists of token ids into blocks. Lists of ids in a text are values of their own. The hash of a piece covers all pieces before it, so that the common prefix of two
 //! prompts is stored once. Values are restored exactly. This module does not know where pieces are stored.
 
 use super::frames::{compress_into, decompressed};
+use super::number_lists::{self, DividedText};
+use super::pieces::{base64_ranges, ranges_of, request_ranges, text_ranges};
 use super::planes::WORD_BYTES;
 use super::{bits, planes};
-use crate::trace::{Span, Value};
-use crate::wire::json_stream::elements;
+use crate::trace::{Span, Value, semconv as names};
 use aws_lc_rs::digest::{self, Context};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,17 +21,8 @@ pub(super) type Hash = [u8; 32];
 /// Values of at least this many bytes are externalized. For shorter ones a row of their own costs more than it saves.
 const MINIMUM_BYTES: usize = 512;
 
-/// Minimum size of a piece of a list of messages. A piece contains whole messages.
-const PIECE_BYTES: usize = 512;
-
 /// Token ids or logprobs in a piece.
 const PIECE_NUMBERS: usize = 512;
-
-/// Base64 of at least this size is stored as the bytes that it is: arrays of samplers, images.
-const MINIMUM_BASE64_BYTES: usize = 4096;
-
-/// Characters of base64 in a piece, a multiple of four.
-const PIECE_BASE64_BYTES: usize = 64 * 1024;
 
 /// The type of an externalized value, which determines its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +38,15 @@ pub(super) enum ValueKind {
 }
 
 /// An attribute value that is stored outside of its span.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct ExternalizedValue {
-    /// Name of the attribute.
+    /// Name of the attribute, or of a list in it.
     pub(super) attribute: String,
     pub(super) kind: ValueKind,
     /// In the order of the value; at least one.
     pub(super) pieces: Vec<Piece>,
+    /// The value if the span has no attribute with it: a text without its long lists, or such a list.
+    pub(super) part: Option<Value>,
 }
 
 /// A part of a value.
@@ -116,7 +110,15 @@ impl ValueKind {
 
 /// The attributes of a span that are stored outside of it.
 pub(super) fn externalize(span: &Span) -> Vec<ExternalizedValue> {
-    span.attributes.iter().filter_map(|(name, value)| externalize_value(name, value)).collect()
+    let mut all = Vec::new();
+    for (name, value) in span.attributes.iter().filter(|(name, value)| is_long(value) && !number_lists::is_marked(name))
+    {
+        match value.as_str().and_then(number_lists::divide) {
+            Some(divided) => all.extend(externalize_divided(name, divided)),
+            None => all.extend(externalize_value(name, value)),
+        }
+    }
+    all
 }
 
 /// True for a value that databases store outside of its span, or may.
@@ -129,12 +131,25 @@ pub(super) fn is_long(value: &Value) -> bool {
     }
 }
 
+/// A text and the lists that were in it.
+fn externalize_divided(name: &str, DividedText { rest, lists }: DividedText) -> Vec<ExternalizedValue> {
+    let part = |name: &str, kind, ranges, value| {
+        let externalized = externalize_ranges(name, kind, &value, ranges);
+        ExternalizedValue { part: Some(value), ..externalized }
+    };
+    let lists = lists.into_iter().map(|list| {
+        let (name, ranges) = (list.name(name), ranges_of(list.numbers.len(), PIECE_NUMBERS));
+        part(&name, ValueKind::Numbers, ranges, Value::Ints(list.numbers))
+    });
+    std::iter::once(part(name, ValueKind::Text, text_pieces(name, &rest), rest.into())).chain(lists).collect()
+}
+
 fn externalize_value(name: &str, value: &Value) -> Option<ExternalizedValue> {
     let (kind, ranges) = match value {
-        Value::String(text) if text.len() >= MINIMUM_BASE64_BYTES && is_base64(text) => {
-            (ValueKind::Bytes, ranges_of(text.len(), PIECE_BASE64_BYTES))
-        }
-        Value::String(text) if text.len() >= MINIMUM_BYTES => (ValueKind::Text, text_ranges(text)),
+        Value::String(text) if text.len() >= MINIMUM_BYTES => match base64_ranges(text) {
+            Some(ranges) => (ValueKind::Bytes, ranges),
+            None => (ValueKind::Text, text_pieces(name, text)),
+        },
         Value::Ints(all)
             if all.len() * 4 >= MINIMUM_BYTES && all.iter().all(|number| u32::try_from(*number).is_ok()) =>
         {
@@ -145,45 +160,22 @@ fn externalize_value(name: &str, value: &Value) -> Option<ExternalizedValue> {
         }
         _ => return None,
     };
+    Some(externalize_ranges(name, kind, value, ranges))
+}
+
+fn text_pieces(name: &str, text: &str) -> Vec<Range<usize>> {
+    if name == names::HTTP_REQUEST_BODY_CONTENT { request_ranges(text) } else { text_ranges(text) }
+}
+
+fn externalize_ranges(name: &str, kind: ValueKind, value: &Value, ranges: Vec<Range<usize>>) -> ExternalizedValue {
     let mut previous: Option<Hash> = None;
     let piece = |range: Range<usize>| {
         let hash = hash(kind, previous.as_ref(), &bytes(kind, value, &range));
         previous = Some(hash);
         Piece { hash, range }
     };
-    Some(ExternalizedValue { attribute: name.to_owned(), kind, pieces: ranges.into_iter().map(piece).collect() })
-}
-
-/// The pieces of a text. A JSON list of objects is divided between its elements, so that lists with a common prefix have
-/// common pieces.
-fn text_ranges(text: &str) -> Vec<Range<usize>> {
-    let (mut ranges, mut from) = (Vec::new(), 0);
-    if text.starts_with("[{") {
-        for element in elements(text.as_bytes()) {
-            if element.end - from >= PIECE_BYTES && text.is_char_boundary(element.end) {
-                ranges.push(from..element.end);
-                from = element.end;
-            }
-        }
-    }
-    if from < text.len() {
-        ranges.push(from..text.len());
-    }
-    ranges
-}
-
-fn ranges_of(length: usize, piece: usize) -> Vec<Range<usize>> {
-    (0..length).step_by(piece).map(|from| from..(from + piece).min(length)).collect()
-}
-
-/// True for the only base64 of some bytes: it is written again when the text is read.
-fn is_base64(text: &str) -> bool {
-    let pieces = text.as_bytes().chunks(PIECE_BASE64_BYTES);
-    let last = pieces.len().saturating_sub(1);
-    let is_whole = |piece: &[u8]| piece.len() / 4 * 3;
-    pieces
-        .enumerate()
-        .all(|(at, piece)| STANDARD.decode(piece).is_ok_and(|bytes| at == last || bytes.len() == is_whole(piece)))
+    let pieces = ranges.into_iter().map(piece).collect();
+    ExternalizedValue { attribute: name.to_owned(), kind, pieces, part: None }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "tests whether the cast loses precision")]
@@ -222,8 +214,8 @@ impl ExternalizedValue {
     /// A piece as stored: a tag, then the bytes, as a zstd frame if that is smaller. `span` is the one that the value was
     /// externalized from.
     pub(super) fn pack(&self, piece: &Piece, span: &Span) -> Vec<u8> {
-        let raw =
-            span.attributes.get(&self.attribute).map(|value| bytes(self.kind, value, &piece.range)).unwrap_or_default();
+        let value = self.part.as_ref().or_else(|| span.attributes.get(&self.attribute));
+        let raw = value.map(|value| bytes(self.kind, value, &piece.range)).unwrap_or_default();
         pack(self.kind, &raw)
     }
 }
@@ -362,6 +354,14 @@ mod tests {
         assert_eq!(externalize_value("a", &Value::Ints(vec![-1; 500])), None);
         assert_eq!(externalize_value("a", &Value::Floats(vec![0.1; 500])), None);
         assert_eq!(externalize_value("a", &Value::Ints(vec![1; 10])), None);
+    }
+
+    #[test]
+    fn a_list_in_a_text_has_the_pieces_of_the_same_list() {
+        let ids = Value::Ints((0..2000).collect());
+        let body = Value::String(format!("{{\"ids\":{}}}", serde_json::to_string(&ids).unwrap()));
+        let list = externalize_divided("a", number_lists::divide(body.as_str().unwrap()).unwrap()).pop().unwrap();
+        assert_eq!(list.pieces, externalize_value("b", &ids).unwrap().pieces);
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod extension;
 mod externalized;
 mod frames;
 pub mod memory;
+mod number_lists;
+mod pieces;
 mod planes;
 pub mod postgres;
 mod records;

@@ -210,7 +210,8 @@ mod tests {
         assert_eq!(written, text.split('\n').map(str::trim).collect::<String>());
         assert_eq!(span(&written, Some(1_500_000_000), None).unwrap(), original);
         original.set("a", f64::NAN);
-        let externalized = ExternalizedValue { attribute: "b".to_owned(), kind: ValueKind::Text, pieces: Vec::new() };
+        let externalized =
+            ExternalizedValue { attribute: "b".to_owned(), kind: ValueKind::Text, pieces: Vec::new(), part: None };
         let read = span(&json(&original, &[externalized]).unwrap(), None, None).unwrap();
         assert!(read.attributes.is_empty());
     }

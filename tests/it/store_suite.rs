@@ -309,6 +309,27 @@ async fn long_numbers(store: SharedStore) {
 }
 
 /// With many workers, each rollout is dequeued once. A single worker gets them in their order.
+/// Bodies are given back byte for byte, also those with the ids that their span has, and in part.
+async fn bodies_are_restored(store: SharedStore) {
+    let ids: Vec<i64> = (0..3000).map(|id| id * 7919 % 150_001).collect();
+    let list = |separator| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator);
+    let mut written = span("r", "a", 1, "x");
+    written.set("http.response.body.content", format!(r#"{{"p":[{}],"é":[1],"q":[{}]}}"#, list(","), list(", ")));
+    written.set("http.request.body.content", format!(r#"{{"messages":[{{"content":"{}"}}],"#, "é".repeat(9000)));
+    written.attributes.insert("prompt_token_ids".to_owned(), Value::Ints(ids.clone()));
+    written.set("a\u{1}000000000009c", "x".repeat(600));
+    store.append(shared([written.clone()])).await.unwrap();
+    assert_eq!(store.spans("r".into(), None).await.unwrap(), [written.clone()]);
+    const BODY: &str = "http.response.body.content";
+    let query = SpanQuery { content: SpanContent::Outline(&[BODY]), ..SpanQuery::of_rollout("r".into()) };
+    let part = store.span_page(query).await.unwrap().spans.remove(0).1;
+    assert_eq!(part.attributes.get(BODY), written.attributes.get(BODY));
+    assert!(part.attributes.keys().eq(written.attributes.keys()));
+    let query = SpanQuery { content: SpanContent::Outline(&[]), ..SpanQuery::of_rollout("r".into()) };
+    let outline = store.span_page(query).await.unwrap().spans.remove(0).1;
+    assert!(outline.attributes.keys().eq(written.attributes.keys()));
+}
+
 async fn queue_is_fair(store: SharedStore) {
     let rollouts = Rollouts::new(store);
     let new =
@@ -563,9 +584,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {
@@ -687,6 +708,21 @@ async fn a_growing_conversation_stores_what_is_new_in_each_call() {
     // Random text takes 6 bits a character, an id 4 bytes.
     let (size, distinct) = (store.statistics().await.unwrap().size_bytes, 100 * (4000 + 4 * 1000));
     assert!(size <= 2 * distinct, "{size} bytes for {distinct}");
+}
+
+#[tokio::test]
+async fn ids_in_a_body_are_stored_once_with_those_of_the_span() {
+    let (folder, path) = fresh();
+    let store = open(&path).unwrap();
+    let ids: Vec<i64> = (0..200_000).map(|id| id * 7919 % 150_001).collect();
+    let mut written = span("r", "a", 1, "x");
+    written.set("http.response.body.content", format!(r#"{{"ids":{}}}"#, serde_json::to_string(&ids).unwrap()));
+    written.attributes.insert("prompt_token_ids".to_owned(), Value::Ints(ids));
+    store.append(shared([written])).await.unwrap();
+    store.close().await.unwrap();
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size < 900_000, "{size}");
+    drop(folder);
 }
 
 #[tokio::test]

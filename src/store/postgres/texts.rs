@@ -7,6 +7,7 @@
 use super::error::QueryError;
 use super::rows::damaged;
 use crate::store::externalized::{Hash, PieceError, ValueKind, unpack};
+use crate::store::number_lists::{attribute_of, is_marked, join};
 use crate::store::span_query::{SpanContent, SpanPlace};
 use crate::store::span_row::SpanRow;
 use crate::trace::{Span, Value};
@@ -138,12 +139,14 @@ pub(super) async fn restore(
         return Ok(0);
     }
     let (whole, empty): (Vec<&Row>, Vec<&Row>) =
-        references.iter().partition(|row| content.includes(row.get::<_, &str>(1)));
+        references.iter().partition(|row| content.includes(attribute_of(row.get(1))));
     let mut set = |row: &Row, value: Value| {
         if let Some((_, span)) = indexes.get(&row.get(0)).and_then(|index| spans.get_mut(*index)) {
             span.attributes.insert(row.get(1), value);
         }
     };
+    // The lists of a text that is not wanted are not either.
+    let empty: Vec<&Row> = empty.into_iter().filter(|row| !is_marked(row.get(1))).collect();
     if !empty.is_empty() {
         let hashes: Vec<&[u8]> = empty.iter().map(|row| row.get(2)).collect();
         let sql = "SELECT hash, SUBSTRING(data FROM 1 FOR 1) FROM text WHERE hash = ANY($1)";
@@ -168,6 +171,7 @@ pub(super) async fn restore(
         bytes += length;
         set(row, value);
     }
+    spans.iter_mut().for_each(|(_, span)| join(&mut span.attributes));
     Ok(bytes)
 }
 

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     ROLLOUT_PAGES,
     COUNTS,
     SPAN_PAGES,
+    NUMBER_LISTS,
 ];
 
 const FIRST: &str = "
@@ -204,6 +205,9 @@ CREATE TRIGGER span_gone AFTER DELETE ON span BEGIN UPDATE row_count SET spans =
 const SPAN_PAGES: &str = "
 CREATE INDEX IF NOT EXISTS span_by_rollout ON span (rollout_id);
 ";
+
+/// No change of the tables: a program before this version would take the lists that `number_lists` names for attributes.
+const NUMBER_LISTS: &str = "";
 
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {

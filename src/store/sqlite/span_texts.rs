@@ -2,6 +2,7 @@
 
 use super::rows::damaged;
 use crate::store::externalized::{Hash, ValueKind, unpack};
+use crate::store::number_lists::{attribute_of, is_marked};
 use crate::store::span_query::SpanContent;
 use crate::trace::Value;
 use rusqlite::types::Type;
@@ -47,15 +48,21 @@ impl<'a> SpanTexts<'a> {
         })
     }
 
-    /// The attributes of the span with this number, with their lengths in bytes. What is damaged of one costs no other.
+    /// The attributes of the span with this number, with their lengths in bytes, and the lists of texts under their own names.
+    /// What is damaged of one costs no other.
     pub(super) fn of_span(&mut self, span: i64) -> rusqlite::Result<Vec<Attribute>> {
         let rows = self.last_pieces.query_map(params![span], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let last_pieces: Vec<(String, i64)> = rows.collect::<rusqlite::Result<_>>()?;
         let value = |(name, last): (String, i64)| {
-            let value = if self.content.includes(&name) { self.value(last) } else { self.empty_value(last) };
-            (name, value)
+            let is_wanted = self.content.includes(attribute_of(&name));
+            let value = match is_wanted {
+                true => self.value(last),
+                false if is_marked(&name) => return None,
+                false => self.empty_value(last),
+            };
+            Some((name, value))
         };
-        Ok(last_pieces.into_iter().map(value).collect())
+        Ok(last_pieces.into_iter().filter_map(value).collect())
     }
 
     /// An empty value of the type of the one with this number of its last piece.

@@ -3,6 +3,7 @@
 use super::rows::damaged;
 use super::span_texts::SpanTexts;
 use crate::store::api::SpanOutline;
+use crate::store::number_lists::{attribute_of, join, remove_parts};
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
@@ -151,11 +152,14 @@ fn restore(span: &mut Span, number: i64, texts: &mut SpanTexts<'_>) -> rusqlite:
             Err(error) if is_damage(&error) => {
                 let (rollout, span_id) = (&span.rollout_id, &span.span_id);
                 tracing::error!(rollout_id = %rollout, span_id, attribute = name, %error, "an attribute of a span is damaged");
-                unreadable.push(name);
+                unreadable.push(attribute_of(&name).to_owned());
             }
             Err(error) => return Err(error),
         }
     }
+    unreadable.dedup();
+    unreadable.iter().for_each(|name| remove_parts(&mut span.attributes, name));
+    join(&mut span.attributes);
     if !unreadable.is_empty() {
         span.set(names::RECORD_DAMAGED, unreadable);
     }
