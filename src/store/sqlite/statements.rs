@@ -87,6 +87,8 @@ pub(super) fn append(
         results.push(appended);
     }
     traces.into_iter().try_for_each(|(id, trace)| put_trace(connection, id, &trace))?;
+    let stored: usize = results.iter().map(|appended| appended.stored).sum();
+    connection.prepare_cached("UPDATE row_count SET spans = spans + ?1")?.execute(params![signed(stored as u64)])?;
     if let Some(observer) = observer {
         updated.into_iter().try_for_each(|(rollout, attempt)| observe(connection, rollout, attempt, observer))?;
     }

@@ -53,6 +53,11 @@ impl Work {
         }
     }
 
+    /// The spans to append. `None` for other commands.
+    pub(super) fn into_rows(self) -> Option<Vec<PackedRow>> {
+        if let Self::Append(rows) = self { Some(rows) } else { None }
+    }
+
     pub(super) fn run(
         self,
         connection: &Connection,

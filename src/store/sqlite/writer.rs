@@ -220,6 +220,13 @@ impl WriterThread {
     /// Runs commands in one transaction. After an outer error, none of them is stored.
     fn commit(&mut self, works: Vec<Work>) -> rusqlite::Result<Vec<CommandResult>> {
         let bytes = works.iter().map(Work::size_bytes).sum();
+        let works = match self.commit_appends(works)? {
+            Ok(results) => {
+                self.checkpoints.committed(bytes);
+                return Ok(results);
+            }
+            Err(works) => works,
+        };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut group = Group { transaction, path: self.file.path(), options: &self.options, recent: &self.recent };
         let mut results = Vec::with_capacity(works.len());
@@ -238,6 +245,28 @@ impl WriterThread {
         group.transaction.commit()?;
         self.checkpoints.committed(bytes);
         Ok(results)
+    }
+
+    /// Commits several batches of spans as one, without savepoints. Returns the commands if there are others, or if a batch is
+    /// rejected: it must not affect the others.
+    fn commit_appends(
+        &mut self,
+        works: Vec<Work>,
+    ) -> rusqlite::Result<std::result::Result<Vec<CommandResult>, Vec<Work>>> {
+        if works.len() < 2 || !works.iter().all(|work| matches!(work, Work::Append(_))) {
+            return Ok(Err(works));
+        }
+        let batches: Vec<_> = works.into_iter().filter_map(Work::into_rows).collect();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match append(&transaction, &batches, &self.recent, self.options.observer) {
+            Ok(appended) => {
+                transaction.commit()?;
+                Ok(Ok(appended.into_iter().map(|appended| Ok(Outcome::Appended(appended))).collect()))
+            }
+            Err(error) if concerns_file(&error) => Err(error),
+            // Dropping the transaction rolls it back.
+            Err(_) => Ok(Err(batches.into_iter().map(Work::Append).collect())),
+        }
     }
 
     /// Applies the limits if enough spans were stored since the last check.
