@@ -5,6 +5,8 @@
 use super::call::LlmCall;
 use super::clients::CallRole;
 use super::message::{Message, Part};
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// The purpose that the request of a call shows by itself. `None`: it shows none; most calls are of that kind.
 pub(crate) fn shown_role(call: &LlmCall) -> Option<CallRole> {
@@ -21,10 +23,17 @@ pub(crate) fn shown_role(call: &LlmCall) -> Option<CallRole> {
         }
     }
     let instructions = if call.tools.is_empty() { system_beginning(call) } else { String::new() };
-    let says = |words: &&str| instructions.contains(words) || last.contains(words);
-    let with_tools = SIGNS.iter().filter(|(role, _)| call.tools.is_empty() || *role == CallRole::Compaction);
+    let texts = [instructions.as_bytes(), last.as_bytes()];
+    let says = |sign: &Finder<'_>| texts.iter().any(|text| sign.find(text).is_some());
+    let with_tools = FINDERS.iter().filter(|(role, _)| call.tools.is_empty() || *role == CallRole::Compaction);
     with_tools.into_iter().find(|(_, signs)| signs.iter().any(says)).map(|(role, _)| *role)
 }
+
+/// Searches for the [`SIGNS`]. To prepare a search takes longer than the search itself.
+static FINDERS: LazyLock<Vec<(CallRole, Vec<Finder<'static>>)>> = LazyLock::new(|| {
+    let finders = |signs: &[&'static str]| signs.iter().map(|sign| Finder::new(*sign)).collect();
+    SIGNS.iter().map(|(role, signs)| (*role, finders(signs))).collect()
+});
 
 /// What instructions for a purpose say, in lower case. Agents send the request for a compaction with their tools.
 const SIGNS: &[(CallRole, &[&str])] = &[
@@ -94,7 +103,9 @@ fn shortened<'a>(parts: impl Iterator<Item = &'a Part>) -> String {
     let mut out = String::new();
     for part in parts {
         if let Part::Text { content } = part {
-            out.extend(content.trim().chars().take(MAX_CHARS.saturating_sub(out.chars().count())));
+            let (content, room) = (content.trim(), MAX_CHARS.saturating_sub(out.chars().count()));
+            let end = content.char_indices().nth(room).map_or(content.len(), |(end, _)| end);
+            out.push_str(&content[..end]);
             out.push(' ');
         }
     }

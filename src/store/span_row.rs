@@ -139,11 +139,17 @@ fn nanos(time: Option<Timestamp>) -> Option<i64> {
 
 /// The JSON of `span` without the attributes in `externalized`.
 fn json(span: &Span, externalized: &[ExternalizedValue]) -> serde_json::Result<String> {
-    if !is_readable(span) {
-        return serde_json::to_string(&WithoutExternalized(&readable(span), externalized));
+    let mut json = Vec::with_capacity(ROW_BYTES);
+    if is_readable(span) {
+        serde_json::to_writer(&mut json, &WithoutExternalized(span, externalized))?;
+    } else {
+        serde_json::to_writer(&mut json, &WithoutExternalized(&readable(span), externalized))?;
     }
-    serde_json::to_string(&WithoutExternalized(span, externalized))
+    String::from_utf8(json).map_err(serde::ser::Error::custom)
 }
+
+/// About the JSON of an LLM call without its content.
+const ROW_BYTES: usize = 4096;
 
 struct WithoutExternalized<'a>(&'a Span, &'a [ExternalizedValue]);
 

@@ -95,10 +95,17 @@ impl Endpoint {
         self.needs.iter().all(|group| !body.any(group).is_null())
     }
 
+    /// What is before and behind the model in the pattern. `None`: it has no model. A search for one byte is much faster than
+    /// one for a word, and all endpoints are compared with the path of each request.
+    fn around_model(&self) -> Option<(&'static str, &'static str)> {
+        let (before, _) = self.pattern.split_once('{')?;
+        Some((before, self.pattern[before.len()..].strip_prefix(MODEL)?))
+    }
+
     /// Matches the end of a path. `None`: it is another's.
     pub(crate) fn match_end<'a>(&self, path: &'a str) -> Option<PathMatch<'a>> {
         let path = path.trim_end_matches('/');
-        match self.pattern.split_once(MODEL) {
+        match self.around_model() {
             None => path.ends_with(self.pattern).then_some(PathMatch { model: None }),
             Some((before, after)) => {
                 let (_, model) = path.strip_suffix(after)?.rsplit_once(before)?;
@@ -109,7 +116,7 @@ impl Endpoint {
 
     /// Matches a whole path. `None`: it is another's.
     pub(crate) fn match_whole<'a>(&self, path: &'a str) -> Option<PathMatch<'a>> {
-        match self.pattern.split_once(MODEL) {
+        match self.around_model() {
             None => (path == self.pattern).then_some(PathMatch { model: None }),
             Some((before, after)) => {
                 let model = path.strip_prefix(before)?.strip_suffix(after)?;
