@@ -6,6 +6,7 @@ use crate::api::{ServerSettings, TokenError};
 use crate::capture::CaptureSettings;
 use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
+use crate::live_export::{ExportSettings, ExportSettingsError};
 use crate::proxy::ProxySettings;
 use crate::run::RunSettings;
 use crate::store::Retention;
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) run: RunSettings,
     /// Where spans are stored, and for how long.
     pub(crate) store: StoreSettings,
+    /// Where stored spans are sent.
+    pub(crate) export: ExportSettings,
     /// When a rollout is sound enough to train on.
     pub(crate) verdict: VerdictSettings,
     /// How the program stops.
@@ -171,6 +174,9 @@ pub(crate) enum ConfigError {
     /// No client can send such a token.
     #[error("proxy.token (or TRACEWIRE_TOKEN) contains a line break or another control character; remove it")]
     ControlInProxyToken,
+    /// An export that can't be used.
+    #[error("[export]: {0}")]
+    Export(#[from] ExportSettingsError),
     /// A rule of `upstream.connect_to` is malformed.
     #[error("upstream.connect_to: {0}")]
     ConnectTo(<ConnectTo as FromStr>::Err),
@@ -230,6 +236,7 @@ impl Config {
         if let Some(invalid) = server.cors_origins.iter().find(|origin| !is_origin(origin)) {
             return Err(ConfigError::CorsOrigin(invalid.clone()));
         }
+        self.export.check()?;
         for rule in &self.upstream.connect_to {
             rule.parse::<ConnectTo>().map_err(ConfigError::ConnectTo)?;
         }

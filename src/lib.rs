@@ -12,7 +12,7 @@
 //! - disk: `files`, which only their owner may change
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
-//! - back: `pipeline`, `rollout`, `store`, `export`, `import`; `mock` is an LLM endpoint to try, test and measure with
+//! - back: `pipeline`, `rollout`, `store`, `export`, `import`, `live_export`; `mock` is an LLM endpoint to try, test and measure with
 //!
 //! Start with `forward::Forwarder::handle`. ARCHITECTURE.md has the rest.
 
@@ -28,6 +28,7 @@ mod files;
 mod forward;
 mod gateway;
 mod import;
+mod live_export;
 mod llm;
 mod mock;
 mod net;

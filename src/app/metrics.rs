@@ -3,6 +3,7 @@
 use crate::api::{IngestCounters, MetricsSource, WarningsSource};
 use crate::capture::{Memory, MemoryUse, Recorder};
 use crate::gateway::Gateway;
+use crate::live_export::ExportCounters;
 use crate::llm::token_ids::TokenIdIssue;
 use crate::pipeline::Pipeline;
 use crate::proxy::CertificateRejections;
@@ -20,6 +21,7 @@ pub(super) struct Counted {
     pub(super) rejections: Arc<CertificateRejections>,
     pub(super) ingest: Arc<IngestCounters>,
     pub(super) gateway: Gateway,
+    pub(super) exports: Vec<Arc<ExportCounters>>,
 }
 
 impl Counted {
@@ -107,6 +109,8 @@ impl Counted {
             gauge(registry, "gateway_backends", "Registered backends", backends.len() as u64);
             gauge(registry, "gateway_backends_healthy", "Healthy backends", healthy as u64);
 
+            exported(registry, &self.exports);
+
             let help = "Connections closed by clients that rejected Tracewire's certificate";
             registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.count()));
         })
@@ -114,7 +118,7 @@ impl Counted {
 }
 
 /// What is wrong with the recorder, and with this program, for `GET /readyz`.
-pub(super) fn warnings(recorder: Recorder, gateway: Gateway) -> WarningsSource {
+pub(super) fn warnings(recorder: Recorder, gateway: Gateway, exports: Vec<Arc<ExportCounters>>) -> WarningsSource {
     Arc::new(move || {
         let panics = panics::places().into_iter().map(|place| place.to_string());
         let backends = gateway.backends().all();
@@ -125,8 +129,39 @@ pub(super) fn warnings(recorder: Recorder, gateway: Gateway) -> WarningsSource {
             let waiting = recorder.counters().waiting.load(Ordering::Relaxed);
             format!("the capture queue is full: {waiting} requests wait for room, and others pass unrecorded")
         });
-        recorder.memory().spill().failure().into_iter().chain(full).chain(panics).chain(failing).collect()
+        let failed: Vec<_> = exports.iter().filter(|export| export.is_failing()).collect();
+        let waiting: u64 = failed.iter().map(|export| export.waiting.load(Ordering::Relaxed)).sum();
+        let unexported = (!failed.is_empty()).then(|| {
+            let (failed, all) = (failed.len(), exports.len());
+            format!("{failed} of {all} exports fail, {waiting} spans wait in the store; the log names them")
+        });
+        let spilled = recorder.memory().spill().failure();
+        spilled.into_iter().chain(full).chain(panics).chain(failing).chain(unexported).collect()
     })
+}
+
+/// What the live exports have done, with the label `export`.
+fn exported(registry: &mut Registry, exports: &[Arc<ExportCounters>]) {
+    if exports.is_empty() {
+        return;
+    }
+    let [sent, retried] = [(); 2].map(|()| Family::<[(&'static str, String); 1], Counter>::default());
+    let waiting = Family::<[(&'static str, String); 1], Gauge>::default();
+    let dropped = Family::<[(&'static str, String); 2], Counter>::default();
+    for export in exports {
+        let label = ("export", export.name.clone());
+        sent.get_or_create(&[label.clone()]).inc_by(export.sent.load(Ordering::Relaxed));
+        retried.get_or_create(&[label.clone()]).inc_by(export.retried.load(Ordering::Relaxed));
+        let left = i64::try_from(export.waiting.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        waiting.get_or_create(&[label.clone()]).set(left);
+        for (reason, spans) in export.dropped() {
+            dropped.get_or_create(&[label.clone(), ("reason", reason)]).inc_by(spans);
+        }
+    }
+    registry.register("export_sent", "What receivers of live exports have accepted", sent);
+    registry.register("export_retried", "Requests of live exports that were sent again", retried);
+    registry.register("export_waiting", "What is stored and waits for its live export", waiting);
+    registry.register("export_dropped", "What a live export never sends, by reason", dropped);
 }
 
 /// The memory of everything in flight, and what was spilled to the disk.

@@ -9,6 +9,7 @@ use crate::capture::Recorder;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::gateway::{Gateway, ReroutedCallers};
+use crate::live_export::LiveExports;
 use crate::net::BoxedIo;
 use crate::net::drain::{Drain, DrainGuard, Drained};
 use crate::net::http_server::{HttpConnection, ResponseOrigin};
@@ -25,6 +26,7 @@ use crate::upstream::Upstream;
 use crate::wire::redact::Redactor;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -48,6 +50,7 @@ pub(crate) struct App {
     drain_timeout: Duration,
     engines: DetectedEngines,
     engine_memory: EngineMemory,
+    exports: LiveExports,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -90,6 +93,7 @@ impl App {
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream =
             Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;
+        let exports = start_exports(config, &store, &upstream).await?;
         let sequences = SequenceAllocator::new(Arc::new(StoreSequences(Arc::clone(&store))));
         let rollouts = Rollouts::new(Arc::clone(&store));
         let service = SequenceService { sequences: sequences.clone(), recorded_calls: observed.recorded_calls };
@@ -125,6 +129,7 @@ impl App {
             drain_timeout: config.shutdown.drain_timeout,
             engines,
             engine_memory,
+            exports,
             tasks: Vec::new(),
         };
         if with_server {
@@ -160,6 +165,7 @@ impl App {
         let lost = self.pipeline.finish(&self.recorder.counters().started).await;
         self.engine_memory.keep(&self.engines);
         let result = before_close.await;
+        self.exports.finish().await;
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "cannot close the store; its last writes may be missing");
@@ -193,9 +199,10 @@ impl App {
                 rejections: Arc::clone(&self.rejections),
                 ingest: Arc::clone(&ingest),
                 gateway: gateway.clone(),
+                exports: self.exports.counters(),
             }
             .source(&self.pipeline),
-            warnings: warnings(self.recorder.clone(), gateway.clone()),
+            warnings: warnings(self.recorder.clone(), gateway.clone(), self.exports.counters()),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),
@@ -234,6 +241,17 @@ impl App {
         };
         tokio::spawn(accept(listener, limits, self.drain.guard(), serve));
     }
+}
+
+/// Starts the exports before anything is stored, so that they miss nothing.
+async fn start_exports(config: &Config, store: &SharedStore, upstream: &Upstream) -> Result<LiveExports> {
+    let connecting = |certificate: Option<&Path>| {
+        let Some(certificate) = certificate else { return Ok(upstream.clone()) };
+        let mut tls = config.tls.clone();
+        tls.upstream_ca.push(certificate.to_owned());
+        Ok(upstream.with_tls(UpstreamTls::new(&tls)?))
+    };
+    LiveExports::start(&config.export, store, &connecting).await.context("[export]")
 }
 
 /// Knows the keys that the gateway has signed; `None` if it signs none.

@@ -5,6 +5,7 @@
 
 use super::args::{ProxyArgs, StoreArgs, TimeLimit, id};
 use super::recorded::{Recorded, RunResult, command_name};
+use super::settings::add_export_of_environment;
 use super::show;
 use crate::app::place_name;
 use crate::config::Config;
@@ -56,6 +57,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
     config.capture.include_headers |= args.include_headers;
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
+    add_export_of_environment(&mut config);
     let mut recorded = Recorded::new(args.name.unwrap_or_else(|| command_name(&args.command)), args.command);
     if let Some(rollout) = args.rollout {
         recorded.rollout = rollout.as_str().into();

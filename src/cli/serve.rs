@@ -1,7 +1,7 @@
 //! `tracewire serve`: runs the proxy and the API server until SIGTERM or SIGINT, then drains them.
 
 use super::args::StoreArgs;
-use super::settings::read_config;
+use super::settings::{add_export_of_environment, read_config};
 use super::show::{self, OutputFormat};
 use crate::app::{App, EngineMemory, Parts, SecretFiles, WhenUnreachable, ca_folder, fill_in_secrets, open_store};
 use crate::net::listener::raise_descriptor_limit;
@@ -76,6 +76,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     config.capture.include_bodies |= args.include_bodies;
     args.store.apply(&mut config.store);
     config.server.secure |= args.secure;
+    add_export_of_environment(&mut config);
     let secrets = fill_in_secrets(&mut config)?;
     config.check()?;
     raise_descriptor_limit();

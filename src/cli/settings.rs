@@ -1,6 +1,7 @@
 //! Reads the settings file and the environment of this process.
 
 use crate::config::Config;
+use crate::live_export::otlp_of_environment;
 use crate::util::secret::Secret;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
@@ -16,6 +17,15 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Config> {
         config.proxy.token = Secret::new(token);
     }
     Ok(config)
+}
+
+/// Adds the export that OpenTelemetry's variables configure, if they do. They may be meant for another program, so that one that
+/// can't be used is no error.
+pub(super) fn add_export_of_environment(config: &mut Config) {
+    match otlp_of_environment(&|name| std::env::var(name).ok()) {
+        Ok(export) => config.export.add(export),
+        Err(error) => tracing::warn!(%error, "the spans are not exported as the environment says"),
+    }
 }
 
 /// An environment variable of this process.

@@ -7,8 +7,9 @@ use crate::capture::{CaptureSettings, CommitStatus, ExchangeStart, Recorder, Rec
 use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, BoxFuture, Change, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
-    RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, SpanPage, SpanQuery, Statistics, Store, StoreError,
+    Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter,
+    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, SpanPage, SpanQuery, Statistics,
+    Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -70,6 +71,9 @@ impl Store for Picky {
     }
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> Answer<'_, Vec<SpanOutline>> {
         self.inner.span_outlines(rollout, after, limit)
+    }
+    fn spans_by_number(&self, after: u64, limit: usize) -> Answer<'_, NumberedSpans> {
+        self.inner.spans_by_number(after, limit)
     }
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> Answer<'_, Option<Span>> {
         self.inner.span(rollout, attempt, span_id)

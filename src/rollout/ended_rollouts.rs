@@ -1,7 +1,7 @@
 //! A wrapper around the records of a transaction that notes which rollouts it ends, so that this can be announced after the
 //! commit.
 
-use crate::store::{Records, Result};
+use crate::store::{ExportCursor, Records, Result};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
 use std::collections::BTreeSet;
 
@@ -81,6 +81,14 @@ impl Records for EndedRollouts<'_> {
 
     fn upsert_resources(&mut self, resources: &ResourcesUpdate) -> Result<()> {
         self.records.upsert_resources(resources)
+    }
+
+    fn export_cursor(&mut self, name: &str) -> Result<Option<ExportCursor>> {
+        self.records.export_cursor(name)
+    }
+
+    fn upsert_export_cursor(&mut self, cursor: &ExportCursor) -> Result<()> {
+        self.records.upsert_export_cursor(cursor)
     }
 }
 

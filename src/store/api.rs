@@ -63,6 +63,11 @@ pub trait Store: Send + Sync + 'static {
     /// which is 0 for the first page. Long attributes are left out, so that a page costs little whatever the spans contain.
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>>;
 
+    /// The spans of all rollouts with a number above `after`, by number, with all their attributes: at most `limit`, and fewer
+    /// if they are long. Each stored span has a number above those of all spans that were stored before it, also of those that
+    /// were removed.
+    fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>>;
+
     /// One span with all its attributes. `None` if it is not stored.
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>>;
 
@@ -265,6 +270,21 @@ pub struct SpanOutline {
     pub number: u64,
     /// The span. A store may leave out attributes of 512 bytes or more.
     pub span: Span,
+}
+
+/// Spans in the order in which they were stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NumberedSpans {
+    /// The spans.
+    pub spans: Vec<Span>,
+    /// The number of each.
+    pub numbers: Vec<u64>,
+    /// The number where the next page begins: no span that is not in this page or an earlier one has this number or a lower one.
+    pub through: u64,
+    /// Spans between the beginning of the page and `through` that have been removed. A PostgreSQL server does not know them: 0.
+    pub removed: u64,
+    /// The highest number of all stored spans.
+    pub newest: u64,
 }
 
 /// Counts over a whole store.

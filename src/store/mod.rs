@@ -8,6 +8,7 @@ mod api;
 mod attempt_reader;
 mod bits;
 mod error;
+mod export_cursor;
 mod extension;
 mod externalized;
 mod frames;
@@ -28,11 +29,13 @@ mod sql;
 pub mod sqlite;
 
 pub use api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace,
-    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store, UNASSIGNED,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutOrder,
+    RolloutPlace, RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
+    UNASSIGNED,
 };
 pub(crate) use attempt_reader::AttemptReader;
 pub use error::{FailedAppend, Result, StoreError};
+pub use export_cursor::ExportCursor;
 pub use extension::StoreExt;
 pub use records::{Change, Records, SpanObserver};
 pub use retention::Retention;

@@ -3,6 +3,7 @@
 //! Storage only: `crate::rollout` decides what is written.
 
 use super::error::Result;
+use super::export_cursor::ExportCursor;
 use crate::trace::{Attempt, AttemptId, AttemptPosition, ResourcesUpdate, Rollout, RolloutId, Timestamp, Worker};
 
 /// The code of a transaction: all its writes are applied, or none if it returns an error. It may run on any thread, and
@@ -56,6 +57,12 @@ pub trait Records {
 
     /// Adds resources, or replaces those with their id.
     fn upsert_resources(&mut self, resources: &ResourcesUpdate) -> Result<()>;
+
+    /// The cursor of the export with this name. `None` if it has none yet.
+    fn export_cursor(&mut self, name: &str) -> Result<Option<ExportCursor>>;
+
+    /// Adds a cursor, or replaces the one with its name.
+    fn upsert_export_cursor(&mut self, cursor: &ExportCursor) -> Result<()>;
 }
 
 /// Called within the transaction that stores spans, once for each attempt of a registered rollout that got new spans. It

@@ -89,6 +89,11 @@ impl Dialler {
         Self { block: Arc::default(), ..self.clone() }
     }
 
+    /// A dialler that verifies with `tls`. It knows the same listeners as this one.
+    pub(super) fn with_tls(&self, tls: Arc<UpstreamTls>) -> Self {
+        Self { tls, ..self.clone() }
+    }
+
     /// Rejects connections to `listener`, a listener of this process, from now on.
     pub(crate) fn add_own_listener(&self, listener: SocketAddr) {
         self.own_listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);

@@ -67,6 +67,23 @@ impl Upstream {
         let tls = Arc::new(tls);
         let dialler = Dialler::new(&settings, Arc::clone(&tls), block, variable)?;
         let backend_dialler = dialler.without_block_list();
+        Ok(Self::with_state(settings, dialler, backend_dialler, tls))
+    }
+
+    /// The same settings with other certificates, and connections of its own. Both know the same listeners of this process.
+    pub(crate) fn with_tls(&self, tls: UpstreamTls) -> Self {
+        let (inner, tls) = (&self.inner, Arc::new(tls));
+        let diallers = [&inner.dialler, &inner.backend_dialler].map(|dialler| dialler.with_tls(Arc::clone(&tls)));
+        let [dialler, backend_dialler] = diallers;
+        Self::with_state(inner.settings.clone(), dialler, backend_dialler, tls)
+    }
+
+    fn with_state(
+        settings: UpstreamSettings,
+        dialler: Dialler,
+        backend_dialler: Dialler,
+        tls: Arc<UpstreamTls>,
+    ) -> Self {
         let pool = Pool::new(settings.pool_idle_timeout, max_idle());
         let inner = Arc::new(UpstreamState { settings, dialler, backend_dialler, tls, pool });
         let weak = Arc::downgrade(&inner);
@@ -77,7 +94,7 @@ impl Upstream {
                 inner.pool.sweep();
             }
         }));
-        Ok(Self { inner })
+        Self { inner }
     }
 
     /// The dialler, for streams that are not HTTP.

@@ -36,6 +36,7 @@ mod http2_endpoints;
 mod ids;
 mod imports;
 mod listings;
+mod live_export;
 mod llm;
 mod long_calls;
 mod memory;

@@ -150,7 +150,7 @@ async fn an_older_database_loses_its_leftovers() {
     store.close().await.unwrap();
     execute(
         &url,
-        "DROP TABLE orphaned_text; ALTER TABLE trace DROP COLUMN last_span; ALTER TABLE span DROP COLUMN is_llm_call;
+        "DROP TABLE orphaned_text, export_cursor; ALTER TABLE trace DROP COLUMN last_span; ALTER TABLE span DROP COLUMN is_llm_call;
          INSERT INTO text (hash, parent, data) VALUES ('a', NULL, 'left'), ('b', 'a', 'over');
          INSERT INTO trace (trace_id, rollout_id, attempt_id) VALUES ('gone', 'gone', 'a');
          UPDATE tracewire_schema SET version = 2",

@@ -3,6 +3,7 @@
 //! Behaves as the SQLite store, except that its content ends with the process and that a failed transaction is not
 //! undone. Bounded only by the retention limits.
 
+mod numbered;
 mod records;
 mod state;
 mod store;

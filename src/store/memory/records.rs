@@ -2,6 +2,7 @@
 
 use super::state::State;
 use crate::store::error::Result;
+use crate::store::export_cursor::ExportCursor;
 use crate::store::records::Records;
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, Worker};
 
@@ -80,6 +81,15 @@ impl Records for State {
             Some(known) => *known = resources.clone(),
             None => self.resources.push(resources.clone()),
         }
+        Ok(())
+    }
+
+    fn export_cursor(&mut self, name: &str) -> Result<Option<ExportCursor>> {
+        Ok(self.export_cursors.get(name).cloned())
+    }
+
+    fn upsert_export_cursor(&mut self, cursor: &ExportCursor) -> Result<()> {
+        self.export_cursors.insert(cursor.name.clone(), cursor.clone());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use crate::store::api::{
     Appended, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, SpanOutline,
     Statistics, UNASSIGNED,
 };
+use crate::store::export_cursor::ExportCursor;
 use crate::store::externalized::is_long;
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
@@ -26,9 +27,9 @@ const SPAN_OVERHEAD_BYTES: u64 = 512;
 #[derive(Debug, Default)]
 pub(super) struct State {
     closed: bool,
-    last_number: u64,
+    pub(super) last_number: u64,
     /// By number, so that the oldest is first.
-    spans: BTreeMap<u64, Arc<Span>>,
+    pub(super) spans: BTreeMap<u64, Arc<Span>>,
     /// The keys of `spans`.
     keys: HashSet<SpanKey>,
     rollouts: BTreeMap<RolloutId, RolloutEntry>,
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) ended: Vec<RolloutId>,
     pub(super) workers: Vec<Worker>,
     pub(super) resources: Vec<ResourcesUpdate>,
+    /// By name. As many as the settings have exports.
+    pub(super) export_cursors: HashMap<String, ExportCursor>,
     size_bytes: u64,
 }
 
@@ -371,7 +374,7 @@ fn outline(span: &Span) -> Span {
 }
 
 /// A guess at the memory that a span needs.
-fn estimated_bytes(span: &Span) -> u64 {
+pub(super) fn estimated_bytes(span: &Span) -> u64 {
     let value = |value: &Value| match value {
         Value::String(text) => text.len(),
         Value::Strings(texts) => texts.iter().map(String::len).sum(),

@@ -2,8 +2,8 @@
 
 use super::state::State;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SpanOutline, Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::{Change, SpanObserver};
@@ -81,6 +81,10 @@ impl Store for MemoryStore {
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
         self.with(move |state| state.span_outlines(&rollout, after, limit))
+    }
+
+    fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
+        self.with(move |state| state.spans_by_number(after, limit))
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {

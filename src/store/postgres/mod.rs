@@ -12,6 +12,7 @@ mod queries;
 mod retention;
 mod rows;
 mod schema;
+mod settled;
 mod spans;
 mod statistics;
 mod store;

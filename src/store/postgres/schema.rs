@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS];
+const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS, EXPORTS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -139,6 +139,11 @@ CREATE INDEX IF NOT EXISTS span_by_rollout ON span (rollout_id, id);
 
 /// No change of the tables: a program before this version would take the lists that `number_lists` names for attributes.
 const NUMBER_LISTS: &str = "";
+
+/// How far exports have read.
+const EXPORTS: &str = "
+CREATE TABLE export_cursor (name TEXT PRIMARY KEY, json TEXT NOT NULL);
+";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].
 pub(super) async fn migrate(connection: &mut Object) -> Result<Option<i64>, Error> {

@@ -2,8 +2,9 @@
 
 use super::error::QueryError;
 use super::rows::damaged;
+use super::settled::Settled;
 use super::texts;
-use crate::store::api::SpanOutline;
+use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
 use crate::store::sql::{signed, unsigned};
@@ -44,6 +45,39 @@ pub(super) async fn outlines(
     let rows = connection.query(&statement, &[&rollout.as_str(), &signed(after), &signed(limit as u64)]).await?;
     let outline = |row: &Row| Ok(SpanOutline { number: unsigned(row.get(1)), span: placed_span(row)?.1 });
     rows.iter().map(outline).collect()
+}
+
+/// The spans of all rollouts with a number above `after`, by number. The page ends before a number that is missing, as long as
+/// a transaction may still commit it.
+pub(super) async fn by_number(
+    connection: &Object,
+    after: u64,
+    limit: usize,
+    settled: &Settled,
+) -> Result<NumberedSpans, QueryError> {
+    let sql = "SELECT COALESCE(MAX(id), 0) FROM span";
+    let newest: i64 = connection.query_one(&connection.prepare_cached(sql).await?, &[]).await?.get(0);
+    let settled = settled.through(newest);
+    let sql = format!("SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE id > $1 ORDER BY id LIMIT $2");
+    let statement = connection.prepare_cached(&sql).await?;
+    let rows = connection.query(&statement, &[&signed(after), &signed(limit as u64)]).await?;
+    let number = |row: &Row| row.get::<_, i64>(1);
+    let numbers = std::iter::once(signed(after)).chain(rows.iter().map(number));
+    let is_next = |(before, row): &(i64, &Row)| number(row) == before + 1 || number(row) <= settled;
+    let ready = numbers.zip(&rows).take_while(is_next).count();
+    let (mut numbers, mut spans, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for group in rows[..ready].chunks(GROUP) {
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+        let mut placed = group.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+        bytes += group.iter().map(|row| row.get::<_, &str>(2).len()).sum::<usize>();
+        bytes += texts::restore(connection, &mut placed, SpanContent::Whole).await?;
+        numbers.extend(group.iter().map(|row| unsigned(number(row))));
+        spans.extend(placed.into_iter().map(|(_, span)| span));
+    }
+    let through = numbers.last().copied().unwrap_or(after);
+    Ok(NumberedSpans { spans, numbers, through, removed: 0, newest: unsigned(newest) })
 }
 
 /// One span with its externalized attributes.

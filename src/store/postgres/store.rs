@@ -3,12 +3,13 @@
 use super::connections::Connections;
 use super::error::{QueryError, cause};
 use super::options::{PostgresOptions, WhenUnreachable, without_password};
+use super::settled::Settled;
 use super::statistics::KeptStatistics;
 use super::transaction::Changed;
 use super::{append, ended, queries, retention, spans, texts, transaction};
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SpanOutline, Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
@@ -31,6 +32,7 @@ pub struct PostgresStore {
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
     statistics: KeptStatistics,
+    settled: Arc<Settled>,
 }
 
 type Answer<T> = std::result::Result<T, QueryError>;
@@ -45,7 +47,8 @@ impl PostgresStore {
         })?;
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let statistics = KeptStatistics::default();
-        let store = Self { connections, options, unchecked_spans: AtomicUsize::new(0), statistics };
+        let store =
+            Self { connections, options, unchecked_spans: AtomicUsize::new(0), statistics, settled: Arc::default() };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -198,6 +201,15 @@ impl Store for PostgresStore {
         Box::pin(
             self.run(move |connection| {
                 Box::pin(async move { spans::outlines(connection, &rollout, after, limit).await })
+            }),
+        )
+    }
+
+    fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
+        let settled = Arc::clone(&self.settled);
+        Box::pin(
+            self.run(move |connection| {
+                Box::pin(async move { spans::by_number(connection, after, limit, &settled).await })
             }),
         )
     }

@@ -7,6 +7,7 @@ use super::error::QueryError;
 use super::rows::{self, decode, encode};
 use super::{ended, retention};
 use crate::store::error::{Result, StoreError};
+use crate::store::export_cursor::ExportCursor;
 use crate::store::records::{Change, Records};
 use crate::store::sql::{signed, status_list};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Worker};
@@ -187,5 +188,20 @@ impl Records for BlockingRecords<'_> {
              ON CONFLICT (resources_id) DO UPDATE SET update_ns = excluded.update_ns, json = excluded.json";
         let updated = signed(resources.update_time.unix_nanos);
         self.query(sql, &[&resources.resources_id, &updated, &encode(resources)]).map(drop)
+    }
+
+    fn export_cursor(&mut self, name: &str) -> Result<Option<ExportCursor>> {
+        // A row to lock, so that of two programs that start at once, one comes after the other.
+        let sql = "INSERT INTO export_cursor (name, json) VALUES ($1, 'null') ON CONFLICT (name) DO NOTHING";
+        self.query(sql, &[&name])?;
+        let found =
+            self.json::<Option<ExportCursor>>("SELECT json FROM export_cursor WHERE name = $1 FOR UPDATE", &[&name]);
+        Ok(found?.flatten())
+    }
+
+    fn upsert_export_cursor(&mut self, cursor: &ExportCursor) -> Result<()> {
+        let sql = "INSERT INTO export_cursor (name, json) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET json = excluded.json";
+        self.query(sql, &[&cursor.name, &encode(cursor)]).map(drop)
     }
 }

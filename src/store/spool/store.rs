@@ -2,8 +2,8 @@
 
 use super::file::Spool;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
@@ -124,6 +124,10 @@ impl Store for SpooledStore {
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
         self.server.span_outlines(rollout, after, limit)
+    }
+
+    fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
+        self.server.spans_by_number(after, limit)
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     SPAN_PAGES,
     NUMBER_LISTS,
     SPAN_COUNTS,
+    EXPORTS,
 ];
 
 const FIRST: &str = "
@@ -213,6 +214,16 @@ const NUMBER_LISTS: &str = "";
 /// New spans are counted once per batch: an insertion with a trigger makes SQLite copy each page that it changes, so that it
 /// could be undone.
 const SPAN_COUNTS: &str = "DROP TRIGGER span_added;";
+
+/// How far exports have read. They read spans by number, so that the number of a removed span is not given again.
+const EXPORTS: &str = "
+CREATE TABLE export_cursor (name TEXT NOT NULL PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+ALTER TABLE row_count ADD COLUMN last_removed INTEGER NOT NULL DEFAULT 0;
+DROP TRIGGER span_gone;
+CREATE TRIGGER span_gone AFTER DELETE ON span BEGIN
+    UPDATE row_count SET spans = spans - 1, last_removed = MAX(last_removed, OLD.id);
+END;
+";
 
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {

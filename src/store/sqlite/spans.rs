@@ -2,7 +2,7 @@
 
 use super::rows::damaged;
 use super::span_texts::SpanTexts;
-use crate::store::api::SpanOutline;
+use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::number_lists::{attribute_of, join, remove_parts};
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
 use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
@@ -69,6 +69,43 @@ pub(super) fn outlines(
         outlines.push(SpanOutline { number: unsigned(number), span });
     }
     Ok(outlines)
+}
+
+/// The spans of all rollouts with a number above `after`, by number.
+pub(super) fn by_number(
+    connection: &Connection,
+    after: u64,
+    limit: usize,
+    damaged_reads: &AtomicU64,
+) -> rusqlite::Result<NumberedSpans> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT sequence_id, id, {READ_COLUMNS}, rollout_id FROM span WHERE id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let newest = unsigned(newest_number(connection)?);
+    let mut page = NumberedSpans { through: after, newest, ..NumberedSpans::default() };
+    let mut found = statement.query(params![signed(after), signed(limit as u64)])?;
+    let (mut texts, mut bytes) = (SpanTexts::new(connection, SpanContent::Whole)?, 0);
+    while page.spans.len() < limit && bytes < PAGE_BYTES {
+        let Some(row) = found.next()? else {
+            page.through = newest.max(after);
+            break;
+        };
+        let (number, rollout) = (row.get(1)?, RolloutId::from(row.get_ref(5)?.as_str()?));
+        let (mut span, length) = short_span(connection, &rollout, row, number)?;
+        bytes += length + restore(&mut span, number, &mut texts)?;
+        note_damage(&span, damaged_reads);
+        page.through = unsigned(number);
+        page.numbers.push(page.through);
+        page.spans.push(span);
+    }
+    page.removed = (page.through - after).saturating_sub(page.spans.len() as u64);
+    Ok(page)
+}
+
+/// The highest number that a span has, or had before it was removed.
+pub(super) fn newest_number(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT MAX(last_removed, COALESCE((SELECT MAX(id) FROM span), 0)) FROM row_count";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
 /// One span with its externalized attributes.

@@ -1,6 +1,7 @@
 //! The writes of a SQLite store, statement by statement, within a transaction of the writer.
 
 use super::rows::{self, encode};
+use super::spans::newest_number;
 use super::texts::RecentTexts;
 use crate::store::api::{Appended, RolloutSequenceState, UNASSIGNED};
 use crate::store::error::StoreError;
@@ -67,13 +68,16 @@ pub(super) fn append(
     let mut traces: BTreeMap<&str, NewTrace<'_>> = BTreeMap::new();
     let mut results = Vec::with_capacity(batches.len());
     ensure_parents(connection, batches.iter().flatten())?;
+    // Without a number, SQLite gives the one after the highest in the table, which a removed span may have had.
+    let mut next = Some(newest_number(connection)? + 1);
     for rows in batches {
         let mut appended = Appended::default();
         for row in rows {
-            let Some(id) = insert_span(connection, row, recent)? else {
+            let Some(id) = insert_span(connection, row, next, recent)? else {
                 appended.duplicates += 1;
                 continue;
             };
+            next = None;
             let span = row.span();
             updated.insert((&span.rollout_id, &span.attempt_id));
             if span.rollout_id.as_str() != UNASSIGNED {
@@ -267,13 +271,20 @@ pub(super) fn upsert_attempt(connection: &Connection, mut attempt: Attempt) -> r
 
 static INSERT_SPAN: LazyLock<String> = LazyLock::new(|| {
     let (columns, places) = (insert_columns(), COLUMNS.map(|_| "?").join(", "));
-    format!("INSERT INTO span ({columns}) VALUES ({places}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING")
+    format!("INSERT INTO span (id, {columns}) VALUES (?, {places}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING")
 });
 
-/// Inserts a span with its externalized attributes. Returns the number of its row; `None` if the span is stored already.
-fn insert_span(connection: &Connection, row: &PackedRow, recent: &RecentTexts) -> rusqlite::Result<Option<i64>> {
+/// Inserts a span with its externalized attributes, with this number or else the one after the highest. Returns the number of
+/// its row; `None` if the span is stored already.
+fn insert_span(
+    connection: &Connection,
+    row: &PackedRow,
+    number: Option<i64>,
+    recent: &RecentTexts,
+) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&INSERT_SPAN)?;
     let values = COLUMNS.iter().map(|column| (column.value)(&row.row));
+    let values = std::iter::once(ColumnValue::Integer(number)).chain(values);
     if statement.execute(params_from_iter(values))? == 0 {
         return Ok(None);
     }

@@ -10,8 +10,8 @@ use super::spans;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary,
-    SequenceAuthority, SpanOutline, Statistics, Store,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
@@ -115,6 +115,11 @@ impl Store for SqliteStore {
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
         Box::pin(self.readers.read(move |connection| spans::outlines(connection, &rollout, after, limit)))
+    }
+
+    fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
+        let damaged_reads = Arc::clone(&self.damaged_reads);
+        Box::pin(self.readers.read(move |connection| spans::by_number(connection, after, limit, &damaged_reads)))
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {

@@ -5,6 +5,7 @@ use super::rows::{self, decode, encode};
 use super::statements::{Registration, ensure_rollout, upsert_attempt, upsert_rollout};
 use super::{queries, retention};
 use crate::store::error::Result;
+use crate::store::export_cursor::ExportCursor;
 use crate::store::records::{Change, Records};
 use crate::store::sql::{signed, status_list};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutConfig, RolloutId, RolloutStatus, Worker};
@@ -158,5 +159,16 @@ impl Records for Transaction<'_> {
                    ON CONFLICT (resources_id) DO UPDATE SET update_ns = excluded.update_ns, json = excluded.json";
         let updated = signed(resources.update_time.unix_nanos);
         self.write(sql, params![resources.resources_id, updated, json])
+    }
+
+    fn export_cursor(&mut self, name: &str) -> Result<Option<ExportCursor>> {
+        self.one("SELECT json FROM export_cursor WHERE name = ?1", params![name])
+    }
+
+    fn upsert_export_cursor(&mut self, cursor: &ExportCursor) -> Result<()> {
+        let json = self.with(|_| encode(cursor))?;
+        let sql = "INSERT INTO export_cursor (name, json) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO UPDATE SET json = excluded.json";
+        self.write(sql, params![cursor.name, json])
     }
 }

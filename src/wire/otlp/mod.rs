@@ -16,7 +16,7 @@ mod to_json;
 
 pub(crate) use decode::{OtlpFormat, spans};
 pub(crate) use encode::encoded;
-pub(crate) use response::{PartialSuccess, TraceResponse};
+pub(crate) use response::{PartialSuccess, TraceResponse, accepted};
 pub(crate) use spans::{Attribution, DecodedSpan, restore_identity};
 
 #[cfg(test)]

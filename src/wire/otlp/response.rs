@@ -1,7 +1,8 @@
 //! The response to a request for traces.
 
+use super::decode::OtlpFormat;
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value as JsonValue, json};
 
 /// `ExportTraceServiceResponse`
 #[derive(Clone, PartialEq, Message)]
@@ -12,7 +13,7 @@ pub(crate) struct TraceResponse {
 }
 
 /// `ExportTracePartialSuccess`
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct PartialSuccess {
     /// The number of spans that were rejected.
     #[prost(int64, tag = "1")]
@@ -31,6 +32,22 @@ impl TraceResponse {
                 "errorMessage": partial.error_message,
             }}),
             None => json!({}),
+        }
+    }
+}
+
+/// What the receiver of a request says about its spans; the default if it has nothing to say. `None`: the body is no response.
+pub(crate) fn accepted(format: OtlpFormat, body: &[u8]) -> Option<PartialSuccess> {
+    match format {
+        OtlpFormat::Protobuf => Some(TraceResponse::decode(body).ok()?.partial_success.unwrap_or_default()),
+        OtlpFormat::Json => {
+            let json: JsonValue = serde_json::from_slice(body).ok()?;
+            let partial = &json["partialSuccess"];
+            // Protobuf's JSON mapping has 64-bit numbers as texts; some receivers write numbers.
+            let rejected = &partial["rejectedSpans"];
+            let rejected_spans = rejected.as_i64().or_else(|| rejected.as_str()?.parse().ok()).unwrap_or_default();
+            let error_message = partial["errorMessage"].as_str().unwrap_or_default().to_owned();
+            Some(PartialSuccess { rejected_spans, error_message })
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod gate;
 pub mod http2;
 pub mod model_server;

@@ -1,0 +1,220 @@
+//! Delivers what is stored to one destination: in order, batch by batch, each again until it is accepted or refused.
+
+use super::counters::ExportCounters;
+use super::cursor::{Cursor, Hold, KEEP_INTERVAL};
+use super::outcome::{DropReason, Outcome};
+use super::reader::{Destination, Page};
+use super::retry::{MAX_PAUSE, pauses};
+use super::settings::ExportStart;
+use crate::store::Result;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What exports do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for what is stored.
+    Running,
+    /// The program ends: what is stored already is sent, unless a receiver does not accept it at once.
+    Flushing,
+    /// Nothing further is sent.
+    Ended,
+}
+
+/// One export.
+pub(super) struct Delivery<D> {
+    pub(super) destination: D,
+    pub(super) cursor: Cursor,
+    pub(super) counters: Arc<ExportCounters>,
+    /// Pause before the store is read again.
+    pub(super) interval: Duration,
+    pub(super) start: ExportStart,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// What to do after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    GoOn,
+    /// The program ends, or another one exports.
+    Stop,
+}
+
+impl<D: Destination> Delivery<D> {
+    /// Takes the cursor if it is free. Called before anything is stored, so that a new export begins there.
+    pub(super) async fn take(&self) -> Result<Hold> {
+        let start = match self.start {
+            ExportStart::All => 0,
+            ExportStart::New => self.destination.page(self.cursor.position()).await?.newest,
+        };
+        self.cursor.take(start).await
+    }
+
+    /// Delivers until the program ends.
+    pub(super) async fn run(self) {
+        loop {
+            let delivered = match self.take().await {
+                Ok(Hold::Held) => self.deliver().await,
+                Ok(Hold::Elsewhere) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = delivered {
+                tracing::warn!(%error, export = self.counters.name, "an export can't read the store; trying again later");
+            }
+            self.counters.waiting.store(0, Ordering::Relaxed);
+            if self.phase() != Phase::Running {
+                break;
+            }
+            self.sleep(KEEP_INTERVAL).await;
+        }
+        self.cursor.release().await;
+    }
+
+    /// Delivers while this program holds the cursor.
+    async fn deliver(&self) -> Result<()> {
+        let mut page = self.destination.page(self.cursor.position()).await?;
+        loop {
+            let waiting = page.newest.saturating_sub(self.cursor.position());
+            self.counters.waiting.store(waiting, Ordering::Relaxed);
+            let step = if page.through > self.cursor.position() {
+                self.counters.add_dropped(DropReason::Removed, page.removed);
+                // The next page is read meanwhile.
+                let (sent, next) = tokio::join!(self.send_page(&page), self.destination.page(page.through));
+                page = next?;
+                sent?
+            } else if self.phase() == Phase::Running {
+                let step = self.pause(self.interval).await?;
+                page = self.destination.page(page.through).await?;
+                step
+            } else {
+                Step::Stop
+            };
+            if step == Step::Stop {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send_page(&self, page: &Page<D::Item>) -> Result<Step> {
+        let mut parts = vec![0..page.items.len()];
+        while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+            match self.send(page, part.clone()).await? {
+                Sent::Done => {
+                    let is_last = part.end == page.items.len();
+                    let position = if is_last { page.through } else { page.positions[part.end - 1] };
+                    if self.cursor.advance(position).await? == Hold::Elsewhere {
+                        return Ok(Step::Stop);
+                    }
+                }
+                Sent::TooLarge => {
+                    let middle = part.start + part.len() / 2;
+                    parts.extend([middle..part.end, part.start..middle]);
+                }
+                Sent::Not => return Ok(Step::Stop),
+            }
+        }
+        let is_empty = page.items.is_empty();
+        let held = if is_empty { self.cursor.advance(page.through).await? } else { Hold::Held };
+        Ok(if held == Hold::Held && self.phase() != Phase::Ended { Step::GoOn } else { Step::Stop })
+    }
+
+    /// Sends some items of a page until they are accepted or refused.
+    async fn send(&self, page: &Page<D::Item>, part: Range<usize>) -> Result<Sent> {
+        let count = part.len() as u64;
+        let Some(body) = self.destination.body(Arc::clone(&page.items), part).await else {
+            self.counters.add_dropped(DropReason::Encoding, count);
+            return Ok(Sent::Done);
+        };
+        let mut pauses = pauses();
+        loop {
+            match self.while_kept(self.destination.post(body.clone())).await {
+                Outcome::Accepted { rejected: 0, .. } => {
+                    self.counters.add_sent(count);
+                    self.counters.recover();
+                    return Ok(Sent::Done);
+                }
+                Outcome::Accepted { rejected, message } => {
+                    let rejected = rejected.min(count);
+                    self.counters.add_sent(count - rejected);
+                    self.counters.add_dropped(DropReason::Rejected, rejected);
+                    self.counters.fail(format!("the receiver rejects some for what they contain: {message}"));
+                    return Ok(Sent::Done);
+                }
+                Outcome::TooLarge if count > 1 => return Ok(Sent::TooLarge),
+                Outcome::TooLarge => {
+                    self.counters.add_dropped(DropReason::TooLarge, count);
+                    self.counters.fail("some are too large for the receiver (413)".to_owned());
+                    return Ok(Sent::Done);
+                }
+                Outcome::Refused { reason, cause } => {
+                    self.counters.add_dropped(reason, count);
+                    self.counters.fail(cause);
+                    return Ok(Sent::Done);
+                }
+                Outcome::Later { after, cause } => {
+                    self.counters.fail(cause);
+                    let pause = after.or_else(|| pauses.next()).unwrap_or(MAX_PAUSE);
+                    if self.phase() != Phase::Running || self.pause(pause).await? == Step::Stop {
+                        return Ok(Sent::Not);
+                    }
+                    self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Keeps the cursor while `work` goes on.
+    async fn while_kept<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(KEEP_INTERVAL) => drop(self.cursor.keep().await),
+            }
+        }
+    }
+
+    /// Waits, and keeps the cursor. Ends early when the program ends.
+    async fn pause(&self, pause: Duration) -> Result<Step> {
+        let end = Instant::now() + pause;
+        while self.phase() == Phase::Running {
+            if self.cursor.keep_if_due().await? == Hold::Elsewhere {
+                return Ok(Step::Stop);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.sleep(left.min(KEEP_INTERVAL)).await;
+        }
+        Ok(Step::GoOn)
+    }
+
+    /// Waits, or until the phase changes.
+    async fn sleep(&self, pause: Duration) {
+        let mut phase = self.phase.clone();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+}
+
+/// What became of some items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// They were accepted, or never will be.
+    Done,
+    /// They have to be sent in smaller requests.
+    TooLarge,
+    /// They wait.
+    Not,
+}

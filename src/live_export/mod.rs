@@ -1,0 +1,24 @@
+//! Live export: sends what is stored to other services, as it is stored.
+//!
+//! An export reads the store from a cursor, which the store keeps, so that nothing is written twice, and a receiver that is
+//! away costs neither memory nor traffic: what waits is in the store anyway, within its retention. The cursor moves on after a
+//! receiver has accepted; a program that is killed between the two sends the last batch again.
+//!
+//! It must not know exchanges: its own requests are sent beside the recorder.
+
+mod counters;
+mod cursor;
+mod delivery;
+mod environment;
+mod http;
+mod otlp;
+mod outcome;
+mod reader;
+mod retry;
+mod service;
+mod settings;
+
+pub(crate) use counters::ExportCounters;
+pub(crate) use environment::otlp_of_environment;
+pub(crate) use service::LiveExports;
+pub(crate) use settings::{ExportSettings, ExportSettingsError};

@@ -1,0 +1,26 @@
+//! Reads spans in the order in which they were stored.
+
+use super::state::{State, estimated_bytes};
+use crate::store::api::NumberedSpans;
+use crate::store::span_query::PAGE_BYTES;
+use crate::trace::Span;
+
+impl State {
+    /// The spans with a number above `after`, by number.
+    pub(super) fn spans_by_number(&self, after: u64, limit: usize) -> NumberedSpans {
+        let mut page = NumberedSpans { through: after, newest: self.last_number, ..NumberedSpans::default() };
+        let (mut bytes, mut left) = (0, self.spans.range(after.saturating_add(1)..));
+        while page.spans.len() < limit && bytes < PAGE_BYTES as u64 {
+            let Some((number, span)) = left.next() else {
+                page.through = self.last_number.max(after);
+                break;
+            };
+            bytes += estimated_bytes(span);
+            page.through = *number;
+            page.numbers.push(*number);
+            page.spans.push(Span::clone(span));
+        }
+        page.removed = page.through - after - page.spans.len() as u64;
+        page
+    }
+}
