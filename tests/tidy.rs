@@ -38,7 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("query", &["trajectory", "llm", "util"]),
     ("pipeline", &["capture", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("import", &["pipeline", "capture", "wire", "util"]),
-    ("live_export", &["net", "tls", "upstream", "store", "wire", "util"]),
+    ("live_export", &["net", "tls", "upstream", "store", "export", "trajectory", "wire", "util"]),
     ("rollout", &["query", "store", "util"]),
     ("api", &["net", "llm", "trajectory", "store", "export", "query", "rollout", "gateway", "wire", "util"]),
     ("mock", &["llm", "net", "tls", "util"]),

@@ -149,13 +149,14 @@ fn exported(registry: &mut Registry, exports: &[Arc<ExportCounters>]) {
     let waiting = Family::<[(&'static str, String); 1], Gauge>::default();
     let dropped = Family::<[(&'static str, String); 2], Counter>::default();
     for export in exports {
-        let label = ("export", export.name.clone());
-        sent.get_or_create(&[label.clone()]).inc_by(export.sent.load(Ordering::Relaxed));
-        retried.get_or_create(&[label.clone()]).inc_by(export.retried.load(Ordering::Relaxed));
+        let name = ("export", export.name.clone());
+        let labels = [name.clone()];
+        sent.get_or_create(&labels).inc_by(export.sent.load(Ordering::Relaxed));
+        retried.get_or_create(&labels).inc_by(export.retried.load(Ordering::Relaxed));
         let left = i64::try_from(export.waiting.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        waiting.get_or_create(&[label.clone()]).set(left);
+        waiting.get_or_create(&labels).set(left);
         for (reason, spans) in export.dropped() {
-            dropped.get_or_create(&[label.clone(), ("reason", reason)]).inc_by(spans);
+            dropped.get_or_create(&[name.clone(), ("reason", reason)]).inc_by(spans);
         }
     }
     registry.register("export_sent", "What receivers of live exports have accepted", sent);

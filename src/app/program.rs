@@ -9,7 +9,7 @@ use crate::capture::Recorder;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::gateway::{Gateway, ReroutedCallers};
-use crate::live_export::LiveExports;
+use crate::live_export::{JsonLinesPlace, LiveExports};
 use crate::net::BoxedIo;
 use crate::net::drain::{Drain, DrainGuard, Drained};
 use crate::net::http_server::{HttpConnection, ResponseOrigin};
@@ -153,6 +153,11 @@ impl App {
         Ok(app)
     }
 
+    /// Writes each span that is stored from now on as a line of JSON.
+    pub(crate) async fn emit(&mut self, place: &JsonLinesPlace) -> Result<()> {
+        Ok(self.exports.emit(place, &self.store).await?)
+    }
+
     /// Stops accepting connections, waits for exchanges in flight up to the deadline, stores all spans, closes the store.
     pub(crate) async fn stop(self) -> StopReport {
         self.stop_with(std::future::ready(())).await.0
@@ -251,7 +256,7 @@ async fn start_exports(config: &Config, store: &SharedStore, upstream: &Upstream
         tls.upstream_ca.push(certificate.to_owned());
         Ok(upstream.with_tls(UpstreamTls::new(&tls)?))
     };
-    LiveExports::start(&config.export, store, &connecting).await.context("[export]")
+    LiveExports::start(&config.export, &config.verdict, store, &connecting).await.context("[export]")
 }
 
 /// Knows the keys that the gateway has signed; `None` if it signs none.

@@ -4,6 +4,7 @@ use super::args::StoreArgs;
 use super::settings::{add_export_of_environment, read_config};
 use super::show::{self, OutputFormat};
 use crate::app::{App, EngineMemory, Parts, SecretFiles, WhenUnreachable, ca_folder, fill_in_secrets, open_store};
+use crate::live_export::JsonLinesPlace;
 use crate::net::listener::raise_descriptor_limit;
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
@@ -56,6 +57,9 @@ pub(super) struct ServeArgs {
     /// Record bodies, redacted
     #[arg(long)]
     include_bodies: bool,
+    /// Write each stored span as a line of JSON to stdout, or to the end of a file
+    #[arg(long, value_name = "jsonl[:FILE]")]
+    emit: Option<JsonLinesPlace>,
     /// Print the addresses as one JSON line
     #[arg(long)]
     json: bool,
@@ -84,8 +88,16 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let authority = CertAuthority::open_or_create(&folder).context("cannot open or create the CA")?;
     let store = open_store(&config, WhenUnreachable::Wait).await?;
     let parts = Parts { authority, store, binding: None, with_server: true, engine_memory: EngineMemory::Process };
-    let app = App::start(&config, parts).await?;
-    announce(&app, &certificate_path(&folder), &secrets, &config.proxy.token, args.json.into())?;
+    let mut app = App::start(&config, parts).await?;
+    if let Some(place) = &args.emit {
+        app.emit(place).await?;
+    }
+    let announcement = announcement(&app, &certificate_path(&folder), &secrets, &config.proxy.token, args.json.into());
+    if args.emit == Some(JsonLinesPlace::Stdout) {
+        show::note(announcement.trim_end());
+    } else {
+        show::out(announcement)?;
+    }
     stop.recv().await;
     tracing::info!("draining");
     let ended = app.stop().await;
@@ -93,15 +105,15 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode> {
     Ok(if ended.lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Prints the addresses, and how to use the proxy.
-fn announce(app: &App, ca: &Path, secrets: &SecretFiles, token: &Secret, format: OutputFormat) -> Result<()> {
+/// The addresses, and how to use the proxy.
+fn announcement(app: &App, ca: &Path, secrets: &SecretFiles, token: &Secret, format: OutputFormat) -> String {
     let (proxy, server) = (app.proxy_address, app.server_address);
     let server = server.map(|address| address.to_string()).unwrap_or_default();
     if format == OutputFormat::Json {
         let grpc = app.otlp_grpc_address.map(|address| address.to_string());
         let line = serde_json::json!({ "proxy": proxy.to_string(), "server": server, "otlp_grpc": grpc, "ca": ca,
             "server_token_file": secrets.server_token, "proxy_token_file": secrets.proxy_token });
-        return show::out(format!("{line}\n"));
+        return format!("{line}\n");
     }
     let named = [("API", &secrets.server_token), ("proxy", &secrets.proxy_token)];
     let files: String = named
@@ -109,11 +121,11 @@ fn announce(app: &App, ca: &Path, secrets: &SecretFiles, token: &Secret, format:
         .filter_map(|(name, path)| Some(format!("token   of the {name}: {}\n", path.as_ref()?.display())))
         .collect();
     let user = if token.is_empty() { "" } else { "ROLLOUT.ATTEMPT:TOKEN@" };
-    show::out(format!(
+    format!(
         "proxy   http://{proxy}\nserver  http://{server}\npage    http://{server}/ui/\nca      {}\n{files}\nTo send a shell's commands through the proxy:\n  \
          export HTTPS_PROXY=http://{user}{proxy} HTTP_PROXY=http://{user}{proxy}\n  \
          eval \"$(tracewire env --proxy http://{user}{proxy} --ca {})\"\n",
         ca.display(),
         ca.display()
-    ))
+    )
 }

@@ -2,8 +2,8 @@
 
 use super::counters::ExportCounters;
 use super::cursor::{Cursor, Hold, KEEP_INTERVAL};
-use super::outcome::{DropReason, Outcome};
-use super::reader::{Destination, Page};
+use super::outcome::{DropReason, Fault, Outcome};
+use super::reader::{Destination, Page, Prepared};
 use super::retry::{MAX_PAUSE, pauses};
 use super::settings::ExportStart;
 use crate::store::Result;
@@ -49,7 +49,7 @@ impl<D: Destination> Delivery<D> {
     pub(super) async fn take(&self) -> Result<Hold> {
         let start = match self.start {
             ExportStart::All => 0,
-            ExportStart::New => self.destination.page(self.cursor.position()).await?.newest,
+            ExportStart::New => self.destination.newest().await?,
         };
         self.cursor.take(start).await
     }
@@ -78,8 +78,7 @@ impl<D: Destination> Delivery<D> {
     async fn deliver(&self) -> Result<()> {
         let mut page = self.destination.page(self.cursor.position()).await?;
         loop {
-            let waiting = page.newest.saturating_sub(self.cursor.position());
-            self.counters.waiting.store(waiting, Ordering::Relaxed);
+            self.note_waiting(page.newest);
             let step = if page.through > self.cursor.position() {
                 self.counters.add_dropped(DropReason::Removed, page.removed);
                 // The next page is read meanwhile.
@@ -100,7 +99,8 @@ impl<D: Destination> Delivery<D> {
     }
 
     async fn send_page(&self, page: &Page<D::Item>) -> Result<Step> {
-        let mut parts = vec![0..page.items.len()];
+        let whole = 0..page.items.len();
+        let mut parts = vec![whole];
         while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
             match self.send(page, part.clone()).await? {
                 Sent::Done => {
@@ -125,13 +125,17 @@ impl<D: Destination> Delivery<D> {
     /// Sends some items of a page until they are accepted or refused.
     async fn send(&self, page: &Page<D::Item>, part: Range<usize>) -> Result<Sent> {
         let count = part.len() as u64;
-        let Some(body) = self.destination.body(Arc::clone(&page.items), part).await else {
-            self.counters.add_dropped(DropReason::Encoding, count);
-            return Ok(Sent::Done);
+        let request = match self.destination.prepare(Arc::clone(&page.items), part).await? {
+            Prepared::Request(request) => request,
+            Prepared::Nothing(reason) => {
+                self.counters.add_dropped(reason, count);
+                return Ok(Sent::Done);
+            }
         };
+        let mut tries = 0;
         let mut pauses = pauses();
         loop {
-            match self.while_kept(self.destination.post(body.clone())).await {
+            match self.while_kept(self.destination.post(request.clone())).await {
                 Outcome::Accepted { rejected: 0, .. } => {
                     self.counters.add_sent(count);
                     self.counters.recover();
@@ -155,10 +159,15 @@ impl<D: Destination> Delivery<D> {
                     self.counters.fail(cause);
                     return Ok(Sent::Done);
                 }
-                Outcome::Later { after, cause } => {
+                Outcome::Later { after, cause, fault } => {
                     self.counters.fail(cause);
+                    tries += u32::from(fault == Fault::Request);
+                    if tries >= MAX_TRIES {
+                        self.counters.add_dropped(DropReason::GaveUp, count);
+                        return Ok(Sent::Done);
+                    }
                     let pause = after.or_else(|| pauses.next()).unwrap_or(MAX_PAUSE);
-                    if self.phase() != Phase::Running || self.pause(pause).await? == Step::Stop {
+                    if self.phase() != Phase::Running || self.pause_before_retry(pause).await? == Step::Stop {
                         return Ok(Sent::Not);
                     }
                     self.counters.retried.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +183,26 @@ impl<D: Destination> Delivery<D> {
             tokio::select! {
                 done = &mut work => return done,
                 () = tokio::time::sleep(KEEP_INTERVAL) => drop(self.cursor.keep().await),
+            }
+        }
+    }
+
+    fn note_waiting(&self, newest: u64) {
+        let waiting = newest.saturating_sub(self.cursor.position());
+        self.counters.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Waits as [`Self::pause`] does, and counts what is stored meanwhile.
+    async fn pause_before_retry(&self, pause: Duration) -> Result<Step> {
+        let end = Instant::now() + pause;
+        loop {
+            self.note_waiting(self.destination.newest().await?);
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.phase() != Phase::Running {
+                return Ok(Step::GoOn);
+            }
+            if self.pause(left.min(COUNT_INTERVAL)).await? == Step::Stop {
+                return Ok(Step::Stop);
             }
         }
     }
@@ -207,6 +236,11 @@ impl<D: Destination> Delivery<D> {
         *self.phase.borrow()
     }
 }
+
+/// How often what waits is counted during a pause.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a request is sent that the receiver fails to process.
+const MAX_TRIES: u32 = 8;
 
 /// What became of some items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

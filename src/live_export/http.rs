@@ -39,11 +39,13 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// The beginning of a body that is text, for a message.
-    pub(super) fn words(&self) -> String {
+    /// The status, and the beginning of a body that is text, for a message.
+    pub(super) fn cause(&self) -> String {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
         let line = text.lines().next().unwrap_or_default();
-        line.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect()
+        let words: String = line.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect();
+        let divider = if words.is_empty() { "" } else { ": " };
+        format!("it responds {}{divider}{words}", self.status)
     }
 }
 
@@ -54,6 +56,7 @@ impl Poster {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
+        request.headers_mut().insert(OWN_TRAFFIC, header::HeaderValue::from_static("true"));
         request.headers_mut().extend(headers);
         request.headers_mut().extend(self.headers.clone());
         let sending = async {
@@ -77,6 +80,8 @@ impl Poster {
     }
 }
 
+/// Proxies of other Tracewires forward such requests without recording them.
+const OWN_TRAFFIC: &str = "x-agentlightning-client";
 const USER_AGENT: &str = concat!("tracewire/", env!("CARGO_PKG_VERSION"));
 /// What is read of a response. Those of OTLP have some bytes.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;

@@ -11,14 +11,17 @@ mod cursor;
 mod delivery;
 mod environment;
 mod http;
+mod json_lines;
 mod otlp;
 mod outcome;
 mod reader;
 mod retry;
 mod service;
 mod settings;
+mod webhook;
 
 pub(crate) use counters::ExportCounters;
 pub(crate) use environment::otlp_of_environment;
+pub(crate) use json_lines::JsonLinesPlace;
 pub(crate) use service::LiveExports;
 pub(crate) use settings::{ExportSettings, ExportSettingsError};

@@ -1,8 +1,8 @@
 //! An export of spans over OTLP/HTTP.
 
 use super::http::Poster;
-use super::outcome::{Outcome, of_otlp};
-use super::reader::{Destination, Page};
+use super::outcome::{DropReason, Outcome, of_otlp};
+use super::reader::{Destination, Page, Prepared};
 use super::settings::{Compression, OtlpSettings, Protocol};
 use crate::store::{Result, SharedStore};
 use crate::trace::Span;
@@ -34,6 +34,11 @@ impl OtlpReceiver {
 
 impl Destination for OtlpReceiver {
     type Item = Span;
+    type Request = Bytes;
+
+    async fn newest(&self) -> Result<u64> {
+        Ok(self.store.spans_by_number(0, 0).await?.newest)
+    }
 
     async fn page(&self, after: u64) -> Result<Page<Span>> {
         let page = self.store.spans_by_number(after, self.max_batch_spans).await?;
@@ -41,7 +46,7 @@ impl Destination for OtlpReceiver {
         Ok(Page { items, positions, through: page.through, removed: page.removed, newest: page.newest })
     }
 
-    async fn body(&self, items: Arc<Vec<Span>>, part: Range<usize>) -> Option<Bytes> {
+    async fn prepare(&self, items: Arc<Vec<Span>>, part: Range<usize>) -> Result<Prepared<Bytes>> {
         let (format, compression) = (self.format, self.compression);
         let encode = move || {
             let body = encoded(format, &items[part]).ok()?;
@@ -50,7 +55,8 @@ impl Destination for OtlpReceiver {
                 Compression::None => Some(body),
             }
         };
-        tokio::task::spawn_blocking(encode).await.ok()?.map(Bytes::from)
+        let body = tokio::task::spawn_blocking(encode).await.ok().flatten();
+        Ok(body.map_or(Prepared::Nothing(DropReason::Encoding), |body| Prepared::Request(Bytes::from(body))))
     }
 
     async fn post(&self, body: Bytes) -> Outcome {

@@ -22,6 +22,8 @@ pub(super) enum Outcome {
         after: Option<Duration>,
         /// Why it does not accept now.
         cause: String,
+        /// What may have to change until then.
+        fault: Fault,
     },
     /// The request is too large.
     TooLarge,
@@ -34,15 +36,26 @@ pub(super) enum Outcome {
     },
 }
 
-/// Why a span is never exported.
+/// What keeps a receiver from accepting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The receiver accepts nothing at the moment.
+    Receiver,
+    /// It fails to process this request; it may accept others.
+    Request,
+}
+
+/// Why something is never exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DropReason {
-    /// It was removed from the store before it was exported.
+    /// It was removed from the store before.
     Removed,
     /// The receiver rejects requests as large as this span.
     TooLarge,
     /// The receiver accepted its request, but not the span.
     Rejected,
+    /// The receiver failed to process its request each time.
+    GaveUp,
     /// It can't be encoded.
     Encoding,
     /// The receiver rejected the request with this status code.
@@ -55,6 +68,7 @@ impl fmt::Display for DropReason {
             Self::Removed => f.write_str("removed"),
             Self::TooLarge => f.write_str("too_large"),
             Self::Rejected => f.write_str("rejected"),
+            Self::GaveUp => f.write_str("gave_up"),
             Self::Encoding => f.write_str("encoding"),
             Self::Status(code) => write!(f, "http_{code}"),
         }
@@ -64,7 +78,7 @@ impl fmt::Display for DropReason {
 /// The outcome of a request over OTLP/HTTP. Only the status codes that the specification lists are tried again.
 pub(super) fn of_otlp(reply: Reply) -> Outcome {
     let (status, response) = match reply {
-        Reply::Failed(cause) => return Outcome::Later { after: None, cause },
+        Reply::Failed(cause) => return Outcome::Later { after: None, cause, fault: Fault::Receiver },
         Reply::Response(response) => (response.status, response),
     };
     if status.is_success() {
@@ -77,13 +91,12 @@ pub(super) fn of_otlp(reply: Reply) -> Outcome {
             message: error_message,
         };
     }
-    let said = response.words();
-    let cause = if said.is_empty() { format!("it responds {status}") } else { format!("it responds {status}: {said}") };
+    let cause = response.cause();
     match status {
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Outcome::Later { after: response.retry_after, cause },
+        | StatusCode::GATEWAY_TIMEOUT => Outcome::Later { after: response.retry_after, cause, fault: Fault::Receiver },
         StatusCode::PAYLOAD_TOO_LARGE => Outcome::TooLarge,
         _ => Outcome::Refused { reason: DropReason::Status(status.as_u16()), cause },
     }
@@ -107,7 +120,7 @@ mod tests {
     fn a_status_code_decides_what_becomes_of_spans() {
         for status in [429, 502, 503, 504] {
             let outcome = of_otlp(reply(status, "text/plain", b"busy\x1b[2J"));
-            let Outcome::Later { after, cause } = outcome else { panic!("{status}: {outcome:?}") };
+            let Outcome::Later { after, cause, .. } = outcome else { panic!("{status}: {outcome:?}") };
             assert_eq!(after, Some(Duration::from_secs(7)));
             assert!(cause.contains("busy") && !cause.contains('\x1b'), "{cause}");
         }

@@ -1,8 +1,7 @@
 //! What an export reads from the store, page by page.
 
-use super::outcome::Outcome;
+use super::outcome::{DropReason, Outcome};
 use crate::store::Result;
-use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,17 +18,34 @@ pub(super) struct Page<T> {
     pub(super) newest: u64,
 }
 
+/// What is to be done for some items.
+pub(super) enum Prepared<R> {
+    /// This request is sent, each time the same.
+    Request(R),
+    /// There is nothing to send.
+    Nothing(DropReason),
+}
+
 /// What is exported, and to whom.
 pub(super) trait Destination: Send + Sync + 'static {
     /// What is exported one by one, in the order of the store.
     type Item: Send + Sync + 'static;
+    /// A request for some of them.
+    type Request: Clone + Send + Sync;
+
+    /// The position after everything that is stored.
+    fn newest(&self) -> impl Future<Output = Result<u64>> + Send;
 
     /// The items after a position. If it is empty and ends where it begins, there are none yet.
     fn page(&self, after: u64) -> impl Future<Output = Result<Page<Self::Item>>> + Send;
 
-    /// The body of a request with some items of a page. `None` if there is nothing to send for them.
-    fn body(&self, items: Arc<Vec<Self::Item>>, part: Range<usize>) -> impl Future<Output = Option<Bytes>> + Send;
+    /// The request with some items of a page.
+    fn prepare(
+        &self,
+        items: Arc<Vec<Self::Item>>,
+        part: Range<usize>,
+    ) -> impl Future<Output = Result<Prepared<Self::Request>>> + Send;
 
-    /// Sends a body once.
-    fn post(&self, body: Bytes) -> impl Future<Output = Outcome> + Send;
+    /// Sends a request once.
+    fn post(&self, request: Self::Request) -> impl Future<Output = Outcome> + Send;
 }

@@ -4,13 +4,17 @@ use super::counters::ExportCounters;
 use super::cursor::Cursor;
 use super::delivery::{Delivery, Phase};
 use super::http::Poster;
+use super::json_lines::{JsonLines, JsonLinesError, JsonLinesPlace};
 use super::otlp::OtlpReceiver;
 use super::reader::Destination;
-use super::settings::{ExportSettings, ExportSettingsError, OtlpSettings};
+use super::settings::{Endpoint, ExportSettings, ExportSettingsError, ExportStart};
+use super::webhook::{SigningKey, Webhook};
 use crate::net::task::spawn;
 use crate::store::SharedStore;
 use crate::tls::TlsError;
+use crate::trajectory::VerdictSettings;
 use crate::upstream::Upstream;
+use http::HeaderMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +25,8 @@ use tokio::task::JoinHandle;
 pub(crate) struct LiveExports {
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
+    /// Of `--emit`. It may wait for a reader that never comes.
+    lines: Option<JoinHandle<()>>,
     counters: Vec<Arc<ExportCounters>>,
 }
 
@@ -41,27 +47,42 @@ pub(crate) enum ExportError {
 }
 
 impl LiveExports {
-    /// Starts the exports of the settings. `upstream` makes the connections, with a file of further root certificates.
+    /// Starts the exports of the settings; `verdict` says what is a sound rollout. `upstream` makes the connections, with a file of further root certificates.
     pub(crate) async fn start(
         settings: &ExportSettings,
+        verdict: &VerdictSettings,
         store: &SharedStore,
         upstream: &(dyn Fn(Option<&Path>) -> Result<Upstream, TlsError> + Sync),
     ) -> Result<Self, ExportError> {
         let (phase, _) = watch::channel(Phase::Running);
-        let mut exports = Self { phase, tasks: Vec::new(), counters: Vec::new() };
+        let mut exports = Self { phase, tasks: Vec::new(), lines: None, counters: Vec::new() };
+        let connect = |name: &str, certificate: Option<&Path>| {
+            upstream(certificate).map_err(|cause| ExportError::Certificate { name: name.to_owned(), cause })
+        };
         for entry in &settings.otlp {
-            let name = entry.shown_name().to_owned();
-            let upstream = upstream(entry.certificate.as_deref());
-            let upstream = upstream.map_err(|cause| ExportError::Certificate { name: name.clone(), cause })?;
-            let receiver = OtlpReceiver::new(Arc::clone(store), poster(entry, upstream)?, entry);
-            let counters = Arc::new(ExportCounters::new(&name));
-            exports.counters.push(Arc::clone(&counters));
-            let cursor = Cursor::new(Arc::clone(store), &name);
-            let phase = exports.phase.subscribe();
-            let (interval, start) = (entry.interval, entry.start);
-            exports.deliver(Delivery { destination: receiver, cursor, counters, interval, start, phase }).await;
+            let upstream = connect(entry.shown_name(), entry.certificate.as_deref())?;
+            let headers = entry.header_fields()?;
+            let poster = poster(&entry.endpoint, "/v1/traces", headers, entry.timeout, upstream)?;
+            let receiver = OtlpReceiver::new(Arc::clone(store), poster, entry);
+            exports.deliver(entry.shown_name(), store, receiver, entry.interval, entry.start).await;
+        }
+        for entry in &settings.webhook {
+            let upstream = connect(entry.shown_name(), None)?;
+            let poster = poster(&entry.url, "/", HeaderMap::new(), entry.timeout, upstream)?;
+            let key = SigningKey::new(&entry.secret);
+            let (store, verdict, delay) = (Arc::clone(store), verdict.clone(), entry.delay);
+            let receiver = Webhook { store: Arc::clone(&store), poster, key, verdict, delay };
+            exports.deliver(entry.shown_name(), &store, receiver, WEBHOOK_INTERVAL, entry.start).await;
         }
         Ok(exports)
+    }
+
+    /// Writes each span that is stored from now on as a line of JSON.
+    pub(crate) async fn emit(&mut self, place: &JsonLinesPlace, store: &SharedStore) -> Result<(), JsonLinesError> {
+        let lines = JsonLines::open(place, Arc::clone(store), self.phase.subscribe()).await?;
+        let running = spawn(lines.run());
+        self.lines = Some(tokio::spawn(async move { drop(running.await) }));
+        Ok(())
     }
 
     /// The counts of each export.
@@ -84,23 +105,48 @@ impl LiveExports {
             self.phase.send_replace(Phase::Ended);
             all.await;
         }
+        if let Some(mut lines) = self.lines
+            && tokio::time::timeout(FLUSH_TIMEOUT, &mut lines).await.is_err()
+        {
+            lines.abort();
+            tracing::error!("the last spans are not written as lines (--emit): nothing reads them");
+        }
     }
 
-    async fn deliver<D: Destination>(&mut self, delivery: Delivery<D>) {
+    async fn deliver<D: Destination>(
+        &mut self,
+        name: &str,
+        store: &SharedStore,
+        destination: D,
+        interval: Duration,
+        start: ExportStart,
+    ) {
+        let counters = Arc::new(ExportCounters::new(name));
+        self.counters.push(Arc::clone(&counters));
+        let (cursor, phase) = (Cursor::new(Arc::clone(store), name), self.phase.subscribe());
+        let delivery = Delivery { destination, cursor, counters, interval, start, phase };
         if let Err(error) = delivery.take().await {
-            tracing::debug!(%error, export = delivery.counters.name, "the cursor of an export can't be read yet");
+            tracing::debug!(%error, export = name, "the cursor of an export can't be read yet");
         }
         let running = spawn(delivery.run());
         self.tasks.push(tokio::spawn(async move { drop(running.await) }));
     }
 }
 
-fn poster(settings: &OtlpSettings, upstream: Upstream) -> Result<Poster, ExportSettingsError> {
-    let parsed = settings.endpoint.origin().zip(settings.endpoint.uri("/v1/traces"));
-    let text = || settings.endpoint.as_str().to_owned();
+fn poster(
+    endpoint: &Endpoint,
+    default_path: &str,
+    headers: HeaderMap,
+    timeout: Duration,
+    upstream: Upstream,
+) -> Result<Poster, ExportSettingsError> {
+    let text = || endpoint.as_str().to_owned();
+    let parsed = endpoint.origin().zip(endpoint.uri(default_path));
     let (origin, uri) = parsed.ok_or_else(|| ExportSettingsError::Endpoint { text: text() })?;
-    Ok(Poster { upstream, origin, uri, headers: settings.header_fields()?, timeout: settings.timeout })
+    Ok(Poster { upstream, origin, uri, headers, timeout })
 }
 
+/// How often the log of ended rollouts is read.
+const WEBHOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a program that ends waits for its exports.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(crate) struct ExportSettings {
     /// The receivers of spans over OTLP/HTTP.
     pub otlp: Vec<OtlpSettings>,
+    /// The receivers of the ends of rollouts.
+    pub webhook: Vec<WebhookSettings>,
 }
 
 /// An entry of `[[export.otlp]]`.
@@ -83,6 +85,36 @@ impl OtlpSettings {
             Ok((name, value))
         };
         self.headers.iter().map(field).collect()
+    }
+}
+
+/// An entry of `[[export.webhook]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookSettings {
+    /// The receiver.
+    pub url: Endpoint,
+    /// The name in metrics and messages, and of the cursor in the store. If empty, the URL is the name.
+    #[serde(default)]
+    pub name: String,
+    /// What requests are signed with: text, or `whsec_` with base64. If empty, they are not signed.
+    #[serde(default)]
+    pub secret: Secret,
+    /// How long a request may take, with its response.
+    #[serde(default = "default_timeout", rename = "timeout_ms", with = "millis")]
+    pub timeout: Duration,
+    /// How long after its end a rollout is read, so that its last spans are stored.
+    #[serde(default = "default_delay", rename = "delay_ms", with = "millis")]
+    pub delay: Duration,
+    /// Which rollouts a new export begins with.
+    #[serde(default)]
+    pub start: ExportStart,
+}
+
+impl WebhookSettings {
+    /// The name in metrics and messages.
+    pub(super) fn shown_name(&self) -> &str {
+        if self.name.is_empty() { &self.url.0 } else { &self.name }
     }
 }
 
@@ -206,7 +238,9 @@ impl ExportSettings {
             if entry.max_batch_spans == 0 {
                 return Err(ExportSettingsError::EmptyBatch);
             }
-            let name = entry.shown_name();
+        }
+        let all = self.otlp.iter().map(OtlpSettings::shown_name);
+        for name in all.chain(self.webhook.iter().map(WebhookSettings::shown_name)) {
             if !names.insert(name) {
                 return Err(ExportSettingsError::Twice { name: name.to_owned() });
             }
@@ -217,6 +251,10 @@ impl ExportSettings {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+fn default_delay() -> Duration {
+    Duration::from_secs(1)
 }
 
 fn default_batch() -> usize {
