@@ -59,10 +59,10 @@ impl Checkpoints {
         Self { requests: thread.is_ok().then_some(requests), thread: thread.ok(), written_bytes, commits }
     }
 
-    /// Records a commit of about `bytes`; requests a checkpoint when enough was written.
+    /// Records a commit with content of about `bytes`; requests a checkpoint when enough was written.
     pub(super) fn committed(&mut self, bytes: usize) {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        self.written_bytes = self.written_bytes.saturating_add(bytes);
+        self.written_bytes = self.written_bytes.saturating_add(bytes).saturating_add(COMMIT_BYTES);
         if self.written_bytes >= CHECKPOINT_EVERY_BYTES {
             self.written_bytes = 0;
             // If the channel is full, a waiting request covers these pages too.
@@ -213,6 +213,9 @@ fn truncate(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// The log grows to about this size. Pages that many commits write are copied once.
 const CHECKPOINT_EVERY_BYTES: usize = 16 * 1024 * 1024;
+/// What a commit writes beside its content: whole pages of indexes and of what the last commit left partly filled. A commit of one
+/// span was measured.
+const COMMIT_BYTES: usize = 16 * 8 * 1024;
 /// Size of the log in pages of 8 kB, 64 MB, above which the writer has to wait for its restart.
 const MAX_LOG_PAGES: i64 = 8 * 1024;
 /// How long a checkpoint waits for readers while it blocks the writer. Shorter than the writer's own timeout.
