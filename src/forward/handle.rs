@@ -20,7 +20,7 @@ use crate::llm::token_ids::may_reject;
 use crate::net::interim::InterimSender;
 use crate::net::received_body::ReceivedBody;
 use crate::tls::Offer;
-use crate::trace::exchange::{Direction, ExchangeKind, Outcome, RequestHead, ResponseHead};
+use crate::trace::exchange::{Direction, ExchangeKind, Injection, Outcome, RequestHead, ResponseHead};
 use crate::upstream::{Body, BodyError, IdleLimited, Lease, Origin, Sent, body};
 use crate::util::glob::any_matches;
 use crate::wire::fields;
@@ -162,7 +162,12 @@ impl Forwarder {
         let body = if let Some(plan) = plan {
             let whole = self.read_whole(tee).await?;
             let unchanged = parts.clone();
-            let injected = plan.apply(&whole.to_vec()?, &mut parts.headers);
+            let text = whole.to_vec()?;
+            let injected = plan.apply(&text, &mut parts.headers);
+            if injected.is_none() {
+                exchange.recording.injected(Injection::withheld(plan.withheld(&text)));
+            }
+            drop(text);
             let mut whole = EditedBytes::from(whole);
             if let Some(injected) = injected {
                 let added = injected.injection.fields.clone();

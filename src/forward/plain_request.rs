@@ -7,7 +7,7 @@ use crate::capture::EditedBytes;
 use crate::error::ProxyError;
 use crate::llm::token_ids::rejected_fields;
 use crate::tls::Offer;
-use crate::trace::exchange::Injection;
+use crate::trace::exchange::{Injection, Withheld};
 use crate::upstream::{Origin, Sent, body};
 use http::Request;
 use http::request::Parts;
@@ -37,7 +37,7 @@ impl Forwarder {
         drop(refused.lease);
         let request = Request::from_parts(plain.parts, body::boxed(plain.body.body()));
         let sent = self.upstream.send(request, &exchange.pool_key(), origin, offer).await?;
-        exchange.recording.injected(Injection::default());
+        exchange.recording.injected(Injection::withheld(Some(Withheld::Rejected)));
         if sent.response.status().is_success() {
             let rejected = rejected_fields(status, &error, &plain.added);
             self.engines.rejected(&origin.host, origin.port, &rejected);

@@ -18,6 +18,7 @@ use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Stripping, TokenIdPlan};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
 use crate::trace::SamplerArrays;
+use crate::trace::exchange::{Injection, Withheld};
 use crate::wire::json_edit::edited;
 use crate::wire::json_strip::Changes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -32,6 +33,8 @@ pub(super) struct BackendRequest {
     pub(super) body: EditedBytes,
     /// The fields that only Tracewire asks for, and what the response loses because of them; `None` if there are none.
     pub(super) injected: Option<InjectedRequest>,
+    /// Why token ids are not asked for, though the backend's engine gives some.
+    pub(super) withheld: Option<Withheld>,
     /// The header fields to send, without `Content-Length`.
     pub(super) headers: HeaderMap,
     pub(super) handling: ResponseHandling,
@@ -110,11 +113,13 @@ impl BackendRequest {
         };
         let mut headers = headers_for(call, backend, target.api.request_headers);
         let plan = token_id_plan(call, &target, backend, settings, arrays);
-        let injected = plan.and_then(|plan| plan.apply(&text, &mut headers));
+        let injected = plan.as_ref().and_then(|plan| plan.apply(&text, &mut headers));
+        let withheld = plan.filter(|_| injected.is_none()).and_then(|plan| plan.withheld(&text));
         Ok(Self {
             target: format!("{}{path}{query}", backend.base_path),
             body,
             injected,
+            withheld,
             headers,
             handling,
             dropped,
@@ -135,8 +140,15 @@ impl BackendRequest {
         changes.filter(|changes| *changes != Changes::default())
     }
 
-    /// The same request without the fields that only Tracewire asks for.
+    /// What was added to the request, for its span.
+    pub(super) fn injection(&self) -> Injection {
+        let injection = self.injected.as_ref().map(|injected| injected.injection.clone());
+        injection.unwrap_or_else(|| Injection::withheld(self.withheld))
+    }
+
+    /// The same request without the fields that only Tracewire asks for, which the backend rejected.
     pub(super) fn without_injection(mut self) -> Self {
+        self.withheld = Some(Withheld::Rejected);
         if let Some(injected) = self.injected.take() {
             // The names of body fields are among them; no header has those.
             for name in injected.injection.fields {
@@ -215,6 +227,7 @@ fn count_tokens(
         target: format!("{root}{}", tokenizer.path),
         body: HeldBytes::of(memory, MemoryUse::GatewayRequest, body.as_bytes()).into(),
         injected: None,
+        withheld: None,
         headers: headers_for(call, backend, &[]),
         handling: ResponseHandling::CountTokens(tokenizer),
         dropped: translated.dropped,

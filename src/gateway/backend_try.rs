@@ -215,8 +215,7 @@ impl BackendTry<'_> {
         });
         recording.policy_version(self.version, VersionChange::Replaces);
         recording.request_body(&self.request.body);
-        recording
-            .injected(self.request.injected.as_ref().map(|injected| injected.injection.clone()).unwrap_or_default());
+        recording.injected(self.request.injection());
     }
 
     /// The fields that the agent did not send, and that a backend names as it rejects the request.

@@ -9,7 +9,7 @@ use crate::llm::call::{LlmCall, Parameters, Usage};
 use crate::llm::formats::{ReadCall, gaps};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
-use crate::trace::exchange::{Arrival, Exchange, Outcome};
+use crate::trace::exchange::{Arrival, Exchange, Outcome, Withheld};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, StatusCode, Value};
 use base64::Engine;
@@ -32,10 +32,12 @@ pub(super) fn describe(
     let response = exchange.response.as_ref();
     let offsets_hold = !response.is_some_and(|response| response.headers.contains_key(header::CONTENT_ENCODING));
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
-    call.request.wants_token_ids |= !exchange.injection.fields.is_empty();
+    let withheld = withheld(exchange);
+    call.request.wants_token_ids |= !exchange.injection.fields.is_empty() || withheld.is_some();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));
     call.request.is_warmup |= exchange.gateway.as_ref().is_some_and(|facts| facts.is_warmup);
-    let check = validate(&mut call, capture_issues(exchange), (options.sampler_arrays, exchange.injection.arrays));
+    let issues = capture_issues(exchange).into_iter().chain(withheld).collect();
+    let check = validate(&mut call, issues, (options.sampler_arrays, exchange.injection.arrays));
     name(span, &call);
     parameters(span, &call.request);
     usage(span, call.usage);
@@ -115,6 +117,15 @@ fn capture_issues(exchange: &Exchange) -> BTreeSet<TokenIdIssue> {
         issues.insert(TokenIdIssue::Truncated);
     }
     issues
+}
+
+/// Why the ids of a call were not requested. `None` also if it failed: it would have none anyway.
+fn withheld(exchange: &Exchange) -> Option<TokenIdIssue> {
+    exchange.response.as_ref().filter(|response| response.status.is_success())?;
+    Some(match exchange.injection.withheld? {
+        Withheld::Combination => TokenIdIssue::NotRequested,
+        Withheld::Rejected => TokenIdIssue::RequestRejected,
+    })
 }
 
 fn name(span: &mut Span, call: &LlmCall) {

@@ -240,6 +240,10 @@ fn an_echo_has_its_prompt_and_what_was_not_asked_for_stays_null() {
         assert_eq!(seen, through(engine, path), "{path} {body}");
         let attributes = &bench.exchanges(&rollout, 1)[0]["attributes"];
         assert_eq!(attributes.get("response_token_ids").is_some(), *has_ids, "{path} {body}");
+        if !has_ids {
+            let told = [&attributes["tracewire.tokens.status"], &attributes["tracewire.tokens.reasons"]];
+            assert_eq!(told, [&json!("none"), &json!(["not_requested"])]);
+        }
     }
 }
 
@@ -269,5 +273,36 @@ fn what_llama_cpp_repeats_of_the_request_is_what_the_agent_asked() {
         let url = format!("http://{engine}/completion");
         assert_eq!(through(serve.address("proxy"), &url), through(engine, "/completion"), "{more}");
         assert_eq!(bench.exchanges(&rollout, 1)[0]["attributes"]["response_token_ids"], json!([5]), "{more}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_rejects_the_fields_is_named_as_the_reason() {
+    let (bench, asked) = (Bench::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let engine = endpoint(move |mut stream| {
+        while let Some(body) = read_request(&mut stream) {
+            if String::from_utf8(body.unwrap_or_default()).unwrap().contains("return_token_ids") {
+                count.fetch_add(1, Ordering::Relaxed);
+                let error = r#"{"error":{"message":"return_token_ids is not allowed"}}"#;
+                let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n";
+                write!(stream, "{head}content-length: {}\r\n\r\n{error}", error.len()).unwrap();
+            } else {
+                let choice = json!({"index": 0, "finish_reason": "stop", "message": {"content": "hi"}});
+                respond(&mut stream, "application/json", &json!({"id": "c", "choices": [choice]}).to_string());
+            }
+        }
+    });
+    let serve = serve(&bench);
+    let path = format!("http://{engine}/v1/chat/completions");
+    let headers = [("x-rollout-id", "ro"), ("content-type", "application/json")];
+    for _ in 0..2 {
+        assert_eq!(ask(serve.address("proxy"), "POST", &path, &headers, BODY).status, 200);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "it is asked once");
+    for span in bench.exchanges("ro", 2) {
+        let attributes = &span["attributes"];
+        let told = [&attributes["tracewire.tokens.status"], &attributes["tracewire.tokens.reasons"]];
+        assert_eq!(told, [&json!("none"), &json!(["request_rejected"])]);
     }
 }

@@ -6,7 +6,7 @@
 use crate::llm::api::table::ApiSpec;
 use crate::llm::engine::spec::{AddedField, ArrayRequest, Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
-use crate::trace::exchange::Injection;
+use crate::trace::exchange::{Injection, Withheld};
 use crate::trace::{SamplerArray, SamplerArrays};
 use crate::wire::json::{Json, parse};
 use crate::wire::json_edit::{Edits, Object};
@@ -106,7 +106,24 @@ impl TokenIdPlan {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let strips = changes != Changes::default();
-        Some(InjectedRequest { edits, injection: Injection { fields: names, arrays, strips }, changes })
+        Some(InjectedRequest { edits, injection: Injection { fields: names, arrays, strips, withheld: None }, changes })
+    }
+
+    /// Why [`TokenIdPlan::apply`] does not request the ids of a request. `None`: it does, or the agent does so itself.
+    pub(crate) fn withheld(&self, body: &[u8]) -> Option<Withheld> {
+        let object = Object::find(body)?;
+        let fields = &self.request.fields;
+        // Where no field is for the ids alone, they are in the logprobs.
+        let has_own = fields.iter().any(|field| field.purpose == Purpose::Ids);
+        let purpose = if has_own { Purpose::Ids } else { Purpose::Logprobs };
+        let mut sources = fields.iter().filter(|field| field.purpose == purpose);
+        if sources.clone().any(|field| object.requests(field.name)) {
+            return None;
+        }
+        if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
+            return Some(Withheld::Combination);
+        }
+        sources.any(|field| self.is_rejected(field)).then_some(Withheld::Rejected)
     }
 
     /// What the response loses. `has_own_header`: the agent sent one of the request's headers itself.
@@ -259,6 +276,26 @@ mod tests {
             assert_eq!(added("llama.cpp", &OPENAI_CHAT, body), expected, "{body}");
         }
         assert!(added("llama.cpp", &OPENAI_COMPLETIONS, r#"{"n_probs":2}"#).is_empty());
+    }
+
+    #[test]
+    fn a_request_that_is_not_asked_has_the_reason() {
+        let plan = |engine: &str, api| {
+            let engine = Engine::of_name(engine).unwrap();
+            TokenIdPlan::of(engine, api, Stripping::Strip, SamplerArrays::default()).unwrap()
+        };
+        for (engine, api, body, expected) in [
+            ("vllm", &OPENAI_COMPLETIONS, r#"{"echo":true}"#, Some(Withheld::Combination)),
+            ("vllm", &OPENAI_COMPLETIONS, r#"{"echo":true,"return_token_ids":true}"#, None),
+            ("vllm", &OPENAI_COMPLETIONS, r#"{"echo":false}"#, None),
+            ("llama.cpp", &OPENAI_CHAT, r#"{"stream":true,"tools":[{}]}"#, Some(Withheld::Combination)),
+            ("llama.cpp", &OPENAI_CHAT, r#"{"stream":true,"tools":[{}],"logprobs":true}"#, None),
+            ("llama.cpp", &LLAMA_CPP_COMPLETION, r#"{"prompt":["p","q"]}"#, Some(Withheld::Combination)),
+        ] {
+            assert_eq!(plan(engine, api).withheld(body.as_bytes()), expected, "{engine} {body}");
+        }
+        let rejecting = |name| plan("vllm", &OPENAI_CHAT).without(vec![name]).withheld(b"{}");
+        assert_eq!([rejecting("return_token_ids"), rejecting("logprobs")], [Some(Withheld::Rejected), None]);
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum TokenIdIssue {
     IdsMalformed,
     /// The ids that a choice has as a whole differ from those of its events.
     IdsDiffer,
+    /// The engine was not asked: in this combination of parameters it would fail, or return other text.
+    NotRequested,
+    /// The endpoint rejects requests that ask for ids.
+    RequestRejected,
     /// The prompt has no ids.
     PromptIdsAbsent,
     /// A choice has ids without logprobs, though they were requested or other choices have them.
@@ -78,6 +82,8 @@ impl TokenIdIssue {
             Self::IdsAbsent => "ids_absent",
             Self::IdsMalformed => "ids_malformed",
             Self::IdsDiffer => "ids_differ",
+            Self::NotRequested => "not_requested",
+            Self::RequestRejected => "request_rejected",
             Self::PromptIdsAbsent => "prompt_ids_absent",
             Self::LogprobsAbsent => "logprobs_absent",
             Self::LogprobsCount => "logprobs_count",
@@ -103,6 +109,8 @@ impl TokenIdIssue {
         Self::IdsAbsent,
         Self::IdsMalformed,
         Self::IdsDiffer,
+        Self::NotRequested,
+        Self::RequestRejected,
         Self::PromptIdsAbsent,
         Self::LogprobsAbsent,
         Self::LogprobsCount,

@@ -82,8 +82,11 @@ pub(crate) fn validate(
     if call.weight_versions.len() > 1 {
         issues.insert(TokenIdIssue::WeightsChanged);
     }
+    // What was not asked for isn't missing.
+    let was_asked = !issues.contains(&TokenIdIssue::NotRequested) && !issues.contains(&TokenIdIssue::RequestRejected);
     match output_count.filter(|_| has_ids) {
         // No choice has ids, or one has none.
+        None if !was_asked => {}
         None => drop(issues.insert(TokenIdIssue::IdsAbsent)),
         Some(count) => {
             if call.usage.output.is_some_and(|usage| usize::try_from(usage) != Ok(count)) {
@@ -103,6 +106,7 @@ pub(crate) fn validate(
         call.choices.iter().filter_map(|choice| Some(choice.prompt_ids.ids.as_ref()?.len())).collect();
     let is_counted = |length: usize| call.usage.input.is_none_or(|usage| usize::try_from(usage) == Ok(length));
     match prompt {
+        None if !was_asked => {}
         None => drop(issues.insert(TokenIdIssue::PromptIdsAbsent)),
         Some(prompt) => {
             let have_one = prompt_lengths.iter().all(|length| *length == prompt.len()) && is_counted(prompt.len());

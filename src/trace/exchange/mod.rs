@@ -13,5 +13,7 @@ pub use body::{Arrival, Body, BodyContent, Direction, RawEnd, Truncation};
 pub use connection::{ConnectionFacts, Refusal, TlsFacts};
 pub use gateway::{GatewayFacts, JoinedCall, PolicyVersionStart};
 pub use identity::{ANONYMOUS_USER, Identity, IdentitySource, TraceContext};
-pub use record::{ConnectPolicy, Exchange, ExchangeKind, Injection, Outcome, RequestHead, ResponseHead, Timing};
+pub use record::{
+    ConnectPolicy, Exchange, ExchangeKind, Injection, Outcome, RequestHead, ResponseHead, Timing, Withheld,
+};
 pub use websocket::{Message, MessageOpcode, Messages};

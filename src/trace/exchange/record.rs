@@ -118,6 +118,24 @@ pub struct Injection {
     pub arrays: SamplerArrays,
     /// True when the fields that they caused are removed from the response again.
     pub strips: bool,
+    /// Why token ids were not requested of an engine that gives some. `None`: they were, or the agent requested them itself.
+    pub withheld: Option<Withheld>,
+}
+
+/// Why token ids were not requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// The engine would fail, or return other text, if this request asked for them.
+    Combination,
+    /// The endpoint rejected a request that asked for them.
+    Rejected,
+}
+
+impl Injection {
+    /// Nothing was added, for this reason.
+    pub fn withheld(reason: Option<Withheld>) -> Self {
+        Self { withheld: reason, ..Self::default() }
+    }
 }
 
 /// When things happened. Durations count from `started_at` on the monotonic clock, unless they say how long something
