@@ -130,9 +130,19 @@ pub(crate) fn response(head: &[u8], request: ResponseTo) -> Result<Head, Framing
     Ok(Head { body, switches: status == 101, is_last: fields.is_last })
 }
 
+/// The end of the head of a response, as [`find_end`]. An incomplete head is judged by the lines that it has.
+pub(super) fn find_response_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, FramingFault> {
+    begins_response(bytes)?;
+    let end = find_end(bytes, searched)?;
+    if end.is_none() {
+        new_fields(bytes, searched)?;
+    }
+    Ok(end)
+}
+
 /// Whether bytes that are no whole head yet can become the head of a response. What another protocol sends is told by its first
 /// bytes: its endpoint may wait for an answer.
-pub(super) fn begins_response(bytes: &[u8]) -> Result<(), FramingFault> {
+fn begins_response(bytes: &[u8]) -> Result<(), FramingFault> {
     let lead = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
     let start = &bytes[lead..];
     let known = start.len().min(RESPONSE_START.len());
@@ -146,6 +156,21 @@ pub(super) fn begins_response(bytes: &[u8]) -> Result<(), FramingFault> {
         [TLS_ALERT | TLS_HANDSHAKE, TLS_MAJOR, ..] => "the endpoint speaks TLS; use https",
         _ => "the response does not begin with HTTP/1.1 or HTTP/1.0",
     }))
+}
+
+/// Judges the field lines of an incomplete head that end behind the first `searched` bytes, so that a wrong one is told at once.
+fn new_fields(head: &[u8], searched: usize) -> Result<(), FramingFault> {
+    let lead = head.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
+    let Some(start_line) = head[lead..].windows(2).position(|pair| pair == b"\r\n") else { return Ok(()) };
+    let start = lead + start_line + 2;
+    let bytes = &head[start..];
+    let (old, new) = bytes.split_at(searched.saturating_sub(start).min(bytes.len()));
+    let Some(last) = new.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+    let first = old.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    for line in bytes[first..=old.len() + last].split_inclusive(|byte| *byte == b'\n') {
+        field(line.strip_suffix(b"\r\n").unwrap_or(line))?;
+    }
+    Ok(())
 }
 
 /// Version and status code of a status line.

@@ -1,7 +1,7 @@
 //! Follows the messages of one direction of an HTTP/1 connection.
 
 use super::chunked::Chunked;
-use super::head::{BodyFraming, ResponseTo, begins_response, find_end, reason_beyond_ascii, request, response};
+use super::head::{BodyFraming, ResponseTo, find_end, find_response_end, reason_beyond_ascii, request, response};
 use super::target::{RewrittenHead, rewritten};
 use crate::error::FramingFault;
 
@@ -109,8 +109,8 @@ impl Scanner {
             }
             match &mut self.state {
                 ScannerState::Head { searched } => {
-                    let begins = if self.is_of_requests { Ok(()) } else { begins_response(rest) };
-                    let end = match begins.and_then(|()| find_end(rest, *searched)) {
+                    let find = if self.is_of_requests { find_end } else { find_response_end };
+                    let end = match find(rest, *searched) {
                         Ok(Some(end)) => end,
                         Ok(None) => {
                             *searched = rest.len();

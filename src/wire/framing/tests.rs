@@ -102,6 +102,8 @@ fn what_only_one_side_can_do_wrong() {
         ("\r\nHTTP/3", "the response does not begin with HTTP/1.1 or HTTP/1.0"),
         ("\x16\x03\x01", "the endpoint speaks TLS; use https"),
         ("HTTP/1.1 abc\r\n", "the status line has no status code"),
+        ("HTTP/1.1 200 OK\r\nno field\r\n", "a field line without a colon"),
+        ("HTTP/1.1 200 OK\r\nA: 1\r\nB : 2\r\nC", "a field name is not a token"),
     ];
     for (text, cause) in rows {
         assert_eq!(refused_response(text), cause, "{text:?}");
@@ -220,8 +222,7 @@ fn the_last_message_of_a_connection_is_known() {
 }
 
 /// Feeds `bytes` in pieces, as a connection would bring them.
-fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (usize, Option<&'static str>, u64) {
-    let mut scanner = Scanner::of_requests();
+fn in_pieces(mut scanner: Scanner, bytes: &[u8], cuts: &[usize]) -> (usize, Option<&'static str>, u64) {
     let (mut held, mut passed) = (Vec::new(), 0);
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
     cuts.sort_unstable();
@@ -258,12 +259,30 @@ proptest! {
         cuts in prop::collection::vec(any::<usize>(), 0..12),
     ) {
         let bytes = parts.concat().into_bytes();
-        prop_assert_eq!(in_pieces(&bytes, &cuts), in_pieces(&bytes, &[]));
+        let verdict = |cuts: &[usize]| in_pieces(Scanner::of_requests(), &bytes, cuts);
+        prop_assert_eq!(verdict(&cuts), verdict(&[]));
+    }
+
+    #[test]
+    fn no_cut_changes_the_verdict_on_a_response(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nA: 1\r\n\r\nno\r\nxyz",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX: 1\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nA: 1\r\nB: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\nno field\r\nB: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\n folded\r\n\r\n",
+            "\r\n",
+        ]), 0..6),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let bytes = parts.concat().into_bytes();
+        let verdict = |cuts: &[usize]| in_pieces(Scanner::of_responses(), &bytes, cuts);
+        prop_assert_eq!(verdict(&cuts), verdict(&[]));
     }
 
     #[test]
     fn any_bytes_get_a_verdict(bytes in prop::collection::vec(any::<u8>(), 0..400), cuts in prop::collection::vec(any::<usize>(), 0..8)) {
-        let (passed, ..) = in_pieces(&bytes, &cuts);
+        let (passed, ..) = in_pieces(Scanner::of_requests(), &bytes, &cuts);
         prop_assert!(passed <= bytes.len());
     }
 }
