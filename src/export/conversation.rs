@@ -89,6 +89,7 @@ mod tests {
 
     fn call(sequence_id: u64, prompt: &[u32], sampled: &[u32]) -> Call {
         Call {
+            response_id: None,
             span_id: sequence_id.to_string(),
             sequence_id,
             choice: 0,

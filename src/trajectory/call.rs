@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct Call {
     /// The span of the call.
     pub span_id: String,
+    /// The id that the endpoint gave its response. `None` if it gave none.
+    pub response_id: Option<String>,
     /// Position within the rollout, assigned when the request started.
     pub sequence_id: u64,
     /// Index of the answer among the answers of the call.

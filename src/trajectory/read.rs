@@ -88,6 +88,7 @@ fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {
         let sampled: Vec<u32> = ids(span, names::RESPONSE_TOKEN_IDS, choice);
         let mut call = Call {
             span_id: span.span_id.clone(),
+            response_id: text(span, names::GEN_AI_RESPONSE_ID).map(str::to_owned),
             sequence_id: span.sequence_id,
             choice,
             role,

@@ -58,6 +58,7 @@ pub(super) fn call(sequence_id: u64, messages: &[Message], answer: (&str, &str))
     let reply = vec![("assistant", answer.0.to_owned(), answer.1.to_owned())];
     Call {
         span_id: format!("{sequence_id:016x}"),
+        response_id: None,
         sequence_id,
         choice: 0,
         role: CallRole::Main,

@@ -1,6 +1,7 @@
 //! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
 //! that only we saw.
 
+use crate::support::client::get;
 use crate::support::postgres::database;
 use crate::support::{Bench, installed, root, say, text};
 use serde_json::{Value, json};
@@ -29,7 +30,31 @@ fn its_client_does_everything_it_does_with_its_own_server() {
 fn its_adapters_read_what_we_recorded() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
-    adapters_read(&bench, &serve.url("server"), &serve.url("proxy"));
+    let seen = adapters_read(&bench, &serve.url("server"), &serve.url("proxy"));
+    let path = format!("/v1/tracewire/rollouts/{}/triplets", seen["rollout"].as_str().unwrap());
+    let ours = get(serve.address("server"), &path).json();
+    let (ours, theirs) = (ours.as_array().unwrap(), seen["tracer"].as_array().unwrap());
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        for field in [
+            "/prompt/token_ids",
+            "/prompt/image_urls",
+            "/response/token_ids",
+            "/response/logprobs",
+            "/reward",
+            "/metadata/response_id",
+        ] {
+            assert_eq!(ours.pointer(field), theirs.pointer(field), "{field}");
+        }
+        // The messages differ in form: ours are OpenAI's.
+        for side in ["/prompt/raw_content", "/response/raw_content"] {
+            let said = |triplet: &Value| -> Vec<[Value; 2]> {
+                let messages = triplet.pointer(side).unwrap().as_array().unwrap();
+                messages.iter().map(|message| [message["role"].clone(), message["content"].clone()]).collect()
+            };
+            assert_eq!(said(ours), said(theirs), "{side}");
+        }
+    }
 }
 
 #[test]
@@ -41,7 +66,7 @@ fn its_adapters_read_what_another_process_recorded() {
     adapters_read(&bench, &trainers.url("server"), &agents.url("proxy"));
 }
 
-fn adapters_read(bench: &Bench, server: &str, proxy: &str) {
+fn adapters_read(bench: &Bench, server: &str, proxy: &str) -> Value {
     let output = run("rollout.py", &[server, proxy, &bench.http()]);
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(seen["status"], "succeeded");
@@ -72,6 +97,7 @@ fn adapters_read(bench: &Bench, server: &str, proxy: &str) {
     assert_eq!(messages[1]["tools"][0]["function"]["name"], "add");
     assert_eq!(roles(2), ["user", "assistant", "tool", "assistant"]);
     assert_eq!(messages.len(), 4);
+    seen
 }
 
 #[test]

@@ -17,8 +17,11 @@ impl Shape for Triplets03 {
     fn lines(&self, sample: &AttemptSample) -> Vec<JsonValue> {
         let line = |(call, reward): (&Call, Option<f64>)| {
             let logprobs = call.logprobs.as_ref().map(|all| {
-                let entry = |logprob| json!({ "token": "", "logprob": logprob, "bytes": null, "top_logprobs": [] });
-                all.iter().map(entry).collect::<Vec<_>>()
+                // The text of a token is unknown; engines name its id so.
+                let entry = |(id, logprob): (&u32, &f32)| {
+                    json!({ "token": format!("token_id:{id}"), "logprob": logprob, "bytes": null, "top_logprobs": [] })
+                };
+                call.sampled.iter().zip(all).map(entry).collect::<Vec<_>>()
             });
             let outputs = chat_messages(&call.content.output);
             json!({
@@ -29,7 +32,12 @@ impl Shape for Triplets03 {
                     "logprobs": logprobs,
                 },
                 "reward": reward,
-                "metadata": { "span_id": call.span_id, "rollout_id": sample.rollout.rollout_id, "agent_name": null },
+                "metadata": {
+                    "response_id": call.response_id,
+                    "span_id": call.span_id,
+                    "rollout_id": sample.rollout.rollout_id,
+                    "agent_name": null,
+                },
             })
         };
         with_rewards(sample, RewardRule::FirstOccurrence).map(line).collect()

@@ -61,6 +61,7 @@ async def main(url, proxy, endpoint):
     spans = list(await store.query_spans(ids[0], attempt_id="latest"))
     await store.close()
     print(json.dumps({
+        "rollout": ids[0],
         "sent": sent,
         "text": text,
         "status": ended[0].status,
