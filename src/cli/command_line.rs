@@ -1,7 +1,7 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
 use super::{
-    ca, demo, demo_agent, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, trace,
+    ca, demo, demo_agent, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, tail, trace,
     trajectory, ui, wait, worker,
 };
 use crate::util::panics;
@@ -17,6 +17,8 @@ use tracing_subscriber::filter::LevelFilter;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    color: colorchoice_clap::Color,
 }
 
 #[derive(Subcommand)]
@@ -31,6 +33,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// List rollouts, or show one
     Trace(trace::TraceArgs),
+    /// Print each span as it is stored
+    Tail(tail::TailArgs),
     /// Open the web page of a trace store
     Ui(ui::UiArgs),
     /// Write rollouts as training data, or their spans in the formats of other programs
@@ -71,6 +75,7 @@ impl Cli {
 
     /// Runs the subcommand. An error is printed once, with its causes; the exit code is then 2.
     pub fn run(self) -> ExitCode {
+        self.color.write_global();
         let level = match self.command {
             Command::Serve(_) => LevelFilter::INFO,
             // stderr belongs to the traced command.
@@ -92,6 +97,7 @@ impl Cli {
                 Command::Env(args) => env::run(&args).await,
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
+                Command::Tail(args) => Box::pin(tail::run(args)).await,
                 Command::Ui(args) => Box::pin(ui::run(args)).await,
                 Command::Export(args) => Box::pin(export::run(args)).await,
                 Command::Import(args) => Box::pin(import::run(args)).await,

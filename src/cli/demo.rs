@@ -2,7 +2,7 @@
 
 use super::args::StoreArgs;
 use super::recorded::Recorded;
-use super::run::record_and_show;
+use super::run::{Report, record_and_show};
 use super::show;
 use super::ui::{Browser, serve_page};
 use crate::config::Config;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<ExitCode> {
     let endpoint = format!("https://{endpoint}");
     let command = vec![program.into(), "demo-agent".into(), "--endpoint".into(), endpoint.into()];
     let recorded = Recorded { timeout: Some(Duration::from_secs(60)), ..Recorded::new("demo agent", command) };
-    let code = Box::pin(record_and_show(&recorded, &config)).await?;
+    let code = Box::pin(record_and_show(&recorded, &config, Report::Timeline)).await?;
     if args.ui {
         return serve_page(config.store, Some(&recorded.rollout), Browser::Opened).await;
     }

@@ -3,9 +3,9 @@
 //! Rollouts are read, converted and written one by one. The file gets its name when it is whole. Beside training data is
 //! the proof, which counts the sampled tokens that are in the data, and the others with their reasons.
 
+use super::find::{find_rollout, open_for_reading};
 use super::settings::read_config;
 use super::show;
-use super::trace::{find_rollout, open_for_reading};
 use crate::export::format::ExportFormat;
 use crate::export::sample::{Proof, SampleOptions};
 use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};

@@ -7,12 +7,15 @@ use super::args::{ProxyArgs, StoreArgs, TimeLimit, id};
 use super::recorded::{Recorded, RunResult, command_name};
 use super::settings::add_export_of_environment;
 use super::show;
+use super::terminal::Screen;
 use crate::app::place_name;
-use crate::config::Config;
+use crate::config::{Config, StorePlace};
 use crate::doctor::diagnosis::unexpected_bypasses;
 use crate::export::text::escape_for_terminal;
+use crate::export::timeline::{Fold, TimelineOptions, render};
 use crate::run::child::ChildEnd;
 use crate::run::processes::Process;
+use crate::run::render::shell_word;
 use crate::trace::{Span, SpanKind};
 use anyhow::Result;
 use clap::Args;
@@ -37,6 +40,9 @@ pub(super) struct RunArgs {
     /// Stop the command and all processes that it started after this time; the exit code is 124. 0 means no limit
     #[arg(long, value_name = "SECS")]
     timeout: Option<TimeLimit>,
+    /// Print no timeline, only what went wrong
+    #[arg(long, short)]
+    quiet: bool,
     /// Record headers, redacted
     #[arg(long)]
     include_headers: bool,
@@ -66,11 +72,21 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode> {
         recorded.attempt = attempt.as_str().into();
     }
     recorded.timeout = args.timeout.and_then(TimeLimit::duration);
-    record_and_show(&recorded, &config).await
+    let report = if args.quiet { Report::Problems } else { Report::Timeline };
+    record_and_show(&recorded, &config, report).await
+}
+
+/// What is printed of a command that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Report {
+    /// Its timeline, and what went wrong.
+    Timeline,
+    /// Only what went wrong.
+    Problems,
 }
 
 /// Runs a command behind a proxy of its own and prints its timeline; `run` and `demo` share it.
-pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Result<ExitCode> {
+pub(super) async fn record_and_show(recorded: &Recorded, config: &Config, report: Report) -> Result<ExitCode> {
     let run = recorded.run(config).await?;
     let unrecorded = run.stopped.lost + run.stopped.dropped;
     match (&run.result, &run.spans) {
@@ -78,7 +94,7 @@ pub(super) async fn record_and_show(recorded: &Recorded, config: &Config) -> Res
         (Err(error), _) => show::note(&format!("tracewire: {error}")),
         (Ok(_), Ok(spans)) => {
             run.notes.iter().for_each(|note| show::note(&format!("tracewire: {note}")));
-            show_spans(recorded, spans, unrecorded, config);
+            show_spans(recorded, spans, unrecorded, config, report);
         }
         (Ok(_), Err(error)) => show::note(&format!("tracewire: cannot read the store: {error}")),
     }
@@ -133,7 +149,7 @@ fn left_running(recorded: &Recorded, processes: &[Process]) -> Option<String> {
 
 const MAX_NAMED_PROCESSES: usize = 5;
 
-fn show_spans(recorded: &Recorded, spans: &[Span], unrecorded: u64, config: &Config) {
+fn show_spans(recorded: &Recorded, spans: &[Span], unrecorded: u64, config: &Config, report: Report) {
     if !spans.iter().any(|span| span.kind == Some(SpanKind::Client)) {
         if unrecorded > 0 {
             // There were exchanges, which are counted below.
@@ -145,7 +161,16 @@ fn show_spans(recorded: &Recorded, spans: &[Span], unrecorded: u64, config: &Con
              `tracewire doctor -- {command} …` finds the cause and the fix."
         ));
     }
-    show::note(show::timeline(&recorded.name, spans, &std::io::stderr()).trim_end());
+    if report == Report::Problems {
+        return;
+    }
+    let screen = Screen::of_stderr();
+    let options = TimelineOptions { width: screen.width, color: screen.color, fold: Fold::LongLists };
+    show::note(render(&recorded.name, spans, &options).trim_end());
     let store = place_name(&config.store);
     show::note(&format!("tracewire: rollout {} stored in {store}", recorded.rollout));
+    if let StorePlace::File(_) = config.store.place() {
+        let flag = config.store.path.as_ref().map(|_| format!(" --store {}", shell_word(&store))).unwrap_or_default();
+        show::note(&format!("tracewire: to look at it: tracewire ui {}{flag}", recorded.rollout));
+    }
 }

@@ -1,15 +1,7 @@
 //! Prints to stdout and stderr. Errors of stderr are ignored: there is no other place to report them.
 
-use crate::export::timeline::{TimelineOptions, render};
-use crate::trace::Span;
 use anyhow::{Context, Result};
-use std::io::{self, ErrorKind, IsTerminal, Write};
-
-/// The timeline of `spans`, at most 80 columns wide. Colour only if `terminal` is one and NO_COLOR is not set.
-pub(super) fn timeline(title: &str, spans: &[Span], terminal: &impl IsTerminal) -> String {
-    let color = terminal.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    render(title, spans, &TimelineOptions { width: 80, color })
-}
+use std::io::{self, ErrorKind, Write};
 
 /// What a subcommand writes to stdout.
 #[derive(Clone, Copy, PartialEq, Eq)]

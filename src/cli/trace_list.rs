@@ -27,6 +27,14 @@ pub(super) fn query_of(arguments: &[String]) -> String {
     arguments.iter().map(term).collect::<Vec<_>>().join(" ")
 }
 
+/// Parses a query. The error points at the place.
+pub(super) fn parsed(query: &str, now: Timestamp) -> Result<Query> {
+    match Query::parse(query, now) {
+        Ok(query) => Ok(query),
+        Err(error) => bail!("{}", pointing(query, &error)),
+    }
+}
+
 /// The newest rollouts that match, at most `limit`.
 pub(super) struct Listing {
     rollouts: Vec<FoundRollout>,
@@ -37,10 +45,7 @@ impl Listing {
     /// Searches the store. Rollouts with a killed `run` count as failed.
     pub(super) async fn read(store: &SharedStore, query: &str, limit: usize) -> Result<Self> {
         let now = Timestamp::from(SystemTime::now());
-        let query = match Query::parse(query, now) {
-            Ok(query) => query,
-            Err(error) => bail!("{}", pointing(query, &error)),
-        };
+        let query = parsed(query, now)?;
         let totals = TotalsCache::default();
         let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
         let (mut rollouts, mut after) = (Vec::new(), None);

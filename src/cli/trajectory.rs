@@ -1,9 +1,9 @@
 //! `tracewire trajectory`: draws the calls of a rollout as the tree that is trained on.
 
 use super::export::SampleArgs;
+use super::find::{find_rollout, open_for_reading};
 use super::settings::read_config;
 use super::show;
-use super::trace::{find_rollout, open_for_reading};
 use crate::export::sample::AttemptSample;
 use crate::export::text::escape_for_terminal;
 use crate::store::{RolloutFilter, StoreExt};

@@ -4,9 +4,10 @@
 //! reach the port, have none.
 
 use super::args::StoreArgs;
+use super::find::{find_rollout, open_for_reading};
 use super::show;
-use crate::app::{App, EngineMemory, Parts, WhenUnreachable, fill_in_ui_secrets, open_store, place_name, store_path};
-use crate::config::{Config, StorePlace, StoreSettings};
+use crate::app::{App, EngineMemory, Parts, WhenUnreachable, fill_in_ui_secrets, open_store};
+use crate::config::{Config, StoreSettings};
 use crate::run::signals::stop_requests;
 use crate::tls::CertAuthority;
 use crate::trace::RolloutId;
@@ -19,8 +20,12 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Arguments of `ui`.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  tracewire ui\n  tracewire ui --store traces.db --no-browser")]
+#[command(
+    after_help = "Examples:\n  tracewire ui\n  tracewire ui latest\n  tracewire ui --store traces.db --no-browser"
+)]
 pub(super) struct UiArgs {
+    /// The rollout to open: its id, the beginning of it, or `latest` [default: the list]
+    rollout: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
     /// Print the address only
@@ -38,19 +43,14 @@ pub(super) enum Browser {
 }
 
 pub(super) async fn run(args: UiArgs) -> Result<ExitCode> {
-    let settings = args.store.settings();
-    match settings.place() {
-        StorePlace::File(_) if !store_path(&settings).exists() => {
-            let place = place_name(&settings);
-            bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
-        }
-        StorePlace::Memory => {
-            bail!("a store in memory is gone when its program has ended; name the file or the server with --store");
-        }
-        _ => {}
-    }
+    let (store, place) = open_for_reading(&args.store).await?;
+    let rollout = match &args.rollout {
+        Some(wanted) => Some(find_rollout(&store, wanted, &place).await?),
+        None => None,
+    };
+    store.close().await?;
     let browser = if args.no_browser { Browser::NotOpened } else { Browser::Opened };
-    serve_page(settings, None, browser).await
+    serve_page(args.store.settings(), rollout.as_ref(), browser).await
 }
 
 /// Serves the page of a store, at this rollout if one is named.

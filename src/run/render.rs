@@ -71,6 +71,12 @@ pub(crate) fn render(environment: &Environment, format: EnvFormat, folder: &Path
     text
 }
 
+/// A text as one word of a POSIX shell, in quotes only if it needs them.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@%".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
+}
+
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
@@ -104,6 +110,11 @@ mod tests {
         let script = format!("{text}printf %s \"$X\"");
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), hostile);
+    }
+
+    #[test]
+    fn only_words_that_need_quotes_have_them() {
+        assert_eq!([shell_word("/a/b-1.db"), shell_word("a b"), shell_word("")], ["/a/b-1.db", "'a b'", "''"]);
     }
 
     #[test]

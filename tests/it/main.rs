@@ -56,6 +56,7 @@ mod store_removal;
 mod store_suite;
 mod stripping;
 mod support;
+mod terminal;
 mod threat_model;
 mod tls_input;
 mod tokenizer;

@@ -5,6 +5,7 @@
 mod atif;
 mod atif_steps;
 mod chrome_trace;
+mod conversation_text;
 mod csv;
 mod format;
 mod har;
@@ -20,5 +21,6 @@ mod transcript;
 mod tree;
 mod zipkin;
 
+pub(crate) use conversation_text::{ConversationOptions, TextLength, conversations};
 pub(crate) use format::{RecordedRollout, SpanFile, SpanFormat};
 pub(crate) use table::ALL;
