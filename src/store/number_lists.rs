@@ -5,7 +5,6 @@
 //! all, does not matter.
 
 use crate::trace::{Attributes, Value};
-use std::fmt::Write;
 
 /// A shorter list takes more as a value of its own than it saves.
 const MINIMUM_NUMBERS: usize = 128;
@@ -164,7 +163,7 @@ pub(super) fn remove_parts(attributes: &mut Attributes, attribute: &str) {
 }
 
 fn joined(rest: &str, lists: &[(&String, Place)], attributes: &Attributes) -> Option<String> {
-    let (mut whole, mut copied) = (String::with_capacity(rest.len()), 0);
+    let (mut whole, mut copied, mut digits) = (String::with_capacity(rest.len()), 0, itoa::Buffer::new());
     for (name, Place { at, separator }) in lists {
         let Value::Ints(numbers) = attributes.get(*name)? else { return None };
         whole.push_str(rest.get(copied..*at)?);
@@ -173,7 +172,7 @@ fn joined(rest: &str, lists: &[(&String, Place)], attributes: &Attributes) -> Op
             if index > 0 {
                 whole.push_str(separator.text());
             }
-            write!(whole, "{number}").ok()?;
+            whole.push_str(digits.format(*number));
         }
         copied = *at;
     }
