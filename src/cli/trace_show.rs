@@ -11,6 +11,7 @@ use crate::export::timeline::{Fold, TimelineOptions, render};
 use crate::store::{SharedStore, SpanPages, SpanQuery, StoreExt};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use std::num::NonZeroUsize;
 
 /// Arguments of `trace show`.
 #[derive(Args)]
@@ -76,7 +77,7 @@ pub(super) async fn output(args: &ShowArgs, store: &SharedStore, place: &str) ->
     };
     let attempt = found.as_ref().map(|attempt| attempt.attempt_id.clone());
     let query = SpanQuery { attempt_id: attempt.clone(), ..SpanQuery::of_rollout(rollout.clone()) };
-    if store.span_page(SpanQuery { limit: 1, ..query.clone() }).await?.spans.is_empty() {
+    if store.span_page(SpanQuery { limit: NonZeroUsize::MIN, ..query.clone() }).await?.spans.is_empty() {
         let of = attempt.map_or_else(|| format!("rollout {rollout}"), |attempt| format!("attempt {attempt}"));
         bail!("{place} has no spans of {of}, which is registered: no traffic of it was recorded");
     }

@@ -6,6 +6,7 @@
 use crate::trace::semconv as names;
 use crate::trace::span::SpanContext;
 use crate::trace::{Attributes, Span, SpanKind, Status, Value};
+use serde::Serialize;
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
@@ -36,6 +37,9 @@ pub(crate) fn is_recorded(span: &Span) -> bool {
 pub(crate) fn response_id(span: &Span) -> Option<&str> {
     span.attributes.get(names::GEN_AI_RESPONSE_ID).and_then(Value::as_str)
 }
+
+/// The long attributes that [`copy_token_ids`] needs of the recorded span.
+pub(crate) const COPIED: &[&str] = &[names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, names::RESPONSE_LOGPROBS];
 
 /// Copies token ids and logprobs to the agent's own span of the response that `recorded` has, which [`view`] has converted.
 pub(crate) fn copy_token_ids(span: &mut Span, recorded: &Span) {
@@ -121,7 +125,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     if let (Some(Value::Ints(prompt)), Some(Value::Ints(response))) =
         (span.attributes.get(names::PROMPT_TOKEN_IDS), span.attributes.get(names::RESPONSE_TOKEN_IDS))
     {
-        let (prompt, response) = (json!(prompt).to_string(), json!([response]).to_string());
+        let (prompt, response) = (text(prompt), text(&[response]));
         let logprobs = logprobs(span);
         let mut child = child(span, children.len(), "raw_gen_ai_request");
         child.set_some("llm.hosted_vllm.id", span.attributes.get(names::GEN_AI_RESPONSE_ID).cloned());
@@ -141,6 +145,11 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
         children.push(child);
     }
     children
+}
+
+/// A list as JSON text, without a JSON value for each of its numbers. Lists can't fail.
+fn text(list: &impl Serialize) -> String {
+    serde_json::to_string(list).unwrap_or_default()
 }
 
 /// One logprob per token id, as in OpenAI's chat completions. `token` contains the id, because its text is unknown here.

@@ -8,8 +8,8 @@ use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter,
-    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, SpanPage, SpanQuery, Statistics,
-    Store, StoreError,
+    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanContent, SpanOutline, SpanPage,
+    SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -68,6 +68,9 @@ impl Store for Picky {
     }
     fn span_page(&self, query: SpanQuery) -> Answer<'_, SpanPage> {
         self.inner.span_page(query)
+    }
+    fn spans_at(&self, id: RolloutId, places: Vec<SpanPlace>, content: SpanContent) -> Answer<'_, SpansAt> {
+        self.inner.spans_at(id, places, content)
     }
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> Answer<'_, Vec<SpanOutline>> {
         self.inner.span_outlines(rollout, after, limit)

@@ -7,7 +7,7 @@
 
 use super::error::Result;
 use super::records::Change;
-use super::span_query::{SpanPage, SpanQuery};
+use super::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
@@ -58,6 +58,14 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// [`StoreExt::spans`]: super::StoreExt::spans
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>>;
+
+    /// The spans at some places of a rollout, in the order of `places`: as many of the first ones as fit into a page.
+    fn spans_at(
+        &self,
+        rollout: RolloutId,
+        places: Vec<SpanPlace>,
+        content: SpanContent,
+    ) -> BoxFuture<'_, Result<SpansAt>>;
 
     /// A page of the spans of a rollout, in the order in which they were stored: at most `limit` with a number above `after`,
     /// which is 0 for the first page. Long attributes are left out, so that a page costs little whatever the spans contain.

@@ -7,7 +7,7 @@
 use super::frames::{compress_into, decompressed};
 use super::number_lists::{self, DividedText};
 use super::pieces::{base64_ranges, ranges_of, request_ranges, text_ranges};
-use super::planes::WORD_BYTES;
+use super::planes::{WORD_BYTES, numbers};
 use super::{bits, planes};
 use crate::trace::{Span, Value, semconv as names};
 use aws_lc_rs::digest::{self, Context};
@@ -96,14 +96,13 @@ impl ValueKind {
         }
     }
 
-    /// The value that has `bytes` as its concatenated pieces.
-    pub(super) fn value(self, bytes: Vec<u8>) -> Result<Value, PieceError> {
-        let words = || bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]);
+    /// The value that has these pieces.
+    pub(super) fn value(self, pieces: &[&[u8]]) -> Result<Value, PieceError> {
         Ok(match self {
-            Self::Numbers => Value::Ints(words().map(u32::from_le_bytes).map(i64::from).collect()),
-            Self::Floats => Value::Floats(words().map(f32::from_le_bytes).map(f64::from).collect()),
-            Self::Bytes => Value::String(STANDARD.encode(bytes)),
-            Self::Text => Value::String(String::from_utf8(bytes).map_err(|_| PieceError::HashMismatch)?),
+            Self::Numbers => Value::Ints(numbers(pieces, |word| u32::from_le_bytes(word).into())),
+            Self::Floats => Value::Floats(numbers(pieces, |word| f32::from_le_bytes(word).into())),
+            Self::Bytes => Value::String(STANDARD.encode(pieces.concat())),
+            Self::Text => Value::String(String::from_utf8(pieces.concat()).map_err(|_| PieceError::HashMismatch)?),
         })
     }
 }
@@ -301,7 +300,7 @@ mod tests {
             previous = Some(piece.hash);
             whole.extend(part);
         }
-        Some(externalized.kind.value(whole).unwrap())
+        Some(externalized.kind.value(&[&whole]).unwrap())
     }
 
     fn messages(count: usize) -> String {

@@ -31,3 +31,10 @@ pub(super) fn join(planes: &[u8]) -> Vec<u8> {
     }
     raw
 }
+
+/// The numbers of some pieces, each of whole numbers.
+pub(super) fn numbers<T>(pieces: &[&[u8]], number: impl Fn([u8; WORD_BYTES]) -> T) -> Vec<T> {
+    let mut numbers = Vec::with_capacity(pieces.iter().map(|piece| piece.len() / WORD_BYTES).sum());
+    pieces.iter().for_each(|piece| numbers.extend(piece.as_chunks().0.iter().map(|word| number(*word))));
+    numbers
+}

@@ -1,6 +1,7 @@
 //! Reading the spans of a rollout page by page: which spans, what of each, and where the next page begins.
 
 use crate::trace::{AttemptId, RolloutId, Span};
+use std::num::NonZeroUsize;
 
 /// Which spans of a rollout a page has, and what of each.
 #[derive(Clone, Debug)]
@@ -9,27 +10,18 @@ pub struct SpanQuery {
     pub rollout_id: RolloutId,
     /// Spans of this attempt; `None`: of all.
     pub attempt_id: Option<AttemptId>,
-    /// Spans at these places, which are places of this rollout; `None`: at all. In ascending order.
-    pub places: Option<Vec<SpanPlace>>,
     /// Spans after this place.
     pub after: Option<SpanPlace>,
     /// What of each span is read.
     pub content: SpanContent,
-    /// Maximum number of spans of the page, at least 1. It has fewer if they are long.
-    pub limit: usize,
+    /// Maximum number of spans of the page. It has fewer if they are long.
+    pub limit: NonZeroUsize,
 }
 
 impl SpanQuery {
-    /// True for the places that the query names.
-    pub(super) fn includes(&self, place: SpanPlace) -> bool {
-        self.after.is_none_or(|after| place > after)
-            && self.places.as_ref().is_none_or(|places| places.binary_search(&place).is_ok())
-    }
-
     /// All spans of a rollout with their whole content.
     pub fn of_rollout(rollout_id: RolloutId) -> Self {
-        let (attempt_id, places, after) = (None, None, None);
-        Self { rollout_id, attempt_id, places, after, content: SpanContent::Whole, limit: MAX_PAGE_SPANS }
+        Self { rollout_id, attempt_id: None, after: None, content: SpanContent::Whole, limit: MAX_PAGE_SPANS }
     }
 }
 
@@ -39,7 +31,7 @@ pub enum SpanContent {
     /// The whole span.
     Whole,
     /// Of the long attributes, those that a database stores outside of the span (bodies, messages, token ids), only the named
-    /// ones have their values. The others are empty: a text or a list of their type. A store in memory returns all values.
+    /// ones have their values. The others are empty: a text or a list of their type.
     Outline(&'static [&'static str]),
 }
 
@@ -56,11 +48,12 @@ impl SpanContent {
 /// The place of a span in the order of its rollout: by sequence id, start time (none first), and order of insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanPlace {
-    pub(super) sequence_id: u64,
-    /// As in the database: signed.
-    pub(super) start_ns: Option<i64>,
-    /// Number of the row.
-    pub(super) number: i64,
+    /// The span's sequence id.
+    pub sequence_id: u64,
+    /// Its start, in nanoseconds since the Unix epoch; `None` if it has none.
+    pub start_ns: Option<i64>,
+    /// Increases with each stored span, and identifies the span within its store.
+    pub number: i64,
 }
 
 /// A page of spans.
@@ -72,8 +65,20 @@ pub struct SpanPage {
     pub is_last: bool,
 }
 
+/// The first of the spans at some places.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SpansAt {
+    /// In the order of the places. Those that are not stored are absent.
+    pub spans: Vec<(SpanPlace, Span)>,
+    /// How many of the places were read; at least 1 if there are any.
+    pub places_read: usize,
+}
+
 /// Spans of a page if the query wants no fewer.
-pub(super) const MAX_PAGE_SPANS: usize = 1000;
+pub(super) const MAX_PAGE_SPANS: NonZeroUsize = match NonZeroUsize::new(1000) {
+    Some(spans) => spans,
+    None => NonZeroUsize::MIN,
+};
 
 /// A page ends with the span that makes it at least this long, so that the memory of a read does not grow with the rollout.
 pub(super) const PAGE_BYTES: usize = 512 * 1024;

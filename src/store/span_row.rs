@@ -55,9 +55,6 @@ pub(super) const KEY_COLUMNS: &str = "rollout_id, attempt_id, span_id";
 /// The columns that [`span`] takes, in its order.
 pub(super) const READ_COLUMNS: &str = "json, start_ns, end_ns";
 
-/// The order of the spans of a rollout, see [`place`].
-pub(super) const ORDER_COLUMNS: &str = "sequence_id, start_ns NULLS FIRST, id";
-
 /// The names of [`COLUMNS`], for an `INSERT`.
 pub(super) fn insert_columns() -> String {
     COLUMNS.map(|column| column.name).join(", ")

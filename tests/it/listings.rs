@@ -2,8 +2,20 @@
 
 use crate::support::Bench;
 use crate::support::client::{ask, get, post};
+use crate::support::postgres::{Access, database, set_access};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// Runs a test at a server with a store of each kind.
+fn with_every_store(test: fn(SocketAddr)) {
+    let database = database();
+    for flags in [vec![], vec!["--store", "memory:"], vec!["--store", &database]] {
+        let bench = Bench::new();
+        let serve = bench.serve(&flags);
+        test(serve.address("server"));
+    }
+}
 
 fn list(server: SocketAddr, path: &str) -> Value {
     let reply = get(server, path);
@@ -18,9 +30,10 @@ fn column(page: &Value, field: &str) -> Vec<Value> {
 
 #[test]
 fn rollouts_are_listed_in_any_order_and_by_any_condition() {
-    let bench = Bench::new();
-    let serve = bench.serve(&[]);
-    let server = serve.address("server");
+    with_every_store(list_rollouts);
+}
+
+fn list_rollouts(server: SocketAddr) {
     let modes = ["train", "val", "test"];
     let new = |(number, mode)| json!({ "input": number, "mode": mode });
     let wanted: Vec<Value> = (0..600_u64).zip(modes.into_iter().cycle()).map(new).collect();
@@ -58,9 +71,10 @@ fn rollouts_are_listed_in_any_order_and_by_any_condition() {
 
 #[test]
 fn spans_are_listed_in_any_order_and_by_any_condition() {
-    let bench = Bench::new();
-    let serve = bench.serve(&[]);
-    let server = serve.address("server");
+    with_every_store(list_spans);
+}
+
+fn list_spans(server: SocketAddr) {
     let started = post(server, "/v1/agl/rollouts", &json!({ "input": null })).json();
     let (rollout, attempt) =
         (started["rollout_id"].as_str().unwrap(), started["attempt"]["attempt_id"].as_str().unwrap());
@@ -106,4 +120,39 @@ fn spans_are_listed_in_any_order_and_by_any_condition() {
     // A response of one piece has a length.
     let reply = ask(server, "GET", &path("span_id=none"), &[], "");
     assert_eq!(reply.header("content-length").map(str::to_owned), Some(reply.text().len().to_string()));
+}
+
+/// A client can tell a listing that could not be completed from a whole one.
+#[test]
+fn a_listing_that_loses_its_store_ends_broken() {
+    let (bench, database) = (Bench::new(), database());
+    let serve = bench.serve(&["--store", &database]);
+    let server = serve.address("server");
+    let started = post(server, "/v1/agl/rollouts", &json!({ "input": null })).json();
+    let (rollout, attempt) =
+        (started["rollout_id"].as_str().unwrap(), started["attempt"]["attempt_id"].as_str().unwrap());
+    for number in 0..24 {
+        let span = json!({ "rollout_id": rollout, "attempt_id": attempt, "trace_id": "t", "span_id": number.to_string(),
+            "parent_id": null, "name": "long", "sequence_id": number + 1, "start_time": 1.0, "end_time": 2.0,
+            "status": { "status_code": "OK" }, "attributes": { "text": format!("{number} ").repeat(500_000) },
+            "events": [], "links": [], "context": null, "parent": null,
+            "resource": { "attributes": {}, "schema_url": "" } });
+        assert_eq!(post(server, "/v1/agl/spans", &span).status, 201);
+    }
+    let request =
+        format!("GET /v1/agl/spans?rollout_id={rollout} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
+    let read = |before_the_rest: &dyn Fn()| {
+        let mut client = TcpStream::connect(server).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut response = vec![0; 1024];
+        client.read_exact(&mut response).unwrap();
+        before_the_rest();
+        let _ = client.read_to_end(&mut response);
+        response
+    };
+    let end = b"\r\n0\r\n\r\n";
+    let whole = read(&|| {});
+    assert!(whole.starts_with(b"HTTP/1.1 200") && whole.ends_with(end));
+    let broken = read(&|| set_access(&database, Access::Nothing));
+    assert!(broken.starts_with(b"HTTP/1.1 200") && broken.len() < whole.len() && !broken.ends_with(end));
 }

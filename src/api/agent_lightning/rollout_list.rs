@@ -3,7 +3,7 @@
 
 use super::page::{Filter, Paging};
 use crate::api::respond::ApiResult;
-use crate::api::streamed::{JsonList, Pieces};
+use crate::api::streamed::{BodySource, JsonList};
 use crate::store::{RolloutFilter, SelectedRollouts, SharedStore};
 use crate::trace::RolloutId;
 use serde_json::Value as JsonValue;
@@ -53,7 +53,7 @@ impl RolloutList {
     }
 }
 
-impl Pieces for RolloutList {
+impl BodySource for RolloutList {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         if self.rest.is_none() {
             return Ok(None);

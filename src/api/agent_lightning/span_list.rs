@@ -4,12 +4,13 @@
 use super::extra;
 use super::page::{Filter, Paging};
 use crate::api::respond::ApiResult;
-use crate::api::streamed::{JsonList, Pieces};
-use crate::export::agent_lightning::{OUTLINE, copy_token_ids, is_recorded, response_id, view};
+use crate::api::streamed::{BodySource, JsonList};
+use crate::export::agent_lightning::{COPIED, OUTLINE, copy_token_ids, is_recorded, response_id, view};
 use crate::store::{SharedStore, SpanContent, SpanPages, SpanPlace, SpanQuery};
 use crate::trace::{AttemptId, RolloutId, Span};
 use serde_json::Value as JsonValue;
 use std::collections::{HashMap, VecDeque};
+use tokio::task::block_in_place;
 
 /// The page of a listing.
 pub(super) struct SpanList {
@@ -17,6 +18,8 @@ pub(super) struct SpanList {
     rollout: RolloutId,
     /// Items that were not sent yet.
     items: VecDeque<Item>,
+    /// Items that were not sent because their spans are gone.
+    removed: usize,
     pages: SpanPages,
     /// The recorded spans by the id of their response.
     recorded: HashMap<String, SpanPlace>,
@@ -49,75 +52,83 @@ impl SpanList {
         let mut pages = SpanPages::new(store, query);
         let (mut found, mut recorded) = (Vec::new(), HashMap::new());
         while let Some(page) = pages.next().await? {
-            for (place, outline) in page {
-                let is_recorded = is_recorded(&outline);
-                for (number, span) in view(outline).into_iter().enumerate() {
-                    if let Some(id) = response_id(&span).filter(|_| is_recorded) {
-                        recorded.insert(id.to_owned(), place);
+            block_in_place(|| {
+                for (place, outline) in page {
+                    let is_recorded = is_recorded(&outline);
+                    for (number, span) in view(outline).into_iter().enumerate() {
+                        if let Some(id) = response_id(&span).filter(|_| is_recorded) {
+                            recorded.insert(id.to_owned(), place);
+                        }
+                        let key = key_of(&span, paging, filter);
+                        found.extend(key.map(|key| (key, Item { place, number })));
                     }
-                    let key = key_of(&span, paging, filter);
-                    found.extend(key.map(|key| (key, Item { place, number })));
                 }
-            }
+            });
         }
-        paging.sort(&mut found, |(key, _), _| key);
+        block_in_place(|| paging.sort(&mut found, |(key, _), _| key));
         let items: VecDeque<Item> = paging.part(&found).iter().map(|(_, item)| *item).collect();
         let mut places: Vec<SpanPlace> = items.iter().map(|item| item.place).collect();
         places.dedup();
         Ok(Self {
             store: SharedStore::clone(store),
-            pages: SpanPages::at(store, rollout.clone(), places),
+            pages: SpanPages::at(store, rollout.clone(), places, SpanContent::Whole),
             rollout,
             items,
+            removed: 0,
             recorded,
             list: JsonList::after("{\"items\":"),
             rest: Some(paging.rest_of_page(found.len() as u64)),
         })
     }
 
-    /// Adds the items at the place of `span` that are next.
-    async fn add(&mut self, place: SpanPlace, span: Span) -> ApiResult<()> {
-        // Spans that were removed since the first pass.
+    /// Adds the items at the place of `span` that are next. An agent's own span gets the token ids of `recorded`.
+    fn add(&mut self, place: SpanPlace, span: Span, recorded: Option<Span>) {
         while self.items.front().is_some_and(|item| item.place != place) {
             self.items.pop_front();
+            self.removed += 1;
         }
-        let is_recorded = is_recorded(&span);
         let mut spans = view(span);
-        if !is_recorded && let Some(own) = spans.first_mut() {
-            self.copy_token_ids(own).await?;
+        if let (Some(own), Some(recorded)) = (spans.first_mut(), recorded.map(view)) {
+            recorded.first().into_iter().for_each(|recorded| copy_token_ids(own, recorded));
         }
         let mut spans: Vec<Option<Span>> = spans.into_iter().map(Some).collect();
         while let Some(item) = self.items.pop_front_if(|item| item.place == place) {
-            if let Some(span) = spans.get_mut(item.number).and_then(Option::take) {
-                extra::write(span, self.list.begin_element());
+            match spans.get_mut(item.number).and_then(Option::take) {
+                Some(span) => extra::write(span, self.list.begin_element()),
+                None => self.removed += 1,
             }
         }
-        Ok(())
     }
 
-    /// Completes an agent's own span of a response with the token ids of the recorded one.
-    async fn copy_token_ids(&self, own: &mut Span) -> ApiResult<()> {
-        let Some(place) = response_id(own).and_then(|id| self.recorded.get(id)) else { return Ok(()) };
-        let mut pages = SpanPages::at(&self.store, self.rollout.clone(), vec![*place]);
-        while let Some(page) = pages.next().await? {
-            for (_, recorded) in page {
-                view(recorded).first().into_iter().for_each(|recorded| copy_token_ids(own, recorded));
-            }
+    /// The token ids of the recorded span with the response that an agent's own span is about.
+    async fn recorded(&self, own: &Span) -> ApiResult<Option<Span>> {
+        let place = response_id(own).filter(|_| !is_recorded(own)).and_then(|id| self.recorded.get(id));
+        let Some(place) = place else { return Ok(None) };
+        let read = self.store.spans_at(self.rollout.clone(), vec![*place], SpanContent::Outline(COPIED)).await?;
+        Ok(read.spans.into_iter().next().map(|(_, recorded)| recorded))
+    }
+
+    /// Tells that fewer items were sent than the page has.
+    fn log_removed(&self) {
+        let missing = self.removed + self.items.len();
+        if missing > 0 {
+            tracing::warn!(rollout_id = %self.rollout, missing, "a listing lacks spans that were removed while it was sent");
         }
-        Ok(())
     }
 }
 
-impl Pieces for SpanList {
+impl BodySource for SpanList {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         if self.rest.is_none() {
             return Ok(None);
         }
         let Some(page) = self.pages.next().await? else {
+            self.log_removed();
             return Ok(self.rest.take().map(|rest| self.list.finish(&rest)));
         };
         for (place, span) in page {
-            self.add(place, span).await?;
+            let recorded = self.recorded(&span).await?;
+            block_in_place(|| self.add(place, span, recorded));
         }
         Ok(Some(self.list.take()))
     }

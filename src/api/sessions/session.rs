@@ -3,7 +3,7 @@
 use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
-use crate::api::streamed::{JsonList, Pieces, streamed};
+use crate::api::streamed::{BodySource, JsonList, streamed};
 use crate::rollout::RolloutError;
 use crate::store::{Records, RolloutFilter, RolloutOrder, SelectedRollouts, SharedStore};
 use crate::trace::{Rollout, RolloutId, Timestamp, check_id};
@@ -114,7 +114,7 @@ struct Sessions {
     list: JsonList,
 }
 
-impl Pieces for Sessions {
+impl BodySource for Sessions {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         let Some(left) = self.left else { return Ok(None) };
         let mut sessions = Vec::new();

@@ -5,7 +5,7 @@ use super::session::{SessionPage, lenient_fields, session_ids};
 use crate::api::request_json::{read_query, typed};
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
-use crate::api::streamed::{JsonList, Pieces, streamed};
+use crate::api::streamed::{BodySource, JsonList, streamed};
 use crate::llm::recorded::is_llm_call;
 use crate::store::{SharedStore, SpanContent, SpanPages, SpanQuery};
 use crate::trace::{RolloutId, Span, Timestamp};
@@ -54,7 +54,7 @@ impl Traces {
     }
 }
 
-impl Pieces for Traces {
+impl BodySource for Traces {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         if self.is_finished {
             return Ok(None);
@@ -94,7 +94,7 @@ pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -
     while let Some(page) = outlines.next().await? {
         let is_it = |span: &Span| span.span_id == span_id && is_llm_call(span);
         if let Some((place, _)) = page.into_iter().find(|(_, span)| is_it(span)) {
-            let found = SpanPages::at(store, rollout, vec![place]).next().await?;
+            let found = SpanPages::at(store, rollout, vec![place], SpanContent::Whole).next().await?;
             let (_, span) = found.into_iter().flatten().next().ok_or_else(not_found)?;
             return ok(TraceRecord::of(&span));
         }

@@ -5,7 +5,7 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::{query_json, typed};
 use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
-use crate::api::streamed::{Pieces, streamed};
+use crate::api::streamed::{BodySource, streamed};
 use crate::export::format::ExportFormat;
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts};
@@ -76,17 +76,17 @@ pub(super) async fn export(
     let reader = AttemptReader::new(store, rollouts, export.scope(), move |found, spans| {
         preparation.prepare(found, spans, &options)
     });
-    streamed(media_type, ExportPieces { export: Some(export), reader }).await
+    streamed(media_type, ExportBody { export: Some(export), reader }).await
 }
 
-/// The pieces of an export.
-struct ExportPieces {
+/// The body of an export.
+struct ExportBody {
     // `None` after the end.
     export: Option<ExportStream>,
     reader: AttemptReader<PreparedAttempt>,
 }
 
-impl Pieces for ExportPieces {
+impl BodySource for ExportBody {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         let attempt = self.reader.next().await?;
         let encoded = tokio::task::block_in_place(|| match attempt {

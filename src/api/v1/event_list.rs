@@ -2,9 +2,9 @@
 
 use crate::api::respond::ApiResult;
 use crate::api::settings::TripletCalls;
-use crate::api::streamed::{JsonList, Pieces};
+use crate::api::streamed::{BodySource, JsonList};
 use crate::export::model_request::event_data;
-use crate::export::triplet::{CallTriplet, triplet};
+use crate::export::triplet::{CallTriplet, PROMPT_CONTENT, TRIPLET_CONTENT, triplet};
 use crate::llm::recorded::is_llm_call;
 use crate::store::{SharedStore, SpanContent, SpanPages, SpanPlace, SpanQuery};
 use crate::trace::semconv as names;
@@ -14,6 +14,7 @@ use serde_json::{Value as JsonValue, json};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use tokio::task::block_in_place;
 use utoipa::ToSchema;
 
 /// An event as this API returns it.
@@ -36,13 +37,14 @@ pub(super) enum EventData<'a> {
 }
 
 impl EventData<'_> {
-    /// The JSON of the prompt's token ids.
-    fn prompt(&self) -> String {
+    /// A hash of the prompt's token ids.
+    fn prompt_hash(&self, hasher: &RandomState) -> u64 {
         let json = match self {
-            Self::Json(data) | Self::Call(CallTriplet::Json(data)) => serde_json::to_string(&data["prompt_token_ids"]),
-            Self::Call(CallTriplet::Typed(call)) => serde_json::to_string(&call.prompt_token_ids),
+            Self::Json(data) | Self::Call(CallTriplet::Json(data)) => &data["prompt_token_ids"],
+            Self::Call(CallTriplet::Typed(call)) => return hasher.hash_one(&*call.prompt_token_ids),
         };
-        json.unwrap_or_default()
+        let ids = json.as_array().and_then(|ids| ids.iter().map(JsonValue::as_i64).collect::<Option<Vec<i64>>>());
+        ids.map_or_else(|| hasher.hash_one(json.to_string()), |ids| hasher.hash_one(&*ids))
     }
 }
 
@@ -56,14 +58,17 @@ pub(super) enum EventFormat {
 }
 
 /// The events of an attempt, by end time.
-pub(super) struct Events {
+pub(super) struct EventList {
+    rollout: RolloutId,
     pages: SpanPages,
+    /// Events that were not read yet.
+    left: usize,
     format: EventFormat,
     list: JsonList,
     is_finished: bool,
 }
 
-impl Events {
+impl EventList {
     /// The events of one type, or of all.
     pub(super) async fn find(
         store: &SharedStore,
@@ -88,21 +93,31 @@ impl Events {
         if format == EventFormat::Triplets(TripletCalls::Last) {
             keep_last_of_each_prompt(store, &rollout, &mut places).await?;
         }
-        let pages = SpanPages::at(store, rollout, places);
-        Ok(Self { pages, format, list: JsonList::default(), is_finished: false })
+        let content = match format {
+            EventFormat::Whole => SpanContent::Whole,
+            EventFormat::Triplets(_) => SpanContent::Outline(TRIPLET_CONTENT),
+        };
+        let left = places.len();
+        let pages = SpanPages::at(store, rollout.clone(), places, content);
+        Ok(Self { rollout, pages, left, format, list: JsonList::default(), is_finished: false })
     }
 }
 
-impl Pieces for Events {
+impl BodySource for EventList {
     async fn next(&mut self) -> ApiResult<Option<Vec<u8>>> {
         if self.is_finished {
             return Ok(None);
         }
         let Some(page) = self.pages.next().await? else {
             self.is_finished = true;
+            if self.left > 0 {
+                let (rollout_id, missing) = (&self.rollout, self.left);
+                tracing::warn!(%rollout_id, missing, "a listing lacks events that were removed while it was sent");
+            }
             return Ok(Some(self.list.finish("")));
         };
-        tokio::task::block_in_place(|| {
+        self.left = self.left.saturating_sub(page.len());
+        block_in_place(|| {
             for (_, span) in &page {
                 let Some((timestamp, event_type)) = kind_of(span) else { continue };
                 let data = data_of(span, &event_type, self.format);
@@ -124,14 +139,17 @@ async fn keep_last_of_each_prompt(
     let hasher = RandomState::new();
     let mut last: HashMap<u64, SpanPlace> = HashMap::new();
     let mut replaced = HashSet::new();
-    let mut pages = SpanPages::at(store, rollout.clone(), places.clone());
+    let content = SpanContent::Outline(PROMPT_CONTENT);
+    let mut pages = SpanPages::at(store, rollout.clone(), places.clone(), content);
     while let Some(page) = pages.next().await? {
-        for (place, span) in &page {
-            if kind_of(span).is_some_and(|(_, kind)| kind == MODEL_REQUEST) {
-                let prompt = data_of(span, MODEL_REQUEST, EventFormat::Triplets(TripletCalls::Last)).prompt();
-                replaced.extend(last.insert(hasher.hash_one(prompt), *place));
+        block_in_place(|| {
+            for (place, span) in &page {
+                if kind_of(span).is_some_and(|(_, kind)| kind == MODEL_REQUEST) {
+                    let data = data_of(span, MODEL_REQUEST, EventFormat::Triplets(TripletCalls::Last));
+                    replaced.extend(last.insert(data.prompt_hash(&hasher), *place));
+                }
             }
-        }
+        });
     }
     places.retain(|place| !replaced.contains(place));
     Ok(())

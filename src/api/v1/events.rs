@@ -2,7 +2,7 @@
 //!
 //! LLM calls and rewards are events, whichever API recorded them. A posted event is stored as a span.
 
-use super::event_list::{EventData, EventFormat, EventView, Events, REWARD};
+use super::event_list::{EventData, EventFormat, EventList, EventView, REWARD};
 use super::query::text;
 use super::rollouts::{last_attempt, registered};
 use crate::api::request_json::read;
@@ -138,7 +138,7 @@ pub(super) async fn list(
     };
     let store = state.rollouts.store();
     let events =
-        Events::find(store, rollout.rollout_id, attempt.as_str().into(), text(&query, "event_type"), format).await?;
+        EventList::find(store, rollout.rollout_id, attempt.as_str().into(), text(&query, "event_type"), format).await?;
     streamed("application/json", events).await
 }
 

@@ -4,6 +4,7 @@
 //! undone. Bounded only by the retention limits.
 
 mod numbered;
+mod outline;
 mod records;
 mod state;
 mod store;

@@ -1,23 +1,24 @@
 //! The content of the memory store: spans by insertion, and rollouts with their attempts.
 
+use super::outline::{outline, restricted};
 use crate::llm::recorded::is_llm_call;
 use crate::store::api::{
     Appended, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, SpanOutline,
     Statistics, UNASSIGNED,
 };
 use crate::store::export_cursor::ExportCursor;
-use crate::store::externalized::is_long;
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
-use crate::store::span_query::{PAGE_BYTES, SpanPage, SpanPlace, SpanQuery};
+use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::{SpanKey, place};
-use crate::store::sql::signed;
+use crate::store::sql::{signed, unsigned};
 use crate::trace::{
     Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value,
     Worker,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -54,6 +55,8 @@ pub(super) struct RolloutEntry {
     pub(super) attempts: Vec<Attempt>,
     /// Numbers of its spans.
     spans: BTreeSet<u64>,
+    /// The same spans in the order of the rollout.
+    places: BTreeSet<SpanPlace>,
 }
 
 /// The owner of a trace.
@@ -91,6 +94,7 @@ impl State {
             last_sequence_id: 0,
             attempts: Vec::new(),
             spans: BTreeSet::new(),
+            places: BTreeSet::new(),
         })
     }
 
@@ -109,6 +113,7 @@ impl State {
             let number = self.last_number;
             if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {
                 entry.spans.insert(number);
+                entry.places.insert(place(&span, signed(number)));
                 if let Some(observer) = observer {
                     entry.observe(&span.attempt_id, observer, now);
                 }
@@ -205,25 +210,44 @@ impl State {
     }
 
     pub(super) fn span_page(&self, query: &SpanQuery) -> SpanPage {
-        let numbers = self.rollouts.get(&query.rollout_id).into_iter().flat_map(|entry| &entry.spans);
-        let mut found: Vec<(SpanPlace, &Arc<Span>)> = numbers
-            .filter_map(|number| Some((*number, self.spans.get(number)?)))
-            .filter(|(_, span)| query.attempt_id.as_ref().is_none_or(|attempt| *attempt == span.attempt_id))
-            .map(|(number, span)| (place(span, signed(number)), span))
-            .filter(|(place, _)| query.includes(*place))
-            .collect();
-        found.sort_by_key(|(place, _)| *place);
+        let after = query.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let places = self.rollouts.get(&query.rollout_id).into_iter();
+        let places = places.flat_map(|entry| entry.places.range((after, Bound::Unbounded)));
+        let is_wanted = |span: &Span| query.attempt_id.as_ref().is_none_or(|attempt| *attempt == span.attempt_id);
         let mut page = SpanPage { spans: Vec::new(), is_last: true };
         let mut bytes = 0;
-        for (place, span) in found {
-            if page.spans.len() >= query.limit || bytes >= PAGE_BYTES as u64 {
+        for (place, span) in places.filter_map(|place| Some((*place, self.at(*place)?))) {
+            if !is_wanted(span) {
+                continue;
+            }
+            if page.spans.len() >= query.limit.get() || bytes >= PAGE_BYTES as u64 {
                 page.is_last = false;
                 break;
             }
-            bytes += estimated_bytes(span);
-            page.spans.push((place, Span::clone(span)));
+            let span = restricted(span, query.content);
+            bytes += estimated_bytes(&span);
+            page.spans.push((place, span));
         }
         page
+    }
+
+    pub(super) fn spans_at(&self, rollout: &RolloutId, places: &[SpanPlace], content: SpanContent) -> SpansAt {
+        let (mut found, mut bytes) = (SpansAt::default(), 0);
+        for place in places {
+            if bytes >= PAGE_BYTES as u64 {
+                break;
+            }
+            found.places_read += 1;
+            let Some(span) = self.at(*place).filter(|span| span.rollout_id == *rollout) else { continue };
+            let span = restricted(span, content);
+            bytes += estimated_bytes(&span);
+            found.spans.push((*place, span));
+        }
+        found
+    }
+
+    fn at(&self, place: SpanPlace) -> Option<&Arc<Span>> {
+        self.spans.get(&unsigned(place.number))
     }
 
     pub(super) fn span_outlines(&self, rollout: &RolloutId, after: u64, limit: usize) -> Vec<SpanOutline> {
@@ -299,6 +323,7 @@ impl State {
         self.size_bytes = self.size_bytes.saturating_sub(estimated_bytes(&span));
         if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {
             entry.spans.remove(&number);
+            entry.places.remove(&place(&span, signed(number)));
         }
         self.keys.remove(&SpanKey::of(&span));
         true
@@ -346,30 +371,6 @@ impl RolloutEntry {
             let position = if index == last { AttemptPosition::Latest } else { AttemptPosition::Earlier };
             observer(&mut self.rollout, &mut self.attempts[index], position, now);
         }
-    }
-}
-
-/// The span without its long attributes.
-fn outline(span: &Span) -> Span {
-    let short = span.attributes.iter().filter(|(_, value)| !is_long(value));
-    Span {
-        attributes: short.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        rollout_id: span.rollout_id.clone(),
-        attempt_id: span.attempt_id.clone(),
-        sequence_id: span.sequence_id,
-        trace_id: span.trace_id.clone(),
-        span_id: span.span_id.clone(),
-        parent_id: span.parent_id.clone(),
-        name: span.name.clone(),
-        kind: span.kind,
-        status: span.status.clone(),
-        events: span.events.clone(),
-        links: span.links.clone(),
-        start_time: span.start_time,
-        end_time: span.end_time,
-        context: span.context.clone(),
-        parent: span.parent.clone(),
-        resource: span.resource.clone(),
     }
 }
 

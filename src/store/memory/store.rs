@@ -8,7 +8,7 @@ use crate::store::api::{
 use crate::store::error::{Result, StoreError};
 use crate::store::records::{Change, SpanObserver};
 use crate::store::retention::Retention;
-use crate::store::span_query::{SpanPage, SpanQuery};
+use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,6 +77,15 @@ impl Store for MemoryStore {
 
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
         self.with(move |state| state.span_page(&query))
+    }
+
+    fn spans_at(
+        &self,
+        rollout: RolloutId,
+        places: Vec<SpanPlace>,
+        content: SpanContent,
+    ) -> BoxFuture<'_, Result<SpansAt>> {
+        self.with(move |state| state.spans_at(&rollout, &places, content))
     }
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {

@@ -6,7 +6,8 @@ use tokio_postgres::Error;
 
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
-const MIGRATIONS: &[&str] = &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS, EXPORTS];
+const MIGRATIONS: &[&str] =
+    &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS, EXPORTS, SPAN_ORDER];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -143,6 +144,13 @@ const NUMBER_LISTS: &str = "";
 /// How far exports have read.
 const EXPORTS: &str = "
 CREATE TABLE export_cursor (name TEXT PRIMARY KEY, json TEXT NOT NULL);
+";
+
+/// The spans of a rollout in its order, those without a start first: PostgreSQL sorts null last. Without null, a page begins where
+/// the index says.
+const SPAN_ORDER: &str = "
+DROP INDEX IF EXISTS span_in_order;
+CREATE INDEX IF NOT EXISTS span_by_place ON span (rollout_id, sequence_id, (COALESCE(start_ns, -1)), id);
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

@@ -5,31 +5,104 @@ use super::rows::damaged;
 use super::settled::Settled;
 use super::texts;
 use crate::store::api::{NumberedSpans, SpanOutline};
-use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
-use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS};
+use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::span_row::{self, READ_COLUMNS};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{AttemptId, RolloutId, Span};
 use deadpool_postgres::Object;
+use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 /// A page of the spans of a rollout.
 pub(super) async fn page(connection: &Object, query: &SpanQuery) -> Result<SpanPage, QueryError> {
-    let rows = rows(connection, query).await?;
-    let mut page = SpanPage { spans: Vec::new(), is_last: rows.len() < query.limit };
-    let mut bytes = 0;
-    for group in rows.chunks(GROUP) {
-        if bytes >= PAGE_BYTES {
-            page.is_last = false;
-            break;
+    let mut read = GroupReader::new(connection, query.content);
+    let mut after = query.after;
+    loop {
+        let wanted = read.next_group(query.limit.get());
+        if wanted == 0 {
+            return Ok(SpanPage { spans: read.spans, is_last: false });
         }
-        let mut spans = group.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
-        bytes += group.iter().map(|row| row.get::<_, &str>(2).len()).sum::<usize>();
-        bytes += texts::restore(connection, &mut spans, query.content).await?;
-        page.spans.extend(spans);
+        let rows = rows_after(connection, query, after, wanted).await?;
+        read.add(&rows).await?;
+        after = read.spans.last().map(|(place, _)| *place).or(after);
+        if rows.len() < wanted {
+            return Ok(SpanPage { spans: read.spans, is_last: true });
+        }
     }
-    Ok(page)
 }
+
+/// The spans at some places of a rollout: as many of the first ones as fit into a page.
+pub(super) async fn at(
+    connection: &Object,
+    rollout: &RolloutId,
+    places: &[SpanPlace],
+    content: SpanContent,
+) -> Result<SpansAt, QueryError> {
+    let sql = format!("SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE id = ANY($1) AND rollout_id = $2");
+    let statement = connection.prepare_cached(&sql).await?;
+    let mut read = GroupReader::new(connection, content);
+    let mut left = places;
+    loop {
+        let (group, rest) = left.split_at(distinct(left, read.next_group(usize::MAX)));
+        if group.is_empty() {
+            return Ok(SpansAt { spans: read.spans, places_read: places.len() - left.len() });
+        }
+        let numbers: Vec<i64> = group.iter().map(|place| place.number).collect();
+        let mut rows = connection.query(&statement, &[&numbers, &rollout.as_str()]).await?;
+        let order: HashMap<i64, usize> = numbers.into_iter().zip(0..).collect();
+        rows.sort_by_key(|row| order.get(&row.get(1)).copied());
+        read.add(&rows).await?;
+        left = rest;
+    }
+}
+
+/// How many of the first places differ from each other, at most `limit`: one query returns a span once.
+fn distinct(places: &[SpanPlace], limit: usize) -> usize {
+    let mut seen = HashSet::new();
+    places.iter().take(limit).take_while(|place| seen.insert(**place)).count()
+}
+
+/// Reads the spans of a page in groups: of short spans many at once, so that a page takes few queries, and of long ones few, so
+/// that it takes little memory.
+struct GroupReader<'a> {
+    connection: &'a Object,
+    content: SpanContent,
+    spans: Vec<(SpanPlace, Span)>,
+    bytes: usize,
+}
+
+impl<'a> GroupReader<'a> {
+    fn new(connection: &'a Object, content: SpanContent) -> Self {
+        Self { connection, content, spans: Vec::new(), bytes: 0 }
+    }
+
+    /// How many spans to read next, if the following ones are as long as those so far. 0: the page is full.
+    fn next_group(&self, limit: usize) -> usize {
+        let left = PAGE_BYTES.saturating_sub(self.bytes);
+        if left == 0 {
+            return 0;
+        }
+        let as_many = if self.spans.is_empty() { FIRST_GROUP } else { left / (self.bytes / self.spans.len()).max(1) };
+        as_many.clamp(1, MAX_GROUP).min(limit - self.spans.len().min(limit))
+    }
+
+    /// Adds the spans of these rows, with their externalized attributes.
+    async fn add(&mut self, rows: &[Row]) -> Result<(), QueryError> {
+        let mut spans = rows.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+        self.bytes += rows.iter().map(|row| row.get::<_, &str>(2).len()).sum::<usize>();
+        self.bytes += texts::restore(self.connection, &mut spans, self.content).await?;
+        self.spans.extend(spans);
+        Ok(())
+    }
+}
+
+/// Spans of several rollouts that get their texts at once.
+const GROUP: usize = 16;
+/// Spans that are read before it is known how long they are.
+const FIRST_GROUP: usize = 2;
+/// Spans that are read at once at most.
+const MAX_GROUP: usize = 128;
 
 /// The spans with a number above `after`, by number, without their externalized attributes.
 pub(super) async fn outlines(
@@ -97,25 +170,30 @@ pub(super) async fn one(
     Ok(spans.pop().map(|(_, span)| span))
 }
 
-/// Spans that are read at once, so that a page of short ones takes few queries, and one of long ones little memory.
-const GROUP: usize = 16;
-
-/// The rows that match, in order. Their long attributes are elsewhere.
-async fn rows(connection: &Object, query: &SpanQuery) -> Result<Vec<Row>, QueryError> {
-    let numbers: Option<Vec<i64>> =
-        query.places.as_ref().map(|places| places.iter().map(|place| place.number).collect());
-    let after = query.after.map(|after| (signed(after.sequence_id), after.start_ns.unwrap_or(-1), after.number));
-    let (sequence_id, start_ns, number) = after.unwrap_or((-1, -1, -1));
+/// The first rows after a place, in order. Their long attributes are elsewhere. Each form has a statement of its own, because one
+/// for all is planned without the index.
+async fn rows_after(
+    connection: &Object,
+    query: &SpanQuery,
+    after: Option<SpanPlace>,
+    limit: usize,
+) -> Result<Vec<Row>, QueryError> {
+    let (rollout, limit) = (query.rollout_id.as_str(), signed(limit as u64));
     let attempt = query.attempt_id.as_ref().map(AttemptId::as_str);
-    let limit = signed(query.limit as u64);
-    let values: [&(dyn ToSql + Sync); 7] =
-        [&query.rollout_id.as_str(), &attempt, &numbers, &sequence_id, &start_ns, &number, &limit];
-    // The first comparison with the place is one that the index can begin with.
+    let place = after.map(|after| (signed(after.sequence_id), after.start_ns.unwrap_or(-1), after.number));
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&rollout, &limit];
+    let mut conditions = String::new();
+    if let Some((sequence_id, start_ns, number)) = &place {
+        values.extend([sequence_id as &(dyn ToSql + Sync), start_ns, number]);
+        conditions.push_str(" AND (sequence_id, COALESCE(start_ns, -1), id) > ($3, $4, $5)");
+    }
+    if let Some(attempt) = &attempt {
+        values.push(attempt);
+        conditions.push_str(&format!(" AND attempt_id = ${}", values.len()));
+    }
     let sql = format!(
-        "SELECT sequence_id, id, {READ_COLUMNS} FROM span
-         WHERE rollout_id = $1 AND ($2::TEXT IS NULL OR attempt_id = $2) AND ($3::BIGINT[] IS NULL OR id = ANY($3))
-             AND sequence_id >= $4 AND (sequence_id, COALESCE(start_ns, -1), id) > ($4, $5, $6)
-         ORDER BY {ORDER_COLUMNS} LIMIT $7"
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = $1{conditions}
+         ORDER BY sequence_id, COALESCE(start_ns, -1), id LIMIT $2"
     );
     Ok(connection.query(&connection.prepare_cached(&sql).await?, &values).await?)
 }

@@ -4,7 +4,7 @@ use super::connections::Connections;
 use super::error::{QueryError, cause};
 use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::settled::Settled;
-use super::statistics::KeptStatistics;
+use super::statistics::StatisticsCache;
 use super::transaction::Changed;
 use super::{append, ended, queries, retention, spans, texts, transaction};
 use crate::store::api::{
@@ -13,7 +13,7 @@ use crate::store::api::{
 };
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
-use crate::store::span_query::{SpanPage, SpanQuery};
+use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::SpanRow;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{ExponentialBuilder, Retryable};
@@ -31,7 +31,7 @@ pub struct PostgresStore {
     options: PostgresOptions,
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
-    statistics: KeptStatistics,
+    statistics: StatisticsCache,
     settled: Arc<Settled>,
 }
 
@@ -46,7 +46,7 @@ impl PostgresStore {
             cause: cause(&error),
         })?;
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
-        let statistics = KeptStatistics::default();
+        let statistics = StatisticsCache::default();
         let store =
             Self { connections, options, unchecked_spans: AtomicUsize::new(0), statistics, settled: Arc::default() };
         match store.connections.make_tables().await {
@@ -195,6 +195,19 @@ impl Store for PostgresStore {
 
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
         Box::pin(self.run(move |connection| Box::pin(async move { spans::page(connection, &query).await })))
+    }
+
+    fn spans_at(
+        &self,
+        rollout: RolloutId,
+        places: Vec<SpanPlace>,
+        content: SpanContent,
+    ) -> BoxFuture<'_, Result<SpansAt>> {
+        Box::pin(
+            self.run(move |connection| {
+                Box::pin(async move { spans::at(connection, &rollout, &places, content).await })
+            }),
+        )
     }
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {

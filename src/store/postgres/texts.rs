@@ -155,7 +155,7 @@ pub(super) async fn restore(
         for row in empty {
             let tag = tags.get(row.get::<_, &[u8]>(2)).and_then(|tag| tag.first());
             let kind = tag.map_or(Err(PieceError::Missing), |tag| ValueKind::of_tag(*tag)).map_err(damaged)?;
-            set(row, kind.value(Vec::new()).map_err(damaged)?);
+            set(row, kind.value(&[]).map_err(damaged)?);
         }
     }
     let last_pieces: Vec<&[u8]> = whole.iter().map(|row| row.get(2)).collect();
@@ -188,14 +188,15 @@ fn value_of(last: &[u8], pieces: &StoredPieces<'_>) -> Result<(Value, usize), Pi
         chain.push((hash, *data));
         next = *previous;
     }
-    let (mut previous, mut kind, mut whole) = (None, None, Vec::new());
+    let (mut previous, mut kind, mut parts) = (None, None, Vec::with_capacity(chain.len()));
     for (hash, data) in chain.into_iter().rev() {
         let (piece_kind, bytes) = unpack(previous.as_ref(), &hash, data)?;
         (previous, kind) = (Some(hash), Some(piece_kind));
-        whole.extend_from_slice(&bytes);
+        parts.push(bytes);
     }
-    let length = whole.len();
-    Ok((kind.ok_or(PieceError::Missing)?.value(whole)?, length))
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let length = parts.iter().map(|part| part.len()).sum();
+    Ok((kind.ok_or(PieceError::Missing)?.value(&parts)?, length))
 }
 
 /// Removes a part of the pieces in `orphaned_text` that nothing refers to any more. Returns the number of entries that were

@@ -7,6 +7,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::trace::{RolloutId, Span};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// Result of a drain.
@@ -95,7 +96,7 @@ async fn send(batch: &[Arc<Span>], server: &SharedStore, progress: &mut Progress
 }
 
 /// Spans in one append.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 #[cfg(test)]
 mod tests {

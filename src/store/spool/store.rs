@@ -8,7 +8,7 @@ use crate::store::api::{
 use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
-use crate::store::span_query::{SpanPage, SpanQuery};
+use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -120,6 +120,15 @@ impl Store for SpooledStore {
 
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
         self.server.span_page(query)
+    }
+
+    fn spans_at(
+        &self,
+        rollout: RolloutId,
+        places: Vec<SpanPlace>,
+        content: SpanContent,
+    ) -> BoxFuture<'_, Result<SpansAt>> {
+        self.server.spans_at(rollout, places, content)
     }
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     NUMBER_LISTS,
     SPAN_COUNTS,
     EXPORTS,
+    ATTEMPT_COUNT,
 ];
 
 const FIRST: &str = "
@@ -225,6 +226,17 @@ CREATE TRIGGER span_gone AFTER DELETE ON span BEGIN
 END;
 ";
 
+/// `INSERT OR REPLACE`, which older programs use, removes a row without the trigger of a removal. An attempt is counted before it is
+/// inserted, if it is new.
+const ATTEMPT_COUNT: &str = "
+DROP TRIGGER attempt_added;
+CREATE TRIGGER attempt_added BEFORE INSERT ON attempt
+WHEN NOT EXISTS (SELECT 1 FROM attempt WHERE rollout_id = NEW.rollout_id AND attempt_id = NEW.attempt_id) BEGIN
+    UPDATE row_count SET attempts = attempts + 1;
+END;
+UPDATE row_count SET attempts = (SELECT COUNT(*) FROM attempt);
+";
+
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
@@ -341,6 +353,16 @@ mod tests {
             DELETE FROM span WHERE id < 3;";
         connection.execute_batch(changes).unwrap();
         assert_eq!(counts(), (2, 1, 2));
+        // An older program has replaced an attempt.
+        let replace = "INSERT OR REPLACE INTO attempt VALUES ('r', 'b', 3, '{}')";
+        connection.execute_batch(replace).unwrap();
+        migrate_from(&connection, COUNTED, MIGRATIONS.len());
+        assert_eq!(counts(), (2, 1, 2));
+        connection.execute_batch(replace).unwrap();
+        let ignored = "INSERT INTO attempt VALUES ('r', 'b', 4, '{}') ON CONFLICT DO NOTHING";
+        connection.execute_batch(ignored).unwrap();
+        connection.execute_batch("INSERT INTO attempt VALUES ('r', 'c', 4, '{}')").unwrap();
+        assert_eq!(counts(), (2, 2, 2));
     }
 
     #[test]

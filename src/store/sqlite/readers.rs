@@ -6,6 +6,7 @@ use super::error::store_error;
 use super::file;
 use super::open_file::{OpenFile, Opened};
 use crate::store::error::{Result, StoreError};
+use crate::store::piece_cache::PieceCache;
 use rusqlite::Connection;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,14 @@ const MAX_READERS: u32 = 4;
 pub(super) struct Readers {
     file: Arc<OpenFile>,
     busy_timeout: Duration,
-    idle: Mutex<Vec<Opened>>,
+    idle: Mutex<Vec<Reader>>,
     permits: Arc<Semaphore>,
+}
+
+/// A connection, and the pieces that were read on it.
+struct Reader {
+    opened: Opened,
+    pieces: PieceCache,
 }
 
 impl Readers {
@@ -36,6 +43,15 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.read_pieces(move |connection, _| job(connection)).await
+    }
+
+    /// As [`read`](Self::read), for a job that reads pieces of long values.
+    pub(super) async fn read_pieces<T, F>(self: &Arc<Self>, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &mut PieceCache) -> rusqlite::Result<T> + Send + 'static,
+    {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let running = tokio::task::spawn_blocking(move || {
@@ -46,18 +62,21 @@ impl Readers {
         running.await.map_err(|error| StoreError::Other(error.to_string()))?
     }
 
-    fn run<T>(&self, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    fn run<T>(&self, job: impl FnOnce(&Connection, &mut PieceCache) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let opened = match idle {
-            Some(opened) => opened,
-            None => self.file.open(|path| file::open_reader(path, self.busy_timeout))?,
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => {
+                let opened = self.file.open(|path| file::open_reader(path, self.busy_timeout))?;
+                Reader { opened, pieces: PieceCache::default() }
+            }
         };
-        let snapshot = opened.connection.unchecked_transaction()?;
-        let result = job(&snapshot);
+        let snapshot = reader.opened.connection.unchecked_transaction()?;
+        let result = job(&snapshot, &mut reader.pieces);
         snapshot.finish()?;
         // A connection is not used again after an error, or when another file is at the path.
-        if result.is_ok() && self.file.is_current(opened.generation) {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(opened);
+        if result.is_ok() && self.file.is_current(reader.opened.generation) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
         }
         result
     }

@@ -4,8 +4,9 @@ use super::rows::damaged;
 use super::span_texts::SpanTexts;
 use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::number_lists::{attribute_of, join, remove_parts};
-use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery};
-use crate::store::span_row::{self, ORDER_COLUMNS, READ_COLUMNS, SpanKey};
+use crate::store::piece_cache::PieceCache;
+use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::span_row::{self, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span};
@@ -16,39 +17,76 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A page of the spans of a rollout.
 pub(super) fn page(
     connection: &Connection,
+    pieces: &mut PieceCache,
     query: &SpanQuery,
     damaged_reads: &AtomicU64,
 ) -> rusqlite::Result<SpanPage> {
     let mut statement = connection.prepare_cached(&sql(query))?;
     let after = query.after.map(|after| (signed(after.sequence_id), after.start_ns, after.number));
-    let numbers = query
-        .places
-        .as_ref()
-        .map(|places| serde_json::Value::from(places.iter().map(|place| place.number).collect::<Vec<_>>()).to_string());
     let mut found = statement.query(params![
         query.rollout_id.as_str(),
         query.attempt_id.as_ref().map(AttemptId::as_str),
-        numbers,
         after.map(|after| after.0),
         after.and_then(|after| after.1),
         after.map(|after| after.2),
-        signed(query.limit as u64),
+        signed(query.limit.get() as u64),
     ])?;
     let mut page = SpanPage::default();
-    let (mut texts, mut bytes) = (SpanTexts::new(connection, query.content)?, 0);
+    let (mut texts, mut bytes) = (SpanTexts::new(connection, query.content, pieces)?, 0);
     while bytes < PAGE_BYTES {
         let Some(row) = found.next()? else {
-            page.is_last = page.spans.len() < query.limit;
+            page.is_last = page.spans.len() < query.limit.get();
             break;
         };
-        let place = SpanPlace { sequence_id: unsigned(row.get(0)?), start_ns: row.get(3)?, number: row.get(1)? };
-        let (mut span, length) = short_span(connection, &query.rollout_id, row, place.number)?;
+        let (span, length) = placed_span(connection, &query.rollout_id, row, &mut texts, damaged_reads)?;
         bytes += length;
-        bytes += restore(&mut span, place.number, &mut texts)?;
-        note_damage(&span, damaged_reads);
-        page.spans.push((place, span));
+        page.spans.push(span);
     }
     Ok(page)
+}
+
+/// The spans at some places of a rollout: as many of the first ones as fit into a page.
+pub(super) fn at(
+    connection: &Connection,
+    pieces: &mut PieceCache,
+    rollout: &RolloutId,
+    places: &[SpanPlace],
+    content: SpanContent,
+    damaged_reads: &AtomicU64,
+) -> rusqlite::Result<SpansAt> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE id = ?1 AND rollout_id = ?2"
+    ))?;
+    let mut read = SpansAt::default();
+    let (mut texts, mut bytes) = (SpanTexts::new(connection, content, pieces)?, 0);
+    for place in places {
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+        read.places_read += 1;
+        let mut found = statement.query(params![place.number, rollout.as_str()])?;
+        if let Some(row) = found.next()? {
+            let (span, length) = placed_span(connection, rollout, row, &mut texts, damaged_reads)?;
+            bytes += length;
+            read.spans.push(span);
+        }
+    }
+    Ok(read)
+}
+
+/// The span of a row with its externalized attributes, and its length in bytes.
+fn placed_span(
+    connection: &Connection,
+    rollout: &RolloutId,
+    row: &Row<'_>,
+    texts: &mut SpanTexts<'_>,
+    damaged_reads: &AtomicU64,
+) -> rusqlite::Result<((SpanPlace, Span), usize)> {
+    let place = SpanPlace { sequence_id: unsigned(row.get(0)?), start_ns: row.get(3)?, number: row.get(1)? };
+    let (mut span, length) = short_span(connection, rollout, row, place.number)?;
+    let restored = restore(&mut span, place.number, texts)?;
+    note_damage(&span, damaged_reads);
+    Ok(((place, span), length + restored))
 }
 
 /// The spans with a number above `after`, by number, without their externalized attributes.
@@ -74,6 +112,7 @@ pub(super) fn outlines(
 /// The spans of all rollouts with a number above `after`, by number.
 pub(super) fn by_number(
     connection: &Connection,
+    pieces: &mut PieceCache,
     after: u64,
     limit: usize,
     damaged_reads: &AtomicU64,
@@ -84,7 +123,7 @@ pub(super) fn by_number(
     let newest = unsigned(newest_number(connection)?);
     let mut page = NumberedSpans { through: after, newest, ..NumberedSpans::default() };
     let mut found = statement.query(params![signed(after), signed(limit as u64)])?;
-    let (mut texts, mut bytes) = (SpanTexts::new(connection, SpanContent::Whole)?, 0);
+    let (mut texts, mut bytes) = (SpanTexts::new(connection, SpanContent::Whole, pieces)?, 0);
     while page.spans.len() < limit && bytes < PAGE_BYTES {
         let Some(row) = found.next()? else {
             page.through = newest.max(after);
@@ -111,6 +150,7 @@ pub(super) fn newest_number(connection: &Connection) -> rusqlite::Result<i64> {
 /// One span with its externalized attributes.
 pub(super) fn one(
     connection: &Connection,
+    pieces: &mut PieceCache,
     rollout: &RolloutId,
     attempt: &AttemptId,
     span_id: &str,
@@ -123,7 +163,7 @@ pub(super) fn one(
     let Some(row) = found.next()? else { return Ok(None) };
     let number = row.get(1)?;
     let (mut span, _) = short_span(connection, rollout, row, number)?;
-    restore(&mut span, number, &mut SpanTexts::new(connection, SpanContent::Whole)?)?;
+    restore(&mut span, number, &mut SpanTexts::new(connection, SpanContent::Whole, pieces)?)?;
     note_damage(&span, damaged_reads);
     Ok(Some(span))
 }
@@ -135,23 +175,19 @@ fn note_damage(span: &Span, damaged_reads: &AtomicU64) {
     }
 }
 
-/// The query with the parameters rollout, attempt, numbers of rows, sequence id, start and number of the place before the
-/// page, and limit. Each form uses an index, and none sorts more than the rows that are named.
+/// The query with the parameters rollout, attempt, sequence id, start and number of the place before the page, and limit. It
+/// uses an index, and sorts nothing.
 fn sql(query: &SpanQuery) -> String {
-    let places = if query.places.is_some() {
-        "+rollout_id = ?1 AND id IN (SELECT value FROM json_each(?3))"
-    } else {
-        "rollout_id = ?1 AND ?3 IS NULL"
-    };
     // The first comparison is one that the index can begin with.
     let after = if query.after.is_some() {
-        "sequence_id >= ?4 AND (sequence_id, IFNULL(start_ns, -1), id) > (?4, IFNULL(?5, -1), ?6)"
+        "sequence_id >= ?3 AND (sequence_id, IFNULL(start_ns, -1), id) > (?3, IFNULL(?4, -1), ?5)"
     } else {
-        "?4 IS NULL AND ?5 IS NULL AND ?6 IS NULL"
+        "?3 IS NULL AND ?4 IS NULL AND ?5 IS NULL"
     };
     format!(
         "SELECT sequence_id, id, {READ_COLUMNS} FROM span
-         WHERE {places} AND (?2 IS NULL OR attempt_id = ?2) AND {after} ORDER BY {ORDER_COLUMNS} LIMIT ?7"
+         WHERE rollout_id = ?1 AND (?2 IS NULL OR attempt_id = ?2) AND {after}
+         ORDER BY sequence_id, start_ns NULLS FIRST, id LIMIT ?6"
     )
 }
 

@@ -16,7 +16,7 @@ use crate::store::api::{
 use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
-use crate::store::span_query::{SpanPage, SpanQuery};
+use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
@@ -110,7 +110,21 @@ impl Store for SqliteStore {
 
     fn span_page(&self, query: SpanQuery) -> BoxFuture<'_, Result<SpanPage>> {
         let damaged_reads = Arc::clone(&self.damaged_reads);
-        Box::pin(self.readers.read(move |connection| spans::page(connection, &query, &damaged_reads)))
+        Box::pin(
+            self.readers.read_pieces(move |connection, pieces| spans::page(connection, pieces, &query, &damaged_reads)),
+        )
+    }
+
+    fn spans_at(
+        &self,
+        rollout: RolloutId,
+        places: Vec<SpanPlace>,
+        content: SpanContent,
+    ) -> BoxFuture<'_, Result<SpansAt>> {
+        let damaged_reads = Arc::clone(&self.damaged_reads);
+        Box::pin(self.readers.read_pieces(move |connection, pieces| {
+            spans::at(connection, pieces, &rollout, &places, content, &damaged_reads)
+        }))
     }
 
     fn span_outlines(&self, rollout: RolloutId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SpanOutline>>> {
@@ -119,14 +133,18 @@ impl Store for SqliteStore {
 
     fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
         let damaged_reads = Arc::clone(&self.damaged_reads);
-        Box::pin(self.readers.read(move |connection| spans::by_number(connection, after, limit, &damaged_reads)))
+        Box::pin(
+            self.readers.read_pieces(move |connection, pieces| {
+                spans::by_number(connection, pieces, after, limit, &damaged_reads)
+            }),
+        )
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
         let damaged_reads = Arc::clone(&self.damaged_reads);
-        Box::pin(
-            self.readers.read(move |connection| spans::one(connection, &rollout, &attempt, &span_id, &damaged_reads)),
-        )
+        Box::pin(self.readers.read_pieces(move |connection, pieces| {
+            spans::one(connection, pieces, &rollout, &attempt, &span_id, &damaged_reads)
+        }))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
