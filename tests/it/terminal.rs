@@ -142,7 +142,7 @@ fn tail_prints_spans_as_they_are_stored() {
     let first: serde_json::Value = serde_json::from_str(&json_lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(first["rollout_id"], "ro-second");
     for child in [&mut all, &mut some] {
-        signal(child.id(), Signal::INT);
+        signal(child.id(), Signal::TERM);
         assert!(child.wait().unwrap().success());
     }
     let wrong = tracewire(bench.home()).args(["tail", "modle:x"]).output().unwrap();
