@@ -162,20 +162,18 @@ impl Forwarder {
         let body = if let Some(plan) = plan {
             let whole = self.read_whole(tee).await?;
             let unchanged = parts.clone();
-            let text = whole.to_vec()?;
-            let injected = plan.apply(&text, &mut parts.headers);
-            if injected.is_none() {
-                exchange.recording.injected(Injection::withheld(plan.withheld(&text)));
-            }
-            drop(text);
+            let injected = plan.apply(&whole.to_vec()?, &mut parts.headers);
             let mut whole = EditedBytes::from(whole);
-            if let Some(injected) = injected {
-                let added = injected.injection.fields.clone();
-                plain = Some(PlainRequest { parts: unchanged, body: whole.clone(), added });
-                exchange.recording.injected(injected.injection);
-                changes = Some(injected.changes).filter(|changes| *changes != Changes::default());
-                whole = whole.edited(&injected.edits);
-                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+            match injected {
+                Ok(injected) => {
+                    let added = injected.injection.fields.clone();
+                    plain = Some(PlainRequest { parts: unchanged, body: whole.clone(), added });
+                    exchange.recording.injected(injected.injection);
+                    changes = Some(injected.changes).filter(|changes| *changes != Changes::default());
+                    whole = whole.edited(&injected.edits);
+                    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+                }
+                Err(reason) => exchange.recording.injected(Injection::withheld(reason)),
             }
             body::boxed(whole.body())
         } else if parts.headers.contains_key(header::EXPECT) {

@@ -113,8 +113,11 @@ impl BackendRequest {
         };
         let mut headers = headers_for(call, backend, target.api.request_headers);
         let plan = token_id_plan(call, &target, backend, settings, arrays);
-        let injected = plan.as_ref().and_then(|plan| plan.apply(&text, &mut headers));
-        let withheld = plan.filter(|_| injected.is_none()).and_then(|plan| plan.withheld(&text));
+        let (injected, withheld) = match plan.map(|plan| plan.apply(&text, &mut headers)) {
+            Some(Ok(injected)) => (Some(injected), None),
+            Some(Err(reason)) => (None, reason),
+            None => (None, None),
+        };
         Ok(Self {
             target: format!("{}{path}{query}", backend.base_path),
             body,

@@ -161,7 +161,7 @@ mod tests {
         let added = |settings: &TokenSettings| {
             let (path, arrays) = ("/v1/chat/completions", SamplerArrays::default());
             let plan = settings.plan(("gpu", 80), &detected, &Method::POST, path, &headers(), arrays)?;
-            Some(plan.apply(b"{}", &mut headers())?.injection.fields)
+            Some(plan.apply(b"{}", &mut headers()).ok()?.injection.fields)
         };
         let named = |engine: Engine| TokenSettings {
             engines: vec![EngineHosts { hosts: vec!["gpu".into()], engine }],

@@ -71,12 +71,12 @@ impl TokenIdPlan {
         self.request.arrays.iter().filter(move |request| arrays.contains(request.array))
     }
 
-    /// Adds the fields to a request. `None`: its body is no JSON object, it has them all, or it must not be asked. The
-    /// length in the header stays that of the unchanged body.
-    pub(crate) fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Option<InjectedRequest> {
-        let object = Object::find(body)?;
+    /// Adds the fields to a request. The length in the header stays that of the unchanged body. An error: nothing is added,
+    /// because the body is no JSON object, has them all, or for the reason in it.
+    pub(crate) fn apply(&self, body: &[u8], headers: &mut HeaderMap) -> Result<InjectedRequest, Option<Withheld>> {
+        let object = Object::find(body).ok_or(None)?;
         if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
-            return None;
+            return Err(self.withheld(&object));
         }
         let all = self.request.fields.iter().chain(self.array_requests().flat_map(|request| request.fields));
         let all = all.filter(|field| !self.is_rejected(field));
@@ -93,7 +93,7 @@ impl TokenIdPlan {
             }
         }
         if fields.is_empty() && missing.is_empty() && arrays.is_empty() {
-            return None;
+            return Err(self.withheld(&object));
         }
         let changes = match self.stripping {
             Stripping::Strip => self.changes(&object, missing.len() < self.request.headers.len()),
@@ -106,12 +106,11 @@ impl TokenIdPlan {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let strips = changes != Changes::default();
-        Some(InjectedRequest { edits, injection: Injection { fields: names, arrays, strips, withheld: None }, changes })
+        Ok(InjectedRequest { edits, injection: Injection { fields: names, arrays, strips, withheld: None }, changes })
     }
 
-    /// Why [`TokenIdPlan::apply`] does not request the ids of a request. `None`: it does, or the agent does so itself.
-    pub(crate) fn withheld(&self, body: &[u8]) -> Option<Withheld> {
-        let object = Object::find(body)?;
+    /// Why the ids of a request are not requested. `None`: the agent does so itself.
+    fn withheld(&self, object: &Object<'_>) -> Option<Withheld> {
         let fields = &self.request.fields;
         // Where no field is for the ids alone, they are in the logprobs.
         let has_own = fields.iter().any(|field| field.purpose == Purpose::Ids);
@@ -120,7 +119,7 @@ impl TokenIdPlan {
         if sources.clone().any(|field| object.requests(field.name)) {
             return None;
         }
-        if self.request.not_for.iter().any(|combination| combination.is_in(&object)) {
+        if self.request.not_for.iter().any(|combination| combination.is_in(object)) {
             return Some(Withheld::Combination);
         }
         sources.any(|field| self.is_rejected(field)).then_some(Withheld::Rejected)
@@ -212,6 +211,7 @@ mod tests {
     fn apply(engine: Engine, api: &ApiSpec, body: &str) -> Option<InjectedRequest> {
         TokenIdPlan::of(engine, api, Stripping::Strip, SamplerArrays::default())?
             .apply(body.as_bytes(), &mut HeaderMap::new())
+            .ok()
     }
 
     #[test]
@@ -292,9 +292,13 @@ mod tests {
             ("llama.cpp", &OPENAI_CHAT, r#"{"stream":true,"tools":[{}],"logprobs":true}"#, None),
             ("llama.cpp", &LLAMA_CPP_COMPLETION, r#"{"prompt":["p","q"]}"#, Some(Withheld::Combination)),
         ] {
-            assert_eq!(plan(engine, api).withheld(body.as_bytes()), expected, "{engine} {body}");
+            let reason = plan(engine, api).apply(body.as_bytes(), &mut HeaderMap::new()).err().flatten();
+            assert_eq!(reason, expected, "{engine} {body}");
         }
-        let rejecting = |name| plan("vllm", &OPENAI_CHAT).without(vec![name]).withheld(b"{}");
+        let rejecting = |name| {
+            let plan = plan("vllm", &OPENAI_CHAT).without(vec![name]);
+            plan.apply(b"{}", &mut HeaderMap::new()).err().flatten()
+        };
         assert_eq!([rejecting("return_token_ids"), rejecting("logprobs")], [Some(Withheld::Rejected), None]);
     }
 
@@ -303,7 +307,7 @@ mod tests {
         let plan = TokenIdPlan::of(Engine::VLLM, &OPENAI_CHAT, Stripping::Strip, SamplerArrays::default()).unwrap();
         let added = |rejected: &[&'static str]| {
             let plan = plan.clone().without(rejected.to_vec());
-            plan.apply(b"{}", &mut HeaderMap::new()).map_or_else(Vec::new, |injected| injected.injection.fields)
+            plan.apply(b"{}", &mut HeaderMap::new()).map_or_else(|_| Vec::new(), |injected| injected.injection.fields)
         };
         assert_eq!(added(&["logprobs"]), ["return_token_ids"]);
         assert!(added(&["return_token_ids"]).is_empty());
