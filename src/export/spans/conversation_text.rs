@@ -1,12 +1,11 @@
 //! The conversations of a rollout as text for terminals, as a person reads them: each message once, tool calls with their
 //! arguments and results.
 
-use super::span_facts::{Times, text};
+use super::span_facts::call_facts;
 use super::transcript::{Message, Part, Transcript, TranscriptCall};
 use crate::export::text::{escape_for_document, escape_for_terminal, shortened};
+use crate::trace::Span;
 use crate::trace::failure::failure;
-use crate::trace::semconv as names;
-use crate::trace::{Span, Value};
 use serde_json::Value as JsonValue;
 use std::fmt::Write as _;
 
@@ -62,7 +61,7 @@ impl Writer<'_> {
             self.heading(color, role, '─');
             self.parts(message);
         }
-        self.heading(GREEN, &facts(call.span), '─');
+        self.heading(GREEN, &format!("assistant · {}", call_facts(call.span, None)), '─');
         for message in &call.output {
             self.parts(message);
         }
@@ -144,23 +143,6 @@ fn readable(value: &JsonValue) -> String {
     };
     let line = value.to_string();
     if line.len() <= MAX_ONE_LINE_BYTES { line } else { serde_json::to_string_pretty(&value).unwrap_or(line) }
-}
-
-/// The call's number, model, role, tokens and time.
-fn facts(span: &Span) -> String {
-    let model = text(span, names::GEN_AI_RESPONSE_MODEL).or_else(|| text(span, names::GEN_AI_REQUEST_MODEL));
-    let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
-    let mut facts = vec![format!("assistant · call {}", span.sequence_id)];
-    facts.extend(model.map(str::to_owned));
-    facts.extend(text(span, names::CALL_ROLE).map(str::to_owned));
-    if let (Some(input), Some(output)) =
-        (number(names::GEN_AI_USAGE_INPUT_TOKENS), number(names::GEN_AI_USAGE_OUTPUT_TOKENS))
-    {
-        facts.push(format!("{input} → {output} tokens"));
-    }
-    let times = Times::of_all(std::slice::from_ref(span));
-    facts.extend(times.iter().filter(|times| times.are_known).map(|times| format!("{:.0} ms", times.millis())));
-    facts.join(" · ")
 }
 
 const MAX_LINES: usize = 12;

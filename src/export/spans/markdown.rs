@@ -4,7 +4,7 @@
 //! become one of the document. Arguments and results of tools are code blocks with a fence that the content can't close.
 
 use super::format::{Framing, RecordedRollout, SpanFormat};
-use super::span_facts::{Times, rfc3339, text};
+use super::span_facts::{call_facts, rfc3339, text};
 use super::transcript::{Message, Part, Transcript, TranscriptCall};
 use crate::export::text::{escape_for_document, escape_for_terminal};
 use crate::llm::recorded::is_llm_call;
@@ -67,7 +67,7 @@ fn call(out: &mut String, call: &TranscriptCall<'_>, all: &Transcript<'_>) {
     }
     let span = call.span;
     let before = call.continues.map(|at| all.calls[at].span.sequence_id);
-    let _ = writeln!(out, "\n### assistant · {}\n", one_line(&facts(span, before)));
+    let _ = writeln!(out, "\n### assistant · {}\n", one_line(&call_facts(span, before)));
     for message in &call.output {
         parts(out, message);
     }
@@ -76,24 +76,6 @@ fn call(out: &mut String, call: &TranscriptCall<'_>, all: &Transcript<'_>) {
     } else if call.output.is_empty() {
         out.push_str("*No answer was recorded.*\n");
     }
-}
-
-/// Model, tokens and time of a call, as a line.
-fn facts(span: &Span, before: Option<u64>) -> String {
-    let model = text(span, names::GEN_AI_RESPONSE_MODEL).or_else(|| text(span, names::GEN_AI_REQUEST_MODEL));
-    let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
-    let mut facts = vec![format!("call {}", span.sequence_id)];
-    facts.extend(before.map(|before| format!("after call {before}")));
-    facts.extend(model.map(str::to_owned));
-    facts.extend(text(span, names::CALL_ROLE).map(str::to_owned));
-    if let (Some(input), Some(output)) =
-        (number(names::GEN_AI_USAGE_INPUT_TOKENS), number(names::GEN_AI_USAGE_OUTPUT_TOKENS))
-    {
-        facts.push(format!("{input} + {output} tokens"));
-    }
-    let times = Times::of_all(std::slice::from_ref(span));
-    facts.extend(times.iter().filter(|times| times.are_known).map(|times| format!("{:.0} ms", times.millis())));
-    facts.join(" · ")
 }
 
 fn parts(out: &mut String, message: &Message) {

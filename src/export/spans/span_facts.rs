@@ -1,5 +1,6 @@
 //! What several formats read from a span: its times, its service, texts of its attributes.
 
+use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, Timestamp, Value};
 use serde_json::Value as JsonValue;
 use time::OffsetDateTime;
@@ -76,6 +77,24 @@ pub(super) fn remote_kind(span: &Span) -> Option<&'static str> {
         SpanKind::Producer => Some("producer"),
         SpanKind::Consumer => Some("consumer"),
     }
+}
+
+/// Number, model, role, tokens and time of an LLM call, as a line. `before`: the sequence id of the call that it continues.
+pub(super) fn call_facts(span: &Span, before: Option<u64>) -> String {
+    let model = text(span, names::GEN_AI_RESPONSE_MODEL).or_else(|| text(span, names::GEN_AI_REQUEST_MODEL));
+    let number = |name: &str| span.attributes.get(name).and_then(Value::as_int);
+    let mut facts = vec![format!("call {}", span.sequence_id)];
+    facts.extend(before.map(|before| format!("after call {before}")));
+    facts.extend(model.map(str::to_owned));
+    facts.extend(text(span, names::CALL_ROLE).map(str::to_owned));
+    if let (Some(input), Some(output)) =
+        (number(names::GEN_AI_USAGE_INPUT_TOKENS), number(names::GEN_AI_USAGE_OUTPUT_TOKENS))
+    {
+        facts.push(format!("{input} + {output} tokens"));
+    }
+    let times = Times::of_all(std::slice::from_ref(span));
+    facts.extend(times.iter().filter(|times| times.are_known).map(|times| format!("{:.0} ms", times.millis())));
+    facts.join(" · ")
 }
 
 /// A value as text: a list as JSON.
