@@ -125,8 +125,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Json::Text(Cow::Owned(value.to_owned())))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        // A list within logprobs has an element for each token.
-        let mut elements = Vec::with_capacity(if self == Self::Logprobs { LOGPROBS } else { 0 });
+        let mut elements = Vec::new();
         while let Some(element) = seq.next_element_seed(self)? {
             elements.push(element);
         }
@@ -146,9 +145,6 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Json::Object(fields))
     }
 }
-
-/// Room for the logprobs of a short response.
-const LOGPROBS: usize = 64;
 
 /// An object's key. serde's own `Cow` is always owned.
 struct Key<'a>(Cow<'a, str>);
