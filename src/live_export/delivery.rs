@@ -25,7 +25,7 @@ pub(super) enum Phase {
     Ended,
 }
 
-/// One export.
+/// An export to one destination, with its cursor and its counts.
 pub(super) struct Delivery<D> {
     pub(super) destination: D,
     pub(super) cursor: Cursor,
@@ -249,6 +249,6 @@ enum Sent {
     Done,
     /// They have to be sent in smaller requests.
     TooLarge,
-    /// They wait.
+    /// They were not accepted before the program ended, or before another one took the cursor: they stay in the store.
     Not,
 }

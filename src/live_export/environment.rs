@@ -16,7 +16,7 @@ pub(crate) enum EnvironmentError {
         "{variable} is `{value}`, which is {problem}; correct it, or set OTEL_TRACES_EXPORTER=none to export nothing"
     )]
     Value {
-        /// Its name.
+        /// Name of the variable.
         variable: &'static str,
         /// What it is.
         value: String,
@@ -26,7 +26,7 @@ pub(crate) enum EnvironmentError {
     /// The URL can't be used.
     #[error("{variable}: {cause}")]
     Endpoint {
-        /// Its name.
+        /// Name of the variable.
         variable: &'static str,
         /// What is wrong with it.
         cause: ExportSettingsError,

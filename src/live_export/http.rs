@@ -21,7 +21,7 @@ pub(super) struct Poster {
 
 /// What came back.
 pub(super) enum Reply {
-    /// A response.
+    /// The receiver responded, with any status.
     Response(Response),
     /// No response, and why.
     Failed(String),

@@ -95,7 +95,9 @@ impl JsonLines {
                         Ok(Err(error)) => {
                             return tracing::error!(%error, "spans are no longer written as lines (--emit)");
                         }
-                        Err(_) => return,
+                        Err(error) => {
+                            return tracing::error!(%error, "spans are no longer written as lines (--emit)");
+                        }
                     }
                     self.position = through;
                     continue;

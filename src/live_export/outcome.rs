@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Refused {
         /// How the spans are counted.
         reason: DropReason,
-        /// Why.
+        /// Why the request was not accepted, for the log and `/readyz`.
         cause: String,
     },
 }

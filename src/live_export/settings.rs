@@ -92,7 +92,7 @@ impl OtlpSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WebhookSettings {
-    /// The receiver.
+    /// Where ended rollouts are posted to.
     pub url: Endpoint,
     /// The name in metrics and messages, and of the cursor in the store. If empty, the URL is the name.
     #[serde(default)]
@@ -121,7 +121,7 @@ impl WebhookSettings {
 /// The encoding of spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Protocol {
-    /// Binary protobuf.
+    /// Protobuf as OTLP defines it, in binary.
     #[default]
     #[serde(rename = "http/protobuf")]
     Protobuf,

@@ -283,9 +283,9 @@ pub struct SpanOutline {
 /// Spans in the order in which they were stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NumberedSpans {
-    /// The spans.
+    /// The spans with all their attributes, by number.
     pub spans: Vec<Span>,
-    /// The number of each.
+    /// The number of each span, in the same order.
     pub numbers: Vec<u64>,
     /// The number where the next page begins: no span that is not in this page or an earlier one has this number or a lower one.
     pub through: u64,

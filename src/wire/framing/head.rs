@@ -158,7 +158,7 @@ fn begins_response(bytes: &[u8]) -> Result<(), FramingFault> {
     }))
 }
 
-/// Judges the field lines of an incomplete head that end behind the first `searched` bytes, so that a wrong one is told at once.
+/// Judges the field lines of an incomplete head that end behind the first `searched` bytes, so that a wrong one is refused at once.
 fn new_fields(head: &[u8], searched: usize) -> Result<(), FramingFault> {
     let lead = head.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
     let Some(start_line) = head[lead..].windows(2).position(|pair| pair == b"\r\n") else { return Ok(()) };
