@@ -155,16 +155,17 @@ mod tests {
         }
     }
 
+    /// A random value of at most `depth` levels. A depth of 0 ends it: siblings would otherwise grow without a limit.
     fn nested(random: &mut fastrand::Rng, depth: usize) -> JsonValue {
         let count = random.usize(0..3);
-        let elements: Vec<JsonValue> =
-            (0..count).map(|at| nested(random, if at == 0 { depth.saturating_sub(1) } else { 0 })).collect();
-        match depth {
-            0 => json!(["a\"é", 1, null])[count].clone(),
-            _ if depth.is_multiple_of(2) => {
-                elements.into_iter().enumerate().map(|(at, one)| (at.to_string(), one)).collect()
-            }
-            _ => elements.into(),
+        if depth == 0 {
+            return json!(["a\"é", 1, null])[count].clone();
+        }
+        let elements = (0..count).map(|at| nested(random, if at == 0 { depth - 1 } else { 0 }));
+        if depth.is_multiple_of(2) {
+            elements.enumerate().map(|(at, one)| (at.to_string(), one)).collect()
+        } else {
+            elements.collect::<Vec<JsonValue>>().into()
         }
     }
 }
