@@ -3,9 +3,11 @@
 //! A recorded call is converted without its request and without a JSON tree: its lists may have a hundred thousand numbers.
 
 use super::model_request::{event_data, http_status, server_version, status, text, token_id_doubts};
+use crate::trace::number_lists::{list_at, with_whole_texts};
 use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as JsonValue, json};
 use std::borrow::Cow;
 
@@ -63,10 +65,10 @@ impl<'a> CallTriplet<'a> {
     pub(crate) fn of(span: &'a Span) -> Self {
         let body = span.attributes.get(names::HTTP_RESPONSE_BODY_CONTENT).and_then(Value::as_str);
         // Of a stream, the event has the attributes.
-        match body.filter(|body| body.trim_start().starts_with('{')).map(serde_json::from_str::<ResponseBody>) {
+        match body.filter(|body| body.trim_start().starts_with('{')) {
             None => Self::of_attributes(span),
-            Some(Ok(body)) => Self::of_body(span, body),
-            Some(Err(_)) => Self::Json(triplet("model_request", &event_data(span))),
+            Some(body) => Self::of_body(span, body)
+                .unwrap_or_else(|_| Self::Json(triplet("model_request", &event_data(&with_whole_texts(span))))),
         }
     }
 
@@ -92,17 +94,26 @@ impl<'a> CallTriplet<'a> {
         Self::typed(span, ids(names::PROMPT_TOKEN_IDS), sampled, logprobs, None)
     }
 
-    fn of_body(span: &'a Span, body: ResponseBody) -> Self {
-        let ResponseBody { prompt_token_ids, choices, error } = body;
-        let mut choice = choices.unwrap_or_default().into_iter().next().unwrap_or_default();
-        let prompt = prompt_token_ids.filter(|ids| !ids.is_empty()).or_else(|| choice.prompt_token_ids.take());
-        let logprobs = choice.logprobs.and_then(|logprobs| match (logprobs.content, logprobs.token_logprobs) {
+    /// Of a recorded body. An error: it has a field of another type.
+    fn of_body(span: &'a Span, body: &'a str) -> serde_json::Result<Self> {
+        let ids = |list: Option<&'a RawValue>| list.map(|list| ids_in(span, body, list)).transpose();
+        let ResponseBody { prompt_token_ids, choices, error } = serde_json::from_str(body)?;
+        // A wrong type is one in any choice.
+        let mut choices = choices
+            .unwrap_or_default()
+            .into_iter()
+            .map(|choice| Ok((ids(choice.prompt_token_ids)?, ids(choice.token_ids)?, choice.logprobs)))
+            .collect::<serde_json::Result<Vec<_>>>()?;
+        let (of_choice, sampled, logprobs) =
+            if choices.is_empty() { (None, None, None) } else { choices.swap_remove(0) };
+        let prompt = ids(prompt_token_ids)?.filter(|ids| !ids.is_empty()).or(of_choice);
+        let logprobs = logprobs.and_then(|logprobs| match (logprobs.content, logprobs.token_logprobs) {
             (Some(content), _) => content.into_iter().map(|token| token.logprob).collect::<Option<Vec<f64>>>(),
             (None, Some(numbers)) => numbers.into_iter().collect(),
             (None, None) => None,
         });
-        let (prompt, sampled) = (prompt.unwrap_or_default(), choice.token_ids.unwrap_or_default());
-        Self::typed(span, prompt.into(), sampled.into(), logprobs.map(Cow::from), error)
+        let (prompt, sampled) = (prompt.unwrap_or_default(), sampled.unwrap_or_default());
+        Ok(Self::typed(span, prompt, sampled, logprobs.map(Cow::from), error))
     }
 
     fn typed(
@@ -125,11 +136,23 @@ impl<'a> CallTriplet<'a> {
     }
 }
 
+/// The ids of a list in the body of a response: those that the store left apart from the text, or those that the text has.
+fn ids_in<'a>(span: &'a Span, body: &str, list: &'a RawValue) -> serde_json::Result<Cow<'a, [i64]>> {
+    // The value is a part of the body, so that its address tells its place.
+    let behind_bracket = list.get().as_ptr().addr() - body.as_ptr().addr() + 1;
+    match list_at(&span.attributes, names::HTTP_RESPONSE_BODY_CONTENT, behind_bracket) {
+        Some(ids) => Ok(Cow::Borrowed(ids)),
+        None => serde_json::from_str::<Vec<i64>>(list.get()).map(Cow::Owned),
+    }
+}
+
 /// What a triplet has of a response's body. A field of another type is an error.
 #[derive(Deserialize)]
-struct ResponseBody {
-    prompt_token_ids: Option<Vec<i64>>,
-    choices: Option<Vec<Choice>>,
+struct ResponseBody<'a> {
+    #[serde(borrow)]
+    prompt_token_ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    choices: Option<Vec<Choice<'a>>>,
     #[serde(default, deserialize_with = "present")]
     error: Option<JsonValue>,
 }
@@ -139,10 +162,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<J
     JsonValue::deserialize(deserializer).map(Some)
 }
 
-#[derive(Default, Deserialize)]
-struct Choice {
-    prompt_token_ids: Option<Vec<i64>>,
-    token_ids: Option<Vec<i64>>,
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    prompt_token_ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token_ids: Option<&'a RawValue>,
     logprobs: Option<Logprobs>,
 }
 

@@ -5,10 +5,10 @@
 //! prompts is stored once. Values are restored exactly. This module does not know where pieces are stored.
 
 use super::frames::{compress_into, decompressed};
-use super::number_lists::{self, DividedText};
 use super::pieces::{base64_ranges, ranges_of, request_ranges, text_ranges};
 use super::planes::{WORD_BYTES, numbers};
 use super::{bits, planes};
+use crate::trace::number_lists::{self, DividedText};
 use crate::trace::{Span, Value, semconv as names};
 use aws_lc_rs::digest::{self, Context};
 use base64::Engine;

@@ -13,7 +13,6 @@ mod extension;
 mod externalized;
 mod frames;
 pub mod memory;
-mod number_lists;
 mod piece_cache;
 mod pieces;
 mod planes;

@@ -33,6 +33,9 @@ pub enum SpanContent {
     /// Of the long attributes, those that a database stores outside of the span (bodies, messages, token ids), only the named
     /// ones have their values. The others are empty: a text or a list of their type.
     Outline(&'static [&'static str]),
+    /// As an outline. A store may leave the long lists of numbers in a text as attributes of their own, as they are stored:
+    /// see [`number_lists`](crate::trace::number_lists).
+    OutlineWithLists(&'static [&'static str]),
 }
 
 impl SpanContent {
@@ -40,8 +43,13 @@ impl SpanContent {
     pub(super) fn includes(self, attribute: &str) -> bool {
         match self {
             Self::Whole => true,
-            Self::Outline(whole) => whole.contains(&attribute),
+            Self::Outline(whole) | Self::OutlineWithLists(whole) => whole.contains(&attribute),
         }
+    }
+
+    /// True if long lists of numbers belong into their texts.
+    pub(super) fn has_whole_texts(self) -> bool {
+        !matches!(self, Self::OutlineWithLists(_))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::export::model_request::event_data;
 use crate::export::triplet::{CallTriplet, PROMPT_CONTENT, TRIPLET_CONTENT, triplet};
 use crate::llm::recorded::is_llm_call;
 use crate::store::{SharedStore, SpanContent, SpanPages, SpanPlace, SpanQuery};
+use crate::trace::number_lists::with_whole_texts;
 use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span, Timestamp, Value};
 use serde::Serialize;
@@ -95,7 +96,7 @@ impl EventList {
         }
         let content = match format {
             EventFormat::Whole => SpanContent::Whole,
-            EventFormat::Triplets(_) => SpanContent::Outline(TRIPLET_CONTENT),
+            EventFormat::Triplets(_) => SpanContent::OutlineWithLists(TRIPLET_CONTENT),
         };
         let left = places.len();
         let pages = SpanPages::at(store, rollout.clone(), places, content);
@@ -139,7 +140,7 @@ async fn keep_last_of_each_prompt(
     let hasher = RandomState::new();
     let mut last: HashMap<u64, SpanPlace> = HashMap::new();
     let mut replaced = HashSet::new();
-    let content = SpanContent::Outline(PROMPT_CONTENT);
+    let content = SpanContent::OutlineWithLists(PROMPT_CONTENT);
     let mut pages = SpanPages::at(store, rollout.clone(), places.clone(), content);
     while let Some(page) = pages.next().await? {
         block_in_place(|| {
@@ -177,6 +178,7 @@ fn data_of<'a>(span: &'a Span, event_type: &str, format: EventFormat) -> EventDa
         };
     }
     let data = if is_posted {
+        let span = with_whole_texts(span);
         let data = span.attributes.get(names::EVENT_DATA).and_then(Value::as_str).unwrap_or("{}");
         serde_json::from_str(data).unwrap_or_default()
     } else {

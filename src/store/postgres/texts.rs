@@ -7,9 +7,9 @@
 use super::error::QueryError;
 use super::rows::damaged;
 use crate::store::externalized::{Hash, PieceError, ValueKind, unpack};
-use crate::store::number_lists::{attribute_of, is_marked, join};
 use crate::store::span_query::{SpanContent, SpanPlace};
 use crate::store::span_row::SpanRow;
+use crate::trace::number_lists::{attribute_of, is_marked, join};
 use crate::trace::{Span, Value};
 use deadpool_postgres::Object;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -171,7 +171,9 @@ pub(super) async fn restore(
         bytes += length;
         set(row, value);
     }
-    spans.iter_mut().for_each(|(_, span)| join(&mut span.attributes));
+    if content.has_whole_texts() {
+        spans.iter_mut().for_each(|(_, span)| join(&mut span.attributes));
+    }
     Ok(bytes)
 }
 

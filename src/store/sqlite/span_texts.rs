@@ -2,10 +2,10 @@
 
 use super::rows::damaged;
 use crate::store::externalized::{Hash, ValueKind, unpack};
-use crate::store::number_lists::{attribute_of, is_marked};
 use crate::store::piece_cache::PieceCache;
 use crate::store::span_query::SpanContent;
 use crate::trace::Value;
+use crate::trace::number_lists::{attribute_of, is_marked};
 use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
@@ -40,6 +40,11 @@ impl<'a> SpanTexts<'a> {
             content,
             pieces,
         })
+    }
+
+    /// What of each span is read.
+    pub(super) fn content(&self) -> SpanContent {
+        self.content
     }
 
     /// The attributes of the span with this number, with their lengths in bytes, and the lists of texts under their own names.

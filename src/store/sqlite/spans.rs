@@ -3,11 +3,11 @@
 use super::rows::damaged;
 use super::span_texts::SpanTexts;
 use crate::store::api::{NumberedSpans, SpanOutline};
-use crate::store::number_lists::{attribute_of, join, remove_parts};
 use crate::store::piece_cache::PieceCache;
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::{self, READ_COLUMNS, SpanKey};
 use crate::store::sql::{signed, unsigned};
+use crate::trace::number_lists::{attribute_of, join, remove_parts};
 use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span};
 use rusqlite::types::Type;
@@ -232,7 +232,9 @@ fn restore(span: &mut Span, number: i64, texts: &mut SpanTexts<'_>) -> rusqlite:
     }
     unreadable.dedup();
     unreadable.iter().for_each(|name| remove_parts(&mut span.attributes, name));
-    join(&mut span.attributes);
+    if texts.content().has_whole_texts() {
+        join(&mut span.attributes);
+    }
     if !unreadable.is_empty() {
         span.set(names::RECORD_DAMAGED, unreadable);
     }

@@ -1,10 +1,11 @@
-//! Long lists of numbers in a text, such as the token ids in a body that is kept: they are stored as lists, apart from the
-//! text, so that those that the span or another call has too are stored once.
+//! Long lists of numbers in a text, such as the token ids in a body that is kept: a store has them as lists, apart from the
+//! text, so that those that the span or another call has too are stored once, and a reader need not parse them.
 //!
 //! A list is taken out only if its numbers, written again, are the same bytes. What it means, and whether the text is JSON at
 //! all, does not matter.
 
-use crate::trace::{Attributes, Value};
+use super::{Attributes, Span, Value};
+use std::borrow::Cow;
 
 /// A shorter list takes more as a value of its own than it saves.
 const MINIMUM_NUMBERS: usize = 128;
@@ -17,19 +18,19 @@ const MARK: char = '\u{1}';
 
 /// A text without its long lists.
 #[derive(Debug, PartialEq)]
-pub(super) struct DividedText {
+pub(crate) struct DividedText {
     /// What is left: each list is `[]`.
-    pub(super) rest: String,
+    pub(crate) rest: String,
     /// In the order of the text.
-    pub(super) lists: Vec<NumberList>,
+    pub(crate) lists: Vec<NumberList>,
 }
 
 /// A list that was taken out.
 #[derive(Debug, PartialEq)]
-pub(super) struct NumberList {
+pub(crate) struct NumberList {
     place: Place,
     /// Each fits into 32 bits without a sign.
-    pub(super) numbers: Vec<i64>,
+    pub(crate) numbers: Vec<i64>,
 }
 
 /// Where a list was, and how it was written.
@@ -65,21 +66,28 @@ impl Separator {
     }
 }
 
-impl NumberList {
-    /// The name under which the list is stored beside the text, which is stored as `attribute`.
-    pub(super) fn name(&self, attribute: &str) -> String {
-        let Place { at, separator } = self.place;
+impl Place {
+    /// The name of the list at this place in the text of `attribute`.
+    fn name(self, attribute: &str) -> String {
+        let Self { at, separator } = self;
         format!("{attribute}{MARK}{at:012}{}", separator.letter())
     }
 }
 
+impl NumberList {
+    /// The name under which the list is stored beside the text, which is stored as `attribute`.
+    pub(crate) fn name(&self, attribute: &str) -> String {
+        self.place.name(attribute)
+    }
+}
+
 /// True for a name that [`NumberList::name`] may have made.
-pub(super) fn is_marked(name: &str) -> bool {
+pub(crate) fn is_marked(name: &str) -> bool {
     name.contains(MARK)
 }
 
 /// The attribute that a value belongs to which is stored under this name.
-pub(super) fn attribute_of(name: &str) -> &str {
+pub(crate) fn attribute_of(name: &str) -> &str {
     name.split_once(MARK).map_or(name, |(attribute, _)| attribute)
 }
 
@@ -91,7 +99,7 @@ fn place_of(name: &str) -> Option<(&str, Place)> {
 }
 
 /// Takes the long lists out of a text. `None` if it has none.
-pub(super) fn divide(text: &str) -> Option<DividedText> {
+pub(crate) fn divide(text: &str) -> Option<DividedText> {
     let (mut rest, mut lists, mut copied, mut at) = (String::new(), Vec::new(), 0, 0);
     while let Some(open) = memchr::memchr(b'[', text.as_bytes().get(at..)?).filter(|_| lists.len() < MAX_LISTS) {
         let from = at + open + 1;
@@ -139,7 +147,7 @@ fn read_number(text: &[u8]) -> Option<(i64, usize)> {
 const MAX_DIGITS: usize = 10;
 
 /// Puts the lists that are stored beside a text back into it.
-pub(super) fn join(attributes: &mut Attributes) {
+pub(crate) fn join(attributes: &mut Attributes) {
     let marked: Vec<String> = attributes.keys().filter(|name| is_marked(name)).cloned().collect();
     // A name that is not ours may be anything. In the order of names, the lists of a text follow each other by place.
     let mut lists = marked.iter().filter_map(|name| Some((name, place_of(name)?))).peekable();
@@ -157,8 +165,28 @@ pub(super) fn join(attributes: &mut Attributes) {
     }
 }
 
+/// The span with whole texts.
+pub(crate) fn with_whole_texts(span: &Span) -> Cow<'_, Span> {
+    if !span.attributes.keys().any(|name| is_marked(name)) {
+        return Cow::Borrowed(span);
+    }
+    let mut whole = span.clone();
+    join(&mut whole.attributes);
+    Cow::Owned(whole)
+}
+
+/// The list that was behind the opening bracket at the index `at - 1` of the text of `attribute`. `None` if that text has its
+/// list itself.
+pub(crate) fn list_at<'a>(attributes: &'a Attributes, attribute: &str, at: usize) -> Option<&'a [i64]> {
+    let names = Separator::ALL.into_iter().map(|separator| Place { at, separator }.name(attribute));
+    names.filter_map(|name| attributes.get(&name)).find_map(|value| match value {
+        Value::Ints(numbers) => Some(numbers.as_slice()),
+        _ => None,
+    })
+}
+
 /// Removes an attribute that is unreadable, or one of its lists is.
-pub(super) fn remove_parts(attributes: &mut Attributes, attribute: &str) {
+pub(crate) fn remove_parts(attributes: &mut Attributes, attribute: &str) {
     attributes.retain(|name, _| name != attribute && !(is_marked(name) && attribute_of(name) == attribute));
 }
 
