@@ -23,6 +23,7 @@ mod selected_rollouts;
 mod sequence_file;
 mod span_pages;
 mod span_query;
+mod span_record;
 mod span_row;
 pub mod spool;
 mod sql;

@@ -1,24 +1,22 @@
-//! A span as a row: the one definition of its columns and its JSON, from which every database's statements are derived.
+//! A span as a row: the one definition of its columns and its record, from which every database's statements are derived.
 //!
-//! The JSON leaves out what is stored elsewhere and what could not be read back. Nothing is copied for it.
+//! The record leaves out what is stored elsewhere and what JSON could not have. Nothing is copied for it.
 
-use super::error::StoreError;
 use super::externalized::{ExternalizedValue, externalize};
 use super::span_query::SpanPlace;
+use super::span_record::{self, RecordError};
 use super::sql::{signed, unsigned};
 use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
 use crate::trace::span::Resource;
 use crate::trace::{AttemptId, Attributes, RolloutId, Span, Status, StatusCode, Timestamp, Value};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 use std::sync::Arc;
 
 /// A span, encoded for its row.
 pub(super) struct SpanRow {
     pub(super) span: Arc<Span>,
-    /// The span's JSON without the attributes in `externalized`.
-    pub(super) json: String,
+    /// What no other column has, without the attributes in `externalized`.
+    pub(super) record: Vec<u8>,
     /// The long attributes, which are stored in pieces.
     pub(super) externalized: Vec<ExternalizedValue>,
 }
@@ -34,10 +32,11 @@ pub(super) enum ColumnValue<'a> {
     Text(&'a str),
     Integer(Option<i64>),
     Boolean(bool),
+    Bytes(&'a [u8]),
 }
 
 /// The columns of a new row, in the order of [`insert_columns`].
-pub(super) const COLUMNS: [Column; 9] = [
+pub(super) const COLUMNS: [Column; 10] = [
     Column { name: "rollout_id", value: |row| ColumnValue::Text(row.span.rollout_id.as_str()) },
     Column { name: "attempt_id", value: |row| ColumnValue::Text(row.span.attempt_id.as_str()) },
     Column { name: "sequence_id", value: |row| ColumnValue::Integer(Some(signed(row.span.sequence_id))) },
@@ -45,15 +44,17 @@ pub(super) const COLUMNS: [Column; 9] = [
     Column { name: "start_ns", value: |row| ColumnValue::Integer(nanos(row.span.start_time)) },
     Column { name: "end_ns", value: |row| ColumnValue::Integer(nanos(row.span.end_time)) },
     Column { name: "is_error", value: |row| ColumnValue::Boolean(row.span.is_error()) },
-    Column { name: "json", value: |row| ColumnValue::Text(&row.json) },
+    // Programs before records require it. To them the span is damaged.
+    Column { name: "json", value: |_| ColumnValue::Text("") },
     Column { name: "is_llm_call", value: |row| ColumnValue::Boolean(is_llm_call(&row.span)) },
+    Column { name: "record", value: |row| ColumnValue::Bytes(&row.record) },
 ];
 
 /// The columns that identify a span, see [`SpanKey`].
 pub(super) const KEY_COLUMNS: &str = "rollout_id, attempt_id, span_id";
 
-/// The columns that [`span`] takes, in its order.
-pub(super) const READ_COLUMNS: &str = "json, start_ns, end_ns";
+/// The columns besides the sequence id that [`span`] needs.
+pub(super) const READ_COLUMNS: &str = "record, start_ns, end_ns, rollout_id, attempt_id, span_id, json";
 
 /// The names of [`COLUMNS`], for an `INSERT`.
 pub(super) fn insert_columns() -> String {
@@ -80,28 +81,67 @@ impl SpanKey {
 }
 
 impl SpanRow {
-    /// Externalizes the long attributes and writes the others as JSON.
-    pub(super) fn encode(span: &Arc<Span>) -> Result<Self, StoreError> {
+    /// Externalizes the long attributes and encodes the others.
+    pub(super) fn encode(span: &Arc<Span>) -> Self {
         let externalized = externalize(span);
-        let json = json(span, &externalized).map_err(|error| StoreError::InvalidData { cause: error.to_string() })?;
-        Ok(Self { span: Arc::clone(span), json, externalized })
+        let is_inline = |name: &str| externalized.iter().all(|value| value.attribute != name);
+        let record = if is_readable(span) {
+            span_record::encode(span, is_inline)
+        } else {
+            span_record::encode(&readable(span), is_inline)
+        };
+        Self { span: Arc::clone(span), record, externalized }
     }
 }
 
-/// The span of a row, without its externalized attributes. The times come from their columns, because JSON has them as
-/// floating-point seconds.
-pub(super) fn span(json: &str, start_ns: Option<i64>, end_ns: Option<i64>) -> serde_json::Result<Span> {
-    let span: Span = serde_json::from_str(json)?;
-    Ok(Span { start_time: start_ns.map(timestamp), end_time: end_ns.map(timestamp), ..span })
+/// What a row has of a span besides its record.
+pub(super) struct RowColumns {
+    pub(super) key: SpanKey,
+    pub(super) sequence_id: u64,
+    pub(super) start_time: Option<Timestamp>,
+    pub(super) end_time: Option<Timestamp>,
 }
 
-/// What is left of a span with unreadable JSON: its columns, and the cause as its error.
-pub(super) fn damaged(
-    key: SpanKey,
-    sequence_id: u64,
-    (start_ns, end_ns): (Option<i64>, Option<i64>),
-    cause: &str,
-) -> Span {
+/// The form in which a row has a span.
+#[derive(Clone, Copy)]
+pub(super) enum StoredSpan<'a> {
+    Record(&'a [u8]),
+    /// As programs before records wrote it.
+    Json(&'a str),
+}
+
+impl StoredSpan<'_> {
+    pub(super) fn size_bytes(self) -> usize {
+        match self {
+            Self::Record(record) => record.len(),
+            Self::Json(json) => json.len(),
+        }
+    }
+}
+
+/// Why the span of a row can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoredSpanError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+/// The span of a row, without its externalized attributes.
+pub(super) fn span(stored: StoredSpan<'_>, columns: RowColumns) -> Result<Span, StoredSpanError> {
+    match stored {
+        StoredSpan::Record(record) => Ok(span_record::decode(record, columns)?),
+        // JSON has times as floating-point seconds.
+        StoredSpan::Json(json) => {
+            let RowColumns { start_time, end_time, .. } = columns;
+            Ok(Span { start_time, end_time, ..serde_json::from_str(json)? })
+        }
+    }
+}
+
+/// What is left of a span with an unreadable record: its columns, and the cause as its error.
+pub(super) fn damaged(RowColumns { key, sequence_id, start_time, end_time }: RowColumns, cause: &str) -> Span {
     let mut span = Span {
         rollout_id: key.rollout_id,
         attempt_id: key.attempt_id,
@@ -115,8 +155,8 @@ pub(super) fn damaged(
         attributes: Attributes::default(),
         events: Vec::new(),
         links: Vec::new(),
-        start_time: start_ns.map(timestamp),
-        end_time: end_ns.map(timestamp),
+        start_time,
+        end_time,
         context: None,
         parent: None,
         resource: Resource::default(),
@@ -134,43 +174,8 @@ fn nanos(time: Option<Timestamp>) -> Option<i64> {
     time.map(|time| signed(time.unix_nanos))
 }
 
-/// The JSON of `span` without the attributes in `externalized`.
-fn json(span: &Span, externalized: &[ExternalizedValue]) -> serde_json::Result<String> {
-    let mut json = Vec::with_capacity(ROW_BYTES);
-    if is_readable(span) {
-        serde_json::to_writer(&mut json, &WithoutExternalized(span, externalized))?;
-    } else {
-        serde_json::to_writer(&mut json, &WithoutExternalized(&readable(span), externalized))?;
-    }
-    String::from_utf8(json).map_err(serde::ser::Error::custom)
-}
-
-/// About the JSON of an LLM call without its content.
-const ROW_BYTES: usize = 4096;
-
-struct WithoutExternalized<'a>(&'a Span, &'a [ExternalizedValue]);
-
-impl Serialize for WithoutExternalized<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize_with(&InlineAttributes(&self.0.attributes, self.1), serializer)
-    }
-}
-
-struct InlineAttributes<'a>(&'a Attributes, &'a [ExternalizedValue]);
-
-impl Serialize for InlineAttributes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let is_inline = |name: &String| self.1.iter().all(|value| value.attribute != *name);
-        for (name, value) in self.0.iter().filter(|(name, _)| is_inline(name)) {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-/// False if an attribute contains infinity or NaN. JSON has neither, and the null that serde writes could not be read
-/// back, so that such attributes are left out.
+/// False if an attribute contains infinity or NaN. JSON has neither, and clients of the API could not read the null that would
+/// take their place, so that such attributes are left out.
 fn is_readable(span: &Span) -> bool {
     let events = span.events.iter().map(|event| &event.attributes);
     let links = span.links.iter().filter_map(|link| link.attributes.as_ref());
@@ -198,24 +203,29 @@ fn is_finite(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::externalized::ValueKind;
     use super::*;
 
     #[test]
     fn a_row_has_the_span_without_what_is_externalized_or_unreadable() {
-        let text = r#"{"rollout_id":"r","attempt_id":"a","sequence_id":1,"trace_id":"t","span_id":"s","parent_id":null,
+        let json = r#"{"rollout_id":"r","attempt_id":"a","sequence_id":1,"trace_id":"t","span_id":"s","parent_id":null,
             "name":"GET","kind":"CLIENT","status":{"status_code":"OK","description":null},"attributes":{"a":1,"b":"x"},
             "events":[],"links":[],"start_time":1.5,"end_time":null,"context":null,"parent":null,
             "resource":{"attributes":{},"schema_url":""}}"#;
-        let mut original: Span = serde_json::from_str(text).unwrap();
-        let written = json(&original, &[]).unwrap();
-        assert_eq!(written, serde_json::to_string(&original).unwrap());
-        assert_eq!(written, text.split('\n').map(str::trim).collect::<String>());
-        assert_eq!(span(&written, Some(1_500_000_000), None).unwrap(), original);
+        let mut original: Span = serde_json::from_str(json).unwrap();
+        let columns = |span: &Span| RowColumns {
+            key: SpanKey::of(span),
+            sequence_id: 1,
+            start_time: Some(timestamp(1_500_000_000)),
+            end_time: None,
+        };
+        let row = SpanRow::encode(&Arc::new(original.clone()));
+        for stored in [StoredSpan::Record(&row.record), StoredSpan::Json(json)] {
+            assert_eq!(span(stored, columns(&original)).unwrap(), original);
+        }
         original.set("a", f64::NAN);
-        let externalized =
-            ExternalizedValue { attribute: "b".to_owned(), kind: ValueKind::Text, pieces: Vec::new(), part: None };
-        let read = span(&json(&original, &[externalized]).unwrap(), None, None).unwrap();
-        assert!(read.attributes.is_empty());
+        original.set("b", "x".repeat(600));
+        let row = SpanRow::encode(&Arc::new(original.clone()));
+        let read = span(StoredSpan::Record(&row.record), columns(&original)).unwrap();
+        assert!(read.attributes.is_empty() && row.externalized.len() == 1);
     }
 }

@@ -116,8 +116,8 @@ async fn a_damaged_record_costs_that_record_only() {
     long.set("long", "words ".repeat(10_000));
     store.append(shared([span("r", "a", 1, "x"), long, span("r", "a", 3, "z")])).await.unwrap();
     let file = rusqlite::Connection::open(&path).unwrap();
-    for damage in ["'{'", "x'00ff'", "'{}'"] {
-        file.execute(&format!("UPDATE span SET json = {damage} WHERE sequence_id = 1"), []).unwrap();
+    for damage in ["record = 'text'", "record = x'00ff'", "record = x'01ff'", "record = NULL, json = '{}'"] {
+        file.execute(&format!("UPDATE span SET {damage} WHERE sequence_id = 1"), []).unwrap();
         let spans = store.spans("r".into(), None).await.unwrap();
         assert_eq!(spans.iter().map(|span| span.sequence_id).collect::<Vec<_>>(), [1, 2, 3], "{damage}");
         assert_eq!(
@@ -135,7 +135,7 @@ async fn a_damaged_record_costs_that_record_only() {
     let spans = other.spans("r".into(), None).await.unwrap();
     assert_eq!(spans[1].attributes["tracewire.record.damaged"], vec!["long".to_owned()].into());
     assert_eq!(spans[2], span("r", "a", 3, "z"));
-    // Four reads of one damaged record, and one of two.
+    // Five reads of one damaged record, and one of two.
     let counts = [store.statistics().await.unwrap(), other.statistics().await.unwrap()];
-    assert_eq!(counts.map(|statistics| statistics.damaged_reads), [4, 2]);
+    assert_eq!(counts.map(|statistics| statistics.damaged_reads), [5, 2]);
 }

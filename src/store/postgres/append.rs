@@ -25,7 +25,7 @@ pub(super) fn encode_row(span: &Arc<Span>) -> Result<SpanRow, StoreError> {
         let cause = format!("the ids of a span have more than {MAX_KEY_BYTES} bytes");
         return Err(StoreError::InvalidData { cause });
     }
-    SpanRow::encode(span)
+    Ok(SpanRow::encode(span))
 }
 
 /// Stores a batch of spans with their rollouts, attempts and traces.
@@ -127,22 +127,25 @@ enum ColumnArray<'a> {
     Text(Vec<&'a str>),
     Integer(Vec<Option<i64>>),
     Boolean(Vec<bool>),
+    Bytes(Vec<&'a [u8]>),
 }
 
 impl<'a> ColumnArray<'a> {
     fn new(rows: &'a [SpanRow], value: fn(&SpanRow) -> ColumnValue<'_>) -> Self {
-        let (mut texts, mut integers, mut booleans) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut texts, mut integers, mut booleans, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             match value(row) {
                 ColumnValue::Text(text) => texts.push(text),
                 ColumnValue::Integer(number) => integers.push(number),
                 ColumnValue::Boolean(value) => booleans.push(value),
+                ColumnValue::Bytes(value) => bytes.push(value),
             }
         }
-        match (texts.is_empty(), integers.is_empty()) {
-            (false, _) => Self::Text(texts),
-            (true, false) => Self::Integer(integers),
-            (true, true) => Self::Boolean(booleans),
+        match (texts.is_empty(), integers.is_empty(), booleans.is_empty()) {
+            (false, ..) => Self::Text(texts),
+            (true, false, _) => Self::Integer(integers),
+            (true, true, false) => Self::Boolean(booleans),
+            (true, true, true) => Self::Bytes(bytes),
         }
     }
 
@@ -151,6 +154,7 @@ impl<'a> ColumnArray<'a> {
             Self::Text(_) => "TEXT[]",
             Self::Integer(_) => "BIGINT[]",
             Self::Boolean(_) => "BOOLEAN[]",
+            Self::Bytes(_) => "BYTEA[]",
         }
     }
 
@@ -159,6 +163,7 @@ impl<'a> ColumnArray<'a> {
             Self::Text(all) => all,
             Self::Integer(all) => all,
             Self::Boolean(all) => all,
+            Self::Bytes(all) => all,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Error;
 /// Applied in this order. The schema version of a database is the number of scripts that were applied. The effect of a
 /// released script never changes.
 const MIGRATIONS: &[&str] =
-    &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS, EXPORTS, SPAN_ORDER];
+    &[FIRST, ENDS, ORPHANS, LLM_CALLS, ROLLOUT_PAGES, SPAN_PAGES, NUMBER_LISTS, EXPORTS, SPAN_ORDER, RECORDS];
 
 const FIRST: &str = "
 CREATE TABLE rollout (
@@ -151,6 +151,11 @@ CREATE TABLE export_cursor (name TEXT PRIMARY KEY, json TEXT NOT NULL);
 const SPAN_ORDER: &str = "
 DROP INDEX IF EXISTS span_in_order;
 CREATE INDEX IF NOT EXISTS span_by_place ON span (rollout_id, sequence_id, (COALESCE(start_ns, -1)), id);
+";
+
+/// New spans are records, with an empty JSON; those of older programs have no record. Older programs go on writing beside this one.
+const RECORDS: &str = "
+ALTER TABLE span ADD COLUMN IF NOT EXISTS record BYTEA;
 ";
 
 /// Creates or migrates the tables. Returns the version of the database if it is newer than [`known_version`].

@@ -6,7 +6,7 @@ use super::settled::Settled;
 use super::texts;
 use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::span_row::{self, READ_COLUMNS};
+use crate::store::span_row::{self, READ_COLUMNS, RowColumns, SpanKey, StoredSpan, timestamp};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{AttemptId, RolloutId, Span};
 use deadpool_postgres::Object;
@@ -90,7 +90,7 @@ impl<'a> GroupReader<'a> {
     /// Adds the spans of these rows, with their externalized attributes.
     async fn add(&mut self, rows: &[Row]) -> Result<(), QueryError> {
         let mut spans = rows.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
-        self.bytes += rows.iter().map(|row| row.get::<_, &str>(2).len()).sum::<usize>();
+        self.bytes += rows.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
         self.bytes += texts::restore(self.connection, &mut spans, self.content).await?;
         self.spans.extend(spans);
         Ok(())
@@ -144,7 +144,7 @@ pub(super) async fn by_number(
             break;
         }
         let mut placed = group.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
-        bytes += group.iter().map(|row| row.get::<_, &str>(2).len()).sum::<usize>();
+        bytes += group.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
         bytes += texts::restore(connection, &mut placed, SpanContent::Whole).await?;
         numbers.extend(group.iter().map(|row| unsigned(number(row))));
         spans.extend(placed.into_iter().map(|(_, span)| span));
@@ -201,6 +201,21 @@ async fn rows_after(
 /// The span of a row without its externalized attributes, and its place.
 fn placed_span(row: &Row) -> Result<(SpanPlace, Span), QueryError> {
     let place = SpanPlace { sequence_id: unsigned(row.get(0)), start_ns: row.get(3), number: row.get(1) };
-    let span = span_row::span(row.get(2), row.get(3), row.get(4)).map_err(damaged)?;
-    Ok((place, span))
+    let key = SpanKey {
+        rollout_id: row.get::<_, &str>(5).into(),
+        attempt_id: row.get::<_, &str>(6).into(),
+        span_id: row.get(7),
+    };
+    let (start, end): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
+    let (start_time, end_time) = (start.map(timestamp), end.map(timestamp));
+    let columns = RowColumns { key, sequence_id: place.sequence_id, start_time, end_time };
+    Ok((place, span_row::span(stored(row), columns).map_err(damaged)?))
+}
+
+/// The record of the row, or the JSON of an older program.
+fn stored(row: &Row) -> StoredSpan<'_> {
+    match row.get(2) {
+        Some(record) => StoredSpan::Record(record),
+        None => StoredSpan::Json(row.get(8)),
+    }
 }

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     SPAN_COUNTS,
     EXPORTS,
     ATTEMPT_COUNT,
+    RECORDS,
 ];
 
 const FIRST: &str = "
@@ -236,6 +237,9 @@ WHEN NOT EXISTS (SELECT 1 FROM attempt WHERE rollout_id = NEW.rollout_id AND att
 END;
 UPDATE row_count SET attempts = (SELECT COUNT(*) FROM attempt);
 ";
+
+/// New spans are records, with an empty JSON; those of older programs have no record. Older programs go on writing beside this one.
+const RECORDS: &str = "ALTER TABLE span ADD COLUMN record BLOB;";
 
 /// The newest schema version that this program knows.
 pub(super) fn known_version() -> i64 {

@@ -5,12 +5,12 @@ use super::span_texts::SpanTexts;
 use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::piece_cache::PieceCache;
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::span_row::{self, READ_COLUMNS, SpanKey};
+use crate::store::span_row::{self, READ_COLUMNS, RowColumns, SpanKey, StoredSpan, timestamp};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::number_lists::{attribute_of, join, remove_parts};
 use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span};
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row, params};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,7 +38,7 @@ pub(super) fn page(
             page.is_last = page.spans.len() < query.limit.get();
             break;
         };
-        let (span, length) = placed_span(connection, &query.rollout_id, row, &mut texts, damaged_reads)?;
+        let (span, length) = placed_span(row, &mut texts, damaged_reads)?;
         bytes += length;
         page.spans.push(span);
     }
@@ -66,7 +66,7 @@ pub(super) fn at(
         read.places_read += 1;
         let mut found = statement.query(params![place.number, rollout.as_str()])?;
         if let Some(row) = found.next()? {
-            let (span, length) = placed_span(connection, rollout, row, &mut texts, damaged_reads)?;
+            let (span, length) = placed_span(row, &mut texts, damaged_reads)?;
             bytes += length;
             read.spans.push(span);
         }
@@ -76,14 +76,12 @@ pub(super) fn at(
 
 /// The span of a row with its externalized attributes, and its length in bytes.
 fn placed_span(
-    connection: &Connection,
-    rollout: &RolloutId,
     row: &Row<'_>,
     texts: &mut SpanTexts<'_>,
     damaged_reads: &AtomicU64,
 ) -> rusqlite::Result<((SpanPlace, Span), usize)> {
     let place = SpanPlace { sequence_id: unsigned(row.get(0)?), start_ns: row.get(3)?, number: row.get(1)? };
-    let (mut span, length) = short_span(connection, rollout, row, place.number)?;
+    let (mut span, length) = short_span(row)?;
     let restored = restore(&mut span, place.number, texts)?;
     note_damage(&span, damaged_reads);
     Ok(((place, span), length + restored))
@@ -103,7 +101,7 @@ pub(super) fn outlines(
     let mut outlines = Vec::new();
     while let Some(row) = found.next()? {
         let number = row.get(1)?;
-        let (span, _) = short_span(connection, rollout, row, number)?;
+        let (span, _) = short_span(row)?;
         outlines.push(SpanOutline { number: unsigned(number), span });
     }
     Ok(outlines)
@@ -118,7 +116,7 @@ pub(super) fn by_number(
     damaged_reads: &AtomicU64,
 ) -> rusqlite::Result<NumberedSpans> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT sequence_id, id, {READ_COLUMNS}, rollout_id FROM span WHERE id > ?1 ORDER BY id LIMIT ?2"
+        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE id > ?1 ORDER BY id LIMIT ?2"
     ))?;
     let newest = unsigned(newest_number(connection)?);
     let mut page = NumberedSpans { through: after, newest, ..NumberedSpans::default() };
@@ -129,8 +127,8 @@ pub(super) fn by_number(
             page.through = newest.max(after);
             break;
         };
-        let (number, rollout) = (row.get(1)?, RolloutId::from(row.get_ref(5)?.as_str()?));
-        let (mut span, length) = short_span(connection, &rollout, row, number)?;
+        let number = row.get(1)?;
+        let (mut span, length) = short_span(row)?;
         bytes += length + restore(&mut span, number, &mut texts)?;
         note_damage(&span, damaged_reads);
         page.through = unsigned(number);
@@ -162,7 +160,7 @@ pub(super) fn one(
     let mut found = statement.query(params![rollout.as_str(), attempt.as_str(), span_id])?;
     let Some(row) = found.next()? else { return Ok(None) };
     let number = row.get(1)?;
-    let (mut span, _) = short_span(connection, rollout, row, number)?;
+    let (mut span, _) = short_span(row)?;
     restore(&mut span, number, &mut SpanTexts::new(connection, SpanContent::Whole, pieces)?)?;
     note_damage(&span, damaged_reads);
     Ok(Some(span))
@@ -191,23 +189,32 @@ fn sql(query: &SpanQuery) -> String {
     )
 }
 
-/// The span of a row without its externalized attributes, and the length of its record.
-fn short_span(
-    connection: &Connection,
-    rollout: &RolloutId,
-    row: &Row<'_>,
-    number: i64,
-) -> rusqlite::Result<(Span, usize)> {
-    let json = row.get_ref(2)?.as_str();
-    let length = json.as_ref().map_or(0, |json| json.len());
-    let span = json
-        .map_err(|error| damaged(Type::Text, error))
-        .and_then(|json| span_row::span(json, row.get(3)?, row.get(4)?).map_err(|error| damaged(Type::Text, error)));
-    match span {
+/// The span of a row without its externalized attributes, and the length of its record. The row has the sequence id, the number,
+/// and the [`READ_COLUMNS`].
+fn short_span(row: &Row<'_>) -> rusqlite::Result<(Span, usize)> {
+    let columns = || -> rusqlite::Result<RowColumns> {
+        let key = SpanKey {
+            rollout_id: row.get_ref(5)?.as_str()?.into(),
+            attempt_id: row.get_ref(6)?.as_str()?.into(),
+            span_id: row.get(7)?,
+        };
+        let (start, end): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let (start_time, end_time) = (start.map(timestamp), end.map(timestamp));
+        Ok(RowColumns { key, sequence_id: unsigned(row.get(0)?), start_time, end_time })
+    };
+    let stored = match row.get_ref(2)? {
+        ValueRef::Blob(record) => Ok(StoredSpan::Record(record)),
+        ValueRef::Null => row.get_ref(8)?.as_str().map(StoredSpan::Json).map_err(|error| damaged(Type::Text, error)),
+        other => Err(damaged(other.data_type(), "a record is no blob")),
+    };
+    let length = stored.as_ref().map_or(0, |stored| stored.size_bytes());
+    let known = columns()?;
+    match stored.and_then(|stored| span_row::span(stored, known).map_err(|error| damaged(Type::Blob, error))) {
         Ok(span) => Ok((span, length)),
         Err(error) if is_damage(&error) => {
-            tracing::error!(rollout_id = %rollout, %error, "the record of a span is damaged");
-            Ok((damaged_span(connection, number, &error.to_string())?, length))
+            let columns = columns()?;
+            tracing::error!(rollout_id = %columns.key.rollout_id, %error, "the record of a span is damaged");
+            Ok((span_row::damaged(columns, &error.to_string()), length))
         }
         Err(error) => Err(error),
     }
@@ -239,19 +246,6 @@ fn restore(span: &mut Span, number: i64, texts: &mut SpanTexts<'_>) -> rusqlite:
         span.set(names::RECORD_DAMAGED, unreadable);
     }
     Ok(bytes)
-}
-
-/// The span of a row of which only the other columns can be read.
-fn damaged_span(connection: &Connection, number: i64, cause: &str) -> rusqlite::Result<Span> {
-    let sql = "SELECT rollout_id, attempt_id, span_id, sequence_id, start_ns, end_ns FROM span WHERE id = ?1";
-    connection.prepare_cached(sql)?.query_row(params![number], |row| {
-        let key = SpanKey {
-            rollout_id: row.get::<_, String>(0)?.as_str().into(),
-            attempt_id: row.get::<_, String>(1)?.as_str().into(),
-            span_id: row.get(2)?,
-        };
-        Ok(span_row::damaged(key, unsigned(row.get(3)?), (row.get(4)?, row.get(5)?), cause))
-    })
 }
 
 /// True if the content of a row is wrong, and not the file.

@@ -4,7 +4,6 @@ use super::rows::{self, encode};
 use super::spans::newest_number;
 use super::texts::RecentTexts;
 use crate::store::api::{Appended, RolloutSequenceState, UNASSIGNED};
-use crate::store::error::StoreError;
 use crate::store::externalized::Hash;
 use crate::store::records::SpanObserver;
 use crate::store::span_row::{COLUMNS, ColumnValue, KEY_COLUMNS, SpanRow, insert_columns};
@@ -26,19 +25,19 @@ pub(super) struct PackedRow {
 impl PackedRow {
     /// About the size that the row adds to the file.
     pub(super) fn size_bytes(&self) -> usize {
-        ROW_BYTES + self.row.json.len() + self.packed.values().map(Vec::len).sum::<usize>()
+        ROW_BYTES + self.row.record.len() + self.packed.values().map(Vec::len).sum::<usize>()
     }
 
     /// Encodes a span outside of the transaction, since compression takes longer than all writes.
-    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Result<Self, StoreError> {
-        let row = SpanRow::encode(span)?;
+    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Self {
+        let row = SpanRow::encode(span);
         let mut packed = HashMap::new();
         for value in &row.externalized {
             for piece in value.pieces.iter().filter(|piece| !recent.contains(&piece.hash)) {
                 packed.entry(piece.hash).or_insert_with(|| value.pack(piece, span));
             }
         }
-        Ok(Self { row, packed })
+        Self { row, packed }
     }
 
     fn span(&self) -> &Span {
@@ -53,6 +52,7 @@ impl ToSql for ColumnValue<'_> {
             Self::Integer(Some(number)) => ValueRef::Integer(*number),
             Self::Integer(None) => ValueRef::Null,
             Self::Boolean(value) => ValueRef::Integer(i64::from(*value)),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
         }))
     }
 }
@@ -297,5 +297,5 @@ fn insert_span(
     Ok(Some(id))
 }
 
-/// Estimated size of a row without its JSON and pieces, including its index entries.
+/// Estimated size of a row without its record and pieces, including its index entries.
 const ROW_BYTES: usize = 500;

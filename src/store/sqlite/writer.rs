@@ -94,9 +94,9 @@ impl Writer {
     /// Encodes spans beside the caller, appends them, and waits for their commit.
     pub(super) async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Outcome> {
         let recent = Arc::clone(&self.recent);
-        let encode = move || spans.iter().map(|span| PackedRow::encode(span, &recent)).collect::<Result<Vec<_>>>();
+        let encode = move || spans.iter().map(|span| PackedRow::encode(span, &recent)).collect::<Vec<_>>();
         let encoded = tokio::task::spawn_blocking(encode).await;
-        let rows = encoded.map_err(|error| StoreError::Other(format!("spans can't be encoded: {error}")))??;
+        let rows = encoded.map_err(|error| StoreError::Other(format!("spans can't be encoded: {error}")))?;
         self.run(Work::Append(rows)).await
     }
 
