@@ -2,6 +2,7 @@
 //! see `otlp::http`.
 
 use crate::error::{FramingFault, ProxyError};
+use crate::query::QueryError;
 use crate::rollout::RolloutError;
 use crate::store::StoreError;
 use crate::util::panics::Panicked;
@@ -63,10 +64,12 @@ impl ApiError {
         Self::schema(SchemaProblem { kind: "value_error", place, message: message.into(), found: found.into() })
     }
 
-    /// A [`Self::Schema`] about a part of a text: `part` is where it begins and ends in the text.
-    pub(super) fn of_part(place: &[&str], part: [usize; 2], message: impl Into<String>, text: &str) -> Self {
-        let place = place.iter().map(|step| json!(step)).chain(part.map(|end| json!(end))).collect();
-        Self::schema(SchemaProblem { kind: "value_error", place, message: message.into(), found: text.into() })
+    /// A [`Self::Schema`] about the query language in the parameter `q`, with the place of the error in the text, in UTF-16 units
+    /// as JavaScript counts them.
+    pub(super) fn of_invalid_query(text: &str, error: &QueryError) -> Self {
+        let units = |end: usize| text[..end].encode_utf16().count();
+        let place = vec![json!("query"), json!("q"), json!(units(error.place.start)), json!(units(error.place.end))];
+        Self::schema(SchemaProblem { kind: "value_error", place, message: error.message.clone(), found: text.into() })
     }
 }
 

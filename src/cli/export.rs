@@ -6,14 +6,16 @@
 use super::find::{find_rollout, open_for_reading};
 use super::settings::read_config;
 use super::show;
+use super::trace_list::parsed;
 use crate::export::format::ExportFormat;
 use crate::export::sample::{Proof, SampleOptions};
 use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
+use crate::rollout::{RolloutSearch, TotalsCache};
 use crate::run::signals::stop_requests;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
-use crate::trace::{RolloutStatus, Timestamp};
+use crate::trace::{RolloutId, RolloutStatus, Timestamp};
 use crate::trajectory::{MergeMode, VerdictSettings};
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -31,14 +33,18 @@ use std::time::{Duration, SystemTime};
   tracewire export --all --format trajectories -o train.parquet
   tracewire export ro-0123 ro-4567 --format slime
   tracewire export --since 2h --status succeeded --format messages -o sft.jsonl
+  tracewire export --query 'model:qwen* reward>=1 since:1d' --format verl -o train.jsonl
   tracewire export latest --format otlp-json -o spans.jsonl")]
 pub(super) struct ExportArgs {
     /// Ids of rollouts, the beginnings of them, or `latest`
-    #[arg(value_name = "ROLLOUT", required_unless_present_any = ["all", "since", "status"])]
+    #[arg(value_name = "ROLLOUT", required_unless_present_any = ["all", "query", "since", "status"])]
     rollouts: Vec<String>,
     /// Export all rollouts
     #[arg(long, conflicts_with = "rollouts")]
     all: bool,
+    /// Only rollouts that match a query, as of `tracewire trace list`
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["rollouts", "all", "since", "status"])]
+    query: Option<String>,
     /// Only rollouts that started within this time, such as 90s, 30m, 2h or 7d
     #[arg(long, value_name = "TIME", value_parser = age)]
     since: Option<Duration>,
@@ -128,13 +134,22 @@ async fn export(args: ExportArgs) -> Result<()> {
     let export = ExportStream::new(format, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let options = args.sample.options(settings.verdict)?;
-    let filter = selection(&args, &store, &place).await?;
-    let mut rollouts = SelectedRollouts::by_start(&store, filter.clone(), |_| true);
+    let (mut rollouts, total) = match &args.query {
+        Some(query) => {
+            let ids = matching(query, &store).await?;
+            let total = ids.len() as u64;
+            (SelectedRollouts::listed(&store, ids), total)
+        }
+        None => {
+            let filter = selection(&args, &store, &place).await?;
+            (SelectedRollouts::by_start(&store, filter.clone(), |_| true), store.count_rollouts(filter).await?)
+        }
+    };
     if rollouts.is_empty().await? {
         bail!("{place} has no such rollouts; list its rollouts with `tracewire trace list`");
     }
     let reader = reader(&export, rollouts, &store, options).await?;
-    let progress = Progress::of(filter, &store).await?;
+    let progress = Progress { is_shown: std::io::stderr().is_terminal(), total };
     let written = match &args.output {
         Some(path) => to_file(path, export, reader, &progress).await.map(Some),
         None => to_stdout(export, reader, &progress).await,
@@ -146,7 +161,15 @@ async fn export(args: ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// The rollouts that the arguments select.
+/// The rollouts that match a query, oldest first.
+async fn matching(query: &str, store: &SharedStore) -> Result<Vec<RolloutId>> {
+    let now = Timestamp::from(SystemTime::now());
+    let (query, totals) = (parsed(query, now)?, TotalsCache::default());
+    let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
+    Ok(search.all_ids(|_| true).await?)
+}
+
+/// The rollouts that the other arguments select.
 async fn selection(args: &ExportArgs, store: &SharedStore, place: &str) -> Result<RolloutFilter> {
     let mut filter = RolloutFilter::default();
     if !args.rollouts.is_empty() {
@@ -245,12 +268,6 @@ struct Progress {
 }
 
 impl Progress {
-    async fn of(filter: RolloutFilter, store: &SharedStore) -> Result<Self> {
-        let is_shown = std::io::stderr().is_terminal();
-        let total = if is_shown { store.count_rollouts(filter).await? } else { 0 };
-        Ok(Self { is_shown, total })
-    }
-
     fn show(&self, counts: &ExportCounts) {
         if self.is_shown {
             let made = match &counts.proof {

@@ -95,6 +95,20 @@ impl RolloutSearch<'_> {
         Ok(page)
     }
 
+    /// The ids of all rollouts that match and for which `is_visible` is true, oldest first.
+    pub(crate) async fn all_ids(&self, is_visible: impl Fn(&Rollout) -> bool) -> Result<Vec<RolloutId>> {
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(SearchPageRequest { after, limit: SCAN_ROLLOUTS }, &is_visible).await?;
+            ids.extend(page.rollouts.into_iter().map(|one| one.found.rollout.rollout_id));
+            after = page.next;
+            if after.is_none() {
+                ids.reverse();
+                return Ok(ids);
+            }
+        }
+    }
+
     fn matches(&self, found: &AttemptedRollout, counts: &RolloutCounts, totals: Option<&RolloutTotals>) -> bool {
         let unknown = RolloutTotals::default();
         self.query.matches(&RolloutFacts {

@@ -226,6 +226,38 @@ fn an_export_without_a_reader_ends_quietly_and_one_without_space_leaves_nothing(
 }
 
 #[test]
+fn exports_take_the_query_of_lists() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    let [worse, better] = ["0.25", "1"].map(|reward| rollout_with(&serve, reward));
+    let exported =
+        |query: &str| tracewire(bench.home()).args(["export", "--format", "slime", "--query", query]).output().unwrap();
+    let of = |lines: &str| -> Vec<String> {
+        let id = |line: &str| {
+            serde_json::from_str::<Value>(line).unwrap()["metadata"]["rollout_id"].as_str().unwrap().to_owned()
+        };
+        let mut ids: Vec<String> = lines.lines().map(id).collect();
+        ids.dedup();
+        ids
+    };
+    for (query, expected) in
+        [("reward>=1", vec![&better]), ("calls>0", vec![&worse, &better]), ("reward<0.5", vec![&worse])]
+    {
+        let lines = String::from_utf8(exported(query).stdout).unwrap();
+        assert_eq!(of(&lines).iter().collect::<Vec<_>>(), expected, "{query}");
+        let path = format!("/v1/tracewire/export?format=slime&q={}", query.replace('>', "%3E").replace('<', "%3C"));
+        assert_eq!(get(serve.address("server"), &path).text(), lines, "{query}");
+    }
+    for (query, words) in [("reward>9", "has no such rollouts"), ("modle:x", "^^^^^")] {
+        let output = exported(query);
+        assert!(output.status.code() == Some(2) && text(&output).contains(words), "{}", text(&output));
+    }
+    for query in ["q=modle:x", "q=calls%3E0&since=1"] {
+        assert_eq!(get(serve.address("server"), &format!("/v1/tracewire/export?{query}")).status, 422, "{query}");
+    }
+}
+
+#[test]
 fn rollouts_of_a_group_become_preference_pairs() {
     let bench = Bench::new();
     let serve = serve(&bench);

@@ -8,12 +8,15 @@ use crate::api::state::ApiState;
 use crate::api::streamed::{BodySource, streamed};
 use crate::export::format::ExportFormat;
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
+use crate::query::Query;
+use crate::rollout::RolloutSearch;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts};
 use crate::trace::{Rollout, RolloutId, RolloutStatus, Timestamp};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use serde::Deserialize;
+use std::time::SystemTime;
 use utoipa::IntoParams;
 
 /// The query of an export.
@@ -27,6 +30,8 @@ pub(super) struct ExportQuery {
     file_type: FileType,
     /// Only these rollouts (repeatable).
     rollout: Vec<String>,
+    /// Only rollouts that match these conditions, such as `model:qwen* reward>=1 since:1d`. Instead of the other conditions.
+    q: Option<String>,
     /// Only rollouts with one of these states (repeatable).
     status: Vec<RolloutStatus>,
     /// Only rollouts that started at this Unix time or later.
@@ -39,6 +44,7 @@ impl Default for ExportQuery {
             format: "trajectories".to_owned(),
             file_type: FileType::Jsonl,
             rollout: Vec::new(),
+            q: None,
             status: Vec::new(),
             since: None,
         }
@@ -60,23 +66,40 @@ pub(super) async fn export(
         ExportError::NoColumns { .. } => ApiError::of_value(&["query", "file_type"], error.to_string(), "parquet"),
         _ => ApiError::Internal,
     })?;
-    let ids: Vec<RolloutId> = query.rollout.iter().map(|id| id.as_str().into()).collect();
-    query.rollout.iter().try_for_each(|id| caller.require(id))?;
-    let filter = RolloutFilter {
-        ids: (!ids.is_empty()).then_some(ids),
-        statuses: (!query.status.is_empty()).then(|| query.status.clone()),
-        started_from: query.since.map(Timestamp::from_unix_secs),
-        ..RolloutFilter::default()
-    };
     let store = state.rollouts.store();
-    let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());
-    let selected = SelectedRollouts::by_start(store, filter, is_visible);
+    let selected = selected(&state, caller, query).await?;
     let rollouts = selected.ordered_by(export.order_key()).await?;
     let (preparation, options, media_type) = (export.preparation(), sample_options(&state), export.media_type());
     let reader = AttemptReader::new(store, rollouts, export.scope(), move |found, spans| {
         preparation.prepare(found, spans, &options)
     });
     streamed(media_type, ExportBody { export: Some(export), reader }).await
+}
+
+/// The rollouts that a query selects, of those that the caller may read.
+async fn selected(state: &ApiState, caller: CallerAccess, query: ExportQuery) -> ApiResult<SelectedRollouts> {
+    query.rollout.iter().try_for_each(|id| caller.require(id))?;
+    let store = state.rollouts.store();
+    let only = caller.only_rollout().map(RolloutId::from);
+    let is_visible = move |rollout: &Rollout| caller.includes(rollout.rollout_id.as_str());
+    let Some(text) = query.q else {
+        let ids: Vec<RolloutId> = query.rollout.iter().map(|id| id.as_str().into()).collect();
+        let filter = RolloutFilter {
+            ids: (!ids.is_empty()).then_some(ids),
+            statuses: (!query.status.is_empty()).then_some(query.status),
+            started_from: query.since.map(Timestamp::from_unix_secs),
+            ..RolloutFilter::default()
+        };
+        return Ok(SelectedRollouts::by_start(store, filter, is_visible));
+    };
+    if !query.rollout.is_empty() || !query.status.is_empty() || query.since.is_some() {
+        let message = "Input should have all conditions, as `id:`, `status:` and `since:`";
+        return Err(ApiError::of_value(&["query", "q"], message, text));
+    }
+    let now = Timestamp::from(SystemTime::now());
+    let query = Query::parse(&text, now).map_err(|error| ApiError::of_invalid_query(&text, &error))?;
+    let search = RolloutSearch { store, totals: &state.totals, query: &query, now, only };
+    Ok(SelectedRollouts::listed(store, search.all_ids(is_visible).await?))
 }
 
 /// The body of an export.

@@ -4,7 +4,7 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
-use crate::query::{Query, QueryError, RolloutTotals, task_text};
+use crate::query::{Query, RolloutTotals, task_text};
 use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
 use crate::store::{RolloutCounts, RolloutFilter, RolloutPlace};
 use crate::trace::{AttemptedRollout, RolloutId, Timestamp};
@@ -109,7 +109,7 @@ pub(super) async fn list(
 ) -> ApiResult {
     let request: RolloutPageQuery = read_query(query.as_deref())?;
     let now = Timestamp::from(SystemTime::now());
-    let query = Query::parse(&request.q, now).map_err(|error| invalid_query(&request.q, &error))?;
+    let query = Query::parse(&request.q, now).map_err(|error| ApiError::of_invalid_query(&request.q, &error))?;
     let after = match request.after.as_str() {
         "" => None,
         cursor => Some(place_of(cursor).ok_or_else(|| {
@@ -147,13 +147,6 @@ pub(super) async fn one_rollout(State(state): State<ApiState>, Path(id): Path<St
     let counts = store.rollout_counts(vec![id.clone()]).await?.remove(&id).unwrap_or_default();
     let totals = state.totals.of(store, &id, &counts, &mut { MAX_SPANS_READ }).await?;
     ok(RolloutRow::from(FoundRollout { found, counts, totals }))
-}
-
-/// 422 with the place of the error in the query, in UTF-16 units as JavaScript counts them.
-fn invalid_query(text: &str, error: &QueryError) -> ApiError {
-    let units = |end: usize| text[..end].encode_utf16().count();
-    let place = [units(error.place.start), units(error.place.end)];
-    ApiError::of_part(&["query", "q"], place, error.message.clone(), text)
 }
 
 fn cursor_of(place: &RolloutPlace) -> String {
