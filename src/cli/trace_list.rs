@@ -1,11 +1,15 @@
 //! `tracewire trace list`: the rollouts that match a query, newest first.
+//!
+//! A verdict needs all spans of an attempt. Rollouts with many calls are listed without one, so that a list stays quick.
 
 use super::run_owner::abandoned;
+use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::text::escape_for_terminal;
 use crate::query::{Query, QueryError, RolloutTotals, task_text};
 use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest, TotalsCache};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::trace::{RolloutId, RolloutStatus, Timestamp};
+use crate::trajectory::Verdict;
 use crate::util::cut::cut;
 use anyhow::{Result, bail};
 use serde_json::{Value as JsonValue, json};
@@ -37,8 +41,15 @@ pub(super) fn parsed(query: &str, now: Timestamp) -> Result<Query> {
 
 /// The newest rollouts that match, at most `limit`.
 pub(super) struct Listing {
-    rollouts: Vec<FoundRollout>,
+    rollouts: Vec<Listed>,
     now: Timestamp,
+}
+
+/// A line of the list.
+struct Listed {
+    found: FoundRollout,
+    /// On the latest attempt. `None` if it would take too long.
+    verdict: Option<Verdict>,
 }
 
 impl Listing {
@@ -48,12 +59,13 @@ impl Listing {
         let query = parsed(query, now)?;
         let totals = TotalsCache::default();
         let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
-        let (mut rollouts, mut after) = (Vec::new(), None);
+        let (mut rollouts, mut after, mut calls_left) = (Vec::new(), None, MAX_JUDGED_CALLS);
         while rollouts.len() < limit {
             let page = search.page(SearchPageRequest { after, limit: limit - rollouts.len() }, |_| true).await?;
-            for mut one in page.rollouts {
-                complete(&mut one, store, &totals).await?;
-                rollouts.push(one);
+            for mut found in page.rollouts {
+                complete(&mut found, store, &totals).await?;
+                let verdict = verdict(&found, store, &mut calls_left).await?;
+                rollouts.push(Listed { found, verdict });
             }
             match page.next {
                 Some(next) => after = Some(next),
@@ -62,23 +74,24 @@ impl Listing {
         }
         let abandoned: HashSet<RolloutId> =
             abandoned(store).await?.into_iter().map(|ended| ended.rollout.rollout_id).collect();
-        for one in &mut rollouts {
-            if abandoned.contains(&one.found.rollout.rollout_id) {
-                one.found.rollout.status = RolloutStatus::Failed;
+        for Listed { found: FoundRollout { found, .. }, .. } in &mut rollouts {
+            if abandoned.contains(&found.rollout.rollout_id) {
+                found.rollout.status = RolloutStatus::Failed;
             }
         }
         Ok(Self { rollouts, now })
     }
 
-    /// One object for each rollout: its own fields, the counts, and what its spans add up to.
+    /// One object for each rollout: its own fields, the counts, what its spans add up to, and the reasons of its verdict.
     pub(super) fn json(&self) -> serde_json::Result<String> {
-        let one = |one: &FoundRollout| -> serde_json::Result<JsonValue> {
+        let one = |Listed { found: one, verdict }: &Listed| -> serde_json::Result<JsonValue> {
             let mut json = serde_json::to_value(&one.found.rollout)?;
             if let (JsonValue::Object(fields), JsonValue::Object(counts)) =
                 (&mut json, serde_json::to_value(one.counts)?)
             {
                 fields.extend(counts);
                 fields.insert("totals".to_owned(), json!(one.totals));
+                fields.insert("verdict".to_owned(), json!(verdict));
             }
             Ok(json)
         };
@@ -91,13 +104,23 @@ impl Listing {
         if self.rollouts.is_empty() {
             return "no rollouts\n".to_owned();
         }
-        let line = |cells: [&str; 8]| {
-            let [started, id, status, calls, tokens, reward, errors, what] = cells;
-            format!("{started:>7} {id:<20} {status:<10} {calls:>5} {tokens:>13} {reward:>6} {errors:>6}  {what}\n")
+        let line = |cells: [&str; 9]| {
+            let [started, id, status, calls, tokens, reward, errors, verdict, what] = cells;
+            let counts = format!("{calls:>5} {tokens:>13} {reward:>6} {errors:>6}");
+            format!("{started:>7} {id:<20} {status:<10} {counts}  {verdict:<9} {what}\n")
         };
-        let mut text =
-            line(["started", "rollout", "status", "calls", "tokens", "reward", "errors", "model, name, task"]);
-        for FoundRollout { found, counts, totals } in &self.rollouts {
+        let mut text = line([
+            "started",
+            "rollout",
+            "status",
+            "calls",
+            "tokens",
+            "reward",
+            "errors",
+            "verdict",
+            "model, name, task",
+        ]);
+        for Listed { found: FoundRollout { found, counts, totals }, verdict } in &self.rollouts {
             let (rollout, totals) = (&found.rollout, totals.clone().unwrap_or_default());
             let task = task_text(&rollout.input);
             let what = [totals.models.join(" "), rollout.name().unwrap_or("").to_owned(), task];
@@ -112,6 +135,7 @@ impl Listing {
                 if has_tokens(&totals) { &tokens } else { "–" },
                 reward.trim_end_matches('0').trim_end_matches('.'),
                 &counts.errors.to_string(),
+                &verdict.as_ref().map_or_else(|| "–".to_owned(), short_verdict),
                 &cut(&escape_for_terminal(&what), MAX_WHAT_CHARACTERS),
             ]));
         }
@@ -130,6 +154,25 @@ async fn complete(one: &mut FoundRollout, store: &SharedStore, totals: &TotalsCa
         one.totals = totals.of(store, &one.found.rollout.rollout_id, &one.counts, &mut budget).await?;
     }
     Ok(())
+}
+
+/// The verdict on the latest attempt, if it has no more calls than are left.
+async fn verdict(one: &FoundRollout, store: &SharedStore, calls_left: &mut u64) -> Result<Option<Verdict>, StoreError> {
+    let Some(left) = calls_left.checked_sub(one.counts.llm_calls) else { return Ok(None) };
+    *calls_left = left;
+    let (rollout, attempt) = (&one.found.rollout, one.found.attempt.as_ref());
+    let spans = store.spans(rollout.rollout_id.clone(), attempt.map(|attempt| attempt.attempt_id.clone())).await?;
+    let sample = AttemptSample::of(rollout.clone(), attempt, &spans, &SampleOptions::default());
+    Ok(Some(sample.verdict))
+}
+
+/// A verdict in few characters.
+fn short_verdict(verdict: &Verdict) -> String {
+    match verdict.names().as_slice() {
+        [] => "sound".to_owned(),
+        [_] => "1 reason".to_owned(),
+        several => format!("{} reasons", several.len()),
+    }
 }
 
 /// An error with the query, and a line that points at the place.
@@ -164,6 +207,9 @@ fn short(count: u64) -> String {
 }
 
 const MAX_WHAT_CHARACTERS: usize = 80;
+
+/// LLM calls that are read for the verdicts of a list. Most lists have fewer.
+const MAX_JUDGED_CALLS: u64 = 500;
 
 #[cfg(test)]
 mod tests {
