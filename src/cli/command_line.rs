@@ -1,8 +1,8 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
 use super::{
-    ca, demo, demo_agent, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, tail, trace,
-    trajectory, ui, wait, worker,
+    ca, demo, demo_agent, diff, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, tail,
+    trace, trajectory, ui, wait, worker,
 };
 use crate::util::panics;
 use clap::{Parser, Subcommand};
@@ -33,6 +33,8 @@ enum Command {
     Ca(ca::CaArgs),
     /// List rollouts, or show one
     Trace(trace::TraceArgs),
+    /// Show where two rollouts part, and what each did then
+    Diff(diff::DiffArgs),
     /// Print each span as it is stored
     Tail(tail::TailArgs),
     /// Open the web page of a trace store
@@ -97,6 +99,7 @@ impl Cli {
                 Command::Env(args) => env::run(&args).await,
                 Command::Ca(args) => ca::run(&args),
                 Command::Trace(args) => trace::run(args).await,
+                Command::Diff(args) => Box::pin(diff::run(args)).await,
                 Command::Tail(args) => Box::pin(tail::run(args)).await,
                 Command::Ui(args) => Box::pin(ui::run(args)).await,
                 Command::Export(args) => Box::pin(export::run(args)).await,

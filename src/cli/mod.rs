@@ -6,6 +6,7 @@ mod client;
 mod command_line;
 mod demo;
 mod demo_agent;
+mod diff;
 mod doctor;
 mod enqueue;
 mod env;

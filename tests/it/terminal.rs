@@ -117,6 +117,41 @@ fn a_quiet_run_tells_only_what_went_wrong() {
 }
 
 #[test]
+fn diff_shows_where_two_rollouts_part() {
+    let bench = Bench::new();
+    for (rollout, content) in [("ro-one", "x"), ("ro-same", "x"), ("ro-other", "y")] {
+        record(&bench, &["--rollout", rollout], content);
+    }
+    let diff = |arguments: &[&str]| tracewire(bench.home()).arg("diff").args(arguments).output().unwrap();
+    let same = diff(&["ro-one", "ro-same"]);
+    assert!(
+        same.status.success() && text(&same).contains("The conversations are the same: 2 messages."),
+        "{}",
+        text(&same)
+    );
+    let parted = diff(&["ro-one", "ro-other"]);
+    let shown = text(&parted);
+    assert_eq!(parted.status.code(), Some(1), "{shown}");
+    for line in
+        ["A  ro-one  succeeded · ", "The first messages differ.", "── A · message 1 · user · call ", "  assistant: "]
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&diff(&["ro-one", "ro-o", "--json"]).stdout).unwrap_or_default();
+    assert_eq!(json, serde_json::Value::Null, "ro-o is the beginning of two ids");
+    let json: serde_json::Value = serde_json::from_slice(&diff(&["ro-one", "ro-ot", "--json"]).stdout).unwrap();
+    assert_eq!((&json["rollouts"][1], &json["difference"]["common_messages"]), (&"ro-other".into(), &0.into()));
+    assert_eq!(json["difference"]["messages"][1][0]["parts"][0]["content"], "y");
+    let missing = diff(&["ro-one", "ro-none"]);
+    assert!(
+        missing.status.code() == Some(2) && text(&missing).contains("has no rollout ro-none"),
+        "{}",
+        text(&missing)
+    );
+}
+
+#[test]
 fn tail_prints_spans_as_they_are_stored() {
     let bench = Bench::new();
     record(&bench, &["--rollout", "ro-before"], "x");

@@ -48,9 +48,10 @@ pub(crate) fn conversations(spans: &[Span], options: &ConversationOptions) -> St
     out.text
 }
 
-struct Writer<'o> {
-    text: String,
-    options: &'o ConversationOptions,
+/// Writes messages with headings.
+pub(super) struct Writer<'o> {
+    pub(super) text: String,
+    pub(super) options: &'o ConversationOptions,
 }
 
 impl Writer<'_> {
@@ -73,7 +74,7 @@ impl Writer<'_> {
     }
 
     /// A title within a rule.
-    fn heading(&mut self, color: &str, title: &str, rule: char) {
+    pub(super) fn heading(&mut self, color: &str, title: &str, rule: char) {
         let title = escape_for_terminal(title);
         let title = shortened(&title, self.options.width.saturating_sub(6));
         let rest = self.options.width.saturating_sub(title.chars().count() + 4);
@@ -82,7 +83,8 @@ impl Writer<'_> {
         let _ = writeln!(self.text, "{on}{rule}{rule} {title} {}{off}", String::from(rule).repeat(rest));
     }
 
-    fn parts(&mut self, message: &Message) {
+    /// What a message says.
+    pub(super) fn parts(&mut self, message: &Message) {
         for part in message.parts() {
             match part {
                 Part::Text(text) => self.lines("", text),
@@ -128,13 +130,14 @@ impl Writer<'_> {
         }
     }
 
-    fn line(&mut self, sign: &str, line: &str) {
+    /// An escaped line behind a sign.
+    pub(super) fn line(&mut self, sign: &str, line: &str) {
         let _ = writeln!(self.text, "{sign}{line}");
     }
 }
 
 /// A value as a person reads it: a string as its text, also if it is JSON in a string; a short object on one line.
-fn readable(value: &JsonValue) -> String {
+pub(super) fn readable(value: &JsonValue) -> String {
     let parsed = value.as_str().map(serde_json::from_str::<JsonValue>);
     let value = match (value, parsed) {
         (JsonValue::String(_), Some(Ok(inner @ (JsonValue::Object(_) | JsonValue::Array(_))))) => inner,
@@ -149,10 +152,10 @@ const MAX_LINES: usize = 12;
 const MAX_LINE_CHARACTERS: usize = 600;
 const MAX_ONE_LINE_BYTES: usize = 100;
 
-const BOLD: &str = "\u{1b}[1m";
+pub(super) const BOLD: &str = "\u{1b}[1m";
 const DIM: &str = "\u{1b}[2m";
-const CYAN: &str = "\u{1b}[36m";
-const GREEN: &str = "\u{1b}[32m";
+pub(super) const CYAN: &str = "\u{1b}[36m";
+pub(super) const GREEN: &str = "\u{1b}[32m";
 const RESET: &str = "\u{1b}[0m";
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod atif_steps;
 mod chrome_trace;
 mod conversation_text;
 mod csv;
+mod difference;
+mod difference_text;
 mod format;
 mod har;
 mod har_bodies;
@@ -22,5 +24,7 @@ mod tree;
 mod zipkin;
 
 pub(crate) use conversation_text::{ConversationOptions, TextLength, conversations};
+pub(crate) use difference::Difference;
+pub(crate) use difference_text::{ComparedRollout, difference_text};
 pub(crate) use format::{RecordedRollout, SpanFile, SpanFormat};
 pub(crate) use table::ALL;

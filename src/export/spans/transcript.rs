@@ -8,7 +8,7 @@ use super::span_facts::text;
 use crate::llm::recorded::is_llm_call;
 use crate::trace::Span;
 use crate::trace::semconv as names;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -32,11 +32,12 @@ pub(super) struct TranscriptCall<'a> {
 }
 
 /// A message, as it is recorded.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Message {
     pub(super) role: String,
     pub(super) parts: Vec<JsonValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) finish_reason: Option<String>,
 }
 
