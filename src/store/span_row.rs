@@ -45,7 +45,7 @@ pub(super) const COLUMNS: [Column; 10] = [
     Column { name: "end_ns", value: |row| ColumnValue::Integer(nanos(row.span.end_time)) },
     Column { name: "is_error", value: |row| ColumnValue::Boolean(row.span.is_error()) },
     // Programs before records require it. To them the span is damaged.
-    Column { name: "json", value: |_| ColumnValue::Text("") },
+    Column { name: "json", value: |_| ColumnValue::Text("{}") },
     Column { name: "is_llm_call", value: |row| ColumnValue::Boolean(is_llm_call(&row.span)) },
     Column { name: "record", value: |row| ColumnValue::Bytes(&row.record) },
 ];

@@ -153,7 +153,7 @@ DROP INDEX IF EXISTS span_in_order;
 CREATE INDEX IF NOT EXISTS span_by_place ON span (rollout_id, sequence_id, (COALESCE(start_ns, -1)), id);
 ";
 
-/// New spans are records, with an empty JSON; those of older programs have no record. Older programs go on writing beside this one.
+/// New spans are records, with an empty object as JSON; those of older programs have no record. Older programs go on writing beside this one.
 const RECORDS: &str = "
 ALTER TABLE span ADD COLUMN IF NOT EXISTS record BYTEA;
 ";

@@ -238,7 +238,7 @@ END;
 UPDATE row_count SET attempts = (SELECT COUNT(*) FROM attempt);
 ";
 
-/// New spans are records, with an empty JSON; those of older programs have no record. Older programs go on writing beside this one.
+/// New spans are records, with an empty object as JSON; those of older programs have no record. Older programs go on writing beside this one.
 const RECORDS: &str = "ALTER TABLE span ADD COLUMN record BLOB;";
 
 /// The newest schema version that this program knows.
