@@ -3,6 +3,7 @@
 //! It is lenient: of two equal keys the last one counts. On request, `NaN` and infinities become null, and invalid UTF-8 and
 //! halves of surrogate pairs are replaced; the result says so. serde_json limits the depth to 128.
 
+use super::json_parser::{self, Within};
 use super::json_repair::without_lone_surrogates;
 use super::json_scan::string_end;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -22,13 +23,19 @@ pub(crate) struct JsonRepairs {
 
 /// Parses a JSON text.
 pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Json<'_>> {
-    serde_json::from_slice(text)
+    json_parser::read(text, Within::Any).map_or_else(|| serde_json::from_slice(text), Ok)
 }
 
-/// Parses the JSON text of a response, without `bytes` and `top_logprobs` of its logprobs: they are most of it, and unused.
+/// Parses the JSON text of a response, without `bytes` and `top_logprobs` of its logprobs: they are most of it, and unused. Long
+/// lists of ids are packed.
 pub(crate) fn parse_response(text: &[u8]) -> serde_json::Result<Json<'_>> {
+    json_parser::read(text, Within::Response).map_or_else(|| parse_unusual(text, Within::Response), Ok)
+}
+
+/// Parses any JSON text.
+fn parse_unusual(text: &[u8], within: Within) -> serde_json::Result<Json<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let json = AnyValue::Response.deserialize(&mut reader)?;
+    let json = within.deserialize(&mut reader)?;
     reader.end()?;
     Ok(json)
 }
@@ -75,22 +82,12 @@ fn without_not_finite(text: &str) -> Cow<'_, str> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        AnyValue::Whole.deserialize(deserializer)
+        Within::Any.deserialize(deserializer)
     }
 }
 
-/// What serde is asked for: a value of any type.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AnyValue {
-    // Completely.
-    Whole,
-    // A response: without the unused parts of its `logprobs`.
-    Response,
-    // Within the `logprobs` of a response.
-    Logprobs,
-}
-
-impl<'de> DeserializeSeed<'de> for AnyValue {
+/// serde is asked for a value of any type.
+impl<'de> DeserializeSeed<'de> for Within {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
@@ -98,7 +95,7 @@ impl<'de> DeserializeSeed<'de> for AnyValue {
     }
 }
 
-impl<'de> Visitor<'de> for AnyValue {
+impl<'de> Visitor<'de> for Within {
     type Value = Json<'de>;
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("JSON")
@@ -134,12 +131,11 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(Key(name)) = map.next_key()? {
-            if self == Self::Logprobs && matches!(&*name, "bytes" | "top_logprobs") {
+            if self.omits(&name) {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let next = if self == Self::Response && name == "logprobs" { Self::Logprobs } else { self };
-            let value = map.next_value_seed(next)?;
+            let value = map.next_value_seed(self.value_of(&name))?;
             fields.push((name, value));
         }
         Ok(Json::Object(fields))
@@ -194,7 +190,54 @@ mod tests {
         assert!(repairs.characters);
     }
 
+    /// The value with lists in place of packed ones.
+    fn unpacked(json: Json<'_>) -> Json<'_> {
+        match json {
+            Json::Packed(packed) => Json::List(packed.into_elements()),
+            Json::List(elements) => Json::List(elements.into_iter().map(unpacked).collect()),
+            Json::Object(fields) => {
+                Json::Object(fields.into_iter().map(|(name, value)| (name, unpacked(value))).collect())
+            }
+            other => other,
+        }
+    }
+
+    #[test]
+    fn usual_json_is_read_without_serde() {
+        let ids: Vec<String> = (0..100).map(|id| (id * 7919).to_string()).collect();
+        let response = format!(
+            r#" {{"id" : "é", "token_ids":[{}],"few":[1,2],"mixed":[{},-1],"logprobs":{{"content":[
+                {{"token":"a\n","logprob":-1.5e-3,"bytes":[1,2,[]],"top_logprobs":[{{"token":"\"","x":null}}]}}]}},
+                "ok":[true,false,null,{{}},[]],"number":[0,-12,1e2,0.25]}} "#,
+            ids.join(","),
+            ids.join(", ")
+        );
+        for within in [Within::Any, Within::Response] {
+            let read = json_parser::read(response.as_bytes(), within).unwrap();
+            assert_eq!(unpacked(read), parse_unusual(response.as_bytes(), within).unwrap(), "{within:?}");
+        }
+        let packed = parse_response(response.as_bytes()).unwrap();
+        assert!(matches!(packed.get("token_ids"), Json::Packed(_)) && packed.get("mixed").list().len() == 101);
+        assert_eq!(parse(response.as_bytes()).unwrap().get("token_ids").list().len(), 100);
+    }
+
     proptest! {
+        #[test]
+        fn usual_and_unusual_json_is_the_same(
+            text in "([\\[\\]{}:,\"\\\\a-c0-9.eE+\\- \t\ntruefalsN]|\"logprobs\":|\"bytes\":|12345678,|é){0,30}",
+            numbers in prop::collection::vec("(-?[0-9]{1,9}(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,3})?|[0-9]{17,20})", 0..40),
+        ) {
+            for text in [text, format!("{{\"logprobs\":[{}]}}", numbers.join(","))] {
+                for within in [Within::Any, Within::Response, Within::Logprobs] {
+                    if let Some(read) = json_parser::read(text.as_bytes(), within) {
+                        let expected = parse_unusual(text.as_bytes(), within);
+                        prop_assert!(expected.is_ok(), "{}", text);
+                        prop_assert_eq!(unpacked(read), expected.unwrap());
+                    }
+                }
+            }
+        }
+
         #[test]
         fn it_parses_what_serde_json_parses_and_writes_it_back(text in "[\\[\\]{}:,\"a-c0-9.\\- ntruefalsN]{0,40}") {
             let ours = parse(text.as_bytes());

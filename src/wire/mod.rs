@@ -9,6 +9,8 @@ pub(crate) mod hpack;
 pub(crate) mod json;
 pub(crate) mod json_builder;
 pub(crate) mod json_edit;
+mod json_ids;
+mod json_parser;
 pub(crate) mod json_repair;
 mod json_scan;
 pub(crate) mod json_stream;
