@@ -68,13 +68,14 @@ fn messages_name_settings_that_exist() {
     let (mut seen, mut unknown) = (0, Vec::new());
     for path in files {
         // Attributes of OpenTelemetry look like settings.
-        if path.ends_with("trace/semconv.rs") {
+        if path.ends_with("trace/semconv.rs") || path.ends_with("span_record/words.rs") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
         let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        for name in named(&lines.join("\n"), &sections) {
+        // A quote that is a character begins no text.
+        for name in named(&lines.join("\n").replace("'\"'", "''"), &sections) {
             let file_names = ["proxy.toml", "gateway.md"];
             if !settings.contains(&name) && !file_names.iter().any(|file| name.ends_with(file)) {
                 unknown.push(format!("{}: {name}", path.display()));
