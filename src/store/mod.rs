@@ -21,6 +21,7 @@ mod records;
 mod retention;
 mod selected_rollouts;
 mod sequence_file;
+mod span_columns;
 mod span_pages;
 mod span_query;
 mod span_record;

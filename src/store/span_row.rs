@@ -3,13 +3,14 @@
 //! The record leaves out what is stored elsewhere and what JSON could not have. Nothing is copied for it.
 
 use super::externalized::{ExternalizedValue, externalize};
+use super::span_columns::RowColumns;
 use super::span_query::SpanPlace;
 use super::span_record::{self, RecordError};
 use super::sql::{signed, unsigned};
 use crate::llm::recorded::is_llm_call;
 use crate::trace::semconv as names;
 use crate::trace::span::Resource;
-use crate::trace::{AttemptId, Attributes, RolloutId, Span, Status, StatusCode, Timestamp, Value};
+use crate::trace::{Attributes, Span, Status, StatusCode, Timestamp, Value};
 use std::sync::Arc;
 
 /// A span, encoded for its row.
@@ -66,20 +67,6 @@ pub(super) fn place(span: &Span, number: i64) -> SpanPlace {
     SpanPlace { sequence_id: span.sequence_id, start_ns: nanos(span.start_time), number }
 }
 
-/// What identifies a span within a store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct SpanKey {
-    pub(super) rollout_id: RolloutId,
-    pub(super) attempt_id: AttemptId,
-    pub(super) span_id: String,
-}
-
-impl SpanKey {
-    pub(super) fn of(span: &Span) -> Self {
-        Self { rollout_id: span.rollout_id.clone(), attempt_id: span.attempt_id.clone(), span_id: span.span_id.clone() }
-    }
-}
-
 impl SpanRow {
     /// Externalizes the long attributes and encodes the others.
     pub(super) fn encode(span: &Arc<Span>) -> Self {
@@ -92,14 +79,6 @@ impl SpanRow {
         };
         Self { span: Arc::clone(span), record, externalized }
     }
-}
-
-/// What a row has of a span besides its record.
-pub(super) struct RowColumns {
-    pub(super) key: SpanKey,
-    pub(super) sequence_id: u64,
-    pub(super) start_time: Option<Timestamp>,
-    pub(super) end_time: Option<Timestamp>,
 }
 
 /// The form in which a row has a span.
@@ -203,6 +182,7 @@ fn is_finite(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::span_columns::SpanKey;
     use super::*;
 
     #[test]

@@ -9,8 +9,9 @@ use crate::store::api::{
 use crate::store::export_cursor::ExportCursor;
 use crate::store::records::SpanObserver;
 use crate::store::retention::{Retention, excess};
+use crate::store::span_columns::SpanKey;
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::span_row::{SpanKey, place};
+use crate::store::span_row::place;
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{
     Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value,

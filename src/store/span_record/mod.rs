@@ -11,7 +11,7 @@ mod tests;
 mod words;
 mod writer;
 
-use super::span_row::{RowColumns, SpanKey};
+use super::span_columns::{RowColumns, SpanKey};
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{Span, SpanKind, Status, StatusCode, Timestamp};
 use reader::{Reader, Result};

@@ -2,7 +2,7 @@
 
 use super::words::{WORDS, number_of_word};
 use super::{RecordError, decode, encode};
-use crate::store::span_row::{RowColumns, SpanKey};
+use crate::store::span_columns::{RowColumns, SpanKey};
 use crate::trace::span::{Event, Link, Resource, SpanContext};
 use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value};
 use proptest::prelude::*;
