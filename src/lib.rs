@@ -2,7 +2,8 @@
 //!
 //! The public API is small: [`trace`] (spans, rollouts, attempts, exchanges), [`store`] (the store trait and the stores),
 //! [`rollout`] (the operations of trainers and runners on a store), [`clients`] (what agents say about themselves in
-//! their requests), [`trajectory`] (LLM calls as training samples), [`error`], and [`Cli`], which the binary runs.
+//! their requests), [`trajectory`] (LLM calls as training samples), [`tracer`] (what an agent does, recorded from within),
+//! [`error`], and [`Cli`], which the binary runs.
 //! Everything else is private to the crate, so that the compiler finds what nothing uses.
 //!
 //! The map, in layers; `tests/tidy.rs` checks which module may import which:
@@ -12,6 +13,7 @@
 //! - disk: `files`, which only their owner may change
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
+//! - library: `tracer`
 //! - back: `pipeline`, `rollout`, `store`, `export`, `import`, `live_export`; `mock` is an LLM endpoint to try, test and measure with
 //!
 //! Start with `forward::Forwarder::handle`. ARCHITECTURE.md has the rest.
@@ -41,6 +43,7 @@ mod shared_state;
 pub mod store;
 mod tls;
 pub mod trace;
+pub mod tracer;
 pub mod trajectory;
 mod upstream;
 mod util;

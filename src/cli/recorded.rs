@@ -3,27 +3,25 @@
 //! It prints only errors of storing; the callers print the result.
 
 use super::run_owner::{end_abandoned, mark_as_ours};
-use super::settings::variable;
 use super::show;
-use crate::app::{App, EngineMemory, Parts, StopReport, WhenUnreachable, fill_in_run_secrets, open_store};
-use crate::config::Config;
+use crate::app::{
+    CommandProxy, CommandProxySettings, EngineMemory, StopReport, WhenUnreachable, open_store, store_path,
+};
+use crate::config::{Config, StorePlace};
 use crate::doctor::diagnosis::unexpected_bypasses;
 use crate::doctor::monitor::{ConnectionMonitor, Observations, ObservedConnections, ScanRate};
 use crate::net::listener::raise_descriptor_limit;
-use crate::run::bundle::user_ca_files;
 use crate::run::child::{self, ChildEnd, ChildSpec, Streams};
-use crate::run::environment::{EnvironmentRequest, proxy_url};
+use crate::run::environment::Environment;
 use crate::run::processes::{Process, in_environment};
-use crate::run::{ChildError, RunFolder};
+use crate::run::{ATTEMPT_VARIABLE, ChildError, ROLLOUT_VARIABLE, STORE_VARIABLE};
 use crate::store::{SharedStore, StoreError, StoreExt};
-use crate::tls::CertAuthority;
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -80,36 +78,14 @@ impl Recorded {
 
     /// Runs the command until it ends.
     pub(super) async fn run(&self, config: &Config) -> Result<RunResult> {
-        let mut config = config.clone();
-        config.proxy.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        fill_in_run_secrets(&mut config)?;
-        // Processes that the command left behind get this time to finish their exchanges.
-        config.shutdown.drain_timeout = config.shutdown.drain_timeout.min(DRAIN_AFTER_RUN);
-        let authority = CertAuthority::ephemeral("Tracewire run")?;
-        let working_directory = std::env::current_dir().context("the working directory no longer exists")?;
-        let files = RunFolder::create().context("cannot create a temporary folder; check TMPDIR")?;
-        // The proxy trusts every CA that the command would trust without it.
-        config.tls.upstream_ca.extend(user_ca_files(&variable, &working_directory));
-        let ca_pem = authority.ca_pem().to_owned();
-        let store = open_store(&config, WhenUnreachable::Fail).await?;
-        let binding = Some((self.rollout.clone(), self.attempt.clone()));
-        let engine_memory = EngineMemory::DataFolder;
-        let parts = Parts { authority, store: Arc::clone(&store), binding, with_server: false, engine_memory };
-        let app = App::start(&config, parts).await?;
-        let proxy = app.proxy_address;
-        let proxy_url = proxy_url(&proxy.to_string(), &config.proxy.token);
-        let environment = EnvironmentRequest {
-            folder: files.path(),
-            proxy_url: &proxy_url,
-            ca_pem: &ca_pem,
-            settings: &config.run,
-            bypass: &[],
-            runtimes: &[],
-            command: &self.command,
-            current: &variable,
-            working_directory: &working_directory,
-        };
-        let environment = environment.build()?;
+        let settings = CommandProxySettings::new(config)?;
+        let store = open_store(settings.config(), WhenUnreachable::Fail).await?;
+        let (rollout, attempt) = (self.rollout.clone(), self.attempt.clone());
+        let starting = settings.start(Arc::clone(&store), rollout, attempt, EngineMemory::DataFolder);
+        let running = Box::pin(starting).await?;
+        let proxy = running.app.proxy_address;
+        let mut environment = running.environment(&self.command)?;
+        self.name_rollout(&mut environment, config);
         let notes = environment.notes.clone();
         let unproxied = environment.value("NO_PROXY");
         let spec = ChildSpec {
@@ -133,11 +109,27 @@ impl Recorded {
         self.close(&store, started, &result, &bypasses).await;
         // Spans are read after all are stored and before the store is closed.
         let spans_of = Arc::clone(&store);
+        let CommandProxy { app, files, .. } = running;
         let stopped = app.stop_with(async { spans_of.spans(self.rollout.clone(), Some(self.attempt.clone())).await });
         let (stopped, spans) = stopped.await;
         // Exchanges in flight have ended, and with them the processes that only waited for one.
         let left_running = in_environment(files.path());
         Ok(RunResult { result, spans, notes, unproxied, stopped, observed, left_running })
+    }
+
+    /// Tells the command its rollout, so that `emit` and tracers within it find it.
+    fn name_rollout(&self, environment: &mut Environment, config: &Config) {
+        let ids = [(ROLLOUT_VARIABLE, self.rollout.as_str()), (ATTEMPT_VARIABLE, self.attempt.as_str())];
+        environment.set.extend(ids.map(|(name, id)| (name.to_owned(), id.into())));
+        match config.store.place() {
+            StorePlace::Memory => environment.set.push((STORE_VARIABLE.to_owned(), "memory:".into())),
+            StorePlace::File(_) => {
+                let path = std::path::absolute(store_path(&config.store));
+                environment.set.extend(path.map(|path| (STORE_VARIABLE.to_owned(), path.into_os_string())));
+            }
+            // Its URL may have a password, which agents must not get.
+            StorePlace::Postgres(_) => environment.unset.push(STORE_VARIABLE.to_owned()),
+        }
     }
 
     async fn register(&self, store: &SharedStore, started: Timestamp) -> Result<()> {
@@ -238,7 +230,6 @@ impl Recorded {
 }
 
 const MAX_STORED_BYPASSES: usize = 20;
-const DRAIN_AFTER_RUN: Duration = Duration::from_secs(2);
 
 /// The program's file name.
 pub(super) fn command_name(command: &[OsString]) -> String {

@@ -221,11 +221,15 @@ impl Target {
 }
 
 fn ended(status: std::io::Result<ExitStatus>) -> ChildEnd {
-    let exit_code = match status {
+    ChildEnd { exit_code: exit_code(status), timed_out: false }
+}
+
+/// The exit code of a command that has ended, as a shell shows it.
+pub(crate) fn exit_code(status: std::io::Result<ExitStatus>) -> i32 {
+    match status {
         Ok(status) => status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1),
         Err(_) => 1,
-    };
-    ChildEnd { exit_code, timed_out: false }
+    }
 }
 
 /// The exit code of `timeout(1)`.

@@ -161,6 +161,12 @@ pub(crate) fn is_about_hosts(name: &str) -> bool {
         || name.starts_with("TRACEWIRE_")
 }
 
+/// Names the rollout that a command runs in: `emit` and tracers within the command use it.
+pub(crate) const ROLLOUT_VARIABLE: &str = "TRACEWIRE_ROLLOUT_ID";
+/// Names the attempt of that rollout.
+pub(crate) const ATTEMPT_VARIABLE: &str = "TRACEWIRE_ATTEMPT_ID";
+/// Names the store of `run`, where `emit` writes.
+pub(crate) const STORE_VARIABLE: &str = "TRACEWIRE_STORE";
 /// Names the folder of an environment's files.
 pub(super) const FILES_VARIABLE: &str = "TRACEWIRE_FILES";
 /// Names the hosts that Tracewire added to NO_PROXY.

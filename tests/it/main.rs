@@ -60,6 +60,8 @@ mod terminal;
 mod threat_model;
 mod tls_input;
 mod tokenizer;
+mod tracer_examples;
+mod tracers;
 mod training;
 mod tunnels;
 mod upstream_faults;

@@ -28,3 +28,4 @@ pub(crate) use difference::Difference;
 pub(crate) use difference_text::{ComparedRollout, difference_text};
 pub(crate) use format::{RecordedRollout, SpanFile, SpanFormat};
 pub(crate) use table::ALL;
+pub(crate) use tree::SpanTree;

@@ -4,7 +4,7 @@ use crate::trace::Span;
 use std::collections::HashMap;
 
 /// Which span is the parent of which, by index.
-pub(super) struct SpanTree {
+pub(crate) struct SpanTree {
     parents: Vec<Option<usize>>,
     /// True for spans that name a parent which is, or descends from, the span itself. They count as roots.
     cut: Vec<bool>,
@@ -12,7 +12,7 @@ pub(super) struct SpanTree {
 
 impl SpanTree {
     /// The tree of these spans. Of spans in a cycle the first one becomes a root.
-    pub(super) fn of(spans: &[Span]) -> Self {
+    pub(crate) fn of(spans: &[Span]) -> Self {
         let by_id: HashMap<(&str, &str), usize> =
             spans.iter().enumerate().rev().map(|(at, span)| (key(span), at)).collect();
         let parent = |span: &Span| by_id.get(&(span.attempt_id.as_str(), span.parent_id.as_deref()?)).copied();
@@ -32,7 +32,7 @@ impl SpanTree {
     }
 
     /// The spans in the order of the tree, each with its depth. Siblings stay in the order of the list.
-    pub(super) fn walk(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn walk(&self) -> Vec<(usize, usize)> {
         let mut children: Vec<Vec<usize>> = vec![Vec::new(); self.parents.len()];
         let mut waiting = Vec::new();
         for (at, parent) in self.parents.iter().enumerate().rev() {

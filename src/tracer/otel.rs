@@ -1,0 +1,160 @@
+//! The bridge from the OpenTelemetry SDK: spans of instrumented libraries join the active trace.
+
+use super::active_trace::lock;
+use super::context::Context;
+use super::new_span::NewSpan;
+use crate::trace::span::{Event, Link, SpanContext};
+use crate::trace::{Attributes, Span, SpanId, SpanKind, Status, StatusCode, Value};
+use crate::util::lru::{LruCache, lru};
+use opentelemetry::trace::{SpanId as OtelSpanId, SpanKind as OtelSpanKind, Status as OtelStatus};
+use opentelemetry::{Array, KeyValue, Value as OtelValue};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Span as SdkSpan, SpanData};
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// A span processor of the OpenTelemetry SDK (0.33). Spans that start within a trace context, of any
+/// [`Tracer`](super::Tracer), are recorded in that trace with their own ids: below the spans of the SDK that they are below
+/// there, else below the place where they started. Spans outside of a trace context are left to the other processors.
+///
+/// What `tracewire::tracer` records within a span of the SDK is beside it, not below it: the SDK has no hook for its current span.
+///
+/// ```
+/// use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+/// use opentelemetry_sdk::trace::SdkTracerProvider;
+/// use tracewire::tracer::{DummyTracer, OtelSpanProcessor, Tracer, TracerError};
+///
+/// let provider = SdkTracerProvider::builder().with_span_processor(OtelSpanProcessor::new()).build();
+/// let library = provider.tracer("a library");
+///
+/// let tracer = DummyTracer::new();
+/// tracer.init_worker(0)?;
+/// let guard = tracer.trace_guard("task")?;
+/// library.in_span("query", |_| library.in_span("connect", |_| ()));
+/// let trace = guard.end();
+/// let names: Vec<_> = trace.tree().into_iter().map(|(depth, span)| (depth, span.name.as_str())).collect();
+/// assert_eq!(names, [(0, "task"), (1, "query"), (2, "connect")]);
+/// # Ok::<(), TracerError>(())
+/// ```
+pub struct OtelSpanProcessor {
+    /// Where the spans that have not ended started. Locked for moments only. Of more than [`MAX_STARTED`], the oldest are
+    /// not recorded.
+    started: Mutex<LruCache<OtelSpanId, Context>>,
+}
+
+impl OtelSpanProcessor {
+    /// A processor that has seen no spans.
+    pub fn new() -> Self {
+        Self { started: Mutex::new(lru(MAX_STARTED)) }
+    }
+}
+
+impl Default for OtelSpanProcessor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl opentelemetry_sdk::trace::SpanProcessor for OtelSpanProcessor {
+    fn on_start(&self, span: &mut SdkSpan, _: &opentelemetry::Context) {
+        use opentelemetry::trace::Span as _;
+        if let Some(context) = Context::try_current() {
+            lock(&self.started).put(span.span_context().span_id(), context);
+        }
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let Some(context) = lock(&self.started).pop(&span.span_context.span_id()) else { return };
+        let converted = converted(span, &context);
+        // It may have outlived the trace.
+        if let Err(error) = context.trace.record(converted) {
+            tracing::debug!(%error, "a span of the OpenTelemetry SDK was not recorded");
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for OtelSpanProcessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OtelSpanProcessor").field("started", &lock(&self.started).len()).finish()
+    }
+}
+
+fn converted(data: SpanData, context: &Context) -> Span {
+    let kind = match data.span_kind {
+        OtelSpanKind::Client => SpanKind::Client,
+        OtelSpanKind::Server => SpanKind::Server,
+        OtelSpanKind::Producer => SpanKind::Producer,
+        OtelSpanKind::Consumer => SpanKind::Consumer,
+        OtelSpanKind::Internal => SpanKind::Internal,
+    };
+    let status = match data.status {
+        OtelStatus::Unset => Status::default(),
+        OtelStatus::Ok => Status { status_code: StatusCode::Ok, description: None },
+        OtelStatus::Error { description } => {
+            Status { status_code: StatusCode::Error, description: Some(description.into_owned()) }
+        }
+    };
+    let new = NewSpan::new(data.name.into_owned())
+        .kind(kind)
+        .attribute("otel.scope.name", data.instrumentation_scope.name())
+        .attributes(attributes(data.attributes))
+        .start_time(data.start_time.into());
+    let id = SpanId(data.span_context.span_id().to_bytes());
+    let parent = match data.parent_span_id {
+        OtelSpanId::INVALID => context.span_id,
+        parent => SpanId(parent.to_bytes()),
+    };
+    let mut span = context.trace.span(new, id, Some(parent), context.baggage());
+    span.end_time = Some(data.end_time.into());
+    span.status = status;
+    span.events = data.events.events.into_iter().map(event).collect();
+    span.links = data.links.links.into_iter().map(link).collect();
+    span
+}
+
+fn event(event: opentelemetry::trace::Event) -> Event {
+    Event {
+        name: event.name.into_owned(),
+        attributes: attributes(event.attributes),
+        timestamp: Some(event.timestamp.into()),
+    }
+}
+
+fn link(link: opentelemetry::trace::Link) -> Link {
+    let context = SpanContext {
+        trace_id: link.span_context.trace_id().to_string(),
+        span_id: link.span_context.span_id().to_string(),
+        is_remote: link.span_context.is_remote(),
+        trace_state: std::collections::BTreeMap::default(),
+    };
+    Link { context, attributes: Some(attributes(link.attributes)) }
+}
+
+fn attributes(attributes: Vec<KeyValue>) -> Attributes {
+    attributes.into_iter().map(|attribute| (attribute.key.to_string(), value(attribute.value))).collect()
+}
+
+fn value(value: OtelValue) -> Value {
+    match value {
+        OtelValue::Bool(value) => value.into(),
+        OtelValue::I64(value) => value.into(),
+        OtelValue::F64(value) => value.into(),
+        OtelValue::String(value) => Value::String(value.into()),
+        OtelValue::Array(Array::Bool(values)) => Value::Bools(values),
+        OtelValue::Array(Array::I64(values)) => Value::Ints(values),
+        OtelValue::Array(Array::F64(values)) => Value::Floats(values),
+        OtelValue::Array(Array::String(values)) => Value::Strings(values.into_iter().map(Into::into).collect()),
+        other => Value::String(other.to_string()),
+    }
+}
+
+const MAX_STARTED: usize = 65_536;
