@@ -1,8 +1,8 @@
 //! Parses the command line, starts the log and the runtime, and runs the subcommand.
 
 use super::{
-    ca, demo, demo_agent, diff, doctor, enqueue, env, export, import, key, log, mock, reward, run, serve, show, tail,
-    trace, trajectory, ui, wait, worker,
+    ca, demo, demo_agent, diff, doctor, emit, enqueue, env, export, import, key, log, mock, reward, run, serve, show,
+    tail, trace, trajectory, ui, wait, worker,
 };
 use crate::util::panics;
 use clap::{Parser, Subcommand};
@@ -57,6 +57,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Give a rollout a reward
     Reward(reward::RewardArgs),
+    /// Record a reward, a note or a span of the rollout that this shell runs in
+    Emit(emit::EmitArgs),
     /// Run a mock LLM endpoint, for tests and experiments without an API key
     Mock(mock::MockArgs),
     /// Trace a small agent that calls a mock endpoint; needs no network and no API key
@@ -111,6 +113,7 @@ impl Cli {
                 Command::Worker(args) => Box::pin(worker::run(args)).await,
                 Command::Key(args) => Box::pin(key::run(args)).await,
                 Command::Reward(args) => Box::pin(reward::run(args)).await,
+                Command::Emit(args) => Box::pin(emit::run(args)).await,
                 Command::Mock(args) => Box::pin(mock::run(args)).await,
                 Command::Demo(args) => Box::pin(demo::run(args)).await,
                 Command::DemoAgent(args) => Box::pin(demo_agent::run(args)).await,

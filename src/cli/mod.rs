@@ -8,6 +8,7 @@ mod demo;
 mod demo_agent;
 mod diff;
 mod doctor;
+mod emit;
 mod enqueue;
 mod env;
 mod export;

@@ -2,17 +2,16 @@
 
 use super::args::id;
 use super::client::{ServerArgs, ServerClient, ServerResponse, encoded};
+use super::emit::{PRIMARY, emitted_span, finite_number, send_span};
 use super::settings::read_config;
 use super::show;
-use crate::trace::span::Resource;
-use crate::trace::{AttemptId, Attributes, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp};
+use crate::trace::Span;
+use crate::tracer::emit::spans;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use http::Method;
-use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 /// Arguments of `reward`.
 #[derive(Args)]
@@ -77,60 +76,20 @@ pub(super) async fn send_reward_span(
     attempt: &str,
     rewards: &[(String, f64)],
 ) -> Result<ServerResponse> {
-    let ids = json!({ "rollout_id": rollout, "attempt_id": attempt });
-    let next = server.call_with_retries(Method::POST, "/v1/agl/spans/next", Some(&ids)).await?.into_success()?;
-    let sequence_id = next.body["sequence_id"]
-        .as_u64()
-        .context("the server returned no sequence id; check that it speaks Agent Lightning 0.3")?;
-    let span = reward_span(rollout, attempt, sequence_id, rewards, SystemTime::now().into());
-    let span = serde_json::to_value(span)?;
-    server.call_with_retries(Method::POST, "/v1/agl/spans", Some(&span)).await?.into_success()
+    send_span(server, reward_span(rollout, attempt, rewards)?).await
 }
 
 /// The span that Agent Lightning's adapters read rewards from.
-fn reward_span(rollout: &str, attempt: &str, sequence_id: u64, rewards: &[(String, f64)], now: Timestamp) -> Span {
-    let mut attributes = Attributes::default();
-    for (at, (name, value)) in rewards.iter().enumerate() {
-        attributes.insert(format!("agentlightning.reward.{at}.name"), name.as_str().into());
-        attributes.insert(format!("agentlightning.reward.{at}.value"), (*value).into());
-    }
-    Span {
-        rollout_id: RolloutId::from(rollout),
-        attempt_id: AttemptId::from(attempt),
-        sequence_id,
-        trace_id: format!("{:032x}", fastrand::u128(1..)),
-        span_id: SpanId::from_random(fastrand::u64(..)).to_string(),
-        parent_id: None,
-        name: "agentlightning.annotation".to_owned(),
-        kind: Some(SpanKind::Internal),
-        status: Status { status_code: StatusCode::Ok, description: None },
-        attributes,
-        events: Vec::new(),
-        links: Vec::new(),
-        start_time: Some(now),
-        end_time: Some(now),
-        context: None,
-        parent: None,
-        resource: Resource::default(),
-    }
+fn reward_span(rollout: &str, attempt: &str, rewards: &[(String, f64)]) -> Result<Span> {
+    let rewards = rewards.iter().map(|(name, value)| (name, *value));
+    Ok(emitted_span(rollout, attempt, spans::rewards(rewards)?))
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("a reward must be a finite number")]
-struct NotFinite;
-
-fn finite_number(text: &str) -> Result<f64, NotFinite> {
-    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or(NotFinite)
-}
-
-/// The name of the reward that trainers use.
-pub(super) const PRIMARY: &str = "primary";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
-    use serde_json::Value as JsonValue;
+    use serde_json::{Value as JsonValue, json};
 
     #[derive(Parser)]
     struct CommandLine {
@@ -141,13 +100,12 @@ mod tests {
     #[test]
     fn a_reward_span_has_the_shape_that_adapters_read() {
         let rewards = [(PRIMARY.to_owned(), 1.0), ("style".to_owned(), -0.5)];
-        let span = reward_span("ro-1", "at-1", 7, &rewards, Timestamp::from_unix_nanos(1_700_000_000_500_000_000));
-        let json = serde_json::to_value(span).unwrap();
+        let json = serde_json::to_value(reward_span("ro-1", "at-1", &rewards).unwrap()).unwrap();
         let expected = json!({ "agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": 1.0,
             "agentlightning.reward.1.name": "style", "agentlightning.reward.1.value": -0.5 });
         assert_eq!((&json["name"], &json["attributes"]), (&json!("agentlightning.annotation"), &expected));
         assert_eq!(json["status"], json!({ "status_code": "OK", "description": null }));
-        assert_eq!((&json["start_time"], &json["sequence_id"]), (&json!(1_700_000_000.5), &json!(7)));
+        assert_eq!(json["start_time"], json["end_time"]);
         assert_eq!((json["trace_id"].as_str().unwrap().len(), json["span_id"].as_str().unwrap().len()), (32, 16));
         for key in ["parent_id", "context", "parent"] {
             assert_eq!(json.get(key), Some(&JsonValue::Null), "{key}");

@@ -22,6 +22,7 @@ mod clients;
 mod command_line;
 mod doctor;
 mod durability;
+mod emit;
 mod engine_detection;
 mod files;
 mod framing;

@@ -10,7 +10,7 @@ use crate::cli::settings::variable;
 use crate::config::Config;
 use crate::files::{private_folder_in, write_private};
 use crate::run::environment::{Environment, EnvironmentRequest};
-use crate::run::{RunFolder, RunSettings};
+use crate::run::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, RunFolder, RunSettings};
 use crate::util::secret::Secret;
 use anyhow::{Context, Result, bail};
 use http::Method;
@@ -181,8 +181,8 @@ impl CommandEnvironment {
         // Agent Lightning 1.0 has two modes.
         let mode = if matches!(task.mode.as_deref(), None | Some("train")) { "train" } else { "val" };
         let mut set = vec![
-            ("TRACEWIRE_ROLLOUT_ID", task.rollout.clone()),
-            ("TRACEWIRE_ATTEMPT_ID", task.attempt.clone()),
+            (ROLLOUT_VARIABLE, task.rollout.clone()),
+            (ATTEMPT_VARIABLE, task.attempt.clone()),
             (
                 "AGL_OPENAI_BASE_URL",
                 format!("{server}/proxy/rollout/{rollout}/attempt/{attempt}/mode/{mode}/openai/v1"),

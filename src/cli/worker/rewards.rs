@@ -2,7 +2,7 @@
 //!
 //! The only I/O is reading that file. Text that looks like a reward but is invalid causes a warning; nothing is guessed.
 
-use crate::cli::reward::PRIMARY;
+use crate::cli::emit::PRIMARY;
 use serde_json::{Map, Value as JsonValue};
 use std::fs;
 use std::path::Path;
