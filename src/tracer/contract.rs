@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Records what an agent does as spans. The contract is that of Agent Lightning's `Tracer`.
 ///
 /// A worker initializes the tracer, opens a trace context for each rollout, and tears the tracer down. Within the context, any
-/// code can create spans and operations, without a reference to the tracer ([`operation`](super::operation),
+/// code can create spans and operations, without a reference to the tracer ([`operation`](fn@super::operation),
 /// [`create_span`](super::create_span)). One tracer serves many workers: each task and each thread has a context of its own.
 ///
 /// A new tracer implements [`Self::core`] only:

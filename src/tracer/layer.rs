@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// `#[tracing::instrument]` need no other change.
 ///
 /// An event becomes an event of its span, and one of level `ERROR` marks it as failed. The span of `tracing` is the parent of
-/// what [`operation`](super::operation) and [`emit`](super::emit) record within it.
+/// what [`operation`](fn@super::operation) and [`emit`](super::emit) record within it.
 ///
 /// ```
 /// use tracewire::tracer::{DummyTracer, Tracer, TracerError, TracerLayer, create_span};

@@ -1,7 +1,7 @@
 //! Tracers: record what an agent does as spans, in the agent's own process.
 //!
 //! The contract is that of Agent Lightning's `Tracer`, in the words of OpenTelemetry. A [`Tracer`] has workers and opens trace
-//! contexts. Within one, [`operation`] records a step, [`create_span`] a moment, [`agent`] the steps of agents, and [`emit`]
+//! contexts. Within one, [`operation()`] records a step, [`create_span`] a moment, [`agent`] the steps of agents, and [`emit`]
 //! rewards and notes. [`Trace`] is what was recorded.
 //!
 //! | tracer | for |
