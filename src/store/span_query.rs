@@ -34,7 +34,7 @@ pub enum SpanContent {
     /// ones have their values. The others are empty: a text or a list of their type.
     Outline(&'static [&'static str]),
     /// As an outline. A store may leave the long lists of numbers in a text as attributes of their own, as they are stored:
-    /// see [`number_lists`](crate::trace::number_lists).
+    /// see `trace::number_lists`.
     OutlineWithLists(&'static [&'static str]),
 }
 
