@@ -1,0 +1,135 @@
+"""The proxy of one worker process: starts it, leads this process through it, hands over what it recorded.
+
+The proxy keeps its spans in memory, and serves one trace at a time, as Agent Lightning traces one rollout per process:
+every call between two `discard`s belongs to the current trace, also one of a client that an earlier trace made.
+A call that is still in flight when its trace ends is lost. Clients that were made before `start` keep the route that
+they were made with.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracewire import _read
+from tracewire._errors import TracewireError
+from tracewire._server import Server
+from tracewire.agentlightning._aiohttp import lead_aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A response ends for its client only when its span is stored: so nothing is missing when a trace ends.
+_SETTINGS = '[capture]\ndurability = "commit"\nown_traffic = {}\n'
+# A response that the agent left unread, or an agent that was cancelled, ends for the proxy a moment later.
+_END_GRACE_S = 0.06
+
+
+class Recorder:
+    """A proxy for this process and its children."""
+
+    def __init__(self, *, include_headers: bool, include_bodies: bool, own_traffic: bool) -> None:
+        self._pid = os.getpid()
+        self._identity = f"python-{uuid.uuid4().hex[:12]}"
+        self._previous: dict[str, str | None] = {}
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+        with tempfile.TemporaryDirectory(prefix="tracewire-") as folder:
+            settings = Path(folder) / "proxy.toml"
+            settings.write_text(_SETTINGS.format(str(own_traffic).lower()))
+            self._server = Server(
+                store="memory:", config=settings, include_headers=include_headers, include_bodies=include_bodies
+            )
+        try:
+            self._changes = self._server.environment_changes(self._identity, "0")
+        except BaseException:
+            self._server.close()
+            raise
+
+    def apply_environment(self) -> None:
+        """Lead clients that this process and its children make from now on through the proxy."""
+        variables, removed = self._changes
+        changes: dict[str, str | None] = {**variables, **dict.fromkeys(removed)}
+        # Agent Lightning names the rollout itself.
+        changes.pop("TRACEWIRE_ROLLOUT_ID", None)
+        changes.pop("TRACEWIRE_ATTEMPT_ID", None)
+        for name, value in changes.items():
+            self._previous.setdefault(name, os.environ.get(name))
+            _set(name, value)
+        lead_aiohttp()
+
+    def restore_environment(self) -> None:
+        """Undo `apply_environment`, except where the program has changed a variable since."""
+        variables, _ = self._changes
+        for name, value in self._previous.items():
+            if os.environ.get(name) == variables.get(name):
+                _set(name, value)
+        self._previous.clear()
+
+    def check_process(self) -> None:
+        """Raise if this process is a forked child of the one that started the proxy."""
+        if self._pid != os.getpid():
+            raise TracewireError(
+                f"the tracer was initialized in process {self._pid}, and this is {os.getpid()}: "
+                "call init_worker() in every process that traces"
+            )
+
+    def is_of_this_process(self) -> bool:
+        """Return whether this process started the proxy."""
+        return self._pid == os.getpid()
+
+    def discard(self) -> None:
+        """Forget everything recorded so far: a new trace begins."""
+        with self._lock:
+            self._seen.clear()
+            for rollout in self._rollouts():
+                _read.remove(rollout, self._server.api_url, self._server.token)
+
+    def new_spans(self, *, at_end: bool = False) -> list[dict[str, Any]]:
+        """Return the spans since the last call or `discard`, in the shape that Agent Lightning's adapters read.
+
+        Their sequence ids count from 1 in each answer; all spans of one call share theirs.
+        """
+        return self._take(
+            lambda rollout: _read.spans_for_agent_lightning(rollout, self._server.api_url, self._server.token),
+            at_end=at_end,
+        )
+
+    def new_exchanges(self, *, at_end: bool = False) -> list[dict[str, Any]]:
+        """Return the same as Tracewire stores them: one span per exchange, with its headers and bodies."""
+        return self._take(self._server.trace, at_end=at_end)
+
+    def _rollouts(self) -> list[str]:
+        # Some clients send the proxy's credentials only once per connection: their other requests are in rollouts that
+        # the proxy made up. All are of this process.
+        return _read.rollout_ids(self._server.api_url, self._server.token)
+
+    def _take(self, read: Callable[[str], list[dict[str, Any]]], *, at_end: bool) -> list[dict[str, Any]]:
+        if at_end:
+            time.sleep(_END_GRACE_S)
+        with self._lock:
+            found = [span for rollout in self._rollouts() for span in read(rollout)]
+            spans = [span for span in found if span["span_id"] not in self._seen and span.get("end_time")]
+            self._seen.update(span["span_id"] for span in spans)
+        spans.sort(key=lambda span: span["start_time"])
+        order: dict[tuple[str, int], int] = {}
+        for span in spans:
+            span["sequence_id"] = order.setdefault((span["rollout_id"], span["sequence_id"]), len(order) + 1)
+        return sorted(spans, key=lambda span: span["sequence_id"])
+
+    def close(self) -> None:
+        """Stop the proxy, and give this process its variables back."""
+        self.restore_environment()
+        self._server.close()
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -1,0 +1,265 @@
+"""Tracers for Agent Lightning 0.3: its own in-process tracers, with every HTTP call of the agent added by the proxy.
+
+The spans of emitters, operations and OpenTelemetry instrumentations go where Agent Lightning's tracer sends them. The
+spans of calls go to the same store, before each reward and at the end of the trace, below the span of the trace. One
+trace per process is open at a time, as there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import opentelemetry.trace as trace_api
+from agentlightning.tracer.agentops import AgentOpsTracer
+from agentlightning.tracer.base import get_active_tracer
+from agentlightning.tracer.otel import LightningSpanProcessor, OtelTracer
+from agentlightning.types import Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from tracewire._errors import TracewireError
+from tracewire.agentlightning._langchain import langchain_handler
+from tracewire.agentlightning._recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from agentlightning.store.base import LightningStore
+    from agentlightning.types import Attributes, SpanCoreFields, TraceStatus
+
+logger = logging.getLogger(__name__)
+
+_REWARD = "agentlightning.reward"
+_STORE_TIMEOUT_S = 30.0
+
+
+class _RecordsHttp:
+    """What both tracers add to the one that they extend. Holds nothing that cannot be pickled before init_worker."""
+
+    _store: LightningStore | None
+    _tracer_provider: Any
+    _lightning_span_processor: LightningSpanProcessor | None
+
+    def __init__(
+        self,
+        *args: Any,
+        include_headers: bool = False,
+        include_body: bool = False,
+        include_agentlightning_requests: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.include_headers = include_headers
+        self.include_body = include_body
+        self.include_agentlightning_requests = include_agentlightning_requests
+        self._recorder: Recorder | None = None
+        self._trace: _Trace | None = None
+        self._http_spans: list[Span] = []
+
+    def init_worker(self, worker_id: int, store: LightningStore | None = None) -> None:
+        """Start the worker's proxy, and lead this process through it until teardown_worker."""
+        if self._recorder is not None:
+            if self._recorder.is_of_this_process():
+                raise TracewireError("init_worker() was called twice: call teardown_worker() first")
+            self._recorder.restore_environment()  # a forked child has its parent's
+            self._initialized = False
+        self._recorder = Recorder(
+            include_headers=self.include_headers,
+            include_bodies=self.include_body,
+            own_traffic=self.include_agentlightning_requests,
+        )
+        try:
+            super().init_worker(worker_id, store)  # type: ignore[misc] # of the tracer that is extended
+        except BaseException:
+            self._recorder.close()
+            self._recorder = None
+            raise
+        self._recorder.apply_environment()
+
+    def teardown_worker(self, worker_id: int) -> None:
+        """Stop the proxy, and give the process its environment back. The last trace stays readable."""
+        super().teardown_worker(worker_id)  # type: ignore[misc] # of the tracer that is extended
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
+
+    @asynccontextmanager
+    async def trace_context(
+        self,
+        name: str | None = None,
+        *,
+        store: LightningStore | None = None,
+        rollout_id: str | None = None,
+        attempt_id: str | None = None,
+    ) -> AsyncGenerator[trace_api.Tracer, None]:
+        """Record everything until the end of the block under a rollout and an attempt, or for get_last_trace only."""
+        recorder = self._require_recorder()
+        if get_active_tracer() is not None:
+            raise ValueError(
+                "An active tracer is already set: a trace is open in this process, and Agent Lightning allows one at a "
+                "time. End that trace first, or trace in another process"
+            )
+        await asyncio.to_thread(recorder.discard)
+        context = super().trace_context(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)  # type: ignore[misc]
+        async with context as tracer:
+            self._http_spans = []
+            with tracer.start_as_current_span(name or rollout_id or "trace") as root:
+                self._trace = _Trace(store or self._store, rollout_id, attempt_id, root.get_span_context())
+                try:
+                    yield tracer
+                finally:
+                    spans = await asyncio.to_thread(self._new_spans, at_end=True)
+                    if store := self._trace.store_if_named():
+                        await self._add(store, spans)
+                    self._http_spans += spans
+                    self._trace = None
+        if not self._http_spans:
+            logger.warning(
+                "No HTTP call was recorded in the trace %s. If the agent made one, its client was probably made before "
+                "init_worker(), or ignores proxy variables: make it in the rollout. `tracewire doctor` tries clients",
+                name or rollout_id,
+            )
+
+    def create_span(
+        self,
+        name: str,
+        attributes: Attributes | None = None,
+        timestamp: float | None = None,
+        status: TraceStatus | None = None,
+    ) -> SpanCoreFields:
+        """Record a span. The calls before a reward are stored before it: adapters match them by their order."""
+        self._require_recorder()
+        if self._trace is not None and any(key.startswith(_REWARD) for key in attributes or {}):
+            self._store_now(self._trace)
+        return super().create_span(name, attributes, timestamp, status)  # type: ignore[misc]
+
+    def get_last_trace(self) -> list[Span]:
+        """Return the spans of the last trace, in the order of their starts."""
+        spans: list[Span] = [*super().get_last_trace(), *self._http_spans]  # type: ignore[misc]
+        return sorted(spans, key=lambda span: span.start_time or 0.0)
+
+    def _require_recorder(self) -> Recorder:
+        if self._recorder is None:
+            raise TracewireError(
+                f"{type(self).__name__} is not initialized, or was torn down: call init_worker() first, "
+                "or use `with tracer.lifespan(store):`"
+            )
+        self._recorder.check_process()
+        return self._recorder
+
+    def _store_now(self, trace: _Trace) -> None:
+        spans = self._new_spans()
+        processor = self._lightning_span_processor
+        if (store := trace.store_if_named()) and spans and processor is not None:
+            # The loop that Agent Lightning's own processor waits on: the caller may be inside another.
+            processor._await_in_loop(self._add(store, spans), timeout=_STORE_TIMEOUT_S)  # noqa: SLF001
+        self._http_spans += spans
+
+    def _new_spans(self, *, at_end: bool = False) -> list[Span]:
+        trace = self._trace
+        if trace is None:
+            return []
+        found = self._require_recorder().new_spans(at_end=at_end)
+        if not self.include_agentlightning_requests and trace.store is not None:
+            endpoint = _endpoint(trace.store)
+            found = [span for span in found if not _is_request_to(span, endpoint)]
+        known = {span["span_id"] for span in found} | {span.span_id for span in self._http_spans}
+        return [trace.adopt(span, known) for span in found]
+
+    async def _add(self, store: LightningStore, spans: list[Span]) -> None:
+        """Store spans with sequence ids of the store; all spans of one call share theirs."""
+        calls = sorted({span.sequence_id for span in spans})
+        try:
+            pairs = [(span.rollout_id, span.attempt_id) for span in spans[:1]] * len(calls)
+            issued = dict(zip(calls, await store.get_many_span_sequence_ids(pairs), strict=True)) if pairs else {}
+            for span in spans:
+                span.sequence_id = issued[span.sequence_id]
+            await store.add_many_spans(spans)
+        except Exception:  # a store that is away must not fail the rollout; the in-process spans are treated the same
+            logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", len(spans))
+
+
+class TracewireTracer(_RecordsHttp, OtelTracer):  # type: ignore[misc] # Agent Lightning is not typed for mypy
+    """Records every HTTP call of the agent, its emitters, operations and OpenTelemetry spans, as one trace."""
+
+    def _initialize_tracer_provider(self, worker_id: int) -> None:
+        provider = trace_api.get_tracer_provider()
+        if not isinstance(provider, TracerProvider):
+            super()._initialize_tracer_provider(worker_id)
+            return
+        # Another library has made the provider of this process: its spans join the trace.
+        self._tracer_provider = provider
+        from agentlightning.utils.otlp import LightningStoreOTLPExporter  # noqa: PLC0415
+
+        present = provider._active_span_processor._span_processors  # noqa: SLF001
+        for processor in present:
+            if isinstance(processor, LightningSpanProcessor):
+                self._lightning_span_processor = processor
+                if processor._loop_thread is not None and not processor._loop_thread.is_alive():  # noqa: SLF001
+                    processor._loop = processor._loop_thread = None  # noqa: SLF001 - a forked child has no threads
+                self._initialized = True
+                return
+        self._lightning_span_processor = LightningSpanProcessor()
+        provider.add_span_processor(self._lightning_span_processor)
+        provider.add_span_processor(SimpleSpanProcessor(LightningStoreOTLPExporter()))
+        self._initialized = True
+
+    def get_langchain_handler(self) -> Any:
+        """Return a callback handler for LangChain. Its spans join the trace."""
+        return langchain_handler(lambda: self._get_tracer_provider().get_tracer(__name__))
+
+
+class TracewireAgentOpsTracer(_RecordsHttp, AgentOpsTracer):  # type: ignore[misc] # as above
+    """Agent Lightning's AgentOpsTracer, with every HTTP call of the agent added."""
+
+
+class _Trace:
+    """Where the spans of the open trace go."""
+
+    def __init__(
+        self, store: LightningStore | None, rollout: str | None, attempt: str | None, root: trace_api.SpanContext
+    ) -> None:
+        self.store = store
+        self._rollout = rollout
+        self._attempt = attempt
+        self._trace_id = trace_api.format_trace_id(root.trace_id)
+        self._root_id = trace_api.format_span_id(root.span_id)
+
+    def store_if_named(self) -> LightningStore | None:
+        """Return the store, if the trace belongs to a rollout and an attempt."""
+        return self.store if self._rollout is not None and self._attempt is not None else None
+
+    def adopt(self, span: dict[str, Any], known: set[str]) -> Span:
+        """Make a recorded span one of this trace. A parent from the agent's `traceparent` is kept."""
+        parent, trace_id = span["parent_id"], span["trace_id"]
+        if parent not in known and trace_id != self._trace_id:
+            parent = self._root_id
+        context = {"trace_id": self._trace_id, "is_remote": False, "trace_state": {}}
+        return Span.model_validate(
+            {
+                **span,
+                "rollout_id": self._rollout or "rollout-dummy",
+                "attempt_id": self._attempt or "attempt-dummy",
+                "trace_id": self._trace_id,
+                "parent_id": parent,
+                "context": {**context, "span_id": span["span_id"]},
+                "parent": {**context, "span_id": parent},
+            }
+        )
+
+
+def _endpoint(store: LightningStore) -> str | None:
+    try:
+        endpoint = store.otlp_traces_endpoint()
+    except Exception:  # noqa: BLE001 - a store that is no server raises what it likes
+        return None
+    return urlsplit(endpoint).netloc if isinstance(endpoint, str) else None
+
+
+def _is_request_to(span: dict[str, Any], endpoint: str | None) -> bool:
+    url = span["attributes"].get("url.full")
+    return endpoint is not None and isinstance(url, str) and urlsplit(url).netloc == endpoint
