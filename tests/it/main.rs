@@ -47,6 +47,7 @@ mod mutation;
 mod otlp;
 mod protocols;
 mod proxy_listener;
+mod python_package;
 mod sampler_arrays;
 mod sequence_ids;
 mod settings;
