@@ -86,7 +86,7 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
     ) -> AsyncGenerator[HttpTracer, None]:
         """Record the calls of this process and its children until the end of the block, and add them to the store."""
         try:
-            with self._trace_context_sync(name, rollout_id=rollout_id, attempt_id=attempt_id):
+            with self._trace_context_sync(name=name, rollout_id=rollout_id, attempt_id=attempt_id):
                 yield self
         finally:
             store = store or self._store
@@ -96,7 +96,7 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
 
     @contextmanager
     def _trace_context_sync(
-        self, name: str | None = None, *, rollout_id: str | None = None, attempt_id: str | None = None, **_: Any
+        self, *, rollout_id: str | None = None, attempt_id: str | None = None, **_: Any
     ) -> Iterator[HttpTracer]:
         recorder = self._begin()
         self._ids = (rollout_id or "rollout-dummy", attempt_id or "attempt-dummy")

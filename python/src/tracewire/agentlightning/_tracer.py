@@ -18,7 +18,7 @@ from agentlightning.tracer.agentops import AgentOpsTracer
 from agentlightning.tracer.base import get_active_tracer
 from agentlightning.tracer.otel import LightningSpanProcessor, OtelTracer
 from agentlightning.types import Span
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tracewire._errors import TracewireError
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from agentlightning.store.base import LightningStore
     from agentlightning.types import Attributes, SpanCoreFields, TraceStatus
+    from opentelemetry.sdk.trace import ReadableSpan
 
 logger = logging.getLogger(__name__)
 
 _REWARD = "agentlightning.reward"
+_RESPONSE_ID = "gen_ai.response.id"
+_TOKEN_IDS = ("prompt_token_ids", "response_token_ids", "logprobs.content")
 _STORE_TIMEOUT_S = 30.0
 
 
@@ -59,6 +62,7 @@ class _RecordsHttp:
         self._recorder: Recorder | None = None
         self._trace: _Trace | None = None
         self._http_spans: list[Span] = []
+        self._ids = _TokenIds()
 
     def init_worker(self, worker_id: int, store: LightningStore | None = None) -> None:
         """Start the worker's proxy, and lead this process through it until teardown_worker."""
@@ -66,6 +70,7 @@ class _RecordsHttp:
             if self._recorder.is_of_this_process():
                 raise TracewireError("init_worker() was called twice: call teardown_worker() first")
             self._recorder.restore_environment()  # a forked child has its parent's
+            self._ids.detach()
             self._initialized = False
         self._recorder = Recorder(
             include_headers=self.include_headers,
@@ -78,11 +83,13 @@ class _RecordsHttp:
             self._recorder.close()
             self._recorder = None
             raise
+        self._ids.attach(self)
         self._recorder.apply_environment()
 
     def teardown_worker(self, worker_id: int) -> None:
         """Stop the proxy, and give the process its environment back. The last trace stays readable."""
         super().teardown_worker(worker_id)  # type: ignore[misc] # of the tracer that is extended
+        self._ids.detach()
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
@@ -142,6 +149,14 @@ class _RecordsHttp:
         spans: list[Span] = [*super().get_last_trace(), *self._http_spans]  # type: ignore[misc]
         return sorted(spans, key=lambda span: span.start_time or 0.0)
 
+    def call_of(self, response_id: str) -> Span | None:
+        """Return the HTTP call with this response, if it was recorded in the open trace; it is stored then."""
+        if self._trace is None:
+            return None
+        self._store_now(self._trace)
+        calls = [span for span in self._http_spans if span.attributes.get(_RESPONSE_ID) == response_id]
+        return calls[0] if calls else None
+
     def _require_recorder(self) -> Recorder:
         if self._recorder is None:
             raise TracewireError(
@@ -181,6 +196,43 @@ class _RecordsHttp:
             await store.add_many_spans(spans)
         except Exception:  # a store that is away must not fail the rollout; the in-process spans are treated the same
             logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", len(spans))
+
+
+class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not seen by mypy
+    """Gives the token ids of a recorded call to the span that an instrumentation made of the same call.
+
+    Adapters count a call once, and take the first of its spans. This processor comes before those that store the span.
+    """
+
+    def __init__(self) -> None:
+        self._tracer: _RecordsHttp | None = None
+        self._processors: Any = None
+
+    def attach(self, tracer: _RecordsHttp) -> None:
+        """Join the processors of the tracer's provider, in front."""
+        self._tracer = tracer
+        self._processors = tracer._tracer_provider._active_span_processor  # noqa: SLF001
+        self._processors._span_processors = (self, *self._processors._span_processors)  # noqa: SLF001
+
+    def detach(self) -> None:
+        """Leave them."""
+        if self._processors is not None:
+            others = tuple(one for one in self._processors._span_processors if one is not self)  # noqa: SLF001
+            self._processors._span_processors = others  # noqa: SLF001
+        self._tracer = self._processors = None
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Add the ids. Whatever fails here must not fail the agent."""
+        attributes = span._attributes  # noqa: SLF001 - still the mutable ones, which later processors read
+        response = (attributes or {}).get(_RESPONSE_ID)
+        if self._tracer is None or response is None or _TOKEN_IDS[0] in attributes:
+            return
+        try:
+            call = self._tracer.call_of(response)
+            known = call.attributes if call is not None else {}
+            attributes.update({name: known[name] for name in _TOKEN_IDS if name in known})
+        except Exception:
+            logger.exception("The span %s has no token ids", span.name)
 
 
 class TracewireTracer(_RecordsHttp, OtelTracer):  # type: ignore[misc] # Agent Lightning is not typed for mypy
