@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -284,6 +285,16 @@ def test_four_workers_at_once(origin) -> None:
             worker.join()
         assert [one.count("openai.chat.completion") for one in found] == [2] * 4
         assert len(tracewire.trajectories(server=server.api_url)) >= 4
+
+
+def test_the_trainer_with_four_runners(origin) -> None:
+    script = Path(__file__).with_name("trainer_script.py")
+    environment = {**os.environ, "ORIGIN": origin}
+    done = subprocess.run(
+        [sys.executable, script, "cs"], env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    told = sorted(line for line in done.stdout.splitlines() if line.startswith("TRIPLETS"))
+    assert told == [f"TRIPLETS [([1, 2], {reward}.0)]" for reward in range(6)], done.stdout + done.stderr
 
 
 async def test_a_store_that_is_away_does_not_fail_the_rollout(origin, caplog) -> None:
