@@ -6,7 +6,7 @@ use super::finished::Trace;
 use super::new_span::NewSpan;
 use super::processor::SpanProcessor;
 use crate::trace::semconv as names;
-use crate::trace::span::{Resource, SpanContext};
+use crate::trace::span::Resource;
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, Timestamp, TraceId};
 use crate::wire::traceparent::TraceParent;
 use std::collections::HashMap;
@@ -66,7 +66,6 @@ impl ActiveTrace {
         let TraceIdentity { rollout_id, attempt_id, parent, root_id } = identity;
         let trace_id = parent.map_or_else(|| TraceId::of_attempt(&rollout_id, &attempt_id), |parent| parent.trace_id);
         let mut resource = Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() };
-        resource.attributes.insert("service.name".to_owned(), "tracewire".into());
         resource.attributes.insert(names::TRACER_NAME.to_owned(), tracer.as_ref().into());
         Self {
             name,
@@ -93,12 +92,6 @@ impl ActiveTrace {
         if !baggage.is_empty() {
             baggage.add_to(&mut attributes);
         }
-        let context = |id: SpanId| SpanContext {
-            trace_id: self.trace_id_text.clone(),
-            span_id: id.to_string(),
-            is_remote: false,
-            trace_state: std::collections::BTreeMap::default(),
-        };
         Span {
             rollout_id: self.rollout_id.clone(),
             attempt_id: self.attempt_id.clone(),
@@ -114,8 +107,9 @@ impl ActiveTrace {
             links: Vec::new(),
             start_time: Some(start_time.unwrap_or_else(now)),
             end_time: None,
-            context: Some(context(id)),
-            parent: parent.map(context),
+            // The ids say the same, and texts cost the traced code time.
+            context: None,
+            parent: None,
             resource: self.resource.clone(),
         }
     }
