@@ -3,7 +3,7 @@
 //! A recorded call is converted without its request and without a JSON tree: its lists may have a hundred thousand numbers.
 
 use super::model_request::{event_data, http_status, server_version, status, text, token_id_doubts};
-use crate::trace::number_lists::{list_at, with_whole_texts};
+use crate::trace::number_lists::{list_at, lists_of, with_whole_texts};
 use crate::trace::semconv as names;
 use crate::trace::{Span, Value};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl<'a> CallTriplet<'a> {
         match body.filter(|body| body.trim_start().starts_with('{')) {
             None => Self::of_attributes(span),
             Some(body) => Self::of_body(span, body)
-                .unwrap_or_else(|_| Self::Json(triplet("model_request", &event_data(&with_whole_texts(span))))),
+                .unwrap_or_else(|| Self::Json(triplet("model_request", &event_data(&with_whole_texts(span))))),
         }
     }
 
@@ -94,26 +94,33 @@ impl<'a> CallTriplet<'a> {
         Self::typed(span, ids(names::PROMPT_TOKEN_IDS), sampled, logprobs, None)
     }
 
-    /// Of a recorded body. An error: it has a field of another type.
-    fn of_body(span: &'a Span, body: &'a str) -> serde_json::Result<Self> {
-        let ids = |list: Option<&'a RawValue>| list.map(|list| ids_in(span, body, list)).transpose();
-        let ResponseBody { prompt_token_ids, choices, error } = serde_json::from_str(body)?;
+    /// Of a recorded body. `None`: it has a field of another type, or a list apart from its text that is not one of ids.
+    fn of_body(span: &'a Span, body: &'a str) -> Option<Self> {
+        let mut found = 0;
+        let mut ids = |list: Option<&'a RawValue>| match list {
+            None => Some(None),
+            Some(list) => ids_in(span, body, list, &mut found).map(Some),
+        };
+        let ResponseBody { prompt_token_ids, choices, error } = serde_json::from_str(body).ok()?;
         // A wrong type is one in any choice.
         let mut choices = choices
             .unwrap_or_default()
             .into_iter()
-            .map(|choice| Ok((ids(choice.prompt_token_ids)?, ids(choice.token_ids)?, choice.logprobs)))
-            .collect::<serde_json::Result<Vec<_>>>()?;
+            .map(|choice| Some((ids(choice.prompt_token_ids)?, ids(choice.token_ids)?, choice.logprobs)))
+            .collect::<Option<Vec<_>>>()?;
         let (of_choice, sampled, logprobs) =
             if choices.is_empty() { (None, None, None) } else { choices.swap_remove(0) };
         let prompt = ids(prompt_token_ids)?.filter(|ids| !ids.is_empty()).or(of_choice);
+        if found < lists_of(&span.attributes, names::HTTP_RESPONSE_BODY_CONTENT) {
+            return None;
+        }
         let logprobs = logprobs.and_then(|logprobs| match (logprobs.content, logprobs.token_logprobs) {
             (Some(content), _) => content.into_iter().map(|token| token.logprob).collect::<Option<Vec<f64>>>(),
             (None, Some(numbers)) => numbers.into_iter().collect(),
             (None, None) => None,
         });
         let (prompt, sampled) = (prompt.unwrap_or_default(), sampled.unwrap_or_default());
-        Ok(Self::typed(span, prompt, sampled, logprobs.map(Cow::from), error))
+        Some(Self::typed(span, prompt, sampled, logprobs.map(Cow::from), error))
     }
 
     fn typed(
@@ -136,13 +143,17 @@ impl<'a> CallTriplet<'a> {
     }
 }
 
-/// The ids of a list in the body of a response: those that the store left apart from the text, or those that the text has.
-fn ids_in<'a>(span: &'a Span, body: &str, list: &'a RawValue) -> serde_json::Result<Cow<'a, [i64]>> {
+/// The ids of a list in the body of a response: those that the store left apart from the text, which are counted, or those that
+/// the text has. `None`: it is no list of ids.
+fn ids_in<'a>(span: &'a Span, body: &str, list: &'a RawValue, found: &mut usize) -> Option<Cow<'a, [i64]>> {
     // The value is a part of the body, so that its address tells its place.
     let behind_bracket = list.get().as_ptr().addr() - body.as_ptr().addr() + 1;
     match list_at(&span.attributes, names::HTTP_RESPONSE_BODY_CONTENT, behind_bracket) {
-        Some(ids) => Ok(Cow::Borrowed(ids)),
-        None => serde_json::from_str::<Vec<i64>>(list.get()).map(Cow::Owned),
+        Some(ids) => {
+            *found += 1;
+            Some(Cow::Borrowed(ids))
+        }
+        None => serde_json::from_str::<Vec<i64>>(list.get()).ok().map(Cow::Owned),
     }
 }
 
@@ -254,6 +265,7 @@ fn logprobs(response: &JsonValue) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::number_lists::{DividedText, divide};
 
     /// A call with these attributes, as JSON.
     fn call(attributes: &JsonValue) -> Span {
@@ -287,8 +299,13 @@ mod tests {
         };
         let chat = json!({ "prompt_token_ids": [1], "choices": [
             { "token_ids": [2, 3], "logprobs": { "content": [{ "logprob": -1.0 }, { "logprob": -0.25, "token": "x" }] } }] });
+        let long: Vec<i64> = (0..200).collect();
         for attributes in [
             json!({}),
+            body(json!({ "prompt_token_ids": long, "choices": [{ "token_ids": long }, { "token_ids": long }] })),
+            body(json!({ "choices": [{ "token_ids": long, "logprobs": { "token_logprobs": vec![0; 130] } }] })),
+            body(json!({ "prompt_token_ids": long, "choices": [{ "token_ids": [1] }], "error": { "at": long } })),
+            body(json!({ "prompt_token_ids": [1], "choices": long })),
             recorded.clone(),
             without(names::GEN_AI_RESPONSE_ID),
             without(names::RESPONSE_TOKEN_IDS),
@@ -316,6 +333,16 @@ mod tests {
             let span = call(&attributes);
             let expected = triplet("model_request", &event_data(&span));
             assert_eq!(serde_json::to_value(CallTriplet::of(&span)).unwrap(), expected, "{attributes}");
+            // As a store leaves the lists of bodies.
+            let mut divided = span.clone();
+            let text = span.attributes.get(names::HTTP_RESPONSE_BODY_CONTENT).and_then(Value::as_str);
+            if let Some(DividedText { rest, lists }) = text.and_then(divide) {
+                for list in lists {
+                    divided.set(&list.name(names::HTTP_RESPONSE_BODY_CONTENT), Value::Ints(list.numbers));
+                }
+                divided.set(names::HTTP_RESPONSE_BODY_CONTENT, rest);
+            }
+            assert_eq!(serde_json::to_value(CallTriplet::of(&divided)).unwrap(), expected, "{attributes}");
             // Without what a store may leave out.
             let mut outline = span.clone();
             for (name, value) in &mut outline.attributes {

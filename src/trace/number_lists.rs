@@ -185,6 +185,11 @@ pub(crate) fn list_at<'a>(attributes: &'a Attributes, attribute: &str, at: usize
     })
 }
 
+/// How many lists of the text of `attribute` are apart from it.
+pub(crate) fn lists_of(attributes: &Attributes, attribute: &str) -> usize {
+    attributes.keys().filter(|name| is_marked(name) && attribute_of(name) == attribute).count()
+}
+
 /// Removes an attribute that is unreadable, or one of its lists is.
 pub(crate) fn remove_parts(attributes: &mut Attributes, attribute: &str) {
     attributes.retain(|name, _| name != attribute && !(is_marked(name) && attribute_of(name) == attribute));
