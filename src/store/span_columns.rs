@@ -17,6 +17,7 @@ impl SpanKey {
 }
 
 /// What a row has of a span besides its record.
+#[derive(Clone)]
 pub(super) struct RowColumns {
     pub(super) key: SpanKey,
     pub(super) sequence_id: u64,

@@ -1,7 +1,6 @@
 //! Reads the spans of a rollout.
 
 use super::error::QueryError;
-use super::rows::damaged;
 use super::settled::Settled;
 use super::texts;
 use crate::store::api::{NumberedSpans, SpanOutline};
@@ -90,7 +89,7 @@ impl<'a> GroupReader<'a> {
 
     /// Adds the spans of these rows, with their externalized attributes.
     async fn add(&mut self, rows: &[Row]) -> Result<(), QueryError> {
-        let mut spans = rows.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+        let mut spans = rows.iter().map(placed_span).collect::<Vec<_>>();
         self.bytes += rows.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
         self.bytes += texts::restore(self.connection, &mut spans, self.content).await?;
         self.spans.extend(spans);
@@ -117,8 +116,8 @@ pub(super) async fn outlines(
     );
     let statement = connection.prepare_cached(&sql).await?;
     let rows = connection.query(&statement, &[&rollout.as_str(), &signed(after), &signed(limit as u64)]).await?;
-    let outline = |row: &Row| Ok(SpanOutline { number: unsigned(row.get(1)), span: placed_span(row)?.1 });
-    rows.iter().map(outline).collect()
+    let outline = |row: &Row| SpanOutline { number: unsigned(row.get(1)), span: placed_span(row).1 };
+    Ok(rows.iter().map(outline).collect())
 }
 
 /// The spans of all rollouts with a number above `after`, by number. The page ends before a number that is missing, as long as
@@ -144,7 +143,7 @@ pub(super) async fn by_number(
         if bytes >= PAGE_BYTES {
             break;
         }
-        let mut placed = group.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+        let mut placed = group.iter().map(placed_span).collect::<Vec<_>>();
         bytes += group.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
         bytes += texts::restore(connection, &mut placed, SpanContent::Whole).await?;
         numbers.extend(group.iter().map(|row| unsigned(number(row))));
@@ -166,7 +165,7 @@ pub(super) async fn one(
     );
     let statement = connection.prepare_cached(&sql).await?;
     let rows = connection.query(&statement, &[&rollout.as_str(), &attempt.as_str(), &span_id]).await?;
-    let mut spans = rows.iter().map(placed_span).collect::<Result<Vec<_>, _>>()?;
+    let mut spans = rows.iter().map(placed_span).collect::<Vec<_>>();
     texts::restore(connection, &mut spans, SpanContent::Whole).await?;
     Ok(spans.pop().map(|(_, span)| span))
 }
@@ -199,8 +198,8 @@ async fn rows_after(
     Ok(connection.query(&connection.prepare_cached(&sql).await?, &values).await?)
 }
 
-/// The span of a row without its externalized attributes, and its place.
-fn placed_span(row: &Row) -> Result<(SpanPlace, Span), QueryError> {
+/// The span of a row without its externalized attributes, and its place. One with a damaged record says so.
+fn placed_span(row: &Row) -> (SpanPlace, Span) {
     let place = SpanPlace { sequence_id: unsigned(row.get(0)), start_ns: row.get(3), number: row.get(1) };
     let key = SpanKey {
         rollout_id: row.get::<_, &str>(5).into(),
@@ -210,7 +209,11 @@ fn placed_span(row: &Row) -> Result<(SpanPlace, Span), QueryError> {
     let (start, end): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
     let (start_time, end_time) = (start.map(timestamp), end.map(timestamp));
     let columns = RowColumns { key, sequence_id: place.sequence_id, start_time, end_time };
-    Ok((place, span_row::span(stored(row), columns).map_err(damaged)?))
+    let span = span_row::span(stored(row), columns.clone()).unwrap_or_else(|error| {
+        tracing::error!(rollout_id = %columns.key.rollout_id, %error, "the record of a span is damaged");
+        span_row::damaged(columns, &error.to_string())
+    });
+    (place, span)
 }
 
 /// The record of the row, or the JSON of an older program.
