@@ -46,8 +46,17 @@ impl RolloutSearch<'_> {
     /// A page of the rollouts that match and for which `is_visible` is true.
     pub(crate) async fn page(
         &self,
+        request: SearchPageRequest,
+        is_visible: impl Fn(&Rollout) -> bool,
+    ) -> Result<SearchPage> {
+        self.find(request, is_visible, Totals::Always).await
+    }
+
+    async fn find(
+        &self,
         SearchPageRequest { after, limit }: SearchPageRequest,
         is_visible: impl Fn(&Rollout) -> bool,
+        wanted: Totals,
     ) -> Result<SearchPage> {
         let mut filter = RolloutFilter {
             ids: self.only.clone().map(|id| vec![id]),
@@ -69,7 +78,10 @@ impl RolloutSearch<'_> {
                     return Ok(page);
                 }
                 if let Some(counts) = counts.get(&one.rollout.rollout_id) {
-                    let totals = self.totals.of(self.store, &one.rollout.rollout_id, counts, &mut budget).await?;
+                    let totals = match wanted {
+                        Totals::IfAsked if !self.query.needs_totals() => None,
+                        _ => self.totals.of(self.store, &one.rollout.rollout_id, counts, &mut budget).await?,
+                    };
                     if totals.is_none() && self.query.needs_totals() {
                         // Whether it matches is not known yet: the next page begins with it.
                         page.next = filter.after.or_else(|| Some(before(&place)));
@@ -99,7 +111,8 @@ impl RolloutSearch<'_> {
     pub(crate) async fn all_ids(&self, is_visible: impl Fn(&Rollout) -> bool) -> Result<Vec<RolloutId>> {
         let (mut ids, mut after) = (Vec::new(), None);
         loop {
-            let page = self.page(SearchPageRequest { after, limit: SCAN_ROLLOUTS }, &is_visible).await?;
+            let page =
+                self.find(SearchPageRequest { after, limit: SCAN_ROLLOUTS }, &is_visible, Totals::IfAsked).await?;
             ids.extend(page.rollouts.into_iter().map(|one| one.found.rollout.rollout_id));
             after = page.next;
             if after.is_none() {
@@ -121,6 +134,14 @@ impl RolloutSearch<'_> {
             now: self.now,
         })
     }
+}
+
+/// Whether the spans of a rollout are added up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Totals {
+    Always,
+    /// Only if the query is about them.
+    IfAsked,
 }
 
 /// A place after which a page of the newest rollouts begins with this one.
