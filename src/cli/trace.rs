@@ -2,11 +2,14 @@
 
 use super::args::StoreArgs;
 use super::find::open_for_reading;
+use super::settings::read_config;
 use super::terminal::{Paging, page};
 use super::trace_list::{Listing, query_of};
 use super::trace_show::{self, ShowArgs};
+use crate::export::sample::SampleOptions;
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `trace`.
@@ -42,6 +45,9 @@ docs/ui.md has all fields.")]
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// The settings file, for its section `[verdict]`
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Show the spans of a rollout
     Show(ShowArgs),
@@ -51,9 +57,11 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     let paging = if args.no_pager { Paging::Never } else { Paging::Auto };
     let (store, place) = open_for_reading(&args.store).await?;
     let output = match args.command {
-        TraceCommand::List { query, limit, json } => {
+        TraceCommand::List { query, limit, json, config } => {
+            let options =
+                SampleOptions { verdict: read_config(config.as_deref())?.verdict, ..SampleOptions::default() };
             let limit = if limit == 0 { usize::MAX } else { limit };
-            let listing = Listing::read(&store, &query_of(&query), limit).await?;
+            let listing = Listing::read(&store, &query_of(&query), limit, &options).await?;
             if json { listing.json()? } else { listing.table() }
         }
         TraceCommand::Show(args) => trace_show::output(&args, &store, &place).await?,

@@ -1,6 +1,6 @@
 //! `tracewire trace list`: the rollouts that match a query, newest first.
 //!
-//! A verdict needs all spans of an attempt. Rollouts with many calls are listed without one, so that a list stays quick.
+//! A verdict needs all spans of an attempt. Rollouts with many spans are listed without one, so that a list stays quick.
 
 use super::run_owner::abandoned;
 use crate::export::sample::{AttemptSample, SampleOptions};
@@ -8,7 +8,7 @@ use crate::export::text::escape_for_terminal;
 use crate::query::{Query, QueryError, RolloutTotals, task_text};
 use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest, TotalsCache};
 use crate::store::{SharedStore, StoreError, StoreExt};
-use crate::trace::{RolloutId, RolloutStatus, Timestamp};
+use crate::trace::{AttemptStatus, RolloutId, RolloutStatus, Timestamp};
 use crate::trajectory::Verdict;
 use crate::util::cut::cut;
 use anyhow::{Result, bail};
@@ -54,29 +54,28 @@ struct Listed {
 
 impl Listing {
     /// Searches the store. Rollouts with a killed `run` count as failed.
-    pub(super) async fn read(store: &SharedStore, query: &str, limit: usize) -> Result<Self> {
+    pub(super) async fn read(store: &SharedStore, query: &str, limit: usize, options: &SampleOptions) -> Result<Self> {
         let now = Timestamp::from(SystemTime::now());
         let query = parsed(query, now)?;
         let totals = TotalsCache::default();
         let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
-        let (mut rollouts, mut after, mut calls_left) = (Vec::new(), None, MAX_JUDGED_CALLS);
+        let abandoned: HashSet<RolloutId> =
+            abandoned(store).await?.into_iter().map(|ended| ended.rollout.rollout_id).collect();
+        let (mut rollouts, mut after, mut spans_left) = (Vec::new(), None, MAX_JUDGED_SPANS);
         while rollouts.len() < limit {
             let page = search.page(SearchPageRequest { after, limit: limit - rollouts.len() }, |_| true).await?;
             for mut found in page.rollouts {
                 complete(&mut found, store, &totals).await?;
-                let verdict = verdict(&found, store, &mut calls_left).await?;
+                if abandoned.contains(&found.found.rollout.rollout_id) {
+                    found.found.rollout.status = RolloutStatus::Failed;
+                    found.found.attempt.iter_mut().for_each(|attempt| attempt.status = AttemptStatus::Failed);
+                }
+                let verdict = verdict(&found, store, options, &mut spans_left).await?;
                 rollouts.push(Listed { found, verdict });
             }
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
-            }
-        }
-        let abandoned: HashSet<RolloutId> =
-            abandoned(store).await?.into_iter().map(|ended| ended.rollout.rollout_id).collect();
-        for Listed { found: FoundRollout { found, .. }, .. } in &mut rollouts {
-            if abandoned.contains(&found.rollout.rollout_id) {
-                found.rollout.status = RolloutStatus::Failed;
             }
         }
         Ok(Self { rollouts, now })
@@ -156,13 +155,18 @@ async fn complete(one: &mut FoundRollout, store: &SharedStore, totals: &TotalsCa
     Ok(())
 }
 
-/// The verdict on the latest attempt, if it has no more calls than are left.
-async fn verdict(one: &FoundRollout, store: &SharedStore, calls_left: &mut u64) -> Result<Option<Verdict>, StoreError> {
-    let Some(left) = calls_left.checked_sub(one.counts.llm_calls) else { return Ok(None) };
-    *calls_left = left;
+/// The verdict on the latest attempt, if the rollout has no more spans than are left.
+async fn verdict(
+    one: &FoundRollout,
+    store: &SharedStore,
+    options: &SampleOptions,
+    spans_left: &mut u64,
+) -> Result<Option<Verdict>, StoreError> {
+    let Some(left) = spans_left.checked_sub(one.counts.spans) else { return Ok(None) };
+    *spans_left = left;
     let (rollout, attempt) = (&one.found.rollout, one.found.attempt.as_ref());
     let spans = store.spans(rollout.rollout_id.clone(), attempt.map(|attempt| attempt.attempt_id.clone())).await?;
-    let sample = AttemptSample::of(rollout.clone(), attempt, &spans, &SampleOptions::default());
+    let sample = AttemptSample::of(rollout.clone(), attempt, &spans, options);
     Ok(Some(sample.verdict))
 }
 
@@ -208,8 +212,8 @@ fn short(count: u64) -> String {
 
 const MAX_WHAT_CHARACTERS: usize = 80;
 
-/// LLM calls that are read for the verdicts of a list. Most lists have fewer.
-const MAX_JUDGED_CALLS: u64 = 500;
+/// Spans that are read for the verdicts of a list. Most lists have fewer.
+const MAX_JUDGED_SPANS: u64 = 2000;
 
 #[cfg(test)]
 mod tests {
