@@ -1,7 +1,7 @@
 //! The difference of two rollouts as text for terminals: what both said last, what each said next, and what each did then.
 
 use super::conversation_text::{BOLD, CYAN, ConversationOptions, GREEN, Writer, readable};
-use super::difference::{Difference, SaidMessage, TokenDifference, TokenList};
+use super::difference::{ConversationMessage, Difference, TokenDifference, TokenList};
 use super::transcript::Part;
 use crate::export::text::{escape_for_terminal, shortened};
 
@@ -26,7 +26,7 @@ pub(crate) fn difference_text(
     out.line("", "");
     let common = found.common_messages;
     match (found.same_messages, common) {
-        (true, 0) => out.line("", "Neither called a model."),
+        (true, 0) => out.line("", "Neither has recorded messages."),
         (true, _) => out.line("", &format!("The conversations are the same: {}.", messages_text(common))),
         (false, 0) => out.line("", "The first messages differ."),
         (false, _) => out.line("", &format!("They part after {} that both have.", messages_text(common))),
@@ -69,21 +69,22 @@ fn messages_text(count: usize) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
-fn token_line(TokenDifference { call, list, common_tokens, ids }: &TokenDifference) -> String {
+fn token_line(TokenDifference { calls: [call, other_call], list, common_tokens, ids }: &TokenDifference) -> String {
     let list = match list {
         TokenList::Prompt => "prompts",
         TokenList::Sampled => "sampled tokens",
     };
     let [one, other] = ids.map(|id| id.map_or_else(|| "ends".to_owned(), |id| format!("has id {id}")));
-    format!("The {list} of call {call} part at token {}: A {one}, B {other}.", common_tokens + 1)
+    let place = format!("call {call} of A and call {other_call} of B");
+    format!("The {list} of {place} part at token {}: A {one}, B {other}.", common_tokens + 1)
 }
 
-fn role(message: &SaidMessage) -> &str {
+fn role(message: &ConversationMessage) -> &str {
     if message.message.role.is_empty() { "unknown" } else { &message.message.role }
 }
 
 /// A message in one line.
-fn summary(message: &SaidMessage) -> String {
+fn summary(message: &ConversationMessage) -> String {
     let part = |part: Part<'_>| match part {
         Part::Text(text) | Part::Reasoning(text) => one_line(text),
         Part::ToolCall { name, arguments, .. } => format!("→ {name} {}", one_line(&readable(arguments))),
