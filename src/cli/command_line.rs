@@ -2,7 +2,7 @@
 
 use super::{
     ca, demo, demo_agent, diff, doctor, emit, enqueue, env, export, import, key, log, mock, reward, run, serve, show,
-    tail, trace, trajectory, ui, wait, worker,
+    store, tail, trace, trajectory, ui, wait, worker,
 };
 use crate::util::panics;
 use clap::{Parser, Subcommand};
@@ -37,6 +37,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Print each span as it is stored
     Tail(tail::TailArgs),
+    /// Show what a trace store holds and takes on disk
+    Store(store::StoreCommandArgs),
     /// Open the web page of a trace store
     Ui(ui::UiArgs),
     /// Write rollouts as training data, or their spans in the formats of other programs
@@ -103,6 +105,7 @@ impl Cli {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Diff(args) => Box::pin(diff::run(args)).await,
                 Command::Tail(args) => Box::pin(tail::run(args)).await,
+                Command::Store(args) => Box::pin(store::run(args)).await,
                 Command::Ui(args) => Box::pin(ui::run(args)).await,
                 Command::Export(args) => Box::pin(export::run(args)).await,
                 Command::Import(args) => Box::pin(import::run(args)).await,

@@ -24,6 +24,7 @@ mod run_owner;
 mod serve;
 mod settings;
 mod show;
+mod store;
 mod tail;
 mod terminal;
 mod trace;

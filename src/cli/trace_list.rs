@@ -190,7 +190,7 @@ fn pointing(query: &str, error: &QueryError) -> String {
 }
 
 /// How long ago, in one unit.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

@@ -9,7 +9,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::{
     Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter,
     RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanContent, SpanOutline, SpanPage,
-    SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError,
+    SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError, StoreUsage,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -122,6 +122,9 @@ impl Store for Picky {
     }
     fn statistics(&self) -> Answer<'_, Statistics> {
         self.inner.statistics()
+    }
+    fn usage(&self) -> Answer<'_, StoreUsage> {
+        self.inner.usage()
     }
     fn prune(&self) -> Answer<'_, Pruned> {
         self.inner.prune()

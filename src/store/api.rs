@@ -8,6 +8,7 @@
 use super::error::Result;
 use super::records::Change;
 use super::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use super::usage::StoreUsage;
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
@@ -118,6 +119,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts for health checks and metrics.
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>>;
+
+    /// What the store takes on disk.
+    fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>>;
 
     /// Applies the retention limits now; stores also apply them as they grow. Afterwards the removed content can no
     /// longer be read from the store, and each table is bounded by what is left.

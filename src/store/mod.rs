@@ -29,6 +29,7 @@ mod span_row;
 pub mod spool;
 mod sql;
 pub mod sqlite;
+mod usage;
 
 pub use api::{
     Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutOrder,
@@ -44,3 +45,4 @@ pub use retention::Retention;
 pub(crate) use selected_rollouts::SelectedRollouts;
 pub(crate) use span_pages::SpanPages;
 pub use span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+pub use usage::{StoreKind, StoreUsage};

@@ -56,6 +56,7 @@ mod store_file;
 mod store_outages;
 mod store_removal;
 mod store_suite;
+mod store_upkeep;
 mod stripping;
 mod support;
 mod terminal;

@@ -8,5 +8,6 @@ mod outline;
 mod records;
 mod state;
 mod store;
+mod usage;
 
 pub use store::MemoryStore;

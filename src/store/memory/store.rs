@@ -1,6 +1,7 @@
 //! The store: its state behind a lock that is never held across an await.
 
 use super::state::State;
+use super::usage::usage;
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
@@ -9,6 +10,7 @@ use crate::store::error::{Result, StoreError};
 use crate::store::records::{Change, SpanObserver};
 use crate::store::retention::Retention;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::usage::StoreUsage;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -155,6 +157,10 @@ impl Store for MemoryStore {
 
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
         self.with(|state| state.statistics())
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>> {
+        self.with(|state| usage(state))
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {

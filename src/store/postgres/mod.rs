@@ -18,6 +18,7 @@ mod statistics;
 mod store;
 mod texts;
 mod transaction;
+mod usage;
 
 pub use options::{PostgresOptions, WhenUnreachable, without_password};
 pub use store::PostgresStore;

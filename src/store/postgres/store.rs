@@ -6,7 +6,7 @@ use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::settled::Settled;
 use super::statistics::StatisticsCache;
 use super::transaction::Changed;
-use super::{append, ended, queries, retention, spans, texts, transaction};
+use super::{append, ended, queries, retention, spans, texts, transaction, usage};
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
@@ -15,6 +15,7 @@ use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::SpanRow;
+use crate::store::usage::StoreUsage;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Object;
@@ -286,6 +287,10 @@ impl Store for PostgresStore {
             self.run(|connection| Box::pin(queries::check(connection))).await?;
             self.statistics.get(async || self.run(|connection| Box::pin(queries::statistics(connection))).await).await
         })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>> {
+        Box::pin(self.run(|connection| Box::pin(usage::usage(connection))))
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {

@@ -53,6 +53,12 @@ impl Spool {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Size of the files of all processes that use the folder.
+    pub(super) fn folder_bytes(&self) -> u64 {
+        let Some(folder) = self.path.parent() else { return 0 };
+        (1..=MAX_FILES).map(|number| size_bytes(&numbered(folder, number).0)).sum()
+    }
+
     /// Stores spans that the server did not take, because of `cause`. Fails with `cause` if the file is full.
     pub(super) async fn put(&self, spans: Vec<Arc<Span>>, cause: StoreError) -> Result<Appended> {
         let mut file = self.file.lock().await;

@@ -9,6 +9,7 @@ use crate::store::error::{FailedAppend, Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::usage::StoreUsage;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -193,6 +194,12 @@ impl Store for SpooledStore {
         Box::pin(async move {
             let (waiting, refused) = (self.spool.waiting(), self.spool.dropped());
             Ok(Statistics { waiting, refused, ..self.server.statistics().await? })
+        })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>> {
+        Box::pin(async move {
+            Ok(StoreUsage { spool_bytes: Some(self.spool.folder_bytes()), ..self.server.usage().await? })
         })
     }
 

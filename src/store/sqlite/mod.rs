@@ -17,8 +17,11 @@ mod span_texts;
 mod spans;
 mod statements;
 mod store;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod transaction;
+mod usage;
 mod work;
 mod writer;
 

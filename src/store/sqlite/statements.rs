@@ -2,7 +2,7 @@
 
 use super::rows::{self, encode};
 use super::spans::newest_number;
-use super::texts::RecentTexts;
+use super::texts::{AddedPieces, RecentTexts};
 use crate::store::api::{Appended, RolloutSequenceState, UNASSIGNED};
 use crate::store::externalized::Hash;
 use crate::store::records::SpanObserver;
@@ -67,13 +67,14 @@ pub(super) fn append(
     let mut updated: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
     let mut traces: BTreeMap<&str, NewTrace<'_>> = BTreeMap::new();
     let mut results = Vec::with_capacity(batches.len());
+    let mut pieces = AddedPieces::default();
     ensure_parents(connection, batches.iter().flatten())?;
     // Without a number, SQLite gives the one after the highest in the table, which a removed span may have had.
     let mut next = Some(newest_number(connection)? + 1);
     for rows in batches {
         let mut appended = Appended::default();
         for row in rows {
-            let Some(id) = insert_span(connection, row, next, recent)? else {
+            let Some(id) = insert_span(connection, row, next, recent, &mut pieces)? else {
                 appended.duplicates += 1;
                 continue;
             };
@@ -92,7 +93,9 @@ pub(super) fn append(
     }
     traces.into_iter().try_for_each(|(id, trace)| put_trace(connection, id, &trace))?;
     let stored: usize = results.iter().map(|appended| appended.stored).sum();
-    connection.prepare_cached("UPDATE row_count SET spans = spans + ?1")?.execute(params![signed(stored as u64)])?;
+    let counted = "UPDATE row_count SET spans = spans + ?1, pieces = pieces + ?2, piece_bytes = piece_bytes + ?3";
+    let counts = params![signed(stored as u64), signed(pieces.pieces), signed(pieces.bytes)];
+    connection.prepare_cached(counted)?.execute(counts)?;
     if let Some(observer) = observer {
         updated.into_iter().try_for_each(|(rollout, attempt)| observe(connection, rollout, attempt, observer))?;
     }
@@ -274,13 +277,14 @@ static INSERT_SPAN: LazyLock<String> = LazyLock::new(|| {
     format!("INSERT INTO span (id, {columns}) VALUES (?, {places}) ON CONFLICT ({KEY_COLUMNS}) DO NOTHING")
 });
 
-/// Inserts a span with its externalized attributes, with this number or else the one after the highest. Returns the number of
-/// its row; `None` if the span is stored already.
+/// Inserts a span with its externalized attributes, with this number or else the one after the highest, and counts new pieces.
+/// Returns the number of its row; `None` if the span is stored already.
 fn insert_span(
     connection: &Connection,
     row: &PackedRow,
     number: Option<i64>,
     recent: &RecentTexts,
+    pieces: &mut AddedPieces,
 ) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&INSERT_SPAN)?;
     let values = COLUMNS.iter().map(|column| (column.value)(&row.row));
@@ -290,7 +294,7 @@ fn insert_span(
     }
     let id = connection.last_insert_rowid();
     for value in &row.row.externalized {
-        let last_piece = recent.store(connection, value, &row.packed, row.span())?;
+        let last_piece = recent.store(connection, value, &row.packed, row.span(), pieces)?;
         let sql = "INSERT INTO span_text (span, attribute, text) VALUES (?1, ?2, ?3)";
         connection.prepare_cached(sql)?.execute(params![id, value.attribute, last_piece])?;
     }

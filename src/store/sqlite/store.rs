@@ -7,6 +7,7 @@ use super::queries;
 use super::readers::Readers;
 use super::rollouts;
 use super::spans;
+use super::usage::usage;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
@@ -17,6 +18,7 @@ use crate::store::error::{Result, StoreError};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::usage::StoreUsage;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
@@ -197,6 +199,11 @@ impl Store for SqliteStore {
         Box::pin(async move {
             Ok(Statistics { lost_files, damaged_reads, ..self.readers.read(queries::statistics).await? })
         })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>> {
+        let file = Arc::clone(&self.file);
+        Box::pin(self.readers.read(move |connection| usage(connection, file.path())))
     }
 
     fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {

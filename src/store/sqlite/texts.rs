@@ -12,6 +12,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(super) struct RecentTexts(Mutex<LruCache<Hash, i64>>);
 
+/// The pieces that a transaction stores, to be counted with its spans.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AddedPieces {
+    pub(super) pieces: u64,
+    pub(super) bytes: u64,
+}
+
 impl Default for RecentTexts {
     fn default() -> Self {
         Self(Mutex::new(lru(MAX_RECENT)))
@@ -34,13 +41,14 @@ impl RecentTexts {
     }
 
     /// Stores the pieces of a value that are missing, and returns the number of its last piece. `packed` contains the
-    /// pieces that [`RecentTexts::contains`] denied when the span was encoded.
+    /// pieces that [`RecentTexts::contains`] denied when the span was encoded. What is stored is counted in `added`.
     pub(super) fn store(
         &self,
         connection: &Connection,
         value: &ExternalizedValue,
         packed: &HashMap<Hash, Vec<u8>>,
         span: &Span,
+        added: &mut AddedPieces,
     ) -> rusqlite::Result<Option<i64>> {
         let mut previous: Option<i64> = None;
         for piece in &value.pieces {
@@ -58,6 +66,8 @@ impl RecentTexts {
                     let sql = "INSERT INTO text (hash, data, parent) VALUES (?1, ?2, ?3)";
                     connection.prepare_cached(sql)?.execute(params![piece.hash, data, previous])?;
                     let number = connection.last_insert_rowid();
+                    added.pieces += 1;
+                    added.bytes += data.len() as u64;
                     self.numbers().put(piece.hash, number);
                     number
                 }

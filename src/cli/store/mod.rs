@@ -1,0 +1,7 @@
+//! `tracewire store`: what a store takes, what of it is no longer needed, and the space that this gives back.
+
+mod report;
+mod stats;
+mod subcommand;
+
+pub(super) use subcommand::{StoreCommandArgs, run};
