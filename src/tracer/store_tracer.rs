@@ -4,14 +4,14 @@ use super::contract::Tracer;
 use super::core::TracerCore;
 use super::error::{Result, TracerError};
 use super::processor::SpanProcessor;
-use super::store_writer::{Command, Progress, Writer};
+use super::store_writer::{CLOSE_TIMEOUT, Progress, Writer};
 use crate::store::{BoxFuture, SharedStore, Store};
 use crate::trace::Span;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Writes spans into a [`Store`]: of this process, a file that `tracewire serve` and `tracewire ui` show too, or a server.
 ///
@@ -73,13 +73,12 @@ impl StoreTracer {
 
     /// What has happened to the spans so far.
     pub fn counters(&self) -> StoreTracerCounters {
-        let StoreQueue { progress, dropped, .. } = &*self.queue;
-        StoreTracerCounters {
-            stored: progress.stored.load(Ordering::Relaxed),
-            waiting: self.queue.waiting(),
-            dropped: dropped.load(Ordering::Relaxed),
-            refused: progress.refused.load(Ordering::Relaxed),
-        }
+        let (stored, refused) = {
+            let progress = self.queue.progress.borrow();
+            (progress.stored, progress.refused)
+        };
+        let dropped = self.queue.dropped.load(Ordering::Relaxed);
+        StoreTracerCounters { stored, waiting: self.queue.waiting(), dropped, refused }
     }
 }
 
@@ -98,8 +97,9 @@ impl fmt::Debug for StoreTracer {
 /// The way of spans to the thread that stores them.
 pub(super) struct StoreQueue {
     /// `None` only while it is dropped.
-    commands: Option<mpsc::Sender<Command>>,
-    progress: Arc<Progress>,
+    spans: Option<mpsc::Sender<Arc<Span>>>,
+    progress: watch::Receiver<Progress>,
+    hurry: Arc<Notify>,
     accepted: AtomicU64,
     dropped: AtomicU64,
     /// Closed by the thread when it has ended.
@@ -108,10 +108,11 @@ pub(super) struct StoreQueue {
 
 impl StoreQueue {
     fn start(store: SharedStore) -> Result<Self> {
-        let (commands, received) = mpsc::channel(QUEUED_SPANS);
+        let (spans, received) = mpsc::channel(QUEUED_SPANS);
         let (end, ended) = std_mpsc::channel();
-        let progress = Arc::new(Progress::default());
-        let writer = Writer::new(store, received, Arc::clone(&progress));
+        let (sender, progress) = watch::channel(Progress::default());
+        let hurry = Arc::new(Notify::new());
+        let writer = Writer::new(store, received, sender, Arc::clone(&hurry));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(TracerError::NoThread)?;
         let run = move || {
@@ -120,8 +121,9 @@ impl StoreQueue {
         };
         std::thread::Builder::new().name("tracewire-tracer".to_owned()).spawn(run).map_err(TracerError::NoThread)?;
         Ok(Self {
-            commands: Some(commands),
+            spans: Some(spans),
             progress,
+            hurry,
             accepted: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             ended: std::sync::Mutex::new(ended),
@@ -129,41 +131,37 @@ impl StoreQueue {
     }
 
     fn waiting(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed).saturating_sub(self.progress.done())
+        // The thread may be done with a span before it is counted here.
+        self.accepted.load(Ordering::Relaxed).saturating_sub(self.progress.borrow().done())
     }
 
     fn not_stored(&self) -> TracerError {
-        let cause = self.progress.last_error().unwrap_or_else(|| "the store has not answered".to_owned());
+        let cause = self.progress.borrow().last_error.clone();
+        let cause = cause.unwrap_or_else(|| "the store has not answered".to_owned());
         TracerError::NotStored { spans: self.waiting(), cause }
     }
 }
 
 impl SpanProcessor for StoreQueue {
     fn on_end(&self, span: Arc<Span>) {
-        // Counted first: the thread may be faster.
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        let sent = self.commands.as_ref().is_some_and(|commands| commands.try_send(Command::Store(span)).is_ok());
-        if !sent {
-            self.accepted.fetch_sub(1, Ordering::Relaxed);
-            if self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
-                tracing::warn!("a span was dropped: the queue of a store tracer is full; see its counters");
-            }
+        if self.spans.as_ref().is_some_and(|spans| spans.try_send(span).is_ok()) {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+        } else if self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("a span was dropped: the queue of a store tracer is full; see its counters");
         }
     }
 
     fn force_flush(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let Some(commands) = &self.commands else { return Ok(()) };
-            let (done, flushed) = oneshot::channel();
-            if let Err(full) = commands.try_send(Command::Flush(done)) {
-                if self.progress.last_error().is_some() {
-                    return Err(self.not_stored());
-                }
-                let _ = commands.send(full.into_inner()).await;
-            }
-            match flushed.await {
-                Ok(true) => Ok(()),
-                _ => Err(self.not_stored()),
+            let accepted = self.accepted.load(Ordering::Relaxed);
+            let mut progress = self.progress.clone();
+            let failures = progress.borrow().failures;
+            self.hurry.notify_one();
+            // Spans are stored in the order in which they were accepted.
+            let settled = progress.wait_for(|now| now.done() >= accepted || now.failures > failures).await;
+            match settled {
+                Ok(now) if now.done() >= accepted => Ok(()),
+                Ok(_) | Err(_) => Err(self.not_stored()),
             }
         })
     }
@@ -172,13 +170,16 @@ impl SpanProcessor for StoreQueue {
 impl Drop for StoreQueue {
     fn drop(&mut self) {
         // The thread stores what is left, and ends.
-        self.commands = None;
+        self.spans = None;
         let ended = self.ended.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if ended.recv_timeout(CLOSE_TIMEOUT) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+        // A store that does not answer at all is not waited for.
+        let _ = ended.recv_timeout(CLOSE_TIMEOUT + GRACE);
+        if self.waiting() > 0 {
             tracing::error!(error = %self.not_stored(), "spans of a tracer were not stored");
         }
     }
 }
 
 const QUEUED_SPANS: usize = 8192;
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the last try of the thread.
+const GRACE: Duration = Duration::from_secs(1);

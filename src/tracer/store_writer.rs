@@ -1,92 +1,100 @@
 //! The thread of a store tracer: stores queued spans in batches, and retries while the store can't be reached.
 
-use super::active_trace::lock;
 use crate::store::{FailedAppend, SequenceAuthority, SharedStore, StoreError};
-use crate::trace::{RolloutId, Span};
+use crate::trace::{RolloutId, Span, SpanId};
 use crate::util::lru::{LruCache, lru};
 use crate::wire::redact::{RedactSettings, Redactor};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
-
-pub(super) enum Command {
-    Store(Arc<Span>),
-    /// Answered with true when all spans before it are stored, and with false when the store has failed once more.
-    Flush(oneshot::Sender<bool>),
-}
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// What the thread has done.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Progress {
-    pub(super) stored: AtomicU64,
-    pub(super) refused: AtomicU64,
-    // Locked for moments only.
-    last_error: Mutex<Option<String>>,
+    /// Spans in the store.
+    pub(super) stored: u64,
+    /// Spans that the store rejected.
+    pub(super) refused: u64,
+    /// Tries that ended because the store could not be reached.
+    pub(super) failures: u64,
+    /// Why the store can't be reached. `None` if the last append succeeded.
+    pub(super) last_error: Option<String>,
 }
 
 impl Progress {
-    /// Why the store can't be reached. `None` if the last append succeeded.
-    pub(super) fn last_error(&self) -> Option<String> {
-        lock(&self.last_error).clone()
-    }
-
     /// Spans that are no longer waiting.
     pub(super) fn done(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+        self.stored + self.refused
     }
 }
 
 pub(super) struct Writer {
     store: SharedStore,
-    commands: mpsc::Receiver<Command>,
-    progress: Arc<Progress>,
-    /// At most [`MAX_BATCH`].
+    spans: mpsc::Receiver<Arc<Span>>,
+    progress: watch::Sender<Progress>,
+    /// Ends the wait for a retry.
+    hurry: Arc<Notify>,
+    /// At most [`MAX_BATCH`]. The first [`Self::prepared`] are as they will be stored.
     batch: Vec<Arc<Span>>,
-    /// At most as many as callers wait.
-    flushes: Vec<oneshot::Sender<bool>>,
+    prepared: usize,
+    /// The root span that may have been stored by an append that failed.
+    uncertain_root: Option<String>,
     /// The highest sequence id of each rollout that is known here.
     sequences: LruCache<RolloutId, u64>,
     redactor: Redactor,
-    is_closed: bool,
+    /// When the tracer was dropped. `None` before.
+    closed: Option<Instant>,
 }
 
 impl Writer {
-    pub(super) fn new(store: SharedStore, commands: mpsc::Receiver<Command>, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        store: SharedStore,
+        spans: mpsc::Receiver<Arc<Span>>,
+        progress: watch::Sender<Progress>,
+        hurry: Arc<Notify>,
+    ) -> Self {
         Self {
             store,
-            commands,
+            spans,
             progress,
+            hurry,
             batch: Vec::new(),
-            flushes: Vec::new(),
+            prepared: 0,
+            uncertain_root: None,
             sequences: lru(MAX_ROLLOUTS),
             redactor: Redactor::new(RedactSettings::default()),
-            is_closed: false,
+            closed: None,
         }
     }
 
-    /// Runs until the tracer is gone and its spans are stored, or the store has failed after that.
+    /// Runs until the tracer is gone and its spans are stored, or can't be stored within [`CLOSE_TIMEOUT`] after that.
     pub(super) async fn run(mut self) {
         let mut delay = MIN_DELAY;
-        while !(self.is_closed && self.batch.is_empty()) {
-            if self.batch.is_empty() {
-                let command = self.commands.recv().await;
-                self.take(command);
+        loop {
+            if self.batch.is_empty() && self.closed.is_none() {
+                let span = self.spans.recv().await;
+                self.take(span);
             }
-            self.take_waiting();
+            while self.batch.len() < MAX_BATCH
+                && let Ok(span) = self.spans.try_recv()
+            {
+                self.batch.push(span);
+            }
+            if self.batch.is_empty() && self.closed.is_some() {
+                return;
+            }
             match self.store_batch().await {
                 Ok(()) => {
-                    *lock(&self.progress.last_error) = None;
-                    self.answer(true);
+                    self.progress.send_if_modified(|progress| progress.last_error.take().is_some());
                     delay = MIN_DELAY;
                 }
-                Err(_) if self.is_closed => return,
+                // A store that was closed stays closed.
+                Err(StoreError::Closed) if self.closed.is_some() => return,
+                Err(_) if self.closed.is_some_and(|closed| closed.elapsed() >= CLOSE_TIMEOUT) => return,
                 Err(cause) => {
-                    if lock(&self.progress.last_error).replace(cause.clone()).is_none() {
-                        tracing::warn!(cause, "spans of a tracer can't be stored now; retrying");
-                    }
-                    self.answer(false);
+                    self.note_failure(cause.to_string());
                     self.wait(delay).await;
                     delay = (delay * 2).min(MAX_DELAY);
                 }
@@ -94,95 +102,134 @@ impl Writer {
         }
     }
 
-    /// Waits for a retry. A flush ends the wait.
+    fn note_failure(&self, cause: String) {
+        if self.progress.borrow().last_error.is_none() {
+            tracing::warn!(cause, "spans of a tracer can't be stored now; retrying");
+        }
+        self.progress.send_modify(|progress| {
+            progress.failures += 1;
+            progress.last_error = Some(cause);
+        });
+    }
+
+    /// Waits for a retry. A flush ends the wait, and so does the end of the tracer.
     async fn wait(&mut self, delay: Duration) {
         let retry = Instant::now() + delay;
-        while self.batch.len() < MAX_BATCH && self.flushes.is_empty() && !self.is_closed {
-            match timeout_at(retry, self.commands.recv()).await {
-                Ok(command) => self.take(command),
-                Err(_) => return,
+        loop {
+            let has_room = self.closed.is_none() && self.batch.len() < MAX_BATCH;
+            tokio::select! {
+                () = sleep_until(retry) => return,
+                () = self.hurry.notified() => return,
+                span = self.spans.recv(), if has_room => {
+                    self.take(span);
+                    if self.closed.is_some() {
+                        return;
+                    }
+                }
             }
         }
-        if self.flushes.is_empty() && !self.is_closed {
-            tokio::time::sleep_until(retry).await;
-        }
     }
 
-    fn answer(&mut self, is_stored: bool) {
-        for flush in self.flushes.drain(..) {
-            // The caller may have given up.
-            let _ = flush.send(is_stored);
-        }
-    }
-
-    fn take(&mut self, command: Option<Command>) {
-        match command {
-            Some(Command::Store(span)) => self.batch.push(span),
-            Some(Command::Flush(flush)) => self.flushes.push(flush),
-            None => self.is_closed = true,
-        }
-    }
-
-    /// Takes what is queued. Not beyond a flush, which waits for what is before it.
-    fn take_waiting(&mut self) {
-        while self.batch.len() < MAX_BATCH && self.flushes.is_empty() {
-            match self.commands.try_recv() {
-                Ok(command) => self.take(Some(command)),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-                Err(mpsc::error::TryRecvError::Disconnected) => return self.is_closed = true,
-            }
+    /// Takes a span, or the end of the tracer.
+    fn take(&mut self, span: Option<Arc<Span>>) {
+        match span {
+            Some(span) => self.batch.push(span),
+            None => self.closed = Some(Instant::now()),
         }
     }
 
     /// Stores the batch, and empties it. After an error, what is left of it was not stored.
-    async fn store_batch(&mut self) -> Result<(), String> {
-        let Self { store, batch, sequences, progress, redactor, .. } = self;
-        match timeout(APPEND_TIMEOUT, append(store, batch, sequences, redactor, progress)).await {
-            Ok(stored) => stored.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("the store has not answered for {} s", APPEND_TIMEOUT.as_secs())),
-        }
-    }
-}
-
-async fn append(
-    store: &SharedStore,
-    batch: &mut Vec<Arc<Span>>,
-    sequences: &mut LruCache<RolloutId, u64>,
-    redactor: &Redactor,
-    progress: &Progress,
-) -> Result<(), StoreError> {
-    if batch.is_empty() {
-        return Ok(());
-    }
-    let mut numbered = Vec::with_capacity(batch.len());
-    for span in batch.iter() {
-        let sequence_id = next_sequence(store, &span.rollout_id, sequences).await?;
-        // The trace in memory keeps the original.
-        let mut span = Span { sequence_id, ..(**span).clone() };
-        redactor.span(&mut span);
-        numbered.push(Arc::new(span));
-    }
-    match store.append(numbered.clone()).await {
-        Ok(_) => {
-            progress.stored.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            batch.clear();
+    async fn store_batch(&mut self) -> Result<(), StoreError> {
+        self.prepare_batch().await?;
+        self.store_roots().await?;
+        if self.batch.is_empty() {
             return Ok(());
         }
-        Err(error) if error.failed_append() == FailedAppend::Retry => return Err(error),
-        Err(_) => {}
+        match answered(self.store.append(self.batch.clone())).await {
+            Ok(_) => {
+                self.note_stored(self.batch.len());
+                self.batch.clear();
+                self.prepared = 0;
+                return Ok(());
+            }
+            Err(error) if error.failed_append() == FailedAppend::Retry => return Err(error),
+            Err(_) => {}
+        }
+        while let Some(span) = self.batch.first() {
+            let appended = answered(self.store.append(vec![Arc::clone(span)])).await;
+            self.conclude(0, appended.map(drop))?;
+        }
+        Ok(())
     }
-    for span in numbered {
-        match store.append(vec![span]).await {
-            Ok(_) => progress.stored.fetch_add(1, Ordering::Relaxed),
+
+    /// Gives each new span its sequence id, once, and redacts it.
+    async fn prepare_batch(&mut self) -> Result<(), StoreError> {
+        while let Some(span) = self.batch.get(self.prepared) {
+            let next = next_sequence(&self.store, &span.rollout_id, &mut self.sequences);
+            let sequence_id = answered(next).await?;
+            // The trace in memory keeps the original.
+            let mut stored = Span { sequence_id, ..(**span).clone() };
+            self.redactor.span(&mut stored);
+            self.batch[self.prepared] = Arc::new(stored);
+            self.prepared += 1;
+        }
+        Ok(())
+    }
+
+    /// Stores the roots of attempts, which have the same id in every process: one that another process has stored already
+    /// stays in the batch, below that one.
+    async fn store_roots(&mut self) -> Result<(), StoreError> {
+        while let Some(at) = self.batch.iter().position(|span| is_attempt_root(span)) {
+            let root = Arc::clone(&self.batch[at]);
+            let key = format!("{}/{}", root.rollout_id, root.attempt_id);
+            let is_ours = self.uncertain_root.take().is_some_and(|uncertain| uncertain == key);
+            match answered(self.store.append(vec![Arc::clone(&root)])).await {
+                Ok(appended) if appended.duplicates > 0 && !is_ours => {
+                    self.batch[at] = Arc::new(Span {
+                        span_id: SpanId::from_random(fastrand::u64(..)).to_string(),
+                        parent_id: Some(root.span_id.clone()),
+                        ..Arc::unwrap_or_clone(root)
+                    });
+                }
+                appended => {
+                    if appended.is_err() {
+                        self.uncertain_root = Some(key);
+                    }
+                    self.conclude(at, appended.map(drop))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a span of the batch that was stored or rejected. Returns the error if it has to be tried again.
+    fn conclude(&mut self, at: usize, appended: Result<(), StoreError>) -> Result<(), StoreError> {
+        match appended {
+            Ok(()) => self.note_stored(1),
             Err(error) if error.failed_append() == FailedAppend::Retry => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "the store rejected a span of a tracer");
-                progress.refused.fetch_add(1, Ordering::Relaxed)
+                self.progress.send_modify(|progress| progress.refused += 1);
             }
-        };
-        batch.remove(0);
+        }
+        self.batch.remove(at);
+        self.prepared -= 1;
+        Ok(())
     }
-    Ok(())
+
+    fn note_stored(&self, spans: usize) {
+        self.progress.send_modify(|progress| progress.stored += spans as u64);
+    }
+}
+
+/// The result of a store, or the error of one that has not answered in time.
+async fn answered<T>(future: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let silent = || StoreError::Other(format!("it has not answered for {} s", ANSWER_TIMEOUT.as_secs()));
+    timeout(ANSWER_TIMEOUT, future).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn is_attempt_root(span: &Span) -> bool {
+    span.parent_id.is_none() && span.span_id == SpanId::of_attempt_root(&span.rollout_id, &span.attempt_id).to_string()
 }
 
 async fn next_sequence(
@@ -205,8 +252,10 @@ async fn next_sequence(
     Ok(id)
 }
 
+/// How long spans are tried to be stored after the tracer is gone.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BATCH: usize = 512;
 const MAX_ROLLOUTS: usize = 1024;
 const MIN_DELAY: Duration = Duration::from_millis(50);
 const MAX_DELAY: Duration = Duration::from_secs(4);
-const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -12,6 +12,7 @@ use crate::store::retention::Retention;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::usage::StoreUsage;
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
+use crate::util::lru::{LruCache, lru};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,12 +22,19 @@ pub struct MemoryStore {
     retention: Retention,
     observer: Option<SpanObserver>,
     state: Mutex<State>,
+    /// The last sequence ids of rollouts that were taken, not stored yet.
+    taken: Mutex<LruCache<RolloutId, u64>>,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(retention: Retention) -> Self {
-        Self { retention, observer: None, state: Mutex::new(State::default()) }
+        Self {
+            retention,
+            observer: None,
+            state: Mutex::new(State::default()),
+            taken: Mutex::new(lru(MAX_COUNTED_ROLLOUTS)),
+        }
     }
 
     /// Calls `observer` for stored spans.
@@ -139,8 +147,16 @@ impl Store for MemoryStore {
         self.with(move |state| state.next_sequence(&id, above))
     }
 
-    fn take_sequence(&self, _: &RolloutId, at_least: u64) -> u64 {
-        at_least
+    fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {
+        let stored = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.entry(id).map_or(0, |entry| entry.sequence_state().last_sequence_id)
+        };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = stored.max(taken.get(id).copied().unwrap_or(0));
+        let next = at_least.max(last + 1);
+        taken.put(id.clone(), next);
+        next
     }
 
     fn sequence_state(&self, id: RolloutId) -> BoxFuture<'_, Result<RolloutSequenceState>> {
@@ -174,3 +190,6 @@ impl Store for MemoryStore {
         })
     }
 }
+
+/// Rollouts with spans on their way at one time.
+const MAX_COUNTED_ROLLOUTS: usize = 4096;
