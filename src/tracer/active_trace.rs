@@ -34,7 +34,8 @@ pub(super) type OpenSpan = Arc<Mutex<Option<Unended>>>;
 /// The span of an operation so far.
 pub(super) struct Unended {
     pub(super) span: Span,
-    started: Instant,
+    /// `None` if the caller named the start: the end is then the wall clock's time.
+    started: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -114,14 +115,17 @@ impl ActiveTrace {
         }
     }
 
-    /// Opens an operation. Fails if the trace has ended.
-    pub(super) fn open(&self, id: SpanId, span: Span) -> Result<OpenSpan> {
-        let open = Arc::new(Mutex::new(Some(Unended { span, started: Instant::now() })));
+    /// Opens an operation, or the root. Fails if the trace has ended.
+    pub(super) fn open(&self, new: NewSpan, id: SpanId, parent: Option<SpanId>, baggage: &Baggage) -> Result<OpenSpan> {
+        let started = new.start_time.is_none().then(Instant::now);
+        let span = self.span(new, id, parent, baggage);
+        let open = Arc::new(Mutex::new(Some(Unended { span, started })));
         let mut recorded = self.recorded();
         if recorded.has_ended {
             return Err(self.ended());
         }
-        if recorded.open.len() < MAX_OPEN_SPANS {
+        // The root ends with the trace, so it is never left open.
+        if id != self.root_id && recorded.open.len() < MAX_OPEN_SPANS {
             recorded.open.insert(id, Arc::clone(&open));
         }
         Ok(open)
@@ -136,10 +140,20 @@ impl ActiveTrace {
 
     /// Records a span that has ended. Fails if the trace has ended.
     pub(super) fn record(&self, span: Span) -> Result<Arc<Span>> {
-        if self.recorded().has_ended {
-            return Err(self.ended());
-        }
-        Ok(self.deliver(span))
+        let span = {
+            let mut recorded = self.recorded();
+            if recorded.has_ended {
+                return Err(self.ended());
+            }
+            recorded.add(span)
+        };
+        self.processor.on_end(Arc::clone(&span));
+        Ok(span)
+    }
+
+    /// True after [`Self::finish`].
+    pub(super) fn has_ended(&self) -> bool {
+        self.recorded().has_ended
     }
 
     /// Takes a span that the proxy recorded in the attempt of this trace. Calls without a `traceparent` are below the root.
@@ -171,7 +185,7 @@ impl ActiveTrace {
             std::mem::take(&mut recorded.open)
         };
         let mut unended: Vec<_> = open.into_values().filter_map(|open| lock(&open).take()).collect();
-        unended.sort_by_key(|unended| unended.started);
+        unended.sort_by_key(|unended| unended.span.start_time);
         for unended in unended {
             let mut span = unended.end(None);
             span.set(names::SPAN_UNENDED, true);
@@ -180,25 +194,16 @@ impl ActiveTrace {
         if let Some(root) = lock(root).take() {
             self.deliver(root.end(None));
         }
-        let Recorded { spans, unkept, .. } = std::mem::take(&mut *self.recorded());
-        self.recorded().has_ended = true;
+        let (spans, unkept) = {
+            let mut recorded = self.recorded();
+            (std::mem::take(&mut recorded.spans), recorded.unkept)
+        };
         let spans = spans.into_iter().map(Arc::unwrap_or_clone).collect();
         Some(Trace::new(self.name.clone(), self.rollout_id.clone(), self.attempt_id.clone(), spans, unkept))
     }
 
-    fn deliver(&self, mut span: Span) -> Arc<Span> {
-        let span = {
-            let mut recorded = self.recorded();
-            recorded.sequence += 1;
-            span.sequence_id = recorded.sequence;
-            let span = Arc::new(span);
-            if recorded.spans.len() < MAX_KEPT_SPANS {
-                recorded.spans.push(Arc::clone(&span));
-            } else {
-                recorded.unkept += 1;
-            }
-            span
-        };
+    fn deliver(&self, span: Span) -> Arc<Span> {
+        let span = self.recorded().add(span);
         self.processor.on_end(Arc::clone(&span));
         span
     }
@@ -212,11 +217,28 @@ impl ActiveTrace {
     }
 }
 
+impl Recorded {
+    fn add(&mut self, mut span: Span) -> Arc<Span> {
+        self.sequence += 1;
+        span.sequence_id = self.sequence;
+        let span = Arc::new(span);
+        if self.spans.len() < MAX_KEPT_SPANS {
+            self.spans.push(Arc::clone(&span));
+        } else {
+            self.unkept += 1;
+        }
+        span
+    }
+}
+
 impl Unended {
     fn end(self, end: Option<Timestamp>) -> Span {
         let Self { mut span, started } = self;
-        // By the monotonic clock: the wall clock may be set meanwhile.
-        span.end_time = end.or_else(|| span.start_time.map(|start| start.after(started.elapsed())));
+        // By the monotonic clock if it saw the start: the wall clock may be set meanwhile.
+        span.end_time = end.or_else(|| match (started, span.start_time) {
+            (Some(started), Some(start)) => Some(start.after(started.elapsed())),
+            (_, start) => Some(now()).max(start),
+        });
         span
     }
 }

@@ -23,7 +23,7 @@ pub(super) const ATTEMPT_ID: &str = "agentlightning.attempt_id";
 /// assert_eq!(Baggage::parse("tenant=blue%20team;ttl=5").get("tenant"), Some("blue team"));
 /// # Ok::<(), tracewire::tracer::TracerError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Baggage(Arc<BTreeMap<String, String>>);
 
 impl Baggage {
@@ -55,6 +55,14 @@ impl Baggage {
         Ok(baggage)
     }
 
+    /// The entries of both; of two with one key, that of `other`. Entries beyond the bounds are left out.
+    pub fn merged(&self, other: &Self) -> Self {
+        other.iter().fold(self.clone(), |baggage, (key, value)| {
+            let with_entry = baggage.with(key, value);
+            with_entry.unwrap_or(baggage)
+        })
+    }
+
     /// The value of an entry.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
@@ -75,6 +83,13 @@ impl Baggage {
         for (key, value) in self.iter().filter(|(key, _)| ![ROLLOUT_ID, ATTEMPT_ID].contains(key)) {
             attributes.insert(format!("baggage.{key}"), Value::from(value));
         }
+    }
+}
+
+/// The keys only: values may be personal.
+impl fmt::Debug for Baggage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -112,6 +127,13 @@ mod tests {
         assert!(Baggage::default().with("a", &"x".repeat(9000)).unwrap_err().to_string().contains("8192 bytes"));
         let many = (0..100).map(|at| format!("k{at}=v")).collect::<Vec<_>>().join(",");
         assert_eq!(Baggage::parse(&many).iter().count(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn of_two_baggages_the_second_has_precedence() {
+        let (first, second) = (Baggage::parse("a=1,b=1"), Baggage::parse("b=2,c=2"));
+        assert_eq!(first.merged(&second).to_string(), "a=1,b=2,c=2");
+        assert_eq!(format!("{:?}", first), r#"{"a", "b"}"#);
     }
 
     proptest! {

@@ -98,7 +98,8 @@ pub trait Tracer: Send + Sync {
         }
     }
 
-    /// Starts a trace on this thread that ends when the guard is dropped. Nothing is flushed then.
+    /// Starts a trace on this thread that ends when the guard is dropped. Nothing is flushed then. In async code use
+    /// [`Self::trace_context`]: a guard that is held over an `await` is the context of all tasks of the thread.
     ///
     /// ```
     /// use tracewire::tracer::{DummyTracer, Tracer, TracerError, create_span};
@@ -135,7 +136,8 @@ pub trait Tracer: Send + Sync {
         Operation::start(&self.core().current()?, operation.into())
     }
 
-    /// The trace that ended last. With several workers, that of any of them.
+    /// The trace that ended last. With several workers, that of any of them. It is as the code recorded it; credentials are
+    /// redacted only in what is stored.
     fn last_trace(&self) -> Result<Arc<Trace>> {
         self.core().last_trace()
     }
@@ -162,11 +164,24 @@ pub trait Tracer: Send + Sync {
         let future = Box::pin(future);
         async move {
             self.init_worker(0)?;
+            let mut abandoned = AbandonedWorker(Some(self.core()));
             let result = future.await;
+            abandoned.0 = None;
             let torn_down = self.teardown_worker(0).await;
             let value = result?;
             torn_down?;
             Ok(value)
+        }
+    }
+}
+
+/// Forgets worker 0 if the future of [`Tracer::lifespan`] is dropped before its end. `None` once it has ended.
+struct AbandonedWorker<'a>(Option<&'a TracerCore>);
+
+impl Drop for AbandonedWorker<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.remove_worker(0);
         }
     }
 }

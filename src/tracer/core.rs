@@ -100,7 +100,8 @@ impl TracerCore {
 
     pub(super) fn start(&self, options: TraceOptions) -> Result<OpenTrace> {
         self.check_worker()?;
-        if let Some(outer) = Context::try_current() {
+        // A task that outlives its trace may start another.
+        if let Some(outer) = Context::try_current().filter(|outer| !outer.trace.has_ended()) {
             return Err(TracerError::Nested { outer: outer.trace.name.clone(), inner: options.name });
         }
         let (rollout_id, attempt_id) = options.ids()?;

@@ -69,9 +69,10 @@ pub fn exception<E: Display + ?Sized>(error: &E) -> Result<Arc<Span>> {
 /// The spans of the emitters, not recorded yet.
 pub mod spans {
     use crate::trace::semconv as names;
-    use crate::trace::{Attributes, StatusCode, Value};
+    use crate::trace::{Attributes, StatusCode};
     use crate::tracer::error::{Result, TracerError};
     use crate::tracer::exception::{Exception, exception_attributes};
+    pub use crate::tracer::flattened::flattened;
     use crate::tracer::new_span::NewSpan;
     use serde_json::Value as JsonValue;
 
@@ -125,43 +126,6 @@ pub mod spans {
     /// An exception.
     pub fn exception(exception: &Exception) -> NewSpan {
         ok("agentlightning.exception", exception_attributes(exception))
-    }
-
-    /// Attributes from a JSON object. Nested objects become `outer.inner`; lists of one type stay lists, and the elements of
-    /// other lists become `list.0`, `list.1` and so on. Null is no attribute.
-    pub fn flattened(object: &JsonValue) -> Result<Attributes> {
-        let JsonValue::Object(_) = object else {
-            let problem = "attributes are a JSON object; use {\"name\": value}".to_owned();
-            return Err(TracerError::InvalidAttribute { name: String::new(), problem });
-        };
-        let mut attributes = Attributes::default();
-        // A list instead of recursion: input may be nested deeply.
-        let mut waiting = vec![(String::new(), object)];
-        while let Some((name, value)) = waiting.pop() {
-            let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-            match value {
-                JsonValue::Object(members) => {
-                    waiting.extend(members.iter().map(|(key, value)| (below(key), value)));
-                }
-                JsonValue::Null => {
-                    let problem = "null is no attribute; leave it out".to_owned();
-                    return Err(TracerError::InvalidAttribute { name, problem });
-                }
-                value => match (serde_json::from_value::<Value>(value.clone()), value) {
-                    (Ok(value), _) => {
-                        attributes.insert(name, value);
-                    }
-                    (Err(_), JsonValue::Array(elements)) => {
-                        let elements = elements.iter().enumerate();
-                        waiting.extend(elements.map(|(at, element)| (below(&at.to_string()), element)));
-                    }
-                    (Err(error), _) => {
-                        return Err(TracerError::InvalidAttribute { name, problem: error.to_string() });
-                    }
-                },
-            }
-        }
-        Ok(attributes)
     }
 
     fn ok(name: &str, attributes: Attributes) -> NewSpan {

@@ -46,6 +46,7 @@ pub mod emit;
 mod error;
 mod exception;
 mod finished;
+mod flattened;
 mod http_tracer;
 mod layer;
 mod new_span;

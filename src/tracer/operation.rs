@@ -5,6 +5,7 @@ use super::context::{Context, ContextGuard, in_context};
 use super::error::Result;
 use super::exception::{Exception, exception_attributes};
 use super::finished::Trace;
+use super::flattened::{Nulls, flattened_below};
 use super::new_span::NewSpan;
 use crate::trace::semconv as names;
 use crate::trace::span::Event;
@@ -43,8 +44,8 @@ use std::sync::Arc;
 pub struct Operation {
     context: Context,
     open: OpenSpan,
-    input_name: &'static str,
-    output_name: &'static str,
+    /// The attributes for input and output as JSON. `None`: they are flattened, as Agent Lightning's operations do it.
+    content_names: Option<(&'static str, &'static str)>,
 }
 
 impl Operation {
@@ -55,16 +56,14 @@ impl Operation {
     }
 
     pub(super) fn open(context: &Context, new: NewSpan, id: SpanId, parent: Option<SpanId>) -> Result<Self> {
-        let span = context.trace.span(new, id, parent, context.baggage());
-        let open = context.trace.open(id, span)?;
-        let (input_name, output_name) = (names::OPERATION_INPUT, names::OPERATION_OUTPUT);
-        Ok(Self { context: context.clone(), open, input_name, output_name })
+        let open = context.trace.open(new, id, parent, context.baggage())?;
+        Ok(Self { context: context.clone(), open, content_names: None })
     }
 
     /// Names the attributes for input and output.
     pub(super) fn with_content(self, input_name: &'static str, output_name: &'static str) -> Self {
         let mut operation = self;
-        (operation.input_name, operation.output_name) = (input_name, output_name);
+        operation.content_names = Some((input_name, output_name));
         operation
     }
 
@@ -145,25 +144,41 @@ impl Operation {
         self.change(|span| span.events.push(event(name, attributes)));
     }
 
-    /// Records what goes into the operation, as JSON, and its size in bytes (`tracewire.input.size`). The attribute is the one
-    /// of the conventions: `gen_ai.input.messages` of an LLM call, for example.
+    /// Records what goes into the operation, and its size in bytes as JSON (`tracewire.input.size`). The steps of
+    /// [`agent`](super::agent) have the attributes of the conventions, with JSON: `gen_ai.input.messages` of an LLM call, for
+    /// example. Other operations have `agentlightning.operation.input`, flattened as [`emit::annotation`](super::emit::annotation)
+    /// does it.
     pub fn record_input(&self, input: &impl Serialize) -> Result<()> {
-        self.record_content(self.input_name, names::INPUT_SIZE, input)
+        self.record_content(self.content_names.map(|names| names.0), names::OPERATION_INPUT, names::INPUT_SIZE, input)
     }
 
     /// Records what comes out of the operation, as [`Self::record_input`].
     pub fn record_output(&self, output: &impl Serialize) -> Result<()> {
-        self.record_content(self.output_name, names::OUTPUT_SIZE, output)
+        self.record_content(
+            self.content_names.map(|names| names.1),
+            names::OPERATION_OUTPUT,
+            names::OUTPUT_SIZE,
+            output,
+        )
     }
 
-    fn record_content(&self, name: &str, size_name: &str, content: &impl Serialize) -> Result<()> {
-        let content = match serde_json::to_value(content)? {
-            serde_json::Value::String(text) => text,
-            json => json.to_string(),
+    fn record_content(
+        &self,
+        json_name: Option<&str>,
+        prefix: &str,
+        size_name: &str,
+        content: &impl Serialize,
+    ) -> Result<()> {
+        let content = serde_json::to_value(content)?;
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        let size = text.len() as u64;
+        let attributes = match json_name {
+            Some(name) => Attributes::from([(name.to_owned(), text.into())]),
+            None => flattened_below(prefix, &content, Nulls::Text)?,
         };
         self.change(|span| {
-            span.set(size_name, content.len() as u64);
-            span.set(name, content);
+            span.set(size_name, size);
+            span.attributes.extend(attributes);
         });
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::baggage::{ATTEMPT_ID, Baggage, ROLLOUT_ID};
 use super::error::{Result, TracerError};
-use crate::trace::{AttemptId, Attributes, RolloutId, SpanId, TraceId, Value, check_id};
+use crate::trace::{AttemptId, Attributes, RolloutId, Value, check_id};
 use crate::wire::traceparent::TraceParent;
 
 /// The name of a trace, and where its spans belong. A text is the options of a trace with this name and a new rollout.
@@ -47,15 +47,15 @@ impl TraceOptions {
         self
     }
 
-    /// Adds entries to the baggage.
+    /// Adds entries to the baggage. They replace entries with the same keys.
     pub fn baggage(mut self, baggage: Baggage) -> Self {
-        self.baggage = baggage;
+        self.baggage = self.baggage.merged(&baggage);
         self
     }
 
     /// Continues the trace of another service, from the headers or message fields `traceparent` and `baggage`. Rollout and
-    /// attempt come from the baggage unless they are set here. An invalid `traceparent` is ignored, as the specification
-    /// requires.
+    /// attempt come from the baggage unless they are set here. What is invalid is ignored, as the specification requires: a
+    /// header of another service can't stop this one.
     ///
     /// ```
     /// use tracewire::tracer::TraceOptions;
@@ -68,7 +68,8 @@ impl TraceOptions {
         for (name, value) in headers {
             match name.as_ref().to_ascii_lowercase().as_str() {
                 "traceparent" => self.parent = TraceParent::parse(value.as_ref()),
-                "baggage" => self.baggage = Baggage::parse(value.as_ref()),
+                // What is set here has precedence.
+                "baggage" => self.baggage = Baggage::parse(value.as_ref()).merged(&self.baggage),
                 _ => {}
             }
         }
@@ -77,36 +78,33 @@ impl TraceOptions {
 
     /// Continues the trace of the process that started this one: `TRACEPARENT` and `BAGGAGE`, and the rollout and attempt that
     /// `tracewire run` and `tracewire worker` set (`TRACEWIRE_ROLLOUT_ID`, `TRACEWIRE_ATTEMPT_ID`). Without `TRACEPARENT`, the
-    /// parent is the root span of that attempt.
+    /// parent is the root span of that attempt. The attempt is ignored if another rollout is set here.
     pub fn from_environment(self) -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let headers = [("traceparent", "TRACEPARENT"), ("baggage", "BAGGAGE")];
         let mut options =
             self.remote_parent(headers.into_iter().filter_map(|(header, name)| Some((header, variable(name)?))));
-        options.rollout = options.rollout.or_else(|| variable("TRACEWIRE_ROLLOUT_ID"));
-        options.attempt = options.attempt.or_else(|| variable("TRACEWIRE_ATTEMPT_ID"));
+        let rollout = variable("TRACEWIRE_ROLLOUT_ID");
+        // The attempt of the environment belongs to its rollout.
+        if options.attempt.is_none() && (options.rollout.is_none() || options.rollout == rollout) {
+            options.attempt = variable("TRACEWIRE_ATTEMPT_ID");
+        }
+        options.rollout = options.rollout.or(rollout);
         if let (None, Some(rollout), Some(attempt)) = (options.parent, &options.rollout, &options.attempt) {
-            let (rollout, attempt) = (rollout.as_str().into(), attempt.as_str().into());
-            let (trace_id, span_id) =
-                (TraceId::of_attempt(&rollout, &attempt), SpanId::of_attempt_root(&rollout, &attempt));
-            options.parent = Some(TraceParent { trace_id, span_id, flags: 1 });
+            options.parent = Some(TraceParent::of_attempt_root(&rollout.as_str().into(), &attempt.as_str().into()));
         }
         options
     }
 
     /// The rollout and the attempt: named here, else by the baggage, else new ones.
     pub(super) fn ids(&self) -> Result<(RolloutId, AttemptId)> {
-        let checked =
-            |name, id: &str| check_id(id).map_err(|error| TracerError::InvalidId { name, problem: error.to_string() });
-        let named = self.rollout.as_deref().or_else(|| self.baggage.get(ROLLOUT_ID));
-        if let Some(id) = named {
-            checked("rollout", id)?;
-        }
+        let from_baggage = |key| self.baggage.get(key).filter(|id| check_id(id).is_ok());
+        let rollout_of_baggage = from_baggage(ROLLOUT_ID);
+        let named = checked("rollout", self.rollout.as_deref())?.or(rollout_of_baggage);
+        // The attempt of the baggage belongs to its rollout.
+        let attempt_of_baggage = from_baggage(ATTEMPT_ID).filter(|_| named == rollout_of_baggage);
+        let attempt = checked("attempt", self.attempt.as_deref())?.or(attempt_of_baggage);
         let rollout = named.map_or_else(|| RolloutId::from_random(fastrand::u64(..)), RolloutId::from);
-        let attempt = self.attempt.as_deref().or_else(|| self.baggage.get(ATTEMPT_ID));
-        if let Some(id) = attempt {
-            checked("attempt", id)?;
-        }
         let attempt = match (attempt, named) {
             (Some(id), _) => AttemptId::from(id),
             (None, Some(_)) => AttemptId::default_of(&rollout),
@@ -114,6 +112,11 @@ impl TraceOptions {
         };
         Ok((rollout, attempt))
     }
+}
+
+fn checked<'a>(name: &'static str, id: Option<&'a str>) -> Result<Option<&'a str>> {
+    id.map(check_id).transpose().map_err(|error| TracerError::InvalidId { name, problem: error.to_string() })?;
+    Ok(id)
 }
 
 impl From<&str> for TraceOptions {

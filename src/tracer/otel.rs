@@ -38,9 +38,16 @@ use std::time::Duration;
 /// # Ok::<(), TracerError>(())
 /// ```
 pub struct OtelSpanProcessor {
-    /// Where the spans that have not ended started. Locked for moments only. Of more than [`MAX_STARTED`], the oldest are
+    /// The spans that started within a trace. Locked for moments only. Of more than [`MAX_STARTED`], the oldest are
     /// not recorded.
-    started: Mutex<LruCache<OtelSpanId, Context>>,
+    started: Mutex<LruCache<OtelSpanId, Started>>,
+}
+
+/// A span that started within a trace.
+struct Started {
+    /// Where it started. `None` once it has ended.
+    context: Option<Context>,
+    parent: SpanId,
 }
 
 impl OtelSpanProcessor {
@@ -57,16 +64,26 @@ impl Default for OtelSpanProcessor {
 }
 
 impl opentelemetry_sdk::trace::SpanProcessor for OtelSpanProcessor {
-    fn on_start(&self, span: &mut SdkSpan, _: &opentelemetry::Context) {
-        use opentelemetry::trace::Span as _;
-        if let Some(context) = Context::try_current() {
-            lock(&self.started).put(span.span_context().span_id(), context);
-        }
+    fn on_start(&self, span: &mut SdkSpan, sdk_context: &opentelemetry::Context) {
+        use opentelemetry::trace::{Span as _, TraceContextExt as _};
+        let Some(context) = Context::try_current() else { return };
+        let sdk_parent = sdk_context.span().span_context().span_id();
+        let mut started = lock(&self.started);
+        // The SDK may know a parent that is not recorded here: one that started outside of the trace.
+        let parent = match started.contains(&sdk_parent) {
+            true => SpanId(sdk_parent.to_bytes()),
+            false => context.span_id,
+        };
+        started.put(span.span_context().span_id(), Started { context: Some(context), parent });
     }
 
     fn on_end(&self, span: SpanData) {
-        let Some(context) = lock(&self.started).pop(&span.span_context.span_id()) else { return };
-        let converted = converted(span, &context);
+        let started = match lock(&self.started).get_mut(&span.span_context.span_id()) {
+            Some(Started { context, parent }) => context.take().map(|context| (context, *parent)),
+            None => None,
+        };
+        let Some((context, parent)) = started else { return };
+        let converted = converted(span, parent, &context);
         // It may have outlived the trace.
         if let Err(error) = context.trace.record(converted) {
             tracing::debug!(%error, "a span of the OpenTelemetry SDK was not recorded");
@@ -88,7 +105,7 @@ impl fmt::Debug for OtelSpanProcessor {
     }
 }
 
-fn converted(data: SpanData, context: &Context) -> Span {
+fn converted(data: SpanData, parent: SpanId, context: &Context) -> Span {
     let kind = match data.span_kind {
         OtelSpanKind::Client => SpanKind::Client,
         OtelSpanKind::Server => SpanKind::Server,
@@ -109,10 +126,6 @@ fn converted(data: SpanData, context: &Context) -> Span {
         .attributes(attributes(data.attributes))
         .start_time(data.start_time.into());
     let id = SpanId(data.span_context.span_id().to_bytes());
-    let parent = match data.parent_span_id {
-        OtelSpanId::INVALID => context.span_id,
-        parent => SpanId(parent.to_bytes()),
-    };
     let mut span = context.trace.span(new, id, Some(parent), context.baggage());
     span.end_time = Some(data.end_time.into());
     span.status = status;

@@ -1,6 +1,6 @@
 //! W3C `traceparent` (Trace Context Level 1 and 2): parsed and written. `tracestate` is forwarded unread.
 
-use crate::trace::{SpanId, TraceId};
+use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
 use std::fmt;
 
 /// The caller's place in its trace.
@@ -15,6 +15,12 @@ pub(crate) struct TraceParent {
 }
 
 impl TraceParent {
+    /// The root span of an attempt.
+    pub(crate) fn of_attempt_root(rollout: &RolloutId, attempt: &AttemptId) -> Self {
+        let (trace_id, span_id) = (TraceId::of_attempt(rollout, attempt), SpanId::of_attempt_root(rollout, attempt));
+        Self { trace_id, span_id, flags: SAMPLED }
+    }
+
     /// Parses a header value. None if it is invalid. A higher version is read as version 00, as the specification says.
     pub(crate) fn parse(value: &str) -> Option<Self> {
         let bytes = value.trim().as_bytes();
@@ -46,6 +52,7 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 }
 
 const LENGTH: usize = 55;
+const SAMPLED: u8 = 0b01;
 /// Sampled, and random trace id (Level 2).
 const KNOWN_FLAGS: u8 = 0b11;
 
