@@ -5,7 +5,7 @@ use super::core::{OpenTrace, TracerCore};
 use super::error::{Result, TracerError};
 use super::options::TraceOptions;
 use super::processor::Discard;
-use super::store_tracer::StoreTracer;
+use super::store_tracer::{StoreTracer, StoreTracerCounters};
 use crate::app::{CommandProxy, CommandProxySettings, EngineMemory};
 use crate::config::Config;
 use crate::run::child::{ChildSpec, Streams, start};
@@ -44,6 +44,8 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct HttpTracer {
     core: TracerCore,
+    /// The tracer into a store that has the same core. `None` if traces stay in memory.
+    store_tracer: Option<StoreTracer>,
     config: Config,
     timeout: Option<Duration>,
 }
@@ -92,19 +94,20 @@ pub struct CommandEnd {
 impl HttpTracer {
     /// A tracer that keeps traces in memory.
     pub fn new() -> Self {
-        Self::with_core(TracerCore::new("http", Discard))
+        Self::with(TracerCore::new("http", Discard), None)
     }
 
     /// A tracer into a store, as [`StoreTracer`].
     pub fn into_store(store: Arc<impl Store>) -> Result<Self> {
-        Ok(Self::with_core(StoreTracer::named("http", store)?.core().clone()))
+        let store_tracer = StoreTracer::named("http", store)?;
+        Ok(Self::with(store_tracer.core().clone(), Some(store_tracer)))
     }
 
-    fn with_core(core: TracerCore) -> Self {
+    fn with(core: TracerCore, store_tracer: Option<StoreTracer>) -> Self {
         let mut config = Config::default();
         // Nothing is written to the data folder.
         config.store.path = Some("memory:".into());
-        Self { core, config, timeout: None }
+        Self { core, store_tracer, config, timeout: None }
     }
 
     /// Records header fields, redacted.
@@ -137,6 +140,11 @@ impl HttpTracer {
         self
     }
 
+    /// What has happened to the spans so far. `None` if traces stay in memory.
+    pub fn counters(&self) -> Option<StoreTracerCounters> {
+        self.store_tracer.as_ref().map(StoreTracer::counters)
+    }
+
     /// Runs a command as a trace. An exit code other than 0 marks the root span as failed. The command has the standard streams
     /// of this process, and the signals of the terminal do not reach it.
     pub async fn run_command<A: Into<OsString>>(
@@ -144,10 +152,13 @@ impl HttpTracer {
         options: impl Into<TraceOptions>,
         command: impl IntoIterator<Item = A>,
     ) -> Result<CommandEnd> {
-        let (trace, proxy) = self.start(options.into()).await?;
+        let recording = self.start(options.into()).await?;
         let command: Vec<OsString> = command.into_iter().map(Into::into).collect();
-        let ended = self.run_child(&trace, &proxy, command).await;
-        self.finish(trace, proxy).await?;
+        let ended = match recording.parts() {
+            Some((trace, proxy)) => self.run_child(trace, proxy, command).await,
+            None => Err(gone()),
+        };
+        recording.finish().await;
         ended
     }
 
@@ -161,7 +172,8 @@ impl HttpTracer {
         E: Display + From<TracerError>,
         F: Future<Output = Result<T, E>>,
     {
-        let (trace, proxy) = self.start(options.into()).await?;
+        let recording = self.start(options.into()).await?;
+        let Some((trace, proxy)) = recording.parts() else { return Err(gone().into()) };
         let future = async {
             let environment = proxy.environment(&[]).map_err(proxy_error)?.set;
             let clients = TraceProxy { url: proxy.proxy_url.clone(), ca_pem: proxy.ca_pem.clone(), environment };
@@ -178,11 +190,11 @@ impl HttpTracer {
         if let Err(error) = &result {
             trace.root.record_exception(error);
         }
-        self.finish(trace, proxy).await?;
+        recording.finish().await;
         result
     }
 
-    async fn start(&self, options: TraceOptions) -> Result<(OpenTrace, CommandProxy)> {
+    async fn start(&self, options: TraceOptions) -> Result<Recording> {
         install_provider();
         let trace = self.core.start(options)?;
         let context = trace.root.context();
@@ -191,7 +203,7 @@ impl HttpTracer {
         // Its own, because the proxy closes it.
         let store = Arc::new(MemoryStore::new(Retention::default()));
         let proxy = Box::pin(settings.start(store, rollout, attempt, EngineMemory::Process)).await;
-        Ok((trace, proxy.map_err(proxy_error)?))
+        Ok(Recording(Some((self.core.clone(), trace, proxy.map_err(proxy_error)?))))
     }
 
     async fn run_child(&self, trace: &OpenTrace, proxy: &CommandProxy, command: Vec<OsString>) -> Result<CommandEnd> {
@@ -226,20 +238,58 @@ impl HttpTracer {
         }
         Ok(end)
     }
+}
 
-    /// Stops the proxy and takes its spans into the trace.
-    async fn finish(&self, trace: OpenTrace, proxy: CommandProxy) -> Result<()> {
-        let context = trace.root.context();
-        let CommandProxy { app, files, .. } = proxy;
-        let store = Arc::clone(&app.store);
-        let (rollout, attempt) = (context.rollout_id().clone(), context.attempt_id().clone());
-        let (_, spans) = Box::pin(app.stop_with(async { store.spans(rollout, Some(attempt)).await })).await;
-        drop(files);
-        for span in spans? {
-            context.trace.adopt(span);
+/// A trace and its proxy. If this is dropped before its end, a task of the runtime ends it: no call is lost that was made.
+struct Recording(Option<(TracerCore, OpenTrace, CommandProxy)>);
+
+impl Recording {
+    /// `None` only while this is dropped.
+    fn parts(&self) -> Option<(&OpenTrace, &CommandProxy)> {
+        self.0.as_ref().map(|(_, trace, proxy)| (trace, proxy))
+    }
+
+    /// Stops the proxy, takes its spans into the trace, and ends the trace. Errors are logged: the agent's result counts.
+    async fn finish(mut self) {
+        if let Some((core, trace, proxy)) = self.0.take() {
+            finish(core, trace, proxy).await;
         }
-        drop(trace);
-        self.flush().await
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let (Some((core, trace, proxy)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(finish(core, trace, proxy));
+        }
+    }
+}
+
+async fn finish(core: TracerCore, trace: OpenTrace, proxy: CommandProxy) {
+    let context = trace.root.context();
+    let CommandProxy { app, files, .. } = proxy;
+    let store = Arc::clone(&app.store);
+    let (rollout, attempt) = (context.rollout_id().clone(), context.attempt_id().clone());
+    let (_, spans) = Box::pin(app.stop_with(async { store.spans(rollout, Some(attempt)).await })).await;
+    drop(files);
+    let spans = spans.unwrap_or_else(|error| {
+        tracing::error!(%error, "the HTTP calls of a trace can't be read from its proxy, and are lost");
+        Vec::new()
+    });
+    for (at, span) in spans.into_iter().enumerate() {
+        context.trace.adopt(span);
+        // More would not fit into the queue of a store.
+        if at % FLUSHED_CALLS == FLUSHED_CALLS - 1 {
+            flush(&core).await;
+        }
+    }
+    drop(trace);
+    flush(&core).await;
+}
+
+async fn flush(core: &TracerCore) {
+    if let Err(error) = core.flush().await {
+        tracing::warn!(%error, tracer = core.name(), "spans of a trace have not arrived yet");
     }
 }
 
@@ -265,5 +315,10 @@ fn proxy_error(error: anyhow::Error) -> TracerError {
     TracerError::Proxy(format!("{error:#}"))
 }
 
+fn gone() -> TracerError {
+    TracerError::Proxy("it has been stopped".to_owned())
+}
+
+const FLUSHED_CALLS: usize = 4096;
 /// The exit code of `timeout(1)`.
 const TIMED_OUT: i32 = 124;
