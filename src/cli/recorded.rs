@@ -14,12 +14,13 @@ use crate::net::listener::raise_descriptor_limit;
 use crate::run::child::{self, ChildEnd, ChildSpec, Streams};
 use crate::run::environment::Environment;
 use crate::run::processes::{Process, in_environment};
-use crate::run::{ATTEMPT_VARIABLE, ChildError, ROLLOUT_VARIABLE, STORE_VARIABLE};
+use crate::run::{ATTEMPT_VARIABLE, ChildError, ROLLOUT_VARIABLE, STORE_VARIABLE, TRACEPARENT_VARIABLE};
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::trace::rollout::{Attempt, AttemptStatus, Rollout, RolloutStatus};
 use crate::trace::semconv as names;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
+use crate::wire::traceparent::TraceParent;
 use anyhow::Result;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -121,6 +122,9 @@ impl Recorded {
     fn name_rollout(&self, environment: &mut Environment, config: &Config) {
         let ids = [(ROLLOUT_VARIABLE, self.rollout.as_str()), (ATTEMPT_VARIABLE, self.attempt.as_str())];
         environment.set.extend(ids.map(|(name, id)| (name.to_owned(), id.into())));
+        // Tracers within the command are below its root span, not in a trace that this program was started in.
+        let parent = TraceParent::of_attempt_root(&self.rollout, &self.attempt).to_string();
+        environment.set.push((TRACEPARENT_VARIABLE.to_owned(), parent.into()));
         match config.store.place() {
             StorePlace::Memory => environment.set.push((STORE_VARIABLE.to_owned(), "memory:".into())),
             StorePlace::File(_) => {

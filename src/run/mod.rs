@@ -18,5 +18,5 @@ mod user_environment;
 
 pub(crate) use folder::RunFolder;
 pub(crate) use program::ChildError;
-pub(crate) use runtime::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, STORE_VARIABLE};
+pub(crate) use runtime::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, STORE_VARIABLE, TRACEPARENT_VARIABLE};
 pub(crate) use settings::{Loopback, RunSettings};

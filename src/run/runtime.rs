@@ -261,3 +261,5 @@ const CA_ADVICE: &[(&[&str], &str)] = &[
 ];
 const UNKNOWN_CA_ADVICE: &str =
     "make it trust the file that `tracewire ca path` prints (most programs read SSL_CERT_FILE)";
+/// The parent of a command's spans, in the form of the header `traceparent`: OpenTelemetry's variable for it.
+pub(crate) const TRACEPARENT_VARIABLE: &str = "TRACEPARENT";

@@ -66,6 +66,25 @@ fn spans_of_a_shell_are_in_the_rollout_that_it_runs_in() {
 }
 
 #[test]
+fn another_rollout_does_not_get_the_attempt_of_the_environment() {
+    let bench = Bench::new();
+    let script = r#""$0" emit message '--not an option' && "$0" emit message other --rollout ro-2 \
+        && "$0" emit message same --rollout ro-1 && test -n "$TRACEPARENT""#;
+    let output = bench.run(&["--rollout", "ro-1", "--attempt", "at-1"], &["sh", "-c", script, TRACEWIRE]);
+    assert!(output.status.success(), "{}", text(&output));
+    let messages = |rollout: &str| -> Vec<(String, Value)> {
+        let of = |span: &Value| {
+            let text = span["attributes"]["agentlightning.message.body"].as_str()?;
+            Some((text.to_owned(), span["attempt_id"].clone()))
+        };
+        bench.spans(rollout).iter().filter_map(of).collect()
+    };
+    assert_eq!(messages("ro-1"), [("--not an option".to_owned(), json!("at-1")), ("same".to_owned(), json!("at-1"))]);
+    let other = messages("ro-2");
+    assert!(other.len() == 1 && other[0].1 != "at-1", "{other:?}");
+}
+
+#[test]
 fn a_workers_command_emits_to_its_server() {
     let bench = Bench::new();
     let serve = bench.gateway("");

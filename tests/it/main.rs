@@ -64,6 +64,7 @@ mod threat_model;
 mod tls_input;
 mod tokenizer;
 mod tracer_examples;
+mod tracer_faults;
 mod tracers;
 mod training;
 mod tunnels;

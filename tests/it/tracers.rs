@@ -47,6 +47,7 @@ async fn spans_are_below_the_operation_that_runs() {
     );
     let root = trace.root().unwrap();
     assert_eq!((root.attributes["difficulty"].as_int(), root.parent_id.as_deref()), (Some(3), None));
+    assert!(!root.attributes.contains_key("tracewire.span.unended"));
     assert_eq!(root.resource.attributes["agentlightning.tracer.name"].as_str(), Some("dummy"));
     assert!(trace.spans().iter().all(|span| span.trace_id == root.trace_id && span.end_time >= span.start_time));
     assert!(trace.spans().iter().all(|span| (span.rollout_id.as_str(), span.attempt_id.as_str()) == ("ro-1", "at-1")));

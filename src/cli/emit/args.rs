@@ -66,11 +66,13 @@ pub(super) enum Emission {
     /// Record a note
     Message {
         /// The text
+        #[arg(allow_hyphen_values = true)]
         text: String,
     },
     /// Record a value
     Object {
         /// The value as JSON; `-` reads stdin
+        #[arg(allow_hyphen_values = true)]
         json: String,
     },
     /// Record attributes of the rollout
@@ -81,6 +83,7 @@ pub(super) enum Emission {
     /// Record an error
     Exception {
         /// The error's text
+        #[arg(allow_hyphen_values = true)]
         message: String,
         /// The error's type
         #[arg(long = "type", value_name = "NAME", default_value = "Error")]

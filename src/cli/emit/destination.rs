@@ -31,10 +31,18 @@ impl Destination {
     /// Reads arguments and environment. Contacts nothing.
     pub(super) fn of(args: TargetArgs) -> Result<Self> {
         let place = place(&args)?;
-        let rollout = named(args.rollout, ROLLOUT_VARIABLE)?
+        let of_environment = checked(variable(ROLLOUT_VARIABLE), ROLLOUT_VARIABLE)?;
+        let rollout = args
+            .rollout
+            .or_else(|| of_environment.clone())
             .context("no rollout: run this within `tracewire run` or `tracewire worker`, or name one with --rollout")?;
-        let attempt = named(args.attempt, ATTEMPT_VARIABLE)?
-            .unwrap_or_else(|| AttemptId::default_of(&RolloutId::from(rollout.as_str())).to_string());
+        // The attempt of the environment belongs to its rollout.
+        let attempt = match args.attempt {
+            Some(attempt) => Some(attempt),
+            None if of_environment.as_ref() == Some(&rollout) => checked(variable(ATTEMPT_VARIABLE), ATTEMPT_VARIABLE)?,
+            None => None,
+        };
+        let attempt = attempt.unwrap_or_else(|| AttemptId::default_of(&RolloutId::from(rollout.as_str())).to_string());
         Ok(Self { rollout, attempt, place })
     }
 
@@ -88,11 +96,10 @@ fn server(url: &str, args: &TargetArgs, config: &Config) -> Result<Place> {
     Ok(Place::Server(Box::new(ServerClient::new(url, token.map(Secret::new), config)?)))
 }
 
-/// An id from an argument, or from a variable.
-fn named(argument: Option<String>, name: &str) -> Result<Option<String>> {
-    let Some(id) = argument.or_else(|| variable(name)) else { return Ok(None) };
-    check_id(&id).with_context(|| format!("{name} is not usable"))?;
-    Ok(Some(id))
+/// The id of a variable.
+fn checked(id: Option<String>, name: &str) -> Result<Option<String>> {
+    id.as_deref().map(check_id).transpose().with_context(|| format!("{name} is not usable"))?;
+    Ok(id)
 }
 
 fn variable(name: &str) -> Option<String> {

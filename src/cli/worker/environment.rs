@@ -10,8 +10,9 @@ use crate::cli::settings::variable;
 use crate::config::Config;
 use crate::files::{private_folder_in, write_private};
 use crate::run::environment::{Environment, EnvironmentRequest};
-use crate::run::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, RunFolder, RunSettings};
+use crate::run::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, RunFolder, RunSettings, STORE_VARIABLE, TRACEPARENT_VARIABLE};
 use crate::util::secret::Secret;
+use crate::wire::traceparent::TraceParent;
 use anyhow::{Context, Result, bail};
 use http::Method;
 use serde_json::Value as JsonValue;
@@ -130,6 +131,8 @@ impl CommandEnvironment {
         let is_set = |name: &String| environment.set.iter().any(|(set, _)| set == name);
         let secret: Vec<String> = self.secret_variables.iter().filter(|name| !is_set(name)).cloned().collect();
         environment.unset.extend(secret);
+        // Spans of the command go to the server, also if this program runs within `tracewire run`.
+        environment.unset.push(STORE_VARIABLE.to_owned());
         if task.mode.is_none() {
             environment.unset.push(MODE_VARIABLE.to_owned());
         }
@@ -180,9 +183,11 @@ impl CommandEnvironment {
         let (rollout, attempt) = (encoded(&task.rollout), encoded(&task.attempt));
         // Agent Lightning 1.0 has two modes.
         let mode = if matches!(task.mode.as_deref(), None | Some("train")) { "train" } else { "val" };
+        let parent = TraceParent::of_attempt_root(&task.rollout.as_str().into(), &task.attempt.as_str().into());
         let mut set = vec![
             (ROLLOUT_VARIABLE, task.rollout.clone()),
             (ATTEMPT_VARIABLE, task.attempt.clone()),
+            (TRACEPARENT_VARIABLE, parent.to_string()),
             (
                 "AGL_OPENAI_BASE_URL",
                 format!("{server}/proxy/rollout/{rollout}/attempt/{attempt}/mode/{mode}/openai/v1"),
@@ -309,7 +314,9 @@ mod tests {
         assert!(fs::read_to_string(get("SSL_CERT_FILE")).unwrap().contains("-- ca --"));
         assert_eq!(fs::read(get("TRACEWIRE_INPUT")).unwrap(), b"{\"q\":1}\n");
         assert_eq!(prepared.input, b"{\"q\":1}\n");
-        assert!(!prepared.reward.exists() && prepared.environment.unset.contains(&MODE_VARIABLE.to_owned()));
+        assert!(!prepared.reward.exists());
+        let unset = |name: &str| prepared.environment.unset.iter().any(|unset| unset == name);
+        assert!(unset(MODE_VARIABLE) && unset(STORE_VARIABLE));
     }
 
     #[test]
