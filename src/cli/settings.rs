@@ -24,7 +24,7 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Config> {
 pub(super) fn add_export_of_environment(config: &mut Config) {
     match otlp_of_environment(&|name| std::env::var(name).ok()) {
         Ok(export) => config.export.add(export),
-        Err(error) => tracing::warn!(%error, "the spans are not exported as the environment says"),
+        Err(error) => tracing::error!(%error, "the spans are not exported as the environment says"),
     }
 }
 

@@ -43,6 +43,20 @@ impl ExportCounters {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Logs that the receiver did not accept the last request, if so. Called when nothing further is sent.
+    pub(super) fn log_failure(&self) {
+        let dropped: u64 = self.dropped().iter().map(|(_, spans)| spans).sum();
+        if let Some(cause) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let export = &self.name;
+            tracing::error!(
+                export,
+                cause,
+                dropped,
+                "not everything is exported; what was not dropped waits in the store"
+            );
+        }
+    }
+
     pub(super) fn add_dropped(&self, reason: DropReason, spans: u64) {
         if spans > 0 {
             *self.dropped.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += spans;

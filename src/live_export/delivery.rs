@@ -151,7 +151,7 @@ impl<D: Destination> Delivery<D> {
                 Outcome::TooLarge if count > 1 => return Ok(Sent::TooLarge),
                 Outcome::TooLarge => {
                     self.counters.add_dropped(DropReason::TooLarge, count);
-                    self.counters.fail("some are too large for the receiver (413)".to_owned());
+                    self.counters.fail("some are too large for the receiver, each in a request of its own".to_owned());
                     return Ok(Sent::Done);
                 }
                 Outcome::Refused { reason, cause } => {

@@ -5,6 +5,7 @@
 
 use super::settings::{Compression, Endpoint, ExportSettingsError, OtlpSettings, Protocol};
 use crate::util::secret::Secret;
+use http::Uri;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,32 +45,35 @@ pub(crate) fn otlp_of_environment(
     if is_excluded || is_disabled {
         return Ok(None);
     }
-    let endpoint = match (set(TRACES_ENDPOINT), set(ENDPOINT)) {
-        (Some(url), _) => (TRACES_ENDPOINT, url),
-        (None, Some(base)) => (ENDPOINT, format!("{}/v1/traces", base.trim_end_matches('/'))),
-        (None, None) => return Ok(None),
-    };
-    let parsed =
-        Endpoint::try_from(endpoint.1).map_err(|cause| EnvironmentError::Endpoint { variable: endpoint.0, cause });
-    let mut settings = OtlpSettings::new(parsed?);
     let first = |[traces, all]: [&'static str; 2]| {
         set(traces).map(|value| (traces, value)).or_else(|| set(all).map(|value| (all, value)))
     };
     let wrong =
         |(variable, value): (&'static str, String), problem| EnvironmentError::Value { variable, value, problem };
-    if let Some(found) = first(PROTOCOL) {
-        settings.protocol = match found.1.as_str() {
+    let protocol = match first(PROTOCOL) {
+        None => Protocol::default(),
+        Some(found) => match found.1.as_str() {
             "http/protobuf" => Protocol::Protobuf,
             "http/json" => Protocol::Json,
-            "grpc" => {
-                return Err(wrong(
-                    found,
-                    "a protocol that Tracewire does not export; it has http/protobuf and http/json",
-                ));
-            }
-            _ => return Err(wrong(found, "not a protocol of OTLP")),
-        };
-    }
+            "grpc" => Protocol::Grpc,
+            _ => return Err(wrong(found, "none of the protocols grpc, http/protobuf and http/json")),
+        },
+    };
+    let (variable, url) = match (set(TRACES_ENDPOINT), set(ENDPOINT)) {
+        (Some(url), _) => (TRACES_ENDPOINT, url),
+        (None, Some(base)) if protocol == Protocol::Grpc => (ENDPOINT, base),
+        (None, Some(base)) => (ENDPOINT, format!("{}/v1/traces", base.trim_end_matches('/'))),
+        (None, None) => return Ok(None),
+    };
+    let url = match protocol {
+        Protocol::Grpc => {
+            let is_insecure = first(INSECURE).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+            grpc_url(&url, if is_insecure { "http" } else { "https" })
+        }
+        Protocol::Protobuf | Protocol::Json => url,
+    };
+    let endpoint = Endpoint::try_from(url).map_err(|cause| EnvironmentError::Endpoint { variable, cause })?;
+    let mut settings = OtlpSettings { protocol, ..OtlpSettings::new(endpoint) };
     if let Some(found) = first(COMPRESSION) {
         settings.compression = match found.1.as_str() {
             "gzip" => Compression::Gzip,
@@ -90,6 +94,14 @@ pub(crate) fn otlp_of_environment(
     Ok(Some(settings))
 }
 
+/// The URL of a receiver over gRPC, without a path, as SDKs read it.
+fn grpc_url(text: &str, default_scheme: &str) -> String {
+    let url = if text.contains("://") { text.to_owned() } else { format!("{default_scheme}://{text}") };
+    let uri = url.parse::<Uri>().ok();
+    let parts = uri.as_ref().and_then(|uri| uri.scheme_str().zip(uri.authority()));
+    parts.map(|(scheme, authority)| format!("{scheme}://{authority}")).unwrap_or(url)
+}
+
 /// The fields of a list such as `a=1,b=2`, with values in percent-encoding (W3C Baggage).
 fn headers(list: &str) -> Option<BTreeMap<String, Secret>> {
     let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -108,6 +120,7 @@ const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTE
 const COMPRESSION: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
 const TIMEOUT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 const CERTIFICATE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 
 #[cfg(test)]
@@ -140,6 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_over_grpc_is_a_host_and_a_port() {
+        for (variable, url, insecure, expected) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c.example:4317", "", "http://c.example:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c.example:4317/", "true", "https://c.example:4317"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4317/v1/traces", "", "http://c:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317", "", "https://localhost:4317"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317", "true", "http://localhost:4317"),
+        ] {
+            let protocol = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
+            let settings = of(&[protocol, (variable, url), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)]);
+            let settings = settings.unwrap().unwrap();
+            assert_eq!((settings.endpoint.as_str(), settings.protocol), (expected, Protocol::Grpc));
+        }
+    }
+
+    #[test]
     fn nothing_is_exported_unless_an_endpoint_is_set() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
         assert!(of(&[endpoint, ("OTEL_TRACES_EXPORTER", "console,otlp")]).unwrap().is_some());
@@ -159,8 +188,7 @@ mod tests {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
         for (name, value, word) in [
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "a:4318", "not a URL"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke", "not a protocol"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke", "grpc, http/protobuf and http/json"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "neither"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "5s", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "NAME=VALUE"),

@@ -1,11 +1,12 @@
 //! Posts the requests of exports. They pass neither the proxy nor the recorder.
 
 use super::retry::retry_after;
+use crate::error::{ErrorKind, ProxyError};
 use crate::tls::Offer;
 use crate::upstream::{Origin, PoolKey, Upstream, body};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use http_body_util::{BodyExt, Collected, Limited};
 use std::time::{Duration, SystemTime};
 
 /// A receiver, and how it is reached.
@@ -13,6 +14,8 @@ pub(super) struct Poster {
     pub(super) upstream: Upstream,
     pub(super) origin: Origin,
     pub(super) uri: Uri,
+    /// The version of HTTP: 1.1, or 2 for gRPC.
+    pub(super) offer: Offer,
     /// Of every request.
     pub(super) headers: HeaderMap,
     /// For a request with its response.
@@ -22,7 +25,7 @@ pub(super) struct Poster {
 /// What came back.
 pub(super) enum Reply {
     /// The receiver responded, with any status.
-    Response(Response),
+    Response(Box<Response>),
     /// No response, and why.
     Failed(String),
 }
@@ -30,23 +33,36 @@ pub(super) enum Reply {
 /// A response of a receiver.
 pub(super) struct Response {
     pub(super) status: StatusCode,
-    /// The pause that it asks for.
-    pub(super) retry_after: Option<Duration>,
-    /// Empty if it has none.
-    pub(super) content_type: String,
+    pub(super) headers: HeaderMap,
     /// At most [`MAX_RESPONSE_BYTES`]; empty if it was longer, or broke off.
     pub(super) body: Bytes,
+    /// `None` if it has none, or the body broke off.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Response {
     /// The status, and the beginning of a body that is text, for a message.
     pub(super) fn cause(&self) -> String {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default();
-        let words: String = line.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect();
+        let words = quoted(text.lines().next().unwrap_or_default());
         let divider = if words.is_empty() { "" } else { ": " };
         format!("it responds {}{divider}{words}", self.status)
     }
+
+    /// The pause that it asks for.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers, SystemTime::now())
+    }
+
+    /// Empty if it has none.
+    pub(super) fn content_type(&self) -> &str {
+        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// The beginning of what a receiver says, for a message.
+pub(super) fn quoted(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(MAX_WORDS).collect()
 }
 
 impl Poster {
@@ -60,26 +76,39 @@ impl Poster {
         request.headers_mut().extend(headers);
         request.headers_mut().extend(self.headers.clone());
         let sending = async {
-            let sent = self.upstream.send(request, &PoolKey::Gateway, &self.origin, Offer::Http1).await;
-            let sent = sent.map_err(|error| error.to_string())?;
-            let (head, body) = sent.response.into_parts();
-            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
-            let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            Ok::<_, String>(Response {
+            let sent = self.upstream.send(request, &PoolKey::Gateway, &self.origin, self.offer).await;
+            let (head, body) = sent.map_err(|error| self.explain(&error))?.response.into_parts();
+            if self.offer == Offer::Http2 && head.version != Version::HTTP_2 {
+                return Err(format!("it speaks {:?}; {HTTP2_FIX}", head.version));
+            }
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.ok();
+            Ok(Response {
                 status: head.status,
-                retry_after: retry_after(&head.headers, SystemTime::now()),
-                content_type: content_type.unwrap_or_default().to_owned(),
-                body: body.map(|body| body.to_bytes()).unwrap_or_default(),
+                headers: head.headers,
+                trailers: body.as_ref().and_then(|body| body.trailers().cloned()),
+                body: body.map(Collected::to_bytes).unwrap_or_default(),
             })
         };
         match tokio::time::timeout(self.timeout, sending).await {
-            Ok(Ok(response)) => Reply::Response(response),
+            Ok(Ok(response)) => Reply::Response(Box::new(response)),
             Ok(Err(cause)) => Reply::Failed(cause),
             Err(_) => Reply::Failed(format!("no response within {} ms", self.timeout.as_millis())),
         }
     }
+
+    /// Why there is no response, and what to do about it.
+    fn explain(&self, error: &ProxyError) -> String {
+        use ErrorKind::{ConnectionTerminated, HttpProtocolError, TlsAlertReceived, TlsProtocolError};
+        let is_other_protocol =
+            matches!(error.kind, HttpProtocolError | ConnectionTerminated | TlsAlertReceived | TlsProtocolError);
+        let fix = if self.offer == Offer::Http2 && is_other_protocol { HTTP2_FIX } else { error.fix() };
+        format!("{error}; {fix}")
+    }
 }
 
+/// For a receiver that does not respond in HTTP/2.
+const HTTP2_FIX: &str =
+    "gRPC needs a port that speaks HTTP/2, often 4317: check the endpoint, its http:// or https://, and `protocol`";
 /// Proxies of other Tracewires forward such requests without recording them.
 const OWN_TRAFFIC: &str = "x-agentlightning-client";
 const USER_AGENT: &str = concat!("tracewire/", env!("CARGO_PKG_VERSION"));

@@ -1,6 +1,7 @@
 //! What the response of a receiver means for the spans of a request, by the specification of OTLP/HTTP.
+//! `grpc` has the same for OTLP/gRPC.
 
-use super::http::Reply;
+use super::http::{Reply, Response};
 use crate::wire::otlp::{OtlpFormat, PartialSuccess, accepted};
 use http::StatusCode;
 use std::fmt;
@@ -60,6 +61,8 @@ pub(crate) enum DropReason {
     Encoding,
     /// The receiver rejected the request with this status code.
     Status(u16),
+    /// The receiver rejected the request with this status of gRPC, by its name in lower case.
+    Grpc(&'static str),
 }
 
 impl fmt::Display for DropReason {
@@ -71,32 +74,42 @@ impl fmt::Display for DropReason {
             Self::GaveUp => f.write_str("gave_up"),
             Self::Encoding => f.write_str("encoding"),
             Self::Status(code) => write!(f, "http_{code}"),
+            Self::Grpc(name) => write!(f, "grpc_{name}"),
         }
     }
 }
 
-/// The outcome of a request over OTLP/HTTP. Only the status codes that the specification lists are tried again.
+/// The outcome of a request over OTLP/HTTP.
 pub(super) fn of_otlp(reply: Reply) -> Outcome {
-    let (status, response) = match reply {
+    let response = match reply {
         Reply::Failed(cause) => return Outcome::Later { after: None, cause, fault: Fault::Receiver },
-        Reply::Response(response) => (response.status, response),
+        Reply::Response(response) => response,
     };
-    if status.is_success() {
-        let format = OtlpFormat::of_content_type(&response.content_type);
-        // The status says that the receiver has the spans. What can't be read beside it changes nothing.
-        let partial = format.and_then(|format| accepted(format, &response.body)).unwrap_or_default();
-        let PartialSuccess { rejected_spans, error_message } = partial;
-        return Outcome::Accepted {
-            rejected: u64::try_from(rejected_spans).unwrap_or_default(),
-            message: error_message,
-        };
+    if !response.status.is_success() {
+        return of_status(&response);
     }
-    let cause = response.cause();
+    let format = OtlpFormat::of_content_type(response.content_type());
+    // The status says that the receiver has the spans. What can't be read beside it changes nothing.
+    let partial = format.and_then(|format| accepted(format, &response.body));
+    of_partial_success(partial.unwrap_or_default())
+}
+
+/// The outcome of a request that was accepted, perhaps in part.
+pub(super) fn of_partial_success(partial: PartialSuccess) -> Outcome {
+    let PartialSuccess { rejected_spans, error_message } = partial;
+    Outcome::Accepted { rejected: u64::try_from(rejected_spans).unwrap_or_default(), message: error_message }
+}
+
+/// The outcome of a request that a status code refuses. Only those that the specification lists are tried again.
+pub(super) fn of_status(response: &Response) -> Outcome {
+    let (status, cause) = (response.status, response.cause());
     match status {
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Outcome::Later { after: response.retry_after, cause, fault: Fault::Receiver },
+        | StatusCode::GATEWAY_TIMEOUT => {
+            Outcome::Later { after: response.retry_after(), cause, fault: Fault::Receiver }
+        }
         StatusCode::PAYLOAD_TOO_LARGE => Outcome::TooLarge,
         _ => Outcome::Refused { reason: DropReason::Status(status.as_u16()), cause },
     }
@@ -104,16 +117,17 @@ pub(super) fn of_otlp(reply: Reply) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::http::Response;
     use super::*;
+    use http::{HeaderMap, HeaderValue, header};
 
-    fn reply(status: u16, content_type: &str, body: &[u8]) -> Reply {
-        Reply::Response(Response {
+    fn reply(status: u16, content_type: &'static str, body: &[u8]) -> Reply {
+        let fields = [(header::CONTENT_TYPE, content_type), (header::RETRY_AFTER, "7")];
+        Reply::Response(Box::new(Response {
             status: StatusCode::from_u16(status).unwrap(),
-            retry_after: Some(Duration::from_secs(7)),
-            content_type: content_type.to_owned(),
+            headers: HeaderMap::from_iter(fields.map(|(name, value)| (name, HeaderValue::from_static(value)))),
             body: body.to_vec().into(),
-        })
+            trailers: None,
+        }))
     }
 
     #[test]

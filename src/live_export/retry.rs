@@ -28,7 +28,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(500);
 /// Before jitter, which at most doubles it.
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// A receiver that names a later time is asked then.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,13 @@ use super::delivery::{Delivery, Phase};
 use super::http::Poster;
 use super::json_lines::{JsonLines, JsonLinesError, JsonLinesPlace};
 use super::otlp::OtlpReceiver;
+use super::otlp_client::OtlpClient;
 use super::reader::Destination;
 use super::settings::{Endpoint, ExportSettings, ExportSettingsError, ExportStart};
 use super::webhook::{SigningKey, Webhook};
 use crate::net::task::spawn;
 use crate::store::SharedStore;
-use crate::tls::TlsError;
+use crate::tls::{Offer, TlsError};
 use crate::trajectory::VerdictSettings;
 use crate::upstream::Upstream;
 use http::HeaderMap;
@@ -61,14 +62,13 @@ impl LiveExports {
         };
         for entry in &settings.otlp {
             let upstream = connect(entry.shown_name(), entry.certificate.as_deref())?;
-            let headers = entry.header_fields()?;
-            let poster = poster(&entry.endpoint, "/v1/traces", headers, entry.timeout, upstream)?;
-            let receiver = OtlpReceiver::new(Arc::clone(store), poster, entry);
+            let (client, max_batch_spans) = (OtlpClient::new(entry, upstream)?, entry.max_batch_spans);
+            let receiver = OtlpReceiver { store: Arc::clone(store), client, max_batch_spans };
             exports.deliver(entry.shown_name(), store, receiver, entry.interval, entry.start).await;
         }
         for entry in &settings.webhook {
             let upstream = connect(entry.shown_name(), None)?;
-            let poster = poster(&entry.url, "/", HeaderMap::new(), entry.timeout, upstream)?;
+            let poster = poster(&entry.url, entry.timeout, upstream)?;
             let key = SigningKey::new(&entry.secret);
             let (store, verdict, delay) = (Arc::clone(store), verdict.clone(), entry.delay);
             let receiver = Webhook { store: Arc::clone(&store), poster, key, verdict, delay };
@@ -105,6 +105,7 @@ impl LiveExports {
             self.phase.send_replace(Phase::Ended);
             all.await;
         }
+        self.counters.iter().for_each(|counters| counters.log_failure());
         if let Some(mut lines) = self.lines
             && tokio::time::timeout(FLUSH_TIMEOUT, &mut lines).await.is_err()
         {
@@ -133,17 +134,11 @@ impl LiveExports {
     }
 }
 
-fn poster(
-    endpoint: &Endpoint,
-    default_path: &str,
-    headers: HeaderMap,
-    timeout: Duration,
-    upstream: Upstream,
-) -> Result<Poster, ExportSettingsError> {
-    let text = || endpoint.as_str().to_owned();
-    let parsed = endpoint.origin().zip(endpoint.uri(default_path));
-    let (origin, uri) = parsed.ok_or_else(|| ExportSettingsError::Endpoint { text: text() })?;
-    Ok(Poster { upstream, origin, uri, headers, timeout })
+/// Posts to the URL of a webhook.
+fn poster(url: &Endpoint, timeout: Duration, upstream: Upstream) -> Result<Poster, ExportSettingsError> {
+    let unusable = || ExportSettingsError::Endpoint { text: url.as_str().to_owned() };
+    let (origin, uri) = url.origin().zip(url.uri("/")).ok_or_else(unusable)?;
+    Ok(Poster { upstream, origin, uri, offer: Offer::Http1, headers: HeaderMap::new(), timeout })
 }
 
 /// How often the log of ended rollouts is read.

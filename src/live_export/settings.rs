@@ -3,6 +3,7 @@
 use crate::trace::units::millis;
 use crate::upstream::{Origin, Scheme};
 use crate::util::secret::Secret;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ExportSettings {
-    /// The receivers of spans over OTLP/HTTP.
+    /// The receivers of spans over OTLP.
     pub otlp: Vec<OtlpSettings>,
     /// The receivers of the ends of rollouts.
     pub webhook: Vec<WebhookSettings>,
@@ -23,7 +24,7 @@ pub(crate) struct ExportSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OtlpSettings {
-    /// The receiver. Without a path, `/v1/traces` is its path.
+    /// The receiver. Over HTTP, `/v1/traces` is its path unless it has one; over gRPC it has none.
     pub endpoint: Endpoint,
     /// The name in metrics and messages, and of the cursor in the store. If empty, the endpoint is the name.
     #[serde(default)]
@@ -118,7 +119,7 @@ impl WebhookSettings {
     }
 }
 
-/// The encoding of spans.
+/// The encoding of spans, and the protocol that carries them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     /// Protobuf as OTLP defines it, in binary.
@@ -128,6 +129,9 @@ pub(crate) enum Protocol {
     /// Protobuf's JSON mapping.
     #[serde(rename = "http/json")]
     Json,
+    /// Protobuf in calls of gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
 }
 
 /// The compression of requests.
@@ -161,6 +165,18 @@ impl Endpoint {
         let uri: Uri = self.0.parse().ok()?;
         let has_path = uri.path_and_query().is_some_and(|path| path.as_str() != "/") || self.0.ends_with('/');
         if has_path { Some(uri) } else { format!("{}{default_path}", self.0).parse().ok() }
+    }
+
+    /// The URL with `path` in place of its own.
+    pub(super) fn at_path(&self, path: &'static str) -> Option<Uri> {
+        let mut parts = self.0.parse::<Uri>().ok()?.into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static(path));
+        Uri::from_parts(parts).ok()
+    }
+
+    /// True if the URL names more than a host and a port.
+    fn has_path(&self) -> bool {
+        self.0.parse::<Uri>().is_ok_and(|uri| uri.path_and_query().is_some_and(|path| path.as_str() != "/"))
     }
 
     /// Where to connect to.
@@ -218,6 +234,14 @@ pub(crate) enum ExportSettingsError {
         /// The name.
         name: String,
     },
+    /// gRPC has paths of its own.
+    #[error(
+        "the endpoint `{endpoint}` has a path, which gRPC does not use; write http(s)://HOST:PORT, or another protocol"
+    )]
+    GrpcPath {
+        /// The URL.
+        endpoint: String,
+    },
     /// A batch without spans would never end.
     #[error("max_batch_spans is 0; the smallest number is 1")]
     EmptyBatch,
@@ -235,6 +259,9 @@ impl ExportSettings {
         let mut names = std::collections::BTreeSet::new();
         for entry in &self.otlp {
             entry.header_fields()?;
+            if entry.protocol == Protocol::Grpc && entry.endpoint.has_path() {
+                return Err(ExportSettingsError::GrpcPath { endpoint: entry.endpoint.0.clone() });
+            }
             if entry.max_batch_spans == 0 {
                 return Err(ExportSettingsError::EmptyBatch);
             }

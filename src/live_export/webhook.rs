@@ -148,7 +148,7 @@ fn outcome(reply: Reply) -> Outcome {
         Reply::Failed(cause) => return Outcome::Later { after: None, cause, fault: Fault::Receiver },
         Reply::Response(response) => response,
     };
-    let (status, after) = (response.status, response.retry_after);
+    let (status, after) = (response.status, response.retry_after());
     let cause = response.cause();
     match status {
         _ if status.is_success() => Outcome::Accepted { rejected: 0, message: String::new() },

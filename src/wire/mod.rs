@@ -5,6 +5,7 @@ pub(crate) mod encoding;
 pub(crate) mod event_stream;
 pub(crate) mod fields;
 pub(crate) mod framing;
+pub(crate) mod grpc;
 pub(crate) mod hpack;
 pub(crate) mod json;
 pub(crate) mod json_builder;

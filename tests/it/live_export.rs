@@ -1,6 +1,6 @@
 //! Live export to a scripted collector: what it gets, whatever it answers, and whoever is away.
 
-use crate::support::collector::{Answer, Collector, span_ids, store_spans};
+use crate::support::collector::{Answer, Collector, metric, readiness, span_ids, store_spans};
 use crate::support::{Bench, Running, eventually, python, root, say, signal, text, tracewire};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -17,21 +17,6 @@ fn serve(bench: &Bench, collector: SocketAddr, settings: &str) -> Running {
     let entry = format!("[[export.otlp]]\nendpoint = \"http://{collector}\"\n{export}\n{export_settings}\n{others}");
     std::fs::write(&config, entry).unwrap();
     bench.serve(&["--config", config.to_str().unwrap()])
-}
-
-/// The value of a metric; 0 if it has none.
-fn metric(serve: &Running, name: &str) -> u64 {
-    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n";
-    let metrics = say(serve.address("server"), request);
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("tracewire_export_{name} ")));
-    line.map_or(0, |value| value.parse().unwrap())
-}
-
-fn readiness(serve: &Running) -> serde_json::Value {
-    let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n";
-    let response = say(serve.address("server"), request);
-    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-    serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 /// Waits until the collector has as many spans as there are ids, and checks that it has each of them once.

@@ -32,6 +32,7 @@ mod gateway_clients;
 mod gateway_contracts;
 mod golden;
 mod golden_trees;
+mod grpc_export;
 mod http2;
 mod http2_endpoints;
 mod ids;

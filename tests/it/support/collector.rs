@@ -1,6 +1,6 @@
 //! An OTLP collector with a script: it answers as a test says, and keeps what it accepted.
 
-use super::{connect, read_head};
+use super::{Running, connect, read_head, say};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -156,4 +156,20 @@ pub fn store_spans(server: SocketAddr, rollout: &str, ids: &[String]) {
 /// Ids of spans.
 pub fn span_ids(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|number| format!("{:016x}", number + 1)).collect()
+}
+
+/// The value of a metric of live exports; 0 if it has none.
+pub fn metric(serve: &Running, name: &str) -> u64 {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n";
+    let metrics = say(serve.address("server"), request);
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("tracewire_export_{name} ")));
+    line.map_or(0, |value| value.parse().unwrap())
+}
+
+/// What `/readyz` responds.
+pub fn readiness(serve: &Running) -> Value {
+    let request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\n\r\n";
+    let response = say(serve.address("server"), request);
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
