@@ -4,6 +4,7 @@
 
 use crate::api::{ServerSettings, TokenError};
 use crate::capture::CaptureSettings;
+use crate::filter::LimitSettings;
 use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
 use crate::live_export::{ExportSettings, ExportSettingsError};
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) upstream: UpstreamSettings,
     /// What is recorded, and the bounds of the capture queue.
     pub(crate) capture: CaptureSettings,
+    /// How much of a span and of a rollout is stored.
+    pub(crate) limits: LimitSettings,
     /// What is redacted before storage.
     pub(crate) redact: RedactSettings,
     /// Which hosts receive a `traceparent` header.

@@ -14,7 +14,7 @@
 //! - network: `net`, `tls`, `upstream`, `capture`, `forward` (the hot path), `shared_state`
 //! - entry: `proxy`, `gateway`, `api`, `run`, `doctor`
 //! - library: `tracer`
-//! - back: `pipeline`, `rollout`, `store`, `export`, `import`, `live_export`; `mock` is an LLM endpoint to try, test and measure with
+//! - back: `pipeline`, `filter`, `rollout`, `store`, `export`, `import`, `live_export`; `mock` is an LLM endpoint to try, test and measure with
 //!
 //! Start with `forward::Forwarder::handle`. ARCHITECTURE.md has the rest.
 
@@ -27,6 +27,7 @@ mod doctor;
 pub mod error;
 mod export;
 mod files;
+mod filter;
 mod forward;
 mod gateway;
 mod import;

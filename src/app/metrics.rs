@@ -2,6 +2,7 @@
 
 use crate::api::{IngestCounters, MetricsSource, WarningsSource};
 use crate::capture::{Memory, MemoryUse, Recorder};
+use crate::filter::SpanFilter;
 use crate::gateway::Gateway;
 use crate::live_export::ExportCounters;
 use crate::llm::token_ids::TokenIdIssue;
@@ -22,6 +23,7 @@ pub(super) struct Counted {
     pub(super) ingest: Arc<IngestCounters>,
     pub(super) gateway: Gateway,
     pub(super) exports: Vec<Arc<ExportCounters>>,
+    pub(super) filter: SpanFilter,
 }
 
 impl Counted {
@@ -109,6 +111,7 @@ impl Counted {
             gauge(registry, "gateway_backends", "Registered backends", backends.len() as u64);
             gauge(registry, "gateway_backends_healthy", "Healthy backends", healthy as u64);
 
+            filtered(registry, &self.filter);
             exported(registry, &self.exports);
 
             let help = "Connections closed by clients that rejected Tracewire's certificate";
@@ -163,6 +166,22 @@ fn exported(registry: &mut Registry, exports: &[Arc<ExportCounters>]) {
     registry.register("export_retried", "Requests of live exports that were sent again", retried);
     registry.register("export_waiting", "What is stored and waits for its live export", waiting);
     registry.register("export_dropped", "What a live export never sends, by reason", dropped);
+}
+
+/// What the limits of spans and rollouts left out.
+fn filtered(registry: &mut Registry, filter: &SpanFilter) {
+    let Some(counters) = filter.counters() else { return };
+    let cut = Family::<[(&'static str, &'static str); 1], Counter>::default();
+    for (part, count) in counters.cut() {
+        cut.get_or_create(&[("part", part)]).inc_by(count);
+    }
+    registry.register("span_parts_cut", "Parts of spans that the span limits left out or shortened", cut);
+    let not_stored = Family::<[(&'static str, String); 2], Counter>::default();
+    for (cause, count) in counters.not_stored() {
+        let labels = [("reason", cause.reason().to_owned()), ("rule", cause.rule().to_owned())];
+        not_stored.get_or_create(&labels).inc_by(count);
+    }
+    registry.register("spans_not_stored", "Spans that are counted in their rollout instead of stored", not_stored);
 }
 
 /// The memory of everything in flight, and what was spilled to the disk.

@@ -7,6 +7,7 @@ use super::stores::spill_folder;
 use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
 use crate::config::Config;
+use crate::filter::SpanFilter;
 use crate::forward::Forwarder;
 use crate::gateway::{Gateway, ReroutedCallers};
 use crate::live_export::{JsonLinesPlace, LiveExports};
@@ -51,6 +52,7 @@ pub(crate) struct App {
     engines: DetectedEngines,
     engine_memory: EngineMemory,
     exports: LiveExports,
+    filter: SpanFilter,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -88,14 +90,15 @@ impl App {
         let engines = engine_memory.load();
         let observed = ObservedState { detected_engines: engines.clone(), ..ObservedState::default() };
         let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
-        let pipeline = Pipeline::start(queues, Arc::clone(&store), &options, observed.clone())
+        let filter = SpanFilter::new(config.limits, Arc::clone(&store));
+        let pipeline = Pipeline::start(queues, Arc::clone(&store), &filter, &options, observed.clone())
             .context("cannot start the pipeline's threads")?;
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream =
             Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;
         let exports = start_exports(config, &store, &upstream).await?;
         let sequences = SequenceAllocator::new(Arc::new(StoreSequences(Arc::clone(&store))));
-        let rollouts = Rollouts::new(Arc::clone(&store));
+        let rollouts = Rollouts::new(Arc::clone(&store)).with_filter(filter.clone());
         let service = SequenceService { sequences: sequences.clone(), recorded_calls: observed.recorded_calls };
         let (trace, tokens) = (config.trace.clone(), config.tokens.clone());
         let forwarder =
@@ -130,7 +133,8 @@ impl App {
             engines,
             engine_memory,
             exports,
-            tasks: Vec::new(),
+            tasks: vec![tokio::spawn(filter.clone().run())],
+            filter,
         };
         if with_server {
             let ended_rollouts = rollouts.subscribe_ended();
@@ -168,6 +172,7 @@ impl App {
         let drained = self.drain.drain(self.drain_timeout).await == Drained::InTime;
         let dropped = self.recorder.counters().dropped.load(Ordering::Relaxed);
         let lost = self.pipeline.finish(&self.recorder.counters().started).await;
+        self.filter.finish().await;
         self.engine_memory.keep(&self.engines);
         let result = before_close.await;
         self.exports.finish().await;
@@ -205,6 +210,7 @@ impl App {
                 ingest: Arc::clone(&ingest),
                 gateway: gateway.clone(),
                 exports: self.exports.counters(),
+                filter: self.filter.clone(),
             }
             .source(&self.pipeline),
             warnings: warnings(self.recorder.clone(), gateway.clone(), self.exports.counters()),

@@ -15,6 +15,10 @@ pub(crate) struct PipelineCounters {
     pub lost: AtomicU64,
     /// Spans besides those of exchanges: of tools, of calls on WebSockets, of OTLP exports.
     pub inferred: AtomicU64,
+    /// Spans that the filter left out.
+    pub not_stored: AtomicU64,
+    /// Spans that the filter added: counts of those that it left out.
+    pub not_stored_counts: AtomicU64,
     /// Calls that have an issue with their token ids, by its index in [`TokenIdIssue::ALL`].
     pub token_id_issues: [AtomicU64; TokenIdIssue::ALL.len()],
     /// How long exchanges, and the steps behind them, take.

@@ -40,6 +40,11 @@ impl PendingSpans {
         tries: u32,
     ) -> Result<(), StoreError> {
         let all = self.spans.len() as u64;
+        if all == 0 {
+            // None of them is to be stored.
+            self.notify(CommitStatus::Committed);
+            return Ok(());
+        }
         let Err(mut failure) = append_measured(store, counters, self.spans.clone()).await else {
             counters.stored.fetch_add(all, Ordering::Relaxed);
             self.spans.clear();

@@ -4,6 +4,7 @@ use super::counters::PipelineCounters;
 use super::pending::PendingSpans;
 use super::{ObservedState, Pipeline, SpanOptions};
 use crate::capture::{CaptureSettings, CommitStatus, ExchangeStart, Recorder, Recording};
+use crate::filter::SpanFilter;
 use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -177,8 +178,14 @@ async fn stored_and_lost(store: Picky, rollouts: &[&str]) -> (u64, u64) {
     for rollout in rollouts {
         drop(start(&recorder, rollout));
     }
-    let pipeline =
-        Pipeline::start(queues, Arc::clone(&store), &SpanOptions::default(), ObservedState::default()).unwrap();
+    let pipeline = Pipeline::start(
+        queues,
+        Arc::clone(&store),
+        &SpanFilter::default(),
+        &SpanOptions::default(),
+        ObservedState::default(),
+    )
+    .unwrap();
     let counters = Arc::clone(pipeline.counters());
     // Every exchange is stored or lost in the end.
     while counters.stored.load(Ordering::Relaxed) + counters.lost.load(Ordering::Relaxed) < rollouts.len() as u64 {
@@ -260,7 +267,9 @@ async fn an_outage_loses_nothing() {
 async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
     let store: SharedStore = Arc::new(Picky::new(u32::MAX));
     let (recorder, queues) = Recorder::new(CaptureSettings::default(), std::env::temp_dir());
-    let pipeline = Pipeline::start(queues, store, &SpanOptions::default(), ObservedState::default()).unwrap();
+    let pipeline =
+        Pipeline::start(queues, store, &SpanFilter::default(), &SpanOptions::default(), ObservedState::default())
+            .unwrap();
     let allocator = SequenceAllocator::without_store();
     let rollout = RolloutId::from("a");
     let allocated = allocator.next(&rollout).await;
@@ -285,7 +294,7 @@ proptest! {
             let settings = CaptureSettings { workers: 8, ..CaptureSettings::default() };
             let (recorder, queues) = Recorder::new(settings, std::env::temp_dir());
             let (shared, options): (SharedStore, _) = (Arc::<Picky>::clone(&store), SpanOptions::default());
-            let pipeline = Pipeline::start(queues, shared, &options, ObservedState::default()).unwrap();
+            let pipeline = Pipeline::start(queues, shared, &SpanFilter::default(), &options, ObservedState::default()).unwrap();
             let mut counts: HashMap<u8, u64> = HashMap::new();
             for rollout in &rollouts {
                 let count = counts.entry(*rollout).or_default();

@@ -9,6 +9,7 @@ use super::pending::PendingSpans;
 use super::relations::Relations;
 use super::span::build_spans;
 use crate::capture::{Captured, CommitStatus};
+use crate::filter::{FilteredSpans, SpanFilter};
 use crate::llm::token_ids::TokenIdIssue;
 use crate::store::SharedStore;
 use crate::util::panics::{Panicked, catch, caught};
@@ -32,6 +33,7 @@ impl Pipeline {
     pub(crate) fn start(
         queues: Vec<mpsc::Receiver<Captured>>,
         store: SharedStore,
+        filter: &SpanFilter,
         options: &SpanOptions,
         observed: ObservedState,
     ) -> std::io::Result<Self> {
@@ -42,6 +44,7 @@ impl Pipeline {
             let (runtime, finishing) = (Handle::current(), finish.clone());
             let worker = PipelineWorker {
                 store: Arc::clone(&store),
+                filter: filter.clone(),
                 options: options.clone(),
                 observed: observed.clone(),
                 stopping: Arc::clone(&stopping),
@@ -75,13 +78,16 @@ impl Pipeline {
         if tokio::time::timeout(FINISH_TIMEOUT, all_done).await.is_err() {
             tracing::error!("the pipeline did not store everything in time; the rest is lost");
         }
-        let expected = started.load(Ordering::Relaxed) + self.counters.inferred.load(Ordering::Relaxed);
-        expected.saturating_sub(self.counters.stored.load(Ordering::Relaxed))
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        let expected = counted(started) + counted(&counters.inferred) + counted(&counters.not_stored_counts);
+        expected.saturating_sub(counted(&counters.stored) + counted(&counters.not_stored))
     }
 }
 
 struct PipelineWorker {
     store: SharedStore,
+    filter: SpanFilter,
     options: SpanOptions,
     observed: ObservedState,
     stopping: Arc<AtomicBool>,
@@ -126,7 +132,7 @@ impl PipelineWorker {
     /// stored and one can't, it is that span that is at fault, not the store.
     async fn store(&mut self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
         let mut pending = PendingSpans::default();
-        self.build(batch, &mut pending);
+        self.build(batch, &mut pending).await;
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
             let Err(error) = pending.append(&self.store, &self.counters, tries).await else {
@@ -158,12 +164,13 @@ impl PipelineWorker {
                 bytes += captured.content_bytes();
                 more.push(captured);
             }
-            self.build(more, &mut pending);
+            self.build(more, &mut pending).await;
         }
     }
 
-    /// Builds the spans of exchanges. One that can't be built is counted as lost.
-    fn build(&mut self, batch: Vec<Captured>, pending: &mut PendingSpans) {
+    /// Builds the spans of exchanges, and applies the filter. An exchange that can't be built is counted as lost.
+    async fn build(&mut self, batch: Vec<Captured>, pending: &mut PendingSpans) {
+        let mut spans = Vec::with_capacity(batch.len());
         for captured in batch {
             pending.content_bytes += captured.content_bytes();
             let Captured { mut exchange, begun, queued_at, committed, sequence, .. } = captured;
@@ -172,8 +179,8 @@ impl PipelineWorker {
                 Ok(BuiltSpans { span, inferred, calls }) => {
                     calls.iter().for_each(|call| self.apply(call));
                     self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
-                    pending.spans.push(Arc::new(span));
-                    pending.spans.extend(inferred.into_iter().map(Arc::new));
+                    spans.push(Arc::new(span));
+                    spans.extend(inferred.into_iter().map(Arc::new));
                     pending.waiting.extend(committed);
                     pending.sequences.push(sequence);
                 }
@@ -186,6 +193,10 @@ impl PipelineWorker {
                 }
             }
         }
+        let FilteredSpans { spans, removed, added } = self.filter.apply(spans).await;
+        self.counters.not_stored.fetch_add(removed, Ordering::Relaxed);
+        self.counters.not_stored_counts.fetch_add(added, Ordering::Relaxed);
+        pending.spans.extend(spans);
     }
 
     /// Applies what was observed of a call, and counts the issues of its token ids.

@@ -32,6 +32,20 @@ pub(crate) struct RolloutTotals {
     pub(crate) rewards: Vec<(String, f64)>,
     /// The end of the last span.
     pub(crate) last_end: Option<Timestamp>,
+    /// What was counted instead of stored; absent if all was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_stored: Option<NotStoredTotals>,
+}
+
+/// Sums over the spans of a rollout that limits or sampling left out. Their tokens are among those of the rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct NotStoredTotals {
+    /// All of them.
+    pub(crate) spans: u64,
+    /// Those with status `Error`.
+    pub(crate) errors: u64,
+    /// Those of LLM calls.
+    pub(crate) llm_calls: u64,
 }
 
 impl RolloutTotals {
@@ -51,16 +65,27 @@ impl RolloutTotals {
         let is_exchange =
             matches!(class, SpanClass::Http | SpanClass::Tool) && text(names::HTTP_REQUEST_METHOD).is_some();
         self.exchanges += u64::from(is_exchange);
+        if span.attributes.contains_key(names::NOT_STORED_SPANS) {
+            self.add_not_stored(span);
+        }
+    }
+
+    fn add_not_stored(&mut self, span: &Span) {
+        let totals = self.not_stored.get_or_insert_default();
+        totals.spans = totals.spans.saturating_add(count(span, names::NOT_STORED_SPANS));
+        totals.errors = totals.errors.saturating_add(count(span, names::NOT_STORED_ERRORS));
+        totals.llm_calls = totals.llm_calls.saturating_add(count(span, names::NOT_STORED_LLM_CALLS));
+        self.add_tokens(span, names::NOT_STORED_INPUT_TOKENS, names::NOT_STORED_OUTPUT_TOKENS);
+    }
+
+    fn add_tokens(&mut self, span: &Span, input: &str, output: &str) {
+        self.input_tokens = self.input_tokens.saturating_add(count(span, input));
+        self.output_tokens = self.output_tokens.saturating_add(count(span, output));
     }
 
     fn add_call(&mut self, span: &Span) {
         let text = |name: &str| span.attributes.get(name).and_then(Value::as_str);
-        let count = |name: &str| {
-            let count = span.attributes.get(name).and_then(Value::as_int);
-            count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
-        };
-        self.input_tokens = self.input_tokens.saturating_add(count(names::GEN_AI_USAGE_INPUT_TOKENS));
-        self.output_tokens = self.output_tokens.saturating_add(count(names::GEN_AI_USAGE_OUTPUT_TOKENS));
+        self.add_tokens(span, names::GEN_AI_USAGE_INPUT_TOKENS, names::GEN_AI_USAGE_OUTPUT_TOKENS);
         note(&mut self.models, text(names::GEN_AI_RESPONSE_MODEL).or_else(|| text(names::GEN_AI_REQUEST_MODEL)));
         note(&mut self.agents, text(names::GEN_AI_AGENT_NAME));
         note(&mut self.agents, text(names::CLIENT_NAME));
@@ -83,6 +108,12 @@ impl RolloutTotals {
         let primary = self.rewards.iter().find(|(name, _)| name == "primary");
         primary.or_else(|| self.rewards.first()).map(|(_, value)| *value)
     }
+}
+
+/// The number of an attribute; 0 without one.
+fn count(span: &Span, name: &str) -> u64 {
+    let count = span.attributes.get(name).and_then(Value::as_int);
+    count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
 }
 
 /// True for the span of another tracer about a call that has a span of ours.
@@ -125,12 +156,15 @@ mod tests {
             call.clone(),
             call,
             json!({"http.request.method": "GET", "server.address": "world", "error.type": "404"}),
+            json!({"tracewire.not_stored.spans": 3, "tracewire.not_stored.errors": 1, "tracewire.not_stored.llm_calls": 2,
+                "tracewire.not_stored.input_tokens": 100, "tracewire.not_stored.output_tokens": 50}),
             json!({"agentlightning.reward.0.value": 0.5}),
             json!({"agentlightning.reward.0.value": 1.0}),
         ] {
             totals.add(&span(&attributes));
         }
-        assert_eq!((totals.input_tokens, totals.output_tokens, totals.exchanges), (20, 6, 1));
+        assert_eq!((totals.input_tokens, totals.output_tokens, totals.exchanges), (120, 56, 1));
+        assert_eq!(totals.not_stored, Some(NotStoredTotals { spans: 3, errors: 1, llm_calls: 2 }));
         assert_eq!(
             (totals.models.as_slice(), totals.agents.as_slice()),
             (&["m".to_owned()][..], &["codex".to_owned()][..])

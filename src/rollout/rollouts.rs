@@ -4,6 +4,7 @@
 
 use super::ended_rollouts::EndedRollouts;
 use super::known_attempts::KnownAttempts;
+use crate::filter::SpanFilter;
 use crate::store::{Appended, Records, SharedStore, StoreError};
 use crate::trace::{AttemptId, RolloutId, Span, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,7 @@ pub type Result<T> = std::result::Result<T, RolloutError>;
 #[derive(Clone)]
 pub struct Rollouts {
     store: SharedStore,
+    filter: SpanFilter,
     changed: Arc<Notify>,
     ended: broadcast::Sender<RolloutId>,
     known_attempts: Arc<Mutex<KnownAttempts>>,
@@ -40,7 +42,13 @@ impl Rollouts {
     pub fn new(store: SharedStore) -> Self {
         let ended = broadcast::Sender::new(MAX_ENDED_UNREAD);
         let known_attempts = Arc::default();
-        Self { store, changed: Arc::default(), ended, known_attempts, clock: || SystemTime::now().into() }
+        let (filter, changed) = (SpanFilter::default(), Arc::default());
+        Self { store, filter, changed, ended, known_attempts, clock: || SystemTime::now().into() }
+    }
+
+    /// The same operations, with a filter for the spans that are appended.
+    pub(crate) fn with_filter(self, filter: SpanFilter) -> Self {
+        Self { filter, ..self }
     }
 
     /// The store, for reads.
@@ -60,9 +68,10 @@ impl Rollouts {
         self.ended.subscribe()
     }
 
-    /// Stores spans, and wakes callers that wait for a change.
+    /// Stores the spans that pass the filter, and wakes callers that wait for a change.
     pub async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Appended> {
-        let appended = self.store.append(spans).await?;
+        let spans = self.filter.apply(spans).await.spans;
+        let appended = if spans.is_empty() { Appended::default() } else { self.store.append(spans).await? };
         self.notify_changed();
         Ok(appended)
     }

@@ -202,7 +202,26 @@ impl Span {
     pub fn is_error(&self) -> bool {
         self.status.status_code == StatusCode::Error
     }
+
+    /// An estimate of its size in memory: most of a span is the content of its attributes.
+    pub fn estimated_bytes(&self) -> u64 {
+        let value = |value: &Value| match value {
+            Value::String(text) => text.len(),
+            Value::Strings(texts) => texts.iter().map(String::len).sum(),
+            Value::Ints(numbers) => size_of_val(numbers.as_slice()),
+            Value::Floats(numbers) => size_of_val(numbers.as_slice()),
+            _ => 16,
+        };
+        let of = |attributes: &Attributes| -> usize {
+            attributes.iter().map(|(name, content)| name.len() + value(content)).sum()
+        };
+        let events: usize = self.events.iter().map(|event| event.name.len() + of(&event.attributes)).sum();
+        (of(&self.attributes) + events) as u64 + OVERHEAD_BYTES
+    }
 }
+
+/// Estimated size of a span besides its attributes and events.
+const OVERHEAD_BYTES: u64 = 512;
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

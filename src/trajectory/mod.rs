@@ -7,6 +7,7 @@
 mod breaks;
 mod call;
 mod network;
+mod not_stored;
 mod outline;
 mod prefix;
 #[cfg(test)]

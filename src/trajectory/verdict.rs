@@ -3,6 +3,7 @@
 use super::breaks::BreakCause;
 use super::call::{Call, Exclusion, is_side_call};
 use super::network::violation;
+use super::not_stored::missing;
 use super::read::AttemptRecord;
 use super::tree::Trajectory;
 use super::verdict_settings::VerdictSettings;
@@ -115,6 +116,9 @@ pub fn verdict(
     }
     if record.invalid_rewards > 0 {
         add("invalid_reward", None, "a reward is no finite number".to_owned());
+    }
+    for (name, detail) in missing(spans) {
+        add(name, None, detail);
     }
     for span in spans {
         if let Some(detail) = capture_gap(span) {

@@ -37,6 +37,7 @@ mod http2;
 mod http2_endpoints;
 mod ids;
 mod imports;
+mod limits;
 mod listings;
 mod live_export;
 mod llm;

@@ -1,6 +1,6 @@
 //! Reads spans in the order in which they were stored.
 
-use super::state::{State, estimated_bytes};
+use super::state::State;
 use crate::store::api::NumberedSpans;
 use crate::store::span_query::PAGE_BYTES;
 use crate::trace::Span;
@@ -15,7 +15,7 @@ impl State {
                 page.through = self.last_number.max(after);
                 break;
             };
-            bytes += estimated_bytes(span);
+            bytes += span.estimated_bytes();
             page.through = *number;
             page.numbers.push(*number);
             page.spans.push(Span::clone(span));

@@ -14,17 +14,13 @@ use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, Spa
 use crate::store::span_row::place;
 use crate::store::sql::{signed, unsigned};
 use crate::trace::{
-    Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Value,
-    Worker,
+    Attempt, AttemptId, AttemptPosition, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Timestamp, Worker,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-/// Estimated size of a span besides its attributes.
-const SPAN_OVERHEAD_BYTES: u64 = 512;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -120,7 +116,7 @@ impl State {
                 }
             }
             self.note_trace(&span, number);
-            self.size_bytes += estimated_bytes(&span);
+            self.size_bytes += span.estimated_bytes();
             self.spans.insert(number, span);
             appended.stored += 1;
         }
@@ -226,7 +222,7 @@ impl State {
                 break;
             }
             let span = restricted(span, query.content);
-            bytes += estimated_bytes(&span);
+            bytes += span.estimated_bytes();
             page.spans.push((place, span));
         }
         page
@@ -241,7 +237,7 @@ impl State {
             found.places_read += 1;
             let Some(span) = self.at(*place).filter(|span| span.rollout_id == *rollout) else { continue };
             let span = restricted(span, content);
-            bytes += estimated_bytes(&span);
+            bytes += span.estimated_bytes();
             found.spans.push((*place, span));
         }
         found
@@ -321,7 +317,7 @@ impl State {
 
     fn remove_span(&mut self, number: u64) -> bool {
         let Some(span) = self.spans.remove(&number) else { return false };
-        self.size_bytes = self.size_bytes.saturating_sub(estimated_bytes(&span));
+        self.size_bytes = self.size_bytes.saturating_sub(span.estimated_bytes());
         if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {
             entry.spans.remove(&number);
             entry.places.remove(&place(&span, signed(number)));
@@ -373,17 +369,4 @@ impl RolloutEntry {
             observer(&mut self.rollout, &mut self.attempts[index], position, now);
         }
     }
-}
-
-/// A guess at the memory that a span needs.
-pub(super) fn estimated_bytes(span: &Span) -> u64 {
-    let value = |value: &Value| match value {
-        Value::String(text) => text.len(),
-        Value::Strings(texts) => texts.iter().map(String::len).sum(),
-        Value::Ints(numbers) => size_of_val(numbers.as_slice()),
-        Value::Floats(numbers) => size_of_val(numbers.as_slice()),
-        _ => 16,
-    };
-    let attributes: usize = span.attributes.iter().map(|(name, content)| name.len() + value(content)).sum();
-    attributes as u64 + SPAN_OVERHEAD_BYTES
 }

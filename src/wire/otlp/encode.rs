@@ -12,7 +12,7 @@ use super::message::{
 use super::names;
 use super::to_json::{JsonResource, JsonTraces};
 use crate::trace::span::{Event, Link, Resource, SpanContext};
-use crate::trace::{Attributes, IdBytes, Span, SpanKind, StatusCode, Timestamp, Value};
+use crate::trace::{Attributes, IdBytes, Span, SpanKind, StatusCode, Timestamp, Value, semconv};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -97,8 +97,11 @@ fn span_message(span: &Span) -> SpanMessage {
         start_time_unix_nano: nanos(span.start_time),
         end_time_unix_nano: nanos(span.end_time),
         attributes,
+        dropped_attributes_count: dropped(&span.attributes, semconv::SPAN_DROPPED_ATTRIBUTES),
         events: span.events.iter().map(event).collect(),
+        dropped_events_count: dropped(&span.attributes, semconv::SPAN_DROPPED_EVENTS),
         links: span.links.iter().map(link).collect(),
+        dropped_links_count: dropped(&span.attributes, semconv::SPAN_DROPPED_LINKS),
         status: Some(StatusMessage {
             message: span.status.description.clone().unwrap_or_default().into_bytes(),
             code: match span.status.status_code {
@@ -132,16 +135,24 @@ fn event(event: &Event) -> EventMessage {
         time_unix_nano: nanos(event.timestamp),
         name: event.name.clone().into_bytes(),
         attributes: key_values(&event.attributes),
+        dropped_attributes_count: dropped(&event.attributes, semconv::DROPPED_ATTRIBUTES),
     }
 }
 
 fn link(link: &Link) -> LinkMessage {
+    let of_link = |attributes| dropped(attributes, semconv::DROPPED_ATTRIBUTES);
     LinkMessage {
         trace_id: IdBytes::<16>::of(&link.context.trace_id).bytes.to_vec(),
         span_id: IdBytes::<8>::of(&link.context.span_id).bytes.to_vec(),
         trace_state: trace_state(&link.context.trace_state),
         attributes: link.attributes.as_ref().map(key_values).unwrap_or_default(),
+        dropped_attributes_count: link.attributes.as_ref().map(of_link).unwrap_or_default(),
     }
+}
+
+/// A count that the limits of spans have left in an attribute.
+fn dropped(attributes: &Attributes, name: &str) -> u32 {
+    attributes.get(name).and_then(Value::as_int).and_then(|count| u32::try_from(count).ok()).unwrap_or_default()
 }
 
 /// Nanoseconds since the Unix epoch; OTLP writes an unknown time as 0.

@@ -58,10 +58,13 @@ fn span(json: JsonValue) -> Result<SpanMessage, SpanDefect> {
         start_time_unix_nano: nanos(fields, "startTimeUnixNano"),
         end_time_unix_nano: nanos(fields, "endTimeUnixNano"),
         attributes: attributes(fields)?,
+        dropped_attributes_count: number(fields, "droppedAttributesCount"),
         events: list(fields, "events")?.into_iter().map(event).collect::<Result<_, _>>()?,
+        dropped_events_count: number(fields, "droppedEventsCount"),
         links: list(fields, "links")?.into_iter().map(link).collect::<Result<_, _>>()?,
+        dropped_links_count: number(fields, "droppedLinksCount"),
         status: take(fields, "status").map(status).transpose()?,
-        flags: u32::try_from(nanos(fields, "flags")).unwrap_or_default(),
+        flags: number(fields, "flags"),
     })
 }
 
@@ -71,6 +74,7 @@ fn event(json: JsonValue) -> Result<EventMessage, SpanDefect> {
         time_unix_nano: nanos(&mut fields, "timeUnixNano"),
         name: text(&mut fields, "name"),
         attributes: attributes(&mut fields)?,
+        dropped_attributes_count: number(&mut fields, "droppedAttributesCount"),
     })
 }
 
@@ -81,6 +85,7 @@ fn link(json: JsonValue) -> Result<LinkMessage, SpanDefect> {
         span_id: id(&mut fields, "spanId"),
         trace_state: text(&mut fields, "traceState"),
         attributes: attributes(&mut fields)?,
+        dropped_attributes_count: number(&mut fields, "droppedAttributesCount"),
     })
 }
 
@@ -225,6 +230,11 @@ fn nanos(fields: &mut Fields, name: &str) -> u64 {
     let number = |json: &JsonValue| json.as_u64().or_else(|| json.as_f64().map(|number| number as u64));
     let parsed = || serde_json::from_str::<JsonValue>(json.as_str()?).ok();
     number(&json).or_else(|| number(&parsed()?)).unwrap_or_default()
+}
+
+/// A number of 32 bits; 0 for what is no such number.
+fn number(fields: &mut Fields, name: &str) -> u32 {
+    u32::try_from(nanos(fields, name)).unwrap_or_default()
 }
 
 /// The number of an enum's value, which is written as a number, as its text, or as a name.

@@ -80,10 +80,16 @@ pub(super) struct SpanMessage {
     pub(super) end_time_unix_nano: u64,
     #[prost(message, repeated, tag = "9")]
     pub(super) attributes: Vec<KeyValue>,
+    #[prost(uint32, tag = "10")]
+    pub(super) dropped_attributes_count: u32,
     #[prost(message, repeated, tag = "11")]
     pub(super) events: Vec<EventMessage>,
+    #[prost(uint32, tag = "12")]
+    pub(super) dropped_events_count: u32,
     #[prost(message, repeated, tag = "13")]
     pub(super) links: Vec<LinkMessage>,
+    #[prost(uint32, tag = "14")]
+    pub(super) dropped_links_count: u32,
     #[prost(message, optional, tag = "15")]
     pub(super) status: Option<StatusMessage>,
     #[prost(fixed32, tag = "16")]
@@ -129,6 +135,8 @@ pub(super) struct EventMessage {
     pub(super) name: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
     pub(super) attributes: Vec<KeyValue>,
+    #[prost(uint32, tag = "4")]
+    pub(super) dropped_attributes_count: u32,
 }
 
 /// `Span.Link`
@@ -142,6 +150,8 @@ pub(super) struct LinkMessage {
     pub(super) trace_state: Vec<u8>,
     #[prost(message, repeated, tag = "4")]
     pub(super) attributes: Vec<KeyValue>,
+    #[prost(uint32, tag = "5")]
+    pub(super) dropped_attributes_count: u32,
 }
 
 /// An attribute: a key and its value.

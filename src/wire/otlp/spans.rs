@@ -7,7 +7,7 @@ use super::error::SpanDefect;
 use super::message::{Any, AnyValue, Code, EventMessage, KeyValue, Kind, LinkMessage, SpanMessage, StatusMessage};
 use super::names;
 use crate::trace::span::{Event, Link, Resource, SpanContext};
-use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value};
+use crate::trace::{Attributes, Span, SpanKind, Status, StatusCode, Timestamp, Value, semconv};
 use serde_json::{Value as JsonValue, json};
 use std::collections::BTreeMap;
 
@@ -34,7 +34,14 @@ pub(super) fn span(span: SpanMessage, resource: &Resource) -> DecodedSpan {
         parent if parent.iter().all(|byte| *byte == 0) => None,
         parent => Some(hex::<8>(parent).ok_or(SpanDefect::ParentSpanId)?),
     };
-    let attributes = attributes(span.attributes);
+    let mut attributes = attributes(span.attributes);
+    for (name, count) in [
+        (semconv::SPAN_DROPPED_ATTRIBUTES, span.dropped_attributes_count),
+        (semconv::SPAN_DROPPED_EVENTS, span.dropped_events_count),
+        (semconv::SPAN_DROPPED_LINKS, span.dropped_links_count),
+    ] {
+        add_dropped(&mut attributes, name, count);
+    }
     let named = |name: &str| {
         let value = attributes.get(name).or_else(|| resource.attributes.get(name))?;
         Some(match value {
@@ -138,7 +145,9 @@ fn status(status: Option<StatusMessage>) -> Status {
 }
 
 fn event(event: EventMessage) -> Event {
-    Event { name: text(event.name), attributes: attributes(event.attributes), timestamp: time(event.time_unix_nano) }
+    let mut attributes = attributes(event.attributes);
+    add_dropped(&mut attributes, semconv::DROPPED_ATTRIBUTES, event.dropped_attributes_count);
+    Event { name: text(event.name), attributes, timestamp: time(event.time_unix_nano) }
 }
 
 fn link(link: LinkMessage) -> Option<Link> {
@@ -148,7 +157,16 @@ fn link(link: LinkMessage) -> Option<Link> {
         is_remote: false,
         trace_state: trace_state(link.trace_state),
     };
-    Some(Link { context, attributes: Some(attributes(link.attributes)) })
+    let mut attributes = attributes(link.attributes);
+    add_dropped(&mut attributes, semconv::DROPPED_ATTRIBUTES, link.dropped_attributes_count);
+    Some(Link { context, attributes: Some(attributes) })
+}
+
+/// A count that OTLP has a field for, and our model an attribute.
+fn add_dropped(attributes: &mut Attributes, name: &str, count: u32) {
+    if count > 0 {
+        attributes.insert(name.to_owned(), count.into());
+    }
 }
 
 fn time(nanos: u64) -> Option<Timestamp> {

@@ -125,8 +125,11 @@ impl Serialize for SpanMessage {
         entries.add_nanos("startTimeUnixNano", self.start_time_unix_nano)?;
         entries.add_nanos("endTimeUnixNano", self.end_time_unix_nano)?;
         entries.add_list("attributes", &self.attributes)?;
+        entries.add_number("droppedAttributesCount", self.dropped_attributes_count)?;
         entries.add_list("events", &self.events)?;
+        entries.add_number("droppedEventsCount", self.dropped_events_count)?;
         entries.add_list("links", &self.links)?;
+        entries.add_number("droppedLinksCount", self.dropped_links_count)?;
         if let Some(status) = &self.status {
             entries.0.serialize_entry("status", status)?;
         }
@@ -149,6 +152,7 @@ impl Serialize for EventMessage {
         entries.add_nanos("timeUnixNano", self.time_unix_nano)?;
         entries.add_text("name", &self.name)?;
         entries.add_list("attributes", &self.attributes)?;
+        entries.add_number("droppedAttributesCount", self.dropped_attributes_count)?;
         entries.0.end()
     }
 }
@@ -160,6 +164,7 @@ impl Serialize for LinkMessage {
         entries.add_id("spanId", &self.span_id)?;
         entries.add_text("traceState", &self.trace_state)?;
         entries.add_list("attributes", &self.attributes)?;
+        entries.add_number("droppedAttributesCount", self.dropped_attributes_count)?;
         entries.0.end()
     }
 }

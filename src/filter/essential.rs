@@ -1,0 +1,59 @@
+//! What the span limits never cut: LLM calls, their tokens and messages, rewards, outcomes, and what other parts read.
+
+use crate::trace::span::{Event, Link};
+use crate::trace::{Attributes, semconv as names};
+
+/// The essential attributes of one span.
+#[derive(Clone, Copy)]
+pub(super) struct Essential {
+    /// The span of an LLM call, by whatever convention: its input and output are messages.
+    is_call: bool,
+}
+
+impl Essential {
+    /// The rules for a span with these attributes.
+    pub(super) fn of(attributes: &Attributes) -> Self {
+        Self { is_call: CALL_PREFIXES.iter().any(|prefix| has_prefix(attributes, prefix)) }
+    }
+
+    /// True for an attribute that is neither left out nor cut.
+    pub(super) fn is_attribute(self, name: &str) -> bool {
+        let is_indexed = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        let begins_with = |prefix: &&str| name.starts_with(*prefix);
+        PREFIXES.iter().any(begins_with)
+            || NAMES.iter().any(|essential| name.strip_prefix(essential).is_some_and(is_indexed))
+            || (self.is_call && CALL_CONTENT.iter().any(begins_with))
+    }
+
+    /// True for an event that is not left out: the messages of GenAI conventions before v1.37.
+    pub(super) fn is_event(event: &Event) -> bool {
+        event.name.starts_with("gen_ai.")
+    }
+
+    /// True for a link that is not left out: one of Tracewire's own.
+    pub(super) fn is_link(link: &Link) -> bool {
+        link.attributes.as_ref().is_some_and(|attributes| attributes.contains_key(names::LINK))
+    }
+}
+
+fn has_prefix(attributes: &Attributes, prefix: &str) -> bool {
+    attributes.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
+}
+
+/// Attributes of LLM calls: OpenTelemetry's conventions, and OpenInference's.
+const CALL_PREFIXES: [&str; 2] = ["gen_ai.", "llm."];
+/// Attributes of any span.
+const PREFIXES: [&str; 8] =
+    ["gen_ai.", "llm.", "openinference.", "agentlightning.", "tracewire.", "mcp.", "error.", "server."];
+/// Attributes of any span, also with an index as in `response_token_ids.1`.
+const NAMES: [&str; 7] = [
+    names::PROMPT_TOKEN_IDS,
+    names::RESPONSE_TOKEN_IDS,
+    names::URL_FULL,
+    names::HTTP_REQUEST_METHOD,
+    names::HTTP_RESPONSE_STATUS_CODE,
+    names::EXCEPTION_TYPE,
+    "reward",
+];
+/// OpenInference and Traceloop have messages here.
+const CALL_CONTENT: [&str; 4] = ["input.", "output.", "traceloop.entity.input", "traceloop.entity.output"];

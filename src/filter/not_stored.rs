@@ -1,0 +1,231 @@
+//! Counts of the spans that are not stored, kept in the store as spans of their rollouts.
+//!
+//! The first span of an attempt that is left out becomes such a count in the same commit, so that no reader of the rollout takes
+//! it for complete. Later ones are added up, and stored as another count after [`FIRST_INTERVAL`], which doubles up to
+//! [`MAX_INTERVAL`]. The counts of an attempt add up to all of its spans that are not stored, unless the process is killed in
+//! between. Counts wait for at most [`MAX_ATTEMPTS`] attempts; those of the least recently used are stored before their time.
+
+use super::cause::Cause;
+use crate::llm::recorded::is_llm_call;
+use crate::trace::span::{Resource, SpanContext};
+use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, Timestamp, TraceId, Value, semconv as names};
+use crate::util::lru::{LruCache, lru};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The attempts with spans that are not stored.
+pub(super) struct NotStored {
+    tallies: LruCache<Key, Tally>,
+    /// Those that no count was stored of yet, since the last call of [`Self::first`].
+    new: Vec<Key>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    rollout: RolloutId,
+    attempt: AttemptId,
+    cause: Cause,
+}
+
+/// The spans of one attempt since the last count was stored.
+struct Tally {
+    counts: Counts,
+    due: Instant,
+    interval: Duration,
+}
+
+/// What spans add up to.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts {
+    spans: u64,
+    bytes: u64,
+    errors: u64,
+    llm_calls: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    /// Trace of the first span: spans of other tracers find their rollout by it.
+    trace_id: String,
+    /// Of the last span.
+    sequence_id: u64,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+}
+
+impl Default for NotStored {
+    fn default() -> Self {
+        Self::with_room(MAX_ATTEMPTS)
+    }
+}
+
+impl NotStored {
+    fn with_room(max_attempts: usize) -> Self {
+        Self { tallies: lru(max_attempts), new: Vec::new() }
+    }
+
+    /// Counts a span. Returns a count that has to be stored before its time, if there are too many attempts.
+    pub(super) fn add(&mut self, span: &Span, cause: Cause, now: Instant) -> Option<Span> {
+        let key = Key { rollout: span.rollout_id.clone(), attempt: span.attempt_id.clone(), cause };
+        if let Some(tally) = self.tallies.get_mut(&key) {
+            tally.counts.add(span);
+            return None;
+        }
+        self.new.push(key.clone());
+        let mut tally = Tally { counts: Counts::default(), due: now, interval: FIRST_INTERVAL };
+        tally.counts.add(span);
+        let (evicted, tally) = self.tallies.push(key, tally)?;
+        tally.counts.span(&evicted)
+    }
+
+    /// The first counts of the attempts that have none yet, as spans.
+    pub(super) fn first(&mut self, now: Instant) -> Vec<Span> {
+        let new = std::mem::take(&mut self.new).into_iter();
+        new.filter_map(|key| self.tallies.peek_mut(&key)?.take(&key, now)).collect()
+    }
+
+    /// The counts that are due, as spans. What is not due stays.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Span> {
+        let due = self.tallies.iter_mut().filter(|(_, tally)| tally.due <= now);
+        due.filter_map(|(key, tally)| tally.take(key, now)).collect()
+    }
+
+    /// All counts, as spans.
+    pub(super) fn all(&mut self, now: Instant) -> Vec<Span> {
+        self.tallies.iter_mut().filter_map(|(key, tally)| tally.take(key, now)).collect()
+    }
+}
+
+impl Tally {
+    fn take(&mut self, key: &Key, now: Instant) -> Option<Span> {
+        let span = self.counts.span(key)?;
+        self.counts = Counts::default();
+        self.due = now + self.interval;
+        self.interval = (self.interval * 2).min(MAX_INTERVAL);
+        Some(span)
+    }
+}
+
+impl Counts {
+    fn add(&mut self, span: &Span) {
+        let is_call = is_llm_call(span);
+        let tokens = |name: &str| {
+            let count = span.attributes.get(name).filter(|_| is_call).and_then(Value::as_int);
+            count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+        };
+        if self.spans == 0 {
+            self.trace_id.clone_from(&span.trace_id);
+        }
+        self.spans += 1;
+        self.bytes = self.bytes.saturating_add(span.estimated_bytes());
+        self.errors += u64::from(span.is_error());
+        self.llm_calls += u64::from(is_call);
+        self.input_tokens = self.input_tokens.saturating_add(tokens(names::GEN_AI_USAGE_INPUT_TOKENS));
+        self.output_tokens = self.output_tokens.saturating_add(tokens(names::GEN_AI_USAGE_OUTPUT_TOKENS));
+        self.sequence_id = self.sequence_id.max(span.sequence_id);
+        self.start = [self.start, span.start_time].into_iter().flatten().min();
+        self.end = self.end.max(span.end_time);
+    }
+
+    /// The counts as a span of the attempt. `None` if there are none.
+    fn span(&self, key: &Key) -> Option<Span> {
+        if self.spans == 0 {
+            return None;
+        }
+        let context = |span_id: SpanId| SpanContext {
+            trace_id: self.trace_id.clone(),
+            span_id: span_id.to_string(),
+            is_remote: false,
+            trace_state: BTreeMap::new(),
+        };
+        let is_own_trace = self.trace_id == TraceId::of_attempt(&key.rollout, &key.attempt).to_string();
+        let parent = is_own_trace.then(|| SpanId::of_attempt_root(&key.rollout, &key.attempt));
+        let own = SpanId::from_random(fastrand::u64(..));
+        let mut resource = Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() };
+        resource.attributes.insert("service.name".to_owned(), "tracewire".into());
+        let mut span = Span {
+            rollout_id: key.rollout.clone(),
+            attempt_id: key.attempt.clone(),
+            sequence_id: self.sequence_id,
+            trace_id: self.trace_id.clone(),
+            span_id: own.to_string(),
+            parent_id: parent.map(|parent| parent.to_string()),
+            name: "spans_not_stored".to_owned(),
+            kind: Some(SpanKind::Internal),
+            status: Status::default(),
+            attributes: BTreeMap::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+            start_time: self.start,
+            end_time: self.end,
+            context: Some(context(own)),
+            parent: parent.map(context),
+            resource,
+        };
+        span.set(names::NOT_STORED_REASON, key.cause.reason());
+        span.set(names::NOT_STORED_RULE, key.cause.rule());
+        for (name, count) in [
+            (names::NOT_STORED_SPANS, self.spans),
+            (names::NOT_STORED_BYTES, self.bytes),
+            (names::NOT_STORED_ERRORS, self.errors),
+            (names::NOT_STORED_LLM_CALLS, self.llm_calls),
+            (names::NOT_STORED_INPUT_TOKENS, self.input_tokens),
+            (names::NOT_STORED_OUTPUT_TOKENS, self.output_tokens),
+        ] {
+            span.set(name, count);
+        }
+        Some(span)
+    }
+}
+
+const MAX_ATTEMPTS: usize = 16 * 1024;
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// Short, because each count is also a heartbeat of its attempt.
+const MAX_INTERVAL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn span(rollout: &str, sequence_id: u64) -> Span {
+        serde_json::from_value(json!({"rollout_id": rollout, "attempt_id": "a", "sequence_id": sequence_id, "trace_id": "t",
+            "span_id": "s", "parent_id": null, "name": "x", "status": {"status_code": "ERROR", "description": null},
+            "attributes": {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 2},
+            "events": [], "links": [], "start_time": 1.0, "end_time": 2.0, "context": null, "parent": null,
+            "resource": {"attributes": {}, "schema_url": ""}}))
+        .unwrap()
+    }
+
+    fn counted(spans: &[Span], name: &str) -> Vec<i64> {
+        spans.iter().map(|span| span.attributes[name].as_int().unwrap()).collect()
+    }
+
+    #[test]
+    fn counts_add_up_and_are_stored_less_and_less_often() {
+        let (mut not_stored, start) = (NotStored::default(), Instant::now());
+        let add = |not_stored: &mut NotStored| not_stored.add(&span("r", 3), Cause::RolloutSpans, start);
+        assert_eq!((add(&mut not_stored), add(&mut not_stored)), (None, None));
+        let first = not_stored.first(start);
+        assert_eq!(counted(&first, names::NOT_STORED_SPANS), [2]);
+        assert_eq!(counted(&first, names::NOT_STORED_ERRORS), [2]);
+        assert_eq!(counted(&first, names::NOT_STORED_LLM_CALLS), [2]);
+        assert_eq!(counted(&first, names::NOT_STORED_INPUT_TOKENS), [14]);
+        assert_eq!((first[0].sequence_id, first[0].trace_id.as_str()), (3, "t"));
+        add(&mut not_stored);
+        assert!(not_stored.due(start).is_empty());
+        assert_eq!(counted(&not_stored.due(start + FIRST_INTERVAL), names::NOT_STORED_SPANS), [1]);
+        assert!(not_stored.due(start + MAX_INTERVAL).is_empty(), "nothing was added");
+        add(&mut not_stored);
+        assert_eq!(counted(&not_stored.all(start), names::NOT_STORED_SPANS), [1]);
+    }
+
+    #[test]
+    fn the_counts_of_an_evicted_attempt_are_returned() {
+        let (mut not_stored, now) = (NotStored::with_room(1), Instant::now());
+        assert!(not_stored.add(&span("r", 1), Cause::RolloutBytes, now).is_none());
+        let evicted = not_stored.add(&span("q", 1), Cause::RolloutBytes, now).unwrap();
+        assert_eq!(evicted.rollout_id.as_str(), "r");
+        // One without counts has nothing to store.
+        assert_eq!(not_stored.first(now).len(), 1);
+        assert!(not_stored.add(&span("r", 1), Cause::RolloutBytes, now).is_none());
+    }
+}

@@ -1,0 +1,205 @@
+//! The filter itself: every span on its way to the store passes it once.
+
+use super::cause::Cause;
+use super::counters::FilterCounters;
+use super::limit_settings::{BeyondRolloutLimit, LimitSettings};
+use super::not_stored::NotStored;
+use super::rollout_usage::{RolloutUsage, RolloutUsages};
+use crate::llm::recorded::is_llm_call;
+use crate::store::{SharedStore, UNASSIGNED};
+use crate::trace::{RolloutId, Span, semconv as names};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Applies the settings to spans. Cheap to clone; clones share their counts. By default it does nothing.
+#[derive(Clone, Default)]
+pub(crate) struct SpanFilter(Option<Arc<Filter>>);
+
+/// Spans that passed the filter.
+pub(crate) struct FilteredSpans {
+    /// What is to be stored: the spans, and the counts of those that are not stored.
+    pub(crate) spans: Vec<Arc<Span>>,
+    /// How many were left out.
+    pub(crate) removed: u64,
+    /// How many of `spans` are counts.
+    pub(crate) added: u64,
+}
+
+struct Filter {
+    limits: LimitSettings,
+    store: SharedStore,
+    usages: Mutex<RolloutUsages>,
+    not_stored: Mutex<NotStored>,
+    /// Counts that the store did not take.
+    unstored_counts: Mutex<Vec<Arc<Span>>>,
+    counters: FilterCounters,
+}
+
+impl SpanFilter {
+    /// A filter for the spans of `store`.
+    pub(crate) fn new(limits: LimitSettings, store: SharedStore) -> Self {
+        let is_active = limits.limits_spans() || limits.limits_rollouts();
+        Self(is_active.then(|| {
+            Arc::new(Filter {
+                limits,
+                store,
+                usages: Mutex::default(),
+                not_stored: Mutex::default(),
+                unstored_counts: Mutex::default(),
+                counters: FilterCounters::default(),
+            })
+        }))
+    }
+
+    /// What the filter counts. `None` if it does nothing.
+    pub(crate) fn counters(&self) -> Option<&FilterCounters> {
+        self.0.as_ref().map(|filter| &filter.counters)
+    }
+
+    /// Applies the settings to spans that are redacted and not stored yet.
+    pub(crate) async fn apply(&self, spans: Vec<Arc<Span>>) -> FilteredSpans {
+        match &self.0 {
+            Some(filter) => filter.apply(spans).await,
+            None => FilteredSpans { spans, removed: 0, added: 0 },
+        }
+    }
+
+    /// Stores counts as they are due, until it is dropped.
+    pub(crate) async fn run(self) {
+        let Some(filter) = self.0.filter(|filter| filter.may_remove()) else { return };
+        loop {
+            tokio::time::sleep(TICK).await;
+            let counts = if locked(&filter.unstored_counts).is_empty() {
+                locked(&filter.not_stored).due(Instant::now())
+            } else {
+                // The store has to work first.
+                Vec::new()
+            };
+            filter.store_counts(counts).await;
+        }
+    }
+
+    /// Stores all counts.
+    pub(crate) async fn finish(&self) {
+        let Some(filter) = &self.0 else { return };
+        let counts = locked(&filter.not_stored).all(Instant::now());
+        filter.store_counts(counts).await;
+    }
+}
+
+impl Filter {
+    /// False if it only cuts spans.
+    fn may_remove(&self) -> bool {
+        self.limits.limits_rollouts()
+    }
+
+    async fn apply(&self, spans: Vec<Arc<Span>>) -> FilteredSpans {
+        let (before, now) = (spans.len(), Instant::now());
+        let (mut kept, mut counts) = (Vec::with_capacity(before), Vec::new());
+        for mut span in spans {
+            if self.limits.limits_spans() && self.limits.exceeds(&span) {
+                let cut = self.limits.cut(Arc::make_mut(&mut span));
+                self.counters.add_cut(cut);
+            }
+            match self.cause_against(&span).await {
+                None => kept.push(span),
+                Some(cause) => {
+                    self.counters.add_not_stored(&cause);
+                    counts.extend(locked(&self.not_stored).add(&span, cause, now));
+                }
+            }
+        }
+        let removed = (before - kept.len()) as u64;
+        if removed > 0 {
+            counts.extend(locked(&self.not_stored).first(now));
+        }
+        let added = counts.len() as u64;
+        kept.extend(counts.into_iter().map(Arc::new));
+        FilteredSpans { spans: kept, removed, added }
+    }
+
+    /// Why the span is not stored. If the store does not answer, it is stored.
+    async fn cause_against(&self, span: &Span) -> Option<Cause> {
+        if !self.may_remove() || is_reward(span) || span.rollout_id.as_str() == UNASSIGNED {
+            return None;
+        }
+        let rollout = &span.rollout_id;
+        if locked(&self.usages).get(rollout).is_none() {
+            self.read(rollout).await;
+        }
+        let cause = self.use_rollout(span)?;
+        let is_exempt = match self.limits.beyond_rollout_limit {
+            BeyondRolloutLimit::Nothing => false,
+            BeyondRolloutLimit::Calls => is_llm_call(span),
+            BeyondRolloutLimit::RegisteredCalls => is_llm_call(span) && self.is_registered(rollout).await,
+        };
+        (!is_exempt).then_some(cause)
+    }
+
+    /// Counts a span in its rollout. Returns the limit that the rollout had reached before.
+    fn use_rollout(&self, span: &Span) -> Option<Cause> {
+        let (max_spans, max_bytes) = (self.limits.max_rollout_spans, self.limits.max_rollout_bytes);
+        let mut usages = locked(&self.usages);
+        let usage = usages.get(&span.rollout_id)?;
+        let cause = if max_spans > 0 && usage.spans >= max_spans {
+            Cause::RolloutSpans
+        } else if max_bytes > 0 && usage.bytes >= max_bytes {
+            Cause::RolloutBytes
+        } else {
+            usage.spans += 1;
+            usage.bytes = usage.bytes.saturating_add(span.estimated_bytes());
+            return None;
+        };
+        if !std::mem::replace(&mut usage.is_logged, true) {
+            let (rollout_id, limit) = (&span.rollout_id, cause.rule());
+            tracing::warn!(%rollout_id, limit, "a rollout is at its limit: its further spans are counted, not stored");
+        }
+        Some(cause)
+    }
+
+    /// Whether a rollout is registered. If the store does not answer, it may be.
+    async fn is_registered(&self, rollout: &RolloutId) -> bool {
+        let is_known = locked(&self.usages).get(rollout).is_some_and(|usage| !usage.is_outdated());
+        let is_read = is_known || self.read(rollout).await;
+        !is_read || locked(&self.usages).get(rollout).is_none_or(|usage| usage.is_registered)
+    }
+
+    /// Reads a rollout from the store. False if the store does not answer.
+    async fn read(&self, rollout: &RolloutId) -> bool {
+        match RolloutUsage::read(&self.store, rollout).await {
+            Ok(read) => {
+                locked(&self.usages).learn(rollout.clone(), read);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, rollout_id = %rollout, "a rollout can't be read from the store; its spans are kept");
+                false
+            }
+        }
+    }
+
+    /// Stores counts, with those that were not stored before.
+    async fn store_counts(&self, counts: Vec<Span>) {
+        let mut spans = std::mem::take(&mut *locked(&self.unstored_counts));
+        spans.extend(counts.into_iter().map(Arc::new));
+        if spans.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.append(spans.clone()).await {
+            tracing::warn!(%error, counts = spans.len(), "counts of spans that are not stored can't be stored; retrying");
+            *locked(&self.unstored_counts) = spans;
+        }
+    }
+}
+
+/// Rewards and annotations of trainers are few, and cost their rollout its use if they are missing.
+fn is_reward(span: &Span) -> bool {
+    let first = span.attributes.range(names::REWARD_PREFIX.to_owned()..).next();
+    span.name == "agentlightning.annotation" || first.is_some_and(|(name, _)| name.starts_with(names::REWARD_PREFIX))
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const TICK: Duration = Duration::from_secs(1);
