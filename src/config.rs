@@ -4,7 +4,7 @@
 
 use crate::api::{ServerSettings, TokenError};
 use crate::capture::CaptureSettings;
-use crate::filter::LimitSettings;
+use crate::filter::{LimitSettings, SamplingSettings, SamplingSettingsError};
 use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
 use crate::live_export::{ExportSettings, ExportSettingsError};
@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) capture: CaptureSettings,
     /// How much of a span and of a rollout is stored.
     pub(crate) limits: LimitSettings,
+    /// Which traces are stored.
+    pub(crate) sampling: SamplingSettings,
     /// What is redacted before storage.
     pub(crate) redact: RedactSettings,
     /// Which hosts receive a `traceparent` header.
@@ -180,6 +182,9 @@ pub(crate) enum ConfigError {
     /// An export that can't be used.
     #[error("[export]: {0}")]
     Export(#[from] ExportSettingsError),
+    /// Rules of sampling that can't be used.
+    #[error("[sampling]: {0}")]
+    Sampling(#[from] SamplingSettingsError),
     /// A rule of `upstream.connect_to` is malformed.
     #[error("upstream.connect_to: {0}")]
     ConnectTo(<ConnectTo as FromStr>::Err),
@@ -240,6 +245,7 @@ impl Config {
             return Err(ConfigError::CorsOrigin(invalid.clone()));
         }
         self.export.check()?;
+        self.sampling.check()?;
         for rule in &self.upstream.connect_to {
             rule.parse::<ConnectTo>().map_err(ConfigError::ConnectTo)?;
         }

@@ -90,7 +90,7 @@ impl App {
         let engines = engine_memory.load();
         let observed = ObservedState { detected_engines: engines.clone(), ..ObservedState::default() };
         let options = SpanOptions::new(&config.capture, Redactor::new(config.redact.clone()));
-        let filter = SpanFilter::new(config.limits, Arc::clone(&store));
+        let filter = SpanFilter::new(config.limits, &config.sampling, Arc::clone(&store));
         let pipeline = Pipeline::start(queues, Arc::clone(&store), &filter, &options, observed.clone())
             .context("cannot start the pipeline's threads")?;
         let tls = UpstreamTls::new(&config.tls)?;

@@ -1,12 +1,16 @@
 //! Why a span is not stored.
 
+use std::sync::Arc;
+
 /// Why a span is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Cause {
     /// Its rollout has `limits.max_rollout_spans` spans.
     RolloutSpans,
     /// The spans of its rollout have `limits.max_rollout_bytes` bytes.
     RolloutBytes,
+    /// A rule of `[sampling]`, by its name.
+    Sampling(Arc<str>),
 }
 
 impl Cause {
@@ -14,6 +18,7 @@ impl Cause {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::RolloutSpans | Self::RolloutBytes => "rollout_limit",
+            Self::Sampling(_) => "sampling",
         }
     }
 
@@ -22,6 +27,7 @@ impl Cause {
         match self {
             Self::RolloutSpans => "limits.max_rollout_spans",
             Self::RolloutBytes => "limits.max_rollout_bytes",
+            Self::Sampling(rule) => rule,
         }
     }
 }

@@ -33,7 +33,7 @@ impl FilterCounters {
         let mut causes = self.not_stored.lock().unwrap_or_else(PoisonError::into_inner);
         match causes.get_mut(cause) {
             Some(count) => *count += 1,
-            None => drop(causes.insert(*cause, 1)),
+            None => drop(causes.insert(cause.clone(), 1)),
         }
     }
 
@@ -46,6 +46,6 @@ impl FilterCounters {
     /// Spans that were not stored, by cause.
     pub(crate) fn not_stored(&self) -> Vec<(Cause, u64)> {
         let causes = self.not_stored.lock().unwrap_or_else(PoisonError::into_inner);
-        causes.iter().map(|(cause, count)| (*cause, *count)).collect()
+        causes.iter().map(|(cause, count)| (cause.clone(), *count)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Which spans are stored, and how much of each: the limits of spans and of rollouts.
+//! Which spans are stored, and how much of each: the limits of spans and of rollouts, and sampling.
 //!
 //! [`SpanFilter`] sees every span of the pipeline and of the API after redaction, and before the store. What it leaves out is
 //! counted: in metrics, and in a span of the rollout ([`not_stored`]). Its maps are bounded. Without settings it does nothing.
@@ -8,9 +8,13 @@ mod counters;
 mod essential;
 mod limit_settings;
 mod not_stored;
+mod ratio;
 mod rollout_usage;
+mod sampling;
+mod sampling_settings;
 mod span_filter;
 mod span_limits;
 
 pub(crate) use limit_settings::LimitSettings;
+pub(crate) use sampling_settings::{SamplingSettings, SamplingSettingsError};
 pub(crate) use span_filter::{FilteredSpans, SpanFilter};

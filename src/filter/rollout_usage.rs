@@ -27,6 +27,15 @@ pub(super) struct RolloutUsage {
     read_at: Instant,
 }
 
+/// Whether the number of stored spans of a rollout matters.
+#[derive(Clone, Copy)]
+pub(super) enum SpanCount {
+    /// There is a limit.
+    Needed,
+    /// There is none.
+    Unused,
+}
+
 impl Default for RolloutUsages {
     fn default() -> Self {
         Self(lru(MAX_ROLLOUTS))
@@ -57,13 +66,18 @@ impl RolloutUsage {
         !self.is_registered && self.read_at.elapsed() >= MAX_AGE
     }
 
-    /// Reads a rollout from the store.
-    pub(super) async fn read(store: &SharedStore, rollout: &RolloutId) -> Result<Self, StoreError> {
+    /// Reads a rollout from the store. Its spans are counted only if there is a limit.
+    pub(super) async fn read(store: &SharedStore, rollout: &RolloutId, count: SpanCount) -> Result<Self, StoreError> {
         let is_registered = store.sequence_state(rollout.clone()).await?.registered;
         let record = if is_registered { store.rollout(rollout.clone()).await? } else { None };
-        let counts = store.rollout_counts(vec![rollout.clone()]).await?;
+        let spans = match count {
+            SpanCount::Needed => {
+                store.rollout_counts(vec![rollout.clone()]).await?.get(rollout).map(|counts| counts.spans)
+            }
+            SpanCount::Unused => None,
+        };
         Ok(Self {
-            spans: counts.get(rollout).map_or(0, |counts| counts.spans),
+            spans: spans.unwrap_or(0),
             bytes: 0,
             is_registered,
             mode: record.and_then(|record| record.mode),

@@ -4,7 +4,9 @@ use super::cause::Cause;
 use super::counters::FilterCounters;
 use super::limit_settings::{BeyondRolloutLimit, LimitSettings};
 use super::not_stored::NotStored;
-use super::rollout_usage::{RolloutUsage, RolloutUsages};
+use super::rollout_usage::{RolloutUsage, RolloutUsages, SpanCount};
+use super::sampling::Sampling;
+use super::sampling_settings::SamplingSettings;
 use crate::llm::recorded::is_llm_call;
 use crate::store::{SharedStore, UNASSIGNED};
 use crate::trace::{RolloutId, Span, semconv as names};
@@ -27,6 +29,7 @@ pub(crate) struct FilteredSpans {
 
 struct Filter {
     limits: LimitSettings,
+    sampling: Sampling,
     store: SharedStore,
     usages: Mutex<RolloutUsages>,
     not_stored: Mutex<NotStored>,
@@ -36,12 +39,17 @@ struct Filter {
 }
 
 impl SpanFilter {
-    /// A filter for the spans of `store`.
-    pub(crate) fn new(limits: LimitSettings, store: SharedStore) -> Self {
-        let is_active = limits.limits_spans() || limits.limits_rollouts();
+    /// A filter for the spans of `store`. Logs the rules that store nothing.
+    pub(crate) fn new(limits: LimitSettings, sampling: &SamplingSettings, store: SharedStore) -> Self {
+        let sampling = Sampling::new(sampling);
+        for rule in sampling.rules_that_keep_nothing() {
+            tracing::warn!(rule, "a sampling rule stores nothing, except what sampling.always names");
+        }
+        let is_active = limits.limits_spans() || limits.limits_rollouts() || sampling.is_active();
         Self(is_active.then(|| {
             Arc::new(Filter {
                 limits,
+                sampling,
                 store,
                 usages: Mutex::default(),
                 not_stored: Mutex::default(),
@@ -90,7 +98,7 @@ impl SpanFilter {
 impl Filter {
     /// False if it only cuts spans.
     fn may_remove(&self) -> bool {
-        self.limits.limits_rollouts()
+        self.limits.limits_rollouts() || self.sampling.is_active()
     }
 
     async fn apply(&self, spans: Vec<Arc<Span>>) -> FilteredSpans {
@@ -120,10 +128,33 @@ impl Filter {
 
     /// Why the span is not stored. If the store does not answer, it is stored.
     async fn cause_against(&self, span: &Span) -> Option<Cause> {
-        if !self.may_remove() || is_reward(span) || span.rollout_id.as_str() == UNASSIGNED {
+        if !self.may_remove() || is_reward(span) {
+            return None;
+        }
+        match self.sampled_out(span).await {
+            Some(cause) => Some(cause),
+            None => self.beyond_limit(span).await,
+        }
+    }
+
+    /// The rule of sampling that leaves a span out.
+    async fn sampled_out(&self, span: &Span) -> Option<Cause> {
+        if !self.sampling.is_active() {
             return None;
         }
         let rollout = &span.rollout_id;
+        let mode = if self.sampling.asks_for_mode() { self.read_if_outdated(rollout).await?.mode } else { None };
+        let cause = self.sampling.cause_against(span, mode.as_deref())?;
+        let is_kept = self.sampling.keeps_registered() && self.is_registered(rollout).await;
+        (!is_kept).then_some(cause)
+    }
+
+    /// The limit that leaves a span out. Spans without a rollout have no limit together.
+    async fn beyond_limit(&self, span: &Span) -> Option<Cause> {
+        let rollout = &span.rollout_id;
+        if !self.limits.limits_rollouts() || rollout.as_str() == UNASSIGNED {
+            return None;
+        }
         if locked(&self.usages).get(rollout).is_none() {
             self.read(rollout).await;
         }
@@ -159,14 +190,22 @@ impl Filter {
 
     /// Whether a rollout is registered. If the store does not answer, it may be.
     async fn is_registered(&self, rollout: &RolloutId) -> bool {
-        let is_known = locked(&self.usages).get(rollout).is_some_and(|usage| !usage.is_outdated());
-        let is_read = is_known || self.read(rollout).await;
-        !is_read || locked(&self.usages).get(rollout).is_none_or(|usage| usage.is_registered)
+        self.read_if_outdated(rollout).await.is_none_or(|usage| usage.is_registered)
+    }
+
+    /// What is known of a rollout. `None` if the store does not answer.
+    async fn read_if_outdated(&self, rollout: &RolloutId) -> Option<RolloutUsage> {
+        let known = locked(&self.usages).get(rollout).filter(|usage| !usage.is_outdated()).cloned();
+        if known.is_none() && !self.read(rollout).await {
+            return None;
+        }
+        known.or_else(|| locked(&self.usages).get(rollout).cloned())
     }
 
     /// Reads a rollout from the store. False if the store does not answer.
     async fn read(&self, rollout: &RolloutId) -> bool {
-        match RolloutUsage::read(&self.store, rollout).await {
+        let count = if self.limits.limits_rollouts() { SpanCount::Needed } else { SpanCount::Unused };
+        match RolloutUsage::read(&self.store, rollout, count).await {
             Ok(read) => {
                 locked(&self.usages).learn(rollout.clone(), read);
                 true

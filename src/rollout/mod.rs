@@ -14,7 +14,8 @@ mod search;
 mod totals;
 mod watchdog;
 
-pub use requests::{AttemptChange, NewRollout, RolloutChange, RolloutMode};
+pub use crate::trace::RolloutMode;
+pub use requests::{AttemptChange, NewRollout, RolloutChange};
 pub use rollouts::{Result, RolloutError, Rollouts};
 pub(crate) use search::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
 pub(crate) use totals::TotalsCache;

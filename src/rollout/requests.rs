@@ -1,6 +1,6 @@
 //! The arguments of operations: new rollouts, and changes of rollouts and attempts.
 
-use crate::trace::{AttemptStatus, RolloutConfig, RolloutStatus, Timestamp};
+use crate::trace::{AttemptStatus, RolloutConfig, RolloutMode, RolloutStatus, Timestamp};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as JsonValue;
 use utoipa::ToSchema;
@@ -23,26 +23,6 @@ pub struct NewRollout {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<serde_json::Map<String, JsonValue>>,
-}
-
-/// What a rollout is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
-pub enum RolloutMode {
-    Train,
-    Val,
-    Test,
-}
-
-impl RolloutMode {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Test => "test",
-        }
-    }
 }
 
 /// Changes of a rollout. Absent fields keep their value; null removes it.

@@ -18,7 +18,7 @@ pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
 pub(crate) use ids::{IdBytes, InvalidId, check_id};
 pub use rollout::{
     Attempt, AttemptPosition, AttemptScope, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig,
-    RolloutStatus, Worker, WorkerStatus,
+    RolloutMode, RolloutStatus, Worker, WorkerStatus,
 };
 pub use sampler_arrays::{SamplerArray, SamplerArrays};
 pub use span::{Span, SpanKind, Status, StatusCode};

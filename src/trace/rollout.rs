@@ -275,6 +275,27 @@ impl Rollout {
     }
 }
 
+/// What a rollout is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are Agent Lightning's and say it all")]
+pub enum RolloutMode {
+    Train,
+    Val,
+    Test,
+}
+
+impl RolloutMode {
+    /// The name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
 impl Attempt {
     /// A running attempt. The store replaces its sequence id when it adds the attempt.
     pub fn running(rollout_id: RolloutId, attempt_id: AttemptId, start_time: Timestamp) -> Self {

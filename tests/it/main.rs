@@ -51,6 +51,7 @@ mod protocols;
 mod proxy_listener;
 mod python_package;
 mod sampler_arrays;
+mod sampling;
 mod sequence_ids;
 mod settings;
 mod span_exports;

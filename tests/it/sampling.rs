@@ -1,0 +1,159 @@
+//! Sampling: which spans are stored, by trace, host, mode, and what is kept always; and what is said about the others.
+
+use crate::support::client::{ask, get, post};
+use crate::support::{Bench, Running, eventually, say, text, tracewire};
+use serde_json::{Value, json};
+
+/// A server with settings.
+fn serve(bench: &Bench, settings: &str) -> Running {
+    let config = bench.home().join("sampling.toml");
+    std::fs::write(&config, settings).unwrap();
+    bench.serve(&["--config", config.to_str().unwrap()])
+}
+
+/// Requests a path of the mock through the proxy, as the mock answers it.
+fn fetch(bench: &Bench, serve: &Running, fields: &str, path: &str) -> String {
+    let request = format!("GET {}{path} HTTP/1.1\r\nHost: x\r\n{fields}Connection: close\r\n\r\n", bench.http());
+    say(serve.address("proxy"), request.as_bytes())
+}
+
+/// The trace ids of stored spans, and the sums of `tracewire.not_stored.*` of the others.
+fn stored(bench: &Bench, rollout: &str) -> (Vec<String>, [i64; 3]) {
+    let (counts, spans): (Vec<Value>, Vec<Value>) =
+        bench.spans(rollout).into_iter().partition(|span| span["name"] == "spans_not_stored");
+    let sum = |name: &str| {
+        let name = format!("tracewire.not_stored.{name}");
+        counts.iter().map(|span| span["attributes"][&name].as_i64().unwrap()).sum()
+    };
+    let traces = spans.iter().map(|span| span["trace_id"].as_str().unwrap().to_owned()).collect();
+    (traces, [sum("spans"), sum("errors"), sum("llm_calls")])
+}
+
+/// Waits until as many spans were left out.
+fn left_out(bench: &Bench, rollout: &str, count: i64) -> (Vec<String>, [i64; 3]) {
+    eventually(|| Some(stored(bench, rollout)).filter(|(_, [spans, ..])| *spans == count))
+}
+
+fn metrics(serve: &Running) -> String {
+    get(serve.address("server"), "/metrics").text()
+}
+
+fn not_stored(rule: &str, count: u64) -> String {
+    format!("tracewire_spans_not_stored_total{{reason=\"sampling\",rule=\"{rule}\"}} {count}\n")
+}
+
+/// A registered rollout with a mode, and its attempt.
+fn registered(serve: &Running, mode: &str) -> (String, String) {
+    let started = post(serve.address("server"), "/v1/agl/rollouts", &json!({ "input": {}, "mode": mode })).json();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&started["rollout_id"]), text(&started["attempt"]["attempt_id"]))
+}
+
+#[test]
+fn the_trace_id_decides_whatever_brings_the_span() {
+    let bench = Bench::new();
+    let serve = serve(&bench, "[sampling]\nratio = 0.5\n");
+    let traces: Vec<String> = (0..16_u64).map(|number| format!("{:018x}{:x}{:013x}", 1, number, 7)).collect();
+    for (number, trace) in traces.iter().enumerate() {
+        let fields = format!("x-rollout-id: ro-half\r\ntraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n");
+        assert!(fetch(&bench, &serve, &fields, "/echo").starts_with("HTTP/1.1 200"));
+        let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": "ro-half" } }]);
+        let span = json!({ "traceId": trace, "spanId": format!("{:016x}", number + 1), "name": "step" });
+        let body =
+            json!({ "resourceSpans": [{ "resource": { "attributes": named }, "scopeSpans": [{ "spans": [span] }] }] });
+        assert_eq!(post(serve.address("server"), "/v1/traces", &body).status, 200);
+    }
+    let (mut kept, counts) = left_out(&bench, "ro-half", 16);
+    kept.sort();
+    // Of each trace in the upper half, the exchange and the step.
+    let expected: Vec<String> = traces[8..].iter().flat_map(|trace| [trace.clone(), trace.clone()]).collect();
+    assert_eq!((kept, counts), (expected, [16, 0, 0]));
+    assert!(metrics(&serve).contains(&not_stored("default", 16)), "{}", metrics(&serve));
+    // A sampled-out span is no lost span.
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn the_first_rule_that_matches_decides_and_errors_are_kept() {
+    let bench = Bench::new();
+    let rules = "[sampling]\nratio = 0.0\nrules = [\n  { name = \"other\", hosts = [\"other.invalid\"], ratio = 1.0 },\n  \
+                 { name = \"mock\", hosts = [\"127.0.0.1\"], ratio = 0.0 },\n]\n";
+    let serve = serve(&bench, rules);
+    for _ in 0..3 {
+        assert!(fetch(&bench, &serve, "x-rollout-id: ro-rules\r\n", "/echo").starts_with("HTTP/1.1 200"));
+    }
+    let failed = fetch(&bench, &serve, "x-rollout-id: ro-rules\r\n", "/status/500");
+    assert!(failed.starts_with("HTTP/1.1 5") || failed.starts_with("HTTP/1.1 4"), "{failed}");
+    let (kept, counts) = left_out(&bench, "ro-rules", 3);
+    assert_eq!((kept.len(), counts), (1, [3, 0, 0]));
+    assert!(metrics(&serve).contains(&not_stored("mock", 3)), "{}", metrics(&serve));
+    // Registered rollouts are kept whole.
+    let (rollout, attempt) = registered(&serve, "train");
+    fetch(&bench, &serve, &format!("x-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n"), "/echo");
+    assert_eq!(bench.exchanges(&rollout, 1).len(), 1);
+}
+
+#[test]
+fn rollouts_are_sampled_by_mode_and_their_verdict_says_so() {
+    let bench = Bench::new();
+    let settings = "[sampling]\nalways = []\nrules = [{ name = \"validation\", modes = [\"val\"], ratio = 0.0 }]\n";
+    let serve = serve(&bench, settings);
+    let server = serve.address("server");
+    for (mode, is_kept) in [("train", true), ("val", false)] {
+        let (rollout, attempt) = registered(&serve, mode);
+        let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] }).to_string();
+        let request = format!(
+            "POST {}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            bench.http(),
+            body.len()
+        );
+        assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
+        let reward = json!({ "rollout_id": rollout, "attempt_id": attempt, "sequence_id": 99, "trace_id": "t", "span_id": "reward",
+            "parent_id": null, "name": "agentlightning.annotation", "status": { "status_code": "OK" },
+            "attributes": { "agentlightning.reward.0.value": 1.0 }, "events": [], "links": [], "start_time": null,
+            "end_time": null, "context": null, "parent": null, "resource": { "attributes": {}, "schema_url": "" } });
+        assert_eq!(post(server, "/v1/agl/spans", &reward).status, 201);
+        if is_kept {
+            assert_eq!(bench.exchanges(&rollout, 1).len(), 1);
+            continue;
+        }
+        let (kept, counts) = left_out(&bench, &rollout, 1);
+        assert_eq!((kept, counts), (vec!["t".to_owned()], [1, 0, 1]));
+        let view = get(server, &format!("/v1/tracewire/rollouts/{rollout}/verdict")).json();
+        let reasons = view["reasons"].as_array().unwrap();
+        let reason = reasons.iter().find(|reason| reason["name"] == "llm_calls_not_stored");
+        assert!(reason.unwrap()["detail"].as_str().unwrap().ends_with("validation"), "{view:#}");
+        let listed = get(server, &format!("/v1/tracewire/rollouts?q={rollout}")).json();
+        let totals = &listed["rollouts"][0]["totals"];
+        assert_eq!(totals["not_stored"], json!({ "spans": 1, "errors": 0, "llm_calls": 1 }), "{listed:#}");
+        assert!(totals["output_tokens"].as_i64().unwrap() > 0, "{listed:#}");
+        let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
+        assert_eq!(ask(server, "POST", &path, &[], r#"{"status": "succeeded"}"#).status, 200);
+    }
+}
+
+#[test]
+fn rules_that_keep_nothing_are_said_and_impossible_ones_refused() {
+    let bench = Bench::new();
+    let config = bench.home().join("rules.toml");
+    let run = |settings: &str| {
+        std::fs::write(&config, settings).unwrap();
+        let mut run = tracewire(bench.home());
+        run.env("TRACEWIRE_LOG", "warn").args(["run", "--config", config.to_str().unwrap(), "--", "true"]);
+        let output = run.output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let (is_started, said) = run("[sampling]\nrules = [{ name = \"quiet\", hosts = [\"a.example\"], ratio = 0.0 }]\n");
+    assert!(is_started && said.contains("stores nothing") && said.contains("quiet"), "{said}");
+    for (settings, words) in [
+        ("ratio = 1.5", "`1.5` is not a share of traces; use a number from 0.0 (none) to 1.0 (all)"),
+        ("rules = [{ ratio = 0.5 }, { hosts = [\"a\"], ratio = 1.0 }]", "rule 2 is never used"),
+        ("rules = [{ modes = [\"val\"], ratio = 0.5 }]", "set `always = [\"errors\"]`"),
+        ("rules = [{ hosts = [\"a b\"], ratio = 0.5 }]", "is not a pattern of hosts"),
+        ("rules = [{ hosts = [\"a\"], ratio = 0.5, mode = \"val\" }]", "did you mean `modes`?"),
+    ] {
+        let (is_started, said) = run(&format!("[sampling]\n{settings}\n"));
+        assert!(!is_started && said.contains(words), "{settings}: {said}");
+    }
+}
