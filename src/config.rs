@@ -9,8 +9,8 @@ use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
 use crate::live_export::{ExportSettings, ExportSettingsError};
 use crate::proxy::ProxySettings;
+use crate::rollout::{RetentionError, RetentionSettings};
 use crate::run::RunSettings;
-use crate::store::Retention;
 use crate::store::sqlite::Synchronous;
 use crate::tls::TlsSettings;
 use crate::trace::units::millis;
@@ -74,7 +74,7 @@ pub(crate) struct StoreSettings {
     /// Maximum size of the file that buffers spans while the PostgreSQL server is unreachable.
     pub(crate) max_spool_bytes: u64,
     /// Limits on stored data; the oldest is deleted first.
-    pub(crate) retention: Retention,
+    pub(crate) retention: RetentionSettings,
 }
 
 impl Default for StoreSettings {
@@ -83,7 +83,7 @@ impl Default for StoreSettings {
             path: None,
             synchronous: Synchronous::default(),
             max_spool_bytes: 1 << 30,
-            retention: Retention::default(),
+            retention: RetentionSettings::default(),
         }
     }
 }
@@ -185,6 +185,9 @@ pub(crate) enum ConfigError {
     /// Rules of sampling that can't be used.
     #[error("[sampling]: {0}")]
     Sampling(#[from] SamplingSettingsError),
+    /// A rule that can't be used.
+    #[error("[[store.retention.rule]]: {0}")]
+    Retention(#[from] RetentionError),
     /// A rule of `upstream.connect_to` is malformed.
     #[error("upstream.connect_to: {0}")]
     ConnectTo(<ConnectTo as FromStr>::Err),
@@ -246,6 +249,7 @@ impl Config {
         }
         self.export.check()?;
         self.sampling.check()?;
+        self.store.retention.check()?;
         for rule in &self.upstream.connect_to {
             rule.parse::<ConnectTo>().map_err(ConfigError::ConnectTo)?;
         }

@@ -23,6 +23,10 @@ pub(super) async fn serve(State(state): State<ApiState>) -> Response {
         registry.register("store_refused_spans", help, ConstCounter::<u64>::new(statistics.refused));
         let help = "Times that the store's file was found removed or replaced";
         registry.register("store_lost_files", help, ConstCounter::<u64>::new(statistics.lost_files));
+        let help = "Spans that limits and prunes have removed from the store";
+        registry.register("store_pruned_spans", help, ConstCounter::<u64>::new(statistics.pruned_spans));
+        let help = "Rollouts that limits and prunes have removed from the store";
+        registry.register("store_pruned_rollouts", help, ConstCounter::<u64>::new(statistics.pruned_rollouts));
         let help = "Reads of records that are damaged";
         registry.register("store_damaged_reads", help, ConstCounter::<u64>::new(statistics.damaged_reads));
     }

@@ -17,7 +17,7 @@ use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
-use crate::rollout::Rollouts;
+use crate::rollout::{Rollouts, apply_rules};
 use crate::run::runtime::advice;
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::store::SharedStore;
@@ -140,6 +140,7 @@ impl App {
             let ended_rollouts = rollouts.subscribe_ended();
             let address = app.start_server(config, rollouts.clone(), service, gateway.clone()).await?;
             app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
+            app.tasks.push(tokio::spawn(apply_rules(Arc::clone(&app.store), config.store.retention.clone())));
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
             app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));

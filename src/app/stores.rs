@@ -19,11 +19,11 @@ pub(crate) async fn open_store(config: &Config, when_unreachable: WhenUnreachabl
     let settings = &config.store;
     match settings.place() {
         StorePlace::Memory => {
-            Ok(Arc::new(MemoryStore::new(settings.retention).with_observer(lifecycle::on_span_stored)))
+            Ok(Arc::new(MemoryStore::new(settings.retention.limits()).with_observer(lifecycle::on_span_stored)))
         }
         StorePlace::File(_) => {
             let options = SqliteOptions {
-                retention: settings.retention,
+                retention: settings.retention.limits(),
                 synchronous: settings.synchronous,
                 observer: Some(lifecycle::on_span_stored),
                 ..SqliteOptions::default()
@@ -33,7 +33,7 @@ pub(crate) async fn open_store(config: &Config, when_unreachable: WhenUnreachabl
         StorePlace::Postgres(url) => {
             let tls = UpstreamTls::new(&config.tls).map_err(|error| StoreError::Other(error.to_string()))?;
             let options = PostgresOptions {
-                retention: settings.retention,
+                retention: settings.retention.limits(),
                 observer: Some(lifecycle::on_span_stored),
                 when_unreachable,
                 ..PostgresOptions::default()

@@ -110,3 +110,21 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, InvalidSeconds> {
 fn duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("expected a time such as 90s, 30m, 2h or 7d")]
+pub(crate) struct InvalidAge;
+
+/// Parses a whole number with a unit of time.
+pub(crate) fn age(text: &str) -> Result<Duration, InvalidAge> {
+    let unit = text.chars().last().ok_or(InvalidAge)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(InvalidAge),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| InvalidAge)?;
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
+}

@@ -37,7 +37,7 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Print each span as it is stored
     Tail(tail::TailArgs),
-    /// Show what a trace store holds and takes on disk
+    /// Show what a trace store takes, remove what is too old or too much, give back space
     Store(store::StoreCommandArgs),
     /// Open the web page of a trace store
     Ui(ui::UiArgs),

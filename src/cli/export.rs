@@ -3,6 +3,7 @@
 //! Rollouts are read, converted and written one by one. The file gets its name when it is whole. Beside training data is
 //! the proof, which counts the sampled tokens that are in the data, and the others with their reasons.
 
+use super::args::age;
 use super::find::{find_rollout, open_for_reading};
 use super::settings::read_config;
 use super::show;
@@ -316,25 +317,10 @@ fn summary(counts: &ExportCounts) -> String {
 
 #[derive(Debug, thiserror::Error)]
 enum InvalidArgument {
-    #[error("expected a time such as 90s, 30m, 2h or 7d")]
-    Age,
     #[error(
         "there is no such status; rollouts are queuing, preparing, running, failed, succeeded, cancelled or requeuing"
     )]
     Status,
-}
-
-fn age(text: &str) -> Result<Duration, InvalidArgument> {
-    let unit = text.chars().last().ok_or(InvalidArgument::Age)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        _ => return Err(InvalidArgument::Age),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| InvalidArgument::Age)?;
-    Ok(Duration::from_secs(number.saturating_mul(seconds)))
 }
 
 fn status(text: &str) -> Result<RolloutStatus, InvalidArgument> {

@@ -11,6 +11,12 @@ use anyhow::{Result, bail};
 /// Opens the store that the arguments name. Returns it with its name for messages.
 pub(super) async fn open_for_reading(args: &StoreArgs) -> Result<(SharedStore, String)> {
     let config = Config { store: args.settings(), ..Config::default() };
+    let place = existing_place(&config)?;
+    Ok((open_store_for_reading(&config).await?, place))
+}
+
+/// The name of the store of the settings, which has to exist.
+pub(super) fn existing_place(config: &Config) -> Result<String> {
     let place = place_name(&config.store);
     if matches!(config.store.place(), StorePlace::File(_)) && !store_path(&config.store).exists() {
         bail!("there is no trace store at {place}; create one with `tracewire run`, or set another with --store");
@@ -18,7 +24,7 @@ pub(super) async fn open_for_reading(args: &StoreArgs) -> Result<(SharedStore, S
     if config.store.place() == StorePlace::Memory {
         bail!("a store in memory is gone when its program has ended; name the file or the server with --store");
     }
-    Ok((open_store_for_reading(&config).await?, place))
+    Ok(place)
 }
 
 /// The rollout with this id or with an id that begins with it, or the `latest`.

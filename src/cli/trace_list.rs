@@ -147,7 +147,11 @@ fn has_tokens(totals: &RolloutTotals) -> bool {
 }
 
 /// Reads the spans that a page of the search left.
-async fn complete(one: &mut FoundRollout, store: &SharedStore, totals: &TotalsCache) -> Result<(), StoreError> {
+pub(super) async fn complete(
+    one: &mut FoundRollout,
+    store: &SharedStore,
+    totals: &TotalsCache,
+) -> Result<(), StoreError> {
     while one.totals.is_none() {
         let mut budget = MAX_SPANS_READ;
         one.totals = totals.of(store, &one.found.rollout.rollout_id, &one.counts, &mut budget).await?;

@@ -8,9 +8,9 @@ use crate::filter::SpanFilter;
 use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter,
-    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanContent, SpanOutline, SpanPage,
-    SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError, StoreUsage,
+    Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, PruneCursor, PruneRequest, PruneSlice, Pruned,
+    RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanContent,
+    SpanOutline, SpanPage, SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError, StoreUsage, Vacuum,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -127,8 +127,14 @@ impl Store for Picky {
     fn usage(&self) -> Answer<'_, StoreUsage> {
         self.inner.usage()
     }
-    fn prune(&self) -> Answer<'_, Pruned> {
-        self.inner.prune()
+    fn prune_slice(&self, request: PruneRequest, from: PruneCursor) -> Answer<'_, PruneSlice> {
+        self.inner.prune_slice(request, from)
+    }
+    fn prune_preview(&self, request: PruneRequest) -> Answer<'_, Pruned> {
+        self.inner.prune_preview(request)
+    }
+    fn vacuum(&self, extent: Vacuum) -> Answer<'_, ()> {
+        self.inner.vacuum(extent)
     }
     fn close(&self) -> Answer<'_, ()> {
         self.inner.close()

@@ -9,6 +9,7 @@ mod known_attempts;
 pub mod lifecycle;
 mod operations;
 mod requests;
+mod retention;
 mod rollouts;
 mod search;
 mod totals;
@@ -16,6 +17,7 @@ mod watchdog;
 
 pub use crate::trace::RolloutMode;
 pub use requests::{AttemptChange, NewRollout, RolloutChange};
+pub(crate) use retention::{RetentionError, RetentionSettings, apply_rules, preview_expired, prune_expired};
 pub use rollouts::{Result, RolloutError, Rollouts};
 pub(crate) use search::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
 pub(crate) use totals::TotalsCache;

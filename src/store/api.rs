@@ -6,9 +6,10 @@
 //! their effect has to commit with it: a [`Change`] and a [`super::records::SpanObserver`].
 
 use super::error::Result;
+use super::pruning::{PruneCursor, PruneRequest, PruneSlice, Pruned};
 use super::records::Change;
 use super::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use super::usage::StoreUsage;
+use super::usage::{StoreUsage, Vacuum};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
@@ -123,9 +124,17 @@ pub trait Store: Send + Sync + 'static {
     /// What the store takes on disk.
     fn usage(&self) -> BoxFuture<'_, Result<StoreUsage>>;
 
-    /// Applies the retention limits now; stores also apply them as they grow. Afterwards the removed content can no
-    /// longer be read from the store, and each table is bounded by what is left.
-    fn prune(&self) -> BoxFuture<'_, Result<Pruned>>;
+    /// Removes a slice of what the request selects. Stores also apply their own limits as they grow. After the last slice the removed
+    /// content can no longer be read from the store, and each table is bounded by what is left. [`StoreExt::prune`] makes all slices.
+    ///
+    /// [`StoreExt::prune`]: super::StoreExt::prune
+    fn prune_slice(&self, request: PruneRequest, from: PruneCursor) -> BoxFuture<'_, Result<PruneSlice>>;
+
+    /// What a prune would remove now. The bytes are an estimate.
+    fn prune_preview(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>>;
+
+    /// Gives back space that the store no longer needs.
+    fn vacuum(&self, extent: Vacuum) -> BoxFuture<'_, Result<()>>;
 
     /// Completes pending writes and releases files and connections. Later calls fail with `StoreError::Closed`.
     fn close(&self) -> BoxFuture<'_, Result<()>>;
@@ -320,14 +329,11 @@ pub struct Statistics {
     pub refused: u64,
     /// How often the store's file was found removed or replaced since the start. What it held is no longer in the store.
     pub lost_files: u64,
+    /// Spans removed since the start by limits and prunes, not with a rollout that was deleted.
+    pub pruned_spans: u64,
+    /// Rollouts removed since the start by limits and prunes.
+    pub pruned_rollouts: u64,
     /// How often a damaged record was read since the start, each time anew: a span, or an attribute of a span, that can't
     /// be read.
     pub damaged_reads: u64,
-}
-
-/// Result of [`Store::prune`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Spans removed, oldest first.
-    pub spans: u64,
 }

@@ -14,6 +14,21 @@ pub enum StoreError {
         /// The store's file.
         path: PathBuf,
     },
+    /// A disk has too little room for a rewrite of the file.
+    #[error(
+        "rewriting {path} needs {needed_mb} MB of free space in {folder}, which has {free_mb} MB; free some space, set SQLITE_TMPDIR to a \
+         folder on another disk, or vacuum without --full"
+    )]
+    ShortOfSpace {
+        /// The store's file.
+        path: PathBuf,
+        /// The folder on the disk.
+        folder: PathBuf,
+        /// Megabytes that the rewrite needs there.
+        needed_mb: u64,
+        /// Megabytes that are free there.
+        free_mb: u64,
+    },
     /// Another process has locked the file.
     #[error("{path} is locked by another process; stop that process, or choose another file with --store")]
     Locked {
@@ -119,6 +134,7 @@ impl StoreError {
         match self {
             Self::InvalidData { .. } => FailedAppend::Drop,
             Self::Full { .. }
+            | Self::ShortOfSpace { .. }
             | Self::Locked { .. }
             | Self::Corrupt { .. }
             | Self::TooNew { .. }

@@ -2,6 +2,7 @@
 
 use super::api::Store;
 use super::error::{Result, StoreError};
+use super::pruning::{PruneCursor, PruneRequest, Pruned};
 use super::records::Records;
 use super::span_pages;
 use super::span_query::SpanQuery;
@@ -32,6 +33,31 @@ pub trait StoreExt: Store {
     /// All spans of a rollout in their order; of all attempts if `attempt` is `None`. They are in memory at once.
     fn spans(&self, rollout: RolloutId, attempt: Option<AttemptId>) -> impl Future<Output = Result<Vec<Span>>> + Send {
         span_pages::all(self, SpanQuery { attempt_id: attempt, ..SpanQuery::of_rollout(rollout) })
+    }
+
+    /// Applies the limits that the store was opened with, in slices.
+    fn prune(&self) -> impl Future<Output = Result<Pruned>> + Send {
+        self.prune_all(PruneRequest::OwnLimits, |_| {})
+    }
+
+    /// Removes what a request selects, in slices. After each, `progress` gets what was removed so far.
+    fn prune_all(
+        &self,
+        request: PruneRequest,
+        mut progress: impl FnMut(&Pruned) + Send,
+    ) -> impl Future<Output = Result<Pruned>> + Send {
+        async move {
+            let (mut removed, mut from) = (Pruned::default(), PruneCursor::default());
+            loop {
+                let slice = self.prune_slice(request.clone(), from).await?;
+                removed.add(slice.removed);
+                progress(&removed);
+                match slice.next {
+                    Some(next) => from = next,
+                    None => return Ok(removed),
+                }
+            }
+        }
     }
 
     /// [`Records::upsert_rollout`] as a transaction.

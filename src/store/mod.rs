@@ -17,6 +17,7 @@ mod piece_cache;
 mod pieces;
 mod planes;
 pub mod postgres;
+mod pruning;
 mod records;
 mod retention;
 mod selected_rollouts;
@@ -32,17 +33,17 @@ pub mod sqlite;
 mod usage;
 
 pub use api::{
-    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutOrder,
-    RolloutPlace, RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
-    UNASSIGNED,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace,
+    RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store, UNASSIGNED,
 };
 pub(crate) use attempt_reader::AttemptReader;
 pub use error::{FailedAppend, Result, StoreError};
 pub use export_cursor::ExportCursor;
 pub use extension::StoreExt;
+pub use pruning::{PruneCursor, PruneLimits, PruneRequest, PruneSlice, Pruned};
 pub use records::{Change, Records, SpanObserver};
 pub use retention::Retention;
 pub(crate) use selected_rollouts::SelectedRollouts;
 pub(crate) use span_pages::SpanPages;
 pub use span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-pub use usage::{StoreKind, StoreUsage};
+pub use usage::{StoreKind, StoreUsage, Vacuum};

@@ -1,6 +1,4 @@
-//! Retention limits, and the rows that the removal of spans makes unnecessary.
-//!
-//! Pure arithmetic and SQL text; the stores execute it.
+//! Retention limits. Pure arithmetic; the stores apply it.
 
 use crate::trace::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,19 +38,6 @@ impl Retention {
 pub(super) fn excess(used: u64, limit: u64) -> u64 {
     if limit == 0 || used <= limit { 0 } else { used - (limit - limit / 10) }
 }
-
-/// Statements for SQLite and PostgreSQL that remove, after the removal of spans, the rows that only these spans needed:
-/// attempts that were never started, unregistered rollouts without spans, their places in the queue, and traces without spans.
-pub(super) const REMOVE_UNUSED: [&str; 4] = [
-    "DELETE FROM attempt WHERE NOT EXISTS
-         (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id)
-     AND (sequence_id = 0 OR NOT EXISTS
-         (SELECT 1 FROM rollout WHERE rollout.rollout_id = attempt.rollout_id AND rollout.registered))",
-    "DELETE FROM rollout WHERE NOT registered
-     AND NOT EXISTS (SELECT 1 FROM span WHERE span.rollout_id = rollout.rollout_id)",
-    "DELETE FROM queue WHERE NOT EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = queue.rollout_id)",
-    "DELETE FROM trace WHERE NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)",
-];
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 

@@ -48,3 +48,12 @@ pub enum StoreKind {
     /// In a PostgreSQL server.
     Postgresql,
 }
+
+/// How much space [`Store::vacuum`](super::Store::vacuum) gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vacuum {
+    /// What is known to be unused. Other programs hardly notice it.
+    Unused,
+    /// All that a rewrite saves. It needs free disk for the rewritten data; writes of others wait, and in PostgreSQL also reads.
+    Full,
+}

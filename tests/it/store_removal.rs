@@ -18,7 +18,7 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{Retention, SharedStore, StoreExt};
-use tracewire::trace::{Rollout, Span, Timestamp};
+use tracewire::trace::{Rollout, RolloutStatus, Span, Timestamp};
 
 /// Where a store's content is, to look at it from outside.
 enum Backend {
@@ -117,9 +117,11 @@ fn spans() -> Vec<Span> {
         .collect()
 }
 
-/// Registers a rollout and puts another into the queue.
+/// Registers a rollout, which has ended so that its spans can go, and puts another into the queue.
 async fn register(store: &SharedStore) {
-    store.upsert_rollout(Rollout::running("registered".into(), Timestamp::default())).await.unwrap();
+    let ended =
+        Rollout { status: RolloutStatus::Succeeded, ..Rollout::running("registered".into(), Timestamp::default()) };
+    store.upsert_rollout(ended).await.unwrap();
     let new =
         NewRollout { input: json!("MARKER-of-queued-"), mode: None, resources_id: None, config: None, metadata: None };
     Rollouts::new(Arc::clone(store)).enqueue(vec![new]).await.unwrap();

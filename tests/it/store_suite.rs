@@ -19,11 +19,13 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, ExportCursor, Retention, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState,
-    SharedStore, SpanContent, SpanPlace, SpanQuery, Store, StoreError, StoreExt,
+    Appended, ExportCursor, PruneCursor, PruneLimits, PruneRequest, Retention, RolloutCounts, RolloutFilter,
+    RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent, SpanPlace, SpanQuery, Store,
+    StoreError, StoreExt,
 };
 use tracewire::trace::{
-    Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutStatus, Span, StatusCode, Timestamp, Value,
+    Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutId, RolloutStatus, Span, StatusCode,
+    Timestamp, Value,
 };
 
 struct Opened {
@@ -329,6 +331,52 @@ async fn keeps_at_most(store: SharedStore) {
     assert!(store.rollout("gone".into()).await.unwrap().is_none());
 }
 
+/// Limits and requests remove nothing of rollouts in progress, and what a preview said.
+async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
+    for (id, status) in
+        [("running", RolloutStatus::Running), ("waiting", RolloutStatus::Requeuing), ("ended", RolloutStatus::Failed)]
+    {
+        store.upsert_rollout(Rollout { status, ..Rollout::running(id.into(), Timestamp::default()) }).await.unwrap();
+    }
+    let spans = |rollout: &'static str, from: u64| {
+        (from..from + 300).map(move |number| span(rollout, "a", number, &format!("s{number}")))
+    };
+    for (rollout, from) in [("running", 0), ("ended", 300), ("named", 600), ("waiting", 900)] {
+        store.append(shared(spans(rollout, from))).await.unwrap();
+    }
+    let mut open = span("named", "a", 9, "open");
+    (open.start_time, open.end_time) = (Some(Timestamp::from_unix_nanos(1)), None);
+    store.append(shared([open])).await.unwrap();
+    let left = async |rollout: &str| store.spans(rollout.into(), None).await.unwrap().len();
+    // By age: those that ended before the 450th, and the one without an end.
+    let ended_before = Some(Timestamp::from_unix_nanos(START_NANOS + 450 + 7));
+    let by_age = PruneRequest::Limits(PruneLimits { ended_before, ..PruneLimits::default() });
+    let preview = store.prune_preview(by_age.clone()).await.unwrap();
+    let removed = store.prune_all(by_age, |_| {}).await.unwrap();
+    assert_eq!((removed.spans, removed.rollouts), (151, 0));
+    assert_eq!((preview.spans, preview.rollouts), (151, 0));
+    assert_eq!((left("running").await, left("ended").await, left("named").await), (300, 150, 300));
+    // By number: all that may go, since the others alone are more.
+    let by_number = PruneRequest::Limits(PruneLimits { max_spans: 500, ..PruneLimits::default() });
+    let preview = store.prune_preview(by_number.clone()).await.unwrap();
+    let mut slices = 0;
+    let removed = store.prune_all(by_number.clone(), |_| slices += 1).await.unwrap();
+    assert_eq!((removed.spans, removed.rollouts), (450, 1));
+    assert_eq!((preview.spans, preview.rollouts), (450, 1));
+    assert!(slices > 0);
+    let again = store.prune_slice(by_number, PruneCursor::default()).await.unwrap();
+    assert_eq!(again.removed.spans, 0);
+    // Whole rollouts.
+    let ids = ["running", "ended", "gone"].map(RolloutId::from);
+    let of_ids = PruneRequest::Rollouts(Arc::from(ids));
+    assert_eq!(store.prune_preview(of_ids.clone()).await.unwrap().rollouts, 1);
+    assert_eq!(store.prune_all(of_ids, |_| {}).await.unwrap().rollouts, 1);
+    assert!(store.rollout("ended".into()).await.unwrap().is_none());
+    assert_eq!((left("running").await, left("waiting").await), (300, 300));
+    let statistics = store.statistics().await.unwrap();
+    assert_eq!((statistics.pruned_spans, statistics.pruned_rollouts, statistics.spans), (601, 2, 600));
+}
+
 async fn concurrent_appends(store: SharedStore) {
     let mut tasks = JoinSet::new();
     for task in 0..50 {
@@ -615,7 +663,7 @@ async fn closed(store: SharedStore) {
 macro_rules! suite {
     ($($module:ident => [$($test:ident),* $(,)?]),* $(,)?) => {$(
         mod $module {
-            use tracewire::store::Retention;
+            use tracewire::store::{Retention, StoreExt};
             $(
                 #[tokio::test]
                 async fn $test() {
@@ -641,9 +689,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

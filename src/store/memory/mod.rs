@@ -5,6 +5,7 @@
 
 mod numbered;
 mod outline;
+mod pruning;
 mod records;
 mod state;
 mod store;

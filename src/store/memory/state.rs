@@ -3,12 +3,12 @@
 use super::outline::{outline, restricted};
 use crate::llm::recorded::is_llm_call;
 use crate::store::api::{
-    Appended, Pruned, RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, SpanOutline,
+    Appended, RolloutCounts, RolloutFilter, RolloutOrder, RolloutSequenceState, RolloutSummary, SpanOutline,
     Statistics, UNASSIGNED,
 };
 use crate::store::export_cursor::ExportCursor;
+use crate::store::pruning::Pruned;
 use crate::store::records::SpanObserver;
-use crate::store::retention::{Retention, excess};
 use crate::store::span_columns::SpanKey;
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::place;
@@ -30,8 +30,8 @@ pub(super) struct State {
     pub(super) spans: BTreeMap<u64, Arc<Span>>,
     /// The keys of `spans`.
     keys: HashSet<SpanKey>,
-    rollouts: BTreeMap<RolloutId, RolloutEntry>,
-    traces: HashMap<String, TraceEntry>,
+    pub(super) rollouts: BTreeMap<RolloutId, RolloutEntry>,
+    pub(super) traces: HashMap<String, TraceEntry>,
     pub(super) queue: VecDeque<RolloutId>,
     /// The log of ended rollouts, in the order in which they ended.
     pub(super) ended: Vec<RolloutId>,
@@ -39,7 +39,8 @@ pub(super) struct State {
     pub(super) resources: Vec<ResourcesUpdate>,
     /// By name. As many as the settings have exports.
     pub(super) export_cursors: HashMap<String, ExportCursor>,
-    size_bytes: u64,
+    pub(super) size_bytes: u64,
+    pub(super) pruned: Pruned,
 }
 
 /// A rollout with what belongs to it.
@@ -51,18 +52,18 @@ pub(super) struct RolloutEntry {
     /// By sequence id.
     pub(super) attempts: Vec<Attempt>,
     /// Numbers of its spans.
-    spans: BTreeSet<u64>,
+    pub(super) spans: BTreeSet<u64>,
     /// The same spans in the order of the rollout.
     places: BTreeSet<SpanPlace>,
 }
 
 /// The owner of a trace.
 #[derive(Debug)]
-struct TraceEntry {
+pub(super) struct TraceEntry {
     rollout_id: RolloutId,
     attempt_id: AttemptId,
     /// Number of the last span of the trace in its rollout: the entry is removed together with it.
-    last_span: u64,
+    pub(super) last_span: u64,
 }
 
 impl State {
@@ -268,43 +269,10 @@ impl State {
             resources: self.resources.len() as u64,
             spans: self.spans.len() as u64,
             size_bytes: self.size_bytes,
+            pruned_spans: self.pruned.spans,
+            pruned_rollouts: self.pruned.rollouts,
             ..Statistics::default()
         }
-    }
-
-    pub(super) fn prune(&mut self, retention: Retention) -> Pruned {
-        let mut pruned = Pruned::default();
-        if let Some(before) = retention.expired_before(SystemTime::now().into()) {
-            let is_old = |span: &Span| span.end_time.or(span.start_time).is_some_and(|time| time < before);
-            let old: Vec<u64> = self.spans.iter().filter(|(_, span)| is_old(span)).map(|(number, _)| *number).collect();
-            pruned.spans += old.into_iter().filter(|number| self.remove_span(*number)).count() as u64;
-        }
-        let spans = self.spans.len() as u64;
-        let max_spans = spans - excess(spans, retention.max_spans);
-        let max_bytes = self.size_bytes - excess(self.size_bytes, retention.max_bytes);
-        while self.spans.len() as u64 > max_spans || self.size_bytes > max_bytes {
-            let Some(oldest) = self.spans.keys().next().copied() else { break };
-            pruned.spans += u64::from(self.remove_span(oldest));
-        }
-        if pruned.spans > 0 {
-            self.remove_unused();
-        }
-        pruned
-    }
-
-    /// What `retention::REMOVE_UNUSED` does in a database.
-    fn remove_unused(&mut self) {
-        for entry in self.rollouts.values_mut() {
-            let of_span = |number: &u64| self.spans.get(number).map(|span| &span.attempt_id);
-            let used: HashSet<&AttemptId> = entry.spans.iter().filter_map(of_span).collect();
-            let registered = entry.registered;
-            entry
-                .attempts
-                .retain(|attempt| (registered && attempt.sequence_id > 0) || used.contains(&attempt.attempt_id));
-        }
-        self.rollouts.retain(|_, entry| entry.registered || !entry.spans.is_empty());
-        self.queue.retain(|id| self.rollouts.contains_key(id));
-        self.traces.retain(|_, trace| self.spans.contains_key(&trace.last_span));
     }
 
     /// Removes a rollout with all that belongs to it. Returns the number of its spans.
@@ -315,7 +283,7 @@ impl State {
         spans.into_iter().filter(|number| self.remove_span(*number)).count() as u64
     }
 
-    fn remove_span(&mut self, number: u64) -> bool {
+    pub(super) fn remove_span(&mut self, number: u64) -> bool {
         let Some(span) = self.spans.remove(&number) else { return false };
         self.size_bytes = self.size_bytes.saturating_sub(span.estimated_bytes());
         if let Some(entry) = self.rollouts.get_mut(&span.rollout_id) {

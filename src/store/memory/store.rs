@@ -3,14 +3,15 @@
 use super::state::State;
 use super::usage::usage;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
+use crate::store::pruning::{PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::{Change, SpanObserver};
 use crate::store::retention::Retention;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::usage::StoreUsage;
+use crate::store::usage::{StoreUsage, Vacuum};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use crate::util::lru::{LruCache, lru};
 use std::collections::HashMap;
@@ -55,7 +56,9 @@ impl Store for MemoryStore {
     fn append(&self, spans: Vec<Arc<Span>>) -> BoxFuture<'_, Result<Appended>> {
         self.with(move |state| {
             let appended = state.append(spans, self.observer);
-            state.prune(self.retention);
+            if state.may_exceed(self.retention) {
+                state.prune(&PruneRequest::OwnLimits, self.retention);
+            }
             appended
         })
     }
@@ -179,8 +182,16 @@ impl Store for MemoryStore {
         self.with(|state| usage(state))
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
-        self.with(move |state| state.prune(self.retention))
+    fn prune_slice(&self, request: PruneRequest, _: PruneCursor) -> BoxFuture<'_, Result<PruneSlice>> {
+        self.with(move |state| state.prune(&request, self.retention))
+    }
+
+    fn prune_preview(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+        self.with(move |state| state.prune_preview(&request, self.retention))
+    }
+
+    fn vacuum(&self, _: Vacuum) -> BoxFuture<'_, Result<()>> {
+        self.with(|_| ())
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

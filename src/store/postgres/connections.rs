@@ -89,6 +89,15 @@ impl Connections {
         self.run_within(self.answer_timeout, work).await
     }
 
+    /// As [`Self::run`], for work that may take as long as a migration.
+    pub(super) async fn run_long<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Result<T, QueryError>> + Send,
+    ) -> Result<T, QueryError> {
+        self.make_tables().await?;
+        self.run_within(MIGRATION_TIMEOUT, work).await
+    }
+
     async fn run_within<T>(
         &self,
         limit: Duration,

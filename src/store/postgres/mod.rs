@@ -8,6 +8,7 @@ mod connections;
 mod ended;
 mod error;
 mod options;
+mod pruning;
 mod queries;
 mod retention;
 mod rows;

@@ -6,16 +6,18 @@ use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::settled::Settled;
 use super::statistics::StatisticsCache;
 use super::transaction::Changed;
-use super::{append, ended, queries, retention, spans, texts, transaction, usage};
+use super::{append, ended, pruning, queries, spans, texts, transaction, usage};
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
+use crate::store::extension::StoreExt;
+use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::SpanRow;
-use crate::store::usage::StoreUsage;
+use crate::store::usage::{StoreUsage, Vacuum};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Object;
@@ -34,6 +36,7 @@ pub struct PostgresStore {
     unchecked_spans: AtomicUsize,
     statistics: StatisticsCache,
     settled: Arc<Settled>,
+    pruned: PruneCounters,
 }
 
 type Answer<T> = std::result::Result<T, QueryError>;
@@ -48,8 +51,8 @@ impl PostgresStore {
         })?;
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let statistics = StatisticsCache::default();
-        let store =
-            Self { connections, options, unchecked_spans: AtomicUsize::new(0), statistics, settled: Arc::default() };
+        let (unchecked_spans, settled, pruned) = (AtomicUsize::new(0), Arc::default(), PruneCounters::default());
+        let store = Self { connections, options, unchecked_spans, statistics, settled, pruned };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -98,10 +101,10 @@ impl PostgresStore {
             .await
     }
 
-    async fn prune_once(&self) -> Answer<Pruned> {
-        let retention = self.options.retention;
+    async fn slice_once(&self, request: PruneRequest, from: PruneCursor) -> Answer<PruneSlice> {
+        let (retention, now) = (self.options.retention, SystemTime::now().into());
         self.connections
-            .run(move |connection| Box::pin(retention::prune(connection, retention, SystemTime::now().into())))
+            .run(move |connection| Box::pin(pruning::prune_slice(connection, request, from, retention, now)))
             .await
     }
 
@@ -285,7 +288,10 @@ impl Store for PostgresStore {
         Box::pin(async move {
             // Health checks read the counts: kept ones must not hide that the server is gone.
             self.run(|connection| Box::pin(queries::check(connection))).await?;
-            self.statistics.get(async || self.run(|connection| Box::pin(queries::statistics(connection))).await).await
+            let counts =
+                self.statistics.get(async || self.run(|connection| Box::pin(queries::statistics(connection))).await);
+            let Pruned { spans: pruned_spans, rollouts: pruned_rollouts, .. } = self.pruned.read();
+            Ok(Statistics { pruned_spans, pruned_rollouts, ..counts.await? })
         })
     }
 
@@ -293,14 +299,32 @@ impl Store for PostgresStore {
         Box::pin(self.run(|connection| Box::pin(usage::usage(connection))))
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+    fn prune_slice(&self, request: PruneRequest, from: PruneCursor) -> BoxFuture<'_, Result<PruneSlice>> {
         Box::pin(async move {
-            let pruned = (|| self.prune_once()).retry(conflict_backoff()).when(QueryError::is_conflict).await;
-            let pruned = pruned.map_err(|error| error.into_store_error(&self.connections.server))?;
-            if pruned.spans > 0 {
+            let once = || self.slice_once(request.clone(), from.clone());
+            let slice = once.retry(conflict_backoff()).when(QueryError::is_conflict).await;
+            let slice = slice.map_err(|error| error.into_store_error(&self.connections.server))?;
+            self.pruned.add(&slice);
+            if slice.removed.spans > 0 {
                 self.remove_orphaned_texts().await;
             }
-            Ok(pruned)
+            Ok(slice)
+        })
+    }
+
+    fn prune_preview(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+        let (retention, now) = (self.options.retention, SystemTime::now().into());
+        Box::pin(self.run(move |connection| {
+            Box::pin(async move { pruning::preview(connection, request, retention, now).await })
+        }))
+    }
+
+    fn vacuum(&self, extent: Vacuum) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let limit = self.options.answer_timeout;
+            let done = self.connections.run_long(move |connection| Box::pin(usage::vacuum(connection, extent, limit)));
+            let done = done.await;
+            done.map_err(|error| error.into_store_error(&self.connections.server))
         })
     }
 

@@ -3,8 +3,10 @@
 use super::error::QueryError;
 use crate::store::span_row::timestamp;
 use crate::store::sql::unsigned;
-use crate::store::usage::{StoreKind, StoreUsage};
+use crate::store::usage::{StoreKind, StoreUsage, Vacuum};
 use deadpool_postgres::Object;
+use std::time::Duration;
+use tokio_postgres::Error;
 
 /// The tables that grow with what is recorded.
 const TABLES: [&str; 11] = [
@@ -39,4 +41,21 @@ pub(super) async fn usage(connection: &Object) -> Result<StoreUsage, QueryError>
         piece_bytes: Some(unsigned(row.get(4))),
         ..StoreUsage::default()
     })
+}
+
+/// Makes the space of removed rows free for new ones, and gives back what is free at the ends of the tables; a full vacuum gives back all.
+/// Afterwards statements of the connection may take `limit` again.
+pub(super) async fn vacuum(connection: &Object, extent: Vacuum, limit: Duration) -> Result<(), QueryError> {
+    connection.batch_execute("SET statement_timeout = 0").await?;
+    let done = vacuum_tables(connection, extent).await;
+    connection.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
+    Ok(done?)
+}
+
+async fn vacuum_tables(connection: &Object, extent: Vacuum) -> Result<(), Error> {
+    let full = if extent == Vacuum::Full { "(FULL) " } else { "" };
+    for table in TABLES {
+        connection.batch_execute(&format!("VACUUM {full}{table}")).await?;
+    }
+    Ok(())
 }

@@ -2,14 +2,15 @@
 
 use super::file::Spool;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SharedStore, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{FailedAppend, Result, StoreError};
+use crate::store::pruning::{PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::usage::StoreUsage;
+use crate::store::usage::{StoreUsage, Vacuum};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -203,8 +204,16 @@ impl Store for SpooledStore {
         })
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
-        self.server.prune()
+    fn prune_slice(&self, request: PruneRequest, from: PruneCursor) -> BoxFuture<'_, Result<PruneSlice>> {
+        self.server.prune_slice(request, from)
+    }
+
+    fn prune_preview(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+        self.server.prune_preview(request)
+    }
+
+    fn vacuum(&self, extent: Vacuum) -> BoxFuture<'_, Result<()>> {
+        self.server.vacuum(extent)
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Called when removed content can no longer be read from the file or its log.
+/// Called when removed content can no longer be read from the file or its log, or when the log was copied.
 pub(super) type OnErased = Box<dyn FnOnce() + Send>;
 
 /// Handle of the thread.
@@ -31,8 +31,8 @@ pub(super) struct Checkpoints {
 }
 
 enum Request {
-    /// Copy the log's pages into the file.
-    Checkpoint,
+    /// Copy the log's pages into the file, then call.
+    Checkpoint(Vec<OnErased>),
     /// Copy them, then truncate the log.
     Erase(Vec<OnErased>),
 }
@@ -66,19 +66,32 @@ impl Checkpoints {
         if self.written_bytes >= CHECKPOINT_EVERY_BYTES {
             self.written_bytes = 0;
             // If the channel is full, a waiting request covers these pages too.
-            let _ = self.requests.as_ref().map(|requests| requests.try_send(Request::Checkpoint));
+            let _ = self.requests.as_ref().map(|requests| requests.try_send(Request::Checkpoint(Vec::new())));
         }
+    }
+
+    /// Copies the log's pages into the file, and calls `then`. It does not wait for readers. Waits while [`MAX_REQUESTS`] requests
+    /// wait.
+    pub(super) fn checkpoint(&mut self, then: Vec<OnErased>) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.written_bytes = 0;
+        self.request(Request::Checkpoint(then));
     }
 
     /// Removes content from the log that is no longer in the file, and calls `on_erased` then. Waits while
     /// [`MAX_REQUESTS`] requests wait.
     pub(super) fn erase(&self, on_erased: Vec<OnErased>) {
+        self.request(Request::Erase(on_erased));
+    }
+
+    /// Sends a request. Without the thread, its calls are made at once.
+    fn request(&self, request: Request) {
         let unsent = match &self.requests {
-            Some(requests) => requests.send(Request::Erase(on_erased)).err().map(|error| error.0),
-            None => Some(Request::Erase(on_erased)),
+            Some(requests) => requests.send(request).err().map(|error| error.0),
+            None => Some(request),
         };
-        if let Some(Request::Erase(on_erased)) = unsent {
-            on_erased.into_iter().for_each(|call| call());
+        if let Some(Request::Erase(calls) | Request::Checkpoint(calls)) = unsent {
+            calls.into_iter().for_each(|call| call());
         }
     }
 }
@@ -118,7 +131,10 @@ impl CheckpointThread {
                 (None, false) => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match request {
-                Ok(Request::Checkpoint) => drop(self.run(checkpoint)),
+                Ok(Request::Checkpoint(then)) => {
+                    let _ = self.run(checkpoint);
+                    then.into_iter().for_each(|call| call());
+                }
                 Ok(Request::Erase(on_erased)) => {
                     let erasure = self.erasure.get_or_insert(Erasure { on_erased: Vec::new(), since: Instant::now() });
                     erasure.on_erased.extend(on_erased);
@@ -207,6 +223,8 @@ fn compact(connection: &Connection) -> rusqlite::Result<()> {
 
 /// True if the log is empty now.
 fn truncate(connection: &Connection) -> rusqlite::Result<bool> {
+    // Most pages are copied while the writer goes on.
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(!is_busy)
 }

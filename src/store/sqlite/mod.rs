@@ -5,9 +5,11 @@
 mod checkpoint;
 mod error;
 mod file;
+mod limits;
 mod migrations;
 mod open_file;
 mod options;
+mod pruning;
 mod queries;
 mod readers;
 mod retention;
@@ -17,11 +19,13 @@ mod span_texts;
 mod spans;
 mod statements;
 mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod texts;
 mod transaction;
 mod usage;
+mod vacuum;
 mod work;
 mod writer;
 

@@ -1,12 +1,11 @@
-//! Removal of spans and rollouts, and of everything that only they needed.
+//! Removal of rollouts, and of everything that only they or their spans needed.
 //!
 //! Runs on the writer's connection, within a transaction of the caller.
 
-use crate::store::api::Pruned;
-use crate::store::retention::{REMOVE_UNUSED, Retention, excess};
-use crate::store::sql::{signed, unsigned};
-use crate::trace::{RolloutId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::store::sql::unsigned;
+use crate::trace::RolloutId;
+use rusqlite::{Connection, params};
+use std::time::{Duration, Instant};
 
 /// Bytes of the file that are in use.
 pub(super) fn size_bytes(connection: &Connection) -> rusqlite::Result<u64> {
@@ -15,71 +14,14 @@ pub(super) fn size_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(unsigned(pages * number("PRAGMA page_size")?))
 }
 
-/// Applies the limits.
-pub(super) fn prune(connection: &Connection, retention: Retention, now: Timestamp) -> rusqlite::Result<Pruned> {
-    let mut pruned = Pruned::default();
-    if let Some(before) = retention.expired_before(now) {
-        let sql = "DELETE FROM span WHERE end_ns < ?1 OR (end_ns IS NULL AND start_ns < ?1)";
-        pruned.spans += connection.prepare_cached(sql)?.execute(params![signed(before.unix_nanos)])? as u64;
-        remove_orphaned_texts(connection)?;
-    }
-    if retention.max_spans > 0 {
-        pruned.spans += remove_oldest(connection, excess(count(connection)?, retention.max_spans))?;
-    }
-    if retention.max_bytes > 0 {
-        pruned.spans += shrink(connection, retention.max_bytes)?;
-    }
-    if pruned.spans > 0 {
-        for sql in REMOVE_UNUSED {
-            connection.prepare_cached(sql)?.execute([])?;
-        }
-    }
-    Ok(pruned)
-}
-
-/// Returns free pages to the file system.
+/// Returns free pages to the file system, for at most [`MAX_RELEASE`]. Others are used again, or follow the next removal.
 pub(super) fn release_pages(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
     let mut statement = connection.prepare("PRAGMA incremental_vacuum")?;
     let mut rows = statement.query([])?;
     // Each step frees one page.
-    while rows.next()?.is_some() {}
+    while rows.next()?.is_some() && began.elapsed() < MAX_RELEASE {}
     Ok(())
-}
-
-/// Removes spans until the file is below its limit. Texts are shared, so that the effect of a removal is known only
-/// afterwards. Each round removes the number of spans that would suffice if all had the same size.
-fn shrink(connection: &Connection, max_bytes: u64) -> rusqlite::Result<u64> {
-    let mut removed = 0;
-    let mut size = size_bytes(connection)?;
-    let target = size - excess(size, max_bytes);
-    while size > target {
-        let spans = count(connection)?;
-        let share = (spans as f64 * (size - target) as f64 / size as f64).ceil() as u64;
-        let round = remove_oldest(connection, share.max(1))?;
-        if round == 0 {
-            break;
-        }
-        removed += round;
-        size = size_bytes(connection)?;
-    }
-    Ok(removed)
-}
-
-fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.prepare_cached("SELECT spans FROM row_count")?.query_row([], |row| row.get(0)).map(unsigned)
-}
-
-fn remove_oldest(connection: &Connection, spans: u64) -> rusqlite::Result<u64> {
-    if spans == 0 {
-        return Ok(0);
-    }
-    let sql = "SELECT id FROM span ORDER BY id LIMIT 1 OFFSET ?1";
-    let offset = signed(spans - 1);
-    let last: Option<i64> = connection.prepare_cached(sql)?.query_row(params![offset], |row| row.get(0)).optional()?;
-    let last = last.unwrap_or(i64::MAX);
-    let removed = connection.prepare_cached("DELETE FROM span WHERE id <= ?1")?.execute(params![last])? as u64;
-    remove_orphaned_texts(connection)?;
-    Ok(removed)
 }
 
 /// Removes the pieces of texts that nothing refers to any more, beginning at the ends of their chains. Triggers have listed
@@ -111,3 +53,6 @@ pub(super) fn remove_rollout(connection: &Connection, id: &RolloutId) -> rusqlit
     remove_orphaned_texts(connection)?;
     Ok(existed.then_some(spans))
 }
+
+/// How long the writer is held to return pages after a removal.
+const MAX_RELEASE: Duration = Duration::from_millis(50);

@@ -3,27 +3,32 @@
 use super::file::{self, SchemaState};
 use super::open_file::OpenFile;
 use super::options::SqliteOptions;
+use super::pruning;
 use super::queries;
 use super::readers::Readers;
 use super::rollouts;
 use super::spans;
 use super::usage::usage;
+use super::vacuum::rewrite;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
-    Appended, BoxFuture, EndedRollouts, NumberedSpans, Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState,
+    Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
+use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
+use crate::store::retention::Retention;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::usage::StoreUsage;
+use crate::store::usage::{StoreUsage, Vacuum};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// A store in a SQLite file. Its methods need a tokio runtime. Dropping it waits for accepted writes.
 pub struct SqliteStore {
@@ -33,6 +38,9 @@ pub struct SqliteStore {
     writer: Option<Writer>,
     sequences: SequenceFile,
     damaged_reads: Arc<AtomicU64>,
+    pruned: Arc<PruneCounters>,
+    retention: Retention,
+    busy_timeout: Duration,
 }
 
 impl SqliteStore {
@@ -41,22 +49,28 @@ impl SqliteStore {
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self> {
         let file = Arc::new(OpenFile::new(path));
         let opened = file.open(|path| file::open_writer(path, &options))?;
-        let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
-        let writer = Writer::start(Arc::clone(&file), opened, Arc::clone(&readers), options)?;
-        Ok(Self { sequences: sequences_of(path), file, readers, writer: Some(writer), damaged_reads: Arc::default() })
+        let mut store = Self::with(file, &options);
+        let (file, readers) = (Arc::clone(&store.file), Arc::clone(&store.readers));
+        store.writer = Some(Writer::start(file, opened, readers, options, Arc::clone(&store.pruned))?);
+        Ok(store)
     }
 
     /// Opens an existing file without changing it: it need not be writable, and writes fail. A file of an older schema is
     /// migrated, as by [`Self::open`]. Blocks.
     pub fn open_for_reading(path: &Path, options: SqliteOptions) -> Result<Self> {
         match file::identify_for_reading(path, options.busy_timeout)? {
-            SchemaState::Current => {
-                let file = Arc::new(OpenFile::new(path));
-                let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
-                Ok(Self { sequences: sequences_of(path), file, readers, writer: None, damaged_reads: Arc::default() })
-            }
+            SchemaState::Current => Ok(Self::with(Arc::new(OpenFile::new(path)), &options)),
             SchemaState::Older => Self::open(path, options),
         }
+    }
+
+    /// A store without a writer.
+    fn with(file: Arc<OpenFile>, options: &SqliteOptions) -> Self {
+        let readers = Arc::new(Readers::new(Arc::clone(&file), options.busy_timeout));
+        let sequences = sequences_of(file.path());
+        let (damaged_reads, pruned) = (Arc::default(), Arc::default());
+        let (retention, busy_timeout) = (options.retention, options.busy_timeout);
+        Self { file, readers, writer: None, sequences, damaged_reads, pruned, retention, busy_timeout }
     }
 
     fn writer(&self) -> Result<&Writer> {
@@ -197,7 +211,10 @@ impl Store for SqliteStore {
     fn statistics(&self) -> BoxFuture<'_, Result<Statistics>> {
         let (lost_files, damaged_reads) = (self.file.lost_files(), self.damaged_reads.load(Ordering::Relaxed));
         Box::pin(async move {
-            Ok(Statistics { lost_files, damaged_reads, ..self.readers.read(queries::statistics).await? })
+            let pruned = self.pruned.read();
+            let (pruned_spans, pruned_rollouts) = (pruned.spans, pruned.rollouts);
+            let counts = self.readers.read(queries::statistics).await?;
+            Ok(Statistics { lost_files, damaged_reads, pruned_spans, pruned_rollouts, ..counts })
         })
     }
 
@@ -206,12 +223,36 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(move |connection| usage(connection, file.path())))
     }
 
-    fn prune(&self) -> BoxFuture<'_, Result<Pruned>> {
+    fn prune_slice(&self, request: PruneRequest, from: PruneCursor) -> BoxFuture<'_, Result<PruneSlice>> {
         Box::pin(async move {
-            match self.writer()?.run(Work::Prune).await? {
-                Outcome::Pruned(pruned) => Ok(pruned),
+            match self.writer()?.run(Work::Prune(request, from)).await? {
+                Outcome::Pruned(slice) => Ok(slice),
                 _ => Err(unexpected_outcome()),
             }
+        })
+    }
+
+    fn prune_preview(&self, request: PruneRequest) -> BoxFuture<'_, Result<Pruned>> {
+        let retention = self.retention;
+        Box::pin(
+            self.readers
+                .read(move |connection| pruning::preview(connection, &request, retention, SystemTime::now().into())),
+        )
+    }
+
+    fn vacuum(&self, extent: Vacuum) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.writer()?;
+            if extent == Vacuum::Full {
+                let (file, busy_timeout) = (Arc::clone(&self.file), self.busy_timeout);
+                let rewritten = tokio::task::spawn_blocking(move || rewrite(file.path(), busy_timeout)).await;
+                return rewritten.map_err(|error| StoreError::Other(error.to_string()))?;
+            }
+            let mut from = PruneCursor::at_pages();
+            while let Some(next) = self.prune_slice(PruneRequest::OwnLimits, from).await?.next {
+                from = next;
+            }
+            Ok(())
         })
     }
 

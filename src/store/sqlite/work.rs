@@ -2,11 +2,12 @@
 
 use super::error::CommandError;
 use super::options::SqliteOptions;
-use super::retention::prune;
+use super::pruning::prune_slice;
 use super::statements::{PackedRow, append, next_sequence};
 use super::texts::RecentTexts;
 use super::transaction::{self, Changed};
-use crate::store::api::{Appended, Pruned, RolloutSequenceState};
+use crate::store::api::{Appended, RolloutSequenceState};
+use crate::store::pruning::{PruneCursor, PruneRequest, PruneSlice};
 use crate::store::records::Change;
 use crate::trace::RolloutId;
 use rusqlite::Connection;
@@ -19,8 +20,8 @@ pub(super) enum Work {
     Append(Vec<PackedRow>),
     Change(Change),
     NextSequence(RolloutId, u64),
-    /// Apply the retention limits.
-    Prune,
+    /// A slice of a prune.
+    Prune(PruneRequest, PruneCursor),
 }
 
 /// The result of a command, of the same kind as its [`Work`].
@@ -28,18 +29,29 @@ pub(super) enum Outcome {
     Appended(Appended),
     Changed(Changed),
     Sequence(RolloutSequenceState),
-    Pruned(Pruned),
+    Pruned(PruneSlice),
 }
 
 impl Outcome {
-    /// True if content was removed, which has to be erased from the write-ahead log too.
-    pub(super) fn has_removed(&self) -> bool {
+    /// What the write-ahead log has to do before the caller gets the outcome.
+    pub(super) fn needs_of_log(&self) -> LogNeed {
         match self {
-            Self::Changed(changed) => changed.has_removed,
-            Self::Pruned(pruned) => pruned.spans > 0,
-            Self::Appended(_) | Self::Sequence(_) => false,
+            Self::Changed(changed) if changed.has_removed => LogNeed::Erasure,
+            Self::Pruned(PruneSlice { next: Some(_), .. }) => LogNeed::Checkpoint,
+            Self::Pruned(slice) if slice.has_removed => LogNeed::Erasure,
+            Self::Changed(_) | Self::Pruned(_) | Self::Appended(_) | Self::Sequence(_) => LogNeed::Nothing,
         }
     }
+}
+
+/// What a command needs of the write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogNeed {
+    Nothing,
+    /// Its pages are copied into the file, so that the log does not grow with each slice.
+    Checkpoint,
+    /// Removed content is erased from it.
+    Erasure,
 }
 
 pub(super) type CommandResult = Result<Outcome, CommandError>;
@@ -72,7 +84,10 @@ impl Work {
             }
             Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
             Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
-            Self::Prune => Ok(Outcome::Pruned(prune(connection, options.retention, SystemTime::now().into())?)),
+            Self::Prune(request, from) => {
+                let slice = prune_slice(connection, &request, from, options.retention, SystemTime::now().into())?;
+                Ok(Outcome::Pruned(slice))
+            }
         }
     }
 }

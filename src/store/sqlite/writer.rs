@@ -7,21 +7,21 @@
 use super::checkpoint::{Checkpoints, OnErased};
 use super::error::{CommandError, concerns_file, store_error};
 use super::file;
+use super::limits::Limits;
 use super::open_file::{OpenFile, Opened, abandon};
 use super::options::SqliteOptions;
 use super::readers::Readers;
-use super::retention::{prune, release_pages};
+use super::retention::release_pages;
 use super::statements::{PackedRow, append};
 use super::texts::RecentTexts;
-use super::work::{CommandResult, Outcome, Work};
-use crate::store::api::Pruned;
+use super::work::{CommandResult, LogNeed, Outcome, Work};
 use crate::store::error::{Result, StoreError};
+use crate::store::pruning::{PruneCounters, PruneCursor, PruneSlice};
 use crate::trace::Span;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for the thread. Further callers wait for a place.
@@ -30,9 +30,6 @@ const MAX_QUEUED: usize = 1024;
 /// Maximum number of commands in a commit, so that the first of them is not delayed forever.
 const MAX_GROUP: usize = 256;
 
-/// Spans stored between two checks of the retention limits.
-const SPANS_PER_CHECK: usize = 256;
-
 struct Command {
     work: Work,
     reply: oneshot::Sender<Result<Outcome>>,
@@ -40,6 +37,8 @@ struct Command {
 
 enum WriterMessage {
     Run(Command),
+    /// The log of the last slice was copied: the limits are applied further.
+    ApplyLimits(PruneCursor),
     Close(oneshot::Sender<()>),
 }
 
@@ -57,8 +56,10 @@ struct WriterThread {
     generation: u64,
     readers: Arc<Readers>,
     options: SqliteOptions,
-    /// Spans stored since the last check of the limits.
-    unchecked_spans: usize,
+    limits: Limits,
+    pruned: Arc<PruneCounters>,
+    /// For the continuation of a prune. It does not keep the thread alive.
+    sender: mpsc::WeakSender<WriterMessage>,
     recent: Arc<RecentTexts>,
     checkpoints: Checkpoints,
 }
@@ -70,6 +71,7 @@ impl Writer {
         Opened { connection, generation }: Opened,
         readers: Arc<Readers>,
         options: SqliteOptions,
+        pruned: Arc<PruneCounters>,
     ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
         let recent = Arc::new(RecentTexts::default());
@@ -81,8 +83,9 @@ impl Writer {
             generation,
             readers,
             options,
-            // An old file may exceed the limits: the first command checks them.
-            unchecked_spans: SPANS_PER_CHECK,
+            limits: Limits::new(options.retention, Arc::clone(&pruned)),
+            pruned,
+            sender: sender.downgrade(),
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -134,10 +137,11 @@ impl Drop for Writer {
 impl WriterThread {
     fn serve(mut self, mut inbox: mpsc::Receiver<WriterMessage>) {
         while let Some(first) = inbox.blocking_recv() {
-            let (mut group, mut closing, mut next) = (Vec::new(), None, Some(first));
+            let (mut group, mut limits, mut closing, mut next) = (Vec::new(), None, None, Some(first));
             while let Some(message) = next {
                 match message {
                     WriterMessage::Run(command) => group.push(command),
+                    WriterMessage::ApplyLimits(from) => limits = Some(from),
                     WriterMessage::Close(reply) => {
                         closing = Some(reply);
                         break;
@@ -146,6 +150,7 @@ impl WriterThread {
                 next = if group.len() < MAX_GROUP { inbox.try_recv().ok() } else { None };
             }
             self.run_group(group);
+            self.apply_limits(limits);
             if let Some(reply) = closing {
                 self.finish();
                 let _ = reply.send(());
@@ -161,7 +166,7 @@ impl WriterThread {
         }
         let (works, replies): (Vec<Work>, Vec<_>) =
             group.into_iter().map(|command| (command.work, command.reply)).unzip();
-        let mut on_erased: Vec<OnErased> = Vec::new();
+        let (mut on_erased, mut on_copied): (Vec<OnErased>, Vec<OnErased>) = (Vec::new(), Vec::new());
         if let Err(error) = self.follow_file() {
             let cause = error.to_string();
             for reply in replies {
@@ -173,15 +178,17 @@ impl WriterThread {
         match self.commit(works) {
             Ok(results) => {
                 for (result, reply) in results.into_iter().zip(replies) {
-                    if let Ok(Outcome::Appended(appended)) = &result {
-                        self.unchecked_spans += appended.stored;
+                    match &result {
+                        Ok(Outcome::Appended(appended)) => self.limits.stored(appended.stored),
+                        Ok(Outcome::Pruned(slice)) => self.pruned.add(slice),
+                        _ => {}
                     }
                     let result = result.map_err(|error| error.into_store_error(self.file.path()));
                     // A failed send means that the caller has gone.
-                    if result.as_ref().is_ok_and(Outcome::has_removed) {
-                        on_erased.push(Box::new(move || drop(reply.send(result))));
-                    } else {
-                        let _ = reply.send(result);
+                    match result.as_ref().map_or(LogNeed::Nothing, Outcome::needs_of_log) {
+                        LogNeed::Erasure => on_erased.push(Box::new(move || drop(reply.send(result)))),
+                        LogNeed::Checkpoint => on_copied.push(Box::new(move || drop(reply.send(result)))),
+                        LogNeed::Nothing => drop(reply.send(result)),
                     }
                 }
             }
@@ -191,11 +198,10 @@ impl WriterThread {
                 }
             }
         }
-        let pruned = self.apply_limits().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
-            Pruned::default()
-        });
-        if pruned.spans > 0 || !on_erased.is_empty() {
+        if !on_copied.is_empty() {
+            self.checkpoints.checkpoint(on_copied);
+        }
+        if !on_erased.is_empty() {
             if let Err(error) = release_pages(&self.connection) {
                 tracing::warn!(%error, "free pages of the store could not be released; trying again later");
             }
@@ -269,17 +275,21 @@ impl WriterThread {
         }
     }
 
-    /// Applies the limits if enough spans were stored since the last check.
-    fn apply_limits(&mut self) -> rusqlite::Result<Pruned> {
-        let retention = self.options.retention;
-        if self.unchecked_spans < SPANS_PER_CHECK || retention.is_unlimited() {
-            return Ok(Pruned::default());
+    /// Applies the limits if enough spans were stored since the last check, or goes on with it. A slice is removed at a time, so that
+    /// commands that have come meanwhile are run before the next one.
+    fn apply_limits(&mut self, from: Option<PruneCursor>) {
+        match self.limits.apply(&mut self.connection, from) {
+            Some(PruneSlice { next: Some(next), .. }) => {
+                let sender = self.sender.clone();
+                let request = move || {
+                    let sent = sender.upgrade().map(|sender| sender.try_send(WriterMessage::ApplyLimits(next)));
+                    matches!(sent, Some(Ok(())))
+                };
+                self.checkpoints.checkpoint(vec![self.limits.resume(request)]);
+            }
+            Some(PruneSlice { has_removed: true, .. }) => self.checkpoints.erase(Vec::new()),
+            _ => {}
         }
-        self.unchecked_spans = 0;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let pruned = prune(&transaction, retention, SystemTime::now().into())?;
-        transaction.commit()?;
-        Ok(pruned)
     }
 
     fn finish(self) {
