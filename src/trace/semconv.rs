@@ -194,6 +194,8 @@ names! {
     GEN_AI_MEMORY_QUERY_TEXT = "gen_ai.memory.query.text";
     GEN_AI_MEMORY_RECORDS = "gen_ai.memory.records";
     REWARD_PREFIX = "agentlightning.reward";
+    TAG_PREFIX = "agentlightning.tag";
+    LINK_PREFIX = "agentlightning.link";
     MESSAGE_BODY = "agentlightning.message.body";
     OBJECT_TYPE = "agentlightning.object.type";
     OBJECT_LITERAL = "agentlightning.object.literal";

@@ -35,6 +35,7 @@ use super::new_span::NewSpan;
 use super::operation::Operation;
 use crate::trace::SpanKind;
 use crate::trace::semconv as names;
+use serde::Serialize;
 
 /// One run of an agent, from its task to its result: `invoke_agent NAME`.
 pub fn agent_run(name: &str) -> Result<Operation> {
@@ -68,6 +69,20 @@ pub fn record_usage(call: &Operation, input_tokens: u64, output_tokens: u64) {
 /// Records the response's id. Training data then counts a call once that the proxy recorded too.
 pub fn record_response_id(call: &Operation, id: &str) {
     call.record(names::GEN_AI_RESPONSE_ID, id);
+}
+
+/// Records what a model's response says about itself: the model that answered, and why it stopped (`stop`, `tool_calls`, one
+/// for each choice).
+pub fn record_response(call: &Operation, model: &str, finish_reasons: &[&str]) {
+    let reasons: Vec<String> = finish_reasons.iter().map(|reason| (*reason).to_owned()).collect();
+    call.record(names::GEN_AI_RESPONSE_MODEL, model);
+    call.record(names::GEN_AI_RESPONSE_FINISH_REASONS, reasons);
+}
+
+/// Records the tools that an [`llm_call`] offers to the model, as JSON.
+pub fn record_tool_definitions(call: &Operation, tools: &impl Serialize) -> Result<()> {
+    call.record(names::GEN_AI_TOOL_DEFINITIONS, serde_json::to_string(tools)?);
+    Ok(())
 }
 
 /// A call of a tool: `execute_tool NAME`. Input is the arguments, output the result.

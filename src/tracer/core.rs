@@ -9,7 +9,7 @@ use super::operation::Operation;
 use super::options::TraceOptions;
 use super::processor::SpanProcessor;
 use crate::store::BoxFuture;
-use crate::trace::{AttemptId, RolloutId, SpanId, StatusCode};
+use crate::trace::{AttemptId, RolloutId, Span, SpanId, StatusCode};
 use crate::util::lru::{LruCache, lru};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -120,6 +120,21 @@ impl TracerCore {
         let context = Context::new(Arc::new(trace), root_id, baggage);
         let root = Operation::open(&context, new, root_id, parent_id)?;
         Ok(OpenTrace { core: self.clone(), root })
+    }
+
+    /// An attempt for spans that were made elsewhere. Its `root_id` is their parent: the one of the options, or the attempt's
+    /// root.
+    pub(super) fn attempt_trace(&self, options: TraceOptions) -> Result<ActiveTrace> {
+        let (rollout_id, attempt_id) = options.ids()?;
+        let attempt_root = SpanId::of_attempt_root(&rollout_id, &attempt_id);
+        let root_id = options.parent.map_or(attempt_root, |parent| parent.span_id);
+        let identity = TraceIdentity { rollout_id, attempt_id, parent: options.parent, root_id };
+        Ok(ActiveTrace::new(options.name, Arc::clone(&self.0.name), identity, Arc::clone(&self.0.processor)))
+    }
+
+    /// Gives the processor a span that was made elsewhere.
+    pub(super) fn record(&self, span: Arc<Span>) {
+        self.0.processor.on_end(span);
     }
 
     pub(super) fn last_trace(&self) -> Result<Arc<Trace>> {

@@ -1,7 +1,18 @@
 //! Rewards, messages, objects, annotations and exceptions, as the spans that Agent Lightning's emitters write.
 //!
-//! The functions of [`spans`] only describe the span; the others record it in the active trace. `tracewire emit` uses the
-//! former.
+//! The functions of [`spans`] only describe the span, to which tags, a link and other attributes can be added; the others
+//! record it in the active trace.
+//!
+//! ```
+//! use tracewire::tracer::{DummyTracer, Tracer, TracerError, create_span, emit::spans};
+//!
+//! let tracer = DummyTracer::new();
+//! tracer.init_worker(0)?;
+//! let _trace = tracer.trace_guard("solve")?;
+//! let step = create_span("step")?;
+//! create_span(spans::rewards([("style", 0.5)])?.tags(["judge"]).about("span_id", step.span_id.as_str()))?;
+//! # Ok::<(), TracerError>(())
+//! ```
 
 use super::contract::create_span;
 use super::error::Result;

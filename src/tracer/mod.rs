@@ -11,6 +11,7 @@
 //! | [`HttpTracer`] | the HTTP calls of a command or of clients in this process |
 //! | [`TracerLayer`] | programs that use the crate `tracing`, with any of these tracers |
 //! | [`OtelSpanProcessor`] | libraries that use the OpenTelemetry SDK, with any of these tracers |
+//! | [`OtelSpanExporter`] | programs that use the OpenTelemetry SDK, for one task per process |
 //! | your own | [`TracerCore`] and a [`SpanProcessor`] |
 //!
 //! ```
@@ -53,6 +54,8 @@ mod new_span;
 mod operation;
 mod options;
 mod otel;
+mod otel_exporter;
+mod otel_span;
 mod processor;
 mod store_tracer;
 mod store_writer;
@@ -71,5 +74,6 @@ pub use new_span::NewSpan;
 pub use operation::Operation;
 pub use options::TraceOptions;
 pub use otel::OtelSpanProcessor;
+pub use otel_exporter::OtelSpanExporter;
 pub use processor::SpanProcessor;
 pub use store_tracer::{StoreTracer, StoreTracerCounters};

@@ -1,5 +1,6 @@
 //! What a span or an operation is created with.
 
+use crate::trace::semconv as names;
 use crate::trace::{Attributes, SpanKind, Status, StatusCode, Timestamp, Value};
 
 /// The name, attributes and times of a new span. A text is a span with this name.
@@ -46,6 +47,22 @@ impl NewSpan {
     /// Adds attributes.
     pub fn attributes(mut self, attributes: Attributes) -> Self {
         self.attributes.extend(attributes);
+        self
+    }
+
+    /// Adds tags, as Agent Lightning names them: `agentlightning.tag.0` and so on.
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        let new = tags.into_iter().enumerate();
+        self.attributes.extend(new.map(|(at, tag)| (format!("{}.{at}", names::TAG_PREFIX), Value::String(tag.into()))));
+        self
+    }
+
+    /// Links the span to those with this value of an attribute, as Agent Lightning does it. The keys `trace_id` and `span_id`
+    /// mean the span's own ids: an annotation with a link to `span_id` is about that span. Replaces an earlier link.
+    pub fn about(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let link = [("key_match", key.into()), ("value_match", value.into())];
+        let prefix = names::LINK_PREFIX;
+        self.attributes.extend(link.map(|(part, text)| (format!("{prefix}.0.{part}"), Value::String(text))));
         self
     }
 

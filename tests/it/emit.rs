@@ -15,7 +15,7 @@ fn spans_of_a_shell_are_in_the_rollout_that_it_runs_in() {
     let script = r#"
         set -e
         "$0" emit reward 0.75
-        "$0" emit reward task=1 style=-0.5
+        "$0" emit reward task=1 style=-0.5 --tag judge --about span_id=0123456789abcdef
         "$0" emit message 'tests passed' --attributes '{"tests": {"passed": 7}}'
         echo '{"a": 1}' | "$0" emit object -
         "$0" emit annotation '{"a": {"b": [1, 2]}}'
@@ -37,11 +37,15 @@ fn spans_of_a_shell_are_in_the_rollout_that_it_runs_in() {
         let all = rewards.iter().enumerate().flat_map(|(at, (name, value))| named(name, *value, at));
         Value::Object(all.collect())
     };
+    let mut about_a_span = rewards(&[("task", 1.0), ("style", -0.5)]);
+    about_a_span["agentlightning.tag.0"] = json!("judge");
+    about_a_span["agentlightning.link.0.key_match"] = json!("span_id");
+    about_a_span["agentlightning.link.0.value_match"] = json!("0123456789abcdef");
     assert_eq!(
         shown,
         [
             ("agentlightning.annotation", &rewards(&[("primary", 0.75)])),
-            ("agentlightning.annotation", &rewards(&[("task", 1.0), ("style", -0.5)])),
+            ("agentlightning.annotation", &about_a_span),
             ("agentlightning.message", &json!({ "agentlightning.message.body": "tests passed", "tests.passed": 7 })),
             (
                 "agentlightning.object",
@@ -119,6 +123,7 @@ fn what_is_missing_is_named_with_its_fix() {
         (&["object", "{", "--rollout", "r", store[0], store[1]], "is not valid JSON"),
         (&["annotation", "[1]", "--rollout", "r", store[0], store[1]], "attributes are a JSON object"),
         (&["message", "hi", "--attributes", "{\"a\": null}"], "null is no attribute"),
+        (&["message", "hi", "--about", "span_id"], "write KEY=VALUE"),
         (
             &["message", "hi", "--rollout", "r", "--server", "http://127.0.0.1:1", store[0], store[1]],
             "cannot be used with",

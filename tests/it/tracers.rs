@@ -9,8 +9,8 @@ use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{Retention, Store, StoreExt, memory::MemoryStore};
 use tracewire::trace::{Attributes, Span, StatusCode, Value};
 use tracewire::tracer::{
-    self, Baggage, Context, DummyTracer, FutureExt, HttpTracer, NewSpan, OtelSpanProcessor, StoreTracer, Trace,
-    TraceOptions, Tracer, TracerError, TracerLayer, agent, create_span, emit, traced, traced_sync,
+    self, Baggage, Context, DummyTracer, FutureExt, HttpTracer, NewSpan, OtelSpanExporter, OtelSpanProcessor,
+    StoreTracer, Trace, TraceOptions, Tracer, TracerError, TracerLayer, agent, create_span, emit, traced, traced_sync,
 };
 
 fn dummy() -> DummyTracer {
@@ -338,6 +338,8 @@ async fn agents_steps_have_the_names_of_the_conventions() {
                 let call = agent::llm_call("openai", "gpt-4o")?;
                 call.record_input(&json!([{ "role": "user", "content": "hi" }]))?;
                 agent::record_usage(&call, 12, 3);
+                agent::record_response(&call, "gpt-4o-mini", &["tool_calls"]);
+                agent::record_tool_definitions(&call, &json!([{ "name": "search" }]))?;
                 call.end();
                 agent::decision("next step", "search", &["search", "answer"], "the memory is empty")?;
                 let tool = agent::tool_call("search")?;
@@ -371,7 +373,9 @@ async fn agents_steps_have_the_names_of_the_conventions() {
         attributes("chat gpt-4o"),
         json!({ "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o",
             "gen_ai.input.messages": messages, "tracewire.input.size": messages.len(),
-            "gen_ai.usage.input_tokens": 12, "gen_ai.usage.output_tokens": 3 })
+            "gen_ai.usage.input_tokens": 12, "gen_ai.usage.output_tokens": 3,
+            "gen_ai.response.model": "gpt-4o-mini", "gen_ai.response.finish_reasons": ["tool_calls"],
+            "gen_ai.tool.definitions": r#"[{"name":"search"}]"# })
     );
     assert_eq!(
         attributes("execute_tool search"),
@@ -523,6 +527,39 @@ fn spans_of_the_opentelemetry_sdk_join_the_trace() {
     assert_eq!((late.status.status_code, late.status.description.as_deref()), (StatusCode::Error, Some("cut off")));
     assert_eq!(late.events[0].attributes["in_s"].as_float(), Some(0.5));
     assert_eq!(late.trace_id, trace.root().unwrap().trace_id);
+}
+
+#[tokio::test]
+async fn an_exporter_of_the_opentelemetry_sdk_writes_into_one_attempt() {
+    use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
+    let store = memory_store();
+    let tracer = StoreTracer::new(Arc::clone(&store)).unwrap();
+    let options = TraceOptions::new("agent").rollout("ro-1").attempt("at-1");
+    let exporter = OtelSpanExporter::new(&tracer, options).unwrap();
+    assert!(OtelSpanExporter::new(&tracer, TraceOptions::new("agent").rollout("")).is_err());
+    let resource = opentelemetry_sdk::Resource::builder_empty().with_service_name("shop").build();
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_simple_exporter(exporter)
+        .build();
+    let trace_id = provider.tracer("library").in_span("query", |context| {
+        provider.tracer("library").in_span("connect", |_| ());
+        context.span().span_context().trace_id().to_string()
+    });
+    provider.shutdown().unwrap();
+    let spans = store.spans("ro-1".into(), Some("at-1".into())).await.unwrap();
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["connect", "query"]);
+    assert_eq!(spans[0].parent_id.as_ref(), Some(&spans[1].span_id));
+    assert!(spans[1].parent_id.is_some() && spans.iter().all(|span| span.trace_id == trace_id));
+    assert_eq!(spans[0].resource.attributes["service.name"].as_str(), Some("shop"));
+    // A store that is away: the SDK is told, and the program goes on.
+    store.close().await.unwrap();
+    let exporter = OtelSpanExporter::new(&tracer, "agent").unwrap();
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
+    provider.tracer("library").in_span("late", |_| ());
+    let error = provider.force_flush().unwrap_err().to_string();
+    assert!(error.contains("1 spans are not stored (the trace store is closed)"), "{error}");
 }
 
 #[test]

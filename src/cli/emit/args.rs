@@ -50,6 +50,12 @@ pub(super) struct TargetArgs {
     /// The settings file
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// A tag of the span; may be given several times
+    #[arg(long = "tag", global = true, value_name = "TAG")]
+    pub(super) tags: Vec<String>,
+    /// The span that this one is about: `span_id=ID`, or another attribute and its value
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(super) about: Option<Subject>,
     /// More attributes of the span, a JSON object
     #[arg(long, global = true, value_name = "JSON", value_parser = attributes)]
     pub(super) attributes: Option<Attributes>,
@@ -120,6 +126,24 @@ pub(super) struct NamedReward {
     pub(super) value: f64,
 }
 
+/// An attribute and its value, which name a span.
+#[derive(Clone)]
+pub(super) struct Subject {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl FromStr for Subject {
+    type Err = NoAttributes;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        let (key, value) =
+            pair.ok_or_else(|| NoAttributes("write KEY=VALUE, for example span_id=0123456789abcdef".to_owned()))?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
 impl FromStr for NamedReward {
     type Err = super::emitted::NotFinite;
 
@@ -134,7 +158,7 @@ impl FromStr for NamedReward {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct NoAttributes(String);
+pub(super) struct NoAttributes(String);
 
 fn attributes(text: &str) -> Result<Attributes, NoAttributes> {
     let json: JsonValue =

@@ -16,8 +16,12 @@ use std::time::Duration;
 /// Runs the subcommand. It prints the id of the span.
 pub(crate) async fn run(args: EmitArgs) -> Result<ExitCode> {
     let (new, duration) = new_span(args.emission)?;
-    let new = new.attributes(args.target.attributes.clone().unwrap_or_default());
-    let destination = Destination::of(args.target)?;
+    let mut target = args.target;
+    let mut new = new.tags(std::mem::take(&mut target.tags)).attributes(target.attributes.take().unwrap_or_default());
+    if let Some(subject) = target.about.take() {
+        new = new.about(subject.key, subject.value);
+    }
+    let destination = Destination::of(target)?;
     let mut span = emitted_span(&destination.rollout, &destination.attempt, new);
     span.parent_id = Some(SpanId::of_attempt_root(&span.rollout_id, &span.attempt_id).to_string());
     span.start_time = span.start_time.map(|end| start_of(end, duration));
