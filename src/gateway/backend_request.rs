@@ -13,7 +13,7 @@ use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
 use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT};
-use crate::llm::engine::Tokenizer;
+use crate::llm::engine::{Engine, Tokenizer};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Stripping, TokenIdPlan};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
@@ -72,7 +72,7 @@ impl BackendRequest {
         let mut text = call.body.to_vec()?;
         let (mut dropped, mut billing_line, mut is_warmup, mut unanswered) = (Vec::new(), None, false, None);
         let (mut body, mut target, handling) =
-            if backend.speaks(requested.api) && !is_translated(call, backend, settings) {
+            if backend.speaks(requested.api) && !is_translated(call, &text, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
             } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
                 return count_tokens(call, &text, backend, settings, memory);
@@ -163,10 +163,19 @@ impl BackendRequest {
 }
 
 /// True for a call that is translated although the backend has its API.
-fn is_translated(call: &GatewayCall, backend: &Backend, settings: &GatewaySettings) -> bool {
-    settings.translate == Translate::Always
-        && backend.speaks(&OPENAI_CHAT)
-        && source_of(&call.route.api, &call.route.query).is_some()
+fn is_translated(call: &GatewayCall, text: &[u8], backend: &Backend, settings: &GatewaySettings) -> bool {
+    let Some((source, _)) = source_of(&call.route.api, &call.route.query).filter(|_| backend.speaks(&OPENAI_CHAT))
+    else {
+        return false;
+    };
+    match settings.translate {
+        Translate::Always => true,
+        Translate::Missing => {
+            source == SourceApi::Responses
+                && backend.engine().assumed() != Engine::OPENAI
+                && translate::is_for_service_only(text)
+        }
+    }
 }
 
 /// Headers of the agent that model servers use, with those of the API that is called, and those for the backend. Any other

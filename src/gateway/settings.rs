@@ -135,7 +135,7 @@ impl Default for GatewaySettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Translate {
-    /// Those of an API that the backend does not have.
+    /// Those of an API that the backend does not have, and responses calls with tools or items that engines don't take.
     #[default]
     Missing,
     /// All, if the backend has chat completions: engines return the most token ids there, and take most agents' tools.

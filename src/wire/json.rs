@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Within {
         Ok(Json::Int(value))
     }
     fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(i64::try_from(value).map_or(Json::Float(value as f64), Json::Int))
+        Ok(i64::try_from(value).map_or_else(|_| Json::Raw(Cow::Owned(value.to_string())), Json::Int))
     }
     fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
         Ok(Json::Float(value))
@@ -198,6 +198,8 @@ mod tests {
             Json::Object(fields) => {
                 Json::Object(fields.into_iter().map(|(name, value)| (name, unpacked(value))).collect())
             }
+            // serde_json makes a double of what is beyond 64 bits.
+            number @ Json::Raw(_) => number.float().map_or(Json::Null, Json::Float),
             other => other,
         }
     }
@@ -232,7 +234,7 @@ mod tests {
                     if let Some(read) = json_parser::read(text.as_bytes(), within) {
                         let expected = parse_unusual(text.as_bytes(), within);
                         prop_assert!(expected.is_ok(), "{}", text);
-                        prop_assert_eq!(unpacked(read), expected.unwrap());
+                        prop_assert_eq!(unpacked(read), unpacked(expected.unwrap()));
                     }
                 }
             }

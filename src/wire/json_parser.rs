@@ -198,7 +198,8 @@ impl<'a> Parser<'a> {
         };
         if is_whole {
             if digits.len() > MAX_DIGITS {
-                return None;
+                let text = self.text.get(start..self.at)?;
+                return Some(text.parse().map_or(Json::Raw(Cow::Borrowed(text)), Json::Int));
             }
             let number = digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
             // serde_json makes a double of -0.

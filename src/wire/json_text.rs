@@ -1,7 +1,8 @@
 //! Writes a JSON value as text.
 
 use super::json_value::{Json, Packed};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::value::RawValue;
 
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -11,6 +12,10 @@ impl Serialize for Json<'_> {
             Self::Int(number) => serializer.serialize_i64(*number),
             Self::Float(number) => serializer.serialize_f64(*number),
             Self::Text(text) => serializer.serialize_str(text),
+            Self::Raw(text) => match serde_json::from_str::<&RawValue>(text) {
+                Ok(raw) => raw.serialize(serializer),
+                Err(error) => Err(S::Error::custom(error)),
+            },
             Self::List(elements) => {
                 let mut list = serializer.serialize_seq(Some(elements.len()))?;
                 elements.iter().try_for_each(|element| list.serialize_element(element))?;

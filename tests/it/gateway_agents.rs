@@ -172,27 +172,46 @@ fn claude_code_is_answered_by_a_backend_of_chat_completions() {
 
 #[test]
 fn codex_is_answered_by_a_backend_of_chat_completions() {
-    let gateway = Gateway::start("sglang", "");
-    let reply = gateway.call("/v1/responses", &of_codex());
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let call = &reply.json()["output"][0];
-    for (name, value) in [("type", "custom_tool_call"), ("name", "exec"), ("namespace", "functions"), ("input", "ls")] {
-        assert_eq!(call[name], value, "{call}");
+    // vLLM has responses, but not the tools of Codex.
+    for engine in ["sglang", "vllm"] {
+        let gateway = Gateway::start(engine, "");
+        let reply = gateway.call("/v1/responses", &of_codex());
+        assert_eq!(reply.status, 200, "{engine}: {}", reply.text());
+        let call = &reply.json()["output"][0];
+        for (name, value) in
+            [("type", "custom_tool_call"), ("name", "exec"), ("namespace", "functions"), ("input", "ls")]
+        {
+            assert_eq!(call[name], value, "{engine}: {call}");
+        }
+        let request = gateway.model.last();
+        assert_eq!(
+            request["messages"],
+            json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nbe brief"}])
+        );
+        assert_eq!(request["tools"][0]["function"]["name"], "functions__exec");
+        let places = [
+            "input[]",
+            "input[].internal_chat_message_metadata_passthrough",
+            "input[].tools[].tools[].format",
+            "reasoning.context",
+            "tools[]",
+        ];
+        assert_eq!(gateway.dropped(), json!(places));
     }
-    let request = gateway.model.last();
-    assert_eq!(
-        request["messages"],
-        json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nbe brief"}])
-    );
-    assert_eq!(request["tools"][0]["function"]["name"], "functions__exec");
-    let places = [
-        "input[]",
-        "input[].internal_chat_message_metadata_passthrough",
-        "input[].tools[].tools[].format",
-        "reasoning.context",
-        "tools[]",
-    ];
-    assert_eq!(gateway.dropped(), json!(places));
+}
+
+#[test]
+fn numbers_of_tool_calls_stay_exact() {
+    let gateway = Gateway::start("vllm", "");
+    // Beyond 64 bits, so that no number type has it.
+    let input = r#"{"n":9223372036854775808,"m":-340282366920938463463374607431768211456}"#;
+    let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":[
+        {"type":"tool_use","id":"t","name":"f","input":INPUT}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"ok"}]}]}"#;
+    let reply = ask(gateway.server, "POST", "/rollout/ro/attempt/at/v1/messages", &[], &body.replace("INPUT", input));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(gateway.model.last()["messages"][1]["tool_calls"][0]["function"]["arguments"], input);
+    let messages = gateway.span()["gen_ai.input.messages"].as_str().unwrap().to_owned();
+    assert!(messages.contains("9223372036854775808") && !messages.contains("e+18"), "{messages}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::untranslatable::{Untranslatable, untranslatable};
 use crate::llm::api::error::ApiErrorKind;
 use crate::llm::json_object::text_of;
 use crate::wire::json::{Json, parse};
+use serde_json::value::RawValue;
 
 /// Writes responses in one API's format. For a stream, `event` is called for each event in order, and then `end` or `fail`
 /// once.
@@ -124,11 +125,15 @@ impl ChatResponse {
     }
 
     /// The arguments of a tool call, for APIs that have them as an object. A model also writes other things, or is cut off:
-    /// then the object is empty, as in the services of these APIs, and the agent gets the rest of the response.
+    /// then the object is empty, as in the services of these APIs, and the agent gets the rest of the response. An object with
+    /// half of a surrogate pair is passed on as the model wrote it.
     pub(super) fn arguments(&self, block: usize) -> Json<'_> {
         let text = self.blocks.list().get(block).map_or("", |block| block.text.trim());
         match parse(text.as_bytes()) {
             Ok(object @ Json::Object(_)) => object,
+            Err(_) if text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok() => {
+                Json::Raw(text.into())
+            }
             _ => Json::Object(Vec::new()),
         }
     }
@@ -265,6 +270,7 @@ fn error_of(chunk: &Json<'_>) -> Option<String> {
 mod tests {
     use super::super::blocks::BlockEvent::{Appended, Closed, Opened, Started};
     use super::*;
+    use serde_json::json;
 
     fn events(chunks: &[&str]) -> (ChatResponse, Vec<BlockEvent>) {
         let mut response = ChatResponse::new("asked", Reasoning::Shown);
@@ -324,6 +330,19 @@ mod tests {
         let texts: Vec<&str> = response.blocks().iter().map(|block| block.text.as_str()).collect();
         assert_eq!(texts, ["{}", "[1]", "{}"]);
         assert_eq!([0, 1].map(|block| text_of(&response.arguments(block))), ["{}", "{}"]);
+    }
+
+    #[test]
+    fn arguments_are_passed_on_as_the_model_wrote_them() {
+        for arguments in [
+            r#"{"n":9223372036854775808,"m":-170141183460469231731687303715884105728,"x":0.1}"#,
+            r#"{"cut":"\ud83d","n":1}"#,
+        ] {
+            let call = json!({ "index": 0, "id": "a", "function": { "name": "f", "arguments": arguments } });
+            let chunk = json!({ "choices": [{ "delta": { "tool_calls": [call] } }] }).to_string();
+            let (response, _) = events(&[&chunk]);
+            assert_eq!(text_of(&response.arguments(0)), arguments);
+        }
     }
 
     #[test]

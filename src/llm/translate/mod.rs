@@ -41,6 +41,6 @@ pub(crate) use response::{ResponseTranslator, StreamTranslator};
 pub(crate) use response_items::{
     NOT_REMEMBERED, answered_response, find_item, input_items, output_items, response_of_item, with_input,
 };
-pub(crate) use source::{GeminiPath, SourceApi, source_of};
+pub(crate) use source::{GeminiPath, SourceApi, is_for_service_only, source_of};
 pub(crate) use to_chat::{TranslatedRequest, to_chat};
 pub(crate) use untranslatable::Untranslatable;

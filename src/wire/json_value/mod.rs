@@ -22,6 +22,9 @@ pub enum Json<'a> {
     Int(i64),
     /// Any other number, as a double.
     Float(f64),
+    /// What none of the others holds exactly, as JSON text: a whole number beyond an `i64`, or a value of a tool call with half
+    /// of a surrogate pair. It is written as it is, and not read.
+    Raw(Cow<'a, str>),
     /// A string, decoded: without its quotes and escapes.
     Text(Cow<'a, str>),
     /// A list of values of any kind.
@@ -83,6 +86,7 @@ impl<'a> Json<'a> {
         match self {
             Self::Int(number) => Some(*number as f64),
             Self::Float(number) => Some(*number),
+            Self::Raw(text) => text.parse().ok(),
             _ => None,
         }
     }
@@ -105,7 +109,7 @@ impl<'a> Json<'a> {
     pub(crate) fn memory_bytes(&self) -> usize {
         match self {
             Self::Null | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
-            Self::Text(text) => text.len(),
+            Self::Text(text) | Self::Raw(text) => text.len(),
             Self::List(elements) => elements.iter().map(|element| size_of::<Self>() + element.memory_bytes()).sum(),
             Self::Object(fields) => {
                 fields.iter().map(|(_, value)| size_of::<(Cow<'_, str>, Self)>() + value.memory_bytes()).sum()
@@ -151,6 +155,7 @@ impl<'a> Json<'a> {
             Self::Int(number) => Json::Int(number),
             Self::Float(number) => Json::Float(number),
             Self::Text(text) => Json::Text(Cow::Owned(text.into_owned())),
+            Self::Raw(text) => Json::Raw(Cow::Owned(text.into_owned())),
             Self::List(elements) => Json::List(elements.into_iter().map(Json::into_owned).collect()),
             Self::Object(fields) => Json::Object(
                 fields.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned())).collect(),
