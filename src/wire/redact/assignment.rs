@@ -3,29 +3,67 @@
 //!
 //! Only literal values count. Source code that passes a secret on (`password=password`, `f"Bearer {token}"`) contains none.
 
-use super::names::is_secret_variable;
+use super::names::{is_secret_name, is_secret_variable};
 use super::words::is_token68;
 use std::ops::Range;
 
 /// The value that is assigned to the name that starts a word at `at`.
 pub(super) fn value(text: &str, at: usize) -> Option<Range<usize>> {
-    match text.as_bytes()[at] {
-        b'a' | b'A' if is_prefix(text, at, "authorization") => authorization(text, at),
+    let in_query = || if at > 0 && b"?&".contains(&text.as_bytes()[at - 1]) { query_value(text, at) } else { None };
+    let found = match text.as_bytes()[at] {
+        b'a' | b'A' if is_prefix(text, at, "authorization") => authorization(text, at, "authorization"),
+        b'x' | b'X' if is_prefix(text, at, "x-api-key") => authorization(text, at, "x-api-key"),
+        b'a' => AWS_NAMES.iter().find(|name| is_prefix(text, at, name)).and_then(|name| setting(text, at + name.len())),
         b'p' | b'P' => connection_string(text, at).or_else(|| variable(text, at)),
         byte if byte.is_ascii_uppercase() => variable(text, at),
         _ => None,
-    }
+    };
+    found.or_else(in_query)
 }
 
-/// `NAME_KEY=value`, as in environments and `.env` files.
+/// `NAME_KEY=value` and `NAME_KEY: value`, as in environments, `.env` files and YAML.
 fn variable(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = &text.as_bytes()[at..];
     let name =
         rest.iter().take_while(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || **byte == b'_').count();
-    if rest.get(name) != Some(&b'=') || !is_secret_variable(&text[at..at + name]) {
+    if !is_secret_variable(text.get(at..at + name)?) {
         return None;
     }
-    literal(text, at + name + 1).filter(|value| value.len() >= 6)
+    match rest.get(name)? {
+        b'=' => literal(text, at + name + 1).filter(|value| value.len() >= 6),
+        // Prose also has colons.
+        b':' if rest.get(name + 1) == Some(&b' ') => {
+            literal(text, at + name + 2).filter(|value| looks_random(&text[value.clone()]))
+        }
+        _ => None,
+    }
+}
+
+/// `name = value`, as in files of settings.
+fn setting(text: &str, end_of_name: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let skip = |at: usize| at + bytes[at..].iter().take_while(|byte| **byte == b' ').count();
+    let equals = skip(end_of_name);
+    (bytes.get(equals) == Some(&b'=')).then(|| literal(text, skip(equals + 1)))?.filter(|value| value.len() >= 6)
+}
+
+/// `?token=value` and `&X-Amz-Signature=value`, in a URL.
+fn query_value(text: &str, at: usize) -> Option<Range<usize>> {
+    let name =
+        text.as_bytes()[at..].iter().take(40).take_while(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte));
+    let name = text.get(at..at + name.count())?;
+    let is_secret = is_secret_name(name) || name.eq_ignore_ascii_case("x-amz-signature");
+    let equals = at + name.len();
+    if !is_secret || text.as_bytes().get(equals) != Some(&b'=') {
+        return None;
+    }
+    literal(text, equals + 1).filter(|value| value.len() >= 6)
+}
+
+/// True for a text that is no word: it is long, and has digits and letters.
+fn looks_random(text: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| text.as_bytes().iter().any(is);
+    text.len() >= 12 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
 }
 
 /// A value that is written out: up to a space, a quote or a separator.
@@ -40,11 +78,11 @@ fn literal(text: &str, at: usize) -> Option<Range<usize>> {
     (!value.is_empty() && !is_code && text.is_char_boundary(end)).then_some(start..end)
 }
 
-/// `Authorization: Basic dXNlcjpwYXNz`, with or without quotes.
-fn authorization(text: &str, at: usize) -> Option<Range<usize>> {
+/// `Authorization: Basic dXNlcjpwYXNz` and `X-Api-Key: value`, with or without quotes.
+fn authorization(text: &str, at: usize, name: &str) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let skip = |at: usize, set: &[u8]| at + bytes[at..].iter().take_while(|byte| set.contains(byte)).count();
-    let separator = skip(at + "authorization".len(), b"\\\"' ");
+    let separator = skip(at + name.len(), b"\\\"' ");
     if !matches!(bytes.get(separator), Some(b':' | b'=')) {
         return None;
     }
@@ -56,8 +94,9 @@ fn authorization(text: &str, at: usize) -> Option<Range<usize>> {
         && bytes.get(first) == Some(&b' ')
         && bytes[start..first].iter().all(u8::is_ascii_alphabetic);
     let (start, end) = if is_scheme { (first + 1, word(first + 1)) } else { (start, first) };
-    // `Authorization: Bearer <token>` in a manual has no credentials.
-    (end - start >= 6).then_some(start..end)
+    // `Authorization: Bearer <token>` in a manual has no credentials, and neither has a call in source code.
+    let is_code = bytes.get(end).is_some_and(|next| b"([{<".contains(next));
+    (end - start >= 6 && !is_code).then_some(start..end)
 }
 
 /// `Server=h;User Id=u;Password=p` and `host=h user=u password=p`.
@@ -69,9 +108,13 @@ fn connection_string(text: &str, at: usize) -> Option<Range<usize>> {
     if is_part { literal(text, at + name.len()) } else { None }
 }
 
-/// `-u name:password` and `--user name:password`, as curl takes them.
-pub(super) fn user_option(text: &str, at: usize) -> Option<Range<usize>> {
-    let option = ["-u ", "--user "].into_iter().find(|option| text[at..].starts_with(option))?;
+/// `-u name:password` and `--user name:password`, as curl takes them, and `--token value`.
+pub(super) fn option(text: &str, at: usize) -> Option<Range<usize>> {
+    let starts = |option: &&&str| text[at..].starts_with(**option);
+    if let Some(option) = ["--token ", "--api-key ", "--password "].iter().find(starts) {
+        return literal(text, at + option.len()).filter(|value| looks_random(&text[value.clone()]));
+    }
+    let option = ["-u ", "--user "].iter().find(starts)?;
     let value = literal(text, at + option.len())?;
     let (name, password) = text[value.clone()].split_once(':')?;
     // `docker run -u 1000:1000`
@@ -84,3 +127,6 @@ pub(super) fn user_option(text: &str, at: usize) -> Option<Range<usize>> {
 fn is_prefix(text: &str, at: usize, name: &str) -> bool {
     text.as_bytes()[at..].get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
 }
+
+/// The names of the settings of AWS's programs that are secret.
+const AWS_NAMES: [&str; 2] = ["aws_secret_access_key", "aws_session_token"];

@@ -55,7 +55,7 @@ pub(super) fn secret_at(text: &str, at: usize, word: usize) -> Option<Range<usiz
     let bytes = rest.as_bytes();
     match bytes.first()? {
         b'-' if rest.starts_with("-----BEGIN ") => return private_key(rest).map(|end| at..at + end),
-        b'-' => return assignment::user_option(text, at),
+        b'-' => return assignment::option(text, at),
         b'A' if AWS_PREFIXES.iter().any(|prefix| rest.starts_with(prefix)) && word == AWS_KEY_BYTES => {
             return Some(at + AWS_PREFIXES[0].len()..at + word);
         }
@@ -112,10 +112,42 @@ pub(super) fn user_info(text: &str, colon: usize) -> Option<Range<usize>> {
 }
 
 /// The words that the rules here and in `assignment` start with, for the prefilter: each ends where it is written here.
-pub(super) const WORDS: &[&str] =
-    &["-----BEGIN ", "AKIA", "ASIA", "ABIA", "ACCA", "eyJ", "Bearer ", "bearer ", "authorization", "-u ", "--user "];
-/// What an assigned name of a secret ends with, before its equals sign.
-pub(super) const ASSIGNED: &[&str] = &["key=", "token=", "secret=", "password=", "passwd=", "pwd=", "credentials="];
+pub(super) const WORDS: &[&str] = &[
+    "-----BEGIN ",
+    "AKIA",
+    "ASIA",
+    "ABIA",
+    "ACCA",
+    "eyJ",
+    "Bearer ",
+    "bearer ",
+    "authorization",
+    "x-api-key",
+    "-u ",
+    "--user ",
+    "--token ",
+    "--api-key ",
+    "--password ",
+    "aws_secret_access_key",
+    "aws_session_token",
+];
+/// What an assigned name of a secret ends with, with its equals sign or colon.
+pub(super) const ASSIGNED: &[&str] = &[
+    "key=",
+    "token=",
+    "secret=",
+    "password=",
+    "passwd=",
+    "pwd=",
+    "pass=",
+    "credentials=",
+    "signature=",
+    "key: ",
+    "token: ",
+    "secret: ",
+    "password: ",
+    "pass: ",
+];
 const LONGEST_WORD: usize = 14;
 const AWS_PREFIXES: [&str; 4] = ["AKIA", "ASIA", "ABIA", "ACCA"];
 const AWS_KEY_BYTES: usize = 20;

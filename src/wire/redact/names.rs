@@ -81,6 +81,8 @@ pub(super) const LAST_WORDS: &[&str] = &[
     "credentials",
     "apikey",
     "pgpassword",
+    "cookie",
+    "jwt",
 ];
 
 /// True for the name of a secret, however it is written: `accessToken`, `ACCESS_TOKEN`, `access-token`.
@@ -116,7 +118,8 @@ pub(super) fn is_secret_variable(name: &str) -> bool {
     let is_variable = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
     let last = name.rsplit('_').next().unwrap_or_default();
     let is_public = ["PUBLIC_KEY", "PRIMARY_KEY", "FOREIGN_KEY", "SORT_KEY"].iter().any(|end| name.ends_with(end));
-    let has_words = name.contains('_') || matches!(last, "PASSWORD" | "PASSWD" | "APIKEY" | "SECRET" | "PGPASSWORD");
+    let has_words =
+        name.contains('_') || matches!(last, "TOKEN" | "PASSWORD" | "PASSWD" | "APIKEY" | "SECRET" | "PGPASSWORD");
     is_variable
         && has_words
         && !is_public
@@ -125,7 +128,7 @@ pub(super) fn is_secret_variable(name: &str) -> bool {
         && !matches!(name, "OLD_PWD" | "INIT_PWD")
 }
 
-const EXACT: &[&str] = &["token", "pwd", "authorization", "proxyauthorization"];
+const EXACT: &[&str] = &["token", "pwd", "authorization", "proxyauthorization", "cookie", "setcookie", "xjwt"];
 /// A name that ends with one of these is secret, whatever comes before: `dbPassword`, `x-api-key`, `aws_secret_access_key`.
 const ENDS: &[&str] = &[
     "password",
@@ -145,5 +148,11 @@ const ENDS: &[&str] = &[
     "apitoken",
     "bearertoken",
     "connectionstring",
+    // Headers, which tools take as an object.
+    "authkey",
+    "applicationkey",
+    "appkey",
+    "accountkey",
+    "sessionkey",
 ];
 const MAX_NAME_BYTES: usize = 64;

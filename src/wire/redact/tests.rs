@@ -120,6 +120,10 @@ fn names_in_every_notation() {
         "idToken",
         "db.password",
         "connectionString",
+        "Cookie",
+        "X-Auth-Key",
+        "DD-APPLICATION-KEY",
+        "X-JWT",
     ] {
         let body = format!(r#"{{"a":1,"{name}":"hunter2-canary"}}"#);
         let nested =
@@ -179,6 +183,9 @@ fn what_only_resembles_a_secret_stays() {
         "PATH=/usr/bin PRIMARY_KEY=user_identifier OLD_PWD=/home/me/project",
         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 task-list-of-things sk-learn is scikit-learn",
         "asia akia ASIA PACIFIC and aviation: AKIA is a prefix",
+        "headers.Authorization = validateToken(request)",
+        "the API_KEY: a text; MAX_TOKEN: unlimited; see --token FILE and --password prompt, and ?token=${token}",
+        "x-api-key is a header; TOKEN: none; compass= north; monkey: banana",
     ] {
         assert_eq!(redactor().body(None, "/", text), text);
     }
@@ -209,6 +216,14 @@ fn secrets_in_text() {
         "tvly-canary0canary1canary",
         "hvs.canary0canary1canarycanary",
         "dckr_pat_canary0canary1canary",
+        "DB_PASS=canary1",
+        "TOKEN=canary1canary",
+        "OPENAI_API_KEY: canary0canary1",
+        "aws_secret_access_key = canary1canary",
+        "curl -H 'X-Api-Key: canary1'",
+        "https://h/x?a=1&token=canary1",
+        "https://h/x?X-Amz-Signature=canary1&b=2",
+        "deploy --token canary0canary1",
     ] {
         let message = serde_json::json!([{ "role": "user", "content": format!("see\n{text}\nend") }]).to_string();
         for text in [text, &message] {
@@ -266,7 +281,8 @@ proptest! {
             "\"api_key\":\"x\"", "\"ApiKey\" : 1", "\"pass\\u0077ord\":2", "sk-abcdefghijklmnopqrstu", "eyJ", "AKIAABCDEFGHIJKLMNOP",
             "bearer abcdefghi1", "ghp_abcdefghijklmnopqrstuv", "-----BEGIN A PRIVATE KEY-----", "", "MY_API_KEY=abcdefgh",
             "postgres://u:pass@h", "Authorization: Basic abcdefgh", "curl -u me:secret", ";Password=abc;", "\"a\":\"{\\\"pwd\\\":1}\"",
-            "glpat-abcdefghijklmnopqrst",
+            "glpat-abcdefghijklmnopqrst", "A_KEY: abcdefgh1jkl", "?token=abcdefgh", "--token abcdefgh1jkl", "X-Api-Key: abcdefg",
+            "aws_secret_access_key = abcdefg", "DB_PASS=abcdefgh", "X-Amz-Signature=abcdefg",
         ]),
         after in "[a-z\"{}:, ]{0,20}",
     ) {
