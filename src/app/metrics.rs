@@ -6,7 +6,7 @@ use crate::filter::SpanFilter;
 use crate::gateway::Gateway;
 use crate::live_export::ExportCounters;
 use crate::llm::token_ids::TokenIdIssue;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, PipelineCounters};
 use crate::proxy::CertificateRejections;
 use crate::util::panics;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -54,6 +54,8 @@ impl Counted {
 
             counter(registry, "spans_stored", "Spans stored", &stored.stored);
             counter(registry, "store_errors", "Failed appends to the store; each is retried", &stored.store_errors);
+            let help = "Spans that wait because the store fails";
+            gauge(registry, "spans_unstored", help, stored.unstored.load(Ordering::Relaxed));
             counter(registry, "spans_lost", "Spans lost", &stored.lost);
             counter(registry, "spans_inferred", "Tool spans inferred from LLM calls", &stored.inferred);
             registry.register(
@@ -121,8 +123,17 @@ impl Counted {
 }
 
 /// What is wrong with the recorder, and with this program, for `GET /readyz`.
-pub(super) fn warnings(recorder: Recorder, gateway: Gateway, exports: Vec<Arc<ExportCounters>>) -> WarningsSource {
+pub(super) fn warnings(
+    recorder: Recorder,
+    stored: Arc<PipelineCounters>,
+    gateway: Gateway,
+    exports: Vec<Arc<ExportCounters>>,
+) -> WarningsSource {
     Arc::new(move || {
+        let unstored = stored.unstored.load(Ordering::Relaxed);
+        let unstored = (unstored > 0).then(|| {
+            format!("the store accepts no spans: {unstored} wait in memory and are retried; the log has the cause")
+        });
         let panics = panics::places().into_iter().map(|place| place.to_string());
         let backends = gateway.backends().all();
         // `/readyz` needs no token, so that it names no backend.
@@ -139,7 +150,7 @@ pub(super) fn warnings(recorder: Recorder, gateway: Gateway, exports: Vec<Arc<Ex
             format!("{failed} of {all} exports fail, {waiting} spans wait in the store; the log names them")
         });
         let spilled = recorder.memory().spill().failure();
-        spilled.into_iter().chain(full).chain(panics).chain(failing).chain(unexported).collect()
+        unstored.into_iter().chain(spilled).chain(full).chain(panics).chain(failing).chain(unexported).collect()
     })
 }
 

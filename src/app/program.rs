@@ -214,7 +214,12 @@ impl App {
                 filter: self.filter.clone(),
             }
             .source(&self.pipeline),
-            warnings: warnings(self.recorder.clone(), gateway.clone(), self.exports.counters()),
+            warnings: warnings(
+                self.recorder.clone(),
+                Arc::clone(self.pipeline.counters()),
+                gateway.clone(),
+                self.exports.counters(),
+            ),
             ingest,
             allowed_hosts: config.server.allowed_hosts.clone().into(),
             tokens: config.server.tokens.clone().into(),

@@ -11,6 +11,8 @@ pub(crate) struct PipelineCounters {
     pub stored: AtomicU64,
     /// Appends that failed; each is retried.
     pub store_errors: AtomicU64,
+    /// Spans that wait because the store fails. 0 once it has accepted them.
+    pub unstored: AtomicU64,
     /// Spans that could not be built or stored.
     pub lost: AtomicU64,
     /// Spans besides those of exchanges: of tools, of calls on WebSockets, of OTLP exports.

@@ -25,6 +25,7 @@ mod websocket_calls;
 mod websocket_messages;
 mod worker;
 
+pub(crate) use counters::PipelineCounters;
 pub(crate) use observed_state::ObservedState;
 pub use options::SpanOptions;
 pub use relations::Relations;

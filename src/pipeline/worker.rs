@@ -137,6 +137,7 @@ impl PipelineWorker {
         loop {
             let Err(error) = pending.append(&self.store, &self.counters, tries).await else {
                 if tries > 0 {
+                    self.counters.unstored.store(0, Ordering::Relaxed);
                     tracing::info!(tries, "the store accepts spans again");
                 }
                 return;
@@ -146,6 +147,7 @@ impl PipelineWorker {
             self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
             tries += 1;
             let spans = pending.spans.len();
+            self.counters.unstored.store(spans as u64, Ordering::Relaxed);
             if tries == 1 {
                 tracing::error!(%error, spans, "spans can't be stored; retrying, traffic continues");
             }

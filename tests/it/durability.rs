@@ -231,6 +231,29 @@ fn a_store_file_that_is_removed_or_replaced_is_made_anew() {
 }
 
 #[test]
+fn a_store_that_takes_no_spans_is_reported_and_loses_none() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let warnings = || get(serve.address("server"), "/readyz").json()["warnings"].to_string();
+    let call = |rollout: &str| {
+        let url = format!("{}/weather", bench.http());
+        let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nx-rollout-id: {rollout}\r\nConnection: close\r\n\r\n");
+        assert!(say(serve.address("proxy"), request.as_bytes()).contains("celsius"));
+    };
+    call("ro-before");
+    assert_eq!(bench.exchanges("ro-before", 1).len(), 1);
+    let lock = rusqlite::Connection::open(bench.store()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    call("ro-during");
+    eventually(|| warnings().contains("the store accepts no spans: 1 wait in memory").then_some(()));
+    let metrics = get(serve.address("server"), "/metrics").text();
+    assert!(metrics.contains("tracewire_spans_unstored 1\n"), "{metrics}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(bench.exchanges("ro-during", 1).len(), 1);
+    eventually(|| (warnings() == "null").then_some(()));
+}
+
+#[test]
 fn the_folder_of_a_run_is_its_users_whatever_the_umask() {
     let bench = Bench::new();
     let mut run = std::process::Command::new("sh");
