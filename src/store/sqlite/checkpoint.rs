@@ -132,7 +132,7 @@ impl CheckpointThread {
             };
             match request {
                 Ok(Request::Checkpoint(then)) => {
-                    let _ = self.run(checkpoint);
+                    let _ = self.run(if then.is_empty() { checkpoint } else { checkpoint_slice });
                     then.into_iter().for_each(|call| call());
                 }
                 Ok(Request::Erase(on_erased)) => {
@@ -204,8 +204,17 @@ impl Erasure {
 }
 
 fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    copy_log(connection, MAX_LOG_PAGES)
+}
+
+/// As [`checkpoint`], between two slices, which write more than other commits.
+fn checkpoint_slice(connection: &Connection) -> rusqlite::Result<()> {
+    copy_log(connection, MAX_SLICE_LOG_PAGES)
+}
+
+fn copy_log(connection: &Connection, max_pages: i64) -> rusqlite::Result<()> {
     let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-    if pages > MAX_LOG_PAGES {
+    if pages > max_pages {
         // A writer without pauses only appends. It has to wait once so that the log restarts at its beginning; what is
         // left to copy was written since the statement above.
         connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
@@ -236,6 +245,8 @@ const CHECKPOINT_EVERY_BYTES: usize = 16 * 1024 * 1024;
 const COMMIT_BYTES: usize = 16 * 8 * 1024;
 /// Size of the log in pages of 8 kB, 64 MB, above which the writer has to wait for its restart.
 const MAX_LOG_PAGES: i64 = 8 * 1024;
+/// The same for the log between two slices of a prune: 8 MB.
+const MAX_SLICE_LOG_PAGES: i64 = 1024;
 /// How long a checkpoint waits for readers while it blocks the writer. Shorter than the writer's own timeout.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time between two tries of an erasure that a reader prevents.
