@@ -11,8 +11,9 @@ use prometheus_client::registry::Registry;
 
 /// Responds with every metric. The numbers of the store are absent while the store does not respond.
 pub(super) async fn serve(State(state): State<ApiState>) -> Response {
-    let mut registry = Registry::with_prefix("tracewire");
-    (state.metrics)(&mut registry);
+    let mut root = Registry::default();
+    (state.metrics)(&mut root);
+    let registry = root.sub_registry_with_prefix(METRICS_PREFIX);
     if let Ok(statistics) = state.rollouts.store().statistics().await {
         let mut gauge = |name, help, value| registry.register(name, help, ConstGauge::<u64>::new(value));
         gauge("store_spans", "Spans in the store", statistics.spans);
@@ -31,8 +32,11 @@ pub(super) async fn serve(State(state): State<ApiState>) -> Response {
         registry.register("store_damaged_reads", help, ConstCounter::<u64>::new(statistics.damaged_reads));
     }
     let mut text = String::new();
-    match encode(&mut text, &registry) {
+    match encode(&mut text, &root) {
         Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
+
+/// Of the names of all metrics that no convention names.
+pub(crate) const METRICS_PREFIX: &str = "tracewire";

@@ -29,6 +29,7 @@ mod training;
 mod ui;
 mod v1;
 
+pub(crate) use metrics::METRICS_PREFIX;
 pub(crate) use otlp::IngestCounters;
 pub(crate) use server::ApiServer;
 pub(crate) use settings::ServerSettings;

@@ -1,6 +1,6 @@
 //! The metrics of all parts, for `GET /metrics`.
 
-use crate::api::{IngestCounters, MetricsSource, WarningsSource};
+use crate::api::{IngestCounters, METRICS_PREFIX as PREFIX, MetricsSource, WarningsSource};
 use crate::capture::{Memory, MemoryUse, Recorder};
 use crate::filter::SpanFilter;
 use crate::gateway::Gateway;
@@ -8,7 +8,10 @@ use crate::live_export::ExportCounters;
 use crate::llm::token_ids::TokenIdIssue;
 use crate::pipeline::{Pipeline, PipelineCounters};
 use crate::proxy::CertificateRejections;
+use crate::trace::metric::{Histogram, MetricLabel};
 use crate::util::panics;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -30,7 +33,15 @@ impl Counted {
     /// Reads all parts each time it is called.
     pub(super) fn source(self, pipeline: &Pipeline) -> MetricsSource {
         let stored = Arc::clone(pipeline.counters());
-        Arc::new(move |registry| {
+        Arc::new(move |root| {
+            // The names of OpenTelemetry's conventions have no prefix.
+            for histogram in stored.gen_ai.snapshot() {
+                let kind = histogram.kind;
+                let unit = if kind.unit == "s" { "_seconds" } else { "" };
+                let name = format!("{}{unit}", kind.name.replace('.', "_"));
+                root.register(name, kind.description, ExportedHistogram(histogram));
+            }
+            let registry = root.sub_registry_with_prefix(PREFIX);
             let captured = self.recorder.counters();
             counter(registry, "exchanges", "Exchanges recorded", &captured.started);
             counter(registry, "exchanges_dropped", "Exchanges not recorded: the queue was full", &captured.dropped);
@@ -119,6 +130,36 @@ impl Counted {
             let help = "Connections closed by clients that rejected Tracewire's certificate";
             registry.register("certificates_refused", help, ConstCounter::<u64>::new(self.rejections.count()));
         })
+    }
+}
+
+/// A histogram in Prometheus' format.
+#[derive(Debug)]
+struct ExportedHistogram(Histogram);
+
+impl EncodeMetric for ExportedHistogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (labels, values) in &self.0.points {
+            let labels: Vec<(String, String)> = labels
+                .iter()
+                .map(|(name, label)| {
+                    let text = match label {
+                        MetricLabel::Text(text) => text.clone(),
+                        MetricLabel::Int(number) => number.to_string(),
+                    };
+                    (name.replace('.', "_"), text)
+                })
+                .collect();
+            let bounds = self.0.kind.bounds.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(values.buckets.iter().copied()).collect();
+            let mut point = encoder.encode_family(&labels)?;
+            point.encode_histogram::<NoLabelSet>(values.sum, values.count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 

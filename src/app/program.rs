@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::filter::SpanFilter;
 use crate::forward::Forwarder;
 use crate::gateway::{Gateway, ReroutedCallers};
-use crate::live_export::{JsonLinesPlace, LiveExports};
+use crate::live_export::{JsonLinesPlace, LiveExports, MetricsReader};
 use crate::net::BoxedIo;
 use crate::net::drain::{Drain, DrainGuard, Drained};
 use crate::net::http_server::{HttpConnection, ResponseOrigin};
@@ -96,7 +96,7 @@ impl App {
         let tls = UpstreamTls::new(&config.tls)?;
         let upstream =
             Upstream::new(config.upstream.clone(), tls, config.proxy.block.clone(), &|name| std::env::var(name).ok())?;
-        let exports = start_exports(config, &store, &upstream).await?;
+        let exports = start_exports(config, &store, metrics_reader(&pipeline), &upstream).await?;
         let sequences = SequenceAllocator::new(Arc::new(StoreSequences(Arc::clone(&store))));
         let rollouts = Rollouts::new(Arc::clone(&store)).with_filter(filter.clone());
         let service = SequenceService { sequences: sequences.clone(), recorded_calls: observed.recorded_calls };
@@ -261,14 +261,25 @@ impl App {
 }
 
 /// Starts the exports before anything is stored, so that they miss nothing.
-async fn start_exports(config: &Config, store: &SharedStore, upstream: &Upstream) -> Result<LiveExports> {
+async fn start_exports(
+    config: &Config,
+    store: &SharedStore,
+    metrics: MetricsReader,
+    upstream: &Upstream,
+) -> Result<LiveExports> {
     let connecting = |certificate: Option<&Path>| {
         let Some(certificate) = certificate else { return Ok(upstream.clone()) };
         let mut tls = config.tls.clone();
         tls.upstream_ca.push(certificate.to_owned());
         Ok(upstream.with_tls(UpstreamTls::new(&tls)?))
     };
-    LiveExports::start(&config.export, &config.verdict, store, &connecting).await.context("[export]")
+    LiveExports::start(&config.export, &config.verdict, store, &metrics, &connecting).await.context("[export]")
+}
+
+/// Reads the metrics of model calls.
+fn metrics_reader(pipeline: &Pipeline) -> MetricsReader {
+    let counters = Arc::clone(pipeline.counters());
+    Arc::new(move || counters.gen_ai.snapshot())
 }
 
 /// Knows the keys that the gateway has signed; `None` if it signs none.

@@ -19,12 +19,12 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Config> {
     Ok(config)
 }
 
-/// Adds the export that OpenTelemetry's variables configure, if they do. They may be meant for another program, so that one that
+/// Adds the exports that OpenTelemetry's variables configure. They may be meant for another program, so that one that
 /// can't be used is no error.
 pub(super) fn add_export_of_environment(config: &mut Config) {
     match otlp_of_environment(&|name| std::env::var(name).ok()) {
-        Ok(export) => config.export.add(export),
-        Err(error) => tracing::error!(%error, "the spans are not exported as the environment says"),
+        Ok(exports) => config.export.add(exports),
+        Err(error) => tracing::error!(%error, "nothing is exported as the environment says"),
     }
 }
 

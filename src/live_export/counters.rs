@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct ExportCounters {
     /// The name of the export.
     pub(crate) name: String,
-    /// Spans that the receiver has accepted.
+    /// Spans, rollouts or points of metrics that the receiver has accepted.
     pub(crate) sent: AtomicU64,
     /// Requests that were sent again.
     pub(crate) retried: AtomicU64,
@@ -71,7 +71,7 @@ impl ExportCounters {
     pub(super) fn fail(&self, cause: String) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.as_ref() != Some(&cause) {
-            tracing::warn!(export = self.name, cause, "spans can't be exported");
+            tracing::warn!(export = self.name, cause, "an export is not accepted");
             *failure = Some(cause);
         }
     }
@@ -79,7 +79,7 @@ impl ExportCounters {
     /// Notes that the receiver accepts again.
     pub(super) fn recover(&self) {
         if self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            tracing::info!(export = self.name, "spans are exported again");
+            tracing::info!(export = self.name, "an export is accepted again");
         }
     }
 }

@@ -3,9 +3,21 @@
 
 use crate::store::{ExportCursor, Records, Result, SharedStore, StoreExt};
 use crate::trace::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+/// What an export begins with that has no cursor in the store yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ExportStart {
+    /// What is stored from now on.
+    #[default]
+    New,
+    /// Everything in the store.
+    All,
+}
 
 /// The cursor of one export, as this program knows it.
 pub(super) struct Cursor {

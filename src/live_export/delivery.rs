@@ -1,11 +1,10 @@
 //! Delivers what is stored to one destination: in order, batch by batch, each again until it is accepted or refused.
 
 use super::counters::ExportCounters;
-use super::cursor::{Cursor, Hold, KEEP_INTERVAL};
+use super::cursor::{Cursor, ExportStart, Hold, KEEP_INTERVAL};
 use super::outcome::{DropReason, Fault, Outcome};
 use super::reader::{Destination, Page, Prepared};
 use super::retry::{MAX_PAUSE, pauses};
-use super::settings::ExportStart;
 use crate::store::Result;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,9 +1,11 @@
-//! The export that OpenTelemetry's variables configure (`OTEL_EXPORTER_OTLP_*`), as SDKs read them.
+//! The exports that OpenTelemetry's variables configure (`OTEL_EXPORTER_OTLP_*`), as SDKs read them: one of traces, one of metrics.
 //!
-//! A variable for traces has precedence over the one for all signals. Numbers and words that can't be used are errors, because a
+//! A variable for one signal has precedence over the one for all. Numbers and words that can't be used are errors, because a
 //! default in their place would send spans elsewhere than the user believes.
 
-use super::settings::{Compression, Endpoint, ExportSettingsError, OtlpSettings, Protocol};
+use super::endpoint::Endpoint;
+use super::otlp_settings::{Compression, OtlpSettings, Protocol, Signal};
+use super::settings_error::ExportSettingsError;
 use crate::util::secret::Secret;
 use http::Uri;
 use std::collections::BTreeMap;
@@ -13,9 +15,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvironmentError {
     /// The value of `variable` is none that it may have.
-    #[error(
-        "{variable} is `{value}`, which is {problem}; correct it, or set OTEL_TRACES_EXPORTER=none to export nothing"
-    )]
+    #[error("{variable} is `{value}`, which is {problem}; correct it, or set {exporter}=none to export nothing")]
     Value {
         /// Name of the variable.
         variable: &'static str,
@@ -23,6 +23,8 @@ pub(crate) enum EnvironmentError {
         value: String,
         /// What is wrong with it.
         problem: &'static str,
+        /// Name of the variable that ends the export.
+        exporter: &'static str,
     },
     /// The URL can't be used.
     #[error("{variable}: {cause}")]
@@ -34,23 +36,46 @@ pub(crate) enum EnvironmentError {
     },
 }
 
-/// The export of the environment; `None` if no endpoint is set, or `OTEL_TRACES_EXPORTER` excludes OTLP.
+/// The exports of the environment: of traces if an endpoint is set, of metrics if `OTEL_METRICS_EXPORTER` or an endpoint of their own
+/// asks for it, because not each receiver of traces takes them.
 pub(crate) fn otlp_of_environment(
     variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<OtlpSettings>, EnvironmentError> {
+) -> Result<Vec<OtlpSettings>, EnvironmentError> {
     // OpenTelemetry treats an empty variable as one that is not set.
     let set = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-    let is_excluded = set(EXPORTER).is_some_and(|names| names.split(',').all(|name| name.trim() != "otlp"));
-    let is_disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    if is_excluded || is_disabled {
-        return Ok(None);
+    if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Ok(Vec::new());
     }
-    let first = |[traces, all]: [&'static str; 2]| {
-        set(traces).map(|value| (traces, value)).or_else(|| set(all).map(|value| (all, value)))
+    let is_named = |exporter: &str| set(exporter).map(|names| names.split(',').any(|name| name.trim() == "otlp"));
+    let mut exports = Vec::new();
+    if is_named(TRACES.exporter).unwrap_or(true) {
+        exports.extend(export(Signal::Traces, &TRACES, &set)?);
+    }
+    if is_named(METRICS.exporter).unwrap_or_else(|| set(METRICS.endpoint).is_some())
+        && let Some(mut metrics) = export(Signal::Metrics, &METRICS, &set)?
+    {
+        // Over gRPC, both have the same endpoint.
+        metrics.name = format!("{} metrics", metrics.endpoint.as_str());
+        metrics.metrics_interval = match set(METRICS_INTERVAL) {
+            None => metrics.metrics_interval,
+            Some(text) => millis(&METRICS, METRICS_INTERVAL, text)?,
+        };
+        exports.push(metrics);
+    }
+    Ok(exports)
+}
+
+/// The export of a signal; `None` if no endpoint is set.
+fn export(
+    signal: Signal,
+    variables: &Variables,
+    set: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<OtlpSettings>, EnvironmentError> {
+    let first = |[one, all]: [&'static str; 2]| {
+        set(one).map(|value| (one, value)).or_else(|| set(all).map(|value| (all, value)))
     };
-    let wrong =
-        |(variable, value): (&'static str, String), problem| EnvironmentError::Value { variable, value, problem };
-    let protocol = match first(PROTOCOL) {
+    let wrong = |found: (&'static str, String), problem| variables.wrong(found, problem);
+    let protocol = match first(variables.protocol) {
         None => Protocol::default(),
         Some(found) => match found.1.as_str() {
             "http/protobuf" => Protocol::Protobuf,
@@ -59,39 +84,46 @@ pub(crate) fn otlp_of_environment(
             _ => return Err(wrong(found, "none of the protocols grpc, http/protobuf and http/json")),
         },
     };
-    let (variable, url) = match (set(TRACES_ENDPOINT), set(ENDPOINT)) {
-        (Some(url), _) => (TRACES_ENDPOINT, url),
+    let (variable, url) = match (set(variables.endpoint), set(ENDPOINT)) {
+        (Some(url), _) => (variables.endpoint, url),
         (None, Some(base)) if protocol == Protocol::Grpc => (ENDPOINT, base),
-        (None, Some(base)) => (ENDPOINT, format!("{}/v1/traces", base.trim_end_matches('/'))),
+        (None, Some(base)) => (ENDPOINT, format!("{}{}", base.trim_end_matches('/'), variables.path)),
         (None, None) => return Ok(None),
     };
     let url = match protocol {
         Protocol::Grpc => {
-            let is_insecure = first(INSECURE).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+            let is_insecure = first(variables.insecure).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
             grpc_url(&url, if is_insecure { "http" } else { "https" })
         }
         Protocol::Protobuf | Protocol::Json => url,
     };
     let endpoint = Endpoint::try_from(url).map_err(|cause| EnvironmentError::Endpoint { variable, cause })?;
-    let mut settings = OtlpSettings { protocol, ..OtlpSettings::new(endpoint) };
-    if let Some(found) = first(COMPRESSION) {
+    let mut settings = OtlpSettings { protocol, signals: vec![signal], ..OtlpSettings::new(endpoint) };
+    if let Some(found) = first(variables.compression) {
         settings.compression = match found.1.as_str() {
             "gzip" => Compression::Gzip,
             "none" => Compression::None,
             _ => return Err(wrong(found, "neither gzip nor none")),
         };
     }
-    if let Some(found) = first(TIMEOUT) {
-        let millis = found.1.parse::<u64>().map_err(|_| wrong(found, "not a number of milliseconds"))?;
-        settings.timeout = Duration::from_millis(millis);
+    if let Some(found) = first(variables.timeout) {
+        settings.timeout = millis(variables, found.0, found.1)?;
     }
-    if let Some(found) = first(HEADERS) {
+    if let Some(found) = first(variables.headers) {
         let fields = headers(&found.1);
         // The value may be a secret.
         settings.headers = fields.ok_or_else(|| wrong((found.0, "…".to_owned()), "not a list of NAME=VALUE"))?;
     }
-    settings.certificate = first(CERTIFICATE).map(|(_, path)| path.into());
+    settings.certificate = first(variables.certificate).map(|(_, path)| path.into());
     Ok(Some(settings))
+}
+
+/// A number of milliseconds above zero.
+fn millis(variables: &Variables, variable: &'static str, text: String) -> Result<Duration, EnvironmentError> {
+    match text.parse::<u64>() {
+        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => Err(variables.wrong((variable, text), "not a number of milliseconds above 0")),
+    }
 }
 
 /// The URL of a receiver over gRPC, without a path, as SDKs read it.
@@ -113,22 +145,58 @@ fn headers(list: &str) -> Option<BTreeMap<String, Secret>> {
     entries.map(field).collect()
 }
 
-const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
+/// The names of the variables of a signal; in pairs with those for all signals.
+struct Variables {
+    exporter: &'static str,
+    endpoint: &'static str,
+    /// What is added to the endpoint for all signals over HTTP.
+    path: &'static str,
+    protocol: [&'static str; 2],
+    compression: [&'static str; 2],
+    timeout: [&'static str; 2],
+    headers: [&'static str; 2],
+    insecure: [&'static str; 2],
+    certificate: [&'static str; 2],
+}
+
+impl Variables {
+    fn wrong(&self, (variable, value): (&'static str, String), problem: &'static str) -> EnvironmentError {
+        EnvironmentError::Value { variable, value, problem, exporter: self.exporter }
+    }
+}
+
+macro_rules! variables {
+    ($signal:literal, $path:literal) => {
+        Variables {
+            exporter: concat!("OTEL_", $signal, "_EXPORTER"),
+            endpoint: concat!("OTEL_EXPORTER_OTLP_", $signal, "_ENDPOINT"),
+            path: $path,
+            protocol: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL"],
+            compression: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_COMPRESSION"), "OTEL_EXPORTER_OTLP_COMPRESSION"],
+            timeout: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_TIMEOUT"), "OTEL_EXPORTER_OTLP_TIMEOUT"],
+            headers: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_HEADERS"), "OTEL_EXPORTER_OTLP_HEADERS"],
+            insecure: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_INSECURE"), "OTEL_EXPORTER_OTLP_INSECURE"],
+            certificate: [concat!("OTEL_EXPORTER_OTLP_", $signal, "_CERTIFICATE"), "OTEL_EXPORTER_OTLP_CERTIFICATE"],
+        }
+    };
+}
+
+const TRACES: Variables = variables!("TRACES", "/v1/traces");
+const METRICS: Variables = variables!("METRICS", "/v1/metrics");
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-const PROTOCOL: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const COMPRESSION: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
-const TIMEOUT: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
-const CERTIFICATE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+const METRICS_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Result<Option<OtlpSettings>, EnvironmentError> {
+    fn all_of(pairs: &[(&str, &str)]) -> Result<Vec<OtlpSettings>, EnvironmentError> {
         otlp_of_environment(&|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    /// The export of traces, if there is one.
+    fn of(pairs: &[(&str, &str)]) -> Result<Option<OtlpSettings>, EnvironmentError> {
+        Ok(all_of(pairs)?.into_iter().find(|export| export.sends(Signal::Traces)))
     }
 
     #[test]
@@ -181,6 +249,29 @@ mod tests {
         ] {
             assert_eq!(of(&none).unwrap(), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn metrics_are_exported_if_a_variable_asks_for_them() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
+        let signals = |pairs: &[(&str, &str)]| -> Vec<Signal> {
+            all_of(pairs).unwrap().into_iter().flat_map(|export| export.signals).collect()
+        };
+        let (traces, metrics) = (Signal::Traces, Signal::Metrics);
+        assert_eq!(signals(&[endpoint]), [traces]);
+        let asked = ("OTEL_METRICS_EXPORTER", "otlp");
+        assert_eq!(signals(&[endpoint, asked]), [traces, metrics]);
+        assert_eq!(signals(&[endpoint, asked, ("OTEL_TRACES_EXPORTER", "none")]), [metrics]);
+        assert_eq!(signals(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:1/x")]), [metrics]);
+        let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:1/x");
+        assert_eq!(signals(&[own, ("OTEL_METRICS_EXPORTER", "none")]), []);
+        let grpc = [endpoint, asked, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), (METRICS_INTERVAL, "250")];
+        let exports = all_of(&grpc).unwrap();
+        assert_ne!(exports[0].shown_name(), exports[1].shown_name());
+        assert_eq!(exports[1].metrics_interval, Duration::from_millis(250));
+        let error = all_of(&[endpoint, asked, (METRICS_INTERVAL, "0")]).unwrap_err().to_string();
+        assert!(error.contains("OTEL_METRIC_EXPORT_INTERVAL is `0`"), "{error}");
+        assert!(error.contains("OTEL_METRICS_EXPORTER=none"), "{error}");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! where they are encoded, not on the threads of the traffic, which a client of tonic would do.
 
 use super::http::{Reply, Response, quoted};
+use super::otlp_settings::Compression;
 use super::outcome::{DropReason, Fault, Outcome, of_partial_success, of_status};
 use super::retry::MAX_RETRY_AFTER;
-use super::settings::Compression;
 use crate::wire::grpc::{CallStatus, unframed};
 use crate::wire::otlp::{OtlpFormat, accepted};
 use http::{HeaderMap, HeaderName, HeaderValue, header};

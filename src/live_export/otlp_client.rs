@@ -2,8 +2,9 @@
 
 use super::grpc::{call_headers, of_grpc};
 use super::http::Poster;
+use super::otlp_settings::{Compression, OtlpSettings, Protocol, Signal};
 use super::outcome::{Outcome, of_otlp};
-use super::settings::{Compression, ExportSettingsError, OtlpSettings, Protocol};
+use super::settings_error::ExportSettingsError;
 use crate::tls::Offer;
 use crate::upstream::Upstream;
 use crate::wire::encoding::gzip;
@@ -26,15 +27,16 @@ pub(super) struct OtlpEncoding {
 }
 
 impl OtlpClient {
-    /// The receiver of the settings, over `upstream`.
-    pub(super) fn new(settings: &OtlpSettings, upstream: Upstream) -> Result<Self, ExportSettingsError> {
+    /// The receiver of a signal by the settings, over `upstream`.
+    pub(super) fn new(
+        settings: &OtlpSettings,
+        signal: Signal,
+        upstream: Upstream,
+    ) -> Result<Self, ExportSettingsError> {
         let endpoint = &settings.endpoint;
-        let (uri, offer) = match settings.protocol {
-            Protocol::Protobuf | Protocol::Json => (endpoint.uri("/v1/traces"), Offer::Http1),
-            Protocol::Grpc => (endpoint.at_path(EXPORT_TRACES), Offer::Http2),
-        };
+        let offer = if settings.protocol == Protocol::Grpc { Offer::Http2 } else { Offer::Http1 };
         let unusable = || ExportSettingsError::Endpoint { text: endpoint.as_str().to_owned() };
-        let (origin, uri) = endpoint.origin().zip(uri).ok_or_else(unusable)?;
+        let (origin, uri) = endpoint.origin().zip(settings.uri(signal)).ok_or_else(unusable)?;
         let (headers, timeout) = (settings.header_fields()?, settings.timeout);
         let poster = Poster { upstream, origin, uri, offer, headers, timeout };
         Ok(Self { poster, encoding: OtlpEncoding { protocol: settings.protocol, compression: settings.compression } })
@@ -79,5 +81,3 @@ impl OtlpEncoding {
         Some(Bytes::from(body))
     }
 }
-
-const EXPORT_TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";

@@ -1,14 +1,18 @@
 //! The live exports of a program.
 
 use super::counters::ExportCounters;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, ExportStart};
 use super::delivery::{Delivery, Phase};
+use super::endpoint::Endpoint;
 use super::http::Poster;
 use super::json_lines::{JsonLines, JsonLinesError, JsonLinesPlace};
+use super::metrics::{MetricsExport, MetricsReader};
 use super::otlp::OtlpReceiver;
 use super::otlp_client::OtlpClient;
+use super::otlp_settings::{OtlpSettings, Signal};
 use super::reader::Destination;
-use super::settings::{Endpoint, ExportSettings, ExportSettingsError, ExportStart};
+use super::settings::ExportSettings;
+use super::settings_error::ExportSettingsError;
 use super::webhook::{SigningKey, Webhook};
 use crate::net::task::spawn;
 use crate::store::SharedStore;
@@ -48,11 +52,13 @@ pub(crate) enum ExportError {
 }
 
 impl LiveExports {
-    /// Starts the exports of the settings; `verdict` says what is a sound rollout. `upstream` makes the connections, with a file of further root certificates.
+    /// Starts the exports of the settings; `verdict` says what is a sound rollout. `metrics` reads the program's own.
+    /// `upstream` makes the connections, with a file of further root certificates.
     pub(crate) async fn start(
         settings: &ExportSettings,
         verdict: &VerdictSettings,
         store: &SharedStore,
+        metrics: &MetricsReader,
         upstream: &(dyn Fn(Option<&Path>) -> Result<Upstream, TlsError> + Sync),
     ) -> Result<Self, ExportError> {
         let (phase, _) = watch::channel(Phase::Running);
@@ -62,9 +68,16 @@ impl LiveExports {
         };
         for entry in &settings.otlp {
             let upstream = connect(entry.shown_name(), entry.certificate.as_deref())?;
-            let (client, max_batch_spans) = (OtlpClient::new(entry, upstream)?, entry.max_batch_spans);
-            let receiver = OtlpReceiver { store: Arc::clone(store), client, max_batch_spans };
-            exports.deliver(entry.shown_name(), store, receiver, entry.interval, entry.start).await;
+            if entry.sends(Signal::Traces) {
+                let client = OtlpClient::new(entry, Signal::Traces, upstream.clone())?;
+                let (store_of_export, max_batch_spans) = (Arc::clone(store), entry.max_batch_spans);
+                let receiver = OtlpReceiver { store: store_of_export, client, max_batch_spans };
+                exports.deliver(entry.shown_name(), store, receiver, entry.interval, entry.start).await;
+            }
+            if entry.sends(Signal::Metrics) {
+                let client = OtlpClient::new(entry, Signal::Metrics, upstream)?;
+                exports.send_metrics(entry, client, Arc::clone(metrics));
+            }
         }
         for entry in &settings.webhook {
             let upstream = connect(entry.shown_name(), None)?;
@@ -112,6 +125,15 @@ impl LiveExports {
             lines.abort();
             tracing::error!("the last spans are not written as lines (--emit): nothing reads them");
         }
+    }
+
+    fn send_metrics(&mut self, entry: &OtlpSettings, client: OtlpClient, read: MetricsReader) {
+        let counters = Arc::new(ExportCounters::new(&entry.metrics_name()));
+        self.counters.push(Arc::clone(&counters));
+        let instance = format!("{:016x}", fastrand::u64(..));
+        let (interval, phase) = (entry.metrics_interval, self.phase.subscribe());
+        let running = spawn(MetricsExport { client, read, counters, interval, instance, phase }.run());
+        self.tasks.push(tokio::spawn(async move { drop(running.await) }));
     }
 
     async fn deliver<D: Destination>(

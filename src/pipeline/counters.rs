@@ -1,5 +1,6 @@
 //! What the pipeline counts. Each is a metric.
 
+use super::gen_ai_metrics::GenAiMetrics;
 use super::latency::Latencies;
 use crate::llm::token_ids::TokenIdIssue;
 use std::sync::atomic::AtomicU64;
@@ -25,4 +26,6 @@ pub(crate) struct PipelineCounters {
     pub token_id_issues: [AtomicU64; TokenIdIssue::ALL.len()],
     /// How long exchanges, and the steps behind them, take.
     pub latencies: Latencies,
+    /// Tokens and times of model calls.
+    pub gen_ai: GenAiMetrics,
 }

@@ -11,6 +11,7 @@ mod callers;
 mod calls;
 mod counters;
 mod gateway_attributes;
+mod gen_ai_metrics;
 mod http_attributes;
 mod latency;
 mod observed;

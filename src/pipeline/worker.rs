@@ -180,6 +180,7 @@ impl PipelineWorker {
             match catch(|| build_spans(&mut exchange, begun, &mut self.relations, &self.options)) {
                 Ok(BuiltSpans { span, inferred, calls }) => {
                     calls.iter().for_each(|call| self.apply(call));
+                    inferred.iter().chain([&span]).for_each(|span| self.counters.gen_ai.observe(span));
                     self.counters.inferred.fetch_add(inferred.len() as u64, Ordering::Relaxed);
                     spans.push(Arc::new(span));
                     spans.extend(inferred.into_iter().map(Arc::new));

@@ -5,6 +5,7 @@
 pub mod exchange;
 pub(crate) mod failure;
 pub mod ids;
+pub(crate) mod metric;
 pub(crate) mod number_lists;
 pub mod rollout;
 mod sampler_arrays;

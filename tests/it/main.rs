@@ -44,6 +44,7 @@ mod llm;
 mod long_calls;
 mod memory;
 mod metrics;
+mod metrics_export;
 mod mock_script;
 mod mutation;
 mod otlp;

@@ -9,6 +9,7 @@ mod error;
 mod from_json;
 mod from_protobuf;
 mod message;
+mod metrics;
 mod names;
 mod response;
 mod spans;
@@ -16,6 +17,7 @@ mod to_json;
 
 pub(crate) use decode::{OtlpFormat, spans};
 pub(crate) use encode::encoded;
+pub(crate) use metrics::encoded_metrics;
 pub(crate) use response::{PartialSuccess, TraceResponse, accepted};
 pub(crate) use spans::{Attribution, DecodedSpan, restore_identity};
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
@@ -58,7 +59,7 @@ class Traces(trace_service_pb2_grpc.TraceServiceServicer):
 
 class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def Export(self, request, context):
-        keep(context, metrics=request.SerializeToString().hex())
+        keep(context, metrics=json_format.MessageToDict(request))
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
