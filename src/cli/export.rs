@@ -10,6 +10,7 @@ use super::show;
 use super::trace_list::parsed;
 use crate::export::format::ExportFormat;
 use crate::export::sample::{Proof, SampleOptions};
+use crate::export::spans::AttributeConventions;
 use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
@@ -61,6 +62,9 @@ pub(super) struct ExportArgs {
     /// The type of the file [default: parquet if its name ends in .parquet, else jsonl]
     #[arg(long, value_enum, value_name = "TYPE")]
     file_type: Option<FileType>,
+    /// With the formats otlp and otlp-json: by which conventions spans name what they hold of calls
+    #[arg(long, value_enum, value_name = "NAMES", default_value_t = AttributeConventions::GenAi)]
+    attributes: AttributeConventions,
     #[command(flatten)]
     sample: SampleArgs,
     /// The settings file, for its section `[verdict]`
@@ -132,6 +136,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode> {
 async fn export(args: ExportArgs) -> Result<()> {
     let settings = read_config(args.config.as_deref())?;
     let Some(format) = ExportFormat::named(&args.format) else { bail!("there is no format {}", args.format) };
+    let format = format.with_attributes(args.attributes).context("--attributes openinference")?;
     let export = ExportStream::new(format, args.file_type())?;
     let (store, place) = open_for_reading(&args.store).await?;
     let options = args.sample.options(settings.verdict)?;

@@ -3,6 +3,7 @@
 use super::otlp_client::OtlpClient;
 use super::outcome::{DropReason, Outcome};
 use super::reader::{Destination, Page, Prepared};
+use crate::export::spans::AttributeConventions;
 use crate::store::{Result, SharedStore};
 use crate::trace::Span;
 use crate::wire::otlp::encoded;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub(super) struct OtlpReceiver {
     pub(super) store: SharedStore,
     pub(super) client: OtlpClient,
+    pub(super) attributes: AttributeConventions,
     pub(super) max_batch_spans: usize,
 }
 
@@ -32,8 +34,8 @@ impl Destination for OtlpReceiver {
     }
 
     async fn prepare(&self, items: Arc<Vec<Span>>, part: Range<usize>) -> Result<Prepared<Bytes>> {
-        let encoding = self.client.encoding();
-        let encode = move || encoding.body(encoded(encoding.format(), &items[part]).ok()?);
+        let (encoding, attributes) = (self.client.encoding(), self.attributes);
+        let encode = move || encoding.body(encoded(encoding.format(), &attributes.of(&items[part])).ok()?);
         let body = tokio::task::spawn_blocking(encode).await.ok().flatten();
         Ok(body.map_or(Prepared::Nothing(DropReason::Encoding), Prepared::Request))
     }

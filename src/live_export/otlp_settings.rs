@@ -3,6 +3,7 @@
 use super::cursor::ExportStart;
 use super::endpoint::Endpoint;
 use super::settings_error::ExportSettingsError;
+use crate::export::spans::AttributeConventions;
 use crate::trace::units::millis;
 use crate::util::secret::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -38,6 +39,9 @@ pub(crate) struct OtlpSettings {
     /// What is sent.
     #[serde(default = "default_signals")]
     pub signals: Vec<Signal>,
+    /// By which conventions spans name what they hold of calls.
+    #[serde(default)]
+    pub attributes: AttributeConventions,
     /// How often metrics are sent.
     #[serde(default = "default_metrics_interval", rename = "metrics_interval_ms", with = "millis")]
     pub metrics_interval: Duration,
@@ -64,6 +68,7 @@ impl OtlpSettings {
             timeout: default_timeout(),
             certificate: None,
             signals: default_signals(),
+            attributes: AttributeConventions::default(),
             metrics_interval: default_metrics_interval(),
             max_batch_spans: default_batch(),
             interval: default_interval(),

@@ -71,7 +71,8 @@ impl LiveExports {
             if entry.sends(Signal::Traces) {
                 let client = OtlpClient::new(entry, Signal::Traces, upstream.clone())?;
                 let (store_of_export, max_batch_spans) = (Arc::clone(store), entry.max_batch_spans);
-                let receiver = OtlpReceiver { store: store_of_export, client, max_batch_spans };
+                let receiver =
+                    OtlpReceiver { store: store_of_export, client, attributes: entry.attributes, max_batch_spans };
                 exports.deliver(entry.shown_name(), store, receiver, entry.interval, entry.start).await;
             }
             if entry.sends(Signal::Metrics) {

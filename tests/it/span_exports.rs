@@ -248,3 +248,28 @@ fn other_programs_read_the_exports() {
     let output = Command::new(python()).arg(script).arg(bench.home()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }
+
+/// OpenInference's own package knows the names, and reads what was recorded.
+#[test]
+fn phoenix_has_calls_in_the_attributes_of_openinference() {
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    record_calls(&bench, &serve);
+    let [otlp, json] = ["otlp", "json"].map(|format| bench.home().join(format));
+    std::fs::write(&json, export(&bench, "json", "ro-calls")).unwrap();
+    let command = ["export", "ro-calls", "--format", "otlp", "--attributes", "openinference", "-o"];
+    let output = tracewire(bench.home()).args(command).arg(&otlp).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let path = "/v1/tracewire/export?format=otlp&attributes=openinference&rollout=ro-calls";
+    assert_eq!(get(serve.address("server"), path).body, std::fs::read(&otlp).unwrap());
+    let script = root().join("tests/clients/exports/read_open_inference.py");
+    let output = Command::new(python()).arg(script).args([&otlp, &json]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(output.stdout, b"3\n");
+    // Other formats have no attributes by name.
+    let refused = ["export", "ro-calls", "--format", "har", "--attributes", "openinference"];
+    let refused = tracewire(bench.home()).args(refused).output().unwrap();
+    assert!(text(&refused).contains("only the formats otlp and otlp-json"), "{}", text(&refused));
+    let path = "/v1/tracewire/export?format=har&attributes=openinference";
+    assert_eq!(get(serve.address("server"), path).status, 422);
+}

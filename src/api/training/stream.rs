@@ -7,6 +7,7 @@ use crate::api::respond::{ApiError, ApiResult};
 use crate::api::state::ApiState;
 use crate::api::streamed::{BodySource, streamed};
 use crate::export::format::ExportFormat;
+use crate::export::spans::AttributeConventions;
 use crate::export::stream::{ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::query::Query;
 use crate::rollout::RolloutSearch;
@@ -28,6 +29,9 @@ pub(super) struct ExportQuery {
     /// The type of the file.
     #[param(inline)]
     file_type: FileType,
+    /// With the formats `otlp` and `otlp-json`: by which conventions spans name what they hold of calls.
+    #[param(inline)]
+    attributes: AttributeConventions,
     /// Only these rollouts (repeatable).
     rollout: Vec<String>,
     /// Only rollouts that match these conditions, such as `model:qwen* reward>=1 since:1d`. Instead of the other conditions.
@@ -43,6 +47,7 @@ impl Default for ExportQuery {
         Self {
             format: "trajectories".to_owned(),
             file_type: FileType::Jsonl,
+            attributes: AttributeConventions::GenAi,
             rollout: Vec::new(),
             q: None,
             status: Vec::new(),
@@ -62,6 +67,9 @@ pub(super) async fn export(
     let format = ExportFormat::named(&query.format).ok_or_else(|| {
         ApiError::of_value(&["query", "format"], format!("Input should be one of {}", known()), query.format.as_str())
     })?;
+    let format = format
+        .with_attributes(query.attributes)
+        .map_err(|error| ApiError::of_value(&["query", "attributes"], error.to_string(), "openinference"))?;
     let export = ExportStream::new(format, query.file_type).map_err(|error| match error {
         ExportError::NoColumns { .. } => ApiError::of_value(&["query", "file_type"], error.to_string(), "parquet"),
         _ => ApiError::Internal,

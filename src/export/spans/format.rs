@@ -18,6 +18,11 @@ pub(crate) trait SpanFormat: Sync {
         AttemptScope::All
     }
 
+    /// The same format with the attributes of OpenInference. `None` if it has no attributes by name.
+    fn with_open_inference(&self) -> Option<&'static dyn SpanFormat> {
+        None
+    }
+
     /// A rollout in this format. Empty if it has nothing that the format can hold.
     fn encoded(&self, rollout: &RecordedRollout) -> serde_json::Result<Vec<u8>>;
 }

@@ -5,6 +5,7 @@
 mod atif;
 mod atif_steps;
 mod chrome_trace;
+mod conventions;
 mod conversation_text;
 mod csv;
 mod difference;
@@ -16,6 +17,8 @@ mod html;
 mod jaeger;
 mod json;
 mod markdown;
+mod open_inference;
+mod open_inference_messages;
 mod otlp;
 mod span_facts;
 mod table;
@@ -23,6 +26,7 @@ mod transcript;
 mod tree;
 mod zipkin;
 
+pub(crate) use conventions::AttributeConventions;
 pub(crate) use conversation_text::{ConversationOptions, TextLength, conversations};
 pub(crate) use difference::Difference;
 pub(crate) use difference_text::{ComparedRollout, difference_text};

@@ -149,7 +149,7 @@ impl<'a> Transcript<'a> {
 }
 
 /// The messages of a request, the system instructions first.
-fn input(span: &Span) -> Vec<Message> {
+pub(super) fn input(span: &Span) -> Vec<Message> {
     let system: Vec<JsonValue> = parsed(text(span, names::GEN_AI_SYSTEM_INSTRUCTIONS));
     let system =
         (!system.is_empty()).then(|| Message { role: "system".to_owned(), parts: system, finish_reason: None });
@@ -158,7 +158,7 @@ fn input(span: &Span) -> Vec<Message> {
 }
 
 /// The elements of a JSON list; what is no such list has none.
-fn parsed<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Vec<T> {
+pub(super) fn parsed<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Vec<T> {
     json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
