@@ -150,7 +150,7 @@ impl EncodeMetric for ExportedHistogram {
                     (name.replace('.', "_"), text)
                 })
                 .collect();
-            let bounds = self.0.kind.bounds.iter().copied().chain([f64::MAX]);
+            let bounds = self.0.kind.bounds.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(values.buckets.iter().copied()).collect();
             let mut point = encoder.encode_family(&labels)?;
             point.encode_histogram::<NoLabelSet>(values.sum, values.count, &buckets, None)?;
