@@ -1,5 +1,6 @@
 //! Translation of SQLite's errors into those of stores.
 
+use crate::files::free_bytes;
 use crate::store::error::StoreError;
 use rusqlite::ErrorCode;
 use std::path::Path;
@@ -9,6 +10,8 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     let (path, cause) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full { path },
+        // SQLite does not tell that the index of the write-ahead log has no room.
+        Some(ErrorCode::SystemIoFailure) if is_disk_full(&path) => StoreError::Full { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, cause },
         Some(
@@ -28,6 +31,15 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> StoreError {
         },
     }
 }
+
+/// True if the index of the write-ahead log has no room beside the file.
+fn is_disk_full(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    free_bytes(folder).is_ok_and(|free| free < LOG_INDEX_BYTES)
+}
+
+/// SQLite extends the index by so much.
+const LOG_INDEX_BYTES: u64 = 32 * 1024;
 
 /// True for errors that the next command would meet too. SQLite may have rolled back the whole transaction.
 pub(super) fn concerns_file(error: &rusqlite::Error) -> bool {
