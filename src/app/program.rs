@@ -133,7 +133,7 @@ impl App {
             engines,
             engine_memory,
             exports,
-            tasks: vec![tokio::spawn(filter.clone().run())],
+            tasks: vec![tokio::spawn(filter.clone().run(rollouts.subscribe_ended()))],
             filter,
         };
         if with_server {

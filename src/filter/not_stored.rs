@@ -88,6 +88,21 @@ impl NotStored {
         due.filter_map(|(key, tally)| tally.take(key, now)).collect()
     }
 
+    /// The counts of a rollout, as spans.
+    pub(super) fn of(&mut self, rollout: &RolloutId, now: Instant) -> Vec<Span> {
+        let own = self.tallies.iter_mut().filter(|(key, _)| key.rollout == *rollout);
+        own.filter_map(|(key, tally)| tally.take(key, now)).collect()
+    }
+
+    /// Forgets the counts of a rollout.
+    pub(super) fn forget(&mut self, rollout: &RolloutId) {
+        let own: Vec<Key> =
+            self.tallies.iter().filter(|(key, _)| key.rollout == *rollout).map(|(key, _)| key.clone()).collect();
+        for key in own {
+            self.tallies.pop(&key);
+        }
+    }
+
     /// All counts, as spans.
     pub(super) fn all(&mut self, now: Instant) -> Vec<Span> {
         self.tallies.iter_mut().filter_map(|(key, tally)| tally.take(key, now)).collect()

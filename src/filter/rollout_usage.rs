@@ -48,6 +48,11 @@ impl RolloutUsages {
         self.0.get_mut(rollout)
     }
 
+    /// Forgets a rollout.
+    pub(super) fn forget(&mut self, rollout: &RolloutId) {
+        self.0.pop(rollout);
+    }
+
     /// Takes what was read from the store. What this process has counted meanwhile stays.
     pub(super) fn learn(&mut self, rollout: RolloutId, read: RolloutUsage) {
         match self.0.get_mut(&rollout) {

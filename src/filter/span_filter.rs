@@ -12,6 +12,8 @@ use crate::store::{SharedStore, UNASSIGNED};
 use crate::trace::{RolloutId, Span, semconv as names};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 /// Applies the settings to spans. Cheap to clone; clones share their counts. By default it does nothing.
 #[derive(Clone, Default)]
@@ -33,6 +35,8 @@ struct Filter {
     store: SharedStore,
     usages: Mutex<RolloutUsages>,
     not_stored: Mutex<NotStored>,
+    /// When a rollout could not be read from the store.
+    unread_at: Mutex<Option<Instant>>,
     /// Counts that the store did not take.
     unstored_counts: Mutex<Vec<Arc<Span>>>,
     counters: FilterCounters,
@@ -53,6 +57,7 @@ impl SpanFilter {
                 store,
                 usages: Mutex::default(),
                 not_stored: Mutex::default(),
+                unread_at: Mutex::default(),
                 unstored_counts: Mutex::default(),
                 counters: FilterCounters::default(),
             })
@@ -72,18 +77,20 @@ impl SpanFilter {
         }
     }
 
-    /// Stores counts as they are due, until it is dropped.
-    pub(crate) async fn run(self) {
+    /// Stores counts as they are due, and those of each rollout that ends, until it is dropped.
+    pub(crate) async fn run(self, mut ended: broadcast::Receiver<RolloutId>) {
         let Some(filter) = self.0.filter(|filter| filter.may_remove()) else { return };
+        let (mut tick, mut is_open) = (tokio::time::interval(TICK), true);
         loop {
-            tokio::time::sleep(TICK).await;
-            let counts = if locked(&filter.unstored_counts).is_empty() {
-                locked(&filter.not_stored).due(Instant::now())
-            } else {
-                // The store has to work first.
-                Vec::new()
-            };
-            filter.store_counts(counts).await;
+            tokio::select! {
+                _ = tick.tick() => filter.store_due().await,
+                rollout = ended.recv(), if is_open => match rollout {
+                    Ok(rollout) => filter.end(&rollout).await,
+                    // The counts of those that are missed are stored as they are due.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => is_open = false,
+                },
+            }
         }
     }
 
@@ -204,6 +211,10 @@ impl Filter {
 
     /// Reads a rollout from the store. False if the store does not answer.
     async fn read(&self, rollout: &RolloutId) -> bool {
+        // A store that is away may take seconds to say so, for each span.
+        if locked(&self.unread_at).is_some_and(|failed| failed.elapsed() < TICK) {
+            return false;
+        }
         let count = if self.limits.limits_rollouts() { SpanCount::Needed } else { SpanCount::Unused };
         match RolloutUsage::read(&self.store, rollout, count).await {
             Ok(read) => {
@@ -211,10 +222,32 @@ impl Filter {
                 true
             }
             Err(error) => {
-                tracing::debug!(%error, rollout_id = %rollout, "a rollout can't be read from the store; its spans are kept");
+                tracing::warn!(%error, rollout_id = %rollout, "rollouts can't be read from the store; their spans are kept");
+                *locked(&self.unread_at) = Some(Instant::now());
                 false
             }
         }
+    }
+
+    async fn store_due(&self) {
+        let counts = if locked(&self.unstored_counts).is_empty() {
+            locked(&self.not_stored).due(Instant::now())
+        } else {
+            // The store has to work first.
+            Vec::new()
+        };
+        self.store_counts(counts).await;
+    }
+
+    /// Stores the counts of a rollout that has ended. A rollout that was removed is forgotten: a count would create it again.
+    async fn end(&self, rollout: &RolloutId) {
+        if matches!(self.store.rollout(rollout.clone()).await, Ok(None)) {
+            locked(&self.not_stored).forget(rollout);
+            locked(&self.usages).forget(rollout);
+            return;
+        }
+        let counts = locked(&self.not_stored).of(rollout, Instant::now());
+        self.store_counts(counts).await;
     }
 
     /// Stores counts, with those that were not stored before.
@@ -242,3 +275,63 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const TICK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Retention, StoreExt};
+    use serde_json::json;
+
+    fn span(id: u64) -> Arc<Span> {
+        let span = json!({"rollout_id": "r", "attempt_id": "a", "sequence_id": id, "trace_id": "t", "span_id": id.to_string(),
+            "parent_id": null, "name": "x", "status": {"status_code": "UNSET", "description": null}, "attributes": {},
+            "events": [], "links": [], "start_time": null, "end_time": null, "context": null, "parent": null,
+            "resource": {"attributes": {}, "schema_url": ""}});
+        Arc::new(serde_json::from_value(span).unwrap())
+    }
+
+    async fn append(filter: &SpanFilter, store: &SharedStore, ids: std::ops::Range<u64>) -> (u64, u64) {
+        let FilteredSpans { spans, removed, added } = filter.apply(ids.map(span).collect()).await;
+        store.append(spans).await.unwrap();
+        (removed, added)
+    }
+
+    async fn counts(store: &SharedStore) -> Vec<i64> {
+        let spans = store.spans("r".into(), None).await.unwrap();
+        spans.iter().filter_map(|span| span.attributes.get(names::NOT_STORED_SPANS)?.as_int()).collect()
+    }
+
+    fn filter(store: &SharedStore) -> SpanFilter {
+        let limits = LimitSettings { max_rollout_spans: 2, ..LimitSettings::default() };
+        SpanFilter::new(limits, &SamplingSettings::default(), Arc::clone(store))
+    }
+
+    #[tokio::test]
+    async fn counts_are_stored_when_their_rollout_ends_but_not_after_its_removal() {
+        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
+        let filter = filter(&store);
+        let inner = filter.0.as_ref().unwrap();
+        assert_eq!(append(&filter, &store, 0..5).await, (3, 1));
+        assert_eq!(append(&filter, &store, 5..9).await, (4, 0));
+        assert_eq!(counts(&store).await, [3]);
+        inner.end(&"r".into()).await;
+        assert_eq!(counts(&store).await, [3, 4]);
+        assert_eq!(append(&filter, &store, 9..10).await, (1, 0));
+        store.change(Box::new(|records| records.remove_rollout(&"r".into()).map(drop))).await.unwrap();
+        inner.end(&"r".into()).await;
+        filter.finish().await;
+        assert!(store.rollout("r".into()).await.unwrap().is_none(), "a count has created the rollout again");
+        // Its id may be used again.
+        assert_eq!(append(&filter, &store, 0..3).await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn spans_are_kept_if_the_store_does_not_answer() {
+        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
+        let filter = filter(&store);
+        store.close().await.unwrap();
+        let FilteredSpans { spans, removed, added } = filter.apply((0..5).map(span).collect()).await;
+        assert_eq!((spans.len(), removed, added), (5, 0, 0));
+    }
+}
