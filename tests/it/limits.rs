@@ -1,6 +1,7 @@
 //! Limits of spans and of rollouts: what is left out, what never is, and where that is said.
 
 use crate::support::client::{ask, get, post};
+use crate::support::postgres::database;
 use crate::support::{Bench, Running, eventually, say, tracewire};
 use serde_json::{Map, Value, json};
 
@@ -240,4 +241,33 @@ fn bytes_of_a_rollout_are_limited() {
     eventually(|| (stored(&bench, "ro-big", "spans").1 == 3).then_some(()));
     assert_eq!(stored(&bench, "ro-big", "spans").0.len(), 3);
     assert!(metrics(&serve).contains("rule=\"limits.max_rollout_bytes\"} 3\n"));
+}
+
+#[test]
+fn limits_of_rollouts_hold_in_every_store() {
+    let database = database();
+    for store in ["memory:", &database] {
+        let bench = Bench::new();
+        let config = bench.home().join("limits.toml");
+        std::fs::write(&config, "[limits]\nmax_rollout_spans = 2\n").unwrap();
+        let serve = bench.serve(&["--config", config.to_str().unwrap(), "--store", store]);
+        let (rollout, attempt) = registered(&serve);
+        for _ in 0..5 {
+            fetch(&bench, &serve, &format!("{rollout}\r\nx-attempt-id: {attempt}"), "/echo");
+        }
+        call(&bench, &serve, &rollout, &attempt);
+        let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
+        let ended = ask(serve.address("server"), "POST", &path, &[], &json!({ "status": "succeeded" }).to_string());
+        assert_eq!(ended.status, 200, "{}", ended.text());
+        let (stored, left_out) = eventually(|| {
+            let page = get(serve.address("server"), &format!("/v1/agl/spans?rollout_id={rollout}&limit=-1")).json();
+            let counted = |span: &Value| span["attributes"]["tracewire.not_stored.spans"].as_i64();
+            let spans = page["items"].as_array()?;
+            let left_out: i64 = spans.iter().filter_map(counted).sum();
+            (left_out == 3).then(|| (spans.iter().filter(|span| counted(span).is_none()).count(), left_out))
+        });
+        assert_eq!((stored, left_out), (3, 3), "{store}: two exchanges and the call are stored");
+        assert!(verdict(&serve, &rollout).iter().any(|(name, _)| name == "spans_not_stored"), "{store}");
+        assert_eq!(serve.stop(), Some(0));
+    }
 }
