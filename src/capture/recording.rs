@@ -11,7 +11,7 @@ use crate::llm::api::{may_be_call, websocket_calls};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Direction, Exchange, ExchangeKind, GatewayFacts, Injection, Message, MessageOpcode,
-    Outcome, PolicyVersionStart, RequestHead, ResponseHead, Truncation,
+    Outcome, PolicyVersionStart, RecordedForm, RequestHead, ResponseHead, Truncation,
 };
 use crate::util::panics::{Panicked, catch, is_unwinding};
 use bytes::Bytes;
@@ -189,10 +189,11 @@ impl Recording {
         self.update(|exchange, _| update(&mut exchange.request));
     }
 
-    /// Records the whole body of a request that passes no tee, in place of an earlier one.
+    /// Records the whole body of a request that passes no tee, in place of an earlier one. It has no content coding, whatever
+    /// the request had as it came.
     pub(crate) fn request_body(&self, body: &EditedBytes) {
         self.change(|state, options| {
-            state.exchange.request_body = Body::default();
+            state.exchange.request_body = Body { form: RecordedForm::Decoded, ..Body::default() };
             state.request = body_record(options);
             // It may be for another API.
             state.is_call = options.is_absorbed.then_some(true);

@@ -4,7 +4,7 @@ use super::rfc3339;
 use crate::error::{ErrorKind, ProxyError};
 use crate::trace::exchange::{
     Body, ConnectionFacts, Direction, Exchange, ExchangeKind, Identity, IdentitySource, Injection, Message,
-    MessageOpcode, Messages, Outcome, RequestHead, ResponseHead, Timing, TraceContext,
+    MessageOpcode, Messages, Outcome, RecordedForm, RequestHead, ResponseHead, Timing, TraceContext,
 };
 use crate::trace::{AttemptId, IdBytes, RolloutId, SpanId, Timestamp, TraceId};
 use base64::Engine;
@@ -156,7 +156,8 @@ fn request_body(json: &JsonValue) -> Body {
         form.finish().into_bytes()
     };
     let bytes = bytes(data).filter(|bytes| !bytes.is_empty()).unwrap_or_else(form);
-    body(bytes, &json["bodySize"])
+    // The content is decoded; the header still has the agent's coding.
+    Body { form: RecordedForm::Decoded, ..body(bytes, &json["bodySize"]) }
 }
 
 fn response_body(json: &JsonValue) -> Body {

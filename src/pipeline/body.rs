@@ -4,7 +4,7 @@ use super::options::SpanOptions;
 use crate::capture::BegunCall;
 use crate::llm::formats::BegunResponse;
 use crate::trace::Span;
-use crate::trace::exchange::{Body, RawEnd, Truncation};
+use crate::trace::exchange::{Body, RawEnd, RecordedForm, Truncation};
 use crate::trace::semconv as names;
 use crate::wire::encoding::{DecodeError, Decoded, decode};
 use crate::wire::stream_decoder::StreamDecoder;
@@ -51,7 +51,15 @@ impl ResponseContent {
 /// All recorded bytes of a body, decoded.
 pub(super) fn decoded(body: &mut Body, headers: &HeaderMap) -> Decoded {
     let bytes = recorded_bytes(body, u64::MAX);
-    decode(headers, bytes, MAX_DECODED_BYTES)
+    decoded_bytes(body, headers, bytes, MAX_DECODED_BYTES)
+}
+
+/// Recorded bytes without the content coding that they still have.
+fn decoded_bytes(body: &Body, headers: &HeaderMap, bytes: Vec<u8>, max_bytes: usize) -> Decoded {
+    match body.form {
+        RecordedForm::AsTransferred => decode(headers, bytes, max_bytes),
+        RecordedForm::Decoded => Decoded { bytes, ..Decoded::default() },
+    }
 }
 
 /// The first recorded bytes of a body.
@@ -90,7 +98,8 @@ pub(super) fn describe(
 ) {
     let limit = RawEnd { at: options.max_body_bytes as u64, why: Truncation::BodyLimit };
     let RawEnd { at: end, why } = body.raw_end.filter(|end| end.at < limit.at).unwrap_or(limit);
-    let mut decoded = decode(headers, recorded_bytes(body, end), options.max_body_bytes);
+    let bytes = recorded_bytes(body, end);
+    let mut decoded = decoded_bytes(body, headers, bytes, options.max_body_bytes);
     decoded.truncated |= end < body.size_bytes;
     if decoded.bytes.is_empty() {
         return;

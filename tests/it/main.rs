@@ -28,6 +28,7 @@ mod files;
 mod framing;
 mod gateway;
 mod gateway_agents;
+mod gateway_bodies;
 mod gateway_clients;
 mod gateway_contracts;
 mod golden;

@@ -16,7 +16,7 @@ pub enum Direction {
 
 /// The recorded bytes of a body, wherever they are.
 pub trait BodyContent: Debug + Send {
-    /// The number of recorded bytes, as transferred.
+    /// The number of recorded bytes.
     fn len(&self) -> u64;
 
     /// True when there are none.
@@ -42,8 +42,10 @@ impl BodyContent for Vec<u8> {
 /// A body in one direction.
 #[derive(Debug, Default)]
 pub struct Body {
-    /// The recorded bytes, as transferred (compressed). `None` when none are recorded, and once they were taken.
+    /// The recorded bytes. `None` when none are recorded, and once they were taken.
     pub content: Option<Box<dyn BodyContent>>,
+    /// Whether the recorded bytes still have their content coding.
+    pub form: RecordedForm,
     /// Where in `content` the bytes end that are recorded as such. What follows is only for the call in the body. `None`:
     /// with `content`.
     pub raw_end: Option<RawEnd>,
@@ -59,6 +61,16 @@ pub struct Body {
     pub trailers: Option<HeaderMap>,
     /// When the first frames of a recorded response arrived; `capture` limits their number.
     pub arrivals: Vec<Arrival>,
+}
+
+/// Whether the recorded bytes of a body have the content coding that the header of their message names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecordedForm {
+    /// They are as they were transferred: the header says how to decode them.
+    #[default]
+    AsTransferred,
+    /// The content coding is removed, whatever the header says: it is that of the message as it came.
+    Decoded,
 }
 
 /// Where the bytes end that are recorded as such.

@@ -9,7 +9,7 @@ mod identity;
 mod record;
 mod websocket;
 
-pub use body::{Arrival, Body, BodyContent, Direction, RawEnd, Truncation};
+pub use body::{Arrival, Body, BodyContent, Direction, RawEnd, RecordedForm, Truncation};
 pub use connection::{ConnectionFacts, Refusal, TlsFacts};
 pub use gateway::{GatewayFacts, JoinedCall, PolicyVersionStart};
 pub use identity::{ANONYMOUS_USER, Identity, IdentitySource, TraceContext};

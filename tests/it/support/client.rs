@@ -87,15 +87,24 @@ impl Read for BodyReader {
     }
 }
 
+/// Posts a body of any bytes, and reads the answer to its end.
+pub fn post_bytes(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    coming(send_bytes(address, "POST", path, headers, body)).read()
+}
+
 /// Asks, and reads the answer's head.
 pub fn begin(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Coming {
-    let mut stream = send(address, method, path, headers, body);
+    coming(send(address, method, path, headers, body))
+}
+
+/// Reads the head of an answer.
+fn coming(mut stream: TcpStream) -> Coming {
     let head = read_head(&mut stream).to_ascii_lowercase();
     let status = head
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok())
-        .unwrap_or_else(|| panic!("no answer to {method} {path}"));
+        .unwrap_or_else(|| panic!("no answer but {head:?}"));
     let chunk = head.contains("transfer-encoding: chunked").then_some(0);
     let body = BufReader::new(BodyReader { stream: BufReader::new(stream), chunk, is_over: false });
     Coming { body, status, head }
@@ -103,6 +112,10 @@ pub fn begin(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
 
 /// Asks, and reads nothing.
 pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
+    send_bytes(address, method, path, headers, body.as_bytes())
+}
+
+fn send_bytes(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
     let mut stream = connect(address);
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
@@ -110,7 +123,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
          {fields}Connection: close\r\n\r\n"
     );
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
     stream
 }
 
