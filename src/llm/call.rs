@@ -51,6 +51,8 @@ pub struct LlmCall {
     pub streamed: bool,
     /// True once the end of the response was seen: the event that ends a stream, or a whole body.
     pub ended: bool,
+    /// True for a stream of an API of which some servers leave out the event that ends it; see [`Self::end_with_body`].
+    pub may_lack_end: bool,
     /// Events that advanced the answer.
     pub chunks: u64,
     /// What could not be read, each once.
@@ -273,6 +275,19 @@ impl LlmCall {
             }
         };
         &mut self.choices[at]
+    }
+
+    /// The response's body ended as HTTP frames it. That ends a stream as well, if its server may leave out the last event and
+    /// nothing else is missing: every requested choice has come, and each has its finish reason.
+    pub fn end_with_body(&mut self) {
+        let requested = self.request.choice_count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).max(1);
+        let is_cut = self.unread.iter().any(|part| [UnreadPart::Response, UnreadPart::ResponseEvent].contains(part));
+        self.ended |= self.may_lack_end
+            && self.streamed
+            && self.error.is_none()
+            && !is_cut
+            && self.choices.len() >= requested
+            && self.choices.iter().all(|choice| choice.finish_reason.is_some());
     }
 
     /// Adds a version of the weights, unless it is the last one or none. vLLM sends a list of them, each with the first token

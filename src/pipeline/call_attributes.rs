@@ -32,6 +32,9 @@ pub(super) fn describe(
     let response = exchange.response.as_ref();
     let offsets_hold = !response.is_some_and(|response| response.headers.contains_key(header::CONTENT_ENCODING));
     let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
+    if matches!(exchange.outcome, Outcome::Complete) {
+        call.end_with_body();
+    }
     let withheld = withheld(exchange);
     call.request.wants_token_ids |= !exchange.injection.fields.is_empty() || withheld.is_some();
     call.request.wants_logprobs |= exchange.injection.fields.iter().any(|name| matches!(*name, "logprobs" | "n_probs"));

@@ -5,7 +5,8 @@
 /// How an agent knows that a streamed response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamEnd {
-    /// An event with the data [`DONE`].
+    /// An event with the data [`DONE`]. Some servers leave it out: the response is complete as well if its body ends as HTTP
+    /// frames it, once every choice has its finish reason.
     Done,
     /// An event of one of these types.
     Events(&'static [&'static str]),
@@ -17,6 +18,11 @@ pub(crate) enum StreamEnd {
 pub(crate) const DONE: &[u8] = b"[DONE]";
 
 impl StreamEnd {
+    /// True if a stream can be complete without the event that ends it.
+    pub(crate) fn may_be_left_out(self) -> bool {
+        self == Self::Done
+    }
+
     /// True for the type of an event that ends the response.
     pub(crate) fn is_end_event(self, kind: &str) -> bool {
         matches!(self, Self::Events(kinds) if kinds.contains(&kind))

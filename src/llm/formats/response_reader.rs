@@ -109,7 +109,8 @@ impl ResponseReader {
             State::Messages(rest) if !rest.is_empty() => events.call.mark_unread(UnreadPart::ResponseEvent),
             State::List(_) | State::Messages(_) | State::Broken => {}
         }
-        let EventReader { mut call, event_ends, token_counts, .. } = self.events;
+        let EventReader { api, mut call, event_ends, token_counts, .. } = self.events;
+        call.may_lack_end = api.stream_end.may_be_left_out();
         call.choices.iter_mut().for_each(Choice::close);
         call.chunks = event_ends.len() as u64;
         ReadCall { call, event_ends, token_counts }

@@ -55,7 +55,6 @@ impl ApiFormat for Generate {
         }
         parts::sampler_arrays(data, &mut so_far);
         add_tokens(&mut choice.tokens, so_far);
-        call.ended |= !reason.is_null();
         !text.is_empty()
     }
 }
