@@ -12,7 +12,7 @@ use super::settings::{GatewaySettings, Translate};
 use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
-use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT};
+use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ApiSpec, ErrorShape, OPENAI_CHAT};
 use crate::llm::engine::{Engine, Tokenizer};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Stripping, TokenIdPlan};
@@ -72,7 +72,7 @@ impl BackendRequest {
         let mut text = call.body.to_vec()?;
         let (mut dropped, mut billing_line, mut is_warmup, mut unanswered) = (Vec::new(), None, false, None);
         let (mut body, mut target, handling) =
-            if backend.speaks(requested.api) && !is_translated(call, &text, backend, settings) {
+            if passes_unchanged(requested.api, backend) && !is_translated(call, &text, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
             } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
                 return count_tokens(call, &text, backend, settings, memory);
@@ -119,7 +119,7 @@ impl BackendRequest {
             None => (None, None),
         };
         Ok(Self {
-            target: format!("{}{path}{query}", backend.base_path),
+            target: format!("{}{path}{query}", target.api.base_path_at(&backend.base_path)),
             body,
             injected,
             withheld,
@@ -160,6 +160,12 @@ impl BackendRequest {
         }
         self
     }
+}
+
+/// True for an API of which a backend gets the calls as they are. Nothing is translated from an engine's own API: a backend
+/// of another engine answers that it does not have it.
+fn passes_unchanged(api: &ApiSpec, backend: &Backend) -> bool {
+    api.is_at_root() || backend.speaks(api)
 }
 
 /// True for a call that is translated although the backend has its API.

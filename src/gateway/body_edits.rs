@@ -34,7 +34,9 @@ pub(super) fn body_edits(
     let root = Object::find(body).ok_or_else(|| malformed("the body is not a JSON object"))?;
     let mut fields = open_fields(call, target, backend, settings);
     let model = model_at(call, backend);
-    if !model.is_empty() && !target.has_model_in_path() {
+    // Servers with an API of their own have one model, and some have no field for it.
+    let takes_model = !target.has_model_in_path() && (!target.api.is_at_root() || root.has("model"));
+    if !model.is_empty() && takes_model {
         fields.push(("model".to_owned(), json!(model).to_string()));
     }
     if sampling == SamplingEdits::Keep || !target.operation().samples() {
@@ -49,8 +51,14 @@ pub(super) fn body_edits(
         return Ok((root.set(&fields), lifted));
     };
     let before = root.value(inner).filter(|value| *value != b"null").unwrap_or(b"{}");
-    let object = Object::find(before).ok_or_else(|| malformed(&format!("{inner} is not a JSON object")))?;
+    let not_an_object = || malformed(&format!("{inner} is not a JSON object"));
+    // SGLang takes a list, with an object for each prompt. It passes if nothing is to be set.
+    let is_list = before.starts_with(b"[");
+    let object = Object::find(if is_list { b"{}" } else { before }).ok_or_else(not_an_object)?;
     let (sampling, lifted) = sampling_fields(call, target, &object, (backend, body.len()), settings)?;
+    if is_list && !sampling.is_empty() {
+        return Err(not_an_object());
+    }
     if !sampling.is_empty() {
         let after = String::from_utf8(edited(before, &object.set(&sampling)));
         fields.push(((*inner).to_owned(), after.map_err(|_| malformed("the body is not UTF-8"))?));

@@ -4,7 +4,7 @@
 
 use crate::llm::api::detect::ApiCall;
 use crate::llm::api::error::ErrorShape;
-use crate::llm::api::table::ApiSpec;
+use crate::llm::api::spec::ApiSpec;
 use crate::llm::engine::table::Engine;
 use crate::util::glob::name_matches;
 use crate::wire::json::Json;

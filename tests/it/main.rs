@@ -24,6 +24,7 @@ mod doctor;
 mod durability;
 mod emit;
 mod engine_detection;
+mod engine_routes;
 mod files;
 mod framing;
 mod gateway;

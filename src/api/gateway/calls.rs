@@ -56,6 +56,10 @@ pub(crate) const LLM_CALLS: &[(&str, &str)] = &[
     ("/v1/messages/count_tokens", "Count tokens: Anthropic messages"),
     ("/v1beta/models/{model}:generateContent", "Call a model: Gemini"),
     ("/v1beta/models/{model}:streamGenerateContent", "Call a model: Gemini, streamed"),
+    ("/generate", "Call a model: SGLang's own API"),
+    ("/inference/v1/generate", "Call a model: vLLM's own API"),
+    ("/tokenize", "Turn text into token ids: the tokenizer of the engine"),
+    ("/detokenize", "Turn token ids into text: the tokenizer of the engine"),
     (
         "/rollout/{rollout}/attempt/{attempt}/v1/chat/completions",
         "Call a model for an attempt; any API's path may follow",

@@ -3,8 +3,9 @@
 //! Only [`detect`] needs a parsed body: the rest is safe on the hot path.
 
 use super::endpoint::{Endpoint, PathMatch, Sharing, Streaming, Support, decoded};
+use super::spec::{ApiSpec, WebSocketCalls};
 use super::stream_end::{StreamHead, StreamTail};
-use super::table::{ALL, ApiSpec, CHAT_COMPLETIONS, MODELS, OPENAI_CHAT, WebSocketCalls};
+use super::table::{ALL, CHAT_COMPLETIONS, MODELS, OPENAI_CHAT};
 use crate::llm::operation::Operation;
 use crate::wire::json::Json;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -33,15 +34,19 @@ impl ApiCall {
     pub(crate) fn at_gateway(path: &str) -> Option<Self> {
         let path = path.trim_end_matches('/');
         served_endpoints().find_map(|(api, endpoint)| {
-            let found = api.base_paths.iter().find_map(|base| endpoint.match_whole(path.strip_prefix(base)?))?;
+            // Clients with a base URL in `/v1` have that in front of an engine's own API as well.
+            let base_paths: &[&str] = if api.is_at_root() { &["/v1", ""] } else { api.base_paths };
+            let found = base_paths.iter().find_map(|base| endpoint.match_whole(path.strip_prefix(base)?))?;
             call(api, endpoint, found)
         })
     }
 
-    /// Reads a path that an agent meant for another host, with any prefix. `None`: the gateway serves no such endpoint.
+    /// Reads a path that an agent meant for another host, with any prefix. `None`: the gateway serves no such endpoint. Those of
+    /// an engine are none: other services have paths that end like them.
     pub(crate) fn at_other_host(path: &str) -> Option<Self> {
-        let calls = served_endpoints().filter(|(_, endpoint)| endpoint.operation != Operation::ListModels);
-        most_precise(calls, path).or_else(|| Self::at_gateway(path))
+        let calls = served_endpoints()
+            .filter(|(api, endpoint)| endpoint.operation != Operation::ListModels && !api.is_at_root());
+        most_precise(calls, path).or_else(|| Self::at_gateway(path).filter(|call| !call.api.is_at_root()))
     }
 
     /// Reads any path, with any prefix. `None`: it is no API's.
@@ -100,7 +105,7 @@ pub(crate) fn models_path_beside(path: &str) -> Option<String> {
     let call = ApiCall::of_path(path)?;
     let base = path.trim_end_matches('/').strip_suffix(&call.path())?;
     // An engine's own API is beside its base URL of OpenAI's.
-    let version = if call.api.base_paths == [""] { "/v1" } else { "" };
+    let version = if call.api.is_at_root() { "/v1" } else { "" };
     Some(format!("{base}{version}{}", models_path()))
 }
 

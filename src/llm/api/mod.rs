@@ -8,6 +8,7 @@ pub(crate) mod detect;
 pub(crate) mod endpoint;
 pub(crate) mod error;
 mod key;
+pub(crate) mod spec;
 pub(crate) mod stream_end;
 pub(crate) mod table;
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub(crate) use detect::{
 };
 pub(crate) use error::{ApiErrorKind, ErrorShape, error_message};
 pub(crate) use key::{api_key, api_key_in_query};
-pub(crate) use table::{ANTHROPIC_MESSAGES, ApiSpec, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES};
+pub(crate) use spec::ApiSpec;
+pub(crate) use table::{ANTHROPIC_MESSAGES, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_RESPONSES};

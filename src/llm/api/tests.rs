@@ -103,6 +103,12 @@ fn the_gateway_serves_whole_paths_and_reroutes_their_ends() {
         ),
         ("/v1/responses/resp_1", Some("/responses/resp_1"), Some("/responses/resp_1")),
         ("/api/chat", None, None),
+        ("/generate", Some("/generate"), None),
+        ("/v1/generate", Some("/generate"), None),
+        ("/api/generate", None, None),
+        ("/inference/v1/generate", Some("/inference/v1/generate"), None),
+        ("/tokenize", Some("/tokenize"), None),
+        ("/x/tokenize", None, None),
         ("/v1/v1/responses", None, Some("/responses")),
         ("/v1", None, None),
     ] {

@@ -1,6 +1,6 @@
 //! What is known of an engine: the type of a row of the table.
 
-use crate::llm::api::table::ApiSpec;
+use crate::llm::api::spec::ApiSpec;
 use crate::trace::SamplerArray;
 use crate::wire::json_strip::Change;
 

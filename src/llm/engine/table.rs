@@ -2,7 +2,7 @@
 
 use super::spec::{EngineSpec, Mark, TokenIdRequest};
 use super::{anthropic, gemini, llama_cpp, ollama, openai, other, sglang, tgi, transformers, vllm};
-use crate::llm::api::table::ApiSpec;
+use crate::llm::api::spec::ApiSpec;
 use crate::wire::json::Json;
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -3,8 +3,8 @@
 use super::any_json::{any_json, built_json};
 use super::bedrock::inner_event;
 use super::response_framing::{Framing, framing_of};
+use crate::llm::api::spec::ApiSpec;
 use crate::llm::api::stream_end::DONE;
-use crate::llm::api::table::ApiSpec;
 use crate::llm::call::{LlmCall, UnreadPart};
 use crate::llm::engine::table::Engine;
 use crate::llm::provider;

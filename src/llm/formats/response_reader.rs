@@ -8,7 +8,7 @@ use super::event_reader::{EventReader, IsCut};
 use super::read_call::ReadCall;
 use super::response_framing::{Framing, LineReader, framing_of};
 use crate::llm::api::detect::{ApiCall, sole_api};
-use crate::llm::api::table::ApiSpec;
+use crate::llm::api::spec::ApiSpec;
 use crate::llm::call::{Choice, LlmCall, UnreadPart};
 use crate::trace::SamplerArrays;
 use crate::wire::event_stream;

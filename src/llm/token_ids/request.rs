@@ -3,7 +3,7 @@
 //! Pure. What an engine takes and returns is in its row ([`crate::llm::engine`]); a request that can't be changed stays
 //! as it is.
 
-use crate::llm::api::table::ApiSpec;
+use crate::llm::api::spec::ApiSpec;
 use crate::llm::engine::spec::{AddedField, ArrayRequest, Combination, Place, Purpose, TokenIdRequest};
 use crate::llm::engine::table::Engine;
 use crate::trace::exchange::{Injection, Withheld};
