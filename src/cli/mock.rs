@@ -44,7 +44,7 @@ pub(super) struct MockArgs {
     /// Include the token id fields in every response, null unless requested, as vLLM does
     #[arg(long)]
     vllm: bool,
-    /// JSON file with the answers to play (docs/mock.md)
+    /// File with the answers to play, JSON or YAML (docs/mock.md)
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// File to write the CA certificate to [default: a temporary file]

@@ -18,9 +18,9 @@ pub(crate) enum ScriptError {
     /// The file can't be read.
     #[error("cannot read the script {0}: {1}")]
     Unreadable(PathBuf, std::io::Error),
-    /// It is no script.
+    /// It is no script: the place, and what is wrong there.
     #[error("the script {0} is not valid: {1}")]
-    Invalid(PathBuf, serde_json::Error),
+    Invalid(PathBuf, String),
 }
 
 /// The content of a script file (docs/mock.md).
@@ -78,11 +78,16 @@ pub(super) struct ScriptedCall {
 }
 
 impl Script {
-    /// Reads a script from a file of JSON.
+    /// Reads a script from a file of YAML if its name ends in `.yaml` or `.yml`, else of JSON.
     pub(crate) fn read(path: &Path) -> Result<Self, ScriptError> {
-        let text = std::fs::read(path).map_err(|error| ScriptError::Unreadable(path.to_owned(), error))?;
-        let file: ScriptFile =
-            serde_json::from_slice(&text).map_err(|error| ScriptError::Invalid(path.to_owned(), error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| ScriptError::Unreadable(path.to_owned(), error))?;
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let file: Result<ScriptFile, String> = if is_yaml {
+            serde_saphyr::from_str(&text).map_err(|error| error.to_string())
+        } else {
+            serde_json::from_str(&text).map_err(|error| error.to_string())
+        };
+        let file = file.map_err(|problem| ScriptError::Invalid(path.to_owned(), problem))?;
         let was_played = Mutex::new(vec![false; file.turns.len()]);
         Ok(Self { turns: file.turns, was_played })
     }
@@ -174,5 +179,12 @@ mod tests {
         }
         std::fs::write(&path, r#"{"turns": [{"text": "x"}]}"#).unwrap();
         assert_eq!(Script::read(&path).unwrap().next(&json!({})).text, "x");
+        let path = folder.path().join("script.yaml");
+        std::fs::write(&path, "turns:\n  - tool_calls:\n      - { name: ls, arguments: { all: true, depth: 2 } }\n").unwrap();
+        let turn = Script::read(&path).unwrap().next(&json!({}));
+        assert_eq!(turn.tool_calls[0].arguments, json!({ "all": true, "depth": 2 }));
+        std::fs::write(&path, "turns:\n  - tekst: x\n").unwrap();
+        let error = Script::read(&path).unwrap_err().to_string();
+        assert!(error.contains("tekst"), "{error}");
     }
 }
