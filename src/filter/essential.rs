@@ -1,7 +1,8 @@
 //! What the span limits never cut: LLM calls, their tokens and messages, rewards, outcomes, and what other parts read.
 
+use crate::llm::recorded::is_llm_call;
 use crate::trace::span::{Event, Link};
-use crate::trace::{Attributes, semconv as names};
+use crate::trace::{Attributes, Span, semconv as names};
 
 /// The essential attributes of one span.
 #[derive(Clone, Copy)]
@@ -36,10 +37,18 @@ impl Essential {
     }
 }
 
+/// True for the span of an LLM call, by whatever convention: limits leave it out only if settings say so.
+pub(super) fn is_call(span: &Span) -> bool {
+    let has = |prefix: &&str| has_prefix(&span.attributes, prefix);
+    is_llm_call(span) || RESPONSE_PREFIXES.iter().any(has)
+}
+
 fn has_prefix(attributes: &Attributes, prefix: &str) -> bool {
     attributes.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
 }
 
+/// Attributes that only spans of LLM calls have: of AgentOps, OpenLLMetry and OpenInference.
+const RESPONSE_PREFIXES: [&str; 4] = ["gen_ai.response.", "gen_ai.completion", "llm.", names::RESPONSE_TOKEN_IDS];
 /// Attributes of LLM calls: OpenTelemetry's conventions, and OpenInference's.
 const CALL_PREFIXES: [&str; 2] = ["gen_ai.", "llm."];
 /// Attributes of any span.

@@ -6,7 +6,7 @@
 //! between. Counts wait for at most [`MAX_ATTEMPTS`] attempts; those of the least recently used are stored before their time.
 
 use super::cause::Cause;
-use crate::llm::recorded::is_llm_call;
+use super::essential::is_call;
 use crate::trace::span::{Resource, SpanContext};
 use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, Timestamp, TraceId, Value, semconv as names};
 use crate::util::lru::{LruCache, lru};
@@ -121,7 +121,7 @@ impl Tally {
 
 impl Counts {
     fn add(&mut self, span: &Span) {
-        let is_call = is_llm_call(span);
+        let is_call = is_call(span);
         let tokens = |name: &str| {
             let count = span.attributes.get(name).filter(|_| is_call).and_then(Value::as_int);
             count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)

@@ -2,12 +2,12 @@
 
 use super::cause::Cause;
 use super::counters::FilterCounters;
+use super::essential::is_call;
 use super::limit_settings::{BeyondRolloutLimit, LimitSettings};
 use super::not_stored::NotStored;
 use super::rollout_usage::{RolloutUsage, RolloutUsages, SpanCount};
 use super::sampling::Sampling;
 use super::sampling_settings::SamplingSettings;
-use crate::llm::recorded::is_llm_call;
 use crate::store::{SharedStore, UNASSIGNED};
 use crate::trace::{RolloutId, Span, semconv as names};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -168,8 +168,8 @@ impl Filter {
         let cause = self.use_rollout(span)?;
         let is_exempt = match self.limits.beyond_rollout_limit {
             BeyondRolloutLimit::Nothing => false,
-            BeyondRolloutLimit::Calls => is_llm_call(span),
-            BeyondRolloutLimit::RegisteredCalls => is_llm_call(span) && self.is_registered(rollout).await,
+            BeyondRolloutLimit::Calls => is_call(span),
+            BeyondRolloutLimit::RegisteredCalls => is_call(span) && self.is_registered(rollout).await,
         };
         (!is_exempt).then_some(cause)
     }
@@ -209,10 +209,10 @@ impl Filter {
         known.or_else(|| locked(&self.usages).get(rollout).cloned())
     }
 
-    /// Reads a rollout from the store. False if the store does not answer.
+    /// Reads a rollout from the store. False if the store does not answer, or did not a moment ago: each span would wait for it.
     async fn read(&self, rollout: &RolloutId) -> bool {
         // A store that is away may take seconds to say so, for each span.
-        if locked(&self.unread_at).is_some_and(|failed| failed.elapsed() < TICK) {
+        if locked(&self.unread_at).is_some_and(|failed| failed.elapsed() < UNREAD_PAUSE) {
             return false;
         }
         let count = if self.limits.limits_rollouts() { SpanCount::Needed } else { SpanCount::Unused };
@@ -275,6 +275,8 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const TICK: Duration = Duration::from_secs(1);
+/// How long a store that did not answer is not asked again: each try may take seconds, and other spans wait.
+const UNREAD_PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

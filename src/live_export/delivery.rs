@@ -165,7 +165,9 @@ impl<D: Destination> Delivery<D> {
                         self.counters.add_dropped(DropReason::GaveUp, count);
                         return Ok(Sent::Done);
                     }
-                    let pause = after.or_else(|| pauses.next()).unwrap_or(MAX_PAUSE);
+                    // A receiver that asks for no pause gets the usual one: it would be busy with repetitions otherwise.
+                    let asked = after.filter(|pause| !pause.is_zero());
+                    let pause = asked.or_else(|| pauses.next()).unwrap_or(MAX_PAUSE);
                     if self.phase() != Phase::Running || self.pause_before_retry(pause).await? == Step::Stop {
                         return Ok(Sent::Not);
                     }

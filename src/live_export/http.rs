@@ -6,7 +6,8 @@ use crate::tls::Offer;
 use crate::upstream::{Origin, PoolKey, Upstream, body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
-use http_body_util::{BodyExt, Collected, Limited};
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use std::time::{Duration, SystemTime};
 
 /// A receiver, and how it is reached.
@@ -81,13 +82,8 @@ impl Poster {
             if self.offer == Offer::Http2 && head.version != Version::HTTP_2 {
                 return Err(format!("it speaks {:?}; {HTTP2_FIX}", head.version));
             }
-            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.ok();
-            Ok(Response {
-                status: head.status,
-                headers: head.headers,
-                trailers: body.as_ref().and_then(|body| body.trailers().cloned()),
-                body: body.map(Collected::to_bytes).unwrap_or_default(),
-            })
+            let (body, trailers) = read_response(body).await;
+            Ok(Response { status: head.status, headers: head.headers, trailers, body })
         };
         match tokio::time::timeout(self.timeout, sending).await {
             Ok(Ok(response)) => Reply::Response(Box::new(response)),
@@ -104,6 +100,25 @@ impl Poster {
         let fix = if self.offer == Offer::Http2 && is_other_protocol { HTTP2_FIX } else { error.fix() };
         format!("{error}; {fix}")
     }
+}
+
+/// A body, which is empty if it is too long or breaks off, and its trailers: they say whether the receiver has the spans, whatever
+/// is before them.
+async fn read_response<B: Body<Data = Bytes>>(body: B) -> (Bytes, Option<HeaderMap>) {
+    let mut body = std::pin::pin!(body);
+    let (mut data, mut is_whole) = (Vec::new(), true);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return (Bytes::new(), None) };
+        match frame.into_data() {
+            Ok(part) if data.len() + part.len() <= MAX_RESPONSE_BYTES => data.extend_from_slice(&part),
+            Ok(_) => is_whole = false,
+            Err(frame) => {
+                let data = if is_whole { data.into() } else { Bytes::new() };
+                return (data, frame.into_trailers().ok());
+            }
+        }
+    }
+    (if is_whole { data.into() } else { Bytes::new() }, None)
 }
 
 /// For a receiver that does not respond in HTTP/2.

@@ -180,7 +180,8 @@ mod tests {
         std::fs::write(&path, r#"{"turns": [{"text": "x"}]}"#).unwrap();
         assert_eq!(Script::read(&path).unwrap().next(&json!({})).text, "x");
         let path = folder.path().join("script.yaml");
-        std::fs::write(&path, "turns:\n  - tool_calls:\n      - { name: ls, arguments: { all: true, depth: 2 } }\n").unwrap();
+        std::fs::write(&path, "turns:\n  - tool_calls:\n      - { name: ls, arguments: { all: true, depth: 2 } }\n")
+            .unwrap();
         let turn = Script::read(&path).unwrap().next(&json!({}));
         assert_eq!(turn.tool_calls[0].arguments, json!({ "all": true, "depth": 2 }));
         std::fs::write(&path, "turns:\n  - tekst: x\n").unwrap();

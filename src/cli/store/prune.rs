@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
   tracewire store prune --config proxy.toml --dry-run
   tracewire store prune --older-than 30d
   tracewire store prune --query status:failed --older-than 7d
-Rollouts in progress are kept.")]
+Registered rollouts in progress are kept. Others end with their last span: use --older-than with --query for those.")]
 pub(super) struct PruneArgs {
     /// Remove spans that ended longer ago; with --query, rollouts: 90s, 30m, 2h, 7d
     #[arg(long, value_name = "TIME", value_parser = age)]

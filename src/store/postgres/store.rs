@@ -12,7 +12,6 @@ use crate::store::api::{
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
-use crate::store::extension::StoreExt;
 use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
@@ -34,6 +33,8 @@ pub struct PostgresStore {
     options: PostgresOptions,
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
+    /// Where the prune that is in progress goes on. `None`: none is.
+    next_slice: tokio::sync::Mutex<Option<PruneCursor>>,
     statistics: StatisticsCache,
     settled: Arc<Settled>,
     pruned: PruneCounters,
@@ -52,7 +53,8 @@ impl PostgresStore {
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let statistics = StatisticsCache::default();
         let (unchecked_spans, settled, pruned) = (AtomicUsize::new(0), Arc::default(), PruneCounters::default());
-        let store = Self { connections, options, unchecked_spans, statistics, settled, pruned };
+        let next_slice = tokio::sync::Mutex::new(None);
+        let store = Self { connections, options, unchecked_spans, next_slice, statistics, settled, pruned };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -108,15 +110,26 @@ impl PostgresStore {
             .await
     }
 
-    /// Applies the retention limits if enough spans were stored since the last check.
+    /// Removes a slice of what exceeds the retention limits, if enough spans were stored since the last check or the last slice
+    /// was not the end. More than a slice would hold up the spans that wait to be stored.
     async fn apply_limits(&self, stored: usize) {
         if self.options.retention.is_unlimited() {
             return;
         }
         let unchecked = self.unchecked_spans.fetch_add(stored, Ordering::Relaxed) + stored;
-        if unchecked >= SPANS_PER_CHECK {
-            self.unchecked_spans.store(0, Ordering::Relaxed);
-            if let Err(error) = self.prune().await {
+        // One slice at a time: other appends go on.
+        let Ok(mut next) = self.next_slice.try_lock() else { return };
+        let from = match next.take() {
+            Some(from) => from,
+            None if unchecked >= SPANS_PER_CHECK => {
+                self.unchecked_spans.store(0, Ordering::Relaxed);
+                PruneCursor::default()
+            }
+            None => return,
+        };
+        match self.prune_slice(PruneRequest::OwnLimits, from).await {
+            Ok(slice) => *next = slice.next,
+            Err(error) => {
                 tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
             }
         }
