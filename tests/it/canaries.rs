@@ -49,9 +49,18 @@ fn request(canaries: &Canaries, target: &str, content_type: &str, body: &str) ->
 /// A body with secrets under each of these names, plain and as JSON within strings of JSON.
 fn json_body(canaries: &Canaries) -> String {
     let mut body = json!({ "kept": "this stays" });
-    for name in
-        ["password", "accessToken", "client_secret", "aws_secret_access_key", "api-key", "OPENAI_API_KEY", "token"]
-    {
+    for name in [
+        "password",
+        "accessToken",
+        "client_secret",
+        "aws_secret_access_key",
+        "api-key",
+        "OPENAI_API_KEY",
+        "token",
+        "Cookie",
+        "X-Auth-Key",
+        "X-JWT",
+    ] {
         body[name] = canaries.at(&format!("json {name}")).into();
         let inner = json!({ name: canaries.at(&format!("json in json {name}")) }).to_string();
         body[format!("in {name}")] = json!({ "arguments": inner, "list": [json!({ "deep": inner }).to_string()] });
@@ -70,6 +79,12 @@ fn quoted(canaries: &Canaries) -> String {
         format!("sk-proj-{}", canaries.at("prefix")),
         format!("-----BEGIN PGP PRIVATE KEY BLOCK-----\n{}\n-----END PGP PRIVATE KEY BLOCK-----", canaries.at("pgp")),
         format!("Server=h;Password={};", canaries.at("connection string")),
+        format!("SMTP_PASS={}", canaries.at("pass")),
+        format!("OPENAI_API_KEY: {}", canaries.at("yaml")),
+        format!("aws_secret_access_key = {}", canaries.at("ini")),
+        format!("-H 'X-Api-Key: {}'", canaries.at("header in text")),
+        format!("see https://h/x?a=1&token={} there", canaries.at("query in text")),
+        format!("deploy --token {}", canaries.at("option")),
     ]
     .join("\n")
 }
@@ -89,8 +104,13 @@ fn stream(canaries: &Canaries) -> String {
     let (first, second) = secret.split_at(9);
     let pieces = ["{\"pass".to_owned(), format!("word\":\"{first}"), format!("{second}\"}}")];
     let call = |piece: &String| json!({ "index": 0, "id": "c", "type": "function", "function": { "name": "f", "arguments": piece } });
-    let events = pieces.iter().map(|piece| {
-        let event = json!({ "id": "r", "object": "chat.completion.chunk", "model": "m", "choices": [{ "index": 0, "delta": { "tool_calls": [call(piece)] } }] });
+    let text = format!("sk-proj-{}", canaries.at("divided text"));
+    let (first, second) = text.split_at(12);
+    let deltas = pieces.iter().map(|piece| json!({ "tool_calls": [call(piece)] }));
+    let deltas = deltas.chain([json!({ "content": first }), json!({ "content": second })]);
+    let events = deltas.map(|delta| {
+        let choice = json!({ "index": 0, "delta": delta });
+        let event = json!({ "id": "r", "object": "chat.completion.chunk", "model": "m", "choices": [choice] });
         format!("data: {event}\n\n")
     });
     events.chain(["data: [DONE]\n\n".to_owned()]).collect()
@@ -113,6 +133,13 @@ fn answer(canaries: &Canaries, stream_socket: &mut TcpStream) {
     let (kind, body) = match head.split(' ').nth(1).unwrap_or_default() {
         path if path.contains("/models") => ("application/json", r#"{"data":[{"id":"m"}]}"#.to_owned()),
         path if path.contains("stream") => ("text/event-stream", stream(canaries)),
+        path if path.contains("error") => {
+            let message = format!("Incorrect API key provided: sk-proj-{}", canaries.at("error text"));
+            (
+                "application/json",
+                json!({ "error": { "message": message, "type": "invalid_request_error" } }).to_string(),
+            )
+        }
         _ => ("application/json", json_body(canaries)),
     };
     let head = format!(
@@ -180,6 +207,7 @@ fn no_secret_is_written() {
         ("/parts", "multipart/form-data; boundary=x", multipart),
         ("/v1/chat/completions", "application/json", chat(canaries).to_string()),
         ("/stream/v1/chat/completions", "application/json", chat(canaries).to_string()),
+        ("/error/v1/chat/completions", "application/json", chat(canaries).to_string()),
     ];
     for (path, kind, body) in &bodies {
         let mut bytes = request(canaries, &url(path), kind, body);
