@@ -122,8 +122,34 @@ pub struct PruneSlice {
     pub next: Option<PruneCursor>,
     /// True if this slice or an earlier one has removed something.
     pub has_removed: bool,
-    /// True after the last slice if the store still exceeds the limits: what is left belongs to rollouts in progress.
+    /// True after the last slice if the store still exceeds the limits, of age too: what is left belongs to rollouts in progress.
     pub is_exceeded: bool,
+}
+
+/// Puts off the next check of the limits after one that could not remove what exceeds them: it has looked at all that is kept, and
+/// the next one would do so again.
+#[derive(Debug, Default)]
+pub(super) struct PruneBackoff(Option<Instant>);
+
+impl PruneBackoff {
+    /// True if the limits may be checked now.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_none_or(|exceeded| exceeded.elapsed() >= CHECK_INTERVAL_IN_VAIN)
+    }
+
+    /// Notes a slice. The first time that the limits stay exceeded is logged.
+    pub(super) fn note(&mut self, slice: &PruneSlice) {
+        if slice.next.is_some() {
+            return;
+        }
+        let exceeded = slice.is_exceeded.then(Instant::now);
+        if exceeded.is_some() && self.0.is_none() {
+            tracing::warn!(
+                "the store exceeds its limits: what is left belongs to rollouts in progress, which are kept"
+            );
+        }
+        self.0 = exceeded;
+    }
 }
 
 /// What was removed since the store was opened, by requests and by limits.
@@ -156,5 +182,6 @@ impl PruneCounters {
     }
 }
 
+const CHECK_INTERVAL_IN_VAIN: Duration = Duration::from_secs(60);
 /// Limits remove a little again and again: one message tells of all.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);

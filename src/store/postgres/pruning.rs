@@ -40,7 +40,11 @@ pub(super) async fn prune_slice(
             removed.spans = spans;
             match last {
                 Some(last) => Some(PrunePhase::Ended(EndPlace { nanos: last, ..place })),
-                None => Some(begin_oldest(&transaction, &limits, &mut is_exceeded).await?),
+                None => {
+                    // Those that made this part begin are left.
+                    is_exceeded |= !has_removed;
+                    Some(begin_oldest(&transaction, &limits, &mut is_exceeded).await?)
+                }
             }
         }
         (PrunePhase::Oldest { after, goal: OldestGoal::Through(through) }, _) => {

@@ -12,7 +12,7 @@ use crate::store::api::{
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
-use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
+use crate::store::pruning::{PruneBackoff, PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::SpanRow;
@@ -33,11 +33,18 @@ pub struct PostgresStore {
     options: PostgresOptions,
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
-    /// Where the prune that is in progress goes on. `None`: none is.
-    next_slice: tokio::sync::Mutex<Option<PruneCursor>>,
+    pruning: tokio::sync::Mutex<Pruning>,
     statistics: StatisticsCache,
     settled: Arc<Settled>,
     pruned: PruneCounters,
+}
+
+/// How far a prune by the limits is.
+#[derive(Default)]
+struct Pruning {
+    /// Where it goes on. `None`: none is in progress.
+    next: Option<PruneCursor>,
+    backoff: PruneBackoff,
 }
 
 type Answer<T> = std::result::Result<T, QueryError>;
@@ -53,8 +60,8 @@ impl PostgresStore {
         let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let statistics = StatisticsCache::default();
         let (unchecked_spans, settled, pruned) = (AtomicUsize::new(0), Arc::default(), PruneCounters::default());
-        let next_slice = tokio::sync::Mutex::new(None);
-        let store = Self { connections, options, unchecked_spans, next_slice, statistics, settled, pruned };
+        let pruning = tokio::sync::Mutex::default();
+        let store = Self { connections, options, unchecked_spans, pruning, statistics, settled, pruned };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -118,17 +125,20 @@ impl PostgresStore {
         }
         let unchecked = self.unchecked_spans.fetch_add(stored, Ordering::Relaxed) + stored;
         // One slice at a time: other appends go on.
-        let Ok(mut next) = self.next_slice.try_lock() else { return };
-        let from = match next.take() {
+        let Ok(mut pruning) = self.pruning.try_lock() else { return };
+        let from = match pruning.next.take() {
             Some(from) => from,
-            None if unchecked >= SPANS_PER_CHECK => {
+            None if unchecked >= SPANS_PER_CHECK && pruning.backoff.is_over() => {
                 self.unchecked_spans.store(0, Ordering::Relaxed);
                 PruneCursor::default()
             }
             None => return,
         };
         match self.prune_slice(PruneRequest::OwnLimits, from).await {
-            Ok(slice) => *next = slice.next,
+            Ok(slice) => {
+                pruning.backoff.note(&slice);
+                pruning.next = slice.next;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
             }

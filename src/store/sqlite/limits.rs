@@ -2,7 +2,7 @@
 
 use super::checkpoint::OnErased;
 use super::pruning::prune_slice;
-use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice};
+use crate::store::pruning::{PruneBackoff, PruneCounters, PruneCursor, PruneRequest, PruneSlice};
 use crate::store::retention::Retention;
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
@@ -15,8 +15,7 @@ pub(super) struct Limits {
     pruned: Arc<PruneCounters>,
     /// Spans stored since the last check.
     unchecked_spans: usize,
-    /// Spans after which the limits are checked.
-    check_after: usize,
+    backoff: PruneBackoff,
     /// True while the log of a slice is copied, after which the next slice follows.
     is_pruning: Arc<AtomicBool>,
 }
@@ -24,8 +23,8 @@ pub(super) struct Limits {
 impl Limits {
     /// An old file may exceed the limits: the first command checks them.
     pub(super) fn new(retention: Retention, pruned: Arc<PruneCounters>) -> Self {
-        let (unchecked_spans, check_after) = (SPANS_PER_CHECK, SPANS_PER_CHECK);
-        Self { retention, pruned, unchecked_spans, check_after, is_pruning: Arc::default() }
+        let (unchecked_spans, backoff) = (SPANS_PER_CHECK, PruneBackoff::default());
+        Self { retention, pruned, unchecked_spans, backoff, is_pruning: Arc::default() }
     }
 
     /// Counts spans that were stored.
@@ -36,22 +35,18 @@ impl Limits {
     /// Removes the slice at `from`, or the first one if enough spans were stored since the last check. `None` if there is nothing to
     /// do.
     pub(super) fn apply(&mut self, connection: &mut Connection, from: Option<PruneCursor>) -> Option<PruneSlice> {
-        let is_due = self.unchecked_spans >= self.check_after && !self.retention.is_unlimited();
+        let is_due =
+            self.unchecked_spans >= SPANS_PER_CHECK && !self.retention.is_unlimited() && self.backoff.is_over();
         let from = match from {
             Some(from) => from,
             None if is_due && !self.is_pruning.load(Ordering::Relaxed) => PruneCursor::default(),
             None => return None,
         };
-        (self.unchecked_spans, self.check_after) = (0, SPANS_PER_CHECK);
+        self.unchecked_spans = 0;
         self.is_pruning.store(false, Ordering::Relaxed);
         match self.slice(connection, from) {
             Ok(slice) => {
-                if slice.is_exceeded {
-                    self.check_after = SPANS_PER_CHECK_IN_VAIN;
-                    tracing::warn!(
-                        "the store exceeds its limits: what is left belongs to rollouts in progress, which are kept"
-                    );
-                }
+                self.backoff.note(&slice);
                 Some(slice)
             }
             Err(error) => {
@@ -84,5 +79,3 @@ impl Limits {
 
 /// Spans stored between two checks.
 const SPANS_PER_CHECK: usize = 256;
-/// The same after a check that could remove too little: it has looked at all spans that are kept.
-const SPANS_PER_CHECK_IN_VAIN: usize = 64 * 1024;

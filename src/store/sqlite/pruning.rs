@@ -119,6 +119,7 @@ impl Slice<'_> {
                 (place.nanos, place.kept) = (nanos, 0);
             }
             place.kept += u64::from(is_kept);
+            self.is_exceeded |= is_kept;
             old.extend((!is_kept).then_some(id));
         }
         self.remove_spans(&old)?;
