@@ -29,6 +29,32 @@ pub(crate) struct FilteredSpans {
     pub(crate) added: u64,
 }
 
+/// Counts that are on their way to the store. If they do not arrive, the filter stores them later: what they count is not in the
+/// store.
+pub(crate) struct SentCounts {
+    filter: Option<Arc<Filter>>,
+    counts: Vec<Arc<Span>>,
+}
+
+impl SentCounts {
+    /// Notes that the store has them.
+    pub(crate) fn arrived(mut self) {
+        self.counts.clear();
+    }
+}
+
+impl Drop for SentCounts {
+    fn drop(&mut self) {
+        let Some(filter) = self.filter.as_ref().filter(|_| !self.counts.is_empty()) else { return };
+        let mut unstored = locked(&filter.unstored_counts);
+        let room = MAX_UNSTORED_COUNTS.saturating_sub(unstored.len());
+        if self.counts.len() > room {
+            tracing::error!(counts = self.counts.len() - room, "counts of spans that are not stored are lost");
+        }
+        unstored.extend(self.counts.drain(..).take(room));
+    }
+}
+
 struct Filter {
     limits: LimitSettings,
     sampling: Sampling,
@@ -92,6 +118,12 @@ impl SpanFilter {
                 },
             }
         }
+    }
+
+    /// The counts among spans that are about to be stored.
+    pub(crate) fn sent_counts(&self, filtered: &FilteredSpans) -> SentCounts {
+        let counts = filtered.spans.iter().rev().take(usize::try_from(filtered.added).unwrap_or(usize::MAX));
+        SentCounts { filter: self.0.clone(), counts: counts.cloned().collect() }
     }
 
     /// Stores all counts.
@@ -275,6 +307,8 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const TICK: Duration = Duration::from_secs(1);
+/// Counts that wait for the store.
+const MAX_UNSTORED_COUNTS: usize = 65_536;
 /// How long a store that did not answer is not asked again: each try may take seconds, and other spans wait.
 const UNREAD_PAUSE: Duration = Duration::from_secs(10);
 
@@ -326,6 +360,21 @@ mod tests {
         assert!(store.rollout("r".into()).await.unwrap().is_none(), "a count has created the rollout again");
         // Its id may be used again.
         assert_eq!(append(&filter, &store, 0..3).await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn counts_that_do_not_arrive_are_stored_later() {
+        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
+        let filter = filter(&store);
+        let filtered = filter.apply((0..5).map(span).collect()).await;
+        // The append fails, or its caller goes away.
+        drop(filter.sent_counts(&filtered));
+        filter.finish().await;
+        let stored = counts(&store).await;
+        assert_eq!(stored.iter().sum::<i64>(), i64::try_from(filtered.removed).unwrap());
+        filter.sent_counts(&filtered).arrived();
+        filter.finish().await;
+        assert_eq!(counts(&store).await, stored);
     }
 
     #[tokio::test]

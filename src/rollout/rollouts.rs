@@ -70,8 +70,11 @@ impl Rollouts {
 
     /// Stores the spans that pass the filter, and wakes callers that wait for a change.
     pub async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Appended> {
-        let spans = self.filter.apply(spans).await.spans;
+        let filtered = self.filter.apply(spans).await;
+        let counts = self.filter.sent_counts(&filtered);
+        let spans = filtered.spans;
         let appended = if spans.is_empty() { Appended::default() } else { self.store.append(spans).await? };
+        counts.arrived();
         self.notify_changed();
         Ok(appended)
     }
