@@ -226,7 +226,7 @@ fn exchange_start() -> ExchangeStart {
         },
         connection: ConnectionFacts::default(),
         started: Instant::now(),
-        auto_durable: false,
+        is_required: false,
         records_bodies: false,
         sequence: SequenceLease::default(),
     }
