@@ -60,10 +60,11 @@ fn query_value(text: &str, at: usize) -> Option<Range<usize>> {
     literal(text, equals + 1).filter(|value| value.len() >= 6)
 }
 
-/// True for a text that is no word: it is long, and has digits and letters.
+/// True for a text that is no word and no name of source code: it is long, and has digits and letters.
 fn looks_random(text: &str) -> bool {
     let has = |is: fn(&u8) -> bool| text.as_bytes().iter().any(is);
-    text.len() >= 12 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    let is_name = text.contains('_') && !has(u8::is_ascii_uppercase);
+    text.len() >= 12 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_name
 }
 
 /// A value that is written out: up to a space, a quote or a separator.

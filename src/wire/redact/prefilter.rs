@@ -60,8 +60,8 @@ impl Prefilter {
                 _ if pattern < self.first_assigned => true,
                 _ if pattern < self.first_word => {
                     let name = bytes[..at].iter().rev().take(MAX_NAME_BYTES).take_while(|byte| is_word(**byte)).count();
-                    // In JSON text the letter of an escaped line break may stand before the name.
-                    (at - name..=(at - name + 1).min(at)).any(|start| is_credential(text, start))
+                    // In JSON text an escaped line break may stand before the name: `n`, or `u000a`.
+                    (at - name..=(at - name + ESCAPE_BYTES).min(at)).any(|start| is_credential(text, start))
                 }
                 b':' => user_info(text, at).is_some(),
                 _ => is_credential(text, at),
@@ -92,3 +92,5 @@ fn is_credential(text: &str, at: usize) -> bool {
 }
 
 const MAX_NAME_BYTES: usize = 64;
+/// Of an escape in JSON, without its backslash.
+const ESCAPE_BYTES: usize = 5;

@@ -88,6 +88,7 @@ fn shapes() {
         ("Bearer abcdefghijk1.lm", "Bearer REDACTED"),
         (r"key:\nsk-proj-abcdefghijklmnop123", r"key:\nsk-REDACTED"),
         (r"key:\u000ask-proj-abcdefghijklmnop123", r"key:\u000ask-REDACTED"),
+        (r"env:\u000aDB_PASS=abcdefgh", r"env:\u000aDB_PASS=REDACTED"),
         (
             r#"["see -----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\nthen","more"]"#,
             r#"["see REDACTED\nthen","more"]"#,
@@ -185,6 +186,7 @@ fn what_only_resembles_a_secret_stays() {
         "asia akia ASIA PACIFIC and aviation: AKIA is a prefix",
         "headers.Authorization = validateToken(request)",
         "the API_KEY: a text; MAX_TOKEN: unlimited; see --token FILE and --password prompt, and ?token=${token}",
+        "pub const IFLA_INET6_TOKEN: _bindgen_ty_7 = 3;",
         "x-api-key is a header; TOKEN: none; compass= north; monkey: banana",
     ] {
         assert_eq!(redactor().body(None, "/", text), text);
