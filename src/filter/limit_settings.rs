@@ -33,9 +33,9 @@ pub(crate) enum BeyondRolloutLimit {
     /// Those of registered rollouts: a trainer may need their tokens.
     #[default]
     RegisteredCalls,
-    /// All.
+    /// All LLM calls, of any rollout.
     Calls,
-    /// None.
+    /// No LLM call: a rollout ends at its limit.
     Nothing,
 }
 

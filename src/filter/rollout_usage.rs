@@ -14,7 +14,7 @@ pub(super) struct RolloutUsages(LruCache<RolloutId, RolloutUsage>);
 /// What is known of a rollout.
 #[derive(Clone, Debug)]
 pub(super) struct RolloutUsage {
-    /// Stored spans.
+    /// Spans of the rollout that are stored.
     pub(super) spans: u64,
     /// Bytes of the spans that this process has stored.
     pub(super) bytes: u64,

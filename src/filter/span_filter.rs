@@ -131,6 +131,13 @@ impl SpanFilter {
         let Some(filter) = &self.0 else { return };
         let counts = locked(&filter.not_stored).all(Instant::now());
         filter.store_counts(counts).await;
+        let lost = locked(&filter.unstored_counts).len();
+        if lost > 0 {
+            tracing::error!(
+                counts = lost,
+                "counts of spans that are not stored are lost: the store failed until the end"
+            );
+        }
     }
 }
 
@@ -291,7 +298,8 @@ impl Filter {
         }
         if let Err(error) = self.store.append(spans.clone()).await {
             tracing::warn!(%error, counts = spans.len(), "counts of spans that are not stored can't be stored; retrying");
-            *locked(&self.unstored_counts) = spans;
+            // Others may have come back meanwhile.
+            locked(&self.unstored_counts).extend(spans);
         }
     }
 }

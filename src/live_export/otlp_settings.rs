@@ -159,7 +159,7 @@ pub(crate) enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Signal {
-    /// Spans.
+    /// Spans, as they are stored.
     Traces,
     /// The histograms of model calls.
     Metrics,

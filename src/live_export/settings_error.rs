@@ -18,7 +18,7 @@ pub(crate) enum ExportSettingsError {
     /// Metrics and the cursors in the store could not tell the exports apart.
     #[error("two exports are named `{name}`; give one of them another `name`")]
     Twice {
-        /// The name.
+        /// The name that both have.
         name: String,
     },
     /// gRPC has paths of its own.

@@ -1,7 +1,7 @@
 //! The workers: each takes exchanges from a capture queue, builds their spans, and appends them to the store in batches. The
 //! exchanges of a rollout are in one queue, so that their order stays.
 
-use super::counters::PipelineCounters;
+use super::counters::{PipelineCounters, Unstored};
 use super::observed::{BuiltSpans, ObservedCall};
 use super::observed_state::ObservedState;
 use super::options::SpanOptions;
@@ -133,11 +133,11 @@ impl PipelineWorker {
     async fn store(&mut self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
         let mut pending = PendingSpans::default();
         self.build(batch, &mut pending).await;
-        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
+        let counters = Arc::clone(&self.counters);
+        let (mut pause, mut tries, mut unstored) = (FIRST_PAUSE, 0, Unstored::of(&counters));
         loop {
             let Err(error) = pending.append(&self.store, &self.counters, tries).await else {
                 if tries > 0 {
-                    self.counters.unstored.store(0, Ordering::Relaxed);
                     tracing::info!(tries, "the store accepts spans again");
                 }
                 return;
@@ -147,7 +147,7 @@ impl PipelineWorker {
             self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
             tries += 1;
             let spans = pending.spans.len();
-            self.counters.unstored.store(spans as u64, Ordering::Relaxed);
+            unstored.set(spans as u64);
             if tries == 1 {
                 tracing::error!(%error, spans, "spans can't be stored; retrying, traffic continues");
             }

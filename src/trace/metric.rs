@@ -5,7 +5,7 @@ use super::units::Timestamp;
 /// The value of an attribute of a point.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MetricLabel {
-    /// A text.
+    /// The value of a label that is a text.
     Text(String),
     /// A whole number.
     Int(i64),

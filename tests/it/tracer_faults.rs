@@ -2,36 +2,23 @@
 //! of others.
 
 use crate::support::Bench;
+use crate::support::tracers::{dummy, memory_store, tree};
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Waker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tracewire::store::{Retention, Store, StoreExt, memory::MemoryStore};
+use tracewire::store::{Store, StoreExt, memory::MemoryStore};
 use tracewire::trace::Timestamp;
 use tracewire::tracer::{
     self, Baggage, Context, DummyTracer, FutureExt, HttpTracer, NewSpan, OtelSpanProcessor, StoreTracer, Trace,
     TraceOptions, Tracer, TracerError, create_span,
 };
 
-fn dummy() -> DummyTracer {
-    let tracer = DummyTracer::new();
-    tracer.init_worker(0).unwrap();
-    tracer
-}
-
 fn store_tracer(store: &Arc<MemoryStore>) -> StoreTracer {
     let tracer = StoreTracer::new(Arc::clone(store)).unwrap();
     tracer.init_worker(0).unwrap();
     tracer
-}
-
-fn memory_store() -> Arc<MemoryStore> {
-    Arc::new(MemoryStore::new(Retention::default()))
-}
-
-fn tree(trace: &Trace) -> Vec<(usize, &str)> {
-    trace.tree().into_iter().map(|(depth, span)| (depth, span.name.as_str())).collect()
 }
 
 /// Polls a future once, which does not end, and drops it.

@@ -1,31 +1,18 @@
 //! The tracer library by its public interface: the contract, misuse, stores that are away, and what other services get.
 
 use crate::support::Bench;
+use crate::support::tracers::{dummy, memory_store, tree};
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Waker};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
-use tracewire::store::{Retention, Store, StoreExt, memory::MemoryStore};
+use tracewire::store::{Store, StoreExt};
 use tracewire::trace::{Attributes, Span, StatusCode, Value};
 use tracewire::tracer::{
     self, Baggage, Context, DummyTracer, FutureExt, HttpTracer, NewSpan, OtelSpanExporter, OtelSpanProcessor,
     StoreTracer, Trace, TraceOptions, Tracer, TracerError, TracerLayer, agent, create_span, emit, traced, traced_sync,
 };
-
-fn dummy() -> DummyTracer {
-    let tracer = DummyTracer::new();
-    tracer.init_worker(0).unwrap();
-    tracer
-}
-
-fn memory_store() -> Arc<MemoryStore> {
-    Arc::new(MemoryStore::new(Retention::default()))
-}
-
-fn tree(trace: &Trace) -> Vec<(usize, &str)> {
-    trace.tree().into_iter().map(|(depth, span)| (depth, span.name.as_str())).collect()
-}
 
 #[tokio::test]
 async fn spans_are_below_the_operation_that_runs() {

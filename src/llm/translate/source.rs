@@ -40,7 +40,7 @@ pub(crate) fn source_of(call: &ApiCall, query: &str) -> Option<(SourceApi, Gemin
 /// True if a request of responses has tools or items that only OpenAI's own service takes, as Codex sends them. Engines with that
 /// API reject or ignore those; chat completions can express them.
 pub(crate) fn is_for_service_only(body: &[u8]) -> bool {
-    // What is no JSON is rejected by whoever gets it.
+    // What is no JSON is rejected later, with the cause.
     let Ok(body) = parse(body) else { return false };
     let has_other = |list: &str, usual: &[&str]| {
         let mut kinds = body.get(list).list().iter().filter_map(|element| element.get("type").text());

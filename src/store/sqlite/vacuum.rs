@@ -50,7 +50,7 @@ struct Room {
     temporary: Option<(PathBuf, u64)>,
 }
 
-/// A folder whose disk has too little space.
+/// A folder on a disk with too little space.
 #[derive(Debug, PartialEq, Eq)]
 struct Short {
     folder: PathBuf,

@@ -9,6 +9,7 @@ pub mod model_server;
 pub mod mutate;
 pub mod postgres;
 pub mod store;
+pub mod tracers;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
