@@ -193,6 +193,18 @@ error_kinds! {
 }
 
 impl ErrorKind {
+    /// True if no connection to the endpoint was made: it is away, and nothing was sent to it.
+    pub const fn is_unreachable(self) -> bool {
+        matches!(
+            self,
+            Self::DnsError
+                | Self::DnsTimeout
+                | Self::ConnectionRefused
+                | Self::ConnectionTimeout
+                | Self::DestinationUnavailable
+        )
+    }
+
     /// Who caused it.
     pub const fn side(self) -> Side {
         self.meaning().side

@@ -28,6 +28,10 @@ pub(super) struct BackendTry<'a> {
     pub(super) request: BackendRequest,
     /// The number of earlier tries of the call.
     pub(super) number: u32,
+    /// Those of them that reached no backend.
+    pub(super) unreached: u32,
+    /// True if another backend of the model was not tried yet, since all were.
+    pub(super) leaves_untried: bool,
     /// The version of the backend's weights when the request is sent.
     pub(super) version: i64,
     pub(super) started: Instant,
@@ -37,6 +41,8 @@ pub(super) struct BackendTry<'a> {
 pub(super) enum TryFailure {
     /// Another try may succeed. `retry_after` is the wait that the backend asked for.
     Retryable { retry_after: Option<Duration> },
+    /// No connection to the backend could be made. Another try may succeed.
+    Unreachable,
     /// The backend rejected the request, and named these of the fields that only Tracewire asks for.
     InjectionRefused(Vec<&'static str>),
     /// No try is left, or none can succeed.
@@ -129,7 +135,7 @@ impl Gateway {
     async fn check_status(&self, one_try: &BackendTry<'_>, sent: Sent) -> Result<Sent, TryFailure> {
         one_try.backend.on_response();
         let status = sent.response.status();
-        if !is_temporary(status) || one_try.number >= self.settings().retries {
+        if !is_temporary(status) || one_try.number - one_try.unreached >= self.settings().retries {
             return Ok(sent);
         }
         if status.is_server_error() {
@@ -154,19 +160,49 @@ impl Gateway {
             return Err(TryFailure::Final(error));
         }
         one_try.backend.on_failure(&error);
-        if one_try.number >= self.retries_of(&one_try.backend) {
-            return Err(TryFailure::Final(error));
+        if error.kind.is_unreachable() {
+            one_try.backend.on_unreachable(one_try.started);
+        }
+        if self.is_last(one_try, &error) {
+            return Err(TryFailure::Final(with_time(error, &one_try.backend)));
         }
         tracing::info!(url = one_try.backend.url, %error, "an LLM call is tried again");
         self.record_failed_try(one_try).fail(&error);
-        Err(TryFailure::Retryable { retry_after: None })
+        let is_unreachable = error.kind.is_unreachable();
+        Err(if is_unreachable { TryFailure::Unreachable } else { TryFailure::Retryable { retry_after: None } })
     }
 
-    /// How often a call is tried again after a try without a response. A backend that never responded is not one that restarts:
-    /// its calls fail early.
-    fn retries_of(&self, backend: &Backend) -> u32 {
+    /// True if there is no further try after one with this error.
+    fn is_last(&self, one_try: &BackendTry<'_>, error: &ProxyError) -> bool {
+        let (retries, is_unreachable) = (self.settings().retries, error.kind.is_unreachable());
+        let are_spent = one_try.number - one_try.unreached >= retries;
+        if retries == 0 || (are_spent && !is_unreachable) {
+            return true;
+        }
+        if one_try.leaves_untried {
+            return false;
+        }
+        let may_answer = |backend: &Arc<Backend>| match backend.unreachable_for() {
+            Some(time) => time < self.settings().unreachable_wait,
+            None => self.has_retries(one_try, backend),
+        };
+        if is_unreachable {
+            // Each backend of the model is in question: the next try may go to another.
+            !self.backends().of(&one_try.call.model).iter().any(may_answer)
+        } else {
+            !self.has_retries(one_try, &one_try.backend)
+        }
+    }
+
+    /// True if a call has retries left for this backend. One that never responded is not one that restarts: its calls fail
+    /// early.
+    fn has_retries(&self, one_try: &BackendTry<'_>, backend: &Backend) -> bool {
         let retries = self.settings().retries;
-        if backend.has_answered() { retries } else { retries.min(MAX_RETRIES_UNANSWERED) }
+        if backend.has_answered() {
+            one_try.number - one_try.unreached < retries
+        } else {
+            one_try.number < retries.min(MAX_RETRIES_UNANSWERED)
+        }
     }
 
     fn record_failed_try(&self, one_try: &BackendTry<'_>) -> Recording {
@@ -241,6 +277,15 @@ impl BackendTry<'_> {
 /// Statuses after which the same request may succeed; those that Agent Lightning retries.
 fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 409 | 429) || status.is_server_error()
+}
+
+/// The error, with the time for which the backend can't be reached.
+fn with_time(mut error: ProxyError, backend: &Backend) -> ProxyError {
+    if let Some(time) = backend.unreachable_for() {
+        let seconds = time.as_secs_f32();
+        error.cause.push_str(&format!("; unreachable for {seconds:.1} s (gateway.unreachable_wait_ms)"));
+    }
+    error
 }
 
 /// The first characters of a body, for the log.

@@ -58,6 +58,8 @@ struct BackendState {
     missed_probes: u32,
     /// True once there was a response to a call or a probe.
     has_answered: bool,
+    /// Since when it can't be connected to. `None` if it responded since, or never did.
+    unreachable_since: Option<Instant>,
 }
 
 /// Why a backend can't be registered.
@@ -128,6 +130,7 @@ impl Backend {
                 ejections: EJECTIONS.build(),
                 missed_probes: 0,
                 has_answered: false,
+                unreachable_since: None,
             }),
         })
     }
@@ -176,11 +179,7 @@ impl Backend {
 
     /// It rejected these fields and took the call without them. One of unknown engine then counts as one without token ids.
     pub(super) fn reject_fields(&self, fields: &[&'static str]) {
-        tracing::warn!(
-            url = self.url,
-            ?fields,
-            "this backend rejects fields that request token ids; it gets them no more"
-        );
+        tracing::warn!(url = self.url, ?fields, "this backend rejects fields for token ids; it gets them no more");
         if self.engine() == BackendEngine::Auto {
             return self.set_detected_engine(Engine::OPENAI);
         }
@@ -238,7 +237,21 @@ impl Backend {
 
     /// It responded to a call, in whatever way.
     pub(super) fn on_response(&self) {
-        self.state().has_answered = true;
+        let mut state = self.state();
+        (state.has_answered, state.unreachable_since) = (true, None);
+    }
+
+    /// No connection could be made, in a try that began at this time.
+    pub(super) fn on_unreachable(&self, since: Instant) {
+        let mut state = self.state();
+        if state.has_answered {
+            state.unreachable_since.get_or_insert(since);
+        }
+    }
+
+    /// For how long it can't be connected to. `None` if nothing shows that, and for a backend that never responded.
+    pub(super) fn unreachable_for(&self) -> Option<Duration> {
+        self.state().unreachable_since.map(|since| since.elapsed())
     }
 
     /// A call succeeded: the backend is healthy, whatever it answers to probes.
@@ -271,7 +284,9 @@ impl Backend {
 
     pub(super) fn on_probe(&self, result: ProbeResult) {
         let mut state = self.state();
-        state.has_answered |= result == ProbeResult::Answered;
+        if result == ProbeResult::Answered {
+            (state.has_answered, state.unreachable_since) = (true, None);
+        }
         let missed = match result {
             ProbeResult::Answered => 0,
             ProbeResult::Missed => state.missed_probes.saturating_add(1),
@@ -293,6 +308,7 @@ impl Backend {
         (state.engine, state.detected_engine, state.weight) = (new.engine, None, new.weight);
         state.key = std::mem::take(&mut new.key);
         state.rejected_fields.clear();
+        state.unreachable_since = None;
     }
 
     fn state(&self) -> MutexGuard<'_, BackendState> {

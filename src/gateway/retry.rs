@@ -27,7 +27,7 @@ impl Gateway {
         call: &GatewayCall,
         mut gate_permit: InFlightPermit,
     ) -> Result<Response<Body>, NotAdmitted> {
-        let (mut tried, mut number) = (Vec::new(), 0);
+        let (mut tried, mut number, mut unreached) = (Vec::new(), 0, 0);
         // The backends that rejected fields that only Tracewire asks for, and those fields: they get the call without any.
         let mut refused_injection: Vec<(Arc<Backend>, Vec<&'static str>)> = Vec::new();
         let mut waits = retry_waits(self.settings());
@@ -49,7 +49,13 @@ impl Gateway {
             let rejected = refused_injection.iter().find(is_this).map(|(_, rejected)| rejected.clone());
             let request = if rejected.is_none() { request } else { request.without_injection() };
             let version = backend.version();
-            let one_try = BackendTry { call, backend, request, number, version, started: Instant::now() };
+            let leaves_untried = self
+                .backends()
+                .of(&call.model)
+                .iter()
+                .any(|other| !Arc::ptr_eq(other, &backend) && !contains(&tried, other));
+            let started = Instant::now();
+            let one_try = BackendTry { call, backend, request, number, unreached, leaves_untried, version, started };
             let backend_permit = one_try.backend.enter();
             let failure = match self.try_backend(&one_try).await {
                 Ok(response) => {
@@ -85,6 +91,14 @@ impl Gateway {
                         tokio::time::sleep(retry_after.unwrap_or(wait)).await;
                     }
                 }
+                TryFailure::Unreachable => {
+                    let wait = waits.next().unwrap_or_default().max(MIN_UNREACHABLE_WAIT);
+                    tried.push(one_try.backend);
+                    unreached += 1;
+                    if !self.has_untried_backend(call, &tried) {
+                        tokio::time::sleep(self.unreachable_wait_left(call).map_or(wait, |left| wait.min(left))).await;
+                    }
+                }
             }
             number += 1;
             if self.gate().holds_calls() {
@@ -93,6 +107,14 @@ impl Gateway {
                 gate_permit = self.pass_gate(call).await?;
             }
         }
+    }
+
+    /// The time until the last backend that can't be reached is given up, so that the last try is then. `None`: there is none.
+    fn unreachable_wait_left(&self, call: &GatewayCall) -> Option<Duration> {
+        let wait = self.settings().unreachable_wait;
+        let backends = self.backends().of(&call.model);
+        let left = backends.iter().filter_map(|backend| Some(wait.saturating_sub(backend.unreachable_for()?))).max();
+        left.filter(|left| !left.is_zero())
     }
 
     /// True if there is a healthy backend that was not tried.
@@ -124,6 +146,9 @@ fn retry_waits(settings: &GatewaySettings) -> impl Iterator<Item = Duration> + u
         .build();
     waits.map(move |wait| wait.min(max_wait).mul_f64(0.75 + 0.5 * fastrand::f64()))
 }
+
+/// The shortest wait after a try that reached no backend: their number is limited by time only.
+const MIN_UNREACHABLE_WAIT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

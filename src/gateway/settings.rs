@@ -48,8 +48,12 @@ pub(crate) struct GatewaySettings {
     /// gateway is paused, and between the events of a response; 0: never.
     #[serde(rename = "keepalive_ms", with = "millis")]
     pub keepalive: Duration,
-    /// How often a call is tried again if a backend did not respond, or responded with 408, 409, 429 or 5xx.
+    /// How often a call is tried again if a backend did not respond, or responded with 408, 409, 429 or 5xx. Tries that reached
+    /// no backend are not counted: they have `unreachable_wait`.
     pub retries: u32,
+    /// How long a backend that has responded before may refuse connections, or not be found, until calls to it fail at once.
+    #[serde(rename = "unreachable_wait_ms", with = "millis")]
+    pub unreachable_wait: Duration,
     /// The wait before the first retry; it doubles with each further one, and varies by a quarter.
     #[serde(rename = "retry_wait_ms", with = "millis")]
     pub retry_wait: Duration,
@@ -110,6 +114,7 @@ impl Default for GatewaySettings {
             hold_timeout: Duration::from_secs(600),
             keepalive: Duration::from_secs(5),
             retries: 5,
+            unreachable_wait: Duration::from_secs(3),
             retry_wait: Duration::from_millis(500),
             retry_wait_max: Duration::from_secs(8),
             try_timeout: Duration::from_secs(600),

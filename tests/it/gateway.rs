@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 fn chat(text: &str) -> Value {
     json!({ "model": "mock", "messages": [{ "role": "user", "content": text }] })
@@ -208,6 +209,74 @@ fn a_backend_that_never_responded_gets_few_retries() {
         count.load(Ordering::SeqCst)
     };
     assert_eq!((tries(0), tries(1)), (3, 1 + 5));
+}
+
+/// A backend that responds to `count` calls, and then listens no more. Also returns the thread that ends then.
+fn mortal(address: &str, count: usize) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    let life = std::thread::spawn(move || {
+        for _ in 0..count {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&mut stream);
+            let body = r#"{"choices":[]}"#;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ";
+            stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        }
+    });
+    (address, life)
+}
+
+#[test]
+fn a_backend_that_is_gone_is_told_within_seconds() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends("[gateway]\nprobe_interval_ms = 0\n");
+    let (address, life) = mortal("127.0.0.1:0", 1);
+    register(&serve, address, &json!({ "engine": "openai" }));
+    assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
+    life.join().unwrap();
+    // The first call waits for it. Those that come later do not.
+    for (rollout, limit) in [("ro-first", Duration::from_secs(6)), ("ro-later", Duration::from_secs(2))] {
+        let start = Instant::now();
+        let reply = post(serve.address("server"), &path(rollout), &chat("x"));
+        assert_eq!(reply.status, 502, "{}", reply.text());
+        assert!(
+            reply.text().contains("unreachable for ") && reply.text().contains("unreachable_wait_ms"),
+            "{}",
+            reply.text()
+        );
+        assert!(start.elapsed() < limit, "{rollout} {:?}", start.elapsed());
+    }
+    let tries = |rollout: &str| {
+        bench.spans(rollout).iter().filter(|span| span["attributes"]["tracewire.gateway.backend"].is_string()).count()
+    };
+    eventually(|| (tries("ro-first") > 2 && tries("ro-later") == 1).then_some(()));
+}
+
+/// What a trainer needs that restarts its engine between steps.
+#[test]
+fn a_call_waits_for_a_backend_that_restarts_if_a_setting_says_so() {
+    let bench = Bench::new();
+    let settings = "[gateway]\nretries = 1\nretry_wait_ms = 1\nretry_wait_max_ms = 1\nunreachable_wait_ms = 60000\nprobe_interval_ms = 0\n";
+    let serve = bench.gateway_without_backends(settings);
+    let (address, life) = mortal("127.0.0.1:0", 1);
+    register(&serve, address, &json!({ "engine": "openai" }));
+    assert_eq!(post(serve.address("server"), &path("ro"), &chat("x")).status, 200);
+    life.join().unwrap();
+    let server = serve.address("server");
+    let call = std::thread::spawn(move || post(server, &path("ro-waiting"), &chat("x")).status);
+    eventually(|| {
+        let metrics = get(server, "/metrics").text();
+        let failed = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("tracewire_gateway_failed_tries_total "))
+            .unwrap()
+            .parse::<u32>();
+        (failed.unwrap() >= 4).then_some(())
+    });
+    let (_, life) = mortal(&address.to_string(), 1);
+    assert_eq!(call.join().unwrap(), 200);
+    life.join().unwrap();
 }
 
 #[test]
