@@ -60,6 +60,12 @@ pub(crate) enum TokenError {
     /// It may do something with no rollout.
     #[error("has the pattern {0:?} for rollouts, which no id matches; write an id, or a part of one with `*`")]
     Pattern(String),
+    /// It looks as if it could do what concerns all rollouts, and is refused there.
+    #[error(
+        "has the scope \"admin\" and a list of rollouts; what needs `admin` concerns all rollouts: leave `rollouts` out, or \
+         use the scopes \"read\" and \"write\", with which it may also delete its rollouts"
+    )]
+    AdminOfSome,
     /// Only one of the entries would count.
     #[error("has the same token as another entry; give each its own")]
     Repeated,
@@ -97,6 +103,9 @@ impl Token {
             }
             if let Some(pattern) = patterns.iter().find(|pattern| check_id(pattern).is_err()) {
                 return Err(TokenError::Pattern(pattern.clone()));
+            }
+            if self.scopes.contains(&Scope::Admin) {
+                return Err(TokenError::AdminOfSome);
             }
         }
         if others.iter().any(|other| other.token == self.token) { Err(TokenError::Repeated) } else { Ok(()) }
@@ -209,6 +218,7 @@ mod tests {
             (r#"{"token": "b", "rollouts": ["ro-1", ""]}"#.to_owned(), TokenError::Pattern(String::new())),
             (r#"{"token": "b", "rollouts": ["a\tb"]}"#.to_owned(), TokenError::Pattern("a\tb".to_owned())),
             (format!(r#"{{"token": "b", "rollouts": ["{long}"]}}"#), TokenError::Pattern(long)),
+            (r#"{"token": "b", "scopes": ["admin"], "rollouts": ["ro-*"]}"#.to_owned(), TokenError::AdminOfSome),
             (r#"{"token": "a", "scopes": ["read"]}"#.to_owned(), TokenError::Repeated),
         ] {
             assert_eq!(token(&text).check(&earlier), Err(expected), "{text}");

@@ -11,7 +11,8 @@ use hyper::ext::Protocol;
 /// Why a request inside a tunnel must not be sent. None for requests outside a tunnel.
 ///
 /// `Host` may name another host than the tunnel leads to, as it may without a proxy: a client that tests a virtual host
-/// connects to its address. The connection is the tunnel's all the same.
+/// connects to its address. The connection is the tunnel's all the same. The tunnel's host with another port is no virtual host:
+/// that client asked for a connection to one service and talks to another (RFC 9110 §7.4).
 pub(super) fn misdirected(
     connection: &ConnectionContext,
     origin: &Origin,
@@ -29,15 +30,27 @@ pub(super) fn misdirected(
     let hosts = request.headers().get_all(header::HOST);
     let fields = hosts.iter().map(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let named: Vec<Option<Authority>> = fields.chain(request.uri().authority().cloned().map(Some)).collect();
-    let name = |named: &Option<Authority>| named.as_ref().map(|named| named.host().to_ascii_lowercase());
     let leads = &tunnel.origin;
+    // Many clients leave out a port that is not the default.
+    let place = |named: &Authority| (bare(named.host()), named.port_u16().unwrap_or(leads.port));
+    let places: Vec<_> = named.iter().map(|named| named.as_ref().map(place)).collect();
     let is_inside = origin == leads || (origin.dial_host.as_ref() == Some(&leads.host) && origin.port == leads.port);
-    let agree = named.iter().all(|host| host.is_some() && name(host) == named.first().and_then(name));
-    (!is_inside || !agree).then(|| {
-        let hosts: Vec<_> = named.iter().flatten().map(Authority::host).collect();
-        let cause = format!("the request names {} inside a tunnel to {}", hosts.join(" and "), leads.host);
+    let agree = places.iter().all(|one| one.is_some() && Some(one) == places.first());
+    let is_other_port = places
+        .iter()
+        .flatten()
+        .any(|(host, port)| *port != leads.port && (*host == leads.host || Some(host) == leads.dial_host.as_ref()));
+    (!is_inside || !agree || is_other_port).then(|| {
+        let named: Vec<_> = named.iter().flatten().map(Authority::as_str).collect();
+        let tunnel = authority(&leads.host, leads.port);
+        let cause = format!("the request names {} inside a tunnel to {tunnel}", named.join(" and "));
         ProxyError::new(ErrorKind::HttpRequestError, authority(&origin.host, origin.port), cause)
     })
+}
+
+/// A host as [`Origin`] has it.
+fn bare(host: &str) -> String {
+    host.trim_matches(['[', ']']).to_ascii_lowercase()
 }
 
 /// The absolute target. The authority is the one that the agent wrote, since a signature may cover it.

@@ -97,6 +97,10 @@ fn tokens_that_mean_nothing_are_told_at_the_start() {
         ("token = \"t\"\nrollouts = [\"\"]", "which no id matches"),
         ("token = \"t\"\nrollouts = [\"a\\tb\"]", "which no id matches"),
         ("token = \"t\"\n[[server.tokens]]\ntoken = \"t\"", "entry 2 of server.tokens has the same token"),
+        (
+            "token = \"t\"\nscopes = [\"admin\"]\nrollouts = [\"ro-*\"]",
+            "has the scope \"admin\" and a list of rollouts",
+        ),
         ("token = \"t\"\nscope = [\"read\"]", "unknown field `scope`"),
     ] {
         fs::write(&settings, format!("[[server.tokens]]\n{token}\n")).unwrap();

@@ -264,5 +264,15 @@ fn a_form_of_a_web_page_is_no_request() {
         );
         let reply = say(server, head.as_bytes());
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{content_type}: {reply}");
+        // Browsers name the page.
+        for page in ["Origin: https://evil.test", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+            let by_page = head.replacen("\r\n", &format!("\r\n{page}\r\n"), 1);
+            let reply = say(server, by_page.as_bytes());
+            assert!(reply.starts_with("HTTP/1.1 403"), "{content_type}: {page}: {reply}");
+        }
     }
+    // What the form of a page would send if no browser named the page.
+    let form = "%5B%7B%22model%22%3A%22m%22%7D%5D=";
+    let urlencoded = [("Content-Type", "application/x-www-form-urlencoded")];
+    assert_eq!(ask(server, "POST", "/api/models", &urlencoded, form).status, 422);
 }

@@ -238,6 +238,13 @@ fn requests_inside_a_tunnel_must_name_its_host() {
     };
     let answer = ask(format!("GET http://{target}/echo HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    // Another port is another service. Many clients leave the port out.
+    for (host, status) in [("127.0.0.1:1", 400), ("127.0.0.1", 200), ("app.test:1", 200)] {
+        let answer = ask(format!("GET /echo HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+        let cause = format!("the request names {host} inside a tunnel to {target}");
+        assert_eq!(answer.contains(&cause), status == 400, "{answer}");
+    }
     // A client that resolves names itself sends the name in the request only.
     let answer = ask(format!("GET /echo HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("localhost"), "{answer}");

@@ -195,6 +195,31 @@ fn a_malformed_request_costs_neither_its_connection_nor_another_call() {
 }
 
 #[test]
+fn requests_inside_a_tunnel_must_not_name_another_port() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let target: SocketAddr = bench.http().trim_start_matches("http://").parse().unwrap();
+    let other = format!("{}:1", target.ip());
+    let here = target.to_string();
+    let mut agent = Peer::connect(tunnel(serve.address("proxy"), target, "ro-port"));
+    let asked = [
+        (vec![(":authority", &*other)], "names 127.0.0.1:1 inside a tunnel"),
+        (vec![(":authority", &*here), ("host", &*other)], "names 127.0.0.1:1 and"),
+        (vec![(":authority", "app.test"), ("host", "app.test:1")], "names app.test:1 and app.test inside a tunnel"),
+        (vec![(":authority", &*here)], "/echo/p"),
+        (vec![(":authority", "127.0.0.1")], "/echo/p"),
+        (vec![(":authority", "app.test:1")], "/echo/p"),
+    ];
+    for (stream, (names, expected)) in (1..).step_by(2).zip(asked) {
+        let head = [vec![(":method", "GET"), (":scheme", "http"), (":path", "/echo/p")], names].concat();
+        agent.write(&headers(END_STREAM, stream, &fields(&head)));
+        let answer = std::iter::from_fn(|| agent.next()).find(|frame| frame.kind == DATA && frame.stream == stream);
+        let text = String::from_utf8_lossy(&answer.unwrap().payload).into_owned();
+        assert!(text.contains(expected) && !text.contains("http_protocol_error"), "{head:?}: {text}");
+    }
+}
+
+#[test]
 fn pseudo_fields_in_trailers_reset_their_stream() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);

@@ -1,11 +1,14 @@
 //! The web page: its files and their policy, the routes that it reads, and the page itself in a browser.
 
 use crate::support::client::{Reply, ask, get, post};
-use crate::support::{Bench, Running, clients, root, signal, skipped, text, tracewire};
+use crate::support::{Bench, Running, TIMEOUT, clients, endpoint, read_head, root, signal, skipped, text, tracewire};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// The rollouts of tests/ui/sample.py.
 fn sampled(bench: &Bench) -> Running {
@@ -164,13 +167,100 @@ fn a_token_lists_only_its_own_rollouts() {
     assert_eq!(get(server, "/ui/").status, 200);
 }
 
+/// Chromium, if it is installed.
+fn chromium() -> Option<&'static str> {
+    let places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    places.into_iter().find(|path| std::path::Path::new(path).exists())
+}
+
+/// A page that registers a backend in every way that browsers have, and then says that it is done.
+const ATTACK: &str = r#"<!doctype html><body><script>
+const server = "http://SERVER", models = JSON.stringify([{ model: "evil", endpoint: "http://127.0.0.1:9/v1" }]);
+const types = ["text/plain", "application/x-www-form-urlencoded", "application/json"];
+const send = (options) => fetch(server + "/api/models", { method: "POST", body: models, ...options }).catch(() => {});
+const form = (enctype) => new Promise((done) => {
+  const frame = document.createElement("iframe"), form = document.createElement("form"), field = document.createElement("input");
+  frame.name = enctype; frame.onload = done;
+  Object.assign(form, { method: "POST", action: server + "/api/models", enctype, target: enctype });
+  // With text/plain the body is valid JSON.
+  field.name = '[{"model":"evil","endpoint":"http://127.0.0.1:9/v1","key":"'; field.value = '"}]';
+  form.append(field); document.body.append(frame, form); form.submit(); setTimeout(done, 5000);
+});
+const socket = () => new Promise((done) => {
+  const socket = new WebSocket(server.replace("http", "ws") + "/rollout/ro/attempt/0/v1/responses");
+  socket.onopen = () => fetch("/opened").then(done); socket.onerror = done;
+});
+(async () => {
+  await Promise.all(types.map((type) => send({ mode: "no-cors", body: new Blob([models], { type }) })));
+  await send({ headers: { "content-type": "application/json" }, credentials: "include" });
+  await send({ method: "PUT" });
+  types.forEach((type) => navigator.sendBeacon(server + "/api/models", new Blob([models], { type })));
+  const pause = () => new Blob(["{}"], { type: types[1] });
+  navigator.sendBeacon(server + "/proxy/pause", pause());
+  await fetch(server + "/proxy/pause", { method: "POST", mode: "no-cors", body: pause() }).catch(() => {});
+  await Promise.all(["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"].map(form));
+  await socket();
+  await fetch("/done");
+})();
+</script></body>"#;
+
+/// The attack of a page from another origin, and the same page from an origin that the settings allow.
+#[test]
+fn a_page_of_another_origin_changes_nothing_in_a_browser() {
+    let Some(chromium) = chromium() else {
+        let why = "Chromium is not here; scripts/install-clients installs it";
+        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{why}");
+        return skipped("the attack of a web page", why);
+    };
+    for is_allowed in [false, true] {
+        let bench = Bench::new();
+        let target = Arc::new(OnceLock::<SocketAddr>::new());
+        let (seen, requests) = channel();
+        let (seen, shown) = (Mutex::new(seen), Arc::clone(&target));
+        let page = endpoint(move |mut stream| {
+            let head = read_head(&mut stream);
+            let html = ATTACK.replace("SERVER", &shown.get().unwrap().to_string());
+            let head_of_answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                html.len()
+            );
+            let _ = stream.write_all(format!("{head_of_answer}{html}").as_bytes());
+            let _ = seen.lock().unwrap().send(head.split(' ').nth(1).unwrap_or_default().to_owned());
+        });
+        let origin = format!("http://localhost:{}", page.port());
+        let settings = if is_allowed { format!("[server]\ncors_origins = [\"{origin}\"]\n") } else { String::new() };
+        let serve = bench.gateway_without_backends(&settings);
+        let server = serve.address("server");
+        target.set(server).unwrap();
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Command::new(chromium);
+        browser.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+        ]);
+        browser.arg(format!("--user-data-dir={}", profile.path().display())).arg(&origin).stderr(Stdio::null());
+        let mut browser = browser.stdout(Stdio::null()).spawn().unwrap();
+        let mut paths = Vec::new();
+        while paths.last().is_none_or(|path| path != "/done") {
+            paths.push(requests.recv_timeout(TIMEOUT).unwrap());
+        }
+        browser.kill().unwrap();
+        browser.wait().unwrap();
+        let is_changed = get(server, "/api/models").json() != json!([]);
+        let is_paused = get(server, "/proxy/state").json()["paused"] == true;
+        assert_eq!((is_changed, is_paused), (is_allowed, is_allowed), "{}", get(server, "/proxy/state").text());
+        assert!(is_allowed || !paths.iter().any(|path| path == "/opened"), "{paths:?}");
+    }
+}
+
 /// Each view in Chromium: by keyboard, narrow, dark, with hostile content, live, with a token.
 #[test]
 fn the_page_works_in_a_browser() {
     let python = clients().join("browser/bin/python");
-    let chromium = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-    let chromium = chromium.iter().find(|path| std::path::Path::new(path).exists());
-    let (Some(chromium), true) = (chromium, python.exists()) else {
+    let (Some(chromium), true) = (chromium(), python.exists()) else {
         let why = "Chromium or Playwright is not here; scripts/install-clients installs them";
         assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{why}");
         return skipped("the web page", why);
