@@ -1,7 +1,7 @@
 //! Secrets planted in every place that agents and endpoints have for them: none is in anything that is written.
 
 use crate::support::client::{ask, get, post, register_model};
-use crate::support::{Bench, Running, connect, endpoint, eventually, find, is_exchange, tracewire};
+use crate::support::{Bench, Running, connect, endpoint, eventually, find, is_exchange, read_head, tracewire};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -85,6 +85,13 @@ fn quoted(canaries: &Canaries) -> String {
         format!("-H 'X-Api-Key: {}'", canaries.at("header in text")),
         format!("see https://h/x?a=1&token={} there", canaries.at("query in text")),
         format!("deploy --token {}", canaries.at("option")),
+        format!("deploy --api-key={}", canaries.at("option with equals sign")),
+        format!("os.environ['MY_API_KEY'] = '{}'", canaries.at("environ")),
+        format!("os.environ[\"DB_PASSWORD\"]=\"{} two words\"", canaries.at("environ without spaces")),
+        format!("os.environ.setdefault('MY_TOKEN', '{}')", canaries.at("setdefault")),
+        format!("process.env.MY_TOKEN = \"{}\";", canaries.at("process env")),
+        format!("os.Setenv(\"MY_SECRET\", \"{}\")", canaries.at("setenv")),
+        format!("MY_TOKEN = '{}'", canaries.at("constant")),
     ]
     .join("\n")
 }
@@ -116,6 +123,34 @@ fn stream(canaries: &Canaries) -> String {
     events.chain(["data: [DONE]\n\n".to_owned()]).collect()
 }
 
+/// The messages of one side of a WebSocket: JSON, JSON in pieces between which a ping passes, text, and JSON as binary. `mask` is
+/// the bit of the agent's frames.
+fn messages(canaries: &Canaries, side: &str, mask: u8) -> Vec<u8> {
+    let frame = |first: u8, payload: &[u8]| {
+        let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        let key: &[u8] = if mask == 0 { &[] } else { &[0; 4] };
+        [&[first, mask | 126][..], &length, key, payload].concat()
+    };
+    let ping: &[u8] = if mask == 0 { &[0x89, 0] } else { &[0x89, 0x80, 0, 0, 0, 0] };
+    let at = |place: &str| canaries.at(&format!("websocket {side} {place}"));
+    let inner = json!({ "password": at("arguments") }).to_string();
+    let whole =
+        json!({ "type": "session.update", "client_secret": at("json"), "arguments": inner, "kept": "this stays" });
+    let divided = json!({ "type": "session.update", "session": { "api_key": at("divided") } }).to_string();
+    let (first, rest) = divided.as_bytes().split_at(divided.find("api_key").unwrap() + 4);
+    let (second, third) = rest.split_at(20);
+    [
+        frame(0x81, whole.to_string().as_bytes()),
+        frame(0x01, first),
+        ping.to_vec(),
+        frame(0x00, second),
+        frame(0x80, third),
+        frame(0x81, format!("export MY_API_KEY={}", at("text")).as_bytes()),
+        frame(0x82, json!({ "token": at("binary") }).to_string().as_bytes()),
+    ]
+    .concat()
+}
+
 /// Answers what the path of the request asks for.
 fn answer(canaries: &Canaries, stream_socket: &mut TcpStream) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 8192]);
@@ -130,6 +165,12 @@ fn answer(canaries: &Canaries, stream_socket: &mut TcpStream) {
         }
     }
     let head = String::from_utf8_lossy(&seen).into_owned();
+    if head.contains("/socket") {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        stream_socket.write_all(&[head.as_bytes(), &messages(canaries, "endpoint", 0)].concat()).unwrap();
+        let _ = stream_socket.read_to_end(&mut seen);
+        return;
+    }
     let (kind, body) = match head.split(' ').nth(1).unwrap_or_default() {
         path if path.contains("/models") => ("application/json", r#"{"data":[{"id":"m"}]}"#.to_owned()),
         path if path.contains("stream") => ("text/event-stream", stream(canaries)),
@@ -216,6 +257,20 @@ fn no_secret_is_written() {
         bytes.splice(at..at, rollout.iter().copied());
         exchange(proxy, &bytes);
     }
+    let upgrade = format!(
+        "GET {}?token={} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-rollout-id: ro-socket\r\n\r\n",
+        url("/socket"),
+        canaries.at("websocket query")
+    );
+    let mut socket = connect(proxy);
+    socket.write_all(upgrade.as_bytes()).unwrap();
+    assert!(read_head(&mut socket).starts_with("HTTP/1.1 101"));
+    let from_endpoint = messages(&Canaries::default(), "endpoint", 0);
+    socket.read_exact(&mut vec![0; from_endpoint.len()]).unwrap();
+    socket.write_all(&messages(canaries, "agent", 0x80)).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    socket.read_to_end(&mut Vec::new()).unwrap();
     // The gateway, also on the routes that keep bodies by default.
     register_model(&serve, target, 0);
     post(server, "/api/rollouts", &json!([{ "rollout_id": "ro-kept", "input": {}, "is_train": true }]));
@@ -234,10 +289,21 @@ fn no_secret_is_written() {
         name => canaries.at(name),
     } } })
     };
-    let attributes: Vec<_> =
+    let mut attributes: Vec<_> =
         ["url.query", "http.target", "db.connection_string", "app.clientSecret", "http.request.header.x-auth-key"]
             .map(attribute)
             .into();
+    let arguments = [
+        "deploy".to_owned(),
+        "--token".to_owned(),
+        canaries.at("argument"),
+        format!("--password={}", canaries.at("argument with equals sign")),
+        format!("MY_API_KEY={}", canaries.at("variable as argument")),
+    ];
+    let values: Vec<_> = arguments.iter().map(|argument| json!({ "stringValue": argument })).collect();
+    attributes.push(json!({ "key": "process.command_args", "value": { "arrayValue": { "values": values } } }));
+    let command = json!({ "stringValue": arguments.join(" ") });
+    attributes.push(json!({ "key": "process.command_line", "value": command }));
     post(
         server,
         "/v1/traces",
@@ -258,7 +324,9 @@ fn no_secret_is_written() {
 
     let mut written = BTreeSet::new();
     let mut shown = Vec::new();
-    for rollout in ["ro-canary", "ro-gateway", "ro-kept"] {
+    let socket = eventually(|| bench.spans("ro-socket").into_iter().find(is_exchange));
+    assert_eq!(socket["attributes"]["tracewire.websocket.messages"], 10, "{socket:#}");
+    for rollout in ["ro-canary", "ro-gateway", "ro-kept", "ro-socket"] {
         shown.extend(serde_json::to_vec(&bench.spans(rollout)).unwrap());
         found(&get(server, &format!("/v1/agl/spans?rollout_id={rollout}&limit=-1")).body, &mut written);
     }
@@ -268,4 +336,20 @@ fn no_secret_is_written() {
     files(bench.home(), &mut written);
     assert!(canaries.0.load(Ordering::Relaxed) > 150, "canaries were planted");
     assert!(written.is_empty(), "{written:#?}");
+}
+
+/// What a client hands over for others is no recording: an agent with another input behaves otherwise.
+#[test]
+fn inputs_of_rollouts_are_what_was_enqueued() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let server = serve.address("server");
+    let input = json!({ "task": "log in", "password": "hunter2-input", "text": "export MY_API_KEY=abcdefgh" });
+    let request = json!({ "rollouts": [{ "input": input, "metadata": { "api_key": "hunter2-metadata" } }] });
+    let id = post(server, "/v1/agl/queues/rollouts/enqueue", &request).json()[0]["rollout_id"].clone();
+    let taken = post(server, "/v1/agl/queues/rollouts/dequeue", &json!({ "limit": 1 })).json();
+    let rollout = get(server, &format!("/v1/agl/rollouts/{}", id.as_str().unwrap())).json();
+    for shown in [&taken[0], &rollout] {
+        assert_eq!((&shown["input"], &shown["metadata"]["api_key"]), (&input, &json!("hunter2-metadata")), "{shown:#}");
+    }
 }

@@ -21,7 +21,7 @@ pub(super) fn value(text: &str, at: usize) -> Option<Range<usize>> {
     found.or_else(in_query)
 }
 
-/// `NAME_KEY=value` and `NAME_KEY: value`, as in environments, `.env` files and YAML.
+/// `NAME_KEY=value` and `NAME_KEY: value`, as in environments, `.env` files and YAML, and in source code.
 fn variable(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = &text.as_bytes()[at..];
     let name =
@@ -30,7 +30,11 @@ fn variable(text: &str, at: usize) -> Option<Range<usize>> {
         return None;
     }
     match rest.get(name)? {
-        b'=' => literal(text, at + name + 1).filter(|value| value.len() >= 6),
+        b'=' => {
+            let value = quoted(text, at + name + 1).or_else(|| literal(text, at + name + 1));
+            value.filter(|value| value.len() >= MIN_VALUE_BYTES)
+        }
+        b'\'' | b'"' | b'\\' | b' ' => in_code(text, at, at + name),
         // Prose also has colons.
         b':' if rest.get(name + 1) == Some(&b' ') => {
             literal(text, at + name + 2).filter(|value| looks_random(&text[value.clone()]))
@@ -39,12 +43,62 @@ fn variable(text: &str, at: usize) -> Option<Range<usize>> {
     }
 }
 
+/// `environ["NAME_KEY"] = "value"`, `setenv("NAME_KEY", "value")`, `process.env.NAME_KEY = "value"` and `NAME_KEY = "value"`: the
+/// name ends at `end`. What is no variable of the environment may be a constant of another meaning, and must look random.
+fn in_code(text: &str, at: usize, end: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let skip = |at: usize, set: &[u8]| at + bytes[at..].iter().take_while(|byte| set.contains(byte)).count();
+    let after_name = skip(end, b"\\\"'");
+    let is_assigned = |at: usize| (bytes.get(at) == Some(&b'=')).then_some(at + 1);
+    let (before_value, is_environment) = match bytes.get(after_name)? {
+        b']' => (is_assigned(skip(after_name + 1, b" "))?, true),
+        b',' if sets_variable(&text[..at]) => (after_name + 1, true),
+        b' ' if after_name == end => {
+            let before = &bytes[..at];
+            let is_environment = [&b"env."[..], b"env:"].iter().any(|end| ends_with(before, end));
+            (is_assigned(end + 1)?, is_environment)
+        }
+        _ => return None,
+    };
+    let value = quoted(text, skip(before_value, b" "))?;
+    let is_secret = value.len() >= MIN_VALUE_BYTES && (is_environment || looks_random(&text[value.clone()]));
+    is_secret.then_some(value)
+}
+
+/// True if a call that sets a variable of the environment ends here, before the variable's name: `os.Setenv("`.
+fn sets_variable(before: &str) -> bool {
+    let call = before.trim_end_matches(['\\', '"', '\'']).strip_suffix('(').unwrap_or_default();
+    [&b"setenv"[..], b"setdefault"].iter().any(|end| ends_with(call.as_bytes(), end))
+}
+
+fn ends_with(text: &[u8], end: &[u8]) -> bool {
+    text.len().checked_sub(end.len()).is_some_and(|at| text[at..].eq_ignore_ascii_case(end))
+}
+
+/// A value in quotes, which may have spaces. In JSON text the quotes are escaped.
+fn quoted(text: &str, at: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let escapes = bytes.get(at..)?.iter().take_while(|byte| **byte == b'\\').count();
+    let start = at + escapes + 1;
+    if !b"\"'`".contains(bytes.get(start - 1)?) {
+        return None;
+    }
+    let (closing, rest) = (&bytes[at..start], &bytes[start..bytes.len().min(start + MAX_VALUE_BYTES)]);
+    let closes =
+        |end: &usize| rest[*end..].starts_with(closing) && (escapes > 0 || *end == 0 || rest[end - 1] != b'\\');
+    let Some(end) = (0..rest.len()).find(closes) else { return literal(text, at) };
+    let is_code = rest[..end].iter().any(|byte| b"($[{<*%\n".contains(byte));
+    (end > 0 && !is_code).then_some(start..start + end)
+}
+
 /// `name = value`, as in files of settings.
 fn setting(text: &str, end_of_name: usize) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let skip = |at: usize| at + bytes[at..].iter().take_while(|byte| **byte == b' ').count();
     let equals = skip(end_of_name);
-    (bytes.get(equals) == Some(&b'=')).then(|| literal(text, skip(equals + 1)))?.filter(|value| value.len() >= 6)
+    (bytes.get(equals) == Some(&b'='))
+        .then(|| literal(text, skip(equals + 1)))?
+        .filter(|value| value.len() >= MIN_VALUE_BYTES)
 }
 
 /// `?token=value` and `&X-Amz-Signature=value`, in a URL.
@@ -57,7 +111,7 @@ fn query_value(text: &str, at: usize) -> Option<Range<usize>> {
     if !is_secret || text.as_bytes().get(equals) != Some(&b'=') {
         return None;
     }
-    literal(text, equals + 1).filter(|value| value.len() >= 6)
+    literal(text, equals + 1).filter(|value| value.len() >= MIN_VALUE_BYTES)
 }
 
 /// True for a text that is no word and no name of source code: it is long, and has digits and letters.
@@ -97,7 +151,7 @@ fn authorization(text: &str, at: usize, name: &str) -> Option<Range<usize>> {
     let (start, end) = if is_scheme { (first + 1, word(first + 1)) } else { (start, first) };
     // `Authorization: Bearer <token>` in a manual has no credentials, and neither has a call in source code.
     let is_code = bytes.get(end).is_some_and(|next| b"([{<".contains(next));
-    (end - start >= 6 && !is_code).then_some(start..end)
+    (end - start >= MIN_VALUE_BYTES && !is_code).then_some(start..end)
 }
 
 /// `Server=h;User Id=u;Password=p` and `host=h user=u password=p`.
@@ -112,8 +166,10 @@ fn connection_string(text: &str, at: usize) -> Option<Range<usize>> {
 /// `-u name:password` and `--user name:password`, as curl takes them, and `--token value`.
 pub(super) fn option(text: &str, at: usize) -> Option<Range<usize>> {
     let starts = |option: &&&str| text[at..].starts_with(**option);
-    if let Some(option) = ["--token ", "--api-key ", "--password "].iter().find(starts) {
-        return literal(text, at + option.len()).filter(|value| looks_random(&text[value.clone()]));
+    if let Some(option) = ["--token", "--api-key", "--password"].iter().find(starts) {
+        let value = at + option.len();
+        let is_followed = matches!(text.as_bytes().get(value), Some(b' ' | b'='));
+        return is_followed.then(|| literal(text, value + 1))?.filter(|value| looks_random(&text[value.clone()]));
     }
     let option = ["-u ", "--user "].iter().find(starts)?;
     let value = literal(text, at + option.len())?;
@@ -131,3 +187,7 @@ fn is_prefix(text: &str, at: usize, name: &str) -> bool {
 
 /// The names of the settings of AWS's programs that are secret.
 const AWS_NAMES: [&str; 2] = ["aws_secret_access_key", "aws_session_token"];
+/// Shorter values are more often placeholders than secrets.
+const MIN_VALUE_BYTES: usize = 6;
+/// As far ahead the end of a quoted value is looked for.
+const MAX_VALUE_BYTES: usize = 256;

@@ -125,9 +125,9 @@ pub(super) const WORDS: &[&str] = &[
     "x-api-key",
     "-u ",
     "--user ",
-    "--token ",
-    "--api-key ",
-    "--password ",
+    "--token",
+    "--api-key",
+    "--password",
     "aws_secret_access_key",
     "aws_session_token",
 ];
@@ -147,6 +147,11 @@ pub(super) const ASSIGNED: &[&str] = &[
     "secret: ",
     "password: ",
     "pass: ",
+];
+/// The last words of assigned names, and what may follow them in source code instead of the equals sign.
+pub(super) const ASSIGNED_IN_CODE: [&[&str]; 2] = [
+    &["key", "token", "secret", "password", "passwd", "pwd", "pass", "credentials"],
+    &["']", "',", "\"]", "\",", "\\", " ="],
 ];
 const LONGEST_WORD: usize = 14;
 const AWS_PREFIXES: [&str; 4] = ["AKIA", "ASIA", "ABIA", "ACCA"];

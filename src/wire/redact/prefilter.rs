@@ -1,6 +1,6 @@
 //! A fast test, so that most bodies need no slow search. A hit may be a secret; a body without a hit has none.
 
-use super::credential::{ASSIGNED, WORDS, secret_at, user_info};
+use super::credential::{ASSIGNED, ASSIGNED_IN_CODE, WORDS, secret_at, user_info};
 use super::json::is_near_logprobs;
 use super::names::{LAST_WORDS, is_secret_name};
 use super::prefixes;
@@ -34,6 +34,8 @@ impl Prefilter {
         patterns.extend((2..8).map(|row| format!("\\u00{row}")));
         let first_assigned = patterns.len();
         patterns.extend(ASSIGNED.iter().map(|end| (*end).to_owned()));
+        let [words, followers] = ASSIGNED_IN_CODE;
+        patterns.extend(words.iter().flat_map(|word| followers.iter().map(move |next| format!("{word}{next}"))));
         let first_word = patterns.len();
         patterns.extend(WORDS.iter().map(|word| (*word).to_owned()));
         patterns.extend(prefixes::all().iter().map(|(prefix, _)| (*prefix).to_owned()));

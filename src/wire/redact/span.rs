@@ -14,6 +14,7 @@ impl Redactor {
         for (name, value) in all.flat_map(|attributes| attributes.iter_mut()) {
             match value {
                 Value::String(text) => self.clean_text(name, text),
+                Value::Strings(arguments) if name == "process.command_args" => clean_arguments(self, arguments),
                 Value::Strings(texts) => texts.iter_mut().for_each(|text| self.clean_text(name, text)),
                 _ => {}
             }
@@ -40,5 +41,37 @@ impl Redactor {
         if cleaned != *text {
             *text = cleaned.into_owned();
         }
+    }
+}
+
+/// Redacts the arguments of a command: what an option of a secret name has, in the same argument or in the next, and what else
+/// has the shape of a secret.
+fn clean_arguments(redactor: &Redactor, arguments: &mut [String]) {
+    let mut follows_option = false;
+    for argument in arguments {
+        let is_option = argument.starts_with('-');
+        let (option, value) = argument.split_once('=').map_or((&**argument, None), |(name, value)| (name, Some(value)));
+        let is_secret = is_option && is_secret_name(option.trim_start_matches('-'));
+        let value_at = value.map(|value| argument.len() - value.len());
+        match value_at {
+            _ if follows_option && !is_option => REDACTED.clone_into(argument),
+            Some(at) if is_secret => argument.replace_range(at.., REDACTED),
+            _ => redactor.clean_text("", argument),
+        }
+        follows_option = is_secret && value_at.is_none();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_of_commands_are_redacted_by_their_options() {
+        let command = "deploy --token abc --api-key=abc -v --password --user A_KEY=abcdefgh abc";
+        let mut arguments: Vec<_> = command.split(' ').map(str::to_owned).collect();
+        clean_arguments(&Redactor::default(), &mut arguments);
+        let expected = "deploy --token REDACTED --api-key=REDACTED -v --password --user A_KEY=REDACTED abc";
+        assert_eq!(arguments.join(" "), expected);
     }
 }

@@ -188,6 +188,8 @@ fn what_only_resembles_a_secret_stays() {
         "the API_KEY: a text; MAX_TOKEN: unlimited; see --token FILE and --password prompt, and ?token=${token}",
         "pub const IFLA_INET6_TOKEN: _bindgen_ty_7 = 3;",
         "x-api-key is a header; TOKEN: none; compass= north; monkey: banana",
+        "os.environ['MY_API_KEY'] == 'something' and os.environ[\"MY_API_KEY\"] = value and f('MY_API_KEY', 'anything')",
+        "process.env.MY_TOKEN = other.value; MY_TOKEN = \"access_token\"; os.Setenv(\"MY_TOKEN\", token); A_KEY = \"${KEY}\"",
     ] {
         assert_eq!(redactor().body(None, "/", text), text);
     }
@@ -226,6 +228,16 @@ fn secrets_in_text() {
         "https://h/x?a=1&token=canary1",
         "https://h/x?X-Amz-Signature=canary1&b=2",
         "deploy --token canary0canary1",
+        "deploy --token=canary0canary1",
+        "export DB_PASSWORD='canary horse battery canary'",
+        "os.environ['MY_API_KEY'] = 'canary'",
+        "os.environ[\"MY_API_KEY\"]=\"canary\"",
+        "ENV['DB_PASSWORD'] = 'canary horse'",
+        "os.environ.setdefault(\"MY_API_KEY\", \"canary\")",
+        "os.Setenv(\"MY_TOKEN\", \"canary\")",
+        "process.env.MY_TOKEN = \"canary\";",
+        "$env:MY_TOKEN = 'canary'",
+        "MY_TOKEN = \"canary0canary1\"",
     ] {
         let message = serde_json::json!([{ "role": "user", "content": format!("see\n{text}\nend") }]).to_string();
         for text in [text, &message] {
@@ -284,7 +296,8 @@ proptest! {
             "bearer abcdefghi1", "ghp_abcdefghijklmnopqrstuv", "-----BEGIN A PRIVATE KEY-----", "", "MY_API_KEY=abcdefgh",
             "postgres://u:pass@h", "Authorization: Basic abcdefgh", "curl -u me:secret", ";Password=abc;", "\"a\":\"{\\\"pwd\\\":1}\"",
             "glpat-abcdefghijklmnopqrst", "A_KEY: abcdefgh1jkl", "?token=abcdefgh", "--token abcdefgh1jkl", "X-Api-Key: abcdefg",
-            "aws_secret_access_key = abcdefg", "DB_PASS=abcdefgh", "X-Amz-Signature=abcdefg",
+            "aws_secret_access_key = abcdefg", "DB_PASS=abcdefgh", "X-Amz-Signature=abcdefg", "environ['A_KEY'] = 'abcdefg'",
+            "setenv(\"A_KEY\", \"abcdefg\")", "env.A_KEY = 'abcdefg'", "environ[\\\"A_PWD\\\"]=\\\"abcdefg\\\"", "--token=abcdefgh1jkl",
         ]),
         after in "[a-z\"{}:, ]{0,20}",
     ) {
