@@ -19,6 +19,7 @@ mod canaries;
 mod capture;
 mod cli;
 mod clients;
+mod clock;
 mod command_line;
 mod doctor;
 mod durability;

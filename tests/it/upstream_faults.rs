@@ -42,6 +42,36 @@ fn a_reset_in_the_head_is_a_502_with_a_span() {
 }
 
 #[test]
+fn names_that_do_not_resolve_cost_their_own_requests_only() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let proxy = serve.address("proxy");
+    let lost: Vec<_> = (0..20)
+        .map(|number| {
+            std::thread::spawn(move || {
+                let host = format!("host-{number}.invalid");
+                say(proxy, format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nx-rollout-id: ro-lost\r\nConnection: close\r\n\r\n").as_bytes())
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        let answer = get(&serve, bench.mock.address("http"), "ro-others");
+        assert!(!answer.contains("dns_"), "{answer}");
+    }
+    for answer in lost {
+        let answer = answer.join().unwrap();
+        let told = (answer.contains(" 502 ") && answer.contains("dns_error"))
+            || (answer.contains(" 504 ") && answer.contains("dns_timeout"));
+        assert!(told && answer.contains("host-"), "{answer}");
+    }
+    for span in bench.exchanges("ro-lost", 20) {
+        let error = span["attributes"]["error.type"].as_str().unwrap_or_default();
+        assert!(error.starts_with("dns_"), "{span:#}");
+    }
+    assert_eq!(bench.exchanges("ro-others", 20).len(), 20);
+}
+
+#[test]
 fn an_endpoint_that_speaks_no_http_is_told_by_its_first_bytes() {
     let bench = Bench::new();
     let serve = bench.serve(&[]);
