@@ -12,8 +12,8 @@ use super::settings::{GatewaySettings, Translate};
 use super::stored_responses::UnansweredRequest;
 use crate::capture::{EditedBytes, HeldBytes, Memory, MemoryUse};
 use crate::error::{ErrorKind, ProxyError};
-use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ApiSpec, ErrorShape, OPENAI_CHAT};
-use crate::llm::engine::{Engine, Tokenizer};
+use crate::llm::api::{ANTHROPIC_MESSAGES, ApiCall, ErrorShape, OPENAI_CHAT};
+use crate::llm::engine::{Engine, TokenCounter, Tokenizer};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{InjectedRequest, Stripping, TokenIdPlan};
 use crate::llm::translate::{self, GeminiPath, SourceApi, TranslatedRequest, TranslationOptions, source_of, to_chat};
@@ -72,9 +72,9 @@ impl BackendRequest {
         let mut text = call.body.to_vec()?;
         let (mut dropped, mut billing_line, mut is_warmup, mut unanswered) = (Vec::new(), None, false, None);
         let (mut body, mut target, handling) =
-            if passes_unchanged(requested.api, backend) && !is_translated(call, &text, backend, settings) {
+            if passes_unchanged(requested, backend) && !is_translated(call, &text, backend, settings) {
                 (EditedBytes::from(Arc::clone(&call.body)), requested.clone(), ResponseHandling::PassOn)
-            } else if requested.api == &ANTHROPIC_MESSAGES && requested.operation() == Operation::CountTokens {
+            } else if counts_tokens(requested) {
                 return count_tokens(call, &text, backend, settings, memory);
             } else {
                 let (source, gemini) =
@@ -98,13 +98,11 @@ impl BackendRequest {
         if target.has_model_in_path() {
             target.model = Some(model_at(call, backend));
         }
-        if target.operation() != Operation::CountTokens {
-            // The one token of a warm-up call is thrown away.
-            let sampling = if is_warmup { SamplingEdits::Keep } else { SamplingEdits::Set };
-            let (edits, beyond) = body_edits(call, &target, (&text, sampling), backend, settings)?;
-            dropped.extend(beyond);
-            (text, body) = (edited(&text, &edits), body.edited(&edits));
-        }
+        // The one token of a warm-up call is thrown away.
+        let sampling = if is_warmup { SamplingEdits::Keep } else { SamplingEdits::Set };
+        let (edits, beyond) = body_edits(call, &target, (&text, sampling), backend, settings)?;
+        dropped.extend(beyond);
+        (text, body) = (edited(&text, &edits), body.edited(&edits));
         let path = target.path();
         let query = if matches!(handling, ResponseHandling::PassOn) {
             forwarded_query(&call.route.query)
@@ -164,8 +162,17 @@ impl BackendRequest {
 
 /// True for an API of which a backend gets the calls as they are. Nothing is translated from an engine's own API: a backend
 /// of another engine answers that it does not have it.
-fn passes_unchanged(api: &ApiSpec, backend: &Backend) -> bool {
-    api.is_at_root() || backend.speaks(api)
+fn passes_unchanged(call: &ApiCall, backend: &Backend) -> bool {
+    let counts = counts_tokens(call) && token_counter(backend) == Some(TokenCounter::CountTokens);
+    counts || call.api.is_at_root() || backend.speaks(call.api)
+}
+
+fn counts_tokens(call: &ApiCall) -> bool {
+    call.api == &ANTHROPIC_MESSAGES && call.operation() == Operation::CountTokens
+}
+
+fn token_counter(backend: &Backend) -> Option<TokenCounter> {
+    backend.engine().assumed().spec().token_counter
 }
 
 /// True for a call that is translated although the backend has its API.
@@ -175,7 +182,7 @@ fn is_translated(call: &GatewayCall, text: &[u8], backend: &Backend, settings: &
         return false;
     };
     match settings.translate {
-        Translate::Always => true,
+        Translate::Always => !counts_tokens(&call.route.api),
         Translate::Missing => {
             source == SourceApi::Responses
                 && backend.engine().assumed() != Engine::OPENAI
@@ -232,7 +239,9 @@ fn count_tokens(
     settings: &GatewaySettings,
     memory: &Memory,
 ) -> Result<BackendRequest, ProxyError> {
-    let tokenizer = backend.engine().assumed().spec().tokenizer.ok_or_else(|| unsupported(&call.route.api, backend))?;
+    let Some(TokenCounter::Tokenizer(tokenizer)) = token_counter(backend) else {
+        return Err(unsupported(&call.route.api, backend));
+    };
     let translated = translated(SourceApi::Messages, text, GeminiPath::default(), settings)?;
     let mut request = serde_json::Map::new();
     request.insert("model".to_owned(), json!(model_at(call, backend)));

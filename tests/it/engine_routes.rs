@@ -58,6 +58,7 @@ fn answer(path: &str, body: &str) -> (u16, &'static str, String) {
         ("/inference/v1/generate", false) => whole(of_vllm(&[10, 11], json!("stop"))),
         ("/inference/v1/generate", true) => events(&[of_vllm(&[10], Value::Null), of_vllm(&[11], json!("stop"))]),
         ("/tokenize", _) => whole(json!({ "count": 2, "max_model_len": 99, "tokens": [1, 2] })),
+        ("/v1/messages/count_tokens", _) => whole(json!({ "input_tokens": 2 })),
         ("/v1/models", _) => whole(json!({ "data": [{ "id": "m" }] })),
         _ => (404, "application/json", "{\"detail\":\"Not Found here\"}".to_owned()),
     }
@@ -145,6 +146,36 @@ fn tokenizers_are_reached_and_are_no_calls_of_a_model() {
         assert_eq!((path.as_str(), serde_json::from_str::<Value>(&got).unwrap()), ("/tokenize", sent));
         let span = span(&serve, &format!("ro-{at}"));
         assert_eq!((&span["name"], &span["attributes"]["gen_ai.operation.name"]), (&json!("POST"), &Value::Null));
+    }
+}
+
+#[test]
+fn the_tokens_of_messages_are_counted_by_the_engine_in_its_own_way() {
+    let bench = Bench::new();
+    let asked = json!({ "model": "gpt", "system": "s", "messages": [{ "role": "user", "content": "hi" }] });
+    let as_it_came = json!({ "model": "m", "system": "s", "messages": [{ "role": "user", "content": "hi" }] });
+    let turns = json!([{ "role": "system", "content": "s" }, { "role": "user", "content": "hi" }]);
+    let as_chat = json!({ "model": "m", "messages": turns });
+    let path = "/rollout/ro/attempt/at/v1/messages/count_tokens";
+    for translate in ["missing", "always"] {
+        for (engine, route, sent) in [
+            ("vllm", "/tokenize", &as_chat),
+            ("llama.cpp", "/v1/messages/count_tokens", &as_it_came),
+            ("sglang", "/v1/messages/count_tokens", &as_it_came),
+            ("anthropic", "/v1/messages/count_tokens", &as_it_came),
+        ] {
+            let settings = format!("aliases = {{ gpt = \"m\" }}\ntranslate = \"{translate}\"");
+            let (serve, requests) = gateway(&bench, engine, &settings);
+            let reply = post(serve.address("server"), path, &asked);
+            assert_eq!((reply.status, reply.json()["input_tokens"].as_u64()), (200, Some(2)), "{engine} {translate}");
+            let (got_at, got) = requests.lock().unwrap().pop().unwrap();
+            let got: Value = serde_json::from_str(&got).unwrap();
+            assert_eq!((got_at.as_str(), &got), (route, sent), "{engine} {translate}");
+        }
+        let (serve, _) = gateway(&bench, "tgi", &format!("translate = \"{translate}\""));
+        let reply = post(serve.address("server"), path, &as_it_came);
+        assert_eq!(reply.status, 400, "{}", reply.text());
+        assert!(reply.text().contains("(tgi) does not have /messages/count_tokens"), "{}", reply.text());
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Those name the id of each sampled token, but not of the prompt's.
 
-use super::spec::{AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenIdRequest};
+use super::spec::{
+    AddedField, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenCounter, TokenIdRequest,
+};
 use crate::llm::api::table::{LLAMA_CPP_COMPLETION, OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS};
 use crate::wire::json_strip::Change;
 
@@ -12,6 +14,7 @@ pub(super) static LLAMA_CPP: EngineSpec = EngineSpec {
     owners: &["llamacpp"],
     marks: &[Mark::Root("timings")],
     apis: &[&OPENAI_CHAT, &OPENAI_COMPLETIONS, &OPENAI_EMBEDDINGS, &LLAMA_CPP_COMPLETION],
+    token_counter: Some(TokenCounter::CountTokens),
     token_ids: &[
         TokenIdRequest {
             api: &OPENAI_CHAT,

@@ -16,5 +16,5 @@ mod tgi;
 mod transformers;
 mod vllm;
 
-pub(crate) use spec::{Credential, Tokenizer};
+pub(crate) use spec::{Credential, TokenCounter, Tokenizer};
 pub(crate) use table::{Engine, UnknownEngine, added_field, any_gives_token_ids};

@@ -1,6 +1,8 @@
 //! SGLang: token ids by header fields, since it refuses vLLM's fields for streams.
 
-use super::spec::{AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenIdRequest};
+use super::spec::{
+    AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TokenCounter, TokenIdRequest,
+};
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, SGLANG_GENERATE};
 use crate::trace::SamplerArray;
 use crate::wire::json_strip::Change;
@@ -43,6 +45,7 @@ pub(super) static SGLANG: EngineSpec = EngineSpec {
         },
     ],
     affinity_header: Some("x-smg-routing-key"),
+    token_counter: Some(TokenCounter::CountTokens),
     ..COMMON
 };
 

@@ -28,8 +28,8 @@ pub(crate) struct EngineSpec {
     pub affinity_header: Option<&'static str>,
     /// The fields of a chat request that it takes, if it rejects all others.
     pub chat_fields: Option<&'static [&'static str]>,
-    /// How it counts the tokens of a chat prompt.
-    pub tokenizer: Option<Tokenizer>,
+    /// How it counts the tokens of a prompt. `None`: it does not.
+    pub token_counter: Option<TokenCounter>,
 }
 
 /// What most engines have.
@@ -44,7 +44,7 @@ pub(crate) const COMMON: EngineSpec = EngineSpec {
     credential: Credential::Bearer,
     affinity_header: None,
     chat_fields: None,
-    tokenizer: None,
+    token_counter: None,
 };
 
 /// A field of a response of OpenAI's shape.
@@ -65,6 +65,15 @@ pub(crate) enum Credential {
     Bearer,
     /// Alone in the header field of this name.
     Header(&'static str),
+}
+
+/// How an engine counts the tokens of a prompt in Anthropic's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenCounter {
+    /// It has `count_tokens` of Anthropic's API.
+    CountTokens,
+    /// It has an endpoint of its own, which takes the messages of a chat request.
+    Tokenizer(Tokenizer),
 }
 
 /// An endpoint that counts a prompt's tokens, beside the base path of the API (not below its `/v1`).

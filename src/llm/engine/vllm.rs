@@ -3,8 +3,8 @@
 //! Observed with 0.32. It sends null for what was not requested, and leaves no field out.
 
 use super::spec::{
-    AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenIdRequest,
-    Tokenizer, USAGE_EVENT,
+    AddedField, ArrayRequest, COMMON, Combination, EngineSpec, Mark, Place, StripRule, TOP_ALONE, TokenCounter,
+    TokenIdRequest, Tokenizer, USAGE_EVENT,
 };
 use crate::llm::api::table::{OPENAI_CHAT, OPENAI_COMPLETIONS, OPENAI_EMBEDDINGS, OPENAI_RESPONSES, VLLM_GENERATE};
 use crate::trace::SamplerArray;
@@ -69,11 +69,11 @@ pub(super) static VLLM: EngineSpec = EngineSpec {
             not_for: &[],
         },
     ],
-    tokenizer: Some(Tokenizer {
+    token_counter: Some(TokenCounter::Tokenizer(Tokenizer {
         path: "/tokenize",
         fields: &["messages", "tools", "chat_template_kwargs"],
         count: "count",
-    }),
+    })),
     ..COMMON
 };
 
