@@ -68,7 +68,7 @@ pub(super) enum CoalescingDecision {
     Join(EarlierCall),
     /// It is sent, and retries of it can get its response.
     Publish(Publisher),
-    /// It is sent, and no later call gets its response: it has no retry count, or the cache is full.
+    /// It is sent, and no later call gets its response: coalescing is off, or the cache is full.
     SendAlone,
 }
 
@@ -100,10 +100,11 @@ impl ResponseCache {
     /// repeats: it waits up to [`HANG_UP_DELAY`] for that.
     pub(super) async fn decide(&self, settings: &GatewaySettings, call: &GatewayCall) -> CoalescingDecision {
         let header = call.headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok()?.trim().parse::<u32>().ok());
-        let retry_count = match (settings.join, header) {
-            (Join::Off, _) | (Join::Header, None) => return CoalescingDecision::SendAlone,
-            (Join::Header, Some(count)) => count,
-            (Join::Digest, _) => u32::MAX,
+        let retry_count = match settings.join {
+            Join::Off => return CoalescingDecision::SendAlone,
+            // Without a count, as with 0, the hang-up of the earlier call shows a retry.
+            Join::Retry => header.unwrap_or(0),
+            Join::Digest => u32::MAX,
         };
         let Ok(request) = digest_of(&call.exchange.identity, &call.route, &*call.body) else {
             return CoalescingDecision::SendAlone;

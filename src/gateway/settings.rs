@@ -120,7 +120,7 @@ impl Default for GatewaySettings {
             try_timeout: Duration::from_secs(600),
             idle_timeout: Duration::from_secs(300),
             probe_interval: Duration::from_secs(5),
-            join: Join::Header,
+            join: Join::Retry,
             join_window: Duration::from_secs(30),
             join_memory_bytes: 32 << 20,
             stored_responses: 4096,
@@ -162,10 +162,11 @@ pub(crate) enum PauseForm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Join {
-    /// Those with a retry count (`x-stainless-retry-count`) and the same body: above 0, or if the agent of the earlier call hung
-    /// up.
+    /// Those with the same body, if the agent of the earlier call hung up, or if they have a retry count
+    /// (`x-stainless-retry-count`) above 0.
     #[default]
-    Header,
+    #[serde(alias = "header")]
+    Retry,
     /// Those with the same body. Wrong for agents that sample one prompt several times.
     Digest,
     /// Every call is sent to a backend.

@@ -109,19 +109,30 @@ impl DrainGuard {
         self.stages.ending.cancelled().await;
     }
 
-    /// Runs `task` until it completes. At the drain's deadline the task is dropped.
+    /// Runs `task` until it completes. [`FLUSH_GRACE`] after the drain's deadline the task is dropped: what ends at the deadline
+    /// can still be told to the client.
     pub(crate) fn run(self, task: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send {
         // Boxed: a future that is an argument of another takes its room twice.
         let task = Box::pin(task);
         async move {
             // Moves the whole guard into the task, not only the field in use.
             let guard = self;
-            let _ = guard.stages.ending.run_until_cancelled(task).await;
+            let deadline = async {
+                guard.ending().await;
+                tokio::time::sleep(FLUSH_GRACE).await;
+            };
+            tokio::select! {
+                biased;
+                () = task => {}
+                () = deadline => {}
+            }
         }
     }
 }
 
-/// The time that dropped tasks get to release their guards.
+/// The time that tasks get after the deadline to send what ends them.
+const FLUSH_GRACE: Duration = Duration::from_millis(200);
+/// The time that tasks get after the deadline, [`FLUSH_GRACE`] included, to release their guards.
 const END_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -562,23 +562,25 @@ fn retries_get_the_response_of_the_call_they_repeat() {
 
 #[test]
 fn a_repeated_call_after_a_hang_up_is_a_retry_whatever_it_counts() {
-    let bench = Bench::new();
-    let (serve, gate) = bench.gated_gateway("");
-    gate.pass_events(1);
-    let (server, count) = (serve.address("server"), [("x-stainless-retry-count", "0")]);
-    let body = streamed("the same").to_string();
-    let mut first = begin(server, "POST", &path("ro"), &count, &body);
-    first.line_with("data: ").unwrap();
-    // As long as its agent is there, the same call is another sample.
-    let mut others = vec![send(server, "POST", &path("ro"), &count, &body)];
-    until_state(server, |state| state["inflight"] == 2);
-    drop(first);
-    // The hang-up is noticed some time later; calls before that are samples as well.
-    eventually(|| {
-        others.push(send(server, "POST", &path("ro"), &count, &body));
-        get(server, "/metrics").text().contains("tracewire_gateway_joined_total 1").then_some(())
-    });
-    gate.open();
+    for headers in [&[][..], &[("x-stainless-retry-count", "0")][..]] {
+        let bench = Bench::new();
+        let (serve, gate) = bench.gated_gateway("");
+        gate.pass_events(1);
+        let server = serve.address("server");
+        let body = streamed("the same").to_string();
+        let mut first = begin(server, "POST", &path("ro"), headers, &body);
+        first.line_with("data: ").unwrap();
+        // As long as its agent is there, the same call is another sample.
+        let mut others = vec![send(server, "POST", &path("ro"), headers, &body)];
+        until_state(server, |state| state["inflight"] == 2);
+        drop(first);
+        // The hang-up is noticed some time later; calls before that are samples as well.
+        eventually(|| {
+            others.push(send(server, "POST", &path("ro"), headers, &body));
+            get(server, "/metrics").text().contains("tracewire_gateway_joined_total 1").then_some(())
+        });
+        gate.open();
+    }
 }
 
 #[test]
@@ -653,8 +655,17 @@ fn streams_that_a_shutdown_ends_are_recorded_up_to_there() {
     let bench = Bench::with_mock(&["--chunk-delay-ms", "50", "--chunks", "1000"]);
     let serve = bench.gateway("[shutdown]\ndrain_timeout_ms = 300\n");
     let server = serve.address("server");
-    let mut coming: Vec<_> =
-        (0..3).map(|at| begin(server, "POST", &path(&format!("ro-{at}")), &[], &streamed("x").to_string())).collect();
+    let mut coming: Vec<_> = (0..3)
+        .map(|at| {
+            begin(
+                server,
+                "POST",
+                &path(&format!("ro-{at}")),
+                &[("x-stainless-retry-count", "0")][..at % 2],
+                &streamed("x").to_string(),
+            )
+        })
+        .collect();
     for stream in &mut coming {
         stream.line_with("data: ").unwrap();
         stream.line_with("data: ").unwrap();
