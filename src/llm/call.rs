@@ -7,6 +7,7 @@ pub(crate) use super::unread_part::UnreadPart;
 use super::message::{Message, Part, arguments_of_text, finish_reason};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::tokens::Tokens;
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct LlmCall {
     pub choices: Vec<Choice>,
     /// The prompt's token ids, where the response has them once for all choices.
     pub prompt_ids: Tokens,
+    /// The token ids of each prompt, where the request has several: at most 1024. The choices have them once both are read.
+    pub prompts_ids: Vec<Tokens>,
     /// The versions of the weights, in the order in which the response names them; more than one when the weights changed
     /// while it was sampled.
     pub weight_versions: Vec<String>,
@@ -114,32 +117,6 @@ pub struct Parameters {
     pub first_expert_row: Option<i64>,
 }
 
-/// Tokens used, by the conventions: the input includes cached tokens, the output includes reasoning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub input: Option<i64>,
-    /// Tokens of all choices together.
-    pub output: Option<i64>,
-    /// Input tokens that were read from a cache.
-    pub cache_read: Option<i64>,
-    /// Input tokens that were written to a cache.
-    pub cache_write: Option<i64>,
-    /// Output tokens of reasoning.
-    pub reasoning: Option<i64>,
-}
-
-impl Usage {
-    /// Takes newer counts; those that `newer` lacks stay.
-    pub fn update(&mut self, newer: Self) {
-        self.input = newer.input.or(self.input);
-        self.output = newer.output.or(self.output);
-        self.cache_read = newer.cache_read.or(self.cache_read);
-        self.cache_write = newer.cache_write.or(self.cache_write);
-        self.reasoning = newer.reasoning.or(self.reasoning);
-    }
-}
-
 /// One of the answers to a prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choice {
@@ -155,6 +132,8 @@ pub struct Choice {
     pub tokens: Tokens,
     /// The prompt's token ids, where each choice has its own.
     pub prompt_ids: Tokens,
+    /// Tokens used for it, where the endpoint counts each choice alone.
+    pub usage: Usage,
     // Tool calls with incomplete arguments: the stream's key, the index of the part, the text so far.
     open_calls: Vec<(i64, usize, String)>,
     // Indexes of parts by the key that the stream gives them.
@@ -243,7 +222,7 @@ impl Choice {
 
 /// The bound on the choices of a call, and on the tool calls and the blocks of a choice. Each event looks through them, so
 /// an endpoint that sends more could make reading take long.
-const MAX_PARTS: usize = 1024;
+pub(super) const MAX_PARTS: usize = 1024;
 
 /// A request over MCP, usually a tool call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -314,6 +293,7 @@ impl LlmCall {
             request: self.request,
             system: self.system,
             input: self.input,
+            prompts_ids: self.prompts_ids,
             tools: self.tools,
             tool: self.tool,
             traceparent: self.traceparent,

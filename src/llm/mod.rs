@@ -41,3 +41,4 @@ pub(crate) mod recorded;
 pub(crate) mod token_ids;
 pub(crate) mod translate;
 mod unread_part;
+pub(crate) mod usage;

@@ -5,10 +5,11 @@
 use super::gateway_attributes;
 use super::options::SpanOptions;
 use crate::error::Side;
-use crate::llm::call::{LlmCall, Parameters, Usage};
+use crate::llm::call::{LlmCall, Parameters};
 use crate::llm::formats::{ReadCall, gaps};
 use crate::llm::operation::Operation;
 use crate::llm::token_ids::{TokenIdIssue, Tokens, validate};
+use crate::llm::usage::Usage;
 use crate::trace::exchange::{Arrival, Exchange, Outcome, Withheld};
 use crate::trace::semconv as names;
 use crate::trace::{Span, SpanKind, StatusCode, Value};

@@ -2,9 +2,10 @@
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
-use crate::llm::call::{LlmCall, Usage};
+use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Part};
 use crate::llm::operation::Operation;
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 
 /// The format of Anthropic messages and of token counts for them.

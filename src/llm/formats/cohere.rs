@@ -2,8 +2,9 @@
 
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
-use crate::llm::call::{LlmCall, Usage};
+use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 
 /// The format of Cohere's chat.

@@ -3,8 +3,9 @@
 use super::format::{ApiFormat, CallRequest};
 use super::parts;
 use crate::llm::api::endpoint::Streaming;
-use crate::llm::call::{LlmCall, Usage};
+use crate::llm::call::LlmCall;
 use crate::llm::message::{Message, Modality, Part};
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 use std::borrow::Cow;
 

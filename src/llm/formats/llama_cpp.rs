@@ -4,7 +4,8 @@ use super::format::{ApiFormat, CallRequest};
 use super::openai_chat::named_logprobs;
 use super::openai_completions::prompts;
 use super::parts::{self, Place, TokenNames, ids_in};
-use crate::llm::call::{LlmCall, Usage};
+use crate::llm::call::LlmCall;
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 
 /// The format of llama.cpp's native completions.
@@ -15,6 +16,7 @@ impl ApiFormat for Completion {
         let body = request.body;
         call.request = parts::parameters(body);
         call.request.max_tokens = body.get("n_predict").int();
+        call.request.choice_count = call.request.choice_count.or_else(|| body.get("n_cmpl").int());
         call.input = prompts(body.get("prompt"), call);
     }
 
@@ -26,13 +28,13 @@ impl ApiFormat for Completion {
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
         call.request.sampling.extend(parts::sampling(data.get("generation_settings")));
         call.response_model = data.get("model").word().or(call.response_model.take());
-        call.usage.update(Usage {
+        let choice = call.answered_choice(data);
+        choice.usage.update(Usage {
             input: data.get("tokens_evaluated").int(),
             output: data.get("tokens_predicted").int(),
             cache_read: data.get("tokens_cached").int(),
             ..Usage::default()
         });
-        let choice = call.choice(data.get("index").int().unwrap_or(0));
         let text = data.get("content").text().unwrap_or_default();
         choice.push_text(text);
         let ids = data.get("tokens");
@@ -47,6 +49,7 @@ impl ApiFormat for Completion {
             choice.finish_reason = data.any(&["stop_type"]).word().or_else(|| Some("stop".to_owned()));
             call.ended = true;
         }
+        call.add_up_usage();
         !text.is_empty()
     }
 }

@@ -8,6 +8,7 @@ mod any_json;
 pub(super) mod bedrock;
 mod begun_response;
 pub(super) mod cohere;
+mod engine_answers;
 mod event_reader;
 pub(super) mod format;
 pub(super) mod gemini;

@@ -43,10 +43,10 @@ impl ApiFormat for Completions {
     }
 }
 
-/// Reads a prompt: a text, several texts, or token ids, which become those of the call's prompt.
+/// Reads a prompt: a text, several texts, or the token ids of one prompt or of several.
 pub(super) fn prompts(prompt: &Json<'_>, call: &mut LlmCall) -> Vec<Message> {
-    if prompt.is_number_list() {
-        call.prompt_ids_once(prompt);
+    if prompt.is_number_list() || prompt.list().iter().any(Json::is_number_list) {
+        call.prompt_ids_of_request(prompt);
         return Vec::new();
     }
     let message =

@@ -1,8 +1,9 @@
 //! Parts that several formats share: fields of OpenAI's shape, content lists, tool definitions.
 
-use crate::llm::call::{LlmCall, Parameters, UnreadPart, Usage};
+use crate::llm::call::{LlmCall, Parameters, UnreadPart};
 use crate::llm::message::{Message, Modality, Part, arguments_of_text};
 use crate::llm::token_ids::tokens::Tokens;
+use crate::llm::usage::Usage;
 use crate::trace::SamplerArray;
 use crate::wire::json::Json;
 use crate::wire::json_value::Packed;

@@ -92,6 +92,7 @@ pub(crate) fn read_from(
     if let Some(request) = request {
         call = request.with_response(call);
     }
+    call.share_prompts();
     call.provider = provider::of(
         &Service { host: exchange.host, port: exchange.port, path, api },
         exchange.response_headers,

@@ -7,6 +7,7 @@ use super::parts::{self, Place, ids_in};
 use crate::llm::call::LlmCall;
 use crate::llm::message::Part;
 use crate::llm::token_ids::tokens::Tokens;
+use crate::llm::usage::Usage;
 use crate::wire::json::Json;
 
 /// The format of SGLang's generate.
@@ -23,7 +24,7 @@ impl ApiFormat for Generate {
         call.request.max_tokens = sampling.get("max_new_tokens").int();
         call.request.wants_token_ids = true;
         call.request.wants_logprobs = body.get("return_logprob").bool() == Some(true);
-        call.prompt_ids_once(body.get("input_ids"));
+        call.prompt_ids_of_request(body.get("input_ids"));
         call.input = prompts(body.get("text"), call);
     }
 
@@ -34,9 +35,12 @@ impl ApiFormat for Generate {
     fn event(&self, _: &str, data: &Json<'_>, call: &mut LlmCall) -> bool {
         let meta = data.get("meta_info");
         call.response_id = meta.get("id").word().or(call.response_id.take());
-        call.usage.input = meta.get("prompt_tokens").int().or(call.usage.input);
-        call.usage.output = meta.get("completion_tokens").int().or(call.usage.output);
-        let choice = call.choice(data.get("index").int().unwrap_or(0));
+        let choice = call.answered_choice(data);
+        choice.usage.update(Usage {
+            input: meta.get("prompt_tokens").int(),
+            output: meta.get("completion_tokens").int(),
+            ..Usage::default()
+        });
         // Each event has the whole text so far; with incremental streaming only the new part.
         let text = data.get("text").text().unwrap_or_default();
         let known = match choice.parts.last() {
@@ -55,6 +59,7 @@ impl ApiFormat for Generate {
         }
         parts::sampler_arrays(data, &mut so_far);
         add_tokens(&mut choice.tokens, so_far);
+        call.add_up_usage();
         !text.is_empty()
     }
 }

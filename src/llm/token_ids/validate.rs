@@ -2,7 +2,7 @@
 
 use super::arrays;
 use super::tokens::TokenIdIssue;
-use crate::llm::call::{LlmCall, UnreadPart};
+use crate::llm::call::{Choice, LlmCall, UnreadPart};
 use crate::trace::SamplerArrays;
 use std::collections::BTreeSet;
 
@@ -53,7 +53,8 @@ pub(crate) fn validate(
         choice.tokens.check();
         choice.prompt_ids.check();
         issues.extend(choice.tokens.issues.iter().chain(&choice.prompt_ids.issues));
-        if call.usage.output != Some(0) && choice.tokens.ids.as_ref().is_some_and(Vec::is_empty) {
+        let sampled_nothing = [call.usage.output, choice.usage.output].contains(&Some(0));
+        if !sampled_nothing && choice.tokens.ids.as_ref().is_some_and(Vec::is_empty) {
             // An empty list is no complete list of ids.
             choice.tokens.ids = None;
         }
@@ -94,10 +95,10 @@ pub(crate) fn validate(
             }
         }
     }
-    let with_logprobs = call.choices.iter().filter(|choice| choice.tokens.logprobs.is_some()).count();
-    let expects_logprobs = with_logprobs > 0 || call.request.wants_logprobs;
-    let sampled_nothing = output_count == Some(0);
-    if has_ids && expects_logprobs && !sampled_nothing && with_logprobs < call.choices.len() {
+    let has_logprobs = |choice: &Choice| choice.tokens.logprobs.is_some();
+    let needs_none = |choice: &Choice| choice.tokens.ids.as_ref().is_some_and(Vec::is_empty);
+    let expects_logprobs = call.request.wants_logprobs || call.choices.iter().any(has_logprobs);
+    if has_ids && expects_logprobs && !call.choices.iter().all(|choice| has_logprobs(choice) || needs_none(choice)) {
         issues.insert(TokenIdIssue::LogprobsAbsent);
     }
     // Either all choices have one prompt, or each has its own: then usage counts all prompts. vLLM counts each prompt once,
