@@ -193,7 +193,16 @@ fn trace_context(identity: &Identity, headers: &HeaderMap) -> TraceContext {
         span_id: SpanId::from_random(fastrand::u64(..)),
         parent_id: caller.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |caller| caller.span_id),
         parent_is_remote: caller.is_some(),
+        otel_state: caller.and_then(|_| otel_state(headers)),
     }
+}
+
+/// The entry `ot` of `tracestate`, if it is not longer than OpenTelemetry allows.
+fn otel_state(headers: &HeaderMap) -> Option<String> {
+    let entries = headers.get_all("tracestate").iter().filter_map(|value| value.to_str().ok());
+    let mut entries = entries.flat_map(|value| value.split(','));
+    let state = entries.find_map(|entry| entry.trim().strip_prefix("ot="))?;
+    (state.len() <= MAX_OTEL_STATE).then(|| state.to_owned())
 }
 
 /// Sets `traceparent` so that the endpoint's spans are below ours. The caller's flags stay; without one it is sampled.
@@ -207,3 +216,4 @@ pub(super) fn propagate(headers: &mut HeaderMap, trace: &TraceContext) {
 }
 
 const TRACEPARENT: &str = "traceparent";
+const MAX_OTEL_STATE: usize = 256;

@@ -86,7 +86,7 @@ fn trace_context(json: &JsonValue, place: Place<'_>, identity: &Identity) -> Tra
         text("_traceId").map_or_else(|| TraceId::of_attempt(rollout, attempt), |id| TraceId(IdBytes::of(id).bytes));
     let parent_id = text("_parentSpanId")
         .map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |id| SpanId(IdBytes::of(id).bytes));
-    TraceContext { trace_id, span_id: SpanId(span_id.bytes), parent_id, parent_is_remote: false }
+    TraceContext { trace_id, span_id: SpanId(span_id.bytes), parent_id, parent_is_remote: false, otel_state: None }
 }
 
 fn request(json: &JsonValue) -> Result<RequestHead, &'static str> {

@@ -229,7 +229,8 @@ impl<D: Destination> Delivery<D> {
         let mut phase = self.phase.clone();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+            // Without a sender the phase does not change any more.
+            Ok(_) = phase.wait_for(|phase| *phase != Phase::Running) => {}
         }
     }
 

@@ -74,8 +74,9 @@ impl Poster {
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().insert(header::USER_AGENT, header::HeaderValue::from_static(USER_AGENT));
         request.headers_mut().insert(OWN_TRAFFIC, header::HeaderValue::from_static("true"));
-        request.headers_mut().extend(headers);
         request.headers_mut().extend(self.headers.clone());
+        // Those of the protocol are what a receiver needs to read the body.
+        request.headers_mut().extend(headers);
         let sending = async {
             let sent = self.upstream.send(request, &PoolKey::Gateway, &self.origin, self.offer).await;
             let (head, body) = sent.map_err(|error| self.explain(&error))?.response.into_parts();

@@ -22,7 +22,7 @@ pub(super) fn bare_span(exchange: &Exchange) -> Span {
         trace_id: trace.trace_id.to_string(),
         span_id,
         is_remote,
-        trace_state: BTreeMap::default(),
+        trace_state: trace.otel_state.iter().map(|state| ("ot".to_owned(), state.clone())).collect(),
     };
     let (span_id, parent_id) = (trace.span_id.to_string(), trace.parent_id.to_string());
     let mut resource = Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() };

@@ -159,6 +159,7 @@ fn exchange_start(rollout: &str, sequence_id: u64, sequence: SequenceLease) -> E
             span_id: SpanId::from_random(fastrand::u64(1..)),
             parent_id: SpanId::of_attempt_root(&rollout.into(), &"at".into()),
             parent_is_remote: false,
+            otel_state: None,
         },
         kind: ExchangeKind::Http,
         request: RequestHead {

@@ -63,6 +63,31 @@ fn every_stored_span_is_sent_once() {
 }
 
 #[test]
+fn calls_have_the_attributes_of_openinference_if_the_settings_say_so() {
+    let bench = Bench::new();
+    let collector = Collector::start(|_, _| Answer::Accept);
+    let serve = serve(&bench, collector.address, "attributes = \"openinference\"");
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }).to_string();
+    let call = format!(
+        "POST {}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        bench.http(),
+        body.len()
+    );
+    assert!(say(serve.address("proxy"), call.as_bytes()).starts_with("HTTP/1.1 200"));
+    eventually(|| (collector.span_ids().len() == 1).then_some(()));
+    let request: serde_json::Value = serde_json::from_slice(&collector.accepted()[0].body).unwrap();
+    let span = &request["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+    let value = |name: &str| {
+        let pair = span["attributes"].as_array().unwrap().iter().find(|pair| pair["key"] == name);
+        pair.unwrap_or_else(|| panic!("no {name} in {span:#}"))["value"]["stringValue"].clone()
+    };
+    assert_eq!(value("openinference.span.kind"), "LLM");
+    assert_eq!(value("llm.input_messages.0.message.content"), "hello");
+    assert_eq!(value("gen_ai.request.model"), "m");
+}
+
+#[test]
 fn what_a_collector_does_not_take_is_sent_again() {
     let bench = Bench::new();
     let collector = Collector::start(|number, _| match number {

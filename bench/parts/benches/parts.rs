@@ -209,6 +209,7 @@ fn exchange_start() -> ExchangeStart {
         span_id: SpanId::from_random(fastrand::u64(1..)),
         parent_id: SpanId::of_attempt_root(&rollout, &attempt),
         parent_is_remote: false,
+        otel_state: None,
     };
     let source = IdentitySource::Headers;
     ExchangeStart {

@@ -31,6 +31,7 @@ fn exchange_start() -> ExchangeStart {
             span_id: SpanId::from_random(1),
             parent_id: SpanId::from_random(2),
             parent_is_remote: false,
+            otel_state: None,
         },
         identity: Identity { rollout_id, attempt_id, sequence_id: 1, source: IdentitySource::Binding, conflict: None },
         kind: ExchangeKind::Http,

@@ -126,7 +126,8 @@ impl PostgresStore {
         let unchecked = self.unchecked_spans.fetch_add(stored, Ordering::Relaxed) + stored;
         // One slice at a time: other appends go on.
         let Ok(mut pruning) = self.pruning.try_lock() else { return };
-        let from = match pruning.next.take() {
+        // It stays until the slice is done: a caller that goes away must not lose it.
+        let from = match pruning.next.clone() {
             Some(from) => from,
             None if unchecked >= SPANS_PER_CHECK && pruning.backoff.is_over() => {
                 self.unchecked_spans.store(0, Ordering::Relaxed);
@@ -140,6 +141,7 @@ impl PostgresStore {
                 pruning.next = slice.next;
             }
             Err(error) => {
+                pruning.next = None;
                 tracing::warn!(%error, "the store's retention limits could not be applied; trying again later");
             }
         }

@@ -62,4 +62,6 @@ pub struct TraceContext {
     pub parent_id: SpanId,
     /// True when the parent came in a `traceparent` header.
     pub parent_is_remote: bool,
+    /// OpenTelemetry's entry `ot` of the caller's `tracestate`, which has the random number of the trace for sampling. `None` without one.
+    pub otel_state: Option<String>,
 }
