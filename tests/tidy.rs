@@ -36,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["files", "llm", "wire", "util"]),
     ("export", &["trajectory", "llm", "wire", "util"]),
     ("query", &["trajectory", "llm", "util"]),
-    ("filter", &["llm", "store", "util"]),
+    ("filter", &["llm", "query", "store", "util"]),
     ("pipeline", &["capture", "filter", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("import", &["pipeline", "capture", "wire", "util"]),
     ("live_export", &["net", "tls", "upstream", "store", "export", "trajectory", "wire", "util"]),

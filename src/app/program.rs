@@ -7,6 +7,7 @@ use super::stores::spill_folder;
 use crate::api::{ApiServer, ApiState, IngestCounters};
 use crate::capture::Recorder;
 use crate::config::Config;
+use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::filter::SpanFilter;
 use crate::forward::Forwarder;
 use crate::gateway::{Gateway, ReroutedCallers};
@@ -17,7 +18,7 @@ use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
-use crate::rollout::{Rollouts, apply_rules};
+use crate::rollout::{Rollouts, SoundnessCheck, TailSampler, apply_rules};
 use crate::run::runtime::advice;
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::store::SharedStore;
@@ -139,8 +140,10 @@ impl App {
         if with_server {
             let ended_rollouts = rollouts.subscribe_ended();
             let address = app.start_server(config, rollouts.clone(), service, gateway.clone()).await?;
-            app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
+            let tail = TailSampler::new(Arc::clone(&app.store), &app.filter, &config.sampling, soundness_check(config));
+            app.tasks.extend(tail.map(|tail| tokio::spawn(tail.run(rollouts.subscribe_ended()))));
             app.tasks.push(tokio::spawn(apply_rules(Arc::clone(&app.store), config.store.retention.clone())));
+            app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));
             app.tasks.push(tokio::spawn(gateway.clone().recheck_rollouts()));
             app.tasks.push(tokio::spawn(end_calls(ended_rollouts, gateway)));
@@ -274,6 +277,14 @@ async fn start_exports(
         Ok(upstream.with_tls(UpstreamTls::new(&tls)?))
     };
     LiveExports::start(&config.export, &config.verdict, store, &metrics, &connecting).await.context("[export]")
+}
+
+/// Judges rollouts as `[verdict]` says.
+fn soundness_check(config: &Config) -> SoundnessCheck {
+    let options = SampleOptions { verdict: config.verdict.clone(), ..SampleOptions::default() };
+    Arc::new(move |found, spans| {
+        AttemptSample::of(found.rollout, found.attempt.as_ref(), spans, &options).verdict.is_sound()
+    })
 }
 
 /// Reads the metrics of model calls.

@@ -41,8 +41,7 @@ impl AttemptSample {
         if let Some(tokenizer) = &options.tokenizer {
             tokenizer.explain(&mut tree);
         }
-        let status = attempt.map(|attempt| attempt.status);
-        let verdict = verdict(status, spans, &record, &tree, &options.verdict);
+        let verdict = verdict(attempt, spans, &record, &tree, &options.verdict);
         let rows = rows(&rollout, spans, &tree, &record.rewards, &verdict);
         let attempt_id = attempt.map(|attempt| attempt.attempt_id.to_string());
         let attempt_id = attempt_id.or_else(|| spans.first().map(|span| span.attempt_id.to_string()));

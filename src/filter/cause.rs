@@ -11,6 +11,8 @@ pub(crate) enum Cause {
     RolloutBytes,
     /// A rule of `[sampling]`, by its name.
     Sampling(Arc<str>),
+    /// A rule of `[sampling.tail]`, by its name: the span was stored until its rollout had ended.
+    TailSampling(Arc<str>),
 }
 
 impl Cause {
@@ -19,6 +21,7 @@ impl Cause {
         match self {
             Self::RolloutSpans | Self::RolloutBytes => "rollout_limit",
             Self::Sampling(_) => "sampling",
+            Self::TailSampling(_) => "tail_sampling",
         }
     }
 
@@ -27,7 +30,10 @@ impl Cause {
         match self {
             Self::RolloutSpans => "limits.max_rollout_spans",
             Self::RolloutBytes => "limits.max_rollout_bytes",
-            Self::Sampling(rule) => rule,
+            Self::Sampling(rule) | Self::TailSampling(rule) => rule,
         }
     }
 }
+
+/// The rule of spans and rollouts that no other rule matches: the ratio of the section.
+pub(super) const DEFAULT_RULE: &str = "default";

@@ -29,11 +29,11 @@ impl FilterCounters {
         }
     }
 
-    pub(super) fn add_not_stored(&self, cause: &Cause) {
+    pub(super) fn add_not_stored(&self, cause: &Cause, spans: u64) {
         let mut causes = self.not_stored.lock().unwrap_or_else(PoisonError::into_inner);
         match causes.get_mut(cause) {
-            Some(count) => *count += 1,
-            None => drop(causes.insert(cause.clone(), 1)),
+            Some(count) => *count += spans,
+            None => drop(causes.insert(cause.clone(), spans)),
         }
     }
 

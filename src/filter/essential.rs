@@ -43,6 +43,12 @@ pub(super) fn is_call(span: &Span) -> bool {
     is_llm_call(span) || RESPONSE_PREFIXES.iter().any(has)
 }
 
+/// Rewards and annotations of trainers are few, and cost their rollout its use if they are missing.
+pub(super) fn is_reward(span: &Span) -> bool {
+    let first = span.attributes.range(names::REWARD_PREFIX.to_owned()..).next();
+    span.name == "agentlightning.annotation" || first.is_some_and(|(name, _)| name.starts_with(names::REWARD_PREFIX))
+}
+
 fn has_prefix(attributes: &Attributes, prefix: &str) -> bool {
     attributes.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
 }

@@ -5,16 +5,23 @@
 
 mod cause;
 mod counters;
+mod counts;
 mod essential;
+mod left_out;
 mod limit_settings;
 mod not_stored;
 mod ratio;
+mod recent_rollouts;
 mod rollout_usage;
 mod sampling;
 mod sampling_settings;
 mod span_filter;
 mod span_limits;
+mod tail_settings;
 
+pub(crate) use left_out::LeftOutSpans;
 pub(crate) use limit_settings::LimitSettings;
-pub(crate) use sampling_settings::{SamplingSettings, SamplingSettingsError};
+pub(crate) use recent_rollouts::RecentRollouts;
+pub(crate) use sampling_settings::{AlwaysStored, SamplingSettings, SamplingSettingsError};
 pub(crate) use span_filter::{FilteredSpans, SpanFilter};
+pub(crate) use tail_settings::ParsedTailRule;

@@ -46,6 +46,11 @@ impl Ratio {
         self.is_all() || randomness(span) >= self.threshold()
     }
 
+    /// True if it selects what has this id. Ids that are not random are hashed.
+    pub(super) fn selects_id(self, id: &str) -> bool {
+        self.is_all() || random_bits(id) >= self.threshold()
+    }
+
     /// The lowest random number of the traces that it selects.
     fn threshold(self) -> u64 {
         ((1.0 - self.0) * RANDOM_VALUES as f64).round() as u64
@@ -58,9 +63,12 @@ fn randomness(span: &Span) -> u64 {
     let given = state.and_then(|state| state.split(';').find_map(|pair| pair.strip_prefix("rv:")));
     let is_hex = |text: &&str| text.len() == RANDOM_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     let given = given.filter(is_hex).and_then(|text| u64::from_str_radix(text, 16).ok());
-    // Trace ids of another form are hashed.
-    let of_id = || u128::from_be_bytes(IdBytes::<16>::of(&span.trace_id).bytes) as u64 & (RANDOM_VALUES - 1);
-    given.unwrap_or_else(of_id)
+    given.unwrap_or_else(|| random_bits(&span.trace_id))
+}
+
+/// The last bits of a trace id. Ids of another form are hashed.
+fn random_bits(id: &str) -> u64 {
+    u128::from_be_bytes(IdBytes::<16>::of(id).bytes) as u64 & (RANDOM_VALUES - 1)
 }
 
 const RANDOM_VALUES: u64 = 1 << 56;

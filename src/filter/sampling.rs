@@ -1,8 +1,8 @@
 //! The rules of sampling, as they are applied to a span.
 
-use super::cause::Cause;
+use super::cause::{Cause, DEFAULT_RULE};
 use super::ratio::Ratio;
-use super::sampling_settings::{AlwaysStored, DEFAULT_RULE, SamplingSettings};
+use super::sampling_settings::{AlwaysStored, SamplingSettings};
 use crate::trace::{RolloutMode, Span, Value, semconv as names};
 use crate::util::glob::any_matches;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! `[sampling]` of the settings.
 
+use super::cause::DEFAULT_RULE;
 use super::ratio::Ratio;
+use super::tail_settings::{RegisteredRollouts, TailSettings, TailSettingsError};
 use crate::trace::RolloutMode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,6 +17,8 @@ pub(crate) struct SamplingSettings {
     pub(crate) always: Vec<AlwaysStored>,
     /// In order: the first that matches a span decides.
     pub(crate) rules: Vec<SamplingRule>,
+    /// Which rollouts keep their spans after their end.
+    pub(crate) tail: TailSettings,
 }
 
 /// Spans that sampling never leaves out.
@@ -66,12 +70,15 @@ pub(crate) enum SamplingSettingsError {
          `always = [\"errors\"]`, or remove `modes`"
     )]
     ModesOfKeptRollouts(usize),
+    /// Rules of tail sampling.
+    #[error(transparent)]
+    Tail(#[from] TailSettingsError),
 }
 
 impl Default for SamplingSettings {
     fn default() -> Self {
         let always = vec![AlwaysStored::Errors, AlwaysStored::Registered];
-        Self { ratio: Ratio::default(), always, rules: Vec::new() }
+        Self { ratio: Ratio::default(), always, rules: Vec::new(), tail: TailSettings::default() }
     }
 }
 
@@ -93,6 +100,8 @@ impl SamplingSettings {
             }
             matches_all = (rule.hosts.is_empty() && rule.modes.is_empty()).then_some(place);
         }
+        let is_kept = self.always.contains(&AlwaysStored::Registered);
+        self.tail.check(if is_kept { RegisteredRollouts::Kept } else { RegisteredRollouts::Sampled })?;
         Ok(())
     }
 }
@@ -103,9 +112,6 @@ impl SamplingRule {
         if self.name.trim().is_empty() { format!("rule {place}") } else { self.name.clone() }
     }
 }
-
-/// The name of `sampling.ratio` in metrics and spans.
-pub(super) const DEFAULT_RULE: &str = "default";
 
 #[cfg(test)]
 mod tests {

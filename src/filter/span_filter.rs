@@ -2,14 +2,15 @@
 
 use super::cause::Cause;
 use super::counters::FilterCounters;
-use super::essential::is_call;
+use super::essential::{is_call, is_reward};
 use super::limit_settings::{BeyondRolloutLimit, LimitSettings};
 use super::not_stored::NotStored;
+use super::recent_rollouts::RecentRollouts;
 use super::rollout_usage::{RolloutUsage, RolloutUsages, SpanCount};
 use super::sampling::Sampling;
 use super::sampling_settings::SamplingSettings;
 use crate::store::{SharedStore, UNASSIGNED};
-use crate::trace::{RolloutId, Span, semconv as names};
+use crate::trace::{RolloutId, Span};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
@@ -65,17 +66,23 @@ struct Filter {
     unread_at: Mutex<Option<Instant>>,
     /// Counts that the store did not take.
     unstored_counts: Mutex<Vec<Arc<Span>>>,
+    /// What tail sampling will decide on. `None` if it keeps everything.
+    recent: Option<Arc<RecentRollouts>>,
     counters: FilterCounters,
 }
 
 impl SpanFilter {
     /// A filter for the spans of `store`. Logs the rules that store nothing.
     pub(crate) fn new(limits: LimitSettings, sampling: &SamplingSettings, store: SharedStore) -> Self {
+        let recent = sampling.tail.is_active().then(Arc::default);
+        for rule in sampling.tail.rules_that_keep_nothing() {
+            tracing::warn!(rule, "a rule of sampling.tail keeps no rollout, except what sampling.always names");
+        }
         let sampling = Sampling::new(sampling);
         for rule in sampling.rules_that_keep_nothing() {
             tracing::warn!(rule, "a sampling rule stores nothing, except what sampling.always names");
         }
-        let is_active = limits.limits_spans() || limits.limits_rollouts() || sampling.is_active();
+        let is_active = limits.limits_spans() || limits.limits_rollouts() || sampling.is_active() || recent.is_some();
         Self(is_active.then(|| {
             Arc::new(Filter {
                 limits,
@@ -85,6 +92,7 @@ impl SpanFilter {
                 not_stored: Mutex::default(),
                 unread_at: Mutex::default(),
                 unstored_counts: Mutex::default(),
+                recent,
                 counters: FilterCounters::default(),
             })
         }))
@@ -93,6 +101,18 @@ impl SpanFilter {
     /// What the filter counts. `None` if it does nothing.
     pub(crate) fn counters(&self) -> Option<&FilterCounters> {
         self.0.as_ref().map(|filter| &filter.counters)
+    }
+
+    /// The rollouts that tail sampling will decide on. `None` if it keeps everything.
+    pub(crate) fn recent_rollouts(&self) -> Option<&Arc<RecentRollouts>> {
+        self.0.as_ref().and_then(|filter| filter.recent.as_ref())
+    }
+
+    /// Counts spans that a rule of tail sampling has left out.
+    pub(crate) fn add_tail_sampled(&self, rule: &Arc<str>, spans: u64) {
+        if let Some(filter) = &self.0 {
+            filter.counters.add_not_stored(&Cause::TailSampling(Arc::clone(rule)), spans);
+        }
     }
 
     /// Applies the settings to spans that are redacted and not stored yet.
@@ -158,10 +178,13 @@ impl Filter {
             match self.cause_against(&span).await {
                 None => kept.push(span),
                 Some(cause) => {
-                    self.counters.add_not_stored(&cause);
+                    self.counters.add_not_stored(&cause, 1);
                     counts.extend(locked(&self.not_stored).add(&span, cause, now));
                 }
             }
+        }
+        if let Some(recent) = &self.recent {
+            recent.note_spans(&kept, now);
         }
         let removed = (before - kept.len()) as u64;
         if removed > 0 {
@@ -304,12 +327,6 @@ impl Filter {
     }
 }
 
-/// Rewards and annotations of trainers are few, and cost their rollout its use if they are missing.
-fn is_reward(span: &Span) -> bool {
-    let first = span.attributes.range(names::REWARD_PREFIX.to_owned()..).next();
-    span.name == "agentlightning.annotation" || first.is_some_and(|(name, _)| name.starts_with(names::REWARD_PREFIX))
-}
-
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -321,76 +338,4 @@ const MAX_UNSTORED_COUNTS: usize = 65_536;
 const UNREAD_PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::memory::MemoryStore;
-    use crate::store::{Retention, StoreExt};
-    use serde_json::json;
-
-    fn span(id: u64) -> Arc<Span> {
-        let span = json!({"rollout_id": "r", "attempt_id": "a", "sequence_id": id, "trace_id": "t", "span_id": id.to_string(),
-            "parent_id": null, "name": "x", "status": {"status_code": "UNSET", "description": null}, "attributes": {},
-            "events": [], "links": [], "start_time": null, "end_time": null, "context": null, "parent": null,
-            "resource": {"attributes": {}, "schema_url": ""}});
-        Arc::new(serde_json::from_value(span).unwrap())
-    }
-
-    async fn append(filter: &SpanFilter, store: &SharedStore, ids: std::ops::Range<u64>) -> (u64, u64) {
-        let FilteredSpans { spans, removed, added } = filter.apply(ids.map(span).collect()).await;
-        store.append(spans).await.unwrap();
-        (removed, added)
-    }
-
-    async fn counts(store: &SharedStore) -> Vec<i64> {
-        let spans = store.spans("r".into(), None).await.unwrap();
-        spans.iter().filter_map(|span| span.attributes.get(names::NOT_STORED_SPANS)?.as_int()).collect()
-    }
-
-    fn filter(store: &SharedStore) -> SpanFilter {
-        let limits = LimitSettings { max_rollout_spans: 2, ..LimitSettings::default() };
-        SpanFilter::new(limits, &SamplingSettings::default(), Arc::clone(store))
-    }
-
-    #[tokio::test]
-    async fn counts_are_stored_when_their_rollout_ends_but_not_after_its_removal() {
-        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
-        let filter = filter(&store);
-        let inner = filter.0.as_ref().unwrap();
-        assert_eq!(append(&filter, &store, 0..5).await, (3, 1));
-        assert_eq!(append(&filter, &store, 5..9).await, (4, 0));
-        assert_eq!(counts(&store).await, [3]);
-        inner.end(&"r".into()).await;
-        assert_eq!(counts(&store).await, [3, 4]);
-        assert_eq!(append(&filter, &store, 9..10).await, (1, 0));
-        store.change(Box::new(|records| records.remove_rollout(&"r".into()).map(drop))).await.unwrap();
-        inner.end(&"r".into()).await;
-        filter.finish().await;
-        assert!(store.rollout("r".into()).await.unwrap().is_none(), "a count has created the rollout again");
-        // Its id may be used again.
-        assert_eq!(append(&filter, &store, 0..3).await, (1, 1));
-    }
-
-    #[tokio::test]
-    async fn counts_that_do_not_arrive_are_stored_later() {
-        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
-        let filter = filter(&store);
-        let filtered = filter.apply((0..5).map(span).collect()).await;
-        // The append fails, or its caller goes away.
-        drop(filter.sent_counts(&filtered));
-        filter.finish().await;
-        let stored = counts(&store).await;
-        assert_eq!(stored.iter().sum::<i64>(), i64::try_from(filtered.removed).unwrap());
-        filter.sent_counts(&filtered).arrived();
-        filter.finish().await;
-        assert_eq!(counts(&store).await, stored);
-    }
-
-    #[tokio::test]
-    async fn spans_are_kept_if_the_store_does_not_answer() {
-        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
-        let filter = filter(&store);
-        store.close().await.unwrap();
-        let FilteredSpans { spans, removed, added } = filter.apply((0..5).map(span).collect()).await;
-        assert_eq!((spans.len(), removed, added), (5, 0, 0));
-    }
-}
+mod tests;

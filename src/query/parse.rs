@@ -5,7 +5,7 @@
 
 use super::error::QueryError;
 use super::facts::RolloutFacts;
-use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term};
+use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term, TextField};
 use crate::trace::{RolloutStatus, Timestamp};
 use std::ops::Range;
 
@@ -33,6 +33,11 @@ impl Query {
     /// True if the answer depends on what the spans add up to.
     pub(crate) fn needs_totals(&self) -> bool {
         self.terms.iter().any(|term| term.condition.needs_totals())
+    }
+
+    /// True if the answer depends on the mode of the rollout.
+    pub(crate) fn needs_mode(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term.condition, Condition::Text(TextField::Mode, _)))
     }
 
     /// True if the rollout meets all conditions.

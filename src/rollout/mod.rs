@@ -12,6 +12,7 @@ mod requests;
 mod retention;
 mod rollouts;
 mod search;
+mod tail_sampling;
 mod totals;
 mod watchdog;
 
@@ -20,4 +21,5 @@ pub use requests::{AttemptChange, NewRollout, RolloutChange};
 pub(crate) use retention::{RetentionError, RetentionSettings, apply_rules, preview_expired, prune_expired};
 pub use rollouts::{Result, RolloutError, Rollouts};
 pub(crate) use search::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
+pub(crate) use tail_sampling::{SoundnessCheck, TailSampler};
 pub(crate) use totals::TotalsCache;

@@ -19,6 +19,8 @@ pub enum PruneRequest {
     Limits(PruneLimits),
     /// These rollouts with everything that belongs to them, except for their entries in the log of ended rollouts.
     Rollouts(Arc<[RolloutId]>),
+    /// The spans with these numbers, and the traces that only they belong to. Their rollouts and attempts stay.
+    Spans(Arc<[u64]>),
 }
 
 /// Limits on what is kept. 0 means unlimited.
@@ -88,6 +90,8 @@ pub(super) enum PrunePhase {
     Oldest { after: i64, goal: OldestGoal },
     /// The rollout at this place in the request.
     Rollout(usize),
+    /// The span at this place in the request.
+    Span(usize),
     /// Rows that no span needs any more, of the table with this number. Those up to the key were looked at.
     Unused { table: usize, after: Vec<String> },
     /// Free pages of the file, which go back to the file system.

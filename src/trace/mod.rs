@@ -17,6 +17,7 @@ pub mod value;
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
 pub(crate) use ids::{IdBytes, InvalidId, check_id};
+pub(crate) use rollout::PrunedSpans;
 pub use rollout::{
     Attempt, AttemptPosition, AttemptScope, AttemptStatus, AttemptedRollout, ResourcesUpdate, Rollout, RolloutConfig,
     RolloutMode, RolloutStatus, Worker, WorkerStatus,

@@ -296,7 +296,37 @@ impl RolloutMode {
     }
 }
 
+/// Spans of an attempt that the limits of the store have removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PrunedSpans {
+    /// All of them.
+    pub(crate) spans: u64,
+    /// Those of LLM calls.
+    pub(crate) llm_calls: u64,
+}
+
+const PRUNED_SPANS: &str = "tracewire.pruned.spans";
+const PRUNED_LLM_CALLS: &str = "tracewire.pruned.llm_calls";
+
 impl Attempt {
+    /// Adds spans that limits have removed. The numbers are in the metadata, so that every reader of the attempt sees them.
+    pub(crate) fn add_pruned(&mut self, more: PrunedSpans) {
+        let known = self.pruned();
+        if !self.metadata.is_object() {
+            self.metadata = JsonValue::Object(serde_json::Map::default());
+        }
+        if let Some(metadata) = self.metadata.as_object_mut() {
+            metadata.insert(PRUNED_SPANS.to_owned(), known.spans.saturating_add(more.spans).into());
+            metadata.insert(PRUNED_LLM_CALLS.to_owned(), known.llm_calls.saturating_add(more.llm_calls).into());
+        }
+    }
+
+    /// The spans that limits have removed.
+    pub(crate) fn pruned(&self) -> PrunedSpans {
+        let count = |name: &str| self.metadata.get(name).and_then(JsonValue::as_u64).unwrap_or(0);
+        PrunedSpans { spans: count(PRUNED_SPANS), llm_calls: count(PRUNED_LLM_CALLS) }
+    }
+
     /// A running attempt. The store replaces its sequence id when it adds the attempt.
     pub fn running(rollout_id: RolloutId, attempt_id: AttemptId, start_time: Timestamp) -> Self {
         Self {

@@ -1,6 +1,7 @@
-//! The spans of an attempt that were counted instead of stored, because of a limit or of sampling.
+//! The spans of an attempt that were counted instead of stored, because of a limit or of sampling, and those that limits of the store
+//! have removed.
 
-use crate::trace::{Span, Value, semconv as names};
+use crate::trace::{PrunedSpans, Span, Value, semconv as names};
 use std::collections::BTreeMap;
 
 /// What is missing from an attempt: a reason of the verdict, and what was found, for each rule that left spans out.
@@ -18,10 +19,23 @@ pub(super) fn missing(spans: &[Span]) -> Vec<(&'static str, String)> {
         *calls = calls.saturating_add(count(names::NOT_STORED_LLM_CALLS).unwrap_or(0));
     }
     let reasons = rules.into_iter().map(|(rule, (spans, calls))| {
-        let name = if calls > 0 { "llm_calls_not_stored" } else { "spans_not_stored" };
-        (name, format!("{spans} spans, {calls} of them LLM calls, were counted and not stored: {rule}"))
+        (name(calls), format!("{spans} spans, {calls} of them LLM calls, were counted and not stored: {rule}"))
     });
     reasons.collect()
+}
+
+/// The same about spans that were stored and have been removed.
+pub(super) fn pruned(PrunedSpans { spans, llm_calls }: PrunedSpans) -> Option<(&'static str, String)> {
+    let detail = || {
+        format!(
+            "{spans} spans, {llm_calls} of them LLM calls, were removed by the limits of the store: store.retention"
+        )
+    };
+    (spans > 0).then(|| (name(llm_calls), detail()))
+}
+
+fn name(llm_calls: u64) -> &'static str {
+    if llm_calls > 0 { "llm_calls_not_stored" } else { "spans_not_stored" }
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use super::breaks::BreakCause;
 use super::call::{Call, Exclusion, is_side_call};
 use super::network::violation;
-use super::not_stored::missing;
+use super::not_stored::{missing, pruned};
 use super::read::AttemptRecord;
 use super::tree::Trajectory;
 use super::verdict_settings::VerdictSettings;
 use crate::llm::clients::CallRole;
 use crate::trace::semconv as names;
-use crate::trace::{AttemptStatus, Span, Value};
+use crate::trace::{Attempt, AttemptStatus, Span, Value};
 use serde::Serialize;
 
 /// Reasons against training on a rollout; none if it is sound.
@@ -45,9 +45,9 @@ pub struct Reason {
     pub detail: String,
 }
 
-/// Judges an attempt. `status`: that of the attempt, if it is registered.
+/// Judges an attempt. `attempt`: the store's record of it, if there is one.
 pub fn verdict(
-    status: Option<AttemptStatus>,
+    attempt: Option<&Attempt>,
     spans: &[Span],
     record: &AttemptRecord,
     tree: &Trajectory,
@@ -57,7 +57,7 @@ pub fn verdict(
     let mut add = |name, span_id: Option<&str>, detail: String| {
         verdict.reasons.push(Reason { name, span_id: span_id.map(str::to_owned), detail });
     };
-    match status {
+    match attempt.map(|attempt| attempt.status) {
         Some(AttemptStatus::Preparing | AttemptStatus::Running) => {
             add("running", None, "the attempt has not ended".to_owned());
         }
@@ -117,7 +117,8 @@ pub fn verdict(
     if record.invalid_rewards > 0 {
         add("invalid_reward", None, "a reward is no finite number".to_owned());
     }
-    for (name, detail) in missing(spans) {
+    let removed = attempt.and_then(|attempt| pruned(attempt.pruned()));
+    for (name, detail) in missing(spans).into_iter().chain(removed) {
         add(name, None, detail);
     }
     for span in spans {

@@ -3,7 +3,10 @@
 use super::*;
 use crate::trace::semconv as names;
 use crate::trace::span::Resource;
-use crate::trace::{AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Span, Status, StatusCode, Timestamp, Value};
+use crate::trace::{
+    Attempt, AttemptStatus, PrunedSpans, Rollout, RolloutConfig, RolloutStatus, Span, Status, StatusCode, Timestamp,
+    Value,
+};
 use fastrand::Rng;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -203,6 +206,10 @@ fn cheat(kind: usize) -> (Span, &'static str) {
     }
 }
 
+fn attempt(status: AttemptStatus) -> Attempt {
+    Attempt { status, ..Attempt::running("r".into(), "a".into(), Timestamp::default()) }
+}
+
 fn judged(spans: &[Span]) -> Verdict {
     let settings = VerdictSettings {
         max_version_spread: 1,
@@ -212,7 +219,7 @@ fn judged(spans: &[Span]) -> Verdict {
     };
     let mut record = read(spans);
     let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
-    verdict(Some(AttemptStatus::Succeeded), spans, &record, &tree, &settings)
+    verdict(Some(&attempt(AttemptStatus::Succeeded)), spans, &record, &tree, &settings)
 }
 
 #[test]
@@ -234,11 +241,26 @@ fn connections_past_the_proxy_are_a_reason() {
 }
 
 #[test]
+fn spans_that_limits_have_removed_are_a_reason() {
+    let spans = clean(&mut Rng::with_seed(1));
+    let mut record = read(&spans);
+    let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
+    let mut pruned = attempt(AttemptStatus::Succeeded);
+    pruned.metadata = serde_json::Value::Null;
+    for (llm_calls, name) in [(0, "spans_not_stored"), (2, "llm_calls_not_stored")] {
+        pruned.add_pruned(PrunedSpans { spans: 3, llm_calls });
+        let found = verdict(Some(&pruned), &spans, &record, &tree, &VerdictSettings::default());
+        assert_eq!(found.names(), [name]);
+    }
+    assert_eq!(pruned.pruned(), PrunedSpans { spans: 6, llm_calls: 2 });
+}
+
+#[test]
 fn an_attempt_that_has_not_ended_is_not_sound() {
     let spans = clean(&mut Rng::with_seed(1));
     let mut record = read(&spans);
     let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
-    let running = verdict(Some(AttemptStatus::Running), &spans, &record, &tree, &VerdictSettings::default());
+    let running = verdict(Some(&attempt(AttemptStatus::Running)), &spans, &record, &tree, &VerdictSettings::default());
     assert_eq!(running.names(), ["running"]);
     let empty = verdict(
         None,

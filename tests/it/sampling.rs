@@ -1,4 +1,5 @@
-//! Sampling: which spans are stored, by trace, host, mode, and what is kept always; and what is said about the others.
+//! Sampling: which spans are stored, by trace, host, mode and what a rollout did in the end, and what is kept always; and what is said
+//! about the others.
 
 use crate::support::client::{ask, get, post};
 use crate::support::{Bench, Running, eventually, say, text, tracewire};
@@ -49,6 +50,51 @@ fn registered(serve: &Running, mode: &str) -> (String, String) {
     (text(&started["rollout_id"]), text(&started["attempt"]["attempt_id"]))
 }
 
+/// An LLM call through the proxy, as the mock answers it.
+fn call(bench: &Bench, serve: &Running, fields: &str) {
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] }).to_string();
+    let request = format!(
+        "POST {}/v1/chat/completions HTTP/1.1\r\nHost: x\r\n{fields}Content-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        bench.http(),
+        body.len()
+    );
+    assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
+}
+
+/// Rewards an attempt of a registered rollout.
+fn reward(serve: &Running, rollout: &str, attempt: &str) {
+    let reward = json!({ "rollout_id": rollout, "attempt_id": attempt, "sequence_id": 99, "trace_id": "t", "span_id": "reward",
+        "parent_id": null, "name": "agentlightning.annotation", "status": { "status_code": "OK" },
+        "attributes": { "agentlightning.reward.0.value": 1.0 }, "events": [], "links": [], "start_time": null,
+        "end_time": null, "context": null, "parent": null, "resource": { "attributes": {}, "schema_url": "" } });
+    assert_eq!(post(serve.address("server"), "/v1/agl/spans", &reward).status, 201);
+}
+
+/// Ends the only attempt of a registered rollout, and so the rollout.
+fn end(serve: &Running, rollout: &str, attempt: &str) {
+    let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
+    assert_eq!(ask(serve.address("server"), "POST", &path, &[], r#"{"status": "succeeded"}"#).status, 200);
+}
+
+/// The detail of a reason of a verdict.
+fn detail(serve: &Running, rollout: &str, reason: &str) -> String {
+    let view = get(serve.address("server"), &format!("/v1/tracewire/rollouts/{rollout}/verdict")).json();
+    let reasons = view["reasons"].as_array().unwrap();
+    let found = reasons.iter().find(|one| one["name"] == reason).unwrap_or_else(|| panic!("{view:#}"));
+    found["detail"].as_str().unwrap().to_owned()
+}
+
+/// A span of another tracer over OTLP, that took a minute.
+fn send_slow(serve: &Running, rollout: &str, id: &str, attributes: &Value) {
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": rollout } }]);
+    let span = json!({ "traceId": format!("{id:0>32}"), "spanId": format!("{id:0>16}"), "name": "step", "attributes": attributes,
+        "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000060000000000" });
+    let body =
+        json!({ "resourceSpans": [{ "resource": { "attributes": named }, "scopeSpans": [{ "spans": [span] }] }] });
+    assert_eq!(post(serve.address("server"), "/v1/traces", &body).status, 200);
+}
+
 #[test]
 fn the_trace_id_decides_whatever_brings_the_span() {
     let bench = Bench::new();
@@ -63,8 +109,13 @@ fn the_trace_id_decides_whatever_brings_the_span() {
             json!({ "resourceSpans": [{ "resource": { "attributes": named }, "scopeSpans": [{ "spans": [span] }] }] });
         assert_eq!(post(serve.address("server"), "/v1/traces", &body).status, 200);
     }
-    let (mut kept, counts) = left_out(&bench, "ro-half", 16);
+    // A random number in the agent's `tracestate` decides for its exchanges too.
+    let state = "tracestate: a=b, ot=th:0;rv:ffffffffffffff\r\n";
+    let fields = format!("x-rollout-id: ro-half\r\ntraceparent: 00-{}-00f067aa0ba902b7-01\r\n{state}", traces[0]);
+    fetch(&bench, &serve, &fields, "/echo");
+    let (mut kept, counts) = eventually(|| Some(left_out(&bench, "ro-half", 16)).filter(|(kept, _)| kept.len() == 17));
     kept.sort();
+    assert_eq!(kept.remove(0), traces[0]);
     // Of each trace in the upper half, the exchange and the step.
     let expected: Vec<String> = traces[8..].iter().flat_map(|trace| [trace.clone(), trace.clone()]).collect();
     assert_eq!((kept, counts), (expected, [16, 0, 0]));
@@ -101,36 +152,88 @@ fn rollouts_are_sampled_by_mode_and_their_verdict_says_so() {
     let server = serve.address("server");
     for (mode, is_kept) in [("train", true), ("val", false)] {
         let (rollout, attempt) = registered(&serve, mode);
-        let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] }).to_string();
-        let request = format!(
-            "POST {}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            bench.http(),
-            body.len()
-        );
-        assert!(say(serve.address("proxy"), request.as_bytes()).starts_with("HTTP/1.1 200"));
-        let reward = json!({ "rollout_id": rollout, "attempt_id": attempt, "sequence_id": 99, "trace_id": "t", "span_id": "reward",
-            "parent_id": null, "name": "agentlightning.annotation", "status": { "status_code": "OK" },
-            "attributes": { "agentlightning.reward.0.value": 1.0 }, "events": [], "links": [], "start_time": null,
-            "end_time": null, "context": null, "parent": null, "resource": { "attributes": {}, "schema_url": "" } });
-        assert_eq!(post(server, "/v1/agl/spans", &reward).status, 201);
+        call(&bench, &serve, &format!("x-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n"));
+        reward(&serve, &rollout, &attempt);
         if is_kept {
             assert_eq!(bench.exchanges(&rollout, 1).len(), 1);
             continue;
         }
         let (kept, counts) = left_out(&bench, &rollout, 1);
         assert_eq!((kept, counts), (vec!["t".to_owned()], [1, 0, 1]));
-        let view = get(server, &format!("/v1/tracewire/rollouts/{rollout}/verdict")).json();
-        let reasons = view["reasons"].as_array().unwrap();
-        let reason = reasons.iter().find(|reason| reason["name"] == "llm_calls_not_stored");
-        assert!(reason.unwrap()["detail"].as_str().unwrap().ends_with("validation"), "{view:#}");
+        assert!(detail(&serve, &rollout, "llm_calls_not_stored").ends_with("validation"));
         let listed = get(server, &format!("/v1/tracewire/rollouts?q={rollout}")).json();
         let totals = &listed["rollouts"][0]["totals"];
         assert_eq!(totals["not_stored"], json!({ "spans": 1, "errors": 0, "llm_calls": 1 }), "{listed:#}");
         assert!(totals["output_tokens"].as_i64().unwrap() > 0, "{listed:#}");
-        let path = format!("/v1/agl/rollouts/{rollout}/attempts/{attempt}");
-        assert_eq!(ask(server, "POST", &path, &[], r#"{"status": "succeeded"}"#).status, 200);
+        end(&serve, &rollout, &attempt);
     }
+}
+
+#[test]
+fn rollouts_are_sampled_by_what_they_did_in_the_end() {
+    let bench = Bench::new();
+    let rules = "[sampling.tail]\ndelay_ms = 1500\nratio = 0.0\nrules = [\n  { query = \"reward>0\", ratio = 1.0 },\n  \
+                 { name = \"slow\", query = \"duration>30s\", ratio = 1.0 },\n]\n";
+    let serve = serve(&bench, rules);
+    let field = |rollout: &str| format!("x-rollout-id: {rollout}\r\n");
+    fetch(&bench, &serve, &field("ro-error"), "/status/500");
+    send_slow(&serve, "ro-slow", "1", &json!([]));
+    let given = json!([{ "key": "agentlightning.reward.0.value", "value": { "doubleValue": 1.0 } }]);
+    send_slow(&serve, "ro-rewarded", "2", &given);
+    fetch(&bench, &serve, &field("ro-rewarded"), "/echo");
+    let (rollout, attempt) = registered(&serve, "train");
+    fetch(&bench, &serve, &format!("x-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n"), "/echo");
+    end(&serve, &rollout, &attempt);
+    // The last one to be decided on.
+    call(&bench, &serve, &field("ro-plain"));
+    fetch(&bench, &serve, &field("ro-plain"), "/echo");
+    eventually(|| Some(()).filter(|()| stored(&bench, "ro-plain").0.len() == 2));
+    let (kept, counts) = eventually(|| Some(stored(&bench, "ro-plain")).filter(|(kept, _)| kept.is_empty()));
+    assert_eq!((kept.len(), counts), (0, [2, 0, 1]));
+    for (rollout, spans) in [("ro-error", 1), ("ro-slow", 1), ("ro-rewarded", 2), (rollout.as_str(), 1)] {
+        assert_eq!(stored(&bench, rollout), (stored(&bench, rollout).0, [0; 3]), "{rollout}");
+        assert_eq!(stored(&bench, rollout).0.len(), spans, "{rollout}");
+    }
+    let counted = metrics(&serve);
+    let line = "tracewire_spans_not_stored_total{reason=\"tail_sampling\",rule=\"default\"} 2\n";
+    assert!(counted.contains(line), "{counted}");
+    assert!(detail(&serve, "ro-plain", "llm_calls_not_stored").ends_with("default"));
+    let listed = get(serve.address("server"), "/v1/tracewire/rollouts?q=ro-plain").json();
+    let totals = &listed["rollouts"][0]["totals"];
+    assert_eq!(totals["not_stored"], json!({ "spans": 2, "errors": 0, "llm_calls": 1 }), "{listed:#}");
+    assert!(totals["output_tokens"].as_i64().unwrap() > 0, "{listed:#}");
+    assert_eq!(serve.stop(), Some(0));
+}
+
+#[test]
+fn what_was_not_decided_before_a_stop_is_decided_after_the_next_start() {
+    let bench = Bench::new();
+    let settings = |delay: u64| {
+        format!(
+            "[sampling]\nalways = []\n[sampling.tail]\ndelay_ms = {delay}\nrules = [{{ name = \"unsound\", sound = false, ratio = 0 }}]\n"
+        )
+    };
+    // Nothing is due in this run.
+    let first = serve(&bench, &settings(3_600_000));
+    let (rollout, attempt) = registered(&first, "train");
+    let fields = format!("x-rollout-id: {rollout}\r\nx-attempt-id: {attempt}\r\n");
+    fetch(&bench, &first, &fields, "/echo");
+    reward(&first, &rollout, &attempt);
+    end(&first, &rollout, &attempt);
+    let (running, running_attempt) = registered(&first, "train");
+    fetch(&bench, &first, &format!("x-rollout-id: {running}\r\nx-attempt-id: {running_attempt}\r\n"), "/echo");
+    assert_eq!(first.stop(), Some(0));
+    assert_eq!(stored(&bench, &rollout).1, [0; 3]);
+    let second = serve(&bench, &settings(0));
+    // Without calls, a rollout is not sound. The reward stays.
+    let (kept, counts) = left_out(&bench, &rollout, 1);
+    assert_eq!((kept, counts), (vec!["t".to_owned()], [1, 0, 0]));
+    assert!(detail(&second, &rollout, "spans_not_stored").ends_with("unsound"));
+    // A rollout in progress is decided on after its end.
+    assert_eq!(stored(&bench, &running).0.len(), 1);
+    end(&second, &running, &running_attempt);
+    assert_eq!(left_out(&bench, &running, 1), (Vec::new(), [1, 0, 0]));
+    assert_eq!(second.stop(), Some(0));
 }
 
 #[test]
@@ -146,12 +249,24 @@ fn rules_that_keep_nothing_are_said_and_impossible_ones_refused() {
     };
     let (is_started, said) = run("[sampling]\nrules = [{ name = \"quiet\", hosts = [\"a.example\"], ratio = 0.0 }]\n");
     assert!(is_started && said.contains("stores nothing") && said.contains("quiet"), "{said}");
+    let (is_started, said) =
+        run("[sampling.tail]\nrules = [{ name = \"short\", query = \"duration<1s\", ratio = 0.0 }]\n");
+    assert!(is_started && said.contains("keeps no rollout") && said.contains("short"), "{said}");
     for (settings, words) in [
         ("ratio = 1.5", "`1.5` is not a share of traces; use a number from 0.0 (none) to 1.0 (all)"),
         ("rules = [{ ratio = 0.5 }, { hosts = [\"a\"], ratio = 1.0 }]", "rule 2 is never used"),
         ("rules = [{ modes = [\"val\"], ratio = 0.5 }]", "set `always = [\"errors\"]`"),
         ("rules = [{ hosts = [\"a b\"], ratio = 0.5 }]", "is not a pattern of hosts"),
         ("rules = [{ hosts = [\"a\"], ratio = 0.5, mode = \"val\" }]", "did you mean `modes`?"),
+        (
+            "tail = { rules = [{ query = \"colour:red\", ratio = 0.5 }] }",
+            "`colour:red` of rule 1 of `tail` can't be used",
+        ),
+        (
+            "tail = { rules = [{ ratio = 0.5 }, { sound = false, ratio = 1.0 }] }",
+            "rule 1 of `tail` matches every rollout",
+        ),
+        ("tail = { rules = [{ query = \"mode:val\", ratio = 0.5 }] }", "set `always = [\"errors\"]`"),
     ] {
         let (is_started, said) = run(&format!("[sampling]\n{settings}\n"));
         assert!(!is_started && said.contains(words), "{settings}: {said}");

@@ -250,10 +250,12 @@ async fn removed_content_is_not_in_the_files_of_sqlite() {
     store.close().await.unwrap();
     // Then the oldest, by a limit. The last copies go when the store is closed.
     let store = backend.open(Retention { max_spans: 500, ..Retention::default() }).await;
-    let pruned = store.prune().await.unwrap().spans as usize;
-    assert!(pruned > 0);
+    store.prune().await.unwrap();
+    // The store removes some by itself too.
+    let kept = store.statistics().await.unwrap().spans as usize;
+    assert!(kept > 0 && kept < left);
     store.close().await.unwrap();
-    assert_eq!(counts(), (left - pruned + 1, left - pruned));
+    assert_eq!(counts(), (kept + 1, kept));
     // Then everything.
     let store = backend.open(Retention::default()).await;
     remove_all(&store).await;

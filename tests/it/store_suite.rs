@@ -356,6 +356,12 @@ async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
     assert_eq!((removed.spans, removed.rollouts), (151, 0));
     assert_eq!((preview.spans, preview.rollouts), (151, 0));
     assert_eq!((left("running").await, left("ended").await, left("named").await), (300, 150, 300));
+    // What is left of an attempt says how much is missing.
+    let pruned = async |rollout: &str| {
+        let attempt = store.attempts(rollout.into()).await.unwrap().remove(0);
+        attempt.metadata["tracewire.pruned.spans"].as_u64()
+    };
+    assert_eq!((pruned("running").await, pruned("ended").await, pruned("named").await), (None, Some(150), Some(1)));
     // By number: all that may go, since the others alone are more.
     let by_number = PruneRequest::Limits(PruneLimits { max_spans: 500, ..PruneLimits::default() });
     let preview = store.prune_preview(by_number.clone()).await.unwrap();
@@ -375,6 +381,34 @@ async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
     assert_eq!((left("running").await, left("waiting").await), (300, 300));
     let statistics = store.statistics().await.unwrap();
     assert_eq!((statistics.pruned_spans, statistics.pruned_rollouts, statistics.spans), (601, 2, 600));
+}
+
+/// Single spans go, and traces with them; their rollouts and attempts stay.
+async fn spans_are_pruned_by_number(store: SharedStore) {
+    store.upsert_rollout(Rollout::running("running".into(), Timestamp::default())).await.unwrap();
+    let in_trace = |rollout: &str, number: u64| {
+        let mut span = span(rollout, "a", number, &format!("s{number}"));
+        span.trace_id = format!("{:032x}", 1 + number % 2);
+        span.set("text", format!("text {number} ").repeat(300));
+        span
+    };
+    store.append(shared((0..400).map(|number| in_trace("named", number)))).await.unwrap();
+    store.append(shared([span("running", "a", 1, "x")])).await.unwrap();
+    let outlines = store.span_outlines("named".into(), 0, 1000).await.unwrap();
+    let running = store.span_outlines("running".into(), 0, 1).await.unwrap().remove(0).number;
+    // All of the second trace, one that is not stored, and one of a rollout in progress.
+    let odd = outlines.iter().filter(|outline| outline.span.sequence_id % 2 == 1).map(|outline| outline.number);
+    let request = PruneRequest::Spans(odd.chain([running, 1 << 40]).collect());
+    assert_eq!(store.prune_preview(request.clone()).await.unwrap().spans, 200);
+    let removed = store.prune_all(request.clone(), |_| {}).await.unwrap();
+    assert_eq!((removed.spans, removed.rollouts), (200, 0));
+    assert_eq!(store.prune_all(request, |_| {}).await.unwrap().spans, 0);
+    let left = store.spans("named".into(), None).await.unwrap();
+    assert!(left.len() == 200 && left.iter().all(|span| span.sequence_id % 2 == 0));
+    let traces = [1, 2].map(|trace| format!("{trace:032x}"));
+    let owners = store.trace_owners(traces.to_vec()).await.unwrap();
+    assert!(owners.contains_key(&traces[0]) && !owners.contains_key(&traces[1]), "{owners:?}");
+    assert_eq!(store.attempts("named".into()).await.unwrap()[0].metadata, serde_json::json!({}));
 }
 
 async fn concurrent_appends(store: SharedStore) {
@@ -689,9 +723,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -11,7 +11,7 @@ use tracewire::store::Store;
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::trace::semconv as names;
 use tracewire::trace::span::Resource;
-use tracewire::trace::{AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Span, Status, Timestamp, Value};
+use tracewire::trace::{Attempt, AttemptStatus, Rollout, RolloutConfig, RolloutStatus, Span, Status, Timestamp, Value};
 use tracewire::trajectory::{MergeMode, Trajectory, VerdictSettings, read, rows, verdict};
 
 // As the program has it.
@@ -62,7 +62,9 @@ fn measured(spans: &[Span]) -> (Duration, usize) {
     let started = Instant::now();
     let mut record = read(spans);
     let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::Strict);
-    let verdict = verdict(Some(AttemptStatus::Succeeded), spans, &record, &tree, &VerdictSettings::default());
+    let attempt = Attempt::running(rollout.rollout_id.clone(), "at-1".into(), Timestamp::default());
+    let attempt = Attempt { status: AttemptStatus::Succeeded, ..attempt };
+    let verdict = verdict(Some(&attempt), spans, &record, &tree, &VerdictSettings::default());
     black_box(rows(&rollout, spans, &tree, &record.rewards, &verdict));
     let spent = started.elapsed();
     (spent, tree.calls.iter().map(|call| call.prompt.len() + call.sampled.len()).sum())

@@ -1,9 +1,10 @@
 //! Removal of what exceeds limits. The lock is held once for all of it: what a store in memory has is small.
 
 use super::state::State;
+use crate::llm::recorded::is_llm_call;
 use crate::store::pruning::{PruneLimits, PruneRequest, PruneSlice, Pruned};
 use crate::store::retention::{Retention, excess};
-use crate::trace::{AttemptId, RolloutId, Span};
+use crate::trace::{AttemptId, PrunedSpans, RolloutId, Span};
 use std::collections::{BTreeSet, HashSet};
 use std::time::SystemTime;
 
@@ -28,6 +29,9 @@ impl State {
         for id in rollouts {
             removed.rollouts += 1;
             removed.spans += self.remove_rollout(&id);
+        }
+        if !matches!(request, PruneRequest::Spans(_)) {
+            self.note_at_attempts(&spans);
         }
         removed.spans += spans.into_iter().filter(|number| self.remove_span(*number)).count() as u64;
         if removed.spans > 0 && removed.rollouts == 0 {
@@ -65,6 +69,12 @@ impl State {
                 let rollouts = rollouts.iter().filter(is_free).cloned().collect();
                 return Selection { spans: Vec::new(), rollouts, is_exceeded: false };
             }
+            PruneRequest::Spans(numbers) => {
+                let is_free =
+                    |number: &u64| self.spans.get(number).is_some_and(|span| !self.is_in_progress(&span.rollout_id));
+                let spans = numbers.iter().copied().filter(is_free).collect();
+                return Selection { spans, rollouts: Vec::new(), is_exceeded: false };
+            }
         };
         let is_old = |span: &Span| {
             let end = span.end_time.or(span.start_time);
@@ -94,6 +104,17 @@ impl State {
             spans.push(number);
         }
         Selection { spans, rollouts: Vec::new(), is_exceeded: false }
+    }
+
+    /// Notes at their attempts that spans are removed.
+    fn note_at_attempts(&mut self, spans: &[u64]) {
+        for span in spans.iter().filter_map(|number| self.spans.get(number)) {
+            let attempts = self.rollouts.get_mut(&span.rollout_id).map(|entry| &mut entry.attempts);
+            let known = attempts.into_iter().flatten().find(|known| known.attempt_id == span.attempt_id);
+            if let Some(attempt) = known {
+                attempt.add_pruned(PrunedSpans { spans: 1, llm_calls: u64::from(is_llm_call(span)) });
+            }
+        }
     }
 
     fn is_in_progress(&self, id: &RolloutId) -> bool {

@@ -1,7 +1,7 @@
 //! Removal in slices, each a transaction of its own: it holds the locks of few rows, and the server can vacuum between.
 
 use super::error::QueryError;
-use super::retention::{remove_rollout, remove_spans};
+use super::retention::{RemovedSpans, note_at_attempts, remove_rollout, remove_spans, remove_spans_by_attempt};
 use crate::store::pruning::{
     EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned,
 };
@@ -27,6 +27,12 @@ pub(super) async fn prune_slice(
     let mut removed = Pruned::default();
     let next = match (phase, &request) {
         (PrunePhase::Start, PruneRequest::Rollouts(_)) => Some(PrunePhase::Rollout(0)),
+        (PrunePhase::Start, PruneRequest::Spans(_)) => Some(PrunePhase::Span(0)),
+        (PrunePhase::Span(at), PruneRequest::Spans(numbers)) => {
+            let numbers: Vec<i64> = numbers.iter().skip(at).take(MAX_SPANS_OF_REQUEST).copied().map(signed).collect();
+            removed.spans = remove_numbered(&transaction, &numbers).await?;
+            (!numbers.is_empty()).then_some(PrunePhase::Span(at + numbers.len()))
+        }
         (PrunePhase::Rollout(at), PruneRequest::Rollouts(rollouts)) => match rollouts.get(at) {
             Some(id) => Some(remove_part_of(&transaction, id, at, &mut removed).await?),
             None => None,
@@ -55,11 +61,13 @@ pub(super) async fn prune_slice(
                 None => unused(),
             })
         }
-        (PrunePhase::Unused { .. }, _) if has_removed => {
-            removed.rollouts = remove_unused(&transaction).await?;
-            None
+        (PrunePhase::Unused { table, after }, _) if has_removed => {
+            let after = after.first().map_or("", String::as_str);
+            let (rollouts, next) = remove_unused(&transaction, table, after).await?;
+            removed.rollouts = rollouts;
+            next
         }
-        (PrunePhase::Unused { .. } | PrunePhase::Pages | PrunePhase::Rollout(_), _) => None,
+        (PrunePhase::Unused { .. } | PrunePhase::Pages | PrunePhase::Rollout(_) | PrunePhase::Span(_), _) => None,
         (PrunePhase::Oldest { .. }, _) => Some(unused()),
     };
     transaction.commit().await?;
@@ -73,7 +81,7 @@ fn limits_of(request: &PruneRequest, own_limits: Retention, now: Timestamp) -> P
     match request {
         PruneRequest::OwnLimits => PruneLimits::of(own_limits, now),
         PruneRequest::Limits(limits) => *limits,
-        PruneRequest::Rollouts(_) => PruneLimits::default(),
+        PruneRequest::Rollouts(_) | PruneRequest::Spans(_) => PruneLimits::default(),
     }
 }
 
@@ -121,20 +129,22 @@ fn unused() -> PrunePhase {
     PrunePhase::Unused { table: 0, after: Vec::new() }
 }
 
-/// Removes the first spans after a number for which a condition holds, of rollouts that are not in progress. Returns how many, and the
-/// number of the last one; `None` if there was none.
+/// Removes the first spans after a number for which a condition holds, of rollouts that are not in progress, and notes that at their
+/// attempts. Returns how many, and the number of the last one; `None` if there was none.
 async fn remove_some(
     transaction: &Transaction<'_>,
     condition: &str,
     after: i64,
     limit: i64,
-) -> Result<(u64, Option<i64>), Error> {
+) -> Result<(u64, Option<i64>), QueryError> {
     let selected = format!(
         "id IN (SELECT id FROM span WHERE id > $1 AND {condition} AND {} ORDER BY id LIMIT $2)",
         is_free("span")
     );
-    let row = transaction.query_one(&remove_spans(&selected), &[&after, &limit]).await?;
-    Ok((unsigned(row.get(0)), row.get(1)))
+    let rows = transaction.query(&remove_spans_by_attempt(&selected), &[&after, &limit]).await?;
+    let removed: Vec<RemovedSpans> = rows.iter().map(RemovedSpans::of_row).collect();
+    note_at_attempts(transaction, &removed).await?;
+    Ok((removed.iter().map(|one| one.spans).sum(), removed.iter().map(|one| one.last).max()))
 }
 
 /// Removes some spans of a rollout, or what is left of it. Returns what comes next.
@@ -162,6 +172,20 @@ async fn remove_part_of(
     Ok(PrunePhase::Rollout(at + 1))
 }
 
+/// Removes spans of rollouts that are not in progress, and the traces of these rollouts that have no spans. Returns how many.
+async fn remove_numbered(transaction: &Transaction<'_>, numbers: &[i64]) -> Result<u64, Error> {
+    let free = is_free("span");
+    let sql = format!("SELECT DISTINCT rollout_id FROM span WHERE id = ANY($1) AND {free}");
+    let rollouts = transaction.query(&sql, &[&numbers]).await?;
+    let rollouts: Vec<&str> = rollouts.iter().map(|row| row.get(0)).collect();
+    let removed = remove_spans(&format!("id = ANY($1) AND rollout_id = ANY($2) AND {free}"));
+    let row = transaction.query_one(&removed, &[&numbers, &rollouts]).await?;
+    let unused = "trace WHERE rollout_id = ANY($1) AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
+    transaction.execute(&format!("SELECT 1 FROM {unused} ORDER BY trace_id FOR UPDATE"), &[&rollouts]).await?;
+    transaction.execute(&format!("DELETE FROM {unused}"), &[&rollouts]).await?;
+    Ok(unsigned(row.get(0)))
+}
+
 /// A condition on the rows of a table with a rollout id: the rollout is not in progress.
 fn is_free(table: &str) -> String {
     let states = status_list(|status| !status.is_final());
@@ -171,42 +195,55 @@ fn is_free(table: &str) -> String {
     )
 }
 
-/// Statements that lock what [`REMOVE_UNUSED`] may remove. They wait for transactions that are storing spans of it, and the
+/// Locks some of what nothing needs any more, in the order of keys. That waits for transactions that are storing spans of it, and the
 /// removal then sees these spans.
-const LOCK_UNUSED: [&str; 2] = [
-    "SELECT 1 FROM rollout WHERE
+const LOCK_ROLLOUTS: &str = "SELECT rollout_id FROM rollout WHERE rollout_id > $1 AND (
          (NOT registered AND NOT EXISTS (SELECT 1 FROM span WHERE span.rollout_id = rollout.rollout_id))
          OR EXISTS (SELECT 1 FROM attempt WHERE attempt.rollout_id = rollout.rollout_id AND NOT EXISTS
-             (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id))
-     ORDER BY rollout_id FOR UPDATE",
-    "SELECT 1 FROM trace WHERE NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)
-     ORDER BY trace_id FOR UPDATE",
-];
+             (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id)))
+     ORDER BY rollout_id LIMIT $2 FOR UPDATE";
+const LOCK_TRACES: &str = "SELECT trace_id FROM trace
+     WHERE trace_id > $1 AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)
+     ORDER BY trace_id LIMIT $2 FOR UPDATE";
 
 /// Statements that remove, after the removal of spans, the rows that only these spans needed: attempts that were never started,
-/// unregistered rollouts without spans, their places in the queue, and traces without spans.
-const REMOVE_UNUSED: [&str; 4] = [
-    "DELETE FROM attempt WHERE NOT EXISTS
+/// unregistered rollouts without spans, and their places in the queue.
+const REMOVE_ATTEMPTS: &str = "DELETE FROM attempt WHERE rollout_id = ANY($1) AND NOT EXISTS
          (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id)
      AND (sequence_id = 0 OR NOT EXISTS
-         (SELECT 1 FROM rollout WHERE rollout.rollout_id = attempt.rollout_id AND rollout.registered))",
-    REMOVE_ROLLOUTS,
-    "DELETE FROM queue WHERE NOT EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = queue.rollout_id)",
-    "DELETE FROM trace WHERE NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)",
-];
-const REMOVE_ROLLOUTS: &str = "DELETE FROM rollout WHERE NOT registered
+         (SELECT 1 FROM rollout WHERE rollout.rollout_id = attempt.rollout_id AND rollout.registered))";
+const REMOVE_ROLLOUTS: &str = "DELETE FROM rollout WHERE rollout_id = ANY($1) AND NOT registered
      AND NOT EXISTS (SELECT 1 FROM span WHERE span.rollout_id = rollout.rollout_id)";
+const REMOVE_PLACES: &str = "DELETE FROM queue WHERE rollout_id = ANY($1)
+     AND NOT EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = queue.rollout_id)";
+const REMOVE_TRACES: &str = "DELETE FROM trace WHERE trace_id = ANY($1)
+     AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
 
-/// Returns the number of removed rollouts.
-async fn remove_unused(transaction: &Transaction<'_>) -> Result<u64, Error> {
-    let mut rollouts = 0;
-    for sql in LOCK_UNUSED.into_iter().chain(REMOVE_UNUSED) {
-        let rows = transaction.execute(sql, &[]).await?;
-        if sql == REMOVE_ROLLOUTS {
-            rollouts = rows;
-        }
-    }
-    Ok(rollouts)
+/// Removes some of the rows that no span needs any more, those after a key: rollouts (table 0), then traces (table 1). Returns the
+/// number of removed rollouts, and what comes next.
+async fn remove_unused(
+    transaction: &Transaction<'_>,
+    table: usize,
+    after: &str,
+) -> Result<(u64, Option<PrunePhase>), Error> {
+    let lock = if table == 0 { LOCK_ROLLOUTS } else { LOCK_TRACES };
+    let locked = transaction.query(lock, &[&after, &MAX_SPANS]).await?;
+    let keys: Vec<&str> = locked.iter().map(|row| row.get(0)).collect();
+    let rollouts = if table == 0 {
+        transaction.execute(REMOVE_ATTEMPTS, &[&keys]).await?;
+        let rollouts = transaction.execute(REMOVE_ROLLOUTS, &[&keys]).await?;
+        transaction.execute(REMOVE_PLACES, &[&keys]).await?;
+        rollouts
+    } else {
+        transaction.execute(REMOVE_TRACES, &[&keys]).await?;
+        0
+    };
+    let next = match keys.last() {
+        Some(last) if keys.len() == MAX_SPANS_OF_REQUEST => Some((table, vec![(*last).to_owned()])),
+        _ if table == 0 => Some((1, Vec::new())),
+        _ => None,
+    };
+    Ok((rollouts, next.map(|(table, after)| PrunePhase::Unused { table, after })))
 }
 
 /// What a prune would remove, without removing it.
@@ -226,6 +263,12 @@ pub(super) async fn preview(
         );
         let row = connection.query_one(&sql, &[&ids]).await?;
         return Ok(Pruned { spans: unsigned(row.get(0)), rollouts: unsigned(row.get(1)), bytes: 0 });
+    }
+    if let PruneRequest::Spans(numbers) = &request {
+        let numbers: Vec<i64> = numbers.iter().copied().map(signed).collect();
+        let sql = format!("SELECT COUNT(*) FROM span WHERE id = ANY($1) AND {}", is_free("span"));
+        let row = connection.query_one(&sql, &[&numbers]).await?;
+        return Ok(Pruned { spans: unsigned(row.get(0)), rollouts: 0, bytes: 0 });
     }
     let limits = limits_of(&request, own_limits, now);
     let (free, before) = (is_free("span"), limits.ended_before.map_or(0, |time| signed(time.unix_nanos)));
@@ -251,4 +294,5 @@ pub(super) async fn preview(
 }
 
 /// Spans that one transaction removes.
-const MAX_SPANS: i64 = 2000;
+const MAX_SPANS_OF_REQUEST: usize = 2000;
+const MAX_SPANS: i64 = MAX_SPANS_OF_REQUEST as i64;

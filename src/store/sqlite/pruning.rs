@@ -2,7 +2,7 @@
 //!
 //! A slice ends after [`SLICE`]. What it leaves to the next one is in its cursor; after a kill, the next prune begins anew.
 
-use super::retention::{remove_orphaned_texts, remove_rollout, size_bytes};
+use super::retention::{by_attempt, note_at_attempts, remove_orphaned_texts, remove_rollout, size_bytes};
 use super::sweep::{TABLES, sweep};
 use crate::store::pruning::{
     EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned,
@@ -11,7 +11,7 @@ use crate::store::retention::{Retention, excess};
 use crate::store::sql::{signed, status_list, unsigned};
 use crate::trace::{RolloutId, RolloutStatus, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// Removes a slice of what `request` selects, within a transaction of the caller.
@@ -22,10 +22,10 @@ pub(super) fn prune_slice(
     own_limits: Retention,
     now: Timestamp,
 ) -> rusqlite::Result<PruneSlice> {
-    let (limits, rollouts) = match request {
-        PruneRequest::OwnLimits => (PruneLimits::of(own_limits, now), None),
-        PruneRequest::Limits(limits) => (*limits, None),
-        PruneRequest::Rollouts(rollouts) => (PruneLimits::default(), Some(&**rollouts)),
+    let limits = match request {
+        PruneRequest::OwnLimits => PruneLimits::of(own_limits, now),
+        PruneRequest::Limits(limits) => *limits,
+        PruneRequest::Rollouts(_) | PruneRequest::Spans(_) => PruneLimits::default(),
     };
     let until = Instant::now() + SLICE;
     let before = size_bytes(connection)?;
@@ -33,7 +33,7 @@ pub(super) fn prune_slice(
     let mut slice = Slice {
         connection,
         limits,
-        rollouts,
+        request,
         in_progress: HashMap::new(),
         removed: Pruned::default(),
         has_removed,
@@ -57,7 +57,7 @@ pub(super) fn prune_slice(
 struct Slice<'a> {
     connection: &'a Connection,
     limits: PruneLimits,
-    rollouts: Option<&'a [RolloutId]>,
+    request: &'a PruneRequest,
     /// Whether rollouts are in progress, as far as this slice has met them.
     in_progress: HashMap<String, bool>,
     removed: Pruned,
@@ -77,14 +77,16 @@ impl Slice<'_> {
     /// Does a part that takes a few milliseconds. Returns what comes next; `None` at the end.
     fn step(&mut self, phase: PrunePhase) -> rusqlite::Result<Option<PrunePhase>> {
         match phase {
-            PrunePhase::Start if self.rollouts.is_some() => Ok(Some(PrunePhase::Rollout(0))),
-            PrunePhase::Start => match self.limits.ended_before {
-                Some(_) => Ok(Some(PrunePhase::Ended(EndPlace::default()))),
-                None => self.begin_oldest().map(Some),
+            PrunePhase::Start => match (self.request, self.limits.ended_before) {
+                (PruneRequest::Rollouts(_), _) => Ok(Some(PrunePhase::Rollout(0))),
+                (PruneRequest::Spans(_), _) => Ok(Some(PrunePhase::Span(0))),
+                (_, Some(_)) => Ok(Some(PrunePhase::Ended(EndPlace::default()))),
+                (_, None) => self.begin_oldest().map(Some),
             },
             PrunePhase::Ended(place) => self.remove_ended(place).map(Some),
             PrunePhase::Oldest { after, goal } => self.remove_oldest(after, goal).map(Some),
             PrunePhase::Rollout(at) => self.remove_rollout(at).map(Some),
+            PrunePhase::Span(at) => self.remove_numbered(at).map(Some),
             PrunePhase::Unused { .. } | PrunePhase::Pages if !self.has_removed => Ok(None),
             PrunePhase::Unused { table, after } => self.remove_unused(table, &after).map(Some),
             PrunePhase::Pages => self.release_pages(),
@@ -122,7 +124,7 @@ impl Slice<'_> {
             self.is_exceeded |= is_kept;
             old.extend((!is_kept).then_some(id));
         }
-        self.remove_spans(&old)?;
+        self.remove_by_limits(&old)?;
         match (is_last, place.is_open) {
             (false, _) => Ok(PrunePhase::Ended(place)),
             (true, false) => Ok(PrunePhase::Ended(EndPlace { is_open: true, ..EndPlace::default() })),
@@ -152,13 +154,14 @@ impl Slice<'_> {
                 old.push(id);
             }
         }
-        self.remove_spans(&old)?;
+        self.remove_by_limits(&old)?;
         Ok(PrunePhase::Oldest { after: last, goal })
     }
 
     /// Removes some spans of the rollout at this place of the request, or what is left of it.
     fn remove_rollout(&mut self, at: usize) -> rusqlite::Result<PrunePhase> {
-        let Some(id) = self.rollouts.and_then(|rollouts| rollouts.get(at)) else { return Ok(PrunePhase::Pages) };
+        let PruneRequest::Rollouts(rollouts) = self.request else { return Ok(PrunePhase::Pages) };
+        let Some(id) = rollouts.get(at) else { return Ok(PrunePhase::Pages) };
         if self.is_in_progress(id.as_str())? {
             return Ok(PrunePhase::Rollout(at + 1));
         }
@@ -180,6 +183,31 @@ impl Slice<'_> {
             self.has_removed = true;
         }
         Ok(PrunePhase::Rollout(at + 1))
+    }
+
+    /// Removes some spans from this place of the request on, and the traces of their rollouts that have no spans.
+    fn remove_numbered(&mut self, at: usize) -> rusqlite::Result<PrunePhase> {
+        let PruneRequest::Spans(numbers) = self.request else { return Ok(PrunePhase::Pages) };
+        let numbers: Vec<i64> = numbers.iter().skip(at).take(STEP_SPANS).map(|number| signed(*number)).collect();
+        if numbers.is_empty() {
+            return Ok(PrunePhase::Pages);
+        }
+        let sql = "SELECT id, rollout_id, 0 FROM span WHERE id IN (SELECT value FROM json_each(?1))";
+        let candidates = self.candidates(sql, [serde_json::Value::from(&*numbers).to_string()])?;
+        let (mut old, mut rollouts) = (Vec::new(), BTreeSet::new());
+        for Candidate { id, rollout, .. } in candidates {
+            if !self.is_in_progress(&rollout)? {
+                old.push(id);
+                rollouts.insert(rollout);
+            }
+        }
+        self.remove_spans(&old)?;
+        let sql = "DELETE FROM trace WHERE rollout_id = ?1 AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for rollout in &rollouts {
+            statement.execute([rollout])?;
+        }
+        Ok(PrunePhase::Span(at + numbers.len()))
     }
 
     fn remove_unused(&mut self, table: usize, after: &[String]) -> rusqlite::Result<PrunePhase> {
@@ -211,6 +239,13 @@ impl Slice<'_> {
         let rows = statement
             .query_map(params, |row| Ok(Candidate { id: row.get(0)?, rollout: row.get(1)?, nanos: row.get(2)? }))?;
         rows.collect()
+    }
+
+    /// Removes spans, and notes that at their attempts.
+    fn remove_by_limits(&mut self, ids: &[i64]) -> rusqlite::Result<()> {
+        let removed = by_attempt(self.connection, ids)?;
+        self.remove_spans(ids)?;
+        note_at_attempts(self.connection, &removed)
     }
 
     fn remove_spans(&mut self, ids: &[i64]) -> rusqlite::Result<()> {
@@ -259,6 +294,14 @@ pub(super) fn preview(
                 in_progress()
             );
             connection.query_row(&sql, [ids], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))?
+        }
+        PruneRequest::Spans(numbers) => {
+            let sql = format!(
+                "SELECT COUNT(*) FROM span WHERE id IN (SELECT value FROM json_each(?1)) AND rollout_id NOT IN ({})",
+                in_progress()
+            );
+            let numbers = serde_json::Value::from(&**numbers).to_string();
+            (unsigned(connection.query_row(&sql, [numbers], |row| row.get(0))?), 0)
         }
     };
     let share = if all == 0 { 0.0 } else { spans as f64 / all as f64 };

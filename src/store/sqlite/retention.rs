@@ -2,9 +2,10 @@
 //!
 //! Runs on the writer's connection, within a transaction of the caller.
 
+use super::rows;
 use crate::store::sql::unsigned;
-use crate::trace::RolloutId;
-use rusqlite::{Connection, params};
+use crate::trace::{PrunedSpans, RolloutId};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::time::{Duration, Instant};
 
 /// Bytes of the file that are in use.
@@ -36,6 +37,43 @@ pub(super) fn remove_orphaned_texts(connection: &Connection) -> rusqlite::Result
         connection.prepare_cached(removed)?.execute([])?;
     }
     connection.prepare_cached("DELETE FROM orphaned_text")?.execute([]).map(drop)
+}
+
+/// What is about to be removed of an attempt.
+pub(super) struct RemovedSpans {
+    rollout: String,
+    attempt: String,
+    pruned: PrunedSpans,
+}
+
+/// These spans by attempt.
+pub(super) fn by_attempt(connection: &Connection, spans: &[i64]) -> rusqlite::Result<Vec<RemovedSpans>> {
+    let sql = "SELECT rollout_id, attempt_id, COUNT(*), SUM(is_llm_call) FROM span
+        WHERE id IN (SELECT value FROM json_each(?1)) GROUP BY rollout_id, attempt_id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map([serde_json::Value::from(spans).to_string()], |row| {
+        let pruned = PrunedSpans { spans: unsigned(row.get(2)?), llm_calls: unsigned(row.get(3)?) };
+        Ok(RemovedSpans { rollout: row.get(0)?, attempt: row.get(1)?, pruned })
+    })?;
+    found.collect()
+}
+
+/// Notes at the attempts that spans of them were removed. Attempts that go with their last span need no note.
+pub(super) fn note_at_attempts(connection: &Connection, removed: &[RemovedSpans]) -> rusqlite::Result<()> {
+    let sql = "SELECT json FROM attempt WHERE rollout_id = ?1 AND attempt_id = ?2 AND (
+        EXISTS (SELECT 1 FROM span WHERE span.rollout_id = ?1 AND span.attempt_id = ?2)
+        OR EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = ?1 AND registered))";
+    let mut select = connection.prepare_cached(sql)?;
+    let sql = "UPDATE attempt SET json = ?3 WHERE rollout_id = ?1 AND attempt_id = ?2";
+    let mut update = connection.prepare_cached(sql)?;
+    for RemovedSpans { rollout, attempt: id, pruned } in removed {
+        let found = select.query_row(params![rollout, id], |row| rows::attempt(row, 0)).optional()?;
+        if let Some(mut attempt) = found.flatten() {
+            attempt.add_pruned(*pruned);
+            update.execute(params![rollout, id, rows::encode(&attempt)?])?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a rollout with everything that belongs to it, except its entries in the log of ended rollouts. Returns the
