@@ -120,7 +120,7 @@ impl ExportStream {
         Ok(match (&mut self.encoder, &attempt.sample) {
             (Encoder::Groups(groups), Some(sample)) => groups.add(sample)?,
             (Encoder::Parquet(file), Some(sample)) => file.add(sample)?,
-            (Encoder::Spans(file), _) => file.framed(encoded),
+            (Encoder::Spans(file), _) => file.framed(encoded)?,
             _ => encoded,
         })
     }
@@ -136,7 +136,7 @@ impl ExportStream {
             Encoder::Lines(_) => Vec::new(),
             Encoder::Groups(mut groups) => groups.end_group()?,
             Encoder::Parquet(file) => file.finish()?,
-            Encoder::Spans(file) => file.end(),
+            Encoder::Spans(file) => file.end()?,
         };
         Ok((rest, self.counts))
     }

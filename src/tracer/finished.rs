@@ -155,8 +155,8 @@ impl Trace {
         let rollout = AttemptedRollout { rollout, attempt: Some(attempt) };
         let mut file = SpanFile::of(*format);
         let encoded = format.encoded(&RecordedRollout { rollout, spans: self.by_start() })?;
-        let mut bytes = file.framed(encoded);
-        bytes.extend(file.end());
+        let mut bytes = file.framed(encoded)?;
+        bytes.extend(file.end()?);
         Ok(bytes)
     }
 

@@ -1,13 +1,15 @@
 //! Exports of spans: every format of every odd rollout, what they hold, and what other programs read in them.
 
 use crate::support::client::get;
-use crate::support::{Bench, Running, connect, endpoint, python, read_head, read_to_end, root, say, text, tracewire};
+use crate::support::{
+    Bench, Running, browser, connect, endpoint, installed, python, read_head, read_to_end, root, say, text, tracewire,
+};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::process::Command;
 
-const FORMATS: [&str; 11] =
-    ["json", "otlp-json", "otlp", "jaeger", "zipkin", "perfetto", "har", "atif", "csv", "markdown", "html"];
+const FORMATS: [&str; 12] =
+    ["json", "otlp-json", "otlp", "jaeger", "zipkin", "perfetto", "har", "atif", "eval", "csv", "markdown", "html"];
 
 /// `serve` that records headers and bodies.
 fn serve(bench: &Bench) -> Running {
@@ -203,6 +205,34 @@ fn a_har_has_bodies_event_streams_and_messages_of_web_sockets() {
     }
 }
 
+/// Chromium's own import of HAR files has every exchange, the messages of the WebSocket, and the bodies.
+#[test]
+fn the_network_panel_of_chromium_opens_a_har() {
+    let Some(mut command) = browser("the network panel") else { return };
+    let bench = Bench::new();
+    let serve = serve(&bench);
+    record_exchanges(&bench, &serve);
+    let har = export(&bench, "har", "ro-http");
+    let file = bench.home().join("export.har");
+    std::fs::write(&file, &har).unwrap();
+    let output = command.arg(root().join("tests/ui/network_panel.py")).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let har: Value = serde_json::from_slice(&har).unwrap();
+    let entries = har["log"]["entries"].as_array().unwrap();
+    let count = |entry: &Value| entry["_webSocketMessages"].as_array().map_or(0, Vec::len);
+    let row = |entry: &Value| {
+        let (request, response) = (&entry["request"], &entry["response"]);
+        json!([request["method"], request["url"], response["status"], count(entry)])
+    };
+    let expected: Vec<Value> = entries.iter().map(row).collect();
+    let found: Vec<Value> =
+        shown.as_array().unwrap().iter().map(|one| json!(one.as_array().unwrap()[..4].to_vec())).collect();
+    assert_eq!(found, expected);
+    assert!(entries.iter().any(|entry| count(entry) > 0));
+    assert!(shown.as_array().unwrap().iter().any(|one| one[4].as_u64() > Some(0)), "no body: {shown}");
+}
+
 #[test]
 fn transcripts_have_each_message_once() {
     let bench = Bench::new();
@@ -230,7 +260,7 @@ fn transcripts_have_each_message_once() {
     assert_eq!(atif["subagent_trajectories"].as_array().unwrap().len(), 1, "{atif:#}");
 }
 
-/// OpenTelemetry's, ATIF's and a HAR package of Python, and checks of the models of Jaeger's UI, Zipkin and Chrome.
+/// OpenTelemetry's, ATIF's and a HAR package of Python, Inspect, mitmproxy, and checks of the models of Jaeger's UI, Zipkin and Chrome.
 #[test]
 fn other_programs_read_the_exports() {
     let bench = Bench::new();
@@ -244,9 +274,12 @@ fn other_programs_read_the_exports() {
         let output = command.args(["export", "--all", "--format", format, "-o"]).arg(&file).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
     }
-    let script = root().join("tests/clients/exports/read_spans.py");
-    let output = Command::new(python()).arg(script).arg(bench.home()).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    let readers = [(python(), "read_spans.py"), (installed("readers/bin/python"), "read_with_others.py")];
+    for (python, script) in readers {
+        let script = root().join("tests/clients/exports").join(script);
+        let output = Command::new(python).arg(script).arg(bench.home()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
 }
 
 /// OpenInference's own package knows the names, and reads what was recorded.

@@ -1,7 +1,9 @@
 //! The web page: its files and their policy, the routes that it reads, and the page itself in a browser.
 
 use crate::support::client::{Reply, ask, get, post};
-use crate::support::{Bench, Running, TIMEOUT, clients, endpoint, read_head, root, signal, skipped, text, tracewire};
+use crate::support::{
+    Bench, Running, TIMEOUT, browser, chromium, endpoint, read_head, root, signal, skipped, text, tracewire,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -167,12 +169,6 @@ fn a_token_lists_only_its_own_rollouts() {
     assert_eq!(get(server, "/ui/").status, 200);
 }
 
-/// Chromium, if it is installed.
-fn chromium() -> Option<&'static str> {
-    let places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-    places.into_iter().find(|path| std::path::Path::new(path).exists())
-}
-
 /// A page that registers a backend in every way that browsers have, and then says that it is done.
 const ATTACK: &str = r#"<!doctype html><body><script>
 const server = "http://SERVER", models = JSON.stringify([{ model: "evil", endpoint: "http://127.0.0.1:9/v1" }]);
@@ -259,18 +255,12 @@ fn a_page_of_another_origin_changes_nothing_in_a_browser() {
 /// Each view in Chromium: by keyboard, narrow, dark, with hostile content, live, with a token.
 #[test]
 fn the_page_works_in_a_browser() {
-    let python = clients().join("browser/bin/python");
-    let (Some(chromium), true) = (chromium(), python.exists()) else {
-        let why = "Chromium or Playwright is not here; scripts/install-clients installs them";
-        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{why}");
-        return skipped("the web page", why);
-    };
+    let Some(mut command) = browser("the web page") else { return };
     let (bench, closed_bench) = (Bench::new(), Bench::new());
     let (serve, closed) = (sampled(&bench), closed_bench.gateway_without_backends(TOKENS));
     let shots = tempfile::tempdir().unwrap();
-    let mut command = Command::new(python);
     command.arg(root().join("tests/ui/page_test.py")).args([serve.url("server"), closed.url("server")]);
-    command.env("CHROMIUM", chromium).env("SCREENSHOTS", shots.path());
+    command.env("SCREENSHOTS", shots.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(post(serve.address("server"), "/api/rollouts", &json!([])).status, 201, "the server still answers");

@@ -125,7 +125,7 @@ fn agent_step(answer: &Message) -> JsonValue {
 }
 
 /// Arguments are an object; what is none is the only member of one.
-fn object(arguments: &JsonValue) -> JsonValue {
+pub(super) fn object(arguments: &JsonValue) -> JsonValue {
     let parsed = arguments.as_str().and_then(|text| serde_json::from_str::<JsonValue>(text).ok());
     match parsed.as_ref().unwrap_or(arguments) {
         JsonValue::Object(fields) => JsonValue::Object(fields.clone()),

@@ -13,6 +13,11 @@ pub(crate) trait SpanFormat: Sync {
     /// What is in the file besides the rollouts.
     fn framing(&self) -> Framing;
 
+    /// What makes the file of the rollouts, if that is more than their framing.
+    fn archive(&self) -> Option<Box<dyn Archive>> {
+        None
+    }
+
     /// The attempts that the format needs.
     fn scope(&self) -> AttemptScope {
         AttemptScope::All
@@ -40,6 +45,15 @@ impl Framing {
     pub(super) const NONE: Self = Self { start: "", separator: "", end: "" };
 }
 
+/// Makes a file of encoded rollouts that are added one by one.
+pub(crate) trait Archive: Send {
+    /// Adds a rollout that is not empty. Returns the next bytes of the file.
+    fn add(&mut self, rollout: &[u8]) -> serde_json::Result<Vec<u8>>;
+
+    /// The last bytes of the file.
+    fn finish(self: Box<Self>) -> serde_json::Result<Vec<u8>>;
+}
+
 /// A rollout as a format reads it.
 pub(crate) struct RecordedRollout {
     /// The rollout, and its latest attempt.
@@ -52,12 +66,13 @@ pub(crate) struct RecordedRollout {
 pub(crate) struct SpanFile {
     format: &'static dyn SpanFormat,
     is_started: bool,
+    archive: Option<Box<dyn Archive>>,
 }
 
 impl SpanFile {
     /// An empty file.
     pub(crate) fn of(format: &'static dyn SpanFormat) -> Self {
-        Self { format, is_started: false }
+        Self { format, is_started: false, archive: format.archive() }
     }
 
     /// The format of the file.
@@ -66,20 +81,26 @@ impl SpanFile {
     }
 
     /// The next bytes of the file: a rollout with what is before it.
-    pub(crate) fn framed(&mut self, rollout: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn framed(&mut self, rollout: Vec<u8>) -> serde_json::Result<Vec<u8>> {
         if rollout.is_empty() {
-            return rollout;
+            return Ok(rollout);
+        }
+        if let Some(archive) = &mut self.archive {
+            return archive.add(&rollout);
         }
         let framing = self.format.framing();
         let before = if self.is_started { framing.separator } else { framing.start };
         self.is_started = true;
-        if before.is_empty() { rollout } else { [before.as_bytes(), &rollout].concat() }
+        Ok(if before.is_empty() { rollout } else { [before.as_bytes(), &rollout].concat() })
     }
 
     /// The last bytes of the file.
-    pub(crate) fn end(self) -> Vec<u8> {
+    pub(crate) fn end(self) -> serde_json::Result<Vec<u8>> {
+        if let Some(archive) = self.archive {
+            return archive.finish();
+        }
         let Framing { start, end, .. } = self.format.framing();
         let start = if self.is_started { "" } else { start };
-        [start, end].concat().into_bytes()
+        Ok([start, end].concat().into_bytes())
     }
 }

@@ -10,6 +10,8 @@ mod conversation_text;
 mod csv;
 mod difference;
 mod difference_text;
+mod eval;
+mod eval_sample;
 mod format;
 mod har;
 mod har_bodies;
@@ -24,6 +26,7 @@ mod span_facts;
 mod table;
 mod transcript;
 mod tree;
+mod zip;
 mod zipkin;
 
 pub(crate) use conventions::AttributeConventions;

@@ -2,7 +2,7 @@
 
 use super::conventions::AttributeConventions;
 use super::format::SpanFormat;
-use super::{atif, chrome_trace, csv, har, html, jaeger, json, markdown, otlp, zipkin};
+use super::{atif, chrome_trace, csv, eval, har, html, jaeger, json, markdown, otlp, zipkin};
 
 /// Every format, in the order in which the help text lists them.
 pub(crate) const ALL: &[&dyn SpanFormat] = &[
@@ -14,6 +14,7 @@ pub(crate) const ALL: &[&dyn SpanFormat] = &[
     &chrome_trace::ChromeTrace,
     &har::Har,
     &atif::Atif,
+    &eval::Eval,
     &csv::Csv,
     &markdown::Markdown,
     &html::Html,

@@ -304,6 +304,26 @@ pub fn skipped(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped {what}: {why}");
 }
 
+/// Chromium, if it is installed.
+pub fn chromium() -> Option<&'static str> {
+    let places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    places.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// A command of the Python that controls Chromium. `None` where they are not installed, which is reported.
+pub fn browser(what: &str) -> Option<Command> {
+    let python = clients().join("browser/bin/python");
+    let (Some(chromium), true) = (chromium(), python.exists()) else {
+        let why = "Chromium or Playwright is not here; scripts/install-clients installs them";
+        assert!(std::env::var_os("TRACEWIRE_ALL_CLIENTS").is_none(), "{why}");
+        skipped(what, why);
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.env("CHROMIUM", chromium);
+    Some(command)
+}
+
 /// The Node packages of tests/clients/node/package.json, for NODE_PATH.
 pub fn node_modules() -> PathBuf {
     clients().join("node_modules")
