@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pipeline", &["capture", "filter", "shared_state", "llm", "wire", "store", "export", "util"]),
     ("import", &["pipeline", "capture", "wire", "util"]),
     ("live_export", &["net", "tls", "upstream", "store", "export", "trajectory", "wire", "util"]),
-    ("rollout", &["filter", "query", "store", "util"]),
+    ("rollout", &["filter", "query", "store", "trajectory", "util"]),
     ("tracer", &["app", "config", "run", "tls", "store", "export", "wire", "util"]),
     ("api", &["net", "llm", "trajectory", "store", "export", "query", "rollout", "gateway", "wire", "util"]),
     ("mock", &["llm", "net", "tls", "util"]),

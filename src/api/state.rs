@@ -5,7 +5,7 @@ use super::otlp::counters::IngestCounters;
 use super::settings::TripletCalls;
 use super::token::Token;
 use crate::gateway::Gateway;
-use crate::rollout::{Rollouts, TotalsCache};
+use crate::rollout::{Rollouts, SearchCache};
 use crate::store::BoxFuture;
 use crate::trace::span::{Link, SpanContext};
 use crate::trace::{Attributes, RolloutId, Span, Value, semconv};
@@ -43,8 +43,8 @@ pub(crate) struct ApiState {
     pub(crate) triplets: TripletCalls,
     /// `[verdict]`.
     pub(crate) verdict: Arc<VerdictSettings>,
-    /// What the spans of rollouts add up to.
-    pub(crate) totals: Arc<TotalsCache>,
+    /// What searches keep between them.
+    pub(crate) search: Arc<SearchCache>,
     /// Answers LLM calls.
     pub(crate) gateway: Gateway,
     /// The address of the proxy listener.

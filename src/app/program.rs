@@ -18,7 +18,7 @@ use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
-use crate::rollout::{Rollouts, SoundnessCheck, TailSampler, apply_rules};
+use crate::rollout::{IndexWait, Rollouts, SearchCache, SoundnessCheck, TailSampler, apply_rules};
 use crate::run::runtime::advice;
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::store::SharedStore;
@@ -229,7 +229,7 @@ impl App {
             cors_origins: config.server.cors_origins.clone().into(),
             triplets: config.server.triplets,
             verdict: Arc::new(config.verdict.clone()),
-            totals: Arc::default(),
+            search: Arc::new(SearchCache::new(config.verdict.clone(), IndexWait::UpTo(MAX_INDEX_WAIT))),
             gateway: gateway.clone(),
             proxy_address: self.proxy_address,
         };
@@ -330,6 +330,8 @@ async fn bind(address: SocketAddr, setting: &str, flag: &str) -> Result<TcpListe
     })
 }
 
+/// A search of messages waits so long for what is not searched yet.
+const MAX_INDEX_WAIT: Duration = Duration::from_millis(1500);
 /// So many connections can ask an API listener how the program is when the agents have taken all descriptors.
 const SPARE_DESCRIPTORS: usize = 8;
 /// How long the last bytes of LLM responses may take to reach the agent, after the backend has sent them.

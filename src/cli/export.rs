@@ -4,7 +4,7 @@
 //! the proof, which counts the sampled tokens that are in the data, and the others with their reasons.
 
 use super::args::age;
-use super::find::{find_rollout, open_for_reading};
+use super::find::{find_rollout, open_for_query};
 use super::settings::read_config;
 use super::show;
 use super::trace_list::parsed;
@@ -14,7 +14,8 @@ use crate::export::spans::AttributeConventions;
 use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
-use crate::rollout::{RolloutSearch, TotalsCache};
+use crate::query::Query;
+use crate::rollout::{IndexWait, RolloutSearch, SearchCache};
 use crate::run::signals::stop_requests;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
 use crate::trace::{RolloutId, RolloutStatus, Timestamp};
@@ -138,11 +139,12 @@ async fn export(args: ExportArgs) -> Result<()> {
     let Some(format) = ExportFormat::named(&args.format) else { bail!("there is no format {}", args.format) };
     let format = format.with_attributes(args.attributes).context("--attributes openinference")?;
     let export = ExportStream::new(format, args.file_type())?;
-    let (store, place) = open_for_reading(&args.store).await?;
+    let query = parsed(args.query.as_deref().unwrap_or_default(), Timestamp::from(SystemTime::now()))?;
+    let (store, place) = open_for_query(&args.store, &query).await?;
     let options = args.sample.options(settings.verdict)?;
     let (mut rollouts, total) = match &args.query {
-        Some(query) => {
-            let ids = matching(query, &store).await?;
+        Some(_) => {
+            let ids = matching(&query, &store, &options.verdict).await?;
             let total = ids.len() as u64;
             (SelectedRollouts::listed(&store, ids), total)
         }
@@ -168,10 +170,10 @@ async fn export(args: ExportArgs) -> Result<()> {
 }
 
 /// The rollouts that match a query, oldest first.
-async fn matching(query: &str, store: &SharedStore) -> Result<Vec<RolloutId>> {
+async fn matching(query: &Query, store: &SharedStore, verdict: &VerdictSettings) -> Result<Vec<RolloutId>> {
     let now = Timestamp::from(SystemTime::now());
-    let (query, totals) = (parsed(query, now)?, TotalsCache::default());
-    let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
+    let cache = SearchCache::new(verdict.clone(), IndexWait::Complete);
+    let search = RolloutSearch { store, cache: &cache, query, now, only: None };
     Ok(search.all_ids(|_| true).await?)
 }
 

@@ -1,9 +1,11 @@
 //! Opens the store that arguments name, and finds the rollout and the attempt that the user means.
 
 use super::args::StoreArgs;
-use crate::app::{open_store_for_reading, place_name, store_path};
+use super::show::note;
+use crate::app::{WhenUnreachable, open_store, open_store_for_reading, place_name, store_path};
 use crate::config::{Config, StorePlace};
 use crate::export::text::escape_for_terminal;
+use crate::query::Query;
 use crate::store::{RolloutFilter, SelectedRollouts, SharedStore};
 use crate::trace::{Attempt, Rollout, RolloutId};
 use anyhow::{Result, bail};
@@ -13,6 +15,24 @@ pub(super) async fn open_for_reading(args: &StoreArgs) -> Result<(SharedStore, S
     let config = Config { store: args.settings(), ..Config::default() };
     let place = existing_place(&config)?;
     Ok((open_store_for_reading(&config).await?, place))
+}
+
+/// As [`open_for_reading`], for a query: a search of messages adds to the index of words in the store.
+pub(super) async fn open_for_query(args: &StoreArgs, query: &Query) -> Result<(SharedStore, String)> {
+    if query.phrases().next().is_none() {
+        return open_for_reading(args).await;
+    }
+    let config = Config { store: args.settings(), ..Config::default() };
+    let place = existing_place(&config)?;
+    let store = open_store(&config, WhenUnreachable::Fail).await?;
+    let through = store.words_through().await?;
+    let missing = store.spans_by_number(through, 0).await?.newest.saturating_sub(through);
+    if missing > MANY_SPANS {
+        note(&format!(
+            "tracewire: adding the messages of {missing} spans to the index of words; the next search is quick"
+        ));
+    }
+    Ok((store, place))
 }
 
 /// The name of the store of the settings, which has to exist.
@@ -89,3 +109,5 @@ fn some_of(ids: &[impl ToString]) -> String {
 
 pub(super) const LATEST: &str = "latest";
 const MAX_LISTED_IDS: usize = 5;
+/// More spans than that take so long to read that it is said.
+const MANY_SPANS: u64 = 20_000;

@@ -4,13 +4,13 @@
 //! ended.
 
 use super::args::StoreArgs;
-use super::find::open_for_reading;
+use super::find::open_for_query;
 use super::show::{self, OutputFormat};
 use super::terminal::Screen;
 use super::trace_list::{parsed, query_of};
 use crate::export::timeline::{TimelineOptions, line_of};
 use crate::query::Query;
-use crate::rollout::{RolloutSearch, SearchPageRequest, TotalsCache};
+use crate::rollout::{RolloutSearch, SearchCache, SearchPageRequest};
 use crate::run::signals::stop_requests;
 use crate::store::{Result as StoreResult, SharedStore};
 use crate::trace::{RolloutId, Span, Timestamp};
@@ -39,14 +39,13 @@ pub(super) struct TailArgs {
 }
 
 pub(super) async fn run(args: TailArgs) -> Result<ExitCode> {
-    let (store, place) = open_for_reading(&args.store).await?;
     let text = query_of(&args.query);
     // A wrong query is reported before anything else.
-    parsed(&text, now())?;
+    let (store, place) = open_for_query(&args.store, &parsed(&text, now())?).await?;
     let mut stop = stop_requests(&[Signal::TERM, Signal::INT])?;
     let mut position = store.spans_by_number(0, 0).await?.newest;
     show::note(&format!("tracewire: waiting for spans in {place}; press Ctrl-C to end"));
-    let totals = TotalsCache::default();
+    let cache = SearchCache::default();
     loop {
         let page = store.spans_by_number(position, PAGE_SPANS).await?;
         let query = parsed(&text, now())?;
@@ -55,7 +54,7 @@ pub(super) async fn run(args: TailArgs) -> Result<ExitCode> {
         for span in &page.spans {
             let is_match = match matching.get(&span.rollout_id) {
                 Some(is_match) => *is_match,
-                None => matches(&store, &totals, &query, &span.rollout_id).await?,
+                None => matches(&store, &cache, &query, &span.rollout_id).await?,
             };
             matching.insert(span.rollout_id.clone(), is_match);
             if is_match && !show::out_part(line(span, args.json.into())? + "\n")? {
@@ -76,11 +75,11 @@ pub(super) async fn run(args: TailArgs) -> Result<ExitCode> {
 }
 
 /// Whether a query selects a rollout.
-async fn matches(store: &SharedStore, totals: &TotalsCache, query: &Query, rollout: &RolloutId) -> StoreResult<bool> {
+async fn matches(store: &SharedStore, cache: &SearchCache, query: &Query, rollout: &RolloutId) -> StoreResult<bool> {
     if query.is_empty() {
         return Ok(true);
     }
-    let search = RolloutSearch { store, totals, query, now: now(), only: Some(rollout.clone()) };
+    let search = RolloutSearch { store, cache, query, now: now(), only: Some(rollout.clone()) };
     let mut after = None;
     loop {
         let page = search.page(SearchPageRequest { after, limit: 1 }, |_| true).await?;

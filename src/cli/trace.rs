@@ -1,16 +1,17 @@
-//! `tracewire trace`: lists the rollouts of the store, or shows one. The store is not changed.
+//! `tracewire trace`: lists the rollouts of the store, or shows one. Only a search of messages adds to the store: its index of words.
 
 use super::args::StoreArgs;
-use super::find::open_for_reading;
+use super::find::{open_for_query, open_for_reading};
 use super::settings::read_config;
 use super::terminal::{Paging, page};
-use super::trace_list::{Listing, query_of};
+use super::trace_list::{Listing, parsed, query_of};
 use super::trace_show::{self, ShowArgs};
-use crate::export::sample::SampleOptions;
+use crate::trace::Timestamp;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// Arguments of `trace`.
 #[derive(Args)]
@@ -55,18 +56,23 @@ docs/ui.md has all fields.")]
 
 pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     let paging = if args.no_pager { Paging::Never } else { Paging::Auto };
-    let (store, place) = open_for_reading(&args.store).await?;
     let output = match args.command {
         TraceCommand::List { query, limit, json, config } => {
-            let options =
-                SampleOptions { verdict: read_config(config.as_deref())?.verdict, ..SampleOptions::default() };
+            let verdict = read_config(config.as_deref())?.verdict;
+            let query = query_of(&query);
+            let (store, _) = open_for_query(&args.store, &parsed(&query, Timestamp::from(SystemTime::now()))?).await?;
             let limit = if limit == 0 { usize::MAX } else { limit };
-            let listing = Listing::read(&store, &query_of(&query), limit, &options).await?;
+            let listing = Listing::read(&store, &query, limit, &verdict).await?;
+            store.close().await?;
             if json { listing.json()? } else { listing.table() }
         }
-        TraceCommand::Show(args) => trace_show::output(&args, &store, &place).await?,
+        TraceCommand::Show(show) => {
+            let (store, place) = open_for_reading(&args.store).await?;
+            let output = trace_show::output(&show, &store, &place).await?;
+            store.close().await?;
+            output
+        }
     };
-    store.close().await?;
     page(&output, paging)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,10 +6,12 @@ use super::run_owner::abandoned;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::text::escape_for_terminal;
 use crate::query::{Query, QueryError, RolloutTotals, task_text};
-use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest, TotalsCache};
+use crate::rollout::{
+    FoundRollout, IndexWait, MAX_SPANS_READ, RolloutSearch, SearchCache, SearchPageRequest, TotalsCache,
+};
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::trace::{AttemptStatus, RolloutId, RolloutStatus, Timestamp};
-use crate::trajectory::Verdict;
+use crate::trajectory::{Verdict, VerdictSettings};
 use crate::util::cut::cut;
 use anyhow::{Result, bail};
 use serde_json::{Value as JsonValue, json};
@@ -54,23 +56,29 @@ struct Listed {
 
 impl Listing {
     /// Searches the store. Rollouts with a killed `run` count as failed.
-    pub(super) async fn read(store: &SharedStore, query: &str, limit: usize, options: &SampleOptions) -> Result<Self> {
+    pub(super) async fn read(
+        store: &SharedStore,
+        query: &str,
+        limit: usize,
+        judged_by: &VerdictSettings,
+    ) -> Result<Self> {
         let now = Timestamp::from(SystemTime::now());
         let query = parsed(query, now)?;
-        let totals = TotalsCache::default();
-        let search = RolloutSearch { store, totals: &totals, query: &query, now, only: None };
+        let cache = SearchCache::new(judged_by.clone(), IndexWait::Complete);
+        let options = SampleOptions { verdict: judged_by.clone(), ..SampleOptions::default() };
+        let search = RolloutSearch { store, cache: &cache, query: &query, now, only: None };
         let abandoned: HashSet<RolloutId> =
             abandoned(store).await?.into_iter().map(|ended| ended.rollout.rollout_id).collect();
         let (mut rollouts, mut after, mut spans_left) = (Vec::new(), None, MAX_JUDGED_SPANS);
         while rollouts.len() < limit {
             let page = search.page(SearchPageRequest { after, limit: limit - rollouts.len() }, |_| true).await?;
             for mut found in page.rollouts {
-                complete(&mut found, store, &totals).await?;
+                complete(&mut found, store, &cache.totals).await?;
                 if abandoned.contains(&found.found.rollout.rollout_id) {
                     found.found.rollout.status = RolloutStatus::Failed;
                     found.found.attempt.iter_mut().for_each(|attempt| attempt.status = AttemptStatus::Failed);
                 }
-                let verdict = verdict(&found, store, options, &mut spans_left).await?;
+                let verdict = verdict(&found, store, &options, &mut spans_left).await?;
                 rollouts.push(Listed { found, verdict });
             }
             match page.next {

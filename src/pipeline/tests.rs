@@ -8,9 +8,10 @@ use crate::filter::SpanFilter;
 use crate::shared_state::{SequenceAllocator, SequenceLease};
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    Appended, BoxFuture, Change, EndedRollouts, NumberedSpans, PruneCursor, PruneRequest, PruneSlice, Pruned,
-    RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore, SpanContent,
-    SpanOutline, SpanPage, SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError, StoreUsage, Vacuum,
+    Appended, BoxFuture, Change, EndedRollouts, FoundRollouts, NumberedSpans, PruneCursor, PruneRequest, PruneSlice,
+    Pruned, RolloutCounts, RolloutFilter, RolloutSequenceState, RolloutSummary, SequenceAuthority, SharedStore,
+    SpanContent, SpanOutline, SpanPage, SpanPlace, SpanQuery, SpansAt, Statistics, Store, StoreError, StoreUsage,
+    Vacuum, WordBatch, WordSearch,
 };
 use crate::trace::exchange::{ConnectionFacts, ExchangeKind, Identity, IdentitySource, RequestHead, TraceContext};
 use crate::trace::span::Resource;
@@ -78,6 +79,15 @@ impl Store for Picky {
     }
     fn spans_by_number(&self, after: u64, limit: usize) -> Answer<'_, NumberedSpans> {
         self.inner.spans_by_number(after, limit)
+    }
+    fn words_through(&self) -> Answer<'_, u64> {
+        self.inner.words_through()
+    }
+    fn add_words(&self, batch: WordBatch) -> Answer<'_, ()> {
+        self.inner.add_words(batch)
+    }
+    fn find_words(&self, search: WordSearch) -> Answer<'_, FoundRollouts> {
+        self.inner.find_words(search)
     }
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> Answer<'_, Option<Span>> {
         self.inner.span(rollout, attempt, span_id)

@@ -1,9 +1,13 @@
 //! What is known of a rollout when a query is asked about it.
 
 use super::totals::RolloutTotals;
-use crate::trace::{Rollout, Timestamp};
+use crate::trace::{Rollout, RolloutId, Timestamp, Word};
 use crate::util::cut::cut;
 use serde_json::Value as JsonValue;
+use std::collections::{HashMap, HashSet};
+
+/// The rollouts that have each phrase of a query in their messages.
+pub(crate) type FoundPhrases = HashMap<Vec<Word>, HashSet<RolloutId>>;
 
 /// What is known of one rollout.
 #[derive(Clone, Copy)]
@@ -14,6 +18,10 @@ pub(crate) struct RolloutFacts<'a> {
     pub(crate) errors: u64,
     pub(crate) llm_calls: u64,
     pub(crate) totals: &'a RolloutTotals,
+    /// The names of the reasons against training on the latest attempt: none if it is sound. `None` if it was not judged.
+    pub(crate) verdict: Option<&'a [&'static str]>,
+    /// What was found of the phrases of the query.
+    pub(crate) phrases: &'a FoundPhrases,
     /// The time at which the question is asked.
     pub(crate) now: Timestamp,
 }

@@ -10,7 +10,7 @@ mod term;
 mod totals;
 
 pub(crate) use error::QueryError;
-pub(crate) use facts::{RolloutFacts, task_text};
+pub(crate) use facts::{FoundPhrases, RolloutFacts, task_text};
 pub(crate) use parse::Query;
 pub(crate) use span_kind::SpanClass;
 pub(crate) use totals::RolloutTotals;

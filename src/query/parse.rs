@@ -5,8 +5,8 @@
 
 use super::error::QueryError;
 use super::facts::RolloutFacts;
-use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term, TextField};
-use crate::trace::{RolloutStatus, Timestamp};
+use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term, TextField, VerdictValue};
+use crate::trace::{RolloutStatus, Timestamp, Word, words_of};
 use std::ops::Range;
 
 /// Conditions on rollouts. The empty query matches all.
@@ -40,9 +40,27 @@ impl Query {
         self.terms.iter().any(|term| matches!(term.condition, Condition::Text(TextField::Mode, _)))
     }
 
+    /// True if the answer depends on the verdict.
+    pub(crate) fn needs_verdict(&self) -> bool {
+        self.terms.iter().any(Term::is_of_verdict)
+    }
+
+    /// The phrases that have to be searched for in messages.
+    pub(crate) fn phrases(&self) -> impl Iterator<Item = &Vec<Word>> {
+        self.terms.iter().filter_map(|term| match &term.condition {
+            Condition::Phrase(words) => Some(words),
+            _ => None,
+        })
+    }
+
     /// True if the rollout meets all conditions.
     pub(crate) fn matches(&self, facts: &RolloutFacts<'_>) -> bool {
-        self.terms.iter().all(|term| term.condition.matches(facts) != term.is_negated)
+        self.terms.iter().all(|term| term.matches(facts))
+    }
+
+    /// True if the rollout meets all conditions that are not about the verdict, which takes longest to find.
+    pub(crate) fn matches_apart_from_verdict(&self, facts: &RolloutFacts<'_>) -> bool {
+        self.terms.iter().all(|term| term.is_of_verdict() || term.matches(facts))
     }
 
     /// The states that a matching rollout may have; `None` for all.
@@ -134,7 +152,7 @@ fn condition(name: &str, comparison: Comparison, value: &str, now: Timestamp) ->
         return Ok(Condition::Number(*field, comparison, number));
     }
     let text_field = TEXT_FIELDS.iter().find(|(known, _)| *known == lower);
-    if text_field.is_none() && !["status", "since", "until"].contains(&lower.as_str()) {
+    if text_field.is_none() && !OTHER_FIELDS.contains(&lower.as_str()) {
         let nearest = nearest(&lower).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
         return Err(Problem::Field(format!("there is no field `{name}`{nearest}")));
     }
@@ -144,11 +162,30 @@ fn condition(name: &str, comparison: Comparison, value: &str, now: Timestamp) ->
     match (lower.as_str(), text_field) {
         (_, Some((_, field))) => Ok(Condition::Text(*field, value.to_owned())),
         ("status", _) => statuses(value).map(Condition::Status),
+        ("text", _) => phrase(value).map(Condition::Phrase),
+        ("verdict", _) => Ok(Condition::Verdict(match value.to_ascii_lowercase().as_str() {
+            "sound" => VerdictValue::Sound,
+            "unsound" => VerdictValue::Unsound,
+            reason => VerdictValue::Reason(reason.to_owned()),
+        })),
         (field, _) => {
             let message = || format!("{value} is no time; write 1h, 2d, or 2026-01-31");
             let time = time(value, now).ok_or_else(|| Problem::Value(message()))?;
             Ok(if field == "since" { Condition::Since(time) } else { Condition::Until(time) })
         }
+    }
+}
+
+/// The words of a phrase, which are compared whole.
+fn phrase(value: &str) -> Result<Vec<Word>, Problem> {
+    if value.starts_with('*') || value.ends_with('*') {
+        return Err(Problem::Value("texts are searched for whole words; leave out the `*`".to_owned()));
+    }
+    let words = words_of(value);
+    match words.len() {
+        0 => Err(Problem::Value(format!("{value} has no letter or digit to search for"))),
+        1..=MAX_PHRASE_WORDS => Ok(words),
+        _ => Err(Problem::Value(format!("a phrase has at most {MAX_PHRASE_WORDS} words"))),
     }
 }
 
@@ -216,19 +253,23 @@ fn unquoted(value: &str) -> String {
 /// The field with the most similar name.
 fn nearest(name: &str) -> Option<&'static str> {
     let texts = TEXT_FIELDS.iter().map(|(known, _)| *known);
-    let known = texts.chain(NUMBER_FIELDS.iter().map(|(known, _)| *known)).chain(["status", "since", "until"]);
+    let known = texts.chain(NUMBER_FIELDS.iter().map(|(known, _)| *known)).chain(OTHER_FIELDS);
     let scored = known.map(|known| (strsim::jaro(name, known), known));
     scored.filter(|(score, _)| *score > 0.7).max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, known)| known)
 }
 
 const MAX_QUERY_BYTES: usize = 2048;
 const MAX_TERMS: usize = 64;
+const MAX_PHRASE_WORDS: usize = 64;
+/// Fields that are neither texts nor numbers of a rollout.
+const OTHER_FIELDS: [&str; 5] = ["status", "since", "until", "text", "verdict"];
 
 #[cfg(test)]
 mod tests {
     use super::super::totals::RolloutTotals;
     use super::*;
     use crate::trace::Rollout;
+    use std::collections::{HashMap, HashSet};
 
     fn now() -> Timestamp {
         Timestamp::from_unix_secs(1_800_000_000.0)
@@ -251,6 +292,8 @@ mod tests {
             errors: 2,
             llm_calls: 3,
             totals: &totals,
+            verdict: Some(&["missing_token_ids"]),
+            phrases: &HashMap::from([(words_of("my refund"), HashSet::from(["ro-12".into()]))]),
             now: now(),
         };
         Query::parse(query, now()).unwrap().matches(&facts)
@@ -284,6 +327,11 @@ mod tests {
             "since:2027-01-01",
             "until:2028-02-29",
             "qwen refund ro-12",
+            "text:\"My refund!\"",
+            "text:my-refund",
+            "-text:refund",
+            "verdict:unsound -verdict:sound",
+            "verdict:missing*",
         ] {
             assert!(matches(query), "{query}");
         }
@@ -299,6 +347,9 @@ mod tests {
             "tool:x",
             "refund banana",
             "until:1h",
+            "text:refund",
+            "verdict:sound",
+            "verdict:timeout",
         ] {
             assert!(!matches(query), "{query}");
         }
@@ -314,11 +365,24 @@ mod tests {
             ("task:\"a b", 5..9, "the quote is not closed"),
             ("model>3", 0..5, "`model` has no order"),
             ("a -model:", 3..9, "`model` has no value"),
+            ("text:refund*", 5..12, "texts are searched for whole words"),
+            ("text:\"?! \"", 5..10, "?!  has no letter or digit"),
+            ("a text>x", 2..6, "`text` has no order"),
+            ("texts:x", 0..5, "there is no field `texts`; did you mean `text`?"),
         ] {
             let error = Query::parse(query, now()).unwrap_err();
             assert_eq!(error.place, place, "{query}");
             assert!(error.message.starts_with(message), "{error}");
         }
+    }
+
+    #[test]
+    fn all_fields_go_together() {
+        let text = "model:qwen* status:error tokens>4k role:subagent verdict:sound reward<0.5 tool:search host:github.com \
+            text:\"refund\" since:1h";
+        let query = Query::parse(text, now()).unwrap();
+        assert_eq!(query.phrases().collect::<Vec<_>>(), [&words_of("refund")]);
+        assert!(query.needs_verdict() && query.needs_totals() && query.statuses().is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The conditions of a query: fields, how each is compared, and what it means for a rollout.
 
 use super::facts::{RolloutFacts, task_text};
-use crate::trace::{RolloutStatus, Timestamp};
+use crate::trace::{RolloutStatus, Timestamp, Word};
 use crate::util::glob::name_matches;
 
 /// One condition.
@@ -11,6 +11,9 @@ pub(super) enum Condition {
     Word(String),
     Status(Vec<RolloutStatus>),
     Text(TextField, String),
+    /// Words that follow each other in a message.
+    Phrase(Vec<Word>),
+    Verdict(VerdictValue),
     Number(NumberField, Comparison, f64),
     /// Started at this time or later.
     Since(Timestamp),
@@ -23,6 +26,15 @@ pub(super) enum Condition {
 pub(super) struct Term {
     pub(super) condition: Condition,
     pub(super) is_negated: bool,
+}
+
+/// What a verdict has to be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum VerdictValue {
+    Sound,
+    Unsound,
+    /// A reason against training with this name, or with a name that fits this pattern.
+    Reason(String),
 }
 
 /// Fields with texts: a pattern with `*` has to match the whole text, another one a part of it, in upper or lower case.
@@ -92,12 +104,27 @@ pub(super) const NUMBER_FIELDS: &[(&str, NumberField)] = &[
     ("duration", NumberField::Duration),
 ];
 
+impl Term {
+    /// True if the condition is about the verdict.
+    pub(super) fn is_of_verdict(&self) -> bool {
+        matches!(self.condition, Condition::Verdict(_))
+    }
+
+    /// True if the rollout meets the condition, or does not meet it if it is negated. A verdict that is not known meets neither.
+    pub(super) fn matches(&self, facts: &RolloutFacts<'_>) -> bool {
+        if self.is_of_verdict() && facts.verdict.is_none() {
+            return false;
+        }
+        self.condition.matches(facts) != self.is_negated
+    }
+}
+
 impl Condition {
     /// True if the condition is about what the spans add up to.
     pub(super) fn needs_totals(&self) -> bool {
         match self {
             Self::Word(_) => true,
-            Self::Status(_) | Self::Since(_) | Self::Until(_) => false,
+            Self::Status(_) | Self::Since(_) | Self::Until(_) | Self::Phrase(_) | Self::Verdict(_) => false,
             Self::Text(field, _) => {
                 !matches!(field, TextField::Id | TextField::Name | TextField::Task | TextField::Mode)
             }
@@ -128,6 +155,14 @@ impl Condition {
             }
             Self::Status(statuses) => statuses.contains(&facts.rollout.status),
             Self::Text(field, pattern) => field.matches(pattern, facts),
+            Self::Phrase(words) => {
+                facts.phrases.get(words).is_some_and(|rollouts| rollouts.contains(&facts.rollout.rollout_id))
+            }
+            Self::Verdict(wanted) => facts.verdict.is_some_and(|reasons| match wanted {
+                VerdictValue::Sound => reasons.is_empty(),
+                VerdictValue::Unsound => !reasons.is_empty(),
+                VerdictValue::Reason(pattern) => reasons.iter().any(|reason| name_matches(pattern, reason)),
+            }),
             Self::Number(field, comparison, wanted) => {
                 field.value(facts).is_some_and(|value| comparison.holds(value, *wanted))
             }

@@ -4,7 +4,7 @@
 //! one it is `max_age_days` of the section. Rollouts in progress are kept.
 
 use super::totals::TotalsCache;
-use crate::query::{Query, QueryError, RolloutFacts, RolloutTotals};
+use crate::query::{FoundPhrases, Query, QueryError, RolloutFacts, RolloutTotals};
 use crate::store::{
     PruneRequest, Pruned, Result, Retention, RolloutCounts, RolloutFilter, RolloutPlace, SharedStore, StoreExt,
 };
@@ -64,6 +64,11 @@ impl RetentionSettings {
                 query: rule.query.clone(),
                 message: error.message,
             })?;
+            if query.needs_verdict() || query.phrases().next().is_some() {
+                let message =
+                    "`text` and `verdict` select rollouts for `tracewire store prune --query`, not in rules".to_owned();
+                return Err(RetentionError::Query { number, query: rule.query.clone(), message });
+            }
             if query.is_empty() && number < self.rule.len() {
                 return Err(RetentionError::Unreachable(number));
             }
@@ -208,7 +213,18 @@ impl<'a> ExpiredRollouts<'a> {
         }
         let totals = totals.unwrap_or_default();
         let RolloutCounts { attempts, spans, errors, llm_calls } = *counts;
-        let facts = RolloutFacts { rollout, attempts, spans, errors, llm_calls, totals: &totals, now: self.now };
+        let (totals_known, now, phrases) = (&totals, self.now, &FoundPhrases::new());
+        let facts = RolloutFacts {
+            rollout,
+            attempts,
+            spans,
+            errors,
+            llm_calls,
+            totals: totals_known,
+            verdict: None,
+            phrases,
+            now,
+        };
         let matching = self.rules.iter().find(|(query, _)| query.matches(&facts));
         let days = matching.map_or(self.other_days, |(_, days)| *days);
         let end = rollout.end_time.or(totals.last_end).unwrap_or(rollout.start_time);
@@ -244,6 +260,7 @@ mod tests {
         };
         assert_eq!(check(&["reward>0", "status:failed", ""]), Ok(()));
         assert!(check(&["", "status:failed"]).unwrap_err().contains("entry 1 matches all rollouts"));
+        assert!(check(&["text:refund"]).unwrap_err().contains("store prune --query"));
         let unknown = check(&["reward>0", "colour:red"]).unwrap_err();
         assert!(unknown.contains("`colour:red` of entry 2") && unknown.contains("tracewire trace list"), "{unknown}");
     }

@@ -1,14 +1,15 @@
 //! Finds the rollouts that match a query, newest first, with counts and what their spans add up to.
 
-use super::totals::TotalsCache;
-use crate::query::{Query, RolloutFacts, RolloutTotals};
-use crate::store::{Result, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace, SharedStore};
+use super::search_cache::SearchCache;
+use super::verdicts::{JudgedRollout, MAX_JUDGED_SPANS};
+use crate::query::{FoundPhrases, Query, RolloutFacts, RolloutTotals};
+use crate::store::{Result, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace, SharedStore, WordSearch};
 use crate::trace::{AttemptedRollout, Rollout, RolloutId, Timestamp};
 
 /// A search in a store. Each page reads a limited number of rollouts and spans, so that it ends soon whatever the store has.
 pub(crate) struct RolloutSearch<'a> {
     pub(crate) store: &'a SharedStore,
-    pub(crate) totals: &'a TotalsCache,
+    pub(crate) cache: &'a SearchCache,
     pub(crate) query: &'a Query,
     /// The time that durations of rollouts in progress count to.
     pub(crate) now: Timestamp,
@@ -40,6 +41,10 @@ pub(crate) struct SearchPage {
     pub(crate) next: Option<RolloutPlace>,
     /// The start time of the last rollout that was looked at.
     pub(crate) searched_to: Option<Timestamp>,
+    /// Spans with messages that were not searched yet, about: a later search finds more.
+    pub(crate) unsearched_spans: u64,
+    /// True if a phrase is in so many spans that only the newest of them count.
+    pub(crate) is_cut: bool,
 }
 
 impl RolloutSearch<'_> {
@@ -49,14 +54,14 @@ impl RolloutSearch<'_> {
         request: SearchPageRequest,
         is_visible: impl Fn(&Rollout) -> bool,
     ) -> Result<SearchPage> {
-        self.find(request, is_visible, Totals::Always).await
+        self.find(request, is_visible, Extent::Page).await
     }
 
     async fn find(
         &self,
         SearchPageRequest { after, limit }: SearchPageRequest,
         is_visible: impl Fn(&Rollout) -> bool,
-        wanted: Totals,
+        extent: Extent,
     ) -> Result<SearchPage> {
         let mut filter = RolloutFilter {
             ids: self.only.clone().map(|id| vec![id]),
@@ -66,7 +71,8 @@ impl RolloutSearch<'_> {
             limit: Some(if self.query.is_empty() { limit.min(SCAN_ROLLOUTS) } else { SCAN_ROLLOUTS }),
             ..RolloutFilter::default()
         };
-        let (mut page, mut budget, mut looked_at) = (SearchPage::default(), MAX_SPANS_READ, 0);
+        let (phrases, mut page) = self.phrases(extent).await?;
+        let (mut budget, mut verdict_budget, mut looked_at) = (MAX_SPANS_READ, MAX_JUDGED_SPANS, 0);
         while looked_at < MAX_ROLLOUTS_READ {
             let listed = self.store.attempted_rollouts(filter.clone()).await?;
             let is_last = listed.len() < filter.limit.unwrap_or(0);
@@ -78,16 +84,42 @@ impl RolloutSearch<'_> {
                     return Ok(page);
                 }
                 if let Some(counts) = counts.get(&one.rollout.rollout_id) {
-                    let totals = match wanted {
-                        Totals::IfAsked if !self.query.needs_totals() => None,
-                        _ => self.totals.of(self.store, &one.rollout.rollout_id, counts, &mut budget).await?,
+                    let totals = match extent {
+                        Extent::Ids if !self.query.needs_totals() => None,
+                        _ => self.cache.totals.of(self.store, &one.rollout.rollout_id, counts, &mut budget).await?,
                     };
                     if totals.is_none() && self.query.needs_totals() {
                         // Whether it matches is not known yet: the next page begins with it.
                         page.next = filter.after.or_else(|| Some(before(&place)));
                         return Ok(page);
                     }
-                    if self.matches(&one, counts, totals.as_ref()) {
+                    let no_totals = RolloutTotals::default();
+                    let mut facts = RolloutFacts {
+                        rollout: &one.rollout,
+                        attempts: counts.attempts,
+                        spans: counts.spans,
+                        errors: counts.errors,
+                        llm_calls: counts.llm_calls,
+                        totals: totals.as_ref().unwrap_or(&no_totals),
+                        verdict: None,
+                        phrases: &phrases,
+                        now: self.now,
+                    };
+                    let mut is_match = self.query.matches_apart_from_verdict(&facts);
+                    if is_match && self.query.needs_verdict() {
+                        let judged = self.cache.verdicts.of(self.store, &one, counts, &mut verdict_budget).await?;
+                        let reasons = match judged {
+                            JudgedRollout::Reasons(reasons) => Some(reasons),
+                            JudgedRollout::TooLong => None,
+                            JudgedRollout::Later => {
+                                page.next = filter.after.or_else(|| Some(before(&place)));
+                                return Ok(page);
+                            }
+                        };
+                        facts.verdict = reasons.as_deref();
+                        is_match = self.query.matches(&facts);
+                    }
+                    if is_match {
                         page.rollouts.push(FoundRollout { found: one, counts: *counts, totals });
                     }
                 }
@@ -111,8 +143,7 @@ impl RolloutSearch<'_> {
     pub(crate) async fn all_ids(&self, is_visible: impl Fn(&Rollout) -> bool) -> Result<Vec<RolloutId>> {
         let (mut ids, mut after) = (Vec::new(), None);
         loop {
-            let page =
-                self.find(SearchPageRequest { after, limit: SCAN_ROLLOUTS }, &is_visible, Totals::IfAsked).await?;
+            let page = self.find(SearchPageRequest { after, limit: SCAN_ROLLOUTS }, &is_visible, Extent::Ids).await?;
             ids.extend(page.rollouts.into_iter().map(|one| one.found.rollout.rollout_id));
             after = page.next;
             if after.is_none() {
@@ -122,26 +153,40 @@ impl RolloutSearch<'_> {
         }
     }
 
-    fn matches(&self, found: &AttemptedRollout, counts: &RolloutCounts, totals: Option<&RolloutTotals>) -> bool {
-        let unknown = RolloutTotals::default();
-        self.query.matches(&RolloutFacts {
-            rollout: &found.rollout,
-            attempts: counts.attempts,
-            spans: counts.spans,
-            errors: counts.errors,
-            llm_calls: counts.llm_calls,
-            totals: totals.unwrap_or(&unknown),
-            now: self.now,
-        })
+    /// The rollouts that have each phrase of the query, and a page that says how far they were searched for.
+    async fn phrases(&self, extent: Extent) -> Result<(FoundPhrases, SearchPage)> {
+        let (mut phrases, mut page) = (FoundPhrases::new(), SearchPage::default());
+        let texts = &self.cache.texts;
+        if self.query.phrases().next().is_none() {
+            return Ok((phrases, page));
+        }
+        let max_spans = match extent {
+            Extent::Page => {
+                page.unsearched_spans = texts.bring_up_to_date(self.store).await?;
+                texts.max_spans()
+            }
+            Extent::Ids => {
+                texts.complete(self.store).await?;
+                usize::MAX
+            }
+        };
+        for phrase in self.query.phrases() {
+            let search = WordSearch { phrase: phrase.clone(), rollout: self.only.clone(), max_spans };
+            let found = self.store.find_words(search).await?;
+            page.is_cut |= found.is_cut;
+            phrases.insert(phrase.clone(), found.rollouts);
+        }
+        Ok((phrases, page))
     }
 }
 
-/// Whether the spans of a rollout are added up.
+/// What of the rollouts a caller needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Totals {
-    Always,
-    /// Only if the query is about them.
-    IfAsked,
+enum Extent {
+    /// A page, with what their spans add up to.
+    Page,
+    /// The ids of all of them.
+    Ids,
 }
 
 /// A place after which a page of the newest rollouts begins with this one.

@@ -10,6 +10,7 @@ use super::pruning::{PruneCursor, PruneRequest, PruneSlice, Pruned};
 use super::records::Change;
 use super::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use super::usage::{StoreUsage, Vacuum};
+use super::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{
     Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Span, Timestamp, Worker,
 };
@@ -80,6 +81,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// One span with all its attributes. `None` if it is not stored.
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>>;
+
+    /// The number of the last span that the index of words covers. Above the number of the newest span if the store needs no index.
+    fn words_through(&self) -> BoxFuture<'_, Result<u64>>;
+
+    /// Adds the words of spans to the index, if the batch still fits: [`Store::words_through`] tells.
+    fn add_words(&self, batch: WordBatch) -> BoxFuture<'_, Result<()>>;
+
+    /// The rollouts with a phrase in the messages of the spans that the index covers.
+    fn find_words(&self, search: WordSearch) -> BoxFuture<'_, Result<FoundRollouts>>;
 
     /// All workers, in the order of their first insertion.
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;

@@ -31,6 +31,7 @@ pub mod spool;
 mod sql;
 pub mod sqlite;
 mod usage;
+mod words;
 
 pub use api::{
     Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutOrder, RolloutPlace,
@@ -47,3 +48,4 @@ pub(crate) use selected_rollouts::SelectedRollouts;
 pub(crate) use span_pages::SpanPages;
 pub use span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 pub use usage::{StoreKind, StoreUsage, Vacuum};
+pub use words::{FoundRollouts, SpanWords, WordBatch, WordSearch};

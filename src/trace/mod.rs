@@ -13,6 +13,7 @@ pub mod semconv;
 pub mod span;
 pub mod units;
 pub mod value;
+mod words;
 
 pub use exchange::{Body, Exchange, Outcome};
 pub use ids::{AttemptId, RolloutId, SpanId, TraceId};
@@ -26,3 +27,5 @@ pub use sampler_arrays::{SamplerArray, SamplerArrays};
 pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;
 pub use value::{Attributes, Value};
+pub use words::{Word, words_of};
+pub(crate) use words::{has_phrase, message_words};

@@ -19,13 +19,13 @@ use tracewire::store::memory::MemoryStore;
 use tracewire::store::postgres::{PostgresOptions, PostgresStore};
 use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
-    Appended, ExportCursor, PruneCursor, PruneLimits, PruneRequest, Retention, RolloutCounts, RolloutFilter,
-    RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent, SpanPlace, SpanQuery, Store,
-    StoreError, StoreExt,
+    Appended, ExportCursor, FoundRollouts, PruneCursor, PruneLimits, PruneRequest, Retention, RolloutCounts,
+    RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent, SpanPlace, SpanQuery,
+    SpanWords, Store, StoreError, StoreExt, WordBatch, WordSearch,
 };
 use tracewire::trace::{
     Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutId, RolloutStatus, Span, StatusCode,
-    Timestamp, Value,
+    Timestamp, Value, words_of,
 };
 
 struct Opened {
@@ -176,6 +176,63 @@ async fn spans_are_read_by_number(store: SharedStore) {
 }
 
 /// Pages have all rollouts once, in the order of the whole, also those of one start time.
+/// A phrase is found in the spans of the index, in its order, until the spans are gone. Batches that do not fit change nothing.
+async fn messages_are_found(store: SharedStore) {
+    let mut first = span("r", "a", 1, "x");
+    first.set("gen_ai.input.messages", r#"[{"role":"user","parts":[{"content":"Where is my refund?"}]}]"#);
+    let mut second = span("q", "a", 1, "y");
+    second.set(
+        "gen_ai.output.messages",
+        format!(r#"[{{"parts":[{{"content":"{} refund is my"}}]}}]"#, "long ".repeat(500)),
+    );
+    store.append(shared([first, second])).await.unwrap();
+    let page = store.spans_by_number(0, 10).await.unwrap();
+    let batch = |after: u64, through: u64, relies_on: Vec<u64>| {
+        let texts = [words_of("Where is my refund"), words_of("refund is my")];
+        let spans = page.numbers.iter().zip(texts).map(|(number, words)| SpanWords { number: *number, words });
+        WordBatch { after, through, spans: spans.collect(), relies_on }
+    };
+    let needs_index = store.words_through().await.unwrap() == 0;
+    if needs_index {
+        store.add_words(batch(page.through + 9, page.through + 10, Vec::new())).await.unwrap();
+        store.add_words(batch(0, page.through, vec![page.through + 99])).await.unwrap();
+        assert_eq!(store.words_through().await.unwrap(), 0);
+        store.add_words(batch(0, page.through, page.numbers.clone())).await.unwrap();
+        assert_eq!(store.words_through().await.unwrap(), page.through);
+    }
+    let found = async |text: &str, rollout: Option<&str>, max_spans: usize| {
+        let search = WordSearch { phrase: words_of(text), rollout: rollout.map(RolloutId::from), max_spans };
+        let FoundRollouts { rollouts, is_cut } = store.find_words(search).await.unwrap();
+        let ids: BTreeSet<String> = rollouts.iter().map(RolloutId::to_string).collect();
+        (ids.into_iter().collect::<Vec<_>>().join(" "), is_cut)
+    };
+    for (text, rollout, expected) in [
+        ("REFUND", None, "q r"),
+        ("my refund", None, "r"),
+        ("refund, is", None, "q"),
+        ("refund", Some("q"), "q"),
+        ("my refund", Some("q"), ""),
+        ("refunds", None, ""),
+    ] {
+        assert_eq!(found(text, rollout, 100).await, (expected.to_owned(), false), "{text}");
+    }
+    assert_eq!(found("refund", None, 1).await, ("q".to_owned(), true), "the newest");
+    store.transaction(|records| records.remove_rollout(&"q".into())).await.unwrap();
+    assert_eq!(found("refund", None, 100).await, ("r".to_owned(), false));
+    store
+        .prune_all(
+            PruneRequest::Limits(PruneLimits {
+                max_spans: 0,
+                ended_before: Some(Timestamp::from_unix_secs(4e9)),
+                ..PruneLimits::default()
+            }),
+            |_| {},
+        )
+        .await
+        .unwrap();
+    assert_eq!(found("refund", None, 100).await, (String::new(), false));
+}
+
 async fn rollouts_are_paged(store: SharedStore) {
     for number in 0..7_u64 {
         let rollout =
@@ -723,9 +780,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -165,7 +165,7 @@ fn tail_prints_spans_as_they_are_stored() {
         (tail, lines, told)
     };
     let (mut all, mut lines, _all_told) = start(&[]);
-    let (mut some, mut json_lines, _some_told) = start(&["--json", "ro-second"]);
+    let (mut some, mut json_lines, _some_told) = start(&["--json", "ro-second", "text:x"]);
     record(&bench, &["--rollout", "ro-first"], "x");
     record(&bench, &["--rollout", "ro-second"], "x");
     let mut printed = Vec::new();

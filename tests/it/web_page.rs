@@ -89,6 +89,13 @@ fn lists_of_rollouts_are_filtered_and_paged() {
         ("tool:get_order", 26),
         ("id:ro-without-spans+spans:0", 1),
         ("error:connection*", 3),
+        ("text:%22was+paid+back%22", 23),
+        ("text:%22paid+was%22", 0),
+        ("text:%22Rechnung+f%C3%BCr+Bestellung%22+-status:failed", 6),
+        ("text:round_price+-text:lamp", 1),
+        ("text:user", 0),
+        ("verdict:sound+id:support", 18),
+        ("verdict:unlinked_call+verdict:unsound", 5),
     ] {
         let found = pages(&serve, &format!("limit=5&q={query}"), &[]);
         assert_eq!(found.len(), expected, "{query}: {:?}", ids(&found));
@@ -99,6 +106,23 @@ fn lists_of_rollouts_are_filtered_and_paged() {
     assert_eq!(detail["loc"], json!(["query", "q", 2, 7]));
     assert!(detail["msg"].as_str().unwrap().contains("did you mean `model`"), "{detail}");
     assert_eq!(get(serve.address("server"), "/v1/tracewire/rollouts?after=x").status, 422);
+    let wrong = get(serve.address("server"), "/v1/tracewire/rollouts?q=text:%22*%22+x");
+    assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"]), (422, &json!(["query", "q", 5, 8])));
+    let exported = get(serve.address("server"), "/v1/tracewire/export?format=messages&q=text:1138+verdict:sound");
+    assert_eq!(exported.status, 200);
+    assert_eq!(exported.text().lines().count(), pages(&serve, "q=text:1138+verdict:sound", &[]).len());
+    // What is stored after a search is found by the next one, and what is removed is not.
+    let new = json!({"rollout_id": "ro-new", "attempt_id": "at-1", "sequence_id": 1, "trace_id": "1".repeat(32), "span_id": "2".repeat(16),
+        "parent_id": null, "name": "chat", "kind": "CLIENT", "status": {"status_code": "OK", "description": null}, "events": [], "links": [],
+        "attributes": {"gen_ai.input.messages": "[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"zebra\"}]}]"},
+        "start_time": 1.0, "end_time": 2.0, "context": null, "parent": null, "resource": {"attributes": {}, "schema_url": ""}});
+    assert_eq!(pages(&serve, "q=text:zebra", &[]).len(), 0);
+    for _ in 0..2 {
+        assert!(post(serve.address("server"), "/v1/agl/spans", &new).status < 300);
+        assert_eq!(ids(&pages(&serve, "q=text:zebra", &[])), ["ro-new"]);
+        assert!(ask(serve.address("server"), "DELETE", "/api/rollouts/ro-new", &[], "").status < 300);
+        assert_eq!(pages(&serve, "q=text:zebra", &[]).len(), 0);
+    }
 }
 
 #[test]
@@ -282,6 +306,12 @@ fn lists_in_the_terminal_take_the_same_query() {
     assert_eq!(found.matches("ro-support-").count(), 2, "{found}");
     let (_, found) = list(&["id:ro-team"]);
     assert!(found.contains("32k → 2.1k") && found.contains("why the nightly build"), "{found}");
+    let (_, found) = list(&["text:was paid back", "--limit", "0"]);
+    assert_eq!(found.matches("ro-support-").count(), 23, "{found}");
+    let (_, found) = list(&["verdict:sound", "text:1138"]);
+    assert!(found.contains(" sound ") && !found.contains("reason"), "{found}");
+    let (succeeded, error) = list(&["text:?!"]);
+    assert!(!succeeded && error.contains("has no letter or digit to search for\n  text:?!\n       ^^"), "{error}");
     let (succeeded, error) = list(&["a", "modle:x"]);
     assert!(!succeeded && error.contains("did you mean `model`?\n  a modle:x\n    ^^^^^"), "{error}");
     let output = tracewire(bench.home()).args(["trace", "list", "id:ro-team", "--json"]).output().unwrap();

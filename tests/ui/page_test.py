@@ -66,6 +66,11 @@ def the_list_shows_filters_and_explains(page):
     page.keyboard.type("status:failed model:qwen*")
     expect(page.locator(".row")).to_have_count(3)
     assert "q=status%3Afailed" in page.url, page.url
+    page.locator("input[type=search]").fill('text:"was paid back" verdict:sound')
+    expect(page.locator(".row").first).to_contain_text("sound")
+    expect(page.locator("[data-id=ro-support-14]")).to_be_hidden()
+    page.locator("input[type=search]").fill("text:refund*")
+    expect(page.locator(".problem mark")).to_have_text("refund*")
     page.locator("input[type=search]").fill("modle:x")
     expect(page.locator(".problem")).to_contain_text("did you mean `model`")
     expect(page.locator(".problem mark")).to_have_text("modle")

@@ -106,7 +106,7 @@ async fn selected(state: &ApiState, caller: CallerAccess, query: ExportQuery) ->
     }
     let now = Timestamp::from(SystemTime::now());
     let query = Query::parse(&text, now).map_err(|error| ApiError::of_invalid_query(&text, &error))?;
-    let search = RolloutSearch { store, totals: &state.totals, query: &query, now, only };
+    let search = RolloutSearch { store, cache: &state.search, query: &query, now, only };
     Ok(SelectedRollouts::listed(store, search.all_ids(is_visible).await?))
 }
 

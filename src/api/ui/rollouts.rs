@@ -44,6 +44,12 @@ pub(super) struct RolloutPage {
     /// The start time of the last rollout that was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     searched_to: Option<Timestamp>,
+    /// Spans with messages that `text:` has not searched yet, about; absent if there are none. The same request finds more later.
+    #[serde(skip_serializing_if = "is_zero")]
+    unsearched_spans: u64,
+    /// Whether a text is in so many spans that only the newest of them count; absent if not.
+    #[serde(skip_serializing_if = "is_false")]
+    is_cut: bool,
     /// How many rollouts the store has; absent for callers that may not read all.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
@@ -118,7 +124,7 @@ pub(super) async fn list(
     };
     let store = state.rollouts.store();
     let only = caller.only_rollout().map(RolloutId::from);
-    let search = RolloutSearch { store, totals: &state.totals, query: &query, now, only };
+    let search = RolloutSearch { store, cache: &state.search, query: &query, now, only };
     let request = SearchPageRequest { after, limit: request.limit.clamp(1, MAX_PAGE) };
     let found = search.page(request, |rollout| caller.includes(rollout.rollout_id.as_str())).await?;
     // The place of the last rollout that was looked at would tell its id to a caller that may not read it.
@@ -135,6 +141,8 @@ pub(super) async fn list(
         rollouts: found.rollouts.into_iter().map(RolloutRow::from).collect(),
         next: next.as_ref().map(cursor_of),
         searched_to: found.searched_to,
+        unsearched_spans: found.unsearched_spans,
+        is_cut: found.is_cut,
         total,
     })
 }
@@ -145,7 +153,7 @@ pub(super) async fn one_rollout(State(state): State<ApiState>, Path(id): Path<St
     let found = store.attempted_rollouts(RolloutFilter::of_ids(vec![id.clone()])).await?.into_iter().next();
     let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {id} not found")))?;
     let counts = store.rollout_counts(vec![id.clone()]).await?.remove(&id).unwrap_or_default();
-    let totals = state.totals.of(store, &id, &counts, &mut { MAX_SPANS_READ }).await?;
+    let totals = state.search.totals.of(store, &id, &counts, &mut { MAX_SPANS_READ }).await?;
     ok(RolloutRow::from(FoundRollout { found, counts, totals }))
 }
 
@@ -159,3 +167,13 @@ fn place_of(cursor: &str) -> Option<RolloutPlace> {
 }
 
 const MAX_PAGE: usize = 500;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

@@ -10,7 +10,8 @@ use crate::cli::trace_list::{complete, parsed, query_of};
 use crate::config::{Config, StorePlace};
 use crate::query::Query;
 use crate::rollout::{
-    RetentionSettings, RolloutSearch, SearchPageRequest, TotalsCache, preview_expired, prune_expired,
+    IndexWait, RetentionSettings, RolloutSearch, SearchCache, SearchPageRequest, TotalsCache, preview_expired,
+    prune_expired,
 };
 use crate::store::{PruneLimits, PruneRequest, Pruned, SharedStore, StoreExt};
 use crate::trace::{RolloutId, Timestamp};
@@ -69,9 +70,11 @@ pub(super) async fn run(args: PruneArgs, store: &StoreArgs) -> Result<()> {
         );
     }
     // The store is opened without limits of its own: only what the user asked for is removed.
-    let store = open(&config, args.dry_run).await?;
+    let reads_only = args.dry_run && query.as_ref().is_none_or(|query| query.phrases().next().is_none());
+    let store = open(&config, reads_only).await?;
+    let cache = SearchCache::new(config.verdict.clone(), IndexWait::Complete);
     let request = match &query {
-        Some(query) => PruneRequest::Rollouts(found(&store, query, limits.ended_before, now).await?.into()),
+        Some(query) => PruneRequest::Rollouts(found(&store, query, &cache, limits.ended_before, now).await?.into()),
         None => PruneRequest::Limits(limits),
     };
     let (totals, mut removed) = (TotalsCache::default(), Pruned::default());
@@ -91,8 +94,13 @@ pub(super) async fn run(args: PruneArgs, store: &StoreArgs) -> Result<()> {
     show::out(if args.json { report_json(&place, removed, args.dry_run)? } else { report(removed, args.dry_run) })
 }
 
-async fn open(config: &Config, dry_run: bool) -> Result<SharedStore> {
-    Ok(if dry_run { open_store_for_reading(config).await? } else { open_store(config, WhenUnreachable::Fail).await? })
+/// A search of messages adds to the index of words.
+async fn open(config: &Config, reads_only: bool) -> Result<SharedStore> {
+    Ok(if reads_only {
+        open_store_for_reading(config).await?
+    } else {
+        open_store(config, WhenUnreachable::Fail).await?
+    })
 }
 
 /// The limits of the settings, which have to have some.
@@ -134,11 +142,11 @@ impl PruneArgs {
 async fn found(
     store: &SharedStore,
     query: &Query,
+    cache: &SearchCache,
     ended_before: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Vec<RolloutId>> {
-    let totals = TotalsCache::default();
-    let search = RolloutSearch { store, totals: &totals, query, now, only: None };
+    let search = RolloutSearch { store, cache, query, now, only: None };
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
         let page = search
@@ -148,7 +156,7 @@ async fn found(
             .await?;
         for mut one in page.rollouts {
             if one.found.rollout.end_time.is_none() {
-                complete(&mut one, store, &totals).await?;
+                complete(&mut one, store, &cache.totals).await?;
             }
             let rollout = one.found.rollout;
             // A rollout that only spans name ends with the last of them.

@@ -10,5 +10,6 @@ mod records;
 mod state;
 mod store;
 mod usage;
+mod words;
 
 pub use store::MemoryStore;

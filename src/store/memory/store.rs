@@ -12,6 +12,7 @@ use crate::store::records::{Change, SpanObserver};
 use crate::store::retention::Retention;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::usage::{StoreUsage, Vacuum};
+use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use crate::util::lru::{LruCache, lru};
 use std::collections::HashMap;
@@ -111,6 +112,19 @@ impl Store for MemoryStore {
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {
         self.with(move |state| state.span(&rollout, &attempt, &span_id))
+    }
+
+    fn words_through(&self) -> BoxFuture<'_, Result<u64>> {
+        // The spans themselves are searched.
+        self.with(|_| u64::MAX)
+    }
+
+    fn add_words(&self, _: WordBatch) -> BoxFuture<'_, Result<()>> {
+        self.with(|_| ())
+    }
+
+    fn find_words(&self, search: WordSearch) -> BoxFuture<'_, Result<FoundRollouts>> {
+        self.with(move |state| state.find_words(&search))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

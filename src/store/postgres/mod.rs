@@ -20,6 +20,7 @@ mod store;
 mod texts;
 mod transaction;
 mod usage;
+mod words;
 
 pub use options::{PostgresOptions, WhenUnreachable, without_password};
 pub use store::PostgresStore;

@@ -6,7 +6,7 @@ use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::settled::Settled;
 use super::statistics::StatisticsCache;
 use super::transaction::Changed;
-use super::{append, ended, pruning, queries, spans, texts, transaction, usage};
+use super::{append, ended, pruning, queries, spans, texts, transaction, usage, words};
 use crate::store::api::{
     Appended, BoxFuture, EndedRollouts, NumberedSpans, RolloutCounts, RolloutFilter, RolloutSequenceState,
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
@@ -17,6 +17,7 @@ use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::span_row::SpanRow;
 use crate::store::usage::{StoreUsage, Vacuum};
+use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Object;
@@ -262,6 +263,18 @@ impl Store for PostgresStore {
                 Box::pin(async move { spans::one(connection, &rollout, &attempt, &span_id).await })
             }),
         )
+    }
+
+    fn words_through(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.run(|connection| Box::pin(words::indexed_through(connection))))
+    }
+
+    fn add_words(&self, batch: WordBatch) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { words::add(connection, &batch).await })))
+    }
+
+    fn find_words(&self, search: WordSearch) -> BoxFuture<'_, Result<FoundRollouts>> {
+        Box::pin(self.run(move |connection| Box::pin(async move { words::find(connection, &search).await })))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

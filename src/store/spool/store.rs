@@ -11,6 +11,7 @@ use crate::store::records::Change;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::usage::{StoreUsage, Vacuum};
+use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::HashMap;
@@ -139,6 +140,18 @@ impl Store for SpooledStore {
 
     fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
         self.server.spans_by_number(after, limit)
+    }
+
+    fn words_through(&self) -> BoxFuture<'_, Result<u64>> {
+        self.server.words_through()
+    }
+
+    fn add_words(&self, batch: WordBatch) -> BoxFuture<'_, Result<()>> {
+        self.server.add_words(batch)
+    }
+
+    fn find_words(&self, search: WordSearch) -> BoxFuture<'_, Result<FoundRollouts>> {
+        self.server.find_words(search)
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {

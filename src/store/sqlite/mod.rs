@@ -26,6 +26,7 @@ mod texts;
 mod transaction;
 mod usage;
 mod vacuum;
+mod words;
 mod work;
 mod writer;
 

@@ -10,6 +10,7 @@ use super::rollouts;
 use super::spans;
 use super::usage::usage;
 use super::vacuum::rewrite;
+use super::words;
 use super::work::{Outcome, Work};
 use super::writer::Writer;
 use crate::store::api::{
@@ -23,6 +24,7 @@ use crate::store::retention::Retention;
 use crate::store::sequence_file::SequenceFile;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
 use crate::store::usage::{StoreUsage, Vacuum};
+use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
 use std::collections::HashMap;
 use std::path::Path;
@@ -161,6 +163,18 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read_pieces(move |connection, pieces| {
             spans::one(connection, pieces, &rollout, &attempt, &span_id, &damaged_reads)
         }))
+    }
+
+    fn words_through(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.readers.read(words::indexed_through))
+    }
+
+    fn add_words(&self, batch: WordBatch) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.writer()?.run(Work::AddWords(batch)).await.map(drop) })
+    }
+
+    fn find_words(&self, search: WordSearch) -> BoxFuture<'_, Result<FoundRollouts>> {
+        Box::pin(self.readers.read(move |connection| words::find(connection, &search)))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {

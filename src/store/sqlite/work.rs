@@ -6,9 +6,11 @@ use super::pruning::prune_slice;
 use super::statements::{PackedRow, append, next_sequence};
 use super::texts::RecentTexts;
 use super::transaction::{self, Changed};
+use super::words;
 use crate::store::api::{Appended, RolloutSequenceState};
 use crate::store::pruning::{PruneCursor, PruneRequest, PruneSlice};
 use crate::store::records::Change;
+use crate::store::words::WordBatch;
 use crate::trace::RolloutId;
 use rusqlite::Connection;
 use std::path::Path;
@@ -22,6 +24,7 @@ pub(super) enum Work {
     NextSequence(RolloutId, u64),
     /// A slice of a prune.
     Prune(PruneRequest, PruneCursor),
+    AddWords(WordBatch),
 }
 
 /// The result of a command, of the same kind as its [`Work`].
@@ -30,6 +33,7 @@ pub(super) enum Outcome {
     Changed(Changed),
     Sequence(RolloutSequenceState),
     Pruned(PruneSlice),
+    WordsAdded,
 }
 
 impl Outcome {
@@ -39,7 +43,9 @@ impl Outcome {
             Self::Changed(changed) if changed.has_removed => LogNeed::Erasure,
             Self::Pruned(PruneSlice { next: Some(_), .. }) => LogNeed::Checkpoint,
             Self::Pruned(slice) if slice.has_removed => LogNeed::Erasure,
-            Self::Changed(_) | Self::Pruned(_) | Self::Appended(_) | Self::Sequence(_) => LogNeed::Nothing,
+            Self::Changed(_) | Self::Pruned(_) | Self::Appended(_) | Self::Sequence(_) | Self::WordsAdded => {
+                LogNeed::Nothing
+            }
         }
     }
 }
@@ -57,10 +63,11 @@ pub(super) enum LogNeed {
 pub(super) type CommandResult = Result<Outcome, CommandError>;
 
 impl Work {
-    /// About the size that its spans add to the file.
+    /// About the size that it adds to the file.
     pub(super) fn size_bytes(&self) -> usize {
         match self {
             Self::Append(rows) => rows.iter().map(PackedRow::size_bytes).sum(),
+            Self::AddWords(batch) => batch.spans.iter().map(|span| span.words.len() * WORD_BYTES).sum(),
             _ => 0,
         }
     }
@@ -88,6 +95,10 @@ impl Work {
                 let slice = prune_slice(connection, &request, from, options.retention, SystemTime::now().into())?;
                 Ok(Outcome::Pruned(slice))
             }
+            Self::AddWords(batch) => Ok(words::add(connection, &batch).map(|()| Outcome::WordsAdded)?),
         }
     }
 }
+
+/// What a word of a message takes in the index.
+const WORD_BYTES: usize = 4;

@@ -94,6 +94,8 @@ export class RolloutsView {
     this.problem.hidden = true;
     this.filter.removeAttribute("aria-invalid");
     this.total = page.total;
+    this.unsearched = page.unsearched_spans ?? 0;
+    this.isCut = page.is_cut ?? false;
     const isFirst = !this.hasPage, before = this.rows.size;
     if (isFirst) { this.next = page.next ?? null; this.searched = page.searched_to; this.hasPage = true; }
     const oldest = page.next ? page.rollouts.at(-1)?.start_time ?? Infinity : -Infinity;
@@ -115,7 +117,7 @@ export class RolloutsView {
       this.pill.hidden = false;
     }
     if (isFirst && this.next && this.rows.size < PAGE) this.more();
-    return page.rollouts.some((row) => row.totals === null);
+    return page.rollouts.some((row) => row.totals === null) || page.unsearched_spans > 0;
   }
 
   page(after, signal) {
@@ -165,12 +167,13 @@ export class RolloutsView {
     const items = this.isGrouped ? this.groups(rows, item) : rows.map(item);
     this.list.setItems(items);
     this.drawStrip(rows);
-    const isEmpty = rows.length === 0 && this.hasPage && !this.next;
+    const isEmpty = rows.length === 0 && this.hasPage && !this.next && !this.unsearched;
     this.empty.hidden = !isEmpty;
     this.list.element.hidden = isEmpty;
     if (isEmpty) this.drawEmpty();
     const searched = this.next && this.q ? ` · searched back to ${clock(this.searched)}` : "";
-    this.status.textContent = `${number(rows.length)}${this.next ? "+" : ""} ${this.q ? "match" : "shown"}${this.total !== undefined ? ` of ${plural(this.total, "rollout")}` : ""}${searched}`;
+    const texts = this.unsearched ? ` · ${plural(this.unsearched, "span")} not searched yet` : this.isCut ? " · the text is in so many spans that only the newest count" : "";
+    this.status.textContent = `${number(rows.length)}${this.next ? "+" : ""} ${this.q ? "match" : "shown"}${this.total !== undefined ? ` of ${plural(this.total, "rollout")}` : ""}${searched}${texts}`;
   }
 
   groups(rows, item) {
