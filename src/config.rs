@@ -9,6 +9,7 @@ use crate::forward::{TokenSettings, TraceSettings};
 use crate::gateway::{GatewaySettings, Reroute};
 use crate::live_export::{ExportSettings, ExportSettingsError};
 use crate::proxy::ProxySettings;
+use crate::query::Prices;
 use crate::rollout::{RetentionError, RetentionSettings};
 use crate::run::RunSettings;
 use crate::store::sqlite::Synchronous;
@@ -59,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) export: ExportSettings,
     /// When a rollout is sound enough to train on.
     pub(crate) verdict: VerdictSettings,
+    /// What tokens cost.
+    pub(crate) prices: Prices,
     /// How the program stops.
     pub(crate) shutdown: ShutdownSettings,
 }

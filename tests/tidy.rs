@@ -55,6 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gateway",
             "live_export",
             "proxy",
+            "query",
             "rollout",
             "run",
             "store",

@@ -229,7 +229,11 @@ impl App {
             cors_origins: config.server.cors_origins.clone().into(),
             triplets: config.server.triplets,
             verdict: Arc::new(config.verdict.clone()),
-            search: Arc::new(SearchCache::new(config.verdict.clone(), IndexWait::UpTo(MAX_INDEX_WAIT))),
+            search: Arc::new(SearchCache::new(
+                config.verdict.clone(),
+                config.prices.clone(),
+                IndexWait::UpTo(MAX_INDEX_WAIT),
+            )),
             gateway: gateway.clone(),
             proxy_address: self.proxy_address,
         };

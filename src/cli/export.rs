@@ -14,7 +14,7 @@ use crate::export::spans::AttributeConventions;
 use crate::export::stream::{ExportCounts, ExportError, ExportStream, FileType, PreparedAttempt};
 use crate::export::tokenizer::ModelTokenizer;
 use crate::files::PartialFile;
-use crate::query::Query;
+use crate::query::{Prices, Query};
 use crate::rollout::{IndexWait, RolloutSearch, SearchCache};
 use crate::run::signals::stop_requests;
 use crate::store::{AttemptReader, RolloutFilter, SelectedRollouts, SharedStore, StoreError};
@@ -144,7 +144,7 @@ async fn export(args: ExportArgs) -> Result<()> {
     let options = args.sample.options(settings.verdict)?;
     let (mut rollouts, total) = match &args.query {
         Some(_) => {
-            let ids = matching(&query, &store, &options.verdict).await?;
+            let ids = matching(&query, &store, &options.verdict, settings.prices.clone()).await?;
             let total = ids.len() as u64;
             (SelectedRollouts::listed(&store, ids), total)
         }
@@ -170,9 +170,14 @@ async fn export(args: ExportArgs) -> Result<()> {
 }
 
 /// The rollouts that match a query, oldest first.
-async fn matching(query: &Query, store: &SharedStore, verdict: &VerdictSettings) -> Result<Vec<RolloutId>> {
+async fn matching(
+    query: &Query,
+    store: &SharedStore,
+    verdict: &VerdictSettings,
+    prices: Prices,
+) -> Result<Vec<RolloutId>> {
     let now = Timestamp::from(SystemTime::now());
-    let cache = SearchCache::new(verdict.clone(), IndexWait::Complete);
+    let cache = SearchCache::new(verdict.clone(), prices, IndexWait::Complete);
     let search = RolloutSearch { store, cache: &cache, query, now, only: None };
     Ok(search.all_ids(|_| true).await?)
 }

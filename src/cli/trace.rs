@@ -46,7 +46,7 @@ docs/ui.md has all fields.")]
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// The settings file, for its section `[verdict]`
+        /// The settings file, for its sections `[verdict]` and `[prices]`
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -58,11 +58,11 @@ pub(super) async fn run(args: TraceArgs) -> Result<ExitCode> {
     let paging = if args.no_pager { Paging::Never } else { Paging::Auto };
     let output = match args.command {
         TraceCommand::List { query, limit, json, config } => {
-            let verdict = read_config(config.as_deref())?.verdict;
+            let settings = read_config(config.as_deref())?;
             let query = query_of(&query);
             let (store, _) = open_for_query(&args.store, &parsed(&query, Timestamp::from(SystemTime::now()))?).await?;
             let limit = if limit == 0 { usize::MAX } else { limit };
-            let listing = Listing::read(&store, &query, limit, &verdict).await?;
+            let listing = Listing::read(&store, &query, limit, &settings).await?;
             store.close().await?;
             if json { listing.json()? } else { listing.table() }
         }

@@ -3,15 +3,16 @@
 //! A verdict needs all spans of an attempt. Rollouts with many spans are listed without one, so that a list stays quick.
 
 use super::run_owner::abandoned;
+use crate::config::Config;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::text::escape_for_terminal;
-use crate::query::{Query, QueryError, RolloutTotals, task_text};
+use crate::query::{Cost, Query, QueryError, RolloutTotals, task_text};
 use crate::rollout::{
     FoundRollout, IndexWait, MAX_SPANS_READ, RolloutSearch, SearchCache, SearchPageRequest, TotalsCache,
 };
 use crate::store::{SharedStore, StoreError, StoreExt};
 use crate::trace::{AttemptStatus, RolloutId, RolloutStatus, Timestamp};
-use crate::trajectory::{Verdict, VerdictSettings};
+use crate::trajectory::Verdict;
 use crate::util::cut::cut;
 use anyhow::{Result, bail};
 use serde_json::{Value as JsonValue, json};
@@ -52,20 +53,17 @@ struct Listed {
     found: FoundRollout,
     /// On the latest attempt. `None` if it would take too long.
     verdict: Option<Verdict>,
+    /// `None` if no model has a price.
+    cost: Option<Cost>,
 }
 
 impl Listing {
     /// Searches the store. Rollouts with a killed `run` count as failed.
-    pub(super) async fn read(
-        store: &SharedStore,
-        query: &str,
-        limit: usize,
-        judged_by: &VerdictSettings,
-    ) -> Result<Self> {
+    pub(super) async fn read(store: &SharedStore, query: &str, limit: usize, settings: &Config) -> Result<Self> {
         let now = Timestamp::from(SystemTime::now());
         let query = parsed(query, now)?;
-        let cache = SearchCache::new(judged_by.clone(), IndexWait::Complete);
-        let options = SampleOptions { verdict: judged_by.clone(), ..SampleOptions::default() };
+        let cache = SearchCache::new(settings.verdict.clone(), settings.prices.clone(), IndexWait::Complete);
+        let options = SampleOptions { verdict: settings.verdict.clone(), ..SampleOptions::default() };
         let search = RolloutSearch { store, cache: &cache, query: &query, now, only: None };
         let abandoned: HashSet<RolloutId> =
             abandoned(store).await?.into_iter().map(|ended| ended.rollout.rollout_id).collect();
@@ -79,7 +77,9 @@ impl Listing {
                     found.found.attempt.iter_mut().for_each(|attempt| attempt.status = AttemptStatus::Failed);
                 }
                 let verdict = verdict(&found, store, &options, &mut spans_left).await?;
-                rollouts.push(Listed { found, verdict });
+                let tokens = found.totals.as_ref().map_or(&[][..], |totals| &totals.tokens_by_model);
+                let cost = settings.prices.cost(tokens);
+                rollouts.push(Listed { found, verdict, cost });
             }
             match page.next {
                 Some(next) => after = Some(next),
@@ -91,7 +91,7 @@ impl Listing {
 
     /// One object for each rollout: its own fields, the counts, what its spans add up to, and the reasons of its verdict.
     pub(super) fn json(&self) -> serde_json::Result<String> {
-        let one = |Listed { found: one, verdict }: &Listed| -> serde_json::Result<JsonValue> {
+        let one = |Listed { found: one, verdict, cost }: &Listed| -> serde_json::Result<JsonValue> {
             let mut json = serde_json::to_value(&one.found.rollout)?;
             if let (JsonValue::Object(fields), JsonValue::Object(counts)) =
                 (&mut json, serde_json::to_value(one.counts)?)
@@ -99,6 +99,7 @@ impl Listing {
                 fields.extend(counts);
                 fields.insert("totals".to_owned(), json!(one.totals));
                 fields.insert("verdict".to_owned(), json!(verdict));
+                fields.extend(cost.map(|cost| ("cost".to_owned(), json!(cost))));
             }
             Ok(json)
         };
@@ -127,10 +128,13 @@ impl Listing {
             "verdict",
             "model, name, task",
         ]);
-        for Listed { found: FoundRollout { found, counts, totals }, verdict } in &self.rollouts {
+        for Listed { found: FoundRollout { found, counts, totals }, verdict, cost } in &self.rollouts {
             let (rollout, totals) = (&found.rollout, totals.clone().unwrap_or_default());
             let task = task_text(&rollout.input);
-            let what = [totals.models.join(" "), rollout.name().unwrap_or("").to_owned(), task];
+            let cost = cost.map_or_else(String::new, |cost| {
+                format!("cost {}{:.4}", if cost.is_partial { "≥ " } else { "" }, cost.amount)
+            });
+            let what = [totals.models.join(" "), cost, rollout.name().unwrap_or("").to_owned(), task];
             let what = what.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
             let tokens = format!("{} → {}", short(totals.input_tokens), short(totals.output_tokens));
             let reward = totals.reward().map_or_else(|| "–".to_owned(), |reward| format!("{reward:.4}"));

@@ -5,6 +5,7 @@
 mod error;
 mod facts;
 mod parse;
+mod prices;
 mod span_kind;
 mod term;
 mod totals;
@@ -12,5 +13,6 @@ mod totals;
 pub(crate) use error::QueryError;
 pub(crate) use facts::{FoundPhrases, RolloutFacts, task_text};
 pub(crate) use parse::Query;
+pub(crate) use prices::{Cost, Prices};
 pub(crate) use span_kind::SpanClass;
 pub(crate) use totals::RolloutTotals;

@@ -293,6 +293,7 @@ mod tests {
             llm_calls: 3,
             totals: &totals,
             verdict: Some(&["missing_token_ids"]),
+            cost: Some(0.25),
             phrases: &HashMap::from([(words_of("my refund"), HashSet::from(["ro-12".into()]))]),
             now: now(),
         };
@@ -314,6 +315,7 @@ mod tests {
             "tokens:4500",
             "reward<0.6",
             "reward:0.5",
+            "cost>=0.25",
             "status:running",
             "status:failed,running",
             "status:active",

@@ -64,6 +64,7 @@ pub(super) enum NumberField {
     Errors,
     Attempts,
     Reward,
+    Cost,
     Duration,
 }
 
@@ -101,6 +102,7 @@ pub(super) const NUMBER_FIELDS: &[(&str, NumberField)] = &[
     ("errors", NumberField::Errors),
     ("attempts", NumberField::Attempts),
     ("reward", NumberField::Reward),
+    ("cost", NumberField::Cost),
     ("duration", NumberField::Duration),
 ];
 
@@ -135,6 +137,7 @@ impl Condition {
                     | NumberField::Output
                     | NumberField::Exchanges
                     | NumberField::Reward
+                    | NumberField::Cost
             ),
         }
     }
@@ -212,6 +215,7 @@ impl NumberField {
             Self::Errors => count(facts.errors),
             Self::Attempts => count(facts.attempts),
             Self::Reward => totals.reward(),
+            Self::Cost => facts.cost,
             Self::Duration => Some(facts.duration_secs()),
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct RolloutTotals {
     pub(crate) exchanges: u64,
     /// Models that were called.
     pub(crate) models: Vec<String>,
+    /// The tokens of each of these models.
+    pub(crate) tokens_by_model: Vec<ModelTokens>,
     /// Clients and agents that called.
     pub(crate) agents: Vec<String>,
     /// Roles of the calls.
@@ -35,6 +37,17 @@ pub(crate) struct RolloutTotals {
     /// What was counted instead of stored; absent if all was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_stored: Option<NotStoredTotals>,
+}
+
+/// Tokens of the calls of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ModelTokens {
+    pub(crate) model: String,
+    /// Tokens of prompts, cached ones included.
+    pub(crate) input: u64,
+    /// Those of them that the endpoint had cached.
+    pub(crate) cached: u64,
+    pub(crate) output: u64,
 }
 
 /// Sums over the spans of a rollout that limits or sampling left out. Their tokens are among those of the rollout.
@@ -86,10 +99,26 @@ impl RolloutTotals {
     fn add_call(&mut self, span: &Span) {
         let text = |name: &str| span.attributes.get(name).and_then(Value::as_str);
         self.add_tokens(span, names::GEN_AI_USAGE_INPUT_TOKENS, names::GEN_AI_USAGE_OUTPUT_TOKENS);
-        note(&mut self.models, text(names::GEN_AI_RESPONSE_MODEL).or_else(|| text(names::GEN_AI_REQUEST_MODEL)));
+        let model = text(names::GEN_AI_RESPONSE_MODEL).or_else(|| text(names::GEN_AI_REQUEST_MODEL));
+        note(&mut self.models, model);
+        self.add_model_tokens(model.unwrap_or_default(), span);
         note(&mut self.agents, text(names::GEN_AI_AGENT_NAME));
         note(&mut self.agents, text(names::CLIENT_NAME));
         note(&mut self.roles, text(names::CALL_ROLE));
+    }
+
+    fn add_model_tokens(&mut self, model: &str, span: &Span) {
+        if !self.tokens_by_model.iter().any(|known| known.model == model) {
+            if self.tokens_by_model.len() >= MAX_NAMES {
+                return;
+            }
+            self.tokens_by_model.push(ModelTokens { model: model.to_owned(), ..ModelTokens::default() });
+        }
+        if let Some(tokens) = self.tokens_by_model.iter_mut().find(|known| known.model == model) {
+            tokens.input = tokens.input.saturating_add(count(span, names::GEN_AI_USAGE_INPUT_TOKENS));
+            tokens.cached = tokens.cached.saturating_add(count(span, names::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS));
+            tokens.output = tokens.output.saturating_add(count(span, names::GEN_AI_USAGE_OUTPUT_TOKENS));
+        }
     }
 
     fn add_rewards(&mut self, span: &Span) {
@@ -150,6 +179,7 @@ mod tests {
     #[test]
     fn spans_add_up() {
         let call = json!({"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 3,
+            "gen_ai.usage.cache_read.input_tokens": 4,
             "gen_ai.response.model": "m", "tracewire.client.name": "codex", "server.address": "h", "http.request.method": "POST"});
         let mut totals = RolloutTotals::default();
         for attributes in [
@@ -171,5 +201,7 @@ mod tests {
         );
         assert_eq!((totals.hosts, totals.errors), (vec!["h".to_owned(), "world".to_owned()], vec!["404".to_owned()]));
         assert_eq!(totals.rewards, [("primary".to_owned(), 1.0)]);
+        let tokens = ModelTokens { model: "m".to_owned(), input: 20, cached: 8, output: 6 };
+        assert_eq!(totals.tokens_by_model, [tokens]);
     }
 }

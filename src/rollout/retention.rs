@@ -223,6 +223,7 @@ impl<'a> ExpiredRollouts<'a> {
             totals: totals_known,
             verdict: None,
             phrases,
+            cost: None,
             now,
         };
         let matching = self.rules.iter().find(|(query, _)| query.matches(&facts));

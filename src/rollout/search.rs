@@ -103,6 +103,10 @@ impl RolloutSearch<'_> {
                         totals: totals.as_ref().unwrap_or(&no_totals),
                         verdict: None,
                         phrases: &phrases,
+                        cost: totals
+                            .as_ref()
+                            .and_then(|totals| self.cache.prices.cost(&totals.tokens_by_model))
+                            .map(|cost| cost.amount),
                         now: self.now,
                     };
                     let mut is_match = self.query.matches_apart_from_verdict(&facts);

@@ -4,7 +4,7 @@ use crate::api::access::CallerAccess;
 use crate::api::request_json::read_query;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
-use crate::query::{Query, RolloutTotals, task_text};
+use crate::query::{Cost, Prices, Query, RolloutTotals, task_text};
 use crate::rollout::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
 use crate::store::{RolloutCounts, RolloutFilter, RolloutPlace};
 use crate::trace::{AttemptedRollout, RolloutId, Timestamp};
@@ -78,10 +78,15 @@ pub(super) struct RolloutRow {
     /// What the spans add up to. Null if there were too many to read in this request: another one continues.
     #[schema(value_type = Option<Object>)]
     totals: Option<RolloutTotals>,
+    /// What the calls cost; absent if no model has a price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    cost: Option<Cost>,
 }
 
-impl From<FoundRollout> for RolloutRow {
-    fn from(FoundRollout { found, counts, totals }: FoundRollout) -> Self {
+impl RolloutRow {
+    fn of(FoundRollout { found, counts, totals }: FoundRollout, prices: &Prices) -> Self {
+        let cost = totals.as_ref().and_then(|totals| prices.cost(&totals.tokens_by_model));
         let AttemptedRollout { rollout, attempt } = &found;
         Self {
             rollout_id: rollout.rollout_id.to_string(),
@@ -96,6 +101,7 @@ impl From<FoundRollout> for RolloutRow {
             attempt_status: attempt.as_ref().map(|attempt| attempt.status.as_str().to_owned()),
             counts,
             totals,
+            cost,
         }
     }
 }
@@ -138,7 +144,7 @@ pub(super) async fn list(
         false => None,
     };
     ok(RolloutPage {
-        rollouts: found.rollouts.into_iter().map(RolloutRow::from).collect(),
+        rollouts: found.rollouts.into_iter().map(|one| RolloutRow::of(one, &state.search.prices)).collect(),
         next: next.as_ref().map(cursor_of),
         searched_to: found.searched_to,
         unsearched_spans: found.unsearched_spans,
@@ -154,7 +160,7 @@ pub(super) async fn one_rollout(State(state): State<ApiState>, Path(id): Path<St
     let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {id} not found")))?;
     let counts = store.rollout_counts(vec![id.clone()]).await?.remove(&id).unwrap_or_default();
     let totals = state.search.totals.of(store, &id, &counts, &mut { MAX_SPANS_READ }).await?;
-    ok(RolloutRow::from(FoundRollout { found, counts, totals }))
+    ok(RolloutRow::of(FoundRollout { found, counts, totals }, &state.search.prices))
 }
 
 fn cursor_of(place: &RolloutPlace) -> String {

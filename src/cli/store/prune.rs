@@ -72,7 +72,7 @@ pub(super) async fn run(args: PruneArgs, store: &StoreArgs) -> Result<()> {
     // The store is opened without limits of its own: only what the user asked for is removed.
     let reads_only = args.dry_run && query.as_ref().is_none_or(|query| query.phrases().next().is_none());
     let store = open(&config, reads_only).await?;
-    let cache = SearchCache::new(config.verdict.clone(), IndexWait::Complete);
+    let cache = SearchCache::new(config.verdict.clone(), config.prices.clone(), IndexWait::Complete);
     let request = match &query {
         Some(query) => PruneRequest::Rollouts(found(&store, query, &cache, limits.ended_before, now).await?.into()),
         None => PruneRequest::Limits(limits),

@@ -5,7 +5,7 @@ import { clockFull, copyButton, decimal, duration, h, number, plural, replace, s
 import { amend, current, href } from "./route.js";
 import { conversation, messagesOf } from "./conversation.js";
 import { attributesPane, changesPane, requestPane, responsePane, timingPane } from "./detail.js";
-import { rewardOf, titleOf } from "./rollouts.js";
+import { costText, rewardOf, titleOf } from "./rollouts.js";
 import { isWorld, keyOf, labelOf, SpanSet } from "./spans.js";
 import { TokensPane } from "./tokens.js";
 import { Minimap, SpanList, TimeScale } from "./waterfall.js";
@@ -196,7 +196,7 @@ export class RolloutView {
       h("h1", { class: "ellipsis", title: titleOf(row) }, titleOf(row)), h("span", { class: `status ${row.status}` }, row.status),
       h("span", { class: "mono muted" }, this.id, " ", copyButton(this.id)),
       h("div", { class: "facts" }, fact("calls", short(row.llm_calls)), row.totals ? fact("tokens", `${short(row.totals.input_tokens)} → ${short(row.totals.output_tokens)}`) : null,
-        fact("took", duration(end - row.start_time)), reward === undefined ? null : fact("reward", decimal(reward)), verdict, row.errors ? fact("errors", row.errors, "bad") : null,
+        row.cost ? fact("cost", costText(row.cost)) : null, fact("took", duration(end - row.start_time)), reward === undefined ? null : fact("reward", decimal(reward)), verdict, row.errors ? fact("errors", row.errors, "bad") : null,
         h("span", { class: "muted ellipsis models", style: { "max-width": "320px" }, title: clockFull(row.start_time) }, row.totals?.models.join(", ") ?? "")),
       h("span", { class: "grow" }), chooser, h("nav", { class: "tabs", "aria-label": "Parts of the rollout" }, tab("timeline", [], "Timeline"), tab("tokens", ["tokens"], "Tokens")));
   }

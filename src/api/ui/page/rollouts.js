@@ -41,12 +41,12 @@ export class RolloutsView {
     this.media = () => this.list.setRowHeight(rowHeight());
     narrow.addEventListener("change", this.media);
     this.list.element.addEventListener("click", (event) => this.clicked(event));
-    const head = h("div", { class: "rollouts-head", "aria-hidden": "true" }, h("span", {}, "Status"), h("span", {}, "Started"), h("span", {}, "Task"), h("span", {}, "Agent · model"),
-      h("span", { class: "num wide" }, "Attempts"), h("span", { class: "num" }, "Calls"), h("span", { class: "num" }, "Tokens in → out"), h("span", { class: "num" }, "Reward"), h("span", { class: "num" }, "Duration"), h("span", { class: "wide" }, "Verdict"));
+    this.head = h("div", { class: "rollouts-head", "aria-hidden": "true" }, h("span", {}, "Status"), h("span", {}, "Started"), h("span", {}, "Task"), h("span", {}, "Agent · model"),
+      h("span", { class: "num wide" }, "Attempts"), h("span", { class: "num" }, "Calls"), h("span", { class: "num" }, "Tokens in → out"), h("span", { class: "num wide cost" }, "Cost"), h("span", { class: "num" }, "Reward"), h("span", { class: "num" }, "Duration"), h("span", { class: "wide" }, "Verdict"));
     this.empty = h("div", { class: "empty", hidden: true });
     this.body = h("div", { class: "lane", style: { flex: "1", position: "relative" } }, this.pill, this.list.element, this.empty);
     this.root.append(h("div", { class: "toolbar" }, h("label", { class: "filter" }, this.filter, h("kbd", { "aria-hidden": "true" }, "/")), this.grouping, h("span", { class: "grow" }), this.problem),
-      this.strip, head, this.body, h("footer", { class: "footer" }, this.status));
+      this.strip, this.head, this.body, h("footer", { class: "footer" }, this.status));
   }
 
   destroy() {
@@ -162,8 +162,11 @@ export class RolloutsView {
     const rows = [...this.rows.values()].sort((one, other) => other.start_time - one.start_time || (one.rollout_id < other.rollout_id ? 1 : -1));
     const item = (row) => {
       const verdict = this.verdicts.get(row.rollout_id);
-      return { key: row.rollout_id, row, version: JSON.stringify([row.status, row.spans, row.attempts, row.totals?.rewards, row.totals === null, verdict?.spans, row.rollout_id === this.selected, FINAL.has(row.status) ? 0 : Math.floor(Date.now() / 1000)]) };
+      return { key: row.rollout_id, row, version: JSON.stringify([row.status, row.spans, row.attempts, row.totals?.rewards, row.totals === null, row.cost?.amount, verdict?.spans, row.rollout_id === this.selected, FINAL.has(row.status) ? 0 : Math.floor(Date.now() / 1000)]) };
     };
+    const isPriced = rows.some((row) => row.cost);
+    this.head.classList.toggle("priced", isPriced);
+    this.body.classList.toggle("priced", isPriced);
     const items = this.isGrouped ? this.groups(rows, item) : rows.map(item);
     this.list.setItems(items);
     this.drawStrip(rows);
@@ -173,7 +176,7 @@ export class RolloutsView {
     if (isEmpty) this.drawEmpty();
     const searched = this.next && this.q ? ` · searched back to ${clock(this.searched)}` : "";
     const texts = this.unsearched ? ` · ${plural(this.unsearched, "span")} not searched yet` : this.isCut ? " · the text is in so many spans that only the newest count" : "";
-    this.status.textContent = `${number(rows.length)}${this.next ? "+" : ""} ${this.q ? "match" : "shown"}${this.total !== undefined ? ` of ${plural(this.total, "rollout")}` : ""}${searched}${texts}`;
+    this.status.textContent = `${number(rows.length)}${this.next ? "+" : ""} ${this.q ? "match" : "shown"}${this.total !== undefined ? ` of ${plural(this.total, "rollout")}` : ""}${isPriced ? ` · cost ${costText(costOf(rows))}` : ""}${searched}${texts}`;
   }
 
   groups(rows, item) {
@@ -186,7 +189,7 @@ export class RolloutsView {
     return [...groups].flatMap(([key, members]) => {
       if (members.length === 1) return [item(members[0])];
       const isOpen = this.open.has(key);
-      const group = { key: `group ${key}`, group: key, members, version: JSON.stringify([isOpen, members.map((row) => [row.status, rewardOf(row)])]) };
+      const group = { key: `group ${key}`, group: key, members, version: JSON.stringify([isOpen, members.map((row) => [row.status, rewardOf(row), row.cost?.amount])]) };
       return [group, ...(isOpen ? members.map(item) : [])];
     });
   }
@@ -202,6 +205,7 @@ export class RolloutsView {
     return h("div", { class: "group-row", role: "row", "aria-expanded": this.open.has(group), "data-group": group },
       h("span", { "aria-hidden": "true" }, this.open.has(group) ? "▾" : "▸"), h("b", { class: "ellipsis" }, titleOf(members[0])), h("span", { class: "muted ellipsis" }, plural(members.length, "rollout")),
       h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: members.slice(0, 2).map((row) => row.rollout_id).join(",") }) }, "Compare"),
+      members.some((row) => row.cost) ? h("span", { class: "muted sum" }, "cost ", h("b", {}, costText(costOf(members)))) : null,
       h("span", { class: "muted" }, "mean reward ", h("b", {}, mean === undefined ? "–" : mean.toFixed(2))));
   }
 
@@ -218,6 +222,7 @@ export class RolloutsView {
       h("span", { class: "num wide", role: "cell" }, row.attempts),
       h("span", { class: "num", role: "cell", title: `${plural(row.llm_calls, "call")}, ${plural(row.spans, "span")}, ${plural(row.errors, "error")}` }, row.errors ? h("span", { class: "bad", title: plural(row.errors, "error") }, `${row.errors}✗ `) : null, short(row.llm_calls)),
       h("span", { class: "num tokens", role: "cell", title: totals ? `${number(totals.input_tokens)} in, ${number(totals.output_tokens)} out` : "counting" }, totals ? [short(totals.input_tokens), h("i", {}, " → "), short(totals.output_tokens)] : "…"),
+      h("span", { class: "num wide cost", role: "cell", title: row.cost?.is_partial ? "A model has no price: its calls are not in the sum." : null }, row.cost ? costText(row.cost) : "–"),
       h("span", { class: "num reward", role: "cell", title: (totals?.rewards ?? []).map(([name, value]) => `${name} ${value}`).join("\n") }, decimal(rewardOf(row))),
       h("span", { class: "num time", role: "cell" }, duration(end - row.start_time)),
       h("span", { class: ["wide", "ellipsis", verdict?.sound ? "good" : verdict && !verdict.failed ? "warn" : "muted"], role: "cell", title: verdict?.reasons?.map((reason) => `${reason.name}: ${reason.detail}`).join("\n") ?? null }, verdictText));
@@ -323,6 +328,10 @@ export class RolloutsView {
 }
 
 const MAX_JUDGED_SPANS = 2000;
+
+// The cost of several rollouts, and whether a model has no price.
+export const costOf = (rows) => rows.reduce((sum, { cost, llm_calls: calls }) => ({ amount: sum.amount + (cost?.amount ?? 0), is_partial: sum.is_partial || (cost ? cost.is_partial : calls > 0) }), { amount: 0, is_partial: false });
+export const costText = ({ amount, is_partial: isPartial }) => `${isPartial ? "≥ " : ""}${amount && amount < 0.01 ? amount.toPrecision(2) : amount.toFixed(2)}`;
 
 export function rewardOf(row) {
   const rewards = row.totals?.rewards ?? [];
