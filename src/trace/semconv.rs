@@ -94,6 +94,9 @@ names! {
     DIALECT = "tracewire.dialect";
     INFERRED = "tracewire.inferred";
     LINK = "tracewire.link";
+    ANNOTATION_NAME = "tracewire.annotation.name";
+    ANNOTATION_VALUES = "tracewire.annotation.values";
+    ANNOTATION_CHOICE = "tracewire.annotation.choice";
     TOKENS_STATUS = "tracewire.tokens.status";
     TOKENS_REASONS = "tracewire.tokens.reasons";
     TOKENS_INJECTED = "tracewire.tokens.injected";

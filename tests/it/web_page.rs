@@ -118,6 +118,11 @@ fn lists_of_rollouts_are_filtered_and_paged() {
         "start_time": 1.0, "end_time": 2.0, "context": null, "parent": null, "resource": {"attributes": {}, "schema_url": ""}});
     assert_eq!(pages(&serve, "q=text:zebra", &[]).len(), 0);
     for _ in 0..2 {
+        let started = json!({"status": {"state": "running", "last_attempt_id": "at-1"}}).to_string();
+        assert!(
+            post(serve.address("server"), "/api/rollouts", &json!([{"rollout_id": "ro-new", "input": 1}])).status < 300
+        );
+        assert!(ask(serve.address("server"), "PATCH", "/api/rollouts/ro-new", &[], &started).status < 300);
         assert!(post(serve.address("server"), "/v1/agl/spans", &new).status < 300);
         assert_eq!(ids(&pages(&serve, "q=text:zebra", &[])), ["ro-new"]);
         assert!(ask(serve.address("server"), "DELETE", "/api/rollouts/ro-new", &[], "").status < 300);
@@ -165,6 +170,97 @@ rollouts = ["ro-a-*"]
 token = "writer-token"
 scopes = ["write"]
 "#;
+
+#[test]
+fn tokens_of_a_call_get_values() {
+    let bench = Bench::new();
+    let serve = sampled(&bench);
+    let server = serve.address("server");
+    let calls = || get(server, "/v1/tracewire/rollouts/ro-support-01/calls").json();
+    let tree = calls();
+    let (call, attempt) = (&tree["calls"][0], tree["attempt_id"].as_str().unwrap());
+    assert_eq!(call["annotations"], json!([]));
+    let (prompt, sampled) = (call["prompt_tokens"].as_u64().unwrap(), call["sampled_tokens"].as_u64().unwrap());
+    let span = call["span_id"].as_str().unwrap();
+    let path = format!("/v1/tracewire/rollouts/ro-support-01/attempts/{attempt}/spans/{span}/annotations");
+    let add = |name: &str, values: Vec<f64>| post(server, &path, &json!({"name": name, "values": values}));
+    let values = |count: u64| (0..count).map(|at| at as f64 * 0.5 - 3.0).collect::<Vec<_>>();
+    assert_eq!(add("advantage", values(sampled)).status, 200);
+    assert_eq!(add("entropy", values(prompt + sampled)).status, 200);
+    let latest = add("advantage", values(sampled)).json()["span_id"].as_str().unwrap().to_owned();
+    let found = calls();
+    let annotations = found["calls"][0]["annotations"].as_array().unwrap();
+    assert_eq!(annotations.len(), 2, "{annotations:?}");
+    assert!(annotations.contains(&json!({"name": "advantage", "span_id": latest})), "{annotations:?}");
+    let stored = get(server, &format!("/v1/tracewire/rollouts/ro-support-01/attempts/{attempt}/spans/{latest}")).json();
+    assert_eq!(stored["attributes"]["tracewire.annotation.values"], json!(values(sampled)));
+    assert_eq!((&stored["parent_id"], &stored["name"]), (&json!(span), &json!("agentlightning.annotation")));
+    for (body, place) in [
+        (json!({"name": "x", "values": values(3)}), json!(["body", "values"])),
+        (json!({"name": " ", "values": values(sampled)}), json!(["body", "name"])),
+        (json!({"name": "x", "values": values(sampled), "choice": 1}), json!(["body", "choice"])),
+        (json!({"name": "x", "values": ["a"]}), json!(["body", "values", 0])),
+    ] {
+        let wrong = post(server, &path, &body);
+        assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"]), (422, &place), "{}", wrong.text());
+    }
+    assert_eq!(post(server, &path.replace(span, "0000"), &json!({"name": "x", "values": []})).status, 404);
+    let verdict = get(server, "/v1/tracewire/rollouts/ro-support-01/verdict").json();
+    assert_eq!(verdict["sound"], true, "an annotation is no reason against training: {verdict}");
+}
+
+#[test]
+fn the_quality_of_rollouts_is_added_up() {
+    let bench = Bench::new();
+    let serve = sampled(&bench);
+    let quality = get(serve.address("server"), "/v1/tracewire/quality").json();
+    let calls = quality["calls"].as_array().unwrap();
+    let of = |model: &str| calls.iter().find(|group| group["model"] == model).unwrap_or_else(|| panic!("{quality}"));
+    assert_eq!(of("qwen3-8b")["client"], "support-agent");
+    assert!(of("qwen3-8b")["exact"].as_u64() > Some(20) && of("qwen3-8b")["none"].as_u64() > Some(0), "{quality}");
+    assert_eq!((&of("claude-sonnet-4-5")["exact"], &of("claude-sonnet-4-5")["none"]), (&json!(0), &json!(15)));
+    let named = |list: &str, name: &str| quality[list].as_array().unwrap().iter().any(|one| one["name"] == name);
+    assert!(named("reasons", "missing_token_ids") && !named("reasons", "no_calls"), "{quality}");
+    assert!(quality["breaks"].as_array().is_some_and(|breaks| !breaks.is_empty()), "{quality}");
+    let one = get(serve.address("server"), "/v1/tracewire/quality?limit=1").json();
+    assert!(one["rollouts"].as_u64() <= Some(1), "{one}");
+}
+
+#[test]
+fn two_rollouts_are_compared_token_by_token() {
+    let bench = Bench::new();
+    let serve = sampled(&bench);
+    let difference = |one: &str, other: &str| {
+        let path = format!("/v1/tracewire/rollouts/{one}/difference?other={other}");
+        get(serve.address("server"), &path)
+    };
+    let same = difference("ro-support-01", "ro-support-01").json();
+    assert_eq!((&same["same_messages"], &same["tokens"]), (&json!(true), &Value::Null));
+    let parted = difference("ro-support-01", "ro-support-09").json();
+    assert_eq!(parted["tokens"]["list"], "prompt", "{parted}");
+    assert_ne!(parted["tokens"]["ids"][0], parted["tokens"]["ids"][1]);
+    assert_eq!(difference("ro-support-01", "ro-none").status, 404);
+    assert_eq!(get(serve.address("server"), "/v1/tracewire/rollouts/ro-support-01/difference").status, 422);
+}
+
+#[test]
+fn costs_are_shown_where_prices_are_set() {
+    let bench = Bench::new();
+    let prices = "[prices]\n\"qwen3*\" = { input = 1000, output = 2000 }\n";
+    let serve = bench.gateway_without_backends(prices);
+    let sample = root().join("tests/ui/sample.py");
+    let filled = Command::new("python3").arg(sample).arg(serve.url("server")).arg(bench.store()).output().unwrap();
+    assert!(filled.status.success(), "{}", text(&filled));
+    let all = pages(&serve, "", &[]);
+    let row = |id: &str| all.iter().find(|row| row["rollout_id"] == id).unwrap();
+    let support = row("ro-support-01");
+    let tokens = |name: &str| support["totals"][name].as_f64().unwrap();
+    let expected = (tokens("input_tokens") * 1000.0 + tokens("output_tokens") * 2000.0) / 1e6;
+    assert!((support["cost"]["amount"].as_f64().unwrap() - expected).abs() < 1e-9, "{support}");
+    assert_eq!((&support["cost"]["is_partial"], &row("ro-team")["cost"]), (&json!(false), &Value::Null));
+    assert_eq!(pages(&serve, "q=cost%3E0", &[]).len(), 26);
+    assert_eq!(pages(&serve, "q=cost%3E100000", &[]).len(), 0);
+}
 
 #[test]
 fn a_token_lists_only_its_own_rollouts() {

@@ -15,6 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 SERVER, CLOSED = sys.argv[1].rstrip("/"), sys.argv[2].rstrip("/")
 SHOTS = os.environ.get("SCREENSHOTS")
 TESTS = []
+HOSTILE_NAME = "<b>x</b>"
 
 
 def test(width=1280, height=800, scheme="light", server=SERVER):
@@ -93,6 +94,11 @@ def rollouts_of_one_task_stand_together(page):
     expect(page.locator("[data-id=ro-support-01]")).to_be_visible()
     group.get_by_role("link", name="Compare").click()
     expect(page.locator(".compare > section")).to_have_count(2)
+    expect(page.locator(".pane-head").first).to_contain_text("They part at message")
+    expect(page.locator(".pane-head").nth(1)).to_contain_text("Their tokens part at prompt token 0")
+    page.locator(".pane-head").nth(1).get_by_role("link").first.click()
+    expect(page.locator(".branch-row").first).to_be_visible()
+    page.go_back()
     expect(page.locator(".pane-head").first).to_contain_text("They part at message")
     shot(page, "compare")
     page.go_back()
@@ -200,6 +206,44 @@ def tokens_are_boxes_and_breaks_are_told(page):
     expect(page.locator(".legend")).to_contain_text("No token ids were recorded")
 
 
+def calls_of(rollout):
+    with urllib.request.urlopen(f"{SERVER}/v1/tracewire/rollouts/{rollout}/calls") as response:
+        return json.load(response)
+
+
+def annotate(rollout, call, name, values):
+    tree = calls_of(rollout)
+    post(f"/v1/tracewire/rollouts/{rollout}/attempts/{tree['attempt_id']}/spans/{tree['calls'][call]['span_id']}/annotations", {"name": name, "values": values})
+
+
+@test()
+def values_of_a_trainer_colour_the_tokens(page):
+    sampled = calls_of("ro-support-06")["calls"][1]["sampled_tokens"]
+    annotate("ro-support-06", 1, "advantage", [(at % 9 - 4) / 4 for at in range(sampled)])
+    annotate("ro-support-06", 1, HOSTILE_NAME, [at / sampled for at in range(sampled)])
+    page.goto(SERVER + "/ui/#/rollout/ro-support-06/tokens")
+    expect(page.get_by_role("button", name="advantage")).to_be_hidden()
+    page.locator(".branch-row").nth(1).click()
+    page.get_by_role("button", name="advantage").click()
+    expect(page.locator(".legend")).to_contain_text("advantage -1")
+    expect(page.locator(".legend")).to_contain_text("of the sampled tokens")
+    page.get_by_role("button", name="Answer").click()
+    place = page.evaluate("""() => {
+        const canvas = document.querySelector('.tokens-scroll canvas'), context = canvas.getContext('2d'), colors = new Set();
+        const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+        for (let at = 0; at < data.length; at += 4) colors.add(`${data[at]} ${data[at + 1]} ${data[at + 2]}`);
+        return colors.has('200 70 60') && colors.has('70 130 200');
+    }""")
+    assert place, "the least and the greatest value have the ends of the ramp"
+    assert "color=%2Badvantage" in page.url, page.url
+    shot(page, "advantage")
+    page.reload()
+    expect(page.locator(".legend")).to_contain_text("advantage -1")
+    page.get_by_role("button", name="<b>x").click()
+    expect(page.locator(".legend")).to_contain_text("<b>x")
+    assert page.locator(".legend b b").count() == 0
+
+
 @test()
 def hostile_content_is_only_text(page):
     page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-hostile")
@@ -218,7 +262,7 @@ def hostile_content_is_only_text(page):
     page.keyboard.press("e")
     expect(page.locator(".cause")).to_contain_text("<script>")
     page.goto(SERVER + "/ui/#/compare?r=ro-hostile,ro-support-01")
-    expect(page.locator(".pane-head")).to_contain_text("They part at message 1")
+    expect(page.locator(".pane-head").first).to_contain_text("They part at message 1")
     page.goto(SERVER + "/ui/#/rollout/" + urllib.request.quote("<img src=x onerror=alert(1)>", safe=""))
     expect(page.locator("main .empty >> visible=true")).to_contain_text("There is no such rollout")
     assert page.evaluate("window.hacked") is None
@@ -275,7 +319,15 @@ def health_and_connect_tell_what_to_do(page):
     page.goto(SERVER + "/ui/#/health")
     expect(page.locator(".check", has_text="Exchanges unrecorded")).to_contain_text("Every exchange was recorded.")
     expect(page.locator(".check", has_text="Spans stored")).to_contain_text("rollouts")
+    exact = page.locator(".check", has_text="support-agent · qwen3-8b")
+    expect(exact).to_contain_text("% exact")
+    expect(page.locator(".check", has_text="missing token ids")).to_contain_text("asked for without")
     shot(page, "health")
+    page.locator(".check", has_text="template").first.scroll_into_view_if_needed()
+    shot(page, "health-training")
+    page.locator(".check", has_text="missing token ids").get_by_role("link").click()
+    expect(page.locator(".head")).to_be_visible()
+    page.go_back()
     page.goto(SERVER + "/ui/#/connect")
     expect(page.locator("main")).to_contain_text("tracewire run -- python3 agent.py")
     expect(page.locator(".lamp-row")).to_contain_text("Waiting")
@@ -287,7 +339,7 @@ def health_and_connect_tell_what_to_do(page):
 
 @test(width=400, height=780)
 def all_of_it_fits_a_narrow_window(page):
-    for path in ["rollouts", "rollouts?group=1", "rollout/ro-team", "rollout/ro-hostile", "rollout/ro-support-02/tokens", "health", "connect", "compare?r=ro-support-01,ro-support-05"]:
+    for path in ["rollouts", "rollouts?group=1", "rollout/ro-team", "rollout/ro-hostile", "rollout/ro-support-02/tokens", "rollout/ro-support-06/tokens?color=%2Badvantage", "health", "connect", "compare?r=ro-support-01,ro-support-05"]:
         page.goto(f"{SERVER}/ui/#/{path}")
         page.wait_for_load_state("networkidle") if path == "compare" else page.wait_for_timeout(400)
         no_overflow(page)

@@ -1,11 +1,12 @@
 //! Views of one rollout: of its latest attempt.
 
-use crate::api::respond::{ApiError, ApiResult, ok};
+use super::annotations::annotations;
+use super::attempts::latest;
+use crate::api::respond::{ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::export::sample::{AttemptSample, SampleOptions};
 use crate::export::shapes::shape_named;
-use crate::store::{RolloutFilter, StoreExt};
-use crate::trace::{AttemptedRollout, RolloutId, Span};
+use crate::trace::{AttemptedRollout, Span};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value as JsonValue, json};
@@ -25,11 +26,18 @@ pub(super) async fn trajectory(State(state): State<ApiState>, Path(rollout): Pat
 
 /// `GET /v1/tracewire/rollouts/{rollout}/calls`
 pub(super) async fn calls(State(state): State<ApiState>, Path(rollout): Path<String>) -> ApiResult {
-    let sample = sample(&state, &rollout).await?;
+    let (found, spans) = latest(&state, &rollout).await?;
+    let annotations = annotations(&spans);
+    let sample = sample_of(found, &spans, &state);
+    let mut calls = calls_json(&sample);
+    for (json, call) in calls.iter_mut().zip(&sample.tree.calls) {
+        let of_call = annotations.get(&(call.span_id.clone(), call.choice));
+        json["annotations"] = json!(of_call.map(Vec::as_slice).unwrap_or_default());
+    }
     ok(json!({
         "rollout_id": sample.rollout.rollout_id,
         "attempt_id": sample.attempt_id,
-        "calls": calls_json(&sample),
+        "calls": calls,
         "verdict": verdict_json(&sample),
     }))
 }
@@ -88,12 +96,7 @@ async fn shaped(state: &ApiState, rollout: &str, shape: &str) -> ApiResult<Respo
 
 /// The latest attempt of a rollout.
 async fn sample(state: &ApiState, rollout: &str) -> ApiResult<AttemptSample> {
-    let filter = RolloutFilter::of_ids(vec![RolloutId::from(rollout)]);
-    let store = state.rollouts.store();
-    let found = store.attempted_rollouts(filter).await?.into_iter().next();
-    let found = found.ok_or_else(|| ApiError::NotFoundPlain(format!("Rollout {rollout} not found")))?;
-    let attempt_id = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
-    let spans = store.spans(found.rollout.rollout_id.clone(), attempt_id).await?;
+    let (found, spans) = latest(state, rollout).await?;
     Ok(sample_of(found, &spans, state))
 }
 

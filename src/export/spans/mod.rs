@@ -31,7 +31,7 @@ mod zipkin;
 
 pub(crate) use conventions::AttributeConventions;
 pub(crate) use conversation_text::{ConversationOptions, TextLength, conversations};
-pub(crate) use difference::Difference;
+pub(crate) use difference::{Difference, TokenDifference};
 pub(crate) use difference_text::{ComparedRollout, difference_text};
 pub(crate) use format::{RecordedRollout, SpanFile, SpanFormat};
 pub(crate) use table::ALL;

@@ -1,7 +1,7 @@
 // Two or more rollouts side by side: where their conversations part, and what each did then.
 
 import { ApiError, get, rolloutPath, spanPath } from "./api.js";
-import { decimal, duration, h, plural, replace, short } from "./dom.js";
+import { decimal, duration, h, number, plural, replace, short } from "./dom.js";
 import { commonMessages, conversation, messagesOf } from "./conversation.js";
 import { href } from "./route.js";
 import { rewardOf, titleOf } from "./rollouts.js";
@@ -16,8 +16,9 @@ export class CompareView {
     this.form = h("form", { class: "toolbar", on: { submit: (event) => { event.preventDefault(); location.hash = href(["compare"], { r: this.field.value.split(/[\s,]+/).filter(Boolean).join(",") }); } } },
       h("label", { class: "filter" }, this.field), h("button", { type: "submit" }, "Compare"));
     this.note = h("div", { class: "pane-head", role: "status" });
+    this.tokens = h("div", { class: "pane-head", role: "status", hidden: true });
     this.columns = h("div", { class: "compare" });
-    root.append(this.form, this.note, this.columns);
+    root.append(this.form, this.note, this.tokens, this.columns);
     this.update(route);
   }
 
@@ -41,13 +42,35 @@ export class CompareView {
       const sides = await Promise.all(ids.map(readSide));
       if (this.wanted !== ids || this.isGone) return;
       this.draw(sides);
+      this.drawTokens(sides);
     } catch (error) {
       replace(this.note, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
       replace(this.columns);
     }
   }
 
+  // Where the tokens of the calls part: of each rollout, compared with the first one.
+  async drawTokens([first, ...others]) {
+    const wanted = this.wanted;
+    const found = await Promise.all(others.map((side) => get(`${rolloutPath(first.row.rollout_id)}/difference?other=${encodeURIComponent(side.row.rollout_id)}`).catch(() => null)));
+    if (this.wanted !== wanted || this.isGone) return;
+    const link = (side, at, difference) => {
+      const sequence = difference.tokens.calls[at], call = side.calls.find((one) => one.seq === sequence), id = difference.tokens.ids[at];
+      const text = [`call #${sequence}`, ": ", id === null ? "its list ends" : `token ${id}`];
+      return call ? h("a", { href: href(["rollout", side.row.rollout_id, "tokens"], { call: call.id }) }, text) : text;
+    };
+    replace(this.tokens, others.map((side, at) => {
+      const difference = found[at], name = others.length > 1 ? `${side.row.rollout_id}: ` : "";
+      if (!difference) return null;
+      if (!difference.tokens) return h("span", { class: "muted" }, name, "No token ids differ in the calls that both have.");
+      const { list, common_tokens: common } = difference.tokens;
+      return h("span", {}, name, h("b", {}, `Their tokens part at ${list === "prompt" ? "prompt" : "sampled"} token ${number(common)}`), " · ", link(first, 0, difference), h("span", { class: "muted" }, " and "), link(side, 1, difference));
+    }));
+    this.tokens.hidden = !this.tokens.childElementCount;
+  }
+
   draw(sides) {
+    this.tokens.hidden = true;
     const [first, ...others] = sides;
     const common = Math.min(...others.map((side) => commonMessages(first.messages, side.messages)));
     const longest = Math.max(...sides.map((side) => side.messages.length));
@@ -86,5 +109,5 @@ async function readSide(id) {
   const calls = spans.calls(spans.attempts.length > 1 ? row.attempt_id : "");
   const call = calls.findLast((one) => !one.error && (!one.role || one.role === "main")) ?? calls.at(-1);
   const span = call ? await get(spanPath(id, call.attempt, call.id)) : null;
-  return { row, call, span, messages: span ? messagesOf(span) : [] };
+  return { row, call, calls, span, messages: span ? messagesOf(span) : [] };
 }

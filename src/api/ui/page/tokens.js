@@ -15,6 +15,7 @@ export class TokensPane {
   constructor(rollout, params) {
     this.rollout = rollout;
     this.mode = params.color ?? "logprob";
+    this.overlays = new Map();
     this.wanted = params.call ?? "";
     this.list = new WindowedList({ rowHeight: ROW, label: "Calls by branch", role: "listbox", key: (row) => row.at, version: (row) => (row.at === this.selected ? 1 : 0), render: (row) => this.row(row) });
     this.list.element.addEventListener("click", (event) => { const row = event.target.closest(".row"); if (row) this.select(Number(row.dataset.at)); });
@@ -40,7 +41,7 @@ export class TokensPane {
   }
 
   update(params) {
-    if (params.color && params.color !== this.mode) { this.mode = params.color; this.draw(); }
+    if (params.color && params.color !== this.mode) this.paint(params.color);
     if (params.call && params.call !== this.wanted && this.calls) this.select(this.indexOf(params.call));
   }
 
@@ -97,6 +98,7 @@ export class TokensPane {
     for (const row of this.list.rows.values()) { const place = Number(row.element.dataset.at); if (place === old || place === at) row.element.setAttribute("aria-selected", place === at); }
     this.list.show(this.list.items.findIndex((row) => row.at === at));
     amend({ call: this.wanted = nameOf(call) });
+    this.overlays = new Map();
     this.drawHead(call);
     try {
       const span = await get(spanPath(this.rollout, this.tree.attempt_id, call.span_id));
@@ -105,15 +107,37 @@ export class TokensPane {
       this.scroll.scrollTop = 0;
       this.draw();
       this.scrollTo(call.break?.position ?? this.tokens.promptLength);
+      if (overlayOf(this.mode)) this.paint(this.mode);
     } catch (error) {
       this.tokens = null;
       replace(this.legend, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
     }
   }
 
+  // Changes the colours. Values that a trainer added are read when they are first shown.
+  async paint(mode) {
+    this.mode = mode;
+    const at = this.selected, call = this.calls[at], name = overlayOf(mode);
+    amend({ color: mode });
+    this.drawHead(call);
+    const annotation = name && call.annotations?.find((one) => one.name === name);
+    if (annotation && !this.overlays.has(name)) {
+      this.overlays.set(name, null);
+      try {
+        const span = await get(spanPath(this.rollout, this.tree.attempt_id, annotation.span_id));
+        if (this.selected !== at) return;
+        this.overlays.set(name, overlay(name, span.attributes["tracewire.annotation.values"], this.tokens));
+      } catch (error) {
+        this.overlays.set(name, { name, problem: error instanceof ApiError ? error.message : "The server does not answer." });
+      }
+    }
+    this.draw();
+  }
+
   drawHead(call) {
+    const overlays = (call.annotations ?? []).map(({ name }) => [`+${name}`, name]);
     replace(this.head, h("b", {}, `Call #${call.sequence_id}`), h("span", { class: "muted" }, `${number(call.prompt_tokens)} prompt, ${number(call.sampled_tokens)} sampled, ${number(call.trained_tokens)} trained`), h("span", { class: "grow" }),
-      h("div", { class: "tabs", role: "group", "aria-label": "Colour" }, MODES.map(([name, text]) => h("button", { type: "button", "aria-pressed": String(name === this.mode), "aria-selected": String(name === this.mode), on: { click: () => { this.mode = name; amend({ color: name }); this.drawHead(call); this.draw(); } } }, text))),
+      h("div", { class: "tabs", role: "group", "aria-label": "Colour" }, [...MODES, ...overlays].map(([name, text]) => h("button", { type: "button", class: name.startsWith("+") ? "overlay ellipsis" : null, "aria-pressed": String(name === this.mode), "aria-selected": String(name === this.mode), title: name.startsWith("+") ? `${text}: values that were added over the API` : null, on: { click: () => this.paint(name) } }, text))),
       h("span", {}, [["Prompt", () => 0], ["Answer", () => this.tokens?.promptLength ?? 0]].map(([text, place]) => h("button", { type: "button", class: "plain small", on: { click: () => this.scrollTo(place()) } }, text)),
         h("a", { class: "padded", href: `#/rollout/${encodeURIComponent(this.rollout)}?span=${encodeURIComponent(call.span_id)}` }, "Messages")));
     this.break.hidden = !call.break;
@@ -161,7 +185,7 @@ export class TokensPane {
     context.font = "11px ui-monospace, 'DejaVu Sans Mono', monospace";
     context.textAlign = "center";
     context.textBaseline = "middle";
-    const color = colors(this.scroll), paint = painter(this.mode, tokens, color);
+    const color = colors(this.scroll), paint = painter(this.mode, tokens, color, this.overlays.get(overlayOf(this.mode)));
     const top = this.scroll.scrollTop - 4, first = Math.max(0, Math.floor(top / box.height)), last = Math.min(rows, Math.ceil((top + height) / box.height));
     for (let at = first * columns; at < Math.min(ids.length, last * columns); at += 1) {
       const x = 4 + (at % columns) * box.width, y = Math.floor(at / columns) * box.height - top;
@@ -179,7 +203,16 @@ export class TokensPane {
     const { tokens } = this;
     if (this.mode === "logprob") replace(this.legend, tokens.logprobs ? [h("span", {}, "log-probability −5 ", h("span", { class: "ramp" }), " 0"), h("span", {}, `mean ${decimal(mean(tokens.logprobs))}`)] : h("span", {}, "No log-probabilities were recorded."), swatch("var(--sunken)", "prompt"));
     else if (this.mode === "mask") replace(this.legend, swatch("var(--llm)", "trained here"), swatch("color-mix(in srgb, var(--llm) 35%, var(--panel))", "sampled in an earlier call"), swatch("var(--warn)", "sampled, not trained"), swatch("var(--sunken)", "observed"));
+    else if (overlayOf(this.mode)) this.drawOverlayLegend(overlayOf(this.mode));
     else replace(this.legend, tokens.versions.length ? tokens.versions.map((version, at) => swatch(versionColor(at), `version ${version.name}`)) : h("span", {}, "No version of the weights was recorded."), swatch("var(--sunken)", "prompt"));
+  }
+
+  drawOverlayLegend(name) {
+    const found = this.overlays.get(name), call = this.calls[this.selected];
+    if (!call.annotations?.some((one) => one.name === name)) replace(this.legend, h("span", {}, `This call has no values of ${name}.`));
+    else if (!found) replace(this.legend, h("span", {}, "Reading…"));
+    else if (found.problem) replace(this.legend, h("span", { class: "warn" }, found.problem));
+    else replace(this.legend, h("span", {}, h("b", {}, name), ` ${decimal(found.low)} `, h("span", { class: found.isSigned ? "ramp signed" : "ramp single" }), ` ${decimal(found.high)}`), h("span", {}, `mean ${decimal(mean(found.values))}`), h("span", { class: "muted" }, found.from ? "of the sampled tokens" : "of all tokens"));
   }
 
   scrollTo(position) {
@@ -200,6 +233,10 @@ export class TokensPane {
     const version = tokens.versions.findLast((version) => sampledAt >= version.at)?.name;
     const lines = [`token ${number(at)} · id ${tokens.ids[at]}`, sampledAt >= 0 ? `sampled, number ${number(sampledAt)} of the answer` : tokens.earlier(at) ? "prompt; sampled in an earlier call" : "prompt; observed",
       logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
+    for (const overlay of this.overlays.values()) {
+      const value = overlay?.values?.[at - overlay.from];
+      if (value !== undefined) lines.push(`${overlay.name} ${decimal(value)}`);
+    }
     replace(this.tip, lines.filter(Boolean).join("\n"));
     this.tip.hidden = false;
     this.tip.style.left = `${Math.min(event.clientX + 12, innerWidth - 300)}px`;
@@ -281,7 +318,7 @@ function tokensOf(span, call, calls) {
 }
 
 // The fill and the ink of each box.
-function painter(mode, tokens, color) {
+function painter(mode, tokens, color, found) {
   const plain = [color.sunken, color.muted];
   if (mode === "logprob") return (at) => {
     const logprob = tokens.logprobs?.[at - tokens.promptLength];
@@ -291,6 +328,10 @@ function painter(mode, tokens, color) {
     if (at >= tokens.promptLength) return tokens.isTrained(at - tokens.promptLength) ? [color.llm, "#ffffff"] : [color.warn, color.panel];
     return tokens.earlier(at) ? [`color-mix(in srgb, ${color.llm} 35%, ${color.panel})`, color.ink] : plain;
   };
+  if (overlayOf(mode)) return (at) => {
+    const value = found?.values?.[at - found.from];
+    return value === undefined ? plain : [overlayColor(value, found), "#10151f"];
+  };
   return (at) => {
     const place = at - tokens.promptLength;
     if (place < 0 || !tokens.versions.length) return plain;
@@ -298,10 +339,34 @@ function painter(mode, tokens, color) {
   };
 }
 
+// The name of the values in `+name`.
+const overlayOf = (mode) => (mode.startsWith("+") ? mode.slice(1) : "");
+
+// Values for the sampled tokens, or for all. Others can't be told which token they belong to.
+function overlay(name, values, tokens) {
+  const sampled = tokens.ids.length - tokens.promptLength;
+  if (!Array.isArray(values) || (values.length !== sampled && values.length !== tokens.ids.length)) return { name, problem: `There are ${number(values?.length ?? 0)} values of ${name}, and ${number(sampled)} sampled tokens.` };
+  let low = Infinity, high = -Infinity;
+  for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
+  const isSigned = low < 0;
+  if (isSigned) { high = Math.max(Math.abs(low), Math.abs(high)); low = -high; }
+  return { name, values, low, high, isSigned, from: values.length === sampled ? tokens.promptLength : 0 };
+}
+
+// With both signs: red below zero, blue above, pale at zero. Else from pale to violet.
+const SIGNED = [[200, 70, 60], [238, 232, 220], [70, 130, 200]], SINGLE = [[240, 236, 226], [137, 87, 200]];
+function overlayColor(value, { low, high, isSigned }) {
+  const stops = isSigned ? SIGNED : SINGLE, place = high > low ? ((value - low) / (high - low)) * (stops.length - 1) : 0;
+  return between(stops, place);
+}
+
 // Red for unlikely tokens, green for certain ones: the colours of the ramp in the legend.
 const STOPS = [[192, 57, 43], [230, 162, 60], [233, 227, 161], [106, 191, 138], [45, 138, 91]];
 function ramp(logprob) {
-  const place = Math.min(1, Math.max(0, 1 + logprob / 5)) * (STOPS.length - 1);
-  const low = Math.min(STOPS.length - 2, Math.floor(place)), share = place - low;
-  return `rgb(${STOPS[low].map((value, at) => Math.round(value + (STOPS[low + 1][at] - value) * share)).join(" ")})`;
+  return between(STOPS, Math.min(1, Math.max(0, 1 + logprob / 5)) * (STOPS.length - 1));
+}
+
+function between(stops, place) {
+  const low = Math.min(stops.length - 2, Math.max(0, Math.floor(place))), share = place - low;
+  return `rgb(${stops[low].map((value, at) => Math.round(value + (stops[low + 1][at] - value) * share)).join(" ")})`;
 }
