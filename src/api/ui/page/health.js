@@ -102,7 +102,8 @@ export class HealthView {
     const top = this.content.scrollTop;
     const recorded = total(all, "tracewire_exchanges_total") ?? 0, dropped = total(all, "tracewire_exchanges_dropped_total") ?? 0;
     const share = recorded + dropped ? recorded / (recorded + dropped) : undefined;
-    const warnings = [...(ready.warnings ?? []), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
+    const failed = CHECKS.flatMap(([, checks]) => checks).filter(([, metric, , , level]) => level === "bad" && total(all, metric) > 0);
+    const warnings = [...(ready.warnings ?? []), ...failed.map(([name, metric, , bad]) => `${name}: ${number(total(all, metric))}. ${bad}`), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
     replace(this.content, h("section", {}, h("h1", {}, warnings.length ? "Something needs attention" : "What is recorded is whole"), warnings.map((warning) => h("div", { class: "cause", role: "alert" }, warning))),
       h("section", {}, h("h2", {}, "Now"), h("div", { class: "checks" },
         fact("Capture rate", share === undefined ? "–" : `${(share * 100).toFixed(share === 1 ? 0 : 2)} %`, "Exchanges that are recorded, of all since the start.", share !== undefined && share < 1 ? "bad" : share === undefined ? "idle" : ""),
