@@ -56,7 +56,7 @@ pub use llm::clients;
 /// Parts that the tests and the benchmarks call directly. They may change at any time.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::capture::{CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
+    pub use crate::capture::{CaptureQueue, CaptureSettings, Captured, ExchangeStart, Recorder, TeeBody};
     pub use crate::llm::formats::{HttpExchangeView, read};
     pub use crate::pipeline::{Relations, SpanOptions, build_spans};
     pub use crate::shared_state::SequenceLease;

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 /// A finished exchange, and what its storage has to release.
 #[derive(Debug)]
 pub struct Captured {
-    /// What was recorded of request and response.
-    pub exchange: Exchange,
+    /// What was recorded of request and response. In a box, as it is moved often.
+    pub exchange: Box<Exchange>,
     /// The call, if it was read from the response while that passed. `None` for short responses, which are read later.
     pub begun: Option<BegunCall>,
     /// When the exchange ended and entered the queue.

@@ -1,9 +1,9 @@
 //! Starts recordings: a slot of a bounded queue is reserved first, so that whatever is recorded is delivered. The exchanges of a
 //! rollout go to the same queue, so that they stay in order.
 
-use super::captured::Captured;
 use super::counters::CaptureCounters;
 use super::memory::Memory;
+use super::queue::{CaptureQueue, CaptureQueueSender, QueueSlot, capture_queue};
 use super::recording::Recording;
 use super::recording_state::RecordingOptions;
 use super::settings::{Absorb, CaptureSettings, Durability, WhenFull};
@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Starts recordings, if the pipeline's queues have room: the slot of an exchange is reserved before its request is sent.
 #[derive(Clone)]
 pub struct Recorder {
     /// One for each worker of the pipeline.
-    queues: Arc<[mpsc::Sender<Captured>]>,
+    queues: Arc<[CaptureQueueSender]>,
     hasher: RandomState,
     settings: Arc<CaptureSettings>,
     memory: Memory,
@@ -60,17 +60,17 @@ pub struct ExchangeStart {
 impl Recorder {
     /// A recorder, and the queues that it feeds, one for each worker. What memory is short for is spilled to a file in
     /// `spill_folder`.
-    pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, Vec<mpsc::Receiver<Captured>>) {
+    pub fn new(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, Vec<CaptureQueue>) {
         let workers = settings.worker_count();
         let capacity = settings.queue_exchanges.div_ceil(workers).clamp(1, Semaphore::MAX_PERMITS);
-        let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(capacity)).unzip();
+        let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| capture_queue(capacity)).unzip();
         let memory = Memory::new(settings.memory_budget_bytes, spill_folder);
         let (queues, settings) = (queues.into(), Arc::new(settings));
         (Self { queues, hasher: RandomState::new(), settings, memory, counters: Arc::default() }, receivers)
     }
 
     /// A recorder with one queue.
-    pub fn with_one_queue(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, mpsc::Receiver<Captured>) {
+    pub fn with_one_queue(settings: CaptureSettings, spill_folder: PathBuf) -> (Self, CaptureQueue) {
         let (recorder, mut queues) = Self::new(CaptureSettings { workers: 1, ..settings }, spill_folder);
         (recorder, queues.remove(0))
     }
@@ -98,7 +98,7 @@ impl Recorder {
             WhenFull::Wait => true,
             WhenFull::Pass => false,
         };
-        let slot = match queue.try_reserve_owned() {
+        let slot = match queue.try_reserve() {
             Err(TrySendError::Full(queue)) if waits => self.wait_for_room(queue).await,
             slot => slot.ok(),
         };
@@ -107,33 +107,33 @@ impl Recorder {
 
     /// Starts to record an exchange that can't wait: it passes unrecorded if its queue is full.
     pub fn start_now(&self, start: ExchangeStart) -> Recording {
-        let slot = self.queue_of(&start.identity.rollout_id).try_reserve_owned().ok();
+        let slot = self.queue_of(&start.identity.rollout_id).try_reserve().ok();
         self.start_in(slot, start)
     }
 
     /// True if an exchange would find its queue full now.
     pub fn is_full(&self) -> bool {
-        self.queues.iter().any(|queue| queue.capacity() == 0)
+        self.queues.iter().any(CaptureQueueSender::is_full)
     }
 
-    fn queue_of(&self, rollout: &RolloutId) -> mpsc::Sender<Captured> {
+    fn queue_of(&self, rollout: &RolloutId) -> &CaptureQueueSender {
         let at = self.hasher.hash_one(rollout) % self.queues.len() as u64;
-        self.queues[at as usize].clone()
+        &self.queues[at as usize]
     }
 
     /// `None` if there is no room in time.
-    async fn wait_for_room(&self, queue: mpsc::Sender<Captured>) -> Option<OwnedPermit<Captured>> {
+    async fn wait_for_room(&self, queue: CaptureQueueSender) -> Option<QueueSlot> {
         if self.counters.waited.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!(
                 "the capture queue is full: requests wait for room; raise capture.queue_exchanges, or check the disk"
             );
         }
         let _waiting = Waiting::new(&self.counters.waiting);
-        tokio::time::timeout(self.settings.full_wait, queue.reserve_owned()).await.ok()?.ok()
+        tokio::time::timeout(self.settings.full_wait, queue.reserve()).await.ok()?
     }
 
     /// Starts to record an exchange in a slot. Without one, the exchange is counted and passes unrecorded.
-    fn start_in(&self, slot: Option<OwnedPermit<Captured>>, start: ExchangeStart) -> Recording {
+    fn start_in(&self, slot: Option<QueueSlot>, start: ExchangeStart) -> Recording {
         let Some(slot) = slot else {
             if self.counters.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::error!("the capture queue is full: exchanges pass unrecorded; raise capture.queue_exchanges");
@@ -159,7 +159,7 @@ impl Recorder {
             memory: self.memory.clone(),
         };
         let wall = SystemTime::now().checked_sub(start.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let exchange = Exchange {
+        let exchange = Box::new(Exchange {
             identity: start.identity,
             trace: start.trace,
             kind: start.kind,
@@ -176,7 +176,7 @@ impl Recorder {
             gateway: None,
             // If the recording is dropped without another outcome, the agent's connection went away.
             outcome: Outcome::Aborted { by: Side::Downstream },
-        };
+        });
         Recording::new(exchange, slot, start.sequence, options)
     }
 }

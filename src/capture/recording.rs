@@ -1,10 +1,11 @@
 //! One exchange that is being recorded: shared by its two body tees and the code that forwards it, delivered exactly once.
 
 use super::body_record::{Loss, RawBytes};
-use super::captured::{Captured, CommitStatus};
+use super::captured::CommitStatus;
 use super::counters::CaptureCounters;
 use super::edited_bytes::EditedBytes;
 use super::memory_budget::MemoryUse;
+use super::queue::QueueSlot;
 use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver, outcome_when_dropped};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::llm::api::{may_be_call, websocket_calls};
@@ -19,7 +20,6 @@ use http::HeaderMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
 /// A handle on an exchange that is being recorded. When the last one is dropped the exchange is delivered as it stands.
@@ -70,8 +70,8 @@ impl Recording {
     }
 
     pub(super) fn new(
-        exchange: Exchange,
-        permit: OwnedPermit<Captured>,
+        exchange: Box<Exchange>,
+        slot: QueueSlot,
         sequence: SequenceLease,
         options: RecordingOptions,
     ) -> Self {
@@ -80,7 +80,7 @@ impl Recording {
         let records_messages = include_bodies || websocket_calls(&exchange.request.target).is_some();
         let state = RecordingState {
             exchange,
-            permit,
+            slot,
             request: body_record(&options),
             response: body_record(&options),
             messages: options.memory.share(MemoryUse::WebSocket),
@@ -207,11 +207,10 @@ impl Recording {
     pub fn has_whole_request(&self) -> bool {
         let Some(shared) = &self.shared else { return false };
         let guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().is_some_and(
-            |RecordingState { exchange: Exchange { request_body: body, .. }, request, .. }| {
-                body.complete && body.truncated.is_none() && request.held_bytes() == body.size_bytes
-            },
-        )
+        guard.as_ref().is_some_and(|RecordingState { exchange, request, .. }| {
+            let body = &exchange.request_body;
+            body.complete && body.truncated.is_none() && request.held_bytes() == body.size_bytes
+        })
     }
 
     /// Sets the number of bytes that passed without a tee, as in a tunnel.

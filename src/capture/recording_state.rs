@@ -6,6 +6,7 @@ use super::counters::CaptureCounters;
 use super::held_bytes::HeldBytes;
 use super::memory::Memory;
 use super::memory_budget::{MemoryShare, MemoryUse};
+use super::queue::QueueSlot;
 use super::settings::CaptureSettings;
 use crate::error::Side;
 use crate::llm::api::has_api;
@@ -15,7 +16,6 @@ use crate::trace::exchange::{Body, BodyContent, Direction, Exchange, Outcome};
 use crate::util::panics::{Panicked, is_unwinding};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::oneshot;
 
 /// How an exchange is recorded.
@@ -33,8 +33,8 @@ pub(super) struct RecordingOptions {
 
 /// What is known of the exchange so far.
 pub(super) struct RecordingState {
-    pub(super) exchange: Exchange,
-    pub(super) permit: OwnedPermit<Captured>,
+    pub(super) exchange: Box<Exchange>,
+    pub(super) slot: QueueSlot,
     pub(super) request: BodyRecord,
     pub(super) response: BodyRecord,
     pub(super) messages: MemoryShare,
@@ -72,15 +72,14 @@ pub(super) fn outcome_when_dropped() -> Outcome {
 
 /// Delivers an exchange as it stands.
 pub(super) fn deliver(state: RecordingState, started: Instant, committed: Option<oneshot::Sender<CommitStatus>>) {
-    let RecordingState { mut exchange, permit, request, response, messages, sequence, final_outcome, .. } = state;
+    let RecordingState { mut exchange, slot, request, response, messages, sequence, final_outcome, .. } = state;
     add_content(&mut exchange.request_body, request);
     let begun = add_content(&mut exchange.response_body, response);
     exchange.timing.ended = started.elapsed();
     if let Some(outcome) = final_outcome {
         exchange.outcome = outcome;
     }
-    // A reserved slot is valid even while the queue is closing.
-    permit.send(Captured { exchange, begun, queued_at: Instant::now(), committed, _messages: messages, sequence });
+    slot.deliver(Captured { exchange, begun, queued_at: Instant::now(), committed, _messages: messages, sequence });
 }
 
 /// Adds what was recorded to its body. Returns the call that was begun to be read from it.

@@ -8,7 +8,7 @@ use super::options::SpanOptions;
 use super::pending::PendingSpans;
 use super::relations::Relations;
 use super::span::build_spans;
-use crate::capture::{Captured, CommitStatus};
+use crate::capture::{CaptureQueue, Captured, CommitStatus};
 use crate::filter::{FilteredSpans, SpanFilter};
 use crate::llm::token_ids::TokenIdIssue;
 use crate::store::SharedStore;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// A running pipeline.
@@ -31,7 +31,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Starts a thread for each queue. `store` is used on the current tokio runtime.
     pub(crate) fn start(
-        queues: Vec<mpsc::Receiver<Captured>>,
+        queues: Vec<CaptureQueue>,
         store: SharedStore,
         filter: &SpanFilter,
         options: &SpanOptions,
@@ -96,13 +96,13 @@ struct PipelineWorker {
 }
 
 impl PipelineWorker {
-    async fn run(mut self, mut queue: mpsc::Receiver<Captured>, finishing: CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH);
+    async fn run(mut self, mut queue: CaptureQueue, finishing: CancellationToken) {
+        let mut batch = Vec::new();
         let mut is_closed = false;
         loop {
             let received = tokio::select! {
                 biased;
-                received = queue.recv_many(&mut batch, BATCH) => received,
+                received = queue.recv_many(&mut batch, MAX_PENDING) => received,
                 () = finishing.cancelled(), if !is_closed => {
                     // No slot is reserved any more. Reserved ones still deliver, and the queue ends after the last.
                     queue.close();
@@ -113,8 +113,8 @@ impl PipelineWorker {
             if received == 0 {
                 return;
             }
-            if !is_closed && batch.len() < BATCH {
-                gather(&mut batch, &mut queue).await;
+            if !is_closed {
+                gather(&mut batch, &mut queue, &finishing).await;
             }
             // The spans of a batch are in memory together.
             while !batch.is_empty() {
@@ -130,7 +130,7 @@ impl PipelineWorker {
 
     /// Stores a batch. While the store fails, further exchanges are taken from the queue as well: if some spans can be
     /// stored and one can't, it is that span that is at fault, not the store.
-    async fn store(&mut self, batch: Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
+    async fn store(&mut self, batch: Vec<Captured>, queue: &mut CaptureQueue) {
         let mut pending = PendingSpans::default();
         self.build(batch, &mut pending).await;
         let counters = Arc::clone(&self.counters);
@@ -221,31 +221,37 @@ fn light_part(batch: &[Captured]) -> usize {
     let mut bytes = 0;
     let fits = batch.iter().take_while(|captured| {
         let before = bytes;
-        bytes += captured.content_bytes();
+        let content = captured.content_bytes();
+        bytes += if content > LONG_BYTES { content * LONG_WEIGHT } else { content };
         before < MAX_BATCH_BYTES
     });
     fits.count()
 }
 
 /// Adds the exchanges that arrive within a while, so that they share the cost of a commit. It ends at once if a response
-/// waits for one.
-async fn gather(batch: &mut Vec<Captured>, queue: &mut mpsc::Receiver<Captured>) {
-    let timeout = tokio::time::sleep(GATHER);
-    tokio::pin!(timeout);
-    while batch.len() < MAX_PENDING && batch.iter().all(|captured| captured.committed.is_none()) {
-        tokio::select! {
-            biased;
-            received = queue.recv_many(batch, BATCH) => if received == 0 { return },
-            () = &mut timeout => return,
-        }
+/// waits for one, if the queue fills, or if the program ends.
+async fn gather(batch: &mut Vec<Captured>, queue: &mut CaptureQueue, finishing: &CancellationToken) {
+    queue.drain_into(batch, MAX_PENDING);
+    if batch.len() >= ENOUGH || batch.iter().any(|captured| captured.committed.is_some()) {
+        return;
     }
+    tokio::select! {
+        () = queue.early() => {}
+        () = tokio::time::sleep(GATHER) => {}
+        () = finishing.cancelled() => {}
+    }
+    queue.drain_into(batch, MAX_PENDING);
 }
 
-const BATCH: usize = 256;
+/// Exchanges that are stored without waiting for others.
+const ENOUGH: usize = 256;
 /// Recorded bytes that are made into spans at once, which takes several times as much memory.
-const MAX_BATCH_BYTES: u64 = 2 << 20;
+const MAX_BATCH_BYTES: u64 = 6 << 20;
+/// The content of a longer exchange counts [`LONG_WEIGHT`] times: a commit costs little beside it.
+const LONG_BYTES: u64 = 64 << 10;
+const LONG_WEIGHT: u64 = 3;
 /// Maximum spans that wait for a store that fails. The others wait in the capture queue.
-const MAX_PENDING: usize = 4 * BATCH;
+const MAX_PENDING: usize = 1024;
 const MAX_PENDING_BYTES: u64 = 16 << 20;
 /// How long an exchange without a waiting response waits for others.
 const GATHER: Duration = Duration::from_millis(40);

@@ -147,7 +147,7 @@ const SOCKS5: u8 = 5;
 mod tests {
     use super::super::certificate_rejections::CertificateRejections;
     use super::*;
-    use crate::capture::{CaptureSettings, Captured, Recorder};
+    use crate::capture::{CaptureQueue, CaptureSettings, Recorder};
     use crate::error::ErrorKind;
     use crate::forward::{Forwarder, RequestInterceptor, request_head};
     use crate::net::drain::Drain;
@@ -165,7 +165,6 @@ mod tests {
     use std::pin::Pin;
     use std::time::Instant;
     use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
 
     /// Panics within an exchange: before its response, or in the response's body.
     struct Panics(Forwarder);
@@ -200,7 +199,7 @@ mod tests {
     }
 
     /// A proxy that panics on requests, and the queue of its exchanges.
-    async fn proxy() -> (SocketAddr, Drain, mpsc::Receiver<Captured>) {
+    async fn proxy() -> (SocketAddr, Drain, CaptureQueue) {
         crate::tls::install_provider();
         let (recorder, queue) = Recorder::with_one_queue(CaptureSettings::default(), std::env::temp_dir());
         let tls = UpstreamTls::new(&crate::tls::TlsSettings::default()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::TeeBody;
 use crate::capture::settings::{Durability, WhenFull};
-use crate::capture::{CaptureSettings, Captured, CommitStatus, ExchangeStart, Recorder};
+use crate::capture::{CaptureQueue, CaptureSettings, CommitStatus, ExchangeStart, Recorder};
 use crate::error::{ErrorKind, ProxyError, Side};
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
@@ -11,6 +11,7 @@ use crate::trace::exchange::{
 };
 use crate::trace::{AttemptId, RolloutId, SpanId, TraceId};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body, Frame};
@@ -19,7 +20,6 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
 
 type Frames = Vec<Result<Frame<Bytes>, std::io::Error>>;
 
@@ -52,7 +52,7 @@ fn exchange_start() -> ExchangeStart {
     }
 }
 
-fn recorder(max_body_bytes: u64) -> (Recorder, Receiver<Captured>) {
+fn recorder(max_body_bytes: u64) -> (Recorder, CaptureQueue) {
     Recorder::with_one_queue(
         CaptureSettings { include_bodies: true, max_body_bytes, ..CaptureSettings::default() },
         std::env::temp_dir(),
@@ -107,6 +107,25 @@ async fn an_empty_body_completes() {
     let body = tee(Empty::<Bytes>::new(), &recorder, |never| match *never {});
     body.collect().await.unwrap();
     assert!(matches!(queue.recv().await.unwrap().exchange.outcome, Outcome::Complete));
+}
+
+#[tokio::test]
+async fn a_worker_that_gathers_is_woken_by_an_awaited_exchange_and_by_a_queue_that_fills() {
+    let error = ProxyError::new(ErrorKind::HttpResponseIncomplete, "example.com", "on purpose");
+    for (durability, waking) in [(Durability::Async, 3), (Durability::Commit, 1)] {
+        let settings = CaptureSettings { queue_exchanges: 4, durability, ..CaptureSettings::default() };
+        let (recorder, mut queue) = Recorder::with_one_queue(settings, std::env::temp_dir());
+        for round in 0..2 {
+            let mut batch = Vec::new();
+            queue.drain_into(&mut batch, 10);
+            assert_eq!(batch.len(), 3 * round, "{durability:?}");
+            for delivered in 1..=3 {
+                recorder.start_now(exchange_start()).fail(&error);
+                let is_woken = queue.early().now_or_never().is_some();
+                assert_eq!(is_woken, delivered >= waking, "{durability:?}, {delivered} of round {round}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
