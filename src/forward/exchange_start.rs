@@ -16,7 +16,7 @@ use crate::wire::framing::target::RawTarget;
 use crate::wire::traceparent::TraceParent;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// An exchange in progress.
 #[derive(Clone)]
@@ -123,7 +123,7 @@ impl Forwarder {
             return Recording::off();
         }
         let trace = TraceContext {
-            span_id: SpanId::from_random(fastrand::u64(..)),
+            span_id: new_span_id(),
             parent_id: call.trace.span_id,
             parent_is_remote: false,
             ..call.trace.clone()
@@ -190,7 +190,7 @@ fn trace_context(identity: &Identity, headers: &HeaderMap) -> TraceContext {
     let (rollout, attempt) = (&identity.rollout_id, &identity.attempt_id);
     TraceContext {
         trace_id: caller.as_ref().map_or_else(|| TraceId::of_attempt(rollout, attempt), |caller| caller.trace_id),
-        span_id: SpanId::from_random(fastrand::u64(..)),
+        span_id: new_span_id(),
         parent_id: caller.as_ref().map_or_else(|| SpanId::of_attempt_root(rollout, attempt), |caller| caller.span_id),
         parent_is_remote: caller.is_some(),
         otel_state: caller.and_then(|_| otel_state(headers)),
@@ -203,6 +203,10 @@ fn otel_state(headers: &HeaderMap) -> Option<String> {
     let mut entries = entries.flat_map(|value| value.split(','));
     let state = entries.find_map(|entry| entry.trim().strip_prefix("ot="))?;
     (state.len() <= MAX_OTEL_STATE).then(|| state.to_owned())
+}
+
+fn new_span_id() -> SpanId {
+    SpanId::of_time(SystemTime::now().into(), fastrand::u64(..))
 }
 
 /// Sets `traceparent` so that the endpoint's spans are below ours. The caller's flags stay; without one it is sampled.

@@ -2,6 +2,7 @@
 //!
 //! Ids from outside are kept unchanged. Random bits come from the caller, so that this module stays pure.
 
+use super::units::Timestamp;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -73,6 +74,13 @@ impl SpanId {
     /// A span id from 64 random bits.
     pub fn from_random(bits: u64) -> Self {
         Self(bits.max(1).to_be_bytes())
+    }
+
+    /// A span id from a time and random bits, of which 48 are used. The ids of a second have the same beginning, so that a database
+    /// adds them to few pages of an index.
+    pub(crate) fn of_time(time: Timestamp, bits: u64) -> Self {
+        let second = time.unix_nanos / 1_000_000_000;
+        Self::from_random(second << RANDOM_BITS | bits & ((1 << RANDOM_BITS) - 1))
     }
 }
 
@@ -153,15 +161,18 @@ impl From<&str> for AttemptId {
     }
 }
 
+/// Random bits of a span id that begins with a time, which repeats after 18 hours.
+const RANDOM_BITS: u32 = 48;
+
 fn attempt_digest<const N: usize>(label: &str, rollout: &RolloutId, attempt: &AttemptId) -> [u8; N] {
-    let mut context = digest::Context::new(&digest::SHA256);
+    let mut text = Vec::with_capacity(128);
     for part in [label, rollout.as_str(), attempt.as_str()] {
         // With its length, so that different pairs of ids never give the same bytes.
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
+        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        text.extend_from_slice(part.as_bytes());
     }
     let mut bytes = [0; N];
-    bytes.copy_from_slice(&context.finish().as_ref()[..N]);
+    bytes.copy_from_slice(&digest::digest(&digest::SHA256, &text).as_ref()[..N]);
     bytes
 }
 
@@ -213,6 +224,8 @@ mod tests {
         assert_eq!(RolloutId::from_random(0xabc).as_str(), "ro-000000000abc");
         assert_eq!(AttemptId::from_random(0xabc).as_str(), "at-00000abc");
         assert_eq!(SpanId::from_random(0).to_string(), "0000000000000001");
+        let time = Timestamp::from_unix_nanos(0x1_2345 * 1_000_000_000 + 7);
+        assert_eq!(SpanId::of_time(time, 0xff_0000_0000_0001).to_string(), "2345000000000001");
     }
 
     #[test]

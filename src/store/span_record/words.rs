@@ -13,18 +13,29 @@ pub(super) fn number_of_word(text: &str) -> Option<u64> {
 static NUMBERS: LazyLock<HashMap<&str, u64, BuildHasherDefault<WordHasher>>> =
     LazyLock::new(|| WORDS.iter().copied().zip(0..).collect());
 
-/// Hashes eight bytes at once. It need not resist an attacker: the keys of the map never change.
+/// Hashes a text by its length and 24 of its bytes. It need not resist an attacker: the keys of the map never change.
 #[derive(Default)]
 struct WordHasher(u64);
 
 impl Hasher for WordHasher {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(MULTIPLIER);
+        let mut add = |word: u64| self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(MULTIPLIER);
+        add(bytes.len() as u64);
+        let middle = bytes.get(bytes.len() / 2..).and_then(|rest| rest.first_chunk());
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => {
+                add(u64::from_le_bytes(*first));
+                add(u64::from_le_bytes(*last));
+                if let Some(middle) = middle {
+                    add(u64::from_le_bytes(*middle));
+                }
+            }
+            _ => add(bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))),
         }
     }
+
+    /// The end of a text, which its length tells.
+    fn write_u8(&mut self, _: u8) {}
 
     fn finish(&self) -> u64 {
         // The map takes the lowest and the highest bits.

@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ATTEMPT_COUNT,
     RECORDS,
     PIECE_COUNTS,
+    SPAN_KINDS,
 ];
 
 const FIRST: &str = "
@@ -251,6 +252,13 @@ UPDATE row_count SET pieces = (SELECT COUNT(*) FROM text), piece_bytes = (SELECT
 CREATE TRIGGER text_gone AFTER DELETE ON text BEGIN
     UPDATE row_count SET pieces = pieces - 1, piece_bytes = piece_bytes - LENGTH(OLD.data);
 END;
+";
+
+/// One index in place of two: a commit writes the page of each rollout in each index.
+const SPAN_KINDS: &str = "
+DROP INDEX IF EXISTS span_by_rollout;
+DROP INDEX IF EXISTS span_llm_calls;
+CREATE INDEX IF NOT EXISTS span_by_kind ON span (rollout_id, is_llm_call);
 ";
 
 /// The newest schema version that this program knows.

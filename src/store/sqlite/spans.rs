@@ -95,9 +95,7 @@ pub(super) fn outlines(
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<SpanOutline>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE rollout_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
-    ))?;
+    let mut statement = connection.prepare_cached(&outlines_sql())?;
     let mut found = statement.query(params![rollout.as_str(), signed(after), signed(limit as u64)])?;
     let mut outlines = Vec::new();
     while let Some(row) = found.next()? {
@@ -106,6 +104,15 @@ pub(super) fn outlines(
         outlines.push(SpanOutline { number: unsigned(number), span });
     }
     Ok(outlines)
+}
+
+/// The query of [`outlines`]. The index has the numbers of calls and those of other spans, each in order.
+pub(super) fn outlines_sql() -> String {
+    let of_kind = |is_llm_call: u8| {
+        format!("SELECT id FROM span WHERE rollout_id = ?1 AND is_llm_call = {is_llm_call} AND id > ?2")
+    };
+    let numbers = [0, 1].map(of_kind).join(" UNION ALL ");
+    format!("SELECT sequence_id, id, {READ_COLUMNS} FROM span WHERE id IN ({numbers} ORDER BY id LIMIT ?3) ORDER BY id")
 }
 
 /// The spans of all rollouts with a number above `after`, by number.

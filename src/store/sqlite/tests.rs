@@ -2,6 +2,7 @@
 
 use super::migrations::MIGRATIONS;
 use super::retention::remove_orphaned_texts;
+use super::spans::{outlines, outlines_sql};
 use crate::store::span_row::COLUMNS;
 use crate::store::sql::with_final_states;
 use rusqlite::Connection;
@@ -130,6 +131,31 @@ fn rollouts_that_ended_before_there_was_a_log_are_in_it() {
     let sql = "SELECT group_concat(position || rollout_id, ' ') FROM (SELECT * FROM terminal ORDER BY position)";
     let log: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(log, "0early 1between 2late");
+}
+
+#[test]
+fn one_index_lists_and_counts_the_spans_of_a_rollout() {
+    let connection = database(16);
+    let rows = "
+        INSERT INTO span (id, rollout_id, attempt_id, sequence_id, span_id, is_error, is_llm_call, json) VALUES
+            (1, 'r', 'a', 1, 's', 0, 1, '{}'), (2, 'q', 'a', 1, 's', 0, 0, '{}'), (3, 'r', 'a', 2, 't', 0, 0, '{}'),
+            (4, 'r', 'a', 3, 'u', 0, 1, '{}'), (5, 'r', 'b', 1, 's', 0, 0, '{}');";
+    connection.execute_batch(rows).unwrap();
+    migrate_from(&connection, 16, MIGRATIONS.len());
+    let numbers = |after, limit| -> Vec<u64> {
+        let listed = outlines(&connection, &"r".into(), after, limit).unwrap();
+        listed.iter().map(|outline| outline.number).collect()
+    };
+    assert_eq!((numbers(0, 10), numbers(1, 2), numbers(5, 1)), (vec![1, 3, 4, 5], vec![3, 4], vec![]));
+    let plan = |sql: &str| -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<rusqlite::Result<Vec<_>>>();
+        steps.unwrap().join("\n")
+    };
+    let counted = "SELECT COUNT(*) FROM span WHERE is_llm_call = 1 AND rollout_id = 'r'";
+    for plan in [plan(&outlines_sql()), plan(counted)] {
+        assert!(plan.contains("COVERING INDEX span_by_kind") && !plan.contains("TEMP B-TREE"), "{plan}");
+    }
 }
 
 #[test]

@@ -30,6 +30,9 @@ const MAX_QUEUED: usize = 1024;
 /// Maximum number of commands in a commit, so that the first of them is not delayed forever.
 const MAX_GROUP: usize = 256;
 
+/// Bytes of spans that are encoded by the caller's own thread, in less time than it takes to hand them to another.
+const MAX_ENCODED_HERE: u64 = 16 * 1024;
+
 struct Command {
     work: Work,
     reply: oneshot::Sender<Result<Outcome>>,
@@ -94,12 +97,17 @@ impl Writer {
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), recent })
     }
 
-    /// Encodes spans beside the caller, appends them, and waits for their commit.
+    /// Encodes spans, long ones beside the caller, appends them, and waits for their commit.
     pub(super) async fn append(&self, spans: Vec<Arc<Span>>) -> Result<Outcome> {
         let recent = Arc::clone(&self.recent);
+        let is_short = spans.iter().map(|span| span.estimated_bytes()).sum::<u64>() <= MAX_ENCODED_HERE;
         let encode = move || spans.iter().map(|span| PackedRow::encode(span, &recent)).collect::<Vec<_>>();
-        let encoded = tokio::task::spawn_blocking(encode).await;
-        let rows = encoded.map_err(|error| StoreError::Other(format!("spans can't be encoded: {error}")))?;
+        let rows = if is_short {
+            encode()
+        } else {
+            let encoded = tokio::task::spawn_blocking(encode).await;
+            encoded.map_err(|error| StoreError::Other(format!("spans can't be encoded: {error}")))?
+        };
         self.run(Work::Append(rows)).await
     }
 
