@@ -166,6 +166,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::json_value::Packed;
     use super::*;
     use proptest::prelude::*;
 
@@ -221,6 +222,48 @@ mod tests {
         let packed = parse_response(response.as_bytes()).unwrap();
         assert!(matches!(packed.get("token_ids"), Json::Packed(_)) && packed.get("mixed").list().len() == 101);
         assert_eq!(parse(response.as_bytes()).unwrap().get("token_ids").list().len(), 100);
+    }
+
+    /// A list of rows of logprobs that is read as a table, if `is_table`, and its value by serde.
+    fn check_rows(rows: &str, is_table: bool) {
+        let text = format!(r#"{{"logprobs":{{"content":[{rows}]}}}}"#);
+        let read = json_parser::read(text.as_bytes(), Within::Response).unwrap();
+        let content = read.at(&["logprobs", "content"]);
+        assert_eq!(matches!(content, Json::Packed(Packed::Table(_))), is_table, "{rows}");
+        assert_eq!(unpacked(read), parse_unusual(text.as_bytes(), Within::Response).unwrap(), "{rows}");
+    }
+
+    #[test]
+    fn logprobs_that_are_written_alike_are_read_as_a_table() {
+        let rows =
+            |separator: &str, row: &dyn Fn(usize) -> String| (0..40).map(row).collect::<Vec<_>>().join(separator);
+        let plain = |at: usize| format!(r#"{{"token":"é\n{at}","bytes":[{at}],"logprob":-{at}.5,"top_logprobs":[]}}"#);
+        check_rows(&rows(",", &plain), true);
+        let spaced = |at: usize| format!(r#"{{ "logprob": -0.{at}5e-3, "x": null, "token": "{at}" }}"#);
+        check_rows(&rows(" , ", &spaced), true);
+        check_rows(&rows(",", &|at| format!(r#"{{"logprob":{}}}"#, if at % 7 == 0 { "null" } else { "0.25" })), true);
+        check_rows(&rows(",", &|at| format!(r#"{{"logprob":{}}}"#, if at > 9 { "\"t\"" } else { "0.25" })), true);
+        check_rows(&rows(",", &|at| format!(r#"{{"first":"{at}","first":-0.5}}"#)), true);
+        // Another key, order, space, value or end in one row.
+        for odd in [
+            r#"{"logprob":-1.5,"token":"t"}"#,
+            r#"{"token":"t"}"#,
+            r#"{"token":"t", "logprob":-1.5}"#,
+            "[]",
+            "null",
+            "{}",
+        ] {
+            let usual = r#"{"token":"t","logprob":-2.5}"#;
+            for place in [0, 1, 2, 20, 39] {
+                check_rows(&rows(",", &|at| if at == place { odd } else { usual }.to_owned()), false);
+            }
+        }
+        check_rows(&rows(",", &|_| r#"{"token":{"a":[1]},"logprob":-2.5}"#.to_owned()), false);
+        check_rows(&rows(",", &|_| "-0.5".to_owned()), false);
+        for broken in [r#"{"token":"t","logprob":-2.5"#, r#"{"token":"t","logprob":-2.5},"#] {
+            let text = format!(r#"{{"logprobs":[{}{broken}]}}"#, r#"{"token":"t","logprob":-2.5},"#.repeat(40));
+            assert_eq!(json_parser::read(text.as_bytes(), Within::Response), None);
+        }
     }
 
     proptest! {

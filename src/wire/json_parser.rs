@@ -5,7 +5,7 @@
 
 use super::json_ids::read_ids;
 use super::json_scan::string_end;
-use super::json_value::{Json, MIN_PACKED, Packed};
+use super::json_value::{Column, Json, MIN_PACKED, Packed, Table};
 use std::borrow::Cow;
 
 /// Where a value is, which decides what of it is kept.
@@ -79,7 +79,10 @@ impl<'a> Parser<'a> {
         match self.peek()? {
             b'"' => self.string().map(Json::Text),
             b'{' => self.object(within),
-            b'[' => self.list(within),
+            b'[' => match self.table(within) {
+                Some(table) => Some(Json::Packed(Packed::Table(table))),
+                None => self.list(within),
+            },
             b't' => self.word("true").map(|()| Json::Bool(true)),
             b'f' => self.word("false").map(|()| Json::Bool(false)),
             b'n' => self.word("null").map(|()| Json::Null),
@@ -164,6 +167,109 @@ impl<'a> Parser<'a> {
         Some(Json::List(values))
     }
 
+    /// Reads a long list of objects that are written alike, as logprobs are. `None`: it is no such list, and nothing was read.
+    fn table(&mut self, within: Within) -> Option<Table> {
+        if within != Within::Logprobs || self.text.len() - self.at < MIN_TABLE_BYTES {
+            return None;
+        }
+        let start = self.at;
+        let table = self.rows(within).filter(|table| table.rows() >= MIN_PACKED);
+        if table.is_none() {
+            self.at = start;
+        }
+        table
+    }
+
+    fn rows(&mut self, within: Within) -> Option<Table> {
+        // Of each value of the first row, what stands before it; of those that are kept, the column.
+        let mut before: Vec<&'a str> = Vec::new();
+        let mut columns: Vec<(usize, Cow<'a, str>, Column)> = Vec::new();
+        self.at += 1;
+        self.skip_space();
+        let mut from = self.at;
+        if !self.takes(b'{') {
+            return None;
+        }
+        self.skip_space();
+        loop {
+            let key = self.key()?;
+            before.push(self.text.get(from..self.at)?);
+            if within.omits(&key) {
+                self.skip()?;
+            } else {
+                let mut column = Column::Nulls;
+                self.cell(&mut column, 0)?;
+                columns.push((before.len() - 1, key, column));
+            }
+            from = self.at;
+            self.skip_space();
+            if !self.takes(b',') {
+                break;
+            }
+            self.skip_space();
+        }
+        if !self.takes(b'}') {
+            return None;
+        }
+        // Between two rows: up to the first value of the next one.
+        self.skip_space();
+        if !self.takes(b',') {
+            return None;
+        }
+        self.skip_space();
+        if !self.takes_text(before.first()?) {
+            return None;
+        }
+        let between = self.text.get(from..self.at)?;
+        let mut rows = 1;
+        loop {
+            let mut kept = columns.iter_mut().peekable();
+            for (place, before) in before.iter().enumerate() {
+                if place > 0 && !self.takes_text(before) {
+                    return None;
+                }
+                match kept.next_if(|(kept, ..)| *kept == place) {
+                    Some((.., column)) => self.cell(column, rows)?,
+                    None => self.skip()?,
+                }
+            }
+            rows += 1;
+            if !self.takes_text(between) {
+                break;
+            }
+        }
+        self.skip_space();
+        let is_closed = self.takes(b'}');
+        self.skip_space();
+        let columns = columns.into_iter().map(|(_, key, column)| (key, column)).collect();
+        (is_closed && self.takes(b']')).then(|| Table::of_columns(columns, rows))
+    }
+
+    /// Reads the value of a row that has `rows` before it. `None`: it is no text, no number and not null.
+    fn cell(&mut self, column: &mut Column, rows: usize) -> Option<()> {
+        match self.peek()? {
+            b'"' => column.push_text(&self.string()?, rows),
+            b'n' => {
+                self.word("null")?;
+                column.push(Json::Null, rows);
+            }
+            b'-' | b'0'..=b'9' => match self.number()? {
+                Json::Int(number) => column.push(Json::Int(number), rows),
+                Json::Float(number) => column.push(Json::Float(number), rows),
+                _ => return None,
+            },
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Moves on if this text is next.
+    fn takes_text(&mut self, text: &str) -> bool {
+        let found = self.bytes()[self.at..].starts_with(text.as_bytes());
+        self.at += if found { text.len() } else { 0 };
+        found
+    }
+
     /// Reads a value that is not kept.
     fn skip(&mut self) -> Option<()> {
         match self.peek()? {
@@ -232,6 +338,9 @@ impl<'a> Parser<'a> {
 
 /// Digits of a number that certainly fits.
 const MAX_DIGITS: usize = 18;
+
+/// In less text there are too few rows for a table.
+const MIN_TABLE_BYTES: usize = MIN_PACKED * 16;
 
 /// Less than serde_json reads.
 const MAX_DEPTH: usize = 100;

@@ -263,6 +263,12 @@ impl Table {
         Ok(())
     }
 
+    /// A table of objects with these keys, each with its column.
+    pub(super) fn of_columns(columns: Vec<(Cow<'_, str>, Column)>, rows: usize) -> Self {
+        let (keys, columns) = columns.into_iter().map(|(key, column)| (Cow::Owned(key.into_owned()), column)).unzip();
+        Self { keys: Some(keys), columns, rows }
+    }
+
     /// The number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
@@ -303,8 +309,18 @@ impl Table {
 }
 
 impl Column {
+    /// As [`Column::push`], of a text that is copied.
+    pub(super) fn push_text(&mut self, text: &str, rows: usize) {
+        if let Self::Texts(texts, ends) = self {
+            texts.push_str(text);
+            ends.push(texts.len());
+        } else {
+            self.push(Json::Text(Cow::Owned(text.to_owned())), rows);
+        }
+    }
+
     /// Adds the value of the next row; there are `rows` before it.
-    fn push(&mut self, value: Json<'static>, rows: usize) {
+    pub(super) fn push(&mut self, value: Json<'static>, rows: usize) {
         let as_number = |value: &Json<'static>| if value.is_null() { Some(f64::NAN) } else { value.float() };
         match (&mut *self, value) {
             (Self::Nulls, Json::Null) => {}

@@ -6,6 +6,7 @@ use super::names::{LAST_WORDS, is_secret_name};
 use super::prefixes;
 use super::words::{is_word, starts_word};
 use aho_corasick::{AhoCorasick, MatchKind};
+use std::sync::LazyLock;
 
 /// Searches for the names of secrets and for the beginnings of credentials in one pass.
 #[derive(Clone, Debug)]
@@ -23,6 +24,13 @@ pub(super) struct Prefilter {
 impl Prefilter {
     /// A prefilter for texts that have one of these JSON keys, or a built-in one, in any case, or that may have a credential.
     pub(super) fn new<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        // Most programs have several redactors with these settings.
+        static BUILT_IN: LazyLock<Prefilter> = LazyLock::new(|| Prefilter::build(std::iter::empty()));
+        let mut keys = keys.peekable();
+        if keys.peek().is_none() { BUILT_IN.clone() } else { Self::build(keys) }
+    }
+
+    fn build<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
         let mut patterns: Vec<String> = Vec::new();
         // In JSON within JSON the closing quote is escaped.
         let closed = |name: &str| [format!("{name}\""), format!("{name}\\")];

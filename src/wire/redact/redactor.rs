@@ -214,8 +214,11 @@ fn user_info(url: &str) -> String {
 
 /// Tokens that webhooks carry in their paths: Telegram's `/bot<token>/`, Slack's and Discord's.
 fn path_tokens(url: &str) -> String {
-    let mut out: Vec<String> = url.split('/').map(str::to_owned).collect();
     let webhook = url.contains("hooks.slack.com/") || url.contains("/api/webhooks/");
+    if !webhook && !url.contains("bot") {
+        return url.to_owned();
+    }
+    let mut out: Vec<String> = url.split('/').map(str::to_owned).collect();
     let from = out.iter().position(|part| part == "services" || part == "webhooks").unwrap_or(out.len());
     for (at, part) in out.iter_mut().enumerate() {
         let bot = part.strip_prefix("bot").is_some_and(|token| token.contains(':') && token.len() > 20);
