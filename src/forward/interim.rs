@@ -9,8 +9,8 @@ use http::{HeaderMap, Request, StatusCode};
 use std::pin::Pin;
 use tokio::sync::{mpsc, oneshot};
 
-/// Status and fields.
-pub(super) type Interim = (StatusCode, HeaderMap);
+/// Status and fields. In a box, because a queue is made for each request with room for several, and few have any.
+pub(super) type Interim = Box<(StatusCode, HeaderMap)>;
 
 /// Waits for the final response and passes interim ones on as they come.
 pub(super) async fn with_interims(
@@ -22,7 +22,8 @@ pub(super) async fn with_interims(
     loop {
         tokio::select! {
             biased;
-            Some((status, headers)) = interims.recv() => {
+            Some(received) = interims.recv() => {
+                let (status, headers) = *received;
                 recording.interim_response(status.as_u16());
                 // hyper itself sends the agent a 100.
                 if let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) {
@@ -46,7 +47,7 @@ pub(super) fn listen_for_interims(request: &mut Request<Body>, go: oneshot::Send
             let _ = go.send(());
         }
         // What does not fit is dropped: interim responses are hints, and an endpoint may send any number.
-        let _ = sender.try_send((response.status(), response.headers().clone()));
+        let _ = sender.try_send(Box::new((response.status(), response.headers().clone())));
     });
     receiver
 }

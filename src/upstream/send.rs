@@ -188,7 +188,8 @@ impl Upstream {
         mut offer: Offer,
     ) -> Result<Sent, ProxyError> {
         let mut websocket_key = None;
-        if extended::is_extended(&request) && !self.supports_extended_connect(key, origin, offer).await? {
+        // In boxes: the future of a request is moved, and most requests need none of this.
+        if extended::is_extended(&request) && !Box::pin(self.supports_extended_connect(key, origin, offer)).await? {
             websocket_key = Some(extended::into_upgrade(&mut request)?);
             offer = Offer::Http1;
         }
@@ -212,7 +213,7 @@ impl Upstream {
             let was_pooled = pooled.is_some();
             let (connection, lease) = match pooled.take() {
                 Some(taken) => taken,
-                None => self.share(self.connect(key, origin, offer).await?, key, origin),
+                None => self.share(Box::pin(self.connect(key, origin, offer)).await?, key, origin),
             };
             match self.send_over(connection, lease, request, key, origin).await {
                 Ok(sent) => return Ok(sent),
@@ -254,7 +255,7 @@ impl Upstream {
     ) -> Result<bool, ProxyError> {
         let (connection, _lease) = match self.inner.pool.take(key, origin, offer) {
             Some(taken) => taken,
-            None => self.share(self.connect(key, origin, offer).await?, key, origin),
+            None => self.share(Box::pin(self.connect(key, origin, offer)).await?, key, origin),
         };
         Ok(match &connection.sender {
             Sender::Http2(sender) => extended::is_supported(sender).await,
