@@ -109,6 +109,9 @@ impl TailSettings {
                 query: rule.query.clone(),
                 message: error.message,
             })?;
+            if let Some(message) = query.refusal_in_rules() {
+                return Err(TailSettingsError::Query { number: place, query: rule.query.clone(), message });
+            }
             if query.is_empty() && rule.sound.is_none() && place < self.rules.len() {
                 return Err(TailSettingsError::Unreachable(place));
             }

@@ -64,9 +64,7 @@ impl RetentionSettings {
                 query: rule.query.clone(),
                 message: error.message,
             })?;
-            if query.needs_verdict() || query.phrases().next().is_some() {
-                let message =
-                    "`text` and `verdict` select rollouts for `tracewire store prune --query`, not in rules".to_owned();
+            if let Some(message) = query.refusal_in_rules() {
                 return Err(RetentionError::Query { number, query: rule.query.clone(), message });
             }
             if query.is_empty() && number < self.rule.len() {

@@ -6,7 +6,7 @@
 
 use super::totals::TotalsCache;
 use crate::filter::{AlwaysStored, LeftOutSpans, ParsedTailRule, RecentRollouts, SamplingSettings, SpanFilter};
-use crate::query::{RolloutFacts, RolloutTotals};
+use crate::query::{FoundPhrases, RolloutFacts, RolloutTotals};
 use crate::store::{
     ExportCursor, PruneRequest, Pruned, Records, Result, RolloutCounts, RolloutFilter, RolloutPlace, SharedStore,
     StoreExt,
@@ -203,7 +203,9 @@ impl TailSampler {
         let end_time = found.rollout.end_time.or(totals.last_end);
         let rollout = &Rollout { end_time, ..found.rollout.clone() };
         let RolloutCounts { attempts, spans, errors, llm_calls } = counts;
-        let facts = RolloutFacts { rollout, attempts, spans, errors, llm_calls, totals: &totals, now };
+        let phrases = &FoundPhrases::new();
+        let (totals, verdict, cost) = (&totals, None, None);
+        let facts = RolloutFacts { rollout, attempts, spans, errors, llm_calls, totals, verdict, phrases, cost, now };
         let mut verdict = None;
         for rule in rules {
             if !rule.query.matches(&facts) {

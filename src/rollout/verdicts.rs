@@ -59,7 +59,7 @@ impl VerdictCache {
         let reasons = tokio::task::block_in_place(|| {
             let mut record = read(&spans);
             let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::default());
-            verdict(status, &spans, &record, &tree, &settings).names()
+            verdict(attempt, &spans, &record, &tree, &settings).names()
         });
         let entry = Entry { spans: counts.spans, status, reasons: reasons.clone() };
         self.entries().put(id.clone(), entry);
