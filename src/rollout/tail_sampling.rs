@@ -58,7 +58,7 @@ impl TailSampler {
             settings: settings.clone(),
             is_sound,
             totals: TotalsCache::default(),
-            from: Timestamp::default(),
+            from: SystemTime::now().into(),
             saved: None,
         })
     }
@@ -86,10 +86,7 @@ impl TailSampler {
     /// Notes the rollouts that earlier programs may not have decided on. Without such programs, what is stored already is kept.
     async fn resume(&mut self) -> Result<()> {
         let known = self.store.transaction(|records: &mut dyn Records| records.export_cursor(CURSOR)).await?;
-        let Some(known) = known else {
-            self.from = SystemTime::now().into();
-            return self.save(self.from).await;
-        };
+        let Some(known) = known else { return self.save(self.from).await };
         self.from = Timestamp::from_unix_nanos(known.position);
         let page = RolloutFilter { limit: Some(PAGE_ROLLOUTS), ..RolloutFilter::default() };
         let mut filter = RolloutFilter { started_from: Some(self.from), ..page };
