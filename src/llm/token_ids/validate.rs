@@ -111,6 +111,12 @@ pub(crate) fn validate(
         None => drop(issues.insert(TokenIdIssue::PromptIdsAbsent)),
         Some(prompt) => {
             let have_one = prompt_lengths.iter().all(|length| *length == prompt.len()) && is_counted(prompt.len());
+            // Engines that count each choice alone count the prompt for each.
+            let length_of = |choice: &Choice| choice.prompt_ids.ids.as_ref().unwrap_or(prompt).len();
+            let is_counted_alone = |choice: &Choice| {
+                choice.usage.input.is_some_and(|usage| usize::try_from(usage) == Ok(length_of(choice)))
+            };
+            let have_each = !call.choices.is_empty() && call.choices.iter().all(is_counted_alone);
             let have_own = prompt_lengths.len() == call.choices.len() && is_counted(prompt_lengths.iter().sum());
             let per_prompt = call.request.choice_count.and_then(|count| usize::try_from(count).ok());
             let have_shared = per_prompt.filter(|count| *count > 1).is_some_and(|count| {
@@ -119,7 +125,7 @@ pub(crate) fn validate(
                     && shared().all(|all| all.len() == count && all.iter().all(|length| Some(length) == all.first()))
                     && is_counted(shared().filter_map(|all| all.first()).sum())
             });
-            if !have_one && !have_own && !have_shared {
+            if !have_one && !have_each && !have_own && !have_shared {
                 issues.insert(TokenIdIssue::UsagePrompt);
             }
         }
