@@ -72,10 +72,7 @@ impl ResponseContent {
         let text = self.words.concat();
         let mut response = self.response("completed", &json!([item(&text, "completed")]));
         if self.with_ids {
-            let raw_message =
-                |text: &str| json!([{ "type": "raw_message_tokens", "message": text, "tokens": token_ids(text) }]);
-            response["input_messages"] = raw_message(&self.input);
-            response["output_messages"] = raw_message(&text);
+            add_messages(&mut response, &self.input, &text);
         }
         response
     }
@@ -116,6 +113,14 @@ impl ResponseContent {
         events.push(json!({ "type": "response.completed", "response": self.completed() }));
         events.into_iter().enumerate().map(|(number, event)| with(event, "sequence_number", json!(number))).collect()
     }
+}
+
+/// Adds the ids of prompt and answer to a response, as vLLM does for `enable_response_messages`.
+pub(super) fn add_messages(response: &mut JsonValue, prompt: &str, sampled: &str) {
+    let raw_message =
+        |text: &str| json!([{ "type": "raw_message_tokens", "message": text, "tokens": token_ids(text) }]);
+    response["input_messages"] = raw_message(prompt);
+    response["output_messages"] = raw_message(sampled);
 }
 
 fn part(text: &str) -> JsonValue {

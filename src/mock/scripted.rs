@@ -5,12 +5,14 @@
 use super::answered::AnsweredResponses;
 use super::behavior::Behavior;
 use super::content::{logprobs, response_id, token_ids, words_of};
-use super::response::{data_event, stream_events};
+use super::response::{data_event, stream_events, typed_event};
+use super::responses::add_messages;
 use super::script::{Script, Turn};
 use super::state::MockState;
 use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape, OPENAI_CHAT, OPENAI_RESPONSES};
 use crate::llm::operation::Operation;
 use crate::llm::translate::{ResponseTranslator, TranslationOptions, source_of, to_chat};
+use crate::wire::sse;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -58,6 +60,8 @@ pub(super) async fn respond(
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return error(shape, status, "failed, as the script says");
     }
+    let wants_messages = call.api == &OPENAI_RESPONSES
+        && serde_json::from_slice::<JsonValue>(&body).is_ok_and(|body| body["enable_response_messages"] == true);
     let answer = ScriptedAnswer { turn, chat };
     let behavior = Behavior::of_request(state.mock.options, &headers, &uri);
     match translator {
@@ -69,6 +73,9 @@ pub(super) async fn respond(
             events.push(stream.finish().into());
             events.retain(|event| !event.is_empty());
             state.answered.add(&events.concat());
+            if wants_messages {
+                events = answer.events_with_messages(&events.concat());
+            }
             let mut response = stream_events(events, behavior, Bytes::new());
             let kind = HeaderValue::from_static(translator.content_type());
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -77,6 +84,7 @@ pub(super) async fn respond(
         Some(translator) => match translator.whole(answer.body().to_string().as_bytes()) {
             Ok(body) => {
                 state.answered.add(&body);
+                let body = if wants_messages { answer.with_messages(&body) } else { body };
                 ([(header::CONTENT_TYPE, "application/json")], body).into_response()
             }
             Err(cause) => error(shape, StatusCode::INTERNAL_SERVER_ERROR, &cause.to_string()),
@@ -166,6 +174,25 @@ impl ScriptedAnswer {
         if self.chat["return_token_ids"] == true {
             object[name] = json!(token_ids(text));
         }
+    }
+
+    /// A response with the ids in its messages.
+    fn with_messages(&self, response: &[u8]) -> Vec<u8> {
+        let mut response: JsonValue = serde_json::from_slice(response).unwrap_or_default();
+        add_messages(&mut response, &self.chat["messages"].to_string(), &self.sampled());
+        response.to_string().into_bytes()
+    }
+
+    /// The events of a response, with the ids in the last one's messages.
+    fn events_with_messages(&self, events: &[u8]) -> Vec<Bytes> {
+        let event = |event: sse::Event<'_>| {
+            let mut json: JsonValue = serde_json::from_slice(&event.data).ok()?;
+            if ["response.completed", "response.incomplete"].iter().any(|kind| json["type"] == *kind) {
+                add_messages(&mut json["response"], &self.chat["messages"].to_string(), &self.sampled());
+            }
+            Some(typed_event(&json))
+        };
+        sse::Events::new(events).filter_map(event).collect()
     }
 
     fn body(&self) -> JsonValue {

@@ -57,6 +57,27 @@ fn a_script_is_played_to_clients_of_every_api() {
 }
 
 #[test]
+fn responses_of_a_script_have_ids_with_default_settings() {
+    let bench = Bench::new();
+    let mock = playing(&bench, &json!([{"text": "one moment", "repeat": true}]));
+    let serve = bench.gateway_without_backends(&format!(
+        "[gateway]\nbackends = [{{ model = \"\", url = \"http://{}/v1\", engine = \"vllm\" }}]\n",
+        mock.address("http")
+    ));
+    for stream in [false, true] {
+        let path = format!("/rollout/ro-{stream}/attempt/0/v1/responses");
+        let reply = post(serve.address("server"), &path, &json!({"model": "m", "input": "go", "stream": stream}));
+        assert_eq!(reply.status, 200);
+        assert!(!reply.text().contains("raw_message_tokens"), "{}", reply.text());
+        let span = eventually(|| bench.spans(&format!("ro-{stream}")).into_iter().find(is_exchange));
+        let attributes = &span["attributes"];
+        assert_eq!(attributes["tracewire.tokens.status"], "exact", "{span:#}");
+        assert!(attributes["tracewire.gateway.translated_from"].is_null());
+        assert_eq!(attributes["response_token_ids"].as_array().unwrap().len(), 2, "{span:#}");
+    }
+}
+
+#[test]
 fn a_scripted_sub_agent_is_recorded_below_the_call_that_started_it() {
     let bench = Bench::new();
     let task = json!([{"name": "look", "arguments": {"prompt": "find every use of it"}}]);
