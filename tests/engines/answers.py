@@ -75,8 +75,11 @@ def take_content(event, into):
         for holder, names in ((choice, ["text", "token_ids"]), (choice.get("delta"), ["content", "reasoning", "reasoning_content"])):
             for name in names:
                 take(holder, name, f"{at}.{name}")
-        for call in (choice.get("delta") or {}).get("tool_calls") or []:
+        delta = choice.get("delta") or {}
+        for call in delta.get("tool_calls") or []:
             take(call.get("function"), "arguments", f"{at}.arguments.{call.get('index')}")
+        if found and is_empty(delta.get("tool_calls")):
+            delta.pop("tool_calls", None)
         for name in list(choice.get("logprobs") or {}):
             take(choice["logprobs"], name, f"{at}.logprobs.{name}")
         choice["logprobs"] = choice.get("logprobs") or None

