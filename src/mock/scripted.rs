@@ -12,7 +12,6 @@ use super::state::MockState;
 use crate::llm::api::{ApiCall, ApiErrorKind, ErrorShape, OPENAI_CHAT, OPENAI_RESPONSES};
 use crate::llm::operation::Operation;
 use crate::llm::translate::{ResponseTranslator, TranslationOptions, source_of, to_chat};
-use crate::wire::sse;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -185,14 +184,15 @@ impl ScriptedAnswer {
 
     /// The events of a response, with the ids in the last one's messages.
     fn events_with_messages(&self, events: &[u8]) -> Vec<Bytes> {
-        let event = |event: sse::Event<'_>| {
-            let mut json: JsonValue = serde_json::from_slice(&event.data).ok()?;
+        let event = |event: &str| {
+            let data = event.lines().find_map(|line| line.strip_prefix("data: "))?;
+            let mut json: JsonValue = serde_json::from_str(data).ok()?;
             if ["response.completed", "response.incomplete"].iter().any(|kind| json["type"] == *kind) {
                 add_messages(&mut json["response"], &self.chat["messages"].to_string(), &self.sampled());
             }
             Some(typed_event(&json))
         };
-        sse::Events::new(events).filter_map(event).collect()
+        String::from_utf8_lossy(events).split("\n\n").filter_map(event).collect()
     }
 
     fn body(&self) -> JsonValue {

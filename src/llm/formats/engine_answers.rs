@@ -13,6 +13,9 @@ impl LlmCall {
         if !prompts.iter().any(|prompt| prompt.is_number_list()) {
             return self.prompt_ids_once(ids);
         }
+        if let [only] = prompts {
+            return self.prompt_ids_once(only);
+        }
         if prompts.len() > MAX_PARTS {
             self.mark_unread(UnreadPart::Choices);
         }
