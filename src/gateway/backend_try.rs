@@ -161,7 +161,7 @@ impl Gateway {
         }
         one_try.backend.on_failure(&error);
         if error.kind.is_unreachable() {
-            one_try.backend.on_unreachable(one_try.started);
+            one_try.backend.on_unreachable();
         }
         if self.is_last(one_try, &error) {
             return Err(TryFailure::Final(with_time(error, &one_try.backend)));

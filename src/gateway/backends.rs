@@ -241,11 +241,12 @@ impl Backend {
         (state.has_answered, state.unreachable_since) = (true, None);
     }
 
-    /// No connection could be made, in a try that began at this time.
-    pub(super) fn on_unreachable(&self, since: Instant) {
+    /// No connection could be made. The time counts from here: what a try waited for a connection shows nothing of other calls,
+    /// which may have been answered meanwhile.
+    pub(super) fn on_unreachable(&self) {
         let mut state = self.state();
         if state.has_answered {
-            state.unreachable_since.get_or_insert(since);
+            state.unreachable_since.get_or_insert_with(Instant::now);
         }
     }
 
