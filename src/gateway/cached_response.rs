@@ -42,8 +42,12 @@ pub(super) struct Progress {
     bytes: CachedBytes,
     /// True once the cache was full: bytes are dropped as they are read, and no retry can get the response.
     pub(super) is_pass_through: bool,
-    /// A reader has read the response to its end.
+    /// A reader has read the response to its end, or its last event: clients need not read on.
     pub(super) was_delivered: bool,
+    /// A reader has read a part of the response.
+    was_begun: bool,
+    /// Where the last event of a stream ends; `None` until it has come.
+    events_end: Option<usize>,
     /// How the response ended; `None` while it is still arriving.
     pub(super) end: Option<ResponseEnd>,
 }
@@ -61,10 +65,29 @@ pub(super) enum ResponseEnd {
     Broken,
 }
 
+/// What ends with a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PieceEnd {
+    /// More is expected.
+    None,
+    /// The events of a stream; its body has not ended yet.
+    Events,
+    /// The response.
+    Response,
+}
+
 impl CachedResponse {
     pub(super) fn new(span_id: SpanId, retry_count: u32, memory: &Memory, cached_bytes: Arc<AtomicUsize>) -> Self {
         let bytes = CachedBytes::new(memory);
-        let progress = Progress { head: None, bytes, is_pass_through: false, was_delivered: false, end: None };
+        let progress = Progress {
+            head: None,
+            bytes,
+            is_pass_through: false,
+            was_delivered: false,
+            was_begun: false,
+            events_end: None,
+            end: None,
+        };
         Self {
             span_id,
             retry_count: AtomicU32::new(retry_count),
@@ -89,7 +112,7 @@ impl CachedResponse {
     /// Appends a piece of the body. If all responses then hold more than `max_bytes`, or neither memory nor disk has room, this
     /// one is only passed through from here on. `end`, if the piece is the last one, is told together with it: a client that
     /// has read the last byte may try again at once.
-    pub(super) fn push(&self, data: &[u8], end: Option<ResponseEnd>, max_bytes: usize) {
+    pub(super) fn push(&self, data: &[u8], end: PieceEnd, max_bytes: usize) {
         let cached_bytes = self.cached_bytes.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         self.update(|progress| {
             progress.is_pass_through |= cached_bytes > max_bytes;
@@ -97,7 +120,11 @@ impl CachedResponse {
                 progress.is_pass_through = true;
                 progress.bytes.pass(data);
             }
-            progress.end = end;
+            match end {
+                PieceEnd::None => {}
+                PieceEnd::Events => progress.events_end = Some(progress.bytes.end()),
+                PieceEnd::Response => progress.end = Some(ResponseEnd::Complete),
+            }
         });
     }
 
@@ -113,6 +140,11 @@ impl CachedResponse {
     /// True if the agent disconnected before it had the whole response.
     pub(super) fn was_left(&self) -> bool {
         self.had_reader.load(Ordering::Relaxed) && !self.has_readers() && !self.progress().was_delivered
+    }
+
+    /// True if an agent had a part of the response.
+    pub(super) fn was_begun(&self) -> bool {
+        self.progress().was_begun
     }
 
     /// Completes when there is a reader.
@@ -218,6 +250,8 @@ impl ResponseReader {
         self.offset += piece.len();
         // The HTTP library does not ask for more than a declared length.
         progress.was_delivered |= progress.end == Some(ResponseEnd::Complete) && self.offset == progress.bytes.end();
+        progress.was_delivered |= progress.events_end.is_some_and(|end| self.offset >= end);
+        progress.was_begun = true;
         if progress.is_pass_through && *self.response.readers.borrow() == 1 {
             let dropped = progress.bytes.drop_before(self.offset);
             self.response.cached_bytes.fetch_sub(dropped, Ordering::Relaxed);
@@ -292,7 +326,7 @@ mod tests {
         let mut first = ResponseReader::new(Arc::clone(&response));
         let retry = ResponseReader::for_retry(Arc::clone(&response)).unwrap();
         let text = vec![b'x'; 3 * MAX_AHEAD_BYTES];
-        response.push(&text, None, 1);
+        response.push(&text, PieceEnd::None, 1);
         while first.next_piece().0.is_some() {}
         assert!(ResponseReader::for_retry(Arc::clone(&response)).is_none(), "the cache is full");
         response.update(|progress| progress.end = Some(ResponseEnd::Complete));

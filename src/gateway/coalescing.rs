@@ -10,10 +10,11 @@
 //! `join_memory_bytes`: see [`CachedResponse`].
 
 use super::backend_response::is_event_stream;
-use super::cached_response::{CachedResponse, ResponseEnd, ResponseReader};
+use super::cached_response::{CachedResponse, PieceEnd, ResponseEnd, ResponseReader};
 use super::call::{GatewayCall, ResponseState};
+use super::retry_sign::RetrySign;
 use super::routing::{CallMode, Route};
-use super::settings::{GatewaySettings, Join};
+use super::settings::GatewaySettings;
 use crate::capture::{Memory, TeeBody};
 use crate::forward::response_error;
 use crate::llm::api::ends_stream;
@@ -80,6 +81,7 @@ pub(super) struct Publisher {
     published: Published,
     window: Duration,
     max_bytes: usize,
+    sign: RetrySign,
 }
 
 /// A response in the cache. Dropping this removes it, and ends its readers if it is not complete.
@@ -99,13 +101,7 @@ impl ResponseCache {
     /// Decides by the body of a call and its agent's retry count. A retry may arrive before the hang-up of the call that it
     /// repeats: it waits up to [`HANG_UP_DELAY`] for that.
     pub(super) async fn decide(&self, settings: &GatewaySettings, call: &GatewayCall) -> CoalescingDecision {
-        let header = call.headers.get(RETRY_COUNT).and_then(|count| count.to_str().ok()?.trim().parse::<u32>().ok());
-        let retry_count = match settings.join {
-            Join::Off => return CoalescingDecision::SendAlone,
-            // Without a count, as with 0, the hang-up of the earlier call shows a retry.
-            Join::Retry => header.unwrap_or(0),
-            Join::Digest => u32::MAX,
-        };
+        let Some(sign) = RetrySign::of(settings.join, call) else { return CoalescingDecision::SendAlone };
         let Ok(request) = digest_of(&call.exchange.identity, &call.route, &*call.body) else {
             return CoalescingDecision::SendAlone;
         };
@@ -114,10 +110,10 @@ impl ResponseCache {
             let mut readers = {
                 let mut groups = self.lock();
                 let earlier = groups.by_request.get(&request);
-                match earlier.map_or(Match::None, |group| group.find(retry_count, settings.join)) {
+                match earlier.map_or(Match::None, |group| group.find(sign)) {
                     Match::Certain(response) => {
                         let Some(reader) = ResponseReader::for_retry(Arc::clone(&response)) else { continue };
-                        response.retry_count.store(retry_count, Ordering::Relaxed);
+                        response.retry_count.store(sign.count(), Ordering::Relaxed);
                         return CoalescingDecision::Join(EarlierCall(reader));
                     }
                     Match::IfDisconnected(response) if Instant::now() < wait_until => response.readers(),
@@ -125,7 +121,7 @@ impl ResponseCache {
                         let span_id = call.exchange.trace.span_id;
                         let response = || {
                             let cached_bytes = Arc::clone(&self.0.cached_bytes);
-                            CachedResponse::new(span_id, retry_count, &self.0.memory, cached_bytes)
+                            CachedResponse::new(span_id, sign.count(), &self.0.memory, cached_bytes)
                         };
                         let Some((sample, response)) = groups.add(request, response) else {
                             self.0.uncoalesced.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +129,7 @@ impl ResponseCache {
                         };
                         let published = Published { cache: self.clone(), request, sample, response };
                         let (window, max_bytes) = (settings.join_window, settings.join_memory_bytes);
-                        return CoalescingDecision::Publish(Publisher { published, window, max_bytes });
+                        return CoalescingDecision::Publish(Publisher { published, window, max_bytes, sign });
                     }
                 }
             };
@@ -191,25 +187,34 @@ enum Match {
 impl Group {
     /// Finds the call that a request repeats:
     ///
+    /// - Without a count, it is a call with an agent that disconnected before it had anything of the response.
     /// - With the retry count 0, which some agents send with every try, it is a call with a disconnected agent.
     /// - With a higher count, it is a call with a lower count and a disconnected agent.
     /// - If there is none, and the group has had only one sample, it is that one, also if its response was delivered. With more
     ///   samples a delivered response is never given to another call.
-    fn find(&self, retry_count: u32, join: Join) -> Match {
+    fn find(&self, sign: RetrySign) -> Match {
         let was_left = |response: &&Arc<CachedResponse>| response.was_left();
-        if retry_count == 0 {
-            let mut joinable = self.responses.values().filter(|response| response.progress().is_joinable());
-            return joinable.find(was_left).map_or(Match::None, |left| Match::Certain(Arc::clone(left)));
-        }
+        let mut joinable = self.responses.values().filter(|response| response.progress().is_joinable());
+        let retry_count = match sign {
+            RetrySign::HangUp => {
+                let unread = joinable.find(|response| response.was_left() && !response.was_begun());
+                return unread.map_or(Match::None, |left| Match::Certain(Arc::clone(left)));
+            }
+            RetrySign::Count(0) => {
+                return joinable.find(was_left).map_or(Match::None, |left| Match::Certain(Arc::clone(left)));
+            }
+            RetrySign::Count(count) => count,
+            RetrySign::SameBody => u32::MAX,
+        };
         let is_candidate = |response: &&Arc<CachedResponse>| {
-            let is_earlier = response.retry_count.load(Ordering::Relaxed) < retry_count || join == Join::Digest;
+            let is_earlier = response.retry_count.load(Ordering::Relaxed) < retry_count || sign == RetrySign::SameBody;
             is_earlier && response.progress().is_joinable()
         };
         let mut candidates = self.responses.values().filter(is_candidate);
         if let Some(left) = candidates.clone().find(was_left) {
             return Match::Certain(Arc::clone(left));
         }
-        if self.samples == 1 || join == Join::Digest {
+        if self.samples == 1 || sign == RetrySign::SameBody {
             return candidates.next().map_or(Match::None, |only| Match::Certain(Arc::clone(only)));
         }
         let in_flight = candidates.find(|response| response.progress().end.is_none());
@@ -255,7 +260,7 @@ impl Publisher {
 
     async fn publish(self, state: Arc<ResponseState>, respond: impl Future<Output = Response<Body>> + Send + 'static) {
         // The response is in the cache until this function returns.
-        let Self { published, window, max_bytes } = self;
+        let Self { published, window, max_bytes, sign } = self;
         let response = &published.response;
         let end = tokio::select! {
             end = copy(response, respond, max_bytes) => end,
@@ -265,7 +270,13 @@ impl Publisher {
         let is_reusable = {
             let progress = response.progress();
             let is_success = progress.head.as_ref().is_some_and(|(status, _)| status.is_success());
-            end == ResponseEnd::Complete && is_success && !progress.is_pass_through && !state.is_incomplete()
+            // Without a count, no other call gets what was delivered.
+            let may_be_joined = !progress.was_delivered || sign != RetrySign::HangUp;
+            end == ResponseEnd::Complete
+                && is_success
+                && may_be_joined
+                && !progress.is_pass_through
+                && !state.is_incomplete()
         };
         drop(state);
         if is_reusable {
@@ -287,8 +298,13 @@ async fn copy(cached: &CachedResponse, respond: impl Future<Output = Response<Bo
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    is_near_end |= ends_stream(&data);
-                    let end = body.is_end_stream().then_some(ResponseEnd::Complete);
+                    let ends = ends_stream(&data);
+                    is_near_end |= ends;
+                    let end = match body.is_end_stream() {
+                        true => PieceEnd::Response,
+                        false if ends => PieceEnd::Events,
+                        false => PieceEnd::None,
+                    };
                     cached.push(&data, end, max_bytes);
                 }
             }
@@ -316,8 +332,6 @@ impl EarlierCall {
     }
 }
 
-/// The request header in which the SDKs of OpenAI and Anthropic count retries, from 0.
-const RETRY_COUNT: &str = "x-stainless-retry-count";
 /// How long a retry waits until the hang-up of the call that it repeats is noticed: both arrive at the same time, on two
 /// connections.
 const HANG_UP_DELAY: Duration = Duration::from_millis(250);

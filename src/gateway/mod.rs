@@ -37,6 +37,7 @@ mod probe;
 mod read_call;
 mod response_bodies;
 mod retry;
+mod retry_sign;
 mod rollout_key;
 mod rollout_lookup;
 mod rollout_state;

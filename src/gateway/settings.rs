@@ -162,8 +162,8 @@ pub(crate) enum PauseForm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Join {
-    /// Those with the same body, if the agent of the earlier call hung up, or if they have a retry count
-    /// (`x-stainless-retry-count`) above 0.
+    /// Those with the same body, if the agent of the earlier call hung up before the response began, or, with a retry count
+    /// (`x-stainless-retry-count`), at any time; and those with a count above 0.
     #[default]
     #[serde(alias = "header")]
     Retry,

@@ -561,19 +561,29 @@ fn retries_get_the_response_of_the_call_they_repeat() {
 }
 
 #[test]
-fn a_repeated_call_after_a_hang_up_is_a_retry_whatever_it_counts() {
-    for headers in [&[][..], &[("x-stainless-retry-count", "0")][..]] {
+fn a_repeated_call_after_a_hang_up_is_a_retry() {
+    let counted = &[("x-stainless-retry-count", "0")][..];
+    // Without a count, only if its agent had nothing of the response.
+    for (headers, events) in [(counted, 1), (counted, 0), (&[], 0)] {
         let bench = Bench::new();
         let (serve, gate) = bench.gated_gateway("");
-        gate.pass_events(1);
+        gate.pass_events(events);
         let server = serve.address("server");
         let body = streamed("the same").to_string();
-        let mut first = begin(server, "POST", &path("ro"), headers, &body);
-        first.line_with("data: ").unwrap();
+        let (mut unread, mut begun) = (None, None);
+        if events == 0 {
+            unread = Some(send(server, "POST", &path("ro"), headers, &body));
+        } else {
+            begun = Some(begin(server, "POST", &path("ro"), headers, &body));
+        }
+        if let Some(begun) = &mut begun {
+            begun.line_with("data: ").unwrap();
+        }
+        until_state(server, |state| state["inflight"] == 1);
         // As long as its agent is there, the same call is another sample.
         let mut others = vec![send(server, "POST", &path("ro"), headers, &body)];
         until_state(server, |state| state["inflight"] == 2);
-        drop(first);
+        drop((unread, begun));
         // The hang-up is noticed some time later; calls before that are samples as well.
         eventually(|| {
             others.push(send(server, "POST", &path("ro"), headers, &body));
@@ -581,6 +591,30 @@ fn a_repeated_call_after_a_hang_up_is_a_retry_whatever_it_counts() {
         });
         gate.open();
     }
+}
+
+#[test]
+fn an_agent_that_has_read_a_part_and_asks_again_gets_another_sample() {
+    let bench = Bench::new();
+    let (serve, gate) = bench.gated_gateway("");
+    let server = serve.address("server");
+    let body = streamed("the same").to_string();
+    for (rollout, headers) in [("ro-a", &[][..]), ("ro-b", &[("x-stainless-retry-count", "0")][..])] {
+        gate.open();
+        // All events are read, but not the end of the body.
+        let mut first = begin(server, "POST", &path(rollout), headers, &body);
+        first.line_with("data: [DONE]").unwrap();
+        drop(first);
+        assert_eq!(ask(server, "POST", &path(rollout), headers, &body).status, 200);
+        assert_eq!(calls(&bench, rollout, 2).len(), 2);
+    }
+    gate.pass_events(1);
+    let mut first = begin(server, "POST", &path("ro-c"), &[], &body);
+    first.line_with("data: ").unwrap();
+    drop(first);
+    gate.open();
+    assert_eq!(ask(server, "POST", &path("ro-c"), &[], &body).status, 200);
+    assert!(get(server, "/metrics").text().contains("tracewire_gateway_joined_total 0"));
 }
 
 #[test]
