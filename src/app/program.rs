@@ -18,7 +18,7 @@ use crate::net::http_server::{HttpConnection, ResponseOrigin};
 use crate::net::listener::{ConnectionLimits, accept};
 use crate::pipeline::{ObservedState, Pipeline, SpanOptions};
 use crate::proxy::{CertificateRejections, KeyCheck, Proxy, serve_connection};
-use crate::rollout::{IndexWait, Rollouts, SearchCache, SoundnessCheck, TailSampler, apply_rules};
+use crate::rollout::{IndexWait, Rollouts, SearchCache, SoundnessCheck, TailSampler, apply_rules, forget_place};
 use crate::run::runtime::advice;
 use crate::shared_state::{DetectedEngines, SequenceAllocator};
 use crate::store::SharedStore;
@@ -141,7 +141,10 @@ impl App {
             let ended_rollouts = rollouts.subscribe_ended();
             let address = app.start_server(config, rollouts.clone(), service, gateway.clone()).await?;
             let tail = TailSampler::new(Arc::clone(&app.store), &app.filter, &config.sampling, soundness_check(config));
-            app.tasks.extend(tail.map(|tail| tokio::spawn(tail.run(rollouts.subscribe_ended()))));
+            app.tasks.push(match tail {
+                Some(tail) => tokio::spawn(tail.run(rollouts.subscribe_ended())),
+                None => tokio::spawn(forget_place(Arc::clone(&app.store))),
+            });
             app.tasks.push(tokio::spawn(apply_rules(Arc::clone(&app.store), config.store.retention.clone())));
             app.tasks.push(tokio::spawn(rollouts.run_watchdog()));
             app.tasks.push(tokio::spawn(gateway.clone().run_probes()));

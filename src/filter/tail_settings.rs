@@ -72,7 +72,7 @@ pub(crate) enum TailSettingsError {
 
 impl Default for TailSettings {
     fn default() -> Self {
-        Self { ratio: Ratio::default(), delay: Duration::from_secs(60), rules: Vec::new() }
+        Self { ratio: Ratio::default(), delay: Duration::from_secs(600), rules: Vec::new() }
     }
 }
 
@@ -110,6 +110,7 @@ impl TailSettings {
                 message: error.message,
             })?;
             if let Some(message) = query.refusal_in_rules() {
+                let message = message.to_owned();
                 return Err(TailSettingsError::Query { number: place, query: rule.query.clone(), message });
             }
             if query.is_empty() && rule.sound.is_none() && place < self.rules.len() {

@@ -25,6 +25,6 @@ pub(crate) use retention::{RetentionError, RetentionSettings, apply_rules, previ
 pub use rollouts::{Result, RolloutError, Rollouts};
 pub(crate) use search::{FoundRollout, MAX_SPANS_READ, RolloutSearch, SearchPageRequest};
 pub(crate) use search_cache::SearchCache;
-pub(crate) use tail_sampling::{SoundnessCheck, TailSampler};
+pub(crate) use tail_sampling::{SoundnessCheck, TailSampler, forget_place};
 pub(crate) use text_index::IndexWait;
 pub(crate) use totals::TotalsCache;

@@ -5,6 +5,7 @@
 //! retention, in slices. After a kill, the rollouts since the place in the store's cursor are decided on again, with the same result.
 
 use super::totals::TotalsCache;
+use super::verdicts::MAX_JUDGED_SPANS;
 use crate::filter::{AlwaysStored, LeftOutSpans, ParsedTailRule, RecentRollouts, SamplingSettings, SpanFilter};
 use crate::query::{FoundPhrases, RolloutFacts, RolloutTotals};
 use crate::store::{
@@ -86,7 +87,7 @@ impl TailSampler {
     /// Notes the rollouts that earlier programs may not have decided on. Without such programs, what is stored already is kept.
     async fn resume(&mut self) -> Result<()> {
         let known = self.store.transaction(|records: &mut dyn Records| records.export_cursor(CURSOR)).await?;
-        let Some(known) = known else { return self.save(self.from).await };
+        let Some(known) = known.filter(|known| known.position != NOWHERE) else { return self.save(self.from).await };
         self.from = Timestamp::from_unix_nanos(known.position);
         let page = RolloutFilter { limit: Some(PAGE_ROLLOUTS), ..RolloutFilter::default() };
         let mut filter = RolloutFilter { started_from: Some(self.from), ..page };
@@ -140,6 +141,10 @@ impl TailSampler {
         let Some(found) = self.store.attempted_rollouts(filter).await?.pop() else { return Ok(()) };
         let Some(counts) = self.store.rollout_counts(vec![id.clone()]).await?.remove(id) else { return Ok(()) };
         let start = found.rollout.start_time;
+        if start < self.from {
+            // It is from before the settings, or was decided on.
+            return Ok(());
+        }
         let Some(rule) = self.rule_against(found, counts).await? else { return Ok(()) };
         let (mut spans, mut after) = (LeftOutSpans::new(id.clone(), Arc::clone(&rule)), 0);
         loop {
@@ -196,6 +201,12 @@ impl TailSampler {
         now: Timestamp,
     ) -> Result<Option<ParsedTailRule>> {
         let totals = self.totals_of(&found.rollout, &counts).await?;
+        let is_recent = |end: Timestamp| now.since(end) < self.settings.tail.delay;
+        if found.rollout.end_time.is_none() && totals.last_end.is_some_and(is_recent) {
+            // Another program still stores its spans.
+            self.recent.note(&found.rollout.rollout_id, found.rollout.start_time, Instant::now());
+            return Ok(None);
+        }
         // A rollout that only spans name ends with the last of them.
         let end_time = found.rollout.end_time.or(totals.last_end);
         let rollout = &Rollout { end_time, ..found.rollout.clone() };
@@ -209,10 +220,10 @@ impl TailSampler {
                 continue;
             }
             if let Some(wanted) = rule.sound {
-                let sound = match verdict {
-                    Some(sound) => sound,
-                    None => *verdict.insert(self.soundness(&found).await?),
-                };
+                if verdict.is_none() {
+                    verdict = self.soundness(&found, &counts).await?;
+                }
+                let Some(sound) = verdict else { return Ok(None) };
                 if sound != wanted {
                     continue;
                 }
@@ -232,11 +243,17 @@ impl TailSampler {
         }
     }
 
-    async fn soundness(&self, found: &AttemptedRollout) -> Result<bool> {
+    /// `None` for an attempt with too many spans to judge it in memory.
+    async fn soundness(&self, found: &AttemptedRollout, counts: &RolloutCounts) -> Result<Option<bool>> {
+        if counts.spans > MAX_JUDGED_SPANS {
+            tracing::warn!(rollout_id = %found.rollout.rollout_id, spans = counts.spans,
+                "tail sampling keeps a rollout that has too many spans for a verdict");
+            return Ok(None);
+        }
         let attempt = found.attempt.as_ref().map(|attempt| attempt.attempt_id.clone());
         let spans = self.store.spans(found.rollout.rollout_id.clone(), attempt).await?;
         // Trees of many calls take their time.
-        Ok(tokio::task::block_in_place(|| (self.is_sound)(found.clone(), &spans)))
+        Ok(Some(tokio::task::block_in_place(|| (self.is_sound)(found.clone(), &spans))))
     }
 
     /// Removes spans. If that fails, their rollouts are decided on again, and not counted again.
@@ -265,18 +282,32 @@ impl TailSampler {
     async fn save(&mut self, position: Timestamp) -> Result<()> {
         self.saved = Some(Instant::now());
         let position = position.unix_nanos;
-        let change = move |records: &mut dyn Records| {
-            let (name, holder) = (CURSOR.to_owned(), String::new());
-            records.upsert_export_cursor(&ExportCursor { name, position, holder, held_until: Timestamp::default() })
-        };
-        self.store.transaction(change).await
+        self.store.transaction(move |records: &mut dyn Records| save(records, position)).await
     }
+}
+
+/// Forgets the place of an earlier program: what this one stores, without `[sampling.tail]`, is kept also by later ones with it.
+pub(crate) async fn forget_place(store: SharedStore) {
+    let change = |records: &mut dyn Records| match records.export_cursor(CURSOR)? {
+        Some(_) => save(records, NOWHERE),
+        None => Ok(()),
+    };
+    if let Err(error) = store.transaction(change).await {
+        tracing::warn!(%error, "the place of tail sampling can't be forgotten: later programs may decide on what this one stores");
+    }
+}
+
+fn save(records: &mut dyn Records, position: u64) -> Result<()> {
+    let (name, holder) = (CURSOR.to_owned(), String::new());
+    records.upsert_export_cursor(&ExportCursor { name, position, holder, held_until: Timestamp::default() })
 }
 
 fn before(now: Timestamp, by: Duration) -> Timestamp {
     Timestamp::from_unix_nanos(now.unix_nanos.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
 }
 
+/// The place while no program samples.
+const NOWHERE: u64 = 0;
 /// The name of the place among those of exports.
 const CURSOR: &str = "sampling.tail";
 const MIN_TICK: Duration = Duration::from_millis(50);
