@@ -22,7 +22,7 @@ pub(crate) struct RolloutFacts<'a> {
     pub(crate) verdict: Option<&'a [&'static str]>,
     /// What was found of the phrases of the query.
     pub(crate) phrases: &'a FoundPhrases,
-    /// What the calls cost. `None` if no model has a price.
+    /// What the calls cost. `None` if a model has no price.
     pub(crate) cost: Option<f64>,
     /// The time at which the question is asked.
     pub(crate) now: Timestamp,

@@ -6,6 +6,7 @@ mod error;
 mod facts;
 mod parse;
 mod prices;
+mod restrictions;
 mod span_kind;
 mod term;
 mod totals;

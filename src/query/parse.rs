@@ -5,14 +5,14 @@
 
 use super::error::QueryError;
 use super::facts::RolloutFacts;
-use super::term::{Comparison, Condition, NUMBER_FIELDS, NumberField, TEXT_FIELDS, Term, TextField, VerdictValue};
+use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term, TextField, VerdictValue};
 use crate::trace::{RolloutStatus, Timestamp, Word, words_of};
 use std::ops::Range;
 
 /// Conditions on rollouts. The empty query matches all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Query {
-    terms: Vec<Term>,
+    pub(super) terms: Vec<Term>,
 }
 
 impl Query {
@@ -43,17 +43,6 @@ impl Query {
     /// True if the answer depends on the verdict.
     pub(crate) fn needs_verdict(&self) -> bool {
         self.terms.iter().any(Term::is_of_verdict)
-    }
-
-    /// Why a rule in the settings can't have this query, which is asked again and again. `None` if it can.
-    pub(crate) fn refusal_in_rules(&self) -> Option<String> {
-        let is_refused = |condition: &Condition| {
-            matches!(condition, Condition::Phrase(_) | Condition::Number(NumberField::Cost, ..))
-        };
-        let is_refused = self.needs_verdict() || self.terms.iter().any(|term| is_refused(&term.condition));
-        let refusal =
-            "`text`, `verdict` and `cost` are for searches and `tracewire store prune --query`, not for rules";
-        is_refused.then(|| refusal.to_owned())
     }
 
     /// The phrases that have to be searched for in messages.

@@ -112,9 +112,14 @@ impl Term {
         matches!(self.condition, Condition::Verdict(_))
     }
 
-    /// True if the rollout meets the condition, or does not meet it if it is negated. A verdict that is not known meets neither.
+    /// True if the rollout meets the condition, or does not meet it if it is negated. A verdict or a cost that is not known meets neither.
     pub(super) fn matches(&self, facts: &RolloutFacts<'_>) -> bool {
-        if self.is_of_verdict() && facts.verdict.is_none() {
+        let is_unknown = match self.condition {
+            Condition::Verdict(_) => facts.verdict.is_none(),
+            Condition::Number(NumberField::Cost, ..) => facts.cost.is_none(),
+            _ => false,
+        };
+        if is_unknown {
             return false;
         }
         self.condition.matches(facts) != self.is_negated

@@ -65,6 +65,7 @@ impl RetentionSettings {
                 message: error.message,
             })?;
             if let Some(message) = query.refusal_in_rules() {
+                let message = message.to_owned();
                 return Err(RetentionError::Query { number, query: rule.query.clone(), message });
             }
             if query.is_empty() && number < self.rule.len() {

@@ -106,6 +106,7 @@ impl RolloutSearch<'_> {
                         cost: totals
                             .as_ref()
                             .and_then(|totals| self.cache.prices.cost(&totals.tokens_by_model))
+                            .filter(|cost| !cost.is_partial)
                             .map(|cost| cost.amount),
                         now: self.now,
                     };

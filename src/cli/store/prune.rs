@@ -59,6 +59,9 @@ pub(super) async fn run(args: PruneArgs, store: &StoreArgs) -> Result<()> {
     store.apply(&mut config.store);
     let now = Timestamp::from(SystemTime::now());
     let query = if args.query.is_empty() { None } else { Some(parsed(&query_of(&args.query), now)?) };
+    if let Some(refusal) = query.as_ref().and_then(Query::refusal_in_removals) {
+        bail!("{refusal}; leave out the negated `text`");
+    }
     let rules = std::mem::take(&mut config.store.retention);
     rules.check().context("[[store.retention.rule]]")?;
     let has_options = args.has_options();

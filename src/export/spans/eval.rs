@@ -74,7 +74,9 @@ impl Archive for EvalLog {
         self.summaries.push(if self.samples == 0 { b'[' } else { b',' });
         self.summaries.extend(line);
         self.samples += 1;
-        let name = format!("samples/{}_epoch_1.json", summary["id"].as_str().unwrap_or_default());
+        // Ids come from agents: none leads out of the folder.
+        let id = summary["id"].as_str().unwrap_or_default().replace(['/', '\\'], "_").replace("..", "__");
+        let name = format!("samples/{id}_epoch_1.json");
         Ok(self.zip.entry(&name, sample.trim_ascii_start()))
     }
 
