@@ -36,7 +36,7 @@ impl fmt::Display for Word {
 }
 
 /// The words of a text, in their order. A word is a run of letters and digits in lower case; in scripts without spaces it is one
-/// character. Of a longer word, the first [`MAX_WORD_CHARACTERS`] count.
+/// character. Of a longer word, the first 64 characters count.
 pub fn words_of(text: &str) -> Vec<Word> {
     let mut words = Vec::new();
     add_words(text, &mut words);
