@@ -45,7 +45,7 @@ pub(super) struct Progress {
     /// A reader has read the response to its end, or its last event: clients need not read on.
     pub(super) was_delivered: bool,
     /// A reader has read a part of the response.
-    was_begun: bool,
+    pub(super) was_begun: bool,
     /// Where the last event of a stream ends; `None` until it has come.
     events_end: Option<usize>,
     /// How the response ended; `None` while it is still arriving.
@@ -142,25 +142,23 @@ impl CachedResponse {
         self.had_reader.load(Ordering::Relaxed) && !self.has_readers() && !self.progress().was_delivered
     }
 
-    /// True if an agent had a part of the response.
-    pub(super) fn was_begun(&self) -> bool {
-        self.progress().was_begun
-    }
-
     /// Completes when there is a reader.
     pub(super) async fn has_reader(&self) {
         // The sender is ours.
         let _ = self.readers().wait_for(|count| *count > 0).await;
     }
 
-    /// Completes when there has been no reader for a whole `window`; at once if no retry can get the response.
-    pub(super) async fn abandoned(&self, window: Duration) {
+    /// Completes when there has been no reader for as long as `window` says; at once if no retry can get the response.
+    pub(super) async fn abandoned(&self, window: impl Fn(&Progress) -> Duration) {
         let mut readers = self.readers();
         loop {
             // The sender is ours.
             let _ = readers.wait_for(|count| *count == 0).await;
-            let window = if self.progress().is_pass_through { Duration::ZERO } else { window };
-            if tokio::time::timeout(window, readers.wait_for(|count| *count > 0)).await.is_err() {
+            let patience = {
+                let progress = self.progress();
+                if progress.is_pass_through { Duration::ZERO } else { window(&progress) }
+            };
+            if tokio::time::timeout(patience, readers.wait_for(|count| *count > 0)).await.is_err() {
                 return;
             }
         }

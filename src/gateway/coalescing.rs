@@ -197,7 +197,7 @@ impl Group {
         let mut joinable = self.responses.values().filter(|response| response.progress().is_joinable());
         let retry_count = match sign {
             RetrySign::HangUp => {
-                let unread = joinable.find(|response| response.was_left() && !response.was_begun());
+                let unread = joinable.find(|response| response.was_left() && !response.progress().was_begun);
                 return unread.map_or(Match::None, |left| Match::Certain(Arc::clone(left)));
             }
             RetrySign::Count(0) => {
@@ -264,7 +264,7 @@ impl Publisher {
         let response = &published.response;
         let end = tokio::select! {
             end = copy(response, respond, max_bytes) => end,
-            () = response.abandoned(window) => ResponseEnd::Broken,
+            () = response.abandoned(|progress| sign.patience(progress).min(window)) => ResponseEnd::Broken,
         };
         response.update(|progress| progress.end = Some(end));
         let is_reusable = {

@@ -1,8 +1,10 @@
 //! What shows that a call is a retry of an earlier one.
 
+use super::cached_response::Progress;
 use super::call::GatewayCall;
 use super::settings::Join;
 use crate::trace::exchange::IdentitySource;
+use std::time::Duration;
 
 /// What shows that a call is a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,16 @@ impl RetrySign {
         }
     }
 
+    /// How long a call with this progress goes on without its agent, at most.
+    pub(super) fn patience(self, progress: &Progress) -> Duration {
+        match self {
+            // No other call gets what has been read in part.
+            Self::HangUp if progress.was_begun => Duration::ZERO,
+            Self::HangUp => HANG_UP_PATIENCE,
+            Self::Count(_) | Self::SameBody => Duration::MAX,
+        }
+    }
+
     /// The number of tries before, as its agent counts them.
     pub(super) fn count(self) -> u32 {
         match self {
@@ -42,3 +54,6 @@ impl RetrySign {
 
 /// The request header in which the SDKs of OpenAI and Anthropic count retries, from 0.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
+/// How long the call of an agent that does not count its tries waits for a retry. Most such agents hang up for good, and the engine
+/// should hear of it.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);

@@ -612,6 +612,8 @@ fn an_agent_that_has_read_a_part_and_asks_again_gets_another_sample() {
     let mut first = begin(server, "POST", &path("ro-c"), &[], &body);
     first.line_with("data: ").unwrap();
     drop(first);
+    // Nothing waits for a retry.
+    until_state(server, |state| state["inflight"] == 0);
     gate.open();
     assert_eq!(ask(server, "POST", &path("ro-c"), &[], &body).status, 200);
     assert!(get(server, "/metrics").text().contains("tracewire_gateway_joined_total 0"));
