@@ -72,7 +72,7 @@ pub(super) enum PieceEnd {
     None,
     /// The events of a stream; its body has not ended yet.
     Events,
-    /// The response.
+    /// The whole response, with its body.
     Response,
 }
 

@@ -35,8 +35,8 @@ impl RetrySign {
     /// How long a call with this progress goes on without its agent, at most.
     pub(super) fn patience(self, progress: &Progress) -> Duration {
         match self {
-            // No other call gets what has been read in part.
-            Self::HangUp if progress.was_begun => Duration::ZERO,
+            // No other call gets what has been read in part. After the last event only the end of the body is missing.
+            Self::HangUp if progress.was_begun && !progress.was_delivered => Duration::ZERO,
             Self::HangUp => HANG_UP_PATIENCE,
             Self::Count(_) | Self::SameBody => Duration::MAX,
         }

@@ -18,7 +18,7 @@ pub(crate) struct Price {
     /// Tokens of prompts.
     #[serde(deserialize_with = "amount")]
     pub(crate) input: f64,
-    /// Generated tokens.
+    /// For a million generated tokens.
     #[serde(deserialize_with = "amount")]
     pub(crate) output: f64,
     /// Tokens of prompts that the endpoint read from its cache. Without it they cost as the others.

@@ -50,7 +50,7 @@ pub struct WordSearch {
 /// The rollouts that have a phrase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundRollouts {
-    /// Their ids.
+    /// The ids of the rollouts that have the phrase.
     pub rollouts: HashSet<RolloutId>,
     /// True if as many spans have the phrase as the search looked at: older ones may have it too.
     pub is_cut: bool,

@@ -102,7 +102,7 @@ impl Entry<'_> {
     }
 }
 
-/// A number for a field of four bytes, all of whose bits say that ZIP64 has it.
+/// A number for a field of four bytes. All bits set say that ZIP64 has it.
 fn low(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
