@@ -34,6 +34,8 @@ pub struct Way {
     pub proxy: Option<SocketAddr>,
     /// What rollouts are called, before a number.
     pub rollout: String,
+    /// Rollouts that are under way at once.
+    rollouts: u64,
     /// What stands before `/v1` in a gateway's paths, with `{}` for the rollout. `None`: TLS, and no such thing.
     base: Option<String>,
     h1: Arc<ClientConfig>,
@@ -97,6 +99,7 @@ impl Way {
             target,
             proxy,
             rollout: rollout.to_owned(),
+            rollouts: ROLLOUTS,
             base: None,
             h1: tls::client(&[b"http/1.1"], false)?,
             h2: tls::client(&[b"h2"], false)?,
@@ -108,9 +111,14 @@ impl Way {
         Ok(Self { base: Some(base.to_owned()), ..Self::new(target, None, rollout)? })
     }
 
+    /// The same for this many connections: each has a rollout of its own, if there are enough of them.
+    pub fn of_connections(self, count: usize) -> Self {
+        Self { rollouts: ROLLOUTS.max(count as u64), ..self }
+    }
+
     /// The rollouts that are under way at once.
     pub fn rollouts(&self) -> impl Iterator<Item = String> + '_ {
-        (0..ROLLOUTS).map(|number| format!("{}-{number}", self.rollout))
+        (0..self.rollouts).map(|number| format!("{}-{number}", self.rollout))
     }
 
     /// A connection with its handshakes. Every connection is a rollout's, as agents' are.
@@ -121,7 +129,7 @@ impl Way {
     /// The rollout of the next connection.
     pub fn next_rollout(&self) -> String {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        format!("{}-{}", self.rollout, NUMBER.fetch_add(1, Ordering::Relaxed) % ROLLOUTS)
+        format!("{}-{}", self.rollout, NUMBER.fetch_add(1, Ordering::Relaxed) % self.rollouts)
     }
 
     /// A connection of this rollout.

@@ -48,16 +48,16 @@ impl Recording {
         !matches!(self, Self::Everything | Self::EverythingCommitted)
     }
 
-    /// The lines of `[capture]` and `[store]`.
+    /// Its settings, with dotted keys: others may follow.
     pub fn settings(self) -> &'static str {
         match self {
-            Self::Everything | Self::InMemory => "[capture]\ninclude_headers = true\ninclude_bodies = true\n",
+            Self::Everything | Self::InMemory => "capture.include_headers = true\ncapture.include_bodies = true\n",
             Self::EverythingCommitted => {
-                "[capture]\ninclude_headers = true\ninclude_bodies = true\ndurability = \"commit\"\n"
+                "capture.include_headers = true\ncapture.include_bodies = true\ncapture.durability = \"commit\"\n"
             }
             Self::Defaults => "",
-            Self::WithoutCalls => "[capture]\nllm_content = false\n",
-            Self::Nothing => "[capture]\nskip_hosts = [\"*\"]\n",
+            Self::WithoutCalls => "capture.llm_content = false\n",
+            Self::Nothing => "capture.skip_hosts = [\"*\"]\n",
         }
     }
 

@@ -39,6 +39,12 @@ pub struct RunArgs {
     /// Run each proxy on this many cores, and the load and the endpoint on the others
     #[arg(long)]
     pub cores: Option<usize>,
+    /// json, sse, json-ids, sse-ids: kept-alive connections
+    #[arg(long, default_value_t = 32)]
+    pub connections: usize,
+    /// A setting of Tracewire, as `capture.workers=4`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Where the results go as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -102,6 +108,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     endpoint.arg("upstream").arg(&folder);
     let upstream = Served::start(&mut endpoint).context("the endpoint")?;
     let chosen = |name: &str, list: &[String]| list.is_empty() || list.iter().any(|wanted| wanted == name);
+    let bench = Bench { args: &args, own, ca, folder, cores };
     let mut results = Results::default();
     for round in 0..args.rounds {
         for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| chosen(name, &args.scenario)) {
@@ -110,10 +117,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
                     continue;
                 }
                 eprint!("\r\x1b[2Kround {} of {}: {name}, {label}", round + 1, args.rounds);
-                let place = folder.join(format!("{label}-{name}-{round}"));
+                let place = bench.folder.join(format!("{label}-{name}-{round}"));
                 std::fs::create_dir_all(&place)?;
-                let served = start(who, &own, &ca, &folder, &place, *scenario, cores.as_ref())?;
-                let measured = measure(*scenario, served.as_ref(), upstream.address, args.seconds).await;
+                let served = start(who, &bench, &place, *scenario)?;
+                let measured = measure(*scenario, served.as_ref(), upstream.address, &args).await;
                 match measured {
                     Ok(cell) => results.add(name, label, cell),
                     Err(error) => eprintln!("\n{name}, {label}: {error:#}"),
@@ -128,7 +135,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
             std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
         }
     }
-    let _ = std::fs::remove_dir_all(&folder);
+    let _ = std::fs::remove_dir_all(&bench.folder);
     print!("{}", report::table(&results, "floor"));
     if chosen("start", &args.scenario) {
         let bare = median_ms(&mut || Command::new("true").status().map(drop))?;
@@ -193,15 +200,21 @@ fn skipped(scenario: Scenario, who: &Who) -> bool {
     }
 }
 
-fn start(
-    who: &Who,
-    own: &Path,
-    ca: &Ca,
-    folder: &Path,
-    place: &Path,
-    scenario: Scenario,
-    cores: Option<&Cores>,
-) -> Result<Option<Served>> {
+/// What every measurement has in common.
+struct Bench<'a> {
+    args: &'a RunArgs,
+    /// This program.
+    own: PathBuf,
+    ca: Ca,
+    /// Of the certificates and the stores.
+    folder: PathBuf,
+    cores: Option<Cores>,
+}
+
+/// Starts what is measured, with its data in `place`.
+fn start(who: &Who, bench: &Bench<'_>, place: &Path, scenario: Scenario) -> Result<Option<Served>> {
+    let Bench { args, own, ca, folder, cores } = bench;
+    let cores = cores.as_ref();
     let mut command = match who {
         Who::Direct => return Ok(None),
         Who::Floor => {
@@ -218,15 +231,15 @@ fn start(
             command
         }
         Who::Tracewire { binary, recording } => {
-            let pool = format!("[upstream]\npool_idle_timeout_ms = {POOL_IDLE_MS}\n");
+            let pool = format!("upstream.pool_idle_timeout_ms = {POOL_IDLE_MS}\n");
             let idle = if scenario == Scenario::Streams { pool.as_str() } else { "" };
             // Ids are asked for and taken out again; the endpoint sends them to everybody.
             let ids = matches!(scenario, Scenario::JsonIds | Scenario::SseIds | Scenario::ChunksIds);
             let tokens = match ids {
-                true => "engines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]",
-                false => "inject = \"off\"",
+                true => "tokens.engines = [{ hosts = [\"127.0.0.1\"], engine = \"vllm\" }]",
+                false => "tokens.inject = \"off\"",
             };
-            let settings = format!("[tokens]\n{tokens}\n{}{idle}", recording.settings());
+            let settings = format!("{tokens}\n{}{idle}{}\n", recording.settings(), args.set.join("\n"));
             std::fs::write(place.join("proxy.toml"), settings)?;
             let mut command = Command::new(binary);
             command.env("TRACEWIRE_HOME", place).env("TRACEWIRE_LOG", "error").args(["serve", "--json"]);
@@ -249,12 +262,11 @@ fn start(
     Ok(Some(Served::start(&mut Cores::pinned(cores, command))?))
 }
 
-async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAddr, seconds: u64) -> Result<Cell> {
-    let way = Way::new(upstream, served.map(|served| served.address), "ro-bench")?;
-    let lasting = Duration::from_secs(seconds);
+async fn measure(scenario: Scenario, served: Option<&Served>, upstream: SocketAddr, args: &RunArgs) -> Result<Cell> {
+    let way = Way::new(upstream, served.map(|served| served.address), "ro-bench")?.of_connections(args.connections);
     // Certificates, pools and caches are made before the clock starts.
     drive::at_once(&way, &Ask::Json, 4).await?;
-    let mut cell = around(served, load(scenario, &way, lasting)).await?;
+    let mut cell = around(served, load(scenario, &way, args)).await?;
     if scenario == Scenario::Idle {
         cell.kb_each = (cell.after_mb - cell.before_mb).max(0.0) * 1024.0 / IDLE as f64;
     }
@@ -320,12 +332,17 @@ impl Counted {
     }
 }
 
-async fn load(scenario: Scenario, way: &Way, lasting: Duration) -> Result<(Load, Vec<Client>)> {
+async fn load(scenario: Scenario, way: &Way, args: &RunArgs) -> Result<(Load, Vec<Client>)> {
+    let (lasting, connections) = (Duration::from_secs(args.seconds), args.connections);
     let sse = |chunks, interval_ms| Ask::Sse { chunks, interval_ms };
     Ok(match scenario {
-        Scenario::Json | Scenario::JsonIds => (drive::closed_loop(way, &Ask::Json, 32, lasting).await?, Vec::new()),
+        Scenario::Json | Scenario::JsonIds => {
+            (drive::closed_loop(way, &Ask::Json, connections, lasting).await?, Vec::new())
+        }
         Scenario::PacedLong => (drive::paced_beside_long_answers(way, 200, lasting).await?, Vec::new()),
-        Scenario::Sse | Scenario::SseIds => (drive::closed_loop(way, &sse(64, 1), 32, lasting).await?, Vec::new()),
+        Scenario::Sse | Scenario::SseIds => {
+            (drive::closed_loop(way, &sse(64, 1), connections, lasting).await?, Vec::new())
+        }
         Scenario::Connect => (drive::handshakes(way, 8, lasting).await?, Vec::new()),
         Scenario::Paced => (drive::paced(way, 200, lasting).await?, Vec::new()),
         Scenario::Bulk => {

@@ -54,9 +54,6 @@ pub struct LongArgs {
     /// long-*: also measure small calls, 200 a second, without long calls and beside them
     #[arg(long)]
     beside: bool,
-    /// long-*: a setting of Tracewire, as `capture.memory_budget_bytes=33554432`
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
     /// long-*: a file with further settings of Tracewire. It may not have `tokens.engines`
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -77,7 +74,8 @@ impl LongArgs {
         Ok(plan)
     }
 
-    fn overrides(&self) -> Result<Overrides> {
+    /// What Tracewire is started with: these settings, and those of the arguments.
+    fn overrides(&self, set: &[String]) -> Result<Overrides> {
         let text = match &self.settings {
             Some(file) => std::fs::read_to_string(file).with_context(|| file.display().to_string())?,
             None => String::new(),
@@ -86,7 +84,7 @@ impl LongArgs {
             let (name, value) = text.split_once('=').with_context(|| format!("--env {text}: no `=`"))?;
             anyhow::Ok((name.to_owned(), value.to_owned()))
         };
-        Ok(Overrides { lines: self.set.clone(), text, variables: self.env.iter().map(pair).collect::<Result<_>>()? })
+        Ok(Overrides { lines: set.to_vec(), text, variables: self.env.iter().map(pair).collect::<Result<_>>()? })
     }
 }
 
@@ -96,7 +94,7 @@ pub async fn run(args: &RunArgs) -> Result<()> {
     if named.is_empty() {
         return Ok(());
     }
-    let overrides = args.long.overrides()?;
+    let overrides = args.long.overrides(&args.set)?;
     let folder = std::env::temp_dir().join(format!("tracewire-long-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     Ca::create(&folder)?;
