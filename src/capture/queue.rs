@@ -87,6 +87,11 @@ impl CaptureQueue {
         self.receiver.recv_many(batch, max).await
     }
 
+    /// Exchanges that are there.
+    pub(crate) fn waiting(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Takes no new reservations. What was reserved is still delivered.
     pub(crate) fn close(&mut self) {
         self.receiver.close();

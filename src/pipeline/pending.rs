@@ -23,6 +23,14 @@ pub(super) struct PendingSpans {
 }
 
 impl PendingSpans {
+    /// Adds spans that were built later.
+    pub(super) fn add(&mut self, later: Self) {
+        self.spans.extend(later.spans);
+        self.content_bytes += later.content_bytes;
+        self.waiting.extend(later.waiting);
+        self.sequences.extend(later.sequences);
+    }
+
     /// Tells the responses that wait. Those that have gone need no answer.
     pub(super) fn notify(&mut self, status: CommitStatus) {
         for waiting in self.waiting.drain(..) {

@@ -302,13 +302,18 @@ async fn the_id_of_a_span_that_waits_for_the_store_is_not_allocated_again() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// Workers store the exchanges of different rollouts at the same time, and those of one in their order.
+    /// Workers store the exchanges of different rollouts at the same time, and those of one in their order, also when more of them
+    /// wait than one append takes.
     #[test]
-    fn a_rollouts_exchanges_stay_in_order(rollouts in prop::collection::vec(0_u8..20, 1..600), outage in 0_u32..3) {
+    fn a_rollouts_exchanges_stay_in_order(
+        rollouts in prop::collection::vec(0_u8..20, 1..4000),
+        outage in 0_u32..3,
+        workers in prop::sample::select(vec![1_usize, 2, 8]),
+    ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let store = Arc::new(Picky::new(outage));
         runtime.block_on(async {
-            let settings = CaptureSettings { workers: 8, ..CaptureSettings::default() };
+            let settings = CaptureSettings { workers, ..CaptureSettings::default() };
             let (recorder, queues) = Recorder::new(settings, std::env::temp_dir());
             let (shared, options): (SharedStore, _) = (Arc::<Picky>::clone(&store), SpanOptions::default());
             let pipeline = Pipeline::start(queues, shared, &SpanFilter::default(), &options, ObservedState::default()).unwrap();

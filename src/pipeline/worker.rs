@@ -1,5 +1,6 @@
 //! The workers: each takes exchanges from a capture queue, builds their spans, and appends them to the store in batches. The
-//! exchanges of a rollout are in one queue, so that their order stays.
+//! exchanges of a rollout are in one queue, so that their order stays. While the spans of a batch are appended, its worker builds
+//! those of the next one.
 
 use super::counters::{PipelineCounters, Unstored};
 use super::observed::{BuiltSpans, ObservedCall};
@@ -11,13 +12,14 @@ use super::span::build_spans;
 use crate::capture::{CaptureQueue, Captured, CommitStatus};
 use crate::filter::{FilteredSpans, SpanFilter};
 use crate::llm::token_ids::TokenIdIssue;
-use crate::store::SharedStore;
+use crate::store::{SharedStore, StoreError};
 use crate::util::panics::{Panicked, catch, caught};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A running pipeline.
@@ -50,6 +52,7 @@ impl Pipeline {
                 stopping: Arc::clone(&stopping),
                 counters: Arc::clone(&counters),
                 relations: Relations::default(),
+                under_way: None,
             };
             std::thread::Builder::new().name("pipeline".to_owned()).spawn(move || {
                 runtime.block_on(worker.run(queue, finishing));
@@ -93,13 +96,22 @@ struct PipelineWorker {
     stopping: Arc<AtomicBool>,
     counters: Arc<PipelineCounters>,
     relations: Relations,
+    /// Spans that a task appends.
+    under_way: Option<JoinHandle<Result<(), Unappended>>>,
 }
+
+/// Spans that the store did not take, and why.
+type Unappended = Box<(PendingSpans, StoreError)>;
 
 impl PipelineWorker {
     async fn run(mut self, mut queue: CaptureQueue, finishing: CancellationToken) {
         let mut batch = Vec::new();
         let mut is_closed = false;
         loop {
+            if self.under_way.is_some() && queue.waiting() < ENOUGH {
+                // What waits shares the next commit.
+                self.store(PendingSpans::default(), &mut queue).await;
+            }
             let received = tokio::select! {
                 biased;
                 received = queue.recv_many(&mut batch, MAX_PENDING) => received,
@@ -111,7 +123,7 @@ impl PipelineWorker {
                 }
             };
             if received == 0 {
-                return;
+                return self.store(PendingSpans::default(), &mut queue).await;
             }
             if !is_closed {
                 gather(&mut batch, &mut queue, &finishing).await;
@@ -120,31 +132,42 @@ impl PipelineWorker {
             while !batch.is_empty() {
                 let rest = batch.split_off(light_part(&batch));
                 let part = std::mem::replace(&mut batch, rest);
-                let exchanges = part.len() as u64;
-                if caught(Box::pin(self.store(part, &mut queue))).await.is_err() {
-                    self.counters.lost.fetch_add(exchanges, Ordering::Relaxed);
-                }
+                let built = self.build(part).await;
+                self.store(built, &mut queue).await;
             }
         }
     }
 
-    /// Stores a batch. While the store fails, further exchanges are taken from the queue as well: if some spans can be
-    /// stored and one can't, it is that span that is at fault, not the store.
-    async fn store(&mut self, batch: Vec<Captured>, queue: &mut CaptureQueue) {
-        let mut pending = PendingSpans::default();
-        self.build(batch, &mut pending).await;
+    /// Appends spans, after those that are being appended. If enough exchanges wait, a task does it while the caller builds their
+    /// spans.
+    async fn store(&mut self, built: PendingSpans, queue: &mut CaptureQueue) {
+        let before = match self.under_way.take() {
+            // The task catches panics, and is not aborted.
+            Some(append) => append.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        };
+        if let Err(mut unappended) = before {
+            unappended.0.add(built);
+            return self.retry(unappended, queue).await;
+        }
+        let append = append(built, Arc::clone(&self.store), Arc::clone(&self.counters), 0);
+        if queue.waiting() >= ENOUGH {
+            self.under_way = Some(tokio::spawn(append));
+        } else if let Err(unappended) = append.await {
+            self.retry(unappended, queue).await;
+        }
+    }
+
+    /// Appends spans that the store did not take, until it does. Meanwhile further exchanges are taken from the queue: if some
+    /// spans can be stored and one can't, it is that span that is at fault, not the store.
+    async fn retry(&mut self, mut unappended: Unappended, queue: &mut CaptureQueue) {
         let counters = Arc::clone(&self.counters);
         let (mut pause, mut tries, mut unstored) = (FIRST_PAUSE, 0, Unstored::of(&counters));
         loop {
-            let Err(error) = pending.append(&self.store, &self.counters, tries).await else {
-                if tries > 0 {
-                    tracing::info!(tries, "the store accepts spans again");
-                }
-                return;
-            };
+            let (mut pending, error) = *unappended;
             // Responses don't wait for the store to recover.
             pending.notify(CommitStatus::NotCommitted);
-            self.counters.store_errors.fetch_add(1, Ordering::Relaxed);
+            counters.store_errors.fetch_add(1, Ordering::Relaxed);
             tries += 1;
             let spans = pending.spans.len();
             unstored.set(spans as u64);
@@ -152,7 +175,7 @@ impl PipelineWorker {
                 tracing::error!(%error, spans, "spans can't be stored; retrying, traffic continues");
             }
             if self.stopping.load(Ordering::Relaxed) && tries >= MAX_TRIES_AT_END {
-                self.counters.lost.fetch_add(spans as u64, Ordering::Relaxed);
+                counters.lost.fetch_add(spans as u64, Ordering::Relaxed);
                 tracing::error!(%error, spans, "spans are lost: the store failed until the end of the program");
                 return;
             }
@@ -166,12 +189,28 @@ impl PipelineWorker {
                 bytes += captured.content_bytes();
                 more.push(captured);
             }
-            self.build(more, &mut pending).await;
+            pending.add(self.build(more).await);
+            match append(pending, Arc::clone(&self.store), Arc::clone(&counters), tries).await {
+                Ok(()) => {
+                    tracing::info!(tries, "the store accepts spans again");
+                    return;
+                }
+                Err(again) => unappended = again,
+            }
         }
     }
 
-    /// Builds the spans of exchanges, and applies the filter. An exchange that can't be built is counted as lost.
-    async fn build(&mut self, batch: Vec<Captured>, pending: &mut PendingSpans) {
+    /// Builds the spans of exchanges, and applies the filter. What can't be built is counted as lost.
+    async fn build(&mut self, batch: Vec<Captured>) -> PendingSpans {
+        let exchanges = batch.len() as u64;
+        caught(Box::pin(self.build_caught(batch))).await.unwrap_or_else(|Panicked| {
+            self.counters.lost.fetch_add(exchanges, Ordering::Relaxed);
+            PendingSpans::default()
+        })
+    }
+
+    async fn build_caught(&mut self, batch: Vec<Captured>) -> PendingSpans {
+        let mut pending = PendingSpans::default();
         let mut spans = Vec::with_capacity(batch.len());
         for captured in batch {
             pending.content_bytes += captured.content_bytes();
@@ -199,7 +238,8 @@ impl PipelineWorker {
         let FilteredSpans { spans, removed, added } = self.filter.apply(spans).await;
         self.counters.not_stored.fetch_add(removed, Ordering::Relaxed);
         self.counters.not_stored_counts.fetch_add(added, Ordering::Relaxed);
-        pending.spans.extend(spans);
+        pending.spans = spans;
+        pending
     }
 
     /// Applies what was observed of a call, and counts the issues of its token ids.
@@ -214,6 +254,22 @@ impl PipelineWorker {
             tracing::warn!(rollout_id = %call.rollout_id, call = call.span_name, "token ids were requested, but the response has none");
         }
     }
+}
+
+/// Appends spans. After a panic they are counted as lost.
+async fn append(
+    mut pending: PendingSpans,
+    store: SharedStore,
+    counters: Arc<PipelineCounters>,
+    tries: u32,
+) -> Result<(), Unappended> {
+    let appended = caught(Box::pin(pending.append(&store, &counters, tries))).await;
+    appended
+        .unwrap_or_else(|Panicked| {
+            counters.lost.fetch_add(pending.spans.len() as u64, Ordering::Relaxed);
+            Ok(())
+        })
+        .map_err(|error| Box::new((pending, error)))
 }
 
 /// How many exchanges of a batch are stored together: their content is at most [`MAX_BATCH_BYTES`], but for the last one.
