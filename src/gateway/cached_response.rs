@@ -154,11 +154,11 @@ impl CachedResponse {
         loop {
             // The sender is ours.
             let _ = readers.wait_for(|count| *count == 0).await;
-            let patience = {
+            let wait = {
                 let progress = self.progress();
                 if progress.is_pass_through { Duration::ZERO } else { window(&progress) }
             };
-            if tokio::time::timeout(patience, readers.wait_for(|count| *count > 0)).await.is_err() {
+            if tokio::time::timeout(wait, readers.wait_for(|count| *count > 0)).await.is_err() {
                 return;
             }
         }

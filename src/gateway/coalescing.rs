@@ -264,7 +264,7 @@ impl Publisher {
         let response = &published.response;
         let end = tokio::select! {
             end = copy(response, respond, max_bytes) => end,
-            () = response.abandoned(|progress| sign.patience(progress).min(window)) => ResponseEnd::Broken,
+            () = response.abandoned(|progress| sign.wait_for_retry(progress).min(window)) => ResponseEnd::Broken,
         };
         response.update(|progress| progress.end = Some(end));
         let is_reusable = {

@@ -33,11 +33,11 @@ impl RetrySign {
     }
 
     /// How long a call with this progress goes on without its agent, at most.
-    pub(super) fn patience(self, progress: &Progress) -> Duration {
+    pub(super) fn wait_for_retry(self, progress: &Progress) -> Duration {
         match self {
             // No other call gets what has been read in part. After the last event only the end of the body is missing.
             Self::HangUp if progress.was_begun && !progress.was_delivered => Duration::ZERO,
-            Self::HangUp => HANG_UP_PATIENCE,
+            Self::HangUp => HANG_UP_WAIT,
             Self::Count(_) | Self::SameBody => Duration::MAX,
         }
     }
@@ -56,4 +56,4 @@ impl RetrySign {
 const RETRY_COUNT: &str = "x-stainless-retry-count";
 /// How long the call of an agent that does not count its tries waits for a retry. Most such agents hang up for good, and the engine
 /// should hear of it.
-const HANG_UP_PATIENCE: Duration = Duration::from_secs(2);
+const HANG_UP_WAIT: Duration = Duration::from_secs(2);
