@@ -12,6 +12,7 @@ mod metrics;
 mod openapi;
 mod otlp;
 mod page;
+mod posted_span;
 mod request_ids;
 mod request_json;
 mod respond;

@@ -6,7 +6,7 @@
 use super::error::QueryError;
 use super::facts::RolloutFacts;
 use super::term::{Comparison, Condition, NUMBER_FIELDS, TEXT_FIELDS, Term, TextField, VerdictValue};
-use crate::trace::{RolloutStatus, Timestamp, Word, words_of};
+use crate::trace::{MAX_PHRASE_WORDS, RolloutStatus, Timestamp, Word, words_of};
 use std::ops::Range;
 
 /// Conditions on rollouts. The empty query matches all.
@@ -260,7 +260,6 @@ fn nearest(name: &str) -> Option<&'static str> {
 
 const MAX_QUERY_BYTES: usize = 2048;
 const MAX_TERMS: usize = 64;
-const MAX_PHRASE_WORDS: usize = 64;
 /// Fields that are neither texts nor numbers of a rollout.
 const OTHER_FIELDS: [&str; 5] = ["status", "since", "until", "text", "verdict"];
 

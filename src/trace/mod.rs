@@ -28,4 +28,4 @@ pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;
 pub use value::{Attributes, Value};
 pub use words::{Word, words_of};
-pub(crate) use words::{has_phrase, message_words};
+pub(crate) use words::{MAX_PHRASE_WORDS, has_phrase, message_words};

@@ -230,6 +230,8 @@ const LABELS: &[&str] = &["type", "role", "id", "finish_reason", "modality", "mi
 /// How deep the fields of a part of a message are. Deeper ones are arguments of tools.
 const LABEL_DEPTH: usize = 3;
 
+/// Words of a phrase that is searched for.
+pub(crate) const MAX_PHRASE_WORDS: usize = 64;
 /// Characters of a word that count.
 const MAX_WORD_CHARACTERS: usize = 64;
 /// Words of one span. Further ones are not found.

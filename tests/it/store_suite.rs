@@ -185,10 +185,14 @@ async fn messages_are_found(store: SharedStore) {
         "gen_ai.output.messages",
         format!(r#"[{{"parts":[{{"content":"{} refund is my"}}]}}]"#, "long ".repeat(500)),
     );
-    store.append(shared([first, second])).await.unwrap();
+    // More words than one vector of a server has.
+    let long = (0..45_000).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
+    let mut third = span("s", "a", 1, "z");
+    third.set("gen_ai.tool.call.result", long.clone());
+    store.append(shared([first, second, third])).await.unwrap();
     let page = store.spans_by_number(0, 10).await.unwrap();
     let batch = |after: u64, through: u64, relies_on: Vec<u64>| {
-        let texts = [words_of("Where is my refund"), words_of("refund is my")];
+        let texts = [words_of("Where is my refund"), words_of("refund is my"), words_of(&long)];
         let spans = page.numbers.iter().zip(texts).map(|(number, words)| SpanWords { number: *number, words });
         WordBatch { after, through, spans: spans.collect(), relies_on }
     };
@@ -213,8 +217,15 @@ async fn messages_are_found(store: SharedStore) {
         ("refund", Some("q"), "q"),
         ("my refund", Some("q"), ""),
         ("refunds", None, ""),
+        ("w3999 w4000", None, "s"),
+        ("w44998 W44999", None, "s"),
+        ("w44999 w44998", None, ""),
     ] {
         assert_eq!(found(text, rollout, 100).await, (expected.to_owned(), false), "{text}");
+    }
+    for start in [3936, 44_936] {
+        let phrase = (start..start + 64).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(found(&phrase, None, 100).await, ("s".to_owned(), false), "{start}");
     }
     assert_eq!(found("refund", None, 1).await, ("q".to_owned(), true), "the newest");
     store.transaction(|records| records.remove_rollout(&"q".into())).await.unwrap();

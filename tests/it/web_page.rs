@@ -61,6 +61,11 @@ fn the_files_of_the_page_allow_nothing_from_elsewhere() {
         assert_eq!(get(server, path).status, 404, "{path}");
     }
     let html = get(server, "/ui/").text();
+    // Every module is read at once, rather than one after the other as they import each other.
+    for file in std::fs::read_dir(root().join("src/api/ui/page")).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        assert!(!name.ends_with(".js") || html.contains(&format!("=\"{name}\">")), "{name} is not in index.html");
+    }
     assert!(!html.contains("style=") && !html.contains("onclick") && html.matches("<script").count() == 1, "{html}");
 }
 
@@ -209,6 +214,39 @@ fn tokens_of_a_call_get_values() {
     assert_eq!(verdict["sound"], true, "an annotation is no reason against training: {verdict}");
 }
 
+/// Values and rewards are stored although their rollout is at its limit: an id that is returned can be read.
+#[test]
+fn limits_leave_out_no_values_of_tokens() {
+    let bench = Bench::new();
+    let serve = bench.gateway_without_backends(
+        "[limits]\nmax_rollout_spans = 1\nmax_attributes = 1\nbeyond_rollout_limit = \"nothing\"\n",
+    );
+    let server = serve.address("server");
+    post(server, "/api/rollouts", &json!([{"rollout_id": "ro-a", "input": {}}]));
+    let call = |id: u32| {
+        json!({"rollout_id": "ro-a", "attempt_id": "at-1", "sequence_id": id, "trace_id": "1".repeat(32), "span_id": format!("{id:016x}"),
+            "parent_id": null, "name": "chat", "kind": "CLIENT", "status": {"status_code": "OK", "description": null}, "events": [], "links": [],
+            "attributes": {"response_token_ids": [1, 2], "gen_ai.operation.name": "chat"}, "start_time": null, "end_time": null,
+            "context": null, "parent": null, "resource": {"attributes": {}, "schema_url": ""}})
+    };
+    let running = json!({"status": {"state": "running", "last_attempt_id": "at-1"}});
+    ask(server, "PATCH", "/api/rollouts/ro-a", &[("content-type", "application/json")], &running.to_string());
+    for id in [1, 2] {
+        assert_eq!(post(server, "/v1/agl/spans", &call(id)).status, 201);
+    }
+    let path = |span: &str| format!("/v1/tracewire/rollouts/ro-a/attempts/at-1/spans/{span}");
+    let annotations = |id: u32| format!("{}/annotations", path(&format!("{id:016x}")));
+    let values = json!({"name": "advantage", "values": [0.5, -0.5]});
+    assert_eq!(post(server, &annotations(2), &values).status, 404, "the second call is beyond the limit");
+    let added = post(server, &annotations(1), &values);
+    assert_eq!(added.status, 200, "{}", added.text());
+    let stored = get(server, &path(added.json()["span_id"].as_str().unwrap())).json();
+    assert_eq!(stored["attributes"]["tracewire.annotation.values"], json!([0.5, -0.5]));
+    let reward = json!({"event_type": "reward", "data": {"value": 1.0}});
+    assert_eq!(post(server, "/api/rollouts/ro-a/attempt/at-1/events", &reward).status, 200);
+    assert_eq!(get(server, "/api/rollouts/ro-a/events").json().as_array().map(Vec::len), Some(2));
+}
+
 #[test]
 fn the_quality_of_rollouts_is_added_up() {
     let bench = Bench::new();
@@ -282,6 +320,11 @@ fn a_token_lists_only_its_own_rollouts() {
     assert_eq!(ids(&own), ["ro-a-8", "ro-a-4", "ro-a-0"]);
     let page = as_bearer("team-token", "GET", &format!("{list}?limit=2"), "").text();
     assert!(!page.contains("ro-b") && !page.contains("total\""), "{page}");
+    // What a search says of its progress is about the whole store.
+    let page = as_bearer("team-token", "GET", &format!("{list}?limit=2&q=text:nothing"), "").text();
+    assert!(!page.contains("unsearched_spans") && !page.contains("searched_to"), "{page}");
+    let page = as_bearer("whole-token", "GET", &format!("{list}?limit=2&q=text:nothing"), "").json();
+    assert!(page["searched_to"].is_f64(), "{page}");
     for path in ["/v1/tracewire/rollouts/ro-b-1", "/v1/tracewire/rollouts/ro-b-1/spans", "/v1/tracewire/connect"] {
         assert_eq!(as_bearer("team-token", "GET", path, "").status, 403, "{path}");
     }

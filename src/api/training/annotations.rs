@@ -1,16 +1,15 @@
 //! Values for the tokens of a call, such as a trainer's advantages: stored as a span below the call's, and listed with the calls.
 
+use crate::api::posted_span::{self, PostedSpanPlace};
 use crate::api::request_json::read;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::state::ApiState;
 use crate::trace::semconv as names;
-use crate::trace::span::Resource;
-use crate::trace::{Span, SpanId, SpanKind, Status, StatusCode, Timestamp, Value};
+use crate::trace::{Span, Value};
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::SystemTime;
 use utoipa::ToSchema;
 
@@ -44,11 +43,9 @@ pub(super) async fn add(
     let call = state.rollouts.store().span(rollout.as_str().into(), attempt.as_str().into(), span.clone()).await?;
     let call = call.ok_or_else(|| ApiError::NotFoundPlain(format!("Span {span} not found")))?;
     annotation.check(&call)?;
-    let sequence_id = state.sequences.next(&call.rollout_id).await;
-    let mut span = annotation.into_span(&call, sequence_id, SystemTime::now().into());
-    state.adopt(&mut span);
+    let span = annotation.into_span(&call, &state).await;
     let stored = StoredAnnotation { span_id: span.span_id.clone() };
-    state.rollouts.append(vec![Arc::new(span)]).await?;
+    posted_span::store(&state, span).await?;
     ok(stored)
 }
 
@@ -85,26 +82,14 @@ impl NewAnnotation {
         }
     }
 
-    fn into_span(self, call: &Span, sequence_id: u64, now: Timestamp) -> Span {
-        let mut span = Span {
-            rollout_id: call.rollout_id.clone(),
-            attempt_id: call.attempt_id.clone(),
-            sequence_id,
+    async fn into_span(self, call: &Span, state: &ApiState) -> Span {
+        let place = PostedSpanPlace {
+            rollout: &call.rollout_id,
+            attempt: &call.attempt_id,
             trace_id: call.trace_id.clone(),
-            span_id: SpanId::from_random(fastrand::u64(..)).to_string(),
-            parent_id: Some(call.span_id.clone()),
-            name: "agentlightning.annotation".to_owned(),
-            kind: Some(SpanKind::Internal),
-            status: Status { status_code: StatusCode::Ok, description: None },
-            attributes: BTreeMap::new(),
-            events: Vec::new(),
-            links: Vec::new(),
-            start_time: Some(now),
-            end_time: Some(now),
-            context: None,
-            parent: None,
-            resource: Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() },
+            parent_id: call.span_id.clone(),
         };
+        let mut span = place.annotation(state, SystemTime::now().into()).await;
         span.set(names::ANNOTATION_NAME, self.name);
         span.set(names::ANNOTATION_CHOICE, i64::try_from(self.choice).unwrap_or(i64::MAX));
         span.set(names::ANNOTATION_VALUES, Value::Floats(self.values));

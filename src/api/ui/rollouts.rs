@@ -41,12 +41,15 @@ pub(super) struct RolloutPage {
     /// request looks at a limited number of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// The start time of the last rollout that was looked at.
+    /// The start time of the last rollout that was looked at; absent for callers that may not read all.
     #[serde(skip_serializing_if = "Option::is_none")]
     searched_to: Option<Timestamp>,
-    /// Spans with messages that `text:` has not searched yet, about; absent if there are none. The same request finds more later.
-    #[serde(skip_serializing_if = "is_zero")]
-    unsearched_spans: u64,
+    /// Whether there are spans with messages that `text:` has not searched yet; absent if not. The same request finds more later.
+    #[serde(skip_serializing_if = "is_false")]
+    is_searching: bool,
+    /// How many these are, about; absent if there are none, and for callers that may not read all rollouts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsearched_spans: Option<u64>,
     /// Whether a text is in so many spans that only the newest of them count; absent if not.
     #[serde(skip_serializing_if = "is_false")]
     is_cut: bool,
@@ -146,8 +149,10 @@ pub(super) async fn list(
     ok(RolloutPage {
         rollouts: found.rollouts.into_iter().map(|one| RolloutRow::of(one, &state.search.prices)).collect(),
         next: next.as_ref().map(cursor_of),
-        searched_to: found.searched_to,
-        unsearched_spans: found.unsearched_spans,
+        searched_to: found.searched_to.filter(|_| caller.includes_all()),
+        is_searching: found.unsearched_spans > 0,
+        // The number is that of the whole store.
+        unsearched_spans: Some(found.unsearched_spans).filter(|spans| *spans > 0 && caller.includes_all()),
         is_cut: found.is_cut,
         total,
     })
@@ -173,11 +178,6 @@ fn place_of(cursor: &str) -> Option<RolloutPlace> {
 }
 
 const MAX_PAGE: usize = 500;
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
-}
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(value: &bool) -> bool {

@@ -5,20 +5,18 @@
 use super::event_list::{EventData, EventFormat, EventList, EventView, REWARD};
 use super::query::text;
 use super::rollouts::{last_attempt, registered};
+use crate::api::posted_span::{self, PostedSpanPlace};
 use crate::api::request_json::read;
 use crate::api::respond::{ApiError, ApiResult, ok};
 use crate::api::settings::TripletCalls;
 use crate::api::state::ApiState;
 use crate::api::streamed::streamed;
 use crate::trace::semconv as names;
-use crate::trace::span::{Resource, SpanContext};
-use crate::trace::{AttemptId, RolloutId, Span, SpanId, SpanKind, Status, StatusCode, Timestamp, TraceId};
+use crate::trace::{RolloutId, Span, SpanId, Timestamp, TraceId};
 use axum::extract::{Path, RawQuery, State};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value as JsonValue};
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 use utoipa::{IntoParams, ToSchema};
 
@@ -47,48 +45,22 @@ pub(super) async fn add(
     let data = JsonValue::Object(data);
     let rollout = registered(&state, &rollout).await?.rollout_id;
     let now = Timestamp::from(SystemTime::now());
-    let sequence_id = state.sequences.next(&rollout).await;
-    let mut span = span_of(&rollout, &attempt.as_str().into(), sequence_id, now);
+    let attempt_id = attempt.as_str().into();
+    let place = PostedSpanPlace {
+        rollout: &rollout,
+        attempt: &attempt_id,
+        trace_id: TraceId::of_attempt(&rollout, &attempt_id).to_string(),
+        parent_id: SpanId::of_attempt_root(&rollout, &attempt_id).to_string(),
+    };
+    let mut span = place.annotation(&state, now).await;
     set_event(&mut span, &event_type, &data);
-    state.adopt(&mut span);
-    state.rollouts.append(vec![Arc::new(span)]).await?;
+    posted_span::store(&state, span).await?;
     let (rollout_id, data) = (rollout.to_string(), EventData::Json(data));
     ok(EventView { event_type, rollout_id, attempt_id: attempt, timestamp: now, data })
 }
 
 /// What is written where a number is not finite.
 const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
-
-/// A span without duration, below the attempt's root.
-fn span_of(rollout: &RolloutId, attempt: &AttemptId, sequence_id: u64, now: Timestamp) -> Span {
-    let (trace_id, root) = (TraceId::of_attempt(rollout, attempt), SpanId::of_attempt_root(rollout, attempt));
-    let context = |id: SpanId| SpanContext {
-        trace_id: trace_id.to_string(),
-        span_id: id.to_string(),
-        is_remote: false,
-        trace_state: BTreeMap::new(),
-    };
-    let id = SpanId::from_random(fastrand::u64(..));
-    Span {
-        rollout_id: rollout.clone(),
-        attempt_id: attempt.clone(),
-        sequence_id,
-        trace_id: trace_id.to_string(),
-        span_id: id.to_string(),
-        parent_id: Some(root.to_string()),
-        name: "agentlightning.annotation".to_owned(),
-        kind: Some(SpanKind::Internal),
-        status: Status { status_code: StatusCode::Ok, description: None },
-        attributes: BTreeMap::new(),
-        events: Vec::new(),
-        links: Vec::new(),
-        start_time: Some(now),
-        end_time: Some(now),
-        context: Some(context(id)),
-        parent: Some(context(root)),
-        resource: Resource { schema_url: names::SCHEMA_URL.to_owned(), ..Resource::default() },
-    }
-}
 
 /// Makes a span the event. Of a reward it gets the attributes that the adapters of all versions read, too.
 fn set_event(span: &mut Span, event_type: &str, data: &JsonValue) {

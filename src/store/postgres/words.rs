@@ -3,20 +3,24 @@
 use super::error::QueryError;
 use crate::store::sql::{signed, unsigned};
 use crate::store::words::{FoundRollouts, SpanWords, WordBatch, WordSearch};
-use crate::trace::Word;
+use crate::trace::{MAX_PHRASE_WORDS, Word};
 use deadpool_postgres::Object;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// A removed span takes its entry with it.
+/// A removed span takes its entries with it. The first table had one entry for a span, with a part of a long span's words: it is
+/// made anew.
 const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS message_word (
-    span BIGINT PRIMARY KEY REFERENCES span (id) ON DELETE CASCADE,
-    words TSVECTOR NOT NULL
+DROP TABLE IF EXISTS message_word, message_word_state;
+CREATE TABLE IF NOT EXISTS message_words (
+    span BIGINT NOT NULL REFERENCES span (id) ON DELETE CASCADE,
+    part BIGINT NOT NULL,
+    words TSVECTOR NOT NULL,
+    PRIMARY KEY (span, part)
 );
-CREATE INDEX IF NOT EXISTS message_word_by_words ON message_word USING GIN (words);
-CREATE TABLE IF NOT EXISTS message_word_state (id BIGINT PRIMARY KEY, through BIGINT NOT NULL);
-INSERT INTO message_word_state (id, through) VALUES (1, 0) ON CONFLICT (id) DO NOTHING;
+CREATE INDEX IF NOT EXISTS message_words_by_words ON message_words USING GIN (words);
+CREATE TABLE IF NOT EXISTS message_words_state (id BIGINT PRIMARY KEY, through BIGINT NOT NULL);
+INSERT INTO message_words_state (id, through) VALUES (1, 0) ON CONFLICT (id) DO NOTHING;
 ";
 
 /// The number of the last span that the index covers; 0 without an index.
@@ -24,12 +28,12 @@ pub(super) async fn indexed_through(connection: &Object) -> Result<u64, QueryErr
     if !exists(connection).await? {
         return Ok(0);
     }
-    let row = connection.query_opt("SELECT through FROM message_word_state WHERE id = 1", &[]).await?;
+    let row = connection.query_opt("SELECT through FROM message_words_state WHERE id = 1", &[]).await?;
     Ok(row.map_or(0, |row| unsigned(row.get(0))))
 }
 
 async fn exists(connection: &Object) -> Result<bool, QueryError> {
-    Ok(connection.query_one("SELECT to_regclass('message_word_state') IS NOT NULL", &[]).await?.get(0))
+    Ok(connection.query_one("SELECT to_regclass('message_words_state') IS NOT NULL", &[]).await?.get(0))
 }
 
 /// Adds a batch. Spans that were removed meanwhile are left out.
@@ -39,7 +43,7 @@ pub(super) async fn add(connection: &mut Object, batch: &WordBatch) -> Result<()
     }
     let client: &mut tokio_postgres::Client = connection;
     let transaction = client.transaction().await?;
-    let row = transaction.query_opt("SELECT through FROM message_word_state WHERE id = 1 FOR UPDATE", &[]).await?;
+    let row = transaction.query_opt("SELECT through FROM message_words_state WHERE id = 1 FOR UPDATE", &[]).await?;
     if row.map(|row| unsigned(row.get(0))) != Some(batch.after) {
         return Ok(());
     }
@@ -48,27 +52,41 @@ pub(super) async fn add(connection: &mut Object, batch: &WordBatch) -> Result<()
     if !transaction.query(sql, &[&relies_on]).await?.is_empty() {
         return Ok(());
     }
-    let numbers: Vec<i64> = batch.spans.iter().map(|span| signed(span.number)).collect();
-    let vectors: Vec<String> = batch.spans.iter().map(vector).collect();
+    let (mut numbers, mut parts, mut vectors) = (Vec::new(), Vec::<i64>::new(), Vec::new());
+    for span in &batch.spans {
+        for (part, vector) in (0..).zip(vectors_of(span)) {
+            numbers.push(signed(span.number));
+            parts.push(part);
+            vectors.push(vector);
+        }
+    }
     // The lock keeps a removal from coming between.
-    let sql = "INSERT INTO message_word (span, words)
-         SELECT new.number, new.words::TSVECTOR FROM unnest($1::BIGINT[], $2::TEXT[]) AS new (number, words)
+    let sql = "INSERT INTO message_words (span, part, words)
+         SELECT new.number, new.part, new.words::TSVECTOR
+         FROM unnest($1::BIGINT[], $2::BIGINT[], $3::TEXT[]) AS new (number, part, words)
          JOIN (SELECT id FROM span WHERE id = ANY($1) FOR KEY SHARE) AS kept ON kept.id = new.number
-         ON CONFLICT (span) DO NOTHING";
-    transaction.execute(sql, &[&numbers, &vectors]).await?;
-    let sql = "UPDATE message_word_state SET through = $1 WHERE id = 1";
+         ON CONFLICT (span, part) DO NOTHING";
+    transaction.execute(sql, &[&numbers, &parts, &vectors]).await?;
+    let sql = "UPDATE message_words_state SET through = $1 WHERE id = 1";
     transaction.execute(sql, &[&signed(batch.through)]).await?;
     Ok(transaction.commit().await?)
 }
 
-/// The words of a span with their places, as the server reads a vector. It keeps places up to 16,383: behind that, single words are
-/// found, and phrases are not.
-fn vector(span: &SpanWords) -> String {
+/// The words of a span with their places, as the server reads vectors: one for each part of the words, because a vector has
+/// less than a megabyte, and few places of each word. Each part repeats the end of the one before, so that a phrase is in one of
+/// them.
+fn vectors_of(span: &SpanWords) -> Vec<String> {
+    let starts = (0..span.words.len()).step_by(PART_WORDS - MAX_PHRASE_WORDS);
+    let starts = starts.filter(|start| *start == 0 || start + MAX_PHRASE_WORDS < span.words.len());
+    starts.map(|start| vector(&span.words[start..span.words.len().min(start + PART_WORDS)])).collect()
+}
+
+fn vector(words: &[Word]) -> String {
     let mut places: HashMap<Word, Vec<usize>> = HashMap::new();
-    for (at, word) in (1..).zip(&span.words).filter(|(_, word)| **word != Word::GAP).take(MAX_WORDS) {
+    for (at, word) in (1..).zip(words).filter(|(_, word)| **word != Word::GAP) {
         let places = places.entry(*word).or_default();
         if places.len() < MAX_PLACES {
-            places.push(at.min(MAX_PLACE));
+            places.push(at);
         }
     }
     let mut text = String::new();
@@ -87,7 +105,7 @@ pub(super) async fn find(connection: &Object, search: &WordSearch) -> Result<Fou
     }
     let phrase = search.phrase.iter().map(Word::to_string).collect::<Vec<_>>().join(" <-> ");
     let sql = "SELECT span.rollout_id, COUNT(*) FROM
-            (SELECT span FROM message_word WHERE words @@ $1::TEXT::TSQUERY ORDER BY span DESC LIMIT $2) AS hit
+            (SELECT DISTINCT span FROM message_words WHERE words @@ $1::TEXT::TSQUERY ORDER BY span DESC LIMIT $2) AS hit
          JOIN span ON span.id = hit.span WHERE $3::TEXT IS NULL OR span.rollout_id = $3 GROUP BY span.rollout_id";
     let limit = if search.rollout.is_some() { i64::MAX } else { signed(search.max_spans as u64) };
     let only = search.rollout.as_ref().map(|id| id.as_str());
@@ -97,8 +115,7 @@ pub(super) async fn find(connection: &Object, search: &WordSearch) -> Result<Fou
     Ok(FoundRollouts { rollouts, is_cut: hits == limit })
 }
 
-/// Places of a word, and the highest place, that the server keeps (PostgreSQL documentation, 12.11).
+/// Places of a word that the server keeps (PostgreSQL documentation, 12.11).
 const MAX_PLACES: usize = 255;
-const MAX_PLACE: usize = 16_383;
-/// Words of a span: a vector has less than a megabyte.
-const MAX_WORDS: usize = 40_000;
+/// Words of a vector: few enough that a common word has all its places in it.
+const PART_WORDS: usize = 4000;
