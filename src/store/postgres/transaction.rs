@@ -139,7 +139,7 @@ impl Records for BlockingRecords<'_> {
 
     fn rollouts_with_deadline(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
         let sql = format!(
-            "SELECT json, start_ns FROM rollout WHERE is_limited AND status IN ({})
+            "SELECT json, start_ns FROM rollout WHERE is_limited AND registered AND status IN ({})
              ORDER BY rollout_id FOR UPDATE SKIP LOCKED",
             status_list(RolloutStatus::is_in_progress)
         );

@@ -98,10 +98,11 @@ impl Records for Transaction<'_> {
     }
 
     fn rollouts_with_deadline(&mut self) -> Result<Vec<(Rollout, Attempt)>> {
-        // The status has an index. Of most rollouts, only the config is decoded.
+        // Only registered rollouts can have a limit, and those of a status have an index: many that only spans name never end. Of
+        // most, only the config is decoded.
         let sql = format!(
             "SELECT json, start_ns, json_extract(json, '$.config') FROM rollout
-             WHERE json_extract(json, '$.status') IN ({})",
+             WHERE registered AND json_extract(json, '$.status') IN ({})",
             status_list(RolloutStatus::is_in_progress)
         );
         self.with(|connection| {
