@@ -1,7 +1,8 @@
-"""Measures the web page: python3 bench/ui.py SERVER PID [--spans N] [--rollout N] [--tokens N]
+"""Measures the web page: python3 bench/ui.py SERVER PID [--rollouts N] [--spans N] [--long N,N] [--tokens N] [--filled] [--page FOLDER]
 
-Fills SERVER with rollouts of 100 spans, one rollout that is longer, and a call with many tokens; then opens the page in Chromium, and
-prints a table. PID is the server's. bench/ui does all of it.
+Fills SERVER with rollouts, some that are long, and a call with many tokens; then opens the page in Chromium, and prints a table. PID is
+the server's. --filled: SERVER has all of that already. --page: Chromium gets the files of the page from FOLDER instead of SERVER, to
+try changes of them without building the program; the figures are then a little too high. bench/ui does all of it.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from playwright.sync_api import sync_playwright
 
 WORDS = "order refund shipping invoice customer broken lamp shoes address cancel policy answer search manual total amount price night build test error path value state".split()
 RESULTS = []
+# The program has them in itself.
+PAGE = os.path.join(os.path.dirname(__file__), "../src/api/ui/page")
 
 
 def request(path, body=None, headers=None):
@@ -54,26 +57,58 @@ def otlp_span(random_source, name, attributes, begin, seconds, failed=False):
             "attributes": [{"key": key, "value": value(one)} for key, one in attributes.items()]}
 
 
-def send(rollout, spans):
+def resource_spans(rollout, spans):
     attributes = [{"key": "agentlightning.rollout_id", "value": {"stringValue": rollout}}, {"key": "agentlightning.attempt_id", "value": {"stringValue": "at-1"}}]
-    request("/v1/traces", {"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": [{"spans": spans}]}]})
+    return {"resource": {"attributes": attributes}, "scopeSpans": [{"spans": spans}]}
 
 
-def fill_rollout(rollout, spans, begin, seed, special=None):
+def send(*rollouts):
+    request("/v1/traces", {"resourceSpans": [resource_spans(rollout, spans) for rollout, spans in rollouts]})
+
+
+def spans_of(count, begin, seed, special=None):
     """Every fourth span is a call of a model, the others are of its tools and its other traffic."""
-    source, history, batch = random.Random(seed), [text(random.Random(seed), 30)], []
-    for number in range(spans):
+    source = random.Random(seed)
+    history = [text(source, 30)]
+    for number in range(count):
         at = begin + number * 0.5
         if number % 4 == 0:
             history = [*history[-8:], f"{text(source, 25)} {special if special and number == 0 else ''}"]
-            batch.append(otlp_span(source, "chat bench-model", chat(source, history, {}), at, 0.4, failed=number % 97 == 96))
+            yield otlp_span(source, "chat bench-model", chat(source, history, {}), at, 0.4, failed=number % 97 == 96)
         elif number % 4 == 1:
-            batch.append(otlp_span(source, "execute_tool search", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search", "gen_ai.tool.call.result": text(source, 20)}, at, 0.1))
+            yield otlp_span(source, "execute_tool search", {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search", "gen_ai.tool.call.result": text(source, 20)}, at, 0.1)
         else:
-            batch.append(otlp_span(source, "GET", {"http.request.method": "GET", "url.full": f"https://world.example.test/{number}", "server.address": "world.example.test", "http.response.status_code": 200}, at, 0.05))
-        if len(batch) == 250 or number + 1 == spans:
-            send(rollout, batch)
+            yield otlp_span(source, "GET", {"http.request.method": "GET", "url.full": f"https://world.example.test/{number}", "server.address": "world.example.test", "http.response.status_code": 200}, at, 0.05)
+
+
+def fill_many(now):
+    each, batch, size = max(1, ARGS.spans // ARGS.rollouts), [], 0
+    for number in range(ARGS.rollouts):
+        spans = list(spans_of(each, now - 86_400 + number * 86_000 / ARGS.rollouts, number, "zeppelin" if number % 500 == 7 else None))
+        batch.append((f"ro-{number:06}", spans))
+        size += len(spans)
+        if size >= 1000 or number + 1 == ARGS.rollouts:
+            send(*batch)
+            batch, size = [], 0
+        if number % 10_000 == 9999:
+            print(f"  {(number + 1) * each:,} spans", file=sys.stderr, flush=True)
+
+
+def fill_rollout(rollout, count, begin, seed):
+    batch = []
+    for span in spans_of(count, begin, seed):
+        batch.append(span)
+        if len(batch) == 1000:
+            send((rollout, batch))
             batch = []
+    send((rollout, batch))
+
+
+def fill_tokens(now):
+    source = random.Random(3)
+    prompt, sampled = [source.randrange(150_000) for _ in range(ARGS.tokens - 2000)], [source.randrange(150_000) for _ in range(2000)]
+    arrays = {"prompt_token_ids": prompt, "response_token_ids": sampled, "tracewire.response_logprobs": [-source.random() for _ in sampled], "tracewire.tokens.status": "exact"}
+    send(("ro-tokens", [otlp_span(source, "chat bench-model", chat(source, ["count"], arrays), now, 2)]))
 
 
 def note(name, measured, bound):
@@ -100,36 +135,81 @@ def until(page, condition, begin):
     return (time.perf_counter() - begin) * 1000
 
 
-def measure_page(page):
-    page.goto(f"{ARGS.server}/ui/#/connect")
-    for _ in range(2):
+# What a reader sees first is there when the condition holds and a frame has been painted.
+PAINTED = """(condition) => new Promise((done) => {
+    const there = () => document.querySelector(condition) ? requestAnimationFrame(() => setTimeout(() => done(performance.now() - performance.getEntriesByType('navigation')[0].responseStart))) : requestAnimationFrame(there);
+    there();
+})"""
+
+
+def painted(page, address, condition, times=5):
+    """Milliseconds from the first byte of the page until a part of it is painted: in a new document each time."""
+    taken = []
+    for _ in range(times):
         page.goto("about:blank")
-        page.goto(f"{ARGS.server}/ui/#/rollouts")
-        page.wait_for_selector(".rollout-row")
-        # From the first byte of the page until the first row is painted.
-        paint = page.evaluate("""() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(performance.now() - performance.getEntriesByType('navigation')[0].responseStart))))""")
-    note(f"the list with {ARGS.spans:,} spans stored, after the first byte", f"≤ {paint:.0f} ms", "300 ms")
-    begin = time.perf_counter()
-    page.goto(f"{ARGS.server}/ui/#/rollout/ro-long")
-    page.wait_for_selector(".span-row")
-    first = (time.perf_counter() - begin) * 1000
-    whole = until(page, "() => !document.body.textContent.includes('reading ')", begin)
-    note(f"a rollout of {ARGS.rollout:,} spans: first rows, then all", f"{first:.0f}, {whole:.0f} ms", "500 ms" if ARGS.rollout <= 5000 else "1500 ms")
-    frames = page.evaluate("""() => new Promise((done) => {
-        const list = [...document.querySelectorAll('.windowed')].sort((one, other) => other.scrollHeight - one.scrollHeight)[0];
-        const times = []; let last = performance.now();
-        const step = (now) => { times.push(now - last); last = now; list.scrollTop += 240; times.length < 120 ? requestAnimationFrame(step) : done(times.slice(2)); };
-        requestAnimationFrame(step);
-    })""")
-    note("scrolling it: frames a second, slowest frame", f"{1000 / statistics.mean(frames):.0f}, {max(frames):.0f} ms", "50")
+        page.goto(f"{ARGS.server}/ui/#/{address}", wait_until="commit")
+        taken.append(page.evaluate(PAINTED, condition))
+    return f"{statistics.median(taken):.0f} ms ({max(taken):.0f})"
+
+
+def heap(page):
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
-    heap = {one["name"]: one["value"] for one in (session.send("Performance.enable"), session.send("Performance.getMetrics"))[1]["metrics"]}
-    note("memory of the tab's heap", f"{heap['JSHeapUsedSize'] / 1e6:.0f} MB", "300 MB")
-    begin = time.perf_counter()
-    page.goto(f"{ARGS.server}/ui/#/rollout/ro-tokens/tokens")
-    drawn = until(page, "() => { const canvas = document.querySelector('.tokens-scroll canvas'); return canvas?.width > 0 && canvas.getContext('2d').getImageData(10, 10, 1, 1).data[3] > 0; }", begin)
-    note(f"a call of {ARGS.tokens:,} tokens in the token view", f"{drawn:.0f} ms", "500 ms")
+    session.send("Performance.enable")
+    used = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}["JSHeapUsedSize"]
+    session.detach()
+    return used / 1e6
+
+
+def tab_memory():
+    """What Chromium's largest process for pages has for itself alone."""
+    sizes = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if b"--type=renderer" in open(f"/proc/{pid}/cmdline", "rb").read():
+                sizes.append(sum(int(line.split()[1]) for line in open(f"/proc/{pid}/smaps_rollup") if line.startswith("Private_")))
+        except OSError:
+            continue
+    return max(sizes, default=0) / 1000
+
+
+SCROLL = """() => new Promise((done) => {
+    const list = [...document.querySelectorAll('.windowed')].sort((one, other) => other.scrollHeight - one.scrollHeight)[0];
+    const times = []; let last = performance.now();
+    const step = (now) => { times.push(now - last); last = now; list.scrollTop += 240; times.length < 120 ? requestAnimationFrame(step) : done(times.slice(2)); };
+    requestAnimationFrame(step);
+})"""
+WHOLE = "() => document.querySelector('.span-row') && !document.body.textContent.includes('reading ')"
+TOKENS = "() => { const canvas = document.querySelector('.tokens-scroll canvas'); return canvas?.width > 0 && canvas.getContext('2d').getImageData(10, 10, 1, 1).data[3] > 0; }"
+
+
+def measure_page(page):
+    page.goto(f"{ARGS.server}/ui/#/connect")
+    note(f"the list, with {ARGS.spans:,} spans of {ARGS.rollouts:,} rollouts", painted(page, "rollouts", ".rollout-row"), "300 ms")
+    for long in ARGS.long:
+        bound = "500 ms" if long <= 5000 else "1500 ms"
+        note(f"a rollout of {long:,} spans", painted(page, f"rollout/ro-long-{long}", ".span-row"), bound)
+        begin = time.perf_counter()
+        page.goto("about:blank")
+        page.goto(f"{ARGS.server}/ui/#/rollout/ro-long-{long}")
+        whole = until(page, WHOLE, begin)
+        if page.get_by_role("button", name="Read all").is_visible():
+            note("  what it reads unasked", f"{whole:.0f} ms", "")
+            begin = time.perf_counter()
+            page.get_by_role("button", name="Read all").click()
+            page.wait_for_function("() => document.body.textContent.includes('reading ')")
+            whole = until(page, WHOLE, begin)
+        note("  all of its spans", f"{whole:.0f} ms", bound if long <= 5000 else "")
+        frames = page.evaluate(SCROLL)
+        note("  scrolling: frames a second, slowest frame", f"{1000 / statistics.mean(frames):.0f}, {max(frames):.0f} ms", "50")
+        note("  the tab: heap, process", f"{heap(page):.0f}, {tab_memory():.0f} MB", "300 MB")
+    taken = []
+    for _ in range(5):
+        page.goto("about:blank")
+        begin = time.perf_counter()
+        page.goto(f"{ARGS.server}/ui/#/rollout/ro-tokens/tokens", wait_until="commit")
+        taken.append(until(page, TOKENS, begin))
+    note(f"a call of {ARGS.tokens:,} tokens in the token view", f"{statistics.median(taken):.0f} ms ({max(taken):.0f})", "500 ms")
 
 
 def measure_live(page):
@@ -140,7 +220,7 @@ def measure_live(page):
     def feed():
         source, number = random.Random(5), 0
         while not stopped.wait(0.5):
-            send(f"ro-live-{number // 10}", [otlp_span(source, "GET", {"http.request.method": "GET", "server.address": "live.example.test"}, time.time(), 0.01) for _ in range(100)])
+            send((f"ro-live-{number // 10}", [otlp_span(source, "GET", {"http.request.method": "GET", "server.address": "live.example.test"}, time.time(), 0.01) for _ in range(100)]))
             number += 1
 
     feeder = threading.Thread(target=feed)
@@ -150,7 +230,7 @@ def measure_live(page):
     took, used = time.perf_counter() - idle, cpu_seconds(ARGS.pid) - before
     begin = time.perf_counter()
     page.keyboard.press("/")
-    page.keyboard.type("id:ro-long")
+    page.keyboard.type("id:ro-tokens")
     page.wait_for_function("() => document.querySelectorAll('.rollout-row').length === 1")
     filtered = (time.perf_counter() - begin) * 1000
     stopped.set()
@@ -160,24 +240,20 @@ def measure_live(page):
 
 
 def main():
-    rollouts = max(1, ARGS.spans // 100)
     begin, now = time.perf_counter(), time.time()
-    for number in range(rollouts):
-        fill_rollout(f"ro-{number:06}", 100, now - 86_400 + number * 60, number, "zeppelin" if number % 500 == 7 else None)
-        if number % 200 == 199:
-            print(f"  {(number + 1) * 100:,} spans", file=sys.stderr, flush=True)
-    fill_rollout("ro-long", ARGS.rollout, now - 3600, 1_000_001)
-    source = random.Random(3)
-    prompt, sampled = [source.randrange(150_000) for _ in range(ARGS.tokens - 2000)], [source.randrange(150_000) for _ in range(2000)]
-    arrays = {"prompt_token_ids": prompt, "response_token_ids": sampled, "tracewire.response_logprobs": [-source.random() for _ in sampled], "tracewire.tokens.status": "exact"}
-    send("ro-tokens", [otlp_span(source, "chat bench-model", chat(source, ["count"], arrays), now, 2)])
-    print(f"  filled in {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    if not ARGS.filled:
+        fill_many(now)
+        for long in ARGS.long:
+            fill_rollout(f"ro-long-{long}", long, now - 3600, 1_000_000 + long)
+        fill_tokens(now)
+        print(f"  filled in {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
 
-    files = ["", *(name for name in ("api.js app.js charts.js compare.js connect.js conversation.js detail.js dom.js health.js metrics.js rollout.js rollouts.js route.js spans.js tokens.js waterfall.js window.js style.css icon.svg").split())]
-    note("size of everything served", f"{sum(len(gzip.compress(request('/ui/' + name))) for name in files) / 1000:.0f} kB", "300 kB")
+    files = (open(os.path.join(PAGE, name), "rb").read() for name in os.listdir(PAGE))
+    note("size of everything served", f"{sum(len(gzip.compress(file)) for file in files) / 1000:.0f} kB", "300 kB")
     query = lambda q: f"/v1/tracewire/rollouts?limit=50&q={urllib.parse.quote(q)}"
     note("the first page of the list", timed(query("")), "50 ms")
     note("a query by an index: status:failed since:1h", timed(query("status:failed since:1h")), "50 ms")
+    note("a query that looks at spans: model:other, a page", timed(query("model:other")), "")
     first = time.perf_counter()
     while json.loads(request(query("text:zeppelin"))).get("unsearched_spans"):
         time.sleep(0.2)
@@ -188,6 +264,9 @@ def main():
         browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(60_000)
+        if ARGS.page:
+            page.route("**/ui/*.*", lambda route: route.fulfill(path=os.path.join(ARGS.page, urllib.parse.urlparse(route.request.url).path.rsplit("/", 1)[1])))
+            page.route("**/ui/", lambda route: route.fulfill(path=os.path.join(ARGS.page, "index.html")))
         measure_page(page)
         measure_live(page)
         browser.close()
@@ -197,7 +276,10 @@ parser = argparse.ArgumentParser()
 parser.add_argument("server")
 parser.add_argument("pid", type=int)
 parser.add_argument("--spans", type=int, default=100_000)
-parser.add_argument("--rollout", type=int, default=5000)
+parser.add_argument("--rollouts", type=int, default=20_000)
+parser.add_argument("--long", type=lambda text: [int(one) for one in text.split(",")], default=[5000])
 parser.add_argument("--tokens", type=int, default=128_000)
+parser.add_argument("--filled", action="store_true")
+parser.add_argument("--page")
 ARGS = parser.parse_args()
 main()

@@ -6,11 +6,14 @@ for pictures of each view. Every test fails if the page logs an error, or asks f
 
 import json
 import os
+import socket
 import sys
+import threading
+import time
 import traceback
 import urllib.request
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
 SERVER, CLOSED = sys.argv[1].rstrip("/"), sys.argv[2].rstrip("/")
 SHOTS = os.environ.get("SCREENSHOTS")
@@ -43,8 +46,12 @@ def start(rollout, task):
 
 
 def shot(page, name):
-    if SHOTS:
+    if not SHOTS:
+        return
+    try:
         page.screenshot(path=os.path.join(SHOTS, name + ".png"))
+    except Error as error:
+        print(f"no picture of {name}: {error}", flush=True)
 
 
 def no_overflow(page):
@@ -206,6 +213,32 @@ def tokens_are_boxes_and_breaks_are_told(page):
     expect(page.locator(".legend")).to_contain_text("No token ids were recorded")
 
 
+@test()
+def tokens_have_texts_where_the_response_was_recorded(page):
+    page.goto(SERVER + "/ui/#/rollout/ro-support-25/tokens")
+    page.locator(".branch-row").last.click()
+    expect(page.locator(".branch-row").last).to_have_attribute("aria-selected", "true")
+    page.get_by_role("button", name="Answer").click()
+    box = page.locator(".tokens-scroll").bounding_box()
+    prompt = calls_of("ro-support-25")["calls"][-1]["prompt_tokens"]
+    columns, top = int((box["width"] - 8) // 58), page.evaluate("document.querySelector('.tokens-scroll').scrollTop")
+    at = lambda token: page.mouse.move(box["x"] + 4 + token % columns * 58 + 20, box["y"] + 4 + token // columns * 20 - top + 10)
+    at(prompt)
+    tip = page.locator(".tip")
+    expect(tip).to_contain_text("Yo")
+    expect(tip).to_contain_text("id ")
+    expect(tip).to_contain_text("rank 2")
+    expect(tip).to_contain_text("instead: ↵ (95.12 %)")
+    place = tip.bounding_box()
+    assert place["y"] >= 0 and place["y"] + place["height"] <= 800, place
+    shot(page, "texts")
+    at(prompt - 1)
+    expect(tip).not_to_contain_text("rank")
+    page.goto(SERVER + "/ui/#/rollout/ro-support-24/tokens")
+    page.get_by_role("button", name="why no texts?").click()
+    expect(page.locator(".legend")).to_contain_text("The texts of tokens are in the bodies of responses: record them with --include-bodies.")
+
+
 def calls_of(rollout):
     with urllib.request.urlopen(f"{SERVER}/v1/tracewire/rollouts/{rollout}/calls") as response:
         return json.load(response)
@@ -242,6 +275,23 @@ def values_of_a_trainer_colour_the_tokens(page):
     page.get_by_role("button", name="<b>x").click()
     expect(page.locator(".legend")).to_contain_text("<b>x")
     assert page.locator(".legend b b").count() == 0
+
+
+@test()
+def values_that_fit_no_token_are_explained(page):
+    tree = calls_of("ro-support-10")
+    call, sampled = tree["calls"][0], tree["calls"][0]["sampled_tokens"]
+    wrong = {"as text": "0.5, 0.5", "short": [0.5] * (sampled - 1), "words": ["high"] * sampled, "infinite": ["NaN"] + ["0.5"] * (sampled - 1), "flags": [True] * sampled}
+    # The route for values refuses them; spans that clients post may have anything.
+    for place, (name, values) in enumerate(wrong.items()):
+        attributes = {"tracewire.annotation.name": name, "tracewire.annotation.values": values}
+        post("/v1/agl/spans", span("ro-support-10", 900 + place, attributes, attempt_id=tree["attempt_id"], parent_id=call["span_id"], name="agentlightning.annotation"))
+    page.goto(SERVER + "/ui/#/rollout/ro-support-10/tokens")
+    for name, said in [("as text", "are no list of numbers"), ("short", f"There are {sampled - 1} values of short, for {sampled} sampled tokens"), ("words", 'Value 0 of words is "high"'), ("infinite", 'is "NaN"'), ("flags", "is true")]:
+        page.get_by_role("button", name=name, exact=True).click()
+        expect(page.locator(".legend .warn")).to_contain_text(said)
+    page.get_by_role("button", name="Mask").click()
+    expect(page.locator(".legend")).to_contain_text("trained here")
 
 
 @test()
@@ -300,18 +350,103 @@ def odd_spans_are_shown(page):
     expect(page.locator(".pane")).to_contain_text("the clock of the machine was set back")
 
 
+class Relay:
+    """Passes connections to the server, until it goes away: then they are cut, and new ones refused."""
+
+    def __init__(self):
+        host, port = SERVER.removeprefix("http://").rsplit(":", 1)
+        self.target, self.port, self.open = (host, int(port)), 0, set()
+        self.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def stop(self):
+        for one in [self.listener, *self.open]:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            one.close()
+        self.open.clear()
+
+    def accept(self, listener):
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            server = socket.create_connection(self.target)
+            self.open |= {client, server}
+            for one, other in [(client, server), (server, client)]:
+                threading.Thread(target=self.copy, args=(one, other), daemon=True).start()
+
+    def copy(self, one, other):
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        self.open -= {one, other}
+
+
 @test()
 def a_server_that_goes_away_comes_back(page):
-    page.goto(SERVER + "/ui/#/rollouts")
+    relay, live = Relay(), page.locator("#live")
+    page.goto(relay.url + "/ui/#/rollouts")
     expect(page.locator("[data-id=ro-team]")).to_be_visible()
-    page.context.set_offline(True)
-    expect(page.locator("#live")).to_contain_text("does not answer", timeout=15_000)
+    relay.stop()
+    expect(live).to_contain_text("does not answer", timeout=15_000)
     expect(page.locator("[data-id=ro-team]")).to_be_visible()
-    page.context.set_offline(False)
-    expect(page.locator("#live")).to_have_text("", timeout=20_000)
+    # What is opened meanwhile appears when the server is back, and nothing has to be loaded anew.
+    page.locator("[data-id=ro-team] a").first.click()
+    expect(page.locator(".pane")).to_contain_text("Reading")
+    shot(page, "away")
+    relay.start()
+    expect(page.locator(".pane")).to_contain_text("The build was red", timeout=30_000)
+    expect(live).to_have_text("")
+    relay.stop()
+    page.locator("[role=tab]", has_text="Changes").click()
+    page.locator(".span-row").nth(3).click()
+    expect(page.locator(".pane")).to_contain_text("The server may be away")
+    relay.start()
+    expect(page.locator(".pane")).not_to_contain_text("can't be shown", timeout=30_000)
+    for address, failed, shown in [("rollout/ro-support-02/tokens", "The tokens can't be read", "at token 200"), ("compare?r=ro-support-01,ro-support-09", "The server does not answer", "They part at")]:
+        relay.stop()
+        page.evaluate(f"location.hash = '#/{address}'")
+        expect(page.locator("main")).to_contain_text(failed)
+        relay.start()
+        expect(page.locator("main")).to_contain_text(shown, timeout=30_000)
+    relay.stop()
 
 
 a_server_that_goes_away_comes_back.may_log = True
+
+
+def connections():
+    port = f":{int(SERVER.rsplit(':', 1)[1]):04X}"
+    return sum(1 for line in open("/proc/net/tcp") if line.split()[1].endswith(port) and line.split()[3] == "01")
+
+
+@test()
+def fifty_pages_are_served_at_once(page):
+    start("ro-crowd", "Many look at it")
+    pages = [page, *(page.context.new_page() for _ in range(49))]
+    for number, one in enumerate(pages):
+        one.goto(SERVER + ("/ui/#/rollouts?q=id%3Aro-crowd" if number % 2 else "/ui/#/rollout/ro-crowd"), wait_until="commit")
+    for sequence in range(1, 21):
+        post("/v1/agl/spans", span("ro-crowd", sequence, {"gen_ai.operation.name": "chat", "gen_ai.request.model": "live-model"}, name=f"chat number {sequence}"))
+        begin = time.monotonic()
+        calls_of("ro-crowd")
+        assert time.monotonic() - begin < 5, "the server answers others meanwhile"
+    for number, one in enumerate(pages):
+        expect(one.locator("[data-id=ro-crowd] [title^='20 calls']" if number % 2 else ".lane.calls header")).to_contain_text("20", timeout=60_000)
+    # A browser has six connections to one server, however many pages it shows.
+    assert connections() < 20, connections()
 
 
 @test()

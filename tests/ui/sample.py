@@ -130,6 +130,17 @@ def tokens(recorder, length, sampled):
     return [recorder.random.randrange(200, 151_000) for _ in range(length)], [recorder.random.randrange(200, 151_000) for _ in range(sampled)]
 
 
+def stream(text, count):
+    """The body of a response with the texts of its tokens, as engines stream it."""
+    pieces = [text[at * len(text) // count:(at + 1) * len(text) // count] for at in range(count)]
+    chunks = []
+    for at, piece in enumerate(pieces):
+        others = [{"token": "\n", "logprob": -0.05, "bytes": [10]}, {"token": piece, "logprob": -3.1, "bytes": list(piece.encode())}]
+        token = {"token": piece, "logprob": -0.2, "bytes": list(piece.encode()), "top_logprobs": others if at == 0 else []}
+        chunks.append(json.dumps({"choices": [{"index": 0, "delta": {"content": piece}, "logprobs": {"content": [token]}}]}))
+    return "".join(f"data: {chunk}\n\n" for chunk in [*chunks, "[DONE]"])
+
+
 def support(server, number, begin, end="succeeded", model="qwen3-8b"):
     """An agent that looks an order up, and answers."""
     question, order, amount = TASKS[number % len(TASKS)]
@@ -165,7 +176,9 @@ def support(server, number, begin, end="succeeded", model="qwen3-8b"):
         messages += [again, result("call_2", '{"refund": "rf_881", "state": "paid"}')]
         prompt, sampled = tokens(recorder, 40, 20)
         whole, more = whole + more + prompt, sampled
-    recorder.llm(model, messages, says(f"Your refund of {amount} € for order {order} was paid back today. It takes two days until your bank shows it."), recorder.random.uniform(0.8, 2.4), **ids(whole, more))
+    text = f"Your refund of {amount} € for order {order} was paid back today. It takes two days until your bank shows it."
+    body = {"http.response.body.content": stream(text, len(more))} if number % 5 == 0 else {}
+    recorder.llm(model, messages, says(text), recorder.random.uniform(0.8, 2.4), **ids(whole, more), **body)
     recorder.reward(round(recorder.random.choice([0.0, 0.25, 0.5, 1.0, 1.0]), 2))
     recorder.end(end)
     return recorder

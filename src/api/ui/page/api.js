@@ -46,28 +46,36 @@ async function request(path, { signal } = {}) {
 }
 
 function setDown(value) {
-  if (value !== isDown) listeners.down(value);
+  if (value === isDown) return;
   isDown = value;
+  listeners.down(value);
+  if (isDown) probe();
 }
 
+// A view that asks for nothing itself learns that the server is back.
+function probe() {
+  setTimeout(() => request("healthz").catch(() => {}).then(() => { if (isDown) probe(); }), PROBE_MS);
+}
+const PROBE_MS = 2000;
+
 // Calls `job` again and again while the page is visible, `seconds` after its last end, and more rarely while it fails. `job`
-// returns true to be called again at once. Returns a function that ends it.
+// returns true to be called again at once, or the seconds to wait. Returns a function that ends it.
 export function poll(job, seconds) {
   const abort = new AbortController();
   let timer = 0, failures = 0, isRunning = false;
   const run = async () => {
     if (abort.signal.aborted || isRunning || document.hidden) return;
     isRunning = true;
-    let atOnce = false;
+    let wanted = false;
     try {
-      atOnce = await job(abort.signal);
+      wanted = await job(abort.signal);
       failures = 0;
     } catch (error) {
       if (error.name !== "AbortError") failures += 1;
       if (!(error instanceof ApiError) && error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
     }
     isRunning = false;
-    const pause = failures ? Math.min(10, seconds * 2 ** Math.min(failures, 4)) : atOnce === true ? 0.05 : seconds;
+    const pause = failures ? Math.min(10, seconds * 2 ** Math.min(failures, 4)) : wanted === true ? 0.05 : wanted || seconds;
     clearTimeout(timer);
     if (!abort.signal.aborted) timer = setTimeout(run, pause * 1000);
   };

@@ -79,6 +79,7 @@ api.listen({
   down(isDown) {
     live.classList.toggle("down", isDown);
     live.textContent = isDown ? "The server does not answer; trying again" : "";
+    if (!isDown) view?.recovered?.();
   },
   token: askToken,
 });

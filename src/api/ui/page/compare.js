@@ -24,6 +24,9 @@ export class CompareView {
 
   destroy() { this.isGone = true; }
 
+  // The server is back.
+  recovered() { if (this.hasFailed) this.load(this.wanted); }
+
   update({ params }) {
     const ids = (params.r ?? "").split(",").filter(Boolean).slice(0, MAX);
     this.field.value = ids.join(", ");
@@ -32,6 +35,7 @@ export class CompareView {
 
   async load(ids) {
     this.wanted = ids;
+    this.hasFailed = false;
     if (ids.length < 2) {
       replace(this.note, h("span", { class: "muted" }, "Name two rollouts of one task, or choose “Compare” at a task in the list of rollouts, by task."));
       replace(this.columns);
@@ -44,6 +48,7 @@ export class CompareView {
       this.draw(sides);
       this.drawTokens(sides);
     } catch (error) {
+      this.hasFailed = true;
       replace(this.note, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
       replace(this.columns);
     }

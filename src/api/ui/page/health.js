@@ -12,7 +12,7 @@ const CHECKS = [
     ["Exchanges that waited", "tracewire_exchanges_waited_total", "No request waited for the recorder.", "Requests of registered rollouts waited for room in the queue. Raise capture.queue_exchanges, and check the disk.", "warn"],
     ["Bodies cut short", "tracewire_bodies_truncated_total", "Every body was recorded whole.", "Their records lack their ends. Raise capture.max_body_bytes.", "warn"],
     ["Left out by settings", "tracewire_exchanges_filtered_total", "No setting leaves exchanges out.", "A setting says that these are not recorded.", "idle"],
-    ["Certificates rejected", "tracewire_certificates_refused_total", "No client rejected the proxy's certificate.", "These clients do not trust the CA, so that their traffic can't be read. Their spans (filter: error:certificate*) name the program and the variable to set.", "bad"],
+    ["Certificates rejected", "tracewire_certificates_refused_total", "No client rejected the proxy's certificate.", "These clients do not trust the CA, so that their traffic can't be read. Their spans name the program and the variable to set.", "bad", "error:client_tls_error"],
     ["Rollouts in conflict", "tracewire_identity_conflicts_total", "Every exchange named one rollout.", "Two sources, such as a header and the proxy's user name, named different rollouts. The span has both.", "warn"],
     ["Defects", "tracewire_panics_total", "No part of Tracewire failed.", "A part of Tracewire failed; others went on. The log has the place: please report it.", "bad"],
   ]],
@@ -103,7 +103,7 @@ export class HealthView {
     const recorded = total(all, "tracewire_exchanges_total") ?? 0, dropped = total(all, "tracewire_exchanges_dropped_total") ?? 0;
     const share = recorded + dropped ? recorded / (recorded + dropped) : undefined;
     const failed = CHECKS.flatMap(([, checks]) => checks).filter(([, metric, , , level]) => level === "bad" && total(all, metric) > 0);
-    const warnings = [...(ready.warnings ?? []), ...failed.map(([name, metric, , bad]) => `${name}: ${number(total(all, metric))}. ${bad}`), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
+    const warnings = [...(ready.warnings ?? []), ...failed.map(([name, metric, , bad, , query]) => [`${name}: ${number(total(all, metric))}. ${bad}`, found(query)]), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
     replace(this.content, h("section", {}, h("h1", {}, warnings.length ? "Something needs attention" : "What is recorded is whole"), warnings.map((warning) => h("div", { class: "cause", role: "alert" }, warning))),
       h("section", {}, h("h2", {}, "Now"), h("div", { class: "checks" },
         fact("Capture rate", share === undefined ? "–" : `${(share * 100).toFixed(share === 1 ? 0 : 2)} %`, "Exchanges that are recorded, of all since the start.", share !== undefined && share < 1 ? "bad" : share === undefined ? "idle" : ""),
@@ -127,11 +127,14 @@ function most(all, metric, what, advice) {
   return bound === undefined ? "None since the start." : `99 of 100 ${what} at most ${duration(bound)}. ${advice}`;
 }
 
-function checkRow(all, [name, metric, good, bad, level]) {
+// Leads to the rollouts of a query.
+const found = (query) => (query ? [" ", h("a", { href: href(["rollouts"], { q: query }) }, "Show them")] : null);
+
+function checkRow(all, [name, metric, good, bad, level, query]) {
   const value = total(all, metric);
   if (value === undefined) return fact(name, "–", "This server does not count it.", "idle");
   const parts = all.filter((sample) => sample.name === metric && sample.value > 0 && Object.keys(sample.labels).length).map((sample) => `${Object.values(sample.labels).join(" ")}: ${number(sample.value)}`);
-  return value > 0 ? fact(name, number(value), [bad, parts.length ? ` ${parts.join(", ")}.` : ""].join(""), level) : fact(name, "0", good);
+  return value > 0 ? fact(name, number(value), [bad, parts.length ? ` ${parts.join(", ")}.` : "", found(query)], level) : fact(name, "0", good);
 }
 
 const fact = (name, value, what, level = "") =>

@@ -12,6 +12,7 @@ import { Minimap, SpanList, TimeScale } from "./waterfall.js";
 
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 const MAX_KEPT = 24;
+const POLL_SECONDS = 1.5;
 
 export class RolloutView {
   keys = [["+, −, 0", "zoom in, zoom out, show all"], ["h, l", "move along the time"], ["e", "next error"], ["1 … 5", "the panes of a span"], ["w", "fold the world lane"], ["Space", "fold or unfold"]];
@@ -27,8 +28,10 @@ export class RolloutView {
     this.mode = parts[2] === "tokens" ? "tokens" : "timeline";
     document.title = `${this.id} · Tracewire`;
     this.build();
+    this.showSelection();
     this.applyMode();
-    this.stop = poll((signal) => this.refresh(signal), 1.5);
+    this.showSeconds = 0;
+    this.stop = poll((signal) => this.refresh(signal), POLL_SECONDS);
   }
 
   build() {
@@ -93,13 +96,13 @@ export class RolloutView {
     // The sums of a rollout with many spans take the server a while: the spans do not wait for them.
     const row = this.isReading ? null : this.readRow(signal);
     const isFull = this.spans.all.length >= this.limit;
-    const more = isFull ? false : await this.spans.read(signal);
+    const more = isFull ? false : await this.spans.read(signal, this.limit);
     this.isReading = more;
     // A tree of many spans takes its time: it is made anew when it has grown by half.
     const isDue = !more || this.spans.all.length >= this.limit || this.spans.all.length > 1.5 * (this.drawn ?? 0);
-    if (isDue && this.spans.all.length && (this.spans.all.length !== before || this.drawn !== before)) { this.quiet = 0; this.drawn = this.spans.all.length; this.show(); } else this.quiet = (this.quiet ?? 0) + 1;
+    if (isDue && this.spans.all.length && (this.spans.all.length !== before || this.drawn !== before)) { this.quiet = 0; this.drawn = this.spans.all.length; this.timedShow(); } else this.quiet = (this.quiet ?? 0) + 1;
     if (!more) await row;
-    if (!this.row) return more && !isFull;
+    if (!this.row) return more;
     // What is shown of a rollout without spans depends on whether any are still to be read.
     if (this.spans.isWhole !== this.shownWhole) this.show();
     this.isOver = FINAL.has(this.row.status);
@@ -107,7 +110,20 @@ export class RolloutView {
       this.verdict = await get(`${rolloutPath(this.id)}/verdict`, { signal }).catch(() => null);
       this.drawHead();
     }
-    return more && this.spans.all.length < this.limit;
+    // Very many spans take long to arrange: the page is for its reader most of the time.
+    return more && this.spans.all.length < this.limit ? true : Math.max(POLL_SECONDS, this.showSeconds * 8);
+  }
+
+  timedShow() {
+    const begin = performance.now();
+    this.show();
+    this.showSeconds = (performance.now() - begin) / 1000;
+  }
+
+  // The server is back: what could not be read is read now.
+  recovered() {
+    if (!this.paneKey) this.showSelection();
+    this.tokens?.recovered();
   }
 
   async readRow(signal) {
@@ -222,7 +238,7 @@ export class RolloutView {
     if (!span) {
       this.paneKey = "";
       replace(this.paneHead);
-      replace(this.pane, h("div", { class: "empty" }, h("h2", {}, this.spans.isWhole ? "Nothing was recorded" : "Reading…"), this.spans.isWhole ? h("p", {}, "This rollout has no spans yet. ", h("a", { href: "#/connect" }, "Why is nothing recorded?")) : null));
+      replace(this.pane, h("div", { class: ["empty", !this.spans.isWhole && "later"] }, h("h2", {}, this.spans.isWhole ? "Nothing was recorded" : "Reading…"), this.spans.isWhole ? h("p", {}, "This rollout has no spans yet. ", h("a", { href: "#/connect" }, "Why is nothing recorded?")) : null));
       return;
     }
     const panes = this.panesOf(span);

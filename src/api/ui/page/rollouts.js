@@ -94,7 +94,8 @@ export class RolloutsView {
     this.problem.hidden = true;
     this.filter.removeAttribute("aria-invalid");
     this.total = page.total;
-    this.unsearched = page.unsearched_spans ?? 0;
+    this.isSearching = page.is_searching ?? false;
+    this.unsearched = page.unsearched_spans;
     this.isCut = page.is_cut ?? false;
     const isFirst = !this.hasPage, before = this.rows.size;
     if (isFirst) { this.next = page.next ?? null; this.searched = page.searched_to; this.hasPage = true; }
@@ -117,7 +118,7 @@ export class RolloutsView {
       this.pill.hidden = false;
     }
     if (isFirst && this.next && this.rows.size < PAGE) this.more();
-    return page.rollouts.some((row) => row.totals === null) || page.unsearched_spans > 0;
+    return page.rollouts.some((row) => row.totals === null) || this.isSearching;
   }
 
   page(after, signal) {
@@ -170,12 +171,12 @@ export class RolloutsView {
     const items = this.isGrouped ? this.groups(rows, item) : rows.map(item);
     this.list.setItems(items);
     this.drawStrip(rows);
-    const isEmpty = rows.length === 0 && this.hasPage && !this.next && !this.unsearched;
+    const isEmpty = rows.length === 0 && this.hasPage && !this.next && !this.isSearching;
     this.empty.hidden = !isEmpty;
     this.list.element.hidden = isEmpty;
     if (isEmpty) this.drawEmpty();
-    const searched = this.next && this.q ? ` · searched back to ${clock(this.searched)}` : "";
-    const texts = this.unsearched ? ` · ${plural(this.unsearched, "span")} not searched yet` : this.isCut ? " · the text is in so many spans that only the newest count" : "";
+    const searched = this.next && this.q && this.searched ? ` · searched back to ${clock(this.searched)}` : "";
+    const texts = this.isSearching ? ` · ${this.unsearched ? plural(this.unsearched, "span") : "some spans"} not searched yet` : this.isCut ? " · the text is in so many spans that only the newest count" : "";
     this.status.textContent = `${number(rows.length)}${this.next ? "+" : ""} ${this.q ? "match" : "shown"}${this.total !== undefined ? ` of ${plural(this.total, "rollout")}` : ""}${isPriced ? ` · cost ${costText(costOf(rows))}` : ""}${searched}${texts}`;
   }
 
@@ -203,10 +204,10 @@ export class RolloutsView {
     const mean = rewards.length ? rewards.reduce((sum, one) => sum + one, 0) / rewards.length : undefined;
     const dot = (row) => h("span", { title: `${row.rollout_id}: ${row.status}, reward ${decimal(rewardOf(row))}`, style: { background: dotColor(rewardOf(row), rewards) } });
     return h("div", { class: "group-row", role: "row", "aria-expanded": this.open.has(group), "data-group": group },
-      h("span", { "aria-hidden": "true" }, this.open.has(group) ? "▾" : "▸"), h("b", { class: "ellipsis" }, titleOf(members[0])), h("span", { class: "muted ellipsis" }, plural(members.length, "rollout")),
+      h("span", { "aria-hidden": "true" }, this.open.has(group) ? "▾" : "▸"), h("b", { class: "ellipsis" }, titleOf(members[0])), h("span", { class: "muted count" }, number(members.length), h("span", { class: "word" }, " rollouts")),
       h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: members.slice(0, 2).map((row) => row.rollout_id).join(",") }) }, "Compare"),
       members.some((row) => row.cost) ? h("span", { class: "muted sum" }, "cost ", h("b", {}, costText(costOf(members)))) : null,
-      h("span", { class: "muted" }, "mean reward ", h("b", {}, mean === undefined ? "–" : mean.toFixed(2))));
+      h("span", { class: "muted mean" }, "mean", h("span", { class: "word" }, " reward"), " ", h("b", {}, mean === undefined ? "–" : mean.toFixed(2))));
   }
 
   rolloutRow(row) {
@@ -241,7 +242,8 @@ export class RolloutsView {
       for (;;) {
         const row = this.onScreen().find((row) => FINAL.has(row.status) && row.llm_calls > 0 && row.spans <= MAX_JUDGED_SPANS && this.verdicts.get(row.rollout_id)?.spans !== row.spans);
         if (!row || document.hidden || !this.root.isConnected || !this.list.element.isConnected) break;
-        const verdict = await get(`${rolloutPath(row.rollout_id)}/verdict`).catch(() => ({ failed: true }));
+        const verdict = await get(`${rolloutPath(row.rollout_id)}/verdict`).catch((error) => (error instanceof ApiError ? { failed: true } : null));
+        if (!verdict) break;
         this.verdicts.set(row.rollout_id, { ...verdict, spans: row.spans });
         this.show();
       }

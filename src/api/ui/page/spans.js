@@ -11,15 +11,26 @@ export class SpanSet {
     this.byId = new Map();
     // By attempt and id.
     this.ids = new Map();
+    this.texts = new Map();
     this.last = 0;
     this.isWhole = false;
+    this.ahead = null;
   }
 
-  // Reads what was stored since. Resolves to true if there is more to read at once.
-  async read(signal) {
-    const page = await get(`${rolloutPath(this.rollout)}/spans?after=${this.last}&limit=${this.all.length ? 5000 : 1000}`, { signal });
+  // Reads what was stored since, a page at a time. Resolves to true if there is more to read at once: the next page is asked for
+  // already then, unless `limit` spans are there.
+  async read(signal, limit) {
+    const asked = this.ahead ?? this.page(signal);
+    this.ahead = null;
+    const page = await asked;
     this.last = page.last;
+    if (page.more && this.all.length + page.spans.length < limit) {
+      this.ahead = this.page(signal);
+      // The error is for the one that reads the page.
+      this.ahead.catch(() => {});
+    }
     for (const span of page.spans) {
+      this.share(span);
       const key = keyOf(span);
       if (this.byId.has(key)) continue;
       this.byId.set(key, span);
@@ -29,6 +40,22 @@ export class SpanSet {
     }
     this.isWhole = !page.more;
     return page.more;
+  }
+
+  // The first page is short, so that something is there soon.
+  page(signal) {
+    return get(`${rolloutPath(this.rollout)}/spans?after=${this.last}&limit=${this.last ? 5000 : 1000}`, { signal });
+  }
+
+  // Thousands of spans have the same names: one text serves all.
+  share(span) {
+    for (const field of SHARED) {
+      const text = span[field];
+      if (typeof text !== "string") continue;
+      const known = this.texts.get(text);
+      if (known !== undefined) span[field] = known;
+      else if (this.texts.size < MAX_TEXTS) this.texts.set(text, text);
+    }
   }
 
   get attempts() {
@@ -110,6 +137,8 @@ function markAll(span, children, seen) {
 }
 
 const MAX_DEPTH = 24;
+const SHARED = ["attempt", "parent", "name", "class", "method", "host", "model", "agent", "role", "tool", "ids", "finish", "cause"];
+const MAX_TEXTS = 10_000;
 
 // What a row of a span says.
 export function labelOf(span) {

@@ -1,15 +1,18 @@
 // The tokens of the latest attempt: its branches as a graph, and the tokens of a call as boxes on a canvas.
 
 import { ApiError, get, rolloutPath, spanPath } from "./api.js";
-import { decimal, h, number, plural, replace, short, svg } from "./dom.js";
+import { append, decimal, h, number, plural, replace, short, svg, visible } from "./dom.js";
 import { amend } from "./route.js";
+import { overlay, overlayOf, painter, tokensOf, versionColor } from "./token_paint.js";
+import { marked, textsOf } from "./token_texts.js";
 import { colors } from "./waterfall.js";
 import { WindowedList } from "./window.js";
 
 const LANE = 12, ROW = 32;
 const LANES = 10;
+// What fits into a box.
+const BOX_CHARACTERS = 8;
 const MODES = [["logprob", "Logprob"], ["mask", "Mask"], ["version", "Version"]];
-const VERSION_HUES = [220, 30, 150, 300, 60, 190, 0, 270];
 
 export class TokensPane {
   constructor(rollout, params) {
@@ -43,6 +46,12 @@ export class TokensPane {
   update(params) {
     if (params.color && params.color !== this.mode) this.paint(params.color);
     if (params.call && params.call !== this.wanted && this.calls) this.select(this.indexOf(params.call));
+  }
+
+  // The server is back.
+  recovered() {
+    if (!this.tree) this.load();
+    else if (!this.tokens) this.select(this.selected);
   }
 
   async load() {
@@ -99,6 +108,7 @@ export class TokensPane {
     this.list.show(this.list.items.findIndex((row) => row.at === at));
     amend({ call: this.wanted = nameOf(call) });
     this.overlays = new Map();
+    this.tokens = null;
     this.drawHead(call);
     try {
       const span = await get(spanPath(this.rollout, this.tree.attempt_id, call.span_id));
@@ -108,10 +118,20 @@ export class TokensPane {
       this.draw();
       this.scrollTo(call.break?.position ?? this.tokens.promptLength);
       if (overlayOf(this.mode)) this.paint(this.mode);
+      await this.readTexts(span, call);
     } catch (error) {
       this.tokens = null;
+      this.legendKey = "";
       replace(this.legend, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
     }
+  }
+
+  // The texts come after the boxes: a long response takes a while to read.
+  async readTexts(span, call) {
+    const { tokens } = this, sampled = tokens.ids.length - tokens.promptLength;
+    const texts = await textsOf(span, call.choice ?? 0, sampled);
+    if (Array.isArray(texts)) tokens.texts = texts; else tokens.noTexts = texts;
+    if (this.tokens === tokens) this.draw();
   }
 
   // Changes the colours. Values that a trainer added are read when they are first shown.
@@ -164,6 +184,7 @@ export class TokensPane {
     if (!tokens || !width) return;
     const { ids } = tokens;
     if (!ids.length) {
+      this.legendKey = "";
       replace(this.legend, h("span", {}, "No token ids were recorded for this call."));
       this.canvas.width = this.canvas.height = 0;
       this.canvas.style.height = this.spacer.style.height = "0";
@@ -192,13 +213,29 @@ export class TokensPane {
       const [fill, ink] = paint(at);
       context.fillStyle = fill;
       context.fillRect(x + 0.5, y + 0.5, box.width - 2, box.height - 2);
-      if (box.hasText) { context.fillStyle = ink; context.fillText(ids[at], x + box.width / 2 - 1, y + box.height / 2); }
+      if (box.hasText) { context.fillStyle = ink; context.fillText(this.label(at), x + box.width / 2 - 1, y + box.height / 2); }
       if (at === tokens.breakAt) { context.strokeStyle = color.warn; context.lineWidth = 2; context.strokeRect(x, y, box.width - 1, box.height - 1); context.lineWidth = 1; }
     }
-    this.drawLegend(color);
+    this.drawLegend();
+  }
+
+  // What a box says: the text of its token, else its id.
+  label(at) {
+    const found = this.tokens.texts?.[at - this.tokens.promptLength];
+    if (!found) return this.tokens.ids[at];
+    const text = visible(marked(found.text));
+    return text.length > BOX_CHARACTERS ? `${text.slice(0, BOX_CHARACTERS - 1)}…` : text;
   }
 
   drawLegend() {
+    const found = this.overlays.get(overlayOf(this.mode)), key = JSON.stringify([this.mode, this.selected, this.tokens.noTexts, found?.problem ?? found?.name]);
+    if (key === this.legendKey) return;
+    this.legendKey = key;
+    this.drawColors();
+    if (this.tokens.noTexts) append(this.legend, [h("button", { type: "button", class: "plain small", title: this.tokens.noTexts, on: { click: (event) => replace(event.currentTarget, this.tokens?.noTexts) } }, "why no texts?")]);
+  }
+
+  drawColors() {
     const swatch = (background, text) => h("span", {}, h("i", { style: { background } }), text);
     const { tokens } = this;
     if (this.mode === "logprob") replace(this.legend, tokens.logprobs ? [h("span", {}, "log-probability −5 ", h("span", { class: "ramp" }), " 0"), h("span", {}, `mean ${decimal(mean(tokens.logprobs))}`)] : h("span", {}, "No log-probabilities were recorded."), swatch("var(--sunken)", "prompt"));
@@ -231,16 +268,19 @@ export class TokensPane {
     if (column < 0 || column >= this.columns || at < 0 || at >= tokens.ids.length) { this.hideTip(); return; }
     const sampledAt = at - tokens.promptLength, logprob = sampledAt >= 0 ? tokens.logprobs?.[sampledAt] : undefined;
     const version = tokens.versions.findLast((version) => sampledAt >= version.at)?.name;
-    const lines = [`token ${number(at)} · id ${tokens.ids[at]}`, sampledAt >= 0 ? `sampled, number ${number(sampledAt)} of the answer` : tokens.earlier(at) ? "prompt; sampled in an earlier call" : "prompt; observed",
-      logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
+    const text = tokens.texts?.[sampledAt], certain = logprob ?? -Infinity;
+    const others = text?.others.filter(([other]) => other !== text.text) ?? [], better = others.filter(([, one]) => one > certain).length;
+    const lines = [text ? marked(text.text) : "", `token ${number(at)} · id ${tokens.ids[at]}`, sampledAt >= 0 ? `sampled, number ${number(sampledAt)} of the answer` : tokens.earlier(at) ? "prompt; sampled in an earlier call" : "prompt; observed",
+      logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, text?.others.length ? `rank ${better + 1}${better === text.others.length ? " or more" : ""}` : "", ...others.map(([other, one]) => `  instead: ${marked(other)} (${(Math.exp(one) * 100).toFixed(2)} %)`), sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
     for (const overlay of this.overlays.values()) {
       const value = overlay?.values?.[at - overlay.from];
       if (value !== undefined) lines.push(`${overlay.name} ${decimal(value)}`);
     }
     replace(this.tip, lines.filter(Boolean).join("\n"));
     this.tip.hidden = false;
-    this.tip.style.left = `${Math.min(event.clientX + 12, innerWidth - 300)}px`;
-    this.tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 100)}px`;
+    const { width, height } = this.tip.getBoundingClientRect();
+    this.tip.style.left = `${Math.max(0, Math.min(event.clientX + 12, innerWidth - width - 4))}px`;
+    this.tip.style.top = `${event.clientY + 14 + height > innerHeight ? event.clientY - height - 10 : event.clientY + 14}px`;
   }
 
   hideTip() { this.tip.hidden = true; }
@@ -267,7 +307,6 @@ const CAUSES = {
 const nameOf = (call) => (call.choice ? `${call.span_id}.${call.choice}` : call.span_id);
 const sum = (calls, name) => calls.reduce((total, call) => total + (call[name] ?? 0), 0);
 const mean = (values) => values.reduce((total, value) => total + value, 0) / (values.length || 1);
-const versionColor = (at) => `hsl(${VERSION_HUES[at % VERSION_HUES.length]} 55% 60%)`;
 
 // The rows of the graph: the lane of each call, which lanes pass it, and which begin below it.
 function layout(calls) {
@@ -298,75 +337,4 @@ function layout(calls) {
     }
   });
   return rows;
-}
-
-// The tokens of a call, and what is known of each.
-function tokensOf(span, call, calls) {
-  const suffix = call.choice ? `.${call.choice}` : "";
-  const numbers = (name) => { const value = span.attributes[name + suffix]; return Array.isArray(value) ? value : []; };
-  const own = numbers("prompt_token_ids"), prompt = own.length ? own : span.attributes.prompt_token_ids ?? [];
-  const sampled = numbers("response_token_ids"), logprobs = numbers("tracewire.response_logprobs");
-  const names = span.attributes["tracewire.policy.versions"] ?? [span.attributes["tracewire.policy.version"]].filter(Boolean);
-  const starts = span.attributes["tracewire.policy.version_starts"] ?? [0];
-  const ranges = [];
-  for (let parent = call.parent; parent !== null && parent !== undefined; parent = calls[parent].parent) ranges.push([calls[parent].prompt_tokens, calls[parent].prompt_tokens + calls[parent].sampled_tokens]);
-  return {
-    ids: [...prompt, ...sampled], promptLength: prompt.length, logprobs: logprobs.length === sampled.length && logprobs.length ? logprobs : null,
-    versions: names.map((name, at) => ({ name, at: starts[at] ?? 0 })), breakAt: call.break?.position,
-    earlier: (at) => ranges.some(([from, to]) => at >= from && at < to), isTrained: (at) => at < call.trained_tokens,
-  };
-}
-
-// The fill and the ink of each box.
-function painter(mode, tokens, color, found) {
-  const plain = [color.sunken, color.muted];
-  if (mode === "logprob") return (at) => {
-    const logprob = tokens.logprobs?.[at - tokens.promptLength];
-    return logprob === undefined ? (at >= tokens.promptLength ? [color.internal, color.ink] : plain) : [ramp(logprob), "#10151f"];
-  };
-  if (mode === "mask") return (at) => {
-    if (at >= tokens.promptLength) return tokens.isTrained(at - tokens.promptLength) ? [color.llm, "#ffffff"] : [color.warn, color.panel];
-    return tokens.earlier(at) ? [`color-mix(in srgb, ${color.llm} 35%, ${color.panel})`, color.ink] : plain;
-  };
-  if (overlayOf(mode)) return (at) => {
-    const value = found?.values?.[at - found.from];
-    return value === undefined ? plain : [overlayColor(value, found), "#10151f"];
-  };
-  return (at) => {
-    const place = at - tokens.promptLength;
-    if (place < 0 || !tokens.versions.length) return plain;
-    return [versionColor(tokens.versions.findLastIndex((version) => place >= version.at)), "#10151f"];
-  };
-}
-
-// The name of the values in `+name`.
-const overlayOf = (mode) => (mode.startsWith("+") ? mode.slice(1) : "");
-
-// Values for the sampled tokens, or for all. Others can't be told which token they belong to.
-function overlay(name, values, tokens) {
-  const sampled = tokens.ids.length - tokens.promptLength;
-  if (!Array.isArray(values) || (values.length !== sampled && values.length !== tokens.ids.length)) return { name, problem: `There are ${number(values?.length ?? 0)} values of ${name}, and ${number(sampled)} sampled tokens.` };
-  let low = Infinity, high = -Infinity;
-  for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
-  const isSigned = low < 0;
-  if (isSigned) { high = Math.max(Math.abs(low), Math.abs(high)); low = -high; }
-  return { name, values, low, high, isSigned, from: values.length === sampled ? tokens.promptLength : 0 };
-}
-
-// With both signs: red below zero, blue above, pale at zero. Else from pale to violet.
-const SIGNED = [[200, 70, 60], [238, 232, 220], [70, 130, 200]], SINGLE = [[240, 236, 226], [137, 87, 200]];
-function overlayColor(value, { low, high, isSigned }) {
-  const stops = isSigned ? SIGNED : SINGLE, place = high > low ? ((value - low) / (high - low)) * (stops.length - 1) : 0;
-  return between(stops, place);
-}
-
-// Red for unlikely tokens, green for certain ones: the colours of the ramp in the legend.
-const STOPS = [[192, 57, 43], [230, 162, 60], [233, 227, 161], [106, 191, 138], [45, 138, 91]];
-function ramp(logprob) {
-  return between(STOPS, Math.min(1, Math.max(0, 1 + logprob / 5)) * (STOPS.length - 1));
-}
-
-function between(stops, place) {
-  const low = Math.min(stops.length - 2, Math.max(0, Math.floor(place))), share = place - low;
-  return `rgb(${stops[low].map((value, at) => Math.round(value + (stops[low + 1][at] - value) * share)).join(" ")})`;
 }

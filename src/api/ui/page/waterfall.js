@@ -192,8 +192,10 @@ function niceStep(least) {
   return [1, 2, 5, 10].map((step) => step * size).find((step) => step >= least) ?? least;
 }
 
-// The colours of the theme, as a canvas takes them.
+// The colours of the theme, as a canvas takes them: found once, because finding them takes a layout.
 export function colors(element) {
+  const { theme } = document.documentElement.dataset;
+  if (known.theme === theme) return known.colors;
   const probe = h("i", { hidden: true });
   element.parentNode?.append(probe);
   const found = {};
@@ -205,5 +207,7 @@ export function colors(element) {
   found.tunnel = found.connection = found.http;
   found.event = found.reward;
   found.shade = "rgb(128 128 128 / .25)";
+  known = { theme, colors: found };
   return found;
 }
+let known = {};
