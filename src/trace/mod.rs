@@ -27,5 +27,5 @@ pub use sampler_arrays::{SamplerArray, SamplerArrays};
 pub use span::{Span, SpanKind, Status, StatusCode};
 pub use units::Timestamp;
 pub use value::{Attributes, Value};
-pub use words::{Word, words_of};
 pub(crate) use words::{MAX_PHRASE_WORDS, has_phrase, message_words};
+pub use words::{Word, words_of};

@@ -14,7 +14,7 @@ SERVER, FOLDER = sys.argv[1].rstrip("/"), sys.argv[2]
 PICTURES = [
     ("rollouts", "rollouts", "light", "sound"),
     ("rollout", "rollout/ro-support-25", "light", "was paid back today"),
-    ("tokens", "rollout/ro-support-22/tokens?color=mask", "light", "call"),
+    ("tokens", "rollout/ro-support-10/tokens?color=mask", "light", "call"),
     ("compare", "compare?r=ro-support-21,ro-support-25", "dark", "they part here"),
 ]
 
