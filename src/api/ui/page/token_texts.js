@@ -8,7 +8,7 @@ export async function textsOf(span, choice, sampled) {
   const found = [];
   for await (const part of parts(body)) collect(part, choice, found);
   if (!found.length) return span.attributes["tracewire.capture.response_truncated"] ? "The record of the response is cut: the texts of its tokens are not in it." : "The response has no texts of tokens: engines send them with log-probabilities.";
-  if (found.length !== sampled) return `The response has the texts of ${found.length} tokens, and ${sampled} were sampled: which belongs to which is unknown.`;
+  if (found.length !== sampled) return `The response has the texts of ${found.length} tokens; ${sampled} were sampled: which belongs to which is unknown.`;
   return found;
 }
 
@@ -40,9 +40,9 @@ function parsed(text) {
 // Adds the tokens in a part of a response, in whichever shape it has them.
 function collect(part, choice, found) {
   const add = (token, others) => { if (typeof token === "string" && !token.startsWith("token_id:")) found.push({ text: token, others: others.slice(0, MAX_OTHERS) }); };
-  const named = (tokens) => list(tokens).forEach((one) => add(textOf(one), list(one.top_logprobs ?? one.top_probs).map((other) => [textOf(other), other.logprob ?? Math.log(other.prob)])));
-  const paired = (meta) => list(meta?.output_token_logprobs).forEach((one, at) => add(one?.[2], list(meta.output_top_logprobs?.[at]).map((other) => [other?.[2], other?.[0]])));
-  const chosen = list(part.choices).filter((one) => (one?.index ?? 0) === choice);
+  const named = (tokens) => list(tokens).forEach((one) => add(textOf(one), list(one?.top_logprobs ?? one?.top_probs).filter(Boolean).map((other) => [textOf(other), other.logprob ?? Math.log(other.prob)])));
+  const paired = (meta) => list(meta?.output_token_logprobs).forEach((one, at) => add(one?.[2], list(meta.output_top_logprobs?.[at]).filter(Boolean).map((other) => [other[2], other[0]])));
+  const chosen = list(part.choices).filter((one) => one && (one.index ?? 0) === choice);
   for (const { logprobs, meta_info: meta } of chosen) {
     named(logprobs?.content);
     list(logprobs?.tokens).forEach((token, at) => add(token, Object.entries(logprobs.top_logprobs?.[at] ?? {})));
@@ -51,8 +51,8 @@ function collect(part, choice, found) {
   if (chosen.length || choice > 0) return;
   paired(part.meta_info);
   named(part.completion_probabilities);
-  named(part.logprobs);
-  if (part.type === "response.output_text.delta") return;
+  // An event of the Responses API: the last one has all of them.
+  if (!part.type) named(part.logprobs);
   const output = part.output ?? (part.type === "response.completed" ? part.response?.output : undefined);
   list(output).forEach((item) => list(item?.content).forEach((content) => named(content?.logprobs)));
 }
@@ -60,7 +60,7 @@ function collect(part, choice, found) {
 // A token that is a part of a character has no text: its bytes stand for it.
 function textOf(token) {
   const bytes = list(token?.bytes);
-  return token?.token?.includes("\ufffd") && bytes.length ? bytes.map((byte) => `⟨${Number(byte).toString(16).toUpperCase().padStart(2, "0")}⟩`).join("") : token?.token ?? token?.tok_str;
+  return String(token?.token).includes("\ufffd") && bytes.length ? bytes.map((byte) => `⟨${Number(byte).toString(16).toUpperCase().padStart(2, "0")}⟩`).join("") : token?.token ?? token?.tok_str;
 }
 
 const list = (value) => (Array.isArray(value) ? value : []);
