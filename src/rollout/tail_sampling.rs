@@ -1,18 +1,19 @@
 //! Tail sampling: some time after the end of a rollout, rules decide whether it keeps its spans.
 //!
 //! Spans are stored as they come, so that nothing is missing while a rollout runs. Of a rollout that is not kept, the spans are replaced by
-//! their counts; rewards and annotations stay. The counts are stored before the spans are removed, and the removal is that of
-//! retention, in slices. After a kill, the rollouts since the place in the store's cursor are decided on again, with the same result.
+//! their counts; rewards and annotations stay. A transaction stores the counts of some spans and removes these spans, so that each is
+//! counted once whenever the program is killed. Then the rollouts since the place in the store's cursor are decided on again.
 
 use super::totals::TotalsCache;
 use super::verdicts::MAX_JUDGED_SPANS;
 use crate::filter::{AlwaysStored, LeftOutSpans, ParsedTailRule, RecentRollouts, SamplingSettings, SpanFilter};
 use crate::query::{FoundPhrases, RolloutFacts, RolloutTotals};
 use crate::store::{
-    ExportCursor, PruneRequest, Pruned, Records, Result, RolloutCounts, RolloutFilter, RolloutPlace, SharedStore,
-    StoreExt,
+    ExportCursor, PruneCursor, PruneRequest, Records, Result, RolloutCounts, RolloutFilter, RolloutPlace, SharedStore,
+    SpanReplacement, StoreExt,
 };
 use crate::trace::{AttemptedRollout, Rollout, RolloutId, RolloutStatus, Span, Timestamp};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::broadcast;
@@ -35,12 +36,21 @@ pub(crate) struct TailSampler {
     saved: Option<Instant>,
 }
 
-/// Spans that are counted and have to be removed.
+/// Spans that their counts have to replace.
 #[derive(Default)]
-struct Removal {
-    numbers: Vec<u64>,
-    /// Their rollouts, with their starts.
-    rollouts: Vec<(RolloutId, Timestamp)>,
+struct LeftOut {
+    replacements: Vec<SpanReplacement>,
+    /// What each of them belongs to.
+    causes: Vec<LeftOutRollout>,
+    spans: usize,
+}
+
+/// A rollout that is not kept.
+#[derive(Clone)]
+struct LeftOutRollout {
+    id: RolloutId,
+    start: Timestamp,
+    rule: Arc<str>,
 }
 
 impl TailSampler {
@@ -115,17 +125,17 @@ impl TailSampler {
     /// Decides on the rollouts that are due.
     async fn decide_due(&mut self) {
         let due = self.recent.take_due(self.settings.tail.delay, Instant::now());
-        let mut left_out = Removal::default();
+        let mut left_out = LeftOut::default();
         for rollout in &due {
             if let Err(error) = self.apply_to(rollout, &mut left_out).await {
                 tracing::warn!(%error, rollout_id = %rollout, "tail sampling can't decide on a rollout; trying again");
                 self.recent.note(rollout, self.from, Instant::now());
             }
-            if left_out.numbers.len() >= MAX_SPANS_AT_ONCE {
-                self.remove(std::mem::take(&mut left_out)).await;
+            if left_out.spans >= MAX_SPANS_AT_ONCE {
+                self.replace(std::mem::take(&mut left_out)).await;
             }
         }
-        self.remove(left_out).await;
+        self.replace(left_out).await;
         if self.saved.is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL) {
             let now = Timestamp::from(SystemTime::now());
             let undecided = self.recent.earliest_start().unwrap_or(now);
@@ -135,8 +145,8 @@ impl TailSampler {
         }
     }
 
-    /// Stores the counts of a rollout that is not kept, and adds its spans to those that have to be removed.
-    async fn apply_to(&self, id: &RolloutId, left_out: &mut Removal) -> Result<()> {
+    /// Adds the spans of a rollout that is not kept to those that have to be replaced.
+    async fn apply_to(&self, id: &RolloutId, left_out: &mut LeftOut) -> Result<()> {
         let filter = RolloutFilter::of_ids(vec![id.clone()]);
         let Some(found) = self.store.attempted_rollouts(filter).await?.pop() else { return Ok(()) };
         let Some(counts) = self.store.rollout_counts(vec![id.clone()]).await?.remove(id) else { return Ok(()) };
@@ -146,29 +156,25 @@ impl TailSampler {
             return Ok(());
         }
         let Some(rule) = self.rule_against(found, counts).await? else { return Ok(()) };
-        let (mut spans, mut after) = (LeftOutSpans::new(id.clone(), Arc::clone(&rule)), 0);
+        let (cause, mut after) = (LeftOutRollout { id: id.clone(), start, rule }, 0);
         loop {
             let page = self.store.span_outlines(id.clone(), after, PAGE_SPANS).await?;
+            let mut spans = LeftOutSpans::new(id.clone(), Arc::clone(&cause.rule));
             for outline in &page {
                 spans.add(outline.number, &outline.span);
                 after = outline.number;
             }
+            let by = spans.counts();
+            if !by.is_empty() {
+                let numbers = spans.into_numbers();
+                left_out.spans += numbers.len();
+                left_out.replacements.push(SpanReplacement { numbers, by });
+                left_out.causes.push(cause.clone());
+            }
             if page.len() < PAGE_SPANS {
-                break;
+                return Ok(());
             }
         }
-        let counts = spans.counts();
-        if counts.is_empty() {
-            return Ok(());
-        }
-        let stored = self.store.append(counts).await?;
-        let numbers = spans.into_numbers();
-        if stored.stored > 0 {
-            self.filter.add_tail_sampled(&rule, numbers.len() as u64);
-        }
-        left_out.numbers.extend(numbers);
-        left_out.rollouts.push((id.clone(), start));
-        Ok(())
     }
 
     /// The rule that does not keep a rollout. `None` if it is kept, or has not ended: it is noted again with its spans and its end.
@@ -210,7 +216,7 @@ impl TailSampler {
         // A rollout that only spans name ends with the last of them.
         let end_time = found.rollout.end_time.or(totals.last_end);
         let rollout = &Rollout { end_time, ..found.rollout.clone() };
-        let RolloutCounts { attempts, spans, errors, llm_calls } = counts;
+        let RolloutCounts { attempts, spans, errors, llm_calls, .. } = counts;
         let phrases = &FoundPhrases::new();
         let (totals, verdict, cost) = (&totals, None, None);
         let facts = RolloutFacts { rollout, attempts, spans, errors, llm_calls, totals, verdict, phrases, cost, now };
@@ -256,26 +262,34 @@ impl TailSampler {
         Ok(Some(tokio::task::block_in_place(|| (self.is_sound)(found.clone(), &spans))))
     }
 
-    /// Removes spans. If that fails, their rollouts are decided on again, and not counted again.
-    async fn remove(&self, left_out: Removal) {
-        let Removal { numbers, rollouts } = left_out;
-        if numbers.is_empty() {
+    /// Replaces spans by their counts. The rollouts of those that can't be replaced are decided on again.
+    async fn replace(&self, LeftOut { replacements, causes, .. }: LeftOut) {
+        if replacements.is_empty() {
             return;
         }
-        let (count, request) = (rollouts.len(), PruneRequest::Spans(numbers.into()));
-        match self.store.prune_all(request, |_| {}).await {
-            Ok(Pruned { spans, .. }) => {
-                tracing::debug!(
-                    rollouts = count,
-                    spans,
-                    "replaced spans by their counts, by the rules of sampling.tail"
-                );
+        let replacements: Arc<[SpanReplacement]> = replacements.into();
+        let (mut left, mut from) = (BTreeMap::from_iter(causes.into_iter().enumerate()), PruneCursor::default());
+        loop {
+            let request = PruneRequest::Replace(Arc::clone(&replacements));
+            let slice = match self.store.prune_slice(request, from).await {
+                Ok(slice) => slice,
+                Err(error) => {
+                    tracing::warn!(%error, "spans that tail sampling leaves out can't be replaced; trying again later");
+                    break;
+                }
+            };
+            for at in slice.replaced {
+                if let Some((cause, replaced)) = left.remove(&at).zip(replacements.get(at)) {
+                    let spans = replaced.numbers.len();
+                    self.filter.add_tail_sampled(&cause.rule, spans as u64);
+                    tracing::debug!(rollout_id = %cause.id, spans, "replaced spans by their counts, by the rules of sampling.tail");
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "spans that tail sampling leaves out can't be removed; trying again later");
-                rollouts.iter().for_each(|(rollout, start)| self.recent.note(rollout, *start, Instant::now()));
-            }
+            // The last slices of a prune give back space.
+            let Some(next) = slice.next else { break };
+            from = next;
         }
+        left.values().for_each(|LeftOutRollout { id, start, .. }| self.recent.note(id, *start, Instant::now()));
     }
 
     /// Stores where the next program begins.
@@ -316,7 +330,8 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A span may be stored so long after its start, which is the start of its rollout if it is the first one.
 const LONGEST_SPAN: Duration = Duration::from_secs(15 * 60);
 const PAGE_ROLLOUTS: usize = 1000;
-const PAGE_SPANS: usize = 2000;
+/// Spans that one transaction replaces.
+const PAGE_SPANS: usize = 1000;
 const SPANS_READ_AT_ONCE: usize = 20_000;
 /// Spans of several rollouts are removed together: each removal ends with a look at free pages and the log.
 const MAX_SPANS_AT_ONCE: usize = 4096;

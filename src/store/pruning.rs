@@ -4,7 +4,7 @@
 //! the store is consistent after each of them, and other writes come between.
 
 use super::retention::Retention;
-use crate::trace::{RolloutId, Timestamp};
+use crate::trace::{RolloutId, Span, Timestamp};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +19,18 @@ pub enum PruneRequest {
     Limits(PruneLimits),
     /// These rollouts with everything that belongs to them, except for their entries in the log of ended rollouts.
     Rollouts(Arc<[RolloutId]>),
-    /// The spans with these numbers, and the traces that only they belong to. Their rollouts and attempts stay.
-    Spans(Arc<[u64]>),
+    /// Some spans and the traces that only they belong to, in favour of others. Their rollouts and attempts stay.
+    Replace(Arc<[SpanReplacement]>),
+}
+
+/// Spans that others take the place of, in one transaction: after a kill, either all or none are replaced. Nothing happens if one of
+/// them is not stored any more, or belongs to a rollout in progress.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SpanReplacement {
+    /// The numbers of the spans that are removed. Few enough for a transaction: some hundreds, 2,000 at most.
+    pub numbers: Vec<u64>,
+    /// What is stored in their place.
+    pub by: Vec<Arc<Span>>,
 }
 
 /// Limits on what is kept. 0 means unlimited.
@@ -90,8 +100,8 @@ pub(super) enum PrunePhase {
     Oldest { after: i64, goal: OldestGoal },
     /// The rollout at this place in the request.
     Rollout(usize),
-    /// The span at this place in the request.
-    Span(usize),
+    /// The replacement at this place in the request.
+    Replacement(usize),
     /// Rows that no span needs any more, of the table with this number. Those up to the key were looked at.
     Unused { table: usize, after: Vec<String> },
     /// Free pages of the file, which go back to the file system.
@@ -124,6 +134,8 @@ pub struct PruneSlice {
     pub removed: Pruned,
     /// Where the next slice goes on; `None` after the last one.
     pub next: Option<PruneCursor>,
+    /// The places of the replacements that this slice has made, see [`PruneRequest::Replace`].
+    pub replaced: Vec<usize>,
     /// True if this slice or an earlier one has removed something.
     pub has_removed: bool,
     /// True after the last slice if the store still exceeds the limits, of age too: what is left belongs to rollouts in progress.

@@ -119,6 +119,18 @@ pub(super) fn span(stored: StoredSpan<'_>, columns: RowColumns) -> Result<Span, 
     }
 }
 
+/// The trace of the span of a row.
+pub(super) fn trace_id(stored: StoredSpan<'_>) -> Result<String, StoredSpanError> {
+    #[derive(serde::Deserialize)]
+    struct OfTrace {
+        trace_id: String,
+    }
+    match stored {
+        StoredSpan::Record(record) => Ok(span_record::trace_id(record)?),
+        StoredSpan::Json(json) => Ok(serde_json::from_str::<OfTrace>(json)?.trace_id),
+    }
+}
+
 /// What is left of a span with an unreadable record: its columns, and the cause as its error.
 pub(super) fn damaged(RowColumns { key, sequence_id, start_time, end_time }: RowColumns, cause: &str) -> Span {
     let mut span = Span {

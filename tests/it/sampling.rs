@@ -272,3 +272,52 @@ fn rules_that_keep_nothing_are_said_and_impossible_ones_refused() {
         assert!(!is_started && said.contains(words), "{settings}: {said}");
     }
 }
+
+/// A kill or an error between the counts of spans and the removal of these spans counts none of them twice.
+#[test]
+fn spans_that_could_not_be_removed_are_counted_once() {
+    let bench = Bench::new();
+    // A trigger in the file rejects the first removal, in place of a kill.
+    let prepared = bench.serve(&[]);
+    assert_eq!(prepared.stop(), Some(0));
+    let file = rusqlite::Connection::open(bench.store()).unwrap();
+    file.execute_batch("CREATE TRIGGER kept BEFORE DELETE ON span BEGIN SELECT RAISE(ABORT, 'not now'); END").unwrap();
+    let (config, log) = (bench.home().join("sampling.toml"), bench.home().join("log"));
+    std::fs::write(&config, "[sampling.tail]\ndelay_ms = 200\nratio = 0.0\n").unwrap();
+    let mut serve = tracewire(bench.home());
+    serve.args(["serve", "--json", "--proxy", "127.0.0.1:0", "--server", "127.0.0.1:0", "--config"]).arg(&config);
+    serve.env("TRACEWIRE_LOG", "warn").stderr(std::fs::File::create(&log).unwrap());
+    let serve = Running::start(serve);
+    for path in ["/echo", "/echo?again"] {
+        fetch(&bench, &serve, "x-rollout-id: ro-late\r\n", path);
+    }
+    let is_rejected = || std::fs::read_to_string(&log).unwrap().contains("tail sampling leaves out can't be");
+    eventually(|| is_rejected().then_some(()));
+    // A span that comes late.
+    fetch(&bench, &serve, "x-rollout-id: ro-late\r\n", "/echo?late");
+    eventually(|| Some(()).filter(|()| stored(&bench, "ro-late").0.len() == 3));
+    file.execute_batch("DROP TRIGGER kept").unwrap();
+    let (_, counts) = eventually(|| Some(stored(&bench, "ro-late")).filter(|(kept, _)| kept.is_empty()));
+    assert_eq!(counts, [3, 0, 0]);
+    assert!(metrics(&serve).contains("tail_sampling\",rule=\"default\"} 3\n"), "{}", metrics(&serve));
+    assert_eq!(serve.stop(), Some(0));
+}
+
+/// As many spans as before are others.
+#[test]
+fn totals_follow_spans_that_were_replaced() {
+    let bench = Bench::new();
+    let serve = serve(&bench, "[sampling.tail]\ndelay_ms = 1500\nratio = 0.0\n");
+    let totals = || {
+        let listed = get(serve.address("server"), "/v1/tracewire/rollouts?q=ro-one").json();
+        listed["rollouts"][0]["totals"].clone()
+    };
+    fetch(&bench, &serve, "x-rollout-id: ro-one\r\n", "/echo");
+    let before = eventually(|| Some(totals()).filter(|totals| totals["exchanges"] == 1));
+    assert_eq!(before.get("not_stored"), None, "{before:#}");
+    left_out(&bench, "ro-one", 1);
+    let after = totals();
+    assert_eq!(after["exchanges"], 0, "{after:#}");
+    assert_eq!(after["not_stored"], json!({ "spans": 1, "errors": 0, "llm_calls": 0 }), "{after:#}");
+    assert_eq!(serve.stop(), Some(0));
+}

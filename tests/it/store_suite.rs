@@ -21,7 +21,7 @@ use tracewire::store::sqlite::{SqliteOptions, SqliteStore};
 use tracewire::store::{
     Appended, ExportCursor, FoundRollouts, PruneCursor, PruneLimits, PruneRequest, Retention, RolloutCounts,
     RolloutFilter, RolloutOrder, RolloutPlace, RolloutSequenceState, SharedStore, SpanContent, SpanPlace, SpanQuery,
-    SpanWords, Store, StoreError, StoreExt, WordBatch, WordSearch,
+    SpanReplacement, SpanWords, Store, StoreError, StoreExt, WordBatch, WordSearch,
 };
 use tracewire::trace::{
     Attempt, AttemptStatus, AttemptedRollout, Attributes, Rollout, RolloutId, RolloutStatus, Span, StatusCode,
@@ -451,31 +451,88 @@ async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
     assert_eq!((statistics.pruned_spans, statistics.pruned_rollouts, statistics.spans), (601, 2, 600));
 }
 
-/// Single spans go, and traces with them; their rollouts and attempts stay.
-async fn spans_are_pruned_by_number(store: SharedStore) {
+/// The last span of a trace goes and an earlier one stays, and then that one goes.
+async fn traces_go_with_their_spans(store: SharedStore) {
+    let of_trace = |number: u64, trace: &str| {
+        let mut span = span("r", "a", number, &format!("s{number}"));
+        span.trace_id = format!("{trace:0>32}");
+        span
+    };
+    store
+        .append(shared([of_trace(300, "1"), of_trace(100, "1"), of_trace(200, "2"), of_trace(400, "3")]))
+        .await
+        .unwrap();
+    let owned = async |before: u64| {
+        let ended_before = Some(Timestamp::from_unix_nanos(START_NANOS + before + 7));
+        let limits = PruneLimits { ended_before, ..PruneLimits::default() };
+        store.prune_all(PruneRequest::Limits(limits), |_| {}).await.unwrap();
+        let traces = ["1", "2", "3"].map(|trace| format!("{trace:0>32}"));
+        let owners = store.trace_owners(traces.to_vec()).await.unwrap();
+        traces.map(|trace| owners.get(&trace).is_some_and(|(rollout, _)| rollout.as_str() == "r"))
+    };
+    assert_eq!(owned(250).await, [true, false, true]);
+    assert_eq!(owned(350).await, [false, false, true]);
+    assert_eq!(owned(450).await, [false; 3]);
+}
+
+/// Spans take the place of others, all or none, and traces go with their spans; rollouts and attempts stay.
+async fn spans_are_replaced(store: SharedStore) {
     store.upsert_rollout(Rollout::running("running".into(), Timestamp::default())).await.unwrap();
-    let in_trace = |rollout: &str, number: u64| {
+    let in_trace = |rollout: &str, number: u64, trace: u64| {
         let mut span = span(rollout, "a", number, &format!("s{number}"));
-        span.trace_id = format!("{:032x}", 1 + number % 2);
+        span.trace_id = format!("{trace:032x}");
         span.set("text", format!("text {number} ").repeat(300));
         span
     };
-    store.append(shared((0..400).map(|number| in_trace("named", number)))).await.unwrap();
+    // The last span of the third trace goes, and the one before it stays.
+    let spans = (0..400).map(|number| in_trace("named", number, if number >= 398 { 3 } else { 1 + number % 2 }));
+    store.append(shared(spans)).await.unwrap();
     store.append(shared([span("running", "a", 1, "x")])).await.unwrap();
-    let outlines = store.span_outlines("named".into(), 0, 1000).await.unwrap();
-    let running = store.span_outlines("running".into(), 0, 1).await.unwrap().remove(0).number;
-    // All of the second trace, one that is not stored, and one of a rollout in progress.
-    let odd = outlines.iter().filter(|outline| outline.span.sequence_id % 2 == 1).map(|outline| outline.number);
-    let request = PruneRequest::Spans(odd.chain([running, 1 << 40]).collect());
-    assert_eq!(store.prune_preview(request.clone()).await.unwrap().spans, 200);
-    let removed = store.prune_all(request.clone(), |_| {}).await.unwrap();
-    assert_eq!((removed.spans, removed.rollouts), (200, 0));
-    assert_eq!(store.prune_all(request, |_| {}).await.unwrap().spans, 0);
+    let numbers = async |rollout: &str, is_selected: fn(u64) -> bool| {
+        let outlines = store.span_outlines(rollout.into(), 0, 1000).await.unwrap();
+        let selected = outlines.iter().filter(|outline| is_selected(outline.span.sequence_id));
+        selected.map(|outline| outline.number).collect::<Vec<_>>()
+    };
+    let replaced = async |request: &PruneRequest| {
+        let (mut places, mut from) = (Vec::new(), PruneCursor::default());
+        loop {
+            let slice = store.prune_slice(request.clone(), from).await.unwrap();
+            places.extend(slice.replaced);
+            match slice.next {
+                Some(next) => from = next,
+                None => return places,
+            }
+        }
+    };
+    let (odd, even, running) = (|n| n % 2 == 1, |n| n % 2 == 0, |_| true);
+    let (odd, mut even, running) =
+        (numbers("named", odd).await, numbers("named", even).await, numbers("running", running).await);
+    even.push(1 << 40);
+    let by = |name: &str| {
+        shared([in_trace("named", 1000, 4)])
+            .into_iter()
+            .map(|mut span| {
+                Arc::make_mut(&mut span).name = name.to_owned();
+                span
+            })
+            .collect::<Vec<_>>()
+    };
+    // One that is not stored, and one of a rollout in progress: nothing changes.
+    let request = PruneRequest::Replace(Arc::from([
+        SpanReplacement { numbers: odd, by: by("counts") },
+        SpanReplacement { numbers: even, by: by("none") },
+        SpanReplacement { numbers: running, by: by("none") },
+    ]));
+    assert_eq!(replaced(&request).await, [0]);
+    assert!(replaced(&request).await.is_empty());
     let left = store.spans("named".into(), None).await.unwrap();
+    let (counts, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|span| span.sequence_id == 1000);
+    assert!(counts.len() == 1 && counts[0].name == "counts", "{counts:?}");
     assert!(left.len() == 200 && left.iter().all(|span| span.sequence_id % 2 == 0));
-    let traces = [1, 2].map(|trace| format!("{trace:032x}"));
+    assert_eq!(store.spans("running".into(), None).await.unwrap().len(), 1);
+    let traces = [1, 2, 3, 4].map(|trace| format!("{trace:032x}"));
     let owners = store.trace_owners(traces.to_vec()).await.unwrap();
-    assert!(owners.contains_key(&traces[0]) && !owners.contains_key(&traces[1]), "{owners:?}");
+    assert_eq!(traces.map(|trace| owners.contains_key(&trace)), [true, false, true, true], "{owners:?}");
     assert_eq!(store.attempts("named".into()).await.unwrap()[0].metadata, serde_json::json!({}));
 }
 
@@ -791,9 +848,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_pruned_by_number, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

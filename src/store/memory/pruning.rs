@@ -1,11 +1,11 @@
 //! Removal of what exceeds limits. The lock is held once for all of it: what a store in memory has is small.
 
-use super::state::State;
+use super::state::{State, TraceEntry};
 use crate::llm::recorded::is_llm_call;
-use crate::store::pruning::{PruneLimits, PruneRequest, PruneSlice, Pruned};
+use crate::store::pruning::{PruneLimits, PruneRequest, PruneSlice, Pruned, SpanReplacement};
 use crate::store::retention::{Retention, excess};
 use crate::trace::{AttemptId, PrunedSpans, RolloutId, Span};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 /// What has to go, and whether more would have to.
@@ -24,13 +24,14 @@ impl State {
 
     /// Removes what `request` selects, as one slice.
     pub(super) fn prune(&mut self, request: &PruneRequest, own_limits: Retention) -> PruneSlice {
-        let Selection { spans, rollouts, is_exceeded } = self.selected(request, own_limits);
         let (before, mut removed) = (self.size_bytes, Pruned::default());
+        let replaced = self.store_replacements(request);
+        let Selection { spans, rollouts, is_exceeded } = self.selected(request, own_limits);
         for id in rollouts {
             removed.rollouts += 1;
             removed.spans += self.remove_rollout(&id);
         }
-        if !matches!(request, PruneRequest::Spans(_)) {
+        if !matches!(request, PruneRequest::Replace(_)) {
             self.note_at_attempts(&spans);
         }
         removed.spans += spans.into_iter().filter(|number| self.remove_span(*number)).count() as u64;
@@ -42,7 +43,7 @@ impl State {
         removed.bytes = before.saturating_sub(self.size_bytes);
         self.pruned.add(removed);
         let has_removed = removed.spans > 0 || removed.rollouts > 0;
-        PruneSlice { removed, next: None, has_removed, is_exceeded }
+        PruneSlice { removed, next: None, replaced, has_removed, is_exceeded }
     }
 
     /// What [`Self::prune`] would remove.
@@ -60,6 +61,22 @@ impl State {
         Pruned { rollouts, spans: gone.len() as u64, bytes }
     }
 
+    /// Stores what takes the place of other spans, as far as those may go. Returns the places of these replacements.
+    fn store_replacements(&mut self, request: &PruneRequest) -> Vec<usize> {
+        let PruneRequest::Replace(replacements) = request else { return Vec::new() };
+        let possible = replacements.iter().enumerate().filter(|(_, replacement)| self.is_possible(replacement));
+        let places: Vec<usize> = possible.map(|(at, _)| at).collect();
+        for replacement in places.iter().filter_map(|at| replacements.get(*at)) {
+            self.append(replacement.by.clone(), None);
+        }
+        places
+    }
+
+    fn is_possible(&self, replacement: &SpanReplacement) -> bool {
+        let may_go = |number: &u64| self.spans.get(number).is_some_and(|span| !self.is_in_progress(&span.rollout_id));
+        replacement.numbers.iter().all(may_go)
+    }
+
     fn selected(&self, request: &PruneRequest, own_limits: Retention) -> Selection {
         let limits = match request {
             PruneRequest::OwnLimits => PruneLimits::of(own_limits, SystemTime::now().into()),
@@ -69,10 +86,9 @@ impl State {
                 let rollouts = rollouts.iter().filter(is_free).cloned().collect();
                 return Selection { spans: Vec::new(), rollouts, is_exceeded: false };
             }
-            PruneRequest::Spans(numbers) => {
-                let is_free =
-                    |number: &u64| self.spans.get(number).is_some_and(|span| !self.is_in_progress(&span.rollout_id));
-                let spans = numbers.iter().copied().filter(is_free).collect();
+            PruneRequest::Replace(replacements) => {
+                let possible = replacements.iter().filter(|replacement| self.is_possible(replacement));
+                let spans = possible.flat_map(|replacement| replacement.numbers.iter().copied()).collect();
                 return Selection { spans, rollouts: Vec::new(), is_exceeded: false };
             }
         };
@@ -133,6 +149,28 @@ impl State {
         }
         self.rollouts.retain(|_, entry| entry.registered || !entry.spans.is_empty());
         self.queue.retain(|id| self.rollouts.contains_key(id));
-        self.traces.retain(|_, trace| self.spans.contains_key(&trace.last_span));
+        self.remove_unused_traces();
+    }
+
+    fn remove_unused_traces(&mut self) {
+        let orphaned = self.traces.iter().filter(|(_, trace)| !self.spans.contains_key(&trace.last_span));
+        let mut orphaned: HashMap<String, Option<u64>> = orphaned.map(|(id, _)| (id.clone(), None)).collect();
+        if orphaned.is_empty() {
+            return;
+        }
+        for (number, span) in &self.spans {
+            let is_owner = |trace: &TraceEntry| trace.rollout_id == span.rollout_id;
+            if let Some(last) = orphaned.get_mut(&span.trace_id)
+                && self.traces.get(&span.trace_id).is_some_and(is_owner)
+            {
+                *last = Some(*number);
+            }
+        }
+        for (id, last) in orphaned {
+            match (last, self.traces.get_mut(&id)) {
+                (Some(last), Some(trace)) => trace.last_span = last,
+                _ => drop(self.traces.remove(&id)),
+            }
+        }
     }
 }

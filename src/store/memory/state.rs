@@ -60,9 +60,9 @@ pub(super) struct RolloutEntry {
 /// The owner of a trace.
 #[derive(Debug)]
 pub(super) struct TraceEntry {
-    rollout_id: RolloutId,
+    pub(super) rollout_id: RolloutId,
     attempt_id: AttemptId,
-    /// Number of the last span of the trace in its rollout: the entry is removed together with it.
+    /// Number of the last span of the trace in its rollout: when it is removed, the one before it is looked for.
     pub(super) last_span: u64,
 }
 

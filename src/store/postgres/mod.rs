@@ -18,6 +18,7 @@ mod spans;
 mod statistics;
 mod store;
 mod texts;
+mod traces;
 mod transaction;
 mod usage;
 mod words;

@@ -1,11 +1,14 @@
 //! Removal in slices, each a transaction of its own: it holds the locks of few rows, and the server can vacuum between.
 
+use super::append::append;
 use super::error::QueryError;
 use super::retention::{RemovedSpans, note_at_attempts, remove_rollout, remove_spans, remove_spans_by_attempt};
+use super::traces::{remove_traces_of, sweep_traces};
 use crate::store::pruning::{
-    EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned,
+    EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned, SpanReplacement,
 };
 use crate::store::retention::{Retention, excess};
+use crate::store::span_row::SpanRow;
 use crate::store::sql::{signed, status_list, unsigned};
 use crate::trace::{RolloutId, Timestamp};
 use deadpool_postgres::Object;
@@ -24,15 +27,20 @@ pub(super) async fn prune_slice(
     let transaction = client.transaction().await?;
     let limits = limits_of(&request, own_limits, now);
     let PruneCursor { phase, mut has_removed, mut is_exceeded } = from;
-    let mut removed = Pruned::default();
+    let (mut removed, mut replaced) = (Pruned::default(), Vec::new());
     let next = match (phase, &request) {
         (PrunePhase::Start, PruneRequest::Rollouts(_)) => Some(PrunePhase::Rollout(0)),
-        (PrunePhase::Start, PruneRequest::Spans(_)) => Some(PrunePhase::Span(0)),
-        (PrunePhase::Span(at), PruneRequest::Spans(numbers)) => {
-            let numbers: Vec<i64> = numbers.iter().skip(at).take(MAX_SPANS_OF_REQUEST).copied().map(signed).collect();
-            removed.spans = remove_numbered(&transaction, &numbers).await?;
-            (!numbers.is_empty()).then_some(PrunePhase::Span(at + numbers.len()))
-        }
+        (PrunePhase::Start, PruneRequest::Replace(_)) => Some(PrunePhase::Replacement(0)),
+        (PrunePhase::Replacement(at), PruneRequest::Replace(replacements)) => match replacements.get(at) {
+            Some(replacement) => {
+                if let Some(spans) = replace(&transaction, replacement).await? {
+                    removed.spans = spans;
+                    replaced.push(at);
+                }
+                Some(PrunePhase::Replacement(at + 1))
+            }
+            None => None,
+        },
         (PrunePhase::Rollout(at), PruneRequest::Rollouts(rollouts)) => match rollouts.get(at) {
             Some(id) => Some(remove_part_of(&transaction, id, at, &mut removed).await?),
             None => None,
@@ -67,21 +75,23 @@ pub(super) async fn prune_slice(
             removed.rollouts = rollouts;
             next
         }
-        (PrunePhase::Unused { .. } | PrunePhase::Pages | PrunePhase::Rollout(_) | PrunePhase::Span(_), _) => None,
+        (PrunePhase::Unused { .. } | PrunePhase::Pages | PrunePhase::Rollout(_) | PrunePhase::Replacement(_), _) => {
+            None
+        }
         (PrunePhase::Oldest { .. }, _) => Some(unused()),
     };
     transaction.commit().await?;
     has_removed |= removed.spans > 0 || removed.rollouts > 0;
     let is_exceeded_now = is_exceeded && next.is_none();
     let next = next.map(|phase| PruneCursor { phase, has_removed, is_exceeded });
-    Ok(PruneSlice { removed, next, has_removed, is_exceeded: is_exceeded_now })
+    Ok(PruneSlice { removed, next, replaced, has_removed, is_exceeded: is_exceeded_now })
 }
 
 fn limits_of(request: &PruneRequest, own_limits: Retention, now: Timestamp) -> PruneLimits {
     match request {
         PruneRequest::OwnLimits => PruneLimits::of(own_limits, now),
         PruneRequest::Limits(limits) => *limits,
-        PruneRequest::Rollouts(_) | PruneRequest::Spans(_) => PruneLimits::default(),
+        PruneRequest::Rollouts(_) | PruneRequest::Replace(_) => PruneLimits::default(),
     }
 }
 
@@ -172,18 +182,24 @@ async fn remove_part_of(
     Ok(PrunePhase::Rollout(at + 1))
 }
 
-/// Removes spans of rollouts that are not in progress, and the traces of these rollouts that have no spans. Returns how many.
-async fn remove_numbered(transaction: &Transaction<'_>, numbers: &[i64]) -> Result<u64, Error> {
-    let free = is_free("span");
-    let sql = format!("SELECT DISTINCT rollout_id FROM span WHERE id = ANY($1) AND {free}");
-    let rollouts = transaction.query(&sql, &[&numbers]).await?;
+/// Stores spans in place of others, and removes the traces of their rollouts that have no spans then. Returns how many were removed;
+/// `None` if one of them is not stored any more, or belongs to a rollout in progress.
+async fn replace(transaction: &Transaction<'_>, replacement: &SpanReplacement) -> Result<Option<u64>, Error> {
+    let SpanReplacement { numbers, by } = replacement;
+    let numbers: Vec<i64> = numbers.iter().copied().map(signed).collect();
+    // Rollouts are locked before spans, as by transactions that store spans.
+    let sql = "SELECT rollout_id FROM rollout WHERE rollout_id IN (SELECT rollout_id FROM span WHERE id = ANY($1))
+         ORDER BY rollout_id FOR UPDATE";
+    let rollouts = transaction.query(sql, &[&numbers]).await?;
     let rollouts: Vec<&str> = rollouts.iter().map(|row| row.get(0)).collect();
-    let removed = remove_spans(&format!("id = ANY($1) AND rollout_id = ANY($2) AND {free}"));
-    let row = transaction.query_one(&removed, &[&numbers, &rollouts]).await?;
-    let unused = "trace WHERE rollout_id = ANY($1) AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
-    transaction.execute(&format!("SELECT 1 FROM {unused} ORDER BY trace_id FOR UPDATE"), &[&rollouts]).await?;
-    transaction.execute(&format!("DELETE FROM {unused}"), &[&rollouts]).await?;
-    Ok(unsigned(row.get(0)))
+    let sql = format!("SELECT id FROM span WHERE id = ANY($1) AND {} ORDER BY id FOR UPDATE", is_free("span"));
+    if transaction.query(&sql, &[&numbers]).await?.len() < numbers.len() {
+        return Ok(None);
+    }
+    append(transaction, &by.iter().map(SpanRow::encode).collect::<Vec<_>>(), None).await?;
+    let row = transaction.query_one(&remove_spans("id = ANY($1)"), &[&numbers]).await?;
+    remove_traces_of(transaction, &rollouts).await?;
+    Ok(Some(unsigned(row.get(0))))
 }
 
 /// A condition on the rows of a table with a rollout id: the rollout is not in progress.
@@ -202,9 +218,6 @@ const LOCK_ROLLOUTS: &str = "SELECT rollout_id FROM rollout WHERE rollout_id > $
          OR EXISTS (SELECT 1 FROM attempt WHERE attempt.rollout_id = rollout.rollout_id AND NOT EXISTS
              (SELECT 1 FROM span WHERE span.rollout_id = attempt.rollout_id AND span.attempt_id = attempt.attempt_id)))
      ORDER BY rollout_id LIMIT $2 FOR UPDATE";
-const LOCK_TRACES: &str = "SELECT trace_id FROM trace
-     WHERE trace_id > $1 AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)
-     ORDER BY trace_id LIMIT $2 FOR UPDATE";
 
 /// Statements that remove, after the removal of spans, the rows that only these spans needed: attempts that were never started,
 /// unregistered rollouts without spans, and their places in the queue.
@@ -216,8 +229,6 @@ const REMOVE_ROLLOUTS: &str = "DELETE FROM rollout WHERE rollout_id = ANY($1) AN
      AND NOT EXISTS (SELECT 1 FROM span WHERE span.rollout_id = rollout.rollout_id)";
 const REMOVE_PLACES: &str = "DELETE FROM queue WHERE rollout_id = ANY($1)
      AND NOT EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = queue.rollout_id)";
-const REMOVE_TRACES: &str = "DELETE FROM trace WHERE trace_id = ANY($1)
-     AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
 
 /// Removes some of the rows that no span needs any more, those after a key: rollouts (table 0), then traces (table 1). Returns the
 /// number of removed rollouts, and what comes next.
@@ -226,24 +237,20 @@ async fn remove_unused(
     table: usize,
     after: &str,
 ) -> Result<(u64, Option<PrunePhase>), Error> {
-    let lock = if table == 0 { LOCK_ROLLOUTS } else { LOCK_TRACES };
-    let locked = transaction.query(lock, &[&after, &MAX_SPANS]).await?;
+    if table > 0 {
+        let next = sweep_traces(transaction, after, MAX_SPANS).await?;
+        return Ok((0, next.map(|last| PrunePhase::Unused { table, after: vec![last] })));
+    }
+    let locked = transaction.query(LOCK_ROLLOUTS, &[&after, &MAX_SPANS]).await?;
     let keys: Vec<&str> = locked.iter().map(|row| row.get(0)).collect();
-    let rollouts = if table == 0 {
-        transaction.execute(REMOVE_ATTEMPTS, &[&keys]).await?;
-        let rollouts = transaction.execute(REMOVE_ROLLOUTS, &[&keys]).await?;
-        transaction.execute(REMOVE_PLACES, &[&keys]).await?;
-        rollouts
-    } else {
-        transaction.execute(REMOVE_TRACES, &[&keys]).await?;
-        0
+    transaction.execute(REMOVE_ATTEMPTS, &[&keys]).await?;
+    let rollouts = transaction.execute(REMOVE_ROLLOUTS, &[&keys]).await?;
+    transaction.execute(REMOVE_PLACES, &[&keys]).await?;
+    let (table, after) = match keys.last() {
+        Some(last) if keys.len() == MAX_SPANS_OF_REQUEST => (0, vec![(*last).to_owned()]),
+        _ => (1, Vec::new()),
     };
-    let next = match keys.last() {
-        Some(last) if keys.len() == MAX_SPANS_OF_REQUEST => Some((table, vec![(*last).to_owned()])),
-        _ if table == 0 => Some((1, Vec::new())),
-        _ => None,
-    };
-    Ok((rollouts, next.map(|(table, after)| PrunePhase::Unused { table, after })))
+    Ok((rollouts, Some(PrunePhase::Unused { table, after })))
 }
 
 /// What a prune would remove, without removing it.
@@ -264,8 +271,9 @@ pub(super) async fn preview(
         let row = connection.query_one(&sql, &[&ids]).await?;
         return Ok(Pruned { spans: unsigned(row.get(0)), rollouts: unsigned(row.get(1)), bytes: 0 });
     }
-    if let PruneRequest::Spans(numbers) = &request {
-        let numbers: Vec<i64> = numbers.iter().copied().map(signed).collect();
+    if let PruneRequest::Replace(replacements) = &request {
+        let numbers = replacements.iter().flat_map(|one| one.numbers.iter().copied());
+        let numbers: Vec<i64> = numbers.map(signed).collect();
         let sql = format!("SELECT COUNT(*) FROM span WHERE id = ANY($1) AND {}", is_free("span"));
         let row = connection.query_one(&sql, &[&numbers]).await?;
         return Ok(Pruned { spans: unsigned(row.get(0)), rollouts: 0, bytes: 0 });

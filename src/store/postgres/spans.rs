@@ -90,7 +90,7 @@ impl<'a> GroupReader<'a> {
     /// Adds the spans of these rows, with their externalized attributes.
     async fn add(&mut self, rows: &[Row]) -> Result<(), QueryError> {
         let mut spans = rows.iter().map(placed_span).collect::<Vec<_>>();
-        self.bytes += rows.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
+        self.bytes += rows.iter().map(|row| stored(row, 2, 8).size_bytes()).sum::<usize>();
         self.bytes += texts::restore(self.connection, &mut spans, self.content).await?;
         self.spans.extend(spans);
         Ok(())
@@ -144,7 +144,7 @@ pub(super) async fn by_number(
             break;
         }
         let mut placed = group.iter().map(placed_span).collect::<Vec<_>>();
-        bytes += group.iter().map(|row| stored(row).size_bytes()).sum::<usize>();
+        bytes += group.iter().map(|row| stored(row, 2, 8).size_bytes()).sum::<usize>();
         bytes += texts::restore(connection, &mut placed, SpanContent::Whole).await?;
         numbers.extend(group.iter().map(|row| unsigned(number(row))));
         spans.extend(placed.into_iter().map(|(_, span)| span));
@@ -209,17 +209,17 @@ fn placed_span(row: &Row) -> (SpanPlace, Span) {
     let (start, end): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
     let (start_time, end_time) = (start.map(timestamp), end.map(timestamp));
     let columns = RowColumns { key, sequence_id: place.sequence_id, start_time, end_time };
-    let span = span_row::span(stored(row), columns.clone()).unwrap_or_else(|error| {
+    let span = span_row::span(stored(row, 2, 8), columns.clone()).unwrap_or_else(|error| {
         tracing::error!(rollout_id = %columns.key.rollout_id, %error, "the record of a span is damaged");
         span_row::damaged(columns, &error.to_string())
     });
     (place, span)
 }
 
-/// The record of the row, or the JSON of an older program.
-fn stored(row: &Row) -> StoredSpan<'_> {
-    match row.get(2) {
+/// A span from the columns `record` and `json` at these places: older programs wrote the second one.
+pub(super) fn stored(row: &Row, record: usize, json: usize) -> StoredSpan<'_> {
+    match row.get(record) {
         Some(record) => StoredSpan::Record(record),
-        None => StoredSpan::Json(row.get(8)),
+        None => StoredSpan::Json(row.get(json)),
     }
 }

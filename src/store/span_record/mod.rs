@@ -116,6 +116,13 @@ pub(super) fn decode(record: &[u8], columns: RowColumns) -> Result<Span> {
     })
 }
 
+/// The trace of a record, without reading the rest.
+pub(super) fn trace_id(record: &[u8]) -> Result<String> {
+    let mut record = Reader::new(record);
+    record.version(VERSION)?;
+    record.id()
+}
+
 /// The identity of a span of the same trace in this process, which needs no bytes of its own.
 fn own_context(trace_id: &str, span_id: Option<&str>) -> Option<SpanContext> {
     let (trace_id, span_id) = (trace_id.to_owned(), span_id?.to_owned());

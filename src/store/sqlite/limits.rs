@@ -2,6 +2,7 @@
 
 use super::checkpoint::OnErased;
 use super::pruning::prune_slice;
+use super::texts::RecentTexts;
 use crate::store::pruning::{PruneBackoff, PruneCounters, PruneCursor, PruneRequest, PruneSlice};
 use crate::store::retention::Retention;
 use rusqlite::{Connection, TransactionBehavior};
@@ -12,6 +13,7 @@ use std::time::SystemTime;
 /// The limits of a file that is written to. They are applied in slices; between two of them the log is copied into the file.
 pub(super) struct Limits {
     retention: Retention,
+    recent: Arc<RecentTexts>,
     pruned: Arc<PruneCounters>,
     /// Spans stored since the last check.
     unchecked_spans: usize,
@@ -22,9 +24,9 @@ pub(super) struct Limits {
 
 impl Limits {
     /// An old file may exceed the limits: the first command checks them.
-    pub(super) fn new(retention: Retention, pruned: Arc<PruneCounters>) -> Self {
+    pub(super) fn new(retention: Retention, recent: Arc<RecentTexts>, pruned: Arc<PruneCounters>) -> Self {
         let (unchecked_spans, backoff) = (SPANS_PER_CHECK, PruneBackoff::default());
-        Self { retention, pruned, unchecked_spans, backoff, is_pruning: Arc::default() }
+        Self { retention, recent, pruned, unchecked_spans, backoff, is_pruning: Arc::default() }
     }
 
     /// Counts spans that were stored.
@@ -59,7 +61,7 @@ impl Limits {
     fn slice(&self, connection: &mut Connection, from: PruneCursor) -> rusqlite::Result<PruneSlice> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let now = SystemTime::now().into();
-        let slice = prune_slice(&transaction, &PruneRequest::OwnLimits, from, self.retention, now)?;
+        let slice = prune_slice(&transaction, &PruneRequest::OwnLimits, from, self.retention, &self.recent, now)?;
         transaction.commit()?;
         self.pruned.add(&slice);
         Ok(slice)

@@ -23,6 +23,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod traces;
 mod transaction;
 mod usage;
 mod vacuum;

@@ -3,9 +3,12 @@
 //! A slice ends after [`SLICE`]. What it leaves to the next one is in its cursor; after a kill, the next prune begins anew.
 
 use super::retention::{by_attempt, note_at_attempts, remove_orphaned_texts, remove_rollout, size_bytes};
+use super::statements::{PackedRow, append};
 use super::sweep::{TABLES, sweep};
+use super::texts::RecentTexts;
+use super::traces::{remove_traces_of, sweep_traces};
 use crate::store::pruning::{
-    EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned,
+    EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned, SpanReplacement,
 };
 use crate::store::retention::{Retention, excess};
 use crate::store::sql::{signed, status_list, unsigned};
@@ -20,12 +23,13 @@ pub(super) fn prune_slice(
     request: &PruneRequest,
     from: PruneCursor,
     own_limits: Retention,
+    recent: &RecentTexts,
     now: Timestamp,
 ) -> rusqlite::Result<PruneSlice> {
     let limits = match request {
         PruneRequest::OwnLimits => PruneLimits::of(own_limits, now),
         PruneRequest::Limits(limits) => *limits,
-        PruneRequest::Rollouts(_) | PruneRequest::Spans(_) => PruneLimits::default(),
+        PruneRequest::Rollouts(_) | PruneRequest::Replace(_) => PruneLimits::default(),
     };
     let until = Instant::now() + SLICE;
     let before = size_bytes(connection)?;
@@ -34,8 +38,10 @@ pub(super) fn prune_slice(
         connection,
         limits,
         request,
+        recent,
         in_progress: HashMap::new(),
         removed: Pruned::default(),
+        replaced: Vec::new(),
         has_removed,
         is_exceeded,
     };
@@ -46,11 +52,11 @@ pub(super) fn prune_slice(
             break;
         }
     }
-    let Slice { mut removed, has_removed, is_exceeded, .. } = slice;
+    let Slice { mut removed, replaced, has_removed, is_exceeded, .. } = slice;
     removed.bytes = before.saturating_sub(size_bytes(connection)?);
     let is_exceeded_now = is_exceeded && next.is_none();
     let next = next.map(|phase| PruneCursor { phase, has_removed, is_exceeded });
-    Ok(PruneSlice { removed, next, has_removed, is_exceeded: is_exceeded_now })
+    Ok(PruneSlice { removed, next, replaced, has_removed, is_exceeded: is_exceeded_now })
 }
 
 /// A slice, as it is made.
@@ -58,9 +64,11 @@ struct Slice<'a> {
     connection: &'a Connection,
     limits: PruneLimits,
     request: &'a PruneRequest,
+    recent: &'a RecentTexts,
     /// Whether rollouts are in progress, as far as this slice has met them.
     in_progress: HashMap<String, bool>,
     removed: Pruned,
+    replaced: Vec<usize>,
     has_removed: bool,
     is_exceeded: bool,
 }
@@ -79,14 +87,14 @@ impl Slice<'_> {
         match phase {
             PrunePhase::Start => match (self.request, self.limits.ended_before) {
                 (PruneRequest::Rollouts(_), _) => Ok(Some(PrunePhase::Rollout(0))),
-                (PruneRequest::Spans(_), _) => Ok(Some(PrunePhase::Span(0))),
+                (PruneRequest::Replace(_), _) => Ok(Some(PrunePhase::Replacement(0))),
                 (_, Some(_)) => Ok(Some(PrunePhase::Ended(EndPlace::default()))),
                 (_, None) => self.begin_oldest().map(Some),
             },
             PrunePhase::Ended(place) => self.remove_ended(place).map(Some),
             PrunePhase::Oldest { after, goal } => self.remove_oldest(after, goal).map(Some),
             PrunePhase::Rollout(at) => self.remove_rollout(at).map(Some),
-            PrunePhase::Span(at) => self.remove_numbered(at).map(Some),
+            PrunePhase::Replacement(at) => self.replace(at).map(Some),
             PrunePhase::Unused { .. } | PrunePhase::Pages if !self.has_removed => Ok(None),
             PrunePhase::Unused { table, after } => self.remove_unused(table, &after).map(Some),
             PrunePhase::Pages => self.release_pages(),
@@ -168,8 +176,9 @@ impl Slice<'_> {
         let sql = "SELECT id, rollout_id, 0 FROM span WHERE rollout_id = ?1 LIMIT ?2";
         let spans: Vec<i64> =
             self.candidates(sql, params![id.as_str(), STEP_LIMIT])?.into_iter().map(|span| span.id).collect();
+        // Traces go after their spans.
+        self.remove_spans(&spans)?;
         if spans.len() == STEP_SPANS {
-            self.remove_spans(&spans)?;
             return Ok(PrunePhase::Rollout(at));
         }
         let sql = "DELETE FROM trace WHERE trace_id IN (SELECT trace_id FROM trace WHERE rollout_id = ?1 LIMIT ?2)";
@@ -185,33 +194,32 @@ impl Slice<'_> {
         Ok(PrunePhase::Rollout(at + 1))
     }
 
-    /// Removes some spans from this place of the request on, and the traces of their rollouts that have no spans.
-    fn remove_numbered(&mut self, at: usize) -> rusqlite::Result<PrunePhase> {
-        let PruneRequest::Spans(numbers) = self.request else { return Ok(PrunePhase::Pages) };
-        let numbers: Vec<i64> = numbers.iter().skip(at).take(STEP_SPANS).map(|number| signed(*number)).collect();
-        if numbers.is_empty() {
-            return Ok(PrunePhase::Pages);
-        }
+    /// Makes the replacement at this place of the request, if all of its spans may go.
+    fn replace(&mut self, at: usize) -> rusqlite::Result<PrunePhase> {
+        let PruneRequest::Replace(replacements) = self.request else { return Ok(PrunePhase::Pages) };
+        let Some(SpanReplacement { numbers, by }) = replacements.get(at) else { return Ok(PrunePhase::Pages) };
         let sql = "SELECT id, rollout_id, 0 FROM span WHERE id IN (SELECT value FROM json_each(?1))";
-        let candidates = self.candidates(sql, [serde_json::Value::from(&*numbers).to_string()])?;
-        let (mut old, mut rollouts) = (Vec::new(), BTreeSet::new());
-        for Candidate { id, rollout, .. } in candidates {
-            if !self.is_in_progress(&rollout)? {
-                old.push(id);
-                rollouts.insert(rollout);
-            }
+        let old = self.candidates(sql, [serde_json::Value::from(&**numbers).to_string()])?;
+        let mut is_possible = old.len() == numbers.len();
+        for Candidate { rollout, .. } in &old {
+            is_possible = is_possible && !self.is_in_progress(rollout)?;
         }
-        self.remove_spans(&old)?;
-        let sql = "DELETE FROM trace WHERE rollout_id = ?1 AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        for rollout in &rollouts {
-            statement.execute([rollout])?;
+        if is_possible {
+            let rows: Vec<PackedRow> = by.iter().map(|span| PackedRow::encode(span, self.recent)).collect();
+            append(self.connection, &[rows], self.recent, None)?;
+            self.remove_spans(&old.iter().map(|span| span.id).collect::<Vec<_>>())?;
+            let rollouts: BTreeSet<&str> = old.iter().map(|span| span.rollout.as_str()).collect();
+            rollouts.into_iter().try_for_each(|rollout| remove_traces_of(self.connection, rollout))?;
+            self.replaced.push(at);
         }
-        Ok(PrunePhase::Span(at + numbers.len()))
+        Ok(PrunePhase::Replacement(at + 1))
     }
 
     fn remove_unused(&mut self, table: usize, after: &[String]) -> rusqlite::Result<PrunePhase> {
-        let Some(unused) = TABLES.get(table) else { return Ok(PrunePhase::Pages) };
+        let Some(unused) = TABLES.get(table) else {
+            let next = sweep_traces(self.connection, after)?;
+            return Ok(next.map_or(PrunePhase::Pages, |after| PrunePhase::Unused { table, after }));
+        };
         let (removed, next) = sweep(self.connection, unused, after)?;
         if unused.name == "rollout" {
             self.removed.rollouts += removed;
@@ -295,12 +303,13 @@ pub(super) fn preview(
             );
             connection.query_row(&sql, [ids], |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))))?
         }
-        PruneRequest::Spans(numbers) => {
+        PruneRequest::Replace(replacements) => {
+            let numbers: Vec<u64> = replacements.iter().flat_map(|one| one.numbers.iter().copied()).collect();
             let sql = format!(
                 "SELECT COUNT(*) FROM span WHERE id IN (SELECT value FROM json_each(?1)) AND rollout_id NOT IN ({})",
                 in_progress()
             );
-            let numbers = serde_json::Value::from(&**numbers).to_string();
+            let numbers = serde_json::Value::from(numbers).to_string();
             (unsigned(connection.query_row(&sql, [numbers], |row| row.get(0))?), 0)
         }
     };

@@ -1,8 +1,8 @@
 //! Decoding of rows, and encoding of JSON columns.
 
-use crate::store::span_row::timestamp;
+use crate::store::span_row::{StoredSpan, timestamp};
 use crate::trace::{Attempt, Rollout};
-use rusqlite::types::Type;
+use rusqlite::types::{Type, ValueRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -30,4 +30,13 @@ pub(super) fn rollout(row: &rusqlite::Row<'_>) -> rusqlite::Result<Rollout> {
 /// An attempt from a column `json`; `None` if the column is null.
 pub(super) fn attempt(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Attempt>> {
     row.get::<_, Option<String>>(column)?.map(|json| decode(&json)).transpose()
+}
+
+/// A span from the columns `record` and `json`: older programs wrote the second one.
+pub(super) fn stored<'a>(record: ValueRef<'a>, json: ValueRef<'a>) -> rusqlite::Result<StoredSpan<'a>> {
+    match record {
+        ValueRef::Blob(record) => Ok(StoredSpan::Record(record)),
+        ValueRef::Null => json.as_str().map(StoredSpan::Json).map_err(|error| damaged(Type::Text, error)),
+        other => Err(damaged(other.data_type(), "a record is no blob")),
+    }
 }

@@ -1,17 +1,17 @@
 //! Reads the spans of a rollout. What is damaged of one costs no other: the span says what is missing.
 
-use super::rows::damaged;
+use super::rows::{damaged, stored};
 use super::span_texts::SpanTexts;
 use crate::store::api::{NumberedSpans, SpanOutline};
 use crate::store::piece_cache::PieceCache;
 use crate::store::span_columns::{RowColumns, SpanKey};
 use crate::store::span_query::{PAGE_BYTES, SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
-use crate::store::span_row::{self, READ_COLUMNS, StoredSpan, timestamp};
+use crate::store::span_row::{self, READ_COLUMNS, timestamp};
 use crate::store::sql::{signed, unsigned};
 use crate::trace::number_lists::{attribute_of, join, remove_parts};
 use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span};
-use rusqlite::types::{Type, ValueRef};
+use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -210,11 +210,7 @@ fn short_span(row: &Row<'_>) -> rusqlite::Result<(Span, usize)> {
         let (start_time, end_time) = (start.map(timestamp), end.map(timestamp));
         Ok(RowColumns { key, sequence_id: unsigned(row.get(0)?), start_time, end_time })
     };
-    let stored = match row.get_ref(2)? {
-        ValueRef::Blob(record) => Ok(StoredSpan::Record(record)),
-        ValueRef::Null => row.get_ref(8)?.as_str().map(StoredSpan::Json).map_err(|error| damaged(Type::Text, error)),
-        other => Err(damaged(other.data_type(), "a record is no blob")),
-    };
+    let stored = stored(row.get_ref(2)?, row.get_ref(8)?);
     let length = stored.as_ref().map_or(0, |stored| stored.size_bytes());
     let known = columns()?;
     match stored.and_then(|stored| span_row::span(stored, known).map_err(|error| damaged(Type::Blob, error))) {

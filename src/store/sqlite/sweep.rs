@@ -11,9 +11,9 @@ pub(super) struct UnusedRows {
     condition: &'static str,
 }
 
-/// Attempts that were never started, unregistered rollouts without spans, their places in the queue, and traces without spans, in an
-/// order in which each needs only those before it.
-pub(super) const TABLES: [UnusedRows; 4] = [
+/// Attempts that were never started, unregistered rollouts without spans, and their places in the queue, in an order in which each needs
+/// only those before it. Traces follow, see [`super::traces::sweep_traces`].
+pub(super) const TABLES: [UnusedRows; 3] = [
     UnusedRows {
         name: "attempt",
         key: &["rollout_id", "attempt_id"],
@@ -31,11 +31,6 @@ pub(super) const TABLES: [UnusedRows; 4] = [
         name: "queue",
         key: &["rollout_id"],
         condition: "NOT EXISTS (SELECT 1 FROM rollout WHERE rollout.rollout_id = queue.rollout_id)",
-    },
-    UnusedRows {
-        name: "trace",
-        key: &["trace_id"],
-        condition: "NOT EXISTS (SELECT 1 FROM span WHERE span.id = trace.last_span)",
     },
 ];
 

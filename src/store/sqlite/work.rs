@@ -92,7 +92,8 @@ impl Work {
             Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
             Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
             Self::Prune(request, from) => {
-                let slice = prune_slice(connection, &request, from, options.retention, SystemTime::now().into())?;
+                let slice =
+                    prune_slice(connection, &request, from, options.retention, recent, SystemTime::now().into())?;
                 Ok(Outcome::Pruned(slice))
             }
             Self::AddWords(batch) => Ok(words::add(connection, &batch).map(|()| Outcome::WordsAdded)?),

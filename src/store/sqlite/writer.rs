@@ -86,7 +86,7 @@ impl Writer {
             generation,
             readers,
             options,
-            limits: Limits::new(options.retention, Arc::clone(&pruned)),
+            limits: Limits::new(options.retention, Arc::clone(&recent), Arc::clone(&pruned)),
             pruned,
             sender: sender.downgrade(),
         };
