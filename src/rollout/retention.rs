@@ -211,7 +211,7 @@ impl<'a> ExpiredRollouts<'a> {
             totals = self.totals.of(self.store, &rollout.rollout_id, counts, &mut budget).await?;
         }
         let totals = totals.unwrap_or_default();
-        let RolloutCounts { attempts, spans, errors, llm_calls } = *counts;
+        let RolloutCounts { attempts, spans, errors, llm_calls, .. } = *counts;
         let (totals_known, now, phrases) = (&totals, self.now, &FoundPhrases::new());
         let facts = RolloutFacts {
             rollout,

@@ -1,4 +1,4 @@
-//! What the spans of recently shown rollouts add up to. Only spans that were stored since are read.
+//! What the spans of recently shown rollouts add up to. Only spans that were stored since are read, unless some were removed.
 
 use crate::query::RolloutTotals;
 use crate::store::{Result, RolloutCounts, SharedStore};
@@ -18,6 +18,40 @@ struct Entry {
     last: u64,
 }
 
+impl Entry {
+    /// True if spans that were added are not among the counted ones any more, or others came before them.
+    fn is_outdated(&self, counts: &RolloutCounts) -> bool {
+        let is_complete = self.last >= counts.newest;
+        self.last > counts.newest || self.spans > counts.spans || (is_complete && self.spans != counts.spans)
+    }
+
+    /// Adds the counted spans that are missing, as far as the budget goes.
+    async fn read_on(
+        &mut self,
+        store: &SharedStore,
+        rollout: &RolloutId,
+        counts: &RolloutCounts,
+        budget: &mut usize,
+    ) -> Result<()> {
+        while self.last < counts.newest && *budget > 0 {
+            let limit = PAGE_SPANS.min(*budget);
+            let page = store.span_outlines(rollout.clone(), self.last, limit).await?;
+            *budget -= page.len();
+            // The others are not counted yet.
+            let counted = page.iter().take_while(|outline| outline.number <= counts.newest);
+            for outline in counted {
+                self.totals.add(&outline.span);
+                (self.spans, self.last) = (self.spans + 1, outline.number);
+            }
+            if page.len() < limit || page.last().is_some_and(|outline| outline.number > counts.newest) {
+                // The last ones may have been removed since they were counted.
+                self.last = counts.newest;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for TotalsCache {
     fn default() -> Self {
         Self(Mutex::new(lru(MAX_ROLLOUTS)))
@@ -35,24 +69,15 @@ impl TotalsCache {
         budget: &mut usize,
     ) -> Result<Option<RolloutTotals>> {
         let mut entry = self.entries().get(rollout).cloned().unwrap_or_default();
-        if entry.spans > counts.spans {
-            // Spans were removed.
-            entry = Entry::default();
-        }
-        while entry.spans < counts.spans && *budget > 0 {
-            let limit = PAGE_SPANS.min(*budget);
-            let page = store.span_outlines(rollout.clone(), entry.last, limit).await?;
-            *budget -= page.len();
-            entry.spans += page.len() as u64;
-            entry.last = page.last().map_or(entry.last, |outline| outline.number);
-            page.iter().for_each(|outline| entry.totals.add(&outline.span));
-            if page.len() < limit {
-                // Some were removed since they were counted.
-                entry.spans = entry.spans.max(counts.spans);
+        let mut is_new = false;
+        loop {
+            entry.read_on(store, rollout, counts, budget).await?;
+            if is_new || !entry.is_outdated(counts) {
+                break;
             }
+            (entry, is_new) = (Entry::default(), true);
         }
-        let is_complete = entry.spans >= counts.spans;
-        let totals = is_complete.then(|| entry.totals.clone());
+        let totals = (entry.last >= counts.newest).then(|| entry.totals.clone());
         self.entries().put(rollout.clone(), entry);
         Ok(totals)
     }

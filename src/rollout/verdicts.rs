@@ -15,6 +15,7 @@ pub(super) struct VerdictCache {
 /// A verdict, and what it holds for.
 struct Entry {
     spans: u64,
+    newest: u64,
     status: Option<AttemptStatus>,
     reasons: Vec<&'static str>,
 }
@@ -44,9 +45,9 @@ impl VerdictCache {
     ) -> Result<JudgedRollout> {
         let (id, attempt) = (&found.rollout.rollout_id, found.attempt.as_ref());
         let status = attempt.map(|attempt| attempt.status);
-        if let Some(entry) =
-            self.entries().get(id).filter(|entry| entry.spans == counts.spans && entry.status == status)
-        {
+        let is_current =
+            |entry: &&Entry| entry.spans == counts.spans && entry.newest == counts.newest && entry.status == status;
+        if let Some(entry) = self.entries().get(id).filter(is_current) {
             return Ok(JudgedRollout::Reasons(entry.reasons.clone()));
         }
         if counts.spans > MAX_JUDGED_SPANS {
@@ -61,7 +62,7 @@ impl VerdictCache {
             let tree = Trajectory::build(std::mem::take(&mut record.calls), MergeMode::default());
             verdict(attempt, &spans, &record, &tree, &settings).names()
         });
-        let entry = Entry { spans: counts.spans, status, reasons: reasons.clone() };
+        let entry = Entry { spans: counts.spans, newest: counts.newest, status, reasons: reasons.clone() };
         self.entries().put(id.clone(), entry);
         Ok(JudgedRollout::Reasons(reasons))
     }

@@ -292,6 +292,10 @@ pub struct RolloutCounts {
     pub errors: u64,
     /// Number of its LLM calls, see [`Store::llm_calls`].
     pub llm_calls: u64,
+    /// The highest number of its stored spans, see [`SpanOutline::number`]; 0 if it has none. With the same number and as many spans,
+    /// it has the same spans.
+    #[serde(skip)]
+    pub newest: u64,
 }
 
 /// A span without its long attributes, and its place among those of its store.

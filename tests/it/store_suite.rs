@@ -128,7 +128,8 @@ async fn spans_are_outlined(store: SharedStore) {
     assert_eq!(store.span("r".into(), "a".into(), "long".to_owned()).await.unwrap(), Some(long));
     assert_eq!(store.span("r".into(), "b".into(), "long".to_owned()).await.unwrap(), None);
     let counts = store.rollout_counts(vec!["r".into(), "none".into()]).await.unwrap();
-    let expected = RolloutCounts { attempts: 2, spans: 4, errors: 1, llm_calls: 1 };
+    let newest = later[0].number;
+    let expected = RolloutCounts { attempts: 2, spans: 4, errors: 1, llm_calls: 1, newest };
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("r".into(), expected)]);
 }
 

@@ -176,6 +176,7 @@ impl State {
             spans: entry.spans.len() as u64,
             errors: self.count_spans(entry, Span::is_error),
             llm_calls: self.count_spans(entry, is_llm_call),
+            newest: entry.spans.last().copied().unwrap_or_default(),
         })
     }
 

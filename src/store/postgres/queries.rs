@@ -117,7 +117,9 @@ pub(super) async fn rollout_counts(
 ) -> Answer<HashMap<RolloutId, RolloutCounts>> {
     let count = |from: &str| format!("(SELECT COUNT(*) FROM {from}.rollout_id = rollout.rollout_id)");
     let sql = format!(
-        "SELECT rollout_id, {}, {}, {}, {} FROM rollout WHERE rollout_id = ANY($1)",
+        "SELECT rollout_id, {}, {}, {}, {},
+             COALESCE((SELECT MAX(id) FROM span WHERE span.rollout_id = rollout.rollout_id), 0)
+         FROM rollout WHERE rollout_id = ANY($1)",
         count("attempt WHERE attempt"),
         count("span WHERE span"),
         count("span WHERE is_error AND span"),
@@ -127,7 +129,8 @@ pub(super) async fn rollout_counts(
     let rows = connection.query(&connection.prepare_cached(&sql).await?, &[&ids]).await?;
     let counts = |row: &Row| {
         let count = |at: usize| unsigned(row.get(at));
-        RolloutCounts { attempts: count(1), spans: count(2), errors: count(3), llm_calls: count(4) }
+        let [attempts, spans, errors, llm_calls, newest] = [1, 2, 3, 4, 5].map(count);
+        RolloutCounts { attempts, spans, errors, llm_calls, newest }
     };
     Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), counts(row))).collect())
 }

@@ -72,7 +72,10 @@ pub(super) fn counts(
 ) -> rusqlite::Result<HashMap<RolloutId, RolloutCounts>> {
     let count = |from: &str| format!("(SELECT COUNT(*) FROM {from}.rollout_id = rollout.rollout_id)");
     let sql = format!(
-        "SELECT rollout_id, {}, {}, {}, {} FROM rollout WHERE rollout_id IN (SELECT value FROM json_each(?1))",
+        "SELECT rollout_id, {}, {}, {}, {},
+             (SELECT COALESCE(MAX(id), 0) FROM (SELECT MAX(id) AS id FROM span WHERE span.rollout_id = rollout.rollout_id AND is_llm_call = 0
+                 UNION ALL SELECT MAX(id) FROM span WHERE span.rollout_id = rollout.rollout_id AND is_llm_call = 1))
+         FROM rollout WHERE rollout_id IN (SELECT value FROM json_each(?1))",
         count("attempt WHERE attempt"),
         count("span WHERE span"),
         count("span WHERE is_error = 1 AND span"),
@@ -81,7 +84,8 @@ pub(super) fn counts(
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([id_list(rollouts)], |row| {
         let count = |at| row.get(at).map(unsigned);
-        let counts = RolloutCounts { attempts: count(1)?, spans: count(2)?, errors: count(3)?, llm_calls: count(4)? };
+        let [attempts, spans, errors, llm_calls, newest] = [count(1)?, count(2)?, count(3)?, count(4)?, count(5)?];
+        let counts = RolloutCounts { attempts, spans, errors, llm_calls, newest };
         Ok((RolloutId::from(row.get::<_, String>(0)?.as_str()), counts))
     })?;
     rows.collect()
