@@ -137,7 +137,9 @@ impl Rollouts {
             let changes_worker = worker_id.is_some() || status.is_some();
             attempt.worker_id = worker_id.or(attempt.worker_id);
             attempt.last_heartbeat_time = last_heartbeat_time.or(attempt.last_heartbeat_time);
-            attempt.metadata = metadata.map_or(attempt.metadata, JsonValue::Object);
+            if let Some(metadata) = metadata {
+                attempt.replace_metadata(metadata);
+            }
             if let Some(status) = status {
                 lifecycle::set_attempt_status(&mut attempt, status, now);
             }

@@ -321,6 +321,16 @@ impl Attempt {
         }
     }
 
+    /// Replaces the metadata, but not the numbers of [`Self::add_pruned`].
+    pub(crate) fn replace_metadata(&mut self, mut new: serde_json::Map<String, JsonValue>) {
+        for name in [PRUNED_SPANS, PRUNED_LLM_CALLS] {
+            if let Some(number) = self.metadata.get(name) {
+                new.insert(name.to_owned(), number.clone());
+            }
+        }
+        self.metadata = JsonValue::Object(new);
+    }
+
     /// The spans that limits have removed.
     pub(crate) fn pruned(&self) -> PrunedSpans {
         let count = |name: &str| self.metadata.get(name).and_then(JsonValue::as_u64).unwrap_or(0);

@@ -431,6 +431,14 @@ async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
         attempt.metadata["tracewire.pruned.spans"].as_u64()
     };
     assert_eq!((pruned("running").await, pruned("ended").await, pruned("named").await), (None, Some(150), Some(1)));
+    // A client's metadata leave the numbers.
+    let change = |metadata| AttemptChange { metadata: Some(metadata), ..AttemptChange::default() };
+    let metadata = serde_json::from_value(serde_json::json!({ "own": 1, "tracewire.pruned.spans": 0 })).unwrap();
+    let rollouts = Rollouts::new(Arc::clone(&store));
+    rollouts.update_attempt("named".into(), None, change(metadata)).await.unwrap();
+    assert_eq!(pruned("named").await, Some(1));
+    let metadata = store.attempts("named".into()).await.unwrap().remove(0).metadata;
+    assert_eq!((&metadata["own"], &metadata["tracewire.pruned.llm_calls"]), (&1.into(), &0.into()));
     // By number: all that may go, since the others alone are more.
     let by_number = PruneRequest::Limits(PruneLimits { max_spans: 500, ..PruneLimits::default() });
     let preview = store.prune_preview(by_number.clone()).await.unwrap();
