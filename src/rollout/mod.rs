@@ -5,6 +5,7 @@
 
 mod attempts;
 mod ended_rollouts;
+mod kept_rollouts;
 mod known_attempts;
 pub mod lifecycle;
 mod operations;
@@ -20,6 +21,7 @@ mod verdicts;
 mod watchdog;
 
 pub use crate::trace::RolloutMode;
+pub(crate) use kept_rollouts::KeptRollouts;
 pub use requests::{AttemptChange, NewRollout, RolloutChange};
 pub(crate) use retention::{RetentionError, RetentionSettings, apply_rules, preview_expired, prune_expired};
 pub use rollouts::{Result, RolloutError, Rollouts};

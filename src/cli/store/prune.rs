@@ -10,7 +10,7 @@ use crate::cli::trace_list::{complete, parsed, query_of};
 use crate::config::{Config, StorePlace};
 use crate::query::Query;
 use crate::rollout::{
-    IndexWait, RetentionSettings, RolloutSearch, SearchCache, SearchPageRequest, TotalsCache, preview_expired,
+    IndexWait, KeptRollouts, RetentionSettings, RolloutSearch, SearchCache, SearchPageRequest, preview_expired,
     prune_expired,
 };
 use crate::store::{PruneLimits, PruneRequest, Pruned, SharedStore, StoreExt};
@@ -80,16 +80,16 @@ pub(super) async fn run(args: PruneArgs, store: &StoreArgs) -> Result<()> {
         Some(query) => PruneRequest::Rollouts(found(&store, query, &cache, limits.ended_before, now).await?.into()),
         None => PruneRequest::Limits(limits),
     };
-    let (totals, mut removed) = (TotalsCache::default(), Pruned::default());
+    let (kept, mut removed) = (KeptRollouts::default(), Pruned::default());
     if args.dry_run {
         if !has_options {
-            removed.add(preview_expired(&store, &rules, &totals, now).await?);
+            removed.add(preview_expired(&store, &rules, &kept, now).await?);
         }
         removed.add(store.prune_preview(request).await?);
     } else {
         let progress = Progress::start(&store, &request).await?;
         if !has_options {
-            removed.add(prune_expired(&store, &rules, &totals, now, |removed| progress.show(removed)).await?);
+            removed.add(prune_expired(&store, &rules, &kept, now, |removed| progress.show(removed)).await?);
         }
         removed.add(store.prune_all(request, |removed| progress.show(removed)).await?);
     }
