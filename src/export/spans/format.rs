@@ -81,7 +81,7 @@ impl SpanFile {
     }
 
     /// The next bytes of the file: a rollout with what is before it.
-    pub(crate) fn framed(&mut self, rollout: Vec<u8>) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn framed(&mut self, mut rollout: Vec<u8>) -> serde_json::Result<Vec<u8>> {
         if rollout.is_empty() {
             return Ok(rollout);
         }
@@ -91,7 +91,8 @@ impl SpanFile {
         let framing = self.format.framing();
         let before = if self.is_started { framing.separator } else { framing.start };
         self.is_started = true;
-        Ok(if before.is_empty() { rollout } else { [before.as_bytes(), &rollout].concat() })
+        rollout.splice(0..0, before.bytes());
+        Ok(rollout)
     }
 
     /// The last bytes of the file.

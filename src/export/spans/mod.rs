@@ -4,6 +4,7 @@
 
 mod atif;
 mod atif_steps;
+mod borrowed_json;
 mod chrome_trace;
 mod conventions;
 mod conversation_text;
