@@ -15,13 +15,14 @@ pub(crate) struct Conversation {
     pub(crate) tools: JsonValue,
 }
 
-/// The conversations of an attempt: one for each branch, up to its last complete answer. They need no token ids: without them it
-/// can't be known which calls continue each other, so that each call is a conversation.
+/// The conversations of an attempt that have messages: one for each branch, up to its last complete answer. They need no token ids:
+/// without them it can't be known which calls continue each other, so that each call is a conversation.
 pub(crate) fn conversations(sample: &AttemptSample) -> impl Iterator<Item = Conversation> {
     let calls = &sample.tree.calls;
     ends(calls, &sample.tree.branches)
         .into_iter()
         .map(|at| Conversation { messages: messages(&calls[at]), tools: tools(&calls[at]) })
+        .filter(|conversation| !conversation.messages.is_empty())
 }
 
 /// The calls at which conversations end.

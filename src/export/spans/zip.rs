@@ -83,17 +83,28 @@ impl Entry<'_> {
         for number in [VERSION, 0x0800, 8, 0, 0x21] {
             header.extend(number.to_le_bytes());
         }
-        for number in [self.crc, low(self.compressed), low(self.size)] {
+        // A local header has both sizes in the extra field, or none.
+        let (compressed, size) = match place {
+            None if self.is_large() => (u32::MAX, u32::MAX),
+            _ => (low(self.compressed), low(self.size)),
+        };
+        for number in [self.crc, compressed, size] {
             header.extend(number.to_le_bytes());
         }
         header.extend(u16::try_from(self.name.len()).unwrap_or(u16::MAX).to_le_bytes());
         header.extend(extra.to_le_bytes());
     }
 
+    /// True if one of the sizes has no room in a header.
+    fn is_large(&self) -> bool {
+        low(self.size) == u32::MAX || low(self.compressed) == u32::MAX
+    }
+
     /// The extra field of ZIP64: the numbers that have no room in the header. Empty if all have.
     fn large_fields(&self, place: Option<u64>) -> Vec<u8> {
-        let large = [Some(self.size), Some(self.compressed), place].into_iter().flatten();
-        let numbers: Vec<u8> = large.filter(|number| low(*number) == u32::MAX).flat_map(u64::to_le_bytes).collect();
+        let numbers = [Some(self.size), Some(self.compressed), place].into_iter().flatten();
+        let is_in_it = |number: &u64| low(*number) == u32::MAX || (place.is_none() && self.is_large());
+        let numbers: Vec<u8> = numbers.filter(is_in_it).flat_map(u64::to_le_bytes).collect();
         if numbers.is_empty() {
             return numbers;
         }
@@ -123,3 +134,25 @@ const LARGE_END_PLACE: [u8; 4] = *b"PK\x06\x07";
 const VERSION: u16 = 45;
 /// Of a local header without its name.
 const HEADER_BYTES: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_header_has_both_sizes_in_the_fields_of_zip64_or_none() {
+        let header = |compressed, size, place| {
+            let (mut header, entry) = (Vec::new(), Entry { name: "a", crc: 7, compressed, size });
+            entry.write(&mut header, place);
+            (header[14..22].to_vec(), header[24..26].to_vec(), entry.large_fields(place))
+        };
+        let numbers = |all: &[u64]| all.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let (sizes, extra, fields) = header(9, 5_000_000_000, None);
+        assert_eq!((sizes, extra), (vec![0xff; 8], vec![20, 0]));
+        assert_eq!(fields, [vec![1, 0, 16, 0], numbers(&[5_000_000_000, 9])].concat());
+        let (sizes, _, fields) = header(9, 5_000_000_000, Some(10));
+        assert_eq!(sizes, [9_u32.to_le_bytes(), [0xff; 4]].concat());
+        assert_eq!(fields, [vec![1, 0, 8, 0], numbers(&[5_000_000_000])].concat());
+        assert_eq!(header(9, 8, None), ([9_u32.to_le_bytes(), 8_u32.to_le_bytes()].concat(), vec![0, 0], Vec::new()));
+    }
+}
