@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -122,10 +123,10 @@ impl JsonLines {
     }
 }
 
-fn write_lines(mut output: Output, spans: &[Span]) -> io::Result<Output> {
+fn write_lines(mut output: Output, spans: &[Arc<Span>]) -> io::Result<Output> {
     let mut lines = Vec::new();
     for span in spans {
-        serde_json::to_writer(&mut lines, span)?;
+        serde_json::to_writer(&mut lines, &**span)?;
         lines.push(b'\n');
     }
     let writer: &mut dyn Write = match &mut output {

@@ -20,22 +20,22 @@ pub(super) struct OtlpReceiver {
 }
 
 impl Destination for OtlpReceiver {
-    type Item = Span;
+    type Item = Arc<Span>;
     type Request = Bytes;
 
     async fn newest(&self) -> Result<u64> {
         Ok(self.store.spans_by_number(0, 0).await?.newest)
     }
 
-    async fn page(&self, after: u64) -> Result<Page<Span>> {
+    async fn page(&self, after: u64) -> Result<Page<Arc<Span>>> {
         let page = self.store.spans_by_number(after, self.max_batch_spans).await?;
         let (items, positions) = (Arc::new(page.spans), page.numbers);
         Ok(Page { items, positions, through: page.through, removed: page.removed, newest: page.newest })
     }
 
-    async fn prepare(&self, items: Arc<Vec<Span>>, part: Range<usize>) -> Result<Prepared<Bytes>> {
+    async fn prepare(&self, items: Arc<Vec<Arc<Span>>>, part: Range<usize>) -> Result<Prepared<Bytes>> {
         let (encoding, attributes) = (self.client.encoding(), self.attributes);
-        let encode = move || encoding.body(encoded(encoding.format(), &attributes.of(&items[part])).ok()?);
+        let encode = move || encoding.body(encoded(encoding.format(), &attributes.of_shared(&items[part])).ok()?);
         let body = tokio::task::spawn_blocking(encode).await.ok().flatten();
         Ok(body.map_or(Prepared::Nothing(DropReason::Encoding), Prepared::Request))
     }

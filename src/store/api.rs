@@ -311,7 +311,7 @@ pub struct SpanOutline {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NumberedSpans {
     /// The spans with all their attributes, by number.
-    pub spans: Vec<Span>,
+    pub spans: Vec<Arc<Span>>,
     /// The number of each span, in the same order.
     pub numbers: Vec<u64>,
     /// The number where the next page begins: no span that is not in this page or an earlier one has this number or a lower one.

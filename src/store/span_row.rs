@@ -20,6 +20,8 @@ pub(super) struct SpanRow {
     pub(super) record: Vec<u8>,
     /// The long attributes, which are stored in pieces.
     pub(super) externalized: Vec<ExternalizedValue>,
+    /// True if the span is read as it was written, false if an attribute is left out.
+    pub(super) is_whole: bool,
 }
 
 /// A column besides the row's number. All tables of spans have the same.
@@ -72,12 +74,13 @@ impl SpanRow {
     pub(super) fn encode(span: &Arc<Span>) -> Self {
         let externalized = externalize(span);
         let is_inline = |name: &str| externalized.iter().all(|value| value.attribute != name);
-        let record = if is_readable(span) {
+        let is_whole = is_readable(span);
+        let record = if is_whole {
             span_record::encode(span, is_inline)
         } else {
             span_record::encode(&readable(span), is_inline)
         };
-        Self { span: Arc::clone(span), record, externalized }
+        Self { span: Arc::clone(span), record, externalized, is_whole }
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::support::postgres::database;
 use crate::support::store::{START_NANOS, no_tls, shared, span};
 use rusqlite::Connection;
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -50,8 +51,8 @@ async fn postgres(retention: Retention) -> Opened {
     Opened { store: Arc::new(store), _folder: None }
 }
 
-fn ids(spans: &[Span]) -> Vec<&str> {
-    spans.iter().map(|span| span.span_id.as_str()).collect()
+fn ids<S: Borrow<Span>>(spans: &[S]) -> Vec<&str> {
+    spans.iter().map(|span| span.borrow().span_id.as_str()).collect()
 }
 
 async fn duplicates(store: SharedStore) {
@@ -140,7 +141,7 @@ async fn spans_are_read_by_number(store: SharedStore) {
     store.append(shared([long.clone(), span("q", "a", 1, "two")])).await.unwrap();
     store.append(shared([span("q", "a", 1, "two"), span("q", "b", 1, "three")])).await.unwrap();
     let first = store.spans_by_number(0, 2).await.unwrap();
-    assert_eq!(first.spans, [long, span("q", "a", 1, "two")]);
+    assert_eq!(first.spans, shared([long, span("q", "a", 1, "two")]));
     assert_eq!((first.numbers.last(), first.removed), (Some(&first.through), 0));
     assert!(first.newest > first.through);
     let second = store.spans_by_number(first.through, 10).await.unwrap();
@@ -174,6 +175,39 @@ async fn spans_are_read_by_number(store: SharedStore) {
         .unwrap();
     let read = store.transaction(|records| records.export_cursor("x")).await.unwrap();
     assert_eq!(read, Some(ExportCursor { position: cursor.position + 1, ..cursor }));
+}
+
+/// A reader that follows the store sees what is stored, as it is read later, and nothing of what was removed meanwhile.
+async fn spans_are_followed(store: SharedStore) {
+    let mut position = store.spans_by_number(0, 10).await.unwrap().through;
+    let mut followed = async || {
+        let mut spans = Vec::new();
+        loop {
+            let page = store.spans_by_number(position, 3).await.unwrap();
+            if page.through == position {
+                return spans;
+            }
+            position = page.through;
+            spans.extend(page.spans);
+        }
+    };
+    let mut whole = span("r", "a", 2, "two");
+    whole.set("text", "long ".repeat(1000));
+    whole.attributes.insert("ids".to_owned(), Value::Ints((0..600).collect()));
+    let mut unreadable = span("r", "a", 4, "four");
+    unreadable.attributes.insert("nan".to_owned(), Value::Float(f64::NAN));
+    let spans = || [span("r", "a", 1, "one"), whole.clone(), span("r", "a", 3, "three"), unreadable.clone()];
+    for from in [0, 2] {
+        store.append(shared(spans().into_iter().skip(from).take(2))).await.unwrap();
+        store.append(shared(spans().into_iter().skip(from).take(2))).await.unwrap();
+    }
+    let read = followed().await;
+    assert_eq!(ids(&read), ["one", "two", "three", "four"]);
+    assert_eq!(*read[1], whole);
+    assert!(!read[3].attributes.contains_key("nan"));
+    store.append(shared([span("gone", "a", 1, "five"), span("r", "a", 6, "six")])).await.unwrap();
+    store.transaction(|records| records.remove_rollout(&"gone".into())).await.unwrap();
+    assert_eq!(ids(&followed().await), ["six"]);
 }
 
 /// Pages have all rollouts once, in the order of the whole, also those of one start time.
@@ -857,9 +891,9 @@ macro_rules! suite {
     )*};
 }
 suite!(
-    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
-    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
-    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    memory => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, spans_are_followed, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, closed],
+    sqlite => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, spans_are_followed, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
+    postgres => [duplicates, creates_rollouts, sequence_state_survives, sequence_ids_are_assigned, order, spans_are_paged, spans_are_outlined, spans_are_read_by_number, spans_are_followed, messages_are_found, rollouts_are_paged, attempts_are_numbered, prunes_keep_rollouts_in_progress, spans_are_replaced, traces_go_with_their_spans, concurrent_appends, large_texts, long_numbers, bodies_are_restored, queue_is_fair, one_rollout_many_writers, a_span_makes_no_latest_attempt, ends_are_logged, concurrent_ends_leave_no_gap, a_removed_rollout_leaves_nothing, undone_ends_are_not_logged, closed],
 );
 
 fn fresh() -> (TempDir, PathBuf) {

@@ -4,6 +4,7 @@ use super::open_inference::add_open_inference;
 use crate::trace::Span;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Names of attributes in an export over OTLP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
@@ -27,6 +28,18 @@ impl AttributeConventions {
             Self::OpenInference => {
                 let mut spans = spans.to_vec();
                 spans.iter_mut().for_each(add_open_inference);
+                Cow::Owned(spans)
+            }
+        }
+    }
+
+    /// The same of spans that others share.
+    pub(crate) fn of_shared(self, spans: &[Arc<Span>]) -> Cow<'_, [Arc<Span>]> {
+        match self {
+            Self::GenAi => Cow::Borrowed(spans),
+            Self::OpenInference => {
+                let mut spans = spans.to_vec();
+                spans.iter_mut().map(Arc::make_mut).for_each(add_open_inference);
                 Cow::Owned(spans)
             }
         }

@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::store::api::NumberedSpans;
 use crate::store::span_query::PAGE_BYTES;
-use crate::trace::Span;
+use std::sync::Arc;
 
 impl State {
     /// The spans with a number above `after`, by number.
@@ -18,7 +18,7 @@ impl State {
             bytes += span.estimated_bytes();
             page.through = *number;
             page.numbers.push(*number);
-            page.spans.push(Span::clone(span));
+            page.spans.push(Arc::clone(span));
         }
         page.removed = page.through - after - page.spans.len() as u64;
         page

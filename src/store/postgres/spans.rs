@@ -11,6 +11,7 @@ use crate::store::sql::{signed, unsigned};
 use crate::trace::{AttemptId, RolloutId, Span};
 use deadpool_postgres::Object;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -147,7 +148,7 @@ pub(super) async fn by_number(
         bytes += group.iter().map(|row| stored(row, 2, 8).size_bytes()).sum::<usize>();
         bytes += texts::restore(connection, &mut placed, SpanContent::Whole).await?;
         numbers.extend(group.iter().map(|row| unsigned(number(row))));
-        spans.extend(placed.into_iter().map(|(_, span)| span));
+        spans.extend(placed.into_iter().map(|(_, span)| Arc::new(span)));
     }
     let through = numbers.last().copied().unwrap_or(after);
     Ok(NumberedSpans { spans, numbers, through, removed: 0, newest: unsigned(newest) })

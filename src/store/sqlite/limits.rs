@@ -2,7 +2,7 @@
 
 use super::checkpoint::OnErased;
 use super::pruning::prune_slice;
-use super::texts::RecentTexts;
+use super::recent::Recent;
 use crate::store::pruning::{PruneBackoff, PruneCounters, PruneCursor, PruneRequest, PruneSlice};
 use crate::store::retention::Retention;
 use rusqlite::{Connection, TransactionBehavior};
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 /// The limits of a file that is written to. They are applied in slices; between two of them the log is copied into the file.
 pub(super) struct Limits {
     retention: Retention,
-    recent: Arc<RecentTexts>,
+    recent: Arc<Recent>,
     pruned: Arc<PruneCounters>,
     /// Spans stored since the last check.
     unchecked_spans: usize,
@@ -24,7 +24,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// An old file may exceed the limits: the first command checks them.
-    pub(super) fn new(retention: Retention, recent: Arc<RecentTexts>, pruned: Arc<PruneCounters>) -> Self {
+    pub(super) fn new(retention: Retention, recent: Arc<Recent>, pruned: Arc<PruneCounters>) -> Self {
         let (unchecked_spans, backoff) = (SPANS_PER_CHECK, PruneBackoff::default());
         Self { retention, recent, pruned, unchecked_spans, backoff, is_pruning: Arc::default() }
     }

@@ -12,6 +12,8 @@ mod options;
 mod pruning;
 mod queries;
 mod readers;
+mod recent;
+mod recent_spans;
 mod retention;
 mod rollouts;
 mod rows;

@@ -2,10 +2,10 @@
 //!
 //! A slice ends after [`SLICE`]. What it leaves to the next one is in its cursor; after a kill, the next prune begins anew.
 
+use super::recent::Recent;
 use super::retention::{by_attempt, note_at_attempts, remove_orphaned_texts, remove_rollout, size_bytes};
 use super::statements::{PackedRow, append};
 use super::sweep::{TABLES, sweep};
-use super::texts::RecentTexts;
 use super::traces::{remove_traces_of, sweep_traces};
 use crate::store::pruning::{
     EndPlace, OldestGoal, PruneCursor, PruneLimits, PrunePhase, PruneRequest, PruneSlice, Pruned, SpanReplacement,
@@ -23,7 +23,7 @@ pub(super) fn prune_slice(
     request: &PruneRequest,
     from: PruneCursor,
     own_limits: Retention,
-    recent: &RecentTexts,
+    recent: &Recent,
     now: Timestamp,
 ) -> rusqlite::Result<PruneSlice> {
     let limits = match request {
@@ -64,7 +64,7 @@ struct Slice<'a> {
     connection: &'a Connection,
     limits: PruneLimits,
     request: &'a PruneRequest,
-    recent: &'a RecentTexts,
+    recent: &'a Recent,
     /// Whether rollouts are in progress, as far as this slice has met them.
     in_progress: HashMap<String, bool>,
     removed: Pruned,

@@ -13,6 +13,7 @@ use crate::trace::semconv as names;
 use crate::trace::{AttemptId, RolloutId, Span};
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A page of the spans of a rollout.
@@ -141,7 +142,7 @@ pub(super) fn by_number(
         note_damage(&span, damaged_reads);
         page.through = unsigned(number);
         page.numbers.push(page.through);
-        page.spans.push(span);
+        page.spans.push(Arc::new(span));
     }
     page.removed = (page.through - after).saturating_sub(page.spans.len() as u64);
     Ok(page)

@@ -1,8 +1,9 @@
 //! The writes of a SQLite store, statement by statement, within a transaction of the writer.
 
+use super::recent::Recent;
 use super::rows::{self, encode};
 use super::spans::newest_number;
-use super::texts::{AddedPieces, RecentTexts};
+use super::texts::AddedPieces;
 use crate::store::api::{Appended, RolloutSequenceState, UNASSIGNED};
 use crate::store::externalized::Hash;
 use crate::store::records::SpanObserver;
@@ -29,11 +30,11 @@ impl PackedRow {
     }
 
     /// Encodes a span outside of the transaction, since compression takes longer than all writes.
-    pub(super) fn encode(span: &Arc<Span>, recent: &RecentTexts) -> Self {
+    pub(super) fn encode(span: &Arc<Span>, recent: &Recent) -> Self {
         let row = SpanRow::encode(span);
         let mut packed = HashMap::new();
         for value in &row.externalized {
-            for piece in value.pieces.iter().filter(|piece| !recent.contains(&piece.hash)) {
+            for piece in value.pieces.iter().filter(|piece| !recent.texts.contains(&piece.hash)) {
                 packed.entry(piece.hash).or_insert_with(|| value.pack(piece, span));
             }
         }
@@ -61,7 +62,7 @@ impl ToSql for ColumnValue<'_> {
 pub(super) fn append(
     connection: &Connection,
     batches: &[Vec<PackedRow>],
-    recent: &RecentTexts,
+    recent: &Recent,
     observer: Option<SpanObserver>,
 ) -> rusqlite::Result<Vec<Appended>> {
     let mut updated: BTreeSet<(&RolloutId, &AttemptId)> = BTreeSet::new();
@@ -80,6 +81,9 @@ pub(super) fn append(
             };
             next = None;
             let span = row.span();
+            if row.row.is_whole {
+                recent.spans.add(unsigned(id), &row.row.span);
+            }
             updated.insert((&span.rollout_id, &span.attempt_id));
             if span.rollout_id.as_str() != UNASSIGNED {
                 let trace = traces.entry(&span.trace_id).or_insert(NewTrace { first: span, last_span: id });
@@ -283,7 +287,7 @@ fn insert_span(
     connection: &Connection,
     row: &PackedRow,
     number: Option<i64>,
-    recent: &RecentTexts,
+    recent: &Recent,
     pieces: &mut AddedPieces,
 ) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached(&INSERT_SPAN)?;
@@ -294,7 +298,7 @@ fn insert_span(
     }
     let id = connection.last_insert_rowid();
     for value in &row.row.externalized {
-        let last_piece = recent.store(connection, value, &row.packed, row.span(), pieces)?;
+        let last_piece = recent.texts.store(connection, value, &row.packed, row.span(), pieces)?;
         let sql = "INSERT INTO span_text (span, attribute, text) VALUES (?1, ?2, ?3)";
         connection.prepare_cached(sql)?.execute(params![id, value.attribute, last_piece])?;
     }

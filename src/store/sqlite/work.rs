@@ -3,8 +3,8 @@
 use super::error::CommandError;
 use super::options::SqliteOptions;
 use super::pruning::prune_slice;
+use super::recent::Recent;
 use super::statements::{PackedRow, append, next_sequence};
-use super::texts::RecentTexts;
 use super::transaction::{self, Changed};
 use super::words;
 use crate::store::api::{Appended, RolloutSequenceState};
@@ -82,7 +82,7 @@ impl Work {
         connection: &Connection,
         path: &Path,
         options: &SqliteOptions,
-        recent: &RecentTexts,
+        recent: &Recent,
     ) -> CommandResult {
         match self {
             Self::Append(rows) => {

@@ -11,10 +11,11 @@ use super::limits::Limits;
 use super::open_file::{OpenFile, Opened, abandon};
 use super::options::SqliteOptions;
 use super::readers::Readers;
+use super::recent::Recent;
 use super::retention::release_pages;
 use super::statements::{PackedRow, append};
-use super::texts::RecentTexts;
 use super::work::{CommandResult, LogNeed, Outcome, Work};
+use crate::store::api::NumberedSpans;
 use crate::store::error::{Result, StoreError};
 use crate::store::pruning::{PruneCounters, PruneCursor, PruneSlice};
 use crate::trace::Span;
@@ -49,7 +50,7 @@ enum WriterMessage {
 pub(super) struct Writer {
     sender: Mutex<Option<mpsc::Sender<WriterMessage>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    recent: Arc<RecentTexts>,
+    recent: Arc<Recent>,
 }
 
 struct WriterThread {
@@ -63,7 +64,7 @@ struct WriterThread {
     pruned: Arc<PruneCounters>,
     /// For the continuation of a prune. It does not keep the thread alive.
     sender: mpsc::WeakSender<WriterMessage>,
-    recent: Arc<RecentTexts>,
+    recent: Arc<Recent>,
     checkpoints: Checkpoints,
 }
 
@@ -77,7 +78,7 @@ impl Writer {
         pruned: Arc<PruneCounters>,
     ) -> Result<Self> {
         let (sender, inbox) = mpsc::channel(MAX_QUEUED);
-        let recent = Arc::new(RecentTexts::default());
+        let recent = Arc::new(Recent::default());
         let thread = WriterThread {
             recent: Arc::clone(&recent),
             checkpoints: Checkpoints::start(Arc::clone(&file), generation),
@@ -118,6 +119,11 @@ impl Writer {
         let (reply, result) = oneshot::channel();
         sender.send(WriterMessage::Run(Command { work, reply })).await.map_err(|_| StoreError::Closed)?;
         result.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The spans with a number above `after`, if they were stored just now. `None` if they have to be read from the file.
+    pub(super) fn recent_spans(&self, after: u64, limit: usize) -> Option<NumberedSpans> {
+        self.recent.spans.page(after, limit)
     }
 
     /// Completes the queued commands and ends the thread. A second call has no effect.
@@ -185,6 +191,10 @@ impl WriterThread {
         }
         match self.commit(works) {
             Ok(results) => {
+                let is_plain = |result: &CommandResult| {
+                    result.as_ref().is_ok_and(|outcome| outcome.needs_of_log() == LogNeed::Nothing)
+                };
+                self.recent.spans.committed(results.iter().all(is_plain));
                 for (result, reply) in results.into_iter().zip(replies) {
                     match &result {
                         Ok(Outcome::Appended(appended)) => self.limits.stored(appended.stored),
@@ -201,6 +211,7 @@ impl WriterThread {
                 }
             }
             Err(error) => {
+                self.recent.spans.clear();
                 for reply in replies {
                     let _ = reply.send(Err(store_error(self.file.path(), &error)));
                 }
@@ -286,7 +297,11 @@ impl WriterThread {
     /// Applies the limits if enough spans were stored since the last check, or goes on with it. A slice is removed at a time, so that
     /// commands that have come meanwhile are run before the next one.
     fn apply_limits(&mut self, from: Option<PruneCursor>) {
-        match self.limits.apply(&mut self.connection, from) {
+        let slice = self.limits.apply(&mut self.connection, from);
+        if slice.as_ref().is_some_and(|slice| slice.has_removed) {
+            self.recent.spans.clear();
+        }
+        match slice {
             Some(PruneSlice { next: Some(next), .. }) => {
                 let sender = self.sender.clone();
                 let request = move || {
@@ -317,7 +332,7 @@ struct Group<'a> {
     transaction: Transaction<'a>,
     path: &'a Path,
     options: &'a SqliteOptions,
-    recent: &'a RecentTexts,
+    recent: &'a Recent,
 }
 
 impl Group<'_> {

@@ -14,6 +14,8 @@ mod names;
 mod response;
 mod spans;
 mod to_json;
+mod to_protobuf;
+mod view;
 
 pub(crate) use decode::{OtlpFormat, spans};
 pub(crate) use encode::encoded;

@@ -20,5 +20,8 @@ pub(super) const FLAG_IS_REMOTE: u32 = 0x200;
 
 /// True for the attributes that have what a span of ours has in fields.
 pub(super) fn is_identity(name: &str) -> bool {
-    [ROLLOUT_ID, ATTEMPT_ID, SEQUENCE_ID, ORIGINAL_TRACE_ID, ORIGINAL_SPAN_ID, ORIGINAL_PARENT_ID].contains(&name)
+    const ALL: [&str; 6] =
+        [ROLLOUT_ID, ATTEMPT_ID, SEQUENCE_ID, ORIGINAL_TRACE_ID, ORIGINAL_SPAN_ID, ORIGINAL_PARENT_ID];
+    // Most names have other beginnings.
+    (name.starts_with("agentlightning.") || name.starts_with("tracewire.")) && ALL.contains(&name)
 }

@@ -1,7 +1,7 @@
 //! Requests with values that strict decoders reject.
 
 use super::message::{Any, AnyValue, ArrayValue, KeyValue, ResourceSpans, ScopeSpans, SpanMessage, TraceRequest};
-use super::{DecodedSpan, OtlpFormat, spans};
+use super::{DecodedSpan, OtlpFormat, encoded, spans};
 use crate::trace::{Attributes, Span, SpanKind, StatusCode, Timestamp, Value};
 use prost::Message;
 use serde_json::{Value as JsonValue, json};
@@ -165,4 +165,56 @@ fn a_protobuf_span_that_cannot_be_kept_costs_no_other() {
 
 fn spans_of(body: &[u8]) -> Vec<DecodedSpan> {
     spans(OtlpFormat::Protobuf, body).unwrap()
+}
+
+/// Spans are written as the messages that are read would be, whatever the lengths of their parts.
+#[test]
+fn both_formats_write_all_of_a_span() {
+    let json = json!({ "rollout_id": "r", "attempt_id": "a", "sequence_id": 7, "trace_id": "0a".repeat(16), "span_id": "no id",
+        "parent_id": "0c".repeat(8), "name": "n", "kind": "CLIENT", "status": { "status_code": "ERROR", "description": "failed" },
+        "attributes": {}, "start_time": 1.5, "end_time": 2.5, "context": null,
+        "parent": { "trace_id": "0a".repeat(16), "span_id": "0c".repeat(8), "is_remote": true, "trace_state": {} },
+        "events": [{ "name": "e", "attributes": { "k": "v".repeat(300) }, "timestamp": 1.75 }],
+        "links": [{ "context": { "trace_id": "0b".repeat(16), "span_id": "0d".repeat(8), "is_remote": false,
+            "trace_state": { "a": "b" } }, "attributes": { "k": [1.5, -2.0] } }],
+        "resource": { "attributes": { "service.name": "s" }, "schema_url": "https://example.com/schema" } });
+    let mut one: Span = serde_json::from_value(json).unwrap();
+    for (name, value) in [
+        ("", Value::Bool(true)),
+        ("int", Value::Int(-1)),
+        ("float", Value::Float(0.5)),
+        ("text", Value::String(String::new())),
+        ("long", Value::String("é".repeat(20_000))),
+        ("bools", Value::Bools(vec![true, false])),
+        ("ints", Value::Ints((0..300).map(|number| number * number * number).collect())),
+        ("texts", Value::Strings(vec!["a".to_owned(), "b".repeat(200)])),
+        ("tracewire.dropped", Value::Floats(Vec::new())),
+    ] {
+        one.attributes.insert(name.to_owned(), value);
+    }
+    let mut other = one.clone();
+    other.resource.attributes.clear();
+    other.span_id = "0e".repeat(8);
+    let all = [one.clone(), other, one];
+    let protobuf = encoded(OtlpFormat::Protobuf, &all).unwrap();
+    // Another encoder writes the same bytes of what it reads.
+    assert!(TraceRequest::decode(&*protobuf).unwrap().encode_to_vec() == protobuf);
+    let spans_of_all =
+        TraceRequest::decode(&*protobuf).unwrap().resource_spans.into_iter().flat_map(|one| one.scope_spans);
+    for span in spans_of_all.flat_map(|scope| scope.spans) {
+        assert!(SpanMessage::decode(&*span).unwrap().encode_to_vec() == span);
+    }
+    let decoded = |format, body: &[u8]| {
+        let decoded = spans(format, body).unwrap().into_iter().map(Result::unwrap);
+        decoded.map(|(span, attribution)| (span, attribution.rollout, attribution.sequence_id)).collect::<Vec<_>>()
+    };
+    let from_protobuf = decoded(OtlpFormat::Protobuf, &protobuf);
+    assert_eq!(from_protobuf, decoded(OtlpFormat::Json, &encoded(OtlpFormat::Json, &all).unwrap()));
+    let (span, rollout, sequence_id) = &from_protobuf[0];
+    assert_eq!((rollout.as_deref(), *sequence_id, from_protobuf.len()), (Some("r"), Some(7), 3));
+    assert_eq!(
+        (&span.attributes["long"], &span.attributes["ints"]),
+        (&all[0].attributes["long"], &all[0].attributes["ints"])
+    );
+    assert_eq!((&span.events, &span.links, span.start_time), (&all[0].events, &all[0].links, all[0].start_time));
 }
