@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -18,11 +19,22 @@ class Origin(BaseHTTPRequestHandler):
     """Answers chat completions with token ids, and everything else with an echo."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     calls = 0
+    slow_calls = 0
+    hanging_calls = 0
+    released = threading.Event()
 
     def do_GET(self) -> None:
         if self.path == "/hang":
+            Origin.hanging_calls += 1
             self.rfile.read(1)
+        if self.path == "/slow":
+            Origin.slow_calls += 1
+            time.sleep(0.4)
+        if self.path == "/hang-until-released":
+            Origin.hanging_calls += 1
+            Origin.released.wait(60)
         self.answer({"path": self.path, "headers": dict(self.headers)})
 
     def do_POST(self) -> None:
@@ -69,3 +81,12 @@ def origin():
 def home(tmp_path_factory):
     os.environ["TRACEWIRE_HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ.setdefault("AGENTOPS_API_KEY", "")
+
+
+@pytest.fixture
+def tracer():
+    from tracewire.agentlightning import TracewireTracer
+
+    tracer = TracewireTracer()
+    with tracer.lifespan():
+        yield tracer

@@ -25,43 +25,11 @@ import requests
 from agentlightning.adapter.messages import TraceToMessages
 from agentlightning.adapter.triplet import LlmProxyTraceToTriplet, TracerTraceToTriplet
 from agentlightning.store.client_server import LightningStoreClient
+from conftest import Origin
+from sample_agents import chat, run_in_store, two_calls, urls
 
 import tracewire
 from tracewire.agentlightning import TracewireTracer
-
-
-def chat(origin: str) -> dict:
-    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-    return requests.post(f"{origin}/v1/chat/completions", json=body).json()
-
-
-def urls(spans) -> list[str]:
-    return [span.attributes["url.full"].split("/", 3)[3] for span in spans if "url.full" in span.attributes]
-
-
-@pytest.fixture
-def tracer():
-    tracer = TracewireTracer()
-    with tracer.lifespan():
-        yield tracer
-
-
-class Agent(agl.LitAgent):
-    def __init__(self, work) -> None:
-        super().__init__()
-        self.work = work
-
-    def rollout(self, task, resources, rollout):
-        return self.work(task)
-
-
-async def run_in_store(tracer, store, agent, inputs=("task",)):
-    await store.add_resources({})
-    runner = agl.LitAgentRunner(tracer=tracer, max_rollouts=len(inputs), poll_interval=0.01)
-    rollouts = [await store.enqueue_rollout(input=one, mode="train") for one in inputs]
-    with runner.run_context(agent=Agent(agent), store=store):
-        await runner.iter()
-    return [await store.query_spans(rollout.rollout_id) for rollout in rollouts]
 
 
 def check_stored(spans) -> None:
@@ -77,16 +45,6 @@ def check_stored(spans) -> None:
         assert [one.reward for one in triplets] == [0.5, 0.75], adapter
     messages = TraceToMessages().adapt(spans)
     assert [one["messages"][-1]["content"] for one in messages] == ["hello"] * 2
-
-
-def two_calls(origin):
-    def agent(task):
-        chat(origin)
-        agl.emit_reward(0.5)
-        chat(origin)
-        agl.emit_reward(0.75)
-
-    return agent
 
 
 async def test_the_runner_fills_its_own_store(origin) -> None:
@@ -176,9 +134,14 @@ async def test_an_agent_that_hangs_keeps_its_calls(tracer, origin) -> None:
             await client.get(f"{origin}/before")
             await client.get(f"{origin}/hang", timeout=None)
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(hang(), 1)
-    assert urls(tracer.get_last_trace())[0] == "before"
+    before = Origin.hanging_calls
+    task = asyncio.create_task(hang())
+    while Origin.hanging_calls == before:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert urls(tracer.get_last_trace()) == ["before", "hang"]
 
 
 def test_before_init_worker_it_says_what_to_call() -> None:
@@ -263,12 +226,12 @@ def test_a_forked_worker_needs_init_worker(tracer, origin) -> None:
     child.join()
 
 
-def one_worker(number: int, origin: str, api: str, answers) -> None:
+def one_worker(number: int, origin: str, api: str, ended) -> None:
     async def run() -> None:
         client = LightningStoreClient(api)
-        (spans,) = await run_in_store(TracewireTracer(), client, two_calls(origin), [f"task-{number}"])
+        await run_in_store(TracewireTracer(), client, two_calls(origin), [f"task-{number}"])
         await client.close()
-        answers.put(sorted(span.name for span in spans))
+        ended.put(number)
 
     asyncio.run(run())
 
@@ -276,15 +239,19 @@ def one_worker(number: int, origin: str, api: str, answers) -> None:
 def test_four_workers_at_once(origin) -> None:
     with tracewire.serve(store="memory:") as server:
         context = multiprocessing.get_context("spawn")
-        answers = context.Queue()
-        workers = [context.Process(target=one_worker, args=(n, origin, server.api_url, answers)) for n in range(4)]
+        ended = context.Queue()
+        workers = [context.Process(target=one_worker, args=(n, origin, server.api_url, ended)) for n in range(4)]
         for worker in workers:
             worker.start()
-        found = [answers.get(timeout=100) for _ in workers]
+        # A worker may get the rollout of another, which may be running it when this one has ended.
+        assert sorted(ended.get(timeout=100) for _ in workers) == [0, 1, 2, 3]
         for worker in workers:
             worker.join()
-        assert [one.count("openai.chat.completion") for one in found] == [2] * 4
-        assert len(tracewire.trajectories(server=server.api_url)) >= 4
+        rollouts = {one["rollout_id"] for one in tracewire.trajectories(server=server.api_url)}
+        assert len(rollouts) == 4
+        for rollout in rollouts:
+            names = [span["name"] for span in server.trace(rollout)]
+            assert names.count("openai.chat.completion") == 2, names
 
 
 def test_the_trainer_with_four_runners(origin) -> None:
@@ -295,19 +262,6 @@ def test_the_trainer_with_four_runners(origin) -> None:
     )
     told = sorted(line for line in done.stdout.splitlines() if line.startswith("TRIPLETS"))
     assert told == [f"TRIPLETS [([1, 2], {reward}.0)]" for reward in range(6)], done.stdout + done.stderr
-
-
-async def test_a_store_that_is_away_does_not_fail_the_rollout(origin, caplog) -> None:
-    class Away(agl.InMemoryLightningStore):
-        async def get_many_span_sequence_ids(self, rollout_attempt_ids):
-            raise ConnectionError("away")
-
-    tracer = TracewireTracer()
-    with tracer.lifespan(Away()):
-        async with tracer.trace_context("away", rollout_id="ro-1", attempt_id="at-1"):
-            requests.get(f"{origin}/kept")
-    assert urls(tracer.get_last_trace()) == ["kept"]
-    assert "did not take 1 HTTP spans" in caplog.text
 
 
 async def test_operations_and_attributes_of_every_kind(tracer, origin) -> None:
@@ -322,16 +276,6 @@ async def test_operations_and_attributes_of_every_kind(tracer, origin) -> None:
     assert [name.split(".")[-1] for name in names[1:] if name.startswith("agentlightning")] == [
         "operation", "message", "object", "exception",
     ]  # fmt: skip
-
-
-def test_agentops_spans_get_the_token_ids(origin) -> None:
-    # In a process of its own: AgentOps needs the only tracer provider.
-    script = Path(__file__).with_name("agentops_script.py")
-    environment = {**os.environ, "ORIGIN": origin}
-    done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=110, check=False
-    )
-    assert "TRIPLET 2 [1, 2] [3, 4] 1.0" in done.stdout, done.stdout + done.stderr
 
 
 async def test_langchain_spans_join_the_tree(tracer) -> None:

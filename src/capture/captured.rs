@@ -4,6 +4,7 @@ use super::memory_budget::MemoryShare;
 use crate::llm::formats::BegunResponse;
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{Body, Exchange};
+use crate::util::in_flight::InFlightPermit;
 use std::io;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -23,6 +24,8 @@ pub struct Captured {
     pub(super) _messages: MemoryShare,
     /// To be dropped once the span is stored or lost.
     pub sequence: SequenceLease,
+    /// Likewise: counts the exchange until then.
+    pub(crate) unstored: InFlightPermit,
 }
 
 impl Captured {

@@ -1,5 +1,6 @@
 //! What capture counts. Each is a metric.
 
+use crate::util::in_flight::InFlightCounter;
 use std::sync::atomic::AtomicU64;
 
 /// What capture counts.
@@ -7,6 +8,10 @@ use std::sync::atomic::AtomicU64;
 pub struct CaptureCounters {
     /// Exchanges with a started recording.
     pub started: AtomicU64,
+    /// Exchanges that have not ended, without CONNECTs: a client keeps a tunnel long after its last request.
+    pub(crate) in_flight: InFlightCounter,
+    /// Exchanges that have ended, and whose spans are neither stored nor lost. Each is in one of the two counters until then.
+    pub(crate) unstored: InFlightCounter,
     /// Exchanges that passed unrecorded because the queue was full.
     pub dropped: AtomicU64,
     /// Exchanges that waited for room in the queue.

@@ -77,6 +77,10 @@ impl Recording {
     ) -> Self {
         let include_bodies = options.settings.include_bodies;
         let records_bodies = include_bodies || exchange.records_bodies;
+        let in_flight = match exchange.kind {
+            ExchangeKind::Connect(_) => None,
+            ExchangeKind::Http | ExchangeKind::Upgrade => Some(options.counters.in_flight.enter()),
+        };
         let records_messages = include_bodies || websocket_calls(&exchange.request.target).is_some();
         let state = RecordingState {
             exchange,
@@ -85,6 +89,7 @@ impl Recording {
             response: body_record(&options),
             messages: options.memory.share(MemoryUse::WebSocket),
             sequence,
+            in_flight,
             is_call: options.is_absorbed.then_some(true),
             final_outcome: None,
             is_faulty: false,
@@ -333,13 +338,13 @@ impl Recording {
     pub(super) fn finish(&self) -> Option<CommitWait> {
         let shared = self.shared.as_ref()?;
         let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let RecordingOptions { started, durable, settings, counters, .. } = &shared.options;
+        let RecordingOptions { durable, settings, counters, .. } = &shared.options;
         if !durable {
-            deliver(state, *started, None);
+            deliver(state, &shared.options, None);
             return None;
         }
         let (sender, committed) = oneshot::channel();
-        deliver(state, *started, Some(sender));
+        deliver(state, &shared.options, Some(sender));
         Some(CommitWait { committed, timeout: settings.commit_timeout, counters: Arc::clone(counters) })
     }
 
@@ -370,7 +375,7 @@ impl Drop for Shared {
             if is_unwinding() {
                 state.exchange.outcome = outcome_when_dropped();
             }
-            deliver(state, self.options.started, None);
+            deliver(state, &self.options, None);
         }
     }
 }

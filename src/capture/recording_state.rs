@@ -13,6 +13,7 @@ use crate::llm::api::has_api;
 use crate::shared_state::SequenceLease;
 use crate::trace::SamplerArrays;
 use crate::trace::exchange::{Body, BodyContent, Direction, Exchange, Outcome};
+use crate::util::in_flight::InFlightPermit;
 use crate::util::panics::{Panicked, is_unwinding};
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +40,8 @@ pub(super) struct RecordingState {
     pub(super) response: BodyRecord,
     pub(super) messages: MemoryShare,
     pub(super) sequence: SequenceLease,
+    // None: it is not counted as in flight.
+    pub(super) in_flight: Option<InFlightPermit>,
     // Whether the request may be a call of a model or tool, so that its content is recorded. None before the first byte
     // of its body that is not white space.
     pub(super) is_call: Option<bool>,
@@ -71,15 +74,24 @@ pub(super) fn outcome_when_dropped() -> Outcome {
 }
 
 /// Delivers an exchange as it stands.
-pub(super) fn deliver(state: RecordingState, started: Instant, committed: Option<oneshot::Sender<CommitStatus>>) {
-    let RecordingState { mut exchange, slot, request, response, messages, sequence, final_outcome, .. } = state;
+pub(super) fn deliver(
+    state: RecordingState,
+    options: &RecordingOptions,
+    committed: Option<oneshot::Sender<CommitStatus>>,
+) {
+    let RecordingState { mut exchange, slot, request, response, messages, sequence, in_flight, final_outcome, .. } =
+        state;
+    // In this order, so that it is counted throughout.
+    let unstored = options.counters.unstored.enter();
+    drop(in_flight);
     add_content(&mut exchange.request_body, request);
     let begun = add_content(&mut exchange.response_body, response);
-    exchange.timing.ended = started.elapsed();
+    exchange.timing.ended = options.started.elapsed();
     if let Some(outcome) = final_outcome {
         exchange.outcome = outcome;
     }
-    slot.deliver(Captured { exchange, begun, queued_at: Instant::now(), committed, _messages: messages, sequence });
+    let queued_at = Instant::now();
+    slot.deliver(Captured { exchange, begun, queued_at, committed, _messages: messages, sequence, unstored });
 }
 
 /// Adds what was recorded to its body. Returns the call that was begun to be read from it.

@@ -127,7 +127,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     {
         let (prompt, response) = (text(prompt), text(&[response]));
         let logprobs = logprobs(span);
-        let mut child = child(span, children.len(), "raw_gen_ai_request");
+        let mut child = child(span, children.len(), TOKEN_IDS_CHILD);
         child.set_some("llm.hosted_vllm.id", span.attributes.get(names::GEN_AI_RESPONSE_ID).cloned());
         child.set("llm.hosted_vllm.prompt_token_ids", prompt);
         child.set("llm.hosted_vllm.response_token_ids", response);
@@ -137,7 +137,7 @@ fn to_agent_lightning(span: &mut Span) -> Vec<Span> {
     // Of the first choice only: its token ids are the sample.
     for call in tool_calls(outputs.first().unwrap_or(&JsonValue::Null)) {
         let name = call["name"].as_str().unwrap_or_default();
-        let mut child = child(span, children.len(), &format!("tool_call.{name}"));
+        let mut child = child(span, children.len(), &format!("{TOOL_CALL_CHILD}{name}"));
         child.set("tool.name", name);
         child.set("tool.parameters", arguments(call));
         child.set("tool.call.id", call["id"].as_str().unwrap_or_default());
@@ -229,10 +229,27 @@ fn arguments(call: &JsonValue) -> String {
     }
 }
 
+/// True for a child span that [`view`] has made, of whatever span. A client that read it here, or from another server, gives it
+/// back together with its parent, of which it is made again.
+pub(crate) fn is_derived(span: &Span) -> bool {
+    let Some(parent) = &span.parent_id else { return false };
+    let has_name = span.name == TOKEN_IDS_CHILD || span.name.starts_with(TOOL_CALL_CHILD);
+    has_name && (0..MAX_RECOGNIZED).any(|number| child_id(parent, number) == span.span_id)
+}
+
+fn child_id(parent: &str, number: usize) -> String {
+    let id = u64::from_str_radix(parent, 16).unwrap_or(0);
+    format!("{:016x}", id.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
+const TOKEN_IDS_CHILD: &str = "raw_gen_ai_request";
+const TOOL_CALL_CHILD: &str = "tool_call.";
+/// Children of a call that are recognized; a model makes far fewer tool calls at once.
+const MAX_RECOGNIZED: usize = 1024;
+
 /// A child span with the parent's sequence id and times. Its id depends on `of` and `number` only.
 fn child(of: &Span, number: usize, name: &str) -> Span {
-    let id = u64::from_str_radix(&of.span_id, 16).unwrap_or(0);
-    let span_id = format!("{:016x}", id.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let span_id = child_id(&of.span_id, number);
     let context = |span_id: &str| SpanContext {
         trace_id: of.trace_id.clone(),
         span_id: span_id.to_owned(),

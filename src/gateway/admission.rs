@@ -3,12 +3,12 @@
 use super::backends::Backend;
 use super::call::GatewayCall;
 use super::error_response::pause_error;
-use super::in_flight::InFlightPermit;
 use super::models::no_backend;
 use super::service::Gateway;
 use super::settings::{PauseForm, Staleness};
 use crate::error::{ErrorKind, ProxyError};
 use crate::upstream::Body;
+use crate::util::in_flight::InFlightPermit;
 use http::Response;
 use std::time::Instant;
 

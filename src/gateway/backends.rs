@@ -4,12 +4,12 @@
 //! A call keeps the backend that it was sent to: registering it again changes its state, and removing it does not end its
 //! calls. Bound: [`MAX_BACKENDS`] at a time; registering more is an error. This file sends nothing.
 
-use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::{BackendEngine, BackendSettings};
 use crate::llm::api::ApiSpec;
 use crate::llm::engine::{Credential, Engine};
 use crate::trace::{InvalidId, check_id};
 use crate::upstream::{Origin, Scheme};
+use crate::util::in_flight::{InFlightCounter, InFlightPermit};
 use crate::util::secret::Secret;
 use crate::wire::redact::Redactor;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};

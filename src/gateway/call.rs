@@ -1,7 +1,6 @@
 //! A call: an LLM request that was read and may be sent to backends.
 
 use super::error_response::ErrorFormat;
-use super::in_flight::InFlightPermit;
 use super::rollout_lookup::RolloutRegistration;
 use super::rollout_state::RolloutGuard;
 use super::routing::{CallMode, Route};
@@ -11,6 +10,7 @@ use crate::capture::{EditedBytes, HeldBytes};
 use crate::error::{ErrorKind, ProxyError};
 use crate::forward::ActiveExchange;
 use crate::net::drain::DrainGuard;
+use crate::util::in_flight::InFlightPermit;
 use http::HeaderMap;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -27,7 +27,6 @@ mod coalescing;
 mod deliver;
 mod error_response;
 mod handle;
-mod in_flight;
 mod interceptor;
 mod keepalive;
 mod models;

@@ -1,8 +1,8 @@
 //! The pause gate: calls pass it before they are sent, unless the gateway is paused while weights change. It counts the
 //! calls in flight, so that a trainer can wait until there are none.
 
-use super::in_flight::{InFlightCounter, InFlightPermit};
 use super::settings::PauseForm;
+use crate::util::in_flight::{InFlightCounter, InFlightPermit};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;

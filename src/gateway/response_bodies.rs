@@ -5,13 +5,13 @@
 use super::backends::Backend;
 use super::call::{CallEnd, ResponseState};
 use super::error_response::message;
-use super::in_flight::InFlightPermit;
 use super::stored_responses::UnansweredRequest;
 use crate::capture::{Recording, TeeBody, VersionChange};
 use crate::forward::replay::Replay;
 use crate::llm::api::ApiErrorKind;
 use crate::llm::translate::StreamTranslator;
 use crate::upstream::{Body, BodyError, IdleLimited};
+use crate::util::in_flight::InFlightPermit;
 use crate::wire::sse::looks_like_events;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};

@@ -3,7 +3,6 @@
 
 use super::backends::{Backend, BackendError, Backends};
 use super::coalescing::ResponseCache;
-use super::in_flight::InFlightCounter;
 use super::pause::PauseGate;
 use super::rollout_lookup::RolloutLookup;
 use super::rollout_state::RolloutStates;
@@ -11,6 +10,7 @@ use super::settings::{BackendSettings, GatewaySettings, Reroute};
 use super::stored_responses::StoredResponses;
 use crate::forward::Forwarder;
 use crate::trace::RolloutId;
+use crate::util::in_flight::InFlightCounter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

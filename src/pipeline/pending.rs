@@ -5,6 +5,7 @@ use crate::capture::CommitStatus;
 use crate::shared_state::SequenceLease;
 use crate::store::{Appended, FailedAppend, SharedStore, StoreError};
 use crate::trace::Span;
+use crate::util::in_flight::InFlightPermit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,6 +21,8 @@ pub(super) struct PendingSpans {
     pub(super) waiting: Vec<oneshot::Sender<CommitStatus>>,
     /// Dropped with the batch: when all spans are stored or lost.
     pub(super) sequences: Vec<SequenceLease>,
+    /// Likewise.
+    pub(super) unstored: Vec<InFlightPermit>,
 }
 
 impl PendingSpans {

@@ -214,7 +214,7 @@ impl PipelineWorker {
         let mut spans = Vec::with_capacity(batch.len());
         for captured in batch {
             pending.content_bytes += captured.content_bytes();
-            let Captured { mut exchange, begun, queued_at, committed, sequence, .. } = captured;
+            let Captured { mut exchange, begun, queued_at, committed, sequence, unstored, .. } = captured;
             self.counters.latencies.exchange_received(&exchange.timing, queued_at.elapsed());
             match catch(|| build_spans(&mut exchange, begun, &mut self.relations, &self.options)) {
                 Ok(BuiltSpans { span, inferred, calls }) => {
@@ -225,6 +225,7 @@ impl PipelineWorker {
                     spans.extend(inferred.into_iter().map(Arc::new));
                     pending.waiting.extend(committed);
                     pending.sequences.push(sequence);
+                    pending.unstored.push(unstored);
                 }
                 Err(Panicked) => {
                     self.counters.lost.fetch_add(1, Ordering::Relaxed);

@@ -30,8 +30,9 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
     for span in calls {
         let first = text(span, names::GEN_AI_RESPONSE_ID).and_then(|id| known.get(id));
         match first.filter(|first| first.span_id != span.span_id) {
-            // The agent's own tracer recorded the same call.
-            Some(first) if !has_ids(span) && (has_ids(first) || !span.attributes.contains_key(names::OUTCOME)) => {}
+            // The agent's own tracer recorded the same call, which may have been given its ids.
+            Some(first) if !has_ids(span) && (has_ids(first) || !is_exchange(span)) => {}
+            Some(first) if !is_exchange(span) && has_same(first, span, TOKEN_IDS) => {}
             Some(first) => record.calls.extend(answers(span, is_same_response(first, span))),
             None => record.calls.extend(answers(span, false)),
         }
@@ -43,11 +44,12 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
     record
 }
 
-/// Which span has each response: the first with token ids, else the first.
+/// Which span has each response: the first with token ids, else the first; of an exchange rather than of an agent's tracer.
 fn responses<'a>(calls: &[&'a Span]) -> HashMap<&'a str, &'a Span> {
     let mut known = HashMap::new();
-    let (with_ids, without): (Vec<&Span>, Vec<&Span>) = calls.iter().partition(|span| has_ids(span));
-    for span in with_ids.into_iter().chain(without) {
+    let mut calls = calls.to_vec();
+    calls.sort_by_key(|span| (!has_ids(span), !is_exchange(span)));
+    for span in calls {
         if let Some(id) = text(span, names::GEN_AI_RESPONSE_ID) {
             known.entry(id).or_insert(span);
         }
@@ -59,11 +61,21 @@ fn has_ids(span: &Span) -> bool {
     span.attributes.contains_key(names::RESPONSE_TOKEN_IDS)
 }
 
+/// Whether the span is of an exchange that passed Tracewire.
+fn is_exchange(span: &Span) -> bool {
+    span.attributes.contains_key(names::OUTCOME)
+}
+
 /// Whether two calls with one response id are one response, given twice. Some servers give every response the same id.
 fn is_same_response(first: &Span, second: &Span) -> bool {
-    let names = [names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS, names::GEN_AI_OUTPUT_MESSAGES];
+    has_same(first, second, TOKEN_IDS) && has_same(first, second, &[names::GEN_AI_OUTPUT_MESSAGES])
+}
+
+fn has_same(first: &Span, second: &Span, names: &[&str]) -> bool {
     names.iter().all(|name| first.attributes.get(*name) == second.attributes.get(*name))
 }
+
+const TOKEN_IDS: &[&str] = &[names::PROMPT_TOKEN_IDS, names::RESPONSE_TOKEN_IDS];
 
 /// The answers of one call.
 fn answers(span: &Span, is_repeated: bool) -> Vec<Call> {

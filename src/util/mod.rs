@@ -5,6 +5,7 @@ pub(crate) mod cut;
 pub(crate) mod glob;
 pub(crate) mod host_name;
 pub(crate) mod host_patterns;
+pub(crate) mod in_flight;
 pub(crate) mod listen_address;
 pub(crate) mod lru;
 pub(crate) mod paged_buffer;

@@ -1,9 +1,10 @@
 //! Agent Lightning's own package (0.3.0, unmodified) against our server: its store client, and its adapters on traffic
 //! that only we saw.
 
-use crate::support::client::get;
+use crate::support::client::{self, get};
 use crate::support::postgres::database;
 use crate::support::{Bench, installed, root, say, text};
+use crate::training;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -142,4 +143,50 @@ fn post(url: &str, body: &Value) -> Value {
     );
     let answer = say(host.parse().unwrap(), format!("{head}{body}").as_bytes());
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// A tracer that reads the listing of one server gives it to the store of another, beside an instrumentation's spans.
+#[test]
+fn calls_that_a_tracer_gives_back_are_counted_once() {
+    let bench = Bench::new();
+    let serve = training::serve(&bench);
+    let server = serve.address("server");
+    let recorded = training::rollout(&serve);
+    let listed = |rollout: &str| get(server, &format!("/v1/agl/spans?rollout_id={rollout}&limit=-1")).json();
+    let trajectory = |rollout: &str| get(server, &format!("/v1/tracewire/rollouts/{rollout}/trajectory")).json();
+    let given = listed(&recorded)["items"].as_array().unwrap().clone();
+    let copy = client::post(server, "/v1/agl/rollouts", &json!({"input": {"task_id": "t-2"}})).json();
+    let give = |mut span: Value| {
+        span["rollout_id"] = copy["rollout_id"].clone();
+        span["attempt_id"] = copy["attempt"]["attempt_id"].clone();
+        assert_eq!(client::post(server, "/v1/agl/spans", &span).status, 201);
+    };
+    for span in &given {
+        if span["name"] == "openai.chat.completion" {
+            // It ends first, and has the ids of the call.
+            let mut own = span.clone();
+            own["span_id"] = json!(format!("a{}", &span["span_id"].as_str().unwrap()[1..]));
+            own["name"] = json!("openai.chat");
+            let attributes = own["attributes"].as_object_mut().unwrap();
+            attributes.retain(|name, _| !name.starts_with("tracewire.") && !name.starts_with("http."));
+            attributes.insert("gen_ai.output.messages".to_owned(), json!("[{\"role\": \"assistant\"}]"));
+            own["context"]["span_id"] = own["span_id"].clone();
+            give(own);
+        }
+        give(span.clone());
+    }
+    let copy = copy["rollout_id"].as_str().unwrap();
+    let names = |list: Value| -> Vec<String> {
+        let mut names: Vec<String> =
+            list["items"].as_array().unwrap().iter().map(|span| span["name"].to_string()).collect();
+        names.retain(|name| name != "\"openai.chat\"");
+        names.sort();
+        names
+    };
+    assert_eq!(names(listed(copy)), names(listed(&recorded)));
+    assert_eq!(given.iter().filter(|span| span["name"] == "tool_call.read").count(), 1);
+    let ids = |rollout: &str| -> Vec<Value> {
+        trajectory(rollout)["calls"].as_array().unwrap().iter().map(|call| call["span_id"].clone()).collect()
+    };
+    assert_eq!(ids(copy), ids(&recorded), "{:#}", trajectory(copy));
 }

@@ -76,10 +76,13 @@ fn a_full_queue_makes_requests_wait_or_pass_as_the_setting_says() {
             let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
             value.unwrap_or_default().parse::<u64>().unwrap()
         };
+        // It has not ended, or is on its way into the store, or is there.
+        let stages = || (metric("tracewire_exchanges_in_flight"), metric("tracewire_exchanges_unstored"));
         let warnings = || get(server, "/readyz").json()["warnings"].to_string();
         let first = request("/held");
         eventually(|| (metric("tracewire_exchanges_total") == 1).then_some(()));
         assert!(warnings().contains("the capture queue is full: 0 requests wait"), "{}", warnings());
+        assert_eq!(stages(), (1, 0));
         let second = request("/next");
         if waits {
             eventually(|| (metric("tracewire_exchanges_waiting") == 1).then_some(()));
@@ -92,6 +95,7 @@ fn a_full_queue_makes_requests_wait_or_pass_as_the_setting_says() {
         if waits {
             assert_eq!(bench.exchanges(&rollout, 2).len(), 2);
         }
+        eventually(|| (stages() == (0, 0)).then_some(()));
         let dropped = metric("tracewire_exchanges_dropped_total");
         assert_eq!((dropped, metric("tracewire_exchanges_waited_total")), if waits { (0, 1) } else { (1, 0) });
         eventually(|| (warnings() == "null").then_some(()));

@@ -1,7 +1,8 @@
 //! The tracer library by its public interface: the contract, misuse, stores that are away, and what other services get.
 
-use crate::support::Bench;
+use crate::support::client::get;
 use crate::support::tracers::{dummy, memory_store, tree};
+use crate::support::{Bench, eventually, say};
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
@@ -547,6 +548,42 @@ async fn an_exporter_of_the_opentelemetry_sdk_writes_into_one_attempt() {
     provider.tracer("library").in_span("late", |_| ());
     let error = provider.force_flush().unwrap_err().to_string();
     assert!(error.contains("1 spans are not stored (the trace store is closed)"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracer_and_a_running_server_write_one_rollout() {
+    let bench = Bench::new();
+    let file = bench.home().join("shared.db");
+    let serve = bench.serve(&["--store", file.to_str().unwrap()]);
+    let tracer = StoreTracer::new(Arc::new(SqliteStore::open(&file, SqliteOptions::default()).unwrap())).unwrap();
+    tracer.init_worker(0).unwrap();
+    let options = TraceOptions::new("agent").rollout("ro-1").attempt("at-1");
+    let (proxy, url) = (serve.address("proxy"), format!("{}/v1/models", bench.http()));
+    let answer = tracer
+        .trace_context(options, async {
+            let [(_, parent), _] = Context::current()?.headers();
+            let ids = "x-rollout-id: ro-1\r\nx-attempt-id: at-1";
+            let request =
+                format!("GET {url} HTTP/1.1\r\nHost: x\r\n{ids}\r\ntraceparent: {parent}\r\nConnection: close\r\n\r\n");
+            let answer = tokio::task::block_in_place(|| say(proxy, request.as_bytes()));
+            emit::reward(1.0).map(|_| answer)
+        })
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    tracer.teardown_worker(0).await.unwrap();
+    let spans = eventually(|| {
+        let listed = get(serve.address("server"), "/v1/agl/spans?rollout_id=ro-1&limit=-1").json();
+        let spans = listed["items"].as_array().unwrap().clone();
+        (spans.len() == 3).then_some(spans)
+    });
+    let root = spans.iter().find(|span| span["name"] == "agent").unwrap();
+    assert!(root["parent_id"].is_null());
+    let below =
+        |span: &&serde_json::Value| span["parent_id"] == root["span_id"] && span["trace_id"] == root["trace_id"];
+    assert_eq!(spans.iter().filter(below).count(), 2, "{spans:#?}");
+    let numbers: std::collections::HashSet<String> = spans.iter().map(|span| span["sequence_id"].to_string()).collect();
+    assert_eq!(numbers.len(), 3, "{spans:#?}");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn engine() -> SocketAddr {
 }
 
 /// A finished rollout of task `t-1` with the reward 0.5. Returns its id.
-fn rollout(serve: &Running) -> String {
+pub(crate) fn rollout(serve: &Running) -> String {
     rollout_with(serve, "0.5")
 }
 
@@ -101,7 +101,7 @@ fn tracewire_at(serve: &Running, arguments: &[&str]) -> Output {
     tracewire(home.path()).args(arguments).args(["--server", &serve.url("server")]).output().unwrap()
 }
 
-fn serve(bench: &Bench) -> Running {
+pub(crate) fn serve(bench: &Bench) -> Running {
     let engine = engine();
     bench.gateway_without_backends(&format!(
         "[capture]\nrouted_experts = true\nsampling_masks = true\n[gateway]\nbackends = [{{ model = \"\", url = \"http://{engine}/v1\", engine = \"vllm\" }}]\n"

@@ -94,6 +94,13 @@ def remove(rollout: str, server: str, token: str | None) -> None:
     request(f"/api/rollouts/{quote(rollout, safe='')}", server, token, method="DELETE")
 
 
+def metrics(server: str, token: str | None) -> dict[str, float]:
+    """Return the metrics without labels, by their names."""
+    lines = request("/metrics", server, token).splitlines()
+    plain = (line.split() for line in lines if line and not line.startswith("#") and "{" not in line)
+    return {name: float(value) for name, value, *_ in plain}
+
+
 def request(path: str, server: str, token: str | None = None, *, method: str = "GET") -> str:
     """Send one request to the API server, and return the body of its answer."""
     token = token or os.environ.get("TRACEWIRE_TOKEN")

@@ -8,6 +8,7 @@ use crate::api::request_json::read;
 use crate::api::respond::{ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::api::streamed::streamed;
+use crate::export::agent_lightning::is_derived;
 use crate::trace::{AttemptId, RolloutId};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
@@ -24,6 +25,10 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerA
     let rollouts = &state.rollouts;
     // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;
+    if is_derived(&span) {
+        // The listing makes it of its parent.
+        return created(extra::json(&span));
+    }
     state.adopt(&mut span);
     span.sequence_id = state.sequences.claim(&span.rollout_id, span.sequence_id).await;
     let span = Arc::new(span);

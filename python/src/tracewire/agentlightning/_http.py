@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import multiprocessing
 import os
 import pickle
@@ -24,11 +25,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from tracewire._errors import TracewireError
+from tracewire.agentlightning._delivery import to_its_end
 from tracewire.agentlightning._recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
     from multiprocessing.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 _IS_0_2 = version("agentlightning").startswith("0.2.")
 _Base: Any = Tracer
@@ -78,37 +82,64 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
     @asynccontextmanager
     async def trace_context(
         self,
-        name: str | None = None,
+        name: str | None = None,  # noqa: ARG002 - of the contract
         *,
         store: Any = None,
         rollout_id: str | None = None,
         attempt_id: str | None = None,
     ) -> AsyncGenerator[HttpTracer, None]:
         """Record the calls of this process and its children until the end of the block, and add them to the store."""
+        recorder = await asyncio.to_thread(self._begin)
+        self._enter(recorder, rollout_id, attempt_id)
         try:
-            with self._trace_context_sync(name=name, rollout_id=rollout_id, attempt_id=attempt_id):
-                yield self
+            yield self
         finally:
-            store = store or self._store
-            if store is not None and rollout_id is not None and attempt_id is not None:
-                for span in self._spans:
-                    await store.add_otel_span(rollout_id, attempt_id, span)
+            self._leave(recorder)
+            try:
+                await to_its_end(self._finish(recorder, store or self._store, rollout_id, attempt_id))
+            finally:
+                self._is_open = False
+
+    async def _finish(self, recorder: Recorder, store: Any, rollout_id: str | None, attempt_id: str | None) -> None:
+        self._spans = await asyncio.to_thread(self._read, recorder)
+        if store is None or rollout_id is None or attempt_id is None:
+            return
+        for stored, span in enumerate(self._spans):
+            try:
+                await store.add_otel_span(rollout_id, attempt_id, span)
+            except Exception:  # a store that is away must not fail the rollout
+                missing = len(self._spans) - stored
+                logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", missing)
+                return
 
     @contextmanager
     def _trace_context_sync(
         self, *, rollout_id: str | None = None, attempt_id: str | None = None, **_: Any
     ) -> Iterator[HttpTracer]:
         recorder = self._begin()
-        self._ids = (rollout_id or "rollout-dummy", attempt_id or "attempt-dummy")
-        recorder.apply_environment()
-        _set_active(self)
+        self._enter(recorder, rollout_id, attempt_id)
         try:
             yield self
         finally:
-            _set_active(None)
-            self._is_open = False
+            self._leave(recorder)
+            try:
+                self._spans = self._read(recorder)
+            finally:
+                self._is_open = False
+
+    def _enter(self, recorder: Recorder, rollout_id: str | None, attempt_id: str | None) -> None:
+        self._ids = (rollout_id or "rollout-dummy", attempt_id or "attempt-dummy")
+        try:
+            recorder.apply_environment()
+            _set_active(self)
+        except BaseException:  # another tracer is active
             recorder.restore_environment()
-            self._spans = self._read(recorder)
+            self._is_open = False
+            raise
+
+    def _leave(self, recorder: Recorder) -> None:
+        _set_active(None)
+        recorder.restore_environment()
 
     def get_last_trace(self) -> list[Any]:
         """Return the spans of the last trace; none before the first."""
@@ -149,9 +180,13 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
     def _begin(self) -> Recorder:
         if self._is_open:
             raise TracewireError("a trace of this tracer is open already: end it first, or use another tracer")
-        recorder = self._start()
-        recorder.discard()
         self._is_open = True
+        try:
+            recorder = self._start()
+            recorder.discard()
+        except BaseException:
+            self._is_open = False
+            raise
         return recorder
 
     def _run_in_child(self, work: Callable[[], Any]) -> Any:
@@ -166,8 +201,10 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
         finally:
             _stop(child)
             ours.close()
-            self._is_open = False
-            self._spans = self._read(recorder)
+            try:
+                self._spans = self._read(recorder)
+            finally:
+                self._is_open = False
         succeeded, value = outcome
         if succeeded:
             return value

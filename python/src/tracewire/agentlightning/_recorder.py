@@ -2,12 +2,13 @@
 
 The proxy keeps its spans in memory, and serves one trace at a time, as Agent Lightning traces one rollout per process:
 every call between two `discard`s belongs to the current trace, also one of a client that an earlier trace made.
-A call that is still in flight when its trace ends is lost. Clients that were made before `start` keep the route that
-they were made with.
+Whatever of a trace is not recorded is logged: above all a call that is still in flight when its trace ends. Clients
+that were made before `start` keep the route that they were made with.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
@@ -24,10 +25,22 @@ from tracewire.agentlightning._aiohttp import lead_aiohttp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A response ends for its client only when its span is stored: so nothing is missing when a trace ends.
-_SETTINGS = '[capture]\ndurability = "commit"\nown_traffic = {}\n'
+logger = logging.getLogger(__name__)
+
+# A response ends for its client only when its span is stored, and no call passes unrecorded while the queue is full.
+_SETTINGS = '[capture]\ndurability = "commit"\nwhen_full = "wait"\nown_traffic = {}\n'
 # A response that the agent left unread, or an agent that was cancelled, ends for the proxy a moment later.
-_END_GRACE_S = 0.06
+_IN_FLIGHT_S = 1.0
+# What has ended is stored within milliseconds, unless the machine is overloaded.
+_UNSTORED_S = 30.0
+_POLL_S = 0.005
+_IN_FLIGHT = "tracewire_exchanges_in_flight"
+_UNSTORED = "tracewire_exchanges_unstored"
+_LOSSES = {
+    "tracewire_exchanges_dropped_total": "calls passed unrecorded: the queue of the proxy was full",
+    "tracewire_spans_lost_total": "spans could not be stored by the proxy",
+    "tracewire_bodies_truncated_total": "bodies were recorded in part",
+}
 
 
 class Recorder:
@@ -38,6 +51,8 @@ class Recorder:
         self._identity = f"python-{uuid.uuid4().hex[:12]}"
         self._previous: dict[str, str | None] = {}
         self._seen: set[str] = set()
+        self._began = 0.0
+        self._lost: dict[str, float] = {}
         self._lock = threading.Lock()
         with tempfile.TemporaryDirectory(prefix="tracewire-") as folder:
             settings = Path(folder) / "proxy.toml"
@@ -86,6 +101,10 @@ class Recorder:
     def discard(self) -> None:
         """Forget everything recorded so far: a new trace begins."""
         with self._lock:
+            counted = self._metrics()
+            self._lost = {name: counted[name] for name in _LOSSES}
+            # Calls of an earlier trace may still be in flight: they do not belong to the new one.
+            self._began = time.time() if counted[_IN_FLIGHT] else 0.0
             self._seen.clear()
             for rollout in self._rollouts():
                 _read.remove(rollout, self._server.api_url, self._server.token)
@@ -110,17 +129,49 @@ class Recorder:
         return _read.rollout_ids(self._server.api_url, self._server.token)
 
     def _take(self, read: Callable[[str], list[dict[str, Any]]], *, at_end: bool) -> list[dict[str, Any]]:
-        if at_end:
-            time.sleep(_END_GRACE_S)
         with self._lock:
+            self._settle(at_end=at_end)
             found = [span for rollout in self._rollouts() for span in read(rollout)]
             spans = [span for span in found if span["span_id"] not in self._seen and span.get("end_time")]
             self._seen.update(span["span_id"] for span in spans)
+        late = [span for span in spans if span["start_time"] < self._began]
+        if late:
+            logger.warning("%d HTTP spans of calls that began before this trace are in no trace", len(late))
+            spans = [span for span in spans if span["start_time"] >= self._began]
         spans.sort(key=lambda span: span["start_time"])
         order: dict[tuple[str, int], int] = {}
         for span in spans:
             span["sequence_id"] = order.setdefault((span["rollout_id"], span["sequence_id"]), len(order) + 1)
         return sorted(spans, key=lambda span: span["sequence_id"])
+
+    def _metrics(self) -> dict[str, float]:
+        return _read.metrics(self._server.api_url, self._server.token)
+
+    def _settle(self, *, at_end: bool) -> None:
+        """Wait until what has ended is stored, at the end also for what is in flight. Log whatever will be missing."""
+        start = time.monotonic()
+        while True:
+            counted = self._metrics()
+            waited = time.monotonic() - start
+            awaits_end = at_end and counted[_IN_FLIGHT] and waited < _IN_FLIGHT_S
+            if not awaits_end and (not counted[_UNSTORED] or waited > _UNSTORED_S):
+                break
+            time.sleep(_POLL_S)
+        if at_end and counted[_IN_FLIGHT]:
+            logger.warning(
+                "%d HTTP calls were still in flight when the trace ended, and are not in it: await them in the rollout",
+                counted[_IN_FLIGHT],
+            )
+        if counted[_UNSTORED]:
+            logger.error(
+                "%d HTTP calls are not stored after %.0f s, and may be missing: is the machine overloaded?",
+                counted[_UNSTORED],
+                _UNSTORED_S,
+            )
+        for name, what in _LOSSES.items():
+            if counted[name] > self._lost.get(name, 0.0):
+                logger.error("%d %s", counted[name] - self._lost.get(name, 0.0), what)
+                self._lost[name] = counted[name]
 
     def close(self) -> None:
         """Stop the proxy, and give this process its variables back."""

@@ -8,8 +8,9 @@ trace per process is open at a time, as there.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,10 +19,12 @@ from agentlightning.tracer.agentops import AgentOpsTracer
 from agentlightning.tracer.base import get_active_tracer
 from agentlightning.tracer.otel import LightningSpanProcessor, OtelTracer
 from agentlightning.types import Span
+from agentlightning.utils.otlp import LightningStoreOTLPExporter
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tracewire._errors import TracewireError
+from tracewire.agentlightning._delivery import Delivery, to_its_end
 from tracewire.agentlightning._langchain import langchain_handler
 from tracewire.agentlightning._recorder import Recorder
 
@@ -61,7 +64,7 @@ class _RecordsHttp:
         self.include_agentlightning_requests = include_agentlightning_requests
         self._recorder: Recorder | None = None
         self._trace: _Trace | None = None
-        self._http_spans: list[Span] = []
+        self._delivery = Delivery()
         self._ids = _TokenIds()
 
     def init_worker(self, worker_id: int, store: LightningStore | None = None) -> None:
@@ -112,19 +115,21 @@ class _RecordsHttp:
             )
         await asyncio.to_thread(recorder.discard)
         context = super().trace_context(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)  # type: ignore[misc]
-        async with context as tracer:
-            self._http_spans = []
-            with tracer.start_as_current_span(name or rollout_id or "trace") as root:
-                self._trace = _Trace(store or self._store, rollout_id, attempt_id, root.get_span_context())
-                try:
-                    yield tracer
-                finally:
-                    spans = await asyncio.to_thread(self._new_spans, at_end=True)
-                    if store := self._trace.store_if_named():
-                        await self._add(store, spans)
-                    self._http_spans += spans
-                    self._trace = None
-        if not self._http_spans:
+        try:
+            async with context as tracer:
+                self._delivery = Delivery()
+                with tracer.start_as_current_span(name or rollout_id or "trace") as root:
+                    self._trace = _Trace(store or self._store, rollout_id, attempt_id, root.get_span_context())
+                    try:
+                        yield tracer
+                    finally:
+                        try:
+                            await to_its_end(self._finish(self._trace))
+                        finally:
+                            self._trace = None
+        finally:
+            await to_its_end(asyncio.to_thread(self._flush))
+        if not self._delivery.spans:
             logger.warning(
                 "No HTTP call was recorded in the trace %s. If the agent made one, its client was probably made before "
                 "init_worker(), or ignores proxy variables: make it in the rollout. `tracewire doctor` tries clients",
@@ -146,7 +151,7 @@ class _RecordsHttp:
 
     def get_last_trace(self) -> list[Span]:
         """Return the spans of the last trace, in the order of their starts."""
-        spans: list[Span] = [*super().get_last_trace(), *self._http_spans]  # type: ignore[misc]
+        spans: list[Span] = [*super().get_last_trace(), *self._delivery.spans]  # type: ignore[misc]
         return sorted(spans, key=lambda span: span.start_time or 0.0)
 
     def call_of(self, response_id: str) -> Span | None:
@@ -154,7 +159,7 @@ class _RecordsHttp:
         if self._trace is None:
             return None
         self._store_now(self._trace)
-        calls = [span for span in self._http_spans if span.attributes.get(_RESPONSE_ID) == response_id]
+        calls = [span for span in self._delivery.spans if span.attributes.get(_RESPONSE_ID) == response_id]
         return calls[0] if calls else None
 
     def _require_recorder(self) -> Recorder:
@@ -167,35 +172,39 @@ class _RecordsHttp:
         return self._recorder
 
     def _store_now(self, trace: _Trace) -> None:
-        spans = self._new_spans()
+        self._collect(trace)
         processor = self._lightning_span_processor
-        if (store := trace.store_if_named()) and spans and processor is not None:
-            # The loop that Agent Lightning's own processor waits on: the caller may be inside another.
-            processor._await_in_loop(self._add(store, spans), timeout=_STORE_TIMEOUT_S)  # noqa: SLF001
-        self._http_spans += spans
+        if (store := trace.store_if_named()) and self._delivery.has_unstored() and processor is not None:
+            try:
+                # The loop that Agent Lightning's own processor waits on: the caller may be inside another.
+                processor._await_in_loop(self._delivery.store(store), timeout=_STORE_TIMEOUT_S)  # noqa: SLF001
+            except TimeoutError:
+                logger.warning(
+                    "The store has not taken the HTTP spans within %.0f s: it may get them later than the reward",
+                    _STORE_TIMEOUT_S,
+                )
 
-    def _new_spans(self, *, at_end: bool = False) -> list[Span]:
-        trace = self._trace
-        if trace is None:
-            return []
+    async def _finish(self, trace: _Trace) -> None:
+        await asyncio.to_thread(self._collect, trace, at_end=True)
+        if store := trace.store_if_named():
+            await self._delivery.store(store)
+
+    def _flush(self) -> None:
+        """Export what waits for the store. Agent Lightning would export it later, as of the next rollout."""
+        for processor in self._tracer_provider._active_span_processor._span_processors:  # noqa: SLF001
+            exporter = getattr(processor, "span_exporter", None)
+            if isinstance(exporter, LightningStoreOTLPExporter) and processor.force_flush() is False:
+                logger.error("The store did not take all spans of the trace: %r", exporter)
+
+    def _collect(self, trace: _Trace, *, at_end: bool = False) -> None:
+        """Read what the proxy has recorded since the last time."""
         found = self._require_recorder().new_spans(at_end=at_end)
         if not self.include_agentlightning_requests and trace.store is not None:
             endpoint = _endpoint(trace.store)
             found = [span for span in found if not _is_request_to(span, endpoint)]
-        known = {span["span_id"] for span in found} | {span.span_id for span in self._http_spans}
-        return [trace.adopt(span, known) for span in found]
-
-    async def _add(self, store: LightningStore, spans: list[Span]) -> None:
-        """Store spans with sequence ids of the store; all spans of one call share theirs."""
-        calls = sorted({span.sequence_id for span in spans})
-        try:
-            pairs = [(span.rollout_id, span.attempt_id) for span in spans[:1]] * len(calls)
-            issued = dict(zip(calls, await store.get_many_span_sequence_ids(pairs), strict=True)) if pairs else {}
-            for span in spans:
-                span.sequence_id = issued[span.sequence_id]
-            await store.add_many_spans(spans)
-        except Exception:  # a store that is away must not fail the rollout; the in-process spans are treated the same
-            logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", len(spans))
+        known = {span["span_id"] for span in found} | {span.span_id for span in self._delivery.spans}
+        spans = [trace.adopt(span, known) for span in found]
+        self._delivery.add(spans, is_stored=trace.store_if_named() is not None)
 
 
 class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not seen by mypy
@@ -224,10 +233,12 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
     def on_end(self, span: ReadableSpan) -> None:
         """Add the ids. Whatever fails here must not fail the agent."""
         attributes = span._attributes  # noqa: SLF001 - still the mutable ones, which later processors read
-        response = (attributes or {}).get(_RESPONSE_ID)
-        if self._tracer is None or response is None or _TOKEN_IDS[0] in attributes:
+        if self._tracer is None or not attributes or _TOKEN_IDS[0] in attributes:
             return
         try:
+            response = _response_id(attributes)
+            if response is None:
+                return
             call = self._tracer.call_of(response)
             known = call.attributes if call is not None else {}
             attributes.update({name: known[name] for name in _TOKEN_IDS if name in known})
@@ -245,8 +256,6 @@ class TracewireTracer(_RecordsHttp, OtelTracer):  # type: ignore[misc] # Agent L
             return
         # Another library has made the provider of this process: its spans join the trace.
         self._tracer_provider = provider
-        from agentlightning.utils.otlp import LightningStoreOTLPExporter  # noqa: PLC0415
-
         present = provider._active_span_processor._span_processors  # noqa: SLF001
         for processor in present:
             if isinstance(processor, LightningSpanProcessor):
@@ -302,6 +311,16 @@ class _Trace:
                 "parent": {**context, "span_id": parent},
             }
         )
+
+
+def _response_id(attributes: Any) -> str | None:
+    """Return the id of the model's response: an attribute, or in the response that OpenInference records whole."""
+    response = attributes.get(_RESPONSE_ID)
+    if response is None and attributes.get("openinference.span.kind") == "LLM":
+        with suppress(ValueError):
+            whole = json.loads(attributes.get("output.value") or "null")
+            response = whole.get("id") if isinstance(whole, dict) else None
+    return response if isinstance(response, str) else None
 
 
 def _endpoint(store: LightningStore) -> str | None:

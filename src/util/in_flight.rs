@@ -1,4 +1,4 @@
-//! A counter of calls in flight. A permit counts as one call until it is dropped.
+//! A counter of what is in flight: calls, exchanges. A permit counts as one until it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 /// The number of permits that exist. Cheap to clone; clones are the same counter.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InFlightCounter(Arc<Counter>);
+pub(crate) struct InFlightCounter(Arc<Counter>);
 
 #[derive(Debug, Default)]
 struct Counter {
@@ -14,24 +14,24 @@ struct Counter {
     became_zero: Notify,
 }
 
-/// Counts as one call until it is dropped.
+/// Counts as one until it is dropped.
 #[derive(Debug)]
-pub(super) struct InFlightPermit(Arc<Counter>);
+pub(crate) struct InFlightPermit(Arc<Counter>);
 
 impl InFlightCounter {
-    /// Counts one call more, until the permit is dropped.
-    pub(super) fn enter(&self) -> InFlightPermit {
+    /// Counts one more, until the permit is dropped.
+    pub(crate) fn enter(&self) -> InFlightPermit {
         self.0.count.fetch_add(1, Ordering::AcqRel);
         InFlightPermit(Arc::clone(&self.0))
     }
 
-    /// The number of calls in flight.
-    pub(super) fn count(&self) -> usize {
+    /// How many are in flight.
+    pub(crate) fn count(&self) -> usize {
         self.0.count.load(Ordering::Acquire)
     }
 
-    /// Completes when no call is in flight.
-    pub(super) async fn zero(&self) {
+    /// Completes when none is in flight.
+    pub(crate) async fn zero(&self) {
         loop {
             let became_zero = self.0.became_zero.notified();
             tokio::pin!(became_zero);

@@ -1,0 +1,98 @@
+"""What must not be lost, and what is lost loudly: stores that fail, calls in flight, agents that are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+agl = pytest.importorskip("agentlightning", "0.3")
+if agl.__version__.startswith("0.2."):
+    pytest.skip("TracewireTracer is for 0.3", allow_module_level=True)
+
+import requests
+from conftest import Origin
+from sample_agents import run_in_store, two_calls, urls
+
+from tracewire.agentlightning import TracewireTracer
+
+
+async def test_a_store_that_is_away_does_not_fail_the_rollout(origin, caplog) -> None:
+    class Away(agl.InMemoryLightningStore):
+        async def get_many_span_sequence_ids(self, rollout_attempt_ids):
+            raise ConnectionError("away")
+
+    tracer = TracewireTracer()
+    with tracer.lifespan(Away()):
+        async with tracer.trace_context("away", rollout_id="ro-1", attempt_id="at-1"):
+            requests.get(f"{origin}/kept")
+    assert urls(tracer.get_last_trace()) == ["kept"]
+    assert "did not take 1 HTTP spans" in caplog.text
+
+
+async def test_a_store_that_fails_once_gets_each_span_once_at_the_end(origin) -> None:
+    class Unsteady(agl.InMemoryLightningStore):
+        fails = 2
+
+        async def add_many_spans(self, spans):
+            if self.fails:
+                self.fails -= 1
+                await super().add_many_spans(spans[:1])
+                raise ConnectionError("away")
+            return await super().add_many_spans(spans)
+
+    (spans,) = await run_in_store(TracewireTracer(), Unsteady(), two_calls(origin))
+    calls = [span for span in spans if span.name == "openai.chat.completion"]
+    assert len(calls) == len({span.span_id for span in calls}) == 2
+    assert len({span.sequence_id for span in calls}) == 2
+
+
+def in_a_thread(call, url: str) -> threading.Thread:
+    thread = threading.Thread(target=call, args=(url,))
+    thread.start()
+    return thread
+
+
+async def test_a_call_that_ends_just_after_the_block_is_kept(tracer, origin) -> None:
+    before = Origin.slow_calls
+    async with tracer.trace_context("slow"):
+        thread = in_a_thread(requests.get, f"{origin}/slow")
+        while Origin.slow_calls == before:
+            await asyncio.sleep(0.01)
+    assert urls(tracer.get_last_trace()) == ["slow"]
+    thread.join()
+
+
+async def test_a_call_in_flight_at_the_end_is_told_and_is_in_no_other_trace(tracer, origin, caplog) -> None:
+    before = Origin.hanging_calls
+    async with tracer.trace_context("first"):
+        thread = in_a_thread(requests.get, f"{origin}/hang-until-released")
+        while Origin.hanging_calls == before:
+            await asyncio.sleep(0.01)
+    assert urls(tracer.get_last_trace()) == []
+    assert "1 HTTP calls were still in flight when the trace ended" in caplog.text
+    async with tracer.trace_context("second"):
+        Origin.released.set()
+        await asyncio.to_thread(thread.join)
+        requests.get(f"{origin}/second")
+    assert urls(tracer.get_last_trace()) == ["second"]
+    assert "1 HTTP spans of calls that began before this trace are in no trace" in caplog.text
+
+
+async def test_an_agent_that_is_cancelled_again_and_again_keeps_its_calls(tracer, origin) -> None:
+    begun = asyncio.Event()
+
+    async def agent() -> None:
+        async with tracer.trace_context("cancelled"):
+            await asyncio.to_thread(requests.get, f"{origin}/kept")
+            begun.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(agent())
+    await begun.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0.001)
+    assert task.cancelled()
+    assert urls(tracer.get_last_trace()) == ["kept"]
