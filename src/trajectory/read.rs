@@ -32,7 +32,7 @@ pub fn read(spans: &[Span]) -> AttemptRecord {
         match first.filter(|first| first.span_id != span.span_id) {
             // The agent's own tracer recorded the same call, which may have been given its ids.
             Some(first) if !has_ids(span) && (has_ids(first) || !is_exchange(span)) => {}
-            Some(first) if !is_exchange(span) && has_same(first, span, TOKEN_IDS) => {}
+            Some(first) if is_exchange(first) && !is_exchange(span) && has_same(first, span, TOKEN_IDS) => {}
             Some(first) => record.calls.extend(answers(span, is_same_response(first, span))),
             None => record.calls.extend(answers(span, false)),
         }

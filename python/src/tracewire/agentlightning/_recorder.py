@@ -74,6 +74,8 @@ class Recorder:
         changes.pop("TRACEWIRE_ROLLOUT_ID", None)
         changes.pop("TRACEWIRE_ATTEMPT_ID", None)
         for name, value in changes.items():
+            if name in self._previous and os.environ.get(name) != value:
+                logger.warning("%s was changed by the program, and leads through the proxy again", name)
             self._previous.setdefault(name, os.environ.get(name))
             _set(name, value)
         lead_aiohttp()

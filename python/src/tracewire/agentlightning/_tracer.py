@@ -41,6 +41,8 @@ _REWARD = "agentlightning.reward"
 _RESPONSE_ID = "gen_ai.response.id"
 _TOKEN_IDS = ("prompt_token_ids", "response_token_ids", "logprobs.content")
 _STORE_TIMEOUT_S = 30.0
+# Spans beyond these are not seen if they are not ended.
+_MAX_OPEN = 65_536
 
 
 class _RecordsHttp:
@@ -113,6 +115,10 @@ class _RecordsHttp:
                 "An active tracer is already set: a trace is open in this process, and Agent Lightning allows one at a "
                 "time. End that trace first, or trace in another process"
             )
+        recorder.apply_environment()  # an earlier agent may have changed it
+        for processor in self._exporting():
+            # Agent Lightning leaves that of an earlier trace on, whose store may be gone.
+            processor.span_exporter.disable_store_otlp()
         await asyncio.to_thread(recorder.discard)
         context = super().trace_context(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)  # type: ignore[misc]
         try:
@@ -124,6 +130,7 @@ class _RecordsHttp:
                         yield tracer
                     finally:
                         try:
+                            self._ids.end_open_spans(root)
                             await to_its_end(self._finish(self._trace))
                         finally:
                             self._trace = None
@@ -145,7 +152,7 @@ class _RecordsHttp:
     ) -> SpanCoreFields:
         """Record a span. The calls before a reward are stored before it: adapters match them by their order."""
         self._require_recorder()
-        if self._trace is not None and any(key.startswith(_REWARD) for key in attributes or {}):
+        if self._trace is not None and any(str(key).startswith(_REWARD) for key in attributes or {}):
             self._store_now(self._trace)
         return super().create_span(name, attributes, timestamp, status)  # type: ignore[misc]
 
@@ -191,10 +198,16 @@ class _RecordsHttp:
 
     def _flush(self) -> None:
         """Export what waits for the store. Agent Lightning would export it later, as of the next rollout."""
-        for processor in self._tracer_provider._active_span_processor._span_processors:  # noqa: SLF001
-            exporter = getattr(processor, "span_exporter", None)
-            if isinstance(exporter, LightningStoreOTLPExporter) and processor.force_flush() is False:
-                logger.error("The store did not take all spans of the trace: %r", exporter)
+        for processor in self._exporting():
+            if processor.force_flush() is False:
+                logger.error("The store did not take all spans of the trace: %r", processor.span_exporter)
+
+    def _exporting(self) -> list[Any]:
+        """Return the processors that export to the store over OTLP."""
+        processors = self._tracer_provider._active_span_processor._span_processors  # noqa: SLF001
+        return [
+            one for one in processors if isinstance(getattr(one, "span_exporter", None), LightningStoreOTLPExporter)
+        ]
 
     def _collect(self, trace: _Trace, *, at_end: bool = False) -> None:
         """Read what the proxy has recorded since the last time."""
@@ -216,6 +229,7 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
     def __init__(self) -> None:
         self._tracer: _RecordsHttp | None = None
         self._processors: Any = None
+        self._open: dict[int, Any] = {}
 
     def attach(self, tracer: _RecordsHttp) -> None:
         """Join the processors of the tracer's provider, in front."""
@@ -229,9 +243,32 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
             others = tuple(one for one in self._processors._span_processors if one is not self)  # noqa: SLF001
             self._processors._span_processors = others  # noqa: SLF001
         self._tracer = self._processors = None
+        self._open.clear()
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ARG002 - of OpenTelemetry
+        """Note the span, to see whether it is ended."""
+        if len(self._open) < _MAX_OPEN:
+            self._open[span.context.span_id] = span
+
+    def end_open_spans(self, root: Any) -> None:
+        """End what the agent has not ended of the trace: OpenTelemetry exports only spans that are ended."""
+        trace_id = root.get_span_context().trace_id
+        started = getattr(root, "start_time", 0)  # that of a root that is not sampled is unknown
+        unended = [
+            span
+            for span in list(self._open.values())
+            if span is not root and span.context.trace_id == trace_id and span.start_time >= started
+        ]
+        for span in unended:
+            span.set_attribute("tracewire.span.unended", True)  # noqa: FBT003 - of OpenTelemetry
+            span.end()
+        if unended:
+            names = ", ".join(sorted({span.name for span in unended})[:10])
+            logger.warning("%d spans were not ended when the trace ended, and end with it: %s", len(unended), names)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Add the ids. Whatever fails here must not fail the agent."""
+        self._open.pop(span.context.span_id, None)
         attributes = span._attributes  # noqa: SLF001 - still the mutable ones, which later processors read
         if self._tracer is None or not attributes or _TOKEN_IDS[0] in attributes:
             return
