@@ -52,6 +52,21 @@ async def test_an_agent_that_ends_by_exec_or_a_signal_keeps_the_calls_of_its_chi
     assert urls(tracer.get_last_trace()) == ["0", "1", "2"]
 
 
+async def test_a_client_that_outlives_its_tracer_goes_on_and_is_recorded_again(origin) -> None:
+    tracer = TracewireTracer()
+    with tracer.lifespan(), requests.Session() as client:
+        async with tracer.trace_context("first"):
+            client.get(f"{origin}/first")
+            # An adapter that keeps the proxy, as clients that are made once do.
+            proxies = dict.fromkeys(("http", "https"), os.environ["HTTP_PROXY"])
+    assert requests.get(f"{origin}/between", proxies=proxies).status_code == 200
+    later = TracewireTracer()
+    with later.lifespan():
+        async with later.trace_context("second"):
+            requests.get(f"{origin}/second", proxies=proxies)
+    assert urls(later.get_last_trace()) == ["second"]
+
+
 async def test_spans_that_are_never_ended_end_with_the_trace(tracer, caplog) -> None:
     left = []
     async with tracer.trace_context("unended"):

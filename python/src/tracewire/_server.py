@@ -144,6 +144,10 @@ class Server:
         """Return training data, as `tracewire.trajectories` does."""
         return _read.trajectories(rollouts, server=self.api_url, token=self.token, **options)
 
+    def is_running(self) -> bool:
+        """Return whether the process runs, and was started by this one."""
+        return self._pid == os.getpid() and self._process.poll() is None
+
     def close(self) -> None:
         """Let exchanges in flight finish, store everything, and stop the process. A second call does nothing."""
         if self._pid != os.getpid() or self._process.stdin is None:

@@ -8,7 +8,6 @@ their spans, but these are not stored: use TracewireTracer for them.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import multiprocessing
 import os
@@ -168,12 +167,11 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
 
     def _start(self) -> Recorder:
         if self._recorder is None:
-            self._recorder = Recorder(
+            self._recorder = Recorder.obtain(
                 include_headers=self.include_headers,
                 include_bodies=self.include_body,
                 own_traffic=self.include_agentlightning_requests,
             )
-            atexit.register(self._recorder.close)
         self._recorder.check_process()
         return self._recorder
 

@@ -8,6 +8,7 @@ that were made before `start` keep the route that they were made with.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import tempfile
@@ -46,8 +47,20 @@ _LOSSES = {
 class Recorder:
     """A proxy for this process and its children."""
 
+    @classmethod
+    def obtain(cls, *, include_headers: bool, include_bodies: bool, own_traffic: bool) -> Recorder:
+        """Return one that is closed, or else a new one."""
+        parked = _parked.setdefault((os.getpid(), include_headers, include_bodies, own_traffic), [])
+        while parked:
+            recorder = parked.pop()
+            if recorder.unpark():
+                return recorder
+        return cls(include_headers=include_headers, include_bodies=include_bodies, own_traffic=own_traffic)
+
     def __init__(self, *, include_headers: bool, include_bodies: bool, own_traffic: bool) -> None:
         self._pid = os.getpid()
+        self._key = (self._pid, include_headers, include_bodies, own_traffic)
+        self._is_parked = False
         self._identity = f"python-{uuid.uuid4().hex[:12]}"
         self._previous: dict[str, str | None] = {}
         self._seen: set[str] = set()
@@ -65,6 +78,11 @@ class Recorder:
         except BaseException:
             self._server.close()
             raise
+
+    def unpark(self) -> bool:
+        """Take it into use again, if its proxy still runs."""
+        self._is_parked = False
+        return self._server.is_running()
 
     def apply_environment(self) -> None:
         """Lead clients that this process and its children make from now on through the proxy."""
@@ -176,9 +194,24 @@ class Recorder:
                 self._lost[name] = counted[name]
 
     def close(self) -> None:
-        """Stop the proxy, and give this process its variables back."""
+        """Give this process its variables back. The proxy stays: clients that use it may live longer than a tracer."""
         self.restore_environment()
-        self._server.close()
+        if self._pid == os.getpid() and not self._is_parked:
+            self._is_parked = True
+            _parked.setdefault(self._key, []).append(self)
+
+
+# Recorders without a tracer, by process and settings. Their proxies end with this process.
+_parked: dict[tuple[int, bool, bool, bool], list[Recorder]] = {}
+
+
+def _stop_parked() -> None:
+    for recorders in _parked.values():
+        for recorder in recorders:
+            recorder._server.close()  # noqa: SLF001 - of this module
+
+
+atexit.register(_stop_parked)
 
 
 def _set(name: str, value: str | None) -> None:

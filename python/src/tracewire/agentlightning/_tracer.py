@@ -77,7 +77,7 @@ class _RecordsHttp:
             self._recorder.restore_environment()  # a forked child has its parent's
             self._ids.detach()
             self._initialized = False
-        self._recorder = Recorder(
+        self._recorder = Recorder.obtain(
             include_headers=self.include_headers,
             include_bodies=self.include_body,
             own_traffic=self.include_agentlightning_requests,
