@@ -14,6 +14,7 @@ from typing import Any
 
 _MARK = "_tracewire_leads"
 _OWN_CLIENT = "x-agentlightning-client"
+_trusted: set[str] = set()
 
 
 def lead_aiohttp() -> None:
@@ -48,6 +49,7 @@ def _may_lead(session: Any) -> bool:
 def _trust_authority(connector: Any) -> None:
     context = getattr(connector, "_SSL_CONTEXT_VERIFIED", None)
     authorities = os.environ.get("SSL_CERT_FILE")
-    if context is not None and authorities:
+    if context is not None and authorities and authorities not in _trusted:
         with contextlib.suppress(OSError):
-            context.load_verify_locations(authorities)
+            context.load_verify_locations(authorities)  # takes 0.1 s
+            _trusted.add(authorities)

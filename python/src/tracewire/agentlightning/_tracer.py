@@ -270,15 +270,16 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
         """Add the ids. Whatever fails here must not fail the agent."""
         self._open.pop(span.context.span_id, None)
         attributes = span._attributes  # noqa: SLF001 - still the mutable ones, which later processors read
-        if self._tracer is None or not attributes or _TOKEN_IDS[0] in attributes:
+        known = getattr(attributes, "_dict", attributes)  # a plain dict is quicker; this runs for every span
+        if self._tracer is None or not known or _TOKEN_IDS[0] in known:
             return
         try:
-            response = _response_id(attributes)
+            response = _response_id(known)
             if response is None:
                 return
             call = self._tracer.call_of(response)
-            known = call.attributes if call is not None else {}
-            attributes.update({name: known[name] for name in _TOKEN_IDS if name in known})
+            found = call.attributes if call is not None else {}
+            attributes.update({name: found[name] for name in _TOKEN_IDS if name in found})
         except Exception:
             logger.exception("The span %s has no token ids", span.name)
 
