@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # A response ends for its client only when its span is stored, and no call passes unrecorded while the queue is full.
 _SETTINGS = '[capture]\ndurability = "commit"\nwhen_full = "wait"\nown_traffic = {}\n'
 # A response that the agent left unread, or an agent that was cancelled, ends for the proxy a moment later.
-_IN_FLIGHT_S = 1.0
+_IN_FLIGHT_S = 3.0
 # What has ended is stored within milliseconds, unless the machine is overloaded.
 _UNSTORED_S = 30.0
 _POLL_S = 0.005
@@ -121,7 +121,7 @@ class Recorder:
     def discard(self) -> None:
         """Forget everything recorded so far: a new trace begins."""
         with self._lock:
-            counted = self._metrics()
+            counted = self._settled(at_end=False)
             self._lost = {name: counted[name] for name in _LOSSES}
             # Calls of an earlier trace may still be in flight: they do not belong to the new one.
             self._began = time.time() if counted[_IN_FLIGHT] else 0.0
@@ -167,16 +167,20 @@ class Recorder:
     def _metrics(self) -> dict[str, float]:
         return _read.metrics(self._server.api_url, self._server.token)
 
-    def _settle(self, *, at_end: bool) -> None:
-        """Wait until what has ended is stored, at the end also for what is in flight. Log whatever will be missing."""
+    def _settled(self, *, at_end: bool) -> dict[str, float]:
+        """Wait until what has ended is stored, at the end also for what is in flight. Return the metrics of then."""
         start = time.monotonic()
         while True:
             counted = self._metrics()
             waited = time.monotonic() - start
             awaits_end = at_end and counted[_IN_FLIGHT] and waited < _IN_FLIGHT_S
             if not awaits_end and (not counted[_UNSTORED] or waited > _UNSTORED_S):
-                break
+                return counted
             time.sleep(_POLL_S)
+
+    def _settle(self, *, at_end: bool) -> None:
+        """Wait as `_settled` does. Log whatever will be missing."""
+        counted = self._settled(at_end=at_end)
         if at_end and counted[_IN_FLIGHT]:
             logger.warning(
                 "%d HTTP calls were still in flight when the trace ended, and are not in it: await them in the rollout",
