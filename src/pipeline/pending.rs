@@ -32,6 +32,7 @@ impl PendingSpans {
         self.content_bytes += later.content_bytes;
         self.waiting.extend(later.waiting);
         self.sequences.extend(later.sequences);
+        self.unstored.extend(later.unstored);
     }
 
     /// Tells the responses that wait. Those that have gone need no answer.
