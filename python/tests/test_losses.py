@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,7 @@ import requests
 from conftest import Origin
 from sample_agents import run_in_store, two_calls, urls
 
+from tracewire import TracewireError
 from tracewire.agentlightning import TracewireTracer
 
 
@@ -96,3 +102,36 @@ async def test_an_agent_that_is_cancelled_again_and_again_keeps_its_calls(tracer
         await asyncio.sleep(0.001)
     assert task.cancelled()
     assert urls(tracer.get_last_trace()) == ["kept"]
+
+
+def end_proxy(tracer) -> None:
+    """End the program as the kernel does when memory runs out; its supervisor lives on."""
+    server = tracer._recorder._server
+    supervisor = server._process.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    while server.is_running():
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_proxy_that_was_killed_is_replaced(origin, caplog) -> None:
+    tracer = TracewireTracer()
+    with tracer.lifespan():
+        end_proxy(tracer)
+        async with tracer.trace_context("replaced"):
+            requests.get(f"{origin}/replaced")
+        assert urls(tracer.get_last_trace()) == ["replaced"]
+        with pytest.raises(TracewireError):
+            async with tracer.trace_context("ends"):
+                end_proxy(tracer)
+                agl.emit_reward(1.0)
+    assert "could not be read from the proxy" in caplog.text
+    with tracer.lifespan():
+        async with tracer.trace_context("after"):
+            requests.get(f"{origin}/after")
+        end_proxy(tracer)
+    with tracer.lifespan():
+        async with tracer.trace_context("parked"):
+            requests.get(f"{origin}/parked")
+    assert urls(tracer.get_last_trace()) == ["parked"]

@@ -145,8 +145,13 @@ class Server:
         return _read.trajectories(rollouts, server=self.api_url, token=self.token, **options)
 
     def is_running(self) -> bool:
-        """Return whether the process runs, and was started by this one."""
-        return self._pid == os.getpid() and self._process.poll() is None
+        """Return whether the program runs, and was started by this process."""
+        if self._pid != os.getpid() or self._process.poll() is not None or self._process.stdout is None:
+            return False
+        # The shell outlives the program, and waits for the end of stdin; stdout ends with the program.
+        end = select.poll()
+        end.register(self._process.stdout, 0)  # only its end
+        return not end.poll(0)
 
     def close(self) -> None:
         """Let exchanges in flight finish, store everything, and stop the process. A second call does nothing."""

@@ -72,7 +72,7 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
         self._start()
 
     def teardown_worker(self, worker_id: int) -> None:
-        """Stop the proxy. The last trace stays readable."""
+        """Give the proxy back, which runs on for its clients. The last trace stays readable."""
         super().teardown_worker(worker_id)
         if self._recorder is not None:
             self._recorder.close()
@@ -173,6 +173,7 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
                 own_traffic=self.include_agentlightning_requests,
             )
         self._recorder.check_process()
+        self._recorder = self._recorder.renewed()
         return self._recorder
 
     def _begin(self) -> Recorder:

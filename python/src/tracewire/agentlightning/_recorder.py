@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,21 @@ class Recorder:
             raise
 
     def unpark(self) -> bool:
-        """Take it into use again, if its proxy still runs."""
+        """Take it into use again, if its proxy still runs; else end what is left of it."""
         self._is_parked = False
-        return self._server.is_running()
+        if self._server.is_running():
+            return True
+        self._server.close()
+        return False
+
+    def renewed(self) -> Recorder:
+        """Return this one, or another one if its proxy has ended."""
+        if self._server.is_running():
+            return self
+        logger.error("The proxy of this process has ended, and another one is started: make clients again")
+        self.close()
+        _, include_headers, include_bodies, own_traffic = self._key
+        return Recorder.obtain(include_headers=include_headers, include_bodies=include_bodies, own_traffic=own_traffic)
 
     def apply_environment(self) -> None:
         """Lead clients that this process and its children make from now on through the proxy."""
@@ -198,11 +211,20 @@ class Recorder:
                 self._lost[name] = counted[name]
 
     def close(self) -> None:
-        """Give this process its variables back. The proxy stays: clients that use it may live longer than a tracer."""
+        """Give this process its variables back. The proxy stays: clients that use it may live longer than a tracer.
+
+        Its spans are removed. Those of later calls stay in its memory until a tracer takes it into use again.
+        """
         self.restore_environment()
-        if self._pid == os.getpid() and not self._is_parked:
-            self._is_parked = True
-            _parked.setdefault(self._key, []).append(self)
+        if self._pid != os.getpid() or self._is_parked:
+            return
+        if not self._server.is_running():
+            self._server.close()
+            return
+        with suppress(TracewireError):
+            self.discard()
+        self._is_parked = True
+        _parked.setdefault(self._key, []).append(self)
 
 
 # Recorders without a tracer, by process and settings. Their proxies end with this process.

@@ -92,7 +92,7 @@ class _RecordsHttp:
         self._recorder.apply_environment()
 
     def teardown_worker(self, worker_id: int) -> None:
-        """Stop the proxy, and give the process its environment back. The last trace stays readable."""
+        """Give the process its environment back. The proxy runs on, for its clients. The last trace stays readable."""
         super().teardown_worker(worker_id)  # type: ignore[misc] # of the tracer that is extended
         self._ids.detach()
         if self._recorder is not None:
@@ -115,6 +115,7 @@ class _RecordsHttp:
                 "An active tracer is already set: a trace is open in this process, and Agent Lightning allows one at a "
                 "time. End that trace first, or trace in another process"
             )
+        self._recorder = recorder = await to_its_end(asyncio.to_thread(recorder.renewed))
         recorder.apply_environment()  # an earlier agent may have changed it
         for processor in self._exporting():
             # Agent Lightning leaves that of an earlier trace on, whose store may be gone.
@@ -179,7 +180,10 @@ class _RecordsHttp:
         return self._recorder
 
     def _store_now(self, trace: _Trace) -> None:
-        self._collect(trace)
+        try:
+            self._collect(trace)
+        except Exception:  # a proxy that is away must not fail the agent
+            logger.exception("The HTTP calls so far could not be read from the proxy")
         processor = self._lightning_span_processor
         if (store := trace.store_if_named()) and self._delivery.has_unstored() and processor is not None:
             try:
