@@ -52,11 +52,18 @@ function setDown(value) {
   if (isDown) probe();
 }
 
-// A view that asks for nothing itself learns that the server is back.
-function probe() {
-  setTimeout(() => request("healthz").catch(() => {}).then(() => { if (isDown) probe(); }), PROBE_MS);
+// A view that asks for nothing itself learns that the server is back. Hidden pages do not ask.
+function probe(pause = PROBE_MS) {
+  clearTimeout(probing);
+  probing = setTimeout(async () => {
+    if (!isDown || document.hidden) return;
+    await request("healthz").catch(() => {});
+    if (isDown) probe(Math.min(MAX_PROBE_MS, pause * 2));
+  }, pause);
 }
-const PROBE_MS = 2000;
+let probing = 0;
+const PROBE_MS = 2000, MAX_PROBE_MS = 10_000;
+document.addEventListener("visibilitychange", () => { if (isDown) probe(); });
 
 // Calls `job` again and again while the page is visible, `seconds` after its last end, and more rarely while it fails. `job`
 // returns true to be called again at once, or the seconds to wait. Returns a function that ends it.

@@ -133,12 +133,15 @@ export class RolloutsView {
     const q = this.q;
     try {
       const page = await this.page(this.next);
-      if (q !== this.q) return;
+      if (q !== this.q || !this.list.element.isConnected) return;
       for (const row of page.rollouts) if (!this.rows.has(row.rollout_id)) this.rows.set(row.rollout_id, row);
       this.next = page.next ?? null;
       this.searched = page.searched_to ?? this.searched;
       this.show();
-    } catch { /* The frame says that the server is away; scrolling tries again. */ } finally {
+    } catch {
+      // The frame says that the server is away; the next refresh and scrolling try again.
+      return;
+    } finally {
       this.isReading = false;
     }
     if (this.next && this.list.items.length * this.list.rowHeight < this.list.element.clientHeight + 400) this.more();
