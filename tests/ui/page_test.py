@@ -213,18 +213,23 @@ def tokens_are_boxes_and_breaks_are_told(page):
     expect(page.locator(".legend")).to_contain_text("No token ids were recorded")
 
 
-@test()
-def tokens_have_texts_where_the_response_was_recorded(page):
-    page.goto(SERVER + "/ui/#/rollout/ro-support-25/tokens")
+def last_answer(page, rollout):
+    """Shows the last call of a rollout. Returns how many tokens its prompt has, and a function that points at a token."""
+    page.goto(f"{SERVER}/ui/#/rollout/{rollout}/tokens")
     page.locator(".branch-row").last.click()
     expect(page.locator(".branch-row").last).to_have_attribute("aria-selected", "true")
+    page.wait_for_function("document.querySelector('.tokens-scroll canvas').style.width")
     page.get_by_role("button", name="Answer").click()
     box = page.locator(".tokens-scroll").bounding_box()
-    prompt = calls_of("ro-support-25")["calls"][-1]["prompt_tokens"]
     columns, top = int((box["width"] - 8) // 58), page.evaluate("document.querySelector('.tokens-scroll').scrollTop")
     at = lambda token: page.mouse.move(box["x"] + 4 + token % columns * 58 + 20, box["y"] + 4 + token // columns * 20 - top + 10)
+    return calls_of(rollout)["calls"][-1]["prompt_tokens"], at
+
+
+@test()
+def tokens_have_texts_where_the_response_was_recorded(page):
+    prompt, at, tip = *last_answer(page, "ro-support-25"), page.locator(".tip")
     at(prompt)
-    tip = page.locator(".tip")
     expect(tip).to_contain_text("Yo")
     expect(tip).to_contain_text("id ")
     expect(tip).to_contain_text("rank 2")
@@ -425,6 +430,92 @@ def a_server_that_goes_away_comes_back(page):
 
 
 a_server_that_goes_away_comes_back.may_log = True
+
+
+@test()
+def a_rank_counts_the_likelier_tokens(page):
+    has_logprobs = True
+
+    def ranked(route):
+        response = route.fetch()
+        span = response.json()
+        sampled = len(span["attributes"]["response_token_ids"])
+        others = {"Yo": -2.0, **{str(digit): -5.0 for digit in range(5)}, "Well": -0.2}
+        span["attributes"]["http.response.body.content"] = json.dumps({"choices": [{"index": 0, "logprobs": {"tokens": ["Yo"] * sampled, "top_logprobs": [others] * sampled}}]})
+        span["attributes"]["tracewire.response_logprobs"] = [-2.0] * sampled if has_logprobs else []
+        route.fulfill(response=response, json=span)
+
+    page.route("**/attempts/*/spans/*", ranked)
+    tip = page.locator(".tip")
+    prompt, at = last_answer(page, "ro-support-25")
+    at(prompt)
+    expect(tip).to_contain_text("rank 2")
+    expect(tip).to_contain_text("instead: Well (81.87 %)")
+    has_logprobs = False
+    page.reload()
+    prompt, at = last_answer(page, "ro-support-25")
+    at(prompt + 1)
+    at(prompt)
+    expect(tip).to_contain_text("instead: Well (81.87 %)")
+    expect(tip).not_to_contain_text("rank")
+
+
+@test()
+def a_call_that_fails_late_leaves_the_other_calls_tokens(page):
+    tree, waiting = calls_of("ro-support-02"), []
+    page.route(f"**/spans/{tree['calls'][0]['span_id']}", lambda route: waiting.append(route))
+    page.goto(f"{SERVER}/ui/#/rollout/ro-support-02/tokens?call={tree['calls'][0]['span_id']}")
+    expect(page.locator(".branch-row").first).to_have_attribute("aria-selected", "true")
+    page.locator(".branch-row").last.click()
+    expect(page.locator(".legend")).to_contain_text("log-probability")
+    fail = lambda: [waiting.pop().fulfill(status=404, json={"detail": "it was removed"}) for _ in range(len(waiting))]
+    assert waiting
+    fail()
+    page.wait_for_timeout(300)
+    expect(page.locator(".legend")).to_contain_text("log-probability")
+    expect(page.locator(".legend")).not_to_contain_text("removed")
+    page.locator(".branch-row").first.click()
+    page.wait_for_timeout(300)
+    fail()
+    expect(page.locator(".legend")).to_contain_text("it was removed")
+
+
+@test()
+def values_may_come_before_the_tokens(page):
+    annotate("ro-support-11", 0, "early", [0.5] * calls_of("ro-support-11")["calls"][0]["sampled_tokens"])
+    tree, waiting = calls_of("ro-support-11"), []
+    page.route(f"**/spans/{tree['calls'][0]['span_id']}", lambda route: waiting.append(route))
+    page.goto(f"{SERVER}/ui/#/rollout/ro-support-11/tokens?call={tree['calls'][0]['span_id']}")
+    page.get_by_role("button", name="early").click()
+    page.wait_for_timeout(300)
+    for route in waiting:
+        route.continue_()
+    expect(page.locator(".legend")).to_contain_text("early 0.5")
+
+
+@test()
+def a_page_of_rollouts_that_fails_is_asked_for_rarely(page):
+    asked = []
+
+    def more(route):
+        if "after=" in route.request.url:
+            asked.append(time.monotonic())
+            route.fulfill(status=429, json={"detail": "later"})
+        else:
+            response = route.fetch()
+            rows = response.json()
+            route.fulfill(response=response, json={**rows, "rollouts": rows["rollouts"][:3], "next": "x"})
+
+    page.route("**/v1/tracewire/rollouts?*", more)
+    page.goto(SERVER + "/ui/#/rollouts")
+    expect(page.locator(".rollout-row")).to_have_count(3)
+    page.wait_for_timeout(5000)
+    assert 2 <= len(asked) < 10, len(asked)
+    page.evaluate("location.hash = '#/connect'")
+    page.wait_for_timeout(500)
+    before = len(asked)
+    page.wait_for_timeout(2500)
+    assert len(asked) == before, "a view that was left asks for nothing"
 
 
 def connections():

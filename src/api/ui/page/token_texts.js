@@ -39,7 +39,9 @@ function parsed(text) {
 
 // Adds the tokens in a part of a response, in whichever shape it has them.
 function collect(part, choice, found) {
-  const add = (token, others) => { if (typeof token === "string" && !token.startsWith("token_id:")) found.push({ text: token, others: others.slice(0, MAX_OTHERS) }); };
+  // Engines sort alternatives, but an object of them has keys such as "7" first.
+  const likeliest = (others) => others.sort(([, one], [, other]) => other - one).slice(0, MAX_OTHERS);
+  const add = (token, others) => { if (typeof token === "string" && !token.startsWith("token_id:")) found.push({ text: token, others: likeliest(others) }); };
   const named = (tokens) => list(tokens).forEach((one) => add(textOf(one), list(one?.top_logprobs ?? one?.top_probs).filter(Boolean).map((other) => [textOf(other), other.logprob ?? Math.log(other.prob)])));
   const paired = (meta) => list(meta?.output_token_logprobs).forEach((one, at) => add(one?.[2], list(meta.output_top_logprobs?.[at]).filter(Boolean).map((other) => [other[2], other[0]])));
   const chosen = list(part.choices).filter((one) => one && (one.index ?? 0) === choice);
@@ -69,6 +71,6 @@ const list = (value) => (Array.isArray(value) ? value : []);
 export const marked = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll("\r", "␍") || "∅";
 
 const MAX_BODY = 64 * 1024 * 1024;
-// Alternatives of a token that are shown.
+// How many alternatives of a token are shown: the likeliest.
 const MAX_OTHERS = 5;
 const SLICE_MS = 20;

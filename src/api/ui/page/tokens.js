@@ -107,12 +107,12 @@ export class TokensPane {
     for (const row of this.list.rows.values()) { const place = Number(row.element.dataset.at); if (place === old || place === at) row.element.setAttribute("aria-selected", place === at); }
     this.list.show(this.list.items.findIndex((row) => row.at === at));
     amend({ call: this.wanted = nameOf(call) });
-    this.overlays = new Map();
+    const overlays = (this.overlays = new Map()), isCurrent = () => this.overlays === overlays;
     this.tokens = null;
     this.drawHead(call);
     try {
       const span = await get(spanPath(this.rollout, this.tree.attempt_id, call.span_id));
-      if (this.selected !== at) return;
+      if (!isCurrent()) return;
       this.tokens = tokensOf(span, call, this.calls);
       this.scroll.scrollTop = 0;
       this.draw();
@@ -120,6 +120,7 @@ export class TokensPane {
       if (overlayOf(this.mode)) this.paint(this.mode);
       await this.readTexts(span, call);
     } catch (error) {
+      if (!isCurrent()) return;
       this.tokens = null;
       this.legendKey = "";
       replace(this.legend, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
@@ -129,7 +130,7 @@ export class TokensPane {
   // The texts come after the boxes: a long response takes a while to read.
   async readTexts(span, call) {
     const { tokens } = this, sampled = tokens.ids.length - tokens.promptLength;
-    const texts = await textsOf(span, call.choice ?? 0, sampled);
+    const texts = await textsOf(span, call.choice ?? 0, sampled).catch((error) => `The texts of tokens can't be read from the response: ${error.message}`);
     if (Array.isArray(texts)) tokens.texts = texts; else tokens.noTexts = texts;
     if (this.tokens === tokens) this.draw();
   }
@@ -137,21 +138,22 @@ export class TokensPane {
   // Changes the colours. Values that a trainer added are read when they are first shown.
   async paint(mode) {
     this.mode = mode;
-    const at = this.selected, call = this.calls[at], name = overlayOf(mode);
+    const call = this.calls?.[this.selected], name = overlayOf(mode), { overlays, tokens } = this;
     amend({ color: mode });
-    this.drawHead(call);
+    if (call) this.drawHead(call);
+    // `select` paints when the tokens are there.
+    if (!tokens) return;
     const annotation = name && call.annotations?.find((one) => one.name === name);
-    if (annotation && !this.overlays.has(name)) {
-      this.overlays.set(name, null);
+    if (annotation && !overlays.has(name)) {
+      overlays.set(name, null);
       try {
         const span = await get(spanPath(this.rollout, this.tree.attempt_id, annotation.span_id));
-        if (this.selected !== at) return;
-        this.overlays.set(name, overlay(name, span.attributes["tracewire.annotation.values"], this.tokens));
+        overlays.set(name, overlay(name, span.attributes["tracewire.annotation.values"], tokens));
       } catch (error) {
-        this.overlays.set(name, { name, problem: error instanceof ApiError ? error.message : "The server does not answer." });
+        overlays.set(name, { name, problem: error instanceof ApiError ? error.message : "The server does not answer." });
       }
     }
-    this.draw();
+    if (this.overlays === overlays) this.draw();
   }
 
   drawHead(call) {
@@ -268,10 +270,10 @@ export class TokensPane {
     if (column < 0 || column >= this.columns || at < 0 || at >= tokens.ids.length) { this.hideTip(); return; }
     const sampledAt = at - tokens.promptLength, logprob = sampledAt >= 0 ? tokens.logprobs?.[sampledAt] : undefined;
     const version = tokens.versions.findLast((version) => sampledAt >= version.at)?.name;
-    const text = tokens.texts?.[sampledAt], certain = logprob ?? -Infinity;
-    const others = text?.others.filter(([other]) => other !== text.text) ?? [], better = others.filter(([, one]) => one > certain).length;
+    const text = tokens.texts?.[sampledAt];
+    const others = text?.others.filter(([other]) => other !== text.text) ?? [], better = others.filter(([, one]) => one > logprob).length;
     const lines = [text ? marked(text.text) : "", `token ${number(at)} · id ${tokens.ids[at]}`, sampledAt >= 0 ? `sampled, number ${number(sampledAt)} of the answer` : tokens.earlier(at) ? "prompt; sampled in an earlier call" : "prompt; observed",
-      logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, text?.others.length ? `rank ${better + 1}${better === text.others.length ? " or more" : ""}` : "", ...others.map(([other, one]) => `  instead: ${marked(other)} (${(Math.exp(one) * 100).toFixed(2)} %)`), sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
+      logprob === undefined ? "" : `log-probability ${decimal(logprob)}, probability ${(Math.exp(logprob) * 100).toFixed(2)} %`, logprob !== undefined && text?.others.length ? `rank ${better + 1}${better === text.others.length ? " or more" : ""}` : "", ...others.map(([other, one]) => `  instead: ${marked(other)} (${(Math.exp(one) * 100).toFixed(2)} %)`), sampledAt >= 0 ? (tokens.isTrained(sampledAt) ? "trained" : "not trained") : "", sampledAt >= 0 && version ? `version ${version}` : ""];
     for (const overlay of this.overlays.values()) {
       const value = overlay?.values?.[at - overlay.from];
       if (value !== undefined) lines.push(`${overlay.name} ${decimal(value)}`);
