@@ -21,7 +21,7 @@ from conftest import Origin
 from sample_agents import run_in_store, two_calls, urls
 
 from tracewire import TracewireError
-from tracewire.agentlightning import TracewireTracer
+from tracewire.agentlightning import HttpTracer, TracewireTracer, _http, _tracer
 
 
 async def test_a_store_that_is_away_does_not_fail_the_rollout(origin, caplog) -> None:
@@ -135,3 +135,77 @@ async def test_a_proxy_that_was_killed_is_replaced(origin, caplog) -> None:
         async with tracer.trace_context("parked"):
             requests.get(f"{origin}/parked")
     assert urls(tracer.get_last_trace()) == ["parked"]
+
+
+class Stuck(agl.InMemoryLightningStore):
+    """Answers when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+        self.taken = []
+        self.calls = 0
+
+    async def add_many_spans(self, spans):
+        self.calls += 1
+        while not self.released.is_set():
+            await asyncio.sleep(0.01)
+        self.taken += [span.span_id for span in spans]
+        return await super().add_many_spans(spans)
+
+    async def add_otel_span(self, *args, **options):
+        if threading.current_thread() is threading.main_thread():
+            await asyncio.sleep(60)
+        return await super().add_otel_span(*args, **options)
+
+
+async def test_the_end_awaits_a_delivery_that_is_under_way(origin, monkeypatch) -> None:
+    monkeypatch.setattr(_tracer, "STORE_TIMEOUT_S", 0.2)
+    store = Stuck()
+    tracer = TracewireTracer()
+    with tracer.lifespan(store):
+        rollout = await store.start_rollout({})
+        ids = {"rollout_id": rollout.rollout_id, "attempt_id": rollout.attempt.attempt_id}
+        async with tracer.trace_context("slow", **ids):
+            requests.get(f"{origin}/kept")
+            agl.emit_reward(1.0)
+            assert store.calls == 1
+            assert tracer._delivery.count_unstored() == 1
+            monkeypatch.setattr(_tracer, "STORE_TIMEOUT_S", 30)
+            threading.Timer(0.3, store.released.set).start()
+        assert len(store.taken) == 1
+        assert tracer._delivery.count_unstored() == 0
+
+
+async def test_a_store_that_never_answers_ends_no_later_than_the_limit(origin, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(_tracer, "STORE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(_http, "STORE_TIMEOUT_S", 0.2)
+    store = Stuck()
+    rollout = await store.start_rollout({})
+    ids = {"rollout_id": rollout.rollout_id, "attempt_id": rollout.attempt.attempt_id}
+    for tracer in (TracewireTracer(), HttpTracer()):
+        with tracer.lifespan(store):
+            async with tracer.trace_context("never", **ids):
+                requests.get(f"{origin}/kept")
+        assert urls(tracer.get_last_trace()) in (["kept"], [])
+    assert "has not taken 1 HTTP spans within" in caplog.text
+    assert "did not take 1 HTTP spans" in caplog.text
+    store.released.set()
+
+
+async def test_a_trace_that_is_cancelled_at_its_start_leaves_the_tracer_usable(origin) -> None:
+    tracer = HttpTracer()
+
+    async def trace() -> None:
+        async with tracer.trace_context("http"):
+            requests.get(f"{origin}/next")
+
+    with tracer.lifespan():
+        task = asyncio.create_task(trace())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await trace()
+    assert len(tracer.get_last_trace()) == 1

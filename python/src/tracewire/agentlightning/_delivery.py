@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STORE_TIMEOUT_S = 30.0
+
 _Result = TypeVar("_Result")
 
 
@@ -32,6 +34,7 @@ class Delivery:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self._unstored: deque[_Batch] = deque()
+        self._turn = asyncio.Lock()
 
     def add(self, spans: list[Span], *, is_stored: bool) -> None:
         """Keep spans, and note those that are to be stored."""
@@ -39,24 +42,25 @@ class Delivery:
         if spans and is_stored:
             self._unstored.append(_Batch(spans))
 
-    def has_unstored(self) -> bool:
-        """Return whether the store lacks some."""
-        return bool(self._unstored)
+    def count_unstored(self) -> int:
+        """Return how many the store has not confirmed."""
+        return sum(len(one.spans) for one in list(self._unstored))
 
     async def store(self, store: LightningStore) -> None:
-        """Give the store what it lacks. What it does not take stays, for the next call."""
-        while self._unstored:
-            batch = self._unstored.popleft()
-            try:
-                await _store(batch, store)
-            except Exception:  # a store that is away must not fail the rollout
-                self._unstored.appendleft(batch)
-                count = sum(len(one.spans) for one in self._unstored)
-                logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", count)
-                return
-            except BaseException:
-                self._unstored.appendleft(batch)
-                raise
+        """Give the store what it lacks, after the call under way. What it does not take stays, for the next call.
+
+        All calls must be in one event loop.
+        """
+        async with self._turn:
+            while self._unstored:
+                try:
+                    await _store(self._unstored[0], store)
+                except Exception:  # a store that is away must not fail the rollout
+                    logger.exception(
+                        "The store did not take %d HTTP spans. get_last_trace() has them", self.count_unstored()
+                    )
+                    return
+                self._unstored.popleft()
 
 
 async def _store(batch: _Batch, store: LightningStore) -> None:

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from tracewire._errors import TracewireError
-from tracewire.agentlightning._delivery import to_its_end
+from tracewire.agentlightning._delivery import STORE_TIMEOUT_S, to_its_end
 from tracewire.agentlightning._recorder import Recorder
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
         attempt_id: str | None = None,
     ) -> AsyncGenerator[HttpTracer, None]:
         """Record the calls of this process and its children until the end of the block, and add them to the store."""
-        recorder = await asyncio.to_thread(self._begin)
+        try:
+            recorder = await to_its_end(asyncio.to_thread(self._begin))
+        except asyncio.CancelledError:  # the thread has opened the trace
+            self._is_open = False
+            raise
         self._enter(recorder, rollout_id, attempt_id)
         try:
             yield self
@@ -105,8 +109,8 @@ class HttpTracer(_Base):  # type: ignore[misc] # Agent Lightning is not typed fo
             return
         for stored, span in enumerate(self._spans):
             try:
-                await store.add_otel_span(rollout_id, attempt_id, span)
-            except Exception:  # a store that is away must not fail the rollout
+                await asyncio.wait_for(store.add_otel_span(rollout_id, attempt_id, span), STORE_TIMEOUT_S)
+            except Exception:  # a store that is away or does not answer must not fail the rollout
                 missing = len(self._spans) - stored
                 logger.exception("The store did not take %d HTTP spans. get_last_trace() has them", missing)
                 return

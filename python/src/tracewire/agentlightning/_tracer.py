@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from tracewire._errors import TracewireError
-from tracewire.agentlightning._delivery import Delivery, to_its_end
+from tracewire.agentlightning._delivery import STORE_TIMEOUT_S, Delivery, to_its_end
 from tracewire.agentlightning._langchain import langchain_handler
 from tracewire.agentlightning._recorder import Recorder
 
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 _REWARD = "agentlightning.reward"
 _RESPONSE_ID = "gen_ai.response.id"
 _TOKEN_IDS = ("prompt_token_ids", "response_token_ids", "logprobs.content")
-_STORE_TIMEOUT_S = 30.0
 # Spans beyond these are not seen if they are not ended.
 _MAX_OPEN = 65_536
 
@@ -120,7 +120,7 @@ class _RecordsHttp:
         for processor in self._exporting():
             # Agent Lightning leaves that of an earlier trace on, whose store may be gone.
             processor.span_exporter.disable_store_otlp()
-        await asyncio.to_thread(recorder.discard)
+        await to_its_end(asyncio.to_thread(recorder.discard))
         context = super().trace_context(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)  # type: ignore[misc]
         try:
             async with context as tracer:
@@ -184,21 +184,34 @@ class _RecordsHttp:
             self._collect(trace)
         except Exception:  # a proxy that is away must not fail the agent
             logger.exception("The HTTP calls so far could not be read from the proxy")
-        processor = self._lightning_span_processor
-        if (store := trace.store_if_named()) and self._delivery.has_unstored() and processor is not None:
-            try:
-                # The loop that Agent Lightning's own processor waits on: the caller may be inside another.
-                processor._await_in_loop(self._delivery.store(store), timeout=_STORE_TIMEOUT_S)  # noqa: SLF001
-            except TimeoutError:
-                logger.warning(
-                    "The store has not taken the HTTP spans within %.0f s: it may get them later than the reward",
-                    _STORE_TIMEOUT_S,
-                )
+        if not self._deliver(trace):
+            logger.warning(
+                "The store has not taken the HTTP spans within %.0f s: it may get them later than the reward",
+                STORE_TIMEOUT_S,
+            )
+
+    def _deliver(self, trace: _Trace) -> bool:
+        """Give the store what it lacks. Return False if it does not answer in time; the delivery goes on then."""
+        processor, store = self._lightning_span_processor, trace.store_if_named()
+        if store is None or processor is None or not self._delivery.count_unstored():
+            return True
+        try:
+            # The loop that Agent Lightning's own processor waits on: the caller may be inside another.
+            processor._await_in_loop(self._delivery.store(store), timeout=STORE_TIMEOUT_S)  # noqa: SLF001
+        except (TimeoutError, FutureTimeoutError):  # two classes before Python 3.11
+            return False
+        return True
 
     async def _finish(self, trace: _Trace) -> None:
-        await asyncio.to_thread(self._collect, trace, at_end=True)
-        if store := trace.store_if_named():
-            await self._delivery.store(store)
+        try:
+            await asyncio.to_thread(self._collect, trace, at_end=True)
+        finally:
+            if not await asyncio.to_thread(self._deliver, trace):
+                logger.error(
+                    "The store has not taken %d HTTP spans within %.0f s, and may never. get_last_trace() has them",
+                    self._delivery.count_unstored(),
+                    STORE_TIMEOUT_S,
+                )
 
     def _flush(self) -> None:
         """Export what waits for the store. Agent Lightning would export it later, as of the next rollout."""
