@@ -13,6 +13,7 @@ import threading
 import uuid
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -40,6 +41,21 @@ async def test_an_agent_that_changes_the_proxy_costs_its_own_trace_only(tracer, 
         requests.get(f"{origin}/seen")
     assert urls(tracer.get_last_trace()) == ["seen"]
     assert "was changed by the program" in caplog.text
+
+
+async def test_other_variables_that_an_agent_changes_stay_changed() -> None:
+    names = ("PYTHONPATH", "NODE_OPTIONS", "NO_PROXY", "SSL_CERT_FILE")
+    tracer = TracewireTracer()
+    with mock.patch.dict(os.environ, NO_PROXY="before.example"):
+        with tracer.lifespan():
+            async with tracer.trace_context("changes"):
+                for name in names:
+                    os.environ[name] = f"{os.environ.get(name)}:mine"
+                changed = {name: os.environ[name] for name in names}
+            async with tracer.trace_context("next"):
+                assert {name: os.environ[name] for name in names} == changed
+        assert {name: os.environ[name] for name in names} == changed
+        assert "HTTP_PROXY" not in os.environ
 
 
 async def test_an_agent_that_ends_by_exec_or_a_signal_keeps_the_calls_of_its_children(tracer, origin) -> None:

@@ -209,3 +209,34 @@ async def test_a_trace_that_is_cancelled_at_its_start_leaves_the_tracer_usable(o
             await task
         await trace()
     assert len(tracer.get_last_trace()) == 1
+
+
+async def test_a_reward_under_steady_calls_waits_a_second_at_most(tracer, origin, monkeypatch, caplog) -> None:
+    recorder = tracer._recorder
+    metrics = recorder._metrics
+    async with tracer.trace_context("steady"):
+        requests.get(f"{origin}/kept")
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder, "_metrics", lambda: {**metrics(), "tracewire_exchanges_unstored": 1.0})
+            start = time.monotonic()
+            agl.emit_reward(1.0)
+            assert time.monotonic() - start < 5
+    assert urls(tracer.get_last_trace()) == ["kept"]
+    assert "are not stored after" not in caplog.text
+
+
+async def test_a_reward_is_not_held_by_the_end_of_the_trace(tracer, origin) -> None:
+    before = Origin.hanging_calls
+    Origin.released.clear()
+    recorder = tracer._recorder
+    async with tracer.trace_context("held"):
+        thread = in_a_thread(requests.get, f"{origin}/hang-until-released")
+        while Origin.hanging_calls == before:
+            await asyncio.sleep(0.01)
+        ending = asyncio.create_task(asyncio.to_thread(recorder.new_spans, at_end=True))
+        await asyncio.sleep(0.2)
+        recorder.new_spans()
+        assert not ending.done()
+        Origin.released.set()
+        assert len(await ending) == 1
+    thread.join()

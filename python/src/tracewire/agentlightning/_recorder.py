@@ -35,7 +35,10 @@ _SETTINGS = '[capture]\ndurability = "commit"\nwhen_full = "wait"\nown_traffic =
 _IN_FLIGHT_S = 3.0
 # What has ended is stored within milliseconds, unless the machine is overloaded.
 _UNSTORED_S = 30.0
+# A reward waits in the event loop of the agent, and other calls may end all the time.
+_REWARD_S = 1.0
 _POLL_S = 0.005
+_ROUTES = ("http_proxy", "https_proxy", "all_proxy")
 _IN_FLIGHT = "tracewire_exchanges_in_flight"
 _UNSTORED = "tracewire_exchanges_unstored"
 _LOSSES = {
@@ -98,16 +101,22 @@ class Recorder:
         return Recorder.obtain(include_headers=include_headers, include_bodies=include_bodies, own_traffic=own_traffic)
 
     def apply_environment(self) -> None:
-        """Lead clients that this process and its children make from now on through the proxy."""
+        """Lead clients that this process and its children make from now on through the proxy.
+
+        A second call sets only the proxies again, if the program has changed them.
+        """
         variables, removed = self._changes
         changes: dict[str, str | None] = {**variables, **dict.fromkeys(removed)}
         # Agent Lightning names the rollout itself.
         changes.pop("TRACEWIRE_ROLLOUT_ID", None)
         changes.pop("TRACEWIRE_ATTEMPT_ID", None)
         for name, value in changes.items():
-            if name in self._previous and os.environ.get(name) != value:
+            if name not in self._previous:
+                self._previous[name] = os.environ.get(name)
+            elif os.environ.get(name) == value or name.lower() not in _ROUTES:
+                continue  # what the program has made of the others is its own
+            else:
                 logger.warning("%s was changed by the program, and leads through the proxy again", name)
-            self._previous.setdefault(name, os.environ.get(name))
             _set(name, value)
         lead_aiohttp()
 
@@ -133,8 +142,8 @@ class Recorder:
 
     def discard(self) -> None:
         """Forget everything recorded so far: a new trace begins."""
+        counted = self._settled()
         with self._lock:
-            counted = self._settled(at_end=False)
             self._lost = {name: counted[name] for name in _LOSSES}
             # Calls of an earlier trace may still be in flight: they do not belong to the new one.
             self._began = time.time() if counted[_IN_FLIGHT] else 0.0
@@ -162,8 +171,9 @@ class Recorder:
         return _read.rollout_ids(self._server.api_url, self._server.token)
 
     def _take(self, read: Callable[[str], list[dict[str, Any]]], *, at_end: bool) -> list[dict[str, Any]]:
+        counted = self._settled(_IN_FLIGHT_S) if at_end else self._settled(unstored_s=_REWARD_S)
         with self._lock:
-            self._settle(at_end=at_end)
+            self._log_missing(counted, at_end=at_end)
             found = [span for rollout in self._rollouts() for span in read(rollout)]
             spans = [span for span in found if span["span_id"] not in self._seen and span.get("end_time")]
             self._seen.update(span["span_id"] for span in spans)
@@ -180,26 +190,24 @@ class Recorder:
     def _metrics(self) -> dict[str, float]:
         return _read.metrics(self._server.api_url, self._server.token)
 
-    def _settled(self, *, at_end: bool) -> dict[str, float]:
-        """Wait until what has ended is stored, at the end also for what is in flight. Return the metrics of then."""
+    def _settled(self, in_flight_s: float = 0.0, *, unstored_s: float = _UNSTORED_S) -> dict[str, float]:
+        """Wait for what is in flight, and until what has ended is stored. Return the metrics of then."""
         start = time.monotonic()
         while True:
             counted = self._metrics()
             waited = time.monotonic() - start
-            awaits_end = at_end and counted[_IN_FLIGHT] and waited < _IN_FLIGHT_S
-            if not awaits_end and (not counted[_UNSTORED] or waited > _UNSTORED_S):
+            awaits_end = counted[_IN_FLIGHT] and waited < in_flight_s
+            if not awaits_end and (not counted[_UNSTORED] or waited > unstored_s):
                 return counted
             time.sleep(_POLL_S)
 
-    def _settle(self, *, at_end: bool) -> None:
-        """Wait as `_settled` does. Log whatever will be missing."""
-        counted = self._settled(at_end=at_end)
+    def _log_missing(self, counted: dict[str, float], *, at_end: bool) -> None:
         if at_end and counted[_IN_FLIGHT]:
             logger.warning(
                 "%d HTTP calls were still in flight when the trace ended, and are not in it: await them in the rollout",
                 counted[_IN_FLIGHT],
             )
-        if counted[_UNSTORED]:
+        if at_end and counted[_UNSTORED]:
             logger.error(
                 "%d HTTP calls are not stored after %.0f s, and may be missing: is the machine overloaded?",
                 counted[_UNSTORED],
