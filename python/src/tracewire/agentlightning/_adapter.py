@@ -30,7 +30,10 @@ class OneSpanPerCall(TraceAdapter):  # type: ignore[misc] # Agent Lightning is n
 
 
 def one_span_per_call(source: Sequence[Span]) -> list[Span]:
-    """Leave out spans of calls that another span has recorded, too."""
+    """Leave out spans of calls that another span has recorded, too. The spans of the proxy all stay.
+
+    A server may give several responses one id.
+    """
     kept: dict[str, Span] = {}
     for span in source:
         response = span.attributes.get(_RESPONSE_ID)
@@ -40,7 +43,7 @@ def one_span_per_call(source: Sequence[Span]) -> list[Span]:
     parents = {
         span.span_id: span.parent_id
         for span in source
-        if span.attributes.get(_RESPONSE_ID) in kept and span.span_id not in chosen
+        if span.attributes.get(_RESPONSE_ID) in kept and span.span_id not in chosen and not _is_exchange(span)
     }
     remaining = []
     for span in source:
@@ -48,7 +51,9 @@ def one_span_per_call(source: Sequence[Span]) -> list[Span]:
             continue
         parent = span.parent_id
         for _ in parents:  # at most all of them: ids that others chose may form a circle
-            parent = parents.get(parent, parent)
+            if parent not in parents:
+                break
+            parent = parents[parent]
         remaining.append(span if parent == span.parent_id else span.model_copy(update={"parent_id": parent}))
     return remaining
 
