@@ -118,13 +118,14 @@ class _RecordsHttp:
         self._recorder = recorder = await to_its_end(asyncio.to_thread(recorder.renewed))
         recorder.apply_environment()  # an earlier agent may have changed it
         for processor in self._exporting():
-            # Agent Lightning leaves that of an earlier trace on, whose store may be gone.
+            # Agent Lightning leaves that of an earlier trace on. The store of that trace may be gone.
             processor.span_exporter.disable_store_otlp()
         await to_its_end(asyncio.to_thread(recorder.discard))
         context = super().trace_context(name, store=store, rollout_id=rollout_id, attempt_id=attempt_id)  # type: ignore[misc]
         try:
             async with context as tracer:
                 self._delivery = Delivery()
+                self._ids.forget_open_spans()
                 with tracer.start_as_current_span(name or rollout_id or "trace") as root:
                     self._trace = _Trace(store or self._store, rollout_id, attempt_id, root.get_span_context())
                     try:
@@ -247,6 +248,7 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
         self._tracer: _RecordsHttp | None = None
         self._processors: Any = None
         self._open: dict[int, Any] = {}
+        self._is_full = False
 
     def attach(self, tracer: _RecordsHttp) -> None:
         """Join the processors of the tracer's provider, in front."""
@@ -266,6 +268,14 @@ class _TokenIds(SpanProcessor):  # type: ignore[misc] # OpenTelemetry is not see
         """Note the span, to see whether it is ended."""
         if len(self._open) < _MAX_OPEN:
             self._open[span.context.span_id] = span
+        elif not self._is_full:
+            self._is_full = True
+            logger.warning("%d spans are open: later ones are not seen if they are not ended", _MAX_OPEN)
+
+    def forget_open_spans(self) -> None:
+        """Begin a trace: spans of others are not its own."""
+        self._open.clear()
+        self._is_full = False
 
     def end_open_spans(self, root: Any) -> None:
         """End what the agent has not ended of the trace: OpenTelemetry exports only spans that are ended."""
