@@ -324,9 +324,11 @@ impl Attempt {
     /// Replaces the metadata, but not the numbers of [`Self::add_pruned`].
     pub(crate) fn replace_metadata(&mut self, mut new: serde_json::Map<String, JsonValue>) {
         for name in [PRUNED_SPANS, PRUNED_LLM_CALLS] {
-            if let Some(number) = self.metadata.get(name) {
-                new.insert(name.to_owned(), number.clone());
-            }
+            match self.metadata.get(name) {
+                Some(number) => new.insert(name.to_owned(), number.clone()),
+                // It may be copied from another attempt.
+                None => new.remove(name),
+            };
         }
         self.metadata = JsonValue::Object(new);
     }

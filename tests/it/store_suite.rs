@@ -226,10 +226,14 @@ async fn messages_are_found(store: SharedStore) {
     let long = (0..45_000).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
     let mut third = span("s", "a", 1, "z");
     third.set("gen_ai.tool.call.result", long.clone());
-    store.append(shared([first, second, third])).await.unwrap();
+    // More places of a word than a vector keeps.
+    let common = (0..600).map(|number| format!("the v{number}")).collect::<Vec<_>>().join(" ");
+    let mut fourth = span("t", "a", 1, "c");
+    fourth.set("gen_ai.tool.call.result", common.clone());
+    store.append(shared([first, second, third, fourth])).await.unwrap();
     let page = store.spans_by_number(0, 10).await.unwrap();
     let batch = |after: u64, through: u64, relies_on: Vec<u64>| {
-        let texts = [words_of("Where is my refund"), words_of("refund is my"), words_of(&long)];
+        let texts = [words_of("Where is my refund"), words_of("refund is my"), words_of(&long), words_of(&common)];
         let spans = page.numbers.iter().zip(texts).map(|(number, words)| SpanWords { number: *number, words });
         WordBatch { after, through, spans: spans.collect(), relies_on }
     };
@@ -257,6 +261,7 @@ async fn messages_are_found(store: SharedStore) {
         ("w3999 w4000", None, "s"),
         ("w44998 W44999", None, "s"),
         ("w44999 w44998", None, ""),
+        ("the v599", None, "t"),
     ] {
         assert_eq!(found(text, rollout, 100).await, (expected.to_owned(), false), "{text}");
     }
@@ -475,6 +480,10 @@ async fn prunes_keep_rollouts_in_progress(store: SharedStore) {
     assert_eq!(pruned("named").await, Some(1));
     let metadata = store.attempts("named".into()).await.unwrap().remove(0).metadata;
     assert_eq!((&metadata["own"], &metadata["tracewire.pruned.llm_calls"]), (&1.into(), &0.into()));
+    // Nor do they bring any.
+    let metadata = serde_json::from_value(serde_json::json!({ "tracewire.pruned.spans": 5 })).unwrap();
+    rollouts.update_attempt("running".into(), None, change(metadata)).await.unwrap();
+    assert_eq!(pruned("running").await, None);
     // By number: all that may go, since the others alone are more.
     let by_number = PruneRequest::Limits(PruneLimits { max_spans: 500, ..PruneLimits::default() });
     let preview = store.prune_preview(by_number.clone()).await.unwrap();
@@ -914,6 +923,26 @@ fn open_error(path: &Path) -> StoreError {
         Ok(_) => panic!("{} was opened", path.display()),
         Err(error) => error,
     }
+}
+
+/// What this program has stored just now is not returned any more once another program has removed it.
+#[tokio::test]
+async fn spans_are_followed_beside_another_program() {
+    let (_folder, path) = fresh();
+    let (store, other) = (open(&path).unwrap(), open(&path).unwrap());
+    let followed = async |after: u64| {
+        let page = store.spans_by_number(after, 10).await.unwrap();
+        (ids(&page.spans).join(" "), page.newest)
+    };
+    assert_eq!(followed(0).await, (String::new(), 0));
+    store.append(shared([span("gone", "a", 1, "one"), span("r", "a", 1, "two")])).await.unwrap();
+    assert_eq!(followed(0).await, ("one two".to_owned(), 2));
+    other.transaction(|records| records.remove_rollout(&"gone".into())).await.unwrap();
+    assert_eq!(followed(0).await, ("two".to_owned(), 2));
+    store.append(shared([span("r", "a", 2, "three")])).await.unwrap();
+    assert_eq!(followed(0).await, ("two three".to_owned(), 3));
+    other.append(shared([span("r", "a", 3, "four")])).await.unwrap();
+    assert_eq!(followed(2).await, ("three four".to_owned(), 4));
 }
 
 #[tokio::test]

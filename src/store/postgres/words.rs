@@ -76,18 +76,29 @@ pub(super) async fn add(connection: &mut Object, batch: &WordBatch) -> Result<()
 /// less than a megabyte, and few places of each word. Each part repeats the end of the one before, so that a phrase is in one of
 /// them.
 fn vectors_of(span: &SpanWords) -> Vec<String> {
-    let starts = (0..span.words.len()).step_by(PART_WORDS - MAX_PHRASE_WORDS);
-    let starts = starts.filter(|start| *start == 0 || start + MAX_PHRASE_WORDS < span.words.len());
-    starts.map(|start| vector(&span.words[start..span.words.len().min(start + PART_WORDS)])).collect()
+    let (mut vectors, mut start) = (Vec::new(), 0);
+    while start < span.words.len() {
+        let rest = &span.words[start..];
+        let (vector, words) = first_vector(rest);
+        vectors.push(vector);
+        start += if words == rest.len() { words } else { words - MAX_PHRASE_WORDS };
+    }
+    vectors
 }
 
-fn vector(words: &[Word]) -> String {
+/// The vector of the first words, and how many these are: more than a phrase has.
+fn first_vector(words: &[Word]) -> (String, usize) {
     let mut places: HashMap<Word, Vec<usize>> = HashMap::new();
-    for (at, word) in (1..).zip(words).filter(|(_, word)| **word != Word::GAP) {
-        let places = places.entry(*word).or_default();
-        if places.len() < MAX_PLACES {
-            places.push(at);
+    let mut count = 0;
+    for word in words.iter().take(PART_WORDS) {
+        if *word != Word::GAP {
+            let places = places.entry(*word).or_default();
+            if places.len() == MAX_PLACES {
+                break;
+            }
+            places.push(count + 1);
         }
+        count += 1;
     }
     let mut text = String::new();
     for (word, places) in places {
@@ -95,7 +106,7 @@ fn vector(words: &[Word]) -> String {
         // Writing to a String can't fail.
         let _ = write!(text, "{word}:{places} ");
     }
-    text
+    (text, count)
 }
 
 /// The rollouts with spans that have a phrase.
@@ -117,5 +128,5 @@ pub(super) async fn find(connection: &Object, search: &WordSearch) -> Result<Fou
 
 /// Places of a word that the server keeps (PostgreSQL documentation, 12.11).
 const MAX_PLACES: usize = 255;
-/// Words of a vector: few enough that a common word has all its places in it.
+/// Words of a vector.
 const PART_WORDS: usize = 4000;

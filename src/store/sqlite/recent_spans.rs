@@ -1,7 +1,9 @@
 //! The spans that were committed last, for readers that follow the store: they need not be read from the file and decoded.
 //!
-//! Kept only while something reads spans by number. What is here is also in the file: after a removal, all is forgotten.
+//! Kept only while something reads spans by number. What is here is also in the file: after a removal, all is forgotten, and a page is
+//! returned only if no other program has changed the spans in the file since.
 
+use super::spans::SpansState;
 use crate::store::api::NumberedSpans;
 use crate::store::span_query::PAGE_BYTES;
 use crate::trace::Span;
@@ -21,6 +23,8 @@ struct State {
     bytes: u64,
     /// Spans of the transaction that is in progress, with their numbers.
     pending: Vec<(u64, Arc<Span>)>,
+    /// The spans in the file after the last commit; `None` if others may be among those here.
+    file: Option<SpansState>,
     /// When spans were last read by number.
     wanted: Option<Instant>,
 }
@@ -34,17 +38,23 @@ impl RecentSpans {
         }
     }
 
-    /// Takes over the spans of the transaction, which is committed. Unless `is_plain`, some of them may have been undone in it, or
-    /// others removed: then all spans are forgotten.
-    pub(super) fn committed(&self, is_plain: bool) {
+    /// True while spans are read by number.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.state().is_wanted()
+    }
+
+    /// Takes over the spans of the transaction, which is committed. `file` is the state of the spans after it; `None` if spans of the
+    /// transaction may have been undone in it, or others removed: then all are forgotten.
+    pub(super) fn committed(&self, file: Option<SpansState>) {
         let mut state = self.state();
-        let pending = std::mem::take(&mut state.pending);
-        if !is_plain || !state.is_wanted() {
+        let (pending, before) = (std::mem::take(&mut state.pending), state.file.take());
+        let Some(file) = file.filter(|_| state.is_wanted()) else { return state.forget() };
+        let is_ours = |before: SpansState| before.count + pending.len() as u64 == file.count;
+        if !before.is_some_and(is_ours) {
             state.forget();
         }
-        if is_plain {
-            pending.into_iter().for_each(|(number, span)| state.push(number, span));
-        }
+        pending.into_iter().for_each(|(number, span)| state.push(number, span));
+        state.file = (state.newest() == file.newest).then_some(file);
     }
 
     /// Forgets all spans.
@@ -54,10 +64,13 @@ impl RecentSpans {
         state.forget();
     }
 
-    /// The spans with a number above `after`, as the file has them. `None` if some of them are not here.
-    pub(super) fn page(&self, after: u64, limit: usize) -> Option<NumberedSpans> {
+    /// The spans with a number above `after`, as the file in the state `file` has them. `None` if some of them are not here.
+    pub(super) fn page(&self, after: u64, limit: usize, file: SpansState) -> Option<NumberedSpans> {
         let mut state = self.state();
         state.wanted = Some(Instant::now());
+        if state.file != Some(file) {
+            return None;
+        }
         let start = usize::try_from((after + 1).checked_sub(state.first)?).ok()?;
         let mut page = NumberedSpans { through: after, newest: state.newest(), ..NumberedSpans::default() };
         let mut bytes = 0;
@@ -106,6 +119,7 @@ impl State {
     fn forget(&mut self) {
         self.spans = VecDeque::new();
         self.bytes = 0;
+        self.file = None;
     }
 }
 

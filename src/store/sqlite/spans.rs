@@ -154,6 +154,22 @@ pub(super) fn newest_number(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
+/// Tells whether spans were stored or removed, by any program: a removal changes the count, and numbers are not given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SpansState {
+    /// How many spans there are.
+    pub(super) count: u64,
+    /// See [`newest_number`].
+    pub(super) newest: u64,
+}
+
+/// The state of the spans in the file.
+pub(super) fn state(connection: &Connection) -> rusqlite::Result<SpansState> {
+    let sql = "SELECT spans, MAX(last_removed, COALESCE((SELECT MAX(id) FROM span), 0)) FROM row_count";
+    let state = |row: &Row<'_>| Ok(SpansState { count: unsigned(row.get(0)?), newest: unsigned(row.get(1)?) });
+    connection.prepare_cached(sql)?.query_row([], state)
+}
+
 /// One span with its externalized attributes.
 pub(super) fn one(
     connection: &Connection,

@@ -18,7 +18,6 @@ use crate::store::api::{
     RolloutSummary, SequenceAuthority, SpanOutline, Statistics, Store,
 };
 use crate::store::error::{Result, StoreError};
-use crate::store::piece_cache::PieceCache;
 use crate::store::pruning::{PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::retention::Retention;
@@ -27,7 +26,6 @@ use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, Span
 use crate::store::usage::{StoreUsage, Vacuum};
 use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
-use rusqlite::Connection;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -153,15 +151,14 @@ impl Store for SqliteStore {
 
     fn spans_by_number(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<NumberedSpans>> {
         let damaged_reads = Arc::clone(&self.damaged_reads);
-        Box::pin(async move {
-            if let Some(page) = self.writer.as_ref().and_then(|writer| writer.recent_spans(after, limit)) {
-                return Ok(page);
+        let recent = self.writer.as_ref().map(Writer::recent);
+        Box::pin(self.readers.read_pieces(move |connection, pieces| {
+            let state = spans::state(connection)?;
+            match recent.and_then(|recent| recent.spans.page(after, limit, state)) {
+                Some(page) => Ok(page),
+                None => spans::by_number(connection, pieces, after, limit, &damaged_reads),
             }
-            let read = move |connection: &Connection, pieces: &mut PieceCache| {
-                spans::by_number(connection, pieces, after, limit, &damaged_reads)
-            };
-            self.readers.read_pieces(read).await
-        })
+        }))
     }
 
     fn span(&self, rollout: RolloutId, attempt: AttemptId, span_id: String) -> BoxFuture<'_, Result<Option<Span>>> {

@@ -13,9 +13,9 @@ use super::options::SqliteOptions;
 use super::readers::Readers;
 use super::recent::Recent;
 use super::retention::release_pages;
+use super::spans;
 use super::statements::{PackedRow, append};
 use super::work::{CommandResult, LogNeed, Outcome, Work};
-use crate::store::api::NumberedSpans;
 use crate::store::error::{Result, StoreError};
 use crate::store::pruning::{PruneCounters, PruneCursor, PruneSlice};
 use crate::trace::Span;
@@ -121,9 +121,9 @@ impl Writer {
         result.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// The spans with a number above `after`, if they were stored just now. `None` if they have to be read from the file.
-    pub(super) fn recent_spans(&self, after: u64, limit: usize) -> Option<NumberedSpans> {
-        self.recent.spans.page(after, limit)
+    /// What was stored recently.
+    pub(super) fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.recent)
     }
 
     /// Completes the queued commands and ends the thread. A second call has no effect.
@@ -194,7 +194,12 @@ impl WriterThread {
                 let is_plain = |result: &CommandResult| {
                     result.as_ref().is_ok_and(|outcome| outcome.needs_of_log() == LogNeed::Nothing)
                 };
-                self.recent.spans.committed(results.iter().all(is_plain));
+                let file = if self.recent.spans.are_wanted() && results.iter().all(is_plain) {
+                    spans::state(&self.connection).ok()
+                } else {
+                    None
+                };
+                self.recent.spans.committed(file);
                 for (result, reply) in results.into_iter().zip(replies) {
                     match &result {
                         Ok(Outcome::Appended(appended)) => self.limits.stored(appended.stored),
