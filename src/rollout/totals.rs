@@ -16,6 +16,8 @@ struct Entry {
     spans: u64,
     /// The number of the last of them.
     last: u64,
+    /// The number of spans, and of the newest one, for which all were read anew. Spans that go meanwhile are missing.
+    renewed_for: Option<(u64, u64)>,
 }
 
 impl Entry {
@@ -69,13 +71,13 @@ impl TotalsCache {
         budget: &mut usize,
     ) -> Result<Option<RolloutTotals>> {
         let mut entry = self.entries().get(rollout).cloned().unwrap_or_default();
-        let mut is_new = false;
+        let counted = Some((counts.spans, counts.newest));
         loop {
             entry.read_on(store, rollout, counts, budget).await?;
-            if is_new || !entry.is_outdated(counts) {
+            if entry.renewed_for == counted || !entry.is_outdated(counts) {
                 break;
             }
-            (entry, is_new) = (Entry::default(), true);
+            entry = Entry { renewed_for: counted, ..Entry::default() };
         }
         let totals = (entry.last >= counts.newest).then(|| entry.totals.clone());
         self.entries().put(rollout.clone(), entry);
@@ -89,3 +91,40 @@ impl TotalsCache {
 
 const MAX_ROLLOUTS: usize = 16 * 1024;
 const PAGE_SPANS: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Retention;
+    use crate::store::memory::MemoryStore;
+    use crate::trace::Span;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn spans_that_go_while_they_are_read_do_not_keep_the_totals_from_an_end() {
+        let store: SharedStore = Arc::new(MemoryStore::new(Retention::default()));
+        let id = RolloutId::from("r");
+        let span = |number: u64| {
+            let span: Span = serde_json::from_value(json!({
+                "rollout_id": "r", "attempt_id": "a", "sequence_id": number, "trace_id": "t", "span_id": number.to_string(),
+                "parent_id": null, "name": "x", "status": {"status_code": "OK", "description": null}, "attributes": {},
+                "events": [], "links": [], "start_time": null, "end_time": null, "context": null, "parent": null,
+                "resource": {"attributes": {}, "schema_url": ""}
+            }))
+            .unwrap();
+            Arc::new(span)
+        };
+        store.append((1..=10).map(span).collect()).await.unwrap();
+        let counts = store.rollout_counts(vec![id.clone()]).await.unwrap().remove(&id).unwrap();
+        // Two more were counted.
+        let counts = RolloutCounts { spans: counts.spans + 2, ..counts };
+        let totals = TotalsCache::default();
+        for _ in 0..12 {
+            if totals.of(&store, &id, &counts, &mut 4).await.unwrap().is_some() {
+                return;
+            }
+        }
+        panic!("the totals have no end");
+    }
+}
