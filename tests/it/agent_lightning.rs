@@ -189,4 +189,11 @@ fn calls_that_a_tracer_gives_back_are_counted_once() {
         trajectory(rollout)["calls"].as_array().unwrap().iter().map(|call| call["span_id"].clone()).collect()
     };
     assert_eq!(ids(copy), ids(&recorded), "{:#}", trajectory(copy));
+    // Without its call, nothing would make it again.
+    let mut alone = given.iter().find(|span| span["name"] == "tool_call.read").unwrap().clone();
+    let other = client::post(server, "/v1/agl/rollouts", &json!({"input": {"task_id": "t-3"}})).json();
+    alone["rollout_id"] = other["rollout_id"].clone();
+    alone["attempt_id"] = other["attempt"]["attempt_id"].clone();
+    assert_eq!(client::post(server, "/v1/agl/spans", &alone).status, 201);
+    assert_eq!(names(listed(other["rollout_id"].as_str().unwrap())), ["\"tool_call.read\""]);
 }

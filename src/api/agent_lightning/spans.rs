@@ -8,8 +8,8 @@ use crate::api::request_json::read;
 use crate::api::respond::{ApiResult, created, ok};
 use crate::api::state::ApiState;
 use crate::api::streamed::streamed;
-use crate::export::agent_lightning::is_derived;
-use crate::trace::{AttemptId, RolloutId};
+use crate::export::agent_lightning::{is_derived, view};
+use crate::trace::{AttemptId, RolloutId, Span};
 use axum::Extension;
 use axum::extract::{RawQuery, State};
 use bytes::Bytes;
@@ -25,8 +25,7 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerA
     let rollouts = &state.rollouts;
     // Agent Lightning rejects spans of unknown rollouts. OTLP ingest accepts them.
     rollouts.require_attempt(&span.rollout_id, &span.attempt_id).await?;
-    if is_derived(&span) {
-        // The listing makes it of its parent.
+    if is_derived(&span) && is_listed(&state, &span).await? {
         return created(extra::json(&span));
     }
     state.adopt(&mut span);
@@ -34,6 +33,13 @@ pub(super) async fn add(State(state): State<ApiState>, access: Extension<CallerA
     let span = Arc::new(span);
     let appended = rollouts.append(vec![Arc::clone(&span)]).await?;
     if appended.duplicates > 0 { created(JsonValue::Null) } else { created(extra::json(&span)) }
+}
+
+/// True if the listing makes this span of its parent. A client may give back a span without its parent, or change the parent.
+async fn is_listed(state: &ApiState, span: &Span) -> ApiResult<bool> {
+    let Some(parent) = span.parent_id.clone() else { return Ok(false) };
+    let parent = state.rollouts.store().span(span.rollout_id.clone(), span.attempt_id.clone(), parent).await?;
+    Ok(parent.is_some_and(|parent| view(parent).iter().any(|made| made.span_id == span.span_id)))
 }
 
 /// The conditions of a listing of spans.
