@@ -49,7 +49,7 @@ impl Counted {
             // Read in this order: an exchange that ends meanwhile is in one of both.
             let help = "Exchanges that have not ended, without CONNECTs";
             gauge(registry, "exchanges_in_flight", help, captured.in_flight.count() as u64);
-            let help = "Exchanges that have ended, and whose spans are not stored yet";
+            let help = "Exchanges that have ended and of which spans are not stored yet";
             gauge(registry, "exchanges_unstored", help, captured.unstored.count() as u64);
             let help = "Exchanges that wait for room in the queue";
             gauge(registry, "exchanges_waiting", help, captured.waiting.load(Ordering::Relaxed));

@@ -10,7 +10,7 @@ pub struct CaptureCounters {
     pub started: AtomicU64,
     /// Exchanges that have not ended, without CONNECTs: a client keeps a tunnel long after its last request.
     pub(crate) in_flight: InFlightCounter,
-    /// Exchanges that have ended, and whose spans are neither stored nor lost. Each is in one of the two counters until then.
+    /// Exchanges that have ended and of which spans are neither stored nor lost. Each is in one of the two counters until then.
     pub(crate) unstored: InFlightCounter,
     /// Exchanges that passed unrecorded because the queue was full.
     pub dropped: AtomicU64,

@@ -142,7 +142,7 @@ impl PipelineWorker {
     /// spans.
     async fn store(&mut self, built: PendingSpans, queue: &mut CaptureQueue) {
         let before = match self.under_way.take() {
-            // The task catches panics, and is not aborted.
+            // The task catches panics. It is aborted only with the runtime, after the end of the program was waited for.
             Some(append) => append.await.unwrap_or(Ok(())),
             None => Ok(()),
         };
