@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ _RESPONSE_ID = "gen_ai.response.id"
 _TOKEN_IDS = ("prompt_token_ids", "response_token_ids", "logprobs.content")
 # Spans beyond these are not seen if they are not ended.
 _MAX_OPEN = 65_536
+# A slower export holds the agent once, and no further time in its trace.
+_MAX_EXPORT_S = 1.0
 
 
 class _RecordsHttp:
@@ -181,6 +184,7 @@ class _RecordsHttp:
         return self._recorder
 
     def _store_now(self, trace: _Trace) -> None:
+        self._export_earlier(trace)
         try:
             self._collect(trace)
         except Exception:  # a proxy that is away must not fail the agent
@@ -219,6 +223,16 @@ class _RecordsHttp:
         for processor in self._exporting():
             if processor.force_flush() is False:
                 logger.error("The store did not take all spans of the trace: %r", processor.span_exporter)
+
+    def _export_earlier(self, trace: _Trace) -> None:
+        """Export the spans that ended before the calls which are stored now. Adapters match rewards by the order in the store."""
+        if not trace.exports_in_order:
+            return
+        begun = time.monotonic()
+        done = [processor.force_flush() is not False for processor in self._exporting()]
+        if not all(done) or time.monotonic() - begun > _MAX_EXPORT_S:
+            trace.exports_in_order = False  # a store that is slow or away must not hold the agent at each call
+            logger.warning("The store takes spans too slowly: those of this trace may come after later calls")
 
     def _exporting(self) -> list[Any]:
         """Return the processors that export to the store over OTLP."""
@@ -350,6 +364,7 @@ class _Trace:
         self, store: LightningStore | None, rollout: str | None, attempt: str | None, root: trace_api.SpanContext
     ) -> None:
         self.store = store
+        self.exports_in_order = True
         self._rollout = rollout
         self._attempt = attempt
         self._trace_id = trace_api.format_trace_id(root.trace_id)
