@@ -225,7 +225,7 @@ class _RecordsHttp:
                 logger.error("The store did not take all spans of the trace: %r", processor.span_exporter)
 
     def _export_earlier(self, trace: _Trace) -> None:
-        """Export the spans that ended before the calls which are stored now. Adapters match rewards by the order in the store."""
+        """Export what ended before the calls that are stored now: adapters match rewards by the order in the store."""
         if not trace.exports_in_order:
             return
         begun = time.monotonic()
