@@ -21,7 +21,7 @@ pub(super) struct PendingSpans {
     pub(super) waiting: Vec<oneshot::Sender<CommitStatus>>,
     /// Dropped with the batch: when all spans are stored or lost.
     pub(super) sequences: Vec<SequenceLease>,
-    /// Likewise.
+    /// Count the exchanges as unstored until then. An exchange without spans has one, too.
     pub(super) unstored: Vec<InFlightPermit>,
 }
 
@@ -73,7 +73,9 @@ impl PendingSpans {
             counters.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, rollout_id = %span.rollout_id, span_id = span.span_id, "a span is lost: the store rejects it");
         };
-        for span in std::mem::take(&mut self.spans) {
+        // If an append panics, those that remain in `spans` are counted as lost.
+        let mut remaining = Vec::new();
+        for span in self.spans.clone() {
             match append_measured(store, counters, vec![Arc::clone(&span)]).await {
                 Ok(_) => {
                     counters.stored.fetch_add(1, Ordering::Relaxed);
@@ -82,10 +84,11 @@ impl PendingSpans {
                 Err(error) if error.failed_append() == FailedAppend::Drop => lose(&span, error),
                 Err(error) => {
                     failure = error;
-                    self.spans.push(span);
+                    remaining.push(span);
                 }
             }
         }
+        self.spans = remaining;
         let untried = if stored.is_some() { std::mem::take(&mut self.spans) } else { Vec::new() };
         for span in untried {
             match append_measured(store, counters, vec![Arc::clone(&span)]).await {

@@ -216,7 +216,7 @@ fn int_length(number: i64) -> usize {
     1 + encoded_len_varint(number.cast_unsigned())
 }
 
-/// Wire types.
+/// How a field is written, in the lowest three bits of its key (Protocol Buffers, encoding).
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const DELIMITED: u32 = 2;
