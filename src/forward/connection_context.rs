@@ -5,8 +5,10 @@ use crate::net::drain::DrainGuard;
 use crate::trace::exchange::{ANONYMOUS_USER, TlsFacts};
 use crate::trace::{AttemptId, RolloutId};
 use crate::upstream::Origin;
+use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// An agent's connection to a listener, or the inside of one of its tunnels.
 #[derive(Clone, Debug)]
@@ -23,6 +25,9 @@ pub(crate) struct ConnectionContext {
     pub key: NamedRollout,
     /// The rollout that the user name of the proxy credentials names.
     pub credentials: NamedRollout,
+    /// The proxy credentials that the last request on this connection had which was admitted with some. Requests without any
+    /// come with them.
+    pub last_credentials: Arc<Mutex<Option<HeaderValue>>>,
     /// True if the proxy credentials had the token, or a signed key.
     pub is_authenticated: bool,
     /// What the signed key that the client presented is for: requests that name anything else are refused. `None` for clients
@@ -71,6 +76,7 @@ impl ConnectionContext {
             prefix: NamedRollout::default(),
             key: NamedRollout::default(),
             credentials: NamedRollout::default(),
+            last_credentials: Arc::default(),
             is_authenticated: false,
             limit: None,
             fallback_identity,

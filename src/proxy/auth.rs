@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// The rollout and attempt of a signed key; `None` if the text is none, or is forged or expired. The gateway, which makes the
 /// keys, provides it.
@@ -41,10 +41,22 @@ impl ProxyAccess {
     }
 
     /// Reads the credentials in `headers` into the connection. An error if they are needed, and missing or wrong.
+    ///
+    /// RFC 9110 §11.7.2 wants them in each request, but aiohttp sends them in the first `http://` request of a connection only.
+    /// A request without any comes with those before it, unless another proxy sent it, whose connections many clients may share.
     pub(super) fn check(&self, headers: &HeaderMap, connection: &mut ConnectionContext) -> Result<(), ProxyError> {
-        let basic = headers.get(header::PROXY_AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
-        match basic {
-            Some((user, password)) => self.admit(&user, &password, connection),
+        let last = Arc::clone(&connection.last_credentials);
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = headers.get(header::PROXY_AUTHORIZATION);
+        let value = sent.or_else(|| last.as_ref().filter(|_| !headers.contains_key(header::VIA)));
+        match value.and_then(|value| basic(value.to_str().ok()?)) {
+            Some((user, password)) => {
+                self.admit(&user, &password, connection)?;
+                if let Some(sent) = sent {
+                    *last = Some(sent.clone());
+                }
+                Ok(())
+            }
             None if self.is_open() => Ok(()),
             None => Err(refused("the request has no proxy credentials")),
         }

@@ -205,6 +205,15 @@ fn an_expected_continue_is_the_endpoints() {
 
 const REQUESTS: &str = "import requests, sys; [print(requests.get(url).text) for url in sys.argv[1:]]";
 const URLLIB: &str = "import urllib.request, sys; [print(urllib.request.urlopen(url).read()) for url in sys.argv[1:]]";
+// Both requests are on one connection.
+const AIOHTTP: &str = "\
+import aiohttp, asyncio, sys
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        for url in sys.argv[1:]:
+            async with session.get(url) as response:
+                print(await response.text())
+asyncio.run(main())";
 const FETCH: &str =
     "(async () => { for (const url of process.argv.slice(1)) console.log(await (await fetch(url)).text()); })()";
 
@@ -246,16 +255,18 @@ fn in_a_shell_with_our_variables_the_api_is_reached_and_endpoints_on_this_machin
         ("curl-tunnel", &["curl", "-sS", "--proxytunnel"]),
         ("requests", &[&python, "-c", REQUESTS]),
         ("urllib", &[&python, "-c", URLLIB]),
+        ("aiohttp", &[&python, "-c", AIOHTTP]),
         ("fetch", &["node", "-e", FETCH]),
     ] {
         let rollout = format!("ro-env-{name}");
         let proxy = format!("http://{rollout}.at-1:x@{}", serve.address("proxy"));
-        let output = in_our_shell(&bench, &serve, &proxy).args(client).args([&api, &weather]).output().unwrap();
+        let output =
+            in_our_shell(&bench, &serve, &proxy).args(client).args([&api, &weather, &weather]).output().unwrap();
         let printed = text(&output);
         assert!(output.status.success() && printed.contains("\"status\":\"ok\""), "{name}: {printed}");
         assert!(printed.contains("celsius"), "{name}: {printed}");
         // The request to the API was answered before, so it would be here too.
-        let recorded: Vec<String> = bench.exchanges(&rollout, 1).iter().map(line).collect();
-        assert_eq!(recorded, ["GET /weather"], "{name}");
+        let recorded: Vec<String> = bench.exchanges(&rollout, 2).iter().map(line).collect();
+        assert_eq!(recorded, ["GET /weather"; 2], "{name}");
     }
 }

@@ -3,6 +3,8 @@
 use crate::support::{
     Bench, Running, at_home, connect, endpoint, eventually, find, read_head, read_to_end, say, skipped, text, tracewire,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, UdpSocket};
@@ -119,6 +121,36 @@ fn a_block_list_and_a_token_are_enforced() {
     let blocked = say(proxy, format!("CONNECT a.blocked.test:443 HTTP/1.1\r\nHost: a\r\n{auth}\r\n\r\n").as_bytes());
     assert!(blocked.starts_with("HTTP/1.1 403") && blocked.contains("http_request_denied"), "{blocked}");
     assert_eq!(bench.exchanges("ro-a", 1)[0]["attempt_id"], "at-a");
+}
+
+/// As aiohttp does: its first request of a connection has the credentials.
+#[test]
+fn credentials_are_those_of_the_requests_that_follow_on_the_connection() {
+    let bench = Bench::new();
+    let config = bench.home().join("proxy.toml");
+    std::fs::write(&config, "[proxy]\ntoken = \"s3cret\"\n").unwrap();
+    let serve = bench.serve(&["--config", config.to_str().unwrap()]);
+    let mut stream = connect(serve.address("proxy"));
+    let mut status_with = |fields: &str| {
+        write!(stream, "GET {}/echo HTTP/1.1\r\nHost: x\r\n{fields}\r\n", bench.http()).unwrap();
+        let head = read_head(&mut stream);
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        stream.read_exact(&mut vec![0; length.unwrap()]).unwrap();
+        head.split(' ').nth(1).map(str::to_owned).unwrap()
+    };
+    let auth = |text: &str| format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(text));
+    assert_eq!(status_with(""), "407", "none came before");
+    assert_eq!(status_with(&auth("ro-a.at-1:s3cret")), "200");
+    assert_eq!(status_with(""), "200");
+    assert_eq!(status_with(&auth("ro-b.at-1:wrong")), "407");
+    assert_eq!(status_with(""), "200", "what was refused counts for nothing");
+    assert_eq!(status_with("Via: 1.1 other\r\n"), "407", "clients of another proxy share its connections");
+    assert_eq!(status_with(&auth("ro-c.at-1:s3cret")), "200");
+    assert_eq!(status_with(""), "200");
+    for (rollout, count) in [("ro-a", 3), ("ro-c", 2)] {
+        let spans = bench.exchanges(rollout, count);
+        assert!(spans.iter().all(|span| span["attributes"]["tracewire.identity.source"] == "credentials"), "{rollout}");
+    }
 }
 
 #[test]
