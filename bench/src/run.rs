@@ -215,7 +215,7 @@ struct Bench<'a> {
 fn start(who: &Who, bench: &Bench<'_>, place: &Path, scenario: Scenario) -> Result<Option<Served>> {
     let Bench { args, own, ca, folder, cores } = bench;
     let cores = cores.as_ref();
-    let mut command = match who {
+    let command = match who {
         Who::Direct => return Ok(None),
         Who::Floor => {
             let mut command = Command::new(own);

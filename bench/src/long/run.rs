@@ -13,13 +13,14 @@ use crate::process::Served;
 use crate::report::Cell;
 use crate::run::{RunArgs, around};
 use crate::tls::Ca;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Arguments of the scenarios `long-json`, `long-sse` and `long-experts`, which run only if they are named.
 #[derive(Args, Clone, Debug)]
@@ -201,7 +202,8 @@ impl Trial<'_> {
             ..Figures::default()
         };
         if let Some(server) = running.served.server {
-            figures.spilled_mb = spilled_bytes(&gateways::get(server, "/metrics").await?).map(|bytes| bytes / 1e6);
+            let metrics = all_stored(server).await?;
+            figures.spilled_mb = spilled_bytes(&metrics).map(|bytes| bytes / 1e6);
             let record = spans::read(server, self.plan).await?;
             let percent = |count: u64| Some(100.0 * count as f64 / calls);
             figures.exact = percent(record.exact);
@@ -270,13 +272,35 @@ fn disk_bytes(folder: &Path) -> u64 {
 
 /// The total of bytes that metrics name as spilled, if they name any.
 fn spilled_bytes(metrics: &str) -> Option<f64> {
+    sum(metrics, |name| name.contains("spill") && name.contains("bytes_total"))
+}
+
+/// The sum of the samples of these names; `None` if there are none.
+fn sum(metrics: &str, is_wanted: impl Fn(&str) -> bool) -> Option<f64> {
     let samples = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
-    let values = samples.filter(|(name, _)| name.contains("spill") && name.contains("bytes_total"));
+    let values = samples.filter(|(name, _)| is_wanted(name));
     values.filter_map(|(_, value)| value.parse().ok()).reduce(|one: f64, other| one + other)
+}
+
+/// Waits until no exchange is still to be stored, and returns the metrics: a process that waits for a busy disk looks idle.
+async fn all_stored(server: SocketAddr) -> Result<String> {
+    let deadline = Instant::now() + STORE_LIMIT;
+    loop {
+        let metrics = gateways::get(server, "/metrics").await?;
+        // Older programs don't have it.
+        let unstored = sum(&metrics, |name| name.ends_with("_exchanges_unstored")).unwrap_or(0.0);
+        if unstored == 0.0 {
+            return Ok(metrics);
+        }
+        ensure!(Instant::now() < deadline, "{unstored} exchanges are not stored after {STORE_LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Small calls beside the long ones.
 const SMALL_CALLS_PER_S: u32 = 200;
+/// How long the store may take for what is left when the calls are over.
+const STORE_LIMIT: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {
