@@ -98,6 +98,11 @@ impl BodyRecord {
         self.call = CallReading::WhenLong;
     }
 
+    /// True for a body that is held whole.
+    pub(super) fn holds_whole(&self) -> bool {
+        self.limit == HeldLimit::None
+    }
+
     /// Holds the body whole: a call will be read from it.
     pub(super) fn hold_whole(&mut self) {
         self.limit = HeldLimit::None;

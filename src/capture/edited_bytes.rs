@@ -6,12 +6,13 @@ use crate::error::ProxyError;
 use crate::trace::exchange::BodyContent;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Held bytes with replacements. Cheap to clone.
+/// Held bytes with replacements. Cheap to clone: clones share the bytes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct EditedBytes {
     pieces: Vec<Piece>,
@@ -106,6 +107,18 @@ impl From<Bytes> for EditedBytes {
     }
 }
 
+/// The record of a request shares the bytes that are sent.
+impl BodyContent for EditedBytes {
+    fn len(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_from(&self, offset: u64, on_piece: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let pieces = self.part(offset..self.len()).collect();
+        Ok(Self { pieces }.read(&mut |chunk| on_piece(chunk))?)
+    }
+}
+
 impl Piece {
     fn len(&self) -> u64 {
         match self {
@@ -127,7 +140,8 @@ impl Piece {
         match self {
             Self::Text(text) => Ok(text.slice(index(offset)..index(end))),
             Self::Held(held, range) => {
-                let mut chunk = vec![0; index(end - offset)];
+                let readable = held.readable_at(range.start + offset).min(end - offset);
+                let mut chunk = vec![0; index(readable)];
                 let length = held.read_at(range.start + offset, &mut chunk)?;
                 chunk.truncate(length);
                 Ok(chunk.into())
@@ -225,6 +239,9 @@ mod tests {
                 }
                 prop_assert_eq!(bytes.len(), expected.len() as u64);
                 prop_assert!(read(&bytes) == expected);
+                let (from, mut rest) = (expected.len() / 3, Vec::new());
+                bytes.read_from(from as u64, &mut |piece| rest.extend_from_slice(piece)).unwrap();
+                prop_assert!(rest == expected[from..]);
             }
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for _ in 0..2 {

@@ -88,14 +88,28 @@ impl HeldBytes {
         self.share.shrink(self.share.bytes());
     }
 
+    /// The most bytes that one read from an offset on gives; 0 at the end.
+    pub(crate) fn readable_at(&self, offset: u64) -> u64 {
+        let spilled_bytes = self.spilled.as_ref().map_or(0, SpilledBytes::len);
+        match spilled_bytes.checked_sub(offset) {
+            Some(left) if left > 0 => left.min(PIECE_BYTES as u64),
+            _ => self.pages_from(offset - spilled_bytes).len() as u64,
+        }
+    }
+
+    /// The bytes in memory from an offset behind the spilled ones to the end of their page.
+    fn pages_from(&self, offset: u64) -> &[u8] {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.pages.read(self.pages.start().saturating_add(at))
+    }
+
     /// Reads bytes from an offset on, and returns how many; 0 at the end.
     pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, SpillError> {
         let spilled_bytes = self.spilled.as_ref().map_or(0, SpilledBytes::len);
         if let Some(spilled) = self.spilled.as_ref().filter(|_| offset < spilled_bytes) {
             return spilled.read_at(offset, into);
         }
-        let at = usize::try_from(offset - spilled_bytes).unwrap_or(usize::MAX);
-        let rest = self.pages.read(self.pages.start().saturating_add(at));
+        let rest = self.pages_from(offset - spilled_bytes);
         let length = rest.len().min(into.len());
         into[..length].copy_from_slice(&rest[..length]);
         Ok(length)

@@ -8,11 +8,11 @@ use super::memory_budget::MemoryUse;
 use super::queue::QueueSlot;
 use super::recording_state::{RecordingOptions, RecordingState, body_of, body_record, deliver, outcome_when_dropped};
 use crate::error::{ErrorKind, ProxyError, Side};
-use crate::llm::api::{may_be_call, websocket_calls};
+use crate::llm::api::websocket_calls;
 use crate::shared_state::SequenceLease;
 use crate::trace::exchange::{
     Arrival, Body, ConnectionFacts, Direction, Exchange, ExchangeKind, GatewayFacts, Injection, Message, MessageOpcode,
-    Outcome, PolicyVersionStart, RecordedForm, RequestHead, ResponseHead, Truncation,
+    Outcome, PolicyVersionStart, RequestHead, ResponseHead, Truncation,
 };
 use crate::util::panics::{Panicked, catch, is_unwinding};
 use bytes::Bytes;
@@ -86,6 +86,7 @@ impl Recording {
             exchange,
             slot,
             request: body_record(&options),
+            shared_request: None,
             response: body_record(&options),
             messages: options.memory.share(MemoryUse::WebSocket),
             sequence,
@@ -197,24 +198,29 @@ impl Recording {
     /// Records the whole body of a request that passes no tee, in place of an earlier one. It has no content coding, whatever
     /// the request had as it came.
     pub(crate) fn request_body(&self, body: &EditedBytes) {
-        self.change(|state, options| {
-            state.exchange.request_body = Body { form: RecordedForm::Decoded, ..Body::default() };
-            state.request = body_record(options);
-            // It may be for another API.
-            state.is_call = options.is_absorbed.then_some(true);
-        });
-        if body.read(&mut |chunk| self.frame(Direction::Request, chunk)).is_ok() {
+        let mut is_shared = false;
+        self.change(|state, options| is_shared = state.replace_request(body, options));
+        if !is_shared && body.read(&mut |chunk| self.frame(Direction::Request, chunk)).is_ok() {
             self.body_complete(Direction::Request);
         }
+    }
+
+    /// Lets the record share the bytes of a request that has passed, if it has all of them: then they are in memory once.
+    pub(crate) fn share_request(&self, body: &EditedBytes) {
+        self.change(|state, options| {
+            if state.request.held_bytes() == body.len() {
+                state.share_request(body, options);
+            }
+        });
     }
 
     /// True when the request's body has passed and all of it is recorded.
     pub fn has_whole_request(&self) -> bool {
         let Some(shared) = &self.shared else { return false };
         let guard = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.as_ref().is_some_and(|RecordingState { exchange, request, .. }| {
-            let body = &exchange.request_body;
-            body.complete && body.truncated.is_none() && request.held_bytes() == body.size_bytes
+        guard.as_ref().is_some_and(|state| {
+            let body = &state.exchange.request_body;
+            body.complete && body.truncated.is_none() && state.request_bytes() == body.size_bytes
         })
     }
 
@@ -290,12 +296,8 @@ impl Recording {
         body.size_bytes += data.len() as u64;
         body.frames += 1;
         let position = usize::try_from(body.size_bytes).unwrap_or(usize::MAX);
-        if direction == Direction::Request && state.is_call.is_none() && !data.trim_ascii_start().is_empty() {
-            let is_call = may_be_call(&exchange.request.method, &exchange.request.headers, data);
-            state.is_call = Some(is_call);
-            if is_call {
-                state.record_call(shared.options.settings.sampler_arrays());
-            }
+        if direction == Direction::Request {
+            state.judge_request(data, shared.options.settings.sampler_arrays());
         }
         if state.is_faulty || (!shared.records_bodies && state.is_call != Some(true)) {
             return;

@@ -164,6 +164,7 @@ impl Forwarder {
             let unchanged = parts.clone();
             let injected = plan.apply(&whole.to_vec()?, &mut parts.headers);
             let mut whole = EditedBytes::from(whole);
+            exchange.recording.share_request(&whole);
             match injected {
                 Ok(injected) => {
                     let added = injected.injection.fields.clone();

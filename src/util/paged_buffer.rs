@@ -31,6 +31,12 @@ impl PagedBuffer {
             }
             let Some(page) = self.pages.back_mut() else { return };
             let (fits, rest) = data.split_at(data.len().min(PAGE_BYTES - page.len()));
+            let needed = page.len() + fits.len();
+            if needed > page.capacity() {
+                // Not as much as a vector would take: two pages of one that has grown beyond its half.
+                let capacity = (page.capacity() * 2).clamp(needed, PAGE_BYTES);
+                page.reserve_exact(capacity - page.len());
+            }
             page.extend_from_slice(fits);
             data = rest;
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 
 const CALLS: usize = 50;
 const TEXT_BYTES: usize = 1_000_000;
@@ -196,6 +196,41 @@ fn every_byte_arrives_though_memory_is_short_and_the_disk_takes_nothing() {
         assert!(metrics(&server, "tracewire_spill_errors_total ") >= 1.0);
         let warnings = get(server.address("server"), "/readyz").json()["warnings"].clone();
         assert!(warnings[0].as_str().unwrap().contains("capture.memory_budget_bytes"), "{warnings}");
+        nothing_stays_in_use(&server);
+    }
+}
+
+#[test]
+fn a_request_is_in_memory_once() {
+    for way in [Way::Proxy, Way::Gateway] {
+        let bench = Bench::new();
+        let server = serve(&bench, 100 << 20, "");
+        let (arrived, has_arrived) = mpsc::channel();
+        let (arrived, go) = (Mutex::new(arrived), Arc::new(Barrier::new(2)));
+        let may_respond = Arc::clone(&go);
+        let model = endpoint(move |mut stream| {
+            while let Some(request) = read_request(&mut stream) {
+                let Some(body) = request else {
+                    respond(&mut stream, "application/json", r#"{"data":[{"id":"mock"}]}"#);
+                    continue;
+                };
+                arrived.lock().unwrap().send(body.len()).unwrap();
+                may_respond.wait();
+                respond(&mut stream, "application/json", &response(0, false));
+            }
+        });
+        let at = Addresses::of(&server, model);
+        register_model(&server, model, 0);
+        std::thread::scope(|scope| {
+            let call = scope.spawn(move || call(at, way, 0, false, "0"));
+            let sent = has_arrived.recv().unwrap() as f64;
+            let held = metrics(&server, "tracewire_memory_bytes{");
+            assert!(held > 0.9 * sent && held < 1.1 * sent, "{way:?}: {held} of {sent} bytes");
+            go.wait();
+            check(&call.join().unwrap(), way, 0, false);
+        });
+        let content = bench.exchanges("ro-0", 1)[0]["attributes"]["gen_ai.input.messages"].to_string();
+        assert!(content.contains(&prompt(0)), "{way:?}: the prompt is not recorded");
         nothing_stays_in_use(&server);
     }
 }
