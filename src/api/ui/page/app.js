@@ -5,10 +5,12 @@ import { h, replace } from "./dom.js";
 import { current, href } from "./route.js";
 import { CompareView } from "./compare.js";
 import { ConnectView } from "./connect.js";
-import { HealthView } from "./health.js";
+import { alarms, HealthView } from "./health.js";
+import { samples } from "./metrics.js";
 import { RolloutView } from "./rollout.js";
 import { RolloutsView } from "./rollouts.js";
 
+const HEALTH_SECONDS = 15;
 const VIEWS = { rollouts: RolloutsView, rollout: RolloutView, compare: CompareView, health: HealthView, connect: ConnectView };
 const main = document.getElementById("main");
 const live = document.getElementById("live");
@@ -54,7 +56,7 @@ function showHelp() {
   const rows = [["/", "filter"], ["j, k, ↓, ↑", "next, previous"], ["Enter, o", "open"], ["Esc", "back, or leave a field"], ["?", "this help"],
     ["g r, g h, g c", "rollouts, health, connect"], ...(view?.keys ?? [])];
   replace(dialog, h("h2", {}, "Keyboard"), h("dl", { class: "keys" }, rows.map(([key, meaning]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)])),
-    h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
+    view?.help?.() ?? null, h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
   dialog.showModal();
 }
 
@@ -108,3 +110,22 @@ if (token) {
 document.getElementById("help").addEventListener("click", showHelp);
 setTheme(storedTheme());
 show();
+
+// A mark at "Health" for what was lost since a person looked there. Tokens for some rollouts may not read the metrics.
+const health = document.querySelector("[data-view=health]");
+let lost = 0, seen = 0;
+function markHealth() {
+  if (shown === "health") seen = lost;
+  health.classList.toggle("alarm", lost > seen);
+  health.title = lost > seen ? "Something is lost, or can't be read" : "";
+}
+const stopAlarms = api.poll(async (signal) => {
+  try {
+    lost = alarms(samples(await api.getText("metrics", { signal }))).reduce((sum, { count }) => sum + count, 0);
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    stopAlarms();
+  }
+  markHealth();
+}, HEALTH_SECONDS);
+addEventListener("hashchange", markHealth);

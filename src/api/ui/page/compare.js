@@ -1,31 +1,32 @@
 // Two or more rollouts side by side: where their conversations part, and what each did then.
 
 import { ApiError, get, rolloutPath, spanPath } from "./api.js";
+import { Chooser, MAX } from "./chooser.js";
 import { decimal, duration, h, number, plural, replace, short } from "./dom.js";
 import { commonMessages, conversation, messagesOf } from "./conversation.js";
 import { href } from "./route.js";
 import { rewardOf, titleOf } from "./rollouts.js";
 import { keyOf, SpanSet } from "./spans.js";
 
-const MAX = 4;
-
 export class CompareView {
   constructor(root, route) {
     document.title = "Compare · Tracewire";
-    this.field = h("input", { type: "text", "aria-label": "Ids of rollouts, with commas", placeholder: "two rollout ids, with a comma between them", spellcheck: "false" });
-    this.form = h("form", { class: "toolbar", on: { submit: (event) => { event.preventDefault(); location.hash = href(["compare"], { r: this.field.value.split(/[\s,]+/).filter(Boolean).join(",") }); } } },
+    const go = (ids) => { location.hash = href(["compare"], { r: ids.join(",") }); };
+    this.field = h("input", { type: "text", "aria-label": "Ids of rollouts, with commas", placeholder: "ids of rollouts, with commas between them", spellcheck: "false" });
+    this.form = h("form", { class: "toolbar ids", on: { submit: (event) => { event.preventDefault(); go(this.field.value.split(/[\s,]+/).filter(Boolean)); } } },
       h("label", { class: "filter" }, this.field), h("button", { type: "submit" }, "Compare"));
+    this.chooser = new Chooser(go);
     this.note = h("div", { class: "pane-head", role: "status" });
     this.tokens = h("div", { class: "pane-head", role: "status", hidden: true });
     this.columns = h("div", { class: "compare" });
-    root.append(this.form, this.note, this.tokens, this.columns);
+    root.append(this.form, this.chooser.element, this.note, this.tokens, this.columns);
     this.update(route);
   }
 
   destroy() { this.isGone = true; }
 
   // The server is back.
-  recovered() { if (this.hasFailed) this.load(this.wanted); }
+  recovered() { if (this.hasFailed || this.chooser.hasFailed) this.load(this.wanted); }
 
   update({ params }) {
     const ids = (params.r ?? "").split(",").filter(Boolean).slice(0, MAX);
@@ -36,8 +37,11 @@ export class CompareView {
   async load(ids) {
     this.wanted = ids;
     this.hasFailed = false;
+    this.chooser.show(ids);
+    this.columns.hidden = ids.length < 2;
     if (ids.length < 2) {
-      replace(this.note, h("span", { class: "muted" }, "Name two rollouts of one task, or choose “Compare” at a task in the list of rollouts, by task."));
+      this.tokens.hidden = true;
+      replace(this.note, h("b", {}, ids.length ? "Choose another rollout" : "Choose two rollouts"), h("span", { class: "muted" }, ` to see where they part. Up to ${MAX} can stand side by side.`));
       replace(this.columns);
       return;
     }
@@ -48,6 +52,7 @@ export class CompareView {
       this.draw(sides);
       this.drawTokens(sides);
     } catch (error) {
+      if (this.wanted !== ids || this.isGone) return;
       this.hasFailed = true;
       replace(this.note, h("span", { class: "bad" }, error instanceof ApiError ? error.message : "The server does not answer."));
       replace(this.columns);
@@ -57,6 +62,11 @@ export class CompareView {
   // Where the tokens of the calls part: of each rollout, compared with the first one.
   async drawTokens([first, ...others]) {
     const wanted = this.wanted;
+    if (!hasIds(first) || !others.some(hasIds)) {
+      replace(this.tokens, h("span", { class: "muted" }, "Token ids were not recorded, so that only messages can be compared."));
+      this.tokens.hidden = false;
+      return;
+    }
     const found = await Promise.all(others.map((side) => get(`${rolloutPath(first.row.rollout_id)}/difference?other=${encodeURIComponent(side.row.rollout_id)}`).catch(() => null)));
     if (this.wanted !== wanted || this.isGone) return;
     const link = (side, at, difference) => {
@@ -67,7 +77,7 @@ export class CompareView {
     replace(this.tokens, others.map((side, at) => {
       const difference = found[at], name = others.length > 1 ? `${side.row.rollout_id}: ` : "";
       if (!difference) return null;
-      if (!difference.tokens) return h("span", { class: "muted" }, name, "No token ids differ in the calls that both have.");
+      if (!difference.tokens) return hasIds(side) ? h("span", { class: "muted" }, name, "No token ids differ in the calls that both have.") : null;
       const { list, common_tokens: common } = difference.tokens;
       return h("span", {}, name, h("b", {}, `Their tokens part at ${list === "prompt" ? "prompt" : "sampled"} token ${number(common)}`), " · ", link(first, 0, difference), h("span", { class: "muted" }, " and "), link(side, 1, difference));
     }));
@@ -80,14 +90,21 @@ export class CompareView {
     const common = Math.min(...others.map((side) => commonMessages(first.messages, side.messages)));
     const longest = Math.max(...sides.map((side) => side.messages.length));
     const isSame = common === longest;
-    replace(this.note, isSame ? h("b", {}, "The conversations are the same.") : [h("b", {}, `They part at message ${common + 1}`), h("span", { class: "muted" }, common ? ` after ${plural(common, "common message")}: ${describe(first.messages[common])}` : ": the first messages differ")],
-      h("span", { class: "grow" }), isSame ? null : h("button", { type: "button", class: "small", on: { click: () => this.columns.querySelectorAll(".divider").forEach((divider) => divider.scrollIntoView({ block: "start" })) } }, "Go there"));
+    const ways = sides.map((side) => h("span", { class: "way" }, h("span", { class: "muted" }, side.row.rollout_id), ` ${describe(side.messages[common])}`));
+    replace(this.note, isSame ? h("b", {}, "The conversations are the same.") : [h("b", {}, `They part at message ${common + 1}`), common ? ways : h("span", { class: "muted" }, "the first messages differ")],
+      h("span", { class: "grow" }), isSame ? null : h("button", { type: "button", class: "small", on: { click: () => this.goThere() } }, "Go there"));
     replace(this.columns, sides.map(({ row, call, messages, span }) => {
       const fact = (name, value) => h("span", {}, h("span", { class: "muted" }, name), value);
-      return h("section", {}, h("h2", { class: "ellipsis" }, h("a", { href: href(["rollout", row.rollout_id], call ? { span: keyOf(call) } : {}) }, titleOf(row))),
-        h("div", { class: "facts" }, h("span", { class: `status ${row.status}` }, row.status), fact("reward ", decimal(rewardOf(row))), fact("calls ", row.llm_calls), fact("tokens ", `${short(row.totals?.input_tokens)} → ${short(row.totals?.output_tokens)}`), fact("took ", duration((row.end_time ?? row.totals?.last_end ?? row.start_time) - row.start_time))),
+      return h("section", {}, h("header", {}, h("span", { class: `status ${row.status}`, title: row.status }), h("b", { class: "mono ellipsis" }, row.rollout_id), h("span", { class: "grow" }), fact("reward ", h("b", {}, decimal(rewardOf(row))))),
+        h("h2", { class: "ellipsis" }, h("a", { href: href(["rollout", row.rollout_id], call ? { span: keyOf(call) } : {}) }, titleOf(row))),
+        h("div", { class: "facts" }, h("span", {}, row.status), fact("calls ", row.llm_calls), fact("tokens ", `${short(row.totals?.input_tokens)} → ${short(row.totals?.output_tokens)}`), fact("took ", duration((row.end_time ?? row.totals?.last_end ?? row.start_time) - row.start_time))),
         span ? marked(span, messages, common, isSame) : h("p", { class: "muted" }, "It made no calls of models."));
     }));
+    if (common) this.goThere();
+  }
+
+  goThere() {
+    for (const divider of this.columns.querySelectorAll(".divider")) divider.scrollIntoView({ block: "start" });
   }
 }
 
@@ -101,10 +118,14 @@ function marked(span, messages, common, isSame) {
 }
 
 function describe(message) {
-  if (!message) return "one ends here";
-  const call = message.parts?.find((part) => part.type === "tool_call");
-  return call ? `${message.role} calls ${call.name}` : `${message.role} says something else`;
+  if (!message) return "ends here";
+  const call = message.parts.find((part) => part.type === "tool_call"), said = message.parts.find((part) => part.type === "text");
+  if (call) return `calls ${call.name}`;
+  return said ? `says “${cut(String(said.content))}”` : `has a message of ${message.role}`;
 }
+
+const cut = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
+const hasIds = (side) => side.calls.some((call) => call.ids && call.ids !== "none");
 
 // A rollout, and the last call of its main agent, which has the whole conversation.
 async function readSide(id) {

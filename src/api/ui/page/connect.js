@@ -47,7 +47,7 @@ export class ConnectView {
     const rejected = total(metrics, "tracewire_certificates_refused_total") ?? 0, filtered = total(metrics, "tracewire_exchanges_filtered_total") ?? 0;
     const dropped = total(metrics, "tracewire_exchanges_dropped_total") ?? 0;
     const notes = [];
-    if (rejected) notes.push(h("div", { class: "note" }, `${plural(rejected, "connection")} ended because a client rejected the proxy's certificate: it does not trust the CA. The spans of these connections name the client and the variable to set.`));
+    if (rejected) notes.push(h("div", { class: "note" }, `${plural(rejected, "connection")} ended because a client rejected the proxy's certificate: it does not trust the CA. Their spans name the program and the variable to set. `, h("a", { href: href(["rollouts"], { q: "error:client_tls_error" }) }, "Show them")));
     if (filtered) notes.push(h("div", { class: "note" }, `${plural(filtered, "exchange")} passed unrecorded, because a setting says so.`));
     if (dropped) notes.push(h("div", { class: "note" }, `${plural(dropped, "exchange")} passed unrecorded, because the queue was full.`));
     const key = `${rejected} ${filtered} ${dropped}`;
@@ -61,7 +61,7 @@ export class ConnectView {
     replace(this.steps,
       step("One command", "The simplest: Tracewire sets the proxy and the CA for the command alone, and removes both with it. It uses the same store unless --store names another.", "tracewire run -- python3 agent.py"),
       step("A shell", "Sets the variables that Python, Node, Go, Java, curl and others read.", `eval "$(tracewire env --proxy ${proxyUrl})"`),
-      step("Any program", "For programs with settings of their own for a proxy.", `export HTTPS_PROXY=${proxyUrl} HTTP_PROXY=${proxyUrl}`, h("p", {}, h("button", { type: "button", on: { click: (event) => this.download(event.currentTarget) } }, "Download the CA certificate"), h("span", { class: "muted" }, " for programs with a trust store of their own"))),
+      step("Any program", "For programs with settings of their own for a proxy.", `export HTTPS_PROXY=${proxyUrl} HTTP_PROXY=${proxyUrl}`, h("p", {}, h("button", { type: "button", class: "small", on: { click: (event) => this.download(event.currentTarget) } }, "Download the CA certificate"), h("span", { class: "muted" }, " for programs with a trust store of their own"))),
       step("A base URL instead of a proxy", "The gateway takes calls of models directly; register the model server with POST /v1/tracewire/backends first.", `export OPENAI_BASE_URL=http://${server}/rollout/ro-1/attempt/0/v1`),
       step("Still nothing?", "Runs the command, watches which connections it makes past the proxy and which certificates it rejects, and says how to mend both.", "tracewire doctor -- python3 agent.py"));
   }

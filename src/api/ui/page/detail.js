@@ -1,19 +1,28 @@
 // One span: request, response, timing, all attributes, and what changed since the call before.
 
-import { bytes, copyButton, duration, h, clockFull } from "./dom.js";
+import { bytes, copyButton, duration, h, clockExact } from "./dom.js";
 import { attribute, list, longText, pretty } from "./conversation.js";
 
 const ARRAYS = /^(prompt_token_ids|response_token_ids|tracewire\.(response_logprobs|routed_experts|sampling_mask))/;
 
 export function requestPane(span) {
+  if (isConnect(span)) return connectPane(span);
   const url = attribute(span, "url.full"), method = attribute(span, "http.request.method");
   return [url ? h("p", { class: "mono" }, h("b", {}, method ?? ""), " ", url, " ", copyButton(url, "Copy URL"), " ", copyButton(() => curl(span), "Copy as curl")) : null,
     headers(span, "http.request.header."), body(span, "request"), sampling(span)];
 }
 
+// A tunnel has neither headers of interest nor a body.
+const isConnect = (span) => attribute(span, "http.request.method") === "CONNECT";
+
+function connectPane(span) {
+  const facts = [["program", "tracewire.client.program"], ["client address", "client.address"], ["to", "server.address"], ["port", "server.port"], ["policy", "tracewire.connect.policy"], ["TLS fingerprint", "tracewire.client.ja4"]];
+  return [h("p", {}, "A client asked the proxy for a connection."), pairs(facts.map(([name, key]) => [name, attribute(span, key)]).filter(([, value]) => value !== undefined))];
+}
+
 export function responsePane(span) {
   const status = attribute(span, "http.response.status_code");
-  return [status ? h("p", {}, "Status ", h("b", {}, status), " · ", bytes(attribute(span, "http.response.body.size"))) : null, headers(span, "http.response.header."), body(span, "response")];
+  return [status ? h("p", {}, "Status ", h("b", {}, status), " · ", bytes(attribute(span, "http.response.body.size"))) : null, isConnect(span) ? null : [headers(span, "http.response.header."), body(span, "response")]];
 }
 
 function headers(span, prefix) {
@@ -51,12 +60,12 @@ export function timingPane(span) {
   const connect = ms("connect_ms") ?? 0, tls = ms("tls_ms") ?? 0, head = ms("response_headers_ms"), first = ms("first_body_byte_ms");
   const firstChunk = attribute(span, "gen_ai.response.time_to_first_chunk");
   const phases = [["DNS and connect", 0, ms("connect_ms")], ["TLS", connect, ms("tls_ms")],
-    ["waiting for the head", connect + tls, head === undefined ? undefined : Math.max(0, head - connect - tls)],
+    ["waiting for the response", connect + tls, head === undefined ? undefined : Math.max(0, head - connect - tls)],
     ["until the first byte", head ?? 0, first === undefined || head === undefined ? undefined : first - head],
     ["transfer", first ?? head ?? 0, whole === undefined || (first ?? head) === undefined ? undefined : whole - (first ?? head)]].filter(([, , took]) => took !== undefined);
   const length = Math.max(whole ?? 0, ...phases.map(([, from, took]) => from + took), 0.001);
   const rows = phases.map(([name, from, took]) => [h("span", {}, name), h("span", { class: "track" }, h("i", { style: { left: `${(from / length) * 100}%`, width: `${(took / length) * 100}%` } })), h("span", { class: "num" }, duration(took / 1000))]);
-  const facts = [["started", clockFull(span.start_time)], ["ended", span.end_time ? clockFull(span.end_time) : "not yet"], ["duration", duration(whole === undefined ? undefined : whole / 1000)],
+  const facts = [["started", clockExact(span.start_time)], ["ended", span.end_time ? clockExact(span.end_time) : "not yet"], ["duration", duration(whole === undefined ? undefined : whole / 1000)],
     ["first chunk with content", firstChunk === undefined ? undefined : duration(firstChunk)], ["chunks", attribute(span, "tracewire.response.chunks")],
     ["time between chunks", attribute(span, "tracewire.response.chunk_gap_p50_ms") === undefined ? undefined : `median ${duration(attribute(span, "tracewire.response.chunk_gap_p50_ms") / 1000)}, longest ${duration(attribute(span, "tracewire.response.chunk_gap_max_ms") / 1000)}`],
     ["connection", attribute(span, "tracewire.connection.reused") === undefined ? undefined : attribute(span, "tracewire.connection.reused") ? "reused" : "new"],

@@ -93,6 +93,11 @@ export function clock(seconds) {
 
 export const clockFull = (seconds) => (seconds ? full.format(new Date(seconds * 1000)) : "no time was recorded");
 
+const exact = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, timeZoneName: "short" });
+
+// To the millisecond.
+export const clockExact = (seconds) => (seconds ? exact.format(new Date(seconds * 1000)) : "no time was recorded");
+
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
 // Copies a text, and says so on the button.

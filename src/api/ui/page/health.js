@@ -102,11 +102,10 @@ export class HealthView {
     const top = this.content.scrollTop;
     const recorded = total(all, "tracewire_exchanges_total") ?? 0, dropped = total(all, "tracewire_exchanges_dropped_total") ?? 0;
     const share = recorded + dropped ? recorded / (recorded + dropped) : undefined;
-    const failed = CHECKS.flatMap(([, checks]) => checks).filter(([, metric, , , level]) => level === "bad" && total(all, metric) > 0);
-    const warnings = [...(ready.warnings ?? []), ...failed.map(([name, metric, , bad, , query]) => [`${name}: ${number(total(all, metric))}. ${bad}`, found(query)]), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
+    const warnings = [...(ready.warnings ?? []), ...alarms(all).map(({ name, count, what, query }) => [`${name}: ${number(count)}. ${what}`, found(query)]), ...(ready.status === "error" ? [ready.message ?? "the store does not answer"] : [])];
     replace(this.content, h("section", {}, h("h1", {}, warnings.length ? "Something needs attention" : "What is recorded is whole"), warnings.map((warning) => h("div", { class: "cause", role: "alert" }, warning))),
       h("section", {}, h("h2", {}, "Now"), h("div", { class: "checks" },
-        fact("Capture rate", share === undefined ? "–" : `${(share * 100).toFixed(share === 1 ? 0 : 2)} %`, "Exchanges that are recorded, of all since the start.", share !== undefined && share < 1 ? "bad" : share === undefined ? "idle" : ""),
+        fact("Capture rate", share === undefined ? "–" : `${(share * 100).toFixed(share === 1 ? 0 : 2)} %`, ["Exchanges that are recorded, of all since the start.", total(all, "tracewire_certificates_refused_total") ? " Connections of clients that reject the certificate are not among them." : null], share !== undefined && share < 1 ? "bad" : share === undefined ? "idle" : ""),
         fact("Exchanges", number(recorded), rate("tracewire_exchanges_total") === undefined ? "Since the start." : `Since the start; ${rate("tracewire_exchanges_total").toFixed(1)} a second now.`),
         fact("Spans stored", number(ready.store?.spans), `In ${number(ready.store?.rollouts)} rollouts; ${bytes(ready.store?.size_bytes)} on disk or in memory.`),
         fact("Waiting in the queue", number(total(all, "tracewire_exchanges_waiting") ?? 0), most(all, "tracewire_queue_wait_seconds", "exchanges wait", "If this rises, the disk is slower than the traffic."), (quantile(all, "tracewire_queue_wait_seconds", 0.99) ?? 0) > 1 ? "warn" : ""),
@@ -120,6 +119,9 @@ export class HealthView {
     return false;
   }
 }
+
+// What is lost or unreadable, by the metrics.
+export const alarms = (all) => CHECKS.flatMap(([, checks]) => checks).map(([name, metric, , what, level, query]) => ({ name, what, level, query, count: total(all, metric) ?? 0 })).filter(({ level, count }) => level === "bad" && count > 0);
 
 // What nearly all of a histogram are below.
 function most(all, metric, what, advice) {

@@ -1,18 +1,17 @@
 // One rollout: its calls and what it did in the world on one time axis, and beside them the conversation or a span.
 
-import { ApiError, get, poll, rolloutPath, spanPath } from "./api.js";
+import { ApiError, get, poll, rolloutPath } from "./api.js";
 import { clockFull, copyButton, decimal, duration, h, number, plural, replace, short } from "./dom.js";
 import { amend, current, href } from "./route.js";
-import { conversation, messagesOf } from "./conversation.js";
-import { attributesPane, changesPane, requestPane, responsePane, timingPane } from "./detail.js";
-import { costText, rewardOf, titleOf } from "./rollouts.js";
-import { isWorld, keyOf, labelOf, SpanSet } from "./spans.js";
+import { costText, isWithoutIds, rewardOf, titleOf } from "./rollouts.js";
+import { panesOf, SpanPane } from "./span_pane.js";
+import { isWorld, keyOf, SpanSet } from "./spans.js";
 import { TokensPane } from "./tokens.js";
 import { Minimap, SpanList, TimeScale } from "./waterfall.js";
 
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
-const MAX_KEPT = 24;
 const POLL_SECONDS = 1.5;
+const narrow = matchMedia("(max-width: 760px)");
 
 export class RolloutView {
   keys = [["+, −, 0", "zoom in, zoom out, show all"], ["h, l", "move along the time"], ["e", "next error"], ["1 … 5", "the panes of a span"], ["w", "fold the world lane"], ["Space", "fold or unfold"]];
@@ -22,7 +21,6 @@ export class RolloutView {
     this.id = parts[1] ?? "";
     this.spans = new SpanSet(this.id);
     this.folded = new Set();
-    this.kept = new Map();
     this.limit = FIRST_SPANS;
     this.params = params;
     this.mode = parts[2] === "tokens" ? "tokens" : "timeline";
@@ -42,17 +40,16 @@ export class RolloutView {
     this.calls = new SpanList({ scale: this.scale, label: "Calls of models and tools", select, fold });
     this.world = new SpanList({ scale: this.scale, label: "Other exchanges over HTTP", select, fold });
     this.worldTitle = h("span", { class: "grow muted" });
-    this.worldFold = h("button", { type: "button", class: "plain small", "aria-label": "Fold the world lane", on: { click: () => this.foldWorld() } }, "▾");
+    this.worldFold = h("button", { type: "button", class: "plain small", "aria-label": "Fold the world lane", on: { click: () => this.foldWorld(!this.isWorldFolded) } }, "▾");
     this.worldLane = h("div", { class: "lane world" }, h("header", {}, h("b", {}, "World"), this.worldTitle, this.worldFold), this.world.element);
     this.callsTitle = h("span", { class: "grow muted" });
     this.errorButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => this.nextError() } });
     this.moreButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => { this.limit = Infinity; this.moreButton.hidden = true; } } });
     const zoom = [["−", "Zoom out", 2], ["+", "Zoom in", 0.5]].map(([text, label, factor]) => h("button", { type: "button", class: "plain small", "aria-label": label, title: label, on: { click: () => this.scale.by(factor) } }, text));
     this.resetButton = h("button", { type: "button", class: "small", hidden: true, on: { click: () => this.scale.reset() } }, "Show all");
-    const callsLane = h("div", { class: "lane calls" }, h("header", {}, h("b", {}, "Calls"), this.callsTitle, this.moreButton, this.errorButton, this.resetButton, zoom), this.calls.element);
-    this.paneHead = h("div", { class: "pane-head" });
-    this.pane = h("div", { class: "pane", tabindex: 0, "aria-label": "Span" });
-    this.split = h("div", { class: "split" }, h("section", {}, this.minimap.element, this.minimap.axis, callsLane, this.worldLane), h("section", {}, this.paneHead, this.pane));
+    this.callsLane = h("div", { class: "lane calls" }, h("header", {}, h("b", {}, "Calls"), this.callsTitle, this.moreButton, this.errorButton, this.resetButton, zoom), this.calls.element);
+    this.pane = new SpanPane({ rollout: this.id, spans: this.spans, select });
+    this.split = h("div", { class: "split" }, h("section", {}, this.minimap.element, this.minimap.axis, this.callsLane, this.worldLane), this.pane.element);
     this.missing = h("div", { class: "empty", hidden: true });
     this.root.append(this.head, this.split, this.missing);
   }
@@ -122,7 +119,7 @@ export class RolloutView {
 
   // The server is back: what could not be read is read now.
   recovered() {
-    if (!this.paneKey) this.showSelection();
+    if (this.pane.isEmpty) this.showSelection();
     this.tokens?.recovered();
   }
 
@@ -159,6 +156,8 @@ export class RolloutView {
     this.calls.setRows(rows);
     this.world.setRows(world);
     this.worldLane.hidden = world.length === 0;
+    this.callsLane.classList.toggle("folded", rows.length === 0 && world.length > 0);
+    if (this.isWorldFolded === undefined && world.length) this.foldWorld(narrow.matches && rows.length > 0);
     const isFull = !this.spans.isWhole && this.spans.all.length >= this.limit;
     this.moreButton.hidden = !isFull;
     this.moreButton.textContent = `Read all ${number(this.row?.spans)}`;
@@ -178,7 +177,7 @@ export class RolloutView {
 
   errors() {
     const only = this.attempt === "all" ? "" : this.attempt;
-    return this.spans.all.filter((span) => span.error && (!only || span.attempt === only)).sort((one, other) => one.seq - other.seq);
+    return this.spans.errors(only);
   }
 
   redrawTime() {
@@ -203,7 +202,7 @@ export class RolloutView {
     const attempts = this.spans.attempts;
     const chooser = attempts.length > 1 ? h("select", { "aria-label": "Attempt", on: { change: (event) => { location.hash = href(parts, { ...params, attempt: event.target.value, span: "" }); } } },
       [h("option", { value: "all", selected: this.attempt === "all" }, "all attempts"), attempts.map((id) => h("option", { value: id, selected: id === this.attempt }, id))]) : null;
-    const verdict = this.verdict ? fact("verdict", this.verdict.sound ? "sound" : [...new Set(this.verdict.reasons.map((reason) => reason.name.replaceAll("_", " ")))].slice(0, 2).join(", ") || "not sound", this.verdict.sound ? "good" : "warn") : null;
+    const verdict = this.verdict ? fact("verdict", this.verdict.sound ? "sound" : [...new Set(this.verdict.reasons.map((reason) => reason.name.replaceAll("_", " ")))].slice(0, 2).join(", ") || "not sound", this.verdict.sound ? "good" : isWithoutIds(this.verdict, row) ? "muted" : "warn") : null;
     if (verdict) verdict.title = this.verdict.reasons.map((reason) => `${reason.name}: ${reason.detail}`).join("\n");
     const key = JSON.stringify([row, this.verdict, this.mode, this.attempt, attempts, Math.floor(end)]);
     if (key === this.headKey || this.head.contains(document.activeElement)) return;
@@ -214,10 +213,11 @@ export class RolloutView {
       h("div", { class: "facts" }, fact("calls", short(row.llm_calls)), row.totals ? fact("tokens", `${short(row.totals.input_tokens)} → ${short(row.totals.output_tokens)}`) : null,
         row.cost ? fact("cost", costText(row.cost)) : null, fact("took", duration(end - row.start_time)), reward === undefined ? null : fact("reward", decimal(reward)), verdict, row.errors ? fact("errors", row.errors, "bad") : null,
         h("span", { class: "muted ellipsis models", style: { "max-width": "320px" }, title: clockFull(row.start_time) }, row.totals?.models.join(", ") ?? "")),
-      h("span", { class: "grow" }), chooser, h("nav", { class: "tabs", "aria-label": "Parts of the rollout" }, tab("timeline", [], "Timeline"), tab("tokens", ["tokens"], "Tokens")));
+      h("span", { class: "grow" }), chooser, h("nav", { class: "tabs", "aria-label": "Parts of the rollout" }, tab("timeline", [], "Timeline"), tab("tokens", ["tokens"], "Tokens"),
+        row.group || row.name ? h("a", { href: href(["compare"], { r: this.id }), title: "Compare with other rollouts of this task" }, "Compare") : null));
   }
 
-  // The span of the address, else the last call of the main agent.
+  // The span of the address; else what made the rollout fail, or the last call of the main agent.
   selection() {
     const wanted = this.params.span;
     if (wanted) {
@@ -226,78 +226,28 @@ export class RolloutView {
       return this.spans.all.find((span) => span.id === wanted);
     }
     const only = this.attempt === "all" ? "" : this.attempt;
-    const calls = this.spans.calls(only);
-    return calls.findLast((span) => !span.error && (!span.role || span.role === "main")) ?? calls.at(-1) ?? this.errors()[0] ?? this.spans.all[0];
+    const isFailed = this.row?.status === "failed", failed = isFailed ? this.spans.culprit(only) : undefined;
+    if (failed) return failed;
+    const calls = this.spans.calls(only), isMain = (span) => !span.role || span.role === "main";
+    return calls.findLast((span) => !span.error && isMain(span)) ?? calls.at(-1) ?? this.errors()[0] ?? this.spans.all[0];
   }
 
-  async showSelection() {
-    const span = this.selection();
-    const key = span ? keyOf(span) : "";
+  showSelection() {
+    const span = this.selection(), key = span ? keyOf(span) : "";
+    this.reveal(span, key);
+    if (span) this.pane.show(span, this.params.tab); else this.pane.showNothing(this.spans.isWhole);
+  }
+
+  // Marks the row of a span. It is scrolled to, unless the reader has scrolled away from the one before.
+  reveal(span, key) {
+    const list = span && isWorld(span) ? this.world : this.calls, before = this.revealed;
     this.calls.select(key);
     this.world.select(key);
-    if (!span) {
-      this.paneKey = "";
-      replace(this.paneHead);
-      replace(this.pane, h("div", { class: ["empty", !this.spans.isWhole && "later"] }, h("h2", {}, this.spans.isWhole ? "Nothing was recorded" : "Reading…"), this.spans.isWhole ? h("p", {}, "This rollout has no spans yet. ", h("a", { href: "#/connect" }, "Why is nothing recorded?")) : null));
-      return;
-    }
-    const panes = this.panesOf(span);
-    const tab = panes.some(([name]) => name === this.params.tab) ? this.params.tab : panes[0][0];
-    if (this.paneKey === `${key} ${tab} ${span.end}`) return;
-    this.paneKey = `${key} ${tab} ${span.end}`;
-    this.drawPaneHead(span, panes, tab);
-    try {
-      const whole = await this.whole(span);
-      const previous = span.class === "llm" ? this.spans.before(span) : undefined;
-      const before = previous && (tab === "conversation" || tab === "changes") ? await this.whole(previous) : undefined;
-      if (this.paneKey !== `${key} ${tab} ${span.end}`) return;
-      const cause = span.cause && span.error ? h("div", { class: "cause", role: "alert" }, span.cause) : null;
-      replace(this.pane, cause, this.paneContent(tab, whole, before));
-      this.pane.scrollTop = 0;
-      if (tab === "conversation") this.pane.querySelector(".divider")?.scrollIntoView({ block: "start" });
-    } catch (error) {
-      this.paneKey = "";
-      if (!(error instanceof ApiError) && !(error instanceof TypeError && /fetch/i.test(error.message))) console.error(error);
-      replace(this.pane, h("p", { class: "bad" }, error instanceof ApiError ? error.message : "This can't be shown now. The server may be away."));
-    }
-  }
-
-  panesOf(span) {
-    const panes = [["request", "Request"], ["response", "Response"], ["timing", "Timing"], ["attributes", "Attributes"]];
-    if (span.class === "llm") return [["conversation", "Conversation"], ["changes", "Changes"], ...panes];
-    return span.method ? panes : [["attributes", "Attributes"], ["timing", "Timing"]];
-  }
-
-  paneContent(tab, span, before) {
-    switch (tab) {
-      case "conversation": return conversation(span, before && messagesOf(before));
-      case "changes": return changesPane(span, before);
-      case "request": return requestPane(span);
-      case "response": return responsePane(span);
-      case "timing": return timingPane(span);
-      default: return attributesPane(span);
-    }
-  }
-
-  drawPaneHead(span, panes, tab) {
-    const { parts, params } = current();
-    const calls = span.class === "llm" ? this.spans.calls(span.attempt) : [];
-    const at = calls.indexOf(span);
-    const step = (by, label, text) => h("button", { type: "button", class: "plain small", disabled: !calls[at + by], "aria-label": label, title: label, on: { click: () => this.select(calls[at + by]) } }, text);
-    replace(this.paneHead, h("span", { class: ["mark", span.class], "aria-hidden": "true" }), h("b", { class: "ellipsis", style: { "max-width": "320px" }, title: labelOf(span) }, labelOf(span)),
-      calls.length ? h("span", { class: "muted" }, `call ${at + 1} of ${calls.length}`) : null, calls.length > 1 ? [step(-1, "Previous call", "‹"), step(1, "Next call", "›")] : null,
-      h("span", { class: "grow" }), h("div", { class: "tabs", role: "tablist" }, panes.map(([name, text]) => h("a", { role: "tab", "aria-selected": String(name === tab), href: href(parts, { ...params, span: keyOf(span), tab: name }) }, text))));
-    this.paneHead.firstChild.parentNode.classList.toggle(span.class, true);
-  }
-
-  // A span with all its attributes.
-  async whole(span) {
-    const key = `${keyOf(span)} ${span.end}`;
-    if (!this.kept.has(key)) {
-      this.kept.set(key, get(spanPath(this.id, span.attempt, span.id)));
-      if (this.kept.size > MAX_KEPT) this.kept.delete(this.kept.keys().next().value);
-    }
-    try { return await this.kept.get(key); } catch (error) { this.kept.delete(key); throw error; }
+    if (!key || key === before) return;
+    const isFollowed = !before || this.calls.hasRow(before) || this.world.hasRow(before), at = list.indexOf(key);
+    if (at < 0) return;
+    this.revealed = key;
+    if (isFollowed) list.list.center(at);
   }
 
   select(span) {
@@ -316,16 +266,16 @@ export class RolloutView {
     this.show();
   }
 
-  foldWorld() {
-    const isFolded = this.worldLane.classList.toggle("folded");
+  foldWorld(isFolded) {
+    this.isWorldFolded = isFolded;
+    this.worldLane.classList.toggle("folded", isFolded);
     this.world.element.hidden = isFolded;
     this.worldFold.textContent = isFolded ? "▸" : "▾";
   }
 
   nextError() {
-    const errors = this.errors(), now = this.selection();
-    const next = errors.find((span) => span.seq > (now?.error ? now.seq : -1)) ?? errors[0];
-    if (next) this.select(next);
+    const errors = this.errors(), now = errors.indexOf(this.selection());
+    if (errors.length) this.select(errors[(now + 1) % errors.length]);
   }
 
   move(by) {
@@ -339,7 +289,7 @@ export class RolloutView {
   key(event) {
     if (this.mode === "tokens") return this.tokens.key(event) || this.leave(event);
     const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
-    if (event.key in steps && event.target !== this.pane) { this.move(steps[event.key]); return true; }
+    if (event.key in steps && event.target !== this.pane.body) { this.move(steps[event.key]); return true; }
     const span = this.selection();
     switch (event.key) {
       case "+": case "=": this.scale.by(0.5); return true;
@@ -348,13 +298,13 @@ export class RolloutView {
       case "h": this.scale.move(-0.25); return true;
       case "l": this.scale.move(0.25); return true;
       case "e": this.nextError(); return true;
-      case "w": this.foldWorld(); return true;
+      case "w": this.foldWorld(!this.isWorldFolded); return true;
       case " ": if (span && event.target.closest?.(".windowed")) { this.fold(span); return true; } return false;
-      case "Enter": case "o": if (event.target.closest?.("a, button")) return false; this.pane.focus(); return true;
+      case "Enter": case "o": if (event.target.closest?.("a, button")) return false; this.pane.body.focus(); return true;
       default:
     }
     if (/^[1-6]$/.test(event.key) && span) {
-      const pane = this.panesOf(span)[Number(event.key) - 1];
+      const pane = panesOf(span)[Number(event.key) - 1];
       if (!pane) return false;
       this.params = { ...this.params, tab: pane[0], span: keyOf(span) };
       amend({ tab: pane[0], span: keyOf(span) });

@@ -8,10 +8,13 @@ import { WindowedList } from "./window.js";
 
 const PAGE = 100;
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
+const EXAMPLES = [["status:failed since:1h", "both must hold"], ["model:qwen* -verdict:sound", "a term that must not hold"], ["tokens>20k reward<0.5", "numbers"], ["task:\"order 4711\"", "a value with spaces"], ["text:\"refund policy\"", "words of messages"]];
+const FIELDS = "Fields: status, model, agent, role, tool, host, error, task, name, id, mode, text, verdict, tokens, in, out, cost, calls, http, spans, errors, attempts, reward, duration, since, until. A word alone is looked for in ids, names, tasks, models, agents and errors. A minus in front of a term turns it round.";
 const narrow = matchMedia("(max-width: 760px)");
 
 export class RolloutsView {
   keys = [["t", "group by task"]];
+  help = () => [h("h2", {}, "Filter"), h("dl", { class: "keys" }, EXAMPLES.map(([query, meaning]) => [h("dt", {}, h("code", {}, query)), h("dd", {}, meaning)])), h("p", { class: "muted" }, FIELDS)];
 
   constructor(root, { params }) {
     this.root = root;
@@ -42,7 +45,7 @@ export class RolloutsView {
     narrow.addEventListener("change", this.media);
     this.list.element.addEventListener("click", (event) => this.clicked(event));
     this.head = h("div", { class: "rollouts-head", "aria-hidden": "true" }, h("span", {}, "Status"), h("span", {}, "Started"), h("span", {}, "Task"), h("span", {}, "Agent · model"),
-      h("span", { class: "num wide" }, "Attempts"), h("span", { class: "num" }, "Calls"), h("span", { class: "num" }, "Tokens in → out"), h("span", { class: "num wide cost" }, "Cost"), h("span", { class: "num" }, "Reward"), h("span", { class: "num" }, "Duration"), h("span", { class: "wide" }, "Verdict"));
+      h("span", { class: "num wide" }, "Attempts"), h("span", { class: "num" }, "Calls"), h("span", { class: "num" }, "Tokens in → out"), h("span", { class: "num wide cost" }, "Cost"), h("span", { class: "num" }, "Reward"), h("span", { class: "num" }, "Duration"), h("span", { class: "wide", title: "Whether the rollout can be trained on" }, "Verdict"));
     this.empty = h("div", { class: "empty", hidden: true });
     this.body = h("div", { class: "lane", style: { flex: "1", position: "relative" } }, this.pill, this.list.element, this.empty);
     this.root.append(h("div", { class: "toolbar" }, h("label", { class: "filter" }, this.filter, h("kbd", { "aria-hidden": "true" }, "/")), this.grouping, h("span", { class: "grow" }), this.problem),
@@ -164,14 +167,14 @@ export class RolloutsView {
   // Makes the items of the list anew.
   show() {
     const rows = [...this.rows.values()].sort((one, other) => other.start_time - one.start_time || (one.rollout_id < other.rollout_id ? 1 : -1));
-    const item = (row) => {
+    const item = (row, isMember) => {
       const verdict = this.verdicts.get(row.rollout_id);
-      return { key: row.rollout_id, row, version: JSON.stringify([row.status, row.spans, row.attempts, row.totals?.rewards, row.totals === null, row.cost?.amount, verdict?.spans, row.rollout_id === this.selected, FINAL.has(row.status) ? 0 : Math.floor(Date.now() / 1000)]) };
+      return { key: row.rollout_id, row, isMember, version: JSON.stringify([isMember, row.status, row.spans, row.attempts, row.totals?.rewards, row.totals === null, row.cost?.amount, verdict?.spans, row.rollout_id === this.selected, FINAL.has(row.status) ? 0 : Math.floor(Date.now() / 1000)]) };
     };
     const isPriced = rows.some((row) => row.cost);
     this.head.classList.toggle("priced", isPriced);
     this.body.classList.toggle("priced", isPriced);
-    const items = this.isGrouped ? this.groups(rows, item) : rows.map(item);
+    const items = this.isGrouped ? this.groups(rows, item) : rows.map((row) => item(row, false));
     this.list.setItems(items);
     this.drawStrip(rows);
     const isEmpty = rows.length === 0 && this.hasPage && !this.next && !this.isSearching;
@@ -191,45 +194,46 @@ export class RolloutsView {
       groups.get(key).push(row);
     }
     return [...groups].flatMap(([key, members]) => {
-      if (members.length === 1) return [item(members[0])];
+      if (members.length === 1) return [item(members[0], false)];
       const isOpen = this.open.has(key);
       const group = { key: `group ${key}`, group: key, members, version: JSON.stringify([isOpen, members.map((row) => [row.status, rewardOf(row), row.cost?.amount])]) };
-      return [group, ...(isOpen ? members.map(item) : [])];
+      return [group, ...(isOpen ? members.map((row) => item(row, true)) : [])];
     });
   }
 
   row(item) {
-    return item.members ? this.groupRow(item) : this.rolloutRow(item.row);
+    return item.members ? this.groupRow(item) : this.rolloutRow(item);
   }
 
   groupRow({ group, members }) {
     const rewards = members.map(rewardOf).filter((reward) => reward !== undefined);
     const mean = rewards.length ? rewards.reduce((sum, one) => sum + one, 0) / rewards.length : undefined;
-    const dot = (row) => h("span", { title: `${row.rollout_id}: ${row.status}, reward ${decimal(rewardOf(row))}`, style: { background: dotColor(rewardOf(row), rewards) } });
+    const dot = (row) => h("span", { title: `${row.rollout_id}: ${row.status}, reward ${decimal(rewardOf(row))}`, style: { background: rewardColor(rewardOf(row), rewards) } });
     return h("div", { class: "group-row", role: "row", "aria-expanded": this.open.has(group), "data-group": group },
       h("span", { "aria-hidden": "true" }, this.open.has(group) ? "▾" : "▸"), h("b", { class: "ellipsis" }, titleOf(members[0])), h("span", { class: "muted count" }, number(members.length), h("span", { class: "word" }, " rollouts")),
-      h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: members.slice(0, 2).map((row) => row.rollout_id).join(",") }) }, "Compare"),
+      h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: unlike(members).map((row) => row.rollout_id).join(",") }), title: "Compare the best with the worst, or choose others" }, "Compare"),
       members.some((row) => row.cost) ? h("span", { class: "muted sum" }, "cost ", h("b", {}, costText(costOf(members)))) : null,
       h("span", { class: "muted mean" }, "mean", h("span", { class: "word" }, " reward"), " ", h("b", {}, mean === undefined ? "–" : mean.toFixed(2))));
   }
 
-  rolloutRow(row) {
+  rolloutRow({ row, isMember }) {
     const { totals } = row, id = row.rollout_id, verdict = this.verdicts.get(id);
     const end = row.end_time ?? totals?.last_end ?? (FINAL.has(row.status) ? row.start_time : Date.now() / 1000);
     const agents = [...(totals?.agents ?? []), ...(totals?.models ?? [])].join(" · ");
+    const errors = totals?.errors.join(", ") ?? "";
     const verdictText = !verdict ? "" : verdict.failed ? "–" : verdict.sound ? "sound" : verdict.reasons[0]?.name?.replaceAll("_", " ") ?? "not sound";
-    return h("div", { class: "rollout-row", role: "row", "aria-selected": id === this.selected, "data-id": id },
+    return h("div", { class: ["rollout-row", isMember && "member"], role: "row", "aria-selected": id === this.selected, "data-id": id },
       h("span", { class: "state", role: "cell" }, h("span", { class: `status ${row.status}` }, row.status)),
       h("span", { class: "muted", role: "cell", title: clockFull(row.start_time) }, clock(row.start_time)),
       h("span", { class: "title", role: "cell" }, h("a", { class: "ellipsis", href: href(["rollout", id]), title: titleOf(row), tabindex: -1 }, titleOf(row)), titleOf(row) === id ? null : h("span", { class: "id ellipsis" }, id)),
-      h("span", { class: "ellipsis muted", role: "cell", title: agents }, agents || "–"),
+      agents || !errors ? h("span", { class: "ellipsis muted", role: "cell", title: agents }, agents || "–") : h("span", { class: "ellipsis bad", role: "cell", title: errors }, errors),
       h("span", { class: "num wide", role: "cell" }, row.attempts),
-      h("span", { class: "num", role: "cell", title: `${plural(row.llm_calls, "call")}, ${plural(row.spans, "span")}, ${plural(row.errors, "error")}` }, row.errors ? h("span", { class: "bad", title: plural(row.errors, "error") }, `${row.errors}✗ `) : null, short(row.llm_calls)),
+      h("span", { class: "num calls", role: "cell", title: `${plural(row.llm_calls, "call")}, ${plural(row.spans, "span")}, ${plural(row.errors, "error")}${errors ? `: ${errors}` : ""}` }, row.errors ? h("span", { class: "bad" }, `${row.errors}✗ `, agents ? null : h("span", { class: "names" }, errors)) : null, h("span", { class: "count" }, short(row.llm_calls))),
       h("span", { class: "num tokens", role: "cell", title: totals ? `${number(totals.input_tokens)} in, ${number(totals.output_tokens)} out` : "counting" }, totals ? [short(totals.input_tokens), h("i", {}, " → "), short(totals.output_tokens)] : "…"),
       h("span", { class: "num wide cost", role: "cell", title: row.cost?.is_partial ? "A model has no price: its calls are not in the sum." : null }, row.cost ? costText(row.cost) : "–"),
-      h("span", { class: "num reward", role: "cell", title: (totals?.rewards ?? []).map(([name, value]) => `${name} ${value}`).join("\n") }, decimal(rewardOf(row))),
+      h("span", { class: ["num", "reward", rewardOf(row) !== undefined && "some"], role: "cell", title: (totals?.rewards ?? []).map(([name, value]) => `${name} ${value}`).join("\n") }, decimal(rewardOf(row))),
       h("span", { class: "num time", role: "cell" }, duration(end - row.start_time)),
-      h("span", { class: ["wide", "ellipsis", verdict?.sound ? "good" : verdict && !verdict.failed ? "warn" : "muted"], role: "cell", title: verdict?.reasons?.map((reason) => `${reason.name}: ${reason.detail}`).join("\n") ?? null }, verdictText));
+      h("span", { class: ["wide", "ellipsis", verdict?.sound ? "good" : verdict && !verdict.failed && !isWithoutIds(verdict, row) ? "warn" : "muted"], role: "cell", title: verdict?.reasons?.map((reason) => `${reason.name}: ${reason.detail}`).join("\n") ?? null }, verdictText));
   }
 
   // Verdicts need all spans of a rollout: they are read for what is on the screen, once for each state of a rollout.
@@ -267,7 +271,7 @@ export class RolloutsView {
 
   drawEmpty() {
     if (this.q) {
-      replace(this.empty, h("h2", {}, "No rollout matches"), h("p", {}, "Fields: status, model, agent, role, tool, host, error, task, name, id, mode, tokens, in, out, calls, http, spans, errors, attempts, reward, duration, since, until. A word alone is looked for in ids, names, tasks, models, agents and errors. A minus in front of a term turns it round."),
+      replace(this.empty, h("h2", {}, "No rollout matches"), h("p", {}, FIELDS),
         h("button", { type: "button", on: { click: () => { this.filter.value = ""; this.typed(); } } }, "Clear the filter"));
     } else {
       const command = "tracewire run -- YOUR-COMMAND";
@@ -334,6 +338,9 @@ export class RolloutsView {
 
 const MAX_JUDGED_SPANS = 2000;
 
+// Most endpoints return no token ids: that no call has any says what was called, rather than what went wrong.
+export const isWithoutIds = (verdict, row) => !verdict.sound && verdict.reasons.every(({ name }) => name === "missing_token_ids") && verdict.reasons.length >= row.llm_calls - row.errors;
+
 // The cost of several rollouts, and whether a model has no price.
 export const costOf = (rows) => rows.reduce((sum, { cost, llm_calls: calls }) => ({ amount: sum.amount + (cost?.amount ?? 0), is_partial: sum.is_partial || (cost ? cost.is_partial : calls > 0) }), { amount: 0, is_partial: false });
 export const costText = ({ amount, is_partial: isPartial }) => `${isPartial ? "≥ " : ""}${amount && amount < 0.01 ? amount.toPrecision(2) : amount.toFixed(2)}`;
@@ -343,11 +350,18 @@ export function rewardOf(row) {
   return (rewards.find(([name]) => name === "primary") ?? rewards[0])?.[1];
 }
 
+// The two of a group that say most: those with the highest and the lowest reward, or the newest.
+function unlike(members) {
+  const rewarded = members.filter((row) => rewardOf(row) !== undefined).sort((one, other) => rewardOf(other) - rewardOf(one));
+  const [best, worst] = [rewarded[0], rewarded.at(-1)];
+  return best && rewardOf(best) !== rewardOf(worst) ? [best, worst] : members.slice(0, 2);
+}
+
 export const titleOf = (row) => row.task || row.name || row.rollout_id;
 
 const rowHeight = () => (narrow.matches ? 54 : 34);
 
-function dotColor(reward, rewards) {
+export function rewardColor(reward, rewards) {
   if (reward === undefined) return "var(--line-strong)";
   const low = Math.min(...rewards, 0), high = Math.max(...rewards, 1);
   const share = (reward - low) / (high - low || 1);

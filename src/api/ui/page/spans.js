@@ -69,7 +69,7 @@ export class SpanSet {
     const children = new Map();
     const roots = [];
     for (const span of spans) {
-      const parent = span.parent && this.ids.get(span.attempt)?.get(span.parent);
+      const parent = this.parentOf(span);
       if (!parent || parent === span) roots.push(span);
       else if (children.has(parent)) children.get(parent).push(span);
       else children.set(parent, [span]);
@@ -113,6 +113,32 @@ export class SpanSet {
   // The calls of models of an attempt in order.
   calls(attempt) {
     return this.all.filter((span) => span.class === "llm" && (!attempt || span.attempt === attempt)).sort(inOrder);
+  }
+
+  // What failed, in order. Spans that failed because of one below them come last.
+  errors(attempt) {
+    const { lowest, above } = this.failures(attempt);
+    return [...lowest, ...above];
+  }
+
+  // What probably made a rollout fail: the last failed call of a model after which its agent had no answer, else the last failure.
+  culprit(attempt) {
+    const answered = new Map();
+    for (const call of this.calls(attempt)) if (!call.error) answered.set(call.agent, call.seq);
+    const { lowest, above } = this.failures(attempt);
+    return lowest.findLast((span) => span.class === "llm" && span.seq > (answered.get(span.agent) ?? -1)) ?? lowest.at(-1) ?? above.at(-1);
+  }
+
+  failures(attempt) {
+    const failed = this.all.filter((span) => span.error && (!attempt || span.attempt === attempt)).sort(inOrder), parents = new Set();
+    for (const span of failed) {
+      for (let parent = this.parentOf(span); parent && !parents.has(parent); parent = this.parentOf(parent)) parents.add(parent);
+    }
+    return { lowest: failed.filter((span) => !parents.has(span)), above: failed.filter((span) => parents.has(span)) };
+  }
+
+  parentOf(span) {
+    return span.parent ? this.ids.get(span.attempt)?.get(span.parent) : undefined;
   }
 
   // The call of the same agent before this one.

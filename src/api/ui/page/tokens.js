@@ -2,7 +2,7 @@
 
 import { ApiError, get, rolloutPath, spanPath } from "./api.js";
 import { append, decimal, h, number, plural, replace, short, svg, visible } from "./dom.js";
-import { amend } from "./route.js";
+import { amend, current } from "./route.js";
 import { overlay, overlayOf, painter, tokensOf, versionColor } from "./token_paint.js";
 import { marked, textsOf } from "./token_texts.js";
 import { colors } from "./waterfall.js";
@@ -52,6 +52,13 @@ export class TokensPane {
   recovered() {
     if (!this.tree) this.load();
     else if (!this.tokens) this.select(this.selected);
+    else if (this.overlays.get(overlayOf(this.mode))?.isFailed) this.readOverlay();
+  }
+
+  // Changes the address, while it is that of these tokens: what ends later must not write into the address of the next view.
+  amend(changes) {
+    const { parts: [view, rollout, part] } = current();
+    if (view === "rollout" && rollout === this.rollout && part === "tokens") amend(changes);
   }
 
   async load() {
@@ -106,7 +113,7 @@ export class TokensPane {
     this.selected = at;
     for (const row of this.list.rows.values()) { const place = Number(row.element.dataset.at); if (place === old || place === at) row.element.setAttribute("aria-selected", place === at); }
     this.list.show(this.list.items.findIndex((row) => row.at === at));
-    amend({ call: this.wanted = nameOf(call) });
+    this.amend({ call: this.wanted = nameOf(call) });
     const overlays = (this.overlays = new Map()), isCurrent = () => this.overlays === overlays;
     this.tokens = null;
     this.drawHead(call);
@@ -117,7 +124,7 @@ export class TokensPane {
       this.scroll.scrollTop = 0;
       this.draw();
       this.scrollTo(call.break?.position ?? this.tokens.promptLength);
-      if (overlayOf(this.mode)) this.paint(this.mode);
+      this.readOverlay();
       await this.readTexts(span, call);
     } catch (error) {
       if (!isCurrent()) return;
@@ -135,22 +142,28 @@ export class TokensPane {
     if (this.tokens === tokens) this.draw();
   }
 
-  // Changes the colours. Values that a trainer added are read when they are first shown.
-  async paint(mode) {
+  // Changes the colours, as a person wants them.
+  paint(mode) {
     this.mode = mode;
-    const call = this.calls?.[this.selected], name = overlayOf(mode), { overlays, tokens } = this;
-    amend({ color: mode });
+    this.amend({ color: mode });
+    const call = this.calls?.[this.selected];
     if (call) this.drawHead(call);
-    // `select` paints when the tokens are there.
-    if (!tokens) return;
-    const annotation = name && call.annotations?.find((one) => one.name === name);
-    if (annotation && !overlays.has(name)) {
+    // `select` does the rest when the tokens are there.
+    if (this.tokens) this.readOverlay();
+  }
+
+  // Values that a trainer added are read when they are first shown, and again if that failed.
+  async readOverlay() {
+    const { overlays, tokens } = this, name = overlayOf(this.mode), known = overlays.get(name);
+    const annotation = name && this.calls[this.selected].annotations?.find((one) => one.name === name);
+    if (annotation && (known?.isFailed || !overlays.has(name))) {
       overlays.set(name, null);
+      this.draw();
       try {
         const span = await get(spanPath(this.rollout, this.tree.attempt_id, annotation.span_id));
         overlays.set(name, overlay(name, span.attributes["tracewire.annotation.values"], tokens));
       } catch (error) {
-        overlays.set(name, { name, problem: error instanceof ApiError ? error.message : "The server does not answer." });
+        overlays.set(name, { name, isFailed: true, problem: error instanceof ApiError ? error.message : "The server does not answer." });
       }
     }
     if (this.overlays === overlays) this.draw();

@@ -75,6 +75,9 @@ export class SpanList {
     for (const { element } of this.list.rows.values()) element.setAttribute("aria-selected", element.dataset.key === key);
   }
 
+  // Whether the row of a span is on the screen, or nearly.
+  hasRow(key) { return this.list.rows.has(key); }
+
   indexOf(key) { return this.list.items.findIndex(({ span }) => keyOf(span) === key); }
 
   row({ span, depth, children, isFolded }) {

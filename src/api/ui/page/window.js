@@ -10,7 +10,8 @@ export class WindowedList {
     this.rows = new Map();
     this.spacer = h("div", { class: "spacer", role: "presentation" });
     this.element = h("div", { class: "windowed", role, "aria-label": label, tabindex: 0, on: { scroll: () => this.schedule() } }, this.spacer);
-    this.observer = new ResizeObserver(() => this.schedule());
+    for (const event of ["wheel", "pointerdown", "keydown"]) this.element.addEventListener(event, () => { this.centered = null; }, { passive: true });
+    this.observer = new ResizeObserver(() => { if (this.centered) this.centerAgain(); else this.schedule(); });
     this.observer.observe(this.element);
   }
 
@@ -87,7 +88,22 @@ export class WindowedList {
     this.draw();
   }
 
+  // Scrolls so that there are rows on both sides of one, if it is not shown already. Until the reader scrolls, it stays on the
+  // screen when the room changes.
+  center(index) {
+    const { scrollTop, clientHeight } = this.element, top = index * this.rowHeight, margin = 2 * this.rowHeight;
+    this.centered = this.key(this.items[index]);
+    if ((index && top < scrollTop + margin) || top + this.rowHeight + margin > scrollTop + clientHeight) this.element.scrollTop = top - (clientHeight - this.rowHeight) * 0.6;
+    this.draw();
+  }
+
+  centerAgain() {
+    const index = this.items.findIndex((item) => this.key(item) === this.centered);
+    if (index >= 0) this.center(index); else this.schedule();
+  }
+
   show(index) {
+    this.centered = null;
     const top = index * this.rowHeight, { scrollTop, clientHeight } = this.element;
     if (top < scrollTop) this.element.scrollTop = top;
     else if (top + this.rowHeight > scrollTop + clientHeight) this.element.scrollTop = top + this.rowHeight - clientHeight;
