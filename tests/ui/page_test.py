@@ -113,6 +113,49 @@ def rollouts_of_one_task_stand_together(page):
 
 
 @test()
+def what_to_compare_is_chosen(page):
+    rewards = {"ro-pair-1": 1.0, "ro-pair-2": 0.25, "ro-pair-3": 0.5}
+    for rollout, reward in rewards.items():
+        start(rollout, 'A task with "quotes" and * stars')
+        post("/v1/agl/spans", span(rollout, 1, chat(["how are you?"], f"answer of {rollout}")))
+        post("/v1/agl/spans", span(rollout, 2, {"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": reward}, name="agentlightning.annotation"))
+        post(f"/api/rollouts/{rollout}", {"status": {"state": "succeeded"}}, "PATCH")
+    # Of a task, those with the highest and the lowest reward are compared unless others are chosen.
+    page.goto(SERVER + "/ui/#/rollouts?group=1")
+    page.locator(".group-row", has_text="A task with").get_by_role("link", name="Compare").click()
+    expect(page.locator(".compare > section header")).to_contain_text(["ro-pair-1", "ro-pair-2"])
+    expect(page.locator(".pane-head").first).to_contain_text("They part at message 2")
+    expect(page.locator(".pane-head").first).to_contain_text("ro-pair-2 says “answer of ro-pair-2”")
+    expect(page.locator(".chooser")).to_contain_text("reward 0.25")
+    third = page.get_by_role("checkbox", name="ro-pair-3")
+    third.focus()
+    page.keyboard.press("Space")
+    expect(page.locator(".compare > section")).to_have_count(3)
+    expect(third).to_be_focused()
+    page.get_by_role("checkbox", name="ro-pair-2").uncheck()
+    expect(page.locator(".compare > section header")).to_contain_text(["ro-pair-1", "ro-pair-3"])
+    assert page.url.endswith("r=ro-pair-1%2Cro-pair-3"), page.url
+    shot(page, "chooser")
+    page.go_back()
+    expect(page.locator(".compare > section")).to_have_count(3)
+    # Without a choice, each task with several rollouts is offered.
+    page.get_by_role("link", name="other tasks").click()
+    offered = page.locator(".chooser section", has_text="A task with")
+    expect(offered.get_by_role("checkbox")).to_have_count(3)
+    expect(page.locator(".chooser section", has_text="The lamp of order 1138").get_by_role("checkbox")).to_have_count(7)
+    shot(page, "choose-tasks")
+    offered.get_by_role("checkbox").first.check()
+    offered.get_by_role("checkbox").last.check()
+    expect(page.locator(".compare > section")).to_have_count(2)
+    # A rollout leads there too.
+    page.goto(SERVER + "/ui/#/rollout/ro-pair-2")
+    page.get_by_role("navigation", name="Parts of the rollout").get_by_role("link", name="Compare").click()
+    expect(page.get_by_role("checkbox", name="ro-pair-2")).to_be_checked()
+    page.get_by_role("checkbox", name="ro-pair-3").check()
+    expect(page.locator(".pane-head").first).to_contain_text("They part at message 2")
+
+
+@test()
 def a_person_gets_everywhere_by_keyboard(page):
     page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-team")
     expect(page.locator(".row")).to_have_count(1)
@@ -128,7 +171,7 @@ def a_person_gets_everywhere_by_keyboard(page):
     expect(page.locator("[role=tab][aria-selected=true]")).to_have_text("Changes")
     expect(page.locator(".pane")).to_contain_text("messages sent")
     page.keyboard.press("e")
-    expect(page.locator(".pane .cause")).to_contain_text("429")
+    expect(page.locator(".cause")).to_contain_text("HTTP 429")
     page.keyboard.press("+")
     expect(page.get_by_role("button", name="Show all")).to_be_visible()
     page.keyboard.press("0")
@@ -160,11 +203,11 @@ def back_and_forward_lead_through_the_states(page):
     page.locator("[data-id=ro-support-25] a").click()
     expect(page.locator("h1")).to_contain_text("The lamp of order 1138")
     page.locator("[role=tab]", has_text="Timing").click()
-    expect(page.locator(".pane")).to_contain_text("waiting for the head")
+    expect(page.locator(".pane")).to_contain_text("waiting for the response")
     page.locator("[role=tab]", has_text="Attributes").click()
     expect(page.locator(".pane")).to_contain_text("gen_ai.request.model")
     page.go_back()
-    expect(page.locator(".pane")).to_contain_text("waiting for the head")
+    expect(page.locator(".pane")).to_contain_text("waiting for the response")
     page.go_back()
     page.go_back()
     expect(page.locator("[data-id=ro-support-25]")).to_be_visible()
@@ -190,6 +233,95 @@ def the_conversation_reads_like_one(page):
     page.get_by_role("button", name="1 error").click()
     expect(page.locator(".cause")).to_contain_text("connection_refused: Connection refused (os error 111)")
     shot(page, "error")
+
+
+def chat(said, answer=None):
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "live-model", "http.request.method": "POST", "http.response.status_code": 200, "tracewire.client.name": "bot",
+                  "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": one}]} for one in said])}
+    if answer:
+        attributes["gen_ai.output.messages"] = json.dumps([{"role": "assistant", "parts": [{"type": "text", "content": answer}]}])
+    return attributes
+
+
+def failing(said, status, message):
+    return {**chat(said), "http.response.status_code": status, "error.type": "invalid_request_error"}, {"status": {"status_code": "ERROR", "description": message}}
+
+
+@test(height=640)
+def a_failed_rollout_opens_where_it_failed(page):
+    start("ro-broken", "Count to twenty")
+    root, said, sequence = f"{1:016x}", [], 1
+    post("/v1/agl/spans", span("ro-broken", 1, {"error.type": "exit 1"}, name="bot", kind="INTERNAL", status={"status_code": "ERROR", "description": "exit 1"}))
+    for turn in range(20):
+        said.append(f"count on from {turn}")
+        sequence += 1
+        if turn == 4:
+            attributes, fields = failing(said, 429, "slow down")
+            post("/v1/agl/spans", span("ro-broken", sequence, attributes, parent_id=root, **fields))
+            sequence += 1
+        post("/v1/agl/spans", span("ro-broken", sequence, chat(said, f"it is {turn + 1}"), parent_id=root))
+    attributes, fields = failing([*said, "a last question"], 400, "the prompt is too long")
+    post("/v1/agl/spans", span("ro-broken", 40, attributes, parent_id=root, **fields))
+    post("/v1/agl/spans", span("ro-broken", 41, chat(["say sorry"], "Sorry."), parent_id=root))
+    post("/api/rollouts/ro-broken", {"status": {"state": "failed"}}, "PATCH")
+    page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-broken")
+    page.locator("[data-id=ro-broken] a").first.click()
+    cause, pane = page.locator(".cause"), page.locator(".pane")
+    expect(cause).to_have_text("HTTP 400 · invalid_request_error · the prompt is too long")
+    expect(pane.locator(".message").last).to_contain_text("the prompt is too long")
+    # Its row is on the screen, and the cause stays there while the conversation is scrolled.
+    expect(page.locator(".span-row[aria-selected=true]")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".span-row[aria-selected=true]")).to_contain_text("400")
+    expect(pane.locator(".divider")).to_be_in_viewport(ratio=1)
+    expect(cause).to_be_in_viewport(ratio=1)
+    shot(page, "failed-call")
+    # The others follow, and what failed because of them comes last.
+    for text in ["exit 1", "HTTP 429", "HTTP 400"]:
+        page.keyboard.press("e")
+        expect(cause).to_contain_text(text)
+
+
+@test()
+def a_certificate_that_is_rejected_is_told_in_the_list(page):
+    start("ro-distrusts", "")
+    attributes = {"http.request.method": "CONNECT", "http.response.status_code": 200, "server.address": "api.example.test", "error.type": "client_tls_error", "tracewire.outcome": "failed",
+                  "tracewire.client.advice": "set SSL_CERT_FILE", "tracewire.client.program": "python3"}
+    post("/v1/agl/spans", span("ro-distrusts", 1, attributes, name="CONNECT", status={"status_code": "ERROR", "description": "the client refused it"}))
+    page.goto(SERVER + "/ui/#/rollouts?q=error%3Aclient_tls_error")
+    expect(page.locator("[data-id=ro-distrusts]")).to_contain_text("client_tls_error")
+    page.locator("[data-id=ro-distrusts] a").click()
+    expect(page.locator(".cause")).to_contain_text("the client rejected the proxy's certificate: set SSL_CERT_FILE")
+    expect(page.locator(".pane")).to_contain_text("python3")
+    expect(page.locator(".pane")).not_to_contain_text("--include")
+    page.locator(".cause").get_by_role("link").click()
+    expect(page.locator("h1")).to_have_text("Connect an agent")
+
+
+@test()
+def a_mark_at_health_says_that_something_was_lost(page):
+    rejected = 0
+
+    def metrics(route):
+        response = route.fetch()
+        text = "\n".join(line for line in response.text().splitlines() if "tracewire_certificates_refused_total" not in line or line.startswith("#"))
+        route.fulfill(response=response, body=f"{text}\ntracewire_certificates_refused_total {rejected}\n")
+
+    page.route("**/metrics", metrics)
+    page.goto(SERVER + "/ui/#/rollouts")
+    health = page.get_by_role("link", name="Health")
+    expect(page.locator("[data-id=ro-team]")).to_be_visible()
+    expect(health).not_to_have_class("alarm")
+    rejected = 3
+    page.reload()
+    expect(health).to_have_class("alarm")
+    shot(page, "alarm")
+    page.goto(SERVER + "/ui/#/connect")
+    expect(page.locator(".note")).to_contain_text("3 connections ended because a client rejected the proxy's certificate")
+    expect(page.locator(".note").get_by_role("link")).to_have_attribute("href", "#/rollouts?q=error%3Aclient_tls_error")
+    health.click()
+    expect(page.locator("h1")).to_have_text("Something needs attention")
+    page.get_by_role("link", name="Rollouts", exact=True).click()
+    expect(health).not_to_have_class("alarm")
 
 
 @test()
@@ -305,6 +437,9 @@ def hostile_content_is_only_text(page):
     expect(page.locator("[data-id=ro-hostile]")).to_contain_text("<script>window.hacked=1</script>")
     expect(page.locator("[data-id=ro-hostile]")).to_contain_text("⟨U+202E⟩")
     page.goto(SERVER + "/ui/#/rollout/ro-hostile")
+    # It failed, so that it opens on what failed.
+    expect(page.locator(".cause")).to_contain_text("<script>")
+    page.get_by_role("tree").first.locator(".row").last.click()
     expect(page.locator(".pane")).to_contain_text("{broken")
     page.keyboard.press("k")
     expect(page.locator(".pane")).to_contain_text("Show all 2,000,000 characters")
@@ -491,6 +626,45 @@ def values_may_come_before_the_tokens(page):
     for route in waiting:
         route.continue_()
     expect(page.locator(".legend")).to_contain_text("early 0.5")
+
+
+@test()
+def values_are_read_again_when_the_server_is_back(page):
+    relay, legend = Relay(), page.locator(".legend")
+    annotate("ro-support-15", 0, "late", [0.5] * calls_of("ro-support-15")["calls"][0]["sampled_tokens"])
+    page.goto(f"{relay.url}/ui/#/rollout/ro-support-15/tokens")
+    expect(legend).to_contain_text("log-probability")
+    relay.stop()
+    page.get_by_role("button", name="late").click()
+    expect(legend).to_contain_text("The server does not answer")
+    relay.start()
+    expect(legend).to_contain_text("late 0.5", timeout=30_000)
+    relay.stop()
+
+
+values_are_read_again_when_the_server_is_back.may_log = True
+
+
+@test()
+def what_comes_late_leaves_the_address_of_the_next_view(page):
+    annotate("ro-support-16", 0, "slow", [0.5] * calls_of("ro-support-16")["calls"][0]["sampled_tokens"])
+    tree, waiting = calls_of("ro-support-16"), []
+    page.goto(f"{SERVER}/ui/#/rollout/ro-support-16/tokens?color=%2Bslow&call={tree['calls'][0]['span_id']}")
+    expect(page.locator(".legend")).to_contain_text("slow 0.5")
+    for next_view in ["#/rollouts?q=id%3Aro-support-16", "#/rollout/ro-support-16"]:
+        page.goto(f"{SERVER}/ui/#/connect")
+        expect(page.locator("h1")).to_have_text("Connect an agent")
+        page.route("**/rollouts/ro-support-16/calls", lambda route: waiting.append(route))
+        page.evaluate(f"location.hash = '#/rollout/ro-support-16/tokens?color=%2Bslow&call={tree['calls'][0]['span_id']}'")
+        expect(page.locator("main")).to_contain_text("Reading the tokens")
+        page.evaluate(f"location.hash = '{next_view}'")
+        expect(page.locator("[data-id=ro-support-16], .pane .message").first).to_be_visible()
+        with page.expect_response("**/attempts/*/spans/*"):
+            while waiting:
+                waiting.pop().continue_()
+        page.unroute("**/rollouts/ro-support-16/calls")
+        page.wait_for_load_state("networkidle")
+        assert page.url.endswith(next_view), page.url
 
 
 @test()
