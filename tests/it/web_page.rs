@@ -74,7 +74,7 @@ fn the_files_of_the_page_allow_nothing_from_elsewhere() {
     for name in suggested {
         assert!(errors.contains(&format!("| `{name}` |")), "{name} is no type of an error");
     }
-    assert!(!html.contains("style=") && !html.contains("onclick") && html.matches("<script").count() == 1, "{html}");
+    assert!(!html.contains("style=") && !html.contains("onclick") && html.matches("<script").count() == 2, "{html}");
 }
 
 #[test]

@@ -113,6 +113,29 @@ def rollouts_of_one_task_stand_together(page):
 
 
 @test()
+def the_first_view_asks_once_and_early(page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.split("/v1/tracewire/")[-1]) if "/v1/tracewire/rollouts" in request.url or request.url.endswith("/app.js") else None)
+    views = {
+        "rollouts?q=model%3Aqwen*+status%3Afailed": ("[data-id=ro-support-05]", ["rollouts?limit=100&q=model%3Aqwen*+status%3Afailed"]),
+        "rollout/ro-support-01": (".pane .message", ["rollouts/ro-support-01", "rollouts/ro-support-01/spans?after=0&limit=5000"]),
+        "rollout/ro-support-02/tokens": (".branch-row", ["rollouts/ro-support-02", "rollouts/ro-support-02/spans?after=0&limit=5000", "rollouts/ro-support-02/calls"]),
+    }
+    for address, (part, expected) in views.items():
+        page.goto("about:blank")
+        asked.clear()
+        page.goto(f"{SERVER}/ui/#/{address}")
+        expect(page.locator(part).first).to_be_visible()
+        for url in expected:
+            assert asked.count(url) == 1, (url, asked)
+    # Another view in the same document asks for itself.
+    asked.clear()
+    page.evaluate("location.hash = '#/rollout/ro-support-01'")
+    expect(page.locator("h1")).to_contain_text("The lamp of order 1138")
+    assert "rollouts/ro-support-01" in asked, asked
+
+
+@test()
 def what_to_compare_is_chosen(page):
     rewards = {"ro-pair-1": 1.0, "ro-pair-2": 0.25, "ro-pair-3": 0.5}
     for rollout, reward in rewards.items():

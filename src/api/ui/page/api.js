@@ -29,11 +29,21 @@ export function getText(path, options) {
   return request(path, options).then((response) => response.text());
 }
 
+// What early.js asked for serves the first view only: afterwards it is old.
+export function endEarly() {
+  early?.clear();
+}
+const { early } = globalThis;
+
 async function request(path, { signal } = {}) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(`../${path}`, { headers, signal, credentials: "omit", cache: "no-store" });
+    const asked = early?.get(path);
+    early?.delete(path);
+    const answer = await asked;
+    signal?.throwIfAborted();
+    response = answer ?? await fetch(`../${path}`, { headers, signal, credentials: "omit", cache: "no-store" });
   } catch (error) {
     if (error.name !== "AbortError") setDown(true);
     throw error;
@@ -82,7 +92,7 @@ export function poll(job, seconds) {
       if (!(error instanceof ApiError) && error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
     }
     isRunning = false;
-    const pause = failures ? Math.min(10, seconds * 2 ** Math.min(failures, 4)) : wanted === true ? 0.05 : wanted || seconds;
+    const pause = failures ? Math.min(10, seconds * 2 ** Math.min(failures, 4)) : wanted === true ? 0 : wanted || seconds;
     clearTimeout(timer);
     if (!abort.signal.aborted) timer = setTimeout(run, pause * 1000);
   };

@@ -110,6 +110,7 @@ if (token) {
 document.getElementById("help").addEventListener("click", showHelp);
 setTheme(storedTheme());
 show();
+api.endEarly();
 
 // A mark at "Health" for what was lost since a person looked there. Tokens for some rollouts may not read the metrics.
 const health = document.querySelector("[data-view=health]");

@@ -170,7 +170,7 @@ export class RolloutView {
     this.errorButton.textContent = plural(errors.length, "error");
     this.errorButton.classList.add("bad");
     this.minimap.spans = this.spans.all.filter((span) => !only || span.attempt === only).sort((one, other) => (one.start ?? 0) - (other.start ?? 0));
-    this.redrawTime();
+    this.minimap.draw();
     this.showSelection();
     this.drawHead();
   }

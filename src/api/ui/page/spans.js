@@ -42,9 +42,8 @@ export class SpanSet {
     return page.more;
   }
 
-  // The first page is short, so that something is there soon.
   page(signal) {
-    return get(`${rolloutPath(this.rollout)}/spans?after=${this.last}&limit=${this.last ? 5000 : 1000}`, { signal });
+    return get(`${rolloutPath(this.rollout)}/spans?after=${this.last}&limit=${PAGE}`, { signal });
   }
 
   // Thousands of spans have the same names: one text serves all.
@@ -162,6 +161,8 @@ function markAll(span, children, seen) {
   }
 }
 
+// As many as are read and drawn in a blink. early.js asks for the first page.
+const PAGE = 5000;
 const MAX_DEPTH = 24;
 const SHARED = ["attempt", "parent", "name", "class", "method", "host", "model", "agent", "role", "tool", "ids", "finish", "cause"];
 const MAX_TEXTS = 10_000;

@@ -67,7 +67,8 @@ export class SpanList {
   }
 
   destroy() { this.list.destroy(); }
-  setRows(rows) { this.list.setItems(rows); }
+  // The rows are made anew: the time that they show may have changed.
+  setRows(rows) { this.list.clear(); this.list.setItems(rows); }
   refresh() { this.list.refresh(); }
 
   select(key) {

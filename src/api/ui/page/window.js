@@ -93,8 +93,10 @@ export class WindowedList {
   center(index) {
     const { scrollTop, clientHeight } = this.element, top = index * this.rowHeight, margin = 2 * this.rowHeight;
     this.centered = this.key(this.items[index]);
-    if ((index && top < scrollTop + margin) || top + this.rowHeight + margin > scrollTop + clientHeight) this.element.scrollTop = top - (clientHeight - this.rowHeight) * 0.6;
-    this.draw();
+    if ((index && top < scrollTop + margin) || top + this.rowHeight + margin > scrollTop + clientHeight) {
+      this.element.scrollTop = top - (clientHeight - this.rowHeight) * 0.6;
+      this.draw();
+    }
   }
 
   centerAgain() {
