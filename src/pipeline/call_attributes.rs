@@ -238,7 +238,30 @@ fn timing(span: &mut Span, times: &[Duration]) {
     gaps.sort_unstable();
     span.set_some(names::CHUNK_GAP_P50_MS, gaps.get(gaps.len() / 2).map(millis));
     span.set_some(names::CHUNK_GAP_MAX_MS, gaps.last().map(millis));
+    span.set_some(names::CHUNK_COUNTS, counts_over_time(times).map(Value::Ints));
 }
+
+/// How many chunks came in each of [`CHUNK_PARTS`] equal parts of the time from the first chunk to the last. `None` for few chunks,
+/// which the median and the longest gap describe.
+fn counts_over_time(times: &[Duration]) -> Option<Vec<i64>> {
+    let (first, last) = (times.first()?, times.last()?);
+    let length = last.saturating_sub(*first).as_secs_f64();
+    if times.len() < CHUNK_PARTS || length <= 0.0 {
+        return None;
+    }
+    let mut counts = vec![0; CHUNK_PARTS];
+    for time in times {
+        let share = time.saturating_sub(*first).as_secs_f64() / length;
+        let part = (share * CHUNK_PARTS as f64) as usize;
+        if let Some(count) = counts.get_mut(part.min(CHUNK_PARTS - 1)) {
+            *count += 1;
+        }
+    }
+    Some(counts)
+}
+
+/// What a small picture of a stream shows: 16 small numbers.
+const CHUNK_PARTS: usize = 16;
 
 /// When the frame arrived that ended at or behind each of these indexes.
 fn times_of(progress: &[usize], arrivals: &[Arrival]) -> Vec<Duration> {

@@ -121,6 +121,7 @@ names! {
     RESPONSE_CHUNKS = "tracewire.response.chunks";
     CHUNK_GAP_P50_MS = "tracewire.response.chunk_gap_p50_ms";
     CHUNK_GAP_MAX_MS = "tracewire.response.chunk_gap_max_ms";
+    CHUNK_COUNTS = "tracewire.response.chunk_counts";
     LLM_UNREAD = "tracewire.llm.unread";
 
     REQUEST_HEADER_PREFIX = "http.request.header.";

@@ -237,6 +237,28 @@ fn messages_that_can_not_be_changed_safely_pass_unchanged() {
 }
 
 #[test]
+fn a_stream_tells_when_its_chunks_came() {
+    let bench = Bench::new();
+    let serve = bench.serve(&[]);
+    let chat = format!("{}/v1/chat/completions", bench.http());
+    let body = json!({ "model": "m", "stream": true, "messages": [{ "role": "user", "content": "count" }] });
+    for chunks in [40, 4] {
+        let behavior = format!("x-mock-chunks: {chunks}\r\nx-mock-chunk-delay-ms: 3\r\n");
+        // The whole response is read until its end.
+        let routed = "Connection: close\r\nx-rollout-id: ro-stream\r\nx-attempt-id: at-1\r\n";
+        post(&serve, &chat, &format!("{routed}{behavior}"), &body);
+    }
+    let spans = bench.exchanges("ro-stream", 2);
+    let long = &spans[0]["attributes"];
+    let counts = long["tracewire.response.chunk_counts"].as_array().unwrap();
+    let sum: u64 = counts.iter().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!((counts.len(), json!(sum)), (16, long["tracewire.response.chunks"].clone()));
+    // The first and the last chunk bound the time.
+    assert!(counts[0] != 0 && counts[15] != 0, "{counts:?}");
+    assert_eq!(spans[1]["attributes"].get("tracewire.response.chunk_counts"), None);
+}
+
+#[test]
 fn a_stream_that_the_agent_closes_keeps_every_id_that_came() {
     use crate::support::connect;
     use std::io::{Read, Write};

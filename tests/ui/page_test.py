@@ -227,6 +227,8 @@ def back_and_forward_lead_through_the_states(page):
     expect(page.locator("h1")).to_contain_text("The lamp of order 1138")
     page.locator("[role=tab]", has_text="Timing").click()
     expect(page.locator(".pane")).to_contain_text("waiting for the response")
+    expect(page.get_by_role("img", name="Chunks over time: 4, 3, 4")).to_be_visible()
+    shot(page, "timing")
     page.locator("[role=tab]", has_text="Attributes").click()
     expect(page.locator(".pane")).to_contain_text("gen_ai.request.model")
     page.go_back()

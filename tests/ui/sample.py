@@ -64,7 +64,7 @@ class Recorder:
             "gen_ai.response.finish_reasons": [answer.get("finish_reason", "stop")], "tracewire.call.role": "main", "tracewire.client.name": "support-agent",
             "tracewire.timing.connect_ms": 11.2, "tracewire.timing.tls_ms": 18.7, "tracewire.timing.response_headers_ms": seconds * 420,
             "tracewire.timing.first_body_byte_ms": seconds * 430, "gen_ai.response.time_to_first_chunk": seconds * 0.43, "tracewire.response.chunks": 41,
-            "tracewire.response.chunk_gap_p50_ms": 12.5, "tracewire.response.chunk_gap_max_ms": 88.0, "tracewire.connection.reused": False,
+            "tracewire.response.chunk_gap_p50_ms": 12.5, "tracewire.response.chunk_gap_max_ms": 88.0, "tracewire.response.chunk_counts": [4, 3, 4, 3, 3, 4, 0, 0, 1, 4, 3, 3, 2, 3, 2, 2], "tracewire.connection.reused": False,
             "network.protocol.version": "2", "tls.protocol.version": "1.3", "tracewire.outcome": "complete",
             "tracewire.sampling": json.dumps({"temperature": 0.7, "top_p": 0.95, "max_tokens": 2048}), **more,
         }

@@ -22,6 +22,13 @@ export function sparkline(label, events) {
   return figure(counts, [h("div", {}, label), h("div", {}, `since ${clock(low)}`)], `${label}: ${events.length} since ${clock(low)}, ${events.filter((event) => event.isBad).length} failed`);
 }
 
+// Counts side by side over the whole width.
+export function bars(label, counts) {
+  const most = Math.max(1, ...counts), height = (count) => (count > 0 ? Math.max(1, (count / most) * HEIGHT) : 0);
+  return svg("svg", { class: "bars", viewBox: `0 0 ${counts.length} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${label}: ${counts.join(", ")}` },
+    counts.map((count, at) => svg("rect", { x: at + 0.04, y: HEIGHT - height(count), width: 0.92, height: height(count) }, svg("title", {}, String(count)))));
+}
+
 const bin = (value, low, high) => (high > low ? Math.min(BINS - 1, Math.max(0, Math.floor(((value - low) / (high - low)) * BINS))) : 0);
 
 function figure(counts, caption, description) {
