@@ -128,7 +128,9 @@ export class RolloutView {
       const isFirst = !this.row;
       this.row = await get(rolloutPath(this.id), { signal });
       this.missing.hidden = true;
-      if (isFirst) this.show(); else this.drawHead();
+      // What is drawn already depends on the rollout only if there is a choice of attempts, or of more spans.
+      if (isFirst && !(this.spans.isWhole && this.drawn && this.spans.attempts.length === 1)) this.show();
+      else { this.drawHead(); if (isFirst) this.showSelection(); }
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) this.explainMissing();
       else if (error.name !== "AbortError" && !(error instanceof ApiError || error instanceof TypeError)) throw error;

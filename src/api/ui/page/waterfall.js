@@ -158,13 +158,21 @@ export class Minimap {
     const color = colors(this.element);
     // Bars that overlap go to lanes below each other, as far as there is room.
     const lanes = Math.floor((height - 4) / 4), ends = new Array(lanes).fill(-1);
+    // What was drawn last in each lane: its colour, and where it ends.
+    const drawn = Array.from({ length: lanes }, () => ({ fill: "", end: -1 }));
+    let ink = "";
     for (const span of this.spans) {
       if (!span.start) continue;
       const x = ((span.start - from) / length) * width, wide = Math.max(1.5, (((span.end ?? to) - span.start) / length) * width);
       let lane = ends.findIndex((end) => end <= x);
       if (lane < 0) lane = lanes - 1;
-      ends[lane] = Math.max(ends[lane], x + wide);
-      context.fillStyle = span.error ? color.bad : color[span.class] ?? color.internal;
+      const fill = span.error ? color.bad : color[span.class] ?? color.internal;
+      const last = drawn[lane], end = x + wide;
+      // On top of the same colour nothing would change.
+      if (fill === last.fill && end <= last.end) continue;
+      drawn[lane] = { fill, end: fill === last.fill ? Math.max(end, last.end) : end };
+      ends[lane] = Math.max(ends[lane], end);
+      if (fill !== ink) context.fillStyle = ink = fill;
       context.fillRect(x, 2 + lane * 4, wide, 3);
     }
     if (this.scale.zoom) {
