@@ -339,7 +339,7 @@ export class RolloutsView {
 const MAX_JUDGED_SPANS = 2000;
 
 // Most endpoints return no token ids: that no call has any says what was called, rather than what went wrong.
-export const isWithoutIds = (verdict, row) => !verdict.sound && verdict.reasons.every(({ name }) => name === "missing_token_ids") && verdict.reasons.length >= row.llm_calls - row.errors;
+export const isWithoutIds = (verdict, row) => !verdict.sound && verdict.reasons.every(({ name }) => name === "missing_token_ids") && verdict.reasons.length >= row.llm_calls;
 
 // The cost of several rollouts, and whether a model has no price.
 export const costOf = (rows) => rows.reduce((sum, { cost, llm_calls: calls }) => ({ amount: sum.amount + (cost?.amount ?? 0), is_partial: sum.is_partial || (cost ? cost.is_partial : calls > 0) }), { amount: 0, is_partial: false });
