@@ -815,6 +815,8 @@ def a_token_is_asked_for_and_kept_in_memory_only(page):
     page.locator("dialog input").fill("whole-token")
     page.keyboard.press("Enter")
     expect(page.locator(".empty")).to_contain_text("Nothing is recorded yet")
+    expect(page.locator(".empty")).to_contain_text("tracewire doctor -- YOUR-COMMAND")
+    shot(page, "nothing")
     kept = page.evaluate("JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}, location.href])")
     assert "whole-token" not in kept, kept
     page.reload()

@@ -274,8 +274,9 @@ export class RolloutsView {
       replace(this.empty, h("h2", {}, "No rollout matches"), h("p", {}, FIELDS),
         h("button", { type: "button", on: { click: () => { this.filter.value = ""; this.typed(); } } }, "Clear the filter"));
     } else {
-      const command = "tracewire run -- YOUR-COMMAND";
-      replace(this.empty, h("h2", {}, "Nothing is recorded yet"), h("p", {}, "Run an agent behind Tracewire with the store of this server, or send it through the proxy:"), h("pre", {}, command), copyButton(command), " ", h("a", { href: "#/connect" }, "How to connect an agent"));
+      const command = "tracewire run -- YOUR-COMMAND", doctor = "tracewire doctor -- YOUR-COMMAND";
+      replace(this.empty, h("h2", {}, "Nothing is recorded yet"), h("p", {}, "Run an agent behind Tracewire with the store of this server, or send it through the proxy:"), h("pre", {}, command), copyButton(command), " ", h("a", { href: "#/connect" }, "How to connect an agent"),
+        h("p", { class: "later-part" }, "Does an agent run already, and nothing appears? This tells what goes past the proxy, and which certificates the agent rejects:"), h("pre", {}, doctor), copyButton(doctor));
     }
   }
 
