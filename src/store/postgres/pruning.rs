@@ -11,8 +11,8 @@ use crate::store::retention::{Retention, excess};
 use crate::store::span_row::SpanRow;
 use crate::store::sql::{signed, status_list, unsigned};
 use crate::trace::{RolloutId, Timestamp};
-use deadpool_postgres::Object;
-use tokio_postgres::{Error, Transaction};
+use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::Error;
 
 /// Removes a slice of what `request` selects. `max_bytes` is not applied.
 pub(super) async fn prune_slice(
@@ -22,9 +22,7 @@ pub(super) async fn prune_slice(
     own_limits: Retention,
     now: Timestamp,
 ) -> Result<PruneSlice, QueryError> {
-    // The deadpool wrapper adds only a cache of statements.
-    let client: &mut tokio_postgres::Client = connection;
-    let transaction = client.transaction().await?;
+    let transaction = connection.transaction().await?;
     let limits = limits_of(&request, own_limits, now);
     let PruneCursor { phase, mut has_removed, mut is_exceeded } = from;
     let (mut removed, mut replaced) = (Pruned::default(), Vec::new());

@@ -90,11 +90,10 @@ impl PostgresStore {
         self.connections
             .run(move |connection| {
                 Box::pin(async move {
-                    let client: &mut tokio_postgres::Client = connection;
-                    let transaction = client.transaction().await?;
-                    let appended = append::append(&transaction, &rows, observer).await?;
+                    let transaction = connection.transaction().await?;
+                    let new = append::append(&transaction, &rows, observer).await?.len();
                     transaction.commit().await?;
-                    Ok(appended)
+                    Ok(Appended { stored: new, duplicates: rows.len() - new })
                 })
             })
             .await
@@ -153,8 +152,7 @@ impl PostgresStore {
         let sweep = || {
             self.connections.run(|connection| {
                 Box::pin(async move {
-                    let client: &mut tokio_postgres::Client = connection;
-                    let transaction = client.transaction().await?;
+                    let transaction = connection.transaction().await?;
                     let processed = texts::sweep(&transaction).await?;
                     transaction.commit().await?;
                     Ok(processed)

@@ -6,14 +6,15 @@
 
 use super::error::QueryError;
 use super::rows::damaged;
+use super::statements::{execute, query};
 use crate::store::externalized::{Hash, PieceError, ValueKind, unpack};
 use crate::store::span_query::{SpanContent, SpanPlace};
 use crate::store::span_row::SpanRow;
 use crate::trace::number_lists::{attribute_of, is_marked, join};
 use crate::trace::{Span, Value};
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use tokio_postgres::{Error, Row, Transaction};
+use tokio_postgres::{Error, Row};
 
 /// Position of a value: its row in the batch, and its place among the row's externalized values.
 type ValueAt = (usize, usize);
@@ -65,7 +66,7 @@ pub(super) async fn store(
     // The update without effect locks a piece that another transaction has stored in the meantime.
     let sql = "INSERT INTO text (hash, parent, data) SELECT * FROM unnest($1::BYTEA[], $2::BYTEA[], $3::BYTEA[])
          ON CONFLICT (hash) DO UPDATE SET parent = excluded.parent";
-    transaction.execute(sql, &[&hashes, &parents, &data]).await?;
+    execute(transaction, sql, &[&hashes, &parents, &data]).await?;
     Ok(last_pieces)
 }
 
@@ -79,7 +80,7 @@ async fn lock_existing(
 ) -> Result<HashSet<Hash>, Error> {
     let wanted: Vec<&[u8]> = pieces.keys().map(Hash::as_slice).collect();
     loop {
-        let found = transaction.query("SELECT hash FROM text WHERE hash = ANY($1)", &[&wanted]).await?;
+        let found = query(transaction, "SELECT hash FROM text WHERE hash = ANY($1)", &[&wanted]).await?;
         let existing: HashSet<Hash> =
             found.iter().filter_map(|row| Hash::try_from(row.get::<_, &[u8]>(0)).ok()).collect();
         let values = new.iter().flat_map(|(row_index, _)| &rows[*row_index].externalized);
@@ -91,7 +92,7 @@ async fn lock_existing(
         }
         let hashes: Vec<&[u8]> = last_existing.iter().map(Hash::as_slice).collect();
         let sql = "SELECT 1 FROM text WHERE hash = ANY($1) ORDER BY hash FOR KEY SHARE";
-        if transaction.query(sql, &[&hashes]).await?.len() == hashes.len() {
+        if query(transaction, sql, &[&hashes]).await?.len() == hashes.len() {
             return Ok(existing);
         }
         // A concurrent removal took some of them in between. The next round stores them again.
@@ -120,8 +121,7 @@ pub(super) async fn refer(
     }
     let sql =
         "INSERT INTO span_text (span, attribute, hash) SELECT * FROM unnest($1::BIGINT[], $2::TEXT[], $3::BYTEA[])";
-    transaction.execute(sql, &[&spans, &attributes, &texts]).await?;
-    Ok(())
+    execute(transaction, sql, &[&spans, &attributes, &texts]).await.map(drop)
 }
 
 /// Sets the externalized attributes of spans, and returns their length in bytes.

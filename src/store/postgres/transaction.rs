@@ -1,20 +1,20 @@
 //! Transactions on rollouts and what belongs to them. Rows that are read are locked, so that no other transaction changes
 //! them before the commit.
 
-use super::append::{Transition, lock_rollout, upsert_attempt, upsert_rollout};
 use super::connections::Blocking;
 use super::error::QueryError;
+use super::rollouts::{Transition, lock_rollout, upsert_attempt, upsert_rollout};
 use super::rows::{self, decode, encode};
+use super::statements::{Parameters, query};
 use super::{ended, retention};
 use crate::store::error::{Result, StoreError};
 use crate::store::export_cursor::ExportCursor;
 use crate::store::records::{Change, Records};
 use crate::store::sql::{signed, status_list};
 use crate::trace::{Attempt, AttemptId, ResourcesUpdate, Rollout, RolloutId, RolloutStatus, Worker};
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use serde::de::DeserializeOwned;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Error, Row, Transaction};
+use tokio_postgres::{Error, Row};
 
 /// What a change did.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +29,7 @@ pub(super) fn run(
     blocking: &Blocking,
     change: &mut Change,
 ) -> std::result::Result<Changed, QueryError> {
-    let transaction = blocking.wait(async {
-        // The deadpool wrapper adds only a cache of statements.
-        let client: &mut tokio_postgres::Client = connection;
-        client.transaction().await
-    })?;
+    let transaction = blocking.wait(connection.transaction())?;
     let mut records =
         BlockingRecords { blocking, transaction: &transaction, failure: None, ended: Vec::new(), has_removed: false };
     let done = change(&mut records);
@@ -57,8 +53,6 @@ struct BlockingRecords<'a> {
     has_removed: bool,
 }
 
-type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
-
 impl BlockingRecords<'_> {
     fn wait<T>(&mut self, work: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
         let done = self.blocking.wait(work);
@@ -74,10 +68,7 @@ impl BlockingRecords<'_> {
 
     fn query(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>> {
         let transaction = self.transaction;
-        self.wait(async {
-            let statement = transaction.prepare(sql).await?;
-            transaction.query(&statement, parameters).await
-        })
+        self.wait(query(transaction, sql, parameters))
     }
 
     /// The first row of a query, decoded; `None` if it has no rows.
