@@ -147,6 +147,19 @@ impl Cores {
     }
 }
 
+/// User and system time of all processes with a name and of their children that have ended, in microseconds.
+pub fn cpu_us_of(name: &str) -> u64 {
+    let ticks = |stat: String| {
+        let (_, rest) = stat.split_once('(')?;
+        let (its_name, rest) = rest.rsplit_once(')')?;
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let times = words.get(11..15)?.iter().filter_map(|word| word.parse::<u64>().ok());
+        (its_name == name).then(|| times.sum::<u64>())
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|one| ticks(fs::read_to_string(one.path().join("stat")).ok()?)).sum::<u64>() * TICK_US
+}
+
 /// Without a proxy of this process's own surroundings.
 fn spawn(command: &mut Command) -> Result<Child> {
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {

@@ -33,6 +33,9 @@ pub struct ServiceArgs {
     /// Agent Lightning's `agl` program
     #[arg(long)]
     agl: Option<PathBuf>,
+    /// An empty database of a PostgreSQL server on this machine: Tracewire is also measured with it as its store
+    #[arg(long)]
+    postgres: Option<String>,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -55,16 +58,21 @@ pub async fn run(args: ServiceArgs) -> Result<()> {
         if !chosen(scenario) {
             continue;
         }
-        for theirs in [false, true] {
-            if theirs && (ours_only || args.agl.is_none()) {
+        for side in [Side::Tracewire, Side::TracewirePostgres, Side::AgentLightning] {
+            let is_there = match side {
+                Side::Tracewire => true,
+                Side::TracewirePostgres => args.postgres.is_some(),
+                Side::AgentLightning => !ours_only && args.agl.is_some(),
+            };
+            if !is_there {
                 continue;
             }
-            let label = if theirs { "agentlightning" } else { "tracewire" };
+            let label = side.label();
             eprintln!("{scenario}, {label}");
             let folder = std::env::temp_dir().join(format!("tracewire-service-{}", std::process::id()));
             std::fs::create_dir_all(&folder)?;
-            let (served, address) = start(&args, theirs, &folder)?;
-            let before = served.usage()?;
+            let (served, address) = start(&args, side, &folder)?;
+            let (before, server_before) = (served.usage()?, process::cpu_us_of("postgres"));
             let measured = match scenario {
                 "span" => spans(address, lasting).await,
                 "next" => next(address, lasting).await,
@@ -72,21 +80,40 @@ pub async fn run(args: ServiceArgs) -> Result<()> {
                 "otlp" => otlp(address, lasting).await,
                 _ => pages(address, args.spans, lasting).await,
             };
-            let after = served.usage()?;
+            let (after, server_after) = (served.usage()?, process::cpu_us_of("postgres"));
+            let server_us = (side == Side::TracewirePostgres).then(|| server_after.saturating_sub(server_before));
             drop(served);
             std::fs::remove_dir_all(&folder)?;
             let measured = measured.with_context(|| format!("{scenario}, {label}"))?;
-            row(&mut table, scenario, label, measured, before, after);
+            row(&mut table, [scenario, label], measured, [before, after], server_us);
         }
     }
     print!("{table}");
     Ok(())
 }
 
-fn start(args: &ServiceArgs, theirs: bool, folder: &std::path::Path) -> Result<(Served, SocketAddr)> {
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Tracewire,
+    TracewirePostgres,
+    AgentLightning,
+}
+
+impl Side {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Tracewire => "tracewire",
+            Self::TracewirePostgres => "tracewire, PostgreSQL",
+            Self::AgentLightning => "agentlightning",
+        }
+    }
+}
+
+fn start(args: &ServiceArgs, side: Side, folder: &std::path::Path) -> Result<(Served, SocketAddr)> {
     let free = process::free_address()?;
-    let mut command = match (&args.agl, theirs) {
-        (Some(agl), true) => {
+    let mut command = match (&args.agl, side) {
+        (Some(agl), Side::AgentLightning) => {
             let mut command = Command::new(agl);
             command
                 .args(["store", "--host", "127.0.0.1", "--log-level", "ERROR", "--port"])
@@ -97,6 +124,9 @@ fn start(args: &ServiceArgs, theirs: bool, folder: &std::path::Path) -> Result<(
             let mut command = Command::new(&args.tracewire);
             command.env("TRACEWIRE_HOME", folder).env("TRACEWIRE_LOG", "error");
             command.args(["serve", "--proxy", "127.0.0.1:0", "--server"]).arg(free.to_string());
+            if let (Some(url), Side::TracewirePostgres) = (&args.postgres, side) {
+                command.arg("--store").arg(url);
+            }
             command
         }
     };
@@ -110,22 +140,29 @@ struct Measured {
     elapsed: Duration,
 }
 
-fn row(table: &mut String, scenario: &str, label: &str, mut measured: Measured, before: Usage, after: Usage) {
+/// `server_us` is the CPU time of a PostgreSQL server's processes.
+fn row(
+    table: &mut String,
+    [scenario, label]: [&str; 2],
+    mut measured: Measured,
+    [before, after]: [Usage; 2],
+    server_us: Option<u64>,
+) {
     measured.latencies_us.sort_unstable();
     let at = |share: f64| {
         let place = (measured.latencies_us.len() as f64 * share) as usize;
         measured.latencies_us.get(place).copied().unwrap_or(0) as f64 / 1000.0
     };
     let count = measured.latencies_us.len() as u64 * measured.each;
-    let cpu = after.cpu_us.saturating_sub(before.cpu_us) as f64 / count.max(1) as f64;
+    let each = |us: u64| us as f64 / count.max(1) as f64;
+    let mut cpu = format!("{:.1}", each(after.cpu_us.saturating_sub(before.cpu_us)));
+    if let Some(us) = server_us {
+        let _ = write!(cpu, " + {:.1}", each(us));
+    }
     let rate = count as f64 / measured.elapsed.as_secs_f64();
     let memory = after.resident_kb / 1024;
-    let _ = writeln!(
-        table,
-        "| {scenario} | {label} | {rate:.0} | {:.2} | {:.2} | {cpu:.1} | {memory} |",
-        at(0.5),
-        at(0.99)
-    );
+    let _ =
+        writeln!(table, "| {scenario} | {label} | {rate:.0} | {:.2} | {:.2} | {cpu} | {memory} |", at(0.5), at(0.99));
 }
 
 /// A connection without TLS.
