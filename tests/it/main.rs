@@ -59,6 +59,7 @@ mod sampling;
 mod sequence_ids;
 mod settings;
 mod span_exports;
+mod store_appends;
 mod store_file;
 mod store_outages;
 mod store_removal;
