@@ -64,6 +64,9 @@ pub(crate) trait Sequences: Send + Sync {
     /// The next sequence id of a rollout.
     fn next<'a>(&'a self, rollout: &'a RolloutId) -> BoxFuture<'a, u64>;
 
+    /// The next `count` sequence ids of a rollout, in ascending order.
+    fn next_run<'a>(&'a self, rollout: &'a RolloutId, count: u64) -> BoxFuture<'a, Vec<u64>>;
+
     /// The span that the proxy or the gateway recorded for the response with this id. `None` if there is none among the
     /// recent calls.
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext>;

@@ -21,6 +21,10 @@ impl Sequences for SequenceService {
         Box::pin(async move { self.sequences.next(rollout).await.sequence_id })
     }
 
+    fn next_run<'a>(&'a self, rollout: &'a RolloutId, count: u64) -> BoxFuture<'a, Vec<u64>> {
+        Box::pin(self.sequences.next_run(rollout, count))
+    }
+
     fn recorded(&self, rollout: &RolloutId, response_id: &str) -> Option<SpanContext> {
         self.recorded_calls.span_of(rollout, response_id)
     }
@@ -74,12 +78,13 @@ fn registered(rollout: &Rollout) -> RolloutRegistration {
 pub(super) struct StoreSequences(pub(super) SharedStore);
 
 impl SequenceSource for StoreSequences {
-    fn start(&self, id: RolloutId, above: u64) -> SequenceStartFuture<'_> {
+    fn start(&self, id: RolloutId, above: u64, count: u64) -> SequenceStartFuture<'_> {
         let Self(store) = self;
         Box::pin(async move {
             let shared = store.sequence_authority() == SequenceAuthority::Store;
             let state =
-                if shared { store.next_sequence(id, above).await } else { store.sequence_state(id).await }.ok()?;
+                if shared { store.next_sequences(id, above, count).await } else { store.sequence_state(id).await };
+            let state = state.ok()?;
             Some(SequenceStart { last_sequence_id: state.last_sequence_id, registered: state.registered, shared })
         })
     }

@@ -119,8 +119,8 @@ impl Store for Picky {
     fn sequence_authority(&self) -> SequenceAuthority {
         self.inner.sequence_authority()
     }
-    fn next_sequence(&self, id: RolloutId, above: u64) -> Answer<'_, RolloutSequenceState> {
-        self.inner.next_sequence(id, above)
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> Answer<'_, RolloutSequenceState> {
+        self.inner.next_sequences(id, above, count)
     }
     fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {
         self.inner.take_sequence(id, at_least)

@@ -111,9 +111,10 @@ pub trait Store: Send + Sync + 'static {
     /// Which side has to assign sequence ids.
     fn sequence_authority(&self) -> SequenceAuthority;
 
-    /// Assigns the next sequence id of a rollout, which is created if it is missing. Two calls never get the same id,
-    /// also from two processes. The id is above `above`, the highest that the caller knows.
-    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>>;
+    /// Assigns the next `count` sequence ids of a rollout, at least one. The last of them is in the result. Two calls never get the
+    /// same id, also from two processes. The ids are above `above`, the highest that the caller knows. The rollout is created if it
+    /// is missing.
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> BoxFuture<'_, Result<RolloutSequenceState>>;
 
     /// Takes a sequence id that is at least `at_least` without asking the database: a caller that counts on its own, because it
     /// may ([`SequenceAuthority::Process`]) or because the database does not answer, confirms each id here. The id is above
@@ -156,7 +157,7 @@ pub enum SequenceAuthority {
     /// The programs that use the store. Each may read [`Store::sequence_state`] once for each rollout and then count, with
     /// [`Store::take_sequence`] for each id.
     Process,
-    /// The store. Each id has to come from [`Store::next_sequence`].
+    /// The store. Each id has to come from [`Store::next_sequences`].
     Store,
 }
 

@@ -1,6 +1,6 @@
 //! Operations on any store that are expressed by those of [`Store`].
 
-use super::api::Store;
+use super::api::{RolloutSequenceState, Store};
 use super::error::{Result, StoreError};
 use super::pruning::{PruneCursor, PruneRequest, Pruned};
 use super::records::Records;
@@ -58,6 +58,11 @@ pub trait StoreExt: Store {
                 }
             }
         }
+    }
+
+    /// Assigns the next sequence id of a rollout, above `above`: [`Store::next_sequences`] for one.
+    fn next_sequence(&self, id: RolloutId, above: u64) -> impl Future<Output = Result<RolloutSequenceState>> + Send {
+        self.next_sequences(id, above, 1)
     }
 
     /// [`Records::upsert_rollout`] as a transaction.

@@ -1,6 +1,6 @@
 //! The thread of a store tracer: stores queued spans in batches, and retries while the store can't be reached.
 
-use crate::store::{FailedAppend, SequenceAuthority, SharedStore, StoreError};
+use crate::store::{FailedAppend, SequenceAuthority, SharedStore, StoreError, StoreExt};
 use crate::trace::{RolloutId, Span, SpanId};
 use crate::util::lru::{LruCache, lru};
 use crate::wire::redact::{RedactSettings, Redactor};

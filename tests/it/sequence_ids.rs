@@ -104,3 +104,55 @@ fn kills_and_outages_of_postgresql_repeat_no_id() {
     assert_distinct(all);
     postgres.kill();
 }
+
+/// A span of an export; `requested` is the id that it names.
+fn exported(name: &str, number: u64, requested: Option<u64>) -> Value {
+    let id = requested
+        .map(|id| json!({ "key": "agentlightning.span_sequence_id", "value": { "intValue": id.to_string() } }));
+    json!({ "traceId": format!("{number:032x}"), "spanId": format!("{number:016x}"), "name": name, "kind": 1,
+            "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000",
+            "attributes": id.into_iter().collect::<Vec<_>>() })
+}
+
+fn export(server: SocketAddr, rollout: &str, spans: &[Value]) {
+    let named = json!([{ "key": "agentlightning.rollout_id", "value": { "stringValue": rollout } }]);
+    let request =
+        json!({ "resourceSpans": [{ "resource": { "attributes": named }, "scopeSpans": [{ "spans": spans }] }] });
+    let answer = post(server, "/v1/traces", &request);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+}
+
+/// Exports get ids in the order of their spans, whichever program takes them, and around ids that spans name.
+#[test]
+fn exports_to_two_programs_on_postgresql_are_numbered_in_order() {
+    let (bench, mut postgres) = (Bench::new(), Server::start());
+    let url = postgres.url();
+    let programs = [(); 2].map(|()| bench.serve(&["--store", &url]));
+    for request in 0..20 {
+        let first = request as u64 * 20 + 1;
+        let spans: Vec<Value> = (first..first + 20).map(|number| exported("shared", number, None)).collect();
+        export(programs[request % 2].address("server"), ROLLOUT, &spans);
+    }
+    let mixed: Vec<Value> = [None, None, Some(50), None, Some(7), None]
+        .into_iter()
+        .zip(1000..)
+        .map(|(requested, number)| exported("mixed", number, requested))
+        .collect();
+    export(programs[0].address("server"), "ro-mixed", &mixed);
+    let numbered = |rollout: &str| {
+        let output =
+            tracewire(bench.home()).args(["trace", "show", rollout, "--format", "json", "--store", &url]).output();
+        let spans: Vec<Value> = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let numbers = spans.iter().map(|span| {
+            let id = u64::from_str_radix(span["span_id"].as_str().unwrap(), 16).unwrap();
+            (id, span["sequence_id"].as_u64().unwrap())
+        });
+        numbers.collect::<std::collections::BTreeMap<u64, u64>>()
+    };
+    assert!(numbered(ROLLOUT).into_values().eq(1..=400));
+    assert_eq!(numbered("ro-mixed").into_values().collect::<Vec<_>>(), [1, 2, 50, 51, 7, 52]);
+    for program in programs {
+        assert_eq!(program.stop(), Some(0));
+    }
+    postgres.kill();
+}

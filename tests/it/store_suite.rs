@@ -864,6 +864,11 @@ async fn sequence_ids_are_assigned(store: SharedStore) {
     for (rollout, above, expected) in [("r", 30, 31), ("r", 5, 32), ("new", 9, 10)] {
         assert_eq!(store.next_sequence(rollout.into(), above).await.unwrap().last_sequence_id, expected);
     }
+    for (rollout, above, count, expected) in [("r", 0, 5, 37), ("r", 40, 3, 43), ("newer", 0, 512, 512)] {
+        let last = store.next_sequences(rollout.into(), above, count).await.unwrap().last_sequence_id;
+        assert_eq!(last, expected, "{rollout} {above} {count}");
+    }
+    assert_eq!(next().await.last_sequence_id, 44);
 }
 
 async fn closed(store: SharedStore) {

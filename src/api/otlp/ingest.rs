@@ -54,7 +54,7 @@ pub(super) async fn ingest(
         }
     }
     let owners = owners(state, &spans, caller).await?;
-    let mut ready = Vec::with_capacity(spans.len());
+    let mut accepted = Vec::with_capacity(spans.len());
     for (mut span, attribution) in spans {
         (span.rollout_id, span.attempt_id) = owner(&span.trace_id, &attribution, caller, &owners);
         let (rollout, attempt) = (span.rollout_id.as_str(), span.attempt_id.as_str());
@@ -68,13 +68,11 @@ pub(super) async fn ingest(
             reasons.insert("the token is not for this rollout or attempt".to_owned());
             continue;
         }
-        span.sequence_id = match attribution.sequence_id {
-            Some(requested) => state.sequences.claim(&span.rollout_id, requested).await,
-            None => state.sequences.next(&span.rollout_id).await,
-        };
         state.adopt(&mut span);
-        ready.push(Arc::new(span));
+        accepted.push((span, attribution.sequence_id));
     }
+    number(state, &mut accepted).await;
+    let ready: Vec<_> = accepted.into_iter().map(|(span, _)| Arc::new(span)).collect();
     let counters = &state.ingest;
     counters.rejected.fetch_add(rejected.unsigned_abs(), Ordering::Relaxed);
     if !ready.is_empty() {
@@ -89,6 +87,35 @@ pub(super) async fn ingest(
         error_message: reasons.into_iter().collect::<Vec<_>>().join("; "),
     });
     Ok(TraceResponse { partial_success })
+}
+
+/// Numbers spans: each as it requests, or else with the next id of its rollout. A store that assigns the ids does so once for all
+/// spans of a rollout up to one that requests an id.
+async fn number(state: &ApiState, spans: &mut [(Span, Option<u64>)]) {
+    let mut runs: HashMap<RolloutId, Vec<usize>> = HashMap::new();
+    for at in 0..spans.len() {
+        let (span, requested) = &spans[at];
+        let rollout = span.rollout_id.clone();
+        let Some(requested) = *requested else {
+            runs.entry(rollout).or_default().push(at);
+            continue;
+        };
+        if let Some(run) = runs.remove(&rollout) {
+            number_run(state, &rollout, &run, spans).await;
+        }
+        spans[at].0.sequence_id = state.sequences.claim(&rollout, requested).await;
+    }
+    for (rollout, run) in runs {
+        number_run(state, &rollout, &run, spans).await;
+    }
+}
+
+/// Numbers the spans at some places with the next ids of their rollout.
+async fn number_run(state: &ApiState, rollout: &RolloutId, run: &[usize], spans: &mut [(Span, Option<u64>)]) {
+    let ids = state.sequences.next_run(rollout, run.len() as u64).await;
+    for (at, id) in run.iter().zip(ids) {
+        spans[*at].0.sequence_id = id;
+    }
 }
 
 /// The attempts that the traces of unattributed spans belong to. A trace without a stored span is absent.

@@ -8,7 +8,7 @@ use crate::cli::client::ServerClient;
 use crate::cli::settings::read_config;
 use crate::config::{Config, StorePlace};
 use crate::run::{ATTEMPT_VARIABLE, ROLLOUT_VARIABLE, STORE_VARIABLE};
-use crate::store::SequenceAuthority;
+use crate::store::{SequenceAuthority, StoreExt};
 use crate::trace::{AttemptId, RolloutId, Span, check_id};
 use crate::util::secret::Secret;
 use crate::wire::redact::Redactor;

@@ -142,9 +142,9 @@ impl State {
         self.traces.get(trace).map(|entry| (entry.rollout_id.clone(), entry.attempt_id.clone()))
     }
 
-    pub(super) fn next_sequence(&mut self, id: &RolloutId, above: u64) -> RolloutSequenceState {
+    pub(super) fn next_sequences(&mut self, id: &RolloutId, above: u64, count: u64) -> RolloutSequenceState {
         let entry = self.ensure_entry(id, SystemTime::now().into());
-        entry.last_sequence_id = entry.last_sequence_id.max(above) + 1;
+        entry.last_sequence_id = entry.last_sequence_id.max(above) + count;
         entry.sequence_state()
     }
 

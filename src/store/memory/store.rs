@@ -160,8 +160,8 @@ impl Store for MemoryStore {
         SequenceAuthority::Process
     }
 
-    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        self.with(move |state| state.next_sequence(&id, above))
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        self.with(move |state| state.next_sequences(&id, above, count))
     }
 
     fn take_sequence(&self, id: &RolloutId, at_least: u64) -> u64 {

@@ -141,17 +141,23 @@ pub(super) async fn sequence_state(connection: &Object, id: &RolloutId) -> Answe
     Ok(row.as_ref().map(sequence_state_of).unwrap_or_default())
 }
 
-/// Assigns the next sequence id of a rollout, above `above`. The rollout is created if it is missing.
-pub(super) async fn next_sequence(connection: &Object, id: &RolloutId, above: u64) -> Answer<RolloutSequenceState> {
+/// Assigns the next `count` sequence ids of a rollout, above `above`. The rollout is created if it is missing.
+pub(super) async fn next_sequences(
+    connection: &Object,
+    id: &RolloutId,
+    above: u64,
+    count: u64,
+) -> Answer<RolloutSequenceState> {
     let new = Rollout::running(id.clone(), SystemTime::now().into());
     let sql = "INSERT INTO rollout (rollout_id, registered, last_sequence_id, start_ns, status, is_limited, json)
-         VALUES ($1, FALSE, $5::BIGINT + 1, $2, $3, FALSE, $4)
+         VALUES ($1, FALSE, $5::BIGINT + $6::BIGINT, $2, $3, FALSE, $4)
          ON CONFLICT (rollout_id) DO UPDATE
-             SET last_sequence_id = GREATEST(rollout.last_sequence_id, $5::BIGINT) + 1
+             SET last_sequence_id = GREATEST(rollout.last_sequence_id, $5::BIGINT) + $6::BIGINT
          RETURNING registered, last_sequence_id";
     let statement = connection.prepare_cached(sql).await?;
     let (start, status) = (signed(new.start_time.unix_nanos), new.status.as_str());
-    let values: [&(dyn ToSql + Sync); 5] = [&id.as_str(), &start, &status, &rows::encode(&new), &signed(above)];
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&id.as_str(), &start, &status, &rows::encode(&new), &signed(above), &signed(count)];
     let row = connection.query_one(&statement, &values).await?;
     Ok(sequence_state_of(&row))
 }

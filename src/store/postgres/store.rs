@@ -287,10 +287,10 @@ impl Store for PostgresStore {
         SequenceAuthority::Store
     }
 
-    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
-        Box::pin(
-            self.run(move |connection| Box::pin(async move { queries::next_sequence(connection, &id, above).await })),
-        )
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+        Box::pin(self.run(move |connection| {
+            Box::pin(async move { queries::next_sequences(connection, &id, above, count).await })
+        }))
     }
 
     fn take_sequence(&self, _: &RolloutId, at_least: u64) -> u64 {

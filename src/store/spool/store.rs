@@ -182,11 +182,11 @@ impl Store for SpooledStore {
         self.server.sequence_authority()
     }
 
-    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(async move {
             // The server does not know the ids of spans that wait here.
             let above = self.sequences.note(&id, above);
-            let state = self.server.next_sequence(id.clone(), above).await?;
+            let state = self.server.next_sequences(id.clone(), above, count).await?;
             self.sequences.note(&id, state.last_sequence_id);
             Ok(state)
         })

@@ -183,15 +183,16 @@ pub(super) fn ensure_rollout(
 }
 
 /// Assigns the next sequence id of a rollout, above `above`. The rollout is created if it is missing.
-pub(super) fn next_sequence(
+pub(super) fn next_sequences(
     connection: &Connection,
     id: &RolloutId,
     above: u64,
+    count: u64,
 ) -> rusqlite::Result<RolloutSequenceState> {
     ensure_rollout(connection, id, 0, SystemTime::now().into())?;
-    let sql = "UPDATE rollout SET last_sequence_id = MAX(last_sequence_id, ?2) + 1 WHERE rollout_id = ?1
+    let sql = "UPDATE rollout SET last_sequence_id = MAX(last_sequence_id, ?2) + ?3 WHERE rollout_id = ?1
          RETURNING registered, last_sequence_id";
-    connection.prepare_cached(sql)?.query_row(params![id.as_str(), signed(above)], |row| {
+    connection.prepare_cached(sql)?.query_row(params![id.as_str(), signed(above), signed(count)], |row| {
         Ok(RolloutSequenceState { registered: row.get(0)?, last_sequence_id: unsigned(row.get(1)?) })
     })
 }

@@ -204,9 +204,9 @@ impl Store for SqliteStore {
         SequenceAuthority::Process
     }
 
-    fn next_sequence(&self, id: RolloutId, above: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
+    fn next_sequences(&self, id: RolloutId, above: u64, count: u64) -> BoxFuture<'_, Result<RolloutSequenceState>> {
         Box::pin(async move {
-            match self.writer()?.run(Work::NextSequence(id, above)).await? {
+            match self.writer()?.run(Work::NextSequences(id, above, count)).await? {
                 Outcome::Sequence(state) => Ok(state),
                 _ => Err(unexpected_outcome()),
             }

@@ -4,7 +4,7 @@ use super::error::CommandError;
 use super::options::SqliteOptions;
 use super::pruning::prune_slice;
 use super::recent::Recent;
-use super::statements::{PackedRow, append, next_sequence};
+use super::statements::{PackedRow, append, next_sequences};
 use super::transaction::{self, Changed};
 use super::words;
 use crate::store::api::{Appended, RolloutSequenceState};
@@ -21,7 +21,7 @@ pub(super) enum Work {
     /// Spans, encoded by the caller: compression takes longer than all writes.
     Append(Vec<PackedRow>),
     Change(Change),
-    NextSequence(RolloutId, u64),
+    NextSequences(RolloutId, u64, u64),
     /// A slice of a prune.
     Prune(PruneRequest, PruneCursor),
     AddWords(WordBatch),
@@ -90,7 +90,9 @@ impl Work {
                 Ok(Outcome::Appended(appended.into_iter().next().unwrap_or_default()))
             }
             Self::Change(change) => transaction::run(connection, path, change).map(Outcome::Changed),
-            Self::NextSequence(id, above) => Ok(Outcome::Sequence(next_sequence(connection, &id, above)?)),
+            Self::NextSequences(id, above, count) => {
+                Ok(Outcome::Sequence(next_sequences(connection, &id, above, count)?))
+            }
             Self::Prune(request, from) => {
                 let slice =
                     prune_slice(connection, &request, from, options.retention, recent, SystemTime::now().into())?;
