@@ -32,7 +32,11 @@ pub(super) fn describe(
     // Indexes into the decoded body are those of the recorded one only if that was not compressed.
     let response = exchange.response.as_ref();
     let offsets_hold = !response.is_some_and(|response| response.headers.contains_key(header::CONTENT_ENCODING));
-    let times = if offsets_hold { times_of(&progress, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
+    // The times of a long stream's late frames are not kept.
+    let is_cut = (arrivals.len() as u64) < exchange.response_body.frames;
+    let is_timed = |end: &usize| !is_cut || arrivals.last().is_some_and(|last| *end <= last.end);
+    let timed = &progress[..progress.partition_point(is_timed)];
+    let times = if offsets_hold { times_of(timed, arrivals) } else { arrivals.iter().map(|one| one.at).collect() };
     if matches!(exchange.outcome, Outcome::Complete) {
         call.end_with_body();
     }
@@ -49,6 +53,7 @@ pub(super) fn describe(
     if call.streamed {
         span.set(names::RESPONSE_CHUNKS, call.chunks);
         timing(span, &times);
+        span.set_some(names::CHUNK_COUNTS, counts_over_time(&times).filter(|_| !is_cut).map(Value::Ints));
     }
     if options.llm_content {
         content(span, &call, exchange, options);
@@ -238,7 +243,6 @@ fn timing(span: &mut Span, times: &[Duration]) {
     gaps.sort_unstable();
     span.set_some(names::CHUNK_GAP_P50_MS, gaps.get(gaps.len() / 2).map(millis));
     span.set_some(names::CHUNK_GAP_MAX_MS, gaps.last().map(millis));
-    span.set_some(names::CHUNK_COUNTS, counts_over_time(times).map(Value::Ints));
 }
 
 /// How many chunks came in each of [`CHUNK_PARTS`] equal parts of the time from the first chunk to the last. `None` for few chunks,
