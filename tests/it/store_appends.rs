@@ -1,4 +1,4 @@
-//! What appends to a PostgreSQL store share, and what they don't: transactions, rejected data, locks.
+//! Appends to a PostgreSQL store at the same time: each has its own result, whatever others do.
 
 use crate::support::postgres::{connect, database};
 use crate::support::store::{no_tls, shared, span};
@@ -12,49 +12,22 @@ async fn open(url: &str) -> Arc<PostgresStore> {
     Arc::new(PostgresStore::open(url, no_tls(), PostgresOptions::default()).await.unwrap())
 }
 
-/// More appends of one rollout wait than there are connections: another session holds its lock meanwhile. They are stored together.
-#[tokio::test]
-async fn appends_of_a_locked_rollout_wait_together() {
-    let url = database();
-    let store = open(&url).await;
-    store.append(shared([span("r", "a", 1, "first")])).await.unwrap();
-    let session = connect(&url).await;
-    session.batch_execute("BEGIN; SELECT 1 FROM rollout WHERE rollout_id = 'r' FOR UPDATE").await.unwrap();
-    let mut waiting = JoinSet::new();
-    for number in 0..100 {
-        let store = Arc::clone(&store);
-        waiting
-            .spawn(async move { store.append(shared([span("r", "a", number, &number.to_string())])).await.unwrap() });
-    }
-    // Spans of other rollouts don't wait for them, nor do reads.
-    store.append(shared([span("other", "a", 1, "x")])).await.unwrap();
-    assert_eq!(store.spans("other".into(), None).await.unwrap().len(), 1);
-    session.batch_execute("COMMIT").await.unwrap();
-    let appended = waiting.join_all().await;
-    assert!(appended.iter().all(|one| *one == Appended { stored: 1, duplicates: 0 }));
-    assert_eq!(store.spans("r".into(), None).await.unwrap().len(), 101);
-    let sql = "SELECT COUNT(DISTINCT xmin::TEXT) FROM span WHERE rollout_id = 'r'";
-    let transactions: i64 = session.query_one(sql, &[]).await.unwrap().get(0);
-    assert!(transactions <= 4, "{transactions}");
-}
-
-/// Each append gets its own result, also if it shares a transaction with spans that the server rejects.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_spans_do_not_reject_others() {
     let store = open(&database()).await;
     let mut appends = JoinSet::new();
-    for number in 0..60_u64 {
+    for number in 0..12_u64 {
         let store = Arc::clone(&store);
-        let id = if number % 10 == 0 { "\0".to_owned() } else { number.to_string() };
+        let id = if number % 4 == 0 { "\0".to_owned() } else { number.to_string() };
         appends.spawn(async move { (number, store.append(shared([span("r", "a", number, &id)])).await) });
     }
     for (number, appended) in appends.join_all().await {
         match appended {
-            Err(StoreError::InvalidData { .. }) => assert_eq!(number % 10, 0),
+            Err(StoreError::InvalidData { .. }) => assert_eq!(number % 4, 0),
             appended => assert_eq!(appended.unwrap(), Appended { stored: 1, duplicates: 0 }, "{number}"),
         }
     }
-    assert_eq!(store.spans("r".into(), None).await.unwrap().len(), 54);
+    assert_eq!(store.spans("r".into(), None).await.unwrap().len(), 9);
 }
 
 /// Two programs append the same spans of many rollouts in opposite orders: each span is stored once, and each is counted by one.
@@ -102,7 +75,7 @@ async fn callers_that_go_away_hold_up_no_others() {
     session.batch_execute("BEGIN; SELECT 1 FROM rollout WHERE rollout_id = 'r' FOR UPDATE").await.unwrap();
     let mut appends = JoinSet::new();
     let mut leaving = JoinSet::new();
-    for number in 0..40_u64 {
+    for number in 0..12_u64 {
         let (store, id) = (Arc::clone(&store), number.to_string());
         let append = async move { store.append(shared([span("r", "a", number, &id)])).await.unwrap() };
         if number % 2 == 0 {
@@ -116,7 +89,7 @@ async fn callers_that_go_away_hold_up_no_others() {
     session.batch_execute("COMMIT").await.unwrap();
     assert!(appends.join_all().await.iter().all(|one| one.stored == 1));
     let stored = store.spans("r".into(), None).await.unwrap();
-    assert!((21..=41).contains(&stored.len()), "{}", stored.len());
+    assert!((7..=13).contains(&stored.len()), "{}", stored.len());
 }
 
 /// Attempts that only spans name are numbered in a batch as one by one.

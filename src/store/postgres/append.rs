@@ -49,10 +49,8 @@ pub(super) async fn append(
         parents::observe(transaction, &updated, observer, now).await?;
     }
     let last_pieces = texts::store(transaction, rows, &new).await?;
-    let (referred, traced) =
-        tokio::join!(texts::refer(transaction, rows, &new, &last_pieces), put_traces(transaction, rows, &new));
-    referred?;
-    traced?;
+    texts::refer(transaction, rows, &new, &last_pieces).await?;
+    put_traces(transaction, rows, &new).await?;
     Ok(new.into_iter().map(|(index, _)| index).collect())
 }
 

@@ -4,7 +4,6 @@
 //! other processes are retried. Only this folder knows the connections and the SQL.
 
 mod append;
-mod append_queue;
 mod connections;
 mod ended;
 mod error;

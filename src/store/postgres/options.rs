@@ -2,7 +2,6 @@
 
 use crate::store::records::SpanObserver;
 use crate::store::retention::Retention;
-use backon::ExponentialBuilder;
 use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
@@ -59,13 +58,4 @@ pub fn without_password(url: &str) -> String {
         Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
         None => url.to_owned(),
     }
-}
-
-/// Pauses between the tries of a transaction that conflicts with others: 20 retries within about a second.
-pub(super) fn conflict_backoff() -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(1))
-        .with_max_delay(Duration::from_millis(100))
-        .with_max_times(20)
 }

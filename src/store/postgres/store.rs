@@ -1,9 +1,8 @@
 //! The store: work on pooled connections, retried if another transaction conflicts with it.
 
-use super::append_queue::AppendQueue;
 use super::connections::Connections;
 use super::error::{QueryError, cause};
-use super::options::{PostgresOptions, WhenUnreachable, conflict_backoff, without_password};
+use super::options::{PostgresOptions, WhenUnreachable, without_password};
 use super::settled::Settled;
 use super::statistics::StatisticsCache;
 use super::transaction::Changed;
@@ -16,22 +15,22 @@ use crate::store::error::{Result, StoreError};
 use crate::store::pruning::{PruneBackoff, PruneCounters, PruneCursor, PruneRequest, PruneSlice, Pruned};
 use crate::store::records::Change;
 use crate::store::span_query::{SpanContent, SpanPage, SpanPlace, SpanQuery, SpansAt};
+use crate::store::span_row::SpanRow;
 use crate::store::usage::{StoreUsage, Vacuum};
 use crate::store::words::{FoundRollouts, WordBatch, WordSearch};
 use crate::trace::{Attempt, AttemptId, AttemptedRollout, ResourcesUpdate, Rollout, RolloutId, Span, Worker};
-use backon::Retryable;
+use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Object;
 use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio_postgres::Config;
 
 /// A store in a PostgreSQL server.
 pub struct PostgresStore {
-    connections: Arc<Connections>,
-    appends: Arc<AppendQueue>,
+    connections: Connections,
     options: PostgresOptions,
     /// Spans stored since the last check of the retention limits.
     unchecked_spans: AtomicUsize,
@@ -59,12 +58,11 @@ impl PostgresStore {
             url: without_password(url),
             cause: cause(&error),
         })?;
-        let connections = Arc::new(Connections::new(config, &tls, options.answer_timeout)?);
-        let appends = AppendQueue::new(Arc::clone(&connections), options.observer);
+        let connections = Connections::new(config, &tls, options.answer_timeout)?;
         let statistics = StatisticsCache::default();
         let (unchecked_spans, settled, pruned) = (AtomicUsize::new(0), Arc::default(), PruneCounters::default());
         let pruning = tokio::sync::Mutex::default();
-        let store = Self { connections, appends, options, unchecked_spans, pruning, statistics, settled, pruned };
+        let store = Self { connections, options, unchecked_spans, pruning, statistics, settled, pruned };
         match store.connections.make_tables().await {
             // A process may have ended between a removal and the removal of its texts.
             Ok(()) => store.remove_orphaned_texts().await,
@@ -85,6 +83,20 @@ impl PostgresStore {
         work: impl for<'c> FnOnce(&'c mut Object) -> BoxFuture<'c, Answer<T>> + Send,
     ) -> Result<T> {
         self.connections.run(work).await.map_err(|error| error.into_store_error(&self.connections.server))
+    }
+
+    async fn append_once(&self, rows: &Arc<Vec<SpanRow>>) -> Answer<Appended> {
+        let (rows, observer) = (Arc::clone(rows), self.options.observer);
+        self.connections
+            .run(move |connection| {
+                Box::pin(async move {
+                    let transaction = connection.transaction().await?;
+                    let new = append::append(&transaction, &rows, observer).await?.len();
+                    transaction.commit().await?;
+                    Ok(Appended { stored: new, duplicates: rows.len() - new })
+                })
+            })
+            .await
     }
 
     /// Runs a change. It remains in its slot, so that it can run again.
@@ -167,7 +179,9 @@ impl Store for PostgresStore {
             if rows.is_empty() {
                 return Ok(Appended::default());
             }
-            let appended = self.appends.append(rows).await?;
+            let rows = Arc::new(rows);
+            let appended = (|| self.append_once(&rows)).retry(conflict_backoff()).when(QueryError::is_conflict).await;
+            let appended = appended.map_err(|error| error.into_store_error(&self.connections.server))?;
             self.apply_limits(appended.stored).await;
             Ok(appended)
         })
@@ -354,6 +368,15 @@ impl Store for PostgresStore {
         self.connections.close();
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// Pauses between the tries of a transaction that conflicts with others: 20 retries within about a second.
+fn conflict_backoff() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(1))
+        .with_max_delay(Duration::from_millis(100))
+        .with_max_times(20)
 }
 
 /// Spans stored by this process between two checks of the limits.
