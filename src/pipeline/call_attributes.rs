@@ -53,7 +53,10 @@ pub(super) fn describe(
     if call.streamed {
         span.set(names::RESPONSE_CHUNKS, call.chunks);
         timing(span, &times);
-        span.set_some(names::CHUNK_COUNTS, counts_over_time(&times).filter(|_| !is_cut).map(Value::Ints));
+        span.set_some(
+            names::CHUNK_COUNTS,
+            counts_over_time(&times).filter(|_| offsets_hold && !is_cut).map(Value::Ints),
+        );
     }
     if options.llm_content {
         content(span, &call, exchange, options);

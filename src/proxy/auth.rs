@@ -9,7 +9,7 @@ use crate::trace::{AttemptId, RolloutId, check_id};
 use crate::util::secret::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::percent_decode_str;
 use std::sync::{Arc, PoisonError};
 
@@ -43,17 +43,21 @@ impl ProxyAccess {
     /// Reads the credentials in `headers` into the connection. An error if they are needed, and missing or wrong.
     ///
     /// RFC 9110 §11.7.2 wants them in each request, but aiohttp sends them in the first `http://` request of a connection only.
-    /// A request without any comes with those before it, unless another proxy sent it, whose connections many clients may share.
+    /// A request without any comes with those before it, unless another proxy passed it on, whose connections many clients may
+    /// share.
     pub(super) fn check(&self, headers: &HeaderMap, connection: &mut ConnectionContext) -> Result<(), ProxyError> {
         let last = Arc::clone(&connection.last_credentials);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = headers.get(header::PROXY_AUTHORIZATION);
-        let value = sent.or_else(|| last.as_ref().filter(|_| !headers.contains_key(header::VIA)));
+        let is_passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
+        let value = sent.or_else(|| last.as_ref().filter(|_| !is_passed_on));
         match value.and_then(|value| basic(value.to_str().ok()?)) {
             Some((user, password)) => {
                 self.admit(&user, &password, connection)?;
-                if let Some(sent) = sent {
-                    *last = Some(sent.clone());
+                if let Some(sent) = sent.filter(|sent| last.as_ref() != Some(sent)) {
+                    // A clone would keep the buffer that the request was read into.
+                    *last = HeaderValue::from_bytes(sent.as_bytes()).ok();
+                    last.iter_mut().for_each(|value| value.set_sensitive(true));
                 }
                 Ok(())
             }
@@ -99,6 +103,9 @@ impl ProxyAccess {
         }
     }
 }
+
+/// The fields that proxies and load balancers add to what they pass on.
+const PASSED_ON: [&str; 3] = ["via", "forwarded", "x-forwarded-for"];
 
 fn refused(cause: &str) -> ProxyError {
     ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause)

@@ -144,7 +144,9 @@ fn credentials_are_those_of_the_requests_that_follow_on_the_connection() {
     assert_eq!(status_with(""), "200");
     assert_eq!(status_with(&auth("ro-b.at-1:wrong")), "407");
     assert_eq!(status_with(""), "200", "what was refused counts for nothing");
-    assert_eq!(status_with("Via: 1.1 other\r\n"), "407", "clients of another proxy share its connections");
+    for passed_on in ["Via: 1.1 other", "Forwarded: for=10.0.0.1", "X-Forwarded-For: 10.0.0.1"] {
+        assert_eq!(status_with(&format!("{passed_on}\r\n")), "407", "clients of another proxy share its connections");
+    }
     assert_eq!(status_with(&auth("ro-c.at-1:s3cret")), "200");
     assert_eq!(status_with(""), "200");
     for (rollout, count) in [("ro-a", 3), ("ro-c", 2)] {

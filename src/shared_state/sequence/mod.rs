@@ -146,8 +146,8 @@ impl SequenceAllocator {
         if let Some(run) = self.shared_run(rollout, &counter, start, answer, count).await {
             return (run.last_sequence_id - count + 1..=run.last_sequence_id).collect();
         }
-        let mut ids = counter.ids();
-        (0..count).map(|_| ids.allocate(None, |at_least| self.source.take(rollout, at_least))).collect()
+        // The lock is released after each: with a file of ids each takes a while.
+        (0..count).map(|_| counter.ids().allocate(None, |at_least| self.source.take(rollout, at_least))).collect()
     }
 
     /// The rollout's start; and the answer of the store, if this call was the first to ask it.
