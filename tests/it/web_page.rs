@@ -2,7 +2,7 @@
 
 use crate::support::client::{Reply, ask, get, post};
 use crate::support::{
-    Bench, Running, TIMEOUT, browser, chromium, endpoint, read_head, root, signal, skipped, text, tracewire,
+    Bench, Running, TIMEOUT, browser, chromium, endpoint, eventually, read_head, root, signal, skipped, text, tracewire,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -89,6 +89,11 @@ fn lists_of_rollouts_are_filtered_and_paged() {
     assert_eq!((&team["llm_calls"], &team["errors"], &team["status"]), (&json!(23), &json!(1), &json!("succeeded")));
     assert_eq!(team["totals"]["rewards"], json!([["primary", 1.0], ["style", 0.8]]));
     assert_eq!(team["totals"]["agents"], json!(["claude-code", "explore-1", "explore-2"]));
+    // The first search has the messages read.
+    eventually(|| {
+        let found = get(serve.address("server"), "/v1/tracewire/rollouts?q=text:refund").json();
+        (found["is_searching"] != true).then_some(())
+    });
     for (query, expected) in [
         ("status:failed", 4),
         ("status:failed+model:qwen*", 3),
