@@ -306,6 +306,28 @@ def a_failed_rollout_opens_where_it_failed(page):
         expect(cause).to_contain_text(text)
 
 
+@test(height=420)
+def rows_fill_a_lane_that_grows_and_stay_under_the_pointer(page):
+    first = page.request.get(f"{SERVER}/v1/tracewire/rollouts/ro-team/spans?after=0&limit=100").json()["spans"]
+    call = [one for one in first if one["class"] == "llm"][2]
+    page.goto(f"{SERVER}/ui/#/rollout/ro-team?span={call['attempt']}%2F{call['id']}")
+    rows, lane = page.locator(".lane.calls .row"), page.locator(".lane.calls .windowed")
+    expect(page.locator(".lane.calls .row[aria-selected=true]")).to_be_in_viewport(ratio=1)
+    before = rows.count()
+    page.set_viewport_size({"width": 1280, "height": 1400})
+    filled = "(lane) => [...lane.querySelectorAll('.row')].reduce((end, row) => Math.max(end, row.getBoundingClientRect().bottom), 0) >= Math.min(lane.getBoundingClientRect().bottom, lane.querySelector('.spacer').getBoundingClientRect().bottom)"
+    page.wait_for_function(filled, arg=lane.element_handle())
+    assert rows.count() > before, (before, rows.count())
+    # A click on a row at the edge moves nothing.
+    page.set_viewport_size({"width": 1280, "height": 420})
+    lane.evaluate("(lane) => { lane.scrollTop = 130; }")
+    page.wait_for_function("(lane) => lane.scrollTop === 130", arg=lane.element_handle())
+    box = lane.bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + 13)
+    expect(page.locator(".lane.calls .row[aria-selected=true]")).to_have_attribute("aria-rowindex", "6")
+    assert lane.evaluate("(lane) => lane.scrollTop") == 130
+
+
 @test()
 def a_certificate_that_is_rejected_is_told_in_the_list(page):
     start("ro-distrusts", "")

@@ -257,7 +257,8 @@ export class RolloutView {
     this.params = { ...params, span: keyOf(span) };
     amend({ span: keyOf(span), tab: params.tab });
     const list = isWorld(span) ? this.world : this.calls, at = list.indexOf(keyOf(span));
-    if (at >= 0) list.list.show(at);
+    // Its row does not move if it is on the screen: a person may have clicked it.
+    if (at >= 0) { list.list.show(at); this.revealed = keyOf(span); }
     this.showSelection();
     return parts;
   }
@@ -277,7 +278,10 @@ export class RolloutView {
 
   nextError() {
     const errors = this.errors(), now = errors.indexOf(this.selection());
-    if (errors.length) this.select(errors[(now + 1) % errors.length]);
+    if (!errors.length) return;
+    const next = errors[(now + 1) % errors.length], list = isWorld(next) ? this.world : this.calls, at = list.indexOf(keyOf(next));
+    this.select(next);
+    if (at >= 0) list.list.center(at);
   }
 
   move(by) {

@@ -11,7 +11,7 @@ export class WindowedList {
     this.spacer = h("div", { class: "spacer", role: "presentation" });
     this.element = h("div", { class: "windowed", role, "aria-label": label, tabindex: 0, on: { scroll: () => this.schedule() } }, this.spacer);
     for (const event of ["wheel", "pointerdown", "keydown"]) this.element.addEventListener(event, () => { this.centered = null; }, { passive: true });
-    this.observer = new ResizeObserver(() => { if (this.centered) this.centerAgain(); else this.schedule(); });
+    this.observer = new ResizeObserver(() => { this.centerAgain(); this.schedule(); });
     this.observer.observe(this.element);
   }
 
@@ -100,8 +100,8 @@ export class WindowedList {
   }
 
   centerAgain() {
-    const index = this.items.findIndex((item) => this.key(item) === this.centered);
-    if (index >= 0) this.center(index); else this.schedule();
+    const index = this.centered ? this.items.findIndex((item) => this.key(item) === this.centered) : -1;
+    if (index >= 0) this.center(index);
   }
 
   show(index) {
