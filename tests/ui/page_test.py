@@ -306,6 +306,29 @@ def a_failed_rollout_opens_where_it_failed(page):
         expect(cause).to_contain_text(text)
 
 
+@test()
+def a_span_that_comes_late_leaves_the_other_span(page):
+    attributes, fields = failing(["hello?"], 400, "the prompt is too long")
+    start("ro-late", "Wait for a span")
+    post("/v1/agl/spans", span("ro-late", 1, chat(["one"], "first answer")))
+    post("/v1/agl/spans", span("ro-late", 2, attributes, **fields))
+    post("/v1/agl/spans", span("ro-late", 3, chat(["three"], "third answer")))
+    waiting, rows, pane = [], page.locator(".lane.calls .row"), page.locator(".pane")
+    page.route("**/attempts/at-1/spans/0000000000000003", lambda route: waiting.append(route))
+    page.goto(SERVER + "/ui/#/rollout/ro-late?span=at-1%2F0000000000000002")
+    expect(page.locator(".cause")).to_contain_text("the prompt is too long")
+    # The cause goes with its span, before the next one is there.
+    rows.nth(2).click()
+    expect(page.locator(".pane-head")).to_contain_text("call 3 of 3")
+    expect(page.locator(".cause")).to_be_hidden()
+    rows.nth(0).click()
+    expect(pane).to_contain_text("first answer")
+    waiting.pop().fulfill(status=404, json={"detail": "it was removed"})
+    page.wait_for_timeout(300)
+    expect(pane).to_contain_text("first answer")
+    expect(pane).not_to_contain_text("removed")
+
+
 @test(height=420)
 def rows_fill_a_lane_that_grows_and_stay_under_the_pointer(page):
     first = page.request.get(f"{SERVER}/v1/tracewire/rollouts/ro-team/spans?after=0&limit=100").json()["spans"]

@@ -50,6 +50,7 @@ export class SpanPane {
       this.body.scrollTop = 0;
       if (tab === "conversation") this.body.querySelector(".divider")?.scrollIntoView({ block: "start" });
     } catch (error) {
+      if (this.shown !== shown) return;
       this.shown = "";
       this.cause.hidden = true;
       if (!(error instanceof ApiError) && !(error instanceof TypeError && /fetch/i.test(error.message))) console.error(error);
@@ -62,6 +63,9 @@ export class SpanPane {
     const calls = span.class === "llm" ? this.spans.calls(span.attempt) : [];
     const at = calls.indexOf(span);
     const step = (by, label, text) => h("button", { type: "button", class: "plain small", disabled: !calls[at + by], "aria-label": label, title: label, on: { click: () => this.select(calls[at + by]) } }, text);
+    // The cause of another span does not stand under this head.
+    if (this.headOf !== keyOf(span)) this.cause.hidden = true;
+    this.headOf = keyOf(span);
     this.head.className = ["pane-head", span.class, span.error ? "error" : ""].join(" ");
     replace(this.head, h("span", { class: "mark", "aria-hidden": "true" }), h("b", { class: "ellipsis", style: { "max-width": "320px" }, title: labelOf(span) }, labelOf(span)),
       calls.length ? h("span", { class: "muted" }, `call ${at + 1} of ${calls.length}`) : null, calls.length > 1 ? [step(-1, "Previous call", "‹"), step(1, "Next call", "›")] : null,
