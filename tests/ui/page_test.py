@@ -241,6 +241,19 @@ def back_and_forward_lead_through_the_states(page):
 
 
 @test()
+def counts_of_chunks_are_drawn_if_they_are_counts(page):
+    start("ro-counts", "Count the chunks")
+    found = [[1] * 16, [1] * 1000, ["<b>1</b>"] * 16, [1] * 15, "1111111111111111"]
+    for sequence, counts in enumerate(found, 1):
+        post("/v1/agl/spans", span("ro-counts", sequence, {**chat(["one"], "two"), "tracewire.response.chunk_counts": counts}))
+    for sequence, _ in enumerate(found, 1):
+        page.goto(f"{SERVER}/ui/#/rollout/ro-counts?span=at-1%2F{sequence:016x}&tab=timing")
+        expect(page.locator(".pane-head")).to_contain_text(f"call {sequence} of 5")
+        expect(page.locator(".pane")).to_contain_text("duration")
+        expect(page.locator(".pane .bars")).to_have_count(1 if sequence == 1 else 0)
+
+
+@test()
 def the_conversation_reads_like_one(page):
     page.goto(SERVER + "/ui/#/rollout/ro-support-25")
     pane = page.locator(".pane")

@@ -5,6 +5,8 @@ import { bars } from "./charts.js";
 import { attribute, list, longText, pretty } from "./conversation.js";
 
 const ARRAYS = /^(prompt_token_ids|response_token_ids|tracewire\.(response_logprobs|routed_experts|sampling_mask))/;
+// Parts of the time between the first chunk and the last, in which chunks are counted.
+const PARTS = 16;
 
 export function requestPane(span) {
   if (isConnect(span)) return connectPane(span);
@@ -71,8 +73,9 @@ export function timingPane(span) {
     ["time between chunks", attribute(span, "tracewire.response.chunk_gap_p50_ms") === undefined ? undefined : `median ${duration(attribute(span, "tracewire.response.chunk_gap_p50_ms") / 1000)}, longest ${duration(attribute(span, "tracewire.response.chunk_gap_max_ms") / 1000)}`],
     ["connection", attribute(span, "tracewire.connection.reused") === undefined ? undefined : attribute(span, "tracewire.connection.reused") ? "reused" : "new"],
     ["protocol", attribute(span, "network.protocol.version")], ["TLS", attribute(span, "tls.protocol.version")]].filter(([, value]) => value !== undefined);
-  const counts = attribute(span, "tracewire.response.chunk_counts");
-  const chunks = Array.isArray(counts) && counts.length ? h("div", { class: "block chunks" }, h("header", {}, h("h3", {}, "Chunks over time")), bars("Chunks over time", counts),
+  // Spans may come from anyone.
+  const counts = attribute(span, "tracewire.response.chunk_counts"), areCounts = Array.isArray(counts) && counts.length === PARTS && counts.every(Number.isFinite);
+  const chunks = areCounts ? h("div", { class: "block chunks" }, h("header", {}, h("h3", {}, "Chunks over time")), bars("Chunks over time", counts),
     h("div", { class: "muted ends" }, h("span", {}, firstChunk === undefined ? "first chunk" : `first chunk, after ${duration(firstChunk)}`), h("span", {}, "last chunk"))) : null;
   const clock = whole !== undefined && whole < 0 ? h("div", { class: "note" }, "The span ends before it starts: the clock of the machine was set back.") : null;
   return [clock, rows.length ? h("div", { class: "timing" }, rows) : null, chunks, pairs(facts)];
