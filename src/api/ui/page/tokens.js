@@ -38,7 +38,9 @@ export class TokensPane {
     this.load();
   }
 
+  // What is still being read is of no use to the next view, which may be of the same rollout.
   destroy() {
+    this.isGone = true;
     this.observer.disconnect();
     this.list.destroy();
   }
@@ -65,7 +67,9 @@ export class TokensPane {
     this.explain("Reading the tokens…", "");
     try {
       this.tree = await get(`${rolloutPath(this.rollout)}/calls`);
+      if (this.isGone) return;
     } catch (error) {
+      if (this.isGone) return;
       this.explain("The tokens can't be read", error instanceof ApiError ? error.message : "The server does not answer.");
       return;
     }
@@ -114,7 +118,7 @@ export class TokensPane {
     for (const row of this.list.rows.values()) { const place = Number(row.element.dataset.at); if (place === old || place === at) row.element.setAttribute("aria-selected", place === at); }
     this.list.show(this.list.items.findIndex((row) => row.at === at));
     this.amend({ call: this.wanted = nameOf(call) });
-    const overlays = (this.overlays = new Map()), isCurrent = () => this.overlays === overlays;
+    const overlays = (this.overlays = new Map()), isCurrent = () => this.overlays === overlays && !this.isGone;
     this.tokens = null;
     this.drawHead(call);
     try {
@@ -139,7 +143,7 @@ export class TokensPane {
     const { tokens } = this, sampled = tokens.ids.length - tokens.promptLength;
     const texts = await textsOf(span, call.choice ?? 0, sampled).catch((error) => `The texts of tokens can't be read from the response: ${error.message}`);
     if (Array.isArray(texts)) tokens.texts = texts; else tokens.noTexts = texts;
-    if (this.tokens === tokens) this.draw();
+    if (this.tokens === tokens && !this.isGone) this.draw();
   }
 
   // Changes the colours, as a person wants them.
@@ -166,7 +170,7 @@ export class TokensPane {
         overlays.set(name, { name, isFailed: true, problem: error instanceof ApiError ? error.message : "The server does not answer." });
       }
     }
-    if (this.overlays === overlays) this.draw();
+    if (this.overlays === overlays && !this.isGone) this.draw();
   }
 
   drawHead(call) {
