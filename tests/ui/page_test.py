@@ -150,11 +150,14 @@ def what_to_compare_is_chosen(page):
     expect(page.locator(".pane-head").first).to_contain_text("They part at message 2")
     expect(page.locator(".pane-head").first).to_contain_text("ro-pair-2 says “answer of ro-pair-2”")
     expect(page.locator(".chooser")).to_contain_text("reward 0.25")
-    third = page.get_by_role("checkbox", name="ro-pair-3")
+    third, asked = page.get_by_role("checkbox", name="ro-pair-3"), []
+    page.on("request", lambda request: asked.append(request.url))
     third.focus()
     page.keyboard.press("Space")
     expect(page.locator(".compare > section")).to_have_count(3)
     expect(third).to_be_focused()
+    # The others are known already.
+    assert any("/ro-pair-3/spans" in url for url in asked) and not any("/ro-pair-1/spans" in url or "/ro-pair-2/spans" in url for url in asked), asked
     page.get_by_role("checkbox", name="ro-pair-2").uncheck()
     expect(page.locator(".compare > section header")).to_contain_text(["ro-pair-1", "ro-pair-3"])
     assert page.url.endswith("r=ro-pair-1%2Cro-pair-3"), page.url
@@ -170,6 +173,8 @@ def what_to_compare_is_chosen(page):
     offered.get_by_role("checkbox").first.check()
     offered.get_by_role("checkbox").last.check()
     expect(page.locator(".compare > section")).to_have_count(2)
+    page.goto(SERVER + "/ui/#/compare?r=ro-support-01,ro-pair-1")
+    expect(page.locator(".pane-head").nth(1)).to_have_text("Token ids of ro-pair-1 were not recorded, so that only messages can be compared.")
     # A rollout leads there too.
     page.goto(SERVER + "/ui/#/rollout/ro-pair-2")
     page.get_by_role("navigation", name="Parts of the rollout").get_by_role("link", name="Compare").click()

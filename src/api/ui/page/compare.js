@@ -20,10 +20,16 @@ export class CompareView {
     this.tokens = h("div", { class: "pane-head", role: "status", hidden: true });
     this.columns = h("div", { class: "compare" });
     root.append(this.form, this.chooser.element, this.note, this.tokens, this.columns);
+    // What is compared, by id: a rollout is read once while it is chosen.
+    this.sides = new Map();
     this.update(route);
   }
 
-  destroy() { this.isGone = true; }
+  destroy() {
+    this.isGone = true;
+    this.reading?.abort();
+    this.forget([]);
+  }
 
   // The server is back.
   recovered() { if (this.hasFailed || this.chooser.hasFailed) this.load(this.wanted); }
@@ -35,19 +41,22 @@ export class CompareView {
   }
 
   async load(ids) {
+    this.reading?.abort();
+    this.reading = new AbortController();
     this.wanted = ids;
     this.hasFailed = false;
+    this.tokens.hidden = true;
+    this.forget(ids);
     this.chooser.show(ids);
     this.columns.hidden = ids.length < 2;
     if (ids.length < 2) {
-      this.tokens.hidden = true;
       replace(this.note, h("b", {}, ids.length ? "Choose another rollout" : "Choose two rollouts"), h("span", { class: "muted" }, ` to see where they part. Up to ${MAX} can stand side by side.`));
       replace(this.columns);
       return;
     }
     replace(this.note, "Reading…");
     try {
-      const sides = await Promise.all(ids.map(readSide));
+      const sides = await Promise.all(ids.map((id) => this.side(id)));
       if (this.wanted !== ids || this.isGone) return;
       this.draw(sides);
       this.drawTokens(sides);
@@ -59,15 +68,37 @@ export class CompareView {
     }
   }
 
+  // Ends what is read of other rollouts than these.
+  forget(ids) {
+    for (const [id, { reading }] of this.sides) {
+      if (ids.includes(id)) continue;
+      reading.abort();
+      this.sides.delete(id);
+    }
+  }
+
+  // A rollout that has not ended is read again the next time, as one that could not be read.
+  side(id) {
+    const known = this.sides.get(id);
+    if (known) return known.read;
+    const reading = new AbortController(), read = readSide(id, reading.signal), side = { reading, read };
+    const forget = () => { if (this.sides.get(id) === side) this.sides.delete(id); };
+    this.sides.set(id, side);
+    read.then(({ row }) => { if (!FINAL.has(row.status)) forget(); }, forget);
+    return read;
+  }
+
   // Where the tokens of the calls part: of each rollout, compared with the first one.
-  async drawTokens([first, ...others]) {
-    const wanted = this.wanted;
+  async drawTokens(sides) {
+    const [first, ...others] = sides, { wanted, reading: { signal } } = this;
+    const lacking = sides.filter((side) => !hasIds(side)), names = lacking.length === sides.length ? "" : ` of ${lacking.map((side) => side.row.rollout_id).join(", ")}`;
+    const note = lacking.length ? h("span", { class: "muted" }, `Token ids${names} were not recorded, so that only messages can be compared.`) : null;
     if (!hasIds(first) || !others.some(hasIds)) {
-      replace(this.tokens, h("span", { class: "muted" }, "Token ids were not recorded, so that only messages can be compared."));
+      replace(this.tokens, note);
       this.tokens.hidden = false;
       return;
     }
-    const found = await Promise.all(others.map((side) => get(`${rolloutPath(first.row.rollout_id)}/difference?other=${encodeURIComponent(side.row.rollout_id)}`).catch(() => null)));
+    const found = await Promise.all(others.map((side) => get(`${rolloutPath(first.row.rollout_id)}/difference?other=${encodeURIComponent(side.row.rollout_id)}`, { signal }).catch(() => null)));
     if (this.wanted !== wanted || this.isGone) return;
     const link = (side, at, difference) => {
       const sequence = difference.tokens.calls[at], call = side.calls.find((one) => one.seq === sequence), id = difference.tokens.ids[at];
@@ -80,12 +111,11 @@ export class CompareView {
       if (!difference.tokens) return hasIds(side) ? h("span", { class: "muted" }, name, "No token ids differ in the calls that both have.") : null;
       const { list, common_tokens: common } = difference.tokens;
       return h("span", {}, name, h("b", {}, `Their tokens part at ${list === "prompt" ? "prompt" : "sampled"} token ${number(common)}`), " · ", link(first, 0, difference), h("span", { class: "muted" }, " and "), link(side, 1, difference));
-    }));
+    }), note);
     this.tokens.hidden = !this.tokens.childElementCount;
   }
 
   draw(sides) {
-    this.tokens.hidden = true;
     const [first, ...others] = sides;
     const common = Math.min(...others.map((side) => commonMessages(first.messages, side.messages)));
     const longest = Math.max(...sides.map((side) => side.messages.length));
@@ -124,16 +154,17 @@ function describe(message) {
   return said ? `says “${cut(String(said.content))}”` : `has a message of ${message.role}`;
 }
 
+const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 const cut = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
 const hasIds = (side) => side.calls.some((call) => call.ids && call.ids !== "none");
 
 // A rollout, and the last call of its main agent, which has the whole conversation.
-async function readSide(id) {
-  const row = await get(rolloutPath(id));
+async function readSide(id, signal) {
+  const row = await get(rolloutPath(id), { signal });
   const spans = new SpanSet(id);
-  while (await spans.read()) { /* The next page. */ }
+  while (await spans.read(signal)) { /* The next page. */ }
   const calls = spans.calls(spans.attempts.length > 1 ? row.attempt_id : "");
   const call = calls.findLast((one) => !one.error && (!one.role || one.role === "main")) ?? calls.at(-1);
-  const span = call ? await get(spanPath(id, call.attempt, call.id)) : null;
+  const span = call ? await get(spanPath(id, call.attempt, call.id), { signal }) : null;
   return { row, call, calls, span, messages: span ? messagesOf(span) : [] };
 }
