@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
 import urllib.request
 
 from playwright.sync_api import Error, expect, sync_playwright
@@ -42,7 +43,7 @@ def span(rollout, sequence, attributes, **fields):
 
 def start(rollout, task):
     post("/api/rollouts", [{"rollout_id": rollout, "input": task}])
-    post(f"/api/rollouts/{rollout}", {"status": {"state": "running", "last_attempt_id": "at-1"}}, "PATCH")
+    post(f"/api/rollouts/{urllib.parse.quote(rollout)}", {"status": {"state": "running", "last_attempt_id": "at-1"}}, "PATCH")
 
 
 def shot(page, name):
@@ -181,6 +182,42 @@ def what_to_compare_is_chosen(page):
     expect(page.get_by_role("checkbox", name="ro-pair-2")).to_be_checked()
     page.get_by_role("checkbox", name="ro-pair-3").check()
     expect(page.locator(".pane-head").first).to_contain_text("They part at message 2")
+
+
+@test()
+def rewards_to_choose_by_are_counted_later(page):
+    for rollout in ["ro-comma,1", "ro-comma,2 %"]:
+        start(rollout, "A task 😀 " + "x" * 109 + "😀 with a comma")
+        path = urllib.parse.quote(rollout)
+        post("/v1/agl/spans", span(rollout, 1, chat(["how are you?"], f"answer of {rollout}")))
+        post("/v1/agl/spans", span(rollout, 2, {"agentlightning.reward.0.name": "primary", "agentlightning.reward.0.value": 0.75}, name="agentlightning.annotation"))
+        post(f"/api/rollouts/{path}", {"status": {"state": "succeeded"}}, "PATCH")
+    is_counted = False
+
+    def rows(route):
+        response = route.fetch()
+        page_of = response.json()
+        if not is_counted:
+            page_of["rollouts"] = [{**row, "totals": None} for row in page_of["rollouts"]]
+        route.fulfill(response=response, json=page_of)
+
+    page.route("**/v1/tracewire/rollouts?*", rows)
+    page.goto(SERVER + "/ui/#/compare")
+    offered = page.locator(".chooser section", has_text="A task 😀")
+    expect(offered.locator(".reward")).to_have_text(["…", "…"])
+    is_counted = True
+    expect(offered.locator(".reward")).to_have_text(["reward 0.75", "reward 0.75"])
+    # Two clicks before the page has drawn the first one.
+    offered.evaluate("(section) => section.querySelectorAll('input').forEach((box) => box.click())")
+    expect(page.locator(".compare > section header")).to_contain_text(["ro-comma,2 %", "ro-comma,1"])
+    expect(page.get_by_role("textbox")).to_have_value("ro-comma%2C2%20%25, ro-comma%2C1")
+    page.reload()
+    expect(page.locator(".compare > section")).to_have_count(2)
+    expect(page.locator(".chooser section")).to_have_count(1)
+    expect(page.locator(".chooser").get_by_role("checkbox")).to_have_count(2)
+    # One that has no like.
+    page.goto(SERVER + "/ui/#/compare?r=ro-team")
+    expect(page.locator(".chooser")).to_contain_text("the only one among the rollouts that were searched")
 
 
 @test()

@@ -4,16 +4,16 @@ import { ApiError, get, rolloutPath, spanPath } from "./api.js";
 import { Chooser, MAX } from "./chooser.js";
 import { decimal, duration, h, number, plural, replace, short } from "./dom.js";
 import { commonMessages, conversation, messagesOf } from "./conversation.js";
-import { href } from "./route.js";
+import { href, joined, parted } from "./route.js";
 import { rewardOf, titleOf } from "./rollouts.js";
 import { keyOf, SpanSet } from "./spans.js";
 
 export class CompareView {
   constructor(root, route) {
     document.title = "Compare · Tracewire";
-    const go = (ids) => { location.hash = href(["compare"], { r: ids.join(",") }); };
+    const go = (ids) => { location.hash = href(["compare"], { r: joined(ids) }); };
     this.field = h("input", { type: "text", "aria-label": "Ids of rollouts, with commas", placeholder: "ids of rollouts, with commas between them", spellcheck: "false" });
-    this.form = h("form", { class: "toolbar ids", on: { submit: (event) => { event.preventDefault(); go(this.field.value.split(/[\s,]+/).filter(Boolean)); } } },
+    this.form = h("form", { class: "toolbar ids", on: { submit: (event) => { event.preventDefault(); go(parted(this.field.value)); } } },
       h("label", { class: "filter" }, this.field), h("button", { type: "submit" }, "Compare"));
     this.chooser = new Chooser(go);
     this.note = h("div", { class: "pane-head", role: "status" });
@@ -28,6 +28,7 @@ export class CompareView {
   destroy() {
     this.isGone = true;
     this.reading?.abort();
+    this.chooser.destroy();
     this.forget([]);
   }
 
@@ -35,8 +36,8 @@ export class CompareView {
   recovered() { if (this.hasFailed || this.chooser.hasFailed) this.load(this.wanted); }
 
   update({ params }) {
-    const ids = (params.r ?? "").split(",").filter(Boolean).slice(0, MAX);
-    this.field.value = ids.join(", ");
+    const ids = parted(params.r ?? "").slice(0, MAX);
+    this.field.value = joined(ids).replaceAll(",", ", ");
     this.load(ids);
   }
 

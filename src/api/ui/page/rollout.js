@@ -2,7 +2,7 @@
 
 import { ApiError, get, poll, rolloutPath } from "./api.js";
 import { clockFull, copyButton, decimal, duration, h, number, plural, replace, short } from "./dom.js";
-import { amend, current, href } from "./route.js";
+import { amend, current, href, joined } from "./route.js";
 import { costText, isWithoutIds, rewardOf, titleOf } from "./rollouts.js";
 import { panesOf, SpanPane } from "./span_pane.js";
 import { isWorld, keyOf, SpanSet } from "./spans.js";
@@ -216,7 +216,7 @@ export class RolloutView {
         row.cost ? fact("cost", costText(row.cost)) : null, fact("took", duration(end - row.start_time)), reward === undefined ? null : fact("reward", decimal(reward)), verdict, row.errors ? fact("errors", row.errors, "bad") : null,
         h("span", { class: "muted ellipsis models", style: { "max-width": "320px" }, title: clockFull(row.start_time) }, row.totals?.models.join(", ") ?? "")),
       h("span", { class: "grow" }), chooser, h("nav", { class: "tabs", "aria-label": "Parts of the rollout" }, tab("timeline", [], "Timeline"), tab("tokens", ["tokens"], "Tokens"),
-        row.group || row.name ? h("a", { href: href(["compare"], { r: this.id }), title: "Compare with other rollouts of this task" }, "Compare") : null));
+        row.group || row.name ? h("a", { href: href(["compare"], { r: joined([this.id]) }), title: "Compare with other rollouts of this task" }, "Compare") : null));
   }
 
   // The span of the address; else what made the rollout fail, or the last call of the main agent.

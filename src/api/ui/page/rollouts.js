@@ -2,7 +2,7 @@
 
 import { ApiError, get, poll, rolloutPath } from "./api.js";
 import { clock, clockFull, copyButton, decimal, duration, h, number, plural, replace, short } from "./dom.js";
-import { amend, current, go, href } from "./route.js";
+import { amend, current, go, href, joined } from "./route.js";
 import { histogram, sparkline } from "./charts.js";
 import { WindowedList } from "./window.js";
 
@@ -211,7 +211,7 @@ export class RolloutsView {
     const dot = (row) => h("span", { title: `${row.rollout_id}: ${row.status}, reward ${decimal(rewardOf(row))}`, style: { background: rewardColor(rewardOf(row), rewards) } });
     return h("div", { class: "group-row", role: "row", "aria-expanded": this.open.has(group), "data-group": group },
       h("span", { "aria-hidden": "true" }, this.open.has(group) ? "▾" : "▸"), h("b", { class: "ellipsis" }, titleOf(members[0])), h("span", { class: "muted count" }, number(members.length), h("span", { class: "word" }, " rollouts")),
-      h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: unlike(members).map((row) => row.rollout_id).join(",") }), title: "Compare the best with the worst, or choose others" }, "Compare"),
+      h("span", { class: "dots" }, members.slice(0, 32).map(dot)), h("span", { class: "grow" }), h("a", { href: href(["compare"], { r: joined(unlike(members).map((row) => row.rollout_id)) }), title: "Compare the best with the worst, or choose others" }, "Compare"),
       members.some((row) => row.cost) ? h("span", { class: "muted sum" }, "cost ", h("b", {}, costText(costOf(members)))) : null,
       h("span", { class: "muted mean" }, "mean", h("span", { class: "word" }, " reward"), " ", h("b", {}, mean === undefined ? "–" : mean.toFixed(2))));
   }

@@ -16,6 +16,10 @@ export function href(parts, params = {}) {
   return `#/${parts.map(encodeURIComponent).join("/")}${query ? `?${query}` : ""}`;
 }
 
+// Ids as one text, with commas between them, and back.
+export const joined = (ids) => ids.map((id) => id.replace(/[%,\s]/g, encodeURIComponent)).join(",");
+export const parted = (text) => [...new Set(text.split(/[\s,]+/).filter(Boolean).map(decode))];
+
 // Goes to another state, which "back" leaves again.
 export function go(parts, params) {
   location.hash = href(parts, params);
