@@ -112,17 +112,20 @@ setTheme(storedTheme());
 show();
 api.endEarly();
 
-// A mark at "Health" for what was lost since a person looked there. Tokens for some rollouts may not read the metrics.
+// A mark at "Health" for what was lost since a person looked there. Numbers fall when the server starts anew, and some when what
+// they count is over: what comes after that is new. Tokens for some rollouts may not read the metrics.
 const health = document.querySelector("[data-view=health]");
-let lost = 0, seen = 0;
+let lost = new Map(), seen = new Map();
 function markHealth() {
   if (shown === "health") seen = lost;
-  health.classList.toggle("alarm", lost > seen);
-  health.title = lost > seen ? "Something is lost, or can't be read" : "";
+  for (const [name, count] of seen) if (count > (lost.get(name) ?? 0)) seen.set(name, lost.get(name) ?? 0);
+  const isNew = [...lost].some(([name, count]) => count > (seen.get(name) ?? 0));
+  health.classList.toggle("alarm", isNew);
+  health.title = isNew ? "Something is lost, or can't be read" : "";
 }
 const stopAlarms = api.poll(async (signal) => {
   try {
-    lost = alarms(samples(await api.getText("metrics", { signal }))).reduce((sum, { count }) => sum + count, 0);
+    lost = new Map(alarms(samples(await api.getText("metrics", { signal }))).map(({ name, count }) => [name, count]));
   } catch (error) {
     if (error.status !== 403) throw error;
     stopAlarms();
