@@ -342,7 +342,10 @@ def a_failed_rollout_opens_where_it_failed(page):
         post("/v1/agl/spans", span("ro-broken", sequence, chat(said, f"it is {turn + 1}"), parent_id=root))
     attributes, fields = failing([*said, "a last question"], 400, "the prompt is too long")
     post("/v1/agl/spans", span("ro-broken", 40, attributes, parent_id=root, **fields))
-    post("/v1/agl/spans", span("ro-broken", 41, chat(["say sorry"], "Sorry."), parent_id=root))
+    # What others do afterwards is not what it failed of.
+    post("/v1/agl/spans", span("ro-broken", 41, {**chat(["say sorry"], "Sorry."), "tracewire.call.role": "subagent"}, parent_id=root))
+    refused = {"http.request.method": "POST", "url.full": "https://telemetry.example.test/", "server.address": "telemetry.example.test", "error.type": "connection_refused"}
+    post("/v1/agl/spans", span("ro-broken", 42, refused, name="POST", status={"status_code": "ERROR", "description": "it was away"}, parent_id=root))
     post("/api/rollouts/ro-broken", {"status": {"state": "failed"}}, "PATCH")
     page.goto(SERVER + "/ui/#/rollouts?q=id%3Aro-broken")
     page.locator("[data-id=ro-broken] a").first.click()
@@ -356,7 +359,7 @@ def a_failed_rollout_opens_where_it_failed(page):
     expect(cause).to_be_in_viewport(ratio=1)
     shot(page, "failed-call")
     # The others follow, and what failed because of them comes last.
-    for text in ["exit 1", "HTTP 429", "HTTP 400"]:
+    for text in ["it was away", "exit 1", "HTTP 429", "HTTP 400"]:
         page.keyboard.press("e")
         expect(cause).to_contain_text(text)
 

@@ -122,10 +122,10 @@ export class SpanSet {
 
   // What probably made a rollout fail: the last failed call of a model after which its agent had no answer, else the last failure.
   culprit(attempt) {
-    const answered = new Map();
-    for (const call of this.calls(attempt)) if (!call.error) answered.set(call.agent, call.seq);
+    const answered = new Map(), callerOf = (call) => JSON.stringify([call.agent, call.role]);
+    for (const call of this.calls(attempt)) if (!call.error) answered.set(callerOf(call), call.seq);
     const { lowest, above } = this.failures(attempt);
-    return lowest.findLast((span) => span.class === "llm" && span.seq > (answered.get(span.agent) ?? -1)) ?? lowest.at(-1) ?? above.at(-1);
+    return lowest.findLast((span) => span.class === "llm" && span.seq > (answered.get(callerOf(span)) ?? -1)) ?? lowest.at(-1) ?? above.at(-1);
   }
 
   failures(attempt) {
