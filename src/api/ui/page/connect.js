@@ -63,7 +63,7 @@ export class ConnectView {
       step("A shell", "Sets the variables that Python, Node, Go, Java, curl and others read.", `eval "$(tracewire env --proxy ${proxyUrl})"`),
       step("Any program", "For programs with settings of their own for a proxy.", `export HTTPS_PROXY=${proxyUrl} HTTP_PROXY=${proxyUrl}`, h("p", {}, h("button", { type: "button", class: "small", on: { click: (event) => this.download(event.currentTarget) } }, "Download the CA certificate"), h("span", { class: "muted" }, " for programs with a trust store of their own"))),
       step("A base URL instead of a proxy", "The gateway takes calls of models directly; register the model server with POST /v1/tracewire/backends first.", `export OPENAI_BASE_URL=http://${server}/rollout/ro-1/attempt/0/v1`),
-      step("Still nothing?", "Runs the command, watches which connections it makes past the proxy and which certificates it rejects, and says how to mend both.", "tracewire doctor -- python3 agent.py"));
+      step("Still nothing?", "Runs the command, and reports traffic that bypasses the proxy, clients that reject its certificate, and how to fix both.", "tracewire doctor -- python3 agent.py"));
   }
 
   // The certificate is at the proxy, which browsers can't read from here: its address is opened.

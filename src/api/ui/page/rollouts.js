@@ -9,7 +9,7 @@ import { WindowedList } from "./window.js";
 const PAGE = 100;
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 const EXAMPLES = [["status:failed since:1h", "both must hold"], ["model:qwen* -verdict:sound", "a term that must not hold"], ["tokens>20k reward<0.5", "numbers"], ["task:\"order 4711\"", "a value with spaces"], ["text:\"refund policy\"", "words of messages"]];
-const FIELDS = "Fields: status, model, agent, role, tool, host, error, task, name, id, mode, text, verdict, tokens, in, out, cost, calls, http, spans, errors, attempts, reward, duration, since, until. A word alone is looked for in ids, names, tasks, models, agents and errors. A minus in front of a term turns it round.";
+const FIELDS = "Fields: status, model, agent, role, tool, host, error, task, name, id, mode, text, verdict, tokens, in, out, cost, calls, http, spans, errors, attempts, reward, duration, since, until. A word alone is looked for in ids, names, tasks, models, agents and errors. A minus in front of a term negates the term.";
 const narrow = matchMedia("(max-width: 760px)");
 
 export class RolloutsView {
@@ -276,7 +276,7 @@ export class RolloutsView {
     } else {
       const command = "tracewire run -- YOUR-COMMAND", doctor = "tracewire doctor -- YOUR-COMMAND";
       replace(this.empty, h("h2", {}, "Nothing is recorded yet"), h("p", {}, "Run an agent behind Tracewire with the store of this server, or send it through the proxy:"), h("pre", {}, command), copyButton(command), " ", h("a", { href: "#/connect" }, "How to connect an agent"),
-        h("p", { class: "later-part" }, "Does an agent run already, and nothing appears? This tells what goes past the proxy, and which certificates the agent rejects:"), h("pre", {}, doctor), copyButton(doctor));
+        h("p", { class: "later-part" }, "Does an agent run already, and nothing appears? This reports traffic that bypasses the proxy, clients that reject its certificate, and how to fix both:"), h("pre", {}, doctor), copyButton(doctor));
     }
   }
 
