@@ -296,6 +296,25 @@ def counts_of_chunks_are_drawn_if_they_are_counts(page):
 
 
 @test()
+def the_tabs_of_a_rollout_follow_where_a_person_is(page):
+    page.goto(SERVER + "/ui/#/rollout/ro-support-25")
+    tabs = page.get_by_role("navigation", name="Parts of the rollout")
+    timeline, tokens = (tabs.get_by_role("link", name=name) for name in ["Timeline", "Tokens"])
+    page.locator(".lane.calls .row").nth(1).click()
+    expect(page.locator(".lane.calls .row").nth(1)).to_have_attribute("aria-selected", "true")
+    selected = page.url.split("?")[1]
+    assert selected.startswith("span="), page.url
+    expect(tokens).to_have_attribute("href", f"#/rollout/ro-support-25/tokens?{selected}")
+    tokens.click()
+    expect(tokens).to_have_attribute("aria-current", "page")
+    expect(timeline).not_to_have_attribute("aria-current", "page")
+    expect(tokens).to_be_focused()
+    page.locator(".branch-row").last.click()
+    call = page.url.split("call=")[1]
+    expect(timeline).to_have_attribute("href", f"#/rollout/ro-support-25?{selected}&call={call}")
+
+
+@test()
 def the_conversation_reads_like_one(page):
     page.goto(SERVER + "/ui/#/rollout/ro-support-25")
     pane = page.locator(".pane")

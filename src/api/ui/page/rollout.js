@@ -29,6 +29,8 @@ export class RolloutView {
     this.showSelection();
     this.applyMode();
     this.showSeconds = 0;
+    this.amended = () => this.drawHead();
+    addEventListener("amended", this.amended);
     this.stop = poll((signal) => this.refresh(signal), POLL_SECONDS);
   }
 
@@ -56,6 +58,7 @@ export class RolloutView {
 
   destroy() {
     this.stop?.();
+    removeEventListener("amended", this.amended);
     this.tokens?.destroy();
     this.calls.destroy();
     this.world.destroy();
@@ -206,9 +209,12 @@ export class RolloutView {
       [h("option", { value: "all", selected: this.attempt === "all" }, "all attempts"), attempts.map((id) => h("option", { value: id, selected: id === this.attempt }, id))]) : null;
     const verdict = this.verdict ? fact("verdict", this.verdict.sound ? "sound" : [...new Set(this.verdict.reasons.map((reason) => reason.name.replaceAll("_", " ")))].slice(0, 2).join(", ") || "not sound", this.verdict.sound ? "good" : isWithoutIds(this.verdict, row) ? "muted" : "warn") : null;
     if (verdict) verdict.title = this.verdict.reasons.map((reason) => `${reason.name}: ${reason.detail}`).join("\n");
-    const key = JSON.stringify([row, this.verdict, this.mode, this.attempt, attempts, Math.floor(end)]);
-    if (key === this.headKey || this.head.contains(document.activeElement)) return;
+    const place = JSON.stringify([this.mode, this.attempt, params]), key = JSON.stringify([place, row, this.verdict, attempts, Math.floor(end)]);
+    const focused = this.head.contains(document.activeElement) ? document.activeElement : null;
+    // While a person is in it, only another place makes it anew.
+    if (key === this.headKey || (focused && place === this.headPlace)) return;
     this.headKey = key;
+    this.headPlace = place;
     replace(this.head, h("a", { href: "#/rollouts", title: "All rollouts", "aria-label": "All rollouts" }, "←"),
       h("h1", { class: "ellipsis", title: titleOf(row) }, titleOf(row)), h("span", { class: `status ${row.status}` }, row.status),
       h("span", { class: "mono muted" }, this.id, " ", copyButton(this.id)),
@@ -217,6 +223,7 @@ export class RolloutView {
         h("span", { class: "muted ellipsis models", style: { "max-width": "320px" }, title: clockFull(row.start_time) }, row.totals?.models.join(", ") ?? "")),
       h("span", { class: "grow" }), chooser, h("nav", { class: "tabs", "aria-label": "Parts of the rollout" }, tab("timeline", [], "Timeline"), tab("tokens", ["tokens"], "Tokens"),
         row.group || row.name ? h("a", { href: href(["compare"], { r: joined([this.id]) }), title: "Compare with other rollouts of this task" }, "Compare") : null));
+    if (focused) [...this.head.querySelectorAll(focused.localName)].find((one) => one.textContent === focused.textContent)?.focus();
   }
 
   // The span of the address; else what made the rollout fail, or the last call of the main agent.

@@ -25,8 +25,9 @@ export function go(parts, params) {
   location.hash = href(parts, params);
 }
 
-// Changes parameters of this state without a new entry in the history.
+// Changes parameters of this state without a new entry in the history. Links that keep the parameters follow it by an event.
 export function amend(changes) {
   const { parts, params } = current();
   history.replaceState(null, "", href(parts, { ...params, ...changes }));
+  dispatchEvent(new Event("amended"));
 }
