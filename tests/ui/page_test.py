@@ -115,8 +115,9 @@ def rollouts_of_one_task_stand_together(page):
 
 @test()
 def the_first_view_asks_once_and_early(page):
-    asked = []
-    page.on("request", lambda request: asked.append(request.url.split("/v1/tracewire/")[-1]) if "/v1/tracewire/rollouts" in request.url or request.url.endswith("/app.js") else None)
+    asked, held = [], []
+    page.on("request", lambda request: asked.append(request.url.split("/v1/tracewire/")[-1]) if "/v1/tracewire/rollouts" in request.url else None)
+    page.route("**/app.js", lambda route: held.append(route))
     views = {
         "rollouts?q=model%3Aqwen*+status%3Afailed": ("[data-id=ro-support-05]", ["rollouts?limit=100&q=model%3Aqwen*+status%3Afailed"]),
         "rollout/ro-support-01": (".pane .message", ["rollouts/ro-support-01", "rollouts/ro-support-01/spans?after=0&limit=5000"]),
@@ -125,7 +126,14 @@ def the_first_view_asks_once_and_early(page):
     for address, (part, expected) in views.items():
         page.goto("about:blank")
         asked.clear()
-        page.goto(f"{SERVER}/ui/#/{address}")
+        # Early is before the modules are there.
+        page.goto(f"{SERVER}/ui/#/{address}", wait_until="commit")
+        for _ in range(100):
+            if held and len(asked) == len(expected):
+                break
+            page.wait_for_timeout(50)
+        assert sorted(asked) == sorted(expected), asked
+        held.pop().continue_()
         expect(page.locator(part).first).to_be_visible()
         for url in expected:
             assert asked.count(url) == 1, (url, asked)
