@@ -25,8 +25,8 @@ pub(crate) struct ConnectionContext {
     pub key: NamedRollout,
     /// The rollout that the user name of the proxy credentials names.
     pub credentials: NamedRollout,
-    /// The proxy credentials that the last request on this connection had which was admitted with some. Requests without any
-    /// come with them.
+    /// The proxy credentials of the last request on this connection that was admitted with some. Later requests without any use
+    /// them.
     pub last_credentials: Arc<Mutex<Option<HeaderValue>>>,
     /// True if the proxy credentials had the token, or a signed key.
     pub is_authenticated: bool,

@@ -43,14 +43,13 @@ impl ProxyAccess {
     /// Reads the credentials in `headers` into the connection. An error if they are needed, and missing or wrong.
     ///
     /// RFC 9110 §11.7.2 wants them in each request, but aiohttp sends them in the first `http://` request of a connection only.
-    /// A request without any comes with those before it, unless another proxy passed it on, whose connections many clients may
-    /// share.
+    /// A request without any uses those before it, unless another proxy forwarded it: many clients may share its connections.
     pub(super) fn check(&self, headers: &HeaderMap, connection: &mut ConnectionContext) -> Result<(), ProxyError> {
         let last = Arc::clone(&connection.last_credentials);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = headers.get(header::PROXY_AUTHORIZATION);
-        let is_passed_on = PASSED_ON.iter().any(|name| headers.contains_key(*name));
-        let value = sent.or_else(|| last.as_ref().filter(|_| !is_passed_on));
+        let is_forwarded = || FORWARDING_FIELDS.iter().any(|name| headers.contains_key(*name));
+        let value = sent.or_else(|| last.as_ref().filter(|_| !is_forwarded()));
         match value.and_then(|value| basic(value.to_str().ok()?)) {
             Some((user, password)) => {
                 self.admit(&user, &password, connection)?;
@@ -104,8 +103,8 @@ impl ProxyAccess {
     }
 }
 
-/// The fields that proxies and load balancers add to what they pass on.
-const PASSED_ON: [&str; 3] = ["via", "forwarded", "x-forwarded-for"];
+/// The fields that proxies and load balancers add to requests that they forward.
+const FORWARDING_FIELDS: [&str; 3] = ["via", "forwarded", "x-forwarded-for"];
 
 fn refused(cause: &str) -> ProxyError {
     ProxyError::new(ErrorKind::ProxyAuthenticationRequired, "", cause)
